@@ -1,0 +1,34 @@
+# make demo   a download that goes on while workers sleep and die (sets up .venv by itself)
+# make test   the tests, under 5 minutes; make soak: the full figures
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test soak lint types bench clean
+
+demo: .venv/installed
+	$(BIN)/msd demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+soak: .venv/installed
+	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m bench
+
+# PIP_CONSTRAINT, unlike -c, also pins what builds the package.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

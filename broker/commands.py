@@ -1,0 +1,137 @@
+"""The commands of the operator's side: serve, status, toggle, quit, demo.
+
+Imports nothing heavy: what a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, Ports, PortsFlag, Server5Flag
+
+if TYPE_CHECKING:
+    from broker.orders import Operator
+
+
+def serve(
+    config: ConfigFlag = None,
+    interval: Annotated[float | None, typer.Option("-i", metavar="SECONDS", help="Status interval.")] = None,
+    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Number of workers.")] = None,
+    path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
+    host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to serve on.")] = None,
+    ports: PortsFlag = None,
+    rate: Annotated[str | None, typer.Option(metavar="R", help="Limit a worker, in bytes a second (25MiB).")] = None,
+    until_done: Annotated[bool, typer.Option("--until-done", help="End when a client has everything.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print the status table and read choices as lines.")] = False,
+) -> int:
+    """Share a file or a folder from several worker processes.
+
+    Example: msd serve -i 2 -n 4 -f Star.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
+    """
+    from broker.server import serve as run
+    from wire.config import load
+
+    del plain  # The plain console is the only one so far.
+    settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
+    return run(settings.checked().bindable(), until_done=until_done)
+
+
+def status(
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+    json: JsonFlag = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it as it changes.")] = False,
+) -> None:
+    """Show what every worker is doing.
+
+    Example: msd status --json
+    """
+    from broker.console import table
+    from broker.status import as_json
+
+    with _operator(config, host, ports, server5) as operator:
+        shown = operator.status()
+        while True:
+            if json:
+                from json import dumps
+
+                print(dumps(as_json(shown)), flush=True)
+            else:
+                print(table(shown).partition("\nTo quit")[0], flush=True)
+            if not watch:
+                return
+            shown = operator.next_snapshot()
+
+
+def toggle(
+    numbers: Annotated[list[int], typer.Argument(metavar="N …", help="The workers' numbers.")],
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+    sleep: Annotated[bool, typer.Option("--sleep", help="Shut them down, whatever they are.")] = False,
+    wake: Annotated[bool, typer.Option("--wake", help="Wake them up, whatever they are.")] = False,
+) -> None:
+    """Shut workers down, or wake them up.
+
+    Example: msd toggle 1 3
+    """
+    from wire.errors import NoAnswerError, UsageError
+    from wire.states import Wanted
+
+    if sleep and wake:
+        raise UsageError("--sleep and --wake contradict each other: give one of them")
+    want = Wanted.ASLEEP if sleep else Wanted.AWAKE if wake else None
+    late = []
+    with _operator(config, host, ports, server5) as operator:
+        for number in numbers:
+            toggled = operator.toggle(number, want)
+            print(f"worker {number}: {toggled.state}", flush=True)
+            if not toggled.reached:
+                late.append(str(number))
+    if late:
+        raise NoAnswerError(f"worker {', '.join(late)} did not get there within 3 s: see msd status")
+
+
+def quit(
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+) -> None:
+    """End the servers in an orderly way.
+
+    Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
+    """
+    with _operator(config, host, ports, server5) as operator:
+        operator.quit()
+
+
+def demo(
+    size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the file.")] = "256MiB",
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="How long it should take.")] = 10.0,
+) -> int:
+    """Watch a download go on while workers sleep and die.
+
+    Example: msd demo
+    """
+    from broker.demo import run
+
+    return run(size, seconds)
+
+
+def mount(app: typer.Typer) -> None:
+    """Adds these commands to ``app``."""
+    for command in (serve, status, toggle, quit, demo):
+        app.command(no_args_is_help=command is toggle)(command)
+
+
+def _operator(config: str | None, host: str | None, ports: Ports | None, server5: str | None) -> Operator:
+    from broker.orders import Operator
+    from wire.config import load, servers
+
+    return Operator(servers(load(config), host=host, ports=ports, server5=server5))

@@ -1,0 +1,63 @@
+"""The plain console: the report's status table, and what an operator types under it.
+
+Text in, text out: does not read, print or carry out anything itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire.endpoints import Endpoint
+from wire.messages import Status
+from wire.states import State
+
+RULE = "-----"
+
+
+@dataclass(frozen=True, slots=True)
+class ToggleLine:
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuitLine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class WrongLine:
+    """``message`` says what can be entered."""
+
+    message: str
+
+
+def table(status: Status) -> str:
+    """The status table as the report shows it, with the reason where a worker is not simply on or
+    off.
+    """
+    rows = [RULE, "MultiServer Downloader", RULE]
+    for worker in status.workers:
+        alive = "Alive" if worker.state is State.AWAKE else "Dead"
+        port = Endpoint.parse(worker.endpoint).port
+        row = f"Server {worker.number} at Port: {port} Status: {alive}"
+        rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker.state, worker.reason)}")
+    rows += ["To quit, enter -1:", "", "Enter your Choice:"]
+    return "\n".join(rows)
+
+
+def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
+    """What a line of an operator means; None for an empty one."""
+    text = line.strip()
+    if not text:
+        return None
+    if text == "-1":
+        return QuitLine()
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= workers:
+        return ToggleLine(int(text))
+    return WrongLine(f"{text[:40]!r} is no choice: enter 1 to {workers}, or -1 to quit")
+
+
+def _remark(state: State, reason: str) -> str:
+    if state in (State.AWAKE, State.ASLEEP):
+        return ""
+    return f" ({state}: {reason})" if reason else f" ({state})"

@@ -1,0 +1,123 @@
+"""Server 5: the status socket, and the snapshot that it publishes.
+
+Always the whole state, never a difference: a client that comes late, or lost a message, knows all
+from the next one. Each new subscriber gets the latest snapshot at once (``XPUB_WELCOME_MSG``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+import zmq
+
+from broker.supervision import Supervisor
+from wire.codec import STATUS_TOPIC, encode
+from wire.config import Config
+from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from wire.sockets import receive, tune
+
+#: Seconds over which a worker's rate is measured.
+RATE_WINDOW = 1.0
+
+
+class Board:
+    """Composes snapshots from what the supervisor knows."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._epoch = secrets.randbits(62)
+        self._seq = 0
+        self._meters = {number: _Meter() for number in range(1, len(config.workers) + 1)}
+        self.catalogue = b""
+        self.files = 0
+
+    def measure(self, number: int, bytes_sent: int, now: float) -> None:
+        """A heartbeat said that worker ``number`` has sent so many bytes in all."""
+        self._meters[number].update(bytes_sent, now)
+
+    def snapshot(self, supervisor: Supervisor) -> Status:
+        """The state now, with the next sequence number."""
+        self._seq += 1
+        return Status(
+            version=PROTOCOL_VERSION,
+            epoch=self._epoch,
+            seq=self._seq,
+            interval=self._config.interval,
+            control=self._config.control.url,
+            catalogue=self.catalogue,
+            files=self.files,
+            workers=[
+                WorkerStatus(
+                    number=worker.number,
+                    endpoint=self._config.workers[worker.number - 1].endpoint.url,
+                    state=worker.state,
+                    wanted=worker.wanted,
+                    epoch=worker.epoch,
+                    pid=worker.pid,
+                    restarts=worker.restarts,
+                    clients=worker.load.clients,
+                    bytes_sent=worker.load.bytes_sent,
+                    rate=self._meters[worker.number].rate if worker.epoch else 0.0,
+                    complaints=worker.complaints,
+                    reason=worker.reason[:1024],
+                )
+                for worker in supervisor.workers.values()
+            ],
+        )
+
+
+class Publisher:
+    """The XPUB socket. Raises ``zmq.ZMQError`` where it cannot be bound."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
+        self.socket = context.socket(zmq.XPUB)
+        tune(self.socket, ipv6=config.status.is_ipv6)
+        self.socket.xpub_verbose = 1
+        self.socket.sndhwm = 4
+        self.socket.linger = 0
+        # Subscriptions are short. Not below 1024: the limit holds for CURVE handshakes, too.
+        self.socket.maxmsgsize = 4096
+        try:
+            self.socket.bind(config.status.url)
+        except zmq.ZMQError:
+            self.socket.close(0)
+            raise
+
+    def publish(self, status: Status) -> None:
+        frame = STATUS_TOPIC + encode(status)
+        self.socket.setsockopt(zmq.XPUB_WELCOME_MSG, frame)
+        self.socket.send(frame, zmq.NOBLOCK)
+
+    def drain(self) -> None:
+        """Reads subscriptions: the welcome message is sent by reading them."""
+        while receive(self.socket) is not None:
+            pass
+
+    def close(self) -> None:
+        self.socket.close(0)
+
+
+class _Meter:
+    """The rate (bytes a second) of a growing total, over the last ``RATE_WINDOW`` seconds."""
+
+    def __init__(self) -> None:
+        self._start = (0.0, 0)
+        self.rate = 0.0
+
+    def update(self, total: int, now: float) -> None:
+        time, before = self._start
+        if total < before or not time:
+            self._start = (now, total)
+        elif now - time >= RATE_WINDOW:
+            self.rate = (total - before) / (now - time)
+            self._start = (now, total)
+
+
+def as_json(status: Status) -> Mapping[str, object]:
+    """The object that ``msd status --json`` prints."""
+    keys = ("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints")
+    workers = [
+        {"name": str(w.number), **{key: getattr(w, key) for key in keys}, "reason": w.reason} for w in status.workers
+    ]
+    return {"workers": workers, "files": status.files, "catalogue": status.catalogue.hex()}

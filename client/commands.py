@@ -1,0 +1,156 @@
+"""The commands of the client's side: download and list.
+
+Imports nothing heavy: what a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+def download(
+    name: Annotated[str | None, typer.Argument(help="The shared file, if there are several.")] = None,
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help="The file to create.")] = None,
+    interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Time between two metrics.")] = 1.0,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The version to fetch, as msd list --json shows.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Give up after so long without progress.")
+    ] = None,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait for the disk at the end.")] = False,
+    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download, as JSON.")] = None,
+    json: JsonFlag = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Download a file from all its servers at once.
+
+    Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
+    """
+    from pathlib import Path
+
+    from client import show
+    from client.download import download as run
+    from wire.config import load, servers
+    from wire.errors import MsdError, UsageError
+
+    if json and quiet:
+        raise UsageError("--json and --quiet contradict each other: give one of them")
+    if interval <= 0 or (timeout is not None and timeout <= 0):
+        raise UsageError("-i and --timeout are seconds above 0")
+    shown: show.Show = show.Json() if json else show.Lines(quiet=quiet)
+    try:
+        _catch_signals()
+        settings = load(config)
+        result = run(
+            servers(settings, host=host, ports=ports, server5=server5),
+            name,
+            Path(output) if output is not None else None,
+            id=_parse_id(id),
+            force=force,
+            timeout=timeout,
+            sync=not no_sync,
+            interval=interval,
+            memory=settings.memory,
+            on_event=shown.event,
+        )
+    except MsdError as error:
+        shown.failed(error)
+        return
+    if report is not None:
+        _write_report(Path(report), show.as_dict(result))
+    shown.done(result)
+
+
+def list_command(
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the shared files.
+
+    Example: msd list --json
+    """
+    from datetime import datetime
+
+    from client.listing import list_files
+    from client.show import amount
+    from wire.config import load, servers
+
+    files = list_files(servers(load(config), host=host, ports=ports, server5=server5))
+    modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
+    if json:
+        from json import dumps
+
+        rows = [
+            {"name": f.name, "size": f.size, "modified": modified[f.name].isoformat(), "id": f.id.hex()} for f in files
+        ]
+        print(dumps({"files": rows}))
+        return
+    for file in files:
+        print(f"{amount(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {printable(file.name)}")
+
+
+def printable(name: str) -> str:
+    """A name from the network without what could act on a terminal."""
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def mount(app: typer.Typer) -> None:
+    """Adds these commands to ``app``."""
+    app.command()(download)
+    app.command("list")(list_command)
+
+
+def _parse_id(text: str | None) -> bytes | None:
+    from wire.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        id = bytes.fromhex(text)
+    except ValueError:
+        id = b""
+    if len(id) != 32:
+        raise UsageError(f"--id {text}: an id is 64 hexadecimal digits; msd list --json shows them")
+    return id
+
+
+def _write_report(path: object, report: dict[str, object]) -> None:
+    from json import dumps
+    from pathlib import Path
+
+    from wire.errors import DiskError
+
+    try:
+        Path(str(path)).write_text(dumps(report) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DiskError(f"{path}: the report cannot be written: {error.strerror}") from None
+
+
+def _catch_signals() -> None:
+    """Has SIGINT and SIGTERM end the download in order."""
+    import signal
+
+    from wire.errors import Interrupted
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise Interrupted("interrupted: run the same command again to go on where it stopped", number)
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)

@@ -1,0 +1,102 @@
+"""What a download tells while it runs, and what it says at the end. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The file is known; the first request follows."""
+
+    name: str
+    output: Path
+    id: str
+    bytes: int
+    segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProgress:
+    """One worker: bytes of X, bytes of X and Y together, and its rate since the last progress
+    (bytes a second).
+    """
+
+    name: str
+    received: int
+    assigned: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the download stands: verified bytes, those of them found on the disk, and the rate of
+    verified bytes since the start.
+    """
+
+    bytes: int
+    total: int
+    reused_bytes: int
+    seconds: float
+    rate: float
+    workers: tuple[WorkerProgress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChanged:
+    """A worker is now ``ready``, ``lost`` or ``set aside``; ``detail`` says why, for people."""
+
+    name: str
+    state: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing has moved for ``seconds``, for this reason."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A segment will be asked for again: it was refused or corrupt."""
+
+    worker: str
+    segment: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Syncing:
+    """All is verified; the disk is being waited for."""
+
+
+@dataclass(slots=True)
+class WorkerReport:
+    """What came from one worker. ``failures`` counts lost connections with open requests."""
+
+    bytes: int = 0
+    segments: int = 0
+    failures: int = 0
+    corrupt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of a download. ``seconds`` runs from the first request to the rename."""
+
+    file: str
+    output: Path
+    id: str
+    bytes: int
+    seconds: float
+    received_bytes: int
+    wasted_bytes: int
+    reused_bytes: int
+    workers: dict[str, WorkerReport] = field(default_factory=dict)
+
+
+Event = Started | Progress | WorkerChanged | Waiting | Retried | Syncing

@@ -1,0 +1,274 @@
+"""Finds out which version of which file to download, and fetches its manifest: a pure core.
+
+Servers may differ. The right id is the one the user gave; else what the workers say whose
+catalogue server 5 vouches for; else what the majority of the workers that answer says. A manifest
+is believed only if its digests hash to its id.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from dataclasses import dataclass
+
+from wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
+from wire.messages import Catalog, Described, Refusal, Welcome
+from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, segment_count, segment_size
+from wire.states import Reason
+
+#: Seconds to wait for more workers' answers before the majority of those that came decides.
+GRACE = 0.5
+#: Seconds after which the majority decides although server 5 vouches for a catalogue that no
+#: worker has shown.
+VOUCHED_GRACE = 2.0
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    worker: int
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A reply to one of the requests below; ``payload`` is the bytes of a page of digests."""
+
+    worker: int
+    reply: Described | Catalog | Refusal | None
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """The catalogue that server 5 names now; None while it says nothing."""
+
+    catalogue: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    pass
+
+
+Event = WorkerReady | WorkerLost | Answered | Vouched | TimePassed
+
+
+# Actions.
+
+
+@dataclass(frozen=True, slots=True)
+class AskDescribe:
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskDigests:
+    worker: int
+    id: bytes
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskNames:
+    """Ask for the first names of the catalogue, to suggest some."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    error: MsdError
+
+
+Action = AskDescribe | AskDigests | AskNames | Found | Fail
+
+
+class Finder:
+    """Looks for the file ``name`` (None: the only one) in the version ``id`` (None: the right one).
+
+    ``workers`` is the number of workers that may answer.
+    """
+
+    def __init__(self, name: str | None, id: bytes | None, workers: int) -> None:
+        self._name = name
+        self._id = id
+        self._workers = workers
+        self._vouched: bytes | None = None
+        #: The workers that are connected.
+        self._welcomes: dict[int, Welcome] = {}
+        #: What connected workers answered: a description, or None for "no such file".
+        self._answers: dict[int, Described | None] = {}
+        #: Workers that said something impossible; they are not listened to.
+        self._liars: set[int] = set()
+        self._first_answer: float | None = None
+        #: The description believed so far, who is asked for its digests, and those that came.
+        self._chosen: Described | None = None
+        self._source: int | None = None
+        self._digests = b""
+        #: How many bytes of digests there were when the last page was asked for.
+        self._asked_for = -1
+        self._asked_names = False
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case WorkerReady(worker, welcome):
+                self._welcomes[worker] = welcome
+                if self._name is None and self._id is None and welcome.files != 1:
+                    self._answer(worker, None, now)
+                else:
+                    return [AskDescribe(worker)]
+            case WorkerLost(worker):
+                self._welcomes.pop(worker, None)
+                self._answers.pop(worker, None)
+                if worker == self._source:
+                    self._source = None
+            case Vouched(catalogue):
+                self._vouched = catalogue
+            case Answered(worker, reply, payload):
+                if failed := self._take(worker, reply, payload, now):
+                    return [failed]
+            case TimePassed():
+                pass
+        return self._proceed(now)
+
+    def next_deadline(self) -> float | None:
+        """When ``TimePassed`` may have an effect."""
+        if self._first_answer is None or self._chosen is not None or not self._answers:
+            return None
+        return self._first_answer + (VOUCHED_GRACE if self._vouched else GRACE)
+
+    def _answer(self, worker: int, answer: Described | None, now: float) -> None:
+        self._answers[worker] = answer
+        if self._first_answer is None:
+            self._first_answer = now
+
+    def _take(
+        self, worker: int, reply: Described | Catalog | Refusal | None, payload: bytes, now: float
+    ) -> Fail | None:
+        match reply:
+            case Described():
+                if _is_possible(reply):
+                    self._answer(worker, reply, now)
+                else:
+                    self._distrust(worker)
+            case Refusal(reason=Reason.UNKNOWN):
+                if worker == self._source:
+                    self._distrust(worker)
+                else:
+                    self._answer(worker, None, now)
+            case Refusal():
+                if worker == self._source:
+                    self._source = None
+            case Catalog(entries=entries):
+                return Fail(self._not_found([entry.name for entry in entries]))
+            case None:
+                if worker == self._source:
+                    if not payload or len(payload) % DIGEST_SIZE:
+                        self._distrust(worker)
+                    else:
+                        self._digests += payload
+        return None
+
+    def _distrust(self, worker: int) -> None:
+        self._liars.add(worker)
+        self._answers.pop(worker, None)
+        if worker == self._source:
+            self._source = None
+            self._digests = b""
+
+    def _proceed(self, now: float) -> list[Action]:
+        if self._chosen is None:
+            answers = {worker: answer for worker, answer in self._answers.items() if worker not in self._liars}
+            decided = self._decide(answers, now)
+            if decided is None:
+                return []
+            worker, description = decided
+            if description is None:
+                return self._fail(worker)
+            self._chosen = description
+        return self._fetch(self._chosen)
+
+    def _decide(self, answers: dict[int, Described | None], now: float) -> tuple[int, Described | None] | None:
+        """Who is right, and what it says; None while that is open."""
+        if self._id is not None:
+            for worker, answer in answers.items():
+                if answer is not None:
+                    return worker, answer
+        elif self._vouched:
+            for worker, answer in answers.items():
+                if self._welcomes[worker].catalogue == self._vouched:
+                    return worker, answer
+        if not answers or self._first_answer is None:
+            return None
+        grace = VOUCHED_GRACE if self._vouched else GRACE
+        if now < self._first_answer + grace and len(answers) + len(self._liars) < self._workers:
+            return None
+        ids = Counter(answer.id if answer else None for answer in answers.values())
+        winner = ids.most_common(1)[0][0]
+        return next((w, a) for w, a in answers.items() if (a.id if a else None) == winner)
+
+    def _fetch(self, chosen: Described) -> list[Action]:
+        if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
+            return [self._finish(chosen)]
+        if self._source is None:
+            same = [w for w, a in self._answers.items() if a and a.id == chosen.id and w not in self._liars]
+            if not same:
+                # Everyone who knew it is gone; start over with whoever comes.
+                self._chosen, self._digests = None, b""
+                return []
+            self._source = same[0]
+            self._asked_for = -1
+        if self._asked_for == len(self._digests):
+            return []  # That page is on its way.
+        self._asked_for = len(self._digests)
+        return [AskDigests(self._source, chosen.id, len(self._digests) // DIGEST_SIZE)]
+
+    def _finish(self, chosen: Described) -> Action:
+        try:
+            manifest = Manifest.build(chosen.name, chosen.size, chosen.mtime_ns, self._digests)
+        except ProtocolError:
+            manifest = None
+        if manifest is not None and manifest.id == chosen.id:
+            return Found(manifest)
+        return Fail(SourceError("the workers sent digests that do not belong to the file: check them with msd status"))
+
+    def _fail(self, worker: int) -> list[Action]:
+        if self._name is None and self._id is None:
+            files = self._welcomes[worker].files
+            if files:
+                return [Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them"))]
+            return [Fail(NotFoundError("no file is shared"))]
+        if self._asked_names:
+            return []
+        self._asked_names = True
+        return [AskNames(worker)]
+
+    def _not_found(self, names: list[str]) -> NotFoundError:
+        if self._name is None or self._name in names:
+            version = self._id.hex() if self._id else ""
+            return NotFoundError(f"no worker shares the version {version}: msd list --json shows the ids")
+        near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
+        return NotFoundError(f"{self._name!r} is not shared{hint}")
+
+
+def _is_possible(description: Described) -> bool:
+    """True if a worker's description of a file can be true and is safe to show."""
+    return (
+        description.size <= MAX_FILE_SIZE
+        and description.segment_size == segment_size(description.size)
+        and description.name.isprintable()
+    )

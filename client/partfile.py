@@ -1,0 +1,181 @@
+"""``OUT.part``: verified segments at their places, then one rename.
+
+There is no journal that could run ahead of the data. What an earlier run left is a source like any
+other: hashed against the manifest and kept where it is right.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from wire.errors import DiskError, UsageError
+from wire.segments import Manifest, digest
+
+
+def check_output(output: Path, *, replace: bool) -> None:
+    """Raises ``MsdError`` if a download to ``output`` cannot end well; touches nothing."""
+    try:
+        status = output.stat()
+    except FileNotFoundError:
+        if not output.parent.is_dir():
+            raise UsageError(f"{output.parent}: no such folder: create it, or give another -o") from None
+        return
+    except OSError as error:
+        raise _disk_error(output, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise UsageError(f"{output} is {kind}: give the name of a file with -o")
+    if not replace:
+        raise UsageError(f"{output} exists: give another -o, or --force to replace it")
+
+
+class PartFile:
+    """The part file of ``output`` for one manifest. Raises ``DiskError``; ``close()`` it.
+
+    Only one download may hold it at a time.
+    """
+
+    def __init__(self, output: Path, manifest: Manifest) -> None:
+        self._output = output
+        self._manifest = manifest
+        self.path = output.with_name(output.name + ".part")
+        self._fd = _open_locked(self.path)
+        try:
+            #: Where the file of an earlier run may hold data: offsets in bytes.
+            self._data = list(_data_ranges(self._fd, manifest.size))
+            held = sum(end - start for start, end in self._data)
+            _check_room(self._fd, output, manifest.size - held)
+            # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
+            os.ftruncate(self._fd, manifest.size)
+        except OSError as error:
+            self.close()
+            raise _disk_error(self.path, error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def candidates(self) -> Iterator[int]:
+        """The segments of which an earlier run may have left data, in order."""
+        last = -1
+        size = self._manifest.span(0)[1] if self._manifest.size else 1
+        for start, end in self._data:
+            for index in range(max(start // size, last + 1), -(-end // size)):
+                last = index
+                yield index
+
+    def zeros(self) -> Iterator[int]:
+        """The segments that are right already because they are zeros, as the holes of the file are."""
+        held = set(self.candidates())
+        zeros: dict[int, bytes] = {}
+        for index in range(self._manifest.segments):
+            _, length = self._manifest.span(index)
+            if length not in zeros:
+                zeros[length] = digest(bytes(length))
+            if self._manifest.digest(index) == zeros[length] and index not in held:
+                yield index
+
+    def holds(self, index: int) -> bool:
+        """True if the file holds segment ``index`` as the manifest has it; reads and hashes it."""
+        offset, length = self._manifest.span(index)
+        try:
+            return digest(os.pread(self._fd, length, offset)) == self._manifest.digest(index)
+        except OSError:
+            return False
+
+    def write(self, index: int, data: memoryview) -> None:
+        """Writes a segment at its place."""
+        offset, _ = self._manifest.span(index)
+        try:
+            while data:
+                written = os.pwrite(self._fd, data, offset)
+                data = data[written:]
+                offset += written
+        except OSError as error:
+            raise _disk_error(self.path, error) from None
+
+    def sync(self) -> None:
+        """Waits until the data is on the disk; releases the GIL."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise _disk_error(self.path, error) from None
+
+    def publish(self, *, sync: bool) -> None:
+        """Gives the file its name. With ``sync`` that survives a power cut."""
+        try:
+            os.rename(self.path, self._output)
+            if sync:
+                folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as error:
+            raise _disk_error(self._output, error) from None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _open_locked(path: Path) -> int:
+    """Opens and locks the part file; checks that the locked one is still the one of that name."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            raise _disk_error(path, error) from None
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise DiskError(f"{path} is not a regular file: remove it, or give another -o")
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(path)):
+                return fd
+        except FileNotFoundError:
+            pass  # Renamed by the download that had it before.
+        except BlockingIOError:
+            os.close(fd)
+            raise DiskError(f"{path}: another download is writing it: wait for it, or give another -o") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where the file holds data rather than holes, below ``size``."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        if start < end:
+            yield start, end
+
+
+def _check_room(fd: int, output: Path, needed: int) -> None:
+    room = os.fstatvfs(fd)
+    free = room.f_bavail * room.f_frsize
+    if needed > free:
+        raise DiskError(
+            f"{output}: needs {needed:,} bytes more and the disk has {free:,}: make room, then run it again"
+        )
+
+
+def _disk_error(path: Path, error: OSError) -> DiskError:
+    hint = {
+        errno.ENOSPC: ": make room, then run it again; the part file is kept",
+        errno.EDQUOT: ": free some of your quota, then run it again; the part file is kept",
+        errno.ENAMETOOLONG: ": give a shorter -o",
+        errno.EACCES: ": give an -o in a folder you may write to",
+        errno.EROFS: ": give an -o on a disk that can be written",
+    }.get(error.errno or 0, "")
+    return DiskError(f"{path}: {error.strerror or error}{hint}")

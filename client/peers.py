@@ -1,0 +1,119 @@
+"""The servers as a download sees them: who is connected, what server 5 says, what has arrived.
+
+Joins the decisions of ``client/links.py`` to the sockets of ``client/transport.py``.
+"""
+
+from __future__ import annotations
+
+import time
+
+from client import links
+from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, Transport, TransportEvent
+from wire.config import Servers
+from wire.endpoints import Endpoint
+from wire.errors import UsageError
+from wire.messages import Message, Status, Welcome
+from wire.states import State
+
+#: Not looking at the sockets for longer than this (seconds) is a stall of this process.
+STALL = 0.25
+
+
+class Peers:
+    """All connections of one download. ``close()`` it."""
+
+    def __init__(self, servers: Servers) -> None:
+        self.transport = Transport(servers.status)
+        #: The workers that can be asked, with the welcome each has said.
+        self.ready: dict[int, Welcome] = {}
+        #: Seconds for which this process did not look, as noticed by the last ``turn``.
+        self.stalled = 0.0
+        self._looked_at = time.monotonic()
+        self._servers = servers
+        self._links = links.Links(servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic())
+
+    def close(self) -> None:
+        self.transport.close()
+
+    @property
+    def status(self) -> Status | None:
+        """Server 5's latest word; None while it says nothing."""
+        return self._links.status
+
+    @property
+    def control(self) -> Endpoint | None:
+        """The broker's control socket, on the host where server 5 was reached."""
+        if self.status is None:
+            return None
+        try:
+            return Endpoint(self._servers.status.host, Endpoint.parse(self.status.control).port)
+        except UsageError:
+            return None
+
+    @property
+    def numbers(self) -> list[int]:
+        """The workers known so far."""
+        return sorted(self._links.links)
+
+    def turn(self, deadline: float | None) -> list[TransportEvent]:
+        """What has happened, waiting for something to happen until ``deadline`` (None: as long as
+        it takes). Follows the connections on the way.
+        """
+        began = time.monotonic()
+        due = self._links.next_deadline()
+        until = max(began, due if deadline is None else min(due, deadline))
+        events = []
+        for event in self.transport.poll(until - began):
+            self._follow(event)
+            events.append(event)
+        now = time.monotonic()
+        busy, overslept = began - self._looked_at, now - until
+        self.stalled = sum(time for time in (busy, overslept) if time > STALL)
+        self._looked_at = now
+        self._apply(links.TimePassed())
+        return events
+
+    def request(self, worker: int, request: Message) -> None:
+        self.transport.request(worker, request)
+
+    def set_aside(self, worker: int) -> None:
+        """Closes the connection to a worker for good."""
+        self.ready.pop(worker, None)
+        self._apply(links.WorkerShunned(worker))
+
+    def why_waiting(self) -> str:
+        """Why nothing moves, for people."""
+        if self.ready:
+            return f"connected to {len(self.ready)} of {len(self.numbers)} workers, but nothing arrives"
+        if self.status is None:
+            return f"nobody answers at {self._servers.status}: is msd serve running there?"
+        if not self.status.catalogue:
+            return "the servers are still indexing their files"
+        states = [worker.state for worker in self.status.workers]
+        if State.AWAKE in states:
+            return f"{states.count(State.AWAKE)} of {len(states)} workers alive, none can be reached"
+        named = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
+        return f"0 of {len(states)} workers alive ({named})"
+
+    def _follow(self, event: TransportEvent) -> None:
+        match event:
+            case SnapshotReceived(status):
+                self._apply(links.SnapshotArrived(status))
+            case LinkOpened(worker, welcome):
+                self.ready[worker] = welcome
+                self._apply(links.LinkUp(worker))
+            case LinkClosed(worker):
+                self.ready.pop(worker, None)
+                self._apply(links.LinkDown(worker))
+            case ReplyReceived():
+                pass
+
+    def _apply(self, event: links.Event) -> None:
+        for action in self._links.handle(event, time.monotonic()):
+            match action:
+                case links.OpenLink(worker, endpoint):
+                    self.transport.open(worker, endpoint)
+                case links.CloseLink(worker):
+                    self.transport.close_link(worker)
+                case links.RenewStatus():
+                    self.transport.renew_status()

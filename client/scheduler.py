@@ -1,0 +1,501 @@
+"""Who gets asked for which segment: the pure core of the client.
+
+Takes events and ``now`` (seconds, monotonic), returns actions; knows no socket, clock or file, and
+never holds a payload: a segment is a number. For each worker it keeps **X**, the segments that it
+delivered and that verified, and **Y**, those asked of it that are not here yet; for the file, those
+nobody has been asked for.
+
+The rules:
+
+- A worker has a window of outstanding requests; whoever has credit is asked for the next segment.
+- A lost worker's Y goes back to the front of the queue at once. X is never asked for again.
+- When nothing unasked is left, a worker with credit takes the outstanding segment with the latest
+  predicted finish, if it would beat it. So nobody waits for a slow or frozen worker, and no worker
+  is ever given up for being slow. The first verified copy wins.
+- A corrupt segment goes elsewhere; a worker that sent three is set aside for good.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from wire.states import Reason
+
+#: Outstanding requests a worker. Eight of 1 MiB keep loopback busy; see docs/architecture.md.
+WINDOW = 8
+#: Seconds of arrivals from which a worker's rate is read: single replies come in bursts.
+RATE_SPAN = 0.1
+#: Seconds by which a second request must beat the first to be worth the waste.
+HEDGE_GAIN = 0.02
+#: Seconds without an expected arrival after which a worker is under suspicion (and at least
+#: ``SUSPECT_STEPS`` times the usual time between two).
+SUSPECT_AFTER, SUSPECT_STEPS = 0.5, 4.0
+#: A segment is asked of at most this many workers that are not under suspicion.
+MAX_OWNERS = 2
+#: How often predictions are looked at again while somebody has nothing to do, in seconds.
+HEDGE_INTERVAL = 0.02
+#: Seconds for which a worker that says "sleeping" or "busy" is left alone.
+SLEEPING_PAUSE, BUSY_PAUSE = 0.5, 0.1
+#: Corrupt segments after which a worker is set aside.
+MAX_CORRUPT = 3
+
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A connection to the worker is up; ``epoch`` names the run of its process."""
+
+    worker: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """The connection is gone, and with it all requests on it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentWritten:
+    """A segment arrived, verified and is in the part file."""
+
+    worker: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentLate:
+    """A segment arrived that had been written already."""
+
+    worker: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCorrupt:
+    """A segment arrived that does not match its digest."""
+
+    worker: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRefused:
+    """The worker answered a request with a refusal."""
+
+    worker: int
+    index: int
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChecked:
+    """What the disk held of a segment was hashed: ``good`` says whether it is right."""
+
+    index: int
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStalled:
+    """The client itself did nothing for this many seconds: no silence in them is the workers'."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """Nothing happened but time."""
+
+
+Event = (
+    WorkerReady
+    | WorkerLost
+    | SegmentWritten
+    | SegmentLate
+    | SegmentCorrupt
+    | SegmentRefused
+    | SegmentChecked
+    | ClientStalled
+    | TimePassed
+)
+
+
+# Actions: what to do.
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSegment:
+    worker: int
+    index: int
+
+
+class Fault(enum.StrEnum):
+    """Why a worker is set aside."""
+
+    CORRUPT = "corrupt"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    UNREADABLE = "unreadable"
+    BAD_REQUEST = "bad-request"
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """The worker is not asked any more: its requests are forgotten, close its connection."""
+
+    worker: int
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Every segment is in the part file."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Every worker has been set aside; ``faults`` says why, ``segment`` which one lacks."""
+
+    faults: dict[int, Fault]
+    segment: int
+
+
+Action = RequestSegment | SetAside | Finish | GiveUp
+
+#: Marks in ``Scheduler._source``, where other numbers are workers.
+MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
+
+
+@dataclass(slots=True)
+class Worker:
+    """What is known of one worker."""
+
+    number: int
+    epoch: int = 0
+    #: True while requests can be sent.
+    ready: bool = False
+    aside: Fault | None = None
+    #: Y: the segments asked of it and not here yet, in the order asked. Some may have come from
+    #: another worker since.
+    asked: dict[int, None] = field(default_factory=dict)
+    #: The number of segments in X.
+    delivered: int = 0
+    #: Nothing is asked of it before this time.
+    paused_until: float = 0.0
+    #: Since when the next arrival is awaited: the last one, or when Y stopped being empty.
+    since: float = 0.0
+    #: Segments a second, None until measured; measured from ``span_start`` on.
+    rate: float | None = None
+    span_start: float = 0.0
+    span_count: int = 0
+    losses: int = 0
+    corrupt: int = 0
+
+    def arrivals(self, now: float) -> tuple[float, float]:
+        """When the first segment of Y is expected, and how long each after it takes (seconds).
+
+        One that is overdue is expected to be as late again as it is already.
+        """
+        waited = now - self.since
+        step = 1 / self.rate if self.rate else waited
+        overdue = max(0.0, waited - step)
+        return (now + overdue if overdue else self.since + step), step
+
+    def is_suspect(self, now: float) -> bool:
+        """True if an arrival is long overdue."""
+        step = 1 / self.rate if self.rate else 0.0
+        return bool(self.asked) and now - self.since > max(SUSPECT_AFTER, SUSPECT_STEPS * step)
+
+    def measure(self, now: float) -> None:
+        """Counts one arrival."""
+        self.since = now
+        self.span_count += 1
+        span = now - self.span_start
+        if span >= RATE_SPAN:
+            lately = self.span_count / span
+            self.rate = lately if self.rate is None else (self.rate + lately) / 2
+            self.span_start, self.span_count = now, 0
+
+
+class Scheduler:
+    """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
+
+    ``unchecked`` are segments that the disk may hold; they are not asked for before a
+    ``SegmentChecked`` says so. All state is changed by ``handle`` alone.
+    """
+
+    def __init__(
+        self, segments: int, workers: Iterable[int], *, window: int = WINDOW, unchecked: Iterable[int] = ()
+    ) -> None:
+        self.workers = {number: Worker(number) for number in workers}
+        self.remaining = segments
+        self._window = window
+        #: Where each segment came from: a worker's number, or a mark. X of a worker are the
+        #: segments with its number.
+        self._source = array("H", bytes(2 * segments))
+        for index in unchecked:
+            self._source[index] = UNCHECKED
+        #: Missing segments from here on have never been asked for.
+        self._fresh = 0
+        #: Missing segments below ``_fresh`` that nobody is asked for now, next one first.
+        self._returned: deque[int] = deque()
+        #: Missing segments by the workers asked for them: the other index of all Y.
+        self._owners: dict[int, list[int]] = {}
+        #: Missing segments that came corrupt, by who sent them; in ``_owners``, or waiting for
+        #: somebody else.
+        self._disputed: dict[int, set[int]] = {}
+        self._over = False
+
+    # What others may ask.
+
+    def is_missing(self, index: int) -> bool:
+        """True if a segment is not verified yet."""
+        return self._source[index] in (MISSING, UNCHECKED)
+
+    def x(self, worker: int) -> list[int]:
+        """X: the segments that ``worker`` delivered. Takes time in proportion to the file."""
+        return [index for index, source in enumerate(self._source) if source == worker]
+
+    def y(self, worker: int) -> list[int]:
+        """Y: the segments asked of ``worker`` that are still missing, in the order asked."""
+        return [index for index in self.workers[worker].asked if index in self._owners]
+
+    # Events and actions.
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        if self._over:
+            return []
+        actions: list[Action] = [*self._react(event, now), *self._ask(event, now)]
+        if not self.remaining:
+            actions = [action for action in actions if not isinstance(action, RequestSegment)]
+            actions.append(Finish())
+        elif self.workers and all(worker.aside for worker in self.workers.values()):
+            faults = {w.number: w.aside for w in self.workers.values() if w.aside}
+            lacking = next((i for i, source in enumerate(self._source) if source == MISSING), None)
+            if lacking is not None:
+                actions.append(GiveUp(faults, lacking))
+        self._over = any(isinstance(action, Finish | GiveUp) for action in actions)
+        return actions
+
+    def next_deadline(self, now: float) -> float | None:
+        """When ``TimePassed`` may have an effect; None if only another event can."""
+        due = [w.paused_until for w in self.workers.values() if w.ready and w.paused_until > now]
+        if self._owners and any(self._has_credit(w, now) for w in self.workers.values()):
+            due.append(now + HEDGE_INTERVAL)
+        return None if self._over else min(due, default=None)
+
+    def check_invariants(self) -> None:
+        missing = {index for index, source in enumerate(self._source) if source == MISSING}
+        unchecked = self._source.count(UNCHECKED)
+        assert self.remaining == len(missing) + unchecked
+        asked: dict[int, set[int]] = {}
+        for worker in self.workers.values():
+            assert worker.ready or not worker.asked, worker
+            assert not (worker.ready and worker.aside), worker
+            assert len(worker.asked) <= self._window, worker
+            assert worker.delivered == self._source.count(worker.number), worker
+            for index in worker.asked:
+                if index in missing:
+                    asked.setdefault(index, set()).add(worker.number)
+        assert {index: set(owners) for index, owners in self._owners.items()} == asked
+        assert all(len(set(owners)) == len(owners) for owners in self._owners.values())
+        returned = set(self._returned)
+        assert len(returned) == len(self._returned)
+        waiting = {index for index in self._disputed if index not in self._owners}
+        fresh = {index for index in missing if index >= self._fresh}
+        groups = [returned, waiting, fresh, set(asked)]
+        assert set().union(*groups) == missing
+        assert sum(map(len, groups)) == len(missing)
+
+    # One handler for each event.
+
+    def _react(self, event: Event, now: float) -> Iterator[Action]:
+        match event:
+            case WorkerReady(number, epoch):
+                self._ready(number, epoch, now)
+            case WorkerLost(number):
+                worker = self.workers[number]
+                worker.losses += bool(self.y(number))
+                self._forget_requests(worker)
+                worker.ready = False
+            case SegmentWritten(number, index):
+                self._written(self.workers[number], index, now)
+            case SegmentLate(number, index):
+                self._arrived(self.workers[number], index, now)
+            case SegmentCorrupt(number, index):
+                yield from self._corrupt(self.workers[number], index, now)
+            case SegmentRefused(number, index, reason):
+                yield from self._refused(self.workers[number], index, reason, now)
+            case SegmentChecked(index, good):
+                self._checked(index, good)
+            case ClientStalled(seconds):
+                for worker in self.workers.values():
+                    worker.since += seconds
+                    worker.span_start += seconds
+            case TimePassed():
+                pass
+
+    def _ready(self, number: int, epoch: int, now: float) -> None:
+        worker = self.workers.setdefault(number, Worker(number))
+        # A new process may have a new catalogue; a liar stays one.
+        if worker.aside is not Fault.CORRUPT and epoch != worker.epoch:
+            worker.aside = None
+        worker.epoch = epoch
+        worker.ready = worker.aside is None
+        worker.paused_until = now
+
+    def _written(self, worker: Worker, index: int, now: float) -> None:
+        self._arrived(worker, index, now)
+        if self._source[index] == MISSING:
+            self._source[index] = worker.number
+            worker.delivered += 1
+            self.remaining -= 1
+            self._disputed.pop(index, None)
+            if self._owners.pop(index, None) is None and index in self._returned:
+                # Asked for before the worker was given up, and here all the same.
+                self._returned.remove(index)
+
+    def _arrived(self, worker: Worker, index: int, now: float) -> None:
+        """A reply of whatever kind to a request for ``index`` is here."""
+        worker.measure(now)
+        worker.asked.pop(index, None)
+
+    def _corrupt(self, worker: Worker, index: int, now: float) -> Iterator[Action]:
+        self._arrived(worker, index, now)
+        worker.corrupt += 1
+        if self._source[index] == MISSING:
+            self._disputed.setdefault(index, set()).add(worker.number)
+            if index in self._returned:
+                self._returned.remove(index)
+            self._disown(worker, index)
+        if worker.corrupt >= MAX_CORRUPT and not worker.aside:
+            yield self._set_aside(worker, Fault.CORRUPT)
+
+    def _refused(self, worker: Worker, index: int, reason: Reason, now: float) -> Iterator[Action]:
+        worker.asked.pop(index, None)
+        worker.since = now
+        if self._source[index] == MISSING:
+            self._disown(worker, index)
+        match reason:
+            case Reason.SLEEPING:
+                # All that was asked of it will be refused, or never answered.
+                self._forget_requests(worker)
+                worker.paused_until = now + SLEEPING_PAUSE
+            case Reason.BUSY:
+                worker.paused_until = now + BUSY_PAUSE
+            case _:
+                if not worker.aside:
+                    yield self._set_aside(worker, Fault(reason.value))
+
+    def _checked(self, index: int, good: bool) -> None:
+        if self._source[index] != UNCHECKED:
+            return
+        self._source[index] = ON_DISK if good else MISSING
+        if good:
+            self.remaining -= 1
+        elif index < self._fresh:
+            self._returned.append(index)
+
+    def _set_aside(self, worker: Worker, fault: Fault) -> SetAside:
+        self._forget_requests(worker)
+        worker.ready = False
+        worker.aside = fault
+        return SetAside(worker.number, fault)
+
+    def _forget_requests(self, worker: Worker) -> None:
+        """Y goes back to the front of the queue, in its order."""
+        asked, worker.asked = worker.asked, {}
+        for index in reversed(asked):
+            if index in self._owners:
+                self._disown(worker, index)
+
+    def _disown(self, worker: Worker, index: int) -> None:
+        """``worker`` is not asked for a missing segment any more."""
+        owners = self._owners.get(index, [])
+        if worker.number not in owners:
+            return
+        owners.remove(worker.number)
+        if not owners:
+            del self._owners[index]
+            if index not in self._disputed:
+                self._returned.appendleft(index)
+
+    # Whom to ask for what.
+
+    def _ask(self, event: Event, now: float) -> Iterator[Action]:
+        """Gives work to whoever may have credit now; one segment each in turn, to be fair."""
+        # What came from one worker gives credit to that one alone, and every other one already
+        # has all it may have: so the work for an event does not grow with their number.
+        able = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
+        while able:
+            able = [worker for worker in able if self._has_credit(worker, now)]
+            for worker in [*able]:
+                index = self._take(worker)
+                if index is None:
+                    index = self._hedge(worker, now)
+                if index is None:
+                    able.remove(worker)
+                    continue
+                if not worker.asked:
+                    worker.since = worker.span_start = now
+                    worker.span_count = 0
+                worker.asked[index] = None
+                self._owners.setdefault(index, []).append(worker.number)
+                yield RequestSegment(worker.number, index)
+
+    def _has_credit(self, worker: Worker, now: float) -> bool:
+        return worker.ready and now >= worker.paused_until and len(worker.asked) < self._window
+
+    def _take(self, worker: Worker) -> int | None:
+        """The next segment nobody is asked for, taken from the queue."""
+        for index, liars in self._disputed.items():
+            if index not in self._owners and self._may_try(worker, liars):
+                return index
+        if self._returned:
+            return self._returned.popleft()
+        while self._fresh < len(self._source):
+            self._fresh += 1
+            if self._source[self._fresh - 1] == MISSING:
+                return self._fresh - 1
+        return None
+
+    def _may_try(self, worker: Worker, liars: set[int]) -> bool:
+        """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""
+        others = {w.number for w in self.workers.values() if not w.aside}
+        return worker.number not in liars or others <= liars
+
+    def _hedge(self, worker: Worker, now: float) -> int | None:
+        """The outstanding segment with the latest predicted finish, if ``worker`` would beat it."""
+        mine = self._next_finish(worker, now)
+        finish: dict[int, float] = {}
+        for other in self.workers.values():
+            if other.asked:
+                first, step = other.arrivals(now)
+                for position, index in enumerate(other.asked):
+                    if index in self._owners:
+                        finish[index] = min(first + position * step, finish.get(index, math.inf))
+        late = [(time, index) for index, time in finish.items() if time > mine + HEDGE_GAIN]
+        return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
+
+    def _next_finish(self, worker: Worker, now: float) -> float:
+        """When ``worker`` would deliver one more segment; one not measured yet gets its chance."""
+        if not worker.asked:
+            return now + (1 / worker.rate if worker.rate else 0.0)
+        first, step = worker.arrivals(now)
+        return first + len(worker.asked) * step
+
+    def _may_hedge(self, worker: Worker, index: int, now: float) -> bool:
+        owners = self._owners[index]
+        if worker.number in owners or worker.number in self._disputed.get(index, ()):
+            return False
+        trusted = sum(not self.workers[owner].is_suspect(now) for owner in owners)
+        return trusted < MAX_OWNERS

@@ -1,0 +1,152 @@
+"""What a download prints: the report's metric lines for people, or JSON lines for programs.
+
+Formats values; measures and decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Protocol, TextIO
+
+from client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
+from wire.errors import MsdError
+
+
+class Show(Protocol):
+    """How a download is shown."""
+
+    def event(self, event: Event) -> None: ...
+
+    def done(self, report: Report) -> None: ...
+
+    def failed(self, error: MsdError) -> None: ...
+
+
+class Lines:
+    """The report's metric lines on standard error, one line of result on standard output."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def event(self, event: Event) -> None:
+        if self._quiet:
+            return
+        match event:
+            case Started(name, output, _, size, segments):
+                _say(f"{name}: {amount(size)} in {segments} segments, to {output}")
+            case Progress():
+                _say(metrics(event))
+            case WorkerChanged(name, state, detail) if state != "ready":
+                _say(f"worker {name} {state}{': ' + detail if detail else ''}")
+            case Waiting(reason, seconds):
+                _say(f"waiting for {seconds:.0f} s: {reason}")
+            case Retried(worker, segment, "corrupt"):
+                _say(f"worker {worker} sent segment {segment} corrupt: asking another one")
+            case Syncing():
+                _say("syncing to disk")
+            case _:
+                pass
+
+    def done(self, report: Report) -> None:
+        if not self._quiet:
+            print(result(report), flush=True)
+
+    def failed(self, error: MsdError) -> None:
+        raise error
+
+
+class Json:
+    """A JSON object a line on standard output, each with its ``event``."""
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Started():
+                _put(
+                    "start",
+                    file=event.name,
+                    output=str(event.output),
+                    id=event.id,
+                    bytes=event.bytes,
+                    segments=event.segments,
+                )
+            case Progress():
+                workers = {
+                    w.name: {"received": w.received, "assigned": w.assigned, "rate": round(w.rate)}
+                    for w in event.workers
+                }
+                _put(
+                    "progress",
+                    bytes=event.bytes,
+                    total=event.total,
+                    reused_bytes=event.reused_bytes,
+                    seconds=round(event.seconds, 3),
+                    rate=round(event.rate),
+                    workers=workers,
+                )
+            case WorkerChanged(name, state, detail):
+                _put("worker", name=name, state=state, detail=detail)
+            case Waiting(reason, seconds):
+                _put("waiting", reason=reason, seconds=round(seconds, 3))
+            case Retried(worker, segment, cause):
+                _put("retry", worker=worker, segment=segment, cause=cause)
+            case Syncing():
+                _put("syncing")
+
+    def done(self, report: Report) -> None:
+        _put("done", **as_dict(report))
+
+    def failed(self, error: MsdError) -> None:
+        _put("error", code=error.exit_code, message=str(error))
+        raise error
+
+
+def as_dict(report: Report) -> dict[str, object]:
+    """The report as the values of JSON."""
+    return {**asdict(report), "output": str(report.output), "seconds": round(report.seconds, 6)}
+
+
+def metrics(progress: Progress) -> str:
+    """The report's lines: for each server what was received of what was assigned and its speed,
+    then the total. Amounts in kB of 1000 bytes; the total's speed is all verified bytes over the
+    time.
+    """
+    lines = [
+        f"Server{w.name}: {kb(w.received)}/{kb(w.assigned)}, download speed: {kb(w.rate)}kb/s" for w in progress.workers
+    ]
+    total = f"Total: {kb(progress.bytes)}, download speed: {kb(progress.rate)}kb/s"
+    if progress.reused_bytes:
+        total += f", verified on disk: {kb(progress.reused_bytes)}"
+    return "\n".join([*lines, total])
+
+
+def kb(size: float) -> str:
+    return str(round(size / 1000, 2))
+
+
+def amount(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} TiB"
+
+
+def result(report: Report) -> str:
+    """One line that says what came from where."""
+    sources = [f"worker {name} {amount(w.bytes)}" for name, w in report.workers.items() if w.bytes]
+    if report.reused_bytes:
+        sources.append(f"disk {amount(report.reused_bytes)}")
+    rate = f", {amount(report.received_bytes / report.seconds)}/s" if report.received_bytes else ""
+    where = f" ({', '.join(sources)})" if sources else ""
+    return f"{report.output}: {amount(report.bytes)} verified in {report.seconds:.2f} s{rate}{where}"
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    print(text, file=stream or sys.stderr, flush=True)
+
+
+def _put(event: str, **values: object) -> None:
+    print(json.dumps({"event": event, **values}), flush=True)

@@ -1,0 +1,212 @@
+"""The transfer of one file: joins the scheduler to the connections and the part file.
+
+What arrives is hashed and written here, in this one thread; ZeroMQ's own thread receives the next
+segments meanwhile. Decides nothing but the order in which things are looked at: what has arrived
+first, time after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import zmq
+
+from client import scheduler
+from client.events import Event, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
+from client.partfile import PartFile
+from client.patience import Patience
+from client.peers import Peers
+from client.scheduler import Fault, GiveUp, Scheduler
+from client.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
+from wire.errors import SourceError
+from wire.messages import Get, Refusal
+from wire.segments import Manifest, digest
+from wire.states import Reason
+
+OnEvent = Callable[[Event], None]
+
+
+class Transfer:
+    """One file on its way from ``peers`` into ``part``.
+
+    ``interval`` is the time between two ``Progress`` events in seconds, ``memory`` bounds the bytes
+    outstanding. The counts of bytes are public: ``received`` over the network, ``wasted`` of these,
+    ``reused`` from the disk.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        manifest: Manifest,
+        part: PartFile,
+        *,
+        timeout: float | None,
+        interval: float,
+        memory: int,
+        on_event: OnEvent,
+    ) -> None:
+        self.received = self.wasted = self.reused = 0
+        self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in peers.numbers}
+        self.started = time.monotonic()
+        self._peers = peers
+        self._manifest = manifest
+        self._part = part
+        self._interval = interval
+        self._on_event = on_event
+        self._patience = Patience(timeout, self.started)
+        self._candidates = part.candidates()
+        share = memory // max(1, len(peers.numbers) * (manifest.span(0)[1] if manifest.size else 1))
+        self._scheduler = Scheduler(
+            manifest.segments,
+            peers.numbers,
+            window=max(1, min(scheduler.WINDOW, share)),
+            unchecked=[*part.candidates(), *part.zeros()],
+        )
+        self._finished = False
+        self._told_at = self.started
+        self._told: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Returns when every segment is verified and written. Raises ``MsdError``."""
+        for index in self._part.zeros():
+            self._checked(index, good=True)
+        for worker, welcome in self._peers.ready.items():
+            self._ready(worker, welcome.epoch)
+        self._feed(scheduler.TimePassed())
+        while not self._finished:
+            checking = self._check_one()
+            now = time.monotonic()
+            events = self._peers.turn(now if checking else self._deadline(now))
+            if self._peers.stalled:
+                self._feed(scheduler.ClientStalled(self._peers.stalled))
+                self._patience.excuse(self._peers.stalled)
+            for event in events:
+                self._take(event)
+            self._feed(scheduler.TimePassed())
+            self._tell()
+        self._on_event(self._progress(time.monotonic()))
+
+    # What arrives.
+
+    def _take(self, event: TransportEvent) -> None:
+        match event:
+            case LinkOpened(worker, welcome):
+                self._ready(worker, welcome.epoch)
+            case LinkClosed(worker):
+                owed = len(self._scheduler.y(worker)) if worker in self._scheduler.workers else 0
+                if owed:
+                    self.workers[worker].failures += 1
+                if worker in self._scheduler.workers:
+                    self._feed(scheduler.WorkerLost(worker))
+                    self._on_event(WorkerChanged(str(worker), "lost", f"{owed} segments go to others" if owed else ""))
+            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason)):
+                self._on_event(Retried(str(worker), index, reason.value))
+                self._feed(scheduler.SegmentRefused(worker, index, reason))
+            case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
+                self._receive(worker, index, payload)
+            case ReplyReceived(worker, Get(index=index)):
+                self._feed(scheduler.SegmentRefused(worker, index, Reason.BAD_REQUEST))
+
+    def _ready(self, worker: int, epoch: int) -> None:
+        self.workers.setdefault(worker, WorkerReport())
+        self._on_event(WorkerChanged(str(worker), "ready"))
+        self._feed(scheduler.WorkerReady(worker, epoch))
+
+    def _receive(self, worker: int, index: int, payload: zmq.Frame) -> None:
+        data = payload.buffer
+        self.received += len(data)
+        if not self._scheduler.is_missing(index):
+            self.wasted += len(data)
+            self._feed(scheduler.SegmentLate(worker, index))
+        elif len(data) != self._manifest.span(index)[1] or digest(data) != self._manifest.digest(index):
+            self.wasted += len(data)
+            self.workers[worker].corrupt += 1
+            self._on_event(Retried(str(worker), index, "corrupt"))
+            if (control := self._peers.control) is not None:
+                self._peers.transport.complain(control, worker, self._manifest.id, index)
+            self._feed(scheduler.SegmentCorrupt(worker, index))
+        else:
+            self._part.write(index, data)
+            report = self.workers[worker]
+            report.bytes += len(data)
+            report.segments += 1
+            self._patience.moved(time.monotonic())
+            self._feed(scheduler.SegmentWritten(worker, index))
+
+    def _check_one(self) -> bool:
+        """Hashes one segment that the disk may hold; False if there is none left."""
+        index = next(self._candidates, None)
+        if index is None:
+            return False
+        self._checked(index, good=self._part.holds(index))
+        return True
+
+    def _checked(self, index: int, *, good: bool) -> None:
+        if good:
+            self.reused += self._manifest.span(index)[1]
+        self._patience.moved(time.monotonic())
+        self._feed(scheduler.SegmentChecked(index, good))
+
+    # What is to be done.
+
+    def _feed(self, event: scheduler.Event) -> None:
+        for action in self._scheduler.handle(event, time.monotonic()):
+            match action:
+                case scheduler.RequestSegment(worker, index):
+                    rid = self._peers.transport.rid()
+                    self._peers.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
+                case scheduler.SetAside(worker, fault):
+                    self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
+                    self._peers.set_aside(worker)
+                case scheduler.Finish():
+                    self._finished = True
+                case scheduler.GiveUp():
+                    raise _no_source(action)
+
+    def _deadline(self, now: float) -> float:
+        due = [self._told_at + self._interval, self._patience.next_deadline()]
+        if (deadline := self._scheduler.next_deadline(now)) is not None:
+            due.append(deadline)
+        return min(due)
+
+    # What is told.
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if waiting := self._patience.check(now, self._peers.why_waiting()):
+            self._on_event(waiting)
+        if now >= self._told_at + self._interval:
+            self._on_event(self._progress(now))
+
+    def _progress(self, now: float) -> Progress:
+        span = max(now - self._told_at, 1e-6)
+        self._told_at = now
+        workers = []
+        for number, report in sorted(self.workers.items()):
+            owed = sum(self._manifest.span(index)[1] for index in self._scheduler.y(number))
+            rate = (report.bytes - self._told.get(number, 0)) / span
+            self._told[number] = report.bytes
+            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + owed, rate))
+        received = sum(report.bytes for report in self.workers.values())
+        seconds = now - self.started
+        return Progress(
+            bytes=received + self.reused,
+            total=self._manifest.size,
+            reused_bytes=self.reused,
+            seconds=seconds,
+            rate=received / max(seconds, 1e-6),
+            workers=tuple(workers),
+        )
+
+
+def _no_source(given_up: GiveUp) -> SourceError:
+    faults = set(given_up.faults.values())
+    named = ", ".join(f"worker {number} {fault}" for number, fault in sorted(given_up.faults.items()))
+    if faults & {Fault.CHANGED, Fault.UNKNOWN}:
+        advice = "the file changed on the servers: run it again to get the new version"
+    elif Fault.CORRUPT in faults:
+        advice = f"no worker sends segment {given_up.segment} as it was shared: check the file there"
+    else:
+        advice = "check the file on the servers"
+    return SourceError(f"every worker has failed ({named}): {advice}")

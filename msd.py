@@ -1,0 +1,84 @@
+"""The command ``msd``: mounts each folder's commands, and turns errors into lines and exit codes.
+
+Does nothing else. ``msd --help`` imports Typer and the signatures of the commands, no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import broker.commands
+import client.commands
+
+app = typer.Typer(
+    name="msd",
+    help="MultiServer Downloader: the download that does not stop, does not lie and does not wait.",
+    # Typer's rich help takes twice as long to import as all the rest.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+broker.commands.mount(app)
+client.commands.mount(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"msd {version('msd')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Runs the command line and ends the process with the documented exit code."""
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # What is still buffered for a closed pipe would raise again while Python shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        return _fail(error.format_message().rstrip(".") + ": see msd --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        from wire.errors import MsdError
+
+        if isinstance(error, MsdError):
+            return _fail(str(error), error.exit_code)
+        if os.environ.get("MSD_DEBUG"):
+            raise
+        return _fail(f"a bug: {type(error).__name__}: {error} (MSD_DEBUG=1 shows where; please report it)", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"msd: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,324 @@
+"""Every message of the protocol, as typed values.
+
+``docs/protocol.md`` is the authority on what they mean; ``wire/codec.py`` turns them into frames.
+Unknown keys are ignored, so that later versions may add some; wrong types are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from wire.states import Reason, State, Wanted
+
+PROTOCOL_VERSION = 1
+
+Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+Text = Annotated[str, Meta(max_length=1024)]
+FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
+#: The digest of a catalogue; empty while there is none yet.
+CatalogueId = Annotated[bytes, Meta(max_length=32)]
+
+
+class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
+    """Base of all messages; the key ``type`` says which one it is."""
+
+
+# Data socket: client to worker. Every request carries an ``rid`` that its reply echoes.
+
+
+class Hello(Message, tag="hello", frozen=True):
+    """Opens a session. ``session`` is the same random number on all connections of one client."""
+
+    rid: Natural
+    version: Natural
+    session: Natural
+
+
+class List(Message, tag="list", frozen=True):
+    """Asks for the shared files whose names sort after ``after``."""
+
+    rid: Natural
+    after: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Describe(Message, tag="describe", frozen=True):
+    """Asks for a file by name, by id, by both, or (neither) for the only one shared."""
+
+    rid: Natural
+    name: Name | None = None
+    id: FileId | None = None
+
+
+class Digests(Message, tag="digests", frozen=True):
+    """Asks for segment digests of ``id`` from segment ``start`` on."""
+
+    rid: Natural
+    id: FileId
+    start: Natural
+
+
+class Get(Message, tag="get", frozen=True):
+    """Asks for one segment."""
+
+    rid: Natural
+    id: FileId
+    index: Natural
+
+
+class Bye(Message, tag="bye", frozen=True):
+    """Closes a session. Has no reply."""
+
+    session: Natural
+
+
+# Data socket: worker to client.
+
+
+class Welcome(Message, tag="welcome", frozen=True):
+    rid: Natural
+    version: Natural
+    epoch: Natural
+    number: Natural
+    files: Natural
+    catalogue: CatalogueId
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One shared file in a catalogue."""
+
+    name: Name
+    size: Natural
+    mtime_ns: int
+    id: FileId
+
+
+class Catalog(Message, tag="catalog", frozen=True):
+    """A page of shared files in order of their names; ``more`` says whether there are others."""
+
+    rid: Natural
+    epoch: Natural
+    entries: Annotated[list[Entry], Meta(max_length=1024)]
+    more: bool
+
+
+class Described(Message, tag="manifest", frozen=True):
+    """One file; its digests are asked for in pages."""
+
+    rid: Natural
+    epoch: Natural
+    name: Name
+    size: Natural
+    mtime_ns: int
+    segment_size: Natural
+    id: FileId
+
+
+class DigestPage(Message, tag="digests", frozen=True):
+    """Digests from segment ``start`` on; the payload frame holds them, 32 bytes each."""
+
+    rid: Natural
+    epoch: Natural
+    start: Natural
+
+
+class Segment(Message, tag="segment", frozen=True):
+    """One segment; the payload frame holds its bytes."""
+
+    rid: Natural
+    epoch: Natural
+    index: Natural
+
+
+class Refusal(Message, tag="refusal", frozen=True):
+    rid: Natural
+    epoch: Natural
+    reason: Reason
+    detail: Text = ""
+
+
+DataRequest = Hello | List | Describe | Digests | Get | Bye
+DataReply = Welcome | Catalog | Described | DigestPage | Segment | Refusal
+
+
+# Status socket: the broker's full snapshot.
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What server 5 knows of one worker. ``rate`` is in bytes a second, as sent lately."""
+
+    number: Natural
+    endpoint: Annotated[str, Meta(max_length=300)]
+    state: State
+    wanted: Wanted
+    epoch: Natural
+    pid: Natural
+    restarts: Natural
+    clients: Natural
+    bytes_sent: Natural
+    rate: float
+    complaints: Natural
+    reason: Text = ""
+
+
+class Status(Message, tag="status", frozen=True):
+    """The whole state, at every change and every ``interval`` seconds."""
+
+    version: Natural
+    epoch: Natural
+    seq: Natural
+    interval: float
+    control: Annotated[str, Meta(max_length=300)]
+    catalogue: CatalogueId
+    files: Natural
+    workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
+
+
+# Control socket: to the broker.
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """How busy a worker is: totals since its process started."""
+
+    bytes_sent: Natural = 0
+    clients: Natural = 0
+    garbage: Natural = 0
+
+
+class Heartbeat(Message, tag="heartbeat", frozen=True):
+    """A worker's sign of life, from the loop that serves. ``token`` proves whose child it is."""
+
+    token: Annotated[bytes, Meta(max_length=64)]
+    number: Natural
+    pid: Natural
+    epoch: Natural
+    state: State
+    load: Load
+    sessions: Annotated[list[Natural], Meta(max_length=1024)]
+
+
+class Toggle(Message, tag="toggle", frozen=True):
+    """Flips what is wanted of a worker, or sets it where ``want`` is given."""
+
+    rid: Natural
+    number: Natural
+    want: Wanted | None = None
+
+
+class AskStatus(Message, tag="status", frozen=True):
+    rid: Natural
+
+
+class Quit(Message, tag="quit", frozen=True):
+    rid: Natural
+
+
+class Done(Message, tag="done", frozen=True):
+    """A client has everything; ``session`` is the one of its ``hello``."""
+
+    rid: Natural
+    session: Natural
+
+
+class Complaint(Message, tag="complaint", frozen=True):
+    """A client received a corrupt segment from a worker."""
+
+    rid: Natural
+    number: Natural
+    id: FileId
+    index: Natural
+
+
+ControlRequest = Heartbeat | Toggle | AskStatus | Quit | Done | Complaint
+
+
+# Control socket: from the broker.
+
+
+class Order(Message, tag="order", frozen=True):
+    """To a worker: what is wanted of it."""
+
+    wanted: Wanted
+
+
+class QuitOrder(Message, tag="quit-order", frozen=True):
+    """To a worker: let what is being sent finish, then end."""
+
+
+class Accepted(Message, tag="accepted", frozen=True):
+    """The request was carried out."""
+
+    rid: Natural
+
+
+class Toggled(Message, tag="toggled", frozen=True):
+    """The state a toggle led to; ``reached`` is false if it was not there in time."""
+
+    rid: Natural
+    number: Natural
+    state: State
+    reached: bool
+
+
+class Report(Message, tag="report", frozen=True):
+    """The answer to ``status``."""
+
+    rid: Natural
+    status: Status
+
+
+class Rejected(Message, tag="rejected", frozen=True):
+    """The request was not carried out; ``message`` says why."""
+
+    rid: Natural
+    message: Text
+
+
+ControlReply = Accepted | Toggled | Report | Rejected
+WorkerOrder = Order | QuitOrder
+
+
+# Standard streams between the broker and the processes it starts.
+
+
+class WorkerSettings(Message, tag="settings", frozen=True):
+    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited."""
+
+    number: Natural
+    parent: Natural
+    bind: str
+    control: str
+    token: bytes
+    catalogue: str
+    rate: Natural
+    wanted: Wanted
+
+
+class IndexProgress(Message, tag="progress", frozen=True):
+    """A line of the indexer's output: how far it is, in bytes, and the file it is at."""
+
+    name: str
+    done: Natural
+    total: Natural
+
+
+class IndexSkipped(Message, tag="skipped", frozen=True):
+    """A line of the indexer's output: a file that is not shared, and why."""
+
+    name: str
+    why: str
+
+
+class Indexed(Message, tag="indexed", frozen=True):
+    """The last line of the indexer's output. ``hashed`` counts the bytes that had to be read."""
+
+    files: Natural
+    size: Natural
+    hashed: Natural
+    catalogue: str
+
+
+IndexLine = IndexProgress | IndexSkipped | Indexed

@@ -1,0 +1,52 @@
+"""The ZeroMQ options and the one way of receiving that all sockets of the project share.
+
+Several defaults of ZeroMQ lose data, hang or crash; each value here has its reason beside it.
+Nothing in this module decides anything about a message.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+#: How long a stranger may take over the ZMTP handshake, in milliseconds. The default of 30 s would
+#: let a few hundred idle connections hold every file descriptor.
+HANDSHAKE_MS = 5000
+#: Parts of one message that are looked at; the protocol uses three. The rest is read and dropped.
+MAX_PARTS = 4
+
+Frames = list[zmq.Frame]
+
+
+def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False) -> None:
+    """Sets what every TCP socket of the project needs, before it binds or connects.
+
+    No ``ZMQ_HEARTBEAT_*`` anywhere: on a connection whose inbound pipe is full they abort the
+    process (libzmq #3937), and they cut links that are merely slow (libzmq #2709). TCP keepalive
+    and the retransmission limit find a vanished peer within a minute.
+    """
+    socket.handshake_ivl = HANDSHAKE_MS
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = 30
+    socket.tcp_keepalive_intvl = 10
+    socket.tcp_keepalive_cnt = 3
+    socket.tcp_maxrt = 60_000
+    # Only where needed: a socket with ipv6=1 binds [::] for "*", which fails on hosts without it.
+    socket.ipv6 = ipv6
+
+
+def receive(socket: zmq.Socket[bytes]) -> Frames | None:
+    """The next message as at most ``MAX_PARTS`` frames, or None if there is none.
+
+    A longer message is read to its end and returned as the empty list: keeping a hundred thousand
+    parts would cost as many objects.
+    """
+    try:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        if len(frames) <= MAX_PARTS:
+            frames.append(frame)
+    return frames if len(frames) <= MAX_PARTS else []

@@ -1,0 +1,83 @@
+"""``python -m workers``: what the broker starts.
+
+``index ROOT FOLDER`` writes the catalogue of ROOT into FOLDER and prints progress, a JSON object a
+line. ``serve`` reads its settings from standard input and serves until that is closed. Both end
+with the exit codes of ``wire/errors.py`` and one line on standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import struct
+import sys
+from pathlib import Path
+
+import msgspec
+
+from wire.codec import decode
+from wire.errors import MsdError
+from wire.messages import IndexLine, WorkerSettings
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        match arguments:
+            case ["index", root, folder]:
+                _index(Path(root), Path(folder))
+            case ["serve"]:
+                _serve()
+            case _:
+                print("workers: started by msd serve; not meant to be run by hand", file=sys.stderr)
+                return 2
+    except MsdError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _index(root: Path, folder: Path) -> None:
+    from workers.index import DigestCache, write_catalogue
+
+    _die_with_parent(os.getppid())
+
+    def report(line: IndexLine) -> None:
+        os.write(1, msgspec.json.encode(line) + b"\n")
+
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = DigestCache(Path(cache_home, "msd", "digests"))
+    root = root.absolute()
+    (folder / "root").write_text(str(root), encoding="utf-8")
+    report(write_catalogue(root, folder, cache, report))
+    cache.expire()
+
+
+def _serve() -> None:
+    from workers.server import run
+
+    (length,) = struct.unpack("!I", os.read(0, 4))
+    settings = decode(os.read(0, length), WorkerSettings)
+    _die_with_parent(settings.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    run(settings)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when the broker ends, however it ends. SIGKILL, because a
+    frozen process would never act on anything else.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

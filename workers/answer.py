@@ -1,0 +1,90 @@
+"""What a worker answers: a function of the request, the catalogue and the worker's state.
+
+Reads no file and sends nothing: a request that needs bytes becomes a ``Job`` that is queued.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    Catalog,
+    DataReply,
+    DataRequest,
+    Describe,
+    Described,
+    Digests,
+    Get,
+    Hello,
+    List,
+    Refusal,
+    Welcome,
+)
+from wire.segments import segment_size
+from wire.states import Reason
+from workers.catalogue import Catalogue, SharedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request whose reply has a payload: a segment of ``file``, or digests from ``index`` on."""
+
+    rid: int
+    file: SharedFile
+    index: int
+    digests: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who answers: the worker's number, and a random number for this run of its process."""
+
+    number: int
+    epoch: int
+
+
+def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: bool) -> DataReply | Job | None:
+    """The reply to ``request``, the job it makes, or None where there is nothing to say."""
+    if isinstance(request, Bye):
+        return None
+    if not awake:
+        return refusal(request.rid, me, Reason.SLEEPING)
+    match request:
+        case Hello(rid=rid):
+            return Welcome(
+                rid=rid,
+                version=PROTOCOL_VERSION,
+                epoch=me.epoch,
+                number=me.number,
+                files=len(catalogue.files),
+                catalogue=catalogue.id,
+            )
+        case List(rid=rid, after=after):
+            entries, more = catalogue.page(after)
+            return Catalog(rid=rid, epoch=me.epoch, entries=entries, more=more)
+        case Describe(rid=rid, name=name, id=id):
+            file = catalogue.find(name, id)
+            if file is None:
+                return refusal(rid, me, Reason.UNKNOWN)
+            return Described(
+                rid=rid,
+                epoch=me.epoch,
+                name=file.name,
+                size=file.size,
+                mtime_ns=file.version.mtime_ns,
+                segment_size=segment_size(file.size),
+                id=file.id,
+            )
+        case Digests(rid=rid, id=id, start=index) | Get(rid=rid, id=id, index=index):
+            file = catalogue.find(None, id)
+            if file is None:
+                return refusal(rid, me, Reason.UNKNOWN)
+            if index >= file.segments:
+                return refusal(rid, me, Reason.BAD_REQUEST, f"segment {index} of {file.segments}")
+            return Job(rid, file, index, digests=isinstance(request, Digests))
+
+
+def refusal(rid: int, me: Identity, reason: Reason, detail: str = "") -> Refusal:
+    return Refusal(rid=rid, epoch=me.epoch, reason=reason, detail=detail[:1024])
