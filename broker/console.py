@@ -52,7 +52,8 @@ def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
         return None
     if text == "-1":
         return QuitLine()
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= workers:
+    # The length first: Python refuses to convert thousands of digits.
+    if len(text) <= 9 and text.isascii() and text.isdigit() and 1 <= int(text) <= workers:
         return ToggleLine(int(text))
     return WrongLine(f"{text[:40]!r} is no choice: enter 1 to {workers}, or -1 to quit")
 

@@ -31,7 +31,8 @@ def make_folder(control_port: int) -> Path:
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
             raise NotAllowedError(f"{base} is not a folder of yours alone: remove it, or set XDG_RUNTIME_DIR")
         shutil.rmtree(folder, ignore_errors=True)
-        (folder / "catalogue").mkdir(parents=True, mode=0o700)
+        folder.mkdir(mode=0o700)
+        (folder / "catalogue").mkdir(mode=0o700)
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder of yours") from None
     return folder

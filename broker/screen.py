@@ -34,7 +34,8 @@ class Screen:
         self._put(self._stdout, line)
 
     def note(self, line: str) -> None:
-        self._put(sys.stderr.fileno(), line)
+        if sys.stderr is not None:  # It is None where the shell closed it (2>&-).
+            self._put(sys.stderr.fileno(), line)
 
     def close(self) -> None:
         """Writes what is queued, for a moment at most."""

@@ -109,6 +109,7 @@ class _Meter:
         time, before = self._start
         if total < before or not time:
             self._start = (now, total)
+            self.rate = 0.0
         elif now - time >= RATE_WINDOW:
             self.rate = (total - before) / (now - time)
             self._start = (now, total)

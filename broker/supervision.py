@@ -219,7 +219,8 @@ class Supervisor:
     def _exited(self, worker: Worker, pid: int, reason: str, now: float) -> None:
         if pid != worker.pid:
             return
-        if now - worker.started_at >= STEADY:
+        # A process that could not even be started (pid 0) was never up.
+        if pid and now >= worker.started_at + STEADY:
             worker.crashes.clear()
         worker.pid = worker.epoch = 0
         worker.reason = reason
@@ -282,10 +283,10 @@ class Supervisor:
             return []
         if self._quit_by is not None:
             return self._kill(worker) if now >= self._quit_by else []
-        unheard = now - worker.heard_at
-        if worker.state in (State.AWAKE, State.ASLEEP) and unheard >= SILENT_AFTER:
+        # Compared as ``_deadline`` computes them: a difference could be rounded to just below.
+        if worker.state in (State.AWAKE, State.ASLEEP) and now >= worker.heard_at + SILENT_AFTER:
             worker.state = State.SILENT
-        return self._kill(worker) if unheard >= self._hang_limit else []
+        return self._kill(worker) if now >= worker.heard_at + self._hang_limit else []
 
     def _restart(self, worker: Worker) -> list[Action]:
         worker.restart_at = None

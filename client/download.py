@@ -130,7 +130,7 @@ def _find(peers: Peers, name: str | None, id: bytes | None, timeout: float | Non
 
 def _for_finder(event: TransportEvent) -> finding.Event | None:
     match event:
-        case LinkOpened(worker, welcome):
+        case LinkOpened(worker, welcome, _):
             return finding.WorkerReady(worker, welcome)
         case LinkClosed(worker):
             return finding.WorkerLost(worker)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from wire.messages import Catalog, Described, Refusal, Welcome
-from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, segment_count, segment_size
+from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from wire.states import Reason
 
 #: Seconds to wait for more workers' answers before the majority of those that came decides.
@@ -21,6 +21,8 @@ GRACE = 0.5
 #: Seconds after which the majority decides although server 5 vouches for a catalogue that no
 #: worker has shown.
 VOUCHED_GRACE = 2.0
+#: Seconds after which a worker that refused a page of digests for now, or another, is asked again.
+RETRY = 0.1
 
 
 # Events.
@@ -118,14 +120,21 @@ class Finder:
         self._chosen: Described | None = None
         self._source: int | None = None
         self._digests = b""
+        #: Who sent these digests.
+        self._senders: set[int] = set()
         #: How many bytes of digests there were when the last page was asked for.
         self._asked_for = -1
-        self._asked_names = False
+        #: When a page that was refused may be asked for again.
+        self._retry_at = 0.0
+        #: Who is asked for the names to suggest.
+        self._names_from: int | None = None
 
     def handle(self, event: Event, now: float) -> list[Action]:
         match event:
             case WorkerReady(worker, welcome):
                 self._welcomes[worker] = welcome
+                if worker in self._liars:
+                    return []
                 if self._name is None and self._id is None and welcome.files != 1:
                     self._answer(worker, None, now)
                 else:
@@ -135,6 +144,8 @@ class Finder:
                 self._answers.pop(worker, None)
                 if worker == self._source:
                     self._source = None
+                if worker == self._names_from:
+                    self._names_from = None
             case Vouched(catalogue):
                 self._vouched = catalogue
             case Answered(worker, reply, payload):
@@ -146,24 +157,33 @@ class Finder:
 
     def next_deadline(self) -> float | None:
         """When ``TimePassed`` may have an effect."""
-        if self._first_answer is None or self._chosen is not None or not self._answers:
+        if self._chosen is not None:
+            return self._retry_at if self._source is None else None
+        if self._first_answer is None or self._names_from is not None or not self._answers:
             return None
         return self._first_answer + (VOUCHED_GRACE if self._vouched else GRACE)
 
     def _answer(self, worker: int, answer: Described | None, now: float) -> None:
-        self._answers[worker] = answer
-        if self._first_answer is None:
+        if not self._answers:
             self._first_answer = now
+        self._answers[worker] = answer
 
     def _take(
         self, worker: int, reply: Described | Catalog | Refusal | None, payload: bytes, now: float
     ) -> Fail | None:
+        if worker not in self._welcomes or worker in self._liars:
+            return None
         match reply:
             case Described():
-                if _is_possible(reply):
+                if self._is_possible(reply):
                     self._answer(worker, reply, now)
                 else:
                     self._distrust(worker)
+            case Refusal() | Catalog() if worker == self._names_from:
+                self._names_from = None
+                if self._chosen is None:
+                    entries = reply.entries if isinstance(reply, Catalog) else []
+                    return Fail(self._not_found([entry.name for entry in entries]))
             case Refusal(reason=Reason.UNKNOWN):
                 if worker == self._source:
                     self._distrust(worker)
@@ -172,37 +192,45 @@ class Finder:
             case Refusal():
                 if worker == self._source:
                     self._source = None
-            case Catalog(entries=entries):
-                return Fail(self._not_found([entry.name for entry in entries]))
+                    self._retry_at = now + RETRY
+                    # The others come first then.
+                    self._answers[worker] = self._answers.pop(worker)
             case None:
                 if worker == self._source:
                     if not payload or len(payload) % DIGEST_SIZE:
                         self._distrust(worker)
                     else:
                         self._digests += payload
+                        self._senders.add(worker)
         return None
 
     def _distrust(self, worker: int) -> None:
         self._liars.add(worker)
         self._answers.pop(worker, None)
         if worker == self._source:
-            self._source = None
-            self._digests = b""
+            self._forget_digests()
+
+    def _forget_digests(self) -> None:
+        self._source = None
+        self._digests = b""
+        self._senders.clear()
 
     def _proceed(self, now: float) -> list[Action]:
         if self._chosen is None:
-            answers = {worker: answer for worker, answer in self._answers.items() if worker not in self._liars}
-            decided = self._decide(answers, now)
+            if len(self._liars) >= self._workers > 0:
+                return [Fail(SourceError("no worker describes the file as it can be: check them with msd status"))]
+            decided = self._decide(now)
             if decided is None:
                 return []
             worker, description = decided
             if description is None:
                 return self._fail(worker)
             self._chosen = description
-        return self._fetch(self._chosen)
+        return self._fetch(self._chosen, now)
 
-    def _decide(self, answers: dict[int, Described | None], now: float) -> tuple[int, Described | None] | None:
+    def _decide(self, now: float) -> tuple[int, Described | None] | None:
         """Who is right, and what it says; None while that is open."""
+        answers = self._answers
         if self._id is not None:
             for worker, answer in answers.items():
                 if answer is not None:
@@ -220,14 +248,18 @@ class Finder:
         winner = ids.most_common(1)[0][0]
         return next((w, a) for w, a in answers.items() if (a.id if a else None) == winner)
 
-    def _fetch(self, chosen: Described) -> list[Action]:
+    def _fetch(self, chosen: Described, now: float) -> list[Action]:
         if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
-            return [self._finish(chosen)]
+            return self._finish(chosen, now)
         if self._source is None:
-            same = [w for w, a in self._answers.items() if a and a.id == chosen.id and w not in self._liars]
+            same = [w for w, a in self._answers.items() if a and a.id == chosen.id]
             if not same:
-                # Everyone who knew it is gone; start over with whoever comes.
-                self._chosen, self._digests = None, b""
+                # Everyone who knew it is gone; start over with whoever is there, or comes.
+                self._chosen = None
+                self._first_answer = now
+                self._forget_digests()
+                return self._proceed(now)
+            if now < self._retry_at:
                 return []
             self._source = same[0]
             self._asked_for = -1
@@ -236,14 +268,18 @@ class Finder:
         self._asked_for = len(self._digests)
         return [AskDigests(self._source, chosen.id, len(self._digests) // DIGEST_SIZE)]
 
-    def _finish(self, chosen: Described) -> Action:
+    def _finish(self, chosen: Described, now: float) -> list[Action]:
         try:
             manifest = Manifest.build(chosen.name, chosen.size, chosen.mtime_ns, self._digests)
         except ProtocolError:
             manifest = None
         if manifest is not None and manifest.id == chosen.id:
-            return Found(manifest)
-        return Fail(SourceError("the workers sent digests that do not belong to the file: check them with msd status"))
+            return [Found(manifest)]
+        if len(self._senders) == 1:
+            self._distrust(*self._senders)
+        # Of several it is not known which one lied: the next one sends them all.
+        self._forget_digests()
+        return self._fetch(chosen, now)
 
     def _fail(self, worker: int) -> list[Action]:
         if self._name is None and self._id is None:
@@ -251,10 +287,21 @@ class Finder:
             if files:
                 return [Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them"))]
             return [Fail(NotFoundError("no file is shared"))]
-        if self._asked_names:
+        if self._names_from is not None:
             return []
-        self._asked_names = True
+        self._names_from = worker
         return [AskNames(worker)]
+
+    def _is_possible(self, description: Described) -> bool:
+        """True if a worker's description can be true, is of what was asked for, and safe to show."""
+        return (
+            description.size <= MAX_FILE_SIZE
+            and description.segment_size == segment_size(description.size)
+            and description.name.isprintable()
+            and (description.size > 0 or description.id == file_id(0, b""))
+            and self._name in (None, description.name)
+            and self._id in (None, description.id)
+        )
 
     def _not_found(self, names: list[str]) -> NotFoundError:
         if self._name is None or self._name in names:
@@ -263,12 +310,3 @@ class Finder:
         near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
         return NotFoundError(f"{self._name!r} is not shared{hint}")
-
-
-def _is_possible(description: Described) -> bool:
-    """True if a worker's description of a file can be true and is safe to show."""
-    return (
-        description.size <= MAX_FILE_SIZE
-        and description.segment_size == segment_size(description.size)
-        and description.name.isprintable()
-    )

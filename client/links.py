@@ -124,7 +124,8 @@ class Links:
                 link = self.links[number]
                 link.is_open = link.is_up = False
                 link.retry_at = now + min(BACKOFF_FIRST * 2**link.failures, BACKOFF_LAST)
-                link.failures += 1
+                # Bounded: after a thousand failures the power would not be a float any more.
+                link.failures = min(link.failures + 1, 16)
             case WorkerShunned(number):
                 link = self.links[number]
                 link.is_up = False

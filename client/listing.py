@@ -26,7 +26,7 @@ def list_files(servers: Servers, patience: float = PATIENCE) -> list[Entry]:
         while time.monotonic() < give_up:
             for event in peers.turn(give_up):
                 match event:
-                    case LinkOpened(worker, _):
+                    case LinkOpened(worker):
                         peers.request(worker, List(rid=peers.transport.rid()))
                     case ReplyReceived(worker, List(after=after), Catalog(entries=page, more=more)):
                         if after != (entries[-1].name if entries else ""):

@@ -22,6 +22,8 @@ def check_output(output: Path, *, replace: bool) -> None:
     try:
         status = output.stat()
     except FileNotFoundError:
+        if output.is_symlink():
+            raise UsageError(f"{output} is a link to nothing: remove it, or give another -o") from None
         if not output.parent.is_dir():
             raise UsageError(f"{output.parent}: no such folder: create it, or give another -o") from None
         return
@@ -140,6 +142,9 @@ def _open_locked(path: Path) -> int:
         except BlockingIOError:
             os.close(fd)
             raise DiskError(f"{path}: another download is writing it: wait for it, or give another -o") from None
+        except OSError as error:
+            os.close(fd)
+            raise _disk_error(path, error) from None
         except BaseException:
             os.close(fd)
             raise

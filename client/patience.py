@@ -31,9 +31,10 @@ class Patience:
 
         Raises ``NoAnswerError`` when the time is up.
         """
-        if self._timeout is not None and now - self._since >= self._timeout:
+        # Compared as ``next_deadline`` computes them: a difference could be rounded to just below.
+        if self._timeout is not None and now >= self._since + self._timeout:
             raise NoAnswerError(f"gave up after {self._timeout:g} s without progress: {reason}")
-        if now - self._since < QUIET or reason == self._told:
+        if now < self._since + QUIET or reason == self._told:
             return None
         self._told = reason
         return Waiting(reason, now - self._since)

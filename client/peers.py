@@ -12,7 +12,7 @@ from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotRece
 from wire.config import Servers
 from wire.endpoints import Endpoint
 from wire.errors import UsageError
-from wire.messages import Message, Status, Welcome
+from wire.messages import Message, Status
 from wire.states import State
 
 #: Not looking at the sockets for longer than this (seconds) is a stall of this process.
@@ -24,8 +24,8 @@ class Peers:
 
     def __init__(self, servers: Servers) -> None:
         self.transport = Transport(servers.status)
-        #: The workers that can be asked, with the welcome each has said.
-        self.ready: dict[int, Welcome] = {}
+        #: The workers that can be asked, and how each connection was opened.
+        self.ready: dict[int, LinkOpened] = {}
         #: Seconds for which this process did not look, as noticed by the last ``turn``.
         self.stalled = 0.0
         self._looked_at = time.monotonic()
@@ -99,8 +99,8 @@ class Peers:
         match event:
             case SnapshotReceived(status):
                 self._apply(links.SnapshotArrived(status))
-            case LinkOpened(worker, welcome):
-                self.ready[worker] = welcome
+            case LinkOpened(worker):
+                self.ready[worker] = event
                 self._apply(links.LinkUp(worker))
             case LinkClosed(worker):
                 self.ready.pop(worker, None)

@@ -7,7 +7,8 @@ nobody has been asked for.
 
 The rules:
 
-- A worker has a window of outstanding requests; whoever has credit is asked for the next segment.
+- A worker has a window of outstanding requests, from its measured rate and round trip: enough to
+  keep its connection busy, and little to be lost or waited for. Whoever has credit is asked next.
 - A lost worker's Y goes back to the front of the queue at once. X is never asked for again.
 - When nothing unasked is left, a worker with credit takes the outstanding segment with the latest
   predicted finish, if it would beat it. So nobody waits for a slow or frozen worker, and no worker
@@ -26,8 +27,15 @@ from dataclasses import dataclass, field
 
 from wire.states import Reason
 
-#: Outstanding requests a worker. Eight of 1 MiB keep loopback busy; see docs/architecture.md.
-WINDOW = 8
+#: The window of a worker, in requests: ``FLOOR`` and ``GAIN`` times what its rate delivers in a round
+#: trip. A gain of 1 would be a fixed point: the rate measured is the one the window allows.
+WINDOW_FLOOR, WINDOW_GAIN = 2, 2.0
+#: Until its rate is known.
+FIRST_WINDOW = 4
+#: Round trips are taken for at least this long (seconds): the loops at both ends take turns.
+MIN_ROUND_TRIP = 0.02
+#: No worker gets more, whatever the memory allows.
+MAX_WINDOW = 64
 #: Seconds of arrivals from which a worker's rate is read: single replies come in bursts.
 RATE_SPAN = 0.1
 #: Seconds by which a second request must beat the first to be worth the waste.
@@ -50,10 +58,14 @@ MAX_CORRUPT = 3
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """A connection to the worker is up; ``epoch`` names the run of its process."""
+    """A connection to the worker is up; ``epoch`` names the run of its process.
+
+    ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection.
+    """
 
     worker: int
     epoch: int
+    round_trip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +207,30 @@ class Worker:
     since: float = 0.0
     #: Segments a second, None until measured; measured from ``span_start`` on.
     rate: float | None = None
+    round_trip: float = 0.0
     span_start: float = 0.0
     span_count: int = 0
     losses: int = 0
     corrupt: int = 0
 
+    @property
+    def window(self) -> int:
+        """How many requests may be outstanding, as far as memory allows."""
+        if self.rate is None:
+            return FIRST_WINDOW
+        pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP)
+        return min(WINDOW_FLOOR + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)
+
     def arrivals(self, now: float) -> tuple[float, float]:
         """When the first segment of Y is expected, and how long each after it takes (seconds).
 
-        One that is overdue is expected to be as late again as it is already.
+        One that is overdue is expected to be as late again as it is already; so is the first of all.
         """
         waited = now - self.since
-        step = 1 / self.rate if self.rate else waited
-        overdue = max(0.0, waited - step)
-        return (now + overdue if overdue else self.since + step), step
+        if self.rate is None:
+            return now + waited, waited
+        step = 1 / self.rate
+        return (self.since + step if waited <= step else now + waited - step), step
 
     def is_suspect(self, now: float) -> bool:
         """True if an arrival is long overdue."""
@@ -229,12 +251,13 @@ class Worker:
 class Scheduler:
     """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
 
-    ``unchecked`` are segments that the disk may hold; they are not asked for before a
+    ``window`` bounds what may be outstanding with one worker, for the sake of memory. ``unchecked``
+    are segments that the disk may hold; they are not asked for before a
     ``SegmentChecked`` says so. All state is changed by ``handle`` alone.
     """
 
     def __init__(
-        self, segments: int, workers: Iterable[int], *, window: int = WINDOW, unchecked: Iterable[int] = ()
+        self, segments: int, workers: Iterable[int], *, window: int = MAX_WINDOW, unchecked: Iterable[int] = ()
     ) -> None:
         self.workers = {number: Worker(number) for number in workers}
         self.remaining = segments
@@ -320,8 +343,8 @@ class Scheduler:
 
     def _react(self, event: Event, now: float) -> Iterator[Action]:
         match event:
-            case WorkerReady(number, epoch):
-                self._ready(number, epoch, now)
+            case WorkerReady():
+                self._ready(event, now)
             case WorkerLost(number):
                 worker = self.workers[number]
                 worker.losses += bool(self.y(number))
@@ -344,12 +367,13 @@ class Scheduler:
             case TimePassed():
                 pass
 
-    def _ready(self, number: int, epoch: int, now: float) -> None:
-        worker = self.workers.setdefault(number, Worker(number))
+    def _ready(self, event: WorkerReady, now: float) -> None:
+        worker = self.workers.setdefault(event.worker, Worker(event.worker))
         # A new process may have a new catalogue; a liar stays one.
-        if worker.aside is not Fault.CORRUPT and epoch != worker.epoch:
+        if worker.aside is not Fault.CORRUPT and event.epoch != worker.epoch:
             worker.aside = None
-        worker.epoch = epoch
+        worker.epoch = event.epoch
+        worker.round_trip = event.round_trip
         worker.ready = worker.aside is None
         worker.paused_until = now
 
@@ -453,7 +477,7 @@ class Scheduler:
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: Worker, now: float) -> bool:
-        return worker.ready and now >= worker.paused_until and len(worker.asked) < self._window
+        return worker.ready and now >= worker.paused_until and len(worker.asked) < min(worker.window, self._window)
 
     def _take(self, worker: Worker) -> int | None:
         """The next segment nobody is asked for, taken from the queue."""

@@ -113,9 +113,9 @@ def metrics(progress: Progress) -> str:
     time.
     """
     lines = [
-        f"Server{w.name}: {kb(w.received)}/{kb(w.assigned)}, download speed: {kb(w.rate)}kb/s" for w in progress.workers
+        f"Server{w.name}: {kb(w.received)}/{kb(w.assigned)}, download speed: {speed(w.rate)}" for w in progress.workers
     ]
-    total = f"Total: {kb(progress.bytes)}, download speed: {kb(progress.rate)}kb/s"
+    total = f"Total: {kb(progress.bytes)}, download speed: {speed(progress.rate)}"
     if progress.reused_bytes:
         total += f", verified on disk: {kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
@@ -123,6 +123,12 @@ def metrics(progress: Progress) -> str:
 
 def kb(size: float) -> str:
     return str(round(size / 1000, 2))
+
+
+def speed(rate: float) -> str:
+    """Bytes a second as the report writes them: nothing at all is a plain 0."""
+    text = kb(rate)
+    return f"{'0' if text == '0.0' else text}kb/s"
 
 
 def amount(size: float) -> str:

@@ -60,7 +60,7 @@ class Transfer:
         self._scheduler = Scheduler(
             manifest.segments,
             peers.numbers,
-            window=max(1, min(scheduler.WINDOW, share)),
+            window=max(1, min(scheduler.MAX_WINDOW, share)),
             unchecked=[*part.candidates(), *part.zeros()],
         )
         self._finished = False
@@ -71,8 +71,8 @@ class Transfer:
         """Returns when every segment is verified and written. Raises ``MsdError``."""
         for index in self._part.zeros():
             self._checked(index, good=True)
-        for worker, welcome in self._peers.ready.items():
-            self._ready(worker, welcome.epoch)
+        for opened in self._peers.ready.values():
+            self._ready(opened)
         self._feed(scheduler.TimePassed())
         while not self._finished:
             checking = self._check_one()
@@ -91,8 +91,8 @@ class Transfer:
 
     def _take(self, event: TransportEvent) -> None:
         match event:
-            case LinkOpened(worker, welcome):
-                self._ready(worker, welcome.epoch)
+            case LinkOpened():
+                self._ready(event)
             case LinkClosed(worker):
                 owed = len(self._scheduler.y(worker)) if worker in self._scheduler.workers else 0
                 if owed:
@@ -108,10 +108,10 @@ class Transfer:
             case ReplyReceived(worker, Get(index=index)):
                 self._feed(scheduler.SegmentRefused(worker, index, Reason.BAD_REQUEST))
 
-    def _ready(self, worker: int, epoch: int) -> None:
-        self.workers.setdefault(worker, WorkerReport())
-        self._on_event(WorkerChanged(str(worker), "ready"))
-        self._feed(scheduler.WorkerReady(worker, epoch))
+    def _ready(self, opened: LinkOpened) -> None:
+        self.workers.setdefault(opened.worker, WorkerReport())
+        self._on_event(WorkerChanged(str(opened.worker), "ready"))
+        self._feed(scheduler.WorkerReady(opened.worker, opened.welcome.epoch, opened.round_trip))
 
     def _receive(self, worker: int, index: int, payload: zmq.Frame) -> None:
         data = payload.buffer

@@ -11,6 +11,7 @@ import itertools
 import math
 import secrets
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -55,10 +56,11 @@ class SnapshotReceived:
 
 @dataclass(frozen=True, slots=True)
 class LinkOpened:
-    """The worker has said welcome."""
+    """The worker has said welcome, ``round_trip`` seconds after our ``hello``."""
 
     worker: int
     welcome: Welcome
+    round_trip: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ class _Link:
         self._asked: dict[int, Message] = {}
         self._epoch: int | None = None
         self._is_up = False
+        self._greeted_at = 0.0
         dealer = context.socket(zmq.DEALER)
         tune(dealer, ipv6=endpoint.is_ipv6)
         dealer.linger = 0
@@ -249,6 +252,7 @@ class _Link:
             event, _ = struct.unpack("=HI", frames[0].bytes)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._is_up = True
+                self._greeted_at = time.monotonic()
                 self.send(Hello(rid=next(_RIDS), version=PROTOCOL_VERSION, session=session))
             elif event & _DEAD or self._is_up:
                 # CLOSED alone is normal while a refused port is tried again.
@@ -281,7 +285,7 @@ class _Link:
         del self._asked[reply.rid]
         if isinstance(reply, Welcome):
             self._epoch = reply.epoch
-            return LinkOpened(number, reply)
+            return LinkOpened(number, reply, time.monotonic() - self._greeted_at)
         return ReplyReceived(number, request, reply, frames[1] if len(frames) == 2 else None)
 
     def close(self) -> None:

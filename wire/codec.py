@@ -34,7 +34,10 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
     if len(frame) > MAX_HEADER:
         raise ProtocolError(f"a header of {len(frame)} bytes")
     try:
-        return msgspec.convert(_unpack(frame), family, builtin_types=(bytes,))
+        header = _unpack(frame)
+        if not isinstance(header, dict) or "type" not in header:  # a lone type would pass without
+            raise ValueError("no type")
+        return msgspec.convert(header, family, builtin_types=(bytes,))
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"not a message: {error}") from None
 

@@ -7,7 +7,6 @@ Opens no socket and looks at no shared file.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -24,6 +23,8 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_PORTS = (21018, 27215, 35416, 19222, 39223)
 #: A status snapshot names every worker; more would not fit a calm one.
 MAX_WORKERS = 64
+#: No size in bytes is as large: it has to fit a ``Natural`` of the protocol.
+MAX_SIZE = 1 << 62
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
@@ -69,13 +70,15 @@ class Config:
             raise UsageError("no worker is configured: give -p, or [[workers]] in config.toml")
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
         uses += [("server 5", self.status), ("the control port", self.control)]
-        seen: dict[int, tuple[str, Endpoint]] = {}
+        seen: dict[int, list[tuple[str, Endpoint]]] = {}
         for what, endpoint in uses:
             check_port(endpoint.port, what)
-            other, taken = seen.setdefault(endpoint.port, (what, endpoint))
-            if other != what and (taken.host == endpoint.host or {taken.host, endpoint.host} & {*ANY_HOSTS}):
-                hint = " (the fifth port + 1)" if what == "the control port" and not self.control_port else ""
-                raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {what}{hint}")
+            others = seen.setdefault(endpoint.port, [])
+            for other, taken in others:
+                if taken.host == endpoint.host or {taken.host, endpoint.host} & {*ANY_HOSTS}:
+                    hint = " (the fifth port + 1)" if what == "the control port" and not self.control_port else ""
+                    raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {what}{hint}")
+            others.append((what, endpoint))
         return self
 
     def bindable(self) -> Config:
@@ -174,7 +177,7 @@ def load(file: str | None) -> Config:
         raise UsageError(f"{file}: no such file; -c names a config.toml") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for a number of 5000 digits
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     try:
         return _read(table, path.parent)
@@ -198,7 +201,7 @@ def _port(value: Any) -> int:
 
 
 def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0.05 <= value <= 86400:
+    if type(value) not in (int, float) or not 0.05 <= value <= 86400:
         raise ValueError("seconds from 0.05 to 86400")
     return float(value)
 
@@ -219,7 +222,7 @@ def _memory(value: Any) -> int:
 def parse_size(value: Any) -> int:
     """Bytes from a number or a text such as ``"40MiB"``, ``"1.5 GB"``, ``"500k"``, ``"25MiB/s"``."""
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if type(value) is int and 0 <= value < 1 << 62:
+    if type(value) is int and 0 <= value < MAX_SIZE:
         return value
     if match is None:
         raise ValueError('bytes, such as 1048576 or "40MiB"')
@@ -227,7 +230,10 @@ def parse_size(value: Any) -> int:
     if binary and not unit:
         raise ValueError('bytes, such as 1048576 or "40MiB"')
     factor = 1024 ** "kmgt".index(unit.lower()) * 1024 if binary else _UNITS[unit.lower()]
-    return int(float(number) * factor)
+    size = float(number) * factor
+    if size >= MAX_SIZE:
+        raise ValueError('bytes, such as 1048576 or "40MiB"')
+    return int(size)
 
 
 _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {

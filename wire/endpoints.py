@@ -67,7 +67,7 @@ class Endpoint:
             return self
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for 127.0.0..1, or a part of over 63 letters
             raise UsageError(f"unknown host {self.host!r}: check its name, or give an IP address") from None
         return Endpoint(str(found[0][4][0]), self.port)
 

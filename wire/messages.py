@@ -17,6 +17,9 @@ PROTOCOL_VERSION = 1
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+#: Neither NaN nor infinite, so that a peer cannot stop a clock that is set by it.
+Seconds = Annotated[float, Meta(ge=0, le=86400)]
+Rate = Annotated[float, Meta(ge=0, le=2**63)]
 Text = Annotated[str, Meta(max_length=1024)]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 #: The digest of a catalogue; empty while there is none yet.
@@ -159,7 +162,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: Natural
     clients: Natural
     bytes_sent: Natural
-    rate: float
+    rate: Rate
     complaints: Natural
     reason: Text = ""
 
@@ -170,7 +173,7 @@ class Status(Message, tag="status", frozen=True):
     version: Natural
     epoch: Natural
     seq: Natural
-    interval: float
+    interval: Seconds
     control: Annotated[str, Meta(max_length=300)]
     catalogue: CatalogueId
     files: Natural

@@ -135,39 +135,44 @@ class _Progress:
 def _files(root: Path, report: Report) -> Iterator[tuple[str, int]]:
     """The name and size of each file that may be shared; reports the others."""
     if not root.is_dir():
-        if problem := _unfit(root.name, root):
-            raise SourceError(f"{root}: cannot be shared: {problem}")
-        yield root.name, root.stat().st_size
+        try:
+            size = _size(root.name, root)
+        except OSError as error:
+            raise SourceError(f"{root}: cannot be shared: {error.strerror}") from None
+        yield root.name, size
         return
     for folder, _, names in os.walk(
-        root, onerror=lambda e: report(IndexSkipped(name=str(e.filename), why=str(e.strerror)))
+        root, onerror=lambda e: report(IndexSkipped(name=ascii(e.filename)[1:-1], why=str(e.strerror)))
     ):
         for base in names:
             path = Path(folder, base)
             name = str(path.relative_to(root))
-            if problem := _unfit(name, path):
-                report(IndexSkipped(name=ascii(name)[1:-1], why=problem))
+            try:
+                size = _size(name, path)
+            except OSError as error:
+                report(IndexSkipped(name=ascii(name)[1:-1], why=str(error.strerror)))
             else:
-                yield name, path.stat().st_size
+                yield name, size
 
 
-def _unfit(name: str, path: Path) -> str | None:
-    """Why the file cannot be shared, or None. What it really is, is checked when it is opened."""
+def _size(name: str, path: Path) -> int:
+    """The size of a file that may be shared. Raises ``OSError`` if it may not be. What it really is,
+    is checked when it is opened.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:
-        return "its name is not UTF-8"
+        raise OSError(0, "its name is not UTF-8") from None
     if not name.isprintable():
-        return "its name holds control characters"
+        raise OSError(0, "its name holds control characters")
     if len(name) > 4096:
-        return "its name is longer than 4096 characters"
-    try:
-        status = path.stat()
-    except OSError as error:
-        return error.strerror
+        raise OSError(0, "its name is longer than 4096 characters")
+    status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        return "not a regular file"
-    return f"larger than {MAX_FILE_SIZE} bytes" if status.st_size > MAX_FILE_SIZE else None
+        raise OSError(0, "not a regular file")
+    if status.st_size > MAX_FILE_SIZE:
+        raise OSError(0, f"larger than {MAX_FILE_SIZE} bytes")
+    return status.st_size
 
 
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:

@@ -43,6 +43,7 @@ class Turns(Generic[K, J]):
 
     def __init__(self, rate: int = 0) -> None:
         self._rate = rate
+        # Those with a queue or something inside, and no others: who has left is not remembered.
         self._clients: dict[K, _Client[J]] = {}
         self._waiting: deque[K] = deque()
         self._inside_bytes = 0
@@ -69,7 +70,7 @@ class Turns(Generic[K, J]):
                 self._enlist(key, client)
                 continue
             job = client.queue.popleft()
-            self._enlist(key, client)
+            self._settle(key, client)
             return key, job
         return None
 
@@ -77,31 +78,31 @@ class Turns(Generic[K, J]):
         """A reply of ``size`` bytes was handed to ZeroMQ."""
         if self._rate:
             self._free_at = max(self._free_at, now - CATCH_UP) + size / self._rate
-        if client := self._clients.get(key):
-            client.inside += 1
-            if client.inside >= REPLIES_INSIDE and client.waiting:
-                self._waiting.remove(key)
-                client.waiting = False
+        client = self._clients.setdefault(key, _Client())
+        client.inside += 1
+        if client.inside >= REPLIES_INSIDE:
+            self._delist(key, client)
         self._inside_bytes += size
 
     def left(self, key: K, size: int) -> None:
         """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
         self._inside_bytes -= size
-        if client := self._clients.get(key):
-            client.inside -= 1
-            self._enlist(key, client)
+        client = self._clients[key]
+        client.inside -= 1
+        self._settle(key, client)
 
     def forget(self, key: K) -> None:
-        """The client is gone: so are its requests."""
-        client = self._clients.pop(key, None)
-        if client and client.waiting:
-            self._waiting.remove(key)
+        """The client is gone: so are its requests. What is inside is still announced by ``left``."""
+        if client := self._clients.get(key):
+            client.queue.clear()
+            self._delist(key, client)
+            self._settle(key, client)
 
     def clear(self) -> list[tuple[K, J]]:
         """Takes all queued jobs, in no order that matters, and forgets all clients."""
         jobs = [(key, job) for key, client in self._clients.items() for job in client.queue]
-        self._clients.clear()
-        self._waiting.clear()
+        for key in list(self._clients):
+            self.forget(key)
         return jobs
 
     def next_deadline(self, now: float) -> float | None:
@@ -113,11 +114,25 @@ class Turns(Generic[K, J]):
             able = bool(client.queue) and client.inside < REPLIES_INSIDE
             assert client.waiting == able == (key in self._waiting), key
             assert 0 <= client.inside <= REPLIES_INSIDE, key
+            assert client.queue or client.inside, key
             assert len(client.queue) <= MAX_QUEUED, key
         assert len(set(self._waiting)) == len(self._waiting)
+        assert set(self._waiting) <= set(self._clients)
         assert self._inside_bytes >= 0
+
+    def _settle(self, key: K, client: _Client[J]) -> None:
+        """Puts the client in the line if it may have a turn, and drops it if nothing of it is left."""
+        if client.queue or client.inside:
+            self._enlist(key, client)
+        else:
+            del self._clients[key]
 
     def _enlist(self, key: K, client: _Client[J]) -> None:
         if client.queue and client.inside < REPLIES_INSIDE and not client.waiting:
             client.waiting = True
             self._waiting.append(key)
+
+    def _delist(self, key: K, client: _Client[J]) -> None:
+        if client.waiting:
+            client.waiting = False
+            self._waiting.remove(key)

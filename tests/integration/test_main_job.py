@@ -1,0 +1,224 @@
+"""The main job with real processes: four workers, server 5, one verified download."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from broker.demo import free_ports
+from broker.orders import Operator
+from tests.integration.conftest import Serve
+from tests.system import MIB, MSD, PATIENCE, Process, make_file, run_msd, same, wait_for
+from wire.codec import STATUS_TOPIC, decode, encode
+from wire.messages import DataReply, Describe, Described, Refusal
+from wire.states import Reason, Wanted
+
+Source = Callable[[int], Path]
+
+#: A rate (bytes a second) at which 48 MiB take four workers 1.5 s: long enough to disturb it.
+RATE = ("--rate", "8MiB")
+SIZE = 48 * MIB
+#: Requests a client has outstanding with one worker, at most.
+WINDOW = 8
+
+
+def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
+    """The file is right, nothing verified was received twice but what was in flight."""
+    assert same(source, output)
+    assert not output.with_name(output.name + ".part").exists()
+    size = source.stat().st_size
+    assert done["bytes"] == size
+    assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == size
+    assert sum(worker["bytes"] for worker in done["workers"].values()) + done["reused_bytes"] == size
+    assert done["wasted_bytes"] <= in_flight * MIB
+
+
+def test_a_file_arrives_from_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(SIZE)
+    with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
+        done = client.done()
+    check_result(done, path, tmp_path / "copy.bin")
+    assert [done["workers"][name]["segments"] for name in "1234"] == pytest.approx([12] * 4, abs=3)
+
+
+@pytest.mark.parametrize("victims", [(3,), (1, 4), (1, 2, 3)])
+def test_killed_workers_cost_nothing_but_what_they_were_sending(
+    serve: Serve, source: Source, tmp_path: Path, victims: tuple[int, ...]
+) -> None:
+    path = source(SIZE)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.3)
+        system.kill(*victims)
+        done = client.done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW * len(victims))
+    assert all(done["workers"][str(victim)]["failures"] == 1 for victim in victims)
+    wait_for("restarts", lambda: system.states() == ["awake"] * 4)
+    assert [worker.restarts for worker in system.status().workers] == [int(n in victims) for n in (1, 2, 3, 4)]
+
+
+def test_each_worker_can_be_toggled_under_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(SIZE)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.1)
+        for number in (1, 2, 3, 4):
+            system.sleep(number)
+            system.wake(number)
+        done = client.done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
+
+
+def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """
+    1. All four workers are put to sleep: nothing arrives, the client says why and does not end.
+    2. After 3 s worker 3 is woken up: data flows within 0.2 s.
+    3. Worker 3 alone delivers the rest.
+    """
+    path = source(24 * MIB)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", interval=0.01, cwd=tmp_path) as client:
+        client.wait_until(0.3)
+        system.sleep(1, 2, 3, 4)
+        before = wait_for("the last replies", lambda: client.received if client.of("waiting") else None)
+        wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.of("waiting")[0]["at"] > 3 or None)
+        assert client.received == before
+        assert "0 of 4 workers alive" in client.of("waiting")[-1]["reason"]
+        with Operator(system.servers) as operator:
+            ordered = client.events[-1]["at"]
+            assert operator.toggle(3, Wanted.AWAKE).reached
+        flowing = wait_for("data", lambda: next((e for e in client.of("progress") if e["bytes"] > before), None))
+        done = client.done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
+    assert flowing["at"] - ordered < 0.2
+
+
+def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """Port 35416 lies among those the kernel gives to outgoing connections: for 10 s it is closed
+    while a client runs, and has to be there again afterwards."""
+    path = source(24 * MIB)
+    system = serve(path, "--rate", "512KiB", ports=(21018, 27215, 35416, 19222, 39223))
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.02)
+        system.sleep(3)
+        asleep = client.events[-1]["at"]
+        wait_for("10 s", lambda: client.events[-1]["at"] - asleep > 10 or None)
+        system.wake(3)
+        before = client.of("progress")[-1]["workers"]["3"]["received"]
+        wait_for("data from worker 3", lambda: client.of("progress")[-1]["workers"]["3"]["received"] > before)
+        done = client.done(60)
+    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW)
+
+
+SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 12 * MIB + 1)
+
+
+def test_every_size_and_name_arrives_right(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    names = {f"size-{size}": size for size in SIZES}
+    names |= {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
+    for name, size in names.items():
+        make_file(tmp_path / "shared" / name, size, rng)
+    system = serve(tmp_path / "shared")
+    for number, name in enumerate(names):
+        output = tmp_path / f"copy {number}"
+        with system.download("-o", str(output), "--no-sync", "--", name) as client:
+            client.done()
+    for number, name in enumerate(names):
+        assert same(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
+
+
+def test_a_sparse_file_of_3_gib_arrives_right(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    path = tmp_path / "shared" / "sparse.img"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        for offset in (0, 1 << 30, (3 << 30) - 5):
+            file.seek(offset)
+            file.write(rng.randbytes(5))
+    with serve(path).download("-o", "copy.img", cwd=tmp_path) as client:
+        done = client.done(120)
+    check_result(done, path, tmp_path / "copy.img")
+
+
+def test_until_done_ends_the_servers_with_the_client(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(MIB), "--until-done")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.done()
+    assert system.wait() == 0
+
+
+def test_servers_and_clients_share_a_configuration_and_a_pipe_operates_the_console(
+    runtime_folder: Path, tmp_path: Path, rng: random.Random
+) -> None:
+    """
+    1. `msd serve`, `list`, `download` and `status` find everything in one config.toml.
+    2. Lines on standard input toggle a worker and quit; a wrong one is answered.
+    """
+    path = make_file(tmp_path / "Star.mp4", 3 * MIB, rng)
+    ports = free_ports()
+    blocks = "".join(f"[[workers]]\nport = {port}\n" for port in ports[:4])
+    config = tmp_path / "config.toml"
+    config.write_text(f'[share]\npath = "Star.mp4"\n[broker]\nstatus_port = {ports[4]}\n{blocks}')
+    with Process([*MSD, "serve", "-c", str(config)], stdin=subprocess.PIPE) as console:
+        wait_for("ready", lambda: "\nready" in console.out.text)
+        assert "Star.mp4" in run_msd("list", cwd=tmp_path).stdout
+        assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
+        assert same(path, tmp_path / "copy.mp4")
+        console.enter("2\n7\n")
+        wait_for("worker 2 shut down", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
+        wait_for("an answer", lambda: "'7' is no choice" in console.out.text)
+        workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
+        assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
+        console.enter("-1\n")
+        assert console.wait() == 0
+
+
+def test_the_worker_itself_refuses_what_is_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """Asked by a raw socket, for a client of ours might not even ask."""
+    shared = tmp_path / "shared"
+    make_file(shared / "film.bin", 100, rng)
+    make_file(tmp_path / "secret", 100, rng)
+    (shared / "way-out").symlink_to(tmp_path / "secret")
+    (shared / "way-in").symlink_to(shared / "film.bin")
+    os.mkfifo(shared / "fifo")
+    system = serve(shared)
+    names = ["../secret", str(tmp_path / "secret"), str(shared / "film.bin"), "way-out", "fifo", ".", "film.bin/", "no"]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{system.ports[0]}")
+
+        def describe(name: str) -> DataReply:
+            dealer.send(encode(Describe(rid=1, name=name)))
+            assert dealer.poll(int(PATIENCE * 1000))
+            reply: DataReply = decode(dealer.recv(), DataReply)
+            return reply
+
+        for name in names:
+            reply = describe(name)
+            assert isinstance(reply, Refusal), name
+            assert reply.reason is Reason.UNKNOWN
+        assert isinstance(describe("way-in"), Described)
+
+
+def test_server_5_carries_no_file(serve: Serve, source: Source) -> None:
+    """Whatever is sent to the fifth port, it answers with nothing but snapshots."""
+    system = serve(source(1000))
+    with zmq.Context() as context, context.socket(zmq.XSUB) as subscriber:
+        subscriber.linger = 0
+        subscriber.connect(f"tcp://127.0.0.1:{system.ports[4]}")
+        subscriber.send(encode(Describe(rid=1)))
+        subscriber.send(b"\x01")
+        for _ in range(3):
+            assert subscriber.poll(int(PATIENCE * 1000))
+            assert subscriber.recv().startswith(STATUS_TOPIC)

@@ -1,0 +1,120 @@
+"""The screen prints, and stops nobody: not with a pipe that nobody reads, nor with a closed one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from broker.screen import DEPTH, Screen
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe that holds one page."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    os.close(writer)
+    # Frees a writer that is still stuck: its pipe has no reader any more.
+    if _is_open(reader):
+        os.close(reader)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def printed(reader: int) -> str:
+    return os.read(reader, 65536).decode()
+
+
+def test_what_is_said_is_printed_in_order(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    for word in ("one", "two", "three"):
+        screen.say(word)
+    screen.close()
+    assert printed(reader) == "one\ntwo\nthree\n"
+
+
+def test_a_table_is_shown_once_until_it_changes(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    for table in ("A", "A", "B", "B", "A"):
+        screen.show(table)
+    screen.close()
+    assert printed(reader) == "A\nB\nA\n"
+
+
+def test_a_line_between_does_not_show_the_table_again(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    screen.show("A")
+    screen.say("line")
+    screen.show("A")
+    screen.close()
+    assert printed(reader) == "A\nline\n"
+
+
+def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    ended = threading.Event()
+
+    def work() -> None:
+        for number in range(10 * DEPTH):
+            screen.show(f"{number:05} " + "x" * 1000)
+        screen.close()
+        ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    assert ended.wait(5), "it blocks"
+    # It goes on where it was: the first texts are whole, what did not fit is missing.
+    assert printed(reader).startswith("00000 xxx")
+
+
+def test_a_closed_pipe_is_no_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = pipe
+    os.close(reader)
+    screen = Screen(writer)
+    screen.say("to nobody")
+    screen.note("still here")
+    screen.close()
+    assert capfd.readouterr().err == "still here\n"
+
+
+def test_notes_go_to_standard_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    screen.note("indexing: 50 %")
+    screen.say("table")
+    screen.close()
+    assert capfd.readouterr() == ("", "indexing: 50 %\n")
+    assert printed(reader) == "table\n"
+
+
+def test_without_a_standard_error_notes_are_dropped(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = pipe
+    monkeypatch.setattr(sys, "stderr", None)
+    screen = Screen(writer)
+    screen.note("indexing: 50 %")
+    screen.say("table")
+    screen.close()
+    assert printed(reader) == "table\n"
+
+
+def test_what_cannot_be_encoded_is_replaced(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    screen.say("caf\udce9 é")
+    screen.close()
+    assert printed(reader) == "caf? é\n"

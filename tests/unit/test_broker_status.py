@@ -1,0 +1,129 @@
+"""The snapshot that server 5 publishes, and how it is printed as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from broker.status import RATE_WINDOW, Board, as_json
+from broker.supervision import CatalogueReady, Exited, HeartbeatReceived, Spawned, Supervisor
+from wire.codec import decode, encode
+from wire.config import Config
+from wire.messages import PROTOCOL_VERSION, Load, Status
+from wire.states import State, Wanted
+
+NOW = 1000.0
+MIB = 1 << 20
+
+
+def board() -> Board:
+    return Board(Config(interval=1.5))
+
+
+def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
+    """Four workers that are awake with the pids 101 to 104."""
+    supervisor = Supervisor(range(1, numbers + 1), hang_limit=60)
+    supervisor.handle(CatalogueReady(), NOW)
+    for number in range(1, numbers + 1):
+        pid = 100 + number
+        supervisor.handle(Spawned(number, pid), NOW)
+        beat = HeartbeatReceived(number, pid, 7000 + number, State.AWAKE, load or Load(), frozenset())
+        supervisor.handle(beat, NOW)
+    return supervisor
+
+
+def test_a_snapshot_says_what_the_configuration_and_the_index_say() -> None:
+    shown = board()
+    shown.catalogue, shown.files = b"c" * 32, 3
+    status = shown.snapshot(running())
+    assert (status.version, status.interval, status.control) == (PROTOCOL_VERSION, 1.5, "tcp://127.0.0.1:39224")
+    assert (status.catalogue, status.files) == (b"c" * 32, 3)
+    assert [w.endpoint for w in status.workers] == [f"tcp://127.0.0.1:{port}" for port in (21018, 27215, 35416, 19222)]
+
+
+def test_a_snapshot_says_what_the_supervisor_knows() -> None:
+    supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, garbage=0))
+    supervisor.workers[2].complaints = 4
+    supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
+    workers = board().snapshot(supervisor).workers
+    assert [w.number for w in workers] == [1, 2, 3, 4]
+    second, third = workers[1], workers[2]
+    assert (second.state, second.wanted, second.pid, second.epoch) == (State.AWAKE, Wanted.AWAKE, 102, 7002)
+    assert (second.bytes_sent, second.clients, second.complaints) == (5 * MIB, 2, 4)
+    assert (third.state, third.pid, third.epoch, third.reason) == (State.DEAD, 0, 0, "killed by SIGKILL")
+
+
+def test_each_snapshot_has_the_next_number_of_the_same_epoch() -> None:
+    shown, supervisor = board(), running()
+    statuses = [shown.snapshot(supervisor) for _ in range(3)]
+    assert [status.seq for status in statuses] == [1, 2, 3]
+    assert len({status.epoch for status in statuses}) == 1
+
+
+def test_two_brokers_have_different_epochs() -> None:
+    assert board().snapshot(running()).epoch != board().snapshot(running()).epoch
+
+
+def test_a_snapshot_can_be_sent_and_received_however_long_a_reason_is() -> None:
+    supervisor = running()
+    supervisor.handle(Exited(1, 101, "é" * 5000), NOW)
+    status = board().snapshot(supervisor)
+    assert decode(encode(status), Status) == status
+
+
+def test_a_rate_is_measured_over_its_window() -> None:
+    shown, supervisor = board(), running()
+    for step in range(5):
+        shown.measure(1, step * MIB, NOW + step * RATE_WINDOW / 4)
+    assert shown.snapshot(supervisor).workers[0].rate == 4 * MIB / RATE_WINDOW
+    assert shown.snapshot(supervisor).workers[1].rate == 0
+
+
+def test_a_rate_is_zero_again_when_nothing_is_sent_any_more() -> None:
+    shown = board()
+    for seconds, total in ((0, 0), (1, MIB), (2, MIB)):
+        shown.measure(1, total, NOW + seconds)
+    assert shown.snapshot(running()).workers[0].rate == 0
+
+
+def test_a_worker_that_is_gone_has_no_rate() -> None:
+    shown, supervisor = board(), running()
+    shown.measure(1, 0, NOW)
+    shown.measure(1, MIB, NOW + RATE_WINDOW)
+    supervisor.handle(Exited(1, 101, ""), NOW)
+    assert shown.snapshot(supervisor).workers[0].rate == 0
+
+
+def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
+    shown = board()
+    shown.measure(1, MIB, NOW)
+    shown.measure(1, 3 * MIB, NOW + RATE_WINDOW)
+    shown.measure(1, 0, NOW + RATE_WINDOW + 0.5)
+    assert shown.snapshot(running()).workers[0].rate == 0
+
+
+def test_the_json_has_every_promised_key() -> None:
+    shown = board()
+    shown.catalogue, shown.files = b"\xab" * 32, 2
+    told = json.loads(json.dumps(as_json(shown.snapshot(running()))))
+    assert (told["files"], told["catalogue"]) == (2, "ab" * 32)
+    assert [worker["name"] for worker in told["workers"]] == ["1", "2", "3", "4"]
+    promised = ["name", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"]
+    assert all(set(promised) <= set(worker) for worker in told["workers"])
+
+
+def test_the_json_of_a_worker_is_what_the_snapshot_says() -> None:
+    (worker,) = json.loads(json.dumps(as_json(board().snapshot(running(1)))))["workers"]
+    assert worker == {
+        "name": "1",
+        "endpoint": "tcp://127.0.0.1:21018",
+        "state": "awake",
+        "wanted": "awake",
+        "pid": 101,
+        "epoch": 7001,
+        "restarts": 0,
+        "clients": 0,
+        "bytes_sent": 0,
+        "rate": 0.0,
+        "complaints": 0,
+        "reason": "",
+    }
