@@ -51,7 +51,7 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except OSError:
         # What is still buffered for a closed pipe would raise again while Python shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
 
 
@@ -62,7 +62,8 @@ def _run() -> int:
         return _fail(error.format_message().rstrip(".") + ": see msd --help", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
+    except SystemExit:
+        # Typer's way to end at a closed pipe, which is not an error.
         return 0
     except Exception as error:
         from wire.errors import MsdError

@@ -127,7 +127,7 @@ def demo(
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     for command in (serve, status, toggle, quit, demo):
-        app.command(no_args_is_help=command is toggle)(command)
+        app.command()(command)
 
 
 def _operator(config: str | None, host: str | None, ports: Ports | None, server5: str | None) -> Operator:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -44,7 +45,7 @@ from broker.supervision import (
     TimePassed,
 )
 from wire.config import Config
-from wire.errors import UsageError
+from wire.errors import NotFoundError, UsageError
 from wire.messages import (
     Accepted,
     AskStatus,
@@ -88,6 +89,8 @@ class Broker:
     def __init__(self, config: Config, screen: Screen, *, until_done: bool = False) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
+        if not config.path.exists():
+            raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
         self._screen = screen
         self._until_done = until_done
@@ -369,6 +372,9 @@ class Broker:
 
 def serve(config: Config, *, until_done: bool, stdout: int = 1) -> int:
     """Runs a broker as ``config`` says; its exit code. Raises ``MsdError`` where it cannot."""
+    # A subscriber is a descriptor; there may be thousands.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     screen = Screen(stdout)
     try:
         broker = Broker(config, screen, until_done=until_done)

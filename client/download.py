@@ -124,6 +124,8 @@ def _find(peers: Peers, name: str | None, id: bytes | None, timeout: float | Non
                 patience.moved(time.monotonic())
                 actions += finder.handle(translated, time.monotonic())
         patience.excuse(peers.stalled)
+        if news := peers.news():
+            on_event(news)
         if waiting := patience.check(time.monotonic(), peers.why_waiting()):
             on_event(waiting)
 

@@ -45,7 +45,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerChanged:
-    """A worker is now ``ready``, ``lost`` or ``set aside``; ``detail`` says why, for people."""
+    """A worker (or ``server 5``) is now ``ready``, ``lost`` or ``set aside``; ``detail`` says why,
+    for people.
+    """
 
     name: str
     state: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from client import links
+from client.events import WorkerChanged
 from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, Transport, TransportEvent
 from wire.config import Servers
 from wire.endpoints import Endpoint
@@ -29,6 +30,7 @@ class Peers:
         #: Seconds for which this process did not look, as noticed by the last ``turn``.
         self.stalled = 0.0
         self._looked_at = time.monotonic()
+        self._told_reachable = True
         self._servers = servers
         self._links = links.Links(servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic())
 
@@ -80,6 +82,16 @@ class Peers:
         """Closes the connection to a worker for good."""
         self.ready.pop(worker, None)
         self._apply(links.WorkerShunned(worker))
+
+    def news(self) -> WorkerChanged | None:
+        """What to tell of server 5: that it fell silent, or came back; each once."""
+        reachable = self.status is not None or not self._links.knows
+        if reachable == self._told_reachable:
+            return None
+        self._told_reachable = reachable
+        if reachable:
+            return WorkerChanged("server 5", "ready")
+        return WorkerChanged("server 5", "lost", "it does not answer; going on without its status")
 
     def why_waiting(self) -> str:
         """Why nothing moves, for people."""

@@ -5,6 +5,7 @@ Formats values; measures and decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import asdict
@@ -39,7 +40,8 @@ class Lines:
             case Progress():
                 _say(metrics(event))
             case WorkerChanged(name, state, detail) if state != "ready":
-                _say(f"worker {name} {state}{': ' + detail if detail else ''}")
+                who = f"worker {name}" if name.isdigit() else name
+                _say(f"{who} {state}{': ' + detail if detail else ''}")
             case Waiting(reason, seconds):
                 _say(f"waiting for {seconds:.0f} s: {reason}")
             case Retried(worker, segment, "corrupt"):
@@ -51,7 +53,7 @@ class Lines:
 
     def done(self, report: Report) -> None:
         if not self._quiet:
-            print(result(report), flush=True)
+            _print(result(report), sys.stdout)
 
     def failed(self, error: MsdError) -> None:
         raise error
@@ -92,7 +94,7 @@ class Json:
             case Retried(worker, segment, cause):
                 _put("retry", worker=worker, segment=segment, cause=cause)
             case Syncing():
-                _put("syncing")
+                _put("waiting", reason="syncing to disk", seconds=0.0)
 
     def done(self, report: Report) -> None:
         _put("done", **as_dict(report))
@@ -150,9 +152,15 @@ def result(report: Report) -> str:
     return f"{report.output}: {amount(report.bytes)} verified in {report.seconds:.2f} s{rate}{where}"
 
 
-def _say(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stderr, flush=True)
+def _say(text: str) -> None:
+    _print(text, sys.stderr)
 
 
 def _put(event: str, **values: object) -> None:
-    print(json.dumps({"event": event, **values}), flush=True)
+    _print(json.dumps({"event": event, **values}), sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    # Nobody reads any more: no reason to end the download.
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=stream, flush=True)

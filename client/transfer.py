@@ -174,6 +174,8 @@ class Transfer:
 
     def _tell(self) -> None:
         now = time.monotonic()
+        if news := self._peers.news():
+            self._on_event(news)
         if waiting := self._patience.check(now, self._peers.why_waiting()):
             self._on_event(waiting)
         if now >= self._told_at + self._interval:

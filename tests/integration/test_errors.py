@@ -1,0 +1,194 @@
+"""Wrong use and bad luck: one line that says what is wrong and what to do, and the right code."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.demo import free_ports
+from tests.integration.conftest import Serve
+from tests.system import MIB, MSD, Download, make_file, run_msd, wait_for
+
+Source = Callable[[int], Path]
+
+#: Nobody listens here.
+NOWHERE = ["-p", *map(str, free_ports())]
+
+
+def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
+    """The command fails with this code and one line that holds ``says``."""
+    result = run_msd(*arguments, cwd=cwd)
+    assert result.returncode == code, result.stderr
+    assert says in result.stderr
+    assert result.stderr.startswith("msd: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ("serve", 2, "nothing to share: give -f PATH"),
+        ("serve -f nowhere", 3, "no such file or folder to share: check -f"),
+        ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "-p goes with four workers"),
+        ("serve -f film -n 3", 2, "-n 3, but 4 workers are configured"),
+        ("serve -f film -p 21001 21002 21003 21004 70000", 2, "70000 is not a port; ports are 1 to 65535"),
+        ("serve -f film -p 21001 21002 21003 21004 0", 2, "0 is not a port"),
+        ("serve -f film -p 21001 21002 21002 21004 21005", 2, "port 21002 is given twice"),
+        ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),
+        ("serve -f film -p 21001 21002 21003 21004", 2, "'-p' requires 5 arguments"),
+        ("serve -f film -a 0.0.0.0", 4, 'write security = "none"'),
+        ("serve -f film --rate fast", 2, "--rate fast: must be bytes"),
+        ("serve -f film -i 0", 2, "-i 0.0: must be seconds"),
+        ("serve -f fifo", 5, "not a regular file"),
+        ("sevre", 2, "Did you mean 'serve'"),
+        ("toggle", 2, "Missing argument"),
+        ("toggle one", 2, "valid integer"),
+        ("toggle 1 --sleep --wake", 2, "contradict each other"),
+        ("download --frobnicate", 2, "No such option"),
+        ("download -c missing.toml", 2, "missing.toml: no such file"),
+        ("download -c section.toml", 2, "unknown section 'brokr'; did you mean broker?"),
+        ("download -c key.toml", 2, "unknown [broker] key 'status_prot'; did you mean status_port?"),
+        ("download -c value.toml", 2, "status_port = 'x': must be a port from 1 to 65535"),
+        ("download -c syntax.toml", 2, "not valid TOML"),
+        ("download -o missing/copy", 2, "missing: no such folder: create it"),
+        ("download -o film", 2, "film exists: give another -o, or --force"),
+        ("download -o .", 2, "is a folder"),
+        ("download -o fifo", 2, "is not a regular file"),
+        ("download --id 12", 2, "an id is 64 hexadecimal digits"),
+        ("download --server5 nonsense", 2, "is not HOST:PORT"),
+        ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
+        ("download -i 0", 2, "seconds above 0"),
+        ("download --json --quiet", 2, "contradict each other"),
+    ],
+)
+def test_wrong_use_is_told_in_one_line(tmp_path: Path, arguments: str, code: int, says: str) -> None:
+    (tmp_path / "film").write_bytes(b"film")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "section.toml").write_text("[brokr]\n")
+    (tmp_path / "key.toml").write_text("[broker]\nstatus_prot = 1\n")
+    (tmp_path / "value.toml").write_text('[broker]\nstatus_port = "x"\n')
+    (tmp_path / "syntax.toml").write_text("[broker\n")
+    words = arguments.split()
+    if "fifo" in words and words[0] == "serve":
+        words += NOWHERE
+    if words[0] == "download" and "--json" in words:
+        result = run_msd(*words, cwd=tmp_path)
+        assert result.returncode == code
+        return
+    fails(*words, code=code, says=says, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["status", "list", "toggle 1", "quit"])
+def test_if_nobody_listens_commands_give_up_after_5_seconds(tmp_path: Path, command: str) -> None:
+    fails(*command.split(), *NOWHERE, code=7, says="is msd serve running there?", cwd=tmp_path)
+
+
+def test_if_nobody_listens_a_download_waits_and_says_so_until_its_timeout(tmp_path: Path) -> None:
+    with Download(NOWHERE, "--timeout", "3", cwd=tmp_path) as client:
+        assert client.wait() == 7
+    assert "is msd serve running there?" in client.of("waiting")[0]["reason"]
+    last = client.events[-1]
+    assert (last["event"], last["code"]) == ("error", 7)
+    assert "gave up after 3 s" in last["message"]
+
+
+def test_a_busy_port_is_named_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"film")
+    ports = free_ports()
+    for position, what in ((2, "worker 3"), (4, "server 5"), (5, "control")):
+        busy = [*ports, ports[4] + 1][position]
+        with closing(socket.socket()) as holder:
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind(("127.0.0.1", busy))
+            holder.listen()
+            arguments = ["serve", "-f", "film", "-p", *map(str, ports)]
+            fails(*arguments, code=2, says=f"port {busy} ({what}) is in use", cwd=tmp_path)
+
+
+def test_a_second_server_on_the_same_ports_is_refused(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(100))
+    system.sleep(1, 2, 3, 4)
+    fails("serve", "-f", str(source(100)), *system.where, code=2, says="in use", cwd=tmp_path)
+
+
+def test_an_unknown_file_is_answered_with_the_nearest_names(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    for name in ("Star.mp4", "Stars.mp4", "Other.bin"):
+        make_file(tmp_path / "shared" / name, 100, rng)
+    where = serve(tmp_path / "shared").where
+    fails("download", "star.mp4", *where, code=3, says="did you mean 'Star.mp4' or 'Stars.mp4'?", cwd=tmp_path)
+    fails("download", "zzz", *where, code=3, says="msd list shows what is", cwd=tmp_path)
+    fails("download", *where, code=2, says="3 files are shared: name one of them", cwd=tmp_path)
+    fails("download", "Star.mp4", "--id", "0" * 64, *where, code=3, says="msd list --json", cwd=tmp_path)
+
+
+def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    path = source(48 * MIB)
+    system = serve(path, "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.1)
+        os.truncate(path, 1000)
+        assert client.wait() == 5
+    last = client.events[-1]
+    assert (last["event"], last["code"]) == ("error", 5)
+    assert "the file changed on the servers" in last["message"]
+    assert not (tmp_path / "copy.bin").exists()
+    assert (tmp_path / "copy.bin.part").exists()
+    assert system.states() == ["awake"] * 4
+    assert [worker.restarts for worker in system.status().workers] == [0] * 4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
+    serve: Serve, source: Source, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    path = source(24 * MIB)
+    system = serve(path, "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.3)
+        client.signal(number)
+        assert client.wait() == code
+    assert "run the same command again" in client.events[-1]["message"]
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        done = client.done()
+    assert done["reused_bytes"] >= 0.3 * 24 * MIB
+    assert done["received_bytes"] + done["reused_bytes"] == 24 * MIB
+
+
+def test_two_downloads_do_not_write_one_output(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(24 * MIB), "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.1)
+        fails("download", "-o", "copy.bin", *system.where, code=6, says="another download is writing it", cwd=tmp_path)
+        client.done()
+
+
+def test_a_closed_pipe_is_no_error(serve: Serve, source: Source, tmp_path: Path) -> None:
+    where = serve(source(1000)).where
+    for arguments in (["list"], ["status"], ["status", "--watch"], ["download", "--json", "-o", "copy"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = subprocess.Popen(
+            [*MSD, *arguments, *where], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        os.close(writer)
+        _, errors = process.communicate(timeout=20)
+        assert (process.returncode, errors) == (0, ""), arguments
+
+
+def test_a_vanished_source_is_refused_and_the_workers_live(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(3 * MIB)
+    system = serve(path)
+    path.unlink()
+    fails("download", "-o", "copy.bin", *system.where, "--quiet", code=5, says="run it again", cwd=tmp_path)
+    wait_for("all well", lambda: system.states() == ["awake"] * 4)

@@ -1,0 +1,117 @@
+"""Server 5 is a hint: downloads go on without it, and learn from it what they can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.demo import free_ports
+from tests.integration.conftest import Serve
+from tests.system import MIB, PATIENCE, Download, System, same, wait_for
+from wire.codec import STATUS_TOPIC, decode
+from wire.messages import Status
+
+Source = Callable[[int], Path]
+
+
+def test_a_frozen_broker_does_not_stop_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(48 * MIB)
+    system = serve(path, "--rate", "4MiB", "-i", "0.1")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.1)
+        system.signal(signal.SIGSTOP)
+        done = client.done()
+    system.signal(signal.SIGCONT)
+    assert same(path, tmp_path / "copy.bin")
+    assert done["wasted_bytes"] == 0
+    assert [e["state"] for e in client.of("worker") if e["name"] == "server 5"] == ["lost"]
+
+
+def test_a_worker_killed_while_the_broker_is_frozen_is_noticed_all_the_same(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    path = source(48 * MIB)
+    system = serve(path, "--rate", "8MiB")
+    victim = system.worker(2).pid
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.2)
+        system.signal(signal.SIGSTOP)
+        os.kill(victim, signal.SIGKILL)
+        done = client.done()
+    system.signal(signal.SIGCONT)
+    assert same(path, tmp_path / "copy.bin")
+    assert done["workers"]["2"]["failures"] == 1
+
+
+def test_without_server_5_the_workers_given_by_their_ports_are_enough(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """The fifth port is one where nobody listens: the client says that it runs without status."""
+    path = source(8 * MIB)
+    system = serve(path)
+    where = ["-a", "127.0.0.1", "-p", *map(str, [*system.ports[:4], free_ports()[4]])]
+    with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
+        client.done()
+    assert same(path, tmp_path / "copy.bin")
+    lost = [event for event in client.of("worker") if event["name"] == "server 5"]
+    assert lost[0]["state"] == "lost"
+    assert "without its status" in lost[0]["detail"]
+
+
+def test_servers_killed_and_started_again_are_found_again(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """
+    1. The broker is killed with its workers: the client says that nobody answers, and waits.
+    2. 3 s later the servers are started again: it goes on by itself, nothing verified is lost.
+    """
+    path = source(48 * MIB)
+    system = serve(path, "--rate", "8MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.3)
+        system.signal(signal.SIGKILL)
+        killed = time.monotonic()
+        wait_for("the client to say so", lambda: client.of("waiting"))
+        wait_for("3 s", lambda: client.events[-1]["at"] - killed > 3)
+        before = client.received
+        with System(path, "--rate", "8MiB", ports=system.ports):
+            done = client.done()
+    assert same(path, tmp_path / "copy.bin")
+    assert before > 0
+    assert done["received_bytes"] - done["wasted_bytes"] == path.stat().st_size
+
+
+def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
+    path = source(MIB)
+    ports = free_ports()
+    with Download(["-p", *map(str, ports)], "-o", "copy.bin", cwd=tmp_path) as client:
+        wait_for("it to say so", lambda: client.of("waiting"))
+        with System(path, ports=ports):
+            client.done()
+    assert same(path, tmp_path / "copy.bin")
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.soak)])
+def test_late_subscribers_get_the_current_state_at_once(serve: Serve, source: Source, count: int) -> None:
+    """The regular interval is a minute: what they get at once is the welcome."""
+    system = serve(source(1000), "-i", "60")
+    system.sleep(3)
+    with ExitStack() as stack:
+        sockets = []
+        for number in range(count):
+            if number % 500 == 0:
+                context = stack.enter_context(zmq.Context())
+            socket = stack.enter_context(context.socket(zmq.SUB))
+            socket.linger = 0
+            socket.subscribe(STATUS_TOPIC)
+            socket.connect(f"tcp://127.0.0.1:{system.ports[4]}")
+            sockets.append(socket)
+        for socket in sockets:
+            assert socket.poll(int(PATIENCE * 1000))
+            status: Status = decode(socket.recv().removeprefix(STATUS_TOPIC), Status)
+            assert [worker.state for worker in status.workers] == ["awake", "awake", "asleep", "awake"]

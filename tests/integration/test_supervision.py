@@ -1,0 +1,240 @@
+"""The broker and its workers under faults, with real processes."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.demo import free_ports
+from broker.orders import Operator
+from tests.integration.conftest import Serve
+from tests.system import MIB, MSD, System, run_msd, same, wait_for
+from wire.states import State, Wanted
+
+Source = Callable[[int], Path]
+
+
+def is_running(pid: int) -> bool:
+    """True unless the process is gone or a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def pids(system: System) -> list[int]:
+    return [worker.pid for worker in system.status().workers]
+
+
+def test_no_worker_outlives_a_killed_broker_not_even_a_frozen_one(serve: Serve, source: Source) -> None:
+    system = serve(source(MIB))
+    workers = pids(system)
+    os.kill(workers[1], signal.SIGSTOP)
+    system.signal(signal.SIGKILL)
+    wait_for("the workers to end", lambda: not any(map(is_running, workers)), patience=1)
+    assert system.wait() == -signal.SIGKILL
+    assert all(map(is_free, [*system.ports, system.ports[4] + 1]))
+
+
+def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
+    return lambda system: system.signal(number)
+
+
+def end_by_quit(system: System) -> None:
+    assert run_msd("quit", *system.where).returncode == 0
+
+
+def end_by_line(system: System) -> None:
+    system.enter("-1\n")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param(end_by_signal(signal.SIGINT), 130, id="SIGINT"),
+        pytest.param(end_by_signal(signal.SIGTERM), 143, id="SIGTERM"),
+        pytest.param(end_by_quit, 0, id="quit"),
+        pytest.param(end_by_line, 0, id="-1"),
+    ],
+)
+def test_every_way_to_end_is_orderly(serve: Serve, source: Source, end: Callable[[System], None], code: int) -> None:
+    """Also with a frozen worker: it is killed when the others have had their time."""
+    system = serve(source(MIB), stdin=subprocess.PIPE)
+    workers = pids(system)
+    os.kill(workers[0], signal.SIGSTOP)
+    end(system)
+    assert system.wait(patience=10) == code
+    assert not any(map(is_running, workers))
+    assert all(map(is_free, [*system.ports, system.ports[4] + 1]))
+    assert not system.err.text or "Traceback" not in system.err.text
+
+
+def test_the_terminal_is_as_it_was(serve: Serve, source: Source, runtime_folder: Path) -> None:
+    """On a terminal: the servers show their table there, and leave its settings as they were."""
+    ports = free_ports()
+    controller, terminal = pty.openpty()
+    with closing(os.fdopen(controller, "rb", buffering=0)) as screen:
+        before = termios.tcgetattr(terminal)
+        process = subprocess.Popen(
+            [*MSD, "serve", "-f", str(source(1000)), "-p", *map(str, ports)],
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        )  # fmt: skip
+        shown = b""
+        while b"ready" not in shown:
+            shown += screen.read(4096)
+        os.write(controller, b"-1\n")
+        os.set_blocking(controller, False)
+        assert process.wait(10) == 0
+        assert termios.tcgetattr(terminal) == before
+        os.close(terminal)
+
+
+def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """
+    1. Two clients download; one of them is frozen in the middle.
+    2. The other one is done: the servers stay.
+    3. The frozen one goes on and is done: the servers end.
+    """
+    path = source(24 * MIB)
+    system = serve(path, "--until-done", "--rate", "8MiB")
+    with system.download("-o", "slow.bin", cwd=tmp_path) as slow:
+        slow.wait_until(0.1)
+        slow.signal(signal.SIGSTOP)
+        with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
+            fast.done()
+        seen = system.status().seq
+        wait_for("a while", lambda: system.status().seq > seen + 20)
+        slow.signal(signal.SIGCONT)
+        slow.done()
+    assert system.wait(patience=5) == 0
+    assert same(path, tmp_path / "slow.bin")
+
+
+def test_a_worker_that_crashes_again_and_again_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
+    system = serve(source(1000))
+    for crashes in range(1, 6):
+        system.kill(2)
+        wait_for(
+            "the crash", lambda n=crashes: system.worker(2).restarts >= n or system.worker(2).state == State.FAILED
+        )
+        if crashes < 5:
+            wait_for("its return", lambda: system.worker(2).state == State.AWAKE)
+    failed = system.worker(2)
+    assert (failed.state, failed.reason) == (State.FAILED, "killed by SIGKILL")
+    assert system.states() == ["awake", "failed", "awake", "awake"]
+    system.wake(2)
+    assert system.states() == ["awake"] * 4
+
+
+def test_a_frozen_worker_is_silent_and_is_not_killed(serve: Serve, source: Source) -> None:
+    system = serve(source(1000))
+    pid = system.worker(4).pid
+    os.kill(pid, signal.SIGSTOP)
+    wait_for("silence", lambda: system.worker(4).state == State.SILENT)
+    with Operator(system.servers) as operator:
+        toggled = operator.toggle(4, Wanted.ASLEEP)
+    assert (toggled.state, toggled.reached) == (State.SILENT, False)
+    os.kill(pid, signal.SIGCONT)
+    wait_for("the order to be carried out", lambda: system.worker(4).state == State.ASLEEP)
+    assert system.worker(4).pid == pid
+
+
+def test_a_worker_that_hangs_for_too_long_is_started_again(
+    runtime_folder: Path, source: Source, tmp_path: Path
+) -> None:
+    path = source(1000)
+    (tmp_path / "config.toml").write_text("[broker]\nhang_limit = 1.5\n")
+    with System(path, "-c", str(tmp_path / "config.toml")) as system:
+        system.wait_until_ready()
+        os.kill(system.worker(1).pid, signal.SIGSTOP)
+        wait_for("a new process", lambda: system.worker(1).restarts == 1 and system.worker(1).state == State.AWAKE)
+
+
+def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source) -> None:
+    """
+    1. --sleep of a sleeping worker and --wake of one awake change nothing.
+    2. A worker that crashes while it is wanted asleep comes back asleep.
+    """
+    system = serve(source(1000))
+    where = system.where
+    assert run_msd("toggle", "1", "2", "--sleep", *where).stdout == "worker 1: asleep\nworker 2: asleep\n"
+    assert run_msd("toggle", "1", "--sleep", *where).stdout == "worker 1: asleep\n"
+    assert run_msd("toggle", "3", "--wake", *where).stdout == "worker 3: awake\n"
+    system.kill(1)
+    wait_for("its return", lambda: system.worker(1).restarts == 1 and system.worker(1).state == State.ASLEEP)
+    assert run_msd("toggle", "1", *where).stdout == "worker 1: awake\n"
+    assert system.states() == ["awake", "asleep", "awake", "awake"]
+    wrong = run_msd("toggle", "5", *where)
+    assert (wrong.returncode, wrong.stderr) == (2, "msd: there is no worker 5: they are 1 to 4\n")
+
+
+def test_a_sleeping_workers_port_is_dead_and_taken_by_nobody(serve: Serve, source: Source) -> None:
+    system = serve(source(1000))
+    system.sleep(2)
+    with closing(socket.socket()) as probe:
+        wait_for("a dead port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
+    with closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
+        thief.bind(("127.0.0.1", system.ports[1]))
+    system.wake(2)
+
+
+def test_a_restart_reads_nothing_again(serve: Serve, source: Source, runtime_folder: Path) -> None:
+    """The source is made older than what the cache distrusts, then served twice."""
+    path = source(3 * MIB)
+    wait_for("the file to settle", lambda: time.time() - path.stat().st_ctime > 2.1)
+    first = serve(path)
+    end_by_quit(first)
+    first.wait()
+    assert "indexing" in first.err.text
+    second = serve(path)
+    end_by_quit(second)
+    second.wait()
+    assert "indexing" not in second.err.text
+
+
+def test_a_reader_that_stopped_reading_does_not_stop_the_broker(serve: Serve, source: Source) -> None:
+    """Its output is a pipe that is full: everything goes on."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    while True:
+        try:
+            os.write(writer, b"x" * 65536)
+        except BlockingIOError:
+            break
+    os.set_blocking(writer, True)
+    where = ["-p", *map(str, free_ports())]
+    process = subprocess.Popen(
+        [*MSD, "serve", "-f", str(source(1000)), *where], stdout=writer, stdin=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(10):
+            assert run_msd("toggle", "1", "2", "3", "4", "--sleep", *where).returncode == 0
+            assert run_msd("toggle", "1", "2", "3", "4", "--wake", *where).returncode == 0
+        assert run_msd("quit", *where).returncode == 0
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)
