@@ -35,7 +35,7 @@ def serve(
 
     del plain  # The plain console is the only one so far.
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
-    return run(settings.checked().bindable(), until_done=until_done)
+    return run(settings.checked().bindable().resolved(), until_done=until_done)
 
 
 def status(

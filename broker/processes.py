@@ -192,8 +192,12 @@ class Indexer:
 def why_ended(code: int, log: Path) -> str:
     """Why a process ended, in one line: its signal, or the last line it wrote to its log."""
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-code, f'signal {-code}')}"
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
     said = [line for line in lines if line.strip()]
     return said[-1].strip() if said else f"ended with code {code}"
 

@@ -52,6 +52,11 @@ def download(
     if interval <= 0 or (timeout is not None and timeout <= 0):
         raise UsageError("-i and --timeout are seconds above 0")
     shown: show.Show = show.Json() if json else show.Lines(quiet=quiet)
+    if _is_terminal() and not json and not quiet:
+        from client.live import LIVE_INTERVAL, LiveView
+
+        shown = LiveView()
+        interval = min(interval, LIVE_INTERVAL)
     try:
         _catch_signals()
         settings = load(config)
@@ -129,6 +134,14 @@ def _parse_id(text: str | None) -> bytes | None:
     if len(id) != 32:
         raise UsageError(f"--id {text}: an id is 64 hexadecimal digits; msd list --json shows them")
     return id
+
+
+def _is_terminal() -> bool:
+    """True if standard error is a terminal on which a picture can be redrawn."""
+    import os
+    import sys
+
+    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _write_report(path: object, report: dict[str, object]) -> None:

@@ -98,12 +98,12 @@ def safe_name(name: str) -> str:
 
 def _find(peers: Peers, name: str | None, id: bytes | None, timeout: float | None, on_event: OnEvent) -> Manifest:
     """The manifest of the file to download."""
-    finder = finding.Finder(name, id, len(peers.numbers))
+    finder = finding.Finder(name, id)
     patience = Patience(timeout, time.monotonic())
     actions: list[finding.Action] = []
     while True:
         vouched = peers.status.catalogue if peers.status else b""
-        actions += finder.handle(finding.Vouched(vouched or None), time.monotonic())
+        actions += finder.handle(finding.Vouched(vouched or None, len(peers.numbers)), time.monotonic())
         for action in actions:
             rid = peers.transport.rid()
             match action:

@@ -50,9 +50,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """The catalogue that server 5 names now; None while it says nothing."""
+    """What is known of the servers now: the catalogue that server 5 names (None while it says
+    nothing), and the number of workers that may answer.
+    """
 
     catalogue: bytes | None
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +102,12 @@ Action = AskDescribe | AskDigests | AskNames | Found | Fail
 
 
 class Finder:
-    """Looks for the file ``name`` (None: the only one) in the version ``id`` (None: the right one).
+    """Looks for the file ``name`` (None: the only one) in the version ``id`` (None: the right one)."""
 
-    ``workers`` is the number of workers that may answer.
-    """
-
-    def __init__(self, name: str | None, id: bytes | None, workers: int) -> None:
+    def __init__(self, name: str | None, id: bytes | None) -> None:
         self._name = name
         self._id = id
-        self._workers = workers
+        self._workers = 0
         self._vouched: bytes | None = None
         #: The workers that are connected.
         self._welcomes: dict[int, Welcome] = {}
@@ -146,8 +146,8 @@ class Finder:
                     self._source = None
                 if worker == self._names_from:
                     self._names_from = None
-            case Vouched(catalogue):
-                self._vouched = catalogue
+            case Vouched(catalogue, workers):
+                self._vouched, self._workers = catalogue, workers
             case Answered(worker, reply, payload):
                 if failed := self._take(worker, reply, payload, now):
                     return [failed]

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
@@ -43,7 +44,7 @@ class Lines:
                 who = f"worker {name}" if name.isdigit() else name
                 _say(f"{who} {state}{': ' + detail if detail else ''}")
             case Waiting(reason, seconds):
-                _say(f"waiting for {seconds:.0f} s: {reason}")
+                _say(f"waiting since {since(seconds)}: {reason}")
             case Retried(worker, segment, "corrupt"):
                 _say(f"worker {worker} sent segment {segment} corrupt: asking another one")
             case Syncing():
@@ -134,12 +135,26 @@ def speed(rate: float) -> str:
 
 
 def amount(size: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
+    """A number of bytes for people, as ``12 B`` or ``3.4 MiB``."""
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
         size /= 1024
-    return f"{size:.4g} TiB"
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def span(seconds: float) -> str:
+    """A time for people, as ``1:02:03`` or ``0:07``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def since(seconds: float) -> str:
+    """The time of day so many seconds ago."""
+    return f"{datetime.now() - timedelta(seconds=seconds):%H:%M:%S}"
 
 
 def result(report: Report) -> str:

@@ -91,6 +91,13 @@ class Config:
             )
         return self
 
+    def resolved(self) -> Config:
+        """This configuration with numeric addresses, which is all that ZeroMQ binds to. Raises
+        ``UsageError`` for an unknown host.
+        """
+        workers = tuple(replace(worker, endpoint=worker.endpoint.resolve()) for worker in self.workers)
+        return replace(self, host=self.status.resolve().host, workers=workers)
+
     def with_flags(
         self,
         *,
@@ -206,6 +213,13 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _hang_limit(value: Any) -> float:
+    # Below a second, the heartbeats of a healthy worker would come too late.
+    if type(value) not in (int, float) or not 1 <= value <= 86400:
+        raise ValueError("seconds from 1 to 86400")
+    return float(value)
+
+
 def _security(value: Any) -> str:
     if value != "none":
         raise ValueError('"none", or the key left out')
@@ -243,7 +257,7 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "status_port": _port,
         "control_port": _port,
         "interval": _seconds,
-        "hang_limit": _seconds,
+        "hang_limit": _hang_limit,
         "security": _security,
     },
     "workers": {"port": _port, "host": _text, "rate": parse_size},

@@ -103,7 +103,8 @@ class Catalogue:
 
     def digests(self, file: SharedFile, start: int) -> bytes:
         """A page of the digests of ``file`` from segment ``start`` on; empty past its end."""
-        count = max(0, min(DIGESTS_PER_PAGE, file.segments - start))
+        start = min(start, file.segments)
+        count = min(DIGESTS_PER_PAGE, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first + start) * DIGEST_SIZE)
 
 

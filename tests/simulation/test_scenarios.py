@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_two_workers_frozen_one_after_the_other_do_not_hang_the_end(second: floa
 def test_three_workers_frozen_in_a_row_do_not_hang_the_end() -> None:
     def setup(world: World) -> None:
         for number, time in ((1, 2.0), (2, 2.2), (3, 2.35)):
-            world.at(time, lambda number=number: world.freeze(number))
+            world.at(time, partial(world.freeze, number))
 
     assert slowest(play([40] * 4, setup)) <= 2.35 + (SEGMENTS - 320 - 24 - 12) / 40 + 1.2
 
@@ -106,8 +107,8 @@ def test_a_worker_that_freezes_again_and_again_gives_what_it_can() -> None:
 def test_all_asleep_for_two_seconds_cost_two_seconds() -> None:
     def setup(world: World) -> None:
         for number in world.workers:
-            world.at(1.0, lambda number=number: world.sleep(number))
-            world.at(3.0, lambda number=number: world.start(number))
+            world.at(1.0, partial(world.sleep, number))
+            world.at(3.0, partial(world.start, number))
 
     assert slowest(play([40] * 4, setup)) <= 2 + SEGMENTS / 160 + 0.3
 
@@ -169,11 +170,11 @@ def misfortunes(seed: int, *, check: bool = True) -> World:
     acts = [world.kill, world.start, world.freeze, world.thaw, world.sleep]
     for _ in range(rng.randint(0, 30)):
         time, act, number = rng.uniform(0, 20), rng.choice(acts), rng.randint(1, len(workers))
-        world.at(time, lambda act=act, number=number: act(number))
+        world.at(time, partial(act, number))
     for _ in range(rng.randint(0, 3)):
         world.at(rng.uniform(0, 20), lambda: world.stall(rng.uniform(0.1, 3)))
     for act in (world.thaw, world.kill, world.start):
-        world.at(20.0, lambda act=act: act(well))
+        world.at(20.0, partial(act, well))
     return world
 
 

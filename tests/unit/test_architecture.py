@@ -30,6 +30,7 @@ ALSO = {
     "wire/flags.py": {"typer"},
     "broker/commands.py": {"typer"},
     "client/commands.py": {"typer"},
+    "client/live.py": {"rich"},
 }
 #: The pure cores: they decide, so they know no socket, no clock, no file, no process, no log.
 PURE = (

@@ -56,9 +56,9 @@ def test_nobody_is_connected_to_a_port_that_is_only_held(port: int) -> None:
 
 
 def test_no_program_without_reuseaddr_can_take_a_held_port(port: int) -> None:
-    with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), closing(socket.socket()) as thief:
-        with pytest.raises(OSError, match="in use"):
-            thief.bind((LOOPBACK, port))
+    holder = hold_port(Endpoint(LOOPBACK, port), "worker 1")
+    with closing(holder), closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
+        thief.bind((LOOPBACK, port))
 
 
 def test_a_port_is_free_again_once_let_go(port: int) -> None:

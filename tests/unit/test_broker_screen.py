@@ -20,7 +20,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     yield reader, writer
     os.close(writer)
-    # Frees a writer that is still stuck: its pipe has no reader any more.
     if _is_open(reader):
         os.close(reader)
 
@@ -80,6 +79,8 @@ def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
     assert ended.wait(5), "it blocks"
     # It goes on where it was: the first texts are whole, what did not fit is missing.
     assert printed(reader).startswith("00000 xxx")
+    os.close(reader)
+    screen.close()  # Its thread must not write to this descriptor when another test has it.
 
 
 def test_a_closed_pipe_is_no_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:

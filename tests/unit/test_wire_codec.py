@@ -337,6 +337,12 @@ def test_a_frame_that_promises_more_than_it_holds_is_refused(frame: bytes) -> No
         refused(frame, family)
 
 
+@pytest.mark.parametrize("value", [msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 0)], ids=["extension", "timestamp"])
+def test_a_type_of_msgpack_that_the_protocol_does_not_use_is_refused_even_where_it_is_ignored(value: object) -> None:
+    refused(quit_with(value), messages.ControlRequest)
+    refused(quit_with([value]), messages.ControlRequest)
+
+
 def test_a_session_s_largest_numbers_fit() -> None:
     welcome = Welcome(rid=2**63 - 1, version=1, epoch=2**63 - 1, number=1, files=2**63 - 1, catalogue=b"c" * 32)
     assert decode(encode(welcome), messages.DataReply) == welcome

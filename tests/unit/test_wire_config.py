@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[broker]\ninterval = '2'", f"[broker] interval = '2': must be {SECONDS}"),
         ("[broker]\ninterval = true", f"[broker] interval = True: must be {SECONDS}"),
         (f"[broker]\ninterval = {10**400}", f"[broker] interval = {10**400}: must be {SECONDS}"),
-        ("[broker]\nhang_limit = -60", f"[broker] hang_limit = -60: must be {SECONDS}"),
+        ("[broker]\nhang_limit = -60", f"[broker] hang_limit = -60: must be seconds from 1 to 86400"),
         ("[broker]\nsecurity = 'curve'", "[broker] security = 'curve': must be \"none\", or the key left out"),
         ("[broker]\nsecurity = ''", "[broker] security = '': must be \"none\", or the key left out"),
         ("[broker]\nsecurity = false", '[broker] security = False: must be "none", or the key left out'),
@@ -485,13 +486,14 @@ def test_a_size_is_read(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "k", "MiB", "-1", "+1", "1e6", "0x10", "1.", ".5", "1,5", "5i", "5iB", "1PB", "1 Mb ps", "1/s/s"]
-    + ["inf", "nan", -1, 1.5, True, None, [], MAX_SIZE, str(MAX_SIZE), "4611686018428T", "9" * 400, "9" * 5000],
-)  # fmt: skip
+NO_NUMBERS = ["", " ", "k", "MiB", "-1", "+1", "1e6", "0x10", "1.", ".5", "1,5", "inf", "nan"]
+NO_UNITS = ["5i", "5iB", "1PB", "1 M b", "1Mbps", "1/s/s"]
+TOO_LARGE = [MAX_SIZE, str(MAX_SIZE), "4611686018428T", "9" * 400, "9" * 5000]
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, *NO_UNITS, *TOO_LARGE, -1, 1.5, True, None, []])
 def test_what_is_no_size_is_refused(text: object) -> None:
-    with pytest.raises(ValueError, match='^bytes, such as 1048576 or "40MiB"$'):
+    with pytest.raises(ValueError, match=f"^{re.escape(BYTES)}$"):
         parse_size(text)
 
 

@@ -1,0 +1,154 @@
+"""Memory is bounded whatever the size of the file, and clients do not take from one another."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import zmq
+
+from tests.integration.conftest import Serve
+from tests.system import MIB, PATIENCE, System, same, wait_for
+from wire.codec import decode, encode
+from wire.messages import PROTOCOL_VERSION, DataReply, Describe, Described, Get, Hello, Segment, Welcome
+
+Source = Callable[[int], Path]
+
+
+def peak_rss(pid: int) -> int:
+    """The most memory a living process has held, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+class RawClient:
+    """A connection to one worker that asks as it likes, and reads only when told to."""
+
+    def __init__(self, stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], port: int) -> None:
+        self.dealer = stack.enter_context(context.socket(zmq.DEALER))
+        self.dealer.linger = 0
+        self.dealer.rcvhwm = 1
+        self.dealer.connect(f"tcp://127.0.0.1:{port}")
+        assert isinstance(self.ask(Hello(rid=1, version=PROTOCOL_VERSION, session=id(self))), Welcome)
+        described = self.ask(Describe(rid=2))
+        assert isinstance(described, Described)
+        self.file = described.id
+
+    def ask(self, request: Hello | Describe | Get) -> DataReply:
+        self.dealer.send(encode(request))
+        assert self.dealer.poll(int(PATIENCE * 1000))
+        reply: DataReply = decode(self.dealer.recv_multipart()[0], DataReply)
+        return reply
+
+    def flood(self, requests: int) -> None:
+        for index in range(requests):
+            self.dealer.send(encode(Get(rid=index + 10, id=self.file, index=index % 16)))
+
+
+def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """They all wait for the workers to wake up; when the first is done, all have nearly as much."""
+    path = source(16 * MIB)
+    system = serve(path, "--rate", "16MiB")
+    system.sleep(1, 2, 3, 4)
+    with ExitStack() as stack:
+        clients = []
+        for number in range(20):
+            client = stack.enter_context(
+                system.download("-o", f"copy-{number}", "--no-sync", interval=0.2, cwd=tmp_path)
+            )
+            clients.append(client)
+        wait_for("all to wait", lambda: all(client.of("waiting") for client in clients))
+        system.wake(1, 2, 3, 4)
+        wait_for("the first to be done", lambda: any(client.of("done") for client in clients), 60)
+        shares = [client.received for client in clients]
+        for client in clients:
+            client.done(60)
+    assert all(same(path, tmp_path / f"copy-{number}") for number in range(20))
+    jain = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+    assert jain > 0.9, shares
+
+
+def test_clients_that_do_not_read_cost_others_nothing_lasting(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """
+    1. Forty connections to worker 1 ask for everything again and again and never read.
+    2. A proper client still gets segments from that worker, whose memory stays bounded.
+    """
+    path = source(48 * MIB)
+    system = serve(path)
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        rude = [RawClient(stack, context, system.ports[0]) for _ in range(40)]
+        for client in rude:
+            client.flood(200)
+        polite = RawClient(stack, context, system.ports[0])
+        for index in range(32):
+            assert isinstance(polite.ask(Get(rid=100 + index, id=polite.file, index=index)), Segment)
+        assert peak_rss(system.worker(1).pid) < 400 * MIB
+
+
+def test_a_client_that_stopped_reading_gets_the_rest_when_it_goes_on(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    path = source(64 * MIB)
+    system = serve(path, "--rate", "16MiB")
+    with system.download("-o", "slow", cwd=tmp_path) as slow:
+        slow.wait_until(0.2)
+        slow.signal(signal.SIGSTOP)
+        with system.download("-o", "fast", cwd=tmp_path) as fast:
+            assert fast.done()["wasted_bytes"] <= 4 * MIB
+        slow.signal(signal.SIGCONT)
+        done = slow.done()
+    assert same(path, tmp_path / "slow")
+    assert done["wasted_bytes"] <= 4 * MIB
+
+
+def check_memory(system: System, size: int, output: Path) -> None:
+    with system.download("-o", str(output), "--no-sync", interval=0.2) as client:
+        peak = 0
+        while client.process.poll() is None:
+            try:
+                peak = max(peak, peak_rss(client.pid))
+            except (FileNotFoundError, ValueError):
+                break  # It ended in between.
+            wait_for("news", lambda: client.process.poll() is not None or client.received < size or None)
+        client.done(600)
+    assert 0 < peak < 150 * MIB
+    assert all(peak_rss(worker.pid) < 100 * MIB for worker in system.status().workers)
+
+
+def test_memory_does_not_grow_with_the_file(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(512 * MIB)
+    check_memory(serve(path), 512 * MIB, tmp_path / "copy")
+    assert same(path, tmp_path / "copy")
+
+
+@pytest.mark.soak
+def test_memory_is_bounded_on_a_file_of_4_gib(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(4 << 30)
+    check_memory(serve(path), 4 << 30, tmp_path / "copy")
+    assert same(path, tmp_path / "copy")
+
+
+@pytest.mark.soak
+def test_a_hundred_kills_at_random_moments_lose_nothing(
+    serve: Serve, source: Source, tmp_path: Path, rng: random.Random
+) -> None:
+    path = source(256 * MIB)
+    system = serve(path, "--rate", "64MiB")
+    for number in range(100):
+        with system.download("-o", f"copy-{number}", cwd=tmp_path) as client:
+            client.wait_until(rng.uniform(0.0, 0.9))
+            victim = system.worker(rng.randint(1, 4))
+            if victim.pid:
+                os.kill(victim.pid, signal.SIGKILL)
+            client.done()
+        assert same(path, tmp_path / f"copy-{number}")
+        (tmp_path / f"copy-{number}").unlink()
+        for worker in system.status().workers:
+            if worker.state == "failed":
+                system.wake(worker.number)
