@@ -22,7 +22,9 @@ def serve(
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to serve on.")] = None,
     ports: PortsFlag = None,
-    rate: Annotated[str | None, typer.Option(metavar="R", help="Limit a worker, in bytes a second (25MiB).")] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="R", help="Limit each worker, in bytes a second (like 25MiB).  [none]")
+    ] = None,
     until_done: Annotated[bool, typer.Option("--until-done", help="End when a client has everything.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print the status table and read choices as lines.")] = False,
 ) -> int:

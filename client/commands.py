@@ -96,6 +96,7 @@ def list_command(
     from client.listing import list_files
     from client.show import amount
     from wire.config import load, servers
+    from wire.names import presentable
 
     files = list_files(servers(load(config), host=host, ports=ports, server5=server5))
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
@@ -108,12 +109,7 @@ def list_command(
         print(dumps({"files": rows}))
         return
     for file in files:
-        print(f"{amount(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {printable(file.name)}")
-
-
-def printable(name: str) -> str:
-    """A name from the network without what could act on a terminal."""
-    return name if name.isprintable() else ascii(name)[1:-1]
+        print(f"{amount(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
 
 
 def mount(app: typer.Typer) -> None:

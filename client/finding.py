@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from wire.messages import Catalog, Described, Refusal, Welcome
+from wire.names import is_presentable
 from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from wire.states import Reason
 
@@ -297,7 +298,7 @@ class Finder:
         return (
             description.size <= MAX_FILE_SIZE
             and description.segment_size == segment_size(description.size)
-            and description.name.isprintable()
+            and is_presentable(description.name)
             and (description.size > 0 or description.id == file_id(0, b""))
             and self._name in (None, description.name)
             and self._id in (None, description.id)

@@ -7,6 +7,7 @@ Opens no socket and looks at no shared file.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -201,6 +202,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _host(value: Any) -> str:
+    host = _text(value)
+    # Names and IPv4 have no colon; whatever else has one must be IPv6.
+    if ":" in host:
+        try:
+            return str(ipaddress.IPv6Address(host.strip("[]")))
+        except ValueError:
+            raise ValueError("a host name or an IP address, without a port") from None
+    return host
+
+
 def _port(value: Any) -> int:
     if type(value) is not int or not 1 <= value <= 65535:
         raise ValueError("a port from 1 to 65535")
@@ -245,7 +257,7 @@ def parse_size(value: Any) -> int:
         raise ValueError('bytes, such as 1048576 or "40MiB"')
     factor = 1024 ** "kmgt".index(unit.lower()) * 1024 if binary else _UNITS[unit.lower()]
     size = float(number) * factor
-    if size >= MAX_SIZE:
+    if size >= MAX_SIZE or 0 < size < 1:
         raise ValueError('bytes, such as 1048576 or "40MiB"')
     return int(size)
 
@@ -253,14 +265,14 @@ def parse_size(value: Any) -> int:
 _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "share": {"path": _text},
     "broker": {
-        "host": _text,
+        "host": _host,
         "status_port": _port,
         "control_port": _port,
         "interval": _seconds,
         "hang_limit": _hang_limit,
         "security": _security,
     },
-    "workers": {"port": _port, "host": _text, "rate": parse_size},
+    "workers": {"port": _port, "host": _host, "rate": parse_size},
     "client": {"memory": _memory},
 }
 

@@ -52,7 +52,7 @@ def _index(root: Path, folder: Path) -> None:
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = DigestCache(Path(cache_home, "msd", "digests"))
     root = root.absolute()
-    (folder / "root").write_text(str(root), encoding="utf-8")
+    (folder / "root").write_bytes(os.fsencode(root))
     report(write_catalogue(root, folder, cache, report))
     cache.expire()
 

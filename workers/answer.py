@@ -1,6 +1,6 @@
 """What a worker answers: a function of the request, the catalogue and the worker's state.
 
-Reads no file and sends nothing: a request that needs bytes becomes a ``Job`` that is queued.
+Reads no file and sends nothing: a request whose reply has a payload becomes a ``Job``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from wire.messages import (
 from wire.segments import segment_size
 from wire.states import Reason
 from workers.catalogue import Catalogue, SharedFile
+
+#: The requests with large replies: they wait for their turn. All others are answered at once, so
+#: that a client's ``hello`` measures the round trip and not its own queue.
+LARGE = (List, Digests, Get)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ class Catalogue:
         self.id = catalogue_id(self.files)
         self._names = [file.name for file in self.files]
         self._by_name = {file.name: file for file in self.files}
-        self._by_id = {file.id: file for file in self.files}
+        self._by_id: dict[bytes, list[SharedFile]] = {}
+        for file in self.files:
+            self._by_id.setdefault(file.id, []).append(file)
         self._digests = os.open(folder / "digests", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
@@ -86,8 +88,12 @@ class Catalogue:
             file = self._by_name.get(name)
             return file if file and id in (None, file.id) else None
         if id is not None:
-            return self._by_id.get(id)
+            return self._by_id[id][0] if id in self._by_id else None
         return self.files[0] if len(self.files) == 1 else None
+
+    def copies(self, file: SharedFile) -> list[SharedFile]:
+        """All files with the content of ``file``, itself among them."""
+        return self._by_id[file.id]
 
     def page(self, after: str) -> tuple[list[Entry], bool]:
         """The entries that sort after the name ``after``, and whether there are more than these."""

@@ -17,6 +17,7 @@ import msgspec
 
 from wire.errors import NotFoundError, SourceError
 from wire.messages import Indexed, IndexLine, IndexProgress, IndexSkipped
+from wire.names import is_presentable, presentable
 from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, digest, file_id, segment_count, span
 from workers.catalogue import SharedFile, Version, catalogue_id
 from workers.library import open_shared
@@ -141,16 +142,21 @@ def _files(root: Path, report: Report) -> Iterator[tuple[str, int]]:
             raise SourceError(f"{root}: cannot be shared: {error.strerror}") from None
         yield root.name, size
         return
-    for folder, _, names in os.walk(
-        root, onerror=lambda e: report(IndexSkipped(name=ascii(e.filename)[1:-1], why=str(e.strerror)))
-    ):
+
+    def skip(path: Path, error: OSError) -> None:
+        report(IndexSkipped(name=presentable(str(path.relative_to(root))), why=str(error.strerror)))
+
+    for folder, folders, names in os.walk(root, onerror=lambda error: skip(Path(error.filename), error)):
+        for base in folders:
+            if Path(folder, base).is_symlink():
+                skip(Path(folder, base), OSError(0, "a link to a folder"))
         for base in names:
             path = Path(folder, base)
             name = str(path.relative_to(root))
             try:
                 size = _size(name, path)
             except OSError as error:
-                report(IndexSkipped(name=ascii(name)[1:-1], why=str(error.strerror)))
+                skip(path, error)
             else:
                 yield name, size
 
@@ -163,7 +169,7 @@ def _size(name: str, path: Path) -> int:
         name.encode()
     except UnicodeEncodeError:
         raise OSError(0, "its name is not UTF-8") from None
-    if not name.isprintable():
+    if not is_presentable(name):
         raise OSError(0, "its name holds control characters")
     if len(name) > 4096:
         raise OSError(0, "its name is longer than 4096 characters")

@@ -8,6 +8,7 @@ file nor one replaced by a link or a device is ever served.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -50,7 +51,7 @@ class Library:
             after = os.fstat(fd)
         except OSError as error:
             self._forget(file)
-            raise Refused(Reason.UNREADABLE, os.strerror(error.errno or 0)) from None
+            raise _refused(error) from None
         if len(data) != length or not (Version.of(before) == file.version == Version.of(after)):
             self._forget(file)
             raise Refused(Reason.CHANGED, "the file is not the version that was indexed")
@@ -61,10 +62,8 @@ class Library:
         if fd is None:
             try:
                 fd, _ = open_shared(self._root, file.name)
-            except FileNotFoundError:
-                raise Refused(Reason.CHANGED, "the file is gone") from None
             except OSError as error:
-                raise Refused(Reason.UNREADABLE, os.strerror(error.errno or 0)) from None
+                raise _refused(error) from None
             self._open[file] = fd
             if len(self._open) > OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
@@ -75,6 +74,16 @@ class Library:
         fd = self._open.pop(file, None)
         if fd is not None:
             os.close(fd)
+
+
+def _refused(error: OSError) -> Refused:
+    match error.errno:
+        case errno.ENOENT:
+            return Refused(Reason.CHANGED, "the file is gone")
+        case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
+            return Refused(Reason.BUSY, os.strerror(error.errno))  # That passes.
+        case code:
+            return Refused(Reason.UNREADABLE, os.strerror(code or 0))
 
 
 def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -38,7 +39,7 @@ from wire.messages import (
 )
 from wire.sockets import Frames, receive, tune
 from wire.states import Reason, State, Wanted
-from workers.answer import Identity, Job, answer, refusal
+from workers.answer import LARGE, Identity, Job, answer, refusal
 from workers.catalogue import Catalogue
 from workers.library import Library, Refused
 from workers.sessions import Sessions
@@ -76,7 +77,7 @@ class Worker:
         self._catalogue = catalogue
         self._library = library
         self._me = Identity(settings.number, secrets.randbits(62))
-        self._turns: Turns[Client, Job] = Turns(settings.rate)
+        self._turns: Turns[Client, DataRequest] = Turns(settings.rate)
         self._sessions: Sessions[Client] = Sessions()
         self._in_transit: deque[tuple[Client, int, zmq.MessageTracker]] = deque()
         self._context = zmq.Context()
@@ -137,8 +138,10 @@ class Worker:
         elif self._router is not None:
             if self._close_at is None:
                 self._close_at = now + FAREWELL
-                for client, job in self._turns.clear():
-                    self._send(client, refusal(job.rid, self._me, Reason.SLEEPING))
+                for client, request in self._turns.clear():
+                    reply = answer(request, self._me, self._catalogue, awake=False)
+                    if reply is not None and not isinstance(reply, Job):
+                        self._send(client, reply)
             elif now >= self._close_at:
                 self._close_router()
                 self._close_at = None
@@ -152,7 +155,8 @@ class Worker:
         router.linger = LINGER_MS
         # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
         router.router_mandatory = 1
-        router.sndhwm = 32
+        # Large replies take their turns; this many small ones a client may leave unread.
+        router.sndhwm = 1024
         router.rcvhwm = 64
         router.maxmsgsize = 65536
         router.backlog = 512
@@ -249,11 +253,14 @@ class Worker:
                 self._sessions.end(client)
             else:
                 self._sessions.heard(client, now)
-            reply = answer(request, self._me, self._catalogue, awake=self._close_at is None)
-            if isinstance(reply, Job):
-                if not self._turns.add(client, reply):
-                    self._send(client, refusal(reply.rid, self._me, Reason.BUSY))
-            elif reply is not None:
+            awake = self._close_at is None
+            if awake and isinstance(request, LARGE):
+                if not self._turns.add(client, request):
+                    self._send(client, refusal(request.rid, self._me, Reason.BUSY))
+                continue
+            reply = answer(request, self._me, self._catalogue, awake=awake)
+            if reply is not None:
+                assert not isinstance(reply, Job)
                 self._send(client, reply)
 
     def _parse(self, frames: Frames) -> tuple[Client, DataRequest]:
@@ -269,27 +276,31 @@ class Worker:
             turn = self._turns.next(now)
             if turn is None:
                 return
-            client, job = turn
-            try:
-                payload = self._read(job)
-            except Refused as refused:
-                self._send(client, refusal(job.rid, self._me, refused.reason, refused.detail))
-                continue
-            head: Message = (
-                DigestPage(rid=job.rid, epoch=self._me.epoch, start=job.index)
-                if job.digests
-                else Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)
-            )
-            tracker = self._send(client, head, payload)
+            client, request = turn
+            reply = answer(request, self._me, self._catalogue, awake=True)
+            assert reply is not None
+            head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
+            tracker = self._send_large(client, head, payload)
             if tracker is not None:
-                self._turns.sent(client, len(payload), now)
-                self._in_transit.append((client, len(payload), tracker))
+                size = len(head) + len(payload)
+                self._turns.sent(client, size, now)
+                self._in_transit.append((client, size, tracker))
                 self._bytes_sent += len(payload)
 
-    def _read(self, job: Job) -> bytes:
+    def _read(self, job: Job) -> tuple[bytes, bytes]:
+        """The header frame and the payload that answer a job."""
         if job.digests:
-            return self._catalogue.digests(job.file, job.index)
-        return self._library.read(job.file, job.index)
+            page = DigestPage(rid=job.rid, epoch=self._me.epoch, start=job.index)
+            return encode(page), self._catalogue.digests(job.file, job.index)
+        refused = Refused(Reason.UNKNOWN, "")
+        for file in self._catalogue.copies(job.file):
+            try:
+                data = self._library.read(file, job.index)
+            except Refused as why:
+                refused = why
+            else:
+                return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
+        return encode(refusal(job.rid, self._me, refused.reason, refused.detail)), b""
 
     def _collect(self) -> None:
         """Tells ``Turns`` which replies have left ZeroMQ; looks less often while none does."""
@@ -303,16 +314,27 @@ class Worker:
         moved = len(self._in_transit) < held
         self._look_after = LOOK_FIRST if moved else min(2 * self._look_after, LOOK_LAST)
 
-    def _send(self, client: Client, head: Message, payload: bytes | None = None) -> zmq.MessageTracker | None:
-        """Sends a reply, or drops it if the client is gone or takes none; None if it was dropped."""
+    def _send(self, client: Client, reply: Message) -> None:
+        """Sends a small reply, or drops it if the client is gone or reads none."""
+        self._hand_over(client, [encode(reply)], track=False)
+
+    def _send_large(self, client: Client, head: bytes, payload: bytes) -> zmq.MessageTracker | None:
+        """Sends a large reply without copying it; what tells when it has left, or None if it was
+        dropped.
+        """
+        *before, last = [head, payload] if payload else [head]
+        # Also a short one, for the sake of its tracker.
+        frame = zmq.Frame(last, track=True, copy=False, copy_threshold=0)
+        return self._hand_over(client, [*before, frame], track=True)
+
+    def _hand_over(self, client: Client, parts: list[Any], *, track: bool) -> zmq.MessageTracker | None:
         generation, ident = client
         if self._router is None or generation != self._generation:
             return None
-        parts = [ident, encode(head)] if payload is None else [ident, encode(head), payload]
         try:
-            return self._router.send_multipart(parts, zmq.NOBLOCK, copy=False, track=True)
+            return self._router.send_multipart([ident, *parts], zmq.NOBLOCK, copy=not track, track=track)
         except zmq.Again:
-            # Over its credit: it has to ask again.
+            # It has a thousand replies to read; what it asked for beyond that it has to ask again.
             return None
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
@@ -326,7 +348,7 @@ def run(settings: WorkerSettings) -> None:
     """Serves as these settings say, until told to end."""
     folder = Path(settings.catalogue)
     catalogue = Catalogue(folder)
-    library = Library(Path((folder / "root").read_text(encoding="utf-8")))
+    library = Library(Path(os.fsdecode((folder / "root").read_bytes())))
     try:
         Worker(settings, catalogue, library).run()
     finally:

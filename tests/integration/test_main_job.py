@@ -18,7 +18,7 @@ from broker.orders import Operator
 from tests.integration.conftest import Serve
 from tests.system import MIB, MSD, PATIENCE, Process, make_file, run_msd, same, wait_for
 from wire.codec import STATUS_TOPIC, decode, encode
-from wire.messages import DataReply, Describe, Described, Refusal
+from wire.messages import Catalog, DataReply, Describe, Described, List, Refusal
 from wire.states import Reason, Wanted
 
 Source = Callable[[int], Path]
@@ -222,3 +222,30 @@ def test_server_5_carries_no_file(serve: Serve, source: Source) -> None:
         for _ in range(3):
             assert subscriber.poll(int(PATIENCE * 1000))
             assert subscriber.recv().startswith(STATUS_TOPIC)
+
+
+def test_of_two_copies_one_may_vanish(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """They have one id: the workers read whichever is there."""
+    for kept, gone in (("a", "b"), ("b", "a")):
+        folder = tmp_path / f"without-{gone}"
+        make_file(folder / "a", 3 * MIB, rng)
+        (folder / "b").write_bytes((folder / "a").read_bytes())
+        system = serve(folder)
+        (folder / gone).unlink()
+        with system.download("-o", str(tmp_path / f"copy-{gone}"), kept) as client:
+            client.done()
+        assert same(folder / kept, tmp_path / f"copy-{gone}")
+
+
+def test_many_small_requests_at_once_are_all_answered(serve: Serve, source: Source) -> None:
+    system = serve(source(1000))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{system.ports[0]}")
+        requests = [kind(rid=rid) for rid in range(0, 200, 2) for kind in (Describe, List)]
+        for request in requests:
+            dealer.send(encode(request))
+        for _ in requests:
+            assert dealer.poll(int(PATIENCE * 1000))
+            reply = decode(dealer.recv(), DataReply)
+            assert isinstance(reply, Described | Catalog)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.commands import _parse_id, _write_report, printable
+from client.commands import _parse_id, _write_report
 from wire.errors import DiskError, UsageError
 
 
@@ -24,25 +24,6 @@ def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
 def test_anything_else_is_wrong_use(text: str) -> None:
     with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
         _parse_id(text)
-
-
-@pytest.mark.parametrize("name", ["Star.mp4", "a folder/ä b.bin", "星.mp4", "it's"])
-def test_an_ordinary_name_is_printed_as_it_is(name: str) -> None:
-    assert printable(name) == name
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("a\x1b[31mb", r"a\x1b[31mb"),
-        ("line\nline", r"line\nline"),
-        ("\x9b2J", r"\x9b2J"),
-        ("exe.\u202egpj", r"exe.\u202egpj"),
-        ("it's\x07", r"it's\x07"),
-    ],
-)
-def test_what_could_act_on_a_terminal_is_escaped(name: str, shown: str) -> None:
-    assert printable(name) == shown
 
 
 def test_a_report_is_written_as_one_line_of_json(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[broker]\ninterval = '2'", f"[broker] interval = '2': must be {SECONDS}"),
         ("[broker]\ninterval = true", f"[broker] interval = True: must be {SECONDS}"),
         (f"[broker]\ninterval = {10**400}", f"[broker] interval = {10**400}: must be {SECONDS}"),
-        ("[broker]\nhang_limit = -60", f"[broker] hang_limit = -60: must be seconds from 1 to 86400"),
+        ("[broker]\nhang_limit = -60", "[broker] hang_limit = -60: must be seconds from 1 to 86400"),
         ("[broker]\nsecurity = 'curve'", "[broker] security = 'curve': must be \"none\", or the key left out"),
         ("[broker]\nsecurity = ''", "[broker] security = '': must be \"none\", or the key left out"),
         ("[broker]\nsecurity = false", '[broker] security = False: must be "none", or the key left out'),
