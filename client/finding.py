@@ -7,7 +7,6 @@ is believed only if its digests hash to its id.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -308,6 +307,8 @@ class Finder:
         if self._name is None or self._name in names:
             version = self._id.hex() if self._id else ""
             return NotFoundError(f"no worker shares the version {version}: msd list --json shows the ids")
+        import difflib  # Seldom needed, and slow to load.
+
         near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
         return NotFoundError(f"{self._name!r} is not shared{hint}")

@@ -13,7 +13,7 @@ from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotRece
 from wire.config import Servers
 from wire.endpoints import Endpoint
 from wire.errors import UsageError
-from wire.messages import Message, Status
+from wire.messages import PROTOCOL_VERSION, Message, Status
 from wire.states import State
 
 #: Not looking at the sockets for longer than this (seconds) is a stall of this process.
@@ -31,6 +31,8 @@ class Peers:
         self.stalled = 0.0
         self._looked_at = time.monotonic()
         self._told_reachable = True
+        #: Workers that speak another version of the protocol, by number.
+        self._foreign: dict[int, int] = {}
         self._servers = servers
         self._links = links.Links(servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic())
 
@@ -66,6 +68,10 @@ class Peers:
         until = max(began, due if deadline is None else min(due, deadline))
         events = []
         for event in self.transport.poll(until - began):
+            if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
+                self._foreign[event.worker] = event.welcome.version
+                self.set_aside(event.worker)
+                continue
             self._follow(event)
             events.append(event)
         now = time.monotonic()
@@ -97,6 +103,9 @@ class Peers:
         """Why nothing moves, for people."""
         if self.ready:
             return f"connected to {len(self.ready)} of {len(self.numbers)} workers, but nothing arrives"
+        if self._foreign:
+            spoken = ", ".join(f"worker {number} version {version}" for number, version in self._foreign.items())
+            return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
         if self.status is None:
             return f"nobody answers at {self._servers.status}: is msd serve running there?"
         if not self.status.catalogue:

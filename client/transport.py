@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import secrets
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -87,7 +87,7 @@ class Transport:
     """All sockets of one download. ``close()`` it."""
 
     def __init__(self, status: Endpoint) -> None:
-        self.session = secrets.randbits(62)
+        self.session = int.from_bytes(os.urandom(8), "big") >> 2
         self.garbage = 0
         self._context = zmq.Context()
         self._poller = zmq.Poller()
@@ -180,9 +180,8 @@ class Transport:
             try:
                 event = link.take(number, frames)
             except ProtocolError:
+                # Whatever it was to answer will not be answered: better a new connection.
                 self.garbage += 1
-                continue
-            except _NotAWorker:
                 dead = True
                 break
             yield event
@@ -211,10 +210,6 @@ class Transport:
 
 #: Request ids: unique in this process, so that no reply can be taken for another one's.
 _RIDS = itertools.count(1)
-
-
-class _NotAWorker(Exception):
-    """What answers is not a worker: our own request came back (TCP self-connect)."""
 
 
 class _Link:
@@ -271,12 +266,8 @@ class _Link:
         """The event that a message is. Raises ``ProtocolError`` if it is none."""
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"{len(frames)} frames")
-        try:
-            reply: DataReply = decode(frames[0].buffer, DataReply)
-        except ProtocolError:
-            if self._epoch is None and _is_own_hello(frames[0]):
-                raise _NotAWorker from None
-            raise
+        # Our own hello, come back by a TCP self-connect, is no reply either.
+        reply: DataReply = decode(frames[0].buffer, DataReply)
         request = self._asked.get(reply.rid)
         if request is None or self._epoch not in (None, reply.epoch):
             raise ProtocolError("a reply that nobody asked for")
@@ -295,10 +286,3 @@ class _Link:
         # Without this, terminating the context hangs for ever.
         self.monitor.close(0)
         self.dealer.close(0)
-
-
-def _is_own_hello(frame: zmq.Frame) -> bool:
-    try:
-        return isinstance(decode(frame.buffer, Hello), Hello)
-    except ProtocolError:
-        return False

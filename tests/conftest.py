@@ -11,10 +11,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
+
+from tests.system import Serve, Source, System, make_file
 
 #: Seconds a test's threads and processes have to go away.
 GRACE = 5.0
@@ -84,6 +88,23 @@ def _held() -> Counter[str]:
         except OSError:
             continue
     return held
+
+
+@pytest.fixture
+def serve(runtime_folder: Path) -> Iterator[Serve]:
+    """Starts servers for a path and waits until they are ready; ends them after the test."""
+    with ExitStack() as stack:
+
+        def start(path: Path, *arguments: str, **options: Any) -> System:
+            return stack.enter_context(System(path, *arguments, **options)).wait_until_ready()
+
+        yield start
+
+
+@pytest.fixture
+def source(tmp_path: Path, rng: random.Random) -> Source:
+    """Makes a file of so many bytes of noise to be shared."""
+    return lambda size: make_file(tmp_path / "shared" / "film.bin", size, rng)
 
 
 @pytest.fixture

@@ -223,3 +223,8 @@ def make_file(path: Path, size: int, rng: random.Random) -> Path:
 def same(one: Path, other: Path) -> bool:
     """True if two files are equal, byte for byte."""
     return filecmp.cmp(one, other, shallow=False)
+
+
+#: What the fixtures ``serve`` and ``source`` are.
+Serve = Callable[..., System]
+Source = Callable[[int], Path]

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import zmq
 
-from tests.integration.conftest import Serve
-from tests.system import MIB, PATIENCE, System, same, wait_for
+from tests.system import MIB, PATIENCE, Serve, Source, System, same, wait_for
 from wire.codec import decode, encode
 from wire.messages import PROTOCOL_VERSION, DataReply, Describe, Described, Get, Hello, Segment, Welcome
-
-Source = Callable[[int], Path]
 
 
 def peak_rss(pid: int) -> int:

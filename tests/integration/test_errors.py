@@ -7,17 +7,13 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from broker.demo import free_ports
-from tests.integration.conftest import Serve
-from tests.system import MIB, MSD, Download, make_file, run_msd, wait_for
-
-Source = Callable[[int], Path]
+from tests.system import MIB, MSD, Download, Serve, Source, make_file, run_msd, wait_for
 
 #: Nobody listens here.
 NOWHERE = ["-p", *map(str, free_ports())]

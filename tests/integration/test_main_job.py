@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,10 @@ import zmq
 
 from broker.demo import free_ports
 from broker.orders import Operator
-from tests.integration.conftest import Serve
-from tests.system import MIB, MSD, PATIENCE, Process, make_file, run_msd, same, wait_for
+from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, make_file, run_msd, same, wait_for
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.messages import Catalog, DataReply, Describe, Described, List, Refusal
 from wire.states import Reason, Wanted
-
-Source = Callable[[int], Path]
 
 #: A rate (bytes a second) at which 48 MiB take four workers 1.5 s: long enough to disturb it.
 RATE = ("--rate", "8MiB")

@@ -21,8 +21,7 @@ import pytest
 import zmq
 from blake3 import blake3
 
-from tests.integration.conftest import Serve
-from tests.system import MIB, make_file
+from tests.system import MIB, Serve, make_file
 
 Map = dict[str, Any]
 SECONDS = 10.0  # no single wait is longer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +12,9 @@ import pytest
 import zmq
 
 from broker.demo import free_ports
-from tests.integration.conftest import Serve
-from tests.system import MIB, PATIENCE, Download, System, same, wait_for
+from tests.system import MIB, PATIENCE, Download, Serve, Source, System, same, wait_for
 from wire.codec import STATUS_TOPIC, decode
 from wire.messages import Status
-
-Source = Callable[[int], Path]
 
 
 def test_a_frozen_broker_does_not_stop_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:

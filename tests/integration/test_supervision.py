@@ -17,11 +17,8 @@ import pytest
 
 from broker.demo import free_ports
 from broker.orders import Operator
-from tests.integration.conftest import Serve
-from tests.system import MIB, MSD, System, run_msd, same, wait_for
+from tests.system import MIB, MSD, Serve, Source, System, run_msd, same, wait_for
 from wire.states import State, Wanted
-
-Source = Callable[[int], Path]
 
 
 def is_running(pid: int) -> bool:

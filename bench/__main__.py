@@ -1,0 +1,17 @@
+"""Runs the measurements named on the command line, or all of them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from bench.measuring import machine
+
+NAMES = ("startup", "scheduler", "copying")
+
+print(machine())
+for name in sys.argv[1:] or NAMES:
+    if name not in NAMES:
+        sys.exit(f"bench: no measurement {name!r}: there are {', '.join(NAMES)}")
+    print(f"\n{name}: {import_module(f'bench.{name}').__doc__}")
+    import_module(f"bench.{name}").run()

@@ -1,0 +1,52 @@
+"""How things are measured here: whole processes, in turns, medians."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.system import System
+
+
+def seconds(command: list[str], cwd: Path | None = None) -> float:
+    """Wall-clock seconds of one run of a command; its output is thrown away."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
+    return time.perf_counter() - began
+
+
+def in_turns(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Runs every case once a round (after a round that does not count), so that a machine whose speed
+    drifts does so for all of them."""
+    for case in cases.values():
+        case()
+    results: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            results[name].append(case())
+    return results
+
+
+def paired_ratio(ones: list[float], others: list[float]) -> str:
+    """The median of the ratios round by round, and their range."""
+    ratios = [one / other for one, other in zip(ones, others, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def machine() -> str:
+    """The machine, for the head of a table."""
+    model = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].split("\n")[0] or platform.machine()
+    return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}"
+
+
+@contextmanager
+def serving(path: Path, *arguments: str) -> Iterator[System]:
+    """Servers for ``path``, ready."""
+    with System(path, *arguments) as system:
+        yield system.wait_until_ready()

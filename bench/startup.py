@@ -1,0 +1,40 @@
+"""What starting costs: ``msd --help`` against ``import typer``, and a download of 1 KiB taken apart."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from bench.measuring import in_turns, paired_ratio, seconds, serving
+from tests.system import MSD
+
+ROUNDS = 15
+IMPORTS = "import msd, client.download, client.show, wire.config"
+
+
+def run() -> None:
+    with tempfile.TemporaryDirectory(prefix="msd-bench-") as folder:
+        path = Path(folder, "small.bin")
+        path.write_bytes(bytes(range(256)) * 4)
+        with serving(path) as system:
+            download = [*MSD, "download", *system.where, "--force", "--quiet", "-o", "copy.bin"]
+            cases = {
+                "interpreter": partial(seconds, [sys.executable, "-c", "pass"]),
+                "import typer": partial(seconds, [sys.executable, "-c", "import typer"]),
+                "msd --help": partial(seconds, [*MSD, "--help"]),
+                "imports of download": partial(seconds, [sys.executable, "-P", "-c", IMPORTS]),
+                "download of 1 KiB": partial(seconds, download, Path(folder)),
+                "the same, --no-sync": partial(seconds, [*download, "--no-sync"], Path(folder)),
+            }
+            times = in_turns(cases, ROUNDS)
+    for name, values in times.items():
+        print(f"{name:22} {1000 * statistics.median(values):7.1f} ms")
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    imports = medians["imports of download"] - medians["interpreter"]
+    work = medians["download of 1 KiB"] - medians["imports of download"]
+    print(f"of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
+    print(f"imports {1000 * imports:.0f} ms, work {1000 * work:.0f} ms")
+    print(f"msd --help / import typer: {paired_ratio(times['msd --help'], times['import typer'])}")
