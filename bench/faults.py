@@ -1,0 +1,244 @@
+"""Downloads under faults against the ideal, side by side with aria2 from four nginx of the same rates.
+
+*Ideal* is bytes over the sum of the rates that were there. For msd the time is the ``seconds`` of its
+``done`` event, for aria2 that of its whole process. aria2 and nginx come from Debian's packages; where
+they are missing, that column is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from broker.demo import free_ports
+from tests.proxy import Proxy
+from tests.system import MIB, Download, System
+
+ROUNDS = 3
+SIZE = 384 * MIB
+#: Seconds after which a run counts as hung.
+LIMIT = 60.0
+
+
+class Servers(Protocol):
+    """Four servers of one file that can be harmed, by numbers from 1."""
+
+    def freeze(self, number: int) -> None: ...
+    def thaw(self, number: int) -> None: ...
+    def kill(self, number: int) -> None: ...
+    def all_down(self) -> None: ...
+    def all_up(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """``harm`` is run beside the download, from its start; ``ideal`` is in seconds."""
+
+    name: str
+    rates: tuple[float, float, float, float]
+    ideal: float
+    limit: str
+    harm: Callable[[Servers], None] | None = None
+    delay: float = 0.0
+    size: int = SIZE
+
+
+def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers], None]:
+    """Does each step so many seconds after the one before."""
+
+    def run(servers: Servers) -> None:
+        for seconds, act in steps:
+            time.sleep(seconds)
+            act(servers)
+
+    return run
+
+
+FLICKER = [step for _ in range(30) for step in ((1.0, lambda s: s.freeze(2)), (1.0, lambda s: s.thaw(2)))]
+EQUAL = (40.0, 40.0, 40.0, 40.0)
+CASES = [
+    Case("equal rates", EQUAL, 384 / 160, "1.03 ×"),
+    Case("40/40/40/4", (40, 40, 40, 4), 384 / 124, "1.05 ×"),
+    Case("40/20/10/5", (40, 20, 10, 5), 384 / 75, "1.05 ×"),
+    Case("one at 1 %", (40, 40, 40, 0.4), 384 / 120, "1.05 ×"),
+    Case("one killed after 1 s", EQUAL, 1 + 224 / 120, "+ 0.15 s", after((1, lambda s: s.kill(2)))),
+    Case("one frozen after 1 s", EQUAL, 1 + 224 / 120, "+ 0.5 s", after((1, lambda s: s.freeze(2)))),
+    Case(
+        "two frozen, 1 s and 1.5 s",
+        EQUAL,
+        1.5 + 164 / 80,
+        "+ 0.8 s",
+        after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
+    ),
+    Case("one frozen every other second", EQUAL, 2 * 768 / 280, "1.1 ×", after(*FLICKER), size=768 * MIB),
+    Case(
+        "all down for 2 s",
+        EQUAL,
+        2 + 384 / 160,
+        "+ 0.3 s",
+        after((1, lambda s: s.all_down()), (2, lambda s: s.all_up())),
+    ),
+    Case("100 ms, 4 × 25 MiB/s, 500 MiB", (25, 25, 25, 25), 5.0, "1.11 ×", delay=0.05, size=500 * MIB),
+]
+
+
+class OurServers:
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._pids = {worker.number: worker.pid for worker in system.status().workers}
+
+    def freeze(self, number: int) -> None:
+        os.kill(self._pids[number], signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        os.kill(self._pids[number], signal.SIGCONT)
+
+    def kill(self, number: int) -> None:
+        os.kill(self._pids[number], signal.SIGKILL)
+
+    def all_down(self) -> None:
+        self._system.sleep(1, 2, 3, 4)
+
+    def all_up(self) -> None:
+        self._system.wake(1, 2, 3, 4)
+
+
+class Nginx:
+    """Four nginx of one process each."""
+
+    def __init__(self, source: Path, folder: Path, case: Case) -> None:
+        self._commands: list[list[str]] = []
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self.ports = free_ports()[:4]
+        for number, (port, rate) in enumerate(zip(self.ports, case.rates, strict=True), 1):
+            config = folder / f"nginx-{number}.conf"
+            config.write_text(
+                f"daemon off; master_process off; pid {folder}/{number}.pid; error_log /dev/null;"
+                f"events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{port};"
+                f" root {source.parent}; limit_rate {int(rate * 1024)}k; }} }}"
+            )
+            self._commands.append(["nginx", "-c", str(config), "-p", str(folder)])
+        self.all_up()
+
+    def freeze(self, number: int) -> None:
+        self._running[number].send_signal(signal.SIGSTOP)
+
+    def thaw(self, number: int) -> None:
+        self._running[number].send_signal(signal.SIGCONT)
+
+    def kill(self, number: int) -> None:
+        self._running[number].kill()
+        self._running.pop(number).wait()
+
+    def all_down(self) -> None:
+        for number in [*self._running]:
+            self.kill(number)
+
+    def all_up(self) -> None:
+        for number, command in enumerate(self._commands, 1):
+            self._running[number] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def harming(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[None]:
+    """Does the harm of a case while its block runs; stops when the download is done."""
+
+    def work() -> None:
+        try:
+            if case.harm is not None:
+                case.harm(servers)
+        except (ProcessLookupError, KeyError, AssertionError):
+            assert done()  # It ended first.
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield
+
+
+def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
+    """Seconds, and the share of bytes received in vain."""
+    config = folder / "config.toml"
+    ports = free_ports()
+    workers = "".join(
+        f"[[workers]]\nport = {p}\nrate = {int(r * MIB)}\n" for p, r in zip(ports[:4], case.rates, strict=True)
+    )
+    config.write_text(f"[broker]\nstatus_port = {ports[4]}\n{workers}")
+    (folder / "copy").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        system = stack.enter_context(System(source, "-c", str(config), ports=ports)).wait_until_ready()
+        where = system.where
+        if case.delay:
+            proxies = [stack.enter_context(Proxy(port)) for port in ports[:4]]
+            for proxy in proxies:
+                proxy.delay = case.delay
+            where = ["-a", "127.0.0.1", "-p", *(str(proxy.port) for proxy in proxies), str(ports[4])]
+        servers = OurServers(system)
+        client = stack.enter_context(
+            Download(where, "-o", str(folder / "copy"), "--no-sync", "--timeout", str(LIMIT), interval=0.5)
+        )
+        client.wait_until(1e-9)
+        with harming(case, servers, lambda: client.process.poll() is not None):
+            done = client.done(2 * LIMIT)
+    return float(done["seconds"]), done["wasted_bytes"] / done["bytes"]
+
+
+def run_aria2(case: Case, source: Path, folder: Path) -> float:
+    """Seconds of aria2 with one connection to each of four nginx; infinite if it did not end."""
+    servers = Nginx(source, folder, case)
+    (folder / "copy").unlink(missing_ok=True)
+    urls = [f"http://127.0.0.1:{port}/{source.name}" for port in servers.ports]
+    command = ["aria2c", "-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
+    time.sleep(0.3)  # nginx has no word for "ready".
+    began = time.monotonic()
+    try:
+        with subprocess.Popen([*command, "-d", str(folder), "-o", "copy", *urls], stdout=subprocess.DEVNULL) as aria2:
+            with harming(case, servers, lambda: aria2.poll() is not None):
+                try:
+                    aria2.wait(LIMIT)
+                except subprocess.TimeoutExpired:
+                    aria2.kill()
+                    return float("inf")
+            return time.monotonic() - began
+    finally:
+        servers.all_down()
+
+
+def run() -> None:
+    peer = shutil.which("aria2c") and shutil.which("nginx")
+    if not peer:
+        print("aria2 or nginx is missing: apt install aria2 nginx-light")
+    print(
+        f"{'case':32} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'wanted':>9} {'waste':>6}  aria2"
+    )
+    with tempfile.TemporaryDirectory(prefix="msd-bench-", dir="/dev/shm") as name:
+        folder = Path(name)
+        source = folder / "shared" / "film.bin"
+        source.parent.mkdir()
+        for case in CASES:
+            with source.open("wb") as file:
+                for _ in range(case.size // (4 * MIB)):
+                    file.write(os.urandom(4 * MIB))
+            ours, theirs = [], []
+            for _ in range(ROUNDS):
+                ours.append(run_ours(case, source, folder))
+                if peer and not case.delay:
+                    theirs.append(run_aria2(case, source, folder))
+            seconds = statistics.median(second for second, _ in ours)
+            waste = max(share for _, share in ours)
+            aria2 = f"{statistics.median(theirs):6.2f}" if theirs else "     –"
+            print(
+                f"{case.name:32} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
+                f" {seconds / case.ideal:10.3f} {case.limit:>9} {waste:6.1%} {aria2}",
+                flush=True,
+            )
