@@ -46,6 +46,10 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
+    # Started with a closed stream, as by ">&-": what is printed there goes nowhere.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     code = _run()
     try:
         sys.stdout.flush()

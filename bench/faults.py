@@ -125,7 +125,7 @@ class Nginx:
             config = folder / f"nginx-{number}.conf"
             config.write_text(
                 f"daemon off; master_process off; pid {folder}/{number}.pid; error_log /dev/null;"
-                f"events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{port};"
+                f"events {{}} http {{ access_log off; server {{ listen 127.0.0.{number}:{port};"
                 f" root {source.parent}; limit_rate {int(rate * 1024)}k; }} }}"
             )
             self._commands.append(["nginx", "-c", str(config), "-p", str(folder)])
@@ -197,7 +197,8 @@ def run_aria2(case: Case, source: Path, folder: Path) -> float:
     """Seconds of aria2 with one connection to each of four nginx; infinite if it did not end."""
     servers = Nginx(source, folder, case)
     (folder / "copy").unlink(missing_ok=True)
-    urls = [f"http://127.0.0.1:{port}/{source.name}" for port in servers.ports]
+    # An address each: aria2 counts its connections by host.
+    urls = [f"http://127.0.0.{number}:{port}/{source.name}" for number, port in enumerate(servers.ports, 1)]
     command = ["aria2c", "-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
     time.sleep(0.3)  # nginx has no word for "ready".
     began = time.monotonic()

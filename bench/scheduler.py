@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 
-from client.scheduler import RequestSegment, Scheduler, SegmentWritten, WorkerReady
+from client.happenings import RequestSegment, SegmentWritten, WorkerReady
+from client.scheduler import Scheduler
 
 ROUNDS = 3
 CASES = [(10_000, 4), (1_000_000, 4), (1_000_000, 64)]

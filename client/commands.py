@@ -5,6 +5,7 @@ Imports nothing heavy: what a command needs is imported when it runs.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from client.show import Show
 
 
 def download(
@@ -40,26 +43,27 @@ def download(
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    from pathlib import Path
-
-    from client import show
-    from client.download import download as run
+    from client.show import as_dict
     from wire.config import load, servers
     from wire.errors import MsdError, UsageError
 
-    if json and quiet:
-        raise UsageError("--json and --quiet contradict each other: give one of them")
-    if interval <= 0 or (timeout is not None and timeout <= 0):
-        raise UsageError("-i and --timeout are seconds above 0")
-    shown: show.Show = show.Json() if json else show.Lines(quiet=quiet)
-    if _is_terminal() and not json and not quiet:
-        from client.live import LIVE_INTERVAL, LiveView
-
-        shown = LiveView()
-        interval = min(interval, LIVE_INTERVAL)
+    shown, pace = _choose_show(json=json, quiet=quiet)
     try:
         _catch_signals()
+        if json and quiet:
+            raise UsageError("--json and --quiet contradict each other: give one of them")
+        for flag, seconds in (("-i", interval), ("--timeout", timeout)):
+            if seconds is not None and not seconds > 0:
+                raise UsageError(f"{flag} {seconds:g}: must be seconds above 0")
+        if output in ("", "-"):
+            raise UsageError(f"-o {output}: a download is written to a file; give its name")
+        if report is not None:
+            _check_report(report)
         settings = load(config)
+        from pathlib import Path
+
+        from client.download import download as run
+
         result = run(
             servers(settings, host=host, ports=ports, server5=server5),
             name,
@@ -68,16 +72,18 @@ def download(
             force=force,
             timeout=timeout,
             sync=not no_sync,
-            interval=interval,
+            interval=min(interval, pace),
             memory=settings.memory,
             on_event=shown.event,
         )
+        if report is not None:
+            _write_report(report, as_dict(result))
+        shown.done(result)
     except MsdError as error:
         shown.failed(error)
-        return
-    if report is not None:
-        _write_report(Path(report), show.as_dict(result))
-    shown.done(result)
+        raise
+    finally:
+        shown.close()
 
 
 def list_command(
@@ -132,24 +138,43 @@ def _parse_id(text: str | None) -> bytes | None:
     return id
 
 
-def _is_terminal() -> bool:
-    """True if standard error is a terminal on which a picture can be redrawn."""
+def _choose_show(*, json: bool, quiet: bool) -> tuple[Show, float]:
+    """How the download is shown, and how often (seconds) that needs to know how far it is."""
     import os
     import sys
 
-    return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    from client.show import Json, Lines
+
+    if json:
+        return Json(), math.inf
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return Lines(quiet=quiet), math.inf
+    from client.live import LIVE_INTERVAL, LiveView
+
+    return LiveView(), LIVE_INTERVAL
 
 
-def _write_report(path: object, report: dict[str, object]) -> None:
+def _check_report(file: str) -> None:
+    """Raises ``UsageError`` where a report could not be written: now, not after the download."""
+    from pathlib import Path
+
+    from wire.errors import UsageError
+
+    path = Path(file)
+    if not path.parent.is_dir() or path.is_dir():
+        raise UsageError(f"--report {file}: not a file in a folder that exists")
+
+
+def _write_report(file: str, report: dict[str, object]) -> None:
     from json import dumps
     from pathlib import Path
 
     from wire.errors import DiskError
 
     try:
-        Path(str(path)).write_text(dumps(report) + "\n", encoding="utf-8")
+        Path(file).write_text(dumps(report) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DiskError(f"{path}: the report cannot be written: {error.strerror}") from None
+        raise DiskError(f"{file}: the report cannot be written: {error.strerror}") from None
 
 
 def _catch_signals() -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from client import finding
 from client.events import Report, Started, Syncing
+from client.link import new_rid
 from client.partfile import PartFile, check_output
 from client.patience import Patience
 from client.peers import Peers
 from client.transfer import OnEvent, Transfer
 from client.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
 from wire.config import Servers
-from wire.errors import MsdError
-from wire.messages import Catalog, Describe, Described, DigestPage, Digests, List, Refusal
+from wire.errors import MsdError, NotFoundError
+from wire.messages import MAX_NAME, Catalog, Describe, Described, DigestPage, Digests, List, Refusal
+from wire.names import is_presentable
 from wire.segments import Manifest
 
 #: Seconds the broker has to answer ``done``; it may be frozen.
@@ -50,9 +52,11 @@ def download(
 
     Raises ``MsdError``; the part file stays then, and the next call goes on from it.
     """
+    if name is not None and not _can_be_shared(name):
+        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
     if output is not None:
         check_output(output, replace=force)
-    peers = Peers(servers)
+    peers = Peers(servers, download=True)
     try:
         manifest = _find(peers, name, id, timeout, on_event)
         target = output if output is not None else Path(safe_name(manifest.name))
@@ -67,7 +71,7 @@ def download(
             if sync:
                 on_event(Syncing())
                 _in_thread(part)
-            part.publish(sync=sync)
+            part.publish(replace=force, sync=sync)
         finally:
             part.close()
         seconds = time.monotonic() - transfer.started
@@ -88,6 +92,10 @@ def download(
         peers.close()
 
 
+def _can_be_shared(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME and is_presentable(name)
+
+
 def safe_name(name: str) -> str:
     """The base name of a shared file, fit to be a file in the current folder: without separators
     and control characters, and never empty or only dots.
@@ -105,7 +113,7 @@ def _find(peers: Peers, name: str | None, id: bytes | None, timeout: float | Non
         vouched = peers.status.catalogue if peers.status else b""
         actions += finder.handle(finding.Vouched(vouched or None, len(peers.numbers)), time.monotonic())
         for action in actions:
-            rid = peers.transport.rid()
+            rid = new_rid()
             match action:
                 case finding.AskDescribe(worker):
                     peers.request(worker, Describe(rid=rid, name=name, id=id))
@@ -121,7 +129,8 @@ def _find(peers: Peers, name: str | None, id: bytes | None, timeout: float | Non
         due = [time for time in (finder.next_deadline(), patience.next_deadline()) if time is not None]
         for event in peers.turn(min(due)):
             if (translated := _for_finder(event)) is not None:
-                patience.moved(time.monotonic())
+                if isinstance(translated, finding.Answered) and not isinstance(translated.reply, Refusal):
+                    patience.moved(time.monotonic())
                 actions += finder.handle(translated, time.monotonic())
         patience.excuse(peers.stalled)
         if news := peers.news():
@@ -136,10 +145,8 @@ def _for_finder(event: TransportEvent) -> finding.Event | None:
             return finding.WorkerReady(worker, welcome)
         case LinkClosed(worker):
             return finding.WorkerLost(worker)
-        case ReplyReceived(worker, _, DigestPage(), payload):
-            return finding.Answered(worker, None, payload.bytes if payload else b"")
-        case ReplyReceived(worker, _, Described() | Catalog() | Refusal() as reply, _):
-            return finding.Answered(worker, reply)
+        case ReplyReceived(worker, _, Described() | DigestPage() | Catalog() | Refusal() as reply, payload):
+            return finding.Answered(worker, reply, payload.bytes if payload else b"")
         case _:
             return None
 

@@ -45,8 +45,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerChanged:
-    """A worker (or ``server 5``) is now ``ready``, ``lost`` or ``set aside``; ``detail`` says why,
-    for people.
+    """A worker (or ``server 5``) is now ``ready``, ``lost`` (its connection) or ``set aside``, or server
+    5 says that it is ``asleep``, ``silent``, ``dead`` or ``failed``; ``detail`` says why, for people.
     """
 
     name: str
@@ -69,6 +69,7 @@ class Retried:
     worker: str
     segment: int
     cause: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ is believed only if its digests hash to its id.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
 from wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
-from wire.messages import Catalog, Described, Refusal, Welcome
+from wire.messages import Catalog, Described, DigestPage, Refusal, Welcome
 from wire.names import is_presentable
 from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from wire.states import Reason
@@ -21,6 +22,8 @@ GRACE = 0.5
 #: Seconds after which the majority decides although server 5 vouches for a catalogue that no
 #: worker has shown.
 VOUCHED_GRACE = 2.0
+#: Seconds after which another worker is asked for a page of digests, or for names.
+ANSWER_PATIENCE = 1.0
 #: Seconds after which a worker that refused a page of digests for now, or another, is asked again.
 RETRY = 0.1
 
@@ -44,7 +47,7 @@ class Answered:
     """A reply to one of the requests below; ``payload`` is the bytes of a page of digests."""
 
     worker: int
-    reply: Described | Catalog | Refusal | None
+    reply: Described | DigestPage | Catalog | Refusal
     payload: bytes = b""
 
 
@@ -124,6 +127,8 @@ class Finder:
         self._senders: set[int] = set()
         #: How many bytes of digests there were when the last page was asked for.
         self._asked_for = -1
+        #: When a page or names were asked for.
+        self._asked_at = math.inf
         #: When a page that was refused may be asked for again.
         self._retry_at = 0.0
         #: Who is asked for the names to suggest.
@@ -153,15 +158,28 @@ class Finder:
                     return [failed]
             case TimePassed():
                 pass
+        self._lose_patience(now)
         return self._proceed(now)
 
     def next_deadline(self) -> float | None:
         """When ``TimePassed`` may have an effect."""
+        if self._names_from is not None:
+            return self._asked_at + ANSWER_PATIENCE
         if self._chosen is not None:
-            return self._retry_at if self._source is None else None
-        if self._first_answer is None or self._names_from is not None or not self._answers:
+            return self._retry_at if self._source is None else self._asked_at + ANSWER_PATIENCE
+        if self._first_answer is None or not self._answers:
             return None
         return self._first_answer + (VOUCHED_GRACE if self._vouched else GRACE)
+
+    def _lose_patience(self, now: float) -> None:
+        """Turns to somebody else where one was asked and says nothing; there may be nobody else."""
+        if now < self._asked_at + ANSWER_PATIENCE:
+            return
+        for silent in (self._source, self._names_from):
+            if silent is not None and silent in self._answers:
+                self._answers[silent] = self._answers.pop(silent)
+        self._source = self._names_from = None
+        self._asked_at = math.inf
 
     def _answer(self, worker: int, answer: Described | None, now: float) -> None:
         if not self._answers:
@@ -169,7 +187,7 @@ class Finder:
         self._answers[worker] = answer
 
     def _take(
-        self, worker: int, reply: Described | Catalog | Refusal | None, payload: bytes, now: float
+        self, worker: int, reply: Described | DigestPage | Catalog | Refusal, payload: bytes, now: float
     ) -> Fail | None:
         if worker not in self._welcomes or worker in self._liars:
             return None
@@ -195,8 +213,9 @@ class Finder:
                     self._retry_at = now + RETRY
                     # The others come first then.
                     self._answers[worker] = self._answers.pop(worker)
-            case None:
-                if worker == self._source:
+            case DigestPage(start=start):
+                # Another start: a late one, of a worker that was asked twice.
+                if worker == self._source and start * DIGEST_SIZE == len(self._digests):
                     if not payload or len(payload) % DIGEST_SIZE:
                         self._distrust(worker)
                     else:
@@ -224,7 +243,7 @@ class Finder:
                 return []
             worker, description = decided
             if description is None:
-                return self._fail(worker)
+                return self._fail(worker, now)
             self._chosen = description
         return self._fetch(self._chosen, now)
 
@@ -266,11 +285,12 @@ class Finder:
         if self._asked_for == len(self._digests):
             return []  # That page is on its way.
         self._asked_for = len(self._digests)
+        self._asked_at = now
         return [AskDigests(self._source, chosen.id, len(self._digests) // DIGEST_SIZE)]
 
     def _finish(self, chosen: Described, now: float) -> list[Action]:
         try:
-            manifest = Manifest.build(chosen.name, chosen.size, chosen.mtime_ns, self._digests)
+            manifest = Manifest.build(chosen.name, chosen.size, self._digests)
         except ProtocolError:
             manifest = None
         if manifest is not None and manifest.id == chosen.id:
@@ -281,7 +301,7 @@ class Finder:
         self._forget_digests()
         return self._fetch(chosen, now)
 
-    def _fail(self, worker: int) -> list[Action]:
+    def _fail(self, worker: int, now: float) -> list[Action]:
         if self._name is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
@@ -290,6 +310,7 @@ class Finder:
         if self._names_from is not None:
             return []
         self._names_from = worker
+        self._asked_at = now
         return [AskNames(worker)]
 
     def _is_possible(self, description: Described) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
+from client.link import new_rid
 from client.peers import Peers
 from client.transport import LinkOpened, ReplyReceived
 from wire.config import Servers
@@ -15,27 +17,35 @@ PATIENCE = 5.0
 
 
 def list_files(servers: Servers, patience: float = PATIENCE) -> list[Entry]:
-    """All shared files in order of their names, as the first worker that answers has them.
+    """All shared files in order of their names, as the first worker that has told them all has them.
 
     Raises ``NoAnswerError`` after ``patience`` seconds without an answer.
     """
-    peers = Peers(servers)
-    entries: list[Entry] = []
+    peers = Peers(servers, download=False)
+    #: What each worker has told so far; the first to have told all is believed.
+    told: dict[int, list[Entry]] = {}
     give_up = time.monotonic() + patience
     try:
         while time.monotonic() < give_up:
             for event in peers.turn(give_up):
                 match event:
                     case LinkOpened(worker):
-                        peers.request(worker, List(rid=peers.transport.rid()))
+                        told[worker] = []
+                        peers.request(worker, List(rid=new_rid()))
                     case ReplyReceived(worker, List(after=after), Catalog(entries=page, more=more)):
-                        if after != (entries[-1].name if entries else ""):
-                            continue  # Another worker's page: one catalogue is enough.
-                        entries += page
-                        give_up = time.monotonic() + patience
+                        if not _continues(page, after):
+                            continue  # It could go on for ever.
+                        told[worker] += page
                         if not more or not page:
-                            return entries
-                        peers.request(worker, List(rid=peers.transport.rid(), after=page[-1].name))
+                            return told[worker]
+                        give_up = time.monotonic() + patience
+                        peers.request(worker, List(rid=new_rid(), after=page[-1].name))
         raise NoAnswerError(f"no worker answers: {peers.why_waiting()}")
     finally:
         peers.close()
+
+
+def _continues(page: list[Entry], after: str) -> bool:
+    """True if the names of a page go on where the last one ended, each greater than the one before."""
+    names = [after, *(entry.name for entry in page)]
+    return all(one < other for one, other in pairwise(names))

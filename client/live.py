@@ -1,10 +1,12 @@
 """The live view of a download on a terminal: a total bar, and a row for each worker.
 
-Draws from a thread of its own, ten times a second at most, from the last ``Progress``: the loop
+Draws from a thread of its own, a few times a second, from the last ``Progress``: the loop
 that transfers only puts a reference there.
 """
 
 from __future__ import annotations
+
+import sys
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
-from client.show import amount, result, since, span
+from client.show import amount, print_line, result, since, span
 from wire.errors import MsdError
 
 #: Redraws a second.
@@ -33,6 +35,8 @@ class LiveView:
         self._progress: Progress | None = None
         self._states: dict[str, str] = {}
         self._message = "looking for the servers"
+        #: What is to be known of server 5, if it is not well.
+        self._status = ""
         #: Smoothed rates in bytes a second, by worker.
         self._rates: dict[str, float] = {}
         self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=REDRAWS, transient=True)
@@ -50,8 +54,10 @@ class LiveView:
                     before = self._rates.get(worker.name, worker.rate)
                     self._rates[worker.name] = before + SMOOTHING * (worker.rate - before)
                 self._progress = event
-            case WorkerChanged(name, state):
-                self._states[name] = state
+            case WorkerChanged("server 5", state, detail):
+                self._status = f"server 5 {state}: {detail}" if detail else ""
+            case WorkerChanged(name, state, detail):
+                self._states[name] = f"{state}: {detail}" if state == "set aside" else state
             case Waiting(reason, seconds):
                 self._message = f"waiting since {since(seconds)}: {reason}"
             case Retried(worker, segment, "corrupt"):
@@ -62,12 +68,14 @@ class LiveView:
                 pass
 
     def done(self, report: Report) -> None:
-        self._live.stop()
-        print(result(report), flush=True)
+        self.close()
+        print_line(result(report), sys.stdout)
 
     def failed(self, error: MsdError) -> None:
+        pass
+
+    def close(self) -> None:
         self._live.stop()
-        raise error
 
     def _draw(self) -> Group:
         """What is shown now; called by the drawing thread."""
@@ -77,8 +85,8 @@ class LiveView:
             parts.append(self._total(started, progress))
         if progress is not None:
             parts.append(self._workers(progress))
-        if self._message:
-            parts.append(Text(self._message, overflow="ellipsis", no_wrap=True))
+        for line in filter(None, (self._status, self._message)):
+            parts.append(Text(line, overflow="ellipsis", no_wrap=True))
         return Group(*parts)
 
     def _total(self, started: Started, progress: Progress | None) -> Table:
@@ -89,10 +97,10 @@ class LiveView:
         row.add_column(ratio=3)
         row.add_column(no_wrap=True, justify="right")
         rate = sum([*self._rates.values()])
-        left = f"{span((started.bytes - done) / rate)} left" if rate > 1 and share < 1 else ""
+        left = f"{span((started.bytes - done) / rate)} left" if rate > 1 and share < 1 and not self._message else ""
         disk = f"  {amount(progress.reused_bytes)} from disk" if progress and progress.reused_bytes else ""
         figures = f"{share:4.0%}  {amount(done)} of {amount(started.bytes)}  {amount(rate)}/s  {left}{disk}"
-        row.add_row(started.output.name, ProgressBar(total=1.0, completed=share), figures)
+        row.add_row(Text(started.output.name, overflow="ellipsis"), ProgressBar(total=1.0, completed=share), figures)
         return row
 
     def _workers(self, progress: Progress) -> Table:

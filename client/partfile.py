@@ -54,11 +54,12 @@ class PartFile:
             _check_room(self._fd, output, manifest.size - held)
             # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
             os.ftruncate(self._fd, manifest.size)
-        except OSError as error:
+        except BaseException as error:
+            if not os.fstat(self._fd).st_size:
+                self.path.unlink(missing_ok=True)  # Nothing to keep.
             self.close()
-            raise _disk_error(self.path, error) from None
-        except BaseException:
-            self.close()
+            if isinstance(error, OSError):
+                raise _disk_error(self.path, error) from None
             raise
 
     def candidates(self) -> Iterator[int]:
@@ -107,10 +108,18 @@ class PartFile:
         except OSError as error:
             raise _disk_error(self.path, error) from None
 
-    def publish(self, *, sync: bool) -> None:
-        """Gives the file its name. With ``sync`` that survives a power cut."""
+    def publish(self, *, replace: bool, sync: bool) -> None:
+        """Gives the file its name. With ``sync`` that survives a power cut.
+
+        Raises ``UsageError`` if there is a file of that name by now and it is not to be replaced.
+        """
         try:
-            os.rename(self.path, self._output)
+            if not os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                raise DiskError(f"{self.path} was replaced meanwhile: run it again")
+            if replace:
+                os.rename(self.path, self._output)
+            else:
+                self._rename_to_new()
             if sync:
                 folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY)
                 try:
@@ -122,6 +131,19 @@ class PartFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+    def _rename_to_new(self) -> None:
+        """Renames without replacing anything that has come there since the start."""
+        try:
+            os.link(self.path, self._output, follow_symlinks=False)
+        except FileExistsError:
+            raise UsageError(f"{self._output} exists now: give another -o, or --force to replace it") from None
+        except OSError:
+            # No hard links on this file system: the check is all there is.
+            check_output(self._output, replace=False)
+            os.rename(self.path, self._output)
+        else:
+            os.unlink(self.path)
 
 
 def _open_locked(path: Path) -> int:

@@ -5,6 +5,7 @@ Joins the decisions of ``client/links.py`` to the sockets of ``client/transport.
 
 from __future__ import annotations
 
+import os
 import time
 
 from client import links
@@ -21,10 +22,14 @@ STALL = 0.25
 
 
 class Peers:
-    """All connections of one download. ``close()`` it."""
+    """All connections of one download. ``close()`` it.
 
-    def __init__(self, servers: Servers) -> None:
-        self.transport = Transport(servers.status)
+    The servers do not count a client that is no ``download`` among those they serve.
+    """
+
+    def __init__(self, servers: Servers, *, download: bool) -> None:
+        session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
+        self.transport = Transport(servers.status, session=session)
         #: The workers that can be asked, and how each connection was opened.
         self.ready: dict[int, LinkOpened] = {}
         #: Seconds for which this process did not look, as noticed by the last ``turn``.
@@ -59,13 +64,12 @@ class Peers:
         """The workers known so far."""
         return sorted(self._links.links)
 
-    def turn(self, deadline: float | None) -> list[TransportEvent]:
-        """What has happened, waiting for something to happen until ``deadline`` (None: as long as
-        it takes). Follows the connections on the way.
+    def turn(self, deadline: float) -> list[TransportEvent]:
+        """What has happened, waiting for something to happen until ``deadline``. Follows the
+        connections on the way.
         """
         began = time.monotonic()
-        due = self._links.next_deadline()
-        until = max(began, due if deadline is None else min(due, deadline))
+        until = max(began, min(self._links.next_deadline(), deadline))
         events = []
         for event in self.transport.poll(until - began):
             if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
@@ -112,7 +116,7 @@ class Peers:
             return "the servers are still indexing their files"
         states = [worker.state for worker in self.status.workers]
         if State.AWAKE in states:
-            return f"{states.count(State.AWAKE)} of {len(states)} workers alive, none can be reached"
+            return f"none of the {states.count(State.AWAKE)} workers that server 5 called alive can be reached"
         named = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
         return f"0 of {len(states)} workers alive ({named})"
 

@@ -18,31 +18,34 @@ The rules:
 
 from __future__ import annotations
 
-import enum
 import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
+from client.happenings import (
+    Action,
+    ClientStalled,
+    Event,
+    Fault,
+    Finish,
+    GiveUp,
+    RequestSegment,
+    SegmentChecked,
+    SegmentCorrupt,
+    SegmentLate,
+    SegmentRefused,
+    SegmentWritten,
+    SetAside,
+    TimePassed,
+    WorkerLost,
+    WorkerReady,
+)
+from client.pace import MAX_WINDOW, Worker
 from wire.states import Reason
 
-#: The window of a worker, in requests: ``FLOOR`` and ``GAIN`` times what its rate delivers in a round
-#: trip. A gain of 1 would be a fixed point: the rate measured is the one the window allows.
-WINDOW_FLOOR, WINDOW_GAIN = 2, 2.0
-#: Until its rate is known.
-FIRST_WINDOW = 4
-#: Round trips are taken for at least this long (seconds): the loops at both ends take turns.
-MIN_ROUND_TRIP = 0.02
-#: No worker gets more, whatever the memory allows.
-MAX_WINDOW = 64
-#: Seconds of arrivals from which a worker's rate is read: single replies come in bursts.
-RATE_SPAN = 0.1
 #: Seconds by which a second request must beat the first to be worth the waste.
 HEDGE_GAIN = 0.02
-#: Seconds without an expected arrival after which a worker is under suspicion (and at least
-#: ``SUSPECT_STEPS`` times the usual time between two).
-SUSPECT_AFTER, SUSPECT_STEPS = 0.5, 4.0
 #: A segment is asked of at most this many workers that are not under suspicion.
 MAX_OWNERS = 2
 #: How often predictions are looked at again while somebody has nothing to do, in seconds.
@@ -52,200 +55,8 @@ SLEEPING_PAUSE, BUSY_PAUSE = 0.5, 0.1
 #: Corrupt segments after which a worker is set aside.
 MAX_CORRUPT = 3
 
-
-# Events: what happened.
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """A connection to the worker is up; ``epoch`` names the run of its process.
-
-    ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection.
-    """
-
-    worker: int
-    epoch: int
-    round_trip: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """The connection is gone, and with it all requests on it."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentWritten:
-    """A segment arrived, verified and is in the part file."""
-
-    worker: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentLate:
-    """A segment arrived that had been written already."""
-
-    worker: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentCorrupt:
-    """A segment arrived that does not match its digest."""
-
-    worker: int
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentRefused:
-    """The worker answered a request with a refusal."""
-
-    worker: int
-    index: int
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentChecked:
-    """What the disk held of a segment was hashed: ``good`` says whether it is right."""
-
-    index: int
-    good: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStalled:
-    """The client itself did nothing for this many seconds: no silence in them is the workers'."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """Nothing happened but time."""
-
-
-Event = (
-    WorkerReady
-    | WorkerLost
-    | SegmentWritten
-    | SegmentLate
-    | SegmentCorrupt
-    | SegmentRefused
-    | SegmentChecked
-    | ClientStalled
-    | TimePassed
-)
-
-
-# Actions: what to do.
-
-
-@dataclass(frozen=True, slots=True)
-class RequestSegment:
-    worker: int
-    index: int
-
-
-class Fault(enum.StrEnum):
-    """Why a worker is set aside."""
-
-    CORRUPT = "corrupt"
-    UNKNOWN = "unknown"
-    CHANGED = "changed"
-    UNREADABLE = "unreadable"
-    BAD_REQUEST = "bad-request"
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """The worker is not asked any more: its requests are forgotten, close its connection."""
-
-    worker: int
-    fault: Fault
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Every segment is in the part file."""
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """Every worker has been set aside; ``faults`` says why, ``segment`` which one lacks."""
-
-    faults: dict[int, Fault]
-    segment: int
-
-
-Action = RequestSegment | SetAside | Finish | GiveUp
-
 #: Marks in ``Scheduler._source``, where other numbers are workers.
 MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
-
-
-@dataclass(slots=True)
-class Worker:
-    """What is known of one worker."""
-
-    number: int
-    epoch: int = 0
-    #: True while requests can be sent.
-    ready: bool = False
-    aside: Fault | None = None
-    #: Y: the segments asked of it and not here yet, in the order asked. Some may have come from
-    #: another worker since.
-    asked: dict[int, None] = field(default_factory=dict)
-    #: The number of segments in X.
-    delivered: int = 0
-    #: Nothing is asked of it before this time.
-    paused_until: float = 0.0
-    #: Since when the next arrival is awaited: the last one, or when Y stopped being empty.
-    since: float = 0.0
-    #: Segments a second, None until measured; measured from ``span_start`` on.
-    rate: float | None = None
-    round_trip: float = 0.0
-    span_start: float = 0.0
-    span_count: int = 0
-    losses: int = 0
-    corrupt: int = 0
-
-    @property
-    def window(self) -> int:
-        """How many requests may be outstanding, as far as memory allows."""
-        if self.rate is None:
-            return FIRST_WINDOW
-        pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP)
-        return min(WINDOW_FLOOR + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)
-
-    def arrivals(self, now: float) -> tuple[float, float]:
-        """When the first segment of Y is expected, and how long each after it takes (seconds).
-
-        One that is overdue is expected to be as late again as it is already; so is the first of all.
-        """
-        waited = now - self.since
-        if self.rate is None:
-            return now + waited, waited
-        step = 1 / self.rate
-        return (self.since + step if waited <= step else now + waited - step), step
-
-    def is_suspect(self, now: float) -> bool:
-        """True if an arrival is long overdue."""
-        step = 1 / self.rate if self.rate else 0.0
-        return bool(self.asked) and now - self.since > max(SUSPECT_AFTER, SUSPECT_STEPS * step)
-
-    def measure(self, now: float) -> None:
-        """Counts one arrival."""
-        self.since = now
-        self.span_count += 1
-        span = now - self.span_start
-        if span >= RATE_SPAN:
-            lately = self.span_count / span
-            self.rate = lately if self.rate is None else (self.rate + lately) / 2
-            self.span_start, self.span_count = now, 0
 
 
 class Scheduler:
@@ -325,7 +136,6 @@ class Scheduler:
             assert worker.ready or not worker.asked, worker
             assert not (worker.ready and worker.aside), worker
             assert len(worker.asked) <= self._window, worker
-            assert worker.delivered == self._source.count(worker.number), worker
             for index in worker.asked:
                 if index in missing:
                     asked.setdefault(index, set()).add(worker.number)
@@ -347,7 +157,6 @@ class Scheduler:
                 self._ready(event, now)
             case WorkerLost(number):
                 worker = self.workers[number]
-                worker.losses += bool(self.y(number))
                 self._forget_requests(worker)
                 worker.ready = False
             case SegmentWritten(number, index):
@@ -381,7 +190,6 @@ class Scheduler:
         self._arrived(worker, index, now)
         if self._source[index] == MISSING:
             self._source[index] = worker.number
-            worker.delivered += 1
             self.remaining -= 1
             self._disputed.pop(index, None)
             if self._owners.pop(index, None) is None and index in self._returned:

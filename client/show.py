@@ -23,7 +23,11 @@ class Show(Protocol):
 
     def done(self, report: Report) -> None: ...
 
-    def failed(self, error: MsdError) -> None: ...
+    def failed(self, error: MsdError) -> None:
+        """The download has failed; the command line tells people why."""
+
+    def close(self) -> None:
+        """Nothing more will be shown."""
 
 
 class Lines:
@@ -54,10 +58,13 @@ class Lines:
 
     def done(self, report: Report) -> None:
         if not self._quiet:
-            _print(result(report), sys.stdout)
+            print_line(result(report), sys.stdout)
 
     def failed(self, error: MsdError) -> None:
-        raise error
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class Json:
@@ -92,8 +99,8 @@ class Json:
                 _put("worker", name=name, state=state, detail=detail)
             case Waiting(reason, seconds):
                 _put("waiting", reason=reason, seconds=round(seconds, 3))
-            case Retried(worker, segment, cause):
-                _put("retry", worker=worker, segment=segment, cause=cause)
+            case Retried(worker, segment, cause, detail):
+                _put("retry", worker=worker, segment=segment, cause=cause, detail=detail)
             case Syncing():
                 _put("waiting", reason="syncing to disk", seconds=0.0)
 
@@ -102,7 +109,9 @@ class Json:
 
     def failed(self, error: MsdError) -> None:
         _put("error", code=error.exit_code, message=str(error))
-        raise error
+
+    def close(self) -> None:
+        pass
 
 
 def as_dict(report: Report) -> dict[str, object]:
@@ -168,14 +177,15 @@ def result(report: Report) -> str:
 
 
 def _say(text: str) -> None:
-    _print(text, sys.stderr)
+    print_line(text, sys.stderr)
 
 
 def _put(event: str, **values: object) -> None:
-    _print(json.dumps({"event": event, **values}), sys.stdout)
+    print_line(json.dumps({"event": event, **values}), sys.stdout)
 
 
-def _print(text: str, stream: TextIO) -> None:
+def print_line(text: str, stream: TextIO) -> None:
+    """Prints a line and flushes it."""
     # Nobody reads any more: no reason to end the download.
     with contextlib.suppress(BrokenPipeError):
         print(text, file=stream, flush=True)

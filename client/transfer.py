@@ -12,17 +12,20 @@ from collections.abc import Callable
 
 import zmq
 
-from client import scheduler
+from client import happenings
 from client.events import Event, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
+from client.happenings import Fault, GiveUp
+from client.link import new_rid
+from client.pace import MAX_WINDOW
 from client.partfile import PartFile
 from client.patience import Patience
 from client.peers import Peers
-from client.scheduler import Fault, GiveUp, Scheduler
-from client.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
+from client.scheduler import Scheduler
+from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, TransportEvent
 from wire.errors import SourceError
-from wire.messages import Get, Refusal
+from wire.messages import Get, Refusal, Status
 from wire.segments import Manifest, digest
-from wire.states import Reason
+from wire.states import Reason, State
 
 OnEvent = Callable[[Event], None]
 
@@ -60,9 +63,11 @@ class Transfer:
         self._scheduler = Scheduler(
             manifest.segments,
             peers.numbers,
-            window=max(1, min(scheduler.MAX_WINDOW, share)),
+            window=max(1, min(MAX_WINDOW, share)),
             unchecked=[*part.candidates(), *part.zeros()],
         )
+        #: What server 5 said last of each worker.
+        self._said: dict[int, State] = {}
         self._finished = False
         self._told_at = self.started
         self._told: dict[int, int] = {}
@@ -73,17 +78,17 @@ class Transfer:
             self._checked(index, good=True)
         for opened in self._peers.ready.values():
             self._ready(opened)
-        self._feed(scheduler.TimePassed())
+        self._feed(happenings.TimePassed())
         while not self._finished:
             checking = self._check_one()
             now = time.monotonic()
             events = self._peers.turn(now if checking else self._deadline(now))
             if self._peers.stalled:
-                self._feed(scheduler.ClientStalled(self._peers.stalled))
+                self._feed(happenings.ClientStalled(self._peers.stalled))
                 self._patience.excuse(self._peers.stalled)
             for event in events:
                 self._take(event)
-            self._feed(scheduler.TimePassed())
+            self._feed(happenings.TimePassed())
             self._tell()
         self._on_event(self._progress(time.monotonic()))
 
@@ -91,6 +96,8 @@ class Transfer:
 
     def _take(self, event: TransportEvent) -> None:
         match event:
+            case SnapshotReceived(status):
+                self._hear(status)
             case LinkOpened():
                 self._ready(event)
             case LinkClosed(worker):
@@ -98,41 +105,50 @@ class Transfer:
                 if owed:
                     self.workers[worker].failures += 1
                 if worker in self._scheduler.workers:
-                    self._feed(scheduler.WorkerLost(worker))
+                    self._feed(happenings.WorkerLost(worker))
                     self._on_event(WorkerChanged(str(worker), "lost", f"{owed} segments go to others" if owed else ""))
-            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason)):
-                self._on_event(Retried(str(worker), index, reason.value))
-                self._feed(scheduler.SegmentRefused(worker, index, reason))
+            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
+                self._on_event(Retried(str(worker), index, reason.value, detail))
+                self._feed(happenings.SegmentRefused(worker, index, reason))
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
                 self._receive(worker, index, payload)
             case ReplyReceived(worker, Get(index=index)):
-                self._feed(scheduler.SegmentRefused(worker, index, Reason.BAD_REQUEST))
+                self._feed(happenings.SegmentRefused(worker, index, Reason.BAD_REQUEST))
+
+    def _hear(self, status: Status) -> None:
+        """Tells what server 5 says of workers that are not well; the scheduler has no need of it."""
+        for worker in status.workers:
+            before, self._said[worker.number] = self._said.get(worker.number), worker.state
+            if worker.state not in (before, State.AWAKE, State.STARTING):
+                self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
+            elif worker.state is State.AWAKE and before is State.SILENT:
+                self._on_event(WorkerChanged(str(worker.number), "ready"))
 
     def _ready(self, opened: LinkOpened) -> None:
         self.workers.setdefault(opened.worker, WorkerReport())
         self._on_event(WorkerChanged(str(opened.worker), "ready"))
-        self._feed(scheduler.WorkerReady(opened.worker, opened.welcome.epoch, opened.round_trip))
+        self._feed(happenings.WorkerReady(opened.worker, opened.welcome.epoch, opened.round_trip))
 
     def _receive(self, worker: int, index: int, payload: zmq.Frame) -> None:
         data = payload.buffer
         self.received += len(data)
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
-            self._feed(scheduler.SegmentLate(worker, index))
+            self._feed(happenings.SegmentLate(worker, index))
         elif len(data) != self._manifest.span(index)[1] or digest(data) != self._manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))
             if (control := self._peers.control) is not None:
                 self._peers.transport.complain(control, worker, self._manifest.id, index)
-            self._feed(scheduler.SegmentCorrupt(worker, index))
+            self._feed(happenings.SegmentCorrupt(worker, index))
         else:
             self._part.write(index, data)
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
             self._patience.moved(time.monotonic())
-            self._feed(scheduler.SegmentWritten(worker, index))
+            self._feed(happenings.SegmentWritten(worker, index))
 
     def _check_one(self) -> bool:
         """Hashes one segment that the disk may hold; False if there is none left."""
@@ -146,22 +162,22 @@ class Transfer:
         if good:
             self.reused += self._manifest.span(index)[1]
         self._patience.moved(time.monotonic())
-        self._feed(scheduler.SegmentChecked(index, good))
+        self._feed(happenings.SegmentChecked(index, good))
 
     # What is to be done.
 
-    def _feed(self, event: scheduler.Event) -> None:
+    def _feed(self, event: happenings.Event) -> None:
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
-                case scheduler.RequestSegment(worker, index):
-                    rid = self._peers.transport.rid()
+                case happenings.RequestSegment(worker, index):
+                    rid = new_rid()
                     self._peers.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
-                case scheduler.SetAside(worker, fault):
+                case happenings.SetAside(worker, fault):
                     self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
                     self._peers.set_aside(worker)
-                case scheduler.Finish():
+                case happenings.Finish():
                     self._finished = True
-                case scheduler.GiveUp():
+                case happenings.GiveUp():
                     raise _no_source(action)
 
     def _deadline(self, now: float) -> float:
@@ -206,7 +222,7 @@ def _no_source(given_up: GiveUp) -> SourceError:
     faults = set(given_up.faults.values())
     named = ", ".join(f"worker {number} {fault}" for number, fault in sorted(given_up.faults.items()))
     if faults & {Fault.CHANGED, Fault.UNKNOWN}:
-        advice = "the file changed on the servers: run it again to get the new version"
+        advice = "the file changed on the servers: have msd serve started again there, then run this again"
     elif Fault.CORRUPT in faults:
         advice = f"no worker sends segment {given_up.segment} as it was shared: check the file there"
     else:

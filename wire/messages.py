@@ -16,7 +16,13 @@ from wire.states import Reason, State, Wanted
 PROTOCOL_VERSION = 1
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+#: A worker's number; bounded, for a client keeps one in 16 bits for each segment.
+Number = Annotated[int, Meta(ge=1, le=1024)]
+#: Nanoseconds since 1970.
+Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+#: Characters of a file's name.
+MAX_NAME = 4096
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 #: Neither NaN nor infinite, so that a peer cannot stop a clock that is set by it.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
@@ -85,7 +91,7 @@ class Welcome(Message, tag="welcome", frozen=True):
     rid: Natural
     version: Natural
     epoch: Natural
-    number: Natural
+    number: Number
     files: Natural
     catalogue: CatalogueId
 
@@ -95,7 +101,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Name
     size: Natural
-    mtime_ns: int
+    mtime_ns: Time
     id: FileId
 
 
@@ -115,7 +121,7 @@ class Described(Message, tag="manifest", frozen=True):
     epoch: Natural
     name: Name
     size: Natural
-    mtime_ns: int
+    mtime_ns: Time
     segment_size: Natural
     id: FileId
 
@@ -153,7 +159,7 @@ DataReply = Welcome | Catalog | Described | DigestPage | Segment | Refusal
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What server 5 knows of one worker. ``rate`` is in bytes a second, as sent lately."""
 
-    number: Natural
+    number: Number
     endpoint: Annotated[str, Meta(max_length=300)]
     state: State
     wanted: Wanted
@@ -195,7 +201,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     """A worker's sign of life, from the loop that serves. ``token`` proves whose child it is."""
 
     token: Annotated[bytes, Meta(max_length=64)]
-    number: Natural
+    number: Number
     pid: Natural
     epoch: Natural
     state: State
@@ -207,7 +213,7 @@ class Toggle(Message, tag="toggle", frozen=True):
     """Flips what is wanted of a worker, or sets it where ``want`` is given."""
 
     rid: Natural
-    number: Natural
+    number: Number
     want: Wanted | None = None
 
 
@@ -230,7 +236,7 @@ class Complaint(Message, tag="complaint", frozen=True):
     """A client received a corrupt segment from a worker."""
 
     rid: Natural
-    number: Natural
+    number: Number
     id: FileId
     index: Natural
 
@@ -261,7 +267,7 @@ class Toggled(Message, tag="toggled", frozen=True):
     """The state a toggle led to; ``reached`` is false if it was not there in time."""
 
     rid: Natural
-    number: Natural
+    number: Number
     state: State
     reached: bool
 
@@ -290,7 +296,7 @@ WorkerOrder = Order | QuitOrder
 class WorkerSettings(Message, tag="settings", frozen=True):
     """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited."""
 
-    number: Natural
+    number: Number
     parent: Natural
     bind: str
     control: str

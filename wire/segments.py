@@ -26,7 +26,8 @@ DIGEST_SIZE = 32
 
 
 def segment_size(file_size: int) -> int:
-    """Bytes in every segment but the last: ``ceil(file_size / 12)``, at most 1 MiB (see module).
+    """Bytes in every segment but the last: ``ceil(file_size / 12)``, at most ``SEGMENT_LIMIT``, which
+    doubles as often as the file would have more than ``MAX_SEGMENTS`` segments otherwise.
 
     0 for an empty file, which has no segments.
     """
@@ -65,12 +66,11 @@ class Manifest:
 
     name: str
     size: int
-    mtime_ns: int
     digests: bytes
     id: bytes
 
     @classmethod
-    def build(cls, name: str, size: int, mtime_ns: int, digests: bytes) -> Manifest:
+    def build(cls, name: str, size: int, digests: bytes) -> Manifest:
         """The manifest of these digests, its id computed. Raises ``ProtocolError`` if they cannot
         belong to a file of this size.
         """
@@ -78,7 +78,7 @@ class Manifest:
             raise ProtocolError(f"a file of {size} bytes is outside 0…{MAX_FILE_SIZE}")
         if len(digests) != DIGEST_SIZE * segment_count(size):
             raise ProtocolError(f"{len(digests)} bytes of digests for a file of {size} bytes")
-        return cls(name, size, mtime_ns, digests, file_id(size, digests))
+        return cls(name, size, digests, file_id(size, digests))
 
     @property
     def segments(self) -> int:

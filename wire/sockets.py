@@ -1,10 +1,14 @@
-"""The ZeroMQ options and the one way of receiving that all sockets of the project share.
+"""What all sockets of the project share: their ZeroMQ options, the one way of receiving, and how
+many a process may have.
 
 Several defaults of ZeroMQ lose data, hang or crash; each value here has its reason beside it.
 Nothing in this module decides anything about a message.
 """
 
 from __future__ import annotations
+
+import contextlib
+import resource
 
 import zmq
 
@@ -50,3 +54,14 @@ def receive(socket: zmq.Socket[bytes]) -> Frames | None:
         if len(frames) <= MAX_PARTS:
             frames.append(frame)
     return frames if len(frames) <= MAX_PARTS else []
+
+
+def raise_descriptor_limit() -> None:
+    """Lets this process open as many files and sockets as it may without asking anybody.
+
+    Each connection is a descriptor, and the usual limit of 1024 is for the sake of ``select``, which
+    nobody here uses. Where the limit cannot be raised, it stays.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -7,10 +7,8 @@ with the exit codes of ``wire/errors.py`` and one line on standard error.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
-import resource
 import signal
 import struct
 import sys
@@ -49,24 +47,34 @@ def _index(root: Path, folder: Path) -> None:
     def report(line: IndexLine) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
-    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = DigestCache(Path(cache_home, "msd", "digests"))
+    cache = DigestCache(cache_folder(folder))
     root = root.absolute()
     (folder / "root").write_bytes(os.fsencode(root))
     report(write_catalogue(root, folder, cache, report))
     cache.expire()
 
 
+def cache_folder(folder: Path) -> Path:
+    """Where digests are kept from run to run; within the catalogue's ``folder``, which does not
+    last, for a user who has no home (as in a container that runs under just any uid).
+    """
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home, "msd", "digests")
+    try:
+        return Path.home() / ".cache" / "msd" / "digests"
+    except RuntimeError:
+        return folder / "cache"
+
+
 def _serve() -> None:
+    from wire.sockets import raise_descriptor_limit
     from workers.server import run
 
     (length,) = struct.unpack("!I", os.read(0, 4))
     settings = decode(os.read(0, length), WorkerSettings)
     _die_with_parent(settings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_descriptor_limit()
     run(settings)
 
 

@@ -77,7 +77,7 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
                 epoch=me.epoch,
                 name=file.name,
                 size=file.size,
-                mtime_ns=file.version.mtime_ns,
+                mtime_ns=file.mtime_ns,
                 segment_size=segment_size(file.size),
                 id=file.id,
             )
@@ -88,6 +88,15 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
             if index >= file.segments:
                 return refusal(rid, me, Reason.BAD_REQUEST, f"segment {index} of {file.segments}")
             return Job(rid, file, index, digests=isinstance(request, Digests))
+
+
+def to_keep(request: DataRequest, catalogue: Catalogue) -> DataRequest:
+    """A request of the same answer that may wait for its turn: it holds no text of the client's,
+    so that hundreds of them take little memory.
+    """
+    if isinstance(request, List):
+        return List(rid=request.rid, after=catalogue.shared_before(request.after))
+    return request
 
 
 def refusal(rid: int, me: Identity, reason: Reason, detail: str = "") -> Refusal:

@@ -55,12 +55,19 @@ class SharedFile(msgspec.Struct, frozen=True):
         return self.version.size
 
     @property
+    def mtime_ns(self) -> int:
+        """Its time of modification as the protocol can say it: 64 bits end in the year 2262, and a
+        file system may give a later one.
+        """
+        return max(-(2**63), min(self.version.mtime_ns, 2**63 - 1))
+
+    @property
     def segments(self) -> int:
         return segment_count(self.size)
 
     @property
     def entry(self) -> Entry:
-        return Entry(name=self.name, size=self.size, mtime_ns=self.version.mtime_ns, id=self.id)
+        return Entry(name=self.name, size=self.size, mtime_ns=self.mtime_ns, id=self.id)
 
 
 class Catalogue:
@@ -106,6 +113,13 @@ class Catalogue:
                 break
             entries.append(file.entry)
         return entries, start + len(entries) < len(self.files)
+
+    def shared_before(self, name: str) -> str:
+        """The last name of a shared file that does not sort after ``name``, "" if there is none: the
+        same page follows both. A string that the catalogue holds anyway.
+        """
+        index = bisect.bisect_right(self._names, name)
+        return self._names[index - 1] if index else ""
 
     def digests(self, file: SharedFile, start: int) -> bytes:
         """A page of the digests of ``file`` from segment ``start`` on; empty past its end."""

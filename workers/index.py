@@ -89,8 +89,11 @@ class DigestCache:
         id, digests = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
         return digests if id == file_id(version.size, digests) else None
 
-    def store(self, version: Version, digests: bytes) -> None:
-        if time.time() - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED:
+    def store(self, version: Version, digests: bytes, began: float) -> None:
+        """Keeps the digests of a version that was looked up and read after ``began`` (seconds of the
+        clock of the files), unless it was changed so shortly before that it may not be settled.
+        """
+        if began - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED:
             return
         path = self._path(version)
         temporary = path.with_suffix(f".{os.getpid()}")
@@ -184,6 +187,8 @@ def _size(name: str, path: Path) -> int:
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
     """The version of a file and its digests. Raises ``OSError``, also if it does not stand still."""
     for _ in range(ATTEMPTS):
+        # Before anything is looked at: hashing takes long, and must not make the file look settled.
+        began = time.time()
         fd, status = open_shared(root, name)
         with os.fdopen(fd, "rb", buffering=0):
             version = Version.of(status)
@@ -192,7 +197,7 @@ def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) 
                 return version, cached
             digests = _hash(fd, version.size, name, progress)
             if digests is not None and Version.of(os.fstat(fd)) == version:
-                cache.store(version, digests)
+                cache.store(version, digests, began)
                 return version, digests
     raise OSError(0, "it keeps changing while it is read")
 

@@ -1,8 +1,9 @@
 """The serving process of one worker: a poll loop around ``answer``, ``Turns`` and ``Library``.
 
-Holds the ROUTER socket while awake and closes it to sleep, reports to the broker from the same
-loop that serves (a worker whose loop hangs falls silent), and carries out the broker's orders.
-Decides nothing about requests: see ``workers/answer.py`` and ``workers/turns.py``.
+Opens its port while awake and closes it to sleep, reports to the broker from the same loop that
+serves (a worker whose loop hangs falls silent), and carries out the broker's orders. Decides nothing
+about requests: see ``workers/answer.py`` and ``workers/turns.py``. It meets its clients through
+``workers/router.py``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from pathlib import Path
-from typing import Any
 
 import zmq
 
@@ -30,18 +29,18 @@ from wire.messages import (
     Heartbeat,
     Hello,
     Load,
-    Message,
     Order,
     QuitOrder,
     Segment,
     WorkerOrder,
     WorkerSettings,
 )
-from wire.sockets import Frames, receive, tune
+from wire.sockets import receive
 from wire.states import Reason, State, Wanted
-from workers.answer import LARGE, Identity, Job, answer, refusal
+from workers.answer import LARGE, Identity, Job, answer, refusal, to_keep
 from workers.catalogue import Catalogue
 from workers.library import Library, Refused
+from workers.router import Client, Router
 from workers.sessions import Sessions
 from workers.turns import Turns
 
@@ -50,19 +49,11 @@ HEARTBEAT = 0.25
 #: Seconds for which a worker that goes to sleep still answers ("sleeping"). Without it, open
 #: requests get no answer at all; 0.2 s was measured to be enough.
 FAREWELL = 0.25
-#: Milliseconds for which replies already handed to ZeroMQ may still leave after that.
-LINGER_MS = 1000
 #: Seconds for which a busy port is tried again; closing a ROUTER takes a moment to free its port.
 BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
-#: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
-LOOK_FIRST, LOOK_LAST = 0.001, 0.02
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 64
-
-#: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
-#: reuses ids, so one alone must not outlive its socket.
-Client = tuple[int, bytes]
 
 
 class PortBusyError(MsdError):
@@ -79,17 +70,15 @@ class Worker:
         self._me = Identity(settings.number, secrets.randbits(62))
         self._turns: Turns[Client, DataRequest] = Turns(settings.rate)
         self._sessions: Sessions[Client] = Sessions()
-        self._in_transit: deque[tuple[Client, int, zmq.MessageTracker]] = deque()
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._control = self._connect_control()
-        self._router: zmq.Socket[bytes] | None = None
-        self._generation = 0
+        self._endpoint = Endpoint.parse(settings.bind)
+        self._router = Router(self._context, self._endpoint, self._forget)
         self._wanted = settings.wanted
         self._close_at: float | None = None
         self._bind_since = time.monotonic()
         self._next_heartbeat = 0.0
-        self._look_after = LOOK_FIRST
         self._bytes_sent = 0
         self._garbage = 0
         self._running = True
@@ -111,8 +100,8 @@ class Worker:
                     break
                 if self._control in ready:
                     self._take_orders()
-                if self._router is not None and self._router in ready:
-                    self._read_requests(self._router)
+                if self._router.socket in ready:
+                    self._read_requests()
                 self._serve()
         finally:
             self._close_router()
@@ -125,7 +114,7 @@ class Worker:
 
     @property
     def _state(self) -> State:
-        return State.AWAKE if self._router is not None and self._close_at is None else State.ASLEEP
+        return State.AWAKE if self._router.socket is not None and self._close_at is None else State.ASLEEP
 
     def _settle(self) -> None:
         """Moves towards what is wanted, and reports when it is time or something changed."""
@@ -133,15 +122,15 @@ class Worker:
         before = self._state
         if self._wanted is Wanted.AWAKE:
             self._close_at = None
-            if self._router is None:
+            if self._router.socket is None:
                 self._bind(now)
-        elif self._router is not None:
+        elif self._router.socket is not None:
             if self._close_at is None:
                 self._close_at = now + FAREWELL
                 for client, request in self._turns.clear():
                     reply = answer(request, self._me, self._catalogue, awake=False)
                     if reply is not None and not isinstance(reply, Job):
-                        self._send(client, reply)
+                        self._router.send(client, reply)
             elif now >= self._close_at:
                 self._close_router()
                 self._close_at = None
@@ -149,35 +138,20 @@ class Worker:
             self._report(now)
 
     def _bind(self, now: float) -> None:
-        endpoint = Endpoint.parse(self._settings.bind)
-        router = self._context.socket(zmq.ROUTER)
-        tune(router, ipv6=endpoint.is_ipv6)
-        router.linger = LINGER_MS
-        # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
-        router.router_mandatory = 1
-        # Large replies take their turns; this many small ones a client may leave unread.
-        router.sndhwm = 1024
-        router.rcvhwm = 64
-        router.maxmsgsize = 65536
-        router.backlog = 512
         try:
-            router.bind(endpoint.url)
+            self._router.open()
         except zmq.ZMQError as error:
-            router.close(0)
             if now - self._bind_since > BIND_PATIENCE:
-                raise PortBusyError(f"cannot listen on {endpoint}: {error.strerror}") from None
+                raise PortBusyError(f"cannot listen on {self._endpoint}: {error.strerror}") from None
             return
-        self._router = router
-        self._generation += 1
-        self._poller.register(router, zmq.POLLIN)
+        self._poller.register(self._router.socket, zmq.POLLIN)
 
     def _close_router(self) -> None:
-        if self._router is not None:
+        if self._router.socket is not None:
             self._turns.clear()
             self._sessions.clear()
-            self._poller.unregister(self._router)
+            self._poller.unregister(self._router.socket)
             self._router.close()
-            self._router = None
         self._bind_since = time.monotonic()
 
     # The broker.
@@ -228,22 +202,23 @@ class Worker:
         due = [self._next_heartbeat]
         if self._close_at is not None:
             due.append(self._close_at)
-        if self._wanted is Wanted.AWAKE and self._router is None:
+        if self._wanted is Wanted.AWAKE and self._router.socket is None:
             due.append(now + BIND_RETRY)
         if (deadline := self._turns.next_deadline(now)) is not None:
             due.append(deadline)
-        if self._in_transit:
-            due.append(now + self._look_after)
+        if (look_after := self._router.look_after) is not None:
+            due.append(now + look_after)
         return max(0, math.ceil((min(due) - now) * 1000))
 
-    def _read_requests(self, router: zmq.Socket[bytes]) -> None:
+    def _read_requests(self) -> None:
         now = time.monotonic()
         for _ in range(READS_PER_TURN):
-            frames = receive(router)
-            if frames is None:
-                return
             try:
-                client, request = self._parse(frames)
+                received = self._router.receive()
+                if received is None:
+                    return
+                client, frame = received
+                request = decode(frame.buffer, DataRequest)
             except ProtocolError:
                 self._garbage += 1
                 continue
@@ -255,22 +230,18 @@ class Worker:
                 self._sessions.heard(client, now)
             awake = self._close_at is None
             if awake and isinstance(request, LARGE):
-                if not self._turns.add(client, request):
-                    self._send(client, refusal(request.rid, self._me, Reason.BUSY))
+                if not self._turns.add(client, to_keep(request, self._catalogue)):
+                    self._router.send(client, refusal(request.rid, self._me, Reason.BUSY))
                 continue
             reply = answer(request, self._me, self._catalogue, awake=awake)
             if reply is not None:
                 assert not isinstance(reply, Job)
-                self._send(client, reply)
-
-    def _parse(self, frames: Frames) -> tuple[Client, DataRequest]:
-        if len(frames) != 2:
-            raise ProtocolError(f"{len(frames)} frames")
-        return (self._generation, frames[0].bytes), decode(frames[1].buffer, DataRequest)
+                self._router.send(client, reply)
 
     def _serve(self) -> None:
         """Reads and sends what may be sent now, and notes what has left."""
-        self._collect()
+        for client, size in self._router.collect():
+            self._turns.left(client, size)
         for _ in range(READS_PER_TURN):
             now = time.monotonic()
             turn = self._turns.next(now)
@@ -280,11 +251,8 @@ class Worker:
             reply = answer(request, self._me, self._catalogue, awake=True)
             assert reply is not None
             head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
-            tracker = self._send_large(client, head, payload)
-            if tracker is not None:
-                size = len(head) + len(payload)
-                self._turns.sent(client, size, now)
-                self._in_transit.append((client, size, tracker))
+            if self._router.send_large(client, head, payload):
+                self._turns.sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
 
     def _read(self, job: Job) -> tuple[bytes, bytes]:
@@ -302,46 +270,10 @@ class Worker:
                 return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
         return encode(refusal(job.rid, self._me, refused.reason, refused.detail)), b""
 
-    def _collect(self) -> None:
-        """Tells ``Turns`` which replies have left ZeroMQ; looks less often while none does."""
-        held = len(self._in_transit)
-        for _ in range(held):
-            client, size, tracker = self._in_transit.popleft()
-            if tracker.done:
-                self._turns.left(client, size)
-            else:
-                self._in_transit.append((client, size, tracker))
-        moved = len(self._in_transit) < held
-        self._look_after = LOOK_FIRST if moved else min(2 * self._look_after, LOOK_LAST)
-
-    def _send(self, client: Client, reply: Message) -> None:
-        """Sends a small reply, or drops it if the client is gone or reads none."""
-        self._hand_over(client, [encode(reply)], track=False)
-
-    def _send_large(self, client: Client, head: bytes, payload: bytes) -> zmq.MessageTracker | None:
-        """Sends a large reply without copying it; what tells when it has left, or None if it was
-        dropped.
-        """
-        *before, last = [head, payload] if payload else [head]
-        # Also a short one, for the sake of its tracker.
-        frame = zmq.Frame(last, track=True, copy=False, copy_threshold=0)
-        return self._hand_over(client, [*before, frame], track=True)
-
-    def _hand_over(self, client: Client, parts: list[Any], *, track: bool) -> zmq.MessageTracker | None:
-        generation, ident = client
-        if self._router is None or generation != self._generation:
-            return None
-        try:
-            return self._router.send_multipart([ident, *parts], zmq.NOBLOCK, copy=not track, track=track)
-        except zmq.Again:
-            # It has a thousand replies to read; what it asked for beyond that it has to ask again.
-            return None
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._turns.forget(client)
-            self._sessions.end(client)
-            return None
+    def _forget(self, client: Client) -> None:
+        """The client is gone."""
+        self._turns.forget(client)
+        self._sessions.end(client)
 
 
 def run(settings: WorkerSettings) -> None:

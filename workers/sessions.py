@@ -20,7 +20,9 @@ class Sessions(Generic[K]):
         self._open: dict[K, tuple[int, float]] = {}
 
     def open(self, key: K, session: int, now: float) -> None:
-        self._open[key] = (session, now)
+        """A client said ``hello``; with session 0 it asks not to be counted."""
+        if session:
+            self._open[key] = (session, now)
 
     def heard(self, key: K, now: float) -> None:
         if key in self._open:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -27,6 +28,10 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
     assert result.stderr.startswith("msd: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
+    if "--json" in arguments:
+        last = json.loads(result.stdout.splitlines()[-1])
+        assert (last["event"], last["code"]) == ("error", code)
+        assert says in last["message"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,10 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("download --id 12", 2, "an id is 64 hexadecimal digits"),
         ("download --server5 nonsense", 2, "is not HOST:PORT"),
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
-        ("download -i 0", 2, "seconds above 0"),
+        ("download -i 0", 2, "-i 0: must be seconds above 0"),
+        ("download --timeout nan", 2, "--timeout nan: must be seconds above 0"),
+        ("download -o -", 2, "is written to a file"),
+        ("download --report missing/report", 2, "not a file in a folder that exists"),
         ("download --json --quiet", 2, "contradict each other"),
     ],
 )
@@ -76,10 +84,6 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path, arguments: str, code: int
     words = arguments.split()
     if "fifo" in words and words[0] == "serve":
         words += NOWHERE
-    if words[0] == "download" and "--json" in words:
-        result = run_msd(*words, cwd=tmp_path)
-        assert result.returncode == code
-        return
     fails(*words, code=code, says=says, cwd=tmp_path)
 
 
@@ -186,5 +190,5 @@ def test_a_vanished_source_is_refused_and_the_workers_live(serve: Serve, source:
     path = source(3 * MIB)
     system = serve(path)
     path.unlink()
-    fails("download", "-o", "copy.bin", *system.where, "--quiet", code=5, says="run it again", cwd=tmp_path)
+    fails("download", "-o", "copy.bin", *system.where, "--quiet", code=5, says="started again there", cwd=tmp_path)
     wait_for("all well", lambda: system.states() == ["awake"] * 4)

@@ -14,7 +14,7 @@ import zmq
 
 from broker.demo import free_ports
 from broker.orders import Operator
-from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, make_file, run_msd, same, wait_for
+from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, is_free, make_file, run_msd, same, wait_for
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.messages import Catalog, DataReply, Describe, Described, List, Refusal
 from wire.states import Reason, Wanted
@@ -105,7 +105,10 @@ def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
     """Port 35416 lies among those the kernel gives to outgoing connections: for 10 s it is closed
     while a client runs, and has to be there again afterwards."""
     path = source(24 * MIB)
-    system = serve(path, "--rate", "512KiB", ports=(21018, 27215, 35416, 19222, 39223))
+    ports = (21018, 27215, 35416, 19222, 39223)
+    # Some outgoing connection may have one of them just now.
+    wait_for("the ports", lambda: all(map(is_free, ports)))
+    system = serve(path, "--rate", "512KiB", ports=ports)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until(0.02)
         system.sleep(3)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from client import scheduler as core
+from client import happenings as core
 from client.scheduler import Scheduler
 from wire.states import Reason
 

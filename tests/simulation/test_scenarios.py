@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from client.scheduler import Finish, GiveUp
+from client.happenings import Finish, GiveUp
 from tests.simulation.world import Outcome, Worker, World
 
 SEEDS = range(20)
@@ -123,7 +123,7 @@ def test_a_worker_that_comes_up_in_the_middle_carries_its_share_within_a_second(
     shares: list[int] = []
     world.at(1.0, lambda: world.start(4))
     for time in (1.5, 2.0):
-        world.at(time, lambda: shares.append(world.scheduler.workers[4].delivered))
+        world.at(time, lambda: shares.append(len(world.scheduler.x(4))))
     world.run()
     assert shares[1] - shares[0] >= 0.9 * 20
 

@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from client import scheduler as core
+from client import happenings as core
+from client.scheduler import Scheduler
 from wire.states import Reason
 
 #: Seconds after which a client notices that a worker's process was killed.
@@ -62,7 +63,7 @@ class World:
     def __init__(self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True) -> None:
         self.now = 0.0
         self.workers = dict(enumerate(workers, 1))
-        self.scheduler = core.Scheduler(segments, self.workers)
+        self.scheduler = Scheduler(segments, self.workers)
         self._rng = random.Random(seed)
         self._check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []

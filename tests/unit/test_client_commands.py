@@ -27,7 +27,7 @@ def test_anything_else_is_wrong_use(text: str) -> None:
 
 
 def test_a_report_is_written_as_one_line_of_json(tmp_path: Path) -> None:
-    _write_report(tmp_path / "report.json", {"bytes": 5, "file": "ä"})
+    _write_report(str(tmp_path / "report.json"), {"bytes": 5, "file": "ä"})
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert json.loads(text) == {"bytes": 5, "file": "ä"}
@@ -35,4 +35,4 @@ def test_a_report_is_written_as_one_line_of_json(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="the report cannot be written: No such file or directory"):
-        _write_report(tmp_path / "missing" / "report.json", {})
+        _write_report(str(tmp_path / "missing" / "report.json"), {})

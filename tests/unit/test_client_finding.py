@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from client.finding import (
+    ANSWER_PATIENCE,
     GRACE,
     RETRY,
     VOUCHED_GRACE,
@@ -26,7 +27,7 @@ from client.finding import (
     WorkerReady,
 )
 from wire.errors import MsdError, NotFoundError, SourceError, UsageError
-from wire.messages import PROTOCOL_VERSION, Catalog, Described, Entry, Refusal, Welcome
+from wire.messages import PROTOCOL_VERSION, Catalog, Described, DigestPage, Entry, Refusal, Welcome
 from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
 from wire.states import Reason
 
@@ -37,7 +38,7 @@ NEW, OLD = b"n" * 32, b"o" * 32
 def version(text: str, size: int = 245, name: str = "Star.mp4") -> Manifest:
     """A version of a file; ``text`` makes it different from others."""
     digests = b"".join(digest(f"{text}{index}".encode()) for index in range(segment_count(size)))
-    return Manifest.build(name, size, 1_000, digests)
+    return Manifest.build(name, size, digests)
 
 
 STAR = version("star")
@@ -51,7 +52,7 @@ def described(manifest: Manifest) -> Described:
         epoch=1,
         name=manifest.name,
         size=manifest.size,
-        mtime_ns=manifest.mtime_ns,
+        mtime_ns=1,
         segment_size=segment_size(manifest.size),
         id=manifest.id,
     )
@@ -94,7 +95,7 @@ class Scene:
 
     def digests(self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20) -> list[Action]:
         page = manifest.digests[DIGEST_SIZE * start : DIGEST_SIZE * (start + count)]
-        return self.handle(Answered(worker, None, page))
+        return self.handle(Answered(worker, DigestPage(rid=1, epoch=1, start=start), page))
 
     def lose(self, worker: int) -> list[Action]:
         return self.handle(WorkerLost(worker))
@@ -322,7 +323,7 @@ def test_waiting_for_names_is_no_busy_loop() -> None:
     scene.ready(1)
     scene.refuse(1)
     assert scene.wait_for_deadline() == [AskNames(1)]
-    assert scene.finder.next_deadline() is None
+    assert scene.finder.next_deadline() == scene.now + ANSWER_PATIENCE
 
 
 def test_names_are_asked_for_once() -> None:
@@ -403,20 +404,20 @@ def test_if_everyone_lies_that_is_the_end() -> None:
 @pytest.mark.parametrize("page", [b"", b"x" * 33], ids=["empty", "torn"])
 def test_an_impossible_page_sends_elsewhere(page: bytes) -> None:
     scene = fetching()
-    assert scene.handle(Answered(1, None, page)) == ask(2)
+    assert scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), page)) == ask(2)
     assert scene.digests(2) == [Found(STAR)]
 
 
 @pytest.mark.parametrize("count", [12, 13], ids=["as many", "too many"])
 def test_digests_that_do_not_hash_to_the_id_are_fetched_elsewhere(count: int) -> None:
     scene = fetching()
-    assert scene.handle(Answered(1, None, b"x" * DIGEST_SIZE * count)) == ask(2)
+    assert scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)) == ask(2)
     assert scene.digests(2) == [Found(STAR)]
 
 
 def test_digests_of_several_senders_that_do_not_fit_are_all_fetched_again_from_one() -> None:
     scene = fetching()
-    scene.handle(Answered(1, None, b"x" * DIGEST_SIZE))
+    scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE))
     assert scene.lose(1) == ask(2, start=1)
     assert scene.digests(2, start=1) == ask(2)
     assert scene.digests(2) == [Found(STAR)]
@@ -447,8 +448,25 @@ def test_a_source_that_refuses_for_now_is_not_pestered() -> None:
     assert scene.refuse(1, Reason.BUSY) == []
     assert scene.finder.next_deadline() == START + RETRY
     assert scene.wait_for_deadline() == ask(2, start=7)
-    assert scene.finder.next_deadline() is None
+    assert scene.finder.next_deadline() == scene.now + ANSWER_PATIENCE
     assert scene.digests(2, start=7) == [Found(STAR)]
+
+
+def test_a_source_that_says_nothing_is_not_waited_for() -> None:
+    """Worker 1 froze after its description: the next page comes from worker 2, a late one is ignored."""
+    scene = fetching()
+    scene.digests(1, start=0, count=7)
+    assert scene.wait_for_deadline() == ask(2, start=7)
+    assert scene.digests(1, start=7) == []
+    assert scene.digests(2, start=7) == [Found(STAR)]
+
+
+def test_if_whoever_is_asked_for_names_says_nothing_another_one_is() -> None:
+    scene = Scene(workers=2)
+    scene.ready(1, 2)
+    scene.refuse(1)
+    assert scene.refuse(2) == [AskNames(1)]
+    assert scene.wait_for_deadline() == [AskNames(2)]
 
 
 def test_the_only_source_is_asked_again_after_a_refusal() -> None:
@@ -493,10 +511,10 @@ _ANSWERS: dict[str, Answered] = {
     "unknown": Answered(0, refusal(Reason.UNKNOWN)),
     "busy": Answered(0, refusal(Reason.BUSY)),
     "names": Answered(0, Catalog(rid=1, epoch=1, entries=[], more=False)),
-    "digests": Answered(0, None, STAR.digests),
-    "stale digests": Answered(0, None, STALE.digests),
-    "page": Answered(0, None, STAR.digests[: 5 * DIGEST_SIZE]),
-    "nonsense": Answered(0, None, b"x" * DIGEST_SIZE * 12),
+    "digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests),
+    "stale digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STALE.digests),
+    "page": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests[: 5 * DIGEST_SIZE]),
+    "nonsense": Answered(0, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * 12),
 }
 _STEPS = st.tuples(st.integers(1, 3), st.sampled_from([*_ANSWERS, "ready", "lost", "vouched", "time", "deadline"]))
 

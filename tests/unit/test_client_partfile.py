@@ -33,7 +33,7 @@ def content(size: int, seed: int = 1) -> bytes:
 def manifest(data: bytes) -> Manifest:
     pieces = (span(len(data), index) for index in range(segment_count(len(data))))
     digests = b"".join(digest(data[offset : offset + length]) for offset, length in pieces)
-    return Manifest.build("film.mp4", len(data), 0, digests)
+    return Manifest.build("film.mp4", len(data), digests)
 
 
 def piece(data: bytes, index: int) -> memoryview:
@@ -81,7 +81,7 @@ def test_segments_written_in_any_order_become_the_file(output: Path, size: int, 
             assert part.holds(index)
         part.sync()
         assert not output.exists()
-        part.publish(sync=sync)
+        part.publish(replace=True, sync=sync)
     assert output.read_bytes() == data
     assert not part_path(output).exists()
 
@@ -89,7 +89,7 @@ def test_segments_written_in_any_order_become_the_file(output: Path, size: int, 
 def test_an_empty_file_becomes_one(output: Path) -> None:
     with closing(PartFile(output, manifest(b""))) as part:
         assert (list(part.candidates()), list(part.zeros())) == ([], [])
-        part.publish(sync=True)
+        part.publish(replace=True, sync=True)
     assert output.read_bytes() == b""
 
 
@@ -106,7 +106,7 @@ def test_publishing_replaces_an_older_output(output: Path) -> None:
         for index in range(3):
             part.write(index, piece(b"new", index))
         assert output.read_bytes() == b"old"
-        part.publish(sync=False)
+        part.publish(replace=True, sync=False)
     assert output.read_bytes() == b"new"
 
 
@@ -191,7 +191,7 @@ def test_a_file_of_zeros_is_there_before_it_is_asked_for(output: Path) -> None:
     data = bytes(SIZE)
     with closing(PartFile(output, manifest(data))) as part:
         assert list(part.zeros()) == list(range(17))
-        part.publish(sync=False)
+        part.publish(replace=True, sync=False)
     assert output.read_bytes() == data
 
 
@@ -248,7 +248,7 @@ def test_a_lock_on_a_file_that_was_renamed_is_not_enough(output: Path, monkeypat
 
     def publish_first(fd: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", real)
-        other.publish(sync=False)
+        other.publish(replace=True, sync=False)
         other.close()
         real(fd, operation)
 
@@ -287,7 +287,7 @@ def test_only_a_regular_part_file_is_written(output: Path, kind: str) -> None:
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_asked_for(output: Path) -> None:
-    huge = Manifest("huge", 1 << 50, 0, b"", b"")
+    huge = Manifest("huge", 1 << 50, b"", b"")
     with pytest.raises(DiskError, match=r"needs 1,125,899,906,842,624 bytes more and the disk has [\d,]+: make room"):
         PartFile(output, huge)
 
@@ -305,7 +305,7 @@ from wire.errors import DiskError
 from wire.segments import Manifest, digest
 data = b"x" * 245
 digests = b"".join(digest(data[at : at + 21]) for at in range(0, 245, 21))
-part = PartFile(Path(sys.argv[1]), Manifest.build("f", 245, 0, digests))
+part = PartFile(Path(sys.argv[1]), Manifest.build("f", 245, digests))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (30, 30))
 try:

@@ -186,8 +186,7 @@ def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("quiet", [False, True])
 def test_an_error_is_left_to_the_command(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
-    with pytest.raises(NoAnswerError, match="nobody"):
-        Lines(quiet=quiet).failed(NoAnswerError("nobody"))
+    Lines(quiet=quiet).failed(NoAnswerError("nobody"))
     assert capsys.readouterr() == ("", "")
 
 
@@ -224,7 +223,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
         },
         {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments go to others"},
         {"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235},
-        {"event": "retry", "worker": "3", "segment": 7, "cause": "corrupt"},
+        {"event": "retry", "worker": "3", "segment": 7, "cause": "corrupt", "detail": ""},
         {"event": "waiting", "reason": "syncing to disk", "seconds": 0.0},
     ]
 
@@ -251,8 +250,7 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
 
 
 def test_the_last_object_on_failure_is_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(NoAnswerError):
-        Json().failed(NoAnswerError("nobody answers"))
+    Json().failed(NoAnswerError("nobody answers"))
     assert objects(capsys) == [{"event": "error", "code": 7, "message": "nobody answers"}]
 
 

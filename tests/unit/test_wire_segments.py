@@ -116,7 +116,7 @@ def test_the_id_of_a_file_is_its_canonical_encoding_hashed() -> None:
         + digests
     ).digest()
     assert file_id(245, digests) == by_hand
-    assert Manifest.build("any name", 245, 1, digests_of(data)).id == by_hand
+    assert Manifest.build("any name", 245, digests_of(data)).id == by_hand
 
 
 def test_the_id_of_an_empty_file_is_that_of_sixteen_zero_bytes() -> None:
@@ -132,20 +132,20 @@ def test_two_files_have_the_same_id_only_if_they_hold_the_same(one: bytes, other
 
 def test_neither_the_name_nor_the_time_is_part_of_the_id() -> None:
     digests = digests_of(b"hello")
-    assert Manifest.build("a", 5, 1, digests).id == Manifest.build("b", 5, 2, digests).id
+    assert Manifest.build("a", 5, digests).id == Manifest.build("b", 5, digests).id
 
 
 def test_a_manifest_knows_its_segments() -> None:
     data = bytes(range(245))
-    manifest = Manifest.build("numbers", 245, 7, digests_of(data))
-    assert (manifest.name, manifest.size, manifest.mtime_ns, manifest.segments) == ("numbers", 245, 7, 12)
+    manifest = Manifest.build("numbers", 245, digests_of(data))
+    assert (manifest.name, manifest.size, manifest.segments) == ("numbers", 245, 12)
     for index in range(12):
         offset, length = manifest.span(index)
         assert manifest.digest(index) == digest(data[offset : offset + length])
 
 
 def test_a_manifest_of_an_empty_file_has_no_segments() -> None:
-    manifest = Manifest.build("empty", 0, 0, b"")
+    manifest = Manifest.build("empty", 0, b"")
     assert manifest.segments == 0
     assert manifest.digests == b""
 
@@ -163,16 +163,16 @@ def test_a_manifest_of_an_empty_file_has_no_segments() -> None:
 )
 def test_digests_that_cannot_belong_to_the_size_are_refused(size: int, length: int) -> None:
     with pytest.raises(ProtocolError, match=f"{length} bytes of digests for a file of {size} bytes"):
-        Manifest.build("name", size, 0, bytes(length))
+        Manifest.build("name", size, bytes(length))
 
 
 @pytest.mark.parametrize("size", [-1, MAX_FILE_SIZE + 1, 1 << 63])
 def test_a_size_no_file_can_have_is_refused(size: int) -> None:
     with pytest.raises(ProtocolError, match="outside"):
-        Manifest.build("name", size, 0, b"")
+        Manifest.build("name", size, b"")
 
 
 def test_the_largest_file_has_a_manifest() -> None:
-    manifest = Manifest.build("name", MAX_FILE_SIZE, 0, bytes(DIGEST_SIZE * MAX_SEGMENTS))
+    manifest = Manifest.build("name", MAX_FILE_SIZE, bytes(DIGEST_SIZE * MAX_SEGMENTS))
     assert manifest.segments == MAX_SEGMENTS
     assert manifest.span(MAX_SEGMENTS - 1) == (MAX_FILE_SIZE - MAX_SEGMENT_SIZE, MAX_SEGMENT_SIZE)

@@ -26,7 +26,7 @@ from wire.messages import (
 )
 from wire.segments import DIGEST_SIZE, Manifest, digest, file_id, segment_count
 from wire.states import Reason
-from workers.answer import Identity, Job, answer, refusal
+from workers.answer import Identity, Job, answer, refusal, to_keep
 from workers.catalogue import Catalogue, SharedFile, Version
 
 ME = Identity(number=3, epoch=77)
@@ -111,6 +111,19 @@ def test_a_list_that_is_longer_than_a_page_says_so(tmp_path: Path) -> None:
     catalogue.close()
 
 
+def test_a_request_that_waits_has_the_same_answer(catalogue: Catalogue) -> None:
+    for request in [*requests(catalogue), List(rid=6, after="bog"), List(rid=7, after="z")]:
+        assert ask(to_keep(request, catalogue), catalogue) == ask(request, catalogue)
+
+
+def test_a_list_that_waits_holds_no_text_of_the_client(catalogue: Catalogue) -> None:
+    """Hundreds of them may wait for each of hundreds of clients."""
+    for after in ("🙂" * 4096, "b" * 4096, "A" * 4096):
+        kept = to_keep(List(rid=5, after=after), catalogue)
+        assert isinstance(kept, List)
+        assert any(kept.after is name for name in ("", *(file.name for file in catalogue.files)))
+
+
 def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     described = Described(rid=5, epoch=77, name="big", size=245, mtime_ns=1000, segment_size=21, id=file.id)
@@ -119,11 +132,22 @@ def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> N
     assert ask(Describe(rid=5, name="big", id=file.id), catalogue) == described
 
 
+def test_a_file_of_a_time_the_protocol_cannot_say_is_described(tmp_path: Path) -> None:
+    file = SharedFile("a", Version(1, 2, 0, 10**20, 4), file_id(0, b""), 0)
+    (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
+    (tmp_path / "digests").touch()
+    catalogue = Catalogue(tmp_path)
+    reply = ask(Describe(rid=5), catalogue)
+    assert isinstance(reply, Described)
+    assert reply.mtime_ns == 2**63 - 1
+    catalogue.close()
+
+
 def test_an_empty_file_is_described(catalogue: Catalogue) -> None:
     reply = ask(Describe(rid=5, name="empty"), catalogue)
     assert isinstance(reply, Described)
     assert (reply.size, reply.segment_size) == (0, 0)
-    assert reply.id == Manifest.build("empty", 0, 0, b"").id
+    assert reply.id == Manifest.build("empty", 0, b"").id
 
 
 def test_a_file_need_not_be_named_where_there_is_one(tmp_path: Path, catalogue: Catalogue) -> None:

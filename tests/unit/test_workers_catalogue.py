@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from wire.codec import MAX_HEADER, encode
-from wire.messages import Catalog, Entry
+from wire.codec import MAX_HEADER, decode, encode
+from wire.messages import Catalog, DataReply, Entry
 from wire.segments import DIGEST_SIZE, digest, file_id, segment_count
 from workers.catalogue import DIGESTS_PER_PAGE, PAGE_ENTRIES, Catalogue, SharedFile, Version, catalogue_id
 
@@ -117,6 +117,28 @@ def test_an_entry_says_what_a_file_is(catalogue: Catalogue) -> None:
     entries, more = catalogue.page("")
     assert not more
     assert entries[0] == Entry(name="a", size=245, mtime_ns=1000, id=catalogue.files[0].id)
+
+
+@pytest.mark.parametrize(("mtime_ns", "said"), [(10**20, 2**63 - 1), (-(10**20), -(2**63)), (7, 7)])
+def test_a_time_the_protocol_cannot_say_is_the_nearest_it_can(tmp_path: Path, mtime_ns: int, said: int) -> None:
+    """A file of the year 5138 must not keep the others from being listed."""
+    file = SharedFile("a", Version(1, 2, 245, mtime_ns, 4), bytes(32), 0)
+    (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
+    (tmp_path / "digests").write_bytes(digests_of("a", 245))
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.files == [file], "its version is the one on disk"
+    (entry,), more = catalogue.page("")
+    assert entry.mtime_ns == catalogue.files[0].mtime_ns == said
+    page = Catalog(rid=1, epoch=1, entries=[entry], more=more)
+    assert decode(encode(page), DataReply) == page
+    catalogue.close()
+
+
+@pytest.mark.parametrize("name", ["", "A", "a", "b", "b/c", "b/c!", "b/d é", "z", "🙂" * 4096])
+def test_the_same_page_follows_a_name_and_the_shared_one_before_it(catalogue: Catalogue, name: str) -> None:
+    before = catalogue.shared_before(name)
+    assert catalogue.page(before) == catalogue.page(name)
+    assert before in ("", *(file.name for file in catalogue.files))
 
 
 @pytest.mark.parametrize(

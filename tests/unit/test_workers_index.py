@@ -495,26 +495,40 @@ def test_both_times_of_a_file_must_be_old_for_it_to_be_kept(
     past = time.time_ns() - int((SETTLED + 1) * 1e9)
     version = Version(1, 2, 245, past if mtime_age else soon, past if ctime_age else soon)
     cache = DigestCache(tmp_path)
-    cache.store(version, digests_of(NUMBERS))
+    cache.store(version, digests_of(NUMBERS), time.time())
     assert cache.load(version) == (digests_of(NUMBERS) if kept else None)
 
 
-def test_a_file_is_kept_once_it_has_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_kept_once_it_has_settled(tmp_path: Path) -> None:
     version = Version(1, 2, 245, 1000 * 10**9, 999 * 10**9)
     cache = DigestCache(tmp_path)
-    monkeypatch.setattr(time, "time", lambda: 1000 + SETTLED - 0.01)
-    cache.store(version, digests_of(NUMBERS))
+    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED - 0.01)
     assert cache.load(version) is None
-    monkeypatch.setattr(time, "time", lambda: 1000 + SETTLED + 0.01)
-    cache.store(version, digests_of(NUMBERS))
+    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED + 0.01)
     assert cache.load(version) == digests_of(NUMBERS)
+
+
+def test_a_file_does_not_settle_while_it_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was just changed is hashed for ten seconds; it may have changed again in its first tick."""
+    path = bench.put("a")
+    now = path.stat().st_ctime
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    def pass_time() -> None:
+        nonlocal now
+        now += 10 * SETTLED
+
+    bench.run(meanwhile=pass_time)
+    assert not bench.cached.exists()
+    assert bench.run(meanwhile=pass_time).hashed == 245
+    assert len(list(bench.cached.iterdir())) == 1, "by now it has settled"
 
 
 @pytest.mark.parametrize("key", ["device", "inode", "size", "mtime_ns", "ctime_ns"])
 def test_an_entry_is_for_one_version_only(tmp_path: Path, key: str) -> None:
     values = {"device": 1, "inode": 2, "size": 245, "mtime_ns": 3, "ctime_ns": 4}
     cache = DigestCache(tmp_path)
-    cache.store(Version(**values), digests_of(NUMBERS))
+    cache.store(Version(**values), digests_of(NUMBERS), time.time())
     assert cache.load(Version(**values)) == digests_of(NUMBERS)
     assert cache.load(Version(**{**values, key: 246})) is None
 
@@ -522,7 +536,7 @@ def test_an_entry_is_for_one_version_only(tmp_path: Path, key: str) -> None:
 def test_storing_leaves_no_other_file_behind(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path / "deep" / "cache")
     for _ in range(2):
-        cache.store(Version(1, 2, 245, 3, 4), digests_of(NUMBERS))
+        cache.store(Version(1, 2, 245, 3, 4), digests_of(NUMBERS), time.time())
     assert len(list((tmp_path / "deep" / "cache").iterdir())) == 1
 
 
@@ -541,10 +555,10 @@ def test_what_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
     old, used, fresh = (Version(1, inode, 245, 3, 4) for inode in range(3))
     long_ago = time.time() - CACHE_AGE - 60
     for version in (old, used):
-        cache.store(version, digests_of(NUMBERS))
+        cache.store(version, digests_of(NUMBERS), time.time())
         for path in tmp_path.iterdir():
             os.utime(path, (long_ago, long_ago))
-    cache.store(fresh, digests_of(NUMBERS))
+    cache.store(fresh, digests_of(NUMBERS), time.time())
     assert cache.load(used) is not None
     cache.expire()
     assert cache.load(old) is None
@@ -555,7 +569,7 @@ def test_what_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
 def test_an_entry_used_within_its_age_stays(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path)
     version = Version(1, 2, 245, 3, 4)
-    cache.store(version, digests_of(NUMBERS))
+    cache.store(version, digests_of(NUMBERS), time.time())
     (path,) = tmp_path.iterdir()
     lately = time.time() - CACHE_AGE + 60
     os.utime(path, (lately, lately))

@@ -1,0 +1,170 @@
+"""The ROUTER of a worker, with real sockets: what is sent, and what is known to have left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+import zmq
+
+from wire.codec import decode, encode
+from wire.endpoints import Endpoint
+from wire.errors import ProtocolError
+from wire.messages import Bye, DataReply, Message, Refusal
+from wire.states import Reason
+from workers.router import LOOK_FIRST, LOOK_LAST, Client, Router
+
+MIB = 1 << 20
+PATIENCE_MS = 10_000
+HEAD = b"head"
+REFUSAL = Refusal(rid=5, epoch=7, reason=Reason.BUSY)
+
+
+class Bench:
+    """A router on a free port, those it found to be gone, and clients."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+        self.gone: list[Client] = []
+        self.router = Router(self.context, Endpoint("127.0.0.1", 0), self.gone.append)
+        stack.callback(self.router.close)
+        self.router.open()
+
+    def connect(self, *, rcvhwm: int = 1000) -> tuple[zmq.Socket[bytes], Client]:
+        """A client that has said something, and its name at the router."""
+        assert self.router.socket is not None
+        dealer = self.stack.enter_context(self.context.socket(zmq.DEALER))
+        dealer.linger = 0
+        dealer.rcvhwm = rcvhwm
+        dealer.connect(self.router.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        dealer.send(encode(Bye(session=1)))
+        client, frame = self.receive()
+        assert frame.bytes == encode(Bye(session=1))
+        return dealer, client
+
+    def receive(self) -> tuple[Client, zmq.Frame]:
+        assert self.router.socket is not None
+        assert self.router.socket.poll(PATIENCE_MS)
+        received = self.router.receive()
+        assert received is not None
+        return received
+
+    def find_gone(self, client: Client, reply: Message) -> None:
+        """Sends until the router has noticed that the client is gone."""
+        assert self.router.socket is not None
+        for _ in range(PATIENCE_MS // 10):
+            self.router.send(client, reply)
+            if self.gone:
+                return
+            self.router.socket.poll(10)
+        pytest.fail("it did not notice")
+
+    def collect(self) -> list[tuple[Client, int]]:
+        """What has left, as soon as something has."""
+        assert self.router.socket is not None
+        for _ in range(PATIENCE_MS // 10):
+            if left := self.router.collect():
+                return left
+            self.router.socket.poll(10)
+        pytest.fail("nothing leaves")
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ExitStack() as stack:
+        yield Bench(stack)
+
+
+def test_a_closed_router_has_no_socket_and_sends_nothing(bench: Bench) -> None:
+    _, client = bench.connect()
+    bench.router.close()
+    assert bench.router.socket is None
+    bench.router.send(client, REFUSAL)
+    assert not bench.router.send_large(client, HEAD, bytes(MIB))
+    assert bench.gone == []
+    bench.router.close()
+
+
+def test_a_port_that_is_taken_cannot_be_opened(bench: Bench) -> None:
+    assert bench.router.socket is not None
+    endpoint = Endpoint.parse(bench.router.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+    other = Router(bench.context, endpoint, bench.gone.append)
+    with pytest.raises(zmq.ZMQError):
+        other.open()
+    assert other.socket is None
+
+
+def test_where_nothing_arrived_nothing_is_received(bench: Bench) -> None:
+    assert bench.router.receive() is None
+
+
+@pytest.mark.parametrize("frames", [2, 3, 50])
+def test_a_request_of_several_frames_is_none(bench: Bench, frames: int) -> None:
+    dealer, _ = bench.connect()
+    dealer.send_multipart([b"x"] * frames)
+    with pytest.raises(ProtocolError):
+        bench.receive()
+    assert bench.router.receive() is None
+
+
+def test_a_small_reply_arrives(bench: Bench) -> None:
+    dealer, client = bench.connect()
+    bench.router.send(client, REFUSAL)
+    assert dealer.poll(PATIENCE_MS)
+    assert decode(dealer.recv(), DataReply) == REFUSAL
+    assert bench.router.look_after is None
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", b"x" * MIB])
+def test_a_large_reply_arrives_and_is_known_to_have_left(bench: Bench, payload: bytes) -> None:
+    dealer, client = bench.connect()
+    assert bench.router.send_large(client, HEAD, payload)
+    assert bench.router.look_after == LOOK_FIRST
+    assert dealer.poll(PATIENCE_MS)
+    assert dealer.recv_multipart() == ([HEAD, payload] if payload else [HEAD])
+    assert bench.collect() == [(client, len(HEAD) + len(payload))]
+    assert bench.router.look_after is None
+    assert bench.router.collect() == []
+
+
+def test_it_is_looked_less_often_after_a_reply_nobody_reads(bench: Bench) -> None:
+    _, client = bench.connect(rcvhwm=1)
+    for _ in range(64):  # more than the buffers of a connection hold
+        assert bench.router.send_large(client, HEAD, bytes(MIB))
+    bench.collect()
+    waits = []
+    while bench.router.look_after != LOOK_LAST:
+        waits.append(bench.router.look_after)
+        assert len(waits) < 1000
+        bench.router.collect()
+    assert waits[-4:] == [0.002, 0.004, 0.008, 0.016]
+
+
+def test_a_client_that_is_gone_is_reported_and_its_replies_leave(bench: Bench) -> None:
+    dealer, client = bench.connect(rcvhwm=1)
+    for _ in range(64):
+        assert bench.router.send_large(client, HEAD, bytes(MIB))
+    dealer.close(0)
+    bench.find_gone(client, REFUSAL)
+    assert bench.gone == [client]
+    assert not bench.router.send_large(client, HEAD, b"x")
+    left: list[tuple[Client, int]] = []
+    while bench.router.look_after is not None:
+        left += bench.collect()
+    assert left == [(client, len(HEAD) + MIB)] * 64
+
+
+def test_a_client_of_a_former_socket_is_not_taken_for_one_of_the_next(bench: Bench) -> None:
+    """ZeroMQ gives the same ids again."""
+    _, former = bench.connect()
+    bench.router.close()
+    bench.router.open()
+    dealer, client = bench.connect()
+    assert former != client
+    bench.router.send((former[0], client[1]), REFUSAL)
+    bench.router.send(client, Refusal(rid=6, epoch=7, reason=Reason.BUSY))
+    assert dealer.poll(PATIENCE_MS)
+    assert decode(dealer.recv(), DataReply).rid == 6
+    assert bench.gone == []

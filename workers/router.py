@@ -1,0 +1,133 @@
+"""The ROUTER through which a worker meets its clients: requests in, replies out, and which of these
+ZeroMQ still holds.
+
+Never waits, and keeps no reply that cannot be sent. Whose reply comes next, and how many may be
+inside ZeroMQ, is decided in ``workers/turns.py``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from wire.codec import encode
+from wire.endpoints import Endpoint
+from wire.errors import ProtocolError
+from wire.messages import Message
+from wire.sockets import receive, tune
+
+#: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
+LINGER_MS = 1000
+#: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
+LOOK_FIRST, LOOK_LAST = 0.001, 0.02
+
+#: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
+#: reuses ids, so one alone must not outlive its socket.
+Client = tuple[int, bytes]
+
+
+class Router:
+    """One ROUTER after another on the same port. ``gone`` is called with a client that turns out to
+    have disconnected. ``close()`` it when done.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, gone: Callable[[Client], None]
+    ) -> None:
+        self._context = context
+        self._endpoint = endpoint
+        self._gone = gone
+        #: What to poll for requests; None while the port is closed.
+        self.socket: zmq.Socket[bytes] | None = None
+        self._generation = 0
+        # Also of former sockets: their replies may leave for as long as they linger.
+        self._in_transit: deque[tuple[Client, int, zmq.MessageTracker]] = deque()
+        self._look_after = LOOK_FIRST
+
+    def open(self) -> None:
+        """Binds the port. Raises ``zmq.ZMQError`` where that cannot be."""
+        socket = self._context.socket(zmq.ROUTER)
+        tune(socket, ipv6=self._endpoint.is_ipv6)
+        socket.linger = LINGER_MS
+        # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
+        socket.router_mandatory = 1
+        # Large replies take their turns; this many small ones a client may leave unread.
+        socket.sndhwm = 1024
+        socket.rcvhwm = 64
+        socket.maxmsgsize = 65536
+        socket.backlog = 512
+        try:
+            socket.bind(self._endpoint.url)
+        except zmq.ZMQError:
+            socket.close(0)
+            raise
+        self.socket = socket
+        self._generation += 1
+
+    def close(self) -> None:
+        """Closes the port; what was sent may still leave."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def receive(self) -> tuple[Client, zmq.Frame] | None:
+        """The next message and who sent it, None if there is none. Raises ``ProtocolError`` if it is
+        not of one frame.
+        """
+        assert self.socket is not None
+        frames = receive(self.socket)
+        if frames is None:
+            return None
+        if len(frames) != 2:
+            raise ProtocolError(f"{len(frames)} frames")
+        return (self._generation, frames[0].bytes), frames[1]
+
+    def send(self, client: Client, reply: Message) -> None:
+        """Sends a small reply, or drops it if the client is gone or reads none."""
+        self._hand_over(client, [encode(reply)], track=False)
+
+    def send_large(self, client: Client, head: bytes, payload: bytes) -> bool:
+        """Sends a large reply without copying it; False if it was dropped."""
+        *before, last = [head, payload] if payload else [head]
+        # Also a short one, for the sake of its tracker.
+        frame = zmq.Frame(last, track=True, copy=False, copy_threshold=0)
+        tracker = self._hand_over(client, [*before, frame], track=True)
+        if tracker is None:
+            return False
+        self._in_transit.append((client, len(head) + len(payload), tracker))
+        return True
+
+    def collect(self) -> list[tuple[Client, int]]:
+        """The client and the size of each large reply that has left ZeroMQ since the last call."""
+        left = []
+        for _ in range(len(self._in_transit)):
+            client, size, tracker = self._in_transit.popleft()
+            if tracker.done:
+                left.append((client, size))
+            else:
+                self._in_transit.append((client, size, tracker))
+        self._look_after = LOOK_FIRST if left else min(2 * self._look_after, LOOK_LAST)
+        return left
+
+    @property
+    def look_after(self) -> float | None:
+        """Seconds until ``collect`` is worth another call; None while ZeroMQ holds no large reply."""
+        return self._look_after if self._in_transit else None
+
+    def _hand_over(self, client: Client, parts: list[Any], *, track: bool) -> zmq.MessageTracker | None:
+        generation, ident = client
+        if self.socket is None or generation != self._generation:
+            return None
+        try:
+            return self.socket.send_multipart([ident, *parts], zmq.NOBLOCK, copy=not track, track=track)
+        except zmq.Again:
+            # It has a thousand replies to read; what it asked for beyond that it has to ask again.
+            return None
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._gone(client)
+            return None
