@@ -5,6 +5,7 @@ Imports nothing heavy: what a command needs is imported when it runs.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,7 @@ def serve(
 
     del plain  # The plain console is the only one so far.
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
-    return run(settings.checked().bindable().resolved(), until_done=until_done)
+    return run(settings.checked().resolved().bindable(), until_done=until_done)
 
 
 def status(
@@ -70,7 +71,8 @@ def status(
 
 
 def toggle(
-    numbers: Annotated[list[int], typer.Argument(metavar="N …", help="The workers' numbers.")],
+    # At most ``wire.config_file.MAX_WORKERS``, which would be heavy to import here.
+    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="The workers' numbers.")],
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
@@ -92,7 +94,9 @@ def toggle(
     with _operator(config, host, ports, server5) as operator:
         for number in numbers:
             toggled = operator.toggle(number, want)
-            print(f"worker {number}: {toggled.state}", flush=True)
+            # Nobody reads any more: no reason to leave the other workers as they are.
+            with contextlib.suppress(BrokenPipeError):
+                print(f"worker {number}: {toggled.state}", flush=True)
             if not toggled.reached:
                 late.append(str(number))
     if late:

@@ -1,4 +1,4 @@
-"""The plain console: the report's status table, and what an operator types under it.
+"""The plain console: the report's status table, what an operator types under it, the ready line.
 
 Text in, text out: does not read, print or carry out anything itself.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wire.config import LOOPBACK, Config
 from wire.endpoints import Endpoint
 from wire.messages import Status
 from wire.states import State
@@ -43,6 +44,19 @@ def table(status: Status) -> str:
         rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker.state, worker.reason)}")
     rows += ["To quit, enter -1:", "", "Enter your Choice:"]
     return "\n".join(rows)
+
+
+def ready_line(config: Config, files: int) -> str:
+    """Says that all workers are awake, and what a client has to be told, to be pasted."""
+    host = config.status.seen_from(LOOPBACK).host
+    where = f"--server5 {config.status.seen_from(LOOPBACK)}"
+    if len(config.workers) == 4 and all(worker.endpoint.host == config.host for worker in config.workers):
+        ports = " ".join(str(worker.endpoint.port) for worker in config.workers)
+        where = f"-a {host} -p {ports} {config.status_port}"
+    # The name may be left out where there is just one.
+    name = "" if files == 1 else "NAME "
+    shared = f"{files} file{'' if files == 1 else 's'}"
+    return f"ready: {len(config.workers)} workers share {shared}; msd download {name}{where}"
 
 
 def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:

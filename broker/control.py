@@ -11,6 +11,7 @@ from pathlib import Path
 
 import zmq
 
+from broker.processes import cannot_listen
 from wire.codec import decode, encode
 from wire.config import Config
 from wire.errors import ProtocolError
@@ -24,7 +25,7 @@ READS_PER_TURN = 256
 class Control:
     """The ROUTER socket, bound to TCP for everyone and to a Unix socket for the workers.
 
-    Raises ``zmq.ZMQError`` where the TCP port cannot be bound.
+    Raises ``UsageError`` where the TCP port cannot be bound.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
@@ -37,9 +38,9 @@ class Control:
         self.garbage = 0
         try:
             self.socket.bind(config.control.url)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self.socket.close(0)
-            raise
+            raise cannot_listen(config.control, "control", error.errno or 0) from None
 
     def bind_local(self, folder: Path) -> str:
         """Binds the Unix socket in ``folder`` too; its endpoint."""

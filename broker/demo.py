@@ -1,11 +1,12 @@
 """``msd demo``: a download that goes on while workers are put to sleep and killed.
 
 Everything is real and runs through the public commands: a broker with four workers, a download, a
-toggle, a ``kill -9``. Nothing is left behind.
+toggle, a ``kill -9``. Nothing is left behind, also when a signal ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import json
 import os
@@ -16,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from broker.orders import Operator
-from wire.config import Config, Servers, parse_size, servers
-from wire.errors import MsdError, UsageError
+from wire.config import Config, Servers, servers
+from wire.config_file import parse_size
+from wire.errors import Interrupted, MsdError, UsageError
 from wire.states import Wanted
 
 NAME = "demo.bin"
@@ -40,7 +43,7 @@ def run(size_text: str, seconds: float) -> int:
         raise UsageError(f"--size {size_text}: must be {allowed}") from None
     if not 0.5 <= seconds <= 3600:
         raise UsageError(f"--seconds {seconds:g}: must be from 0.5 to 3600")
-    with tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
+    with _orderly_end(), tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
         source, output = Path(folder, NAME), Path(folder, "copy-of-" + NAME)
         _say(f"making a file of {size:,} bytes of noise")
         _make_file(source, size)
@@ -51,13 +54,41 @@ def run(size_text: str, seconds: float) -> int:
         serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
         _say(f"starting the broker and four workers, each limited to {rate / 1e6:.1f} MB/s")
         with subprocess.Popen(
-            [*serve, "-p", *map(str, ports)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            [*serve, "-p", *map(str, ports)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         ) as broker:
             try:
                 _wait_until_ready(broker)
                 return _show(source, output, ports)
             finally:
                 broker.terminate()
+
+
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Has a signal raise ``Interrupted``, so that what was started is ended on the way out.
+
+    What is started must have a session of its own: Ctrl-C goes to all processes of the terminal's, and
+    each of them would have something to say.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        # The end takes a moment, and is not to be interrupted itself.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Interrupted("demo interrupted", number)
+
+    # A signal that is ignored, as by nohup, stays so.
+    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def free_ports() -> tuple[int, int, int, int, int]:
@@ -102,12 +133,12 @@ def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> 
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *where, "-i", "1", "-o", str(output)]
     _say(f"msd download {NAME} {' '.join(where)}")
     found = servers(Config(), host="127.0.0.1", ports=ports, server5=None)
-    with subprocess.Popen([*command, "--report", str(report)]) as client:
+    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True) as client:
         try:
             _disturb(client, found, source.stat().st_size)
             code = client.wait()
         finally:
-            client.terminate()
+            client.kill()  # Not in order: it would say how to go on, but its part file goes with the folder.
     if code:
         raise MsdError(f"the download ended with code {code}")
     same = filecmp.cmp(source, output, shallow=False)
@@ -117,10 +148,10 @@ def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> 
 
 def _disturb(client: subprocess.Popen[bytes], found: Servers, size: int) -> None:
     """Puts worker 2 to sleep, kills worker 3, and wakes worker 2, as the download advances."""
-    with Operator(found, patience=3600) as operator:
+    with Operator(found) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
             (0.25, "msd toggle 2: worker 2 is put to sleep", lambda: operator.toggle(2, Wanted.ASLEEP)),
-            (0.45, "kill -9: worker 3 is killed", lambda: os.kill(operator.status().workers[2].pid, signal.SIGKILL)),
+            (0.45, "kill -9: worker 3 is killed", lambda: _kill(operator, 3)),
             (0.65, "msd toggle 2: worker 2 is woken up", lambda: operator.toggle(2, Wanted.AWAKE)),
         ]
         sent_before: dict[int, int] = {}
@@ -134,6 +165,13 @@ def _disturb(client: subprocess.Popen[bytes], found: Servers, size: int) -> None
                 act()
                 faults.pop(0)
             time.sleep(0.05)
+
+
+def _kill(operator: Operator, number: int) -> None:
+    # Between two processes it has the pid 0, which would mean this process and its group.
+    if pid := operator.status().workers[number - 1].pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _sum_up(report: dict[str, Any], *, same: bool) -> None:

@@ -1,27 +1,31 @@
 """The broker's own folder: the catalogue, the workers' logs, the local control socket.
 
-It is named for the control port, which only one broker can hold, so what a killed broker left is
-simply used again by the next one.
+It is named for the host and port of the control socket, which only one broker at a time can bind:
+what a killed broker left there is simply used again by the next one, and no other broker of this
+user has a folder of that name. Make it once the control socket is bound.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
+from wire.endpoints import ANY_HOSTS, Endpoint
 from wire.errors import DiskError, NotAllowedError
 
 #: Longest path of a Unix socket, in bytes (sun_path less its final zero).
 MAX_SOCKET_PATH = 107
 
 
-def make_folder(control_port: int) -> Path:
+def make_folder(control: Endpoint) -> Path:
     """Creates the empty folder, readable by this user alone. Raises ``MsdError``."""
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}")
-    folder = base / str(control_port)
+    host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
+    folder = base / f"{host}-{control.port}"
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: too long a path for a socket: set XDG_RUNTIME_DIR to a shorter one")
     try:

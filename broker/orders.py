@@ -1,11 +1,10 @@
-"""An operator's side of the control socket: one request, one reply, within a deadline.
+"""An operator's side of the control socket: one request, one reply, each within a deadline.
 
 Finds the control socket through server 5's snapshot, so that one port is all it has to know.
 """
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from types import TracebackType
@@ -31,7 +30,7 @@ from wire.messages import (
 from wire.sockets import receive, tune
 from wire.states import Wanted
 
-#: Seconds after which nobody is taken to answer any more.
+#: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
 PATIENCE = 5.0
 
 R = TypeVar("R", bound=Message)
@@ -42,11 +41,13 @@ class Operator:
 
     def __init__(self, servers: Servers, patience: float = PATIENCE) -> None:
         self._status = servers.status
-        self._give_up = time.monotonic() + patience
+        self._patience = patience
         self._context = zmq.Context()
         try:
             self._snapshots = self._socket(zmq.SUB, self._status)
-            control = Endpoint.parse(self._snapshot().control)
+            #: The latest word of server 5, by whichever way it came.
+            self._latest = self._snapshot(time.monotonic() + patience)
+            control = Endpoint.parse(self._latest.control)
             self._control = self._socket(zmq.DEALER, Endpoint(self._status.host, control.port))
         except BaseException:
             self._context.destroy(0)
@@ -61,7 +62,8 @@ class Operator:
         self._context.destroy(0)
 
     def status(self) -> Status:
-        return self._ask(AskStatus(rid=_rid()), Report).status
+        self._latest = self._ask(AskStatus(rid=_rid()), Report).status
+        return self._latest
 
     def toggle(self, number: int, want: Wanted | None) -> Toggled:
         """Toggles a worker, or sets what is wanted of it; returns when it is there, or 3 s later."""
@@ -71,13 +73,20 @@ class Operator:
         self._ask(Quit(rid=_rid()), Message)
 
     def next_snapshot(self) -> Status:
-        """What server 5 publishes next, at the latest after its interval."""
-        self._give_up = float("inf")
-        return self._snapshot()
-
-    def _snapshot(self) -> Status:
+        """What server 5 publishes after the status told last. It is not there any more when it misses its
+        interval three times.
+        """
+        give_up = time.monotonic() + 3 * self._latest.interval + 1
         while True:
-            frames = self._next(self._snapshots)
+            status = self._snapshot(give_up)
+            # A report may be newer than the snapshots that were on their way before it.
+            if status.epoch != self._latest.epoch or status.seq > self._latest.seq:
+                self._latest = status
+                return status
+
+    def _snapshot(self, give_up: float) -> Status:
+        while True:
+            frames = self._next(self._snapshots, give_up)
             try:
                 if len(frames) == 1:
                     status: Status = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
@@ -95,9 +104,10 @@ class Operator:
         return socket
 
     def _ask(self, request: Message, kind: type[R]) -> R:
+        give_up = time.monotonic() + self._patience
         self._control.send(encode(request))
         while True:
-            frames = self._next(self._control)
+            frames = self._next(self._control, give_up)
             try:
                 reply: Message = decode(frames[0].buffer, ControlReply) if len(frames) == 1 else request
             except ProtocolError:
@@ -109,9 +119,9 @@ class Operator:
             if isinstance(reply, kind) and reply is not request:
                 return reply
 
-    def _next(self, socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
-        left = self._give_up - time.monotonic()
-        if left <= 0 or not socket.poll(None if math.isinf(left) else int(left * 1000)):
+    def _next(self, socket: zmq.Socket[bytes], give_up: float) -> list[zmq.Frame]:
+        left = give_up - time.monotonic()
+        if left <= 0 or not socket.poll(int(left * 1000)):
             raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
         return receive(socket) or []
 

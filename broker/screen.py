@@ -1,17 +1,16 @@
 """Where the broker prints: a thread of its own, so that a terminal or pipe nobody reads cannot stop
-the loop that supervises. What does not fit into its short queue is dropped.
+the loop that supervises. What comes while too much is waiting is dropped, announcements apart.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import sys
 import threading
 
-#: Texts waiting to be written. A stopped reader costs this much, then nothing more.
-DEPTH = 64
+#: Texts that may wait to be written. A stopped reader costs this much, then nothing more.
+DEPTH = 256
 
 
 class Screen:
@@ -19,35 +18,41 @@ class Screen:
 
     def __init__(self, stdout: int) -> None:
         self._stdout = stdout
-        self._texts: queue.Queue[tuple[int, str] | None] = queue.Queue(DEPTH)
+        self._texts: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        #: The table written or waiting last. One that was dropped is not shown: it will be tried again.
         self._shown = ""
         self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
         self._thread.start()
 
     def show(self, table: str) -> None:
         """Shows the table, if it is not the one already shown."""
-        if table != self._shown:
+        if table != self._shown and self._put(self._stdout, table):
             self._shown = table
-            self.say(table)
 
     def say(self, line: str) -> None:
         self._put(self._stdout, line)
+
+    def announce(self, line: str) -> None:
+        """Says what is said only once, and therefore never dropped."""
+        self._texts.put((self._stdout, line))
 
     def note(self, line: str) -> None:
         if sys.stderr is not None:  # It is None where the shell closed it (2>&-).
             self._put(sys.stderr.fileno(), line)
 
     def close(self) -> None:
-        """Writes what is queued, for a moment at most."""
-        try:
-            self._texts.put(None, timeout=0.2)
-        except queue.Full:
-            return
+        """Writes what is waiting, for a moment at most."""
+        self._texts.put(None)
         self._thread.join(0.5)
 
-    def _put(self, descriptor: int, text: str) -> None:
-        with contextlib.suppress(queue.Full):
-            self._texts.put_nowait((descriptor, text))
+    def _put(self, descriptor: int, text: str) -> bool:
+        """False if it was dropped. Only the broker's loop puts texts: there can be fewer of them than
+        counted, never more.
+        """
+        if self._texts.qsize() >= DEPTH:
+            return False
+        self._texts.put((descriptor, text))
+        return True
 
     def _write(self) -> None:
         while (item := self._texts.get()) is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import zmq
 
+from broker.processes import cannot_listen
 from broker.supervision import Supervisor
 from wire.codec import STATUS_TOPIC, encode
 from wire.config import Config
@@ -19,6 +20,10 @@ from wire.sockets import receive, tune
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
+#: Bytes of a reason that are told: with 64 workers a snapshot must fit the 64 KiB a client accepts.
+MAX_REASON = 200
+#: Subscriptions read in one turn of the loop, so that a flood cannot keep it from anything else.
+READS_PER_TURN = 256
 
 
 class Board:
@@ -60,7 +65,7 @@ class Board:
                     bytes_sent=worker.load.bytes_sent,
                     rate=self._meters[worker.number].rate if worker.epoch else 0.0,
                     complaints=worker.complaints,
-                    reason=worker.reason[:1024],
+                    reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
             ],
@@ -68,7 +73,7 @@ class Board:
 
 
 class Publisher:
-    """The XPUB socket. Raises ``zmq.ZMQError`` where it cannot be bound."""
+    """The XPUB socket. Raises ``UsageError`` where it cannot be bound."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
         self.socket = context.socket(zmq.XPUB)
@@ -80,9 +85,9 @@ class Publisher:
         self.socket.maxmsgsize = 4096
         try:
             self.socket.bind(config.status.url)
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
             self.socket.close(0)
-            raise
+            raise cannot_listen(config.status, "server 5", error.errno or 0) from None
 
     def publish(self, status: Status) -> None:
         frame = STATUS_TOPIC + encode(status)
@@ -90,9 +95,10 @@ class Publisher:
         self.socket.send(frame, zmq.NOBLOCK)
 
     def drain(self) -> None:
-        """Reads subscriptions: the welcome message is sent by reading them."""
-        while receive(self.socket) is not None:
-            pass
+        """Reads subscriptions, some of them: the welcome message is sent by reading them."""
+        for _ in range(READS_PER_TURN):
+            if receive(self.socket) is None:
+                return
 
     def close(self) -> None:
         self.socket.close(0)

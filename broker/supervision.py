@@ -1,8 +1,9 @@
 """What becomes of the workers: the pure core of the broker.
 
 Takes events and ``now`` (seconds, monotonic), returns actions; knows no process, socket or clock.
-The shell (``broker/server.py``) drains what it has received before it lets time pass, so that a
-stall of the broker itself is not taken for the workers' silence.
+The shell (``broker/server.py``) reads what it has received before it lets time pass, and says for how
+long it did not look (``Stalled``), so that a stall of the broker itself, or of the whole machine,
+is not taken for the workers' silence.
 
 States, and what leads from one to another::
 
@@ -64,6 +65,8 @@ class HeartbeatReceived:
     state: State
     load: Load
     sessions: frozenset[int]
+    #: Where it came from; opaque here, see ``Worker.route``.
+    route: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +83,18 @@ class QuitOrdered:
 
 
 @dataclass(frozen=True, slots=True)
+class Stalled:
+    """The broker itself did not look for so many seconds, up to now."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Nothing happened but time."""
 
 
-Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOrdered | TimePassed
+Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOrdered | Stalled | TimePassed
 
 
 # Actions.
@@ -151,6 +161,8 @@ class Worker:
     reason: str = ""
     load: Load = field(default_factory=Load)
     sessions: frozenset[int] = frozenset()
+    #: The way to the process, for orders, as its heartbeats came; empty until it reported.
+    route: bytes = b""
     complaints: int = 0
 
 
@@ -170,6 +182,10 @@ class Supervisor:
     @property
     def all_awake(self) -> bool:
         return all(worker.state is State.AWAKE for worker in self.workers.values())
+
+    @property
+    def any_awake(self) -> bool:
+        return any(worker.state is State.AWAKE for worker in self.workers.values())
 
     def handle(self, event: Event, now: float) -> list[Action]:
         before = [(w.state, w.wanted, w.epoch) for w in self.workers.values()]
@@ -191,6 +207,7 @@ class Supervisor:
             assert not (gone and worker.pid), worker
             assert (worker.restart_at is not None) == (worker.state is State.DEAD and not self.quitting), worker
             assert worker.epoch == 0 or worker.state is not State.STARTING, worker
+            assert worker.epoch or not (worker.route or worker.sessions), worker
             assert len(worker.crashes) <= CRASHES, worker
 
     def _react(self, event: Event, now: float) -> list[Action]:
@@ -213,6 +230,9 @@ class Supervisor:
                 return self._ordered(self.workers[number], want)
             case QuitOrdered():
                 return self._quit(now)
+            case Stalled(seconds):
+                self._stalled(seconds, now)
+                return []
             case TimePassed():
                 return [action for worker in self.workers.values() for action in self._overdue(worker, now)]
 
@@ -226,6 +246,7 @@ class Supervisor:
         worker.reason = reason
         worker.sessions = frozenset()
         worker.load = Load()
+        worker.route = b""
         while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW:
             worker.crashes.popleft()
         worker.crashes.append(now)
@@ -246,6 +267,7 @@ class Supervisor:
         worker.state = heartbeat.state
         worker.load = heartbeat.load
         worker.sessions = heartbeat.sessions
+        worker.route = heartbeat.route
         worker.reason = ""
         if self.quitting:
             return [SendQuit(worker.number)]
@@ -275,6 +297,13 @@ class Supervisor:
         for worker in self.workers.values():
             worker.restart_at = None
         return [SendQuit(w.number) for w in self.workers.values() if w.pid]
+
+    def _stalled(self, seconds: float, now: float) -> None:
+        # Only what others have to do in time: the broker's own plans are not helped by more delay.
+        for worker in self.workers.values():
+            worker.heard_at = min(worker.heard_at + seconds, now)
+        if self._quit_by is not None:
+            self._quit_by = min(self._quit_by + seconds, now + QUIT_GRACE)
 
     def _overdue(self, worker: Worker, now: float) -> list[Action]:
         if worker.restart_at is not None and now >= worker.restart_at:

@@ -10,11 +10,13 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -23,7 +25,7 @@ from broker.demo import free_ports
 from broker.orders import Operator
 from wire.config import Config, Servers, servers
 from wire.messages import Status, WorkerStatus
-from wire.states import Wanted
+from wire.states import State, Wanted
 
 MSD = [sys.executable, "-P", "-m", "msd"]
 #: Seconds that anything awaited may take; slow machines raise it.
@@ -189,10 +191,16 @@ class System(Process):
                 assert operator.toggle(number, want).reached
 
     def kill(self, *numbers: int) -> None:
-        """Kills workers with -9."""
-        for worker in self.status().workers:
-            if worker.number in numbers:
-                os.kill(worker.pid, signal.SIGKILL)
+        """Kills workers with -9, each as soon as it has a process; one that is failed gets none."""
+        for number in numbers:
+
+            def living(number: int = number) -> WorkerStatus | None:
+                worker = self.worker(number)
+                return worker if worker.pid or worker.state is State.FAILED else None
+
+            # To kill the pid 0 would kill the tests themselves.
+            if pid := wait_for(f"a process of worker {number}", living).pid:
+                os.kill(pid, signal.SIGKILL)
 
     def download(self, *arguments: str, **options: Any) -> Download:
         return Download(self.where, *arguments, **options)
@@ -209,6 +217,18 @@ def run_msd(*arguments: str, patience: float = PATIENCE, **options: Any) -> subp
         check=False,
         **options,
     )
+
+
+def is_free(port: int) -> bool:
+    """True if a server could listen on a port of loopback now."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
 
 
 def make_file(path: Path, size: int, rng: random.Random) -> Path:

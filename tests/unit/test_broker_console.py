@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker.console import QuitLine, ToggleLine, WrongLine, parse, table
+from broker.console import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
+from wire.config import Config, WorkerConfig
+from wire.endpoints import Endpoint
 from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from wire.states import State, Wanted
 
@@ -111,3 +113,26 @@ def test_a_wrong_line_is_quoted_in_part_and_without_control_characters() -> None
 
 def test_thousands_of_digits_are_wrong_and_nothing_worse() -> None:
     assert isinstance(parse("9" * 8000, 4), WrongLine)
+
+
+def test_the_ready_line_says_what_a_client_has_to_be_told() -> None:
+    assert ready_line(Config(), 1) == (
+        "ready: 4 workers share 1 file; msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+    )
+
+
+@pytest.mark.parametrize("files", [0, 2, 1000])
+def test_the_ready_line_asks_for_a_name_where_there_is_not_just_one_file(files: int) -> None:
+    where = "-a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+    assert ready_line(Config(), files) == f"ready: 4 workers share {files} files; msd download NAME {where}"
+
+
+def test_the_ready_line_names_server_5_where_the_ports_alone_do_not_say_it() -> None:
+    workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
+    assert ready_line(Config(workers=workers), 1).endswith("; msd download --server5 127.0.0.1:39223")
+
+
+def test_the_ready_line_of_servers_on_all_addresses_can_be_pasted_here() -> None:
+    workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
+    told = ready_line(Config(host="*", workers=workers), 1)
+    assert told.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,47 @@ def test_a_line_between_does_not_show_the_table_again(pipe: tuple[int, int]) -> 
     screen.show("A")
     screen.close()
     assert printed(reader) == "A\nline\n"
+
+
+def fill(screen: Screen, writer: int) -> None:
+    """Until texts are dropped: the pipe is full, and all that may wait is waiting."""
+    while screen._put(writer, "x" * 1000):
+        pass
+
+
+def read_all(screen: Screen, reader: int) -> str:
+    """All that is written until the screen has ended."""
+    closing = threading.Thread(target=screen.close)
+    closing.start()
+    text = ""
+    while screen._thread.is_alive() or select.select([reader], [], [], 0)[0]:
+        if select.select([reader], [], [], 0.05)[0]:
+            text += printed(reader)
+    closing.join()
+    return text
+
+
+def test_a_table_that_was_dropped_is_shown_the_next_time(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    screen.show("A")
+    fill(screen, writer)
+    screen.show("B")
+    while screen._texts.qsize() >= DEPTH:
+        printed(reader)
+    screen.show("B")
+    assert read_all(screen, reader).endswith("x\nB\n")
+
+
+def test_an_announcement_is_never_dropped(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    fill(screen, writer)
+    screen.say("just a line")
+    screen.announce("ready")
+    text = read_all(screen, reader)
+    assert text.endswith("x\nready\n")
+    assert "just a line" not in text
 
 
 def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
-from broker.status import RATE_WINDOW, Board, as_json
+import pytest
+import zmq
+
+from broker.demo import free_ports
+from broker.status import MAX_REASON, RATE_WINDOW, READS_PER_TURN, Board, Publisher, as_json
 from broker.supervision import CatalogueReady, Exited, HeartbeatReceived, Spawned, Supervisor
-from wire.codec import decode, encode
-from wire.config import Config
+from wire.codec import STATUS_TOPIC, decode, encode
+from wire.config import Config, WorkerConfig
+from wire.config_file import MAX_WORKERS
+from wire.endpoints import Endpoint
 from wire.messages import PROTOCOL_VERSION, Load, Status
 from wire.states import State, Wanted
 
@@ -68,6 +74,42 @@ def test_a_snapshot_can_be_sent_and_received_however_long_a_reason_is() -> None:
     supervisor.handle(Exited(1, 101, "é" * 5000), NOW)
     status = board().snapshot(supervisor)
     assert decode(encode(status), Status) == status
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\udce9"])
+def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
+    """Every worker there can be, every number as large and every text as long as it can be."""
+    most = 2**63 - 1
+    longest = "ffff:" * 7 + "ffff"
+    workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
+    shown = Board(Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers))
+    shown.catalogue, shown.files = b"c" * 32, most
+    supervisor = running(MAX_WORKERS, Load(bytes_sent=most, clients=most, garbage=most))
+    for worker in supervisor.workers.values():
+        worker.state = State.STARTING  # the longest name
+        worker.reason = letter * 1024
+        worker.epoch = worker.pid = worker.restarts = worker.complaints = most
+    status = shown.snapshot(supervisor)
+    assert len(STATUS_TOPIC + encode(status)) <= 65536
+    assert decode(encode(status), Status) == status
+    assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON // 4, MAX_REASON + 1)}
+
+
+def test_a_flood_of_subscriptions_is_read_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+
+    def flood(socket: object) -> list[object]:
+        nonlocal read
+        read += 1
+        assert read <= READS_PER_TURN, "it reads for ever"
+        return []
+
+    monkeypatch.setattr("broker.status.receive", flood)
+    with zmq.Context() as context:
+        publisher = Publisher(context, Config(status_port=free_ports()[4]))
+        publisher.drain()
+        publisher.close()
+    assert read == READS_PER_TURN
 
 
 def test_a_rate_is_measured_over_its_window() -> None:

@@ -30,6 +30,7 @@ from broker.supervision import (
     SendQuit,
     Spawn,
     Spawned,
+    Stalled,
     Stop,
     Supervisor,
     TimePassed,
@@ -64,6 +65,11 @@ class Scene:
 
     def exit(self, number: int = 1, reason: str = "killed by SIGKILL") -> list[Action]:
         return self.handle(Exited(number, self.pid(number), reason))
+
+    def stall(self, seconds: float) -> list[Action]:
+        """The broker's process, or all of them, stand still for so long."""
+        self.now += seconds
+        return self.handle(Stalled(seconds)) + self.handle(TimePassed())
 
     def order(self, want: Wanted | None = None, number: int = 1) -> list[Action]:
         return self.handle(Ordered(number, want))
@@ -250,6 +256,43 @@ def test_starting_to_dead_by_a_kill_at_the_hang_limit() -> None:
     assert scene.state() is State.DEAD
 
 
+@pytest.mark.parametrize("make", [starting, awake, asleep, silent])
+def test_a_stall_of_the_broker_is_not_the_workers_silence(make: Make) -> None:
+    scene = make()
+    state = scene.state()
+    assert scene.stall(1000 * HANG_LIMIT) == []
+    assert scene.state() is state
+
+
+def test_a_stall_does_not_shorten_a_silence_either() -> None:
+    scene = awake()
+    scene.wait(SILENT_AFTER - 0.1)
+    scene.stall(1000)
+    assert scene.wait(0.05) == []
+    assert scene.wait(0.06) == [Publish()]
+    scene.stall(1000)
+    assert scene.wait(HANG_LIMIT - SILENT_AFTER) == [Kill(1)]
+
+
+def test_a_stall_said_too_long_hears_nobody_in_the_future() -> None:
+    scene = awake()
+    scene.handle(Stalled(1000))
+    assert scene.wait(SILENT_AFTER) == [Publish()]
+
+
+def test_a_stall_does_not_take_the_workers_time_to_end() -> None:
+    scene = awake()
+    scene.handle(QuitOrdered())
+    assert scene.stall(1000) == []
+    assert scene.wait(QUIT_GRACE - 0.01) == []
+    assert scene.wait(0.02) == [Kill(1)]
+
+
+def test_a_stall_puts_no_restart_off() -> None:
+    scene = dead()
+    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, Wanted.AWAKE), Publish()]
+
+
 def test_hang_limit_kills_a_process_once() -> None:
     scene = silent()
     assert Kill(1) in scene.wait(HANG_LIMIT)
@@ -397,6 +440,26 @@ def test_the_heartbeat_of_a_stale_pid_is_ignored() -> None:
     scene.crash()
     assert scene.beat(pid=old) == []
     assert scene.state() is State.STARTING
+
+
+def test_orders_go_to_the_process_that_runs_now() -> None:
+    """A heartbeat of the one before may come late: it does not say where orders go."""
+
+    def beat(pid: int, route: bytes) -> None:
+        scene.handle(HeartbeatReceived(1, pid, 7, State.AWAKE, Load(bytes_sent=pid), frozenset({pid}), route))
+
+    scene = awake()
+    worker = scene.supervisor.workers[1]
+    old = scene.pid()
+    beat(old, b"old")
+    assert (worker.route, worker.load.bytes_sent) == (b"old", old)
+    scene.crash()
+    assert worker.route == b""
+    beat(old, b"old")
+    assert (worker.route, worker.load, worker.sessions) == (b"", Load(), frozenset())
+    beat(scene.pid(), b"new")
+    beat(old, b"old")
+    assert (worker.route, worker.load.bytes_sent, worker.sessions) == (b"new", scene.pid(), frozenset({scene.pid()}))
 
 
 def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
@@ -689,6 +752,14 @@ class Supervision(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.handle(TimePassed())
+
+    @rule(seconds=st.floats(0.01, 100), counted=st.floats(0, 1.1))
+    def stall(self, seconds: float, counted: float) -> None:
+        killed = set(self.killed)
+        self.now += seconds
+        self.handle(Stalled(counted * seconds))
+        assert killed == self.killed
+        assert all(worker.heard_at <= self.now for worker in self.supervisor.workers.values())
 
     @rule()
     def deadline_comes(self) -> None:

@@ -1,0 +1,149 @@
+"""Peers that are not what they should be: the client neither believes them nor hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import zmq
+
+from broker.demo import free_ports
+from client.listing import list_files
+from tests.system import MIB, MSD, Download, Serve, Source, run_msd, same, wait_for
+from wire.codec import decode, encode
+from wire.config import Config, Servers, servers
+from wire.errors import NoAnswerError
+from wire.messages import Catalog, DataRequest, Entry, Hello, List, Welcome
+
+
+@pytest.fixture
+def closing_ports() -> Iterator[list[int]]:
+    """Four ports that accept and close at once."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                return
+
+    threads = [threading.Thread(target=serve, args=(listener,)) for listener in listeners]
+    for thread in threads:
+        thread.start()
+    yield [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()
+
+
+def test_ports_that_accept_and_close_are_no_progress(closing_ports: list[int], tmp_path: Path) -> None:
+    where = ["-p", *map(str, [*closing_ports, free_ports()[4]])]
+    with Download(where, "--timeout", "5", cwd=tmp_path) as client:
+        assert client.wait(20) == 7
+
+
+def test_a_worker_that_repeats_a_page_for_ever_is_not_listened_to() -> None:
+    """A catalogue has to go on where it stopped: no list without end."""
+    ports = free_ports()
+    found = servers(Config(), host=None, ports=ports, server5=None)
+    only_one = Servers(found.status, {1: found.workers[1]}, pinned=True)
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        router = stack.enter_context(context.socket(zmq.ROUTER))
+        router.linger = 0
+        router.bind(f"tcp://127.0.0.1:{ports[0]}")
+        ended = threading.Event()
+        pages = []
+
+        def answer() -> None:
+            while not ended.is_set():
+                if not router.poll(20):
+                    continue
+                peer, frame = router.recv_multipart()
+                match decode(frame, DataRequest):
+                    case Hello(rid=rid):
+                        welcome = Welcome(rid=rid, version=1, epoch=1, number=1, files=9, catalogue=b"")
+                        router.send_multipart([peer, encode(welcome)])
+                    case List(rid=rid):
+                        pages.append(rid)
+                        entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
+                        page = Catalog(rid=rid, epoch=1, entries=[entry], more=True)
+                        router.send_multipart([peer, encode(page)])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(NoAnswerError):
+                list_files(only_one, patience=1)
+        finally:
+            ended.set()
+            thread.join()
+    assert len(pages) == 2
+
+
+def test_nothing_that_came_to_the_output_meanwhile_is_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(16 * MIB)
+    system = serve(path, "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.2)
+        (tmp_path / "copy.bin").write_text("precious")
+        assert client.wait() == 2
+    assert "exists now" in client.events[-1]["message"]
+    assert (tmp_path / "copy.bin").read_text() == "precious"
+    with system.download("-o", "copy.bin", "--force", cwd=tmp_path) as client:
+        assert client.done()["received_bytes"] == 0
+    assert same(path, tmp_path / "copy.bin")
+
+
+def test_a_part_file_that_was_swapped_is_not_published(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(16 * MIB), "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until(0.2)
+        (tmp_path / "copy.bin.part").unlink()
+        (tmp_path / "copy.bin.part").write_bytes(b"garbage")
+        assert client.wait() == 6
+    assert not (tmp_path / "copy.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "line\nbreak"])
+def test_a_name_that_cannot_be_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    result = run_msd("download", "-p", *map(str, free_ports()), "--", name, cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_file_from_the_year_3000_stops_nobody(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(1000)
+    system = serve(path)
+    os.utime(path, ns=(10**20, 10**20))
+    system.signal(signal.SIGTERM)
+    system.wait()
+    again = serve(path)
+    assert "film.bin" in run_msd("list", *again.where).stdout
+    with again.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.done()
+    wait_for("all well", lambda: again.states() == ["awake"] * 4)
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_standard_stream_is_no_bug(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
+    """As by ``>&-`` in a shell."""
+    system = serve(source(1000))
+    for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
+        command = " ".join([*MSD, *arguments, *system.where])
+        result = subprocess.run(
+            f"exec {command} {closed}>&-", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "bug" not in result.stderr
