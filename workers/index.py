@@ -7,6 +7,7 @@ earlier run are not read again: their digests are kept in the user's cache folde
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import time
@@ -206,10 +207,23 @@ def _hash(fd: int, size: int, name: str, progress: _Progress) -> bytes | None:
     """The digests of the ``size`` bytes of an open file, or None if it ends before."""
     digests = bytearray()
     buffer = memoryview(bytearray(span(size, 0)[1] if size else 0))
+    zeros = memoryview(bytes(len(buffer)))
     for index in range(segment_count(size)):
         offset, length = span(size, index)
+        if _is_hole(fd, offset, length):
+            # Zeros, that need not be read; the same buffer of them for all holes.
+            digests += digest(zeros[:length])
+            continue
         if os.preadv(fd, [buffer[:length]], offset) != length:
             return None
         digests += digest(buffer[:length])
         progress.read(name, offset + length, length)
     return bytes(digests)
+
+
+def _is_hole(fd: int, offset: int, length: int) -> bool:
+    """True if the file system says that there is nothing but a hole."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
+    except OSError as error:
+        return error.errno == errno.ENXIO  # No data from there to the end.

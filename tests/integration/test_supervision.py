@@ -45,7 +45,7 @@ def test_no_worker_outlives_a_killed_broker_not_even_a_frozen_one(serve: Serve, 
     system.signal(signal.SIGKILL)
     wait_for("the workers to end", lambda: not any(map(is_running, workers)), patience=1)
     assert system.wait() == -signal.SIGKILL
-    assert all(map(is_free, [*system.ports, system.ports[4] + 1]))
+    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), patience=1)
 
 
 def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
@@ -80,7 +80,7 @@ def test_every_way_to_end_is_orderly(serve: Serve, source: Source, end: Callable
     assert time.monotonic() - ordered < 2 * TIME_FACTOR
     assert (code_seen, system.wait()) == (code, code)
     assert not any(map(is_running, workers))
-    assert all(map(is_free, [*system.ports, system.ports[4] + 1]))
+    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), patience=1)
     assert not system.err.text or "Traceback" not in system.err.text
 
 

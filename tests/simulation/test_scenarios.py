@@ -16,7 +16,7 @@ import pytest
 from client.happenings import Finish, GiveUp
 from tests.simulation.world import Outcome, Worker, World
 
-SEEDS = range(20)
+SEEDS = range(10)
 SEGMENTS = 384
 
 Setup = Callable[[World], None]
