@@ -48,6 +48,7 @@ from wire.messages import (
     WorkerOrder,
 )
 from wire.sockets import raise_descriptor_limit
+from wire.states import State
 
 #: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
 LONGEST_WAIT = 1.0
@@ -174,11 +175,13 @@ class Broker:
         self._next_publish = now + self._config.interval
         status = self._board.snapshot(self._supervisor)
         self._publisher.publish(status)
-        if not self._supervisor.quitting:
-            self._screen.show(table(status))
         if self._supervisor.all_awake and not self._ready_said:
             self._ready_said = True
             self._screen.announce(ready_line(self._config, status.files))
+        # While all goes well at the start, and at the end, nobody needs to see each step.
+        starting = all(worker.state in (State.STARTING, State.AWAKE) for worker in status.workers)
+        if not self._supervisor.quitting and (self._ready_said or not starting):
+            self._screen.show(table(status))
 
     def _end(self, code: int) -> None:
         if self._exit_code is None:

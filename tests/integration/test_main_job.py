@@ -194,7 +194,7 @@ def test_servers_and_clients_share_a_configuration_and_a_pipe_operates_the_conso
     config = tmp_path / "config.toml"
     config.write_text(f'[share]\npath = "Star.mp4"\n[broker]\nstatus_port = {ports[4]}\n{blocks}')
     with Process([*MSD, "serve", "-c", str(config)], stdin=subprocess.PIPE) as console:
-        wait_for("ready", lambda: "\nready" in console.out.text)
+        wait_for("ready", lambda: console.out.text.startswith("ready"))
         assert "Star.mp4" in run_msd("list", cwd=tmp_path).stdout
         assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
         assert same(path, tmp_path / "copy.mp4")
