@@ -133,7 +133,9 @@ def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> 
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *where, "-i", "1", "-o", str(output)]
     _say(f"msd download {NAME} {' '.join(where)}")
     found = servers(Config(), host="127.0.0.1", ports=ports, server5=None)
-    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True) as client:
+    # Lines, not a live view: that cannot be drawn while others print to the same terminal.
+    lines = {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=lines) as client:
         try:
             _disturb(client, found, source.stat().st_size)
             code = client.wait()

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from client import finding
+from client.connection import new_rid
 from client.events import Report, Started, Syncing
-from client.link import new_rid
 from client.partfile import PartFile, check_output
 from client.patience import Patience
 from client.peers import Peers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-from client.link import new_rid
+from client.connection import new_rid
 from client.peers import Peers
 from client.transport import LinkOpened, ReplyReceived
 from wire.config import Servers

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import zmq
 
 from client import happenings
+from client.connection import new_rid
 from client.events import Event, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
 from client.happenings import Fault, GiveUp
-from client.link import new_rid
 from client.pace import MAX_WINDOW
 from client.partfile import PartFile
 from client.patience import Patience

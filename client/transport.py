@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from client.link import Answer, Link, Opened, new_rid
+from client.connection import Answer, Connection, Opened, new_rid
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.endpoints import Endpoint
 from wire.errors import ProtocolError
@@ -77,7 +77,7 @@ class Transport:
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._status_endpoint = status
-        self._links: dict[int, Link] = {}
+        self._links: dict[int, Connection] = {}
         self._status = self._subscribe()
 
     def poll(self, timeout: float) -> Iterator[TransportEvent]:
@@ -93,7 +93,7 @@ class Transport:
     def open(self, worker: int, endpoint: Endpoint) -> None:
         """Connects to a worker on a new socket; ``LinkOpened`` or ``LinkClosed`` will tell."""
         self.close_link(worker)
-        link = self._links[worker] = Link(self._context, endpoint)
+        link = self._links[worker] = Connection(self._context, endpoint)
         self._poller.register(link.monitor, zmq.POLLIN)
         self._poller.register(link.dealer, zmq.POLLIN)
 
@@ -154,7 +154,7 @@ class Transport:
                 header = frames[0].bytes.removeprefix(STATUS_TOPIC) if frames else b""
                 yield SnapshotReceived(decode(header, Status))
 
-    def _read_link(self, number: int, link: Link) -> Iterator[TransportEvent]:
+    def _read_link(self, number: int, link: Connection) -> Iterator[TransportEvent]:
         dead = link.read_monitor(self._session)
         # What a dying connection has brought is still good: it is read to the end.
         for _ in itertools.count() if dead else range(READS_PER_TURN):

@@ -55,7 +55,7 @@ class Answer:
     payload: zmq.Frame | None
 
 
-class Link:
+class Connection:
     """A connection to ``endpoint``. Register ``dealer`` and ``monitor`` for reading, the monitor first."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint) -> None:
