@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint types bench clean
+.PHONY: demo test soak lint types bench figures clean
 
 demo: .venv/installed
 	$(BIN)/msd demo
@@ -23,6 +23,9 @@ types: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m bench
+
+figures: .venv/installed
+	$(BIN)/python docs/figures.py
 
 # PIP_CONSTRAINT, unlike -c, also pins what builds the package.
 .venv/installed: pyproject.toml constraints.txt

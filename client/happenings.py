@@ -1,6 +1,8 @@
 """What can happen to a download, and what its scheduler can decide: events and actions. Plain values.
 
 Each way to fail is an event of its own, for each has a policy of its own (``docs/scheduler.md``).
+``TRANSITIONS`` says what they do to a segment: the figure in that page is drawn from it, and the
+property tests hold the scheduler to it.
 """
 
 from __future__ import annotations
@@ -139,3 +141,31 @@ class GiveUp:
 
 
 Action = RequestSegment | SetAside | Finish | GiveUp
+
+
+class Segment(enum.StrEnum):
+    """Where a segment is. All but the last two are missing."""
+
+    UNCHECKED = "unchecked"  #: the disk may have it; not hashed yet
+    UNASKED = "unasked"  #: nobody is asked for it
+    ASKED = "asked"  #: in the Y of one worker or of several
+    DISPUTED = "disputed"  #: came corrupt, and waits for somebody else
+    HERE = "here"  #: in the X of a worker
+    ON_DISK = "on disk"  #: found there, and right
+
+
+#: What may become of a segment, and by which events. Being asked for (``RequestSegment``) may follow
+#: on any event in the same step, so it is listed as an event, too.
+TRANSITIONS: dict[tuple[Segment, Segment], tuple[type[Event] | type[Action], ...]] = {
+    (Segment.UNCHECKED, Segment.ON_DISK): (SegmentChecked,),
+    (Segment.UNCHECKED, Segment.UNASKED): (SegmentChecked,),
+    (Segment.UNASKED, Segment.ASKED): (RequestSegment,),
+    (Segment.ASKED, Segment.HERE): (SegmentWritten,),
+    (Segment.ASKED, Segment.UNASKED): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (Segment.ASKED, Segment.DISPUTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (Segment.DISPUTED, Segment.ASKED): (RequestSegment,),
+    # It was asked for before its worker was given up, and comes all the same.
+    (Segment.UNASKED, Segment.HERE): (SegmentWritten,),
+    (Segment.DISPUTED, Segment.HERE): (SegmentWritten,),
+    (Segment.UNASKED, Segment.DISPUTED): (SegmentCorrupt,),
+}

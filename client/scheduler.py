@@ -31,6 +31,7 @@ from client.happenings import (
     Finish,
     GiveUp,
     RequestSegment,
+    Segment,
     SegmentChecked,
     SegmentCorrupt,
     SegmentLate,
@@ -94,6 +95,15 @@ class Scheduler:
     def is_missing(self, index: int) -> bool:
         """True if a segment is not verified yet."""
         return self._source[index] in (MISSING, UNCHECKED)
+
+    def where(self, index: int) -> Segment:
+        """Where a segment is."""
+        source = self._source[index]
+        if source != MISSING:
+            return {UNCHECKED: Segment.UNCHECKED, ON_DISK: Segment.ON_DISK}.get(source, Segment.HERE)
+        if index in self._owners:
+            return Segment.ASKED
+        return Segment.DISPUTED if index in self._disputed else Segment.UNASKED
 
     def x(self, worker: int) -> list[int]:
         """X: the segments that ``worker`` delivered. Takes time in proportion to the file."""

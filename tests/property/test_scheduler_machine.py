@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from client import happenings as core
+from client.happenings import Segment
 from client.scheduler import Scheduler
 from wire.states import Reason
 
@@ -35,7 +36,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(core.TimePassed())
 
     def feed(self, event: core.Event) -> None:
-        for action in self.scheduler.handle(event, self.now):
+        before = [self.scheduler.where(index) for index in range(SEGMENTS)]
+        actions = self.scheduler.handle(event, self.now)
+        self.check_transitions(before, event, actions)
+        for action in actions:
             assert self.ended is None
             match action:
                 case core.RequestSegment(worker, index):
@@ -51,6 +55,20 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.ended = action
                 case core.GiveUp():
                     self.ended = action
+
+    def check_transitions(self, before: list[Segment], event: core.Event, actions: list[core.Action]) -> None:
+        """What became of each segment is in the table, by this event or by being asked for after it."""
+        for index, start in enumerate(before):
+            end = self.scheduler.where(index)
+            asked = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
+            steps = [(start, end)]
+            if asked and end is Segment.ASKED and start is not Segment.ASKED:
+                middle = {Segment.UNCHECKED: Segment.UNASKED}.get(start, start)
+                steps = [(start, middle), (middle, Segment.ASKED)]
+            for one, other in steps:
+                causes = core.TRANSITIONS.get((one, other), ())
+                by_request = asked and core.RequestSegment in causes
+                assert one == other or by_request or type(event) in causes, (index, start, end, event, actions)
 
     @rule(worker=numbers, renewed=st.booleans())
     def connect(self, worker: int, renewed: bool) -> None:

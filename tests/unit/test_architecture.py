@@ -104,3 +104,11 @@ def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     light = {"__future__", "msd", "broker", "broker.commands", "client", "client.commands", "wire", "wire.flags"}
     assert set(loaded) == light
+
+
+def test_the_figures_of_the_documentation_are_those_of_the_code() -> None:
+    from docs.figures import drawn
+
+    page = (ROOT / "docs" / "scheduler.md").read_text(encoding="utf-8")
+    assert "stateDiagram" in page
+    assert drawn(page) == page, "run make figures"
