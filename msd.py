@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
-import typer
+# Until the command runs, Ctrl-C simply ends the process: Python would show where in an import it was.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import broker.commands
-import client.commands
+import typer  # noqa: E402
+
+import broker.commands  # noqa: E402
+import client.commands  # noqa: E402
 
 app = typer.Typer(
     name="msd",
@@ -50,7 +54,11 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _run()
+    # The result stands; nothing is left to be interrupted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         sys.stdout.flush()
     except OSError:

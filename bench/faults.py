@@ -110,7 +110,7 @@ class OurServers:
         os.kill(self._pids[number], signal.SIGKILL)
 
     def all_down(self) -> None:
-        self._system.sleep(1, 2, 3, 4)
+        self._system.shut(1, 2, 3, 4)
 
     def all_up(self) -> None:
         self._system.wake(1, 2, 3, 4)

@@ -131,7 +131,8 @@ class Transport:
             link.say_bye(self._session)
             link.close(LINGER_MS)
         self._status.close(0)
-        self._context.term()
+        # And what a signal may have left half made: one open socket, and ending the context hangs.
+        self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> zmq.Socket[bytes]:
         status = self._context.socket(zmq.SUB)

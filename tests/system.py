@@ -178,7 +178,8 @@ class System(Process):
     def states(self) -> list[str]:
         return [worker.state.value for worker in self.status().workers]
 
-    def sleep(self, *numbers: int) -> None:
+    def shut(self, *numbers: int) -> None:
+        """Puts workers to sleep."""
         self._toggle(numbers, Wanted.ASLEEP)
 
     def wake(self, *numbers: int) -> None:

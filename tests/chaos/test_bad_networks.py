@@ -158,7 +158,7 @@ def test_misfortune_of_all_kinds_at_random(
                 case "delay":
                     victim.delay = rng.uniform(0, 0.2)
                 case "sleep":
-                    net.system.sleep(number)
+                    net.system.shut(number)
                     net.system.wake(number)
                 case "kill":
                     net.system.kill(number)

@@ -50,7 +50,7 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
     """They all wait for the workers to wake up; when the first is done, all have nearly as much."""
     path = source(16 * MIB)
     system = serve(path, "--rate", "16MiB")
-    system.sleep(1, 2, 3, 4)
+    system.shut(1, 2, 3, 4)
     with ExitStack() as stack:
         clients = []
         for number in range(20):

@@ -124,7 +124,7 @@ def test_a_busy_port_is_named_before_anything_is_started(tmp_path: Path) -> None
 
 def test_a_second_server_on_the_same_ports_is_refused(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(100))
-    system.sleep(1, 2, 3, 4)
+    system.shut(1, 2, 3, 4)
     fails("serve", "-f", str(source(100)), *system.where, code=2, says="in use", cwd=tmp_path)
 
 

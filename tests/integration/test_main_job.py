@@ -68,7 +68,7 @@ def test_each_worker_can_be_toggled_under_a_download(serve: Serve, source: Sourc
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until(0.1)
         for number in (1, 2, 3, 4):
-            system.sleep(number)
+            system.shut(number)
             system.wake(number)
         done = client.done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
@@ -86,7 +86,7 @@ def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
     system = serve(path, *RATE)
     with system.download("-o", "copy.bin", interval=0.01, cwd=tmp_path) as client:
         client.wait_until(0.3)
-        system.sleep(1, 2, 3, 4)
+        system.shut(1, 2, 3, 4)
         before = wait_for("the last replies", lambda: client.received if client.of("waiting") else None)
         wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.of("waiting")[0]["at"] > 3 or None)
         assert client.received == before
@@ -112,7 +112,7 @@ def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
     system = serve(path, "--rate", "512KiB", ports=ports)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until(0.02)
-        system.sleep(3)
+        system.shut(3)
         asleep = client.events[-1]["at"]
         wait_for("10 s", lambda: client.events[-1]["at"] - asleep > 10 or None)
         system.wake(3)

@@ -96,7 +96,7 @@ def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, sour
 def test_late_subscribers_get_the_current_state_at_once(serve: Serve, source: Source, count: int) -> None:
     """The regular interval is a minute: what they get at once is the welcome."""
     system = serve(source(1000), "-i", "60")
-    system.sleep(3)
+    system.shut(3)
     with ExitStack() as stack:
         sockets = []
         for number in range(count):

@@ -146,7 +146,7 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
             fast.done()
-        system.sleep(1, 2, 3, 4)
+        system.shut(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
         check_it_stays(system, sessions.SETTLE + QUIT_GRACE + 1)
@@ -301,7 +301,7 @@ def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source)
 
 def test_a_sleeping_workers_port_is_dead_and_taken_by_nobody(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
-    system.sleep(2)
+    system.shut(2)
     with closing(socket.socket()) as probe:
         wait_for("a dead port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
     with closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
