@@ -12,7 +12,10 @@ import sys
 from typing import Annotated, NoReturn
 
 # Until the command runs, Ctrl-C simply ends the process: Python would show where in an import it was.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+# One that is ignored, as in the background of a shell, stays so.
+_PYTHONS_OWN = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _PYTHONS_OWN:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import typer  # noqa: E402
 
@@ -54,7 +57,8 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _PYTHONS_OWN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _run()
     # The result stands; nothing is left to be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -25,6 +26,9 @@ GRACE = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts a command in the background has it ignore SIGINT; what the tests start
+    # would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = int(os.environ.get("MSD_SEED") or random.SystemRandom().randrange(2**32))
     config.stash[SEED] = seed
     random.seed(seed)
