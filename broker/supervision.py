@@ -172,7 +172,6 @@ class Supervisor:
     def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
         self.workers = {number: Worker(number) for number in numbers}
         self._hang_limit = hang_limit
-        self._catalogue_ready = False
         self._quit_by: float | None = None
 
     @property
@@ -213,7 +212,6 @@ class Supervisor:
     def _react(self, event: Event, now: float) -> list[Action]:
         match event:
             case CatalogueReady():
-                self._catalogue_ready = True
                 return [] if self.quitting else [Spawn(w.number, w.wanted) for w in self.workers.values()]
             case Spawned(number, pid):
                 worker = self.workers[number]
