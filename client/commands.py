@@ -30,6 +30,9 @@ def download(
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The version to fetch, as msd list --json shows.")
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Fetch only what OUT lacks, and leave it alone if it is right.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Give up after so long without progress.")
@@ -70,6 +73,7 @@ def download(
             Path(output) if output is not None else None,
             id=_parse_id(id),
             force=force,
+            update=update,
             timeout=timeout,
             sync=not no_sync,
             interval=min(interval, pace),

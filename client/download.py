@@ -18,6 +18,7 @@ from client.patience import Patience
 from client.peers import Peers
 from client.transfer import OnEvent, Transfer
 from client.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
+from client.update import Update
 from wire.config import Servers
 from wire.errors import MsdError, NotFoundError
 from wire.messages import MAX_NAME, Catalog, Describe, Described, DigestPage, Digests, List, Refusal
@@ -35,6 +36,7 @@ def download(
     *,
     id: bytes | None = None,
     force: bool = False,
+    update: bool = False,
     timeout: float | None = None,
     sync: bool = True,
     interval: float = 1.0,
@@ -44,8 +46,9 @@ def download(
     """Downloads one file from all workers of ``servers`` and returns what happened.
 
     ``name`` may be left out where one file is shared; ``output`` defaults to the base name of the
-    file in the current folder, and replaces a file only with ``force``. ``id`` asks for one version
-    by its 32 bytes. ``timeout`` is in seconds without progress, None for ever. ``sync`` False leaves
+    file in the current folder, and replaces a file only with ``force``, or with ``update``, which
+    fetches no segment that this file has, and leaves it alone if it is right. ``id`` asks for one
+    version by its 32 bytes. ``timeout`` is in seconds without progress, None for ever. ``sync`` False leaves
     it to the system when the data reaches the disk. ``interval`` is the time between two
     ``Progress`` events in seconds; ``memory`` bounds what may be outstanding, in bytes.
     ``on_event`` is called from this thread and must not block.
@@ -54,14 +57,15 @@ def download(
     """
     if name is not None and not _can_be_shared(name):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
+    replace = force or update
     if output is not None:
-        check_output(output, replace=force)
+        check_output(output, replace=replace)
     peers = Peers(servers, download=True)
     try:
         manifest = _find(peers, name, id, timeout, on_event)
         target = output if output is not None else Path(safe_name(manifest.name))
-        check_output(target, replace=force)
-        part = PartFile(target, manifest)
+        check_output(target, replace=replace)
+        part = Update(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
             on_event(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
             transfer = Transfer(
@@ -71,7 +75,7 @@ def download(
             if sync:
                 on_event(Syncing())
                 _in_thread(part)
-            part.publish(replace=force, sync=sync)
+            part.publish(replace=replace, sync=sync)
         finally:
             part.close()
         seconds = time.monotonic() - transfer.started

@@ -98,7 +98,7 @@ class LiveView:
         row.add_column(no_wrap=True, justify="right")
         rate = sum([*self._rates.values()])
         left = f"{span((started.bytes - done) / rate)} left" if rate > 1 and share < 1 and not self._message else ""
-        disk = f"  {amount(progress.reused_bytes)} from disk" if progress and progress.reused_bytes else ""
+        disk = f"  {amount(progress.reused_bytes)} verified on disk" if progress and progress.reused_bytes else ""
         figures = f"{share:4.0%}  {amount(done)} of {amount(started.bytes)}  {amount(rate)}/s  {left}{disk}"
         row.add_row(Text(started.output.name, overflow="ellipsis"), ProgressBar(total=1.0, completed=share), figures)
         return row

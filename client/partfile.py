@@ -6,6 +6,7 @@ other: hashed against the manifest and kept where it is right.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -28,12 +29,12 @@ def check_output(output: Path, *, replace: bool) -> None:
             raise UsageError(f"{output.parent}: no such folder: create it, or give another -o") from None
         return
     except OSError as error:
-        raise _disk_error(output, error) from None
+        raise disk_error(output, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise UsageError(f"{output} is {kind}: give the name of a file with -o")
     if not replace:
-        raise UsageError(f"{output} exists: give another -o, or --force to replace it")
+        raise UsageError(f"{output} exists: give another -o, --update to bring it up to date, or --force to replace it")
 
 
 class PartFile:
@@ -45,29 +46,24 @@ class PartFile:
     def __init__(self, output: Path, manifest: Manifest) -> None:
         self._output = output
         self._manifest = manifest
+        self._buffer = memoryview(bytearray(manifest.span(0)[1] if manifest.size else 0))
         self.path = output.with_name(output.name + ".part")
         self._fd = _open_locked(self.path)
         try:
             #: Where the file of an earlier run may hold data: offsets in bytes.
-            self._data = list(_data_ranges(self._fd, manifest.size))
-            held = sum(end - start for start, end in self._data)
-            _check_room(self._fd, output, manifest.size - held)
-            # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
-            os.ftruncate(self._fd, manifest.size)
+            self._data = list(data_ranges(self._fd, manifest.size))
+            self._prepare()
         except BaseException as error:
-            if not os.fstat(self._fd).st_size:
-                self.path.unlink(missing_ok=True)  # Nothing to keep.
-            self.close()
+            PartFile.close(self)
             if isinstance(error, OSError):
-                raise _disk_error(self.path, error) from None
+                raise disk_error(self.path, error) from None
             raise
 
     def candidates(self) -> Iterator[int]:
-        """The segments of which an earlier run may have left data, in order."""
+        """The segments of which the disk may hold data, in order."""
         last = -1
-        size = self._manifest.span(0)[1] if self._manifest.size else 1
-        for start, end in self._data:
-            for index in range(max(start // size, last + 1), -(-end // size)):
+        for start, end in sorted(self._data):
+            for index in range(max(start // len(self._buffer), last + 1), -(-end // len(self._buffer))):
                 last = index
                 yield index
 
@@ -83,12 +79,12 @@ class PartFile:
                 yield index
 
     def holds(self, index: int) -> bool:
-        """True if the file holds segment ``index`` as the manifest has it; reads and hashes it."""
-        offset, length = self._manifest.span(index)
-        try:
-            return digest(os.pread(self._fd, length, offset)) == self._manifest.digest(index)
-        except OSError:
-            return False
+        """True if the disk holds segment ``index`` as the manifest has it; reads and hashes it."""
+        return self._right(self._fd, index) is not None
+
+    def settle(self) -> bool:
+        """Does a segment's worth of what is left to do before the file is whole; False if nothing is."""
+        return False
 
     def write(self, index: int, data: memoryview) -> None:
         """Writes a segment at its place."""
@@ -99,14 +95,14 @@ class PartFile:
                 data = data[written:]
                 offset += written
         except OSError as error:
-            raise _disk_error(self.path, error) from None
+            raise disk_error(self.path, error) from None
 
     def sync(self) -> None:
         """Waits until the data is on the disk; releases the GIL."""
         try:
             os.fdatasync(self._fd)
         except OSError as error:
-            raise _disk_error(self.path, error) from None
+            raise disk_error(self.path, error) from None
 
     def publish(self, *, replace: bool, sync: bool) -> None:
         """Gives the file its name. With ``sync`` that survives a power cut.
@@ -127,17 +123,38 @@ class PartFile:
                 finally:
                     os.close(folder)
         except OSError as error:
-            raise _disk_error(self._output, error) from None
+            raise disk_error(self._output, error) from None
 
     def close(self) -> None:
+        """Closes the file, and removes it where it holds nothing to go on from."""
+        with contextlib.suppress(OSError):
+            if not os.fstat(self._fd).st_size and os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                os.unlink(self.path)
         os.close(self._fd)
+
+    def _prepare(self) -> None:
+        """Gives the file its size, if there is room for what is missing."""
+        held = sum(end - start for start, end in data_ranges(self._fd, self._manifest.size))
+        _check_room(self._fd, self._output, self._manifest.size - held)
+        # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
+        os.ftruncate(self._fd, self._manifest.size)
+
+    def _right(self, fd: int, index: int) -> memoryview | None:
+        """Segment ``index`` as ``fd`` holds it, if it is right; valid until the next call."""
+        offset, length = self._manifest.span(index)
+        data = self._buffer[:length]
+        try:
+            read = os.preadv(fd, [data], offset)
+        except OSError:
+            return None
+        return data if read == length and digest(data) == self._manifest.digest(index) else None
 
     def _rename_to_new(self) -> None:
         """Renames without replacing anything that has come there since the start."""
         try:
             os.link(self.path, self._output, follow_symlinks=False)
         except FileExistsError:
-            raise UsageError(f"{self._output} exists now: give another -o, or --force to replace it") from None
+            raise UsageError(f"{self._output} exists now: give another -o, --update or --force") from None
         except OSError:
             # No hard links on this file system: the check is all there is.
             check_output(self._output, replace=False)
@@ -152,7 +169,7 @@ def _open_locked(path: Path) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            raise _disk_error(path, error) from None
+            raise disk_error(path, error) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise DiskError(f"{path} is not a regular file: remove it, or give another -o")
@@ -166,23 +183,27 @@ def _open_locked(path: Path) -> int:
             raise DiskError(f"{path}: another download is writing it: wait for it, or give another -o") from None
         except OSError as error:
             os.close(fd)
-            raise _disk_error(path, error) from None
+            raise disk_error(path, error) from None
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
 
 
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where the file holds data rather than holes, below ``size``."""
+def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file holds data rather than holes, below ``size``: all of it, where its file system
+    knows no holes.
+    """
     end = 0
     while end < size:
         try:
             start = os.lseek(fd, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
+            if error.errno == errno.EINVAL:
+                yield 0, min(size, os.fstat(fd).st_size)
+            elif error.errno != errno.ENXIO:
+                raise
+            return
         end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
         if start < end:
             yield start, end
@@ -197,7 +218,7 @@ def _check_room(fd: int, output: Path, needed: int) -> None:
         )
 
 
-def _disk_error(path: Path, error: OSError) -> DiskError:
+def disk_error(path: Path, error: OSError) -> DiskError:
     hint = {
         errno.ENOSPC: ": make room, then run it again; the part file is kept",
         errno.EDQUOT: ": free some of your quota, then run it again; the part file is kept",

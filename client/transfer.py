@@ -90,6 +90,8 @@ class Transfer:
                 self._take(event)
             self._feed(happenings.TimePassed())
             self._tell()
+        while self._check_one():
+            self._tell()
         self._on_event(self._progress(time.monotonic()))
 
     # What arrives.
@@ -151,10 +153,13 @@ class Transfer:
             self._feed(happenings.SegmentWritten(worker, index))
 
     def _check_one(self) -> bool:
-        """Hashes one segment that the disk may hold; False if there is none left."""
+        """Hashes one segment that the disk may hold; False if nothing of that kind is left to do."""
         index = next(self._candidates, None)
         if index is None:
-            return False
+            settled = self._part.settle()
+            if settled:
+                self._patience.moved(time.monotonic())
+            return settled
         self._checked(index, good=self._part.holds(index))
         return True
 

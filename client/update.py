@@ -1,0 +1,103 @@
+"""``--update``: an older ``OUT`` as one more source of segments, read and never written.
+
+What it holds of the wanted version is copied into the part file, which replaces it in the end. While
+nothing has turned out to be different, nothing is copied: an ``OUT`` that is right is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+
+from client.partfile import PartFile, data_ranges, disk_error
+from wire.errors import DiskError
+from wire.segments import Manifest
+
+
+class Update(PartFile):
+    """The part file of an ``output`` that exists. Where both hold a segment, the part file's is kept."""
+
+    def __init__(self, output: Path, manifest: Manifest) -> None:
+        try:
+            self._old = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise disk_error(output, error) from None
+        self._as_opened = os.fstat(self._old)
+        #: True while all that was looked at says that ``output`` is right as it is.
+        self._is_same = self._as_opened.st_size == manifest.size
+        #: Segments that ``output`` holds and the part file may lack.
+        self._borrowed: deque[int] = deque()
+        try:
+            super().__init__(output, manifest)
+            self._data += data_ranges(self._old, manifest.size)
+        except BaseException:
+            os.close(self._old)
+            raise
+
+    def holds(self, index: int) -> bool:
+        if self._is_same:
+            if self._right(self._old, index) is not None:
+                self._borrowed.append(index)
+                return True
+            self._diverge()
+        return self._adopt(index)
+
+    def write(self, index: int, data: memoryview) -> None:
+        if self._is_same:
+            self._diverge()
+        super().write(index, data)
+
+    def settle(self) -> bool:
+        """Copies one of the segments that ``output`` alone holds."""
+        if self._is_same or not self._borrowed:
+            return False
+        if not self._adopt(self._borrowed.popleft()):
+            raise self._changed()
+        return True
+
+    def publish(self, *, replace: bool, sync: bool) -> None:
+        if not self._is_same:
+            super().publish(replace=replace, sync=sync)
+            return
+        try:
+            now = os.stat(self._output)
+            if (now.st_ino, now.st_size, now.st_mtime_ns) != (
+                self._as_opened.st_ino,
+                self._as_opened.st_size,
+                self._as_opened.st_mtime_ns,
+            ):
+                raise self._changed()
+            os.unlink(self.path)
+        except OSError as error:
+            raise disk_error(self._output, error) from None
+
+    def close(self) -> None:
+        os.close(self._old)
+        super().close()
+
+    def _prepare(self) -> None:
+        # As long as the output may be right as it is, no room is needed.
+        if not self._is_same:
+            super()._prepare()
+
+    def _diverge(self) -> None:
+        """Something is different: there will be a new file."""
+        self._is_same = False
+        try:
+            self._prepare()
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+
+    def _adopt(self, index: int) -> bool:
+        """True if the part file holds the segment, or gets it now."""
+        if super().holds(index):
+            return True
+        data = self._right(self._old, index)
+        if data is None:
+            return False
+        self.write(index, data)
+        return True
+
+    def _changed(self) -> DiskError:
+        return DiskError(f"{self._output} was changed by somebody else meanwhile: run it again")
