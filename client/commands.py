@@ -1,4 +1,4 @@
-"""The commands of the client's side: download and list.
+"""The commands of the client's side: download, list, verify.
 
 Imports nothing heavy: what a command needs is imported when it runs.
 """
@@ -122,10 +122,37 @@ def list_command(
         print(f"{amount(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
 
 
+def verify(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file on this disk.")],
+    name: Annotated[str | None, typer.Argument(help="The shared file, if there are several.")] = None,
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+) -> None:
+    """Compare a file with the one that is shared, segment by segment.
+
+    Example: msd verify Star.mp4
+    """
+    from pathlib import Path
+
+    from client.verifying import mismatches, verify
+    from wire.config import load, servers
+    from wire.errors import SourceError
+
+    verdict = verify(servers(load(config), host=host, ports=ports, server5=server5), Path(file), name)
+    for line in mismatches(verdict):
+        print(line)
+    if not verdict.is_same:
+        raise SourceError(f"{file} is not {verdict.name} as it is shared: msd download --update -o {file} mends it")
+    print(f"{file}: {verdict.name} as it is shared, all {verdict.segments} segments of it")
+
+
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     app.command()(download)
     app.command("list")(list_command)
+    app.command()(verify)
 
 
 def _parse_id(text: str | None) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,3 +104,4 @@ class Report:
 
 
 Event = Started | Progress | WorkerChanged | Waiting | Retried | Syncing
+OnEvent = Callable[[Event], None]

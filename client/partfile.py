@@ -7,13 +7,13 @@ other: hashed against the manifest and kept where it is right.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from client.disk import Copy, disk_error
 from wire.errors import DiskError, UsageError
 from wire.segments import Manifest, digest
 
@@ -46,12 +46,12 @@ class PartFile:
     def __init__(self, output: Path, manifest: Manifest) -> None:
         self._output = output
         self._manifest = manifest
-        self._buffer = memoryview(bytearray(manifest.span(0)[1] if manifest.size else 0))
         self.path = output.with_name(output.name + ".part")
         self._fd = _open_locked(self.path)
+        self._copy = Copy(self._fd, manifest)
         try:
-            #: Where the file of an earlier run may hold data: offsets in bytes.
-            self._data = list(data_ranges(self._fd, manifest.size))
+            #: The segments of which an earlier run may have left data.
+            self._left = list(self._copy.candidates())
             self._prepare()
         except BaseException as error:
             PartFile.close(self)
@@ -59,13 +59,9 @@ class PartFile:
                 raise disk_error(self.path, error) from None
             raise
 
-    def candidates(self) -> Iterator[int]:
+    def candidates(self) -> list[int]:
         """The segments of which the disk may hold data, in order."""
-        last = -1
-        for start, end in sorted(self._data):
-            for index in range(max(start // len(self._buffer), last + 1), -(-end // len(self._buffer))):
-                last = index
-                yield index
+        return self._left
 
     def zeros(self) -> Iterator[int]:
         """The segments that are right already because they are zeros, as the holes of the file are."""
@@ -80,7 +76,7 @@ class PartFile:
 
     def holds(self, index: int) -> bool:
         """True if the disk holds segment ``index`` as the manifest has it; reads and hashes it."""
-        return self._right(self._fd, index) is not None
+        return self._copy.read(index) is not None
 
     def settle(self) -> bool:
         """Does a segment's worth of what is left to do before the file is whole; False if nothing is."""
@@ -134,20 +130,10 @@ class PartFile:
 
     def _prepare(self) -> None:
         """Gives the file its size, if there is room for what is missing."""
-        held = sum(end - start for start, end in data_ranges(self._fd, self._manifest.size))
+        held = sum(end - start for start, end in self._copy.data())
         _check_room(self._fd, self._output, self._manifest.size - held)
         # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
         os.ftruncate(self._fd, self._manifest.size)
-
-    def _right(self, fd: int, index: int) -> memoryview | None:
-        """Segment ``index`` as ``fd`` holds it, if it is right; valid until the next call."""
-        offset, length = self._manifest.span(index)
-        data = self._buffer[:length]
-        try:
-            read = os.preadv(fd, [data], offset)
-        except OSError:
-            return None
-        return data if read == length and digest(data) == self._manifest.digest(index) else None
 
     def _rename_to_new(self) -> None:
         """Renames without replacing anything that has come there since the start."""
@@ -190,25 +176,6 @@ def _open_locked(path: Path) -> int:
         os.close(fd)
 
 
-def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where a file holds data rather than holes, below ``size``: all of it, where its file system
-    knows no holes.
-    """
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                yield 0, min(size, os.fstat(fd).st_size)
-            elif error.errno != errno.ENXIO:
-                raise
-            return
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        if start < end:
-            yield start, end
-
-
 def _check_room(fd: int, output: Path, needed: int) -> None:
     room = os.fstatvfs(fd)
     free = room.f_bavail * room.f_frsize
@@ -216,14 +183,3 @@ def _check_room(fd: int, output: Path, needed: int) -> None:
         raise DiskError(
             f"{output}: needs {needed:,} bytes more and the disk has {free:,}: make room, then run it again"
         )
-
-
-def disk_error(path: Path, error: OSError) -> DiskError:
-    hint = {
-        errno.ENOSPC: ": make room, then run it again; the part file is kept",
-        errno.EDQUOT: ": free some of your quota, then run it again; the part file is kept",
-        errno.ENAMETOOLONG: ": give a shorter -o",
-        errno.EACCES: ": give an -o in a folder you may write to",
-        errno.EROFS: ": give an -o on a disk that can be written",
-    }.get(error.errno or 0, "")
-    return DiskError(f"{path}: {error.strerror or error}{hint}")

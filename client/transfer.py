@@ -8,13 +8,12 @@ first, time after it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import zmq
 
 from client import happenings
 from client.connection import new_rid
-from client.events import Event, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
+from client.events import OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
 from client.happenings import Fault, GiveUp
 from client.pace import MAX_WINDOW
 from client.partfile import PartFile
@@ -26,8 +25,6 @@ from wire.errors import SourceError
 from wire.messages import Get, Refusal, Status
 from wire.segments import Manifest, digest
 from wire.states import Reason, State
-
-OnEvent = Callable[[Event], None]
 
 
 class Transfer:
@@ -58,7 +55,7 @@ class Transfer:
         self._interval = interval
         self._on_event = on_event
         self._patience = Patience(timeout, self.started)
-        self._candidates = part.candidates()
+        self._candidates = iter(part.candidates())
         share = memory // max(1, len(peers.numbers) * (manifest.span(0)[1] if manifest.size else 1))
         self._scheduler = Scheduler(
             manifest.segments,

@@ -10,7 +10,8 @@ import os
 from collections import deque
 from pathlib import Path
 
-from client.partfile import PartFile, data_ranges, disk_error
+from client.disk import Copy, disk_error
+from client.partfile import PartFile
 from wire.errors import DiskError
 from wire.segments import Manifest
 
@@ -28,16 +29,17 @@ class Update(PartFile):
         self._is_same = self._as_opened.st_size == manifest.size
         #: Segments that ``output`` holds and the part file may lack.
         self._borrowed: deque[int] = deque()
+        self._source = Copy(self._old, manifest)
         try:
             super().__init__(output, manifest)
-            self._data += data_ranges(self._old, manifest.size)
+            self._left = sorted({*self._left, *self._source.candidates()})
         except BaseException:
             os.close(self._old)
             raise
 
     def holds(self, index: int) -> bool:
         if self._is_same:
-            if self._right(self._old, index) is not None:
+            if self._source.read(index) is not None:
                 self._borrowed.append(index)
                 return True
             self._diverge()
@@ -93,7 +95,7 @@ class Update(PartFile):
         """True if the part file holds the segment, or gets it now."""
         if super().holds(index):
             return True
-        data = self._right(self._old, index)
+        data = self._source.read(index)
         if data is None:
             return False
         self.write(index, data)

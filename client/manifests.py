@@ -1,0 +1,69 @@
+"""The manifest of a shared file: joins the decisions of ``client/finding.py`` to the connections."""
+
+from __future__ import annotations
+
+import time
+
+from client import finding
+from client.connection import new_rid
+from client.events import OnEvent
+from client.patience import Patience
+from client.peers import Peers
+from client.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
+from wire.errors import NotFoundError
+from wire.messages import MAX_NAME, Catalog, Describe, Described, DigestPage, Digests, List, Refusal
+from wire.names import is_presentable
+from wire.segments import Manifest
+
+
+def find_manifest(
+    peers: Peers, name: str | None, id: bytes | None, *, timeout: float | None, on_event: OnEvent
+) -> Manifest:
+    """The manifest of the file ``name`` (None: the only one) in the version ``id`` (None: the right
+    one). Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
+    """
+    if name is not None and not (0 < len(name) <= MAX_NAME and is_presentable(name)):
+        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
+    finder = finding.Finder(name, id)
+    patience = Patience(timeout, time.monotonic())
+    actions: list[finding.Action] = []
+    while True:
+        vouched = peers.status.catalogue if peers.status else b""
+        actions += finder.handle(finding.Vouched(vouched or None, len(peers.numbers)), time.monotonic())
+        for action in actions:
+            rid = new_rid()
+            match action:
+                case finding.AskDescribe(worker):
+                    peers.request(worker, Describe(rid=rid, name=name, id=id))
+                case finding.AskDigests(worker, file, start):
+                    peers.request(worker, Digests(rid=rid, id=file, start=start))
+                case finding.AskNames(worker):
+                    peers.request(worker, List(rid=rid))
+                case finding.Found(manifest):
+                    return manifest
+                case finding.Fail(error):
+                    raise error
+        actions = []
+        due = [time for time in (finder.next_deadline(), patience.next_deadline()) if time is not None]
+        for event in peers.turn(min(due)):
+            if (translated := _for_finder(event)) is not None:
+                if isinstance(translated, finding.Answered) and not isinstance(translated.reply, Refusal):
+                    patience.moved(time.monotonic())
+                actions += finder.handle(translated, time.monotonic())
+        patience.excuse(peers.stalled)
+        if news := peers.news():
+            on_event(news)
+        if waiting := patience.check(time.monotonic(), peers.why_waiting()):
+            on_event(waiting)
+
+
+def _for_finder(event: TransportEvent) -> finding.Event | None:
+    match event:
+        case LinkOpened(worker, welcome, _):
+            return finding.WorkerReady(worker, welcome)
+        case LinkClosed(worker):
+            return finding.WorkerLost(worker)
+        case ReplyReceived(worker, _, Described() | DigestPage() | Catalog() | Refusal() as reply, payload):
+            return finding.Answered(worker, reply, payload.bytes if payload else b"")
+        case _:
+            return None
