@@ -88,8 +88,8 @@ class WorkerProcesses:
         self._token = token
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def spawn(self, number: int, wanted: Wanted) -> int:
-        """Starts a worker; its process id. Raises ``OSError``.
+    def spawn(self, number: int, wanted: Wanted, edition: int) -> int:
+        """Starts a worker that serves an edition of the catalogue; its process id. Raises ``OSError``.
 
         Call it from the main thread: the worker dies with the *thread* that started it.
         """
@@ -102,6 +102,7 @@ class WorkerProcesses:
                 control=self._control,
                 token=self._token,
                 catalogue=str(self._folder / "catalogue"),
+                edition=edition,
                 rate=worker.rate,
                 wanted=wanted,
             )
@@ -149,7 +150,7 @@ class WorkerProcesses:
 
 
 class Indexer:
-    """The process that indexes the shared files. Read ``lines`` when ``fileno()`` is readable."""
+    """The process that keeps the shared files indexed. Read ``lines`` when ``fileno()`` is readable."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self._log = folder / "index.log"
@@ -157,31 +158,35 @@ class Indexer:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "workers", "index", str(root), str(folder / "catalogue")],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
     def fileno(self) -> int:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def lines(self) -> list[IndexLine] | None:
-        """What it has printed since the last call; None once it has ended well.
-
-        Raises the ``MsdError`` it ended with.
-        """
+    def lines(self) -> list[IndexLine]:
+        """What it has printed since the last call. Raises the ``MsdError`` it ended with."""
         data = os.read(self.fileno(), 65536)
-        if data:
-            *whole, self._rest = (self._rest + data).split(b"\n")
-            return [msgspec.json.decode(line, type=IndexLine) for line in whole]
-        code = self._process.wait()
-        if code:
+        if not data:
+            code = self._process.wait()
             error = MsdError(why_ended(code, self._log))
             error.exit_code = max(code, 1)
             raise error
-        return None
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return [msgspec.json.decode(line, type=IndexLine) for line in whole]
+
+    def nudge(self) -> None:
+        """Has it look whether the files have changed."""
+        assert self._process.stdin is not None
+        # It has enough to read, or is gone, which ``lines`` will tell.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._process.stdin.fileno(), b"\n")
 
     def close(self) -> None:
         self._process.kill()

@@ -20,9 +20,9 @@ from broker import supervision
 from broker.console import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
 from broker.control import Control
 from broker.folder import make_folder, remove_folder
+from broker.indexing import Indexing
 from broker.lines import Lines
-from broker.notes import IndexNotes
-from broker.processes import Indexer, WorkerProcesses, hold_port
+from broker.processes import WorkerProcesses, hold_port
 from broker.screen import Screen
 from broker.sessions import Sessions
 from broker.signals import Signals
@@ -73,7 +73,6 @@ class Broker:
         self._token = secrets.token_bytes(16)
         self._sessions = Sessions()
         self._toggles = Toggles()
-        self._notes = IndexNotes()
         self._exit_code: int | None = None
         self._ready_said = False
         self._next_publish = 0.0
@@ -98,6 +97,7 @@ class Broker:
                 self._end(0)
             if now >= self._next_publish:
                 self._publish(now)
+            self._indexing.pass_time(now)
         return self._exit_code
 
     def close(self) -> None:
@@ -121,9 +121,6 @@ class Broker:
         endpoint = self._control.bind_local(self._folder)
         self._processes = WorkerProcesses(config, self._folder, endpoint, self._token)
         release(self._processes.close)
-        assert config.path is not None
-        self._indexer = Indexer(config.path, self._folder)
-        release(self._indexer.close)
         self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
         release(self._signals.close)
         self._lines = Lines(0)
@@ -133,7 +130,15 @@ class Broker:
         self._sources: dict[object, Callable[[], None]] = {}
         self._listen(self._publisher.socket, self._publisher.drain)
         self._listen(self._control.socket, self._read_control)
-        self._listen(self._indexer.fileno(), self._read_indexer)
+        assert config.path is not None
+        self._indexing = Indexing(
+            config.path,
+            self._folder,
+            note=self._screen.note,
+            listen=lambda source: self._listen(source, self._read_indexer),
+            ignore=self._poller.unregister,
+        )
+        release(self._indexing.close)
         self._listen(self._signals.fileno(), self._read_signals)
         self._listen(self._lines.fileno(), self._read_lines)
 
@@ -149,14 +154,15 @@ class Broker:
 
     def _do(self, action: supervision.Action, now: float) -> None:
         match action:
-            case supervision.Spawn(number, wanted):
+            case supervision.Spawn(number, wanted, edition):
                 try:
-                    event: supervision.Event = supervision.Spawned(number, self._processes.spawn(number, wanted))
+                    pid = self._processes.spawn(number, wanted, edition)
+                    event: supervision.Event = supervision.Spawned(number, pid)
                 except OSError as error:
                     event = supervision.Exited(number, 0, f"cannot be started: {error.strerror}")
                 self._handle(event, now)
-            case supervision.SendOrder(number, wanted):
-                self._order(number, Order(wanted=wanted))
+            case supervision.SendOrder(number, wanted, edition):
+                self._order(number, Order(wanted=wanted, edition=edition))
             case supervision.SendQuit(number):
                 self._order(number, QuitOrder())
             case supervision.Kill(number):
@@ -215,17 +221,15 @@ class Broker:
                     self._screen.say(message)
 
     def _read_indexer(self) -> None:
-        lines = self._indexer.lines()
-        if lines is None:
-            self._poller.unregister(self._indexer.fileno())
-            self._handle(supervision.CatalogueReady(), time.monotonic())
-            return
-        for line in lines:
-            for note in self._notes.of(line):
-                self._screen.note(note)
-            if isinstance(line, Indexed):
-                self._board.files = line.files
-                self._board.catalogue = bytes.fromhex(line.catalogue)
+        for indexed in self._indexing.read(time.monotonic()):
+            if not self._supervisor.edition:
+                self._vouch(indexed)
+            self._handle(supervision.CatalogueReady(indexed.edition), time.monotonic())
+
+    def _vouch(self, indexed: Indexed) -> None:
+        """Says from now on that this catalogue is right."""
+        self._board.files = indexed.files
+        self._board.catalogue = bytes.fromhex(indexed.catalogue)
 
     def _read_control(self) -> None:
         now = time.monotonic()
@@ -239,9 +243,17 @@ class Broker:
         if not secrets.compare_digest(beat.token, self._token):
             return
         event = supervision.HeartbeatReceived(
-            beat.number, beat.pid, beat.epoch, beat.state, beat.load, frozenset(beat.sessions), peer
+            beat.number, beat.pid, beat.epoch, beat.state, beat.edition, beat.load, frozenset(beat.sessions), peer
         )
         self._handle(event, now)
+        indexed = self._indexing.latest
+        if beat.edition == indexed.edition:
+            if beat.load.stale:
+                self._indexing.nudge()
+            if self._board.catalogue.hex() != indexed.catalogue:
+                # Not before there is a worker who has it, or clients would look for it in vain.
+                self._vouch(indexed)
+                self._publish(now)
         # What the supervisor made of it: the late word of a process that is gone counts for nothing.
         if (worker := self._supervisor.workers.get(beat.number)) is not None:
             self._board.measure(worker.number, worker.load.bytes_sent, now)
@@ -286,7 +298,12 @@ class Broker:
 
     def _due(self) -> list[float]:
         """When time alone will matter."""
-        times = [self._next_publish, self._toggles.next_deadline(), self._supervisor.next_deadline()]
+        times = [
+            self._next_publish,
+            self._indexing.next_deadline(),
+            self._toggles.next_deadline(),
+            self._supervisor.next_deadline(),
+        ]
         if self._until_done and not self._supervisor.quitting:
             times.append(self._sessions.next_deadline())
         return [deadline for deadline in times if deadline is not None]

@@ -39,7 +39,9 @@ QUIT_GRACE = 1.5
 
 @dataclass(frozen=True, slots=True)
 class CatalogueReady:
-    """The files are indexed: workers can be started."""
+    """The files are indexed: workers can be started, or turn to this edition of the catalogue."""
+
+    edition: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class HeartbeatReceived:
     pid: int
     epoch: int
     state: State
+    edition: int
     load: Load
     sessions: frozenset[int]
     #: Where it came from; opaque here, see ``Worker.route``.
@@ -104,6 +107,7 @@ Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOr
 class Spawn:
     number: int
     wanted: Wanted
+    edition: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class SendOrder:
 
     number: int
     wanted: Wanted
+    edition: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,8 @@ class Supervisor:
 
     def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
         self.workers = {number: Worker(number) for number in numbers}
+        #: The edition of the catalogue that all are to serve; 0 while there is none.
+        self.edition = 0
         self._hang_limit = hang_limit
         self._quit_by: float | None = None
 
@@ -211,8 +218,8 @@ class Supervisor:
 
     def _react(self, event: Event, now: float) -> list[Action]:
         match event:
-            case CatalogueReady():
-                return [] if self.quitting else [Spawn(w.number, w.wanted) for w in self.workers.values()]
+            case CatalogueReady(edition):
+                return self._turn_to(edition)
             case Spawned(number, pid):
                 worker = self.workers[number]
                 worker.pid = pid
@@ -233,6 +240,14 @@ class Supervisor:
                 return []
             case TimePassed():
                 return [action for worker in self.workers.values() for action in self._overdue(worker, now)]
+
+    def _turn_to(self, edition: int) -> list[Action]:
+        first, self.edition = not self.edition, edition
+        if self.quitting:
+            return []
+        if first:
+            return [Spawn(w.number, w.wanted, edition) for w in self.workers.values()]
+        return [self._order(w) for w in self.workers.values() if w.pid]
 
     def _exited(self, worker: Worker, pid: int, reason: str, now: float) -> None:
         if pid != worker.pid:
@@ -269,8 +284,8 @@ class Supervisor:
         worker.reason = ""
         if self.quitting:
             return [SendQuit(worker.number)]
-        if worker.state.value != worker.wanted.value:
-            return [SendOrder(worker.number, worker.wanted)]
+        if worker.state.value != worker.wanted.value or heartbeat.edition != self.edition:
+            return [self._order(worker)]
         return []
 
     def _ordered(self, worker: Worker, want: Wanted | None) -> list[Action]:
@@ -282,7 +297,7 @@ class Supervisor:
             want = Wanted.ASLEEP if flip else Wanted.AWAKE
         worker.wanted = want
         if worker.pid:
-            return [SendOrder(worker.number, want)]
+            return [self._order(worker)]
         if gone and want is Wanted.AWAKE:
             worker.crashes.clear()
             return self._restart(worker)
@@ -319,7 +334,10 @@ class Supervisor:
         worker.restart_at = None
         worker.state = State.STARTING
         worker.restarts += 1
-        return [Spawn(worker.number, worker.wanted)]
+        return [Spawn(worker.number, worker.wanted, self.edition)]
+
+    def _order(self, worker: Worker) -> SendOrder:
+        return SendOrder(worker.number, worker.wanted, self.edition)
 
     def _kill(self, worker: Worker) -> list[Action]:
         if worker.killed:

@@ -64,6 +64,7 @@ def disk_error(path: Path, error: OSError) -> DiskError:
     hint = {
         errno.ENOSPC: ": make room, then run it again; the part file is kept",
         errno.EDQUOT: ": free some of your quota, then run it again; the part file is kept",
+        errno.EIO: ": the disk has a fault; the part file is kept",
         errno.ENAMETOOLONG: ": give a shorter -o",
         errno.EACCES: ": give an -o in a folder you may write to",
         errno.EROFS: ": give an -o on a disk that can be written",

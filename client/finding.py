@@ -118,6 +118,8 @@ class Finder:
         self._answers: dict[int, Described | None] = {}
         #: Workers that said something impossible; they are not listened to.
         self._liars: set[int] = set()
+        #: Workers that did not know any more what they had described; that may happen once.
+        self._forgetful: set[int] = set()
         self._first_answer: float | None = None
         #: The description believed so far, who is asked for its digests, and those that came.
         self._chosen: Described | None = None
@@ -154,8 +156,8 @@ class Finder:
             case Vouched(catalogue, workers):
                 self._vouched, self._workers = catalogue, workers
             case Answered(worker, reply, payload):
-                if failed := self._take(worker, reply, payload, now):
-                    return [failed]
+                if action := self._take(worker, reply, payload, now):
+                    return [action]
             case TimePassed():
                 pass
         self._lose_patience(now)
@@ -188,7 +190,7 @@ class Finder:
 
     def _take(
         self, worker: int, reply: Described | DigestPage | Catalog | Refusal, payload: bytes, now: float
-    ) -> Fail | None:
+    ) -> Fail | AskDescribe | None:
         if worker not in self._welcomes or worker in self._liars:
             return None
         match reply:
@@ -203,10 +205,16 @@ class Finder:
                     entries = reply.entries if isinstance(reply, Catalog) else []
                     return Fail(self._not_found([entry.name for entry in entries]))
             case Refusal(reason=Reason.UNKNOWN):
-                if worker == self._source:
+                if worker != self._source:
+                    self._answer(worker, None, now)
+                elif worker in self._forgetful:
                     self._distrust(worker)
                 else:
-                    self._answer(worker, None, now)
+                    # The file has changed since the worker described it.
+                    self._forgetful.add(worker)
+                    self._answers.pop(worker)
+                    self._forget_digests()
+                    return AskDescribe(worker)
             case Refusal():
                 if worker == self._source:
                     self._source = None

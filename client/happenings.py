@@ -76,6 +76,11 @@ class SegmentChecked:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueChanged:
+    """Server 5 vouches for another catalogue than when the download began."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientStalled:
     """The client itself did nothing for this many seconds: no silence in them is the workers'."""
 
@@ -95,6 +100,7 @@ Event = (
     | SegmentCorrupt
     | SegmentRefused
     | SegmentChecked
+    | CatalogueChanged
     | ClientStalled
     | TimePassed
 )
@@ -134,7 +140,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Every worker has been set aside; ``faults`` says why, ``segment`` which one lacks."""
+    """Every worker that could be asked has been set aside; ``faults`` says why, ``segment`` which one
+    lacks.
+    """
 
     faults: dict[int, Fault]
     segment: int

@@ -46,6 +46,8 @@ class PartFile:
     def __init__(self, output: Path, manifest: Manifest) -> None:
         self._output = output
         self._manifest = manifest
+        #: By length.
+        self._digests_of_zeros: dict[int, bytes] = {}
         self.path = output.with_name(output.name + ".part")
         self._fd = _open_locked(self.path)
         self._copy = Copy(self._fd, manifest)
@@ -66,12 +68,8 @@ class PartFile:
     def zeros(self) -> Iterator[int]:
         """The segments that are right already because they are zeros, as the holes of the file are."""
         held = set(self.candidates())
-        zeros: dict[int, bytes] = {}
         for index in range(self._manifest.segments):
-            _, length = self._manifest.span(index)
-            if length not in zeros:
-                zeros[length] = digest(bytes(length))
-            if self._manifest.digest(index) == zeros[length] and index not in held:
+            if self._is_zeros(index) and index not in held:
                 yield index
 
     def holds(self, index: int) -> bool:
@@ -123,10 +121,22 @@ class PartFile:
 
     def close(self) -> None:
         """Closes the file, and removes it where it holds nothing to go on from."""
-        with contextlib.suppress(OSError):
-            if not os.fstat(self._fd).st_size and os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
-                os.unlink(self.path)
+        if not os.fstat(self._fd).st_size:
+            self._discard()
         os.close(self._fd)
+
+    def _is_zeros(self, index: int) -> bool:
+        """True if the segment is to be nothing but zeros."""
+        _, length = self._manifest.span(index)
+        if length not in self._digests_of_zeros:
+            self._digests_of_zeros[length] = digest(bytes(length))
+        return self._manifest.digest(index) == self._digests_of_zeros[length]
+
+    def _discard(self) -> None:
+        """Removes the file, if it still is the one of its name."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                os.unlink(self.path)
 
     def _prepare(self) -> None:
         """Gives the file its size, if there is room for what is missing."""

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 
 from client.happenings import (
     Action,
+    CatalogueChanged,
     ClientStalled,
     Event,
     Fault,
@@ -88,6 +89,8 @@ class Scheduler:
         #: Missing segments that came corrupt, by who sent them; in ``_owners``, or waiting for
         #: somebody else.
         self._disputed: dict[int, set[int]] = {}
+        #: True once what is shared has changed.
+        self._is_outdated = False
         self._over = False
 
     # What others may ask.
@@ -122,7 +125,7 @@ class Scheduler:
         if not self.remaining:
             actions = [action for action in actions if not isinstance(action, RequestSegment)]
             actions.append(Finish())
-        elif self.workers and all(worker.aside for worker in self.workers.values()):
+        elif self._is_hopeless():
             faults = {w.number: w.aside for w in self.workers.values() if w.aside}
             lacking = next((i for i, source in enumerate(self._source) if source == MISSING), None)
             if lacking is not None:
@@ -159,6 +162,15 @@ class Scheduler:
         assert set().union(*groups) == missing
         assert sum(map(len, groups)) == len(missing)
 
+    def _is_hopeless(self) -> bool:
+        """True if nobody can be expected to have what is missing."""
+        faults = {worker.aside for worker in self.workers.values()}
+        if None not in faults:
+            return bool(faults)
+        # Those that cannot be asked now will come back with what is shared now.
+        changed = self._is_outdated and faults & {Fault.CHANGED, Fault.UNKNOWN}
+        return bool(changed) and not any(worker.ready for worker in self.workers.values())
+
     # One handler for each event.
 
     def _react(self, event: Event, now: float) -> Iterator[Action]:
@@ -179,6 +191,8 @@ class Scheduler:
                 yield from self._refused(self.workers[number], index, reason, now)
             case SegmentChecked(index, good):
                 self._checked(index, good)
+            case CatalogueChanged():
+                self._is_outdated = True
             case ClientStalled(seconds):
                 for worker in self.workers.values():
                     worker.since += seconds

@@ -63,6 +63,8 @@ class Transfer:
             window=max(1, min(MAX_WINDOW, share)),
             unchecked=[*part.candidates(), *part.zeros()],
         )
+        #: What server 5 vouches for, if it has said so.
+        self._catalogue = peers.status.catalogue if peers.status else b""
         #: What server 5 said last of each worker.
         self._said: dict[int, State] = {}
         self._finished = False
@@ -115,7 +117,11 @@ class Transfer:
                 self._feed(happenings.SegmentRefused(worker, index, Reason.BAD_REQUEST))
 
     def _hear(self, status: Status) -> None:
-        """Tells what server 5 says of workers that are not well; the scheduler has no need of it."""
+        """Tells what server 5 says of workers that are not well; the scheduler has no need of that."""
+        if status.catalogue != self._catalogue:
+            if self._catalogue and status.catalogue:
+                self._feed(happenings.CatalogueChanged())
+            self._catalogue = status.catalogue or self._catalogue
         for worker in status.workers:
             before, self._said[worker.number] = self._said.get(worker.number), worker.state
             if worker.state not in (before, State.AWAKE, State.STARTING):
@@ -224,7 +230,7 @@ def _no_source(given_up: GiveUp) -> SourceError:
     faults = set(given_up.faults.values())
     named = ", ".join(f"worker {number} {fault}" for number, fault in sorted(given_up.faults.items()))
     if faults & {Fault.CHANGED, Fault.UNKNOWN}:
-        advice = "the file changed on the servers: have msd serve started again there, then run this again"
+        advice = "the file changed on the servers: run this again in a moment to fetch the new version"
     elif Fault.CORRUPT in faults:
         advice = f"no worker sends segment {given_up.segment} as it was shared: check the file there"
     else:

@@ -31,19 +31,24 @@ class Update(PartFile):
         self._borrowed: deque[int] = deque()
         self._source = Copy(self._old, manifest)
         try:
+            held = {*self._source.candidates()}
             super().__init__(output, manifest)
-            self._left = sorted({*self._left, *self._source.candidates()})
-        except BaseException:
+        except BaseException as error:
             os.close(self._old)
+            if isinstance(error, OSError):
+                raise disk_error(output, error) from None
             raise
+        self._in_part = {*self._left}
+        self._left = sorted(self._in_part | held)
 
     def holds(self, index: int) -> bool:
-        if self._is_same:
-            if self._source.read(index) is not None:
-                self._borrowed.append(index)
-                return True
-            self._diverge()
-        return self._adopt(index)
+        if not self._is_same:
+            return self._adopt(index)
+        if self._source.read(index) is not None:
+            self._borrowed.append(index)
+            return True
+        self._diverge()
+        return self._is_in_part(index)
 
     def write(self, index: int, data: memoryview) -> None:
         if self._is_same:
@@ -58,21 +63,26 @@ class Update(PartFile):
             raise self._changed()
         return True
 
-    def publish(self, *, replace: bool, sync: bool) -> None:
+    def sync(self) -> None:
         if not self._is_same:
-            super().publish(replace=replace, sync=sync)
+            super().sync()
             return
         try:
-            now = os.stat(self._output)
-            if (now.st_ino, now.st_size, now.st_mtime_ns) != (
-                self._as_opened.st_ino,
-                self._as_opened.st_size,
-                self._as_opened.st_mtime_ns,
-            ):
-                raise self._changed()
-            os.unlink(self.path)
+            os.fdatasync(self._old)
         except OSError as error:
             raise disk_error(self._output, error) from None
+
+    def publish(self, *, replace: bool, sync: bool) -> None:
+        try:
+            now = os.stat(self._output)
+        except OSError:
+            raise self._changed() from None
+        if not os.path.samestat(now, self._as_opened) or _state(now) != _state(self._as_opened):
+            raise self._changed()
+        if self._is_same:
+            self._discard()
+        else:
+            super().publish(replace=replace, sync=sync)
 
     def close(self) -> None:
         os.close(self._old)
@@ -93,7 +103,7 @@ class Update(PartFile):
 
     def _adopt(self, index: int) -> bool:
         """True if the part file holds the segment, or gets it now."""
-        if super().holds(index):
+        if self._is_in_part(index):
             return True
         data = self._source.read(index)
         if data is None:
@@ -101,5 +111,13 @@ class Update(PartFile):
         self.write(index, data)
         return True
 
+    def _is_in_part(self, index: int) -> bool:
+        """True if the part file has the segment, if only as a hole that is to be one."""
+        return super().holds(index) if index in self._in_part else self._is_zeros(index)
+
     def _changed(self) -> DiskError:
         return DiskError(f"{self._output} was changed by somebody else meanwhile: run it again")
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns

@@ -51,7 +51,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
         raise UsageError(f"{file}: no such file to verify") from None
     except OSError as error:
         raise DiskError(f"{file}: cannot be read: {error.strerror}") from None
-    with os.fdopen(fd, "rb", buffering=0):
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{file} is not a regular file: give one to verify")
         peers = Peers(servers, download=False)
@@ -60,6 +60,8 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
         finally:
             peers.close()
         return compare(fd, manifest)
+    finally:
+        os.close(fd)
 
 
 def compare(fd: int, manifest: Manifest) -> Verdict:

@@ -131,6 +131,11 @@ class Download(Process):
     def events(self) -> list[dict[str, Any]]:
         return [{**json.loads(line), "at": at} for at, line in [*self.out.lines]]
 
+    @staticmethod
+    def parse(text: str) -> list[dict[str, Any]]:
+        """The events in what such a command has printed."""
+        return [json.loads(line) for line in text.splitlines()]
+
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
 

@@ -190,21 +190,27 @@ class Status(Message, tag="status", frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy a worker is: totals since its process started."""
+    """How busy a worker is: totals since its process started. ``stale`` says that it has met a file
+    that is not the one that was indexed.
+    """
 
     bytes_sent: Natural = 0
     clients: Natural = 0
     garbage: Natural = 0
+    stale: bool = False
 
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
-    """A worker's sign of life, from the loop that serves. ``token`` proves whose child it is."""
+    """A worker's sign of life, from the loop that serves. ``token`` proves whose child it is,
+    ``edition`` is the catalogue that it serves.
+    """
 
     token: Annotated[bytes, Meta(max_length=64)]
     number: Number
     pid: Natural
     epoch: Natural
     state: State
+    edition: Natural
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
 
@@ -248,9 +254,10 @@ ControlRequest = Heartbeat | Toggle | AskStatus | Quit | Done | Complaint
 
 
 class Order(Message, tag="order", frozen=True):
-    """To a worker: what is wanted of it."""
+    """To a worker: what is wanted of it, and which edition of the catalogue it is to serve."""
 
     wanted: Wanted
+    edition: Natural
 
 
 class QuitOrder(Message, tag="quit-order", frozen=True):
@@ -294,7 +301,9 @@ WorkerOrder = Order | QuitOrder
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited."""
+    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited;
+    ``catalogue`` is the folder of all editions.
+    """
 
     number: Number
     parent: Natural
@@ -302,6 +311,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     control: str
     token: bytes
     catalogue: str
+    edition: Natural
     rate: Natural
     wanted: Wanted
 
@@ -322,12 +332,15 @@ class IndexSkipped(Message, tag="skipped", frozen=True):
 
 
 class Indexed(Message, tag="indexed", frozen=True):
-    """The last line of the indexer's output. ``hashed`` counts the bytes that had to be read."""
+    """A line of the indexer's output: an edition of the catalogue is complete, whose digest is
+    ``catalogue``. ``hashed`` counts the bytes that had to be read.
+    """
 
     files: Natural
     size: Natural
     hashed: Natural
     catalogue: str
+    edition: Natural = 0
 
 
 IndexLine = IndexProgress | IndexSkipped | Indexed

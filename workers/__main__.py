@@ -1,8 +1,8 @@
 """``python -m workers``: what the broker starts.
 
-``index ROOT FOLDER`` writes the catalogue of ROOT into FOLDER and prints progress, a JSON object a
-line. ``serve`` reads its settings from standard input and serves until that is closed. Both end
-with the exit codes of ``wire/errors.py`` and one line on standard error.
+``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER until standard input is closed, and prints
+progress, a JSON object a line. ``serve`` reads its settings from standard input and serves until
+that is closed. Both end with the exit codes of ``wire/errors.py`` and one line on standard error.
 """
 
 from __future__ import annotations
@@ -40,18 +40,17 @@ def main(arguments: list[str]) -> int:
 
 
 def _index(root: Path, folder: Path) -> None:
-    from workers.index import DigestCache, write_catalogue
+    from workers.index import DigestCache
+    from workers.indexer import keep_indexed
 
     _die_with_parent(os.getppid())
 
     def report(line: IndexLine) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
-    cache = DigestCache(cache_folder(folder))
     root = root.absolute()
     (folder / "root").write_bytes(os.fsencode(root))
-    report(write_catalogue(root, folder, cache, report))
-    cache.expire()
+    keep_indexed(root, folder, DigestCache(cache_folder(folder)), report)
 
 
 def cache_folder(folder: Path) -> Path:
@@ -68,14 +67,14 @@ def cache_folder(folder: Path) -> Path:
 
 def _serve() -> None:
     from wire.sockets import raise_descriptor_limit
-    from workers.server import run
+    from workers.server import Worker
 
     (length,) = struct.unpack("!I", os.read(0, 4))
     settings = decode(os.read(0, length), WorkerSettings)
     _die_with_parent(settings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
-    run(settings)
+    Worker(settings).run()
 
 
 def _die_with_parent(parent: int) -> None:

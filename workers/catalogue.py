@@ -1,6 +1,6 @@
 """The catalogue: which files are shared, in which version, and where their digests lie.
 
-The indexer writes it once into a folder; every worker reads it from there. It is two files:
+The indexer writes each edition of it into a folder; every worker reads it from there. It is two files:
 ``files.jsonl``, a line for each file sorted by name, and ``digests``, all segment digests in the
 same order. Digests are read when they are asked for, so a worker's memory does not grow with them.
 
@@ -126,6 +126,10 @@ class Catalogue:
         start = min(start, file.segments)
         count = min(DIGESTS_PER_PAGE, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first + start) * DIGEST_SIZE)
+
+    def digest(self, file: SharedFile, index: int) -> bytes:
+        """The digest of one segment."""
+        return os.pread(self._digests, DIGEST_SIZE, (file.first + index) * DIGEST_SIZE)
 
 
 def catalogue_id(files: Iterable[SharedFile]) -> bytes:

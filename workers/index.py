@@ -1,7 +1,7 @@
-"""``python -m workers index``: cuts every shared file into segments and writes the catalogue.
+"""Cuts every shared file into segments and writes the catalogue.
 
-It runs once, as one process, before the workers start. Files that have not changed since an
-earlier run are not read again: their digests are kept in the user's cache folder.
+Files that have not changed since an earlier run are not read again: their digests are kept in the
+user's cache folder. When that is done, and done again, is said in ``workers/indexer.py``.
 """
 
 from __future__ import annotations
@@ -42,14 +42,12 @@ def write_catalogue(root: Path, folder: Path, cache: DigestCache, report: Report
     ``report`` is called with progress and with each file that is left out. Raises ``MsdError`` if
     there is nothing to share: a single file that cannot be shared, or no file at all.
     """
-    if not root.exists():
-        raise NotFoundError(f"{root}: no such file or folder to share: check -f or [share] path")
-    found = sorted(_files(root, report))
-    progress = _Progress(report, sum(size for _, size in found))
+    found = sorted(found_below(root, report))
+    progress = _Progress(report, sum(seen.size for _, seen in found))
     files: list[SharedFile] = []
     first = 0
     with (folder / "digests").open("wb") as digests:
-        for name, size in found:
+        for name, seen in found:
             try:
                 version, its_digests = _index_file(root, name, cache, progress)
             except OSError as error:
@@ -59,15 +57,25 @@ def write_catalogue(root: Path, folder: Path, cache: DigestCache, report: Report
                 report(IndexSkipped(name=name, why=why))
                 continue
             finally:
-                progress.file_done(size)
+                progress.file_done(seen.size)
             digests.write(its_digests)
             files.append(SharedFile(name, version, file_id(version.size, its_digests), first))
             first += segment_count(version.size)
     if not files:
         raise NotFoundError(f"{root}: holds no file that can be shared")
+    return _written(folder, files, progress.hashed)
+
+
+def write_empty(folder: Path) -> Indexed:
+    """Writes a catalogue of no files into ``folder``, which must exist."""
+    (folder / "digests").touch()
+    return _written(folder, [], 0)
+
+
+def _written(folder: Path, files: list[SharedFile], hashed: int) -> Indexed:
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     size = sum(file.size for file in files)
-    return Indexed(files=len(files), size=size, hashed=progress.hashed, catalogue=catalogue_id(files).hex())
+    return Indexed(files=len(files), size=size, hashed=hashed, catalogue=catalogue_id(files).hex())
 
 
 class DigestCache:
@@ -137,14 +145,17 @@ class _Progress:
         self._done += size
 
 
-def _files(root: Path, report: Report) -> Iterator[tuple[str, int]]:
-    """The name and size of each file that may be shared; reports the others."""
+def found_below(root: Path, report: Report) -> Iterator[tuple[str, Version]]:
+    """The name and version of each file that may be shared; reports the others. Raises ``MsdError``
+    if ``root`` is a file that may not be shared, or nothing.
+    """
+    if not root.exists():
+        raise NotFoundError(f"{root}: no such file or folder to share: check -f or [share] path")
     if not root.is_dir():
         try:
-            size = _size(root.name, root)
+            yield root.name, _seen(root.name, root)
         except OSError as error:
             raise SourceError(f"{root}: cannot be shared: {error.strerror}") from None
-        yield root.name, size
         return
 
     def skip(path: Path, error: OSError) -> None:
@@ -158,15 +169,15 @@ def _files(root: Path, report: Report) -> Iterator[tuple[str, int]]:
             path = Path(folder, base)
             name = str(path.relative_to(root))
             try:
-                size = _size(name, path)
+                seen = _seen(name, path)
             except OSError as error:
                 skip(path, error)
             else:
-                yield name, size
+                yield name, seen
 
 
-def _size(name: str, path: Path) -> int:
-    """The size of a file that may be shared. Raises ``OSError`` if it may not be. What it really is,
+def _seen(name: str, path: Path) -> Version:
+    """The version of a file that may be shared. Raises ``OSError`` if it may not be. What it really is,
     is checked when it is opened.
     """
     try:
@@ -182,7 +193,7 @@ def _size(name: str, path: Path) -> int:
         raise OSError(0, "not a regular file")
     if status.st_size > MAX_FILE_SIZE:
         raise OSError(0, f"larger than {MAX_FILE_SIZE} bytes")
-    return status.st_size
+    return Version.of(status)
 
 
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:

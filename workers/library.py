@@ -22,12 +22,15 @@ OPEN_FILES = 64
 
 
 class Refused(Exception):
-    """A segment cannot be read; ``args`` are the ``Reason`` and a detail for people."""
+    """A segment cannot be read; ``args`` are the ``Reason`` and a detail for people. ``data`` is what
+    was read, if that much was, from a file that is not the version of the catalogue.
+    """
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str, data: bytes = b"") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.data = data
 
 
 class Library:
@@ -54,7 +57,7 @@ class Library:
             raise _refused(error) from None
         if len(data) != length or not (Version.of(before) == file.version == Version.of(after)):
             self._forget(file)
-            raise Refused(Reason.CHANGED, "the file is not the version that was indexed")
+            raise Refused(Reason.CHANGED, "the file is not the version that was indexed", data)
         return data
 
     def _descriptor(self, file: SharedFile) -> int:

@@ -35,6 +35,7 @@ from wire.messages import (
     WorkerOrder,
     WorkerSettings,
 )
+from wire.segments import digest
 from wire.sockets import receive
 from wire.states import Reason, State, Wanted
 from workers.answer import LARGE, Identity, Job, answer, refusal, to_keep
@@ -63,10 +64,12 @@ class PortBusyError(MsdError):
 class Worker:
     """One worker. ``run()`` serves until it is told to end or its broker is gone."""
 
-    def __init__(self, settings: WorkerSettings, catalogue: Catalogue, library: Library) -> None:
+    def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
-        self._catalogue = catalogue
-        self._library = library
+        self._editions = Path(settings.catalogue)
+        self._edition = settings.edition
+        self._catalogue = Catalogue(self._editions / str(settings.edition))
+        self._library = Library(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._me = Identity(settings.number, secrets.randbits(62))
         self._turns: Turns[Client, DataRequest] = Turns(settings.rate)
         self._sessions: Sessions[Client] = Sessions()
@@ -81,6 +84,8 @@ class Worker:
         self._next_heartbeat = 0.0
         self._bytes_sent = 0
         self._garbage = 0
+        #: True once a file was met that is not the one of this edition.
+        self._stale = False
         self._running = True
 
     def run(self) -> None:
@@ -107,6 +112,8 @@ class Worker:
             self._close_router()
             self._control.close(0)
             self._context.term()
+            self._library.close()
+            self._catalogue.close()
             wakeup.close()
             wakeup_write.close()
 
@@ -174,7 +181,8 @@ class Worker:
             pid=os.getpid(),
             epoch=self._me.epoch,
             state=self._state,
-            load=Load(bytes_sent=self._bytes_sent, clients=len(sessions), garbage=self._garbage),
+            edition=self._edition,
+            load=Load(bytes_sent=self._bytes_sent, clients=len(sessions), garbage=self._garbage, stale=self._stale),
             sessions=sessions[:1024],
         )
         try:
@@ -187,12 +195,26 @@ class Worker:
     def _take_orders(self) -> None:
         while (frames := receive(self._control)) is not None:
             match decode(frames[0].buffer, WorkerOrder):
-                case Order(wanted=wanted):
+                case Order(wanted=wanted, edition=edition):
                     if wanted is not self._wanted:
                         self._bind_since = time.monotonic()
                     self._wanted = wanted
+                    if edition != self._edition:
+                        self._turn_to(edition)
                 case QuitOrder():
                     self._running = False
+
+    def _turn_to(self, edition: int) -> None:
+        """Serves another edition of the catalogue from now on."""
+        try:
+            catalogue = Catalogue(self._editions / str(edition))
+        except FileNotFoundError:
+            return  # There is a newer one already, and the order to turn to that on its way.
+        self._catalogue.close()
+        self._catalogue, self._edition, self._stale = catalogue, edition, False
+        # What is not shared any more is not to be held open.
+        self._library.close()
+        self._next_heartbeat = 0.0
 
     # The clients.
 
@@ -265,24 +287,16 @@ class Worker:
             try:
                 data = self._library.read(file, job.index)
             except Refused as why:
-                refused = why
-            else:
-                return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
+                self._stale = self._stale or why.reason is Reason.CHANGED
+                # Its times are other ones; that alone is no harm.
+                if not why.data or digest(why.data) != self._catalogue.digest(file, job.index):
+                    refused = why
+                    continue
+                data = why.data
+            return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
         return encode(refusal(job.rid, self._me, refused.reason, refused.detail)), b""
 
     def _forget(self, client: Client) -> None:
         """The client is gone."""
         self._turns.forget(client)
         self._sessions.end(client)
-
-
-def run(settings: WorkerSettings) -> None:
-    """Serves as these settings say, until told to end."""
-    folder = Path(settings.catalogue)
-    catalogue = Catalogue(folder)
-    library = Library(Path(os.fsdecode((folder / "root").read_bytes())))
-    try:
-        Worker(settings, catalogue, library).run()
-    finally:
-        library.close()
-        catalogue.close()

@@ -61,7 +61,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("download -c value.toml", 2, "status_port = 'x': must be a port from 1 to 65535"),
         ("download -c syntax.toml", 2, "not valid TOML"),
         ("download -o missing/copy", 2, "missing: no such folder: create it"),
-        ("download -o film", 2, "film exists: give another -o, or --force"),
+        ("download -o film", 2, "film exists: give another -o, --update"),
         ("download -o .", 2, "is a folder"),
         ("download -o fifo", 2, "is not a regular file"),
         ("download --id 12", 2, "an id is 64 hexadecimal digits"),
@@ -198,5 +198,7 @@ def test_a_vanished_source_is_refused_and_the_workers_live(serve: Serve, source:
     path = source(3 * MIB)
     system = serve(path)
     path.unlink()
-    fails("download", "-o", "copy.bin", *system.where, "--quiet", code=5, says="started again there", cwd=tmp_path)
+    fails(
+        "download", "-o", "copy.bin", *system.where, "--quiet", code=5, says="run this again in a moment", cwd=tmp_path
+    )
     wait_for("all well", lambda: system.states() == ["awake"] * 4)

@@ -49,6 +49,7 @@ PURE = (
     "workers/answer.py",
     "workers/turns.py",
     "workers/sessions.py",
+    "workers/watching.py",
     "wire/codec.py",
     "wire/errors.py",
     "wire/messages.py",

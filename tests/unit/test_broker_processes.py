@@ -1,19 +1,23 @@
-"""Ports held for workers, and why a process ended. The processes themselves: tests/integration."""
+"""Ports held for workers, what the indexer says, and why a process ended. The workers: tests/integration."""
 
 from __future__ import annotations
 
 import errno
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from broker.processes import cannot_listen, hold_port, why_ended
+from broker.processes import Indexer, cannot_listen, hold_port, why_ended
 from wire.endpoints import Endpoint
-from wire.errors import UsageError
+from wire.errors import MsdError, NotFoundError, UsageError
+from wire.messages import Indexed
 
 LOOPBACK = "127.0.0.1"
 
@@ -96,6 +100,53 @@ def test_each_reason_not_to_listen_says_what_to_do() -> None:
         errno.EACCES: "port 80 (server 5) needs root: choose one above 1023",
         errno.ENOBUFS: "port 80 (server 5) cannot be used: No buffer space available",
     }
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A broker's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "broker"
+    (folder / "catalogue").mkdir(parents=True)
+    return folder
+
+
+#: ``python -m workers`` that looks at no file again unless it is nudged, and then soon.
+NUDGED = """
+import sys
+from workers import watching
+watching.CALM, watching.ALERT = 3600.0, 0.05
+from workers.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_indexer_says_each_edition_and_looks_again_when_nudged(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        assert command[1:4] == ["-P", "-m", "workers"]
+        return popen([sys.executable, "-c", NUDGED, *command[4:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    (tmp_path / "numbers").write_bytes(bytes(range(245)))
+    with closing(Indexer(tmp_path / "numbers", folder)) as indexer:
+        for number in (1, 2):
+            while not (indexed := [line for line in indexer.lines() if isinstance(line, Indexed)]):
+                pass
+            assert [line.edition for line in indexed] == [number]
+            (tmp_path / "other").write_bytes(bytes(number))
+            (tmp_path / "other").replace(tmp_path / "numbers")
+            indexer.nudge()
+
+
+def test_an_indexer_that_ends_says_why(tmp_path: Path, folder: Path) -> None:
+    with closing(Indexer(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
+        indexer.lines()
+    assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
+    assert caught.value.exit_code == NotFoundError.exit_code
 
 
 def log(folder: Path, text: bytes) -> Path:

@@ -28,11 +28,11 @@ def board() -> Board:
 def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
     """Four workers that are awake with the pids 101 to 104."""
     supervisor = Supervisor(range(1, numbers + 1), hang_limit=60)
-    supervisor.handle(CatalogueReady(), NOW)
+    supervisor.handle(CatalogueReady(1), NOW)
     for number in range(1, numbers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
-        beat = HeartbeatReceived(number, pid, 7000 + number, State.AWAKE, load or Load(), frozenset())
+        beat = HeartbeatReceived(number, pid, 7000 + number, State.AWAKE, 1, load or Load(), frozenset())
         supervisor.handle(beat, NOW)
     return supervisor
 

@@ -41,6 +41,8 @@ from wire.states import State, Wanted
 HANG_LIMIT = 60.0
 #: Any moment but 0, which would hide a time that was never set.
 START = 1000.0
+#: The edition of the catalogue that there is first.
+EDITION = 3
 
 
 class Scene:
@@ -59,9 +61,11 @@ class Scene:
     def spawned(self, number: int = 1) -> list[Action]:
         return self.handle(Spawned(number, next(self._pids)))
 
-    def beat(self, state: State = State.AWAKE, number: int = 1, pid: int | None = None) -> list[Action]:
+    def beat(
+        self, state: State = State.AWAKE, number: int = 1, pid: int | None = None, edition: int = EDITION
+    ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
-        return self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, Load(), frozenset()))
+        return self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, edition, Load(), frozenset()))
 
     def exit(self, number: int = 1, reason: str = "killed by SIGKILL") -> list[Action]:
         return self.handle(Exited(number, self.pid(number), reason))
@@ -113,7 +117,7 @@ Make = Callable[[], Scene]
 
 def starting(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scene:
     scene = Scene(workers, hang_limit)
-    scene.handle(CatalogueReady())
+    scene.handle(CatalogueReady(EDITION))
     for number in scene.supervisor.workers:
         scene.spawned(number)
     return scene
@@ -162,13 +166,13 @@ def test_nothing_is_spawned_before_the_catalogue_is_ready() -> None:
 
 
 def test_the_catalogue_spawns_every_worker() -> None:
-    assert Scene(3).handle(CatalogueReady()) == [Spawn(number, Wanted.AWAKE) for number in (1, 2, 3)]
+    assert Scene(3).handle(CatalogueReady(EDITION)) == [Spawn(number, Wanted.AWAKE, EDITION) for number in (1, 2, 3)]
 
 
 def test_a_worker_put_to_sleep_during_indexing_is_spawned_asleep() -> None:
     scene = Scene(2)
     assert scene.order(number=2) == [Publish()]
-    assert scene.handle(CatalogueReady()) == [Spawn(1, Wanted.AWAKE), Spawn(2, Wanted.ASLEEP)]
+    assert scene.handle(CatalogueReady(EDITION)) == [Spawn(1, Wanted.AWAKE, EDITION), Spawn(2, Wanted.ASLEEP, EDITION)]
 
 
 def test_the_helpers_lead_to_the_states_they_are_named_for() -> None:
@@ -203,7 +207,7 @@ def test_starting_to_awake_with_its_first_heartbeat() -> None:
 
 def test_awake_to_asleep_as_the_worker_reports() -> None:
     scene = awake()
-    assert scene.order(Wanted.ASLEEP) == [SendOrder(1, Wanted.ASLEEP), Publish()]
+    assert scene.order(Wanted.ASLEEP) == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
     assert scene.state() is State.AWAKE
     assert scene.beat(State.ASLEEP) == [Publish()]
     assert scene.state() is State.ASLEEP
@@ -211,7 +215,7 @@ def test_awake_to_asleep_as_the_worker_reports() -> None:
 
 def test_asleep_to_awake_as_the_worker_reports() -> None:
     scene = asleep()
-    assert scene.order(Wanted.AWAKE) == [SendOrder(1, Wanted.AWAKE), Publish()]
+    assert scene.order(Wanted.AWAKE) == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
     assert scene.state() is State.ASLEEP
     assert scene.beat(State.AWAKE) == [Publish()]
     assert scene.state() is State.AWAKE
@@ -290,7 +294,7 @@ def test_a_stall_does_not_take_the_workers_time_to_end() -> None:
 
 def test_a_stall_puts_no_restart_off() -> None:
     scene = dead()
-    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
 
 
 def test_hang_limit_kills_a_process_once() -> None:
@@ -319,7 +323,7 @@ def test_any_to_dead_when_its_process_ends(make: Make) -> None:
 def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
     scene = awake()
     load = Load(bytes_sent=5, clients=1, garbage=0)
-    scene.handle(HeartbeatReceived(1, scene.pid(), 7, State.AWAKE, load, frozenset({9})))
+    scene.handle(HeartbeatReceived(1, scene.pid(), 7, State.AWAKE, EDITION, load, frozenset({9})))
     assert scene.supervisor.workers[1].sessions == {9}
     scene.exit()
     worker = scene.supervisor.workers[1]
@@ -329,17 +333,17 @@ def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
 def test_dead_to_starting_after_the_back_off() -> None:
     scene = dead()
     assert scene.wait(BACKOFF_FIRST - 0.01) == []
-    assert scene.wait(0.01) == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.wait(0.01) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
     assert scene.state() is State.STARTING
     assert scene.supervisor.workers[1].restarts == 1
 
 
 def test_a_worker_that_cannot_be_spawned_is_dead_and_tried_again() -> None:
     scene = Scene()
-    scene.handle(CatalogueReady())
+    scene.handle(CatalogueReady(EDITION))
     scene.handle(Exited(1, 0, "cannot be started: Cannot allocate memory"))
     assert scene.state() is State.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.wait_for_deadline() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
 
 
 def test_a_worker_that_can_never_be_spawned_is_given_up() -> None:
@@ -367,7 +371,7 @@ def test_dead_to_failed_after_too_many_crashes() -> None:
 @pytest.mark.parametrize("want", [None, Wanted.AWAKE])
 def test_failed_to_starting_by_a_toggle_or_a_wake(want: Wanted | None) -> None:
     scene = failed()
-    assert scene.order(want) == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.order(want) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
     assert scene.state() is State.STARTING
 
 
@@ -446,7 +450,7 @@ def test_orders_go_to_the_process_that_runs_now() -> None:
     """A heartbeat of the one before may come late: it does not say where orders go."""
 
     def beat(pid: int, route: bytes) -> None:
-        scene.handle(HeartbeatReceived(1, pid, 7, State.AWAKE, Load(bytes_sent=pid), frozenset({pid}), route))
+        scene.handle(HeartbeatReceived(1, pid, 7, State.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route))
 
     scene = awake()
     worker = scene.supervisor.workers[1]
@@ -471,7 +475,7 @@ def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
 
 
 def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
-    assert awake().handle(HeartbeatReceived(9, 100, 1, State.AWAKE, Load(), frozenset())) == []
+    assert awake().handle(HeartbeatReceived(9, 100, 1, State.AWAKE, EDITION, Load(), frozenset())) == []
 
 
 def test_the_exit_of_a_stale_pid_is_ignored() -> None:
@@ -486,30 +490,30 @@ def test_the_exit_of_a_stale_pid_is_ignored() -> None:
 
 
 def test_toggle_of_an_awake_worker_puts_it_to_sleep() -> None:
-    assert awake().order() == [SendOrder(1, Wanted.ASLEEP), Publish()]
+    assert awake().order() == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
 
 
 def test_toggle_of_an_asleep_worker_wakes_it() -> None:
-    assert asleep().order() == [SendOrder(1, Wanted.AWAKE), Publish()]
+    assert asleep().order() == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
 
 
 @pytest.mark.parametrize("make", [starting, silent])
 def test_toggle_of_a_starting_or_silent_worker_flips_what_is_wanted(make: Make) -> None:
     scene = make()
-    assert scene.order() == [SendOrder(1, Wanted.ASLEEP), Publish()]
-    assert scene.order() == [SendOrder(1, Wanted.AWAKE), Publish()]
+    assert scene.order() == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
+    assert scene.order() == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
 
 
 def test_toggle_of_a_dead_worker_starts_it_now() -> None:
     scene = dead()
-    assert scene.order() == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
     assert scene.wait(BACKOFF_LAST) == []  # The restart that was pending is this one.
 
 
 def test_toggle_of_a_dead_worker_wanted_asleep_starts_it_awake() -> None:
     scene = asleep()
     scene.exit()
-    assert scene.order() == [Spawn(1, Wanted.AWAKE), Publish()]
+    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
 
 
 def test_toggle_twice_before_the_worker_reacts_changes_nothing_in_the_end() -> None:
@@ -525,7 +529,7 @@ def test_toggle_twice_before_the_worker_reacts_changes_nothing_in_the_end() -> N
 def test_sleep_and_wake_orders_are_idempotent(make: Make, want: Wanted) -> None:
     scene = make()
     for _ in range(3):
-        assert SendOrder(1, want) in scene.order(want)
+        assert SendOrder(1, want, EDITION) in scene.order(want)
         assert scene.wanted() is want
 
 
@@ -533,7 +537,7 @@ def test_sleep_of_a_dead_worker_leaves_its_restart_where_it_was() -> None:
     scene = dead()
     assert scene.order(Wanted.ASLEEP) == [Publish()]
     assert scene.state() is State.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP), Publish()]
+    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP, EDITION), Publish()]
 
 
 def test_sleep_of_a_failed_worker_does_not_start_it() -> None:
@@ -546,7 +550,7 @@ def test_sleep_of_a_failed_worker_does_not_start_it() -> None:
 def test_a_worker_wanted_asleep_is_restarted_asleep() -> None:
     scene = asleep()
     scene.exit()
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP), Publish()]
+    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP, EDITION), Publish()]
     scene.spawned()
     assert scene.beat(State.ASLEEP) == [Publish()]
 
@@ -555,14 +559,66 @@ def test_orders_are_repeated_until_heartbeats_agree() -> None:
     scene = awake()
     scene.order()
     for _ in range(5):
-        assert scene.beat(State.AWAKE) == [SendOrder(1, Wanted.ASLEEP)]
-    assert SendOrder(1, Wanted.ASLEEP) not in scene.beat(State.ASLEEP)
+        assert scene.beat(State.AWAKE) == [SendOrder(1, Wanted.ASLEEP, EDITION)]
+    assert SendOrder(1, Wanted.ASLEEP, EDITION) not in scene.beat(State.ASLEEP)
     assert scene.beat(State.ASLEEP) == []
 
 
 def test_a_worker_that_falls_asleep_by_itself_is_woken() -> None:
     scene = awake()
-    assert scene.beat(State.ASLEEP) == [SendOrder(1, Wanted.AWAKE), Publish()]
+    assert scene.beat(State.ASLEEP) == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
+
+
+# Editions of the catalogue.
+
+
+def test_a_later_edition_is_ordered_of_every_worker_that_has_a_process() -> None:
+    scene = awake(4)
+    scene.exit(2)
+    scene.order(Wanted.ASLEEP, 3)
+    scene.crash(4)
+    assert scene.handle(CatalogueReady(EDITION + 1)) == [
+        SendOrder(1, Wanted.AWAKE, EDITION + 1),
+        SendOrder(3, Wanted.ASLEEP, EDITION + 1),
+        SendOrder(4, Wanted.AWAKE, EDITION + 1),
+    ]
+
+
+@pytest.mark.parametrize("make", [starting, awake, silent])
+def test_a_worker_that_serves_an_old_edition_is_told_until_it_serves_the_latest(make: Make) -> None:
+    scene = make()
+    scene.handle(CatalogueReady(EDITION + 1))
+    for _ in range(3):
+        assert scene.beat()[0] == SendOrder(1, Wanted.AWAKE, EDITION + 1)
+    assert scene.beat(edition=EDITION + 1) == []
+    scene.handle(CatalogueReady(EDITION + 2))
+    assert scene.beat(edition=EDITION + 1) == [SendOrder(1, Wanted.AWAKE, EDITION + 2)]
+
+
+def test_a_worker_that_sleeps_is_told_of_a_later_edition_and_sleeps_on() -> None:
+    scene = asleep()
+    scene.handle(CatalogueReady(EDITION + 1))
+    assert scene.beat(State.ASLEEP) == [SendOrder(1, Wanted.ASLEEP, EDITION + 1)]
+    assert scene.beat(State.ASLEEP, edition=EDITION + 1) == []
+
+
+def test_a_worker_is_restarted_with_the_latest_edition() -> None:
+    scene = dead()
+    assert scene.handle(CatalogueReady(EDITION + 1)) == []
+    assert scene.wait_for_deadline() == [Spawn(1, Wanted.AWAKE, EDITION + 1), Publish()]
+
+
+def test_a_later_edition_starts_no_worker_that_was_given_up_but_it_has_it_when_woken() -> None:
+    scene = failed()
+    assert scene.handle(CatalogueReady(EDITION + 1)) == []
+    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION + 1), Publish()]
+
+
+def test_nobody_turns_to_a_later_edition_while_all_is_ended() -> None:
+    scene = awake(2)
+    scene.handle(QuitOrdered())
+    assert scene.handle(CatalogueReady(EDITION + 1)) == []
+    assert scene.beat() == [SendQuit(1)]
 
 
 # The end.
@@ -595,7 +651,7 @@ def test_quit_kills_after_the_grace() -> None:
 def test_quit_during_indexing_stops_at_once_and_spawns_nothing() -> None:
     scene = Scene(4)
     assert scene.handle(QuitOrdered()) == [Stop()]
-    assert scene.handle(CatalogueReady()) == [Stop()]
+    assert scene.handle(CatalogueReady(EDITION)) == [Stop()]
 
 
 def test_quit_with_every_worker_gone_stops_at_once() -> None:
@@ -683,28 +739,34 @@ class Supervision(RuleBasedStateMachine):
         self.next_pid = 100
         self.stopped = False
         self.killed: set[int] = set()
-        self.indexed = False
+        self.edition = 0
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> list[Action]:
         before = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         actions = self.supervisor.handle(event, self.now)
         after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         assert (Publish() in actions) == (before != after), "published when, and only when, something changed"
         for action in actions:
             match action:
-                case Spawn(number, wanted):
+                case Spawn(number, wanted, edition):
                     assert number not in self.running
                     assert wanted is self.supervisor.workers[number].wanted
+                    assert edition == self.edition > 0
                     assert not self.supervisor.quitting
                     self.spawn(number)
                 case Kill(number):
                     assert self.running[number] not in self.killed, "killed once"
                     self.killed.add(self.running[number])
-                case SendOrder(number) | SendQuit(number):
+                case SendOrder(number, wanted, edition):
+                    assert number in self.running
+                    assert wanted is self.supervisor.workers[number].wanted
+                    assert edition == self.edition
+                case SendQuit(number):
                     assert number in self.running
                 case Stop():
                     assert not self.running
                     self.stopped = True
+        return actions
 
     def spawn(self, number: int) -> None:
         if self.next_pid % 5 == 4:
@@ -715,25 +777,30 @@ class Supervision(RuleBasedStateMachine):
         self.next_pid += 1
         self.handle(Spawned(number, self.running[number]))
 
-    @precondition(lambda self: not self.indexed)
     @rule()
     def catalogue(self) -> None:
-        self.indexed = True
-        self.handle(CatalogueReady())
+        running = set(self.running) if self.edition and not self.supervisor.quitting else set()
+        self.edition += 1
+        actions = self.handle(CatalogueReady(self.edition))
+        assert {action.number for action in actions if isinstance(action, SendOrder)} == running
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), state=st.sampled_from([State.AWAKE, State.ASLEEP]), target=pids)
-    def heartbeat(self, data: st.DataObject, state: State) -> tuple[int, int]:
+    @rule(data=st.data(), state=st.sampled_from([State.AWAKE, State.ASLEEP]), behind=st.integers(0, 1), target=pids)
+    def heartbeat(self, data: st.DataObject, state: State, behind: int) -> tuple[int, int]:
         number = data.draw(st.sampled_from(sorted(self.running)))
         pid = self.running[number]
-        self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, Load(), frozenset()))
-        assert self.supervisor.workers[number].state is state
+        beat = HeartbeatReceived(number, pid, 7000 + pid, state, self.edition - behind, Load(), frozenset())
+        actions = self.handle(beat)
+        worker = self.supervisor.workers[number]
+        assert worker.state is state
+        agrees = not behind and state.value == worker.wanted.value
+        assert any(isinstance(action, SendOrder) for action in actions) == (not agrees and not self.supervisor.quitting)
         return number, pid
 
     @rule(old=pids, state=st.sampled_from([State.AWAKE, State.ASLEEP]))
     def late_heartbeat(self, old: tuple[int, int], state: State) -> None:
         number, pid = old
-        self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, Load(), frozenset()))
+        self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, self.edition, Load(), frozenset()))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -781,7 +848,7 @@ class Supervision(RuleBasedStateMachine):
         self.supervisor.check_invariants()
         assert {n: w.pid for n, w in self.supervisor.workers.items() if w.pid} == self.running
         assert self.stopped == (self.supervisor.quitting and not self.running)
-        if self.indexed and not self.supervisor.quitting:
+        if self.edition and not self.supervisor.quitting:
             gone = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not State.FAILED]
             assert all(w.restart_at is not None for w in gone), "whoever is gone comes back"
 

@@ -12,7 +12,7 @@ NOW = 1000.0
 
 def awake(number: int = 2) -> Supervisor:
     supervisor = Supervisor(range(1, number + 1), hang_limit=60)
-    supervisor.handle(CatalogueReady(), NOW)
+    supervisor.handle(CatalogueReady(1), NOW)
     for worker in supervisor.workers:
         supervisor.handle(Spawned(worker, 100 + worker), NOW)
         beat(supervisor, worker, State.AWAKE)
@@ -20,7 +20,7 @@ def awake(number: int = 2) -> Supervisor:
 
 
 def beat(supervisor: Supervisor, number: int, state: State) -> None:
-    supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, Load(), frozenset()), NOW)
+    supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, 1, Load(), frozenset()), NOW)
 
 
 def asleep(rid: int, state: State, number: int = 1) -> Toggled:

@@ -436,10 +436,51 @@ def test_a_source_lost_half_way_goes_on_elsewhere() -> None:
     assert scene.digests(2, start=7) == [Found(STAR)]
 
 
-def test_a_source_that_denies_its_own_file_is_a_liar() -> None:
+def test_a_source_that_denies_its_own_file_twice_is_a_liar() -> None:
     scene = fetching()
-    assert scene.refuse(1, Reason.UNKNOWN) == ask(2)
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.describe(1) == ask(2)
+    assert scene.lose(2) == ask(1)
+    assert scene.refuse(1, Reason.UNKNOWN) == []
     assert scene.ready(1) == []
+
+
+def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
+    """Its digests of the version before are worth nothing; it is not asked for more of them."""
+    scene = Scene(workers=1)
+    scene.ready(1)
+    scene.describe(1, STALE)
+    assert scene.digests(1, STALE, count=5) == ask(1, STALE, start=5)
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.handle(TimePassed()) == []
+    assert scene.describe(1) == ask(1)
+    assert scene.digests(1) == [Found(STAR)]
+
+
+def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None:
+    scene = fetching()
+    scene.digests(1, start=0, count=7)
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.handle(TimePassed()) == ask(2)
+    assert scene.describe(1, STALE) == []
+    assert scene.digests(2) == [Found(STAR)]
+
+
+def test_a_file_that_changes_on_all_sources_is_found_in_its_new_version() -> None:
+    scene = fetching()
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.describe(1, STALE) == ask(2)
+    assert scene.refuse(2, Reason.UNKNOWN) == [AskDescribe(2)]
+    assert scene.describe(2, STALE) == ask(1, STALE)
+    assert scene.digests(1, STALE) == [Found(STALE)]
+
+
+def test_a_source_whose_file_is_gone_says_so_when_it_is_asked_anew() -> None:
+    scene = Scene(workers=1)
+    scene.ready(1)
+    scene.describe(1)
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskNames(1)]
 
 
 def test_a_source_that_refuses_for_now_is_not_pestered() -> None:

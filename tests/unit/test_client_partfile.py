@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from client.disk import Copy
 from client.partfile import PartFile, check_output
 from wire.errors import DiskError, UsageError
 from wire.segments import Manifest, digest, segment_count, span
@@ -43,6 +45,7 @@ def piece(data: bytes, index: int) -> memoryview:
 
 DATA = content(SIZE)
 STAR = manifest(DATA)
+TAKEN = r"exists: give another -o, --update to bring it up to date, or --force to replace it$"
 
 
 @pytest.fixture
@@ -184,6 +187,56 @@ def test_the_part_file_of_another_version_keeps_what_is_the_same(output: Path) -
         assert kept(part) == set(range(8))
 
 
+# File systems that know no holes.
+
+
+def fail_to_seek(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def lseek(fd: int, position: int, how: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "lseek", lseek)
+
+
+def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:
+    return list(Copy(fd, Manifest("film.mp4", size, b"", b"")).data())
+
+
+def test_without_holes_all_of_a_file_is_data(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data_ranges(left, SIZE) == []
+    fail_to_seek(monkeypatch, errno.EINVAL)
+    assert data_ranges(left, SIZE) == [(0, SIZE)]
+    assert data_ranges(left, SIZE - 5) == [(0, SIZE - 5)]
+    assert data_ranges(left, 2 * SIZE) == [(0, SIZE)]
+    assert data_ranges(left, 0) == []
+
+
+def test_without_holes_what_is_right_is_kept_all_the_same(
+    output: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.pwrite(left, piece(DATA, 4), 4 * MIB)
+    fail_to_seek(monkeypatch, errno.EINVAL)
+    with closing(PartFile(output, STAR)) as part:
+        assert list(part.candidates()) == list(range(17))
+        assert kept(part) == {4}
+
+
+def test_without_holes_a_new_part_file_has_no_candidates(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to_seek(monkeypatch, errno.EINVAL)
+    with closing(PartFile(output, STAR)) as part:
+        assert list(part.candidates()) == []
+
+
+def test_a_disk_that_fails_while_data_is_looked_for_is_a_disk_error(
+    output: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_seek(monkeypatch, errno.EIO)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(DiskError, match=r"film\.mp4\.part: Input/output error"):
+        PartFile(output, STAR)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert part_path(output).stat().st_size == SIZE
+
+
 # Zeros.
 
 
@@ -268,6 +321,33 @@ def test_a_disk_that_has_no_locks_is_a_disk_error(output: Path, monkeypatch: pyt
         PartFile(output, STAR)
 
 
+# What is closed.
+
+
+def test_an_empty_part_file_is_removed(output: Path) -> None:
+    with closing(PartFile(output, manifest(b""))):
+        assert part_path(output).exists()
+    assert list(output.parent.iterdir()) == []
+
+
+def test_without_room_only_a_part_file_that_holds_data_stays(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096))
+    for data in (b"", b"x"):
+        part_path(output).write_bytes(data)
+        with pytest.raises(DiskError, match="make room"):
+            PartFile(output, STAR)
+        assert [path.read_bytes() for path in output.parent.iterdir()] == [data] * len(data)
+
+
+@pytest.mark.parametrize("theirs", [b"", b"theirs"])
+def test_a_part_file_of_somebody_else_is_not_removed(output: Path, theirs: bytes) -> None:
+    path, moved = part_path(output), output.with_name("moved")
+    with closing(PartFile(output, manifest(b""))):
+        path.rename(moved)
+        path.write_bytes(theirs)
+    assert (path.read_bytes(), moved.read_bytes()) == (theirs, b"")
+
+
 # What cannot be a part file.
 
 
@@ -325,6 +405,31 @@ def test_a_write_that_fails_half_way_is_a_disk_error_and_what_was_written_stays(
     assert part_path(output).read_bytes()[:30] == b"x" * 30
 
 
+# What has come there since the start.
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_output_that_came_meanwhile_is_only_replaced_if_that_is_meant(
+    output: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def no_links(source: Path, target: Path, *, follow_symlinks: bool) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with closing(PartFile(output, manifest(b"n"))) as part:
+        part.write(0, piece(b"n", 0))
+        output.write_bytes(b"old")
+        told = r"exists now: give another -o, --update or --force$" if links else TAKEN
+        with pytest.raises(UsageError, match=told):
+            part.publish(replace=False, sync=False)
+        assert (output.read_bytes(), part_path(output).read_bytes()) == (b"old", b"n")
+        output.unlink()
+        part.publish(replace=False, sync=False)
+    assert output.read_bytes() == b"n"
+    assert not part_path(output).exists()
+
+
 # What can be an output.
 
 
@@ -340,7 +445,7 @@ def test_a_folder_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
 
 def test_an_output_that_exists_is_only_replaced_if_that_is_meant(output: Path) -> None:
     output.write_bytes(b"old")
-    with pytest.raises(UsageError, match=r"exists: give another -o, or --force to replace it$"):
+    with pytest.raises(UsageError, match=TAKEN):
         check_output(output, replace=False)
     check_output(output, replace=True)
     assert output.read_bytes() == b"old"

@@ -65,6 +65,12 @@ def test_a_catalogue_is_read_as_it_was_written(tmp_path: Path) -> None:
     catalogue.close()
 
 
+def test_the_digest_of_each_segment_is_found(catalogue: Catalogue) -> None:
+    for file in catalogue.files:
+        digests = [catalogue.digest(file, index) for index in range(file.segments)]
+        assert b"".join(digests) == digests_of(file.name, file.size)
+
+
 def test_the_catalogue_s_id_is_the_digest_of_names_and_ids(catalogue: Catalogue) -> None:
     by_hand = b"".join(file.name.encode() + b"\0" + file.id for file in catalogue.files)
     assert catalogue.id == blake3(by_hand).digest() == catalogue_id(catalogue.files)

@@ -20,7 +20,7 @@ from wire.messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from wire.segments import digest, file_id, segment_count, span
 from workers import index
 from workers.catalogue import Catalogue, SharedFile, Version
-from workers.index import CACHE_AGE, SETTLED, DigestCache, write_catalogue
+from workers.index import CACHE_AGE, SETTLED, DigestCache, write_catalogue, write_empty
 from workers.library import Library
 
 NUMBERS = bytes(range(245))
@@ -314,6 +314,14 @@ def test_a_folder_of_nothing_but_unfit_files_holds_nothing_to_share(bench: Bench
     with pytest.raises(NotFoundError, match="holds no file that can be shared"):
         bench.run()
     assert bench.skipped == {"fifo": "not a regular file"}
+
+
+def test_a_catalogue_of_no_files_can_be_written_and_read(bench: Bench) -> None:
+    indexed = write_empty(bench.folder)
+    catalogue = Catalogue(bench.folder)
+    catalogue.close()
+    assert catalogue.files == []
+    assert indexed == Indexed(files=0, size=0, hashed=0, catalogue=catalogue.id.hex())
 
 
 @pytest.mark.parametrize(

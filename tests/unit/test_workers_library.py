@@ -275,6 +275,15 @@ def test_a_refusal_says_why(root: Path, library: Library) -> None:
     assert refused(library, file) == (Reason.CHANGED, "the file is gone")
 
 
+def test_a_refusal_holds_what_was_read_all_the_same(root: Path, library: Library) -> None:
+    file = put(root, "numbers")
+    for change, data in ((touch, NUMBERS[63:84]), (rewrite, bytes(21)), (delete, b"")):
+        change(root / "numbers")
+        with pytest.raises(Refused) as caught:
+            library.read(file, 3)
+        assert (caught.value.reason, caught.value.data) == (Reason.CHANGED, data)
+
+
 def test_a_truncated_file_is_refused_also_where_its_bytes_are_still_there(root: Path, library: Library) -> None:
     file = put(root, "numbers")
     truncate(root / "numbers")

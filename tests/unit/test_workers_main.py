@@ -47,17 +47,18 @@ def test_a_user_without_a_home_shares_files_like_any_other(tmp_path: Path) -> No
     root.write_bytes(bytes(range(245)))
     environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME")}
     command = [sys.executable, "-c", HOMELESS, "index", str(root), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert (folder / "files.jsonl").exists()
+    assert (folder / "1" / "files.jsonl").exists()
 
 
 @contextmanager
 def serving(root: Path, folder: Path, port: int, rate: int) -> Iterator[int]:
     """A worker that shares ``root`` on ``port``, and has no broker to report to; its process id."""
-    subprocess.run(
-        [sys.executable, "-m", "workers", "index", str(root), str(folder)], stdout=subprocess.DEVNULL, check=True
-    )
+    command = [sys.executable, "-m", "workers", "index", str(root), str(folder)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     settings = encode(
         WorkerSettings(
             number=1,
@@ -66,6 +67,7 @@ def serving(root: Path, folder: Path, port: int, rate: int) -> Iterator[int]:
             control=f"ipc://{folder}/nobody",
             token=b"",
             catalogue=str(folder),
+            edition=1,
             rate=rate,
             wanted=Wanted.AWAKE,
         )
