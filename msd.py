@@ -20,6 +20,7 @@ if _PYTHONS_OWN:
 import typer  # noqa: E402
 
 import broker.commands  # noqa: E402
+import broker.key_commands  # noqa: E402
 import client.commands  # noqa: E402
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 broker.commands.mount(app)
+broker.key_commands.mount(app)
 client.commands.mount(app)
 
 

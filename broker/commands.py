@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wire.flags import ConfigFlag, HostFlag, JsonFlag, Ports, PortsFlag, Server5Flag
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, Ports, PortsFlag, Server5Flag, ServerKeyFlag
 
 if TYPE_CHECKING:
     from broker.orders import Operator
@@ -38,7 +38,7 @@ def serve(
 
     del plain  # The plain console is the only one so far.
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
-    return run(settings.checked().resolved().bindable(), until_done=until_done)
+    return run(settings.checked().resolved(), until_done=until_done)
 
 
 def status(
@@ -46,6 +46,7 @@ def status(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
     json: JsonFlag = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it as it changes.")] = False,
 ) -> None:
@@ -56,7 +57,7 @@ def status(
     from broker.console import table
     from broker.status import as_json
 
-    with _operator(config, host, ports, server5) as operator:
+    with _operator(config, host, ports, server5, server_key) as operator:
         shown = operator.status()
         while True:
             if json:
@@ -77,6 +78,7 @@ def toggle(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
     sleep: Annotated[bool, typer.Option("--sleep", help="Shut them down, whatever they are.")] = False,
     wake: Annotated[bool, typer.Option("--wake", help="Wake them up, whatever they are.")] = False,
 ) -> None:
@@ -91,7 +93,7 @@ def toggle(
         raise UsageError("--sleep and --wake contradict each other: give one of them")
     want = Wanted.ASLEEP if sleep else Wanted.AWAKE if wake else None
     late = []
-    with _operator(config, host, ports, server5) as operator:
+    with _operator(config, host, ports, server5, server_key) as operator:
         for number in numbers:
             toggled = operator.toggle(number, want)
             # Nobody reads any more: no reason to leave the other workers as they are.
@@ -108,12 +110,13 @@ def quit(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
 ) -> None:
     """End the servers in an orderly way.
 
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    with _operator(config, host, ports, server5) as operator:
+    with _operator(config, host, ports, server5, server_key) as operator:
         operator.quit()
 
 
@@ -136,8 +139,10 @@ def mount(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _operator(config: str | None, host: str | None, ports: Ports | None, server5: str | None) -> Operator:
+def _operator(
+    config: str | None, host: str | None, ports: Ports | None, server5: str | None, server_key: str | None
+) -> Operator:
     from broker.orders import Operator
     from wire.config import load, servers
 
-    return Operator(servers(load(config), host=host, ports=ports, server5=server5))
+    return Operator(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))

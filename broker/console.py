@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from wire.config import LOOPBACK, Config
 from wire.endpoints import Endpoint
-from wire.messages import Status
+from wire.messages import Status, WorkerStatus
 from wire.states import State
 
 RULE = "-----"
@@ -41,18 +41,22 @@ def table(status: Status) -> str:
         alive = "Alive" if worker.state is State.AWAKE else "Dead"
         port = Endpoint.parse(worker.endpoint).port
         row = f"Server {worker.number} at Port: {port} Status: {alive}"
-        rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker.state, worker.reason)}")
+        rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker)}")
     rows += ["To quit, enter -1:", "", "Enter your Choice:"]
     return "\n".join(rows)
 
 
-def ready_line(config: Config, files: int) -> str:
-    """Says that all workers are awake, and what a client has to be told, to be pasted."""
+def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
+    """Says that all workers are awake, and what a client has to be told, to be pasted; ``key`` is the
+    servers' public key, if they take keys.
+    """
     host = config.status.seen_from(LOOPBACK).host
     where = f"--server5 {config.status.seen_from(LOOPBACK)}"
     if len(config.workers) == 4 and all(worker.endpoint.host == config.host for worker in config.workers):
         ports = " ".join(str(worker.endpoint.port) for worker in config.workers)
         where = f"-a {host} -p {ports} {config.status_port}"
+    if key is not None:
+        where += f" --server-key {key.hex()}"
     # The name may be left out where there is just one.
     name = "" if files == 1 else "NAME "
     shared = f"{files} file{'' if files == 1 else 's'}"
@@ -72,7 +76,15 @@ def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
     return WrongLine(f"{text[:40]!r} is no choice: enter 1 to {workers}, or -1 to quit")
 
 
-def _remark(state: State, reason: str) -> str:
-    if state in (State.AWAKE, State.ASLEEP):
-        return ""
-    return f" ({state}: {reason})" if reason else f" ({state})"
+def _remark(worker: WorkerStatus) -> str:
+    remarks = []
+    if worker.state not in (State.AWAKE, State.ASLEEP):
+        remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
+    for count, what in (
+        (worker.complaints, "corrupt segments"),
+        (worker.garbage, "messages that were none"),
+        (worker.refused, "connections refused"),
+    ):
+        if count:
+            remarks.append(f"{count:,} {what}")
+    return f" ({', '.join(remarks)})" if remarks else ""

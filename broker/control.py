@@ -1,55 +1,60 @@
-"""The control socket: heartbeats from workers, orders from operators, notes from clients.
+"""The control sockets: heartbeats from workers, orders from operators, notes from clients.
 
 Turns frames into requests and replies into frames; what a request does is decided in
-``broker/server.py``.
+``broker/server.py``, who may connect in ``wire/admission.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import zmq
 
-from broker.processes import cannot_listen
+from wire.admission import role_of
 from wire.codec import decode, encode
-from wire.config import Config
 from wire.errors import ProtocolError
+from wire.keys import Role
 from wire.messages import ControlRequest, Message
-from wire.sockets import receive, tune
+from wire.sockets import bind, receive, tune
 
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 256
 
 
 class Control:
-    """The ROUTER socket, bound to TCP for everyone and to a Unix socket for the workers.
-
-    Raises ``UsageError`` where the TCP port cannot be bound.
+    """A ROUTER socket, bound to ``url``. ``guard`` is given the socket before that; without one, only
+    this user must be able to reach it. A peer is known by the ``Route`` that its requests came by.
+    Raises ``zmq.ZMQError`` where it cannot be bound.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        url: str,
+        *,
+        ipv6: bool = False,
+        guard: Callable[[zmq.Socket[bytes]], None] | None = None,
+        patience: float = 0.0,
+    ) -> None:
+        self._is_guarded = guard is not None
         self.socket = context.socket(zmq.ROUTER)
-        tune(self.socket, ipv6=config.control.is_ipv6)
+        tune(self.socket, ipv6=ipv6)
         self.socket.router_mandatory = 1
         self.socket.linger = 500
         self.socket.sndhwm = 64
         self.socket.maxmsgsize = 65536
         self.garbage = 0
+        if guard is not None:
+            guard(self.socket)
         try:
-            self.socket.bind(config.control.url)
-        except zmq.ZMQError as error:
+            bind(self.socket, url, patience)
+        except zmq.ZMQError:
             self.socket.close(0)
-            raise cannot_listen(config.control, "control", error.errno or 0) from None
+            raise
 
-    def bind_local(self, folder: Path) -> str:
-        """Binds the Unix socket in ``folder`` too; its endpoint."""
-        endpoint = f"ipc://{folder / 'control'}"
-        self.socket.bind(endpoint)
-        return endpoint
-
-    def requests(self) -> Iterator[tuple[bytes, ControlRequest]]:
-        """What has arrived, each with the routing id of its sender; garbage is counted."""
+    def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
+        """What has arrived, each with the way to its sender and the role of that; garbage is counted."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None:
@@ -61,12 +66,16 @@ class Control:
             except ProtocolError:
                 self.garbage += 1
                 continue
-            yield frames[0].bytes, request
+            # Whoever reaches a socket without a doorkeeper is of this very user.
+            role = role_of(frames[1]) if self._is_guarded else Role.OPERATOR
+            yield Route(self, frames[0].bytes), role, request
 
-    def send(self, peer: bytes, message: Message) -> None:
+    def send(self, ident: bytes, message: Message) -> None:
         """Sends without waiting; a peer that is gone or does not read gets nothing."""
+        if self.socket.closed:
+            return
         try:
-            self.socket.send_multipart([peer, encode(message)], zmq.NOBLOCK)
+            self.socket.send_multipart([ident, encode(message)], zmq.NOBLOCK)
         except zmq.Again:
             pass
         except zmq.ZMQError as error:
@@ -75,3 +84,14 @@ class Control:
 
     def close(self) -> None:
         self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way to a peer."""
+
+    control: Control
+    ident: bytes
+
+    def send(self, message: Message) -> None:
+        self.control.send(self.ident, message)

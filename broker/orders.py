@@ -15,8 +15,9 @@ import zmq
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.config import Servers
 from wire.endpoints import Endpoint
-from wire.errors import NoAnswerError, ProtocolError, UsageError
+from wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
 from wire.messages import (
+    PROTOCOL_VERSION,
     AskStatus,
     ControlReply,
     Message,
@@ -27,11 +28,14 @@ from wire.messages import (
     Toggle,
     Toggled,
 )
+from wire.monitor import Monitor
 from wire.sockets import receive, tune
-from wire.states import Wanted
+from wire.states import Refused, Wanted
 
 #: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
 PATIENCE = 5.0
+#: Handshakes that the servers break off before they are taken to have another key.
+BROKEN_OFF = 4
 
 R = TypeVar("R", bound=Message)
 
@@ -41,16 +45,18 @@ class Operator:
 
     def __init__(self, servers: Servers, patience: float = PATIENCE) -> None:
         self._status = servers.status
+        self._credentials = servers.credentials
         self._patience = patience
         self._context = zmq.Context()
+        self._monitors: list[Monitor] = []
         try:
-            self._snapshots = self._socket(zmq.SUB, self._status)
+            self._snapshots, self._snapshots_monitor = self._connect(zmq.SUB, self._status)
             #: The latest word of server 5, by whichever way it came.
             self._latest = self._snapshot(time.monotonic() + patience)
             control = Endpoint.parse(self._latest.control)
-            self._control = self._socket(zmq.DEALER, Endpoint(self._status.host, control.port))
+            self._control, self._control_monitor = self._connect(zmq.DEALER, Endpoint(self._status.host, control.port))
         except BaseException:
-            self._context.destroy(0)
+            self._close()
             raise
 
     def __enter__(self) -> Operator:
@@ -59,7 +65,7 @@ class Operator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._context.destroy(0)
+        self._close()
 
     def status(self) -> Status:
         self._latest = self._ask(AskStatus(rid=_rid()), Report).status
@@ -86,28 +92,41 @@ class Operator:
 
     def _snapshot(self, give_up: float) -> Status:
         while True:
-            frames = self._next(self._snapshots, give_up)
+            frames = self._next(self._snapshots, self._snapshots_monitor, give_up)
             try:
-                if len(frames) == 1:
-                    status: Status = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
-                    return status
+                if len(frames) != 1:
+                    continue
+                status: Status = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
             except ProtocolError:
                 continue
+            if status.version != PROTOCOL_VERSION:
+                raise NotAllowedError(
+                    f"server 5 speaks version {status.version} of the protocol, this command version"
+                    f" {PROTOCOL_VERSION}: update the older side"
+                )
+            return status
 
-    def _socket(self, kind: int, endpoint: Endpoint) -> zmq.Socket[bytes]:
+    def _connect(self, kind: int, endpoint: Endpoint) -> tuple[zmq.Socket[bytes], Monitor]:
         socket = self._context.socket(kind)
-        tune(socket, ipv6=endpoint.is_ipv6)
+        tune(socket, ipv6=endpoint.is_ipv6, credentials=self._credentials)
         socket.linger = 0
         if kind == zmq.SUB:
             socket.subscribe(STATUS_TOPIC)
+        monitor = Monitor(socket, encrypted=self._credentials is not None)
+        self._monitors.append(monitor)
         socket.connect(endpoint.url)
-        return socket
+        return socket, monitor
+
+    def _close(self) -> None:
+        for monitor in self._monitors:
+            monitor.close()
+        self._context.destroy(0)
 
     def _ask(self, request: Message, kind: type[R]) -> R:
         give_up = time.monotonic() + self._patience
         self._control.send(encode(request))
         while True:
-            frames = self._next(self._control, give_up)
+            frames = self._next(self._control, self._control_monitor, give_up)
             try:
                 reply: Message = decode(frames[0].buffer, ControlReply) if len(frames) == 1 else request
             except ProtocolError:
@@ -115,15 +134,25 @@ class Operator:
             if getattr(reply, "rid", None) != getattr(request, "rid", None):
                 continue
             if isinstance(reply, Rejected):
-                raise UsageError(reply.message)
+                raise (NotAllowedError if reply.denied else UsageError)(reply.message)
             if isinstance(reply, kind) and reply is not request:
                 return reply
 
-    def _next(self, socket: zmq.Socket[bytes], give_up: float) -> list[zmq.Frame]:
-        left = give_up - time.monotonic()
-        if left <= 0 or not socket.poll(int(left * 1000)):
-            raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
-        return receive(socket) or []
+    def _next(self, socket: zmq.Socket[bytes], monitor: Monitor, give_up: float) -> list[zmq.Frame]:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor.socket, zmq.POLLIN)
+        broken_off = 0
+        while (left := give_up - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(left * 1000)))
+            if socket in ready:
+                return receive(socket) or []
+            for event in monitor.read():
+                # A server that dies may break off a handshake; only one with another key does so on and on.
+                broken_off += event is Refused.HANDSHAKE
+                if isinstance(event, Refused) and (event is not Refused.HANDSHAKE or broken_off >= BROKEN_OFF):
+                    raise NotAllowedError(event.explained(self._status, encrypted=self._credentials is not None))
+        raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
 
 
 def _rid() -> int:

@@ -23,7 +23,9 @@ from wire.codec import encode
 from wire.config import Config
 from wire.endpoints import ANY_HOSTS, Endpoint
 from wire.errors import MsdError, UsageError
+from wire.keys import KeyPair
 from wire.messages import IndexLine, WorkerSettings
+from wire.names import presentable
 from wire.states import Wanted
 
 #: glibc gives freed 1 MiB buffers back to the kernel and takes them again, a page fault for every
@@ -81,11 +83,12 @@ class Ended:
 class WorkerProcesses:
     """The processes of the workers, by number."""
 
-    def __init__(self, config: Config, folder: Path, control: str, token: bytes) -> None:
+    def __init__(self, config: Config, folder: Path, control: str, token: bytes, keys: KeyPair | None = None) -> None:
         self._config = config
         self._folder = folder
         self._control = control
         self._token = token
+        self._keys = keys
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def spawn(self, number: int, wanted: Wanted, edition: int) -> int:
@@ -105,6 +108,8 @@ class WorkerProcesses:
                 edition=edition,
                 rate=worker.rate,
                 wanted=wanted,
+                secret=self._keys.secret if self._keys else b"",
+                keys=str(self._config.key_folder.path) if self._keys else "",
             )
         )
         with self._log(number).open("wb") as log:
@@ -204,7 +209,7 @@ def why_ended(code: int, log: Path) -> str:
     except OSError:
         lines = []
     said = [line for line in lines if line.strip()]
-    return said[-1].strip() if said else f"ended with code {code}"
+    return presentable(said[-1].strip()) if said else f"ended with code {code}"
 
 
 def _close_streams(process: subprocess.Popen[bytes]) -> None:

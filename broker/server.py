@@ -18,7 +18,8 @@ import zmq
 
 from broker import supervision
 from broker.console import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
-from broker.control import Control
+from broker.control import Route
+from broker.doors import Doors
 from broker.folder import make_folder, remove_folder
 from broker.indexing import Indexing
 from broker.lines import Lines
@@ -27,10 +28,11 @@ from broker.screen import Screen
 from broker.sessions import Sessions
 from broker.signals import Signals
 from broker.stalls import Stalls
-from broker.status import Board, Publisher
+from broker.status import Board
 from broker.toggles import Toggles
 from wire.config import Config
 from wire.errors import NotFoundError, UsageError
+from wire.keys import Role
 from wire.messages import (
     Accepted,
     AskStatus,
@@ -44,6 +46,7 @@ from wire.messages import (
     QuitOrder,
     Rejected,
     Report,
+    Status,
     Toggle,
     WorkerOrder,
 )
@@ -51,7 +54,9 @@ from wire.sockets import raise_descriptor_limit
 from wire.states import State
 
 #: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
-LONGEST_WAIT = 1.0
+LONGEST_WAIT = 0.5
+#: What only operators may ask for.
+ORDERS = (Toggle, Quit)
 
 
 class Broker:
@@ -72,7 +77,7 @@ class Broker:
         self._board = Board(config)
         self._token = secrets.token_bytes(16)
         self._sessions = Sessions()
-        self._toggles = Toggles()
+        self._toggles: Toggles[Route] = Toggles()
         self._exit_code: int | None = None
         self._ready_said = False
         self._next_publish = 0.0
@@ -91,13 +96,16 @@ class Broker:
             now = time.monotonic()
             self._handle(supervision.TimePassed(), now)
             for peer, answer in self._toggles.answers(self._supervisor, now):
-                self._control.send(peer, answer)
+                peer.send(answer)
             self._sessions.pass_time(now, awake=self._supervisor.any_awake)
             if self._until_done and self._sessions.may_end(now):
                 self._end(0)
             if now >= self._next_publish:
                 self._publish(now)
             self._indexing.pass_time(now)
+            if self._doors.look(now):
+                # The new sockets know nothing of what the old ones said.
+                self._publish(now)
         return self._exit_code
 
     def close(self) -> None:
@@ -112,24 +120,22 @@ class Broker:
         release(context.term)
         for number, worker in enumerate(config.workers, 1):
             release(hold_port(worker.endpoint, f"worker {number}").close)
-        self._publisher = Publisher(context, config)
-        release(self._publisher.close)
-        self._control = Control(context, config)
-        release(self._control.close)
+        self._poller = zmq.Poller()
+        self._sources: dict[object, Callable[[], None]] = {}
+        self._doors = Doors(
+            context, config, listen=self._listen, ignore=self._poller.unregister, on_requests=self._read_control
+        )
+        release(self._doors.close)
         self._folder = make_folder(config.control)
         release(remove_folder, self._folder)
-        endpoint = self._control.bind_local(self._folder)
-        self._processes = WorkerProcesses(config, self._folder, endpoint, self._token)
+        endpoint = self._doors.open_local(self._folder)
+        self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._doors.keys)
         release(self._processes.close)
         self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
         release(self._signals.close)
         self._lines = Lines(0)
         self._stopped = False
         self._stalls = Stalls(time.monotonic())
-        self._poller = zmq.Poller()
-        self._sources: dict[object, Callable[[], None]] = {}
-        self._listen(self._publisher.socket, self._publisher.drain)
-        self._listen(self._control.socket, self._read_control)
         assert config.path is not None
         self._indexing = Indexing(
             config.path,
@@ -174,20 +180,25 @@ class Broker:
 
     def _order(self, number: int, order: WorkerOrder) -> None:
         # One that has not reported yet is told when it does.
-        if route := self._supervisor.workers[number].route:
-            self._control.send(route, order)
+        route = self._supervisor.workers[number].route
+        if isinstance(route, Route):
+            route.send(order)
 
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
-        status = self._board.snapshot(self._supervisor)
-        self._publisher.publish(status)
+        status = self._snapshot()
+        self._doors.publish(status)
         if self._supervisor.all_awake and not self._ready_said:
             self._ready_said = True
-            self._screen.announce(ready_line(self._config, status.files))
+            key = self._doors.keys.public if self._doors.keys else None
+            self._screen.announce(ready_line(self._config, status.files, key))
         # While all goes well at the start, and at the end, nobody needs to see each step.
         starting = all(worker.state in (State.STARTING, State.AWAKE) for worker in status.workers)
         if not self._supervisor.quitting and (self._ready_said or not starting):
             self._screen.show(table(status))
+
+    def _snapshot(self) -> Status:
+        return self._board.snapshot(self._supervisor, garbage=self._doors.garbage, refused=self._doors.refused)
 
     def _end(self, code: int) -> None:
         if self._exit_code is None:
@@ -233,13 +244,16 @@ class Broker:
 
     def _read_control(self) -> None:
         now = time.monotonic()
-        for peer, request in self._control.requests():
+        for peer, role, request in self._doors.requests():
             if isinstance(request, Heartbeat):
                 self._hear(peer, request, now)
+            elif isinstance(request, ORDERS) and role is not Role.OPERATOR:
+                message = "this key is admitted as a client: orders are an operator's to give"
+                peer.send(Rejected(rid=request.rid, message=message, denied=True))
             else:
                 self._obey(peer, request, now)
 
-    def _hear(self, peer: bytes, beat: Heartbeat, now: float) -> None:
+    def _hear(self, peer: Route, beat: Heartbeat, now: float) -> None:
         if not secrets.compare_digest(beat.token, self._token):
             return
         event = supervision.HeartbeatReceived(
@@ -259,25 +273,25 @@ class Broker:
             self._board.measure(worker.number, worker.load.bytes_sent, now)
             self._sessions.reported(worker.sessions)
 
-    def _obey(self, peer: bytes, request: ControlRequest, now: float) -> None:
+    def _obey(self, peer: Route, request: ControlRequest, now: float) -> None:
         match request:
             case Toggle(rid=rid, number=number, want=want):
                 if number not in self._supervisor.workers:
                     message = f"there is no worker {number}: they are 1 to {len(self._supervisor.workers)}"
-                    self._control.send(peer, Rejected(rid=rid, message=message))
+                    peer.send(Rejected(rid=rid, message=message))
                     return
                 self._toggles.add(peer, rid, number, now)
                 self._handle(supervision.Ordered(number, want), now)
             case AskStatus(rid=rid):
-                self._control.send(peer, Report(rid=rid, status=self._board.snapshot(self._supervisor)))
+                peer.send(Report(rid=rid, status=self._snapshot()))
             case Quit(rid=rid):
-                self._control.send(peer, Accepted(rid=rid))
+                peer.send(Accepted(rid=rid))
                 self._end(0)
             case Done(rid=rid, session=session):
-                self._control.send(peer, Accepted(rid=rid))
+                peer.send(Accepted(rid=rid))
                 self._sessions.done(session, now)
             case Complaint(rid=rid, number=number):
-                self._control.send(peer, Accepted(rid=rid))
+                peer.send(Accepted(rid=rid))
                 if number in self._supervisor.workers:
                     self._supervisor.workers[number].complaints += 1
 

@@ -7,16 +7,16 @@ from the next one. Each new subscriber gets the latest snapshot at once (``XPUB_
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import zmq
 
-from broker.processes import cannot_listen
 from broker.supervision import Supervisor
 from wire.codec import STATUS_TOPIC, encode
 from wire.config import Config
+from wire.endpoints import Endpoint
 from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from wire.sockets import receive, tune
+from wire.sockets import bind, receive, tune
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
@@ -41,8 +41,10 @@ class Board:
         """A heartbeat said that worker ``number`` has sent so many bytes in all."""
         self._meters[number].update(bytes_sent, now)
 
-    def snapshot(self, supervisor: Supervisor) -> Status:
-        """The state now, with the next sequence number."""
+    def snapshot(self, supervisor: Supervisor, *, garbage: int = 0, refused: int = 0) -> Status:
+        """The state now, with the next sequence number. ``garbage`` counts messages to the broker that
+        were none, ``refused`` connections that it did not let in.
+        """
         self._seq += 1
         return Status(
             version=PROTOCOL_VERSION,
@@ -52,6 +54,8 @@ class Board:
             control=self._config.control.url,
             catalogue=self.catalogue,
             files=self.files,
+            garbage=garbage,
+            refused=refused,
             workers=[
                 WorkerStatus(
                     number=worker.number,
@@ -65,6 +69,8 @@ class Board:
                     bytes_sent=worker.load.bytes_sent,
                     rate=self._meters[worker.number].rate if worker.epoch else 0.0,
                     complaints=worker.complaints,
+                    garbage=worker.load.garbage,
+                    refused=worker.load.refused,
                     reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
@@ -73,21 +79,29 @@ class Board:
 
 
 class Publisher:
-    """The XPUB socket. Raises ``UsageError`` where it cannot be bound."""
+    """The XPUB socket. Raises ``zmq.ZMQError`` where it cannot be bound."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], config: Config) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: Endpoint,
+        *,
+        guard: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
+        patience: float = 0.0,
+    ) -> None:
         self.socket = context.socket(zmq.XPUB)
-        tune(self.socket, ipv6=config.status.is_ipv6)
+        tune(self.socket, ipv6=endpoint.is_ipv6)
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
         self.socket.linger = 0
         # Subscriptions are short. Not below 1024: the limit holds for CURVE handshakes, too.
         self.socket.maxmsgsize = 4096
+        guard(self.socket)
         try:
-            self.socket.bind(config.status.url)
-        except zmq.ZMQError as error:
+            bind(self.socket, endpoint.url, patience)
+        except zmq.ZMQError:
             self.socket.close(0)
-            raise cannot_listen(config.status, "server 5", error.errno or 0) from None
+            raise
 
     def publish(self, status: Status) -> None:
         frame = STATUS_TOPIC + encode(status)
@@ -123,8 +137,14 @@ class _Meter:
 
 def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
-    keys = ("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints")
-    workers = [
-        {"name": str(w.number), **{key: getattr(w, key) for key in keys}, "reason": w.reason} for w in status.workers
-    ]
-    return {"workers": workers, "files": status.files, "catalogue": status.catalogue.hex()}
+    keys = (
+        *("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"),
+        *("garbage", "refused", "reason"),
+    )
+    return {
+        "workers": [{"name": str(w.number), **{key: getattr(w, key) for key in keys}} for w in status.workers],
+        "files": status.files,
+        "catalogue": status.catalogue.hex(),
+        "garbage": status.garbage,
+        "refused": status.refused,
+    }

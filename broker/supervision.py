@@ -69,7 +69,7 @@ class HeartbeatReceived:
     load: Load
     sessions: frozenset[int]
     #: Where it came from; opaque here, see ``Worker.route``.
-    route: bytes = b""
+    route: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +166,8 @@ class Worker:
     reason: str = ""
     load: Load = field(default_factory=Load)
     sessions: frozenset[int] = frozenset()
-    #: The way to the process, for orders, as its heartbeats came; empty until it reported.
-    route: bytes = b""
+    #: The way to the process, for orders, as its heartbeats came; None until it reported.
+    route: object = None
     complaints: int = 0
 
 
@@ -259,7 +259,7 @@ class Supervisor:
         worker.reason = reason
         worker.sessions = frozenset()
         worker.load = Load()
-        worker.route = b""
+        worker.route = None
         while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW:
             worker.crashes.popleft()
         worker.crashes.append(now)

@@ -8,6 +8,7 @@ monotonic); knows no socket.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from broker.supervision import Supervisor
 from wire.messages import Toggled
@@ -18,26 +19,29 @@ PATIENCE = 3.0
 MOST = 1024
 
 
+K = TypeVar("K")
+
+
 @dataclass(frozen=True, slots=True)
-class _Toggle:
-    peer: bytes
+class _Toggle(Generic[K]):
+    peer: K
     rid: int
     number: int
     answer_by: float
 
 
-class Toggles:
+class Toggles(Generic[K]):
     """The toggles that are not answered yet."""
 
     def __init__(self) -> None:
-        self._waiting: list[_Toggle] = []
+        self._waiting: list[_Toggle[K]] = []
 
-    def add(self, peer: bytes, rid: int, number: int, now: float) -> None:
+    def add(self, peer: K, rid: int, number: int, now: float) -> None:
         """``peer`` (opaque here) toggled worker ``number`` and awaits the answer to ``rid``."""
         answer_by = now if len(self._waiting) >= MOST else now + PATIENCE
         self._waiting.append(_Toggle(peer, rid, number, answer_by))
 
-    def answers(self, supervisor: Supervisor, now: float) -> list[tuple[bytes, Toggled]]:
+    def answers(self, supervisor: Supervisor, now: float) -> list[tuple[K, Toggled]]:
         """The answers that are due, each with whom it is for. When everything ends, all are."""
         due, waiting = [], []
         for toggle in self._waiting:

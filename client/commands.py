@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag, ServerKeyFlag
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,6 +25,7 @@ def download(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help="The file to create.")] = None,
     interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Time between two metrics.")] = 1.0,
     id: Annotated[
@@ -68,7 +69,7 @@ def download(
         from client.download import download as run
 
         result = run(
-            servers(settings, host=host, ports=ports, server5=server5),
+            servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
             name,
             Path(output) if output is not None else None,
             id=_parse_id(id),
@@ -95,6 +96,7 @@ def list_command(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
     json: JsonFlag = False,
 ) -> None:
     """List the shared files.
@@ -108,7 +110,7 @@ def list_command(
     from wire.config import load, servers
     from wire.names import presentable
 
-    files = list_files(servers(load(config), host=host, ports=ports, server5=server5))
+    files = list_files(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
     if json:
         from json import dumps
@@ -129,6 +131,7 @@ def verify(
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
 ) -> None:
     """Compare a file with the one that is shared, segment by segment.
 
@@ -140,7 +143,9 @@ def verify(
     from wire.config import load, servers
     from wire.errors import SourceError
 
-    verdict = verify(servers(load(config), host=host, ports=ports, server5=server5), Path(file), name)
+    verdict = verify(
+        servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), Path(file), name
+    )
     for line in mismatches(verdict):
         print(line)
     if not verdict.is_same:

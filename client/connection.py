@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import struct
 import time
 from dataclasses import dataclass
 
@@ -17,18 +16,12 @@ import zmq
 from wire.codec import decode, encode
 from wire.endpoints import Endpoint
 from wire.errors import ProtocolError
+from wire.keys import Credentials
 from wire.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
+from wire.monitor import Handshake, Monitor
 from wire.segments import MAX_SEGMENT_SIZE
-from wire.sockets import receive, tune
-
-_DEAD = (
-    zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-)
-#: Only these events, and always read: a monitor that nobody reads freezes ZeroMQ's I/O thread.
-_WATCHED = _DEAD | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
+from wire.sockets import tune
+from wire.states import Refused
 
 _RIDS = itertools.count(1)
 
@@ -56,16 +49,17 @@ class Answer:
 
 
 class Connection:
-    """A connection to ``endpoint``. Register ``dealer`` and ``monitor`` for reading, the monitor first."""
+    """A connection to ``endpoint``. Register ``dealer`` and ``monitor.socket`` for reading."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, credentials: Credentials | None
+    ) -> None:
         #: Requests without a reply.
         self._asked: dict[int, Message] = {}
         self._epoch: int | None = None
-        self._is_up = False
         self._greeted_at = 0.0
         dealer = context.socket(zmq.DEALER)
-        tune(dealer, ipv6=endpoint.is_ipv6)
+        tune(dealer, ipv6=endpoint.is_ipv6, credentials=credentials)
         # More than any window: ZeroMQ must never stop reading, or TCP would take the pause for a
         # dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
@@ -76,21 +70,23 @@ class Connection:
         dealer.reconnect_ivl_max = 4000
         dealer.connect_timeout = 5000
         self.dealer = dealer
-        self.monitor = dealer.get_monitor_socket(_WATCHED)
+        self.monitor = Monitor(dealer, encrypted=credentials is not None)
+        #: Why the last handshake failed.
+        self.refused: Refused | None = None
         dealer.connect(endpoint.url)
 
     def read_monitor(self, session: int) -> bool:
         """Follows the connection's state; True if it is dead."""
         dead = False
-        while (frames := receive(self.monitor)) is not None:
-            event, _ = struct.unpack("=HI", frames[0].bytes)
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._is_up = True
-                self._greeted_at = time.monotonic()
-                self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session))
-            elif event & _DEAD or self._is_up:
-                # CLOSED alone is normal while a refused port is tried again.
-                dead = True
+        for event in self.monitor.read():
+            match event:
+                case Handshake.UP:
+                    self._greeted_at = time.monotonic()
+                    self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session))
+                case Handshake.DOWN:
+                    dead = True
+                case Refused() as why:
+                    self.refused = self.refused or why
         return dead
 
     def send(self, request: Message) -> None:
@@ -127,12 +123,10 @@ class Connection:
 
     def say_bye(self, session: int) -> None:
         """Takes leave of the worker, if it is there."""
-        if self._is_up:
+        if self.monitor.is_up:
             self.send(Bye(session=session))
 
     def close(self, linger_ms: int = 0) -> None:
         """Closes it; what is still to be sent has ``linger_ms`` milliseconds to leave."""
-        self.dealer.disable_monitor()
-        # Without this, terminating the context hangs for ever.
-        self.monitor.close(0)
+        self.monitor.close()
         self.dealer.close(linger_ms)

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from wire.endpoints import Endpoint
 from wire.errors import UsageError
 from wire.messages import Status
-from wire.states import State
+from wire.states import Refused, State
 
 #: Seconds to wait for the first snapshot before the workers are tried without it.
 FIRST_WORD = 0.2
 #: Seconds before a failed connection is tried again: doubling from the first to the last.
 BACKOFF_FIRST, BACKOFF_LAST = 0.25, 4.0
+#: Seconds for which connections must have been refused, and none made, before that is taken for the
+#: servers' answer. A server that dies may break off a handshake; only one with another key does so
+#: again and again.
+REFUSED_FOR, BROKEN_OFF_FOR = 0.1, 1.0
+#: A refusal that comes later than so many seconds after the one before has nothing to do with it.
+REFUSED_GAP = 5.0
 #: States in which connecting makes sense.
 REACHABLE = (State.AWAKE, State.SILENT)
 
@@ -38,7 +44,17 @@ class LinkUp:
 
 @dataclass(frozen=True, slots=True)
 class LinkDown:
+    """The connection is gone, or none came about, for the reason ``refused`` where that is known."""
+
     worker: int
+    refused: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRefused:
+    """Server 5 does not want to be subscribed to."""
+
+    why: Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +69,7 @@ class TimePassed:
     pass
 
 
-Event = SnapshotArrived | LinkUp | LinkDown | WorkerShunned | TimePassed
+Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerShunned | TimePassed
 
 
 # Actions.
@@ -103,6 +119,10 @@ class Links:
         self._host = host
         self._pinned = pinned
         self._last: tuple[int, int] = (0, 0)
+        #: Since when, and why, connections have been refused while none was made.
+        self._refused_at: float | None = None
+        self._refused_again_at = now
+        self._refused = Refused.HANDSHAKE
         self._silent_at = now + FIRST_WORD
         self._listening = True
 
@@ -120,12 +140,16 @@ class Links:
                 link = self.links[number]
                 link.is_up = True
                 link.failures = 0
-            case LinkDown(number):
+                self._refused_at = None
+            case LinkDown(number, refused):
                 link = self.links[number]
+                self._note_refusal(refused, now)
                 link.is_open = link.is_up = False
                 link.retry_at = now + min(BACKOFF_FIRST * 2**link.failures, BACKOFF_LAST)
                 # Bounded: after a thousand failures the power would not be a float any more.
                 link.failures = min(link.failures + 1, 16)
+            case StatusRefused(why):
+                self._note_refusal(why, now)
             case WorkerShunned(number):
                 link = self.links[number]
                 link.is_up = False
@@ -138,9 +162,34 @@ class Links:
         return actions
 
     def next_deadline(self) -> float:
-        """When ``TimePassed`` will next have an effect."""
-        retries = [link.retry_at for link in self.links.values() if self._may_open(link)]
-        return min([self._silent_at, *retries])
+        """When ``TimePassed`` will next have an effect, or ``refusal`` another answer."""
+        times = [link.retry_at for link in self.links.values() if self._may_open(link)]
+        if self._refused_at is not None and self._refused is not Refused.HANDSHAKE:
+            times.append(self._refused_at + REFUSED_FOR)
+        return min([self._silent_at, *times])
+
+    @property
+    def is_refused(self) -> bool:
+        """True while all that is known is that connections are refused."""
+        return self._refused_at is not None
+
+    def refusal(self, now: float) -> Refused | None:
+        """Why the servers do not let this client in; None while they do, or may yet."""
+        if self._refused_at is None:
+            return None
+        if self._refused is Refused.HANDSHAKE:
+            return self._refused if self._refused_again_at >= self._refused_at + BROKEN_OFF_FOR else None
+        return self._refused if now >= self._refused_at + REFUSED_FOR else None
+
+    def _note_refusal(self, why: Refused | None, now: float) -> None:
+        if why is None or any(link.is_up for link in self.links.values()):
+            return
+        if self._refused_at is None or now > self._refused_again_at + REFUSED_GAP:
+            self._refused_at = now
+            self._refused = why
+        if why is not Refused.HANDSHAKE:
+            self._refused = why
+        self._refused_again_at = now
 
     def _hear(self, status: Status, now: float) -> list[Action]:
         if status.epoch == self._last[0] and status.seq <= self._last[1]:

@@ -10,12 +10,20 @@ import time
 
 from client import links
 from client.events import WorkerChanged
-from client.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, Transport, TransportEvent
+from client.transport import (
+    LinkClosed,
+    LinkOpened,
+    ReplyReceived,
+    SnapshotReceived,
+    StatusRefused,
+    Transport,
+    TransportEvent,
+)
 from wire.config import Servers
 from wire.endpoints import Endpoint
-from wire.errors import UsageError
+from wire.errors import NotAllowedError, UsageError
 from wire.messages import PROTOCOL_VERSION, Message, Status
-from wire.states import State
+from wire.states import Refused, State
 
 #: Not looking at the sockets for longer than this (seconds) is a stall of this process.
 STALL = 0.25
@@ -29,7 +37,7 @@ class Peers:
 
     def __init__(self, servers: Servers, *, download: bool) -> None:
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
-        self.transport = Transport(servers.status, session=session)
+        self.transport = Transport(servers, session=session)
         #: The workers that can be asked, and how each connection was opened.
         self.ready: dict[int, LinkOpened] = {}
         #: Seconds for which this process did not look, as noticed by the last ``turn``.
@@ -66,16 +74,17 @@ class Peers:
 
     def turn(self, deadline: float) -> list[TransportEvent]:
         """What has happened, waiting for something to happen until ``deadline``. Follows the
-        connections on the way.
+        connections on the way. Raises ``NotAllowedError`` where the servers do not let this client in.
         """
         began = time.monotonic()
         until = max(began, min(self._links.next_deadline(), deadline))
         events = []
         for event in self.transport.poll(until - began):
             if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
+                # Not for good: it may be brought up to date while others serve.
                 self._foreign[event.worker] = event.welcome.version
-                self.set_aside(event.worker)
-                continue
+                self.transport.close_link(event.worker)
+                event = LinkClosed(event.worker, Refused.VERSION)
             self._follow(event)
             events.append(event)
         now = time.monotonic()
@@ -83,6 +92,8 @@ class Peers:
         self.stalled = sum(time for time in (busy, overslept) if time > STALL)
         self._looked_at = now
         self._apply(links.TimePassed())
+        if refused := self._links.refusal(now):
+            raise NotAllowedError(self._why_refused(refused))
         return events
 
     def request(self, worker: int, request: Message) -> None:
@@ -95,7 +106,7 @@ class Peers:
 
     def news(self) -> WorkerChanged | None:
         """What to tell of server 5: that it fell silent, or came back; each once."""
-        reachable = self.status is not None or not self._links.knows
+        reachable = self.status is not None or not self._links.knows or self._links.is_refused
         if reachable == self._told_reachable:
             return None
         self._told_reachable = reachable
@@ -107,9 +118,8 @@ class Peers:
         """Why nothing moves, for people."""
         if self.ready:
             return f"connected to {len(self.ready)} of {len(self.numbers)} workers, but nothing arrives"
-        if self._foreign:
-            spoken = ", ".join(f"worker {number} version {version}" for number, version in self._foreign.items())
-            return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
+        if self._links.is_refused:
+            return f"{self._servers.status} breaks off every connection: is that the key of these servers?"
         if self.status is None:
             return f"nobody answers at {self._servers.status}: is msd serve running there?"
         if not self.status.catalogue:
@@ -120,6 +130,12 @@ class Peers:
         named = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
         return f"0 of {len(states)} workers alive ({named})"
 
+    def _why_refused(self, refused: Refused) -> str:
+        if refused is Refused.VERSION:
+            spoken = ", ".join(f"worker {number} version {version}" for number, version in self._foreign.items())
+            return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
+        return refused.explained(self._servers.status, encrypted=self._servers.credentials is not None)
+
     def _follow(self, event: TransportEvent) -> None:
         match event:
             case SnapshotReceived(status):
@@ -127,9 +143,11 @@ class Peers:
             case LinkOpened(worker):
                 self.ready[worker] = event
                 self._apply(links.LinkUp(worker))
-            case LinkClosed(worker):
+            case LinkClosed(worker, refused):
                 self.ready.pop(worker, None)
-                self._apply(links.LinkDown(worker))
+                self._apply(links.LinkDown(worker, refused))
+            case StatusRefused(why):
+                self._apply(links.StatusRefused(why))
             case ReplyReceived():
                 pass
 

@@ -16,6 +16,7 @@ import zmq
 
 from client.connection import Answer, Connection, Opened, new_rid
 from wire.codec import STATUS_TOPIC, decode, encode
+from wire.config import Servers
 from wire.endpoints import Endpoint
 from wire.errors import ProtocolError
 from wire.messages import (
@@ -27,7 +28,9 @@ from wire.messages import (
     Status,
     Welcome,
 )
+from wire.monitor import Monitor
 from wire.sockets import receive, tune
+from wire.states import Refused
 
 #: How long last messages may take to leave at the end, in milliseconds.
 LINGER_MS = 200
@@ -51,9 +54,19 @@ class LinkOpened:
 
 @dataclass(frozen=True, slots=True)
 class LinkClosed:
-    """The connection is dead; everything asked on it is lost."""
+    """The connection is dead; everything asked on it is lost. ``refused`` says why there never was one,
+    where that is known.
+    """
 
     worker: int
+    refused: Refused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRefused:
+    """Server 5 does not want to be subscribed to."""
+
+    why: Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +79,47 @@ class ReplyReceived:
     payload: zmq.Frame | None
 
 
-TransportEvent = SnapshotReceived | LinkOpened | LinkClosed | ReplyReceived
+TransportEvent = SnapshotReceived | StatusRefused | LinkOpened | LinkClosed | ReplyReceived
 
 
 class Transport:
-    """All sockets of one download. ``close()`` it."""
+    """All sockets of one download from ``servers``. ``close()`` it."""
 
-    def __init__(self, status: Endpoint, *, session: int) -> None:
+    def __init__(self, servers: Servers, *, session: int) -> None:
         self._session = session
+        self._credentials = servers.credentials
         self._context = zmq.Context()
         self._poller = zmq.Poller()
-        self._status_endpoint = status
+        self._status_endpoint = servers.status
         self._links: dict[int, Connection] = {}
-        self._status = self._subscribe()
+        self._status, self._status_monitor = self._subscribe()
 
     def poll(self, timeout: float) -> Iterator[TransportEvent]:
         """What has happened, waiting up to ``timeout`` seconds for something to happen."""
         ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
+        if self._status_monitor.socket in ready:
+            for event in self._status_monitor.read():
+                if isinstance(event, Refused):
+                    yield StatusRefused(event)
         if self._status in ready:
             yield from self._read_status()
         for number, link in list(self._links.items()):
             # A monitor is read first: what it announces is older than what is read after it.
-            if link.monitor in ready or link.dealer in ready:
+            if link.monitor.socket in ready or link.dealer in ready:
                 yield from self._read_link(number, link)
 
     def open(self, worker: int, endpoint: Endpoint) -> None:
         """Connects to a worker on a new socket; ``LinkOpened`` or ``LinkClosed`` will tell."""
         self.close_link(worker)
-        link = self._links[worker] = Connection(self._context, endpoint)
-        self._poller.register(link.monitor, zmq.POLLIN)
+        link = self._links[worker] = Connection(self._context, endpoint, self._credentials)
+        self._poller.register(link.monitor.socket, zmq.POLLIN)
         self._poller.register(link.dealer, zmq.POLLIN)
 
     def close_link(self, worker: int) -> None:
         """Closes the connection to a worker, if there is one. No event follows."""
         link = self._links.pop(worker, None)
         if link is not None:
-            self._poller.unregister(link.monitor)
+            self._poller.unregister(link.monitor.socket)
             self._poller.unregister(link.dealer)
             link.close()
 
@@ -114,8 +132,10 @@ class Transport:
     def renew_status(self) -> None:
         """Subscribes to server 5 on a new connection."""
         self._poller.unregister(self._status)
+        self._poller.unregister(self._status_monitor.socket)
+        self._status_monitor.close()
         self._status.close(0)
-        self._status = self._subscribe()
+        self._status, self._status_monitor = self._subscribe()
 
     def tell_done(self, control: Endpoint, patience: float) -> bool:
         """Tells server 5 that this client has everything; whether it has heard it."""
@@ -130,13 +150,14 @@ class Transport:
         for link in self._links.values():
             link.say_bye(self._session)
             link.close(LINGER_MS)
+        self._status_monitor.close()
         self._status.close(0)
         # And what a signal may have left half made: one open socket, and ending the context hangs.
         self._context.destroy(LINGER_MS)
 
-    def _subscribe(self) -> zmq.Socket[bytes]:
+    def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
         status = self._context.socket(zmq.SUB)
-        tune(status, ipv6=self._status_endpoint.is_ipv6)
+        tune(status, ipv6=self._status_endpoint.is_ipv6, credentials=self._credentials)
         # Only the latest snapshot counts; a slow reader would otherwise be shown old ones.
         status.conflate = 1
         status.maxmsgsize = 65536
@@ -144,9 +165,11 @@ class Transport:
         status.reconnect_ivl_max = 1000
         status.linger = 0
         status.subscribe(STATUS_TOPIC)
+        monitor = Monitor(status, encrypted=self._credentials is not None)
         status.connect(self._status_endpoint.url)
+        self._poller.register(monitor.socket, zmq.POLLIN)
         self._poller.register(status, zmq.POLLIN)
-        return status
+        return status, monitor
 
     def _read_status(self) -> Iterator[TransportEvent]:
         while (frames := receive(self._status)) is not None:
@@ -176,11 +199,11 @@ class Transport:
                 return  # The event led to its being closed.
         if dead:
             self.close_link(number)
-            yield LinkClosed(number)
+            yield LinkClosed(number, link.refused)
 
     def _tell(self, control: Endpoint, message: Message, patience: float) -> bool:
         socket = self._context.socket(zmq.DEALER)
-        tune(socket, ipv6=control.is_ipv6)
+        tune(socket, ipv6=control.is_ipv6, credentials=self._credentials)
         socket.linger = 500
         socket.connect(control.url)
         try:

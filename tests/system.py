@@ -146,7 +146,13 @@ class Download(Process):
 
     def wait_until(self, share: float) -> None:
         """Waits until this share of the file is verified."""
-        wait_for(f"{share:.0%} of the file", lambda: any(e["bytes"] >= share * e["total"] for e in self.of("progress")))
+
+        def is_there() -> bool:
+            there = any(e["bytes"] >= share * e["total"] for e in self.of("progress"))
+            assert there or self.process.poll() is None, self.out.text[-2000:] + self.err.text
+            return there
+
+        wait_for(f"{share:.0%} of the file", is_there)
 
     def done(self, patience: float = PATIENCE) -> dict[str, Any]:
         """The ``done`` event; fails with what was printed if there is none."""

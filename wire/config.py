@@ -7,6 +7,7 @@ network for nothing but the addresses of hosts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from wire.config_file import parse_interval, parse_size, read_sections
 from wire.endpoints import ANY_HOSTS, Endpoint, check_port
 from wire.errors import NotAllowedError, UsageError
+from wire.keys import SERVER, Credentials, KeyFolder, KeyPair, credentials, parse_key
 
 DEFAULT_FILE = Path("config.toml")
 LOOPBACK = "127.0.0.1"
@@ -43,7 +45,11 @@ class Config:
     control_port: int | None = None
     interval: float = 2.0
     hang_limit: float = 60.0
+    #: "none", "curve", or "" where that depends on who could reach the servers.
     security: str = ""
+    #: The folder of the keys, and the servers' public key where they are not this machine's.
+    keys: Path | None = None
+    server_key: bytes | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     memory: int = 64 << 20
 
@@ -73,15 +79,46 @@ class Config:
             others.append((what, endpoint))
         return self
 
-    def bindable(self) -> Config:
-        """This configuration, if a server may bind it; raises ``NotAllowedError`` otherwise."""
-        exposed = [e for e in (self.status, *(w.endpoint for w in self.workers)) if not e.is_loopback]
-        if exposed and self.security != "none":
+    @property
+    def exposed(self) -> Endpoint | None:
+        """One of the endpoints that other machines can reach."""
+        every = (self.status, *(worker.endpoint for worker in self.workers))
+        return next((endpoint for endpoint in every if not endpoint.is_loopback), None)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """True if these servers take keys: where it is said so, and wherever other machines could reach them."""
+        if self.security:
+            return self.security == "curve"
+        return self.keys is not None or self.exposed is not None
+
+    @property
+    def key_folder(self) -> KeyFolder:
+        """Where the keys lie. Raises ``UsageError`` for a user without a home."""
+        if self.keys is not None:
+            return KeyFolder(self.keys)
+        if home := os.environ.get("XDG_CONFIG_HOME"):
+            return KeyFolder(Path(home, "msd", "keys"))
+        try:
+            return KeyFolder(Path.home() / ".config" / "msd" / "keys")
+        except RuntimeError:
+            raise UsageError("there is no home for keys: set XDG_CONFIG_HOME") from None
+
+    def server_keys(self) -> KeyPair | None:
+        """The servers' own pair, None if they take no keys. Raises ``NotAllowedError`` if they would
+        have to.
+        """
+        if not self.is_encrypted:
+            return None
+        pair = self.key_folder.load(SERVER)
+        if pair is None and self.exposed is not None:
             raise NotAllowedError(
-                f"{exposed[0].host} can be reached from other machines, and anyone there could read the shared"
-                ' files: bind to 127.0.0.1, or write security = "none" under [broker] in config.toml'
+                f"{self.exposed.host} can be reached from other machines, and anyone there could read the shared"
+                ' files: make keys with msd keys init, or write security = "none" under [broker] in config.toml'
             )
-        return self
+        if pair is None:
+            raise NotAllowedError(f"there is no key of the servers in {self.key_folder.path}: msd keys init makes it")
+        return pair
 
     def resolved(self) -> Config:
         """This configuration with numeric addresses, which is all that ZeroMQ binds to. Raises
@@ -136,24 +173,39 @@ class Servers:
 
     ``workers`` maps numbers (from 1) to endpoints. ``pinned`` says that they were given on the
     command line and that what server 5 says of endpoints is to be ignored, so that proxies and
-    address translation work.
+    address translation work. ``credentials`` are what to show them, None if they take no keys.
     """
 
     status: Endpoint
     workers: Mapping[int, Endpoint]
     pinned: bool
+    credentials: Credentials | None = None
 
 
-def servers(config: Config, *, host: str | None, ports: tuple[int, ...] | None, server5: str | None) -> Servers:
-    """The servers named by ``config`` and the flags, by numeric address. Raises ``UsageError``."""
+def servers(
+    config: Config,
+    *,
+    host: str | None = None,
+    ports: tuple[int, ...] | None = None,
+    server5: str | None = None,
+    server_key: str | None = None,
+) -> Servers:
+    """The servers named by ``config`` and the flags, by numeric address. Raises ``MsdError``."""
     config = config.with_flags(host=host, ports=ports).checked()
+    key = config.server_key
+    if server_key is not None:
+        try:
+            key = parse_key(server_key)
+        except ValueError as allowed:
+            raise UsageError(f"--server-key: must be {allowed}, as msd serve prints it") from None
+    shown = credentials(config.key_folder, key) if key is not None or config.is_encrypted else None
     if server5 is not None:
         status = Endpoint.parse(server5).resolve()
         workers = {}
         if ports is not None:
             workers = _by_number(config)
-        return Servers(status, workers, ports is not None)
-    return Servers(config.status.seen_from(LOOPBACK).resolve(), _by_number(config), ports is not None)
+        return Servers(status, workers, ports is not None, shown)
+    return Servers(config.status.seen_from(LOOPBACK).resolve(), _by_number(config), ports is not None, shown)
 
 
 def _by_number(config: Config) -> dict[int, Endpoint]:
@@ -176,6 +228,8 @@ def load(file: str | None) -> Config:
         raise UsageError(f"{file}: no such file; -c names a config.toml") from None
     broker = sections.get("broker", {})
     settings = {**broker, **sections.get("client", {})}
+    if "keys" in settings:
+        settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
     if "path" in sections.get("share", {}):
         settings["path"] = path.parent / sections["share"]["path"]
     host = broker.get("host", LOOPBACK)

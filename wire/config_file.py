@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wire.errors import UsageError
+from wire.keys import parse_key
 
 #: A status snapshot names every worker; more would not fit a calm one.
 MAX_WORKERS = 64
@@ -128,9 +129,13 @@ def _hang_limit(value: Any) -> float:
 
 
 def _security(value: Any) -> str:
-    if value != "none":
-        raise ValueError('"none", or the key left out')
-    return "none"
+    if value not in ("none", "curve"):
+        raise ValueError('"none" or "curve", or the key left out')
+    return str(value)
+
+
+def _key(value: Any) -> bytes:
+    return parse_key(_text(value))
 
 
 def _memory(value: Any) -> int:
@@ -166,6 +171,8 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "interval": parse_interval,
         "hang_limit": _hang_limit,
         "security": _security,
+        "keys": _text,
+        "server_key": _key,
     },
     "workers": {"port": _port, "host": _host, "rate": parse_size},
     "client": {"memory": _memory},

@@ -22,4 +22,7 @@ PortsFlag = Annotated[
 Server5Flag = Annotated[
     str | None, typer.Option("--server5", metavar="HOST:PORT", help="Server 5, which knows all the others.")
 ]
+ServerKeyFlag = Annotated[
+    str | None, typer.Option("--server-key", metavar="KEY", help="The servers' key, as msd serve prints it.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]

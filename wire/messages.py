@@ -26,7 +26,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 #: Neither NaN nor infinite, so that a peer cannot stop a clock that is set by it.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
-Text = Annotated[str, Meta(max_length=1024)]
+#: For people: nothing in it acts on a terminal.
+Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 #: The digest of a catalogue; empty while there is none yet.
 CatalogueId = Annotated[bytes, Meta(max_length=32)]
@@ -170,6 +171,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: Natural
     rate: Rate
     complaints: Natural
+    garbage: Natural = 0
+    refused: Natural = 0
     reason: Text = ""
 
 
@@ -184,19 +187,23 @@ class Status(Message, tag="status", frozen=True):
     catalogue: CatalogueId
     files: Natural
     workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
+    garbage: Natural = 0
+    refused: Natural = 0
 
 
 # Control socket: to the broker.
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy a worker is: totals since its process started. ``stale`` says that it has met a file
-    that is not the one that was indexed.
+    """How busy a worker is: totals since its process started. ``garbage`` counts messages that were
+    none, ``refused`` connections that were not let in; ``stale`` says that it has met a file that is not
+    the one that was indexed.
     """
 
     bytes_sent: Natural = 0
     clients: Natural = 0
     garbage: Natural = 0
+    refused: Natural = 0
     stale: bool = False
 
 
@@ -287,10 +294,11 @@ class Report(Message, tag="report", frozen=True):
 
 
 class Rejected(Message, tag="rejected", frozen=True):
-    """The request was not carried out; ``message`` says why."""
+    """The request was not carried out; ``message`` says why. ``denied``: this key may not ask for it."""
 
     rid: Natural
     message: Text
+    denied: bool = False
 
 
 ControlReply = Accepted | Toggled | Report | Rejected
@@ -302,7 +310,8 @@ WorkerOrder = Order | QuitOrder
 
 class WorkerSettings(Message, tag="settings", frozen=True):
     """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited;
-    ``catalogue`` is the folder of all editions.
+    ``catalogue`` is the folder of all editions. ``secret`` is the servers' secret key and ``keys`` the
+    folder of the admitted ones, both empty where none are taken.
     """
 
     number: Number
@@ -314,6 +323,8 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     edition: Natural
     rate: Natural
     wanted: Wanted
+    secret: bytes = b""
+    keys: str = ""
 
 
 class IndexProgress(Message, tag="progress", frozen=True):

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import time
 
 import zmq
+
+from wire.keys import Credentials
 
 #: How long a stranger may take over the ZMTP handshake, in milliseconds. The default of 30 s would
 #: let a few hundred idle connections hold every file descriptor.
@@ -21,8 +24,9 @@ MAX_PARTS = 4
 Frames = list[zmq.Frame]
 
 
-def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False) -> None:
-    """Sets what every TCP socket of the project needs, before it binds or connects.
+def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credentials | None = None) -> None:
+    """Sets what every TCP socket of the project needs, before it binds or connects. With
+    ``credentials`` it connects to servers that take keys.
 
     No ``ZMQ_HEARTBEAT_*`` anywhere: on a connection whose inbound pipe is full they abort the
     process (libzmq #3937), and they cut links that are merely slow (libzmq #2709). TCP keepalive
@@ -36,6 +40,25 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False) -> None:
     socket.tcp_maxrt = 60_000
     # Only where needed: a socket with ipv6=1 binds [::] for "*", which fails on hosts without it.
     socket.ipv6 = ipv6
+    if credentials is not None:
+        socket.curve_publickey = credentials.own.public
+        socket.curve_secretkey = credentials.own.secret
+        socket.curve_serverkey = credentials.server
+
+
+def bind(socket: zmq.Socket[bytes], url: str, patience: float = 0.0) -> None:
+    """Binds ``socket``. A port that was closed a moment ago may be busy for some milliseconds: it is
+    tried again for ``patience`` seconds. Raises ``zmq.ZMQError``.
+    """
+    give_up = time.monotonic() + patience
+    while True:
+        try:
+            socket.bind(url)
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE or time.monotonic() >= give_up:
+                raise
+        time.sleep(0.002)
 
 
 def receive(socket: zmq.Socket[bytes]) -> Frames | None:

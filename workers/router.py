@@ -30,15 +30,21 @@ Client = tuple[int, bytes]
 
 
 class Router:
-    """One ROUTER after another on the same port. ``gone`` is called with a client that turns out to
-    have disconnected. ``close()`` it when done.
+    """One ROUTER after another on the same port. ``guard`` is called with each before it is bound,
+    ``gone`` with a client that turns out to have disconnected. ``close()`` it when done.
     """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, gone: Callable[[Client], None]
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: Endpoint,
+        *,
+        guard: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
+        gone: Callable[[Client], None],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
+        self._guard = guard
         self._gone = gone
         #: What to poll for requests; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
@@ -59,6 +65,7 @@ class Router:
         socket.rcvhwm = 64
         socket.maxmsgsize = 65536
         socket.backlog = 512
+        self._guard(socket)
         try:
             socket.bind(self._endpoint.url)
         except zmq.ZMQError:

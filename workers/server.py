@@ -19,9 +19,11 @@ from pathlib import Path
 
 import zmq
 
+from wire.admission import Doorkeeper
 from wire.codec import decode, encode
 from wire.endpoints import Endpoint
 from wire.errors import MsdError, ProtocolError
+from wire.keys import KeyPair
 from wire.messages import (
     Bye,
     DataRequest,
@@ -77,7 +79,9 @@ class Worker:
         self._poller = zmq.Poller()
         self._control = self._connect_control()
         self._endpoint = Endpoint.parse(settings.bind)
-        self._router = Router(self._context, self._endpoint, self._forget)
+        own = KeyPair.of(settings.secret) if settings.secret else None
+        self._doorkeeper = Doorkeeper(self._context, own, Path(settings.keys) if own else None)
+        self._router = Router(self._context, self._endpoint, guard=self._doorkeeper.guard, gone=self._forget)
         self._wanted = settings.wanted
         self._close_at: float | None = None
         self._bind_since = time.monotonic()
@@ -94,7 +98,7 @@ class Worker:
         wakeup_write.setblocking(False)
         signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        for source in (self._control, wakeup.fileno(), sys.stdin.fileno()):
+        for source in (self._control, self._doorkeeper.socket, wakeup.fileno(), sys.stdin.fileno()):
             self._poller.register(source, zmq.POLLIN)
         try:
             while self._running:
@@ -105,11 +109,14 @@ class Worker:
                     break
                 if self._control in ready:
                     self._take_orders()
+                if self._doorkeeper.socket in ready:
+                    self._doorkeeper.answer()
                 if self._router.socket in ready:
                     self._read_requests()
                 self._serve()
         finally:
             self._close_router()
+            self._doorkeeper.close()
             self._control.close(0)
             self._context.term()
             self._library.close()
@@ -143,6 +150,9 @@ class Worker:
                 self._close_at = None
         if self._state is not before or now >= self._next_heartbeat:
             self._report(now)
+            if self._doorkeeper.refresh():
+                # Whoever is still admitted comes back by himself.
+                self._close_router()
 
     def _bind(self, now: float) -> None:
         try:
@@ -182,7 +192,13 @@ class Worker:
             epoch=self._me.epoch,
             state=self._state,
             edition=self._edition,
-            load=Load(bytes_sent=self._bytes_sent, clients=len(sessions), garbage=self._garbage, stale=self._stale),
+            load=Load(
+                refused=self._doorkeeper.refused,
+                bytes_sent=self._bytes_sent,
+                clients=len(sessions),
+                garbage=self._garbage,
+                stale=self._stale,
+            ),
             sessions=sessions[:1024],
         )
         try:

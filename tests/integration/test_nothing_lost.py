@@ -36,14 +36,14 @@ def all_sent(system: System, size: int) -> bool:
 def test_a_client_killed_again_and_again_never_fetches_twice(
     serve: Serve, source: Source, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
-    size = kills * 6 * MIB
+    size = kills * 12 * MIB
     path = source(size)
     system = serve(path, "--rate", "12MiB")
     told = 0
     for _ in range(kills):
-        share = told / size + rng.random() * (1 - told / size) / kills * 2
+        share = (told + rng.random() * 6 * MIB) / size
         with system.download("-o", "copy.bin", cwd=tmp_path, interval=0.01) as client:
-            wait_for("progress", lambda client=client, share=share: client.received > share * size)  # type: ignore[misc]
+            client.wait_until(share)
             client.signal(signal.SIGKILL)
             client.wait()
             # What it had told of is on the disk, and is found there by the next one.

@@ -1,0 +1,129 @@
+"""The broker's sockets: status and control for everyone who is admitted, control for its own workers.
+
+Opens them behind a doorkeeper, and anew when a key may do less than before, for that is how its
+connections end: everybody else's come back by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import zmq
+
+from broker.control import Control, Route
+from broker.processes import cannot_listen
+from broker.status import Publisher
+from wire.admission import Doorkeeper
+from wire.config import Config
+from wire.keys import Role
+from wire.messages import ControlRequest, Status
+
+#: Seconds between two looks at the admitted keys.
+LOOK = 0.5
+#: Seconds for which a port that was just closed is tried again.
+PATIENCE = 2.0
+
+Listen = Callable[[zmq.Socket[bytes], Callable[[], None]], None]
+Ignore = Callable[[zmq.Socket[bytes]], None]
+
+
+class Doors:
+    """All sockets of a broker. ``listen`` is told which of them to watch, and what to call when one is
+    readable; ``on_requests`` is called when there may be some. ``close()`` them.
+
+    Raises ``MsdError`` where one cannot be opened.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        config: Config,
+        *,
+        listen: Listen,
+        ignore: Ignore,
+        on_requests: Callable[[], None],
+    ) -> None:
+        self._context = context
+        self._config = config
+        self._listen = listen
+        self._ignore = ignore
+        self._on_requests = on_requests
+        self._local: Control | None = None
+        self._garbage_before = 0
+        self._look_at = 0.0
+        #: The servers' pair; None where no keys are taken.
+        self.keys = config.server_keys()
+        self._doorkeeper = Doorkeeper(context, self.keys, config.key_folder.path if self.keys else None)
+        listen(self._doorkeeper.socket, self._doorkeeper.answer)
+        try:
+            self._open()
+        except BaseException:
+            self._doorkeeper.close()
+            raise
+
+    @property
+    def garbage(self) -> int:
+        """Messages that were none."""
+        local = self._local.garbage if self._local else 0
+        return self._garbage_before + self._control.garbage + local
+
+    @property
+    def refused(self) -> int:
+        """Connections that were not let in."""
+        return self._doorkeeper.refused
+
+    def open_local(self, folder: Path) -> str:
+        """Opens the control socket for the workers in a folder of this user's alone; its endpoint."""
+        endpoint = f"ipc://{folder / 'control'}"
+        self._local = Control(self._context, endpoint)
+        self._listen(self._local.socket, self._on_requests)
+        return endpoint
+
+    def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
+        """What has arrived."""
+        yield from self._control.requests()
+        if self._local is not None:
+            yield from self._local.requests()
+
+    def publish(self, status: Status) -> None:
+        self._publisher.publish(status)
+
+    def look(self, now: float) -> bool:
+        """Looks at the admitted keys, if it is time; True if the sockets are new ones."""
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK
+        if not self._doorkeeper.refresh():
+            return False
+        self._garbage_before += self._control.garbage
+        self._close()
+        self._open(PATIENCE)
+        return True
+
+    def close(self) -> None:
+        self._close()
+        if self._local is not None:
+            self._local.close()
+        self._doorkeeper.close()
+
+    def _open(self, patience: float = 0.0) -> None:
+        config, guard = self._config, self._doorkeeper.guard
+        try:
+            self._publisher = Publisher(self._context, config.status, guard=guard, patience=patience)
+        except zmq.ZMQError as error:
+            raise cannot_listen(config.status, "server 5", error.errno or 0) from None
+        try:
+            self._control = Control(
+                self._context, config.control.url, ipv6=config.control.is_ipv6, guard=guard, patience=patience
+            )
+        except zmq.ZMQError as error:
+            self._publisher.close()
+            raise cannot_listen(config.control, "control", error.errno or 0) from None
+        self._listen(self._publisher.socket, self._publisher.drain)
+        self._listen(self._control.socket, self._on_requests)
+
+    def _close(self) -> None:
+        for door in (self._publisher, self._control):
+            self._ignore(door.socket)
+            door.close()
