@@ -52,6 +52,7 @@ class Doors:
         self._local: Control | None = None
         self._garbage_before = 0
         self._look_at = 0.0
+        self._open_ones: list[Publisher | Control] = []
         #: The servers' pair; None where no keys are taken.
         self.keys = config.server_keys()
         self._doorkeeper = Doorkeeper(context, self.keys, config.key_folder.path if self.keys else None)
@@ -122,8 +123,10 @@ class Doors:
             raise cannot_listen(config.control, "control", error.errno or 0) from None
         self._listen(self._publisher.socket, self._publisher.drain)
         self._listen(self._control.socket, self._on_requests)
+        self._open_ones = [self._publisher, self._control]
 
     def _close(self) -> None:
-        for door in (self._publisher, self._control):
+        while self._open_ones:
+            door = self._open_ones.pop()
             self._ignore(door.socket)
             door.close()

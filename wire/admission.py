@@ -110,8 +110,9 @@ class Doorkeeper:
 def _state(folder: Path) -> object:
     """What tells this state of a folder from others."""
     try:
+        mode = folder.stat().st_mode
         with os.scandir(folder) as entries:
             stats = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
     except OSError:
         return None
-    return sorted((name, status.st_ino, status.st_mtime_ns, status.st_size) for name, status in stats)
+    return mode, sorted((name, status.st_ino, status.st_mtime_ns, status.st_size) for name, status in stats)

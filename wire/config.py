@@ -36,13 +36,15 @@ class WorkerConfig:
 class Config:
     """A complete configuration. Times are in seconds, sizes in bytes.
 
-    ``control_port`` is None where it is to be the status port plus one.
+    ``control_port`` is None where it is to be the status port plus one, ``metrics_port`` where there
+    are to be no metrics.
     """
 
     path: Path | None = None
     host: str = LOOPBACK
     status_port: int = DEFAULT_PORTS[4]
     control_port: int | None = None
+    metrics_port: int | None = None
     interval: float = 2.0
     hang_limit: float = 60.0
     #: "none", "curve", or "" where that depends on who could reach the servers.
@@ -62,12 +64,18 @@ class Config:
     def control(self) -> Endpoint:
         return Endpoint(self.host, self.control_port or self.status_port + 1)
 
+    @property
+    def metrics(self) -> Endpoint | None:
+        return Endpoint(self.host, self.metrics_port) if self.metrics_port else None
+
     def checked(self) -> Config:
         """This configuration, if its ports can work together; raises ``UsageError`` otherwise."""
         if not self.workers:
             raise UsageError("no worker is configured: give -p, or [[workers]] in config.toml")
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
         uses += [("server 5", self.status), ("the control port", self.control)]
+        if self.metrics is not None:
+            uses.append(("the metrics port", self.metrics))
         seen: dict[int, list[tuple[str, Endpoint]]] = {}
         for what, endpoint in uses:
             check_port(endpoint.port, what)
@@ -229,7 +237,10 @@ def load(file: str | None) -> Config:
     broker = sections.get("broker", {})
     settings = {**broker, **sections.get("client", {})}
     if "keys" in settings:
-        settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
+        try:
+            settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
+        except RuntimeError:
+            raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: there is no such home") from None
     if "path" in sections.get("share", {}):
         settings["path"] = path.parent / sections["share"]["path"]
     host = broker.get("host", LOOPBACK)

@@ -105,8 +105,9 @@ class KeyFolder:
         name, _, key_text = text.strip().partition(" ")
         try:
             admitted = Admitted(_checked_name(name), role, parse_key(key_text.strip()))
-        except ValueError as allowed:
-            raise UsageError(f"not a public key: there must be a name, a space and {allowed}") from None
+        except (ValueError, UsageError):
+            # Nothing of it is repeated: somebody may have taken a secret for it.
+            raise UsageError("not a public key: that is a line of a name, a space and 64 hexadecimal digits") from None
         for other in self.admitted():
             if other.name == name and other.key != admitted.key:
                 raise UsageError(f"another key is admitted as {name}: revoke that first, or name this one otherwise")

@@ -26,16 +26,26 @@ THIRD_PARTY = {
 ALSO = {
     "wire/codec.py": {"msgpack"},
     "wire/segments.py": {"blake3"},
+    "wire/admission.py": {"zmq"},
+    "wire/keys.py": {"zmq"},
+    "wire/monitor.py": {"zmq"},
     "wire/sockets.py": {"zmq"},
     "wire/flags.py": {"typer"},
     "broker/commands.py": {"typer"},
+    "broker/key_commands.py": {"typer"},
+    "broker/dialogs.py": {"textual"},
+    "broker/terminal.py": {"textual"},
     "client/commands.py": {"typer"},
     "client/live.py": {"rich"},
+    "client/plot.py": {"matplotlib"},
+    "broker/metrics.py": {"prometheus_client"},
 }
 #: The pure cores: they decide, so they know no socket, no clock, no file, no process, no log.
 PURE = (
     "broker/supervision.py",
     "broker/console.py",
+    "broker/drawing.py",
+    "broker/history.py",
     "broker/notes.py",
     "broker/sessions.py",
     "broker/stalls.py",
@@ -46,6 +56,10 @@ PURE = (
     "client/links.py",
     "client/finding.py",
     "client/patience.py",
+    "client/picture.py",
+    "client/recording.py",
+    "client/summary.py",
+    "client/values.py",
     "workers/answer.py",
     "workers/turns.py",
     "workers/sessions.py",
@@ -103,7 +117,17 @@ def test_a_module_says_its_job_in_its_first_lines(path: Path) -> None:
 def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
     code = "import sys, typer; before = {*sys.modules}; import msd; print(*{*sys.modules} - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    light = {"__future__", "msd", "broker", "broker.commands", "client", "client.commands", "wire", "wire.flags"}
+    light = {
+        "__future__",
+        "msd",
+        "broker",
+        "broker.commands",
+        "broker.key_commands",
+        "client",
+        "client.commands",
+        "wire",
+        "wire.flags",
+    }
     assert set(loaded) == light
 
 

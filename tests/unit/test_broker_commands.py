@@ -76,5 +76,5 @@ def test_typer_is_all_that_is_needed_to_mount_the_commands() -> None:
     app = typer.Typer()
     broker.commands.mount(app)
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
-        "serve", "status", "toggle", "quit", "demo",
+        "serve", "status", "toggle", "quit", "console", "demo",
     ]  # fmt: skip

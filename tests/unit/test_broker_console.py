@@ -24,7 +24,9 @@ To quit, enter -1:
 Enter your Choice:"""
 
 
-def status(*states: State, reason: str = "", host: str = "127.0.0.1") -> Status:
+def status(
+    *states: State, reason: str = "", host: str = "127.0.0.1", complaints: int = 0, garbage: int = 0, refused: int = 0
+) -> Status:
     workers = [
         WorkerStatus(
             number=number,
@@ -37,8 +39,10 @@ def status(*states: State, reason: str = "", host: str = "127.0.0.1") -> Status:
             clients=0,
             bytes_sent=0,
             rate=0.0,
-            complaints=0,
             reason=reason,
+            complaints=complaints,
+            garbage=garbage,
+            refused=refused,
         )
         for number, state in enumerate(states, 1)
     ]
@@ -54,8 +58,9 @@ def status(*states: State, reason: str = "", host: str = "127.0.0.1") -> Status:
     )
 
 
-def row(state: State, reason: str = "") -> str:
-    return table(status(state, reason=reason)).split("\n")[3]
+def row(state: State, reason: str = "", *, complaints: int = 0, garbage: int = 0, refused: int = 0) -> str:
+    told = status(state, reason=reason, complaints=complaints, garbage=garbage, refused=refused)
+    return table(told).split("\n")[3]
 
 
 def test_the_table_is_the_reports() -> None:
@@ -77,6 +82,24 @@ def test_any_other_state_is_remarked_after_the_reports_row(state: State) -> None
     plain = "Server 1 at Port: 21018 Status: Dead To shut down/wake up enter 1"
     assert row(state) == f"{plain} ({state.value})"
     assert row(state, "killed by SIGKILL") == f"{plain} ({state.value}: killed by SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("complaints", "garbage", "refused", "remark"),
+    [
+        (1, 0, 0, "1 corrupt segments"),
+        (0, 12, 0, "12 messages that were none"),
+        (0, 0, 1234567, "1,234,567 connections refused"),
+        (1, 2, 3, "1 corrupt segments, 2 messages that were none, 3 connections refused"),
+    ],
+)
+def test_what_went_wrong_is_counted_after_the_reports_row(
+    complaints: int, garbage: int, refused: int, remark: str
+) -> None:
+    plain = "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
+    assert row(State.AWAKE, complaints=complaints, garbage=garbage, refused=refused) == f"{plain} ({remark})"
+    dead = row(State.DEAD, "killed by SIGKILL", complaints=complaints, garbage=garbage, refused=refused)
+    assert dead == f"{plain.replace('Alive', 'Dead')} (dead: killed by SIGKILL, {remark})"
 
 
 @pytest.mark.parametrize("host", ["*", "[::1]"])
@@ -136,3 +159,11 @@ def test_the_ready_line_of_servers_on_all_addresses_can_be_pasted_here() -> None
     workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
     told = ready_line(Config(host="*", workers=workers), 1)
     assert told.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
+
+
+def test_the_ready_line_of_servers_that_take_keys_says_theirs() -> None:
+    key = bytes(range(32))
+    assert ready_line(Config(), 1, key) == f"{ready_line(Config(), 1)} --server-key {key.hex()}"
+    workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
+    told = ready_line(Config(workers=workers), 2, key)
+    assert told.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")

@@ -13,8 +13,18 @@ from broker.orders import PATIENCE, Operator
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.config import Servers
 from wire.endpoints import Endpoint
-from wire.errors import NoAnswerError
-from wire.messages import PROTOCOL_VERSION, AskStatus, ControlRequest, Message, Report, Status, Toggle, Toggled
+from wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
+from wire.messages import (
+    PROTOCOL_VERSION,
+    AskStatus,
+    ControlRequest,
+    Message,
+    Rejected,
+    Report,
+    Status,
+    Toggle,
+    Toggled,
+)
 from wire.states import State
 
 LOOPBACK = "127.0.0.1"
@@ -46,12 +56,13 @@ class FakeBroker:
         self._push = self._context.socket(zmq.PUSH)
         self._push.connect("inproc://commands")
         self._publisher.setsockopt(zmq.XPUB_WELCOME_MSG, self._snapshot(self.status(10)))
+        self._subscribed = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    def status(self, seq: int, epoch: int = 1) -> Status:
+    def status(self, seq: int, epoch: int = 1, version: int = PROTOCOL_VERSION) -> Status:
         return Status(
-            version=PROTOCOL_VERSION,
+            version=version,
             epoch=epoch,
             seq=seq,
             interval=2.0,
@@ -62,6 +73,8 @@ class FakeBroker:
         )
 
     def publish(self, *statuses: Status) -> None:
+        # ZeroMQ sends its welcome before it knows of the subscription.
+        assert self._subscribed.wait(10)
         for status in statuses:
             self._push.send(self._snapshot(status))
 
@@ -84,6 +97,8 @@ class FakeBroker:
                     if not frames[0]:
                         return
                     self._publisher.send(frames[0])
+                elif socket is self._publisher:
+                    self._subscribed.set()
                 elif socket is self._control:
                     reply = self.answer(decode(frames[1], ControlRequest))
                     if reply is not None:
@@ -161,4 +176,23 @@ def test_servers_that_publish_nothing_any_more_are_gone(broker: FakeBroker, cloc
         patch.setattr(orders, "time", Running())
         broker.publish(broker.status(9), broker.status(8), broker.status(7))
         with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
+            operator.next_snapshot()
+
+
+@pytest.mark.parametrize(("denied", "kind"), [(True, NotAllowedError), (False, UsageError)])
+def test_an_order_that_is_not_carried_out_says_why(broker: FakeBroker, denied: bool, kind: type[MsdError]) -> None:
+    def reject(request: Message) -> Message:
+        assert isinstance(request, Toggle)
+        return Rejected(rid=request.rid, message="because", denied=denied)
+
+    with Operator(broker.servers) as operator:
+        broker.answer = reject
+        with pytest.raises(kind, match=r"^because$"):
+            operator.toggle(1, None)
+
+
+def test_a_broker_of_another_version_is_not_allowed(broker: FakeBroker) -> None:
+    with Operator(broker.servers) as operator:
+        broker.publish(broker.status(11, version=PROTOCOL_VERSION + 1))
+        with pytest.raises(NotAllowedError, match=f"speaks version {PROTOCOL_VERSION + 1} .* update the older side"):
             operator.next_snapshot()

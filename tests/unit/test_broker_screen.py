@@ -161,3 +161,22 @@ def test_what_cannot_be_encoded_is_replaced(pipe: tuple[int, int]) -> None:
     screen.say("caf\udce9 é")
     screen.close()
     assert printed(reader) == "caf? é\n"
+
+
+def test_while_another_has_the_terminal_announcements_wait_and_the_rest_is_dropped(
+    pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = pipe
+    screen = Screen(writer)
+    screen.show("A")
+    screen.hold()
+    screen.show("B")
+    screen.say("line")
+    screen.note("note")
+    screen.announce("ready")
+    screen.release("restored")
+    screen.show("A")
+    screen.close()
+    assert printed(reader) == "A\nrestored\nready\nA\n"
+    # Its standard error is no terminal here.
+    assert capfd.readouterr().err == "note\n"

@@ -28,7 +28,8 @@ def asleep(rid: int, state: State, number: int = 1) -> Toggled:
 
 
 def test_a_toggle_is_answered_when_its_worker_got_there() -> None:
-    toggles, supervisor = Toggles(), awake()
+    toggles: Toggles[bytes] = Toggles()
+    supervisor = awake()
     supervisor.handle(Ordered(1, Wanted.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
     assert toggles.answers(supervisor, NOW) == []
@@ -40,14 +41,15 @@ def test_a_toggle_is_answered_when_its_worker_got_there() -> None:
 
 
 def test_what_is_so_already_is_answered_at_once() -> None:
-    toggles = Toggles()
+    toggles: Toggles[bytes] = Toggles()
     toggles.add(b"operator", 5, 2, NOW)
     ((peer, answer),) = toggles.answers(awake(), NOW)
     assert (peer, answer.state, answer.reached) == (b"operator", State.AWAKE, True)
 
 
 def test_a_worker_that_does_not_get_there_is_told_after_a_while() -> None:
-    toggles, supervisor = Toggles(), awake()
+    toggles: Toggles[bytes] = Toggles()
+    supervisor = awake()
     supervisor.handle(Ordered(1, Wanted.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
     assert toggles.answers(supervisor, NOW + PATIENCE - 0.01) == []
@@ -55,7 +57,8 @@ def test_a_worker_that_does_not_get_there_is_told_after_a_while() -> None:
 
 
 def test_each_operator_is_answered_in_its_turn() -> None:
-    toggles, supervisor = Toggles(), awake()
+    toggles: Toggles[bytes] = Toggles()
+    supervisor = awake()
     for number in (1, 2):
         supervisor.handle(Ordered(number, Wanted.ASLEEP), NOW)
         toggles.add(b"operator %d" % number, number, number, NOW + number)
@@ -65,7 +68,8 @@ def test_each_operator_is_answered_in_its_turn() -> None:
 
 
 def test_all_are_answered_when_everything_ends() -> None:
-    toggles, supervisor = Toggles(), awake()
+    toggles: Toggles[bytes] = Toggles()
+    supervisor = awake()
     supervisor.handle(Ordered(1, Wanted.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
     supervisor.handle(QuitOrdered(), NOW)
@@ -73,7 +77,8 @@ def test_all_are_answered_when_everything_ends() -> None:
 
 
 def test_a_flood_does_not_pile_up() -> None:
-    toggles, supervisor = Toggles(), awake()
+    toggles: Toggles[bytes] = Toggles()
+    supervisor = awake()
     supervisor.handle(Ordered(1, Wanted.ASLEEP), NOW)
     for rid in range(MOST + 10):
         toggles.add(b"operator", rid, 1, NOW)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from client.commands import _parse_id, _write_report
-from wire.errors import DiskError, UsageError
+from client.commands import _parse_id
+from wire.errors import UsageError
 
 
 def test_no_id_is_no_id() -> None:
@@ -24,15 +21,3 @@ def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
 def test_anything_else_is_wrong_use(text: str) -> None:
     with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
         _parse_id(text)
-
-
-def test_a_report_is_written_as_one_line_of_json(tmp_path: Path) -> None:
-    _write_report(str(tmp_path / "report.json"), {"bytes": 5, "file": "ä"})
-    text = (tmp_path / "report.json").read_text(encoding="utf-8")
-    assert text.endswith("}\n")
-    assert json.loads(text) == {"bytes": 5, "file": "ä"}
-
-
-def test_a_report_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="the report cannot be written: No such file or directory"):
-        _write_report(str(tmp_path / "missing" / "report.json"), {})

@@ -11,7 +11,10 @@ from msgspec.structs import replace
 from client.links import (
     BACKOFF_FIRST,
     BACKOFF_LAST,
+    BROKEN_OFF_FOR,
     FIRST_WORD,
+    REFUSED_FOR,
+    REFUSED_GAP,
     Action,
     CloseLink,
     Event,
@@ -21,12 +24,13 @@ from client.links import (
     OpenLink,
     RenewStatus,
     SnapshotArrived,
+    StatusRefused,
     TimePassed,
     WorkerShunned,
 )
 from wire.endpoints import Endpoint
 from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from wire.states import State, Wanted
+from wire.states import Refused, State, Wanted
 
 START = 1000.0
 INTERVAL = 2.0
@@ -90,8 +94,12 @@ class Scene:
         self.now += seconds
         return self.handle(TimePassed())
 
-    def down(self, number: int = 1) -> list[Action]:
-        return self.handle(LinkDown(number))
+    def down(self, number: int = 1, refused: Refused | None = None) -> list[Action]:
+        return self.handle(LinkDown(number, refused))
+
+    @property
+    def refusal(self) -> Refused | None:
+        return self.links.refusal(self.now)
 
     def up(self, number: int = 1) -> list[Action]:
         return self.handle(LinkUp(number))
@@ -363,6 +371,114 @@ def test_a_shunned_worker_is_given_another_chance_as_another_process() -> None:
     assert scene.states(State.AWAKE, epoch=2) == [opened()]
 
 
+# Servers that do not let this client in.
+
+DEFINITE = [why for why in Refused if why is not Refused.HANDSHAKE]
+
+
+@pytest.mark.parametrize("by_server_5", [True, False])
+@pytest.mark.parametrize("why", DEFINITE)
+def test_a_definite_refusal_is_believed_after_a_moment(why: Refused, by_server_5: bool) -> None:
+    scene = Scene()
+    scene.wait(FIRST_WORD)
+    if by_server_5:
+        scene.handle(StatusRefused(why))
+    else:
+        scene.down(refused=why)
+    assert scene.links.is_refused
+    assert scene.refusal is None
+    assert scene.links.next_deadline() == scene.now + REFUSED_FOR
+    scene.wait(REFUSED_FOR - 0.01)
+    assert scene.refusal is None
+    scene.now = START + FIRST_WORD + REFUSED_FOR
+    assert scene.refusal is why
+
+
+def test_a_handshake_broken_off_once_is_never_believed() -> None:
+    scene = Scene()
+    scene.wait(FIRST_WORD)
+    scene.down(refused=Refused.HANDSHAKE)
+    for _ in range(100):
+        scene.wait(BROKEN_OFF_FOR)
+        assert scene.refusal is None
+    assert scene.links.is_refused
+
+
+def test_handshakes_broken_off_again_and_again_are_believed() -> None:
+    scene = Scene()
+    scene.wait(FIRST_WORD)
+    for _ in range(4):
+        scene.handle(StatusRefused(Refused.HANDSHAKE))
+        assert scene.refusal is None
+        scene.now += BROKEN_OFF_FOR / 4
+    scene.handle(StatusRefused(Refused.HANDSHAKE))
+    assert scene.refusal is Refused.HANDSHAKE
+
+
+@pytest.mark.parametrize("first", [Refused.HANDSHAKE, Refused.KEY])
+def test_a_definite_reason_wins_over_a_handshake_broken_off(first: Refused) -> None:
+    scene = Scene(2)
+    scene.wait(FIRST_WORD)
+    for number, why in enumerate((first, *({Refused.HANDSHAKE, Refused.KEY} - {first})), 1):
+        scene.down(number, why)
+    scene.now += REFUSED_FOR
+    assert scene.refusal is Refused.KEY
+
+
+@pytest.mark.parametrize("why", list(Refused))
+def test_nothing_is_refused_while_a_link_is_up(why: Refused) -> None:
+    """One worker that starts anew, or server 5 alone, is no reason to give up what works."""
+    scene = Scene(2)
+    scene.states(State.AWAKE, State.AWAKE)
+    scene.up(1)
+    for _ in range(10):
+        scene.down(2, why)
+        scene.handle(StatusRefused(why))
+        scene.wait(BROKEN_OFF_FOR)
+        assert scene.refusal is None
+        assert not scene.links.is_refused
+
+
+@pytest.mark.parametrize("why", list(Refused))
+def test_a_link_that_comes_up_ends_a_refusal(why: Refused) -> None:
+    scene = Scene(2)
+    scene.states(State.AWAKE, State.AWAKE)
+    for _ in range(2):
+        scene.down(1, why)
+        scene.now += BROKEN_OFF_FOR
+    assert scene.links.is_refused
+    scene.up(2)
+    assert scene.refusal is None
+    assert not scene.links.is_refused
+    # And a refusal after that begins anew.
+    scene.down(2)
+    scene.down(1, why)
+    assert scene.refusal is None
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.01])
+def test_after_a_gap_refusals_begin_anew(gap: float) -> None:
+    scene = Scene()
+    scene.wait(FIRST_WORD)
+    for _ in range(5):
+        scene.handle(StatusRefused(Refused.HANDSHAKE))
+        assert scene.refusal is None
+        scene.now += REFUSED_GAP + 0.01
+    scene.handle(StatusRefused(Refused.HANDSHAKE))
+    scene.now += REFUSED_GAP + gap
+    scene.handle(StatusRefused(Refused.HANDSHAKE))
+    assert scene.refusal is (None if gap else Refused.HANDSHAKE)
+
+
+def test_failures_without_a_reason_are_no_refusal() -> None:
+    scene = Scene()
+    scene.wait(FIRST_WORD)
+    for _ in range(10):
+        scene.down()
+        scene.wait(BACKOFF_LAST)
+    assert not scene.links.is_refused
+
+
 # Anything in any order.
 
 
@@ -425,12 +541,17 @@ class LinksMachine(RuleBasedStateMachine):
         self.handle(LinkUp(number))
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data())
-    def link_goes_down(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), refused=st.sampled_from([None, *Refused]))
+    def link_goes_down(self, data: st.DataObject, refused: Refused | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.open)))
         self.open.discard(number)
         self.up.discard(number)
-        self.handle(LinkDown(number))
+        self.handle(LinkDown(number, refused))
+
+    @rule(why=st.sampled_from(list(Refused)))
+    def server_5_refuses(self, why: Refused) -> None:
+        self.handle(StatusRefused(why))
+        assert self.links.is_refused or self.up
 
     @precondition(lambda self: self.up)
     @rule(data=st.data())
@@ -448,12 +569,20 @@ class LinksMachine(RuleBasedStateMachine):
     def deadline_comes(self) -> None:
         self.now = max(self.now, self.links.next_deadline())
         self.handle(TimePassed())
-        assert self.links.next_deadline() > self.now, "no busy loop"
+        # A refusal ends it all.
+        assert self.links.refusal(self.now) or self.links.next_deadline() > self.now, "no busy loop"
 
     @invariant()
     def both_sides_agree(self) -> None:
         assert {number for number, link in self.links.links.items() if link.is_open} == self.open
         assert {number for number, link in self.links.links.items() if link.is_up} == self.up
+
+    @invariant()
+    def nothing_is_refused_while_something_works(self) -> None:
+        if self.up:
+            assert not self.links.is_refused
+        if not self.links.is_refused:
+            assert self.links.refusal(self.now) is None
 
     @invariant()
     def whoever_can_be_reached_is_connected_or_tried_in_time(self) -> None:

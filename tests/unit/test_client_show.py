@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from client.events import (
     Progress,
     Report,
     Retried,
+    Sampled,
     Started,
     Syncing,
     Waiting,
@@ -22,7 +24,8 @@ from client.events import (
     WorkerProgress,
     WorkerReport,
 )
-from client.show import Json, Lines, Show, amount, as_dict, metrics, result, since
+from client.show import Json, Lines, Show, amount, metrics, result, since
+from client.values import report_values
 from wire.errors import NoAnswerError
 
 ID = "ab" * 32
@@ -66,6 +69,7 @@ EVENTS: list[Event] = [
     Waiting("0 of 4 workers alive", 1.23456),
     Retried("3", 7, "corrupt"),
     Syncing(),
+    Sampled(PROGRESS),
 ]
 
 
@@ -133,6 +137,27 @@ def test_the_result_of_an_empty_file_names_no_source() -> None:
 def test_a_result_all_from_the_disk_has_no_rate() -> None:
     kept = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
     assert result(kept) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
+
+
+def test_what_went_wrong_on_the_way_is_a_second_line() -> None:
+    report = replace(
+        REPORT,
+        retries={"corrupt": 3, "lost": 12},
+        waited_seconds=3.04,
+        wasted_bytes=2 * MIB,
+        rate_p50=1.5 * MIB,
+        rate_peak=2 * MIB,
+    )
+    first, second = result(report).splitlines()
+    assert first == result(REPORT)
+    assert second == (
+        "  asked again for segments: 3 corrupt, 12 lost; waited 3.0 s; 2.0 MiB received in vain;"
+        " median 1.5 MiB/s, peak 2.0 MiB/s"
+    )
+
+
+def test_rates_alone_are_no_second_line() -> None:
+    assert result(replace(REPORT, rate_p50=1.5 * MIB, rate_peak=2 * MIB)) == result(REPORT)
 
 
 def test_each_event_is_told_in_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -245,6 +270,10 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
                 "1": {"bytes": 3 * MIB, "segments": 3, "failures": 1, "corrupt": 2},
                 "2": {"bytes": 0, "segments": 0, "failures": 0, "corrupt": 0},
             },
+            "retries": {},
+            "waited_seconds": 0.0,
+            "rate_p50": 0,
+            "rate_peak": 0,
         }
     ]
 
@@ -255,4 +284,4 @@ def test_the_last_object_on_failure_is_the_error(capsys: pytest.CaptureFixture[s
 
 
 def test_the_report_as_a_dict_is_json_through_and_through() -> None:
-    assert json.loads(json.dumps(as_dict(REPORT))) == as_dict(REPORT)
+    assert json.loads(json.dumps(report_values(REPORT))) == report_values(REPORT)

@@ -48,6 +48,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.integers(-(2**63) if ge is None else ge, 2**63 - 1 if le is None else le)
         case inspect.FloatType(ge=ge, le=le):
             return st.floats(ge, le)
+        case inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern).map(lambda text: text[:20])
         case inspect.StrType(min_length=least, max_length=most):
             return st.text(min_size=least or 0, max_size=min(20, most or 20))
         case inspect.BytesType(min_length=least, max_length=most):
@@ -263,6 +265,35 @@ def test_a_name_is_a_text_of_1_to_4096_letters(name: object) -> None:
 def test_a_text_that_is_not_utf8_is_refused() -> None:
     frame = packed({"type": "list", "rid": 1, "after": "xx"}).replace(b"xx", b"\xff\xfe")
     refused(frame, messages.DataRequest)
+
+
+# A text for people.
+ACTS_ON_A_TERMINAL = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))]
+MISLEADS_THE_EYE = [*"\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
+
+
+@pytest.mark.parametrize("character", [*ACTS_ON_A_TERMINAL, *MISLEADS_THE_EYE], ids=ascii)
+def test_a_text_that_could_act_on_a_terminal_or_mislead_the_eye_is_refused(character: str) -> None:
+    for text in (character, f"{character}[2J", f"no {character} file", f"no file{character}"):
+        refused(packed({"type": "rejected", "rid": 1, "message": text}), messages.ControlReply)
+
+
+@pytest.mark.parametrize("text", ["", " ", "no such file", "ä 星 ✓ 👩\u200d👧 \u202f\u00a0", "x" * 1024])
+def test_any_other_text_is_taken_as_it_is(text: str) -> None:
+    rejected = messages.Rejected(rid=1, message=text)
+    assert decode(encode(rejected), messages.ControlReply) == rejected
+
+
+def test_every_text_that_people_are_shown_is_checked() -> None:
+    """All of them come from the other side, and are printed as they are."""
+    told = {"type": "refusal", "rid": 1, "epoch": 1, "reason": "unknown", "detail": "\x1b[2J"}
+    assert "detail" in refused(packed(told), messages.DataReply)
+    worker = {"number": 1, "endpoint": "", "state": "dead", "wanted": "awake", "epoch": 0, "pid": 0, "restarts": 0}
+    worker |= {"clients": 0, "bytes_sent": 0, "rate": 0.0, "complaints": 0}
+    status = {"type": "status", "version": 1, "epoch": 1, "seq": 1, "interval": 2.0, "control": "", "catalogue": b""}
+    assert decode(packed({**status, "files": 0, "workers": [worker]}), Status).workers[0].reason == ""
+    bad = {**worker, "reason": "killed\x1b[2J"}
+    assert "reason" in refused(packed({**status, "files": 0, "workers": [bad]}), Status)
 
 
 @pytest.mark.parametrize("interval", [float("nan"), float("inf"), -1.0, "2", None], ids=repr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +11,19 @@ from wire.config import DEFAULT_PORTS, Config, Servers, WorkerConfig, load, serv
 from wire.config_file import MAX_WORKERS
 from wire.endpoints import Endpoint
 from wire.errors import NotAllowedError, UsageError
+from wire.keys import Credentials, KeyPair
 
 PORTS = (5001, 5002, 5003, 5004, 5005)
+KEY = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without keys."""
+    made = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(made))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return made
 
 
 def read(folder: Path, text: str) -> Config:
@@ -45,11 +57,14 @@ def collision(config: Config) -> str:
 
 
 def test_the_defaults_are_the_ports_of_the_report_on_loopback() -> None:
-    config = Config().checked().bindable()
+    config = Config().checked()
     assert config.workers == workers(21018, 27215, 35416, 19222)
     assert config.status == Endpoint("127.0.0.1", 39223)
     assert config.control == Endpoint("127.0.0.1", 39224)
     assert (config.path, config.interval, config.hang_limit, config.security) == (None, 2.0, 60.0, "")
+    assert (config.keys, config.server_key, config.exposed) == (None, None, None)
+    assert not config.is_encrypted
+    assert config.server_keys() is None
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +102,9 @@ def test_the_project_s_own_file_shows_the_defaults() -> None:
         ("[broker]\ninterval = 86400", "interval", 86400.0),
         ("[broker]\nhang_limit = 5", "hang_limit", 5.0),
         ("[broker]\nsecurity = 'none'", "security", "none"),
+        ("[broker]\nsecurity = 'curve'", "security", "curve"),
+        (f"[broker]\nserver_key = '{KEY}'", "server_key", b"\xab" * 32),
+        (f"[broker]\nserver_key = '{KEY.upper()}'", "server_key", b"\xab" * 32),
         ("[client]\nmemory = '4MiB'", "memory", 4 << 20),
         ("[client]\nmemory = 8388608", "memory", 8 << 20),
         ("[[workers]]\nport = 80", "workers", workers(80)),
@@ -125,11 +143,33 @@ def test_an_absolute_share_is_itself(tmp_path: Path) -> None:
     assert read(tmp_path, "[share]\npath = '/srv/files'").path == Path("/srv/files")
 
 
+def test_a_relative_folder_of_keys_counts_from_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert read(tmp_path, "[broker]\nkeys = 'my keys'").keys == tmp_path / "my keys"
+    assert load("../config.toml").keys == Path("../my keys")
+
+
+def test_an_absolute_folder_of_keys_is_itself_and_a_tilde_is_home(tmp_path: Path, home: Path) -> None:
+    assert read(tmp_path, "[broker]\nkeys = '/srv/keys'").keys == Path("/srv/keys")
+    assert read(tmp_path, "[broker]\nkeys = '~/keys'").keys == home / "keys"
+
+
+def test_the_home_of_a_user_who_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        read(tmp_path, "[broker]\nkeys = '~nobody-of-this-name/keys'")
+
+
 # Every key: a bad value is named with its key and with what is allowed.
 
 A_PORT = "a port from 1 to 65535"
 SECONDS = "seconds from 0.05 to 86400"
 A_TEXT = "a text that is not empty"
+A_KEY = "a key of 64 hexadecimal digits"
+SECURITY = '"none" or "curve", or the key left out'
 BYTES = 'bytes, such as 1048576 or "40MiB"'
 
 
@@ -157,9 +197,17 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[broker]\ninterval = true", f"[broker] interval = True: must be {SECONDS}"),
         (f"[broker]\ninterval = {10**400}", f"[broker] interval = {10**400}: must be {SECONDS}"),
         ("[broker]\nhang_limit = -60", "[broker] hang_limit = -60: must be seconds from 1 to 86400"),
-        ("[broker]\nsecurity = 'curve'", "[broker] security = 'curve': must be \"none\", or the key left out"),
-        ("[broker]\nsecurity = ''", "[broker] security = '': must be \"none\", or the key left out"),
-        ("[broker]\nsecurity = false", '[broker] security = False: must be "none", or the key left out'),
+        ("[broker]\nsecurity = 'plain'", f"[broker] security = 'plain': must be {SECURITY}"),
+        ("[broker]\nsecurity = 'CURVE'", f"[broker] security = 'CURVE': must be {SECURITY}"),
+        ("[broker]\nsecurity = ''", f"[broker] security = '': must be {SECURITY}"),
+        ("[broker]\nsecurity = false", f"[broker] security = False: must be {SECURITY}"),
+        ("[broker]\nsecurity = ['curve']", f"[broker] security = ['curve']: must be {SECURITY}"),
+        ("[broker]\nkeys = ''", f"[broker] keys = '': must be {A_TEXT}"),
+        ("[broker]\nkeys = true", f"[broker] keys = True: must be {A_TEXT}"),
+        ("[broker]\nserver_key = ''", f"[broker] server_key = '': must be {A_TEXT}"),
+        ("[broker]\nserver_key = 'abc'", f"[broker] server_key = 'abc': must be {A_KEY}"),
+        (f"[broker]\nserver_key = '{KEY}ab'", f"[broker] server_key = '{KEY}ab': must be {A_KEY}"),
+        ("[broker]\nserver_key = 12", f"[broker] server_key = 12: must be {A_TEXT}"),
         ("[client]\nmemory = '1MiB'", "[client] memory = '1MiB': must be at least \"4MiB\""),
         ("[client]\nmemory = 4194303", '[client] memory = 4194303: must be at least "4MiB"'),
         ("[client]\nmemory = 'much'", f"[client] memory = 'much': must be {BYTES}"),
@@ -362,33 +410,86 @@ def test_no_worker_at_all_is_refused(tmp_path: Path) -> None:
     assert collision(read(tmp_path, "workers = []")).startswith("no worker is configured")
 
 
-# What may be bound.
+# What may be bound, and who has to show a key.
+
+
+def with_keys(folder: Path) -> KeyPair:
+    """The servers' own pair, made in this folder."""
+    return Config(keys=folder).key_folder.init()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_may_be_plain(host: str) -> None:
     config = Config().with_flags(host=host)
-    assert config.bindable() is config
+    assert config.exposed is None
+    assert not config.is_encrypted
+    assert config.server_keys() is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "*", "::", "192.168.1.2", "example.org"])
-def test_a_host_others_can_reach_needs_a_word_on_security(host: str) -> None:
+def test_a_host_others_can_reach_needs_keys_or_a_word_on_security(host: str, home: Path) -> None:
     config = Config().with_flags(host=host)
+    assert config.exposed == config.status
+    assert config.is_encrypted
     with pytest.raises(NotAllowedError) as caught:
-        config.bindable()
+        config.server_keys()
     assert str(caught.value).startswith(f"{host} can be reached from other machines")
+    assert "msd keys init" in str(caught.value)
     assert 'security = "none"' in str(caught.value)
+    pair = with_keys(home / ".config" / "msd" / "keys")
+    assert config.server_keys() == pair
 
 
 def test_one_worker_others_can_reach_is_enough_to_need_it() -> None:
     config = Config(workers=workers(1, 2, 3) + workers(4, host="10.0.0.1"))
+    assert config.exposed == Endpoint("10.0.0.1", 4)
     with pytest.raises(NotAllowedError, match=r"10\.0\.0\.1 can be reached"):
-        config.bindable()
+        config.server_keys()
 
 
-def test_the_word_none_allows_it() -> None:
-    config = Config(host="0.0.0.0", security="none")
-    assert config.bindable() is config
+def test_the_word_none_allows_it(tmp_path: Path) -> None:
+    with_keys(tmp_path / "keys")
+    config = Config(host="0.0.0.0", security="none", keys=tmp_path / "keys")
+    assert not config.is_encrypted
+    assert config.server_keys() is None
+
+
+@pytest.mark.parametrize("said", ["the word curve", "a folder of keys"])
+def test_loopback_takes_keys_where_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    folder = tmp_path / "msd" / "keys"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = Config(security="curve") if said == "the word curve" else Config(keys=folder)
+    assert config.is_encrypted
+    with pytest.raises(NotAllowedError) as caught:
+        config.server_keys()
+    assert str(caught.value) == f"there is no key of the servers in {folder}: msd keys init makes it"
+    pair = with_keys(folder)
+    assert config.server_keys() == pair
+
+
+def test_keys_that_others_could_read_are_no_keys(tmp_path: Path) -> None:
+    with_keys(tmp_path / "keys")
+    (tmp_path / "keys").chmod(0o755)
+    with pytest.raises(NotAllowedError, match="is open to other users"):
+        Config(keys=tmp_path / "keys").server_keys()
+
+
+def test_the_keys_lie_where_it_is_said_or_in_the_home(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Config().key_folder.path == home / ".config" / "msd" / "keys"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert Config().key_folder.path == tmp_path / "msd" / "keys"
+    assert Config(keys=tmp_path).key_folder.path == tmp_path
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(UsageError, match=r"^there is no home for keys: set XDG_CONFIG_HOME$"):
+        _ = Config().key_folder
 
 
 # Where a client finds the servers.
@@ -450,3 +551,53 @@ def test_a_server_5_that_is_none_is_wrong_use(server5: str) -> None:
 def test_a_client_refuses_ports_that_cannot_work_together() -> None:
     with pytest.raises(UsageError, match="port 5001 is given twice"):
         servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
+
+
+# What a client shows the servers.
+
+
+def test_servers_that_take_no_keys_are_shown_none(home: Path) -> None:
+    with_keys(home / ".config" / "msd" / "keys")
+    assert servers(Config()).credentials is None
+    assert servers(Config(host="10.0.0.1", security="none")).credentials is None
+
+
+@pytest.mark.parametrize("flags", [{}, {"server5": "127.0.0.3:7000"}, {"ports": PORTS}])
+def test_the_servers_of_this_machine_are_shown_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
+    config = Config(keys=tmp_path / "keys")
+    assert servers(config, **flags).credentials is None
+    pair = with_keys(tmp_path / "keys")
+    assert servers(config, **flags).credentials == Credentials(pair, pair.public)
+
+
+def test_the_server_key_of_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    config = Config(keys=tmp_path / "keys", server_key=b"\x01" * 32)
+    pair, _ = config.key_folder.new("laptop")
+    assert servers(config).credentials == Credentials(pair, b"\x01" * 32)
+    assert servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
+
+
+def test_a_server_key_needs_a_key_to_show() -> None:
+    with pytest.raises(NotAllowedError, match="holds no key of yours: make one with msd keys new NAME"):
+        servers(Config(), server_key=KEY)
+
+
+@pytest.mark.parametrize("text", ["", "abc", KEY[2:], KEY + "ab", "laptop " + KEY])
+def test_a_server_key_that_is_none_is_wrong_use_and_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        servers(Config(), server_key=text)
+    assert str(caught.value) == f"--server-key: must be {A_KEY}, as msd serve prints it"
+
+
+def test_without_a_metrics_port_there_are_no_metrics() -> None:
+    assert Config().metrics is None
+
+
+def test_metrics_are_on_the_brokers_host_wherever_a_flag_moves_it(tmp_path: Path) -> None:
+    config = read(tmp_path, "[broker]\nmetrics_port = 9000").with_flags(host="10.0.0.1", ports=PORTS)
+    assert config.metrics == Endpoint("10.0.0.1", 9000)
+
+
+@pytest.mark.parametrize(("port", "other"), [(39223, "server 5"), (39224, "the control port"), (21018, "worker 1")])
+def test_the_metrics_port_is_nobody_elses(port: int, other: str) -> None:
+    assert collision(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"

@@ -28,7 +28,7 @@ class Bench:
         self.stack = stack
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         self.gone: list[Client] = []
-        self.router = Router(self.context, Endpoint("127.0.0.1", 0), self.gone.append)
+        self.router = Router(self.context, Endpoint("127.0.0.1", 0), gone=self.gone.append)
         stack.callback(self.router.close)
         self.router.open()
 
@@ -90,7 +90,7 @@ def test_a_closed_router_has_no_socket_and_sends_nothing(bench: Bench) -> None:
 def test_a_port_that_is_taken_cannot_be_opened(bench: Bench) -> None:
     assert bench.router.socket is not None
     endpoint = Endpoint.parse(bench.router.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-    other = Router(bench.context, endpoint, bench.gone.append)
+    other = Router(bench.context, endpoint, gone=bench.gone.append)
     with pytest.raises(zmq.ZMQError):
         other.open()
     assert other.socket is None

@@ -1,0 +1,53 @@
+"""Snapshots of server 5 for tests of what shows them."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from wire.states import State, Wanted
+
+PORTS = (21018, 27215, 35416, 19222)
+
+_numbers = count(1)
+
+
+def snapshot(*states: State, **values: Any) -> Status:
+    """Workers in these states (four that are awake, if none is given), in a snapshot newer than all before."""
+    workers = [
+        WorkerStatus(
+            number=number,
+            endpoint=f"tcp://127.0.0.1:{PORTS[(number - 1) % 4]}",
+            state=state,
+            wanted=Wanted.ASLEEP if state is State.ASLEEP else Wanted.AWAKE,
+            epoch=0 if state in (State.DEAD, State.FAILED, State.STARTING) else 700 + number,
+            pid=0 if state in (State.DEAD, State.FAILED) else 100 + number,
+            restarts=0,
+            clients=0,
+            bytes_sent=0,
+            rate=0.0,
+            complaints=0,
+            uptime=0.0 if state in (State.DEAD, State.FAILED) else 60.0,
+        )
+        for number, state in enumerate(states or [State.AWAKE] * 4, 1)
+    ]
+    settings: dict[str, Any] = {
+        "version": PROTOCOL_VERSION,
+        "epoch": 1,
+        "seq": next(_numbers),
+        "interval": 2.0,
+        "control": "tcp://127.0.0.1:39224",
+        "catalogue": b"c" * 32,
+        "files": 1,
+        "workers": workers,
+    }
+    return Status(**{**settings, **values})
+
+
+def with_worker(status: Status, number: int, **values: Any) -> Status:
+    """The same in a newer snapshot, but for these values of one worker."""
+    workers = [msgspec.structs.replace(w, **values) if w.number == number else w for w in status.workers]
+    return msgspec.structs.replace(status, workers=workers, seq=next(_numbers))
