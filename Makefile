@@ -3,13 +3,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint types bench figures clean
+.PHONY: demo test soak lint types bench figures pictures screenshots clean
 
 demo: .venv/installed
 	$(BIN)/msd demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -m "not soak and not alone" -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "alone and not soak" $(ARGS)
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
@@ -26,6 +27,14 @@ bench: .venv/installed
 
 figures: .venv/installed
 	$(BIN)/python docs/figures.py
+
+# docs/run.svg, from a run with faults
+pictures: .venv/installed
+	$(BIN)/python docs/pictures.py
+
+# docs/console.svg, from a system at work
+screenshots: .venv/installed
+	$(BIN)/python -m docs.screenshots
 
 # PIP_CONSTRAINT, unlike -c, also pins what builds the package.
 .venv/installed: pyproject.toml constraints.txt

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from broker.demo import free_ports
 from tests.proxy import Proxy
-from tests.system import MIB, Download, System
+from tests.system import MIB, Download, System, free_ports
 
 ROUNDS = 3
 SIZE = 384 * MIB

@@ -15,8 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.demo import free_ports
-from tests.system import MSD, System, run_msd
+from tests.system import MSD, System, free_ports, run_msd
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""The commands of the operator's side: serve, status, toggle, quit, demo.
+"""The commands of the operator's side: serve, status, toggle, quit, console, demo.
 
 Imports nothing heavy: what a command needs is imported when it runs.
 """
@@ -34,11 +34,12 @@ def serve(
     Example: msd serve -i 2 -n 4 -f Star.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     from broker.server import serve as run
+    from broker.terminal_process import console_command, is_terminal
     from wire.config import load
 
-    del plain  # The plain console is the only one so far.
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
-    return run(settings.checked().resolved(), until_done=until_done)
+    console = None if plain or not is_terminal() else console_command(config, host, ports)
+    return run(settings.checked().resolved(), until_done=until_done, console=console)
 
 
 def status(
@@ -120,6 +121,34 @@ def quit(
         operator.quit()
 
 
+def console(
+    config: ConfigFlag = None,
+    host: HostFlag = None,
+    ports: PortsFlag = None,
+    server5: Server5Flag = None,
+    server_key: ServerKeyFlag = None,
+    supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> int:
+    """Watch the servers and toggle workers on the whole terminal.
+
+    Example: msd console --server5 192.168.1.5:39223
+    """
+    from broker.orders import Operator
+    from broker.terminal_process import is_terminal
+    from wire.config import load, servers
+    from wire.errors import UsageError
+
+    if not is_terminal():
+        raise UsageError("msd console needs a terminal in the foreground: use msd status --watch elsewhere")
+    found = servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
+    if supervisor is None:
+        # What is wrong from the beginning is said where it stays to be read.
+        Operator(found).close()
+    from broker.terminal import run
+
+    return run(found, supervisor)
+
+
 def demo(
     size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the file.")] = "256MiB",
     seconds: Annotated[float, typer.Option(metavar="SECONDS", help="How long it should take.")] = 10.0,
@@ -135,7 +164,7 @@ def demo(
 
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
-    for command in (serve, status, toggle, quit, demo):
+    for command in (serve, status, toggle, quit, console, demo):
         app.command()(command)
 
 

@@ -5,9 +5,10 @@ Text in, text out: does not read, print or carry out anything itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wire.config import LOOPBACK, Config
+from wire.config import LOOPBACK, Config, Servers
 from wire.endpoints import Endpoint
 from wire.messages import Status, WorkerStatus
 from wire.states import State
@@ -50,17 +51,19 @@ def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
     """Says that all workers are awake, and what a client has to be told, to be pasted; ``key`` is the
     servers' public key, if they take keys.
     """
-    host = config.status.seen_from(LOOPBACK).host
-    where = f"--server5 {config.status.seen_from(LOOPBACK)}"
-    if len(config.workers) == 4 and all(worker.endpoint.host == config.host for worker in config.workers):
-        ports = " ".join(str(worker.endpoint.port) for worker in config.workers)
-        where = f"-a {host} -p {ports} {config.status_port}"
-    if key is not None:
-        where += f" --server-key {key.hex()}"
-    # The name may be left out where there is just one.
-    name = "" if files == 1 else "NAME "
+    server5 = config.status.seen_from(LOOPBACK)
+    workers = [worker.endpoint.seen_from(server5.host) for worker in config.workers]
     shared = f"{files} file{'' if files == 1 else 's'}"
-    return f"ready: {len(config.workers)} workers share {shared}; msd download {name}{where}"
+    return f"ready: {len(workers)} workers share {shared}; {_download(server5, workers, files, key)}"
+
+
+def client_line(servers: Servers, status: Status) -> str:
+    """What a client has to be told to find the servers that this operator has found, to be pasted."""
+    workers = [Endpoint.parse(worker.endpoint).seen_from(servers.status.host) for worker in status.workers]
+    if servers.pinned:
+        workers = list(servers.workers.values())
+    key = servers.credentials.server if servers.credentials else None
+    return _download(servers.status, workers, status.files, key)
 
 
 def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
@@ -74,6 +77,16 @@ def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
     if len(text) <= 9 and text.isascii() and text.isdigit() and 1 <= int(text) <= workers:
         return ToggleLine(int(text))
     return WrongLine(f"{text[:40]!r} is no choice: enter 1 to {workers}, or -1 to quit")
+
+
+def _download(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
+    where = f"--server5 {server5}"
+    if len(workers) == 4 and all(worker.host == server5.host for worker in workers):
+        where = f"-a {server5.host} -p {' '.join(str(worker.port) for worker in workers)} {server5.port}"
+    if key is not None:
+        where += f" --server-key {key.hex()}"
+    # The name may be left out where there is just one.
+    return f"msd download {'' if files == 1 else 'NAME '}{where}"
 
 
 def _remark(worker: WorkerStatus) -> str:

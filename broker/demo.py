@@ -91,13 +91,13 @@ def _orderly_end() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def free_ports() -> tuple[int, int, int, int, int]:
-    """Five ports that are free now, and the one after the fifth, outside of the range from which
-    the kernel takes ports for outgoing connections.
+def free_ports(lowest: int = 20000, highest: int = 32000) -> tuple[int, int, int, int, int]:
+    """Five ports that are free now, and the one after the fifth, from a range outside of that from
+    which the kernel takes ports for outgoing connections.
     """
     chosen: list[int] = []
     while len(chosen) < 5:
-        port = random.randrange(20000, 32000)  # noqa: S311
+        port = random.randrange(lowest, highest)  # noqa: S311
         wanted = [port, port + 1] if len(chosen) == 4 else [port]
         if not set(wanted) & set(chosen) and all(map(_is_free, wanted)):
             chosen.append(port)

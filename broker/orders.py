@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import zmq
 
@@ -18,6 +18,7 @@ from wire.endpoints import Endpoint
 from wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
 from wire.messages import (
     PROTOCOL_VERSION,
+    Accepted,
     AskStatus,
     ControlReply,
     Message,
@@ -29,7 +30,7 @@ from wire.messages import (
     Toggled,
 )
 from wire.monitor import Monitor
-from wire.sockets import receive, tune
+from wire.sockets import Frames, receive, tune
 from wire.states import Refused, Wanted
 
 #: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
@@ -56,16 +57,16 @@ class Operator:
             control = Endpoint.parse(self._latest.control)
             self._control, self._control_monitor = self._connect(zmq.DEALER, Endpoint(self._status.host, control.port))
         except BaseException:
-            self._close()
+            self.close()
             raise
 
-    def __enter__(self) -> Operator:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.close()
 
     def status(self) -> Status:
         self._latest = self._ask(AskStatus(rid=_rid()), Report).status
@@ -92,19 +93,8 @@ class Operator:
 
     def _snapshot(self, give_up: float) -> Status:
         while True:
-            frames = self._next(self._snapshots, self._snapshots_monitor, give_up)
-            try:
-                if len(frames) != 1:
-                    continue
-                status: Status = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
-            except ProtocolError:
-                continue
-            if status.version != PROTOCOL_VERSION:
-                raise NotAllowedError(
-                    f"server 5 speaks version {status.version} of the protocol, this command version"
-                    f" {PROTOCOL_VERSION}: update the older side"
-                )
-            return status
+            if status := published(self._next(self._snapshots, self._snapshots_monitor, give_up)):
+                return status
 
     def _connect(self, kind: int, endpoint: Endpoint) -> tuple[zmq.Socket[bytes], Monitor]:
         socket = self._context.socket(kind)
@@ -117,7 +107,7 @@ class Operator:
         socket.connect(endpoint.url)
         return socket, monitor
 
-    def _close(self) -> None:
+    def close(self) -> None:
         for monitor in self._monitors:
             monitor.close()
         self._context.destroy(0)
@@ -126,16 +116,12 @@ class Operator:
         give_up = time.monotonic() + self._patience
         self._control.send(encode(request))
         while True:
-            frames = self._next(self._control, self._control_monitor, give_up)
-            try:
-                reply: Message = decode(frames[0].buffer, ControlReply) if len(frames) == 1 else request
-            except ProtocolError:
-                continue
-            if getattr(reply, "rid", None) != getattr(request, "rid", None):
+            reply = answered(self._next(self._control, self._control_monitor, give_up))
+            if reply is None or reply.rid != getattr(request, "rid", None):
                 continue
             if isinstance(reply, Rejected):
                 raise (NotAllowedError if reply.denied else UsageError)(reply.message)
-            if isinstance(reply, kind) and reply is not request:
+            if isinstance(reply, kind):
                 return reply
 
     def _next(self, socket: zmq.Socket[bytes], monitor: Monitor, give_up: float) -> list[zmq.Frame]:
@@ -153,6 +139,33 @@ class Operator:
                 if isinstance(event, Refused) and (event is not Refused.HANDSHAKE or broken_off >= BROKEN_OFF):
                     raise NotAllowedError(event.explained(self._status, encrypted=self._credentials is not None))
         raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
+
+
+def published(frames: Frames) -> Status | None:
+    """The snapshot in a message of the status socket, None if it is none. Raises ``NotAllowedError`` for
+    another version of the protocol.
+    """
+    try:
+        status: Status | None = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status) if len(frames) == 1 else None
+    except ProtocolError:
+        return None
+    if status is not None and status.version != PROTOCOL_VERSION:
+        raise NotAllowedError(
+            f"server 5 speaks version {status.version} of the protocol, this command version"
+            f" {PROTOCOL_VERSION}: update the older side"
+        )
+    return status
+
+
+def answered(frames: Frames) -> Accepted | Toggled | Report | Rejected | None:
+    """The reply in a message of the control socket, None if it is none."""
+    try:
+        reply: Accepted | Toggled | Report | Rejected | None = (
+            decode(frames[0].buffer, ControlReply) if len(frames) == 1 else None
+        )
+    except ProtocolError:
+        return None
+    return reply
 
 
 def _rid() -> int:

@@ -21,23 +21,43 @@ class Screen:
         self._texts: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         #: The table written or waiting last. One that was dropped is not shown: it will be tried again.
         self._shown = ""
+        #: What was announced while another has the terminal; None while nobody has.
+        self._held: list[str] | None = None
         self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
         self._thread.start()
 
     def show(self, table: str) -> None:
         """Shows the table, if it is not the one already shown."""
-        if table != self._shown and self._put(self._stdout, table):
+        if self._held is None and table != self._shown and self._put(self._stdout, table):
             self._shown = table
 
     def say(self, line: str) -> None:
-        self._put(self._stdout, line)
+        if self._held is None:
+            self._put(self._stdout, line)
 
     def announce(self, line: str) -> None:
         """Says what is said only once, and therefore never dropped."""
-        self._texts.put((self._stdout, line))
+        if self._held is not None:
+            self._held.append(line)
+        else:
+            self._texts.put((self._stdout, line))
+
+    def hold(self) -> None:
+        """Another has the terminal: from now on announcements wait, and all else is dropped."""
+        self._held = []
+        self._shown = ""
+
+    def release(self, restore: str) -> None:
+        """The terminal is free; ``restore`` is written to it first."""
+        held, self._held = self._held or [], None
+        if restore:
+            self.say(restore)
+        for line in held:
+            self.announce(line)
 
     def note(self, line: str) -> None:
-        if sys.stderr is not None:  # It is None where the shell closed it (2>&-).
+        # There is none where the shell closed it (2>&-).
+        if sys.stderr is not None and (self._held is None or not sys.stderr.isatty()):
             self._put(sys.stderr.fileno(), line)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """``msd serve``: the poll loop that joins the supervisor to processes, sockets and the console.
 
-Frames, exits, signals and lines become events of ``broker/supervision.py``; its actions are carried
+Frames, exits, signals and orders become events of ``broker/supervision.py``; its actions are carried
 out here. When a toggle is answered is decided in ``broker/toggles.py``, when ``--until-done`` ends
 the servers in ``broker/sessions.py``.
 """
@@ -11,18 +11,17 @@ import math
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import zmq
 
 from broker import supervision
-from broker.console import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
 from broker.control import Route
+from broker.desk import Desk
 from broker.doors import Doors
 from broker.folder import make_folder, remove_folder
 from broker.indexing import Indexing
-from broker.lines import Lines
 from broker.processes import WorkerProcesses, hold_port
 from broker.screen import Screen
 from broker.sessions import Sessions
@@ -51,7 +50,6 @@ from wire.messages import (
     WorkerOrder,
 )
 from wire.sockets import raise_descriptor_limit
-from wire.states import State
 
 #: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
 LONGEST_WAIT = 0.5
@@ -65,7 +63,9 @@ class Broker:
     Raises ``MsdError`` where it cannot start.
     """
 
-    def __init__(self, config: Config, screen: Screen, *, until_done: bool = False) -> None:
+    def __init__(
+        self, config: Config, screen: Screen, *, until_done: bool = False, console: Sequence[str] | None = None
+    ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
         if not config.path.exists():
@@ -79,11 +79,12 @@ class Broker:
         self._sessions = Sessions()
         self._toggles: Toggles[Route] = Toggles()
         self._exit_code: int | None = None
-        self._ready_said = False
         self._next_publish = 0.0
+        #: The last snapshot, for the metrics.
+        self._latest: Status | None = None
         self._resources = ExitStack()
         try:
-            self._open(config)
+            self._open(config, console)
         except BaseException:
             self._resources.close()
             raise
@@ -114,12 +115,16 @@ class Broker:
 
     # Start.
 
-    def _open(self, config: Config) -> None:
+    def _open(self, config: Config, console: Sequence[str] | None) -> None:
         release = self._resources.callback
         context = zmq.Context()
         release(context.term)
         for number, worker in enumerate(config.workers, 1):
             release(hold_port(worker.endpoint, f"worker {number}").close)
+        if config.metrics is not None:
+            from broker.metrics import Metrics
+
+            release(Metrics(config.metrics, lambda: self._latest).close)
         self._poller = zmq.Poller()
         self._sources: dict[object, Callable[[], None]] = {}
         self._doors = Doors(
@@ -133,7 +138,6 @@ class Broker:
         release(self._processes.close)
         self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
         release(self._signals.close)
-        self._lines = Lines(0)
         self._stopped = False
         self._stalls = Stalls(time.monotonic())
         assert config.path is not None
@@ -146,7 +150,16 @@ class Broker:
         )
         release(self._indexing.close)
         self._listen(self._signals.fileno(), self._read_signals)
-        self._listen(self._lines.fileno(), self._read_lines)
+        self._desk = Desk(
+            config,
+            self._screen,
+            console,
+            listen=self._listen,
+            ignore=self._poller.unregister,
+            toggle=lambda number: self._handle(supervision.Ordered(number, None), time.monotonic()),
+            end=self._end,
+        )
+        release(self._desk.close)
 
     def _listen(self, source: zmq.Socket[bytes] | int, handler: Callable[[], None]) -> None:
         self._poller.register(source, zmq.POLLIN)
@@ -186,23 +199,19 @@ class Broker:
 
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
-        status = self._snapshot()
+        status = self._latest = self._snapshot()
         self._doors.publish(status)
-        if self._supervisor.all_awake and not self._ready_said:
-            self._ready_said = True
-            key = self._doors.keys.public if self._doors.keys else None
-            self._screen.announce(ready_line(self._config, status.files, key))
-        # While all goes well at the start, and at the end, nobody needs to see each step.
-        starting = all(worker.state in (State.STARTING, State.AWAKE) for worker in status.workers)
-        if not self._supervisor.quitting and (self._ready_said or not starting):
-            self._screen.show(table(status))
+        if not self._supervisor.quitting:
+            self._desk.show(status, self._doors.keys.public if self._doors.keys else None)
 
     def _snapshot(self) -> Status:
-        return self._board.snapshot(self._supervisor, garbage=self._doors.garbage, refused=self._doors.refused)
+        now = time.monotonic()
+        return self._board.snapshot(self._supervisor, now, garbage=self._doors.garbage, refused=self._doors.refused)
 
     def _end(self, code: int) -> None:
         if self._exit_code is None:
             self._exit_code = code
+        self._desk.close()
         self._handle(supervision.QuitOrdered(), time.monotonic())
 
     # What arrives.
@@ -213,23 +222,9 @@ class Broker:
                 now = time.monotonic()
                 for ended in self._processes.reap():
                     self._handle(supervision.Exited(ended.number, ended.pid, ended.reason), now)
+                self._desk.look()
             else:
                 self._end(128 + number)
-
-    def _read_lines(self) -> None:
-        lines = self._lines.read()
-        if lines is None:
-            # The end of the input is no order: a server started in the background has none.
-            self._poller.unregister(self._lines.fileno())
-            return
-        for line in lines:
-            match parse(line, len(self._config.workers)):
-                case ToggleLine(number):
-                    self._handle(supervision.Ordered(number, None), time.monotonic())
-                case QuitLine():
-                    self._end(0)
-                case WrongLine(message):
-                    self._screen.say(message)
 
     def _read_indexer(self) -> None:
         for indexed in self._indexing.read(time.monotonic()):
@@ -323,12 +318,14 @@ class Broker:
         return [deadline for deadline in times if deadline is not None]
 
 
-def serve(config: Config, *, until_done: bool, stdout: int = 1) -> int:
-    """Runs a broker as ``config`` says; its exit code. Raises ``MsdError`` where it cannot."""
+def serve(config: Config, *, until_done: bool, console: Sequence[str] | None = None, stdout: int = 1) -> int:
+    """Runs a broker as ``config`` says; its exit code. ``console`` is the command of the console to show in
+    place of the plain one. Raises ``MsdError`` where it cannot.
+    """
     raise_descriptor_limit()  # A subscriber is a descriptor; there may be thousands.
     screen = Screen(stdout)
     try:
-        broker = Broker(config, screen, until_done=until_done)
+        broker = Broker(config, screen, until_done=until_done, console=console)
         try:
             return broker.run()
         finally:

@@ -41,8 +41,8 @@ class Board:
         """A heartbeat said that worker ``number`` has sent so many bytes in all."""
         self._meters[number].update(bytes_sent, now)
 
-    def snapshot(self, supervisor: Supervisor, *, garbage: int = 0, refused: int = 0) -> Status:
-        """The state now, with the next sequence number. ``garbage`` counts messages to the broker that
+    def snapshot(self, supervisor: Supervisor, now: float, *, garbage: int = 0, refused: int = 0) -> Status:
+        """The state, with the next sequence number. ``garbage`` counts messages to the broker that
         were none, ``refused`` connections that it did not let in.
         """
         self._seq += 1
@@ -54,6 +54,7 @@ class Board:
             control=self._config.control.url,
             catalogue=self.catalogue,
             files=self.files,
+            clients=len(frozenset().union(*(worker.sessions for worker in supervisor.workers.values()))),
             garbage=garbage,
             refused=refused,
             workers=[
@@ -71,6 +72,7 @@ class Board:
                     complaints=worker.complaints,
                     garbage=worker.load.garbage,
                     refused=worker.load.refused,
+                    uptime=max(0.0, now - worker.started_at) if worker.pid else 0.0,
                     reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
@@ -139,12 +141,13 @@ def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
     keys = (
         *("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"),
-        *("garbage", "refused", "reason"),
+        *("garbage", "refused", "uptime", "reason"),
     )
     return {
         "workers": [{"name": str(w.number), **{key: getattr(w, key) for key in keys}} for w in status.workers],
         "files": status.files,
         "catalogue": status.catalogue.hex(),
+        "clients": status.clients,
         "garbage": status.garbage,
         "refused": status.refused,
     }

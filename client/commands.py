@@ -1,4 +1,4 @@
-"""The commands of the client's side: download, list, verify.
+"""The commands of the client's side: download, list, verify, plot.
 
 Imports nothing heavy: what a command needs is imported when it runs.
 """
@@ -47,7 +47,7 @@ def download(
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    from client.show import as_dict
+    from client.report_file import ReportFile
     from wire.config import load, servers
     from wire.errors import MsdError, UsageError
 
@@ -61,28 +61,27 @@ def download(
                 raise UsageError(f"{flag} {seconds:g}: must be seconds above 0")
         if output in ("", "-"):
             raise UsageError(f"-o {output}: a download is written to a file; give its name")
-        if report is not None:
-            _check_report(report)
+        record = ReportFile(report)
         settings = load(config)
         from pathlib import Path
 
         from client.download import download as run
 
-        result = run(
-            servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
-            name,
-            Path(output) if output is not None else None,
-            id=_parse_id(id),
-            force=force,
-            update=update,
-            timeout=timeout,
-            sync=not no_sync,
-            interval=min(interval, pace),
-            memory=settings.memory,
-            on_event=shown.event,
-        )
-        if report is not None:
-            _write_report(report, as_dict(result))
+        with record:
+            result = run(
+                servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
+                name,
+                Path(output) if output is not None else None,
+                id=_parse_id(id),
+                force=force,
+                update=update,
+                timeout=timeout,
+                sync=not no_sync,
+                interval=min(interval, pace),
+                memory=settings.memory,
+                on_event=record.listener(shown.event),
+            )
+            record.done(result)
         shown.done(result)
     except MsdError as error:
         shown.failed(error)
@@ -153,11 +152,27 @@ def verify(
     print(f"{file}: {verdict.name} as it is shared, all {verdict.segments} segments of it")
 
 
+def plot(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="What msd download --report has written.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The picture: a file named .svg, .png or .pdf.")
+    ],
+) -> None:
+    """Draw a download as a picture: the rate by worker over time, and what happened to whom.
+
+    Example: msd plot report.json -o run.svg
+    """
+    from client.plot import plot as draw
+
+    draw(report, output)
+
+
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     app.command()(download)
     app.command("list")(list_command)
     app.command()(verify)
+    app.command()(plot)
 
 
 def _parse_id(text: str | None) -> bytes | None:
@@ -188,29 +203,6 @@ def _choose_show(*, json: bool, quiet: bool) -> tuple[Show, float]:
     from client.live import LIVE_INTERVAL, LiveView
 
     return LiveView(), LIVE_INTERVAL
-
-
-def _check_report(file: str) -> None:
-    """Raises ``UsageError`` where a report could not be written: now, not after the download."""
-    from pathlib import Path
-
-    from wire.errors import UsageError
-
-    path = Path(file)
-    if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"--report {file}: not a file in a folder that exists")
-
-
-def _write_report(file: str, report: dict[str, object]) -> None:
-    from json import dumps
-    from pathlib import Path
-
-    from wire.errors import DiskError
-
-    try:
-        Path(file).write_text(dumps(report) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DiskError(f"{file}: the report cannot be written: {error.strerror}") from None
 
 
 def _catch_signals() -> None:

@@ -10,14 +10,16 @@ import threading
 import time
 from pathlib import Path
 
-from client.events import OnEvent, Report, Started, Syncing
+from client.events import Event, OnEvent, Report, Started, Syncing
 from client.manifests import find_manifest
 from client.partfile import PartFile, check_output
 from client.peers import Peers
+from client.summary import Summary
 from client.transfer import Transfer
 from client.update import Update
 from wire.config import Servers
 from wire.errors import MsdError
+from wire.segments import Manifest
 
 #: Seconds the broker has to answer ``done``; it may be frozen.
 DONE_PATIENCE = 1.0
@@ -52,40 +54,53 @@ def download(
     replace = force or update
     if output is not None:
         check_output(output, replace=replace)
+    summary = Summary()
+
+    def tell(event: Event) -> None:
+        summary.take(event, time.monotonic())
+        on_event(event)
+
     peers = Peers(servers, download=True)
     try:
-        manifest = find_manifest(peers, name, id, timeout=timeout, on_event=on_event)
+        manifest = find_manifest(peers, name, id, timeout=timeout, on_event=tell)
         target = output if output is not None else Path(safe_name(manifest.name))
         check_output(target, replace=replace)
         part = Update(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
-            on_event(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
-            transfer = Transfer(
-                peers, manifest, part, timeout=timeout, interval=interval, memory=memory, on_event=on_event
-            )
+            tell(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
+            transfer = Transfer(peers, manifest, part, timeout=timeout, interval=interval, memory=memory, on_event=tell)
             transfer.run()
             if sync:
-                on_event(Syncing())
+                tell(Syncing())
                 _in_thread(part)
             part.publish(replace=replace, sync=sync)
         finally:
             part.close()
-        seconds = time.monotonic() - transfer.started
+        ended = time.monotonic()
         if peers.control is not None:
             peers.transport.tell_done(peers.control, DONE_PATIENCE)
-        return Report(
-            file=manifest.name,
-            output=target,
-            id=manifest.id.hex(),
-            bytes=manifest.size,
-            seconds=seconds,
-            received_bytes=transfer.received,
-            wasted_bytes=transfer.wasted,
-            reused_bytes=transfer.reused,
-            workers={str(number): report for number, report in sorted(transfer.workers.items())},
-        )
+        return _report(target, manifest, transfer, summary, ended)
     finally:
         peers.close()
+
+
+def _report(output: Path, manifest: Manifest, transfer: Transfer, summary: Summary, ended: float) -> Report:
+    totals = summary.totals(ended)
+    return Report(
+        file=manifest.name,
+        output=output,
+        id=manifest.id.hex(),
+        bytes=manifest.size,
+        seconds=ended - transfer.started,
+        received_bytes=transfer.received,
+        wasted_bytes=transfer.wasted,
+        reused_bytes=transfer.reused,
+        workers={str(number): report for number, report in sorted(transfer.workers.items())},
+        retries=totals.retries,
+        waited_seconds=totals.waited_seconds,
+        rate_p50=totals.rate_p50,
+        rate_peak=totals.rate_peak,
+    )
 
 
 def safe_name(name: str) -> str:

@@ -45,14 +45,25 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampled:
+    """Where the download stands, up to ten times a second, however often ``Progress`` is asked for:
+    what reports and pictures are made of.
+    """
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerChanged:
     """A worker (or ``server 5``) is now ``ready``, ``lost`` (its connection) or ``set aside``, or server
     5 says that it is ``asleep``, ``silent``, ``dead`` or ``failed``; ``detail`` says why, for people.
+    ``segments`` counts those asked of a lost one that go to others.
     """
 
     name: str
     state: str
     detail: str = ""
+    segments: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,12 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a download. ``seconds`` runs from the first request to the rename."""
+    """The result of a download. ``seconds`` runs from the first request to the rename.
+
+    ``retries`` counts segments that were asked for again, by cause; ``waited_seconds`` are those in
+    which nothing moved for more than one. ``rate_p50`` and ``rate_peak`` are the median and the highest
+    rate (bytes a second) of the seconds in which something arrived.
+    """
 
     file: str
     output: Path
@@ -101,7 +117,11 @@ class Report:
     wasted_bytes: int
     reused_bytes: int
     workers: dict[str, WorkerReport] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict)
+    waited_seconds: float = 0.0
+    rate_p50: float = 0.0
+    rate_peak: float = 0.0
 
 
-Event = Started | Progress | WorkerChanged | Waiting | Retried | Syncing
+Event = Started | Progress | Sampled | WorkerChanged | Waiting | Retried | Syncing
 OnEvent = Callable[[Event], None]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
-from client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
+from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
+from client.values import error_values, event_values, report_values
 from wire.errors import MsdError
 
 
@@ -71,52 +71,17 @@ class Json:
     """A JSON object a line on standard output, each with its ``event``."""
 
     def event(self, event: Event) -> None:
-        match event:
-            case Started():
-                _put(
-                    "start",
-                    file=event.name,
-                    output=str(event.output),
-                    id=event.id,
-                    bytes=event.bytes,
-                    segments=event.segments,
-                )
-            case Progress():
-                workers = {
-                    w.name: {"received": w.received, "assigned": w.assigned, "rate": round(w.rate)}
-                    for w in event.workers
-                }
-                _put(
-                    "progress",
-                    bytes=event.bytes,
-                    total=event.total,
-                    reused_bytes=event.reused_bytes,
-                    seconds=round(event.seconds, 3),
-                    rate=round(event.rate),
-                    workers=workers,
-                )
-            case WorkerChanged(name, state, detail):
-                _put("worker", name=name, state=state, detail=detail)
-            case Waiting(reason, seconds):
-                _put("waiting", reason=reason, seconds=round(seconds, 3))
-            case Retried(worker, segment, cause, detail):
-                _put("retry", worker=worker, segment=segment, cause=cause, detail=detail)
-            case Syncing():
-                _put("waiting", reason="syncing to disk", seconds=0.0)
+        if not isinstance(event, Sampled):
+            _put(event_values(event))
 
     def done(self, report: Report) -> None:
-        _put("done", **as_dict(report))
+        _put({"event": "done", **report_values(report)})
 
     def failed(self, error: MsdError) -> None:
-        _put("error", code=error.exit_code, message=str(error))
+        _put({"event": "error", **error_values(error)})
 
     def close(self) -> None:
         pass
-
-
-def as_dict(report: Report) -> dict[str, object]:
-    """The report as the values of JSON."""
-    return {**asdict(report), "output": str(report.output), "seconds": round(report.seconds, 6)}
 
 
 def metrics(progress: Progress) -> str:
@@ -167,21 +132,37 @@ def since(seconds: float) -> str:
 
 
 def result(report: Report) -> str:
-    """One line that says what came from where."""
+    """What came from where, in one line; in a second one what went wrong on the way, if anything did."""
     sources = [f"worker {name} {amount(w.bytes)}" for name, w in report.workers.items() if w.bytes]
     if report.reused_bytes:
         sources.append(f"disk {amount(report.reused_bytes)}")
     rate = f", {amount(report.received_bytes / report.seconds)}/s" if report.received_bytes else ""
     where = f" ({', '.join(sources)})" if sources else ""
-    return f"{report.output}: {amount(report.bytes)} verified in {report.seconds:.2f} s{rate}{where}"
+    line = f"{report.output}: {amount(report.bytes)} verified in {report.seconds:.2f} s{rate}{where}"
+    return "\n".join(filter(None, (line, _trouble(report))))
+
+
+def _trouble(report: Report) -> str:
+    """One line about retries, waiting and waste, and the rate in spite of them; empty if all went well."""
+    told = []
+    if report.retries:
+        causes = ", ".join(f"{count} {cause}" for cause, count in report.retries.items())
+        told.append(f"asked again for segments: {causes}")
+    if report.waited_seconds:
+        told.append(f"waited {report.waited_seconds:.1f} s")
+    if report.wasted_bytes:
+        told.append(f"{amount(report.wasted_bytes)} received in vain")
+    if told and report.rate_p50:
+        told.append(f"median {amount(report.rate_p50)}/s, peak {amount(report.rate_peak)}/s")
+    return "  " + "; ".join(told) if told else ""
 
 
 def _say(text: str) -> None:
     print_line(text, sys.stderr)
 
 
-def _put(event: str, **values: object) -> None:
-    print_line(json.dumps({"event": event, **values}), sys.stdout)
+def _put(values: dict[str, object]) -> None:
+    print_line(json.dumps(values), sys.stdout)
 
 
 def print_line(text: str, stream: TextIO) -> None:

@@ -8,12 +8,13 @@ first, time after it.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 
 import zmq
 
 from client import happenings
 from client.connection import new_rid
-from client.events import OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
+from client.events import OnEvent, Progress, Retried, Sampled, WorkerChanged, WorkerProgress, WorkerReport
 from client.happenings import Fault, GiveUp
 from client.pace import MAX_WINDOW
 from client.partfile import PartFile
@@ -25,6 +26,17 @@ from wire.errors import SourceError
 from wire.messages import Get, Refusal, Status
 from wire.segments import Manifest, digest
 from wire.states import Reason, State
+
+#: Seconds between two samples.
+SAMPLE = 0.1
+
+
+@dataclass(slots=True)
+class _Mark:
+    """When progress was told last, and the bytes of each worker then."""
+
+    at: float
+    bytes: dict[int, int] = field(default_factory=dict)
 
 
 class Transfer:
@@ -68,8 +80,8 @@ class Transfer:
         #: What server 5 said last of each worker.
         self._said: dict[int, State] = {}
         self._finished = False
-        self._told_at = self.started
-        self._told: dict[int, int] = {}
+        self._told = _Mark(self.started)
+        self._sampled = _Mark(self.started)
 
     def run(self) -> None:
         """Returns when every segment is verified and written. Raises ``MsdError``."""
@@ -91,7 +103,9 @@ class Transfer:
             self._tell()
         while self._check_one():
             self._tell()
-        self._on_event(self._progress(time.monotonic()))
+        now = time.monotonic()
+        self._on_event(Sampled(self._progress(now, self._sampled)))
+        self._on_event(self._progress(now, self._told))
 
     # What arrives.
 
@@ -107,7 +121,8 @@ class Transfer:
                     self.workers[worker].failures += 1
                 if worker in self._scheduler.workers:
                     self._feed(happenings.WorkerLost(worker))
-                    self._on_event(WorkerChanged(str(worker), "lost", f"{owed} segments go to others" if owed else ""))
+                    detail = f"{owed} segments go to others" if owed else ""
+                    self._on_event(WorkerChanged(str(worker), "lost", detail, owed))
             case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
                 self._on_event(Retried(str(worker), index, reason.value, detail))
                 self._feed(happenings.SegmentRefused(worker, index, reason))
@@ -189,7 +204,7 @@ class Transfer:
                     raise _no_source(action)
 
     def _deadline(self, now: float) -> float:
-        due = [self._told_at + self._interval, self._patience.next_deadline()]
+        due = [self._told.at + self._interval, self._sampled.at + SAMPLE, self._patience.next_deadline()]
         if (deadline := self._scheduler.next_deadline(now)) is not None:
             due.append(deadline)
         return min(due)
@@ -202,17 +217,20 @@ class Transfer:
             self._on_event(news)
         if waiting := self._patience.check(now, self._peers.why_waiting()):
             self._on_event(waiting)
-        if now >= self._told_at + self._interval:
-            self._on_event(self._progress(now))
+        if now >= self._sampled.at + SAMPLE:
+            self._on_event(Sampled(self._progress(now, self._sampled)))
+        if now >= self._told.at + self._interval:
+            self._on_event(self._progress(now, self._told))
 
-    def _progress(self, now: float) -> Progress:
-        span = max(now - self._told_at, 1e-6)
-        self._told_at = now
+    def _progress(self, now: float, since: _Mark) -> Progress:
+        """How far it is; the workers' rates are those since the mark, which is moved to now."""
+        span = max(now - since.at, 1e-6)
+        since.at = now
         workers = []
         for number, report in sorted(self.workers.items()):
             owed = sum(self._manifest.span(index)[1] for index in self._scheduler.y(number))
-            rate = (report.bytes - self._told.get(number, 0)) / span
-            self._told[number] = report.bytes
+            rate = (report.bytes - since.bytes.get(number, 0)) / span
+            since.bytes[number] = report.bytes
             workers.append(WorkerProgress(str(number), report.bytes, report.bytes + owed, rate))
         received = sum(report.bytes for report in self.workers.values())
         seconds = now - self.started

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from broker.demo import free_ports
+from broker import demo
 from broker.orders import Operator
 from wire.config import Config, Servers, servers
 from wire.messages import Status, WorkerStatus
@@ -34,8 +34,17 @@ MIB = 1 << 20
 
 Ports = tuple[int, int, int, int, int]
 
+#: Which of the processes that run tests side by side this is, and how many there may be.
+SIDE, SIDES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
+
 
 T = TypeVar("T")
+
+
+def free_ports() -> Ports:
+    """Ports that are free now, and that no test beside this one will take."""
+    share = 12000 // SIDES
+    return demo.free_ports(20000 + SIDE % SIDES * share, 20000 + (SIDE % SIDES + 1) * share)
 
 
 def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:

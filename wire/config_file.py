@@ -168,6 +168,7 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "host": _host,
         "status_port": _port,
         "control_port": _port,
+        "metrics_port": _port,
         "interval": parse_interval,
         "hang_limit": _hang_limit,
         "security": _security,

@@ -26,6 +26,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 #: Neither NaN nor infinite, so that a peer cannot stop a clock that is set by it.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
+#: Seconds, too, but of something that may last for years.
+Lasting = Annotated[float, Meta(ge=0, le=2**40)]
 #: For people: nothing in it acts on a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -158,7 +160,9 @@ DataReply = Welcome | Catalog | Described | DigestPage | Segment | Refusal
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What server 5 knows of one worker. ``rate`` is in bytes a second, as sent lately."""
+    """What server 5 knows of one worker. ``rate`` is in bytes a second, as sent lately; ``uptime`` is that of
+    its process, 0 while there is none.
+    """
 
     number: Number
     endpoint: Annotated[str, Meta(max_length=300)]
@@ -173,11 +177,14 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     complaints: Natural
     garbage: Natural = 0
     refused: Natural = 0
+    uptime: Lasting = 0.0
     reason: Text = ""
 
 
 class Status(Message, tag="status", frozen=True):
-    """The whole state, at every change and every ``interval`` seconds."""
+    """The whole state, at every change and every ``interval`` seconds. ``clients`` are those being served
+    now, each counted once however many workers serve it.
+    """
 
     version: Natural
     epoch: Natural
@@ -187,6 +194,7 @@ class Status(Message, tag="status", frozen=True):
     catalogue: CatalogueId
     files: Natural
     workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
+    clients: Natural = 0
     garbage: Natural = 0
     refused: Natural = 0
 

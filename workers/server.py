@@ -57,6 +57,8 @@ BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 64
+#: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
+BUSY_PAUSE = 0.01
 
 
 class PortBusyError(MsdError):
@@ -88,6 +90,8 @@ class Worker:
         self._next_heartbeat = 0.0
         self._bytes_sent = 0
         self._garbage = 0
+        #: When a request too many may next be refused as busy.
+        self._busy_at = 0.0
         #: True once a file was met that is not the one of this edition.
         self._stale = False
         self._running = True
@@ -256,6 +260,8 @@ class Worker:
                 if received is None:
                     return
                 client, frame = received
+                if self._turns.is_full(client) and now < self._busy_at:
+                    continue  # A flood: not worth a look.
                 request = decode(frame.buffer, DataRequest)
             except ProtocolError:
                 self._garbage += 1
@@ -269,6 +275,7 @@ class Worker:
             awake = self._close_at is None
             if awake and isinstance(request, LARGE):
                 if not self._turns.add(client, to_keep(request, self._catalogue)):
+                    self._busy_at = now + BUSY_PAUSE
                     self._router.send(client, refusal(request.rid, self._me, Reason.BUSY))
                 continue
             reply = answer(request, self._me, self._catalogue, awake=awake)

@@ -3,7 +3,8 @@
 A worker keeps requests, which are small, and reads a segment only when it may be handed to ZeroMQ.
 Clients take turns; few replies of a client are inside ZeroMQ at a time, so one that never reads
 holds little, and a budget of bytes bounds what all of them hold together. A client with nothing
-inside may always have one reply, so that those who do not read cannot starve those who do.
+inside may always have one reply, so that those who do not read cannot starve those who do. One
+that asks for far more than anybody needs at once has to wait for those who do not.
 
 Knows neither sockets nor files nor the clock: clients are opaque keys, ``now`` is an argument.
 """
@@ -19,11 +20,16 @@ from typing import Generic, TypeVar
 REPLIES_INSIDE = 4
 #: Requests of one client waiting for their turn; more are refused as busy.
 MAX_QUEUED = 256
+#: With more than so many waiting a client is greedy: no window of ours is as large. While others wait,
+#: the greedy ones get one turn in ``GREEDY_SHARE``.
+GREEDY, GREEDY_SHARE = 64, 10
 #: Bytes of replies inside ZeroMQ, of all clients together.
 BUDGET = 64 << 20
 #: A rate limit catches up on at most this much (seconds) of unused time: the poll loop may be late
 #: by a millisecond or two, but an idle worker saves nothing for a burst.
 CATCH_UP = 0.005
+
+_MODEST, _GREEDY = 0, 1
 
 K = TypeVar("K")
 J = TypeVar("J")
@@ -33,9 +39,13 @@ J = TypeVar("J")
 class _Client(Generic[J]):
     queue: deque[J] = field(default_factory=deque)
     inside: int = 0
-    #: True while the client is in ``Turns._waiting``: all and only those with a queue and less
-    #: than ``REPLIES_INSIDE`` inside.
-    waiting: bool = False
+    #: The line in which the client waits: all and only those with a queue and less than
+    #: ``REPLIES_INSIDE`` inside are in one.
+    line: int | None = None
+
+    @property
+    def proper_line(self) -> int:
+        return _GREEDY if len(self.queue) > GREEDY else _MODEST
 
 
 class Turns(Generic[K, J]):
@@ -45,33 +55,43 @@ class Turns(Generic[K, J]):
         self._rate = rate
         # Those with a queue or something inside, and no others: who has left is not remembered.
         self._clients: dict[K, _Client[J]] = {}
-        self._waiting: deque[K] = deque()
+        self._lines: tuple[deque[K], deque[K]] = (deque(), deque())
+        self._turn = 0
         self._inside_bytes = 0
         self._free_at = 0.0
 
     def add(self, key: K, job: J) -> bool:
         """Queues a job of client ``key``; False if too many of it are queued already."""
-        client = self._clients.setdefault(key, _Client())
-        if len(client.queue) >= MAX_QUEUED:
+        if self.is_full(key):
             return False
+        client = self._clients.setdefault(key, _Client())
         client.queue.append(job)
         self._enlist(key, client)
         return True
+
+    def is_full(self, key: K) -> bool:
+        """True if no more jobs of a client may be queued now."""
+        client = self._clients.get(key)
+        return client is not None and len(client.queue) >= MAX_QUEUED
 
     def next(self, now: float) -> tuple[K, J] | None:
         """Takes the job to be done now, if there is one. Its reply is announced by ``sent``."""
         if now < self._free_at:
             return None
-        for _ in range(len(self._waiting)):
-            key = self._waiting.popleft()
-            client = self._clients[key]
-            client.waiting = False
-            if client.inside and self._inside_bytes >= BUDGET:
-                self._enlist(key, client)
-                continue
-            job = client.queue.popleft()
-            self._settle(key, client)
-            return key, job
+        self._turn += 1
+        order = (_MODEST, _GREEDY) if self._turn % GREEDY_SHARE else (_GREEDY, _MODEST, _GREEDY)
+        for line in order:
+            for _ in range(len(self._lines[line])):
+                key = self._lines[line].popleft()
+                client = self._clients[key]
+                client.line = None
+                grown = line == _MODEST and client.proper_line == _GREEDY
+                if grown or (client.inside and self._inside_bytes >= BUDGET):
+                    self._enlist(key, client)
+                    continue
+                job = client.queue.popleft()
+                self._settle(key, client)
+                return key, job
         return None
 
     def sent(self, key: K, size: int, now: float) -> None:
@@ -107,17 +127,19 @@ class Turns(Generic[K, J]):
 
     def next_deadline(self, now: float) -> float | None:
         """When the rate limit lets the next job pass, if one waits for that and nothing else."""
-        return self._free_at if self._waiting and now < self._free_at else None
+        return self._free_at if any(self._lines) and now < self._free_at else None
 
     def check_invariants(self) -> None:
         for key, client in self._clients.items():
             able = bool(client.queue) and client.inside < REPLIES_INSIDE
-            assert client.waiting == able == (key in self._waiting), key
+            assert (client.line is not None) == able, key
+            assert all((key in line) == (client.line == number) for number, line in enumerate(self._lines)), key
             assert 0 <= client.inside <= REPLIES_INSIDE, key
             assert client.queue or client.inside, key
             assert len(client.queue) <= MAX_QUEUED, key
-        assert len(set(self._waiting)) == len(self._waiting)
-        assert set(self._waiting) <= set(self._clients)
+        for line in self._lines:
+            assert len(set(line)) == len(line)
+            assert set(line) <= set(self._clients)
         assert self._inside_bytes >= 0
 
     def _settle(self, key: K, client: _Client[J]) -> None:
@@ -128,11 +150,11 @@ class Turns(Generic[K, J]):
             del self._clients[key]
 
     def _enlist(self, key: K, client: _Client[J]) -> None:
-        if client.queue and client.inside < REPLIES_INSIDE and not client.waiting:
-            client.waiting = True
-            self._waiting.append(key)
+        if client.queue and client.inside < REPLIES_INSIDE and client.line is None:
+            client.line = client.proper_line
+            self._lines[client.line].append(key)
 
     def _delist(self, key: K, client: _Client[J]) -> None:
-        if client.waiting:
-            client.waiting = False
-            self._waiting.remove(key)
+        if client.line is not None:
+            self._lines[client.line].remove(key)
+            client.line = None

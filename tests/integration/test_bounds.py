@@ -46,6 +46,7 @@ class RawClient:
             self.dealer.send(encode(Get(rid=index + 10, id=self.file, index=index % 16)))
 
 
+@pytest.mark.alone
 def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
     """They all wait for the workers to wake up; when the first is done, all have nearly as much."""
     path = source(16 * MIB)

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.demo import free_ports
 from broker.orders import Operator
-from tests.system import MIB, Ports, Serve, Source, is_free, run_msd
+from tests.system import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
 from tests.terminal import Terminal
 from wire.config import Config, servers
 from wire.keys import KeyFolder

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.demo import free_ports
-from tests.system import MIB, MSD, Download, Process, Serve, Source, make_file, run_msd, wait_for
+from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, make_file, run_msd, wait_for
 
 #: Nobody listens here.
 NOWHERE = ["-p", *map(str, free_ports())]

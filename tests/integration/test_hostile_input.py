@@ -533,10 +533,10 @@ def test_a_revoked_key_is_cut_off_and_nobody_else(serve: Serve, source: Source, 
     2. The other ends right, by the same processes.
     3. The key is admitted again: no restart is needed, and what was there is not fetched twice.
     """
-    path = source(12 * MIB)
+    path = source(16 * MIB)
     for who in ("alice", "bob"):
         keys.new(who, Role.CLIENT)
-    system = keys.serve(serve, path, "--rate", "3MiB")
+    system = keys.serve(serve, path, "--rate", "2MiB")
     before, processes = system.status(), family(system.pid)
     with ExitStack() as stack:
         bob = stack.enter_context(system.download("-o", "bob", cwd=tmp_path, env=keys.env("bob")))

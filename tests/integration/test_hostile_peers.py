@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.demo import free_ports
 from client.listing import list_files
-from tests.system import MIB, MSD, Download, Serve, Source, run_msd, same, wait_for
+from tests.system import MIB, MSD, Download, Serve, Source, free_ports, run_msd, same, wait_for
 from wire.codec import decode, encode
 from wire.config import Config, Servers, servers
 from wire.errors import NoAnswerError

@@ -13,9 +13,21 @@ from typing import Any
 import pytest
 import zmq
 
-from broker.demo import free_ports
 from broker.orders import Operator
-from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, is_free, make_file, run_msd, same, wait_for
+from tests.system import (
+    MIB,
+    MSD,
+    PATIENCE,
+    Process,
+    Serve,
+    Source,
+    free_ports,
+    is_free,
+    make_file,
+    run_msd,
+    same,
+    wait_for,
+)
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.messages import Catalog, DataReply, Describe, Described, List, Refusal
 from wire.states import Reason, Wanted
@@ -100,6 +112,7 @@ def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
     assert flowing["at"] - ordered < 0.2
 
 
+@pytest.mark.alone
 def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:

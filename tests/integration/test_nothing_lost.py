@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.demo import free_ports
 from tests.relay import Relay
-from tests.system import MIB, MSD, Download, Serve, Source, System, make_file, run_msd, same, wait_for
+from tests.system import MIB, MSD, Download, Serve, Source, System, free_ports, make_file, run_msd, same, wait_for
 from wire.segments import DIGEST_SIZE, segment_count
 
 #: The most that a client of four workers asks for at once, at the rates of these tests: bytes.

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.demo import free_ports
-from tests.system import MIB, PATIENCE, Download, Serve, Source, System, same, wait_for
+from tests.system import MIB, PATIENCE, Download, Serve, Source, System, free_ports, same, wait_for
 from wire.codec import STATUS_TOPIC, decode
 from wire.messages import Status
 

@@ -16,10 +16,22 @@ from pathlib import Path
 import pytest
 
 from broker import sessions
-from broker.demo import free_ports
 from broker.orders import Operator
 from broker.supervision import QUIT_GRACE
-from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, System, is_free, run_msd, same, wait_for
+from tests.system import (
+    MIB,
+    MSD,
+    PATIENCE,
+    Process,
+    Serve,
+    Source,
+    System,
+    free_ports,
+    is_free,
+    run_msd,
+    same,
+    wait_for,
+)
 from wire.states import State, Wanted
 
 #: Slow machines have more time.

@@ -12,9 +12,9 @@ import pytest
 import zmq
 
 from broker.control import Control, Route
-from broker.demo import free_ports
 from broker.doors import LOOK, Doors
 from broker.status import Publisher
+from tests.system import free_ports
 from wire.codec import STATUS_TOPIC, encode
 from wire.config import Config
 from wire.errors import UsageError

@@ -77,7 +77,7 @@ def test_a_file_in_its_place_is_a_disk_error(runtime: Path) -> None:
 
 
 def test_a_runtime_folder_that_is_not_there_is_a_disk_error(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / "missing"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere/at/all")
     with pytest.raises(DiskError, match="No such file or directory"):
         make_folder(CONTROL)
 

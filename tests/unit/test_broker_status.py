@@ -7,9 +7,9 @@ import json
 import pytest
 import zmq
 
-from broker.demo import free_ports
 from broker.status import MAX_REASON, RATE_WINDOW, READS_PER_TURN, Board, Publisher, as_json
 from broker.supervision import CatalogueReady, Exited, HeartbeatReceived, Spawned, Supervisor
+from tests.system import free_ports
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.config import Config, WorkerConfig
 from wire.config_file import MAX_WORKERS

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.demo import free_ports
+from tests.system import free_ports
 from wire.codec import decode, encode
 from wire.messages import DataReply, Describe, Described, List, WorkerSettings
 from wire.states import Wanted

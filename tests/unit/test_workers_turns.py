@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from workers.turns import BUDGET, CATCH_UP, MAX_QUEUED, REPLIES_INSIDE, Turns
+from workers.turns import BUDGET, CATCH_UP, GREEDY, GREEDY_SHARE, MAX_QUEUED, REPLIES_INSIDE, Turns
 
 MIB = 1 << 20
 
@@ -112,10 +112,32 @@ def test_a_client_with_too_many_requests_is_refused_and_no_other_is() -> None:
     turns = filled("a", jobs=MAX_QUEUED)
     assert not turns.add("a", MAX_QUEUED)
     turns.check_invariants()
+    assert turns.is_full("a")
     assert turns.add("b", 0)
-    assert take(turns) == ("a", 0)
+    assert not turns.is_full("b")
+    # The one who asks for so much comes after the others.
+    assert serve(turns, 2) == [("b", 0), ("a", 0)]
     assert turns.add("a", MAX_QUEUED)
     assert not turns.add("a", MAX_QUEUED + 1)
+
+
+def test_the_greedy_get_a_tenth_of_the_turns_while_others_wait() -> None:
+    greedy = [f"greedy {number}" for number in range(20)]
+    turns = filled(*greedy, jobs=MAX_QUEUED)
+    for job in range(GREEDY):
+        assert turns.add("modest", job)
+    served = [key for key, _ in serve(turns, 60)]
+    assert served.count("modest") == 60 - 60 // GREEDY_SHARE
+    # When the modest one has all it wanted, they get every turn, each as often as the others.
+    assert {key for key, _ in serve(turns, 60) if key != "modest"} == {*greedy}
+
+
+def test_one_who_becomes_greedy_while_he_waits_gives_way() -> None:
+    turns = filled("a", "b", jobs=GREEDY)
+    for job in range(GREEDY, 2 * GREEDY):
+        turns.add("a", job)
+    turns.check_invariants()
+    assert [key for key, _ in serve(turns, 5)] == ["b"] * 5
 
 
 def test_a_job_whose_reply_is_never_sent_takes_no_room() -> None:

@@ -1,0 +1,184 @@
+"""What an operator's console shows, from the snapshots of server 5 as they come: a pure core.
+
+Compares each snapshot with the one before and keeps what people want to look back at: the last events,
+the last rates. How that is drawn is said in ``broker/drawing.py``. ``now`` is the time of day in
+seconds since 1970, for people; nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wire.endpoints import Endpoint
+from wire.messages import Status, WorkerStatus
+from wire.states import State, Wanted
+
+#: Events that are remembered.
+EVENTS = 200
+#: Rates that are remembered of each worker, and the seconds between two of them.
+RATES, SAMPLE = 30, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Something at ``time``, in one line; ``bad`` says that nobody ordered it."""
+
+    time: float
+    text: str
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is shown of one worker. ``remark`` says why it is dead, or what is remarkable of it alive."""
+
+    number: int
+    port: int
+    state: State
+    remark: str
+    uptime: float
+    restarts: int
+    clients: int
+    rate: float
+    rates: tuple[float, ...]
+    bytes_sent: int
+    complaints: int
+    strangers: int
+
+    @property
+    def is_alive(self) -> bool:
+        return self.state is State.AWAKE
+
+
+class History:
+    """Follows one set of servers. ``snapshot`` and ``lost`` are told in turn, as things come."""
+
+    def __init__(self) -> None:
+        #: Newest first.
+        self.events: deque[Happened] = deque(maxlen=EVENTS)
+        #: The newest snapshot, None before the first.
+        self.status: Status | None = None
+        #: When server 5 was lost, and why; None while it answers.
+        self.lost_at: float | None = None
+        self.lost_why = ""
+        self._told_at = 0.0
+        self._rates: dict[int, deque[float]] = {}
+        self._sampled_at = float("-inf")
+
+    @property
+    def clients(self) -> int:
+        """Clients being served, as far as known. A broker that does not count them leaves that to the workers."""
+        if self.status is None:
+            return 0
+        return max([self.status.clients, *(worker.clients for worker in self.status.workers)])
+
+    def snapshot(self, status: Status, now: float) -> None:
+        """Server 5 says so."""
+        before = self.status
+        if before and before.epoch == status.epoch and status.seq <= before.seq:
+            return
+        if self.lost_at is not None and before is not None:
+            restarted = "was started again" if before.epoch != status.epoch else "answers again"
+            self.note(f"server 5 {restarted}", now)
+        self.lost_at = None
+        self.status, self._told_at = status, now
+        for text, bad in _changes(before, status):
+            self.note(text, now, bad=bad)
+        # The clock may be set back: that must not stop the samples.
+        if not 0 <= now - self._sampled_at < SAMPLE * 0.9:
+            self._sampled_at = now
+            for worker in status.workers:
+                self._rates.setdefault(worker.number, deque(maxlen=RATES)).append(worker.rate)
+
+    def lost(self, why: str, now: float) -> None:
+        """Server 5 does not answer. What it said last may be wrong by now."""
+        self.lost_why = why
+        if self.lost_at is None:
+            self.lost_at = now
+            self.note(f"server 5 lost: {why}", now, bad=True)
+
+    def note(self, text: str, now: float, *, bad: bool = False) -> None:
+        self.events.appendleft(Happened(now, text, bad))
+
+    def rows(self, now: float) -> list[Row]:
+        """The workers in order of their numbers; no time passes for them while server 5 is lost."""
+        if self.status is None:
+            return []
+        since = 0.0 if self.lost_at is not None else max(0.0, now - self._told_at)
+        return [self._row(worker, since) for worker in self.status.workers]
+
+    def _row(self, worker: WorkerStatus, since: float) -> Row:
+        return Row(
+            number=worker.number,
+            port=Endpoint.parse(worker.endpoint).port,
+            state=worker.state,
+            remark=_remark(worker),
+            uptime=worker.uptime + since if worker.pid else 0.0,
+            restarts=worker.restarts,
+            clients=worker.clients,
+            rate=worker.rate,
+            rates=tuple(self._rates.get(worker.number, ())),
+            bytes_sent=worker.bytes_sent,
+            complaints=worker.complaints,
+            strangers=worker.garbage + worker.refused,
+        )
+
+
+def _remark(worker: WorkerStatus) -> str:
+    if worker.state is State.AWAKE:
+        return "going to sleep" if worker.wanted is Wanted.ASLEEP else ""
+    why = f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value
+    if worker.state is State.DEAD:
+        why = worker.reason or "restart pending"
+    ordered = {(State.ASLEEP, Wanted.AWAKE): ", waking up", (State.SILENT, Wanted.ASLEEP): ", told to sleep"}
+    return why + ordered.get((worker.state, worker.wanted), "")
+
+
+def _changes(before: Status | None, after: Status) -> Iterator[tuple[str, bool]]:
+    """What is worth telling of the way from one snapshot to the next; True: nobody ordered it."""
+    if before is None:
+        alive = sum(worker.state is State.AWAKE for worker in after.workers)
+        yield f"server 5 says: {alive} of {len(after.workers)} workers alive", False
+        return
+    if after.catalogue != before.catalogue and after.catalogue:
+        files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
+        yield f"the shared files changed: {files} now" if before.catalogue else f"{files} shared", False
+    known = {worker.number: worker for worker in before.workers}
+    for worker in after.workers:
+        if worker.number in known:
+            yield from _worker_changes(known[worker.number], worker, same_broker=before.epoch == after.epoch)
+
+
+def _worker_changes(before: WorkerStatus, after: WorkerStatus, *, same_broker: bool) -> Iterator[tuple[str, bool]]:
+    name = f"worker {after.number}"
+    if after.state is not before.state:
+        yield _turned(name, before.state, after)
+    elif same_broker and after.epoch != before.epoch and before.epoch and after.epoch:
+        # It was too fast for the snapshots between.
+        yield f"{name} died and was started again", True
+    if same_broker and after.complaints > before.complaints:
+        yield f"{name}: a client complains of a corrupt segment ({after.complaints:,} so far)", True
+
+
+def _turned(name: str, before: State, worker: WorkerStatus) -> tuple[str, bool]:
+    """A worker's new state, as an event."""
+    why = f": {worker.reason}" if worker.reason else ""
+    match worker.state:
+        case State.AWAKE if before is State.ASLEEP:
+            return f"{name} woke up", False
+        case State.AWAKE if before is State.SILENT:
+            return f"{name} answers again", False
+        case State.AWAKE:
+            return f"{name} is alive", False
+        case State.ASLEEP:
+            return f"{name} fell asleep", False
+        case State.STARTING:
+            return f"{name} is being started again", False
+        case State.SILENT:
+            return f"{name} is silent: its heartbeats are missing", True
+        case State.DEAD:
+            return f"{name} died{why}", True
+        case State.FAILED:
+            return f"{name} failed{why}; it is not started again until toggled", True

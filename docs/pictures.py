@@ -1,0 +1,45 @@
+"""Draws ``docs/run.svg`` from a real run with faults: ``python docs/pictures.py`` (``make pictures``).
+
+Four workers of 8 MiB/s: worker 2 is put to sleep and woken up, worker 3 is killed, and what worker 4
+sends is damaged on its way.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.proxy import Proxy
+from tests.system import MIB, Download, System, make_file, run_msd
+
+DOCS = Path(__file__).parent
+SIZE = 240 * MIB
+
+
+def run(folder: Path) -> Path:
+    """Downloads a file from workers with faults; its report."""
+    report = folder / "report.json"
+    os.environ["XDG_RUNTIME_DIR"] = os.environ["XDG_CACHE_HOME"] = str(folder)
+    film = make_file(folder / "Star.mp4", SIZE, random.Random(1))  # noqa: S311
+    with System(film, "--rate", "8MiB").wait_until_ready() as servers, Proxy(servers.ports[3]) as network:
+        where = ["-a", "127.0.0.1", "-p", *map(str, (*servers.ports[:3], network.port, servers.ports[4]))]
+        with Download(where, "-o", str(folder / "copy.mp4"), "--report", str(report)) as client:
+            client.wait_until(0.2)
+            servers.shut(2)
+            client.wait_until(0.35)
+            servers.kill(3)
+            client.wait_until(0.5)
+            servers.wake(2)
+            client.wait_until(0.7)
+            network.flip_every = MIB
+            client.done()
+    return report
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="msd-") as folder:
+        drawn = run_msd("plot", str(run(Path(folder))), "-o", str(DOCS / "run.svg"))
+    sys.exit(drawn.stderr or drawn.returncode)

@@ -1,0 +1,165 @@
+"""A real run: what its report says and shows, and the metrics of the servers meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import urllib.request
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.plot import plot
+from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, is_free, make_file, run_msd, wait_for
+from wire.errors import UsageError
+
+RATE = ("--rate", "8MiB")
+
+
+def read(path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """
+    1. Worker 2 is put to sleep, worker 3 is killed, worker 2 is woken up.
+    2. The report has what ``done`` says, and what happened with its times.
+    3. ``msd plot`` draws it.
+    """
+    system = serve(source(32 * MIB), *RATE)
+    with system.download("-o", "copy.bin", "--report", "report.json", interval=0.02, cwd=tmp_path) as client:
+        client.wait_until(0.2)
+        system.shut(2)
+        client.wait_until(0.4)
+        system.kill(3)
+        client.wait_until(0.6)
+        system.wake(2)
+        done = client.done()
+    report = read(tmp_path / "report.json")
+    assert {**{key: done[key] for key in done.keys() - {"event", "at"}}, "version": 1}.items() <= report.items()
+    assert report["retries"]["lost"] >= 1
+    assert 0 < report["rate_p50"] <= report["rate_peak"] < 64 * MIB
+    events = report["events"]
+    assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+    samples = [event for event in events if event["event"] == "progress"]
+    gaps = [after["at"] - before["at"] for before, after in pairwise(samples[:-1])]
+    assert min(gaps) > 0.095
+    assert samples[-1]["bytes"] == 32 * MIB
+    told = {(event["name"], event["state"]) for event in events if event["event"] == "worker"}
+    assert {("2", "asleep"), ("3", "lost"), ("2", "ready")} <= told
+    drawn = run_msd("plot", "report.json", "-o", "run.svg", cwd=tmp_path)
+    assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
+    assert 10_000 < (tmp_path / "run.svg").stat().st_size < 300_000
+
+
+def test_people_are_told_what_went_wrong_on_the_way(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(16 * MIB), "--rate", "2MiB")
+    arguments = ["download", *system.where, "-i", "0.05", "-o", "copy.bin"]
+    with Process([*MSD, *arguments], cwd=tmp_path) as client:
+        wait_for("data", lambda: "Total: 1" in client.err.text or None)
+        system.kill(1, 2)
+        assert client.wait() == 0
+    first, second = client.out.text.splitlines()
+    assert "verified in" in first
+    assert "asked again for segments: " in second
+    assert " lost" in second
+    assert "median " in second
+
+
+def test_an_interrupted_download_leaves_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(24 * MIB), *RATE)
+    with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
+        client.wait_until(0.2)
+        client.signal(signal.SIGINT)
+        assert client.wait() == 130
+    report = read(tmp_path / "report.json")
+    assert report["error"]["code"] == 130
+    assert report["rate_p50"] > 0
+    assert {event["event"] for event in report["events"]} >= {"start", "worker", "progress"}
+    plot(str(tmp_path / "report.json"), str(tmp_path / "run.png"))
+    assert {*os.listdir(tmp_path)} >= {"copy.bin.part", "report.json", "run.png"}
+
+
+def test_a_download_that_finds_nobody_reports_how_long_it_waited(tmp_path: Path) -> None:
+    nowhere = ["-p", *map(str, free_ports())]
+    with Download(nowhere, "--timeout", "1.2", "--report", "report.json", cwd=tmp_path) as client:
+        assert client.wait() == 7
+    report = read(tmp_path / "report.json")
+    assert report["error"]["code"] == 7
+    assert report["waited_seconds"] == pytest.approx(1.2, abs=0.5)
+    with pytest.raises(UsageError, match="there is nothing to draw: nothing was transferred"):
+        plot(str(tmp_path / "report.json"), str(tmp_path / "run.svg"))
+
+
+def with_metrics(tmp_path: Path, rng: random.Random) -> tuple[Path, tuple[int, ...]]:
+    """A configuration of servers with metrics, and its ports; the sixth is theirs."""
+    make_file(tmp_path / "Star.mp4", MIB, rng)
+    chosen = free_ports()
+    ports = (*chosen, wait_for("another port", lambda: next((p for p in free_ports() if p not in chosen), None)))
+    blocks = "".join(f"[[workers]]\nport = {port}\n" for port in ports[:4])
+    config = tmp_path / "servers.toml"
+    broker = f"[broker]\nstatus_port = {ports[4]}\nmetrics_port = {ports[5]}\n"
+    config.write_text(f'[share]\npath = "Star.mp4"\n{broker}{blocks}')
+    return config, ports
+
+
+def test_metrics_tell_of_a_sleeping_worker_and_their_port_is_free_afterwards(
+    runtime_folder: Path, tmp_path: Path, rng: random.Random
+) -> None:
+    config, ports = with_metrics(tmp_path, rng)
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports[5]}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    with Process([*MSD, "serve", "-c", str(config)]) as servers:
+        wait_for("ready", lambda: servers.out.text.startswith("ready"))
+        text = scrape()
+        assert all(f'msd_worker_up{{worker="{number}"}} 1.0' in text for number in "1234")
+        assert run_msd("toggle", "2", "-c", str(config)).returncode == 0
+        assert run_msd("download", "-c", str(config), "-o", "copy", "--quiet", cwd=tmp_path).returncode == 0
+        text = scrape()
+        assert 'msd_worker_up{worker="2"} 0.0' in text
+        assert 'msd_worker_state{state="asleep",worker="2"} 1.0' in text
+        assert "msd_files 1.0" in text
+        assert "mp4" not in text
+        assert run_msd("quit", "-c", str(config)).returncode == 0
+        assert servers.wait() == 0
+    assert is_free(ports[5])
+    assert "Traceback" not in servers.err.text
+
+
+def test_a_metrics_port_that_cannot_be_had_is_told(runtime_folder: Path, tmp_path: Path, rng: random.Random) -> None:
+    config, ports = with_metrics(tmp_path, rng)
+    with closing(socket.create_server(("127.0.0.1", ports[5]))):
+        busy = run_msd("serve", "-c", str(config))
+    assert (busy.returncode, busy.stdout) == (2, "")
+    assert busy.stderr.startswith(f"msd: port {ports[5]} (metrics) is in use: ")
+    text = config.read_text()
+    config.write_text(text.replace(f"metrics_port = {ports[5]}", f"metrics_port = {ports[4] + 1}"))
+    twice = run_msd("serve", "-c", str(config))
+    assert twice.returncode == 2
+    assert f"port {ports[4] + 1} is given twice: for the control port and for the metrics port" in twice.stderr
+
+
+def test_metrics_without_prometheus_client_are_wrong_use(
+    runtime_folder: Path, tmp_path: Path, rng: random.Random
+) -> None:
+    config, ports = with_metrics(tmp_path, rng)
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    (missing / "prometheus_client.py").write_text("raise ImportError")
+    refused = run_msd("serve", "-c", str(config), env={**os.environ, "PYTHONPATH": str(missing)})
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "msd: metrics_port needs prometheus_client: pip install 'msd[metrics]', or leave the key out\n"
+    )
+    assert is_free(ports[5])

@@ -1,0 +1,125 @@
+"""The console's lines fit their width and say the same without colours."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker import drawing
+from broker.history import Happened, History, Row
+from tests.unit.snapshots import snapshot
+from wire.states import State
+
+
+def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
+    settings: dict[str, object] = {
+        "number": 1,
+        "port": 21018,
+        "state": state,
+        "remark": remark,
+        "uptime": 3725.0,
+        "restarts": 0,
+        "clients": 2,
+        "rate": 7.3e6,
+        "rates": (1.0, 2.0, 4.0),
+        "bytes_sent": 123_400_000,
+        "complaints": 0,
+        "strangers": 0,
+    }
+    return Row(**{**settings, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [80, 100, 133, 200])
+def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
+    longest = row(
+        State.FAILED,
+        "failed: " + "x" * 200,
+        number=64,
+        port=65535,
+        uptime=1e10,
+        restarts=12345,
+        clients=54321,
+        rate=9.99e14,
+        rates=(1.0,) * 30,
+        bytes_sent=2**63 - 1,
+        complaints=123456,
+        strangers=123456,
+    )
+    for each in (row(), longest):
+        line = drawing.line(each, width, 4.0, selected=True, known=False)
+        assert len(line) == len(drawing.heading(width)) <= width
+
+
+def test_alive_and_dead_differ_by_more_than_colour() -> None:
+    alive, dead = (drawing.line(row(state), 80, 1.0) for state in (State.AWAKE, State.ASLEEP))
+    assert "● " in alive
+    assert "Alive" in alive
+    assert "○ " in dead
+    assert "Dead" in dead
+
+
+def test_a_dead_worker_says_why() -> None:
+    assert "Dead: killed by SIGKILL " in drawing.line(row(State.DEAD, "killed by SIGKILL"), 120, 1.0)
+
+
+def test_what_nobody_knows_any_more_has_a_question_mark() -> None:
+    assert "Alive? " in drawing.line(row(), 80, 1.0, known=False)
+
+
+def test_the_selected_row_is_marked() -> None:
+    assert drawing.line(row(), 80, 1.0, selected=True).startswith("›")
+    assert not drawing.line(row(), 80, 1.0).startswith("›")
+
+
+@pytest.mark.parametrize(
+    ("rates", "top", "bars"),
+    [((0.0, 1.0, 4.0, 8.0), 8.0, " ▂▅█"), ((), 8.0, ""), ((0.0, 0.0), 0.0, "  "), (tuple(range(9)), 8.0, "▂▃▄▅▆▇██")],
+)
+def test_a_sparkline_shows_the_last_rates(rates: tuple[float, ...], top: float, bars: str) -> None:
+    assert drawing.sparkline(rates, 8, top) == bars
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_950, "100 kB"), (999_600, "1.0 MB"),
+     (2**63, "9223 PB")],
+)  # fmt: skip
+def test_amounts_are_in_units_of_1000(size: int, text: str) -> None:
+    assert drawing.amount(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "-"), (59.9, "0:00:59"), (3725, "1:02:05"), (90000, "1d 01h"), (1e10, "115740d")]
+)
+def test_lengths_of_time(seconds: float, text: str) -> None:
+    assert drawing.lasting(seconds) == text
+
+
+def test_a_long_command_can_be_pasted_as_it_stands() -> None:
+    command = f"msd download -a 127.0.0.1 -p 1 2 3 4 5 --server-key {'f' * 64}"
+    lines = drawing.pasted(command, 80).split("\n")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+    assert "".join(line.removesuffix("\\") for line in lines) == command
+
+
+def test_an_event_cannot_act_on_the_terminal() -> None:
+    assert "\x1b" not in drawing.event_line(Happened(0.0, "worker 1 died: \x1b[2J"))
+
+
+def test_the_alarm_says_since_when_server_5_is_gone_and_why() -> None:
+    history = History()
+    history.snapshot(snapshot(), 0.0)
+    assert drawing.alarm(history) == ""
+    history.lost("connection refused", 60.0)
+    told = drawing.alarm(history)
+    assert "SERVER 5 DOES NOT ANSWER since " + drawing.clock(60.0) in told
+    assert "connection refused" in told
+
+
+def test_the_summary_counts() -> None:
+    history = History()
+    assert drawing.summary(history) == "waiting for server 5"
+    history.snapshot(snapshot(State.AWAKE, State.ASLEEP, clients=1), 0.0)
+    assert drawing.summary(history) == "1 of 2 alive · 1 client served · - · 1 file"
+    history.snapshot(snapshot(State.STARTING, catalogue=b"", files=0), 1.0)
+    assert drawing.summary(history) == "0 of 1 alive · 0 clients served · - · indexing the files"

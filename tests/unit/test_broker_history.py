@@ -1,0 +1,172 @@
+"""What a console makes of one snapshot after the other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from broker.history import EVENTS, RATES, History
+from tests.unit.snapshots import snapshot, with_worker
+from wire.messages import Status
+from wire.states import State, Wanted
+
+NOW = 1_700_000_000.0
+
+
+def told(*statuses: Status) -> History:
+    """The history after these snapshots, a second apart."""
+    history = History()
+    for seconds, status in enumerate(statuses):
+        history.snapshot(status, NOW + seconds)
+    return history
+
+
+def news(*statuses: Status) -> list[str]:
+    """What happened since the first snapshot, oldest first."""
+    return [event.text for event in reversed(told(*statuses).events)][1:]
+
+
+def test_before_the_first_snapshot_there_is_nothing_to_show() -> None:
+    history = History()
+    assert (history.rows(NOW), history.clients, list(history.events)) == ([], 0, [])
+
+
+def test_a_row_says_what_the_snapshot_says() -> None:
+    status = with_worker(
+        snapshot(), 3, restarts=2, clients=1, rate=5e6, bytes_sent=9, complaints=4, garbage=5, refused=6
+    )
+    row = told(status).rows(NOW)[2]
+    assert (row.number, row.port, row.state, row.is_alive) == (3, 35416, State.AWAKE, True)
+    assert (row.restarts, row.clients, row.rate, row.bytes_sent, row.complaints) == (2, 1, 5e6, 9, 4)
+    assert row.strangers == 11
+
+
+def test_an_uptime_goes_on_between_two_snapshots_but_not_without_server_5() -> None:
+    history = told(snapshot(State.AWAKE, State.DEAD))
+    assert [row.uptime for row in history.rows(NOW + 7)] == [67.0, 0.0]
+    history.lost("gone", NOW + 7)
+    assert [row.uptime for row in history.rows(NOW + 99)] == [60.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text", "bad"),
+    [
+        (State.AWAKE, State.ASLEEP, "worker 1 fell asleep", False),
+        (State.ASLEEP, State.AWAKE, "worker 1 woke up", False),
+        (State.AWAKE, State.SILENT, "worker 1 is silent: its heartbeats are missing", True),
+        (State.SILENT, State.AWAKE, "worker 1 answers again", False),
+        (State.AWAKE, State.DEAD, "worker 1 died: killed by SIGKILL", True),
+        (
+            State.AWAKE,
+            State.FAILED,
+            "worker 1 failed: killed by SIGKILL; it is not started again until toggled",
+            True,
+        ),
+        (State.DEAD, State.STARTING, "worker 1 is being started again", False),
+        (State.STARTING, State.AWAKE, "worker 1 is alive", False),
+    ],
+)
+def test_a_new_state_is_an_event_with_its_time(before: State, after: State, text: str, bad: bool) -> None:
+    reason = "killed by SIGKILL" if after in (State.DEAD, State.FAILED) else ""
+    history = told(snapshot(before), with_worker(snapshot(after), 1, reason=reason))
+    event = history.events[0]
+    assert (event.text, event.time, event.bad) == (text, NOW + 1, bad)
+
+
+def test_what_stays_as_it_is_is_no_event() -> None:
+    assert news(snapshot(), snapshot(), snapshot()) == []
+
+
+def test_a_worker_that_came_back_between_two_snapshots_has_died_all_the_same() -> None:
+    assert news(snapshot(), with_worker(snapshot(), 2, epoch=999)) == ["worker 2 died and was started again"]
+
+
+def test_a_complaint_is_an_event() -> None:
+    (text,) = news(snapshot(), with_worker(snapshot(), 4, complaints=3))
+    assert text == "worker 4: a client complains of a corrupt segment (3 so far)"
+
+
+def test_another_catalogue_is_an_event_and_the_first_one_too() -> None:
+    assert news(
+        snapshot(State.STARTING, catalogue=b"", files=0),
+        snapshot(State.STARTING, files=1),
+        snapshot(State.STARTING, catalogue=b"d" * 32, files=1200),
+    ) == ["1 file shared", "the shared files changed: 1,200 files now"]
+
+
+@pytest.mark.parametrize(("epoch", "how"), [(1, "answers again"), (2, "was started again")])
+def test_server_5_is_lost_once_and_comes_back(epoch: int, how: str) -> None:
+    history = told(snapshot())
+    history.lost("no answer", NOW + 10)
+    history.lost("no answer", NOW + 11)
+    assert (history.lost_at, history.lost_why) == (NOW + 10, "no answer")
+    history.snapshot(snapshot(epoch=epoch), NOW + 20)
+    assert history.lost_at is None
+    assert [event.text for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
+
+
+def test_a_new_broker_does_not_make_its_workers_dead_ones() -> None:
+    """Their epochs are others, their complaints counted anew."""
+    before = with_worker(snapshot(), 1, complaints=5)
+    assert news(before, with_worker(snapshot(epoch=2), 1, epoch=999)) == []
+
+
+def test_an_older_snapshot_is_not_believed() -> None:
+    older = snapshot(State.DEAD)
+    history = told(snapshot(State.AWAKE), older)
+    assert history.rows(NOW)[0].is_alive
+    assert len(history.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "remark"),
+    [
+        (State.AWAKE, {}, ""),
+        (State.AWAKE, {"wanted": Wanted.ASLEEP}, "going to sleep"),
+        (State.ASLEEP, {}, "asleep"),
+        (State.ASLEEP, {"wanted": Wanted.AWAKE}, "asleep, waking up"),
+        (State.SILENT, {"wanted": Wanted.ASLEEP}, "silent, told to sleep"),
+        (State.DEAD, {}, "restart pending"),
+        (State.DEAD, {"reason": "killed by SIGKILL"}, "killed by SIGKILL"),
+        (State.FAILED, {"reason": "ended with code 1"}, "failed: ended with code 1"),
+    ],
+)
+def test_a_remark_says_why(state: State, values: dict[str, object], remark: str) -> None:
+    assert told(with_worker(snapshot(state), 1, **values)).rows(NOW)[0].remark == remark
+
+
+def test_rates_are_kept_one_a_second_whatever_comes() -> None:
+    history = History()
+    for tenth in range(1000):
+        history.snapshot(with_worker(snapshot(), 1, rate=float(tenth)), NOW + tenth / 10)
+    rates = history.rows(NOW)[0].rates
+    assert len(rates) == RATES
+    assert {later - earlier for earlier, later in pairwise(rates)} <= {9.0, 10.0}
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_rates() -> None:
+    history = told(snapshot())
+    history.snapshot(snapshot(), NOW - 5000)
+    assert len(history.rows(NOW)[0].rates) == 2
+
+
+def test_the_oldest_events_are_forgotten() -> None:
+    history = History()
+    for number in range(EVENTS + 50):
+        history.note(f"note {number}", NOW)
+    assert len(history.events) == EVENTS
+    assert history.events[0].text == f"note {EVENTS + 49}"
+
+
+def test_clients_are_counted_by_server_5_and_where_it_does_not_by_the_workers() -> None:
+    assert told(snapshot(clients=3)).clients == 3
+    assert told(with_worker(snapshot(), 2, clients=2)).clients == 2
+
+
+def test_a_snapshot_of_an_older_broker_can_be_shown() -> None:
+    header = msgspec.to_builtins(snapshot())
+    del header["clients"], header["workers"][0]["uptime"]
+    history = told(msgspec.convert(header, Status))
+    assert (history.clients, history.rows(NOW)[0].uptime) == (0, 0.0)
