@@ -5,6 +5,7 @@ Finds the control socket through server 5's snapshot, so that one port is all it
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from types import TracebackType
@@ -35,8 +36,8 @@ from wire.states import Refused, Wanted
 
 #: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
 PATIENCE = 5.0
-#: Handshakes that the servers break off before they are taken to have another key.
-BROKEN_OFF = 4
+#: Seconds for which the servers break off every handshake before they are taken to have another key.
+BROKEN_OFF_FOR = 1.0
 
 R = TypeVar("R", bound=Message)
 
@@ -114,7 +115,9 @@ class Operator:
 
     def _ask(self, request: Message, kind: type[R]) -> R:
         give_up = time.monotonic() + self._patience
-        self._control.send(encode(request))
+        # A connection that was cut off takes nothing: its monitor will tell why.
+        with contextlib.suppress(zmq.Again):
+            self._control.send(encode(request), zmq.NOBLOCK)
         while True:
             reply = answered(self._next(self._control, self._control_monitor, give_up))
             if reply is None or reply.rid != getattr(request, "rid", None):
@@ -128,15 +131,18 @@ class Operator:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor.socket, zmq.POLLIN)
-        broken_off = 0
+        broken_off_since: float | None = None
         while (left := give_up - time.monotonic()) > 0:
             ready = dict(poller.poll(int(left * 1000)))
             if socket in ready:
                 return receive(socket) or []
             for event in monitor.read():
-                # A server that dies may break off a handshake; only one with another key does so on and on.
-                broken_off += event is Refused.HANDSHAKE
-                if isinstance(event, Refused) and (event is not Refused.HANDSHAKE or broken_off >= BROKEN_OFF):
+                if event is Refused.HANDSHAKE:
+                    # A server that dies may break off a handshake; only one with another key does so on and on.
+                    broken_off_since = broken_off_since or time.monotonic()
+                    if time.monotonic() < broken_off_since + BROKEN_OFF_FOR:
+                        continue
+                if isinstance(event, Refused):
                     raise NotAllowedError(event.explained(self._status, encrypted=self._credentials is not None))
         raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
 

@@ -101,10 +101,15 @@ class Doorkeeper:
         except MsdError:
             roles = {}  # Keys that somebody else may have written admit nobody.
         before, self._roles = self._roles, roles
-        return any(roles.get(key) is not role for key, role in before.items())
+        return any(_rank(roles.get(key)) < _rank(role) for key, role in before.items())
 
     def close(self) -> None:
         self.socket.close(0)
+
+
+def _rank(role: Role | None) -> int:
+    """How much a role may do, compared with others."""
+    return (None, Role.WORKER, Role.CLIENT, Role.OPERATOR).index(role)
 
 
 def _state(folder: Path) -> object:

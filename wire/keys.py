@@ -229,7 +229,8 @@ def _write(path: Path, text: str, mode: int) -> None:
     """Writes a whole file or none, never readable to more than ``mode`` says."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        temporary.unlink(missing_ok=True)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(fd, "w", encoding="ascii") as file:
             file.write(text)
             file.flush()

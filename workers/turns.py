@@ -20,10 +20,10 @@ from typing import Generic, TypeVar
 REPLIES_INSIDE = 4
 #: Requests of one client waiting for their turn; more are refused as busy.
 MAX_QUEUED = 256
-#: With more than so many waiting a client is greedy: no window of ours is as large. While others wait,
-#: the greedy ones get one turn in ``GREEDY_SHARE``.
+#: With more than so many waiting a client is greedy: no window of ours is as large. It may have one reply
+#: inside; and while others wait, the greedy ones get one turn in ``GREEDY_SHARE``.
 GREEDY, GREEDY_SHARE = 64, 10
-#: Bytes of replies inside ZeroMQ, of all clients together.
+#: Bytes of replies inside ZeroMQ, of all clients together that have more than one there.
 BUDGET = 64 << 20
 #: A rate limit catches up on at most this much (seconds) of unused time: the poll loop may be late
 #: by a millisecond or two, but an idle worker saves nothing for a burst.
@@ -38,14 +38,24 @@ J = TypeVar("J")
 @dataclass(slots=True)
 class _Client(Generic[J]):
     queue: deque[J] = field(default_factory=deque)
+    #: Its replies inside ZeroMQ, and their bytes.
     inside: int = 0
-    #: The line in which the client waits: all and only those with a queue and less than
-    #: ``REPLIES_INSIDE`` inside are in one.
+    size: int = 0
+    #: The line in which the client waits: all and only those that may have a turn are in one.
     line: int | None = None
 
     @property
-    def proper_line(self) -> int:
-        return _GREEDY if len(self.queue) > GREEDY else _MODEST
+    def is_greedy(self) -> bool:
+        return len(self.queue) > GREEDY
+
+    @property
+    def may_have_a_turn(self) -> bool:
+        return bool(self.queue) and self.inside < (1 if self.is_greedy else REPLIES_INSIDE)
+
+    @property
+    def counted(self) -> int:
+        """What of its bytes counts against the budget."""
+        return self.size if self.inside > 1 else 0
 
 
 class Turns(Generic[K, J]):
@@ -57,7 +67,7 @@ class Turns(Generic[K, J]):
         self._clients: dict[K, _Client[J]] = {}
         self._lines: tuple[deque[K], deque[K]] = (deque(), deque())
         self._turn = 0
-        self._inside_bytes = 0
+        self._counted = 0
         self._free_at = 0.0
 
     def add(self, key: K, job: J) -> bool:
@@ -85,8 +95,8 @@ class Turns(Generic[K, J]):
                 key = self._lines[line].popleft()
                 client = self._clients[key]
                 client.line = None
-                grown = line == _MODEST and client.proper_line == _GREEDY
-                if grown or (client.inside and self._inside_bytes >= BUDGET):
+                grown = line == _MODEST and client.is_greedy
+                if grown or (client.inside and self._counted >= BUDGET):
                     self._enlist(key, client)
                     continue
                 job = client.queue.popleft()
@@ -99,16 +109,14 @@ class Turns(Generic[K, J]):
         if self._rate:
             self._free_at = max(self._free_at, now - CATCH_UP) + size / self._rate
         client = self._clients.setdefault(key, _Client())
-        client.inside += 1
-        if client.inside >= REPLIES_INSIDE:
+        self._change(client, 1, size)
+        if not client.may_have_a_turn:
             self._delist(key, client)
-        self._inside_bytes += size
 
     def left(self, key: K, size: int) -> None:
         """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
-        self._inside_bytes -= size
         client = self._clients[key]
-        client.inside -= 1
+        self._change(client, -1, -size)
         self._settle(key, client)
 
     def forget(self, key: K) -> None:
@@ -131,8 +139,8 @@ class Turns(Generic[K, J]):
 
     def check_invariants(self) -> None:
         for key, client in self._clients.items():
-            able = bool(client.queue) and client.inside < REPLIES_INSIDE
-            assert (client.line is not None) == able, key
+            assert client.line is None or client.queue, key
+            assert client.line is not None or not client.may_have_a_turn, key
             assert all((key in line) == (client.line == number) for number, line in enumerate(self._lines)), key
             assert 0 <= client.inside <= REPLIES_INSIDE, key
             assert client.queue or client.inside, key
@@ -140,7 +148,7 @@ class Turns(Generic[K, J]):
         for line in self._lines:
             assert len(set(line)) == len(line)
             assert set(line) <= set(self._clients)
-        assert self._inside_bytes >= 0
+        assert self._counted == sum(client.counted for client in self._clients.values())
 
     def _settle(self, key: K, client: _Client[J]) -> None:
         """Puts the client in the line if it may have a turn, and drops it if nothing of it is left."""
@@ -150,9 +158,15 @@ class Turns(Generic[K, J]):
             del self._clients[key]
 
     def _enlist(self, key: K, client: _Client[J]) -> None:
-        if client.queue and client.inside < REPLIES_INSIDE and client.line is None:
-            client.line = client.proper_line
+        if client.may_have_a_turn and client.line is None:
+            client.line = _GREEDY if client.is_greedy else _MODEST
             self._lines[client.line].append(key)
+
+    def _change(self, client: _Client[J], replies: int, size: int) -> None:
+        self._counted -= client.counted
+        client.inside += replies
+        client.size += size
+        self._counted += client.counted
 
     def _delist(self, key: K, client: _Client[J]) -> None:
         if client.line is not None:

@@ -590,30 +590,18 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Siege:
         return siege
 
 
+@pytest.mark.alone
 def test_those_who_never_read_fill_no_memory(siege: Siege) -> None:
     assert max(siege.peaks) < 400 * MIB
 
 
-@pytest.mark.xfail(
-    strict=True, reason="while 200 others are served first, a proper client is down to 1 % of its rate for seconds"
-)
+@pytest.mark.alone
 def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -> None:
     assert min(siege.flooded) >= siege.undisturbed / 10, siege
 
 
-@pytest.mark.parametrize(
-    "manner",
-    [
-        "steady",
-        pytest.param(
-            "greedy",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="saying busy as fast as it asks leaves two cores too little time to serve: a third of the rate",
-            ),
-        ),
-    ],
-)
+@pytest.mark.alone
+@pytest.mark.parametrize("manner", ["steady", "greedy"])
 def test_one_who_asks_on_and_on_costs_another_half_its_rate(serve: Serve, source: Source, manner: str) -> None:
     """``steady``: always more requests than are queued. ``greedy``: a new one for each refusal, too."""
     system = serve(source(1200 * 1024), "--rate", "16MiB")
