@@ -77,7 +77,8 @@ def _run() -> int:
     try:
         return int(app(standalone_mode=False) or 0)
     except typer.TyperException as error:
-        return _fail(error.format_message().rstrip(".") + ": see msd --help", 2)
+        where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
+        return _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit:

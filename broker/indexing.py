@@ -6,6 +6,7 @@ is decided in ``broker/supervision.py``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,27 @@ from broker.processes import Indexer
 from wire.errors import MsdError
 from wire.messages import Indexed
 
-#: Seconds after which an indexer that has ended is started again.
-BACKOFF = 2.0
+#: Seconds after which an indexer that has ended is started again: at first, and at most. One that ran
+#: for as long as the latter counts as mended.
+BACKOFF_FIRST, BACKOFF_LAST = 2.0, 60.0
+
+
+class Restarts:
+    """When an indexer that has ended is started again, and whether that is news."""
+
+    def __init__(self) -> None:
+        self._why = ""
+        self._delay = 0.0
+
+    def ended(self, why: str, ran: float) -> tuple[float, bool]:
+        """It has ended after so many seconds. In how many it is started again, each time twice as many
+        as before, and whether people have not just been told that very reason.
+        """
+        if ran >= BACKOFF_LAST:
+            self._why, self._delay = "", 0.0
+        is_news, self._why = why != self._why, why
+        self._delay = min(2 * self._delay, BACKOFF_LAST) or BACKOFF_FIRST
+        return self._delay, is_news
 
 
 class Indexing:
@@ -45,6 +65,8 @@ class Indexing:
         #: None while, and only while, it is to be started again.
         self._indexer: Indexer | None = None
         self._start_at: float | None = None
+        self._restarts = Restarts()
+        self._started_at = time.monotonic()
         self._start()
 
     def read(self, now: float) -> list[Indexed]:
@@ -78,6 +100,7 @@ class Indexing:
     def pass_time(self, now: float) -> None:
         """It is ``now``: starts the indexer again if that is due."""
         if self._start_at is not None and now >= self._start_at:
+            self._started_at = now
             try:
                 self._start()
             except OSError as error:
@@ -100,5 +123,7 @@ class Indexing:
         self._notes = IndexNotes()
 
     def _start_later(self, why: str, now: float) -> None:
-        self._note(f"the indexer has ended ({why}) and is started again in {BACKOFF:g} s")
-        self._start_at = now + BACKOFF
+        delay, is_news = self._restarts.ended(why, now - self._started_at)
+        if is_news:
+            self._note(f"the indexer has ended ({why}) and is started again in {delay:g} s")
+        self._start_at = now + delay

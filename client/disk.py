@@ -21,16 +21,32 @@ class Copy:
         self._fd = fd
         self._manifest = manifest
         self._buffer = memoryview(bytearray(manifest.span(0)[1] if manifest.size else 0))
+        #: By length.
+        self._digests_of_zeros: dict[int, bytes] = {}
 
     def read(self, index: int) -> memoryview | None:
-        """Segment ``index`` if the file holds it as it was shared; valid until the next call."""
-        offset, length = self._manifest.span(index)
-        data = self._buffer[:length]
+        """Segment ``index`` if the file holds it as it was shared; valid until the next call.
+
+        What the disk cannot read it does not hold: ``load`` tells the difference.
+        """
         try:
-            read = os.preadv(self._fd, [data], offset)
+            return self.load(index)
         except OSError:
             return None
+
+    def load(self, index: int) -> memoryview | None:
+        """As ``read``, but raises ``OSError`` where the disk fails."""
+        offset, length = self._manifest.span(index)
+        data = self._buffer[:length]
+        read = os.preadv(self._fd, [data], offset)
         return data if read == length and digest(data) == self._manifest.digest(index) else None
+
+    def is_zeros(self, index: int) -> bool:
+        """True if the segment is to be nothing but zeros."""
+        _, length = self._manifest.span(index)
+        if length not in self._digests_of_zeros:
+            self._digests_of_zeros[length] = digest(bytes(length))
+        return self._manifest.digest(index) == self._digests_of_zeros[length]
 
     def candidates(self) -> Iterator[int]:
         """The segments of which the file holds any data, in order."""
@@ -70,3 +86,12 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.EROFS: ": give an -o on a disk that can be written",
     }.get(error.errno or 0, "")
     return DiskError(f"{path}: {error.strerror or error}{hint}")
+
+
+def unreadable(path: Path, error: OSError) -> DiskError:
+    """The error to show where a file that is there cannot be read."""
+    hint = {
+        errno.EIO: ": the disk has a fault",
+        errno.EACCES: ": give yourself the right to read it, with chmod u+r",
+    }.get(error.errno or 0, "")
+    return DiskError(f"{path}: cannot be read: {error.strerror or error}{hint}")

@@ -62,13 +62,22 @@ def download(
 
     peers = Peers(servers, download=True)
     try:
-        manifest = find_manifest(peers, name, id, timeout=timeout, on_event=tell)
+        manifest, catalogue = find_manifest(peers, name, id, timeout=timeout, on_event=tell)
         target = output if output is not None else Path(safe_name(manifest.name))
         check_output(target, replace=replace)
         part = Update(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
             tell(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
-            transfer = Transfer(peers, manifest, part, timeout=timeout, interval=interval, memory=memory, on_event=tell)
+            transfer = Transfer(
+                peers,
+                manifest,
+                part,
+                catalogue=catalogue,
+                timeout=timeout,
+                interval=interval,
+                memory=memory,
+                on_event=tell,
+            )
             transfer.run()
             if sync:
                 tell(Syncing())

@@ -112,6 +112,8 @@ class Finder:
         self._id = id
         self._workers = 0
         self._vouched: bytes | None = None
+        #: What server 5 vouched for when the version was chosen; empty if it had not said.
+        self.catalogue = b""
         #: The workers that are connected.
         self._welcomes: dict[int, Welcome] = {}
         #: What connected workers answered: a description, or None for "no such file".
@@ -253,6 +255,7 @@ class Finder:
             if description is None:
                 return self._fail(worker, now)
             self._chosen = description
+            self.catalogue = self._vouched or b""
         return self._fetch(self._chosen, now)
 
     def _decide(self, now: float) -> tuple[int, Described | None] | None:

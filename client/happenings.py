@@ -19,12 +19,14 @@ from wire.states import Reason
 class WorkerReady:
     """A connection to the worker is up; ``epoch`` names the run of its process.
 
-    ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection.
+    ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection;
+    ``catalogue`` is the one it serves.
     """
 
     worker: int
     epoch: int
     round_trip: float = 0.0
+    catalogue: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,12 @@ class SegmentChecked:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueChanged:
-    """Server 5 vouches for another catalogue than when the download began."""
+class CatalogueVouched:
+    """Server 5 vouches for this catalogue, or did when the file was found: the first one told is no
+    change, another one after it is.
+    """
+
+    catalogue: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ Event = (
     | SegmentCorrupt
     | SegmentRefused
     | SegmentChecked
-    | CatalogueChanged
+    | CatalogueVouched
     | ClientStalled
     | TimePassed
 )
@@ -134,21 +140,28 @@ class SetAside:
 
 
 @dataclass(frozen=True, slots=True)
+class Readmit:
+    """A worker that was set aside may be connected to again."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Every segment is in the part file."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Every worker that could be asked has been set aside; ``faults`` says why, ``segment`` which one
-    lacks.
+    """Nobody can be expected to have what is missing; ``faults`` says why workers were set aside,
+    ``segment`` which one lacks.
     """
 
     faults: dict[int, Fault]
     segment: int
 
 
-Action = RequestSegment | SetAside | Finish | GiveUp
+Action = RequestSegment | SetAside | Readmit | Finish | GiveUp
 
 
 class Segment(enum.StrEnum):

@@ -59,7 +59,14 @@ class StatusRefused:
 
 @dataclass(frozen=True, slots=True)
 class WorkerShunned:
-    """The worker was set aside: no connection to this run of its process any more."""
+    """The worker was set aside: no connection to this run of its process, unless it is readmitted."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReadmitted:
+    """A worker that was set aside gets another chance."""
 
     worker: int
 
@@ -69,7 +76,7 @@ class TimePassed:
     pass
 
 
-Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerShunned | TimePassed
+Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerShunned | WorkerReadmitted | TimePassed
 
 
 # Actions.
@@ -155,6 +162,10 @@ class Links:
                 link.is_up = False
                 link.shunned = True
                 actions.append(self._close(number, link))
+            case WorkerReadmitted(number):
+                link = self.links[number]
+                link.shunned = False
+                link.retry_at, link.failures = now, 0
             case TimePassed():
                 if now >= self._silent_at:
                     actions += self._fall_silent(now)

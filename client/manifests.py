@@ -18,9 +18,11 @@ from wire.segments import Manifest
 
 def find_manifest(
     peers: Peers, name: str | None, id: bytes | None, *, timeout: float | None, on_event: OnEvent
-) -> Manifest:
+) -> tuple[Manifest, bytes]:
     """The manifest of the file ``name`` (None: the only one) in the version ``id`` (None: the right
-    one). Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
+    one), and the catalogue that server 5 vouched for when it was chosen, empty if it had not said.
+
+    Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
     """
     if name is not None and not (0 < len(name) <= MAX_NAME and is_presentable(name)):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
@@ -40,7 +42,7 @@ def find_manifest(
                 case finding.AskNames(worker):
                     peers.request(worker, List(rid=rid))
                 case finding.Found(manifest):
-                    return manifest
+                    return manifest, finder.catalogue
                 case finding.Fail(error):
                     raise error
         actions = []

@@ -35,6 +35,10 @@ class Worker:
     #: True while requests can be sent.
     ready: bool = False
     aside: Fault | None = None
+    #: What it served when it was connected to, and whether it was ready since server 5 has vouched for
+    #: what it vouches for now.
+    catalogue: bytes = b""
+    seen: bool = False
     #: Y: the segments asked of it and not here yet, in the order asked. Some may have come from
     #: another worker since.
     asked: dict[int, None] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from client.disk import Copy, disk_error
 from wire.errors import DiskError, UsageError
-from wire.segments import Manifest, digest
+from wire.segments import Manifest
 
 
 def check_output(output: Path, *, replace: bool) -> None:
@@ -46,8 +46,6 @@ class PartFile:
     def __init__(self, output: Path, manifest: Manifest) -> None:
         self._output = output
         self._manifest = manifest
-        #: By length.
-        self._digests_of_zeros: dict[int, bytes] = {}
         self.path = output.with_name(output.name + ".part")
         self._fd = _open_locked(self.path)
         self._copy = Copy(self._fd, manifest)
@@ -69,7 +67,7 @@ class PartFile:
         """The segments that are right already because they are zeros, as the holes of the file are."""
         held = set(self.candidates())
         for index in range(self._manifest.segments):
-            if self._is_zeros(index) and index not in held:
+            if self._copy.is_zeros(index) and index not in held:
                 yield index
 
     def holds(self, index: int) -> bool:
@@ -79,6 +77,11 @@ class PartFile:
     def settle(self) -> bool:
         """Does a segment's worth of what is left to do before the file is whole; False if nothing is."""
         return False
+
+    @property
+    def unsettled(self) -> int:
+        """How many bytes of what it holds ``settle`` may have to do something for."""
+        return 0
 
     def write(self, index: int, data: memoryview) -> None:
         """Writes a segment at its place."""
@@ -125,13 +128,6 @@ class PartFile:
             self._discard()
         os.close(self._fd)
 
-    def _is_zeros(self, index: int) -> bool:
-        """True if the segment is to be nothing but zeros."""
-        _, length = self._manifest.span(index)
-        if length not in self._digests_of_zeros:
-            self._digests_of_zeros[length] = digest(bytes(length))
-        return self._manifest.digest(index) == self._digests_of_zeros[length]
-
     def _discard(self) -> None:
         """Removes the file, if it still is the one of its name."""
         with contextlib.suppress(OSError):
@@ -160,7 +156,10 @@ class PartFile:
 
 
 def _open_locked(path: Path) -> int:
-    """Opens and locks the part file; checks that the locked one is still the one of that name."""
+    """Opens and locks the part file; checks that the locked one is still the one of that name, and has
+    no other: killed while it gave the file its name, an earlier run leaves one file of both names, and
+    what is written into the one would be written into the other.
+    """
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -170,8 +169,11 @@ def _open_locked(path: Path) -> int:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise DiskError(f"{path} is not a regular file: remove it, or give another -o")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(fd), os.stat(path)):
-                return fd
+            status = os.fstat(fd)
+            if os.path.samestat(status, os.lstat(path)):
+                if status.st_nlink <= 1:
+                    return fd
+                os.unlink(path)
         except FileNotFoundError:
             pass  # Renamed by the download that had it before.
         except BlockingIOError:

@@ -100,9 +100,13 @@ class Peers:
         self.transport.request(worker, request)
 
     def set_aside(self, worker: int) -> None:
-        """Closes the connection to a worker for good."""
+        """Closes the connection to a worker, until it is another process or readmitted."""
         self.ready.pop(worker, None)
         self._apply(links.WorkerShunned(worker))
+
+    def readmit(self, worker: int) -> None:
+        """Connects again to a worker that was set aside, as soon as it can be reached."""
+        self._apply(links.WorkerReadmitted(worker))
 
     def news(self) -> WorkerChanged | None:
         """What to tell of server 5: that it fell silent, or came back; each once."""

@@ -25,12 +25,13 @@ from collections.abc import Iterable, Iterator
 
 from client.happenings import (
     Action,
-    CatalogueChanged,
+    CatalogueVouched,
     ClientStalled,
     Event,
     Fault,
     Finish,
     GiveUp,
+    Readmit,
     RequestSegment,
     Segment,
     SegmentChecked,
@@ -56,6 +57,8 @@ HEDGE_INTERVAL = 0.02
 SLEEPING_PAUSE, BUSY_PAUSE = 0.5, 0.1
 #: Corrupt segments after which a worker is set aside.
 MAX_CORRUPT = 3
+#: Faults of a worker whose files are other ones than those of the manifest.
+OTHER_FILES = (Fault.CHANGED, Fault.UNKNOWN)
 
 #: Marks in ``Scheduler._source``, where other numbers are workers.
 MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
@@ -89,8 +92,9 @@ class Scheduler:
         #: Missing segments that came corrupt, by who sent them; in ``_owners``, or waiting for
         #: somebody else.
         self._disputed: dict[int, set[int]] = {}
-        #: True once what is shared has changed.
-        self._is_outdated = False
+        #: What server 5 vouches for, and all that it has vouched for since the file was found.
+        self._catalogue = b""
+        self._vouched: set[bytes] = set()
         self._over = False
 
     # What others may ask.
@@ -148,6 +152,7 @@ class Scheduler:
         for worker in self.workers.values():
             assert worker.ready or not worker.asked, worker
             assert not (worker.ready and worker.aside), worker
+            assert worker.seen or not worker.ready, worker
             assert len(worker.asked) <= self._window, worker
             for index in worker.asked:
                 if index in missing:
@@ -164,12 +169,17 @@ class Scheduler:
 
     def _is_hopeless(self) -> bool:
         """True if nobody can be expected to have what is missing."""
-        faults = {worker.aside for worker in self.workers.values()}
-        if None not in faults:
-            return bool(faults)
-        # Those that cannot be asked now will come back with what is shared now.
-        changed = self._is_outdated and faults & {Fault.CHANGED, Fault.UNKNOWN}
-        return bool(changed) and not any(worker.ready for worker in self.workers.values())
+        workers = self.workers.values()
+        if all(worker.aside for worker in workers):
+            return bool(workers)
+        if len(self._vouched) < 2:
+            return False
+        # The file may have changed. Those that cannot be asked will come back with what is shared now:
+        # what all say that were there since then, if one of them is of the servers of server 5.
+        seen = [worker for worker in workers if worker.seen]
+        return all(worker.aside for worker in seen) and any(
+            worker.aside in OTHER_FILES and worker.catalogue in self._vouched for worker in seen
+        )
 
     # One handler for each event.
 
@@ -191,8 +201,8 @@ class Scheduler:
                 yield from self._refused(self.workers[number], index, reason, now)
             case SegmentChecked(index, good):
                 self._checked(index, good)
-            case CatalogueChanged():
-                self._is_outdated = True
+            case CatalogueVouched(catalogue):
+                yield from self._vouch(catalogue)
             case ClientStalled(seconds):
                 for worker in self.workers.values():
                     worker.since += seconds
@@ -206,9 +216,25 @@ class Scheduler:
         if worker.aside is not Fault.CORRUPT and event.epoch != worker.epoch:
             worker.aside = None
         worker.epoch = event.epoch
+        worker.catalogue = event.catalogue
         worker.round_trip = event.round_trip
         worker.ready = worker.aside is None
+        worker.seen = worker.seen or worker.ready
         worker.paused_until = now
+
+    def _vouch(self, catalogue: bytes) -> Iterator[Readmit]:
+        """What was said of another catalogue is forgotten: each one gives each worker one chance."""
+        if not catalogue or catalogue == self._catalogue:
+            return
+        self._catalogue = catalogue
+        self._vouched.add(catalogue)
+        if len(self._vouched) < 2:
+            return
+        for worker in self.workers.values():
+            worker.seen = worker.ready
+            if worker.aside in OTHER_FILES:
+                worker.aside = None
+                yield Readmit(worker.number)
 
     def _written(self, worker: Worker, index: int, now: float) -> None:
         self._arrived(worker, index, now)
@@ -249,7 +275,8 @@ class Scheduler:
             case Reason.BUSY:
                 worker.paused_until = now + BUSY_PAUSE
             case _:
-                if not worker.aside:
+                # Of one that was set aside, and readmitted since, it is an old word.
+                if worker.ready:
                     yield self._set_aside(worker, Fault(reason.value))
 
     def _checked(self, index: int, good: bool) -> None:

@@ -42,6 +42,7 @@ class _Mark:
 class Transfer:
     """One file on its way from ``peers`` into ``part``.
 
+    ``catalogue`` is what server 5 vouched for when the manifest was found, empty if it had not said;
     ``interval`` is the time between two ``Progress`` events in seconds, ``memory`` bounds the bytes
     outstanding. The counts of bytes are public: ``received`` over the network, ``wasted`` of these,
     ``reused`` from the disk.
@@ -53,6 +54,7 @@ class Transfer:
         manifest: Manifest,
         part: PartFile,
         *,
+        catalogue: bytes,
         timeout: float | None,
         interval: float,
         memory: int,
@@ -75,16 +77,20 @@ class Transfer:
             window=max(1, min(MAX_WINDOW, share)),
             unchecked=[*part.candidates(), *part.zeros()],
         )
-        #: What server 5 vouches for, if it has said so.
-        self._catalogue = peers.status.catalogue if peers.status else b""
+        self._catalogue = catalogue
         #: What server 5 said last of each worker.
         self._said: dict[int, State] = {}
         self._finished = False
+        #: True once nothing is left to do for what the disk held.
+        self._settled = False
         self._told = _Mark(self.started)
         self._sampled = _Mark(self.started)
 
     def run(self) -> None:
         """Returns when every segment is verified and written. Raises ``MsdError``."""
+        self._feed(happenings.CatalogueVouched(self._catalogue))
+        if self._peers.status is not None:
+            self._feed(happenings.CatalogueVouched(self._peers.status.catalogue))
         for index in self._part.zeros():
             self._checked(index, good=True)
         for opened in self._peers.ready.values():
@@ -103,6 +109,7 @@ class Transfer:
             self._tell()
         while self._check_one():
             self._tell()
+        self._settled = True
         now = time.monotonic()
         self._on_event(Sampled(self._progress(now, self._sampled)))
         self._on_event(self._progress(now, self._told))
@@ -133,10 +140,7 @@ class Transfer:
 
     def _hear(self, status: Status) -> None:
         """Tells what server 5 says of workers that are not well; the scheduler has no need of that."""
-        if status.catalogue != self._catalogue:
-            if self._catalogue and status.catalogue:
-                self._feed(happenings.CatalogueChanged())
-            self._catalogue = status.catalogue or self._catalogue
+        self._feed(happenings.CatalogueVouched(status.catalogue))
         for worker in status.workers:
             before, self._said[worker.number] = self._said.get(worker.number), worker.state
             if worker.state not in (before, State.AWAKE, State.STARTING):
@@ -147,7 +151,8 @@ class Transfer:
     def _ready(self, opened: LinkOpened) -> None:
         self.workers.setdefault(opened.worker, WorkerReport())
         self._on_event(WorkerChanged(str(opened.worker), "ready"))
-        self._feed(happenings.WorkerReady(opened.worker, opened.welcome.epoch, opened.round_trip))
+        welcome = opened.welcome
+        self._feed(happenings.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
 
     def _receive(self, worker: int, index: int, payload: zmq.Frame) -> None:
         data = payload.buffer
@@ -198,6 +203,8 @@ class Transfer:
                 case happenings.SetAside(worker, fault):
                     self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
                     self._peers.set_aside(worker)
+                case happenings.Readmit(worker):
+                    self._peers.readmit(worker)
                 case happenings.Finish():
                     self._finished = True
                 case happenings.GiveUp():
@@ -233,11 +240,12 @@ class Transfer:
             since.bytes[number] = report.bytes
             workers.append(WorkerProgress(str(number), report.bytes, report.bytes + owed, rate))
         received = sum(report.bytes for report in self.workers.values())
+        reused = self.reused - (0 if self._settled else self._part.unsettled)
         seconds = now - self.started
         return Progress(
-            bytes=received + self.reused,
+            bytes=received + reused,
             total=self._manifest.size,
-            reused_bytes=self.reused,
+            reused_bytes=reused,
             seconds=seconds,
             rate=received / max(seconds, 1e-6),
             workers=tuple(workers),

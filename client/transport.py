@@ -212,7 +212,7 @@ class Transport:
                 return False
             frames = receive(socket) or []
             return len(frames) == 1 and bool(decode(frames[0].buffer, ControlReply))
-        except ProtocolError:
+        except (ProtocolError, zmq.Again):
             return False
         finally:
             socket.close()

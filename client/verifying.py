@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.disk import Copy
+from client.disk import Copy, unreadable
 from client.manifests import find_manifest
 from client.peers import Peers
 from wire.config import Servers
-from wire.errors import DiskError, UsageError
+from wire.errors import UsageError
 from wire.names import presentable
 from wire.segments import Manifest, span
 
@@ -50,25 +50,36 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file to verify") from None
     except OSError as error:
-        raise DiskError(f"{file}: cannot be read: {error.strerror}") from None
+        raise unreadable(file, error) from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{file} is not a regular file: give one to verify")
         peers = Peers(servers, download=False)
         try:
-            manifest = find_manifest(peers, name, None, timeout=patience, on_event=lambda event: None)
+            manifest, _ = find_manifest(peers, name, None, timeout=patience, on_event=lambda event: None)
         finally:
             peers.close()
-        return compare(fd, manifest)
+        try:
+            return compare(fd, manifest)
+        except OSError as error:
+            raise unreadable(file, error) from None
     finally:
         os.close(fd)
 
 
 def compare(fd: int, manifest: Manifest) -> Verdict:
-    """Reads and hashes all of an open file."""
+    """Reads and hashes an open file, but for its holes. Raises ``OSError`` where it cannot be read."""
     copy = Copy(fd, manifest)
-    bad = tuple(index for index in range(manifest.segments) if copy.read(index) is None)
-    return Verdict(manifest.name, manifest.size, os.fstat(fd).st_size, manifest.segments, bad)
+    held = os.fstat(fd).st_size
+    data = {*copy.candidates()}
+
+    def is_right(index: int) -> bool:
+        if index in data:
+            return copy.load(index) is not None
+        return sum(manifest.span(index)) <= held and copy.is_zeros(index)
+
+    bad = tuple(index for index in range(manifest.segments) if not is_right(index))
+    return Verdict(manifest.name, manifest.size, held, manifest.segments, bad)
 
 
 def mismatches(verdict: Verdict) -> Iterator[str]:

@@ -6,6 +6,7 @@ type of its message. Whatever is wrong with it becomes one ``ProtocolError``.
 
 from __future__ import annotations
 
+from functools import cache
 from types import UnionType
 from typing import Any
 
@@ -37,9 +38,17 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
         header = _unpack(frame)
         if not isinstance(header, dict) or "type" not in header:  # a lone type would pass without
             raise ValueError("no type")
-        return msgspec.convert(header, family, builtin_types=(bytes,))
+        return msgspec.convert({"message": header}, _box(family), builtin_types=(bytes,)).message
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"not a message: {error}") from None
+
+
+@cache
+def _box(family: UnionType | type[Message]) -> Any:
+    """A struct that holds a message of ``family``: msgspec remembers how to convert to a struct, but
+    works it out anew for every union.
+    """
+    return msgspec.defstruct("Box", [("message", family)])
 
 
 def _unpack(frame: bytes | memoryview) -> Any:

@@ -6,6 +6,7 @@ Does not read files: ``workers/index.py`` computes the digests, ``client/partfil
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from blake3 import blake3
 
@@ -25,6 +26,7 @@ MAX_FILE_SIZE = MAX_SEGMENTS * MAX_SEGMENT_SIZE
 DIGEST_SIZE = 32
 
 
+@lru_cache(4096)
 def segment_size(file_size: int) -> int:
     """Bytes in every segment but the last: ``ceil(file_size / 12)``, at most ``SEGMENT_LIMIT``, which
     doubles as often as the file would have more than ``MAX_SEGMENTS`` segments otherwise.

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from wire.codec import decode
-from wire.errors import MsdError
+from wire.errors import DiskError, MsdError
 from wire.messages import IndexLine, WorkerSettings
 
 _PR_SET_PDEATHSIG = 1
@@ -49,7 +49,13 @@ def _index(root: Path, folder: Path) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
     root = root.absolute()
-    (folder / "root").write_bytes(os.fsencode(root))
+    try:
+        # A worker may be about to read it.
+        new = folder / "root.new"
+        new.write_bytes(os.fsencode(root))
+        new.rename(folder / "root")
+    except OSError as error:
+        raise DiskError(f"{folder}: {error.strerror}") from None
     keep_indexed(root, folder, DigestCache(cache_folder(folder)), report)
 
 

@@ -56,6 +56,14 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
     if not awake:
         return refusal(request.rid, me, Reason.SLEEPING)
     match request:
+        # First what comes a thousand times a second.
+        case Get(rid=rid, id=id, index=index) | Digests(rid=rid, id=id, start=index):
+            file = catalogue.find(None, id)
+            if file is None:
+                return refusal(rid, me, Reason.UNKNOWN)
+            if index >= file.segments:
+                return refusal(rid, me, Reason.BAD_REQUEST, f"segment {index} of {file.segments}")
+            return Job(rid, file, index, digests=isinstance(request, Digests))
         case Hello(rid=rid):
             return Welcome(
                 rid=rid,
@@ -81,13 +89,6 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
                 segment_size=segment_size(file.size),
                 id=file.id,
             )
-        case Digests(rid=rid, id=id, start=index) | Get(rid=rid, id=id, index=index):
-            file = catalogue.find(None, id)
-            if file is None:
-                return refusal(rid, me, Reason.UNKNOWN)
-            if index >= file.segments:
-                return refusal(rid, me, Reason.BAD_REQUEST, f"segment {index} of {file.segments}")
-            return Job(rid, file, index, digests=isinstance(request, Digests))
 
 
 def to_keep(request: DataRequest, catalogue: Catalogue) -> DataRequest:

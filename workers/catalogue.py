@@ -41,6 +41,16 @@ class Version(msgspec.Struct, frozen=True):
     def of(cls, stat: os.stat_result) -> Version:
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
+    def is_of(self, stat: os.stat_result) -> bool:
+        """True if ``stat`` is of this version."""
+        return (
+            stat.st_mtime_ns == self.mtime_ns
+            and stat.st_ctime_ns == self.ctime_ns
+            and stat.st_size == self.size
+            and stat.st_ino == self.inode
+            and stat.st_dev == self.device
+        )
+
 
 class SharedFile(msgspec.Struct, frozen=True):
     """One shared file: a line of the catalogue. ``first`` counts the digests before its own."""
@@ -127,9 +137,31 @@ class Catalogue:
         count = min(DIGESTS_PER_PAGE, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first + start) * DIGEST_SIZE)
 
+    def all_digests(self, file: SharedFile) -> bytes:
+        return os.pread(self._digests, file.segments * DIGEST_SIZE, file.first * DIGEST_SIZE)
+
     def digest(self, file: SharedFile, index: int) -> bytes:
         """The digest of one segment."""
         return os.pread(self._digests, DIGEST_SIZE, (file.first + index) * DIGEST_SIZE)
+
+
+def editions(folder: Path) -> list[int]:
+    """The numbers of the editions in ``folder``, each a folder of that name, the newest last."""
+    return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+
+
+def open_edition(folder: Path, number: int) -> tuple[int, Catalogue]:
+    """The edition of this number, or the newest if that is gone already, and its number. Raises
+    ``FileNotFoundError`` if there is none.
+    """
+    while True:
+        try:
+            return number, Catalogue(folder / str(number))
+        except FileNotFoundError:
+            newest = max(editions(folder), default=number)
+            if newest == number:
+                raise
+            number = newest
 
 
 def catalogue_id(files: Iterable[SharedFile]) -> bytes:

@@ -1,7 +1,8 @@
 """Cuts every shared file into segments and writes the catalogue.
 
-Files that have not changed since an earlier run are not read again: their digests are kept in the
-user's cache folder. When that is done, and done again, is said in ``workers/indexer.py``.
+Files that have not changed are not read again: their digests come from the catalogue before, or, in
+another run, from the user's cache folder. Which files there are is found out in ``workers/looking.py``;
+when that is done, and done again, is said in ``workers/indexer.py``.
 """
 
 from __future__ import annotations
@@ -9,18 +10,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
-from wire.errors import NotFoundError, SourceError
 from wire.messages import Indexed, IndexLine, IndexProgress, IndexSkipped
-from wire.names import is_presentable, presentable
-from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, digest, file_id, segment_count, span
-from workers.catalogue import SharedFile, Version, catalogue_id
+from wire.segments import DIGEST_SIZE, digest, file_id, segment_count, span
+from workers.catalogue import Catalogue, SharedFile, Version, catalogue_id
 from workers.library import open_shared
 
 #: Seconds between two lines of progress.
@@ -30,52 +29,60 @@ PROGRESS_INTERVAL = 0.1
 SETTLED = 2.0
 #: Digests not used for this long (seconds) are removed from the cache.
 CACHE_AGE = 30 * 86400.0
-#: A file that changes while it is read is read again this often before it is left out.
-ATTEMPTS = 3
 
 Report = Callable[[IndexLine], None]
 
 
-def write_catalogue(root: Path, folder: Path, cache: DigestCache, report: Report) -> Indexed:
-    """Indexes ``root`` (a file or a folder) into ``folder``, which must exist.
+class Moved(OSError):
+    """A file that changed while it was read."""
 
-    ``report`` is called with progress and with each file that is left out. Raises ``MsdError`` if
-    there is nothing to share: a single file that cannot be shared, or no file at all.
+
+def write_catalogue(
+    root: Path,
+    wanted: Mapping[str, Version],
+    folder: Path,
+    cache: DigestCache,
+    report: Report,
+    previous: Catalogue | None = None,
+) -> tuple[Indexed, dict[str, Version]]:
+    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens only those that
+    the ``previous`` catalogue does not hold in the wanted version.
+
+    ``report`` is called with progress and with each file that is left out because it cannot be read.
+    One that changes meanwhile stays as it was in the previous catalogue. Also returns the versions
+    that it holds. Raises ``OSError`` if ``folder`` cannot be written to.
     """
-    found = sorted(found_below(root, report))
-    progress = _Progress(report, sum(seen.size for _, seen in found))
+    before = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
+    same = {name for name, file in before.items() if file.version == wanted[name]}
+    progress = _Progress(report, sum(version.size for name, version in wanted.items() if name not in same))
     files: list[SharedFile] = []
     first = 0
     with (folder / "digests").open("wb") as digests:
-        for name, seen in found:
-            try:
-                version, its_digests = _index_file(root, name, cache, progress)
-            except OSError as error:
-                why = error.strerror or str(error)
-                if not root.is_dir():
-                    raise SourceError(f"{root}: cannot be shared: {why}") from None
-                report(IndexSkipped(name=name, why=why))
-                continue
-            finally:
-                progress.file_done(seen.size)
+        for name in sorted(wanted):
+            reused = name in same
+            if not reused:
+                try:
+                    version, its_digests = _index_file(root, name, cache, progress)
+                except OSError as error:
+                    reused = isinstance(error, Moved) and name in before
+                    if not reused:
+                        report(IndexSkipped(name=name, why=error.strerror or str(error)))
+                        continue
+                finally:
+                    progress.file_done(wanted[name].size)
+            if reused:
+                assert previous is not None
+                file = structs.replace(before[name], first=first)
+                its_digests = previous.all_digests(before[name])
+            else:
+                file = SharedFile(name, version, file_id(version.size, its_digests), first)
             digests.write(its_digests)
-            files.append(SharedFile(name, version, file_id(version.size, its_digests), first))
-            first += segment_count(version.size)
-    if not files:
-        raise NotFoundError(f"{root}: holds no file that can be shared")
-    return _written(folder, files, progress.hashed)
-
-
-def write_empty(folder: Path) -> Indexed:
-    """Writes a catalogue of no files into ``folder``, which must exist."""
-    (folder / "digests").touch()
-    return _written(folder, [], 0)
-
-
-def _written(folder: Path, files: list[SharedFile], hashed: int) -> Indexed:
+            files.append(file)
+            first += file.segments
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     size = sum(file.size for file in files)
-    return Indexed(files=len(files), size=size, hashed=hashed, catalogue=catalogue_id(files).hex())
+    indexed = Indexed(files=len(files), size=size, hashed=progress.hashed, catalogue=catalogue_id(files).hex())
+    return indexed, {file.name: file.version for file in files}
 
 
 class DigestCache:
@@ -111,8 +118,11 @@ class DigestCache:
             temporary.write_bytes(file_id(version.size, digests) + digests)
             temporary.replace(path)
 
-    def expire(self) -> None:
-        """Removes what was not used for ``CACHE_AGE``."""
+    def expire(self, used: Iterable[Version]) -> None:
+        """Removes what was not used for ``CACHE_AGE``; these versions are in use."""
+        for version in used:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(version))
         oldest = time.time() - CACHE_AGE
         with contextlib.suppress(OSError):
             for path in self._folder.iterdir():
@@ -145,77 +155,23 @@ class _Progress:
         self._done += size
 
 
-def found_below(root: Path, report: Report) -> Iterator[tuple[str, Version]]:
-    """The name and version of each file that may be shared; reports the others. Raises ``MsdError``
-    if ``root`` is a file that may not be shared, or nothing.
-    """
-    if not root.exists():
-        raise NotFoundError(f"{root}: no such file or folder to share: check -f or [share] path")
-    if not root.is_dir():
-        try:
-            yield root.name, _seen(root.name, root)
-        except OSError as error:
-            raise SourceError(f"{root}: cannot be shared: {error.strerror}") from None
-        return
-
-    def skip(path: Path, error: OSError) -> None:
-        report(IndexSkipped(name=presentable(str(path.relative_to(root))), why=str(error.strerror)))
-
-    for folder, folders, names in os.walk(root, onerror=lambda error: skip(Path(error.filename), error)):
-        for base in folders:
-            if Path(folder, base).is_symlink():
-                skip(Path(folder, base), OSError(0, "a link to a folder"))
-        for base in names:
-            path = Path(folder, base)
-            name = str(path.relative_to(root))
-            try:
-                seen = _seen(name, path)
-            except OSError as error:
-                skip(path, error)
-            else:
-                yield name, seen
-
-
-def _seen(name: str, path: Path) -> Version:
-    """The version of a file that may be shared. Raises ``OSError`` if it may not be. What it really is,
-    is checked when it is opened.
-    """
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise OSError(0, "its name is not UTF-8") from None
-    if not is_presentable(name):
-        raise OSError(0, "its name holds control characters")
-    if len(name) > 4096:
-        raise OSError(0, "its name is longer than 4096 characters")
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(0, "not a regular file")
-    if status.st_size > MAX_FILE_SIZE:
-        raise OSError(0, f"larger than {MAX_FILE_SIZE} bytes")
-    return Version.of(status)
-
-
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
-    """The version of a file and its digests. Raises ``OSError``, also if it does not stand still."""
-    for _ in range(ATTEMPTS):
-        # Before anything is looked at: hashing takes long, and must not make the file look settled.
-        began = time.time()
-        fd, status = open_shared(root, name)
-        with os.fdopen(fd, "rb", buffering=0):
-            version = Version.of(status)
-            cached = cache.load(version)
-            if cached is not None:
-                return version, cached
-            digests = _hash(fd, version.size, name, progress)
-            if digests is not None and Version.of(os.fstat(fd)) == version:
-                cache.store(version, digests, began)
-                return version, digests
-    raise OSError(0, "it keeps changing while it is read")
+    """The version of a file and its digests. Raises ``OSError``; ``Moved`` if it does not stand still."""
+    # Before anything is looked at: hashing takes long, and must not make the file look settled.
+    began = time.time()
+    fd, status = open_shared(root, name)
+    with os.fdopen(fd, "rb", buffering=0):
+        version = Version.of(status)
+        digests = cache.load(version)
+        if digests is None:
+            digests = _hash(fd, version, name, progress)
+            cache.store(version, digests, began)
+    return version, digests
 
 
-def _hash(fd: int, size: int, name: str, progress: _Progress) -> bytes | None:
-    """The digests of the ``size`` bytes of an open file, or None if it ends before."""
+def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
+    """The digests of an open file. Raises ``Moved`` as soon as it is not this version any more."""
+    size = version.size
     digests = bytearray()
     buffer = memoryview(bytearray(span(size, 0)[1] if size else 0))
     zeros = memoryview(bytes(len(buffer)))
@@ -224,11 +180,13 @@ def _hash(fd: int, size: int, name: str, progress: _Progress) -> bytes | None:
         if _is_hole(fd, offset, length):
             # Zeros, that need not be read; the same buffer of them for all holes.
             digests += digest(zeros[:length])
-            continue
-        if os.preadv(fd, [buffer[:length]], offset) != length:
-            return None
-        digests += digest(buffer[:length])
-        progress.read(name, offset + length, length)
+            read = length
+        else:
+            read = os.preadv(fd, [buffer[:length]], offset)
+            digests += digest(buffer[:length])
+            progress.read(name, offset + read, read)
+        if read != length or Version.of(os.fstat(fd)) != version:
+            raise Moved(0, "it keeps changing while it is read")
     return bytes(digests)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wire.segments import span
 from wire.states import Reason
-from workers.catalogue import SharedFile, Version
+from workers.catalogue import SharedFile
 
 #: Open files kept for the next request.
 OPEN_FILES = 64
@@ -55,7 +55,8 @@ class Library:
         except OSError as error:
             self._forget(file)
             raise _refused(error) from None
-        if len(data) != length or not (Version.of(before) == file.version == Version.of(after)):
+        version = file.version
+        if len(data) != length or not (version.is_of(before) and version.is_of(after)):
             self._forget(file)
             raise Refused(Reason.CHANGED, "the file is not the version that was indexed", data)
         return data

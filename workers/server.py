@@ -41,7 +41,7 @@ from wire.segments import digest
 from wire.sockets import receive
 from wire.states import Reason, State, Wanted
 from workers.answer import LARGE, Identity, Job, answer, refusal, to_keep
-from workers.catalogue import Catalogue
+from workers.catalogue import Catalogue, open_edition
 from workers.library import Library, Refused
 from workers.router import Client, Router
 from workers.sessions import Sessions
@@ -62,6 +62,10 @@ DROPS_PER_TURN = 2048
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
 BUSY_PAUSE = 0.01
 
+#: Seconds for which heartbeats say that a file was met that is not the one of this edition. It may
+#: stay so: an indexer that is asked for ever would look for ever.
+STALE = 5.0
+
 
 class PortBusyError(MsdError):
     """The worker's port cannot be bound."""
@@ -73,8 +77,8 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._editions = Path(settings.catalogue)
-        self._edition = settings.edition
-        self._catalogue = Catalogue(self._editions / str(settings.edition))
+        # If it is another one, the order to turn to that will come.
+        self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._library = Library(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._me = Identity(settings.number, secrets.randbits(62))
         self._turns: Turns[Client, DataRequest] = Turns(settings.rate)
@@ -94,8 +98,8 @@ class Worker:
         self._garbage = 0
         #: When a request too many may next be refused as busy.
         self._busy_at = 0.0
-        #: True once a file was met that is not the one of this edition.
-        self._stale = False
+        #: Until when a file that was met and is not the one of this edition is worth a heartbeat.
+        self._stale_until = 0.0
         self._running = True
 
     def run(self) -> None:
@@ -203,7 +207,7 @@ class Worker:
                 bytes_sent=self._bytes_sent,
                 clients=len(sessions),
                 garbage=self._garbage,
-                stale=self._stale,
+                stale=now < self._stale_until,
             ),
             sessions=sessions[:1024],
         )
@@ -233,7 +237,7 @@ class Worker:
         except FileNotFoundError:
             return  # There is a newer one already, and the order to turn to that on its way.
         self._catalogue.close()
-        self._catalogue, self._edition, self._stale = catalogue, edition, False
+        self._catalogue, self._edition, self._stale_until = catalogue, edition, 0.0
         # What is not shared any more is not to be held open.
         self._library.close()
         self._next_heartbeat = 0.0
@@ -316,7 +320,8 @@ class Worker:
             try:
                 data = self._library.read(file, job.index)
             except Refused as why:
-                self._stale = self._stale or why.reason is Reason.CHANGED
+                if why.reason is Reason.CHANGED:
+                    self._stale_until = time.monotonic() + STALE
                 # Its times are other ones; that alone is no harm.
                 if not why.data or digest(why.data) != self._catalogue.digest(file, job.index):
                     refused = why

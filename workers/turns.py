@@ -50,7 +50,8 @@ class _Client(Generic[J]):
 
     @property
     def may_have_a_turn(self) -> bool:
-        return bool(self.queue) and self.inside < (1 if self.is_greedy else REPLIES_INSIDE)
+        waiting = len(self.queue)
+        return waiting > 0 and self.inside < (1 if waiting > GREEDY else REPLIES_INSIDE)
 
     @property
     def counted(self) -> int:
@@ -72,9 +73,11 @@ class Turns(Generic[K, J]):
 
     def add(self, key: K, job: J) -> bool:
         """Queues a job of client ``key``; False if too many of it are queued already."""
-        if self.is_full(key):
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = _Client()
+        if len(client.queue) >= MAX_QUEUED:
             return False
-        client = self._clients.setdefault(key, _Client())
         client.queue.append(job)
         self._enlist(key, client)
         return True
@@ -108,7 +111,9 @@ class Turns(Generic[K, J]):
         """A reply of ``size`` bytes was handed to ZeroMQ."""
         if self._rate:
             self._free_at = max(self._free_at, now - CATCH_UP) + size / self._rate
-        client = self._clients.setdefault(key, _Client())
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = _Client()
         self._change(client, 1, size)
         if not client.may_have_a_turn:
             self._delist(key, client)

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,11 @@ def flip(path: Path, offset: int) -> None:
         file.write(bytes([byte[0] ^ 255]))
 
 
+def fetched(done: dict[str, Any]) -> tuple[int, int]:
+    """How much came over the network and was of use, and how much was found on the disk: bytes."""
+    return done["received_bytes"] - done["wasted_bytes"], done["reused_bytes"]
+
+
 @pytest.mark.parametrize("blocks", [8, pytest.param(32, marks=pytest.mark.soak)])
 def test_of_2_gib_only_what_is_missing_crosses_the_wire(
     serve: Serve, memory: Path, rng: random.Random, blocks: int
@@ -89,19 +95,19 @@ def test_of_2_gib_only_what_is_missing_crosses_the_wire(
         flip(part, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
             done = client.done(60)
-        assert (done["received_bytes"], done["reused_bytes"]) == (MIB, size - MIB)
+        assert fetched(done) == (MIB, size - MIB)
         assert same(path, copy)
         # All of it is there.
         copy.rename(part)
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
             done = client.done(60)
-        assert (done["received_bytes"], done["reused_bytes"]) == (0, size)
+        assert fetched(done) == (0, size)
         # One byte of the output has changed since.
         inode = copy.stat().st_ino
         flip(copy, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
             done = client.done(60)
-        assert (done["received_bytes"], done["reused_bytes"]) == (MIB, size - MIB)
+        assert fetched(done) == (MIB, size - MIB)
         assert same(path, copy)
         assert copy.stat().st_ino != inode
         # None has: it is left alone.
@@ -111,7 +117,8 @@ def test_of_2_gib_only_what_is_missing_crosses_the_wire(
         assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         digests = 4 * segment_count(size) * DIGEST_SIZE
         assert all_sent(system, 2 * MIB + digests)
-        assert sent(system) == 2 * MIB + digests
+        # Where this machine is busy, a segment or a page of digests may be asked of another worker, too.
+        assert sent(system) <= 4 * (2 * MIB + digests)
         assert not part.exists()
     finally:
         copy.unlink(missing_ok=True)
@@ -234,19 +241,22 @@ def listed(system: System) -> list[str]:
 
 def test_what_changes_is_indexed_and_served_without_a_restart(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     root = tmp_path / "shared"
-    path = make_file(root / "film.bin", 24 * MIB, rng)
-    system = serve(root, "--rate", "8MiB")
+    path = make_file(root / "film.bin", 48 * MIB, rng)
+    system = serve(root, "--rate", "2MiB")
     system.shut(4)
     with system.download("film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
         # A new file, and new times of the old one, are no reason to stop.
-        client.wait_until(0.1)
+        client.wait_until(0.05)
+        before = system.status().catalogue
         make_file(root / "new.bin", MIB, rng)
         os.utime(path)
+        wait_for("another catalogue", lambda: system.status().catalogue != before)
+        assert not client.of("done")
         client.done()
     assert same(path, tmp_path / "copy.bin")
     assert wait_for("a new file", lambda: listed(system) == ["film.bin", "new.bin"])
     # Rewritten: no worker serves a byte of it before the new version is indexed.
-    make_file(path, 24 * MIB + 5, rng)
+    make_file(path, 6 * MIB + 5, rng)
     wait_for(
         "a new version",
         lambda: not run_msd("download", "film.bin", *system.where, "-o", "b", "--force", cwd=tmp_path).returncode,
@@ -262,6 +272,32 @@ def test_what_changes_is_indexed_and_served_without_a_restart(serve: Serve, tmp_
         assert client.done()["workers"]["4"]["bytes"] == 3 * MIB
     assert same(path, tmp_path / "c")
     assert [worker.restarts for worker in system.status().workers] == [0] * 4
+
+
+def test_a_worker_of_other_servers_does_not_end_what_the_right_ones_will_go_on_with(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
+    path = make_file(tmp_path / "right" / "film.bin", 24 * MIB, rng)
+    right = serve(path.parent, "--rate", "2MiB")
+    other = serve(make_file(tmp_path / "other" / "other.bin", MIB, rng))
+    where = ["-p", *map(str, [*right.ports[:3], other.ports[0], right.ports[4]])]
+
+    def told(state: str, *names: str) -> bool:
+        return {event["name"] for event in client.of("worker") if event["state"] == state} >= {*names}
+
+    def set_aside() -> int:
+        return sum(event["name"] == "4" and event["state"] == "set aside" for event in client.of("worker"))
+
+    with Download(where, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
+        wait_for("worker 4 set aside", set_aside)
+        right.shut(1, 2, 3)
+        wait_for("nobody", lambda: told("lost", "1", "2", "3"))
+        # The catalogue changes, and worker 4 is asked once more.
+        make_file(path.with_name("new.bin"), MIB, rng)
+        wait_for("another chance", lambda: set_aside() == 2)
+        right.wake(1, 2, 3)
+        client.done()
+    assert same(path, tmp_path / "copy.bin")
 
 
 def test_an_indexer_that_is_killed_is_started_again(serve: Serve, source: Source) -> None:

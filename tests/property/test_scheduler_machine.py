@@ -16,6 +16,7 @@ WORKERS = (1, 2, 3)
 SEGMENTS = 12
 
 numbers = st.sampled_from(WORKERS)
+CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
 REASONS = st.sampled_from([Reason.SLEEPING, Reason.BUSY, Reason.UNKNOWN, Reason.CHANGED, Reason.UNREADABLE])
 
 
@@ -53,7 +54,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 case core.Finish():
                     assert self.verified == set(range(SEGMENTS))
                     self.ended = action
+                case core.Readmit(worker):
+                    assert worker not in self.asked, "readmitted while it is connected"
+                    assert isinstance(event, core.CatalogueVouched)
                 case core.GiveUp():
+                    assert not self.asked, "given up while somebody is there"
                     self.ended = action
 
     def check_transitions(self, before: list[Segment], event: core.Event, actions: list[core.Action]) -> None:
@@ -70,12 +75,16 @@ class SchedulerMachine(RuleBasedStateMachine):
                 by_request = asked and core.RequestSegment in causes
                 assert one == other or by_request or type(event) in causes, (index, start, end, event, actions)
 
-    @rule(worker=numbers, renewed=st.booleans())
-    def connect(self, worker: int, renewed: bool) -> None:
+    @rule(catalogue=CATALOGUES)
+    def vouch(self, catalogue: bytes) -> None:
+        self.feed(core.CatalogueVouched(catalogue))
+
+    @rule(worker=numbers, renewed=st.booleans(), catalogue=CATALOGUES)
+    def connect(self, worker: int, renewed: bool, catalogue: bytes) -> None:
         if worker not in self.asked:
             self.epoch += renewed
             self.asked[worker], self.stale[worker] = [], []
-            self.feed(core.WorkerReady(worker, self.epoch))
+            self.feed(core.WorkerReady(worker, self.epoch, catalogue=catalogue))
             if self.scheduler.workers[worker].aside:
                 self.asked.pop(worker, None)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 
+from client import commands, verifying
 from client.commands import _parse_id
-from wire.errors import UsageError
+from wire.errors import SourceError, UsageError
 
 
 def test_no_id_is_no_id() -> None:
@@ -21,3 +25,23 @@ def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
 def test_anything_else_is_wrong_use(text: str) -> None:
     with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
         _parse_id(text)
+
+
+class Closed:
+    """A pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise BrokenPipeError
+
+
+def test_a_file_that_differs_does_so_though_nobody_reads_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def differs(*_: Any) -> verifying.Verdict:
+        return verifying.Verdict("film.bin", size=9, held=9, segments=9, bad=(1, 3, 5))
+
+    monkeypatch.setattr(verifying, "verify", differs)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with pytest.raises(SourceError, match=r"is not film\.bin as it is shared"):
+        commands.verify("copy.bin")

@@ -223,6 +223,17 @@ def test_the_vouched_catalogue_decides_against_the_majority_and_at_once() -> Non
     assert scene.describe(4) == ask(4)
 
 
+def test_what_was_vouched_for_when_the_version_was_chosen_is_kept() -> None:
+    scene = Scene(workers=1)
+    scene.handle(Vouched(NEW, 1))
+    scene.ready(1, catalogue=NEW)
+    assert scene.finder.catalogue == b""
+    assert scene.describe(1) == ask(1)
+    scene.handle(Vouched(b"\7" * 32, 1))
+    assert scene.digests(1) == [Found(STAR)]
+    assert scene.finder.catalogue == NEW
+
+
 def test_server_5_may_vouch_late() -> None:
     scene = Scene()
     scene.ready(1, catalogue=OLD)

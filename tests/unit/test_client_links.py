@@ -26,6 +26,7 @@ from client.links import (
     SnapshotArrived,
     StatusRefused,
     TimePassed,
+    WorkerReadmitted,
     WorkerShunned,
 )
 from wire.endpoints import Endpoint
@@ -371,6 +372,20 @@ def test_a_shunned_worker_is_given_another_chance_as_another_process() -> None:
     assert scene.states(State.AWAKE, epoch=2) == [opened()]
 
 
+def test_a_shunned_worker_that_is_readmitted_is_tried_at_once() -> None:
+    scene = connected()
+    scene.handle(WorkerShunned(1))
+    assert scene.handle(WorkerReadmitted(1)) == [opened()]
+
+
+def test_a_readmitted_worker_is_tried_when_it_can_be_reached() -> None:
+    scene = connected()
+    scene.handle(WorkerShunned(1))
+    scene.states(State.ASLEEP)
+    assert scene.handle(WorkerReadmitted(1)) == []
+    assert scene.states(State.AWAKE) == [opened()]
+
+
 # Servers that do not let this client in.
 
 DEFINITE = [why for why in Refused if why is not Refused.HANDSHAKE]
@@ -559,6 +574,13 @@ class LinksMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.up)))
         self.shunned.add(number)
         self.handle(WorkerShunned(number))
+
+    @precondition(lambda self: self.shunned)
+    @rule(data=st.data())
+    def worker_is_readmitted(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.shunned)))
+        self.shunned.discard(number)
+        self.handle(WorkerReadmitted(number))
 
     @rule(seconds=st.floats(0.001, 20))
     def time_passes(self, seconds: float) -> None:

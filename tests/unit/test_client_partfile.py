@@ -430,6 +430,30 @@ def test_an_output_that_came_meanwhile_is_only_replaced_if_that_is_meant(
     assert not part_path(output).exists()
 
 
+def test_a_part_file_that_is_the_output_as_well_is_not_written(output: Path) -> None:
+    """As an earlier run leaves it that is killed while it gives the file its name."""
+    output.write_bytes(b"theirs")
+    os.link(output, part_path(output))
+    before = output.stat()
+    with closing(PartFile(output, STAR)) as part:
+        assert list(part.candidates()) == []
+        part.write(0, piece(DATA, 0))
+        assert (output.read_bytes(), output.stat().st_nlink) == (b"theirs", 1)
+        assert part_path(output).stat().st_ino != before.st_ino
+    with closing(PartFile(output, STAR)) as part:
+        assert kept(part) == {0}
+
+
+def test_a_part_file_with_another_name_is_left_alone_while_it_is_written(output: Path) -> None:
+    with closing(PartFile(output, STAR)) as part:
+        part.write(0, piece(DATA, 0))
+        os.link(part_path(output), output)
+        with pytest.raises(DiskError, match="another download is writing it"):
+            PartFile(output, STAR)
+        assert part_path(output).samefile(output)
+        os.unlink(output)
+
+
 # What can be an output.
 
 

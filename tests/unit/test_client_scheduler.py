@@ -8,11 +8,13 @@ import pytest
 
 from client.happenings import (
     Action,
+    CatalogueVouched,
     ClientStalled,
     Event,
     Fault,
     Finish,
     GiveUp,
+    Readmit,
     RequestSegment,
     SegmentChecked,
     SegmentCorrupt,
@@ -206,3 +208,111 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
     assert worker.rate == pytest.approx(100, rel=0.1)
     assert worker.window == pytest.approx(2 + 2 * 100 * 0.1, abs=2)
     assert len(worker.asked) == worker.window
+
+
+# When what is shared changes.
+
+OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
+
+
+def begin_shared(scene: Scene, *catalogues: bytes) -> None:
+    """A worker for each of the catalogues, all ready; the file was found with the old one."""
+    scene.begin(100, len(catalogues))
+    scene.feed(CatalogueVouched(OLD))
+    for number, catalogue in enumerate(catalogues, 1):
+        scene.feed(WorkerReady(number, 7, catalogue=catalogue))
+
+
+def refuse(scene: Scene, worker: int, reason: Reason) -> list[Action]:
+    return scene.feed(SegmentRefused(worker, scene.scheduler.y(worker)[0], reason))
+
+
+def gives_up(actions: list[Action]) -> bool:
+    return any(isinstance(action, GiveUp) for action in actions)
+
+
+@pytest.mark.parametrize("asleep_first", [True, False])
+def test_a_worker_of_other_servers_ends_nothing_when_the_catalogue_changes(scene: Scene, asleep_first: bool) -> None:
+    """
+    1. Workers 1 to 3 serve the file, worker 4 of other servers does not know it.
+    2. Something else is shared, too; 1 to 3 are put to sleep, before or after it.
+    3. Worker 4, asked once more, says the same. 1 to 3 wake up, and are asked.
+    """
+    begin_shared(scene, OLD, OLD, OLD, THEIRS)
+    assert refuse(scene, 4, Reason.UNKNOWN)[0] == SetAside(4, Fault.UNKNOWN)
+    sleep = [WorkerLost(1), WorkerLost(2), WorkerLost(3)]
+    steps: list[Event] = [*sleep, CatalogueVouched(NEW)] if asleep_first else [CatalogueVouched(NEW), *sleep]
+    actions = [action for event in steps for action in scene.feed(event)]
+    assert Readmit(4) in actions
+    actions += scene.feed(WorkerReady(4, 7, catalogue=THEIRS))
+    actions += refuse(scene, 4, Reason.UNKNOWN)
+    actions += scene.feed(TimePassed(), later=60.0)
+    assert not gives_up(actions)
+    assert len([a for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)]) == 4
+
+
+@pytest.mark.parametrize("reason", [Reason.CHANGED, Reason.UNKNOWN])
+@pytest.mark.parametrize("welcomed", [OLD, NEW])
+def test_a_file_that_changed_is_given_up_while_the_others_sleep(scene: Scene, reason: Reason, welcomed: bytes) -> None:
+    begin_shared(scene, OLD, OLD, OLD)
+    for number in (2, 3):
+        scene.feed(WorkerLost(number))
+    scene.feed(CatalogueVouched(NEW))
+    if welcomed is NEW:
+        scene.feed(WorkerLost(1))
+        scene.feed(WorkerReady(1, 7, catalogue=NEW))
+    actions = refuse(scene, 1, reason)
+    assert actions == [SetAside(1, Fault(reason.value)), GiveUp({1: Fault(reason.value)}, 0)]
+
+
+def test_what_was_said_before_the_catalogue_changed_counts_no_more(scene: Scene) -> None:
+    begin_shared(scene, OLD, OLD)
+    refuse(scene, 1, Reason.CHANGED)
+    scene.feed(WorkerLost(2))
+    assert scene.feed(CatalogueVouched(NEW)) == [Readmit(1)]
+    assert not gives_up(scene.feed(TimePassed(), later=60.0))
+    # An old word, of the connection that was closed.
+    assert scene.feed(SegmentRefused(1, 1, Reason.CHANGED)) == []
+    assert {a.worker for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
+    assert gives_up(refuse(scene, 1, Reason.UNKNOWN))
+
+
+def test_while_one_that_was_there_since_the_change_may_come_back_nothing_is_given_up(scene: Scene) -> None:
+    begin_shared(scene, OLD, OLD)
+    scene.feed(CatalogueVouched(NEW))
+    scene.feed(WorkerLost(2))
+    assert not gives_up(refuse(scene, 1, Reason.CHANGED))
+    scene.feed(WorkerReady(2, 7, catalogue=NEW))
+    assert gives_up(refuse(scene, 2, Reason.CHANGED))
+
+
+def test_each_change_of_the_catalogue_is_one_chance(scene: Scene) -> None:
+    begin_shared(scene, OLD, THEIRS)
+    refuse(scene, 2, Reason.UNKNOWN)
+    for catalogue in (NEW, NEWER, NEW):
+        assert scene.feed(CatalogueVouched(catalogue)) == [Readmit(2)]
+        for same in (catalogue, b""):
+            assert scene.feed(CatalogueVouched(same)) == []
+        scene.feed(WorkerReady(2, 7, catalogue=THEIRS))
+        refuse(scene, 2, Reason.UNKNOWN)
+        # Neither another connection nor the same word of server 5 is another one.
+        assert scene.feed(WorkerReady(2, 7, catalogue=THEIRS)) == []
+        assert scene.feed(CatalogueVouched(catalogue)) == []
+
+
+@pytest.mark.parametrize("first", [b"", OLD])
+def test_the_first_word_of_server_5_is_no_change(scene: Scene, first: bytes) -> None:
+    scene.begin(100, 2)
+    scene.feed(CatalogueVouched(first))
+    scene.feed(WorkerReady(1, 7, catalogue=OLD))
+    refuse(scene, 1, Reason.CHANGED)
+    assert scene.feed(CatalogueVouched(OLD)) == []
+    assert not gives_up(scene.feed(TimePassed(), later=60.0))
+
+
+@pytest.mark.parametrize("reason", [Reason.UNREADABLE, Reason.BAD_REQUEST])
+def test_what_is_wrong_whatever_is_shared_is_not_forgiven(scene: Scene, reason: Reason) -> None:
+    begin_shared(scene, OLD, OLD)
+    refuse(scene, 1, reason)
+    assert scene.feed(CatalogueVouched(NEW)) == []
+    assert scene.feed(WorkerReady(1, 7, catalogue=NEW)) == []

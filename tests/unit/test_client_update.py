@@ -261,6 +261,78 @@ def test_zeros_that_the_output_has_overwritten_are_not_asked_for(output: Path, w
     assert sorted(written) == sorted(ALL - {3, 4})
 
 
+@pytest.mark.parametrize("old", [without(DATA, {3}), DATA[:-1]])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_the_new_file_has_the_mode_of_the_old_one(output: Path, old: bytes, mode: int) -> None:
+    put(output, old)
+    output.chmod(mode)
+    for publish in (False, True):
+        with closing(Update(output, STAR)) as part:
+            fetch(part, ALL - kept(part))
+            settle(part)
+            # Nobody can read more of it meanwhile, and the next run can go on.
+            assert part_path(output).stat().st_mode & 0o777 == mode | 0o600
+            if publish:
+                part.publish(replace=True, sync=False)
+    assert (output.stat().st_mode & 0o777, output.read_bytes()) == (mode, DATA)
+
+
+def test_of_an_output_that_is_a_link_the_file_is_brought_up_to_date(output: Path) -> None:
+    folder = output.with_name("elsewhere")
+    folder.mkdir()
+    put(folder / "target", without(DATA, {3}))
+    output.symlink_to(Path("elsewhere", "target"))
+    with closing(Update(output, STAR)) as part:
+        fetch(part, ALL - kept(part))
+        settle(part)
+        part.publish(replace=True, sync=True)
+    assert output.is_symlink()
+    assert (folder / "target").read_bytes() == DATA
+    assert (sorted(os.listdir(output.parent)), os.listdir(folder)) == (["elsewhere", output.name], ["target"])
+
+
+def test_what_is_still_to_be_copied_is_not_settled(output: Path) -> None:
+    put(output, without(DATA, {11}))
+    with closing(Update(output, STAR)) as part:
+        for index in range(11):
+            assert part.holds(index)
+            assert part.unsettled == (index + 1) * SEGMENT
+        assert not part.holds(11)
+        for copied in range(1, 12):
+            assert part.settle()
+            assert part.unsettled == (11 - copied) * SEGMENT
+        assert not part.settle()
+
+
+def test_an_output_that_the_disk_cannot_read_any_more_is_not_called_changed(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(output, without(DATA, {9}))
+
+    def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with closing(Update(output, STAR)) as part:
+        assert kept(part) == ALL - {9}
+        monkeypatch.setattr(os, "preadv", broken)
+        with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Input/output error: the disk has a fault$"):
+            settle(part)
+
+
+def test_what_the_disk_cannot_read_is_asked_for(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(output, DATA)
+    real = os.preadv
+
+    def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset == 3 * SEGMENT:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", broken)
+    with closing(Update(output, STAR)) as part:
+        assert kept(part) == ALL - {3}
+
+
 # An output and a part file.
 
 
@@ -449,6 +521,6 @@ def test_an_output_that_cannot_be_read_is_a_disk_error(output: Path, monkeypatch
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", denied)
-        with pytest.raises(DiskError, match=r"film\.mp4: Permission denied"):
+        with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Permission denied: give yourself"):
             Update(output, STAR)
     assert (descriptors(), os.listdir(output.parent)) == (before, [output.name])

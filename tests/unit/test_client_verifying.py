@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from client import verifying
 from client.verifying import Verdict, compare, mismatches, verify
 from wire.config import Config, servers
-from wire.errors import UsageError
+from wire.errors import DiskError, UsageError
 from wire.segments import Manifest, digest, segment_count, span
 
 #: Eleven segments of 21 bytes and one of 14.
@@ -117,3 +121,40 @@ def test_what_is_no_file_is_refused_before_anybody_is_asked(tmp_path: Path) -> N
     for name, told in (("none", "no such file"), ("", "not a regular file"), ("pipe", "not a regular file")):
         with pytest.raises(UsageError, match=told):
             verify(servers(Config(), host=None, ports=None, server5=None), tmp_path / name)
+
+
+def test_holes_are_not_read_and_right_where_there_are_to_be_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twelve segments the file holds the first one; 4 to 7 and 11 are to be zeros, and 11 is cut off."""
+    segment = 1 << 16
+    shared = b"".join(bytes([index not in (4, 5, 6, 7, 11)]) * segment for index in range(12))
+    path = tmp_path / "file"
+    path.write_bytes(shared[:segment])
+    os.truncate(path, len(shared) - 1)
+    read: list[int] = []
+    real = os.preadv
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        read.append(offset)
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with path.open("rb") as file:
+        verdict = compare(file.fileno(), manifest(shared))
+    assert (read, verdict.bad) == ([0], (1, 2, 3, 8, 9, 10, 11))
+
+
+def test_a_file_that_the_disk_cannot_read_is_not_called_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    path = tmp_path / "file"
+    path.write_bytes(NUMBERS)
+    monkeypatch.setattr(os, "preadv", broken)
+    monkeypatch.setattr(verifying, "Peers", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(verifying, "find_manifest", lambda *_, **__: (manifest(NUMBERS), b""))
+    with pytest.raises(DiskError, match=r"file: cannot be read: Input/output error: the disk has a fault$"):
+        verify(servers(Config(), host=None, ports=None, server5=None), path)

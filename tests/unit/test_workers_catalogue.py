@@ -12,7 +12,16 @@ from blake3 import blake3
 from wire.codec import MAX_HEADER, decode, encode
 from wire.messages import Catalog, DataReply, Entry
 from wire.segments import DIGEST_SIZE, digest, file_id, segment_count
-from workers.catalogue import DIGESTS_PER_PAGE, PAGE_ENTRIES, Catalogue, SharedFile, Version, catalogue_id
+from workers.catalogue import (
+    DIGESTS_PER_PAGE,
+    PAGE_ENTRIES,
+    Catalogue,
+    SharedFile,
+    Version,
+    catalogue_id,
+    editions,
+    open_edition,
+)
 
 MIB = 1 << 20
 
@@ -206,3 +215,17 @@ def test_digests_come_in_pages(tmp_path: Path) -> None:
     assert catalogue.digests(last, 0) == digests_of("z", 13)
     assert file_id(size, b"".join(parts)) == big.id != first.id
     catalogue.close()
+
+
+def test_an_edition_that_is_gone_is_the_newest_there_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_edition(tmp_path, 1)
+    for number in (9, 10):
+        (tmp_path / str(number)).mkdir()
+        write(tmp_path / str(number), [("a", number)])
+    (tmp_path / "unfinished").mkdir()
+    assert editions(tmp_path) == [9, 10]
+    for asked, opened in ((8, 10), (9, 9), (10, 10)):
+        number, catalogue = open_edition(tmp_path, asked)
+        catalogue.close()
+        assert (number, catalogue.files[0].size) == (opened, opened)

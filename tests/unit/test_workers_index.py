@@ -1,12 +1,13 @@
-"""How the shared files are cut, and what is not read twice."""
+"""How the shared files are cut, and what is not read twice. Which they are: ``test_workers_looking.py``."""
 
 from __future__ import annotations
 
 import os
-import stat
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wire.errors import NotFoundError, SourceError
 from wire.messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from wire.segments import digest, file_id, segment_count, span
 from workers import index
 from workers.catalogue import Catalogue, SharedFile, Version
-from workers.index import CACHE_AGE, SETTLED, DigestCache, write_catalogue, write_empty
-from workers.library import Library
+from workers.index import CACHE_AGE, SETTLED, DigestCache, write_catalogue
+from workers.library import Library, open_shared
+from workers.looking import look
 
 NUMBERS = bytes(range(245))
 
@@ -47,9 +48,16 @@ class Bench:
         path.write_bytes(data)
         return path
 
-    def run(self, root: Path | None = None, meanwhile: Callable[[], object] = lambda: None) -> Indexed:
-        """Indexes; ``meanwhile`` is called with each report of progress."""
+    def run(
+        self,
+        root: Path | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+        wanted: Mapping[str, Version] | None = None,
+        previous: Catalogue | None = None,
+    ) -> Indexed:
+        """Indexes what there is, or is ``wanted``; ``meanwhile`` is called with each report of progress."""
         self.lines.clear()
+        root = root or self.root
 
         def report(line: IndexLine) -> None:
             assert msgspec.json.encode(line), "it can be printed"
@@ -57,7 +65,21 @@ class Bench:
             if isinstance(line, IndexProgress):
                 meanwhile()
 
-        return write_catalogue(root or self.root, self.folder, self.cache, report)
+        if wanted is None:
+            wanted = look(root).files
+        indexed, held = write_catalogue(root, wanted, self.folder, self.cache, report, previous)
+        assert held == {file.name: file.version for file in self.files()}
+        return indexed
+
+    @contextmanager
+    def previous(self) -> Iterator[Catalogue]:
+        """What is indexed now, as the catalogue before the next one."""
+        before = self.folder.with_name("before")
+        shutil.rmtree(before, ignore_errors=True)
+        shutil.copytree(self.folder, before)
+        catalogue = Catalogue(before)
+        yield catalogue
+        catalogue.close()
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -196,189 +218,44 @@ def test_progress_is_reported_and_never_goes_back(bench: Bench, monkeypatch: pyt
     assert [line.done for line in progress] == sorted(line.done for line in progress)
 
 
-# What is left out.
-
-
-def test_what_is_no_regular_file_is_left_out(bench: Bench) -> None:
-    bench.put("numbers")
-    os.mkfifo(bench.root / "fifo")
-    os.mknod(bench.root / "socket", stat.S_IFSOCK | 0o600)
-    (bench.root / "zero").symlink_to("/dev/zero")
-    assert bench.run().files == 1
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == dict.fromkeys(["fifo", "socket", "zero"], "not a regular file")
-
-
-def test_a_symlink_out_of_the_folder_is_left_out(bench: Bench, tmp_path: Path) -> None:
-    bench.put("numbers")
-    secret = tmp_path / "secret"
-    secret.write_bytes(NUMBERS)
-    (bench.root / "link").symlink_to(secret)
-    (bench.root / "relative").symlink_to("../secret")
-    bench.run()
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == dict.fromkeys(["link", "relative"], "not a regular file inside of what is shared")
-
-
-def test_a_symlink_to_a_folder_outside_is_not_followed(bench: Bench, tmp_path: Path) -> None:
-    bench.put("numbers")
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "secret").write_bytes(NUMBERS)
-    (bench.root / "link").symlink_to(tmp_path / "outside")
-    bench.run()
-    assert bench.names() == ["numbers"]
-
-
-def test_a_symlink_inside_of_the_folder_is_shared(bench: Bench) -> None:
-    bench.put("sub/numbers")
-    (bench.root / "link").symlink_to("sub/numbers")
-    bench.run()
-    assert bench.names() == ["link", "sub/numbers"]
-    assert bench.digests("link") == digests_of(NUMBERS)
-    assert bench.skipped == {}
-
-
-def test_a_symlink_to_nothing_or_to_itself_is_left_out(bench: Bench) -> None:
-    bench.put("numbers")
-    (bench.root / "dangling").symlink_to("nothing")
-    (bench.root / "loop").symlink_to("loop")
-    (bench.root / "folder loop").symlink_to(".")
-    bench.run()
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == {
-        "dangling": "No such file or directory",
-        "loop": "Too many levels of symbolic links",
-        "folder loop": "a link to a folder",
-    }
-
-
-@pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "\x1b[31mred", "delete\x7f", "c1\x9b", "sub\n/file"])
-def test_a_name_with_control_characters_is_left_out(bench: Bench, name: str) -> None:
-    bench.put("numbers")
-    bench.put(name)
-    bench.run()
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == {ascii(name)[1:-1]: "its name holds control characters"}
-    assert all(skipped.isprintable() for skipped in bench.skipped)
-
-
-def test_a_name_that_is_not_utf8_is_left_out(bench: Bench) -> None:
-    bench.put("numbers")
-    bench.put(os.fsdecode(b"latin \xe9"))
-    bench.run()
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == {"latin \\udce9": "its name is not UTF-8"}
-
-
-def test_a_file_that_is_too_large_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "MAX_FILE_SIZE", 245)
-    bench.put("numbers")
-    bench.put("large", bytes(246))
-    bench.run()
-    assert bench.names() == ["numbers"]
-    assert bench.skipped == {"large": "larger than 245 bytes"}
+# What cannot be read.
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
 def test_what_may_not_be_read_is_left_out(bench: Bench) -> None:
     bench.put("numbers")
     bench.put("mine").chmod(0)
-    folder = bench.put(os.fsdecode(b"locked \xe9/file")).parent
-    folder.chmod(0)
     bench.run()
-    folder.chmod(0o700)
     assert bench.names() == ["numbers"]
-    assert bench.skipped["mine"] == "Permission denied"
-    assert set(bench.skipped.values()) == {"Permission denied"}
-    assert len(bench.skipped) == 2
+    assert bench.skipped == {"mine": "Permission denied"}
 
 
-# Nothing to share.
-
-
-def test_a_share_that_is_missing_is_no_such_file(bench: Bench) -> None:
-    with pytest.raises(NotFoundError) as caught:
-        bench.run(bench.root / "none")
-    assert str(caught.value).startswith(f"{bench.root / 'none'}: no such file or folder to share")
-
-
-def test_an_empty_folder_holds_nothing_to_share(bench: Bench) -> None:
-    (bench.root / "sub").mkdir()
-    with pytest.raises(NotFoundError) as caught:
-        bench.run()
-    assert str(caught.value) == f"{bench.root}: holds no file that can be shared"
-
-
-def test_a_folder_of_nothing_but_unfit_files_holds_nothing_to_share(bench: Bench) -> None:
-    os.mkfifo(bench.root / "fifo")
-    with pytest.raises(NotFoundError, match="holds no file that can be shared"):
-        bench.run()
-    assert bench.skipped == {"fifo": "not a regular file"}
+def test_what_has_become_a_link_out_since_it_was_seen_is_left_out(bench: Bench, tmp_path: Path) -> None:
+    bench.put("numbers")
+    link = bench.put("link")
+    wanted = look(bench.root).files
+    link.unlink()
+    (tmp_path / "secret").write_bytes(NUMBERS)
+    link.symlink_to(tmp_path / "secret")
+    bench.run(wanted=wanted)
+    assert bench.names() == ["numbers"]
+    assert bench.skipped == {"link": "not a regular file inside of what is shared"}
 
 
 def test_a_catalogue_of_no_files_can_be_written_and_read(bench: Bench) -> None:
-    indexed = write_empty(bench.folder)
+    indexed = bench.run()
     catalogue = Catalogue(bench.folder)
     catalogue.close()
     assert catalogue.files == []
     assert indexed == Indexed(files=0, size=0, hashed=0, catalogue=catalogue.id.hex())
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("fifo", "not a regular file"),
-        ("line\nbreak", "its name holds control characters"),
-        (os.fsdecode(b"\xe9"), "its name is not UTF-8"),
-    ],
-)
-def test_a_single_file_that_cannot_be_shared_is_an_error(bench: Bench, name: str, why: str) -> None:
-    path = bench.root / name
-    if name == "fifo":
-        os.mkfifo(path)
-    else:
-        path.write_bytes(NUMBERS)
-    with pytest.raises(SourceError) as caught:
-        bench.run(path)
-    assert str(caught.value) == f"{path}: cannot be shared: {why}"
-
-
 # Files that do not stand still.
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(bench: Bench) -> None:
-    path = bench.put("numbers")
-
-    def rewrite_once() -> None:
-        if len(bench.lines) == 1:
-            path.write_bytes(b"quite another text")
-
-    indexed = bench.run(meanwhile=rewrite_once)
-    assert bench.digests("numbers") == digests_of(b"quite another text")
-    assert indexed.size == 18
-    assert indexed.hashed > 18
-
-
-def test_a_file_that_is_rewritten_after_it_was_read_is_read_again(
+def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_no_further(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "PROGRESS_INTERVAL", 0.0)
-    path = bench.put("numbers")
-    version = path.stat()
-    tick(path)
-
-    def rewrite_once() -> None:
-        """At the last segment, and so that neither the size nor the time of modification tells."""
-        if len(bench.lines) == 12:
-            path.write_bytes(bytes(245))
-            os.utime(path, ns=(version.st_atime_ns, version.st_mtime_ns))
-
-    indexed = bench.run(meanwhile=rewrite_once)
-    assert bench.digests("numbers") == digests_of(bytes(245))
-    assert indexed.hashed == 2 * 245
-
-
-def test_a_file_that_keeps_changing_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index, "PROGRESS_INTERVAL", 0.0)
     busy = bench.put("busy")
     bench.put("numbers")
@@ -387,12 +264,40 @@ def test_a_file_that_keeps_changing_is_left_out(bench: Bench, monkeypatch: pytes
         with busy.open("ab") as file:
             file.write(b"more")
 
-    bench.run(meanwhile=grow)
+    indexed = bench.run(meanwhile=grow)
     assert bench.names() == ["numbers"]
     assert bench.skipped == {"busy": "it keeps changing while it is read"}
     assert bench.digests("numbers") == digests_of(NUMBERS)
-    with pytest.raises(SourceError, match="cannot be shared: it keeps changing"):
-        bench.run(busy, meanwhile=grow)
+    assert indexed.hashed == 21 + 245
+
+
+def test_a_file_that_is_rewritten_after_it_was_read_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "PROGRESS_INTERVAL", 0.0)
+    path = bench.put("numbers")
+    version = path.stat()
+    tick(path)
+
+    def rewrite() -> None:
+        """At the last segment, and so that neither the size nor the time of modification tells."""
+        if len(bench.lines) == 12:
+            path.write_bytes(bytes(245))
+            os.utime(path, ns=(version.st_atime_ns, version.st_mtime_ns))
+
+    assert bench.run(meanwhile=rewrite).files == 0
+    assert not bench.cached.exists()
+
+
+def test_a_file_that_changes_while_it_is_read_stays_as_it_was_in_the_catalogue_before(bench: Bench) -> None:
+    bench.put("a")
+    path = bench.put("numbers")
+    bench.run()
+    before = bench.files()
+    path.write_bytes(b"changed")
+    with bench.previous() as previous:
+        bench.run(meanwhile=path.touch, previous=previous)
+    assert bench.files() == before
+    assert bench.digests("numbers") == digests_of(NUMBERS)
+    assert bench.skipped == {}
 
 
 def test_a_file_that_is_deleted_meanwhile_is_left_out(bench: Bench) -> None:
@@ -401,6 +306,44 @@ def test_a_file_that_is_deleted_meanwhile_is_left_out(bench: Bench) -> None:
     bench.run(meanwhile=lambda: doomed.unlink(missing_ok=True))
     assert bench.names() == ["a"]
     assert bench.skipped == {"b": "No such file or directory"}
+
+
+# The catalogue before.
+
+
+def test_only_what_differs_from_the_catalogue_before_is_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def open_and_note(root: Path, name: str) -> tuple[int, os.stat_result]:
+        opened.append(name)
+        return open_shared(root, name)
+
+    monkeypatch.setattr(index, "open_shared", open_and_note)
+    contents = {"a": b"first", "b": NUMBERS, "c": b"", "d": b"last" * 20}
+    for name, data in contents.items():
+        bench.put(name, data)
+    bench.run()
+    assert opened == ["a", "b", "c", "d"]
+    bench.put("a", b"another")
+    bench.put("aa", b"new")
+    (bench.root / "c").unlink()
+    with bench.previous() as previous:
+        assert bench.run(previous=previous).hashed == len(b"another" + b"new")
+    assert opened[4:] == ["a", "aa"]
+    assert bench.names() == ["a", "aa", "b", "d"]
+    for name, data in {"a": b"another", "aa": b"new", "b": NUMBERS, "d": b"last" * 20}.items():
+        assert bench.digests(name) == digests_of(data)
+
+
+def test_a_file_of_which_the_old_version_is_wanted_stays_as_it_was(bench: Bench) -> None:
+    """It moves still; that is decided elsewhere."""
+    path = bench.put("a")
+    bench.run()
+    before, wanted = bench.files(), look(bench.root).files
+    path.write_bytes(b"half of it")
+    with bench.previous() as previous:
+        assert bench.run(wanted=wanted, previous=previous).hashed == 0
+    assert bench.files() == before
 
 
 # The cache.
@@ -555,21 +498,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(bench: Bench, tmp_path: 
     bench.cache = DigestCache(tmp_path / "file" / "digests")
     for _ in range(2):
         assert bench.run().hashed == 245
-    bench.cache.expire()
+    bench.cache.expire([Version(1, 2, 245, 3, 4)])
 
 
 def test_what_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path)
-    old, used, fresh = (Version(1, inode, 245, 3, 4) for inode in range(3))
+    old, used, held, fresh = (Version(1, inode, 245, 3, 4) for inode in range(4))
     long_ago = time.time() - CACHE_AGE - 60
-    for version in (old, used):
+    for version in (old, used, held):
         cache.store(version, digests_of(NUMBERS), time.time())
         for path in tmp_path.iterdir():
             os.utime(path, (long_ago, long_ago))
     cache.store(fresh, digests_of(NUMBERS), time.time())
     assert cache.load(used) is not None
-    cache.expire()
+    cache.expire([held])
     assert cache.load(old) is None
+    assert cache.load(held) is not None
     assert cache.load(used) is not None
     assert cache.load(fresh) is not None
 
@@ -581,5 +525,5 @@ def test_an_entry_used_within_its_age_stays(tmp_path: Path) -> None:
     (path,) = tmp_path.iterdir()
     lately = time.time() - CACHE_AGE + 60
     os.utime(path, (lately, lately))
-    cache.expire()
+    cache.expire([])
     assert path.exists()

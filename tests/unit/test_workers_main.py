@@ -6,7 +6,8 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,9 +16,20 @@ import zmq
 
 from tests.system import free_ports
 from wire.codec import decode, encode
-from wire.messages import DataReply, Describe, Described, List, WorkerSettings
-from wire.states import Wanted
+from wire.messages import (
+    ControlRequest,
+    DataReply,
+    Describe,
+    Described,
+    Get,
+    Heartbeat,
+    List,
+    Refusal,
+    WorkerSettings,
+)
+from wire.states import Reason, State, Wanted
 from workers.__main__ import cache_folder
+from workers.server import STALE
 
 MIB = 1 << 20
 PATIENCE_MS = 30_000
@@ -55,7 +67,7 @@ def test_a_user_without_a_home_shares_files_like_any_other(tmp_path: Path) -> No
 
 
 @contextmanager
-def serving(root: Path, folder: Path, port: int, rate: int) -> Iterator[int]:
+def serving(root: Path, folder: Path, port: int, rate: int, edition: int = 1) -> Iterator[int]:
     """A worker that shares ``root`` on ``port``, and has no broker to report to; its process id."""
     command = [sys.executable, "-m", "workers", "index", str(root), str(folder)]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
@@ -67,7 +79,7 @@ def serving(root: Path, folder: Path, port: int, rate: int) -> Iterator[int]:
             control=f"ipc://{folder}/nobody",
             token=b"",
             catalogue=str(folder),
-            edition=1,
+            edition=edition,
             rate=rate,
             wanted=Wanted.AWAKE,
         )
@@ -108,3 +120,41 @@ def test_requests_that_wait_take_little_memory(tmp_path: Path, runtime_folder: P
         status = Path(f"/proc/{worker}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
     assert peak < 80 * MIB
+
+
+def heard(control: zmq.Socket[bytes], when: Callable[[Heartbeat], bool]) -> Heartbeat:
+    """The next heartbeat of which this is true."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while control.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+        beat = decode(control.recv_multipart()[1], ControlRequest)
+        if isinstance(beat, Heartbeat) and when(beat):
+            return beat
+    pytest.fail("no such heartbeat")
+
+
+def test_a_worker_whose_edition_is_gone_serves_the_newest_and_calls_it_stale_for_some_seconds(
+    tmp_path: Path, runtime_folder: Path
+) -> None:
+    root = tmp_path / "numbers"
+    root.write_bytes(bytes(range(245)))
+    port, *_ = free_ports()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as control, context.socket(zmq.DEALER) as client:
+        control.linger = client.linger = 0
+        control.bind(f"ipc://{runtime_folder}/nobody")
+        with serving(root, runtime_folder, port, rate=0, edition=99):
+            assert heard(control, lambda beat: beat.state is State.AWAKE).edition == 1
+            root.write_bytes(bytes(245))
+            client.connect(f"tcp://127.0.0.1:{port}")
+            client.send(encode(Describe(rid=1)))
+            assert client.poll(PATIENCE_MS)
+            described = decode(client.recv(), DataReply)
+            assert isinstance(described, Described)
+            client.send(encode(Get(rid=2, id=described.id, index=0)))
+            assert client.poll(PATIENCE_MS)
+            refused = decode(client.recv(), DataReply)
+            assert isinstance(refused, Refusal)
+            assert refused.reason is Reason.CHANGED
+            heard(control, lambda beat: beat.load.stale)
+            since = time.monotonic()
+            heard(control, lambda beat: not beat.load.stale)
+            assert time.monotonic() - since > STALE / 2

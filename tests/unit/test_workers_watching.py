@@ -1,28 +1,38 @@
-"""When the shared files are looked at, and when what is seen there is indexed."""
+"""When the shared files are looked at, and which of them are indexed then."""
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.watching import ALERT, CALM, INDEX_SHARE, LOOK_SHARE, RESTLESS, Watch
+from workers.watching import ALERT, CALM, LOOK_SHARE, RETRY_FIRST, RETRY_LAST, Watch
 
 #: Any moment but 0; a sum of it and the times of the module is exact.
 START = 1024.0
 
+Files = dict[str, int]
+
 
 class Scene:
-    """A watch over files that were indexed as ``a``, and a clock that jumps from look to look."""
+    """A watch, and a clock that jumps from look to look. Files are indexed as wanted, unless ``broken``."""
 
-    def __init__(self) -> None:
-        self.watch = Watch(b"a", START)
+    def __init__(self, **files: int) -> None:
+        self.watch: Watch[int] = Watch({})
         self.now = START
+        self.broken: set[str] = set()
+        assert self.look(**files) == files
 
-    def look(self, seen: bytes, took: float = 0.0) -> bool:
-        """Looks as soon as that is due; True if what was seen is to be indexed."""
+    def look(self, took: float = 0.0, **seen: int) -> Files | None:
+        """Looks as soon as that is due; what is to be indexed."""
         self.now = max(self.now, self.watch.next_look) + took
-        return self.watch.looked(seen, took, self.now)
+        wanted = self.watch.looked(seen, took, self.now)
+        if wanted is None:
+            return None
+        held = {name: version for name, version in wanted.items() if name not in self.broken}
+        self.watch.indexed(held, self.now)
+        return dict(wanted)
 
     @property
     def pause(self) -> float:
@@ -30,181 +40,160 @@ class Scene:
         return self.watch.next_look - self.now
 
 
-def changed(scene: Scene, seen: bytes = b"b") -> Scene:
-    """A change was seen, once so far."""
-    assert not scene.look(seen)
-    return scene
+# Looks.
 
 
-# Nothing happens.
+def test_the_first_look_takes_all_it_sees_to_stand_still_and_is_indexed_in_any_case() -> None:
+    watch = Watch({"a": 1, "gone": 1})
+    assert watch.looked({"a": 1, "b": 2}, 0.0, START) == {"a": 1, "b": 2}
+    assert Watch({"a": 1}).looked({"a": 1}, 0.0, START) == {"a": 1}
+    assert Watch[int]({}).looked({}, 0.0, START) == {}
 
 
 def test_while_nothing_happens_there_is_a_look_now_and_then_and_nothing_to_index() -> None:
-    scene = Scene()
-    assert scene.pause == CALM
+    scene = Scene(a=1)
     for _ in range(3):
-        assert not scene.look(b"a")
+        assert scene.look(a=1) is None
         assert scene.pause == CALM
 
 
-# Something changes.
-
-
-def test_a_change_is_indexed_once_two_looks_have_seen_the_same() -> None:
-    scene = changed(Scene())
-    assert scene.pause == ALERT
-    assert scene.look(b"b")
-
-
-def test_a_change_that_goes_on_is_waited_for() -> None:
-    scene = changed(Scene())
-    for seen in (b"c", b"d"):
-        assert not scene.look(seen)
-        assert scene.pause == ALERT
-    assert scene.look(b"d")
-
-
-def test_what_is_indexed_is_no_change_any_more() -> None:
-    scene = changed(Scene())
-    scene.look(b"b")
-    scene.watch.indexed(b"b", 0.0)
-    assert not scene.look(b"b")
-    assert scene.pause == CALM
-    assert not scene.look(b"a"), "that is a change now"
-    assert scene.look(b"a")
-
-
-def test_a_change_while_it_is_indexed_is_seen_by_the_next_look_which_is_soon() -> None:
-    scene = changed(Scene())
-    scene.look(b"b")
-    scene.watch.indexed(b"b", 0.0)
-    assert scene.pause == ALERT
-    assert not scene.look(b"c")
-    assert scene.look(b"c")
-
-
-def test_a_change_that_is_taken_back_is_none() -> None:
-    scene = changed(Scene())
-    assert not scene.look(b"a")
-    assert scene.pause == CALM
-    assert not scene.look(b"a"), "although it stands still"
-
-
-def test_what_stood_still_before_a_change_was_taken_back_does_not_count() -> None:
-    scene = changed(Scene())
-    scene.look(b"a")
-    assert not scene.look(b"b")
-    assert scene.look(b"b")
-
-
-# It never stands still.
-
-
-def looks_until_indexed(scene: Scene) -> float:
-    """The seconds from the first look that sees something else each time to the one that has it indexed."""
-    changed(scene, b"0")
-    since = scene.now
-    for number in range(1, 10_000):
-        if scene.look(b"%d" % number):
-            return scene.now - since
-    pytest.fail("never indexed")
-
-
-def test_what_never_stands_still_is_indexed_all_the_same() -> None:
-    assert looks_until_indexed(Scene()) == RESTLESS
-
-
-@pytest.mark.parametrize("took", [0.25, 8.0])
-def test_what_takes_long_to_index_and_never_stands_still_is_indexed_seldom(took: float) -> None:
-    scene = Scene()
-    looks_until_indexed(scene)
-    scene.watch.indexed(b"x", took)
-    assert looks_until_indexed(scene) == max(RESTLESS, INDEX_SHARE * took)
-
-
-def test_patience_with_what_never_stands_still_begins_anew_once_a_change_is_taken_back() -> None:
-    scene = changed(Scene())
-    scene.look(b"a")
-    scene.now += 2 * RESTLESS
-    assert looks_until_indexed(scene) == RESTLESS
-
-
-# A nudge.
-
-
-def test_a_nudge_brings_the_next_look_forward() -> None:
-    scene = Scene()
+def test_looks_take_at_most_their_share_of_the_time() -> None:
+    scene = Scene(a=1)
+    scene.look(a=1, took=4.0)
+    assert scene.pause == 4.0 * LOOK_SHARE
     scene.watch.nudge()
-    assert scene.pause == ALERT
-    scene.look(b"a")
-    assert scene.pause == CALM
-    scene.watch.nudge()
+    assert scene.pause == 4.0 * LOOK_SHARE
+    scene.look(a=2, took=4.0)
+    assert scene.pause == 4.0 * LOOK_SHARE
+    scene.look(a=3)
     assert scene.pause == ALERT
 
 
 def test_any_number_of_nudges_leads_to_one_look_at_a_time() -> None:
-    scene = Scene()
+    scene = Scene(a=1)
     for _ in range(5):
+        assert scene.look(a=1) is None
         for _ in range(100):
             scene.watch.nudge()
         assert scene.pause == ALERT
-        assert not scene.look(b"a")
-
-
-def test_a_nudge_holds_until_the_look_however_late_it_comes() -> None:
-    """It comes while the files are indexed, which takes long."""
-    scene = changed(Scene())
-    scene.look(b"b")
-    scene.now += 100
-    scene.watch.nudge()
-    scene.watch.indexed(b"b", 100)
-    assert scene.watch.next_look <= scene.now
 
 
 def test_a_nudge_puts_no_look_off() -> None:
-    scene = changed(Scene())
+    scene = Scene(a=1)
+    scene.look(a=2)
     due = scene.watch.next_look
     scene.now += ALERT / 2
     scene.watch.nudge()
     assert scene.watch.next_look == due
 
 
-# Looking takes long.
+# Changes.
 
 
-def test_looks_take_at_most_their_share_of_the_time() -> None:
-    scene = Scene()
-    scene.look(b"a", took=4.0)
-    assert scene.pause == 4.0 * LOOK_SHARE
-    scene.watch.nudge()
-    assert scene.pause == 4.0 * LOOK_SHARE
-    scene.look(b"b", took=4.0)
-    assert scene.pause == 4.0 * LOOK_SHARE
-    scene.look(b"c")
+def test_a_change_is_indexed_once_two_looks_have_seen_the_same() -> None:
+    scene = Scene(a=1, b=1, c=1)
+    after = {"a": 1, "b": 2, "d": 1}
+    assert scene.look(**after) is None
     assert scene.pause == ALERT
+    assert scene.look(**after) == after
+    assert scene.pause == ALERT
+    assert scene.look(**after) is None
+    assert scene.pause == CALM
 
 
-def test_a_look_that_takes_a_moment_takes_nothing_from_the_alert_but_calm_hides_it() -> None:
-    scene = Scene()
-    scene.look(b"a", took=ALERT / 8)
-    assert scene.pause == max(CALM, LOOK_SHARE * ALERT / 8)
-    scene.watch.nudge()
-    assert scene.pause == LOOK_SHARE * ALERT / 8
+def test_a_change_that_is_taken_back_is_none() -> None:
+    scene = Scene(a=1)
+    scene.look(a=2)
+    assert scene.look(a=1) is None
+    assert scene.pause == CALM
+    assert scene.look(a=2) is None, "what stood still before does not count"
+    assert scene.look(a=2) == {"a": 2}
 
 
-_LOOKS = st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.floats(0, 5), st.booleans())
+def test_a_file_that_never_stands_still_delays_no_other_and_stays_as_it_is_indexed() -> None:
+    scene = Scene(log=1)
+    assert scene.look(log=2, new=100, a=1) is None
+    assert scene.look(log=3, new=101, a=1) == {"log": 1, "a": 1}
+    for version in range(4, 100):
+        assert scene.look(log=version, new=98 + version, a=1) is None
+        assert scene.pause == ALERT
+    assert scene.look(log=99, new=200, a=1) == {"log": 99, "a": 1}
 
 
-@given(st.lists(_LOOKS, max_size=30), st.floats(0, 100))
-def test_whatever_happens_looks_keep_their_distance_and_only_changes_are_indexed(
-    looks: list[tuple[bytes, float, bool]], indexing: float
+def test_a_file_away_for_one_look_is_not_missed() -> None:
+    scene = Scene(a=1, b=1)
+    assert scene.look(b=1) is None
+    assert scene.look(a=1, b=1) is None
+    assert scene.look(b=1) is None
+    assert scene.look(b=1) == {"b": 1}
+
+
+# Failures.
+
+
+def test_what_could_not_be_indexed_is_tried_again_ever_less_often() -> None:
+    scene = Scene(a=1)
+    scene.broken = {"b"}
+    scene.look(a=1, b=1)
+    attempts: list[float] = []
+    while len(attempts) < 8:
+        if scene.look(a=1, b=1) is not None:
+            attempts.append(scene.now)
+        assert scene.pause <= CALM
+    waits = [later - earlier for earlier, later in pairwise(attempts)]
+    expected = [min(RETRY_FIRST * 2**count, RETRY_LAST) for count in range(7)]
+    assert all(0 <= wait - least <= CALM for wait, least in zip(waits, expected, strict=True))
+    scene.broken = set()
+    scene.now += RETRY_LAST
+    assert scene.look(a=1, b=1) == {"a": 1, "b": 1}
+    assert scene.look(a=1, b=1) is None
+
+
+def test_what_waits_for_another_attempt_holds_up_no_other() -> None:
+    scene = Scene(a=1)
+    scene.broken = {"b"}
+    scene.look(a=1, b=1)
+    scene.look(a=1, b=1)
+    assert scene.look(a=2, b=1) is None
+    assert scene.look(a=2, b=1) == {"a": 2}
+
+
+def test_the_wait_after_a_failure_is_forgotten_once_the_file_is_gone() -> None:
+    scene = Scene(a=1)
+    scene.broken = {"b"}
+    scene.look(a=1, b=1)
+    assert scene.look(a=1, b=1) is not None
+    scene.look(a=1)
+    scene.look(a=1, b=1)
+    assert scene.look(a=1, b=1) is not None
+
+
+def test_where_nothing_could_be_indexed_it_all_is_tried_again() -> None:
+    """The disk is full; what has gone is still in the old edition."""
+    watch = Watch({"a": 1, "b": 1})
+    assert watch.looked({"a": 2}, 0.0, START) == {"a": 2}
+    watch.indexed({"a": 1, "b": 1}, START)
+    assert watch.looked({"a": 2}, 0.0, START + RETRY_FIRST / 2) is None
+    assert watch.looked({"a": 2}, 0.0, START + RETRY_FIRST) == {"a": 2}
+
+
+_SEEN = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2))
+
+
+@given(st.lists(st.tuples(_SEEN, st.sets(st.sampled_from("abc")), st.floats(0, 5), st.booleans())), _SEEN)
+def test_whatever_happens_looks_keep_their_distance_and_in_the_end_all_is_indexed(
+    looks: list[tuple[Files, set[str], float, bool]], last: Files
 ) -> None:
-    scene, indexed = Scene(), b"a"
-    for seen, took, nudged in looks:
+    scene = Scene()
+    for seen, broken, took, nudged in looks:
         if nudged:
             scene.watch.nudge()
-        if scene.look(seen, took):
-            assert seen != indexed
-            indexed = seen
-            scene.watch.indexed(seen, indexing)
+        before, scene.broken = scene.watch.held, broken
+        wanted = scene.look(took, **seen)
+        assert wanted is None or wanted != before
         assert scene.pause >= 0.999 * max(ALERT, LOOK_SHARE * took)
+    scene.broken = set()
+    scene.look(**last)
+    scene.now += RETRY_LAST
+    scene.look(**last)
+    assert scene.watch.held == last
