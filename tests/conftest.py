@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = int(os.environ.get("MSD_SEED") or random.SystemRandom().randrange(2**32))
+    # For those who run tests beside this process.
+    os.environ["MSD_SEED"] = str(seed)
     config.stash[SEED] = seed
     random.seed(seed)
 

@@ -563,9 +563,11 @@ def test_a_revoked_key_is_cut_off_and_nobody_else(serve: Serve, source: Source, 
 
 @dataclass
 class Siege:
-    """What 200 clients that ask on and on and never read did to a proper client, and to the workers."""
+    """What 200 clients that ask on and on and never read did to a proper client, and to the workers: its
+    segments in a second without them, and in each second from their first one on.
+    """
 
-    undisturbed: int
+    undisturbed: float
     flooded: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
@@ -580,7 +582,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Siege:
         system = stack.enter_context(System(path, env=env)).wait_until_ready()
         proper = stack.enter_context(ProperClient(system.ports[:4]))
         proper.count(0.2)
-        siege = Siege(undisturbed=proper.count(SPAN))
+        siege = Siege(undisturbed=proper.count(2 * SPAN) / 2)
         flooder = stack.enter_context(flood("mute", 200, proper, system.ports[:4]))
         wait_for("the flood", lambda: flooder.out.text)
         siege.flooded = [proper.count(SPAN) for _ in range(5)]
@@ -595,8 +597,13 @@ def test_those_who_never_read_fill_no_memory(siege: Siege) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.xfail(strict=True, reason="a proper client is down to 2 to 10 % of its rate for seconds, now and then")
 def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -> None:
+    assert sum(siege.flooded) >= len(siege.flooded) * siege.undisturbed / 10, siege
+
+
+@pytest.mark.alone
+@pytest.mark.xfail(strict=False, reason="in every other run, there is a second in which it is 4 to 10 %")
+def test_those_who_never_read_leave_others_a_tenth_of_their_rate_all_the_time(siege: Siege) -> None:
     assert min(siege.flooded) >= siege.undisturbed / 10, siege
 
 

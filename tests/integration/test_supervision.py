@@ -72,6 +72,7 @@ def end_by_line(system: System) -> None:
     system.enter("-1\n")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("end", "code"),
     [

@@ -17,7 +17,7 @@ from wire.keys import Credentials, KeyFolder, KeyPair, Role
 from wire.monitor import Handshake
 from wire.states import Refused
 
-OWN, LAPTOP, BOSS, WORKER, STRANGER = (KeyPair.generate() for _ in range(5))
+OWN, LAPTOP, BOSS, WORKER, STRANGER = (KeyPair.of(bytes([n]) * 32) for n in range(1, 1 + 5))
 ROLES = {LAPTOP.public: Role.CLIENT, BOSS.public: Role.OPERATOR, WORKER.public: Role.WORKER}
 MECHANISMS = (b"NULL", b"PLAIN", b"CURVE", b"GSSAPI", b"curve", b"")
 KEYS = (OWN.public, *ROLES, STRANGER.public, OWN.secret, b"", bytes(32))

@@ -14,7 +14,7 @@ from wire.endpoints import Endpoint
 from wire.errors import DiskError, MsdError, NotAllowedError, UsageError
 from wire.keys import KEY_SIZE, SERVER, Credentials, KeyFolder, KeyPair, Role, credentials, parse_key
 
-LAPTOP, OTHER = KeyPair.generate(), KeyPair.generate()
+LAPTOP, OTHER = KeyPair.of(bytes(range(1, 33))), KeyPair.of(bytes(range(2, 34)))
 GOOD_NAMES = ["laptop", "a", "0", "x" * 64, "ann@host.example", "A-1_b.c"]
 BAD_NAMES = ["", ".", "..", "../up", "a/b", "/etc/passwd", ".hidden", "-rf", "x" * 65, "a\0b", "a\n", "ä", "a\x1b[2J"]
 #: What others may do of a file or folder that they may do anything with.
