@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/msd demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not soak and not alone" -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not soak and not alone" -n 3 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -m "alone and not soak" $(ARGS)
 
 soak: .venv/installed
