@@ -96,7 +96,8 @@ def _run() -> int:
 
 def _fail(message: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"msd: {message}", file=sys.stderr)
+        # Some of Typer's are of several lines.
+        print(f"msd: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

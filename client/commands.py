@@ -151,7 +151,9 @@ def verify(
         with contextlib.suppress(OSError):
             for line in mismatches(verdict):
                 print(line)
-        raise SourceError(f"{file} is not {verdict.name} as it is shared: msd download --update -o {file} mends it")
+        raise SourceError(
+            f"{file} is not {verdict.name} as it is shared: msd download {verdict.name} --update -o {file} mends it"
+        )
     print(f"{file}: {verdict.name} as it is shared, all {verdict.segments} segments of it")
 
 

@@ -256,7 +256,7 @@ def _no_source(given_up: GiveUp) -> SourceError:
     faults = set(given_up.faults.values())
     named = ", ".join(f"worker {number} {fault}" for number, fault in sorted(given_up.faults.items()))
     if faults & {Fault.CHANGED, Fault.UNKNOWN}:
-        advice = "the file changed on the servers: run this again in a moment to fetch the new version"
+        advice = "the file changed on the servers, or is not shared any more: run this again in a moment"
     elif Fault.CORRUPT in faults:
         advice = f"no worker sends segment {given_up.segment} as it was shared: check the file there"
     else:

@@ -92,10 +92,13 @@ class Transport:
         self._poller = zmq.Poller()
         self._status_endpoint = servers.status
         self._links: dict[int, Connection] = {}
+        #: Not sent yet, each with the connection that it is for.
+        self._requests: list[tuple[Connection, Message]] = []
         self._status, self._status_monitor = self._subscribe()
 
     def poll(self, timeout: float) -> Iterator[TransportEvent]:
         """What has happened, waiting up to ``timeout`` seconds for something to happen."""
+        self._send()
         ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
         if self._status_monitor.socket in ready:
             for event in self._status_monitor.read():
@@ -124,10 +127,11 @@ class Transport:
             link.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` came from ``new_rid()``, if the connection is still there."""
-        link = self._links.get(worker)
-        if link is not None:
-            link.send(request)
+        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ``poll``, if the connection
+        is still there.
+        """
+        if (link := self._links.get(worker)) is not None:
+            self._requests.append((link, request))
 
     def renew_status(self) -> None:
         """Subscribes to server 5 on a new connection."""
@@ -154,6 +158,15 @@ class Transport:
         self._status.close(0)
         # And what a signal may have left half made: one open socket, and ending the context hangs.
         self._context.destroy(LINGER_MS)
+
+    def _send(self) -> None:
+        """Sends what was requested since the last call. Together, for each worker wakes up for what comes
+        to it: once for several requests costs it less than once for each.
+        """
+        for link, request in self._requests:
+            if link in self._links.values():
+                link.send(request)
+        self._requests.clear()
 
     def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
         status = self._context.socket(zmq.SUB)

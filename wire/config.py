@@ -52,6 +52,8 @@ class Config:
     #: The folder of the keys, and the servers' public key where they are not this machine's.
     keys: Path | None = None
     server_key: bytes | None = None
+    #: Which pair a client shows, by name; None for the only one.
+    key: str | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     memory: int = 64 << 20
 
@@ -206,7 +208,7 @@ def servers(
             key = parse_key(server_key)
         except ValueError as allowed:
             raise UsageError(f"--server-key: must be {allowed}, as msd serve prints it") from None
-    shown = credentials(config.key_folder, key) if key is not None or config.is_encrypted else None
+    shown = credentials(config.key_folder, key, config.key) if key is not None or config.is_encrypted else None
     if server5 is not None:
         status = Endpoint.parse(server5).resolve()
         workers = {}

@@ -103,6 +103,8 @@ class KeyFolder:
     def admit(self, text: str, role: Role) -> Admitted:
         """Admits the public key in ``text``, which is what a file ``NAME.pub`` holds."""
         name, _, key_text = text.strip().partition(" ")
+        if not key_text and len(name) == 2 * KEY_SIZE:
+            raise UsageError("that is a secret key, which stays where it was made: admit the file NAME.pub beside it")
         try:
             admitted = Admitted(_checked_name(name), role, parse_key(key_text.strip()))
         except (ValueError, UsageError):
@@ -176,9 +178,10 @@ class KeyFolder:
         return pair
 
 
-def credentials(folder: KeyFolder, server_key: bytes | None) -> Credentials | None:
-    """What to show the servers of that key: the one pair in the folder. Without a ``server_key`` the
-    servers are those of this machine, and their own pair is shown; None if it is not here.
+def credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
+    """What to show the servers of that key: the pair ``name``, or the only one in the folder. Without a
+    ``server_key`` the servers are those of this machine, and their own pair is shown; None if it is not
+    here.
     """
     own_servers = folder.load(SERVER)
     if own_servers is not None and server_key in (None, own_servers.public):
@@ -186,11 +189,14 @@ def credentials(folder: KeyFolder, server_key: bytes | None) -> Credentials | No
     if server_key is None:
         return None
     names = folder.pairs()
-    pair = folder.load(names[0]) if len(names) == 1 else None
+    chosen = name if name is not None else names[0] if len(names) == 1 else ""
+    pair = folder.load(chosen) if chosen in names else None
+    if pair is None and names:
+        hint = 'say which as key = "NAME" under [client] in config.toml'
+        raise NotAllowedError(f"{folder.path} holds the keys {', '.join(names)}: {hint}")
     if pair is None:
-        what = f"several keys ({', '.join(names)})" if names else "no key of yours"
-        hint = "keep one of them there" if names else "make one with msd keys new NAME, and have it admitted"
-        raise NotAllowedError(f"{folder.path} holds {what}: {hint}")
+        hint = "make one with msd keys new NAME, and have it admitted"
+        raise NotAllowedError(f"{folder.path} holds no key of yours: {hint}")
     return Credentials(pair, server_key)
 
 

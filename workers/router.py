@@ -22,7 +22,7 @@ from wire.sockets import receive, tune
 #: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
 LINGER_MS = 1000
 #: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
-LOOK_FIRST, LOOK_LAST = 0.001, 0.02
+LOOK_FIRST, LOOK_LAST = 0.002, 0.02
 
 #: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
 #: reuses ids, so one alone must not outlive its socket.

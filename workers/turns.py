@@ -15,9 +15,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-#: Replies of one client inside ZeroMQ. Four of 1 MiB keep a connection of 4 GB/s busy while the
-#: loop looks only once a millisecond whether one has left.
-REPLIES_INSIDE = 4
+#: Replies of one client inside ZeroMQ. Eight of 1 MiB keep a connection of 4 GB/s busy while the
+#: loop looks only every other millisecond whether one has left.
+REPLIES_INSIDE = 8
 #: Requests of one client waiting for their turn; more are refused as busy.
 MAX_QUEUED = 256
 #: With more than so many waiting a client is greedy: no window of ours is as large. It may have one reply

@@ -230,7 +230,7 @@ def test_a_bad_value_is_named_with_its_key_and_what_is_allowed(tmp_path: Path, t
         ("[broker]\nintervall = 80", "unknown [broker] key 'intervall'; did you mean interval?"),
         ("[share]\npaht = 'x'", "unknown [share] key 'paht'; did you mean path?"),
         ("[[workers]]\nprot = 1", "unknown [[workers]] 1: key 'prot'; did you mean port?"),
-        ("[client]\nxyz = 1", "unknown [client] key 'xyz'; there are memory"),
+        ("[client]\nxyz = 1", "unknown [client] key 'xyz'; there are memory, key"),
         ("[brokr]\n", "unknown section 'brokr'; did you mean broker?"),
         ("[worker]\n", "unknown section 'worker'; did you mean workers?"),
         ("xyz = 1", "unknown section 'xyz'; there are share, broker, workers, client"),

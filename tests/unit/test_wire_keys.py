@@ -444,9 +444,23 @@ def test_other_servers_are_not_shown_the_servers_own_pair(folder: KeyFolder) -> 
 
 def test_of_several_pairs_none_is_chosen(folder: KeyFolder) -> None:
     pairs = [folder.new(name)[0] for name in ("b", "a")]
-    with pytest.raises(NotAllowedError, match=r"holds several keys \(a, b\): keep one of them there") as caught:
+    with pytest.raises(NotAllowedError, match=r"holds the keys a, b: say which as key") as caught:
         credentials(folder, OTHER.public)
     assert not tells(str(caught.value), *pairs)
+
+
+def test_one_of_several_pairs_may_be_chosen_by_its_name(folder: KeyFolder) -> None:
+    pairs = {name: folder.new(name)[0] for name in ("b", "a")}
+    assert credentials(folder, OTHER.public, "b") == Credentials(pairs["b"], OTHER.public)
+    for name in ("c", "", SERVER, "../b"):
+        with pytest.raises(NotAllowedError):
+            credentials(folder, OTHER.public, name)
+
+
+def test_a_secret_is_told_from_a_public_key(folder: KeyFolder) -> None:
+    with pytest.raises(UsageError, match="that is a secret key") as caught:
+        folder.admit(LAPTOP.secret.hex() + "\n", Role.CLIENT)
+    assert not tells(str(caught.value), LAPTOP)
 
 
 def test_a_damaged_pair_is_not_taken_for_none(folder: KeyFolder) -> None:
