@@ -95,6 +95,8 @@ class Broker:
             for source in self._wait():
                 self._sources[source]()
             now = time.monotonic()
+            # It may have been stopped since the wait has ended.
+            self._excuse(self._stalls.worked(now), now)
             self._handle(supervision.TimePassed(), now)
             for peer, answer in self._toggles.answers(self._supervisor, now):
                 peer.send(answer)
@@ -293,17 +295,19 @@ class Broker:
     # Time.
 
     def _wait(self) -> list[object]:
-        """The sources that something has arrived from; waits until something is due. Tells the cores for
-        how long this process did not look.
-        """
+        """The sources that something has arrived from; waits until something is due."""
         began = time.monotonic()
         until = max(began, min(began + LONGEST_WAIT, *self._due()))
         ready = [source for source, _ in self._poller.poll(math.ceil((until - began) * 1000))]
         now = time.monotonic()
-        if stalled := self._stalls.waited(began, until, now):
+        self._excuse(self._stalls.waited(began, until, now), now)
+        return ready
+
+    def _excuse(self, stalled: float, now: float) -> None:
+        """Tells the cores for how long this process did not look."""
+        if stalled:
             self._handle(supervision.Stalled(stalled), now)
             self._sessions.stalled(stalled)
-        return ready
 
     def _due(self) -> list[float]:
         """When time alone will matter."""

@@ -16,6 +16,14 @@ class Stalls:
     def __init__(self, now: float) -> None:
         self._looked_at = now
 
+    def worked(self, now: float) -> float:
+        """The loop has been at work and it is ``now``, the time by which it will judge others. Returns for
+        how many seconds before that it did not look, 0 if all is well.
+        """
+        busy = now - self._looked_at
+        self._looked_at = now
+        return busy if busy > STALL else 0.0
+
     def waited(self, began: float, until: float, now: float) -> float:
         """The loop waited from ``began`` on, ``until`` then at the latest, and it is ``now``. Returns for
         how many seconds before ``now`` it did not look, 0 if all is well.

@@ -55,7 +55,7 @@ def find_manifest(
         patience.excuse(peers.stalled)
         if news := peers.news():
             on_event(news)
-        if waiting := patience.check(time.monotonic(), peers.why_waiting()):
+        if waiting := patience.check(peers.looked_at, peers.why_waiting()):
             on_event(waiting)
 
 

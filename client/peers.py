@@ -42,7 +42,8 @@ class Peers:
         self.ready: dict[int, LinkOpened] = {}
         #: Seconds for which this process did not look, as noticed by the last ``turn``.
         self.stalled = 0.0
-        self._looked_at = time.monotonic()
+        #: When the last ``turn`` ended: silence until then is not this process's own.
+        self.looked_at = time.monotonic()
         self._told_reachable = True
         #: Workers that speak another version of the protocol, by number.
         self._foreign: dict[int, int] = {}
@@ -88,9 +89,9 @@ class Peers:
             self._follow(event)
             events.append(event)
         now = time.monotonic()
-        busy, overslept = began - self._looked_at, now - until
+        busy, overslept = began - self.looked_at, now - until
         self.stalled = sum(time for time in (busy, overslept) if time > STALL)
-        self._looked_at = now
+        self.looked_at = now
         self._apply(links.TimePassed())
         if refused := self._links.refusal(now):
             raise NotAllowedError(self._why_refused(refused))

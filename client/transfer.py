@@ -222,7 +222,8 @@ class Transfer:
         now = time.monotonic()
         if news := self._peers.news():
             self._on_event(news)
-        if waiting := self._patience.check(now, self._peers.why_waiting()):
+        # Not by ``now``: this process may have been stopped since.
+        if waiting := self._patience.check(self._peers.looked_at, self._peers.why_waiting()):
             self._on_event(waiting)
         if now >= self._sampled.at + SAMPLE:
             self._on_event(Sampled(self._progress(now, self._sampled)))

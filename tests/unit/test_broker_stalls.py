@@ -27,3 +27,10 @@ def test_work_that_took_too_long_is_a_stall() -> None:
 
 def test_both_are_added() -> None:
     assert Stalls(NOW).waited(NOW + 5, NOW + 6, NOW + 9) == pytest.approx(9)
+
+
+def test_work_that_took_too_long_is_noticed_before_time_is_judged_by() -> None:
+    stalls = Stalls(NOW)
+    assert stalls.worked(NOW + STALL) == 0
+    assert stalls.worked(NOW + 5) == 5 - STALL
+    assert stalls.waited(NOW + 5, NOW + 6, NOW + 6) == 0

@@ -26,6 +26,7 @@ class Quiet:
 
     numbers = (1, 2, 3, 4)
     stalled = 0.0
+    looked_at = 0.0
 
     def __init__(self, catalogue: bytes = b"") -> None:
         self.status = SimpleNamespace(catalogue=catalogue, workers=[])
