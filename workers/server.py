@@ -56,7 +56,9 @@ FAREWELL = 0.25
 BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
-READS_PER_TURN = 64
+READS_PER_TURN = 256
+#: Large replies sent in one turn: those who wait to be read wait for no more than these.
+SERVES_PER_TURN = 8
 #: The same for those that are dropped unread: behind a flood of many stands the request of one.
 DROPS_PER_TURN = 2048
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
@@ -98,6 +100,8 @@ class Worker:
         self._garbage = 0
         #: When a request too many may next be refused as busy.
         self._busy_at = 0.0
+        #: True while more may be sent at once.
+        self._has_more = False
         #: Until when a file that was met and is not the one of this edition is worth a heartbeat.
         self._stale_until = 0.0
         self._running = True
@@ -246,6 +250,8 @@ class Worker:
 
     def _timeout_ms(self) -> int:
         """How long the loop may sleep."""
+        if self._has_more:
+            return 0
         now = time.monotonic()
         due = [self._next_heartbeat]
         if self._close_at is not None:
@@ -297,7 +303,8 @@ class Worker:
         """Reads and sends what may be sent now, and notes what has left."""
         for client, size in self._router.collect():
             self._turns.left(client, size)
-        for _ in range(READS_PER_TURN):
+        self._has_more = False
+        for _ in range(SERVES_PER_TURN):
             now = time.monotonic()
             turn = self._turns.next(now)
             if turn is None:
@@ -309,6 +316,7 @@ class Worker:
             if self._router.send_large(client, head, payload):
                 self._turns.sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
+        self._has_more = True
 
     def _read(self, job: Job) -> tuple[bytes, bytes]:
         """The header frame and the payload that answer a job."""

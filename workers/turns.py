@@ -11,7 +11,7 @@ Knows neither sockets nor files nor the clock: clients are opaque keys, ``now`` 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -23,13 +23,19 @@ MAX_QUEUED = 256
 #: With more than so many waiting a client is greedy: no window of ours is as large. It may have one reply
 #: inside; and while others wait, the greedy ones get one turn in ``GREEDY_SHARE``.
 GREEDY, GREEDY_SHARE = 64, 10
+#: A client is new until so many of its replies have left, and of no more than so many it is remembered
+#: that they are not. While both wait, the new ones get every other turn: those who never read are stuck
+#: before they are anything else, and many of them together must not stop those who do.
+PROVEN, REMEMBERED = 32, 4096
 #: Bytes of replies inside ZeroMQ, of all clients together that have more than one there.
 BUDGET = 64 << 20
 #: A rate limit catches up on at most this much (seconds) of unused time: the poll loop may be late
 #: by a millisecond or two, but an idle worker saves nothing for a burst.
 CATCH_UP = 0.005
 
-_MODEST, _GREEDY = 0, 1
+_MODEST, _NEW, _GREEDY = 0, 1, 2
+#: Whose turn it is before the others', by the number of the turn.
+_ORDERS = ((_MODEST, _NEW, _GREEDY), (_NEW, _MODEST, _GREEDY), (_GREEDY, _MODEST, _NEW, _GREEDY))
 
 K = TypeVar("K")
 J = TypeVar("J")
@@ -66,7 +72,9 @@ class Turns(Generic[K, J]):
         self._rate = rate
         # Those with a queue or something inside, and no others: who has left is not remembered.
         self._clients: dict[K, _Client[J]] = {}
-        self._lines: tuple[deque[K], deque[K]] = (deque(), deque())
+        self._lines: tuple[deque[K], deque[K], deque[K]] = (deque(), deque(), deque())
+        #: How many replies have left, by client; the one that was served longest ago first.
+        self._left: OrderedDict[K, int] = OrderedDict()
         self._turn = 0
         self._counted = 0
         self._free_at = 0.0
@@ -92,13 +100,12 @@ class Turns(Generic[K, J]):
         if now < self._free_at:
             return None
         self._turn += 1
-        order = (_MODEST, _GREEDY) if self._turn % GREEDY_SHARE else (_GREEDY, _MODEST, _GREEDY)
-        for line in order:
+        for line in _ORDERS[self._turn % 2 if self._turn % GREEDY_SHARE else 2]:
             for _ in range(len(self._lines[line])):
                 key = self._lines[line].popleft()
                 client = self._clients[key]
                 client.line = None
-                grown = line == _MODEST and client.is_greedy
+                grown = line != _GREEDY and client.is_greedy
                 if grown or (client.inside and self._counted >= BUDGET):
                     self._enlist(key, client)
                     continue
@@ -122,6 +129,9 @@ class Turns(Generic[K, J]):
         """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
         client = self._clients[key]
         self._change(client, -1, -size)
+        self._left[key] = self._left.pop(key, 0) + 1
+        if len(self._left) > REMEMBERED:
+            self._left.popitem(last=False)
         self._settle(key, client)
 
     def forget(self, key: K) -> None:
@@ -164,7 +174,8 @@ class Turns(Generic[K, J]):
 
     def _enlist(self, key: K, client: _Client[J]) -> None:
         if client.may_have_a_turn and client.line is None:
-            client.line = _GREEDY if client.is_greedy else _MODEST
+            proven = self._left.get(key, 0) >= PROVEN
+            client.line = _GREEDY if client.is_greedy else _MODEST if proven else _NEW
             self._lines[client.line].append(key)
 
     def _change(self, client: _Client[J], replies: int, size: int) -> None:

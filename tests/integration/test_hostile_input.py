@@ -597,13 +597,12 @@ def test_those_who_never_read_fill_no_memory(siege: Siege) -> None:
 
 
 @pytest.mark.alone
-@pytest.mark.xfail(strict=False, reason="while what the others asked for first fills their connections, it is less")
 def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -> None:
     assert sum(siege.flooded) >= len(siege.flooded) * siege.undisturbed / 10, siege
 
 
 @pytest.mark.alone
-@pytest.mark.xfail(strict=False, reason="in every other run, there is a second in which it is 4 to 10 %")
+@pytest.mark.xfail(strict=False, reason="on a loaded machine there is a second in which it is less")
 def test_those_who_never_read_leave_others_a_tenth_of_their_rate_all_the_time(siege: Siege) -> None:
     assert min(siege.flooded) >= siege.undisturbed / 10, siege
 
