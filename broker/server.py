@@ -68,6 +68,7 @@ class Broker:
     ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
+        config.server_keys()  # Wanting, they are reported before anything is opened.
         if not config.path.exists():
             raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
