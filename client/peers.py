@@ -48,6 +48,8 @@ class Peers:
         #: Workers that speak another version of the protocol, by number.
         self._foreign: dict[int, int] = {}
         self._servers = servers
+        #: What server 5 last said of its control socket.
+        self._control = ""
         self._links = links.Links(servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic())
 
     def close(self) -> None:
@@ -60,11 +62,9 @@ class Peers:
 
     @property
     def control(self) -> Endpoint | None:
-        """The broker's control socket, on the host where server 5 was reached."""
-        if self.status is None:
-            return None
+        """The broker's control socket, on the host where server 5 was reached, as it was last told."""
         try:
-            return Endpoint(self._servers.status.host, Endpoint.parse(self.status.control).port)
+            return Endpoint(self._servers.status.host, Endpoint.parse(self._control).port)
         except UsageError:
             return None
 
@@ -144,6 +144,7 @@ class Peers:
     def _follow(self, event: TransportEvent) -> None:
         match event:
             case SnapshotReceived(status):
+                self._control = status.control
                 self._apply(links.SnapshotArrived(status))
             case LinkOpened(worker):
                 self.ready[worker] = event
