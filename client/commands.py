@@ -207,7 +207,7 @@ def _choose_show(*, json: bool, quiet: bool) -> tuple[Show, float]:
         return Lines(quiet=quiet), math.inf
     from client.live import LIVE_INTERVAL, LiveView
 
-    return LiveView(), LIVE_INTERVAL
+    return LiveView(sys.stderr), LIVE_INTERVAL
 
 
 def _catch_signals() -> None:

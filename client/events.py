@@ -33,7 +33,7 @@ class WorkerProgress:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where the download stands: verified bytes, those of them found on the disk, and the rate of
-    verified bytes since the start.
+    verified bytes since the start. ``wasted_bytes`` were received in vain.
     """
 
     bytes: int
@@ -42,6 +42,7 @@ class Progress:
     seconds: float
     rate: float
     workers: tuple[WorkerProgress, ...]
+    wasted_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

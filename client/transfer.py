@@ -250,6 +250,7 @@ class Transfer:
             seconds=seconds,
             rate=received / max(seconds, 1e-6),
             workers=tuple(workers),
+            wasted_bytes=self.wasted,
         )
 
 

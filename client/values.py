@@ -35,6 +35,7 @@ def event_values(event: Event) -> dict[str, object]:
                 "bytes": event.bytes,
                 "total": event.total,
                 "reused_bytes": event.reused_bytes,
+                "wasted_bytes": event.wasted_bytes,
                 "seconds": round(event.seconds, 3),
                 "rate": round(event.rate),
                 "workers": workers,

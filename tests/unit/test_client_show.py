@@ -237,6 +237,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
             "bytes": 8_642_720,
             "total": 11_523_640,
             "reused_bytes": 0,
+            "wasted_bytes": 0,
             "seconds": 0.24,
             "rate": 36_011_350,
             "workers": {
