@@ -88,12 +88,15 @@ def download(
         ended = time.monotonic()
         if peers.control is not None:
             peers.transport.tell_done(peers.control, DONE_PATIENCE)
-        return _report(target, manifest, transfer, summary, ended)
+        unchanged = isinstance(part, Update) and part.is_same
+        return _report(target, manifest, transfer, summary, ended, unchanged=unchanged)
     finally:
         peers.close()
 
 
-def _report(output: Path, manifest: Manifest, transfer: Transfer, summary: Summary, ended: float) -> Report:
+def _report(
+    output: Path, manifest: Manifest, transfer: Transfer, summary: Summary, ended: float, *, unchanged: bool
+) -> Report:
     totals = summary.totals(ended)
     return Report(
         file=manifest.name,
@@ -109,6 +112,7 @@ def _report(output: Path, manifest: Manifest, transfer: Transfer, summary: Summa
         waited_seconds=totals.waited_seconds,
         rate_p50=totals.rate_p50,
         rate_peak=totals.rate_peak,
+        unchanged=unchanged,
     )
 
 

@@ -106,7 +106,8 @@ class Report:
 
     ``retries`` counts segments that were asked for again, by cause; ``waited_seconds`` are those in
     which nothing moved for more than one. ``rate_p50`` and ``rate_peak`` are the median and the highest
-    rate (bytes a second) of the seconds in which something arrived.
+    rate (bytes a second) of the seconds in which something arrived. ``unchanged`` says that an update
+    found the file right as it was, and left it alone.
     """
 
     file: str
@@ -122,6 +123,7 @@ class Report:
     waited_seconds: float = 0.0
     rate_p50: float = 0.0
     rate_peak: float = 0.0
+    unchanged: bool = False
 
 
 Event = Started | Progress | Sampled | WorkerChanged | Waiting | Retried | Syncing

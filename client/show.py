@@ -133,6 +133,8 @@ def since(seconds: float) -> str:
 
 def result(report: Report) -> str:
     """What came from where, in one line; in a second one what went wrong on the way, if anything did."""
+    if report.unchanged:
+        return f"{report.output}: already right, all {amount(report.bytes)} of it ({report.seconds:.2f} s)"
     sources = [f"worker {name} {amount(w.bytes)}" for name, w in report.workers.items() if w.bytes]
     if report.reused_bytes:
         sources.append(f"disk {amount(report.reused_bytes)}")

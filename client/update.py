@@ -48,6 +48,11 @@ class Update(PartFile):
         self._in_part = {*self._left}
         self._left = sorted(self._in_part | held)
 
+    @property
+    def is_same(self) -> bool:
+        """At the end: ``output`` was right as it was, and is left alone."""
+        return self._is_same
+
     def holds(self, index: int) -> bool:
         if not self._is_same:
             return self._adopt(index)

@@ -1,6 +1,6 @@
 """What a download tells, as the values of JSON: the schema of ``--json`` and of a report's events.
 
-Turns values into others; prints and writes nothing.
+Turns values into others; prints and writes nothing. What it says is documented in ``docs/events.md``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from client.events import Event, Progress, Report, Retried, Sampled, Started, Sy
 from client.summary import Totals
 from wire.errors import MsdError
 
+#: Of the schema. Events and keys may be added without another one; what is there keeps its name and meaning.
+VERSION = 1
+
 
 def event_values(event: Event) -> dict[str, object]:
     """An event as the values of JSON. A sample is a ``progress`` like all others."""
@@ -18,6 +21,7 @@ def event_values(event: Event) -> dict[str, object]:
         case Started():
             return {
                 "event": "start",
+                "version": VERSION,
                 "file": event.name,
                 "output": str(event.output),
                 "id": event.id,

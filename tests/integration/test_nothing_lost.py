@@ -95,7 +95,7 @@ def test_of_2_gib_only_what_is_missing_crosses_the_wire(
         flip(part, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
             done = client.done(60)
-        assert fetched(done) == (MIB, size - MIB)
+        assert (fetched(done), done["unchanged"]) == ((MIB, size - MIB), False)
         assert same(path, copy)
         # All of it is there.
         copy.rename(part)
@@ -113,7 +113,8 @@ def test_of_2_gib_only_what_is_missing_crosses_the_wire(
         # None has: it is left alone.
         before = copy.stat()
         with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
-            assert client.done(60)["reused_bytes"] == size
+            done = client.done(60)
+        assert (done["reused_bytes"], done["unchanged"]) == (size, True)
         assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         digests = 4 * segment_count(size) * DIGEST_SIZE
         assert all_sent(system, 2 * MIB + digests)

@@ -139,6 +139,11 @@ def test_a_result_all_from_the_disk_has_no_rate() -> None:
     assert result(kept) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
 
 
+def test_a_file_that_was_right_is_said_to_be_so() -> None:
+    right = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {}, unchanged=True)
+    assert result(right) == "e: already right, all 1.0 MiB of it (0.50 s)"
+
+
 def test_what_went_wrong_on_the_way_is_a_second_line() -> None:
     report = replace(
         REPORT,
@@ -226,6 +231,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
     assert objects(capsys) == [
         {
             "event": "start",
+            "version": 1,
             "file": "Star.mp4",
             "output": "out/final.mp4",
             "id": ID,
@@ -275,6 +281,7 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             "waited_seconds": 0.0,
             "rate_p50": 0,
             "rate_peak": 0,
+            "unchanged": False,
         }
     ]
 

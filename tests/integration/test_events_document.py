@@ -1,0 +1,101 @@
+"""docs/events.md says what ``msd download --json`` prints, key by key: real output is held against it."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system import MIB, Download, Serve, Source, run_msd, wait_for
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "object": (dict,), "boolean": (bool,)
+}  # fmt: skip
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """The keys of each event and their types, as the document's tables have them."""
+    events: dict[str, dict[str, str]] = {}
+    for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
+        if line.startswith("## "):
+            keys = events[line.removeprefix("## ")] = {}
+        elif row := re.match(r"\| (`[^|]+`) \| (\w+) \|", line):
+            keys.update(dict.fromkeys(re.findall(r"`(\w+)`", row[1]), row[2]))
+    return events
+
+
+def check(event: dict[str, Any]) -> None:
+    """The event has the keys that the document says, and no others, each of its type."""
+    keys = documented()[event["event"]]
+    assert event.keys() - {"at"} == keys.keys(), event
+    for key, kind in keys.items():
+        assert isinstance(event[key], TYPES[kind]), (key, event)
+        assert kind == "boolean" or not isinstance(event[key], bool), (key, event)
+
+
+def words(event: str, key: str) -> set[str]:
+    """What the document says that a key may be."""
+    section = DOCUMENT.read_text(encoding="utf-8").split(f"\n## {event}\n")[1].split("\n## ")[0]
+    row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` "))
+    return set(re.findall(r"`([\w -]+)`", row)) - {key}
+
+
+@pytest.fixture
+def events(serve: Serve, source: Source, tmp_path: Path) -> list[dict[str, Any]]:
+    """What a download prints that waits, meets a worker asleep, loses one, is interrupted and run again."""
+    system = serve(source(24 * MIB), "--rate", "3MiB")
+    copy = str(tmp_path / "copy")
+    with system.download("-o", copy) as download:
+        download.wait_until(0.2)
+        system.kill(3)
+        system.shut(1, 2, 3, 4)
+        wait_for("waiting", lambda: download.of("waiting"))
+        system.wake(1, 2, 3, 4)
+        download.wait_until(0.7)
+        download.signal(signal.SIGINT)
+        assert download.wait() == 130
+        told = download.events
+    with system.download("-o", copy) as download:
+        download.done()
+        return told + download.events
+
+
+def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> None:
+    assert {event["event"] for event in events} >= {"start", "progress", "worker", "waiting", "error", "done"}
+    for event in events:
+        check(event)
+    for start in (event for event in events if event["event"] == "start"):
+        assert start["version"] == 1
+    for event in events:
+        if event["event"] == "worker":
+            assert event["state"] in words("worker", "state")
+        elif event["event"] == "retry":
+            assert event["cause"] in words("retry", "cause")
+    progress = next(event for event in events if event["event"] == "progress")
+    assert {*progress["workers"]["1"]} == words("progress", "workers") - {"bytes"}
+    done = events[-1]
+    assert {*done["workers"]["1"]} == words("done", "workers")
+
+
+def test_a_file_that_changes_is_told_in_the_documented_words(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(8 * MIB)
+    with serve(path, "--rate", "1MiB").download("-o", str(tmp_path / "copy")) as download:
+        download.wait_until(0.1)
+        path.write_bytes(bytes(8 * MIB))
+        assert download.wait() == 5
+        retries = download.of("retry")
+        assert retries
+        for event in download.events:
+            check(event)
+        assert {event["cause"] for event in retries} <= words("retry", "cause")
+
+
+def test_wrong_use_is_an_error_alone() -> None:
+    ended = run_msd("download", "--json", "-i", "0")
+    (event,) = Download.parse(ended.stdout)
+    check(event)
+    assert (event["event"], event["code"]) == ("error", ended.returncode)
