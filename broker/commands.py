@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wire.flags import ConfigFlag, HostFlag, JsonFlag, Ports, PortsFlag, Server5Flag, ServerKeyFlag
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, Ports, PortsFlag, Server5Flag, ServerKeyFlag, VerboseFlag
 
 if TYPE_CHECKING:
     from broker.orders import Operator
@@ -28,6 +28,7 @@ def serve(
     ] = None,
     until_done: Annotated[bool, typer.Option("--until-done", help="End when a client has everything.")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="Print the status table and read choices as lines.")] = False,
+    verbose: VerboseFlag = False,
 ) -> int:
     """Share a file or a folder from several worker processes.
 
@@ -39,7 +40,7 @@ def serve(
 
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
     console = None if plain or not is_terminal() else console_command(config, host, ports)
-    return run(settings.checked().resolved(), until_done=until_done, console=console)
+    return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 
 
 def status(
@@ -55,21 +56,10 @@ def status(
 
     Example: msd status --json
     """
-    from broker.console import table
-    from broker.status import as_json
+    from broker.overview import show
+    from wire.config import load, servers
 
-    with _operator(config, host, ports, server5, server_key) as operator:
-        shown = operator.status()
-        while True:
-            if json:
-                from json import dumps
-
-                print(dumps(as_json(shown)), flush=True)
-            else:
-                print(table(shown).partition("\nTo quit")[0], flush=True)
-            if not watch:
-                return
-            shown = operator.next_snapshot()
+    show(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), json=json, watch=watch)
 
 
 def toggle(
@@ -118,7 +108,11 @@ def quit(
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     with _operator(config, host, ports, server5, server_key) as operator:
+        workers = len(operator.status().workers)
         operator.quit()
+    # Nobody reads any more: the servers end all the same.
+    with contextlib.suppress(BrokenPipeError):
+        print(f"server 5 and its {workers} workers are ending", flush=True)
 
 
 def console(

@@ -17,6 +17,8 @@ BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDE, SPARK = 30, 8
 #: Columns of a row beside the status and the sparkline, the gaps between them included.
 FIXED = 57
+#: Events that an overview shows.
+LAST = 10
 #: The narrowest status, and from which width on it and the sparkline may grow.
 STATUS = 15
 
@@ -34,14 +36,43 @@ def line(row: Row, width: int, top: float, *, selected: bool = False, known: boo
     """
     mark = "›" if selected else " "
     status, spark = _flexible(width)
-    sign, word = ("●", "Alive") if row.is_alive else ("○", "Dead")
-    said = f"{word}{'' if known else '?'}{f': {row.remark}' if row.remark else ''}"
+    sign, said = "●" if row.is_alive else "○", _said(row, known=known)
     bad = f"{row.complaints:,}/{row.strangers:,}" if row.complaints or row.strangers else "-"
     return (
         f"{mark}{sign} {row.number:>2} {row.port:>5} {clip(said, status):{status}} {lasting(row.uptime):>8}"
         f" {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3} {rate(row.rate):>10}"
         f" {sparkline(row.rates, spark, top):>{spark}} {amount(row.bytes_sent):>9} {clip(bad, 5):>5}"
     )
+
+
+def details(row: Row, width: int, *, known: bool = True) -> list[str]:
+    """All that is known of a worker, its whole reason first, on as many lines as that needs."""
+    told = [f"{row.number} {_said(row, known=known)}", row.endpoint.removeprefix("tcp://")]
+    told.append(f"process {row.pid}" if row.pid else "no process")
+    for count, one, many in (
+        (row.restarts, "restart", "restarts"),
+        (row.complaints, "corrupt segment", "corrupt segments"),
+        (row.garbage, "message that was none", "messages that were none"),
+        (row.refused, "connection refused", "connections refused"),
+    ):
+        if count:
+            told.append(f"{count:,} {one if count == 1 else many}")
+    told += [served(row.clients), f"{row.bytes_sent:,} bytes sent"]
+    return wrapped(" · ".join(told), width)
+
+
+def overview(history: History, command: str, width: int, now: float) -> str:
+    """All of it at once, for those who have no console: the last events too, and the line for a client."""
+    rows = history.rows(now)
+    top = max((rate for row in rows for rate in row.rates), default=0.0)
+    lines = [summary(history), "", heading(width).rstrip(), *(line(row, width, top).rstrip() for row in rows)]
+    for row in rows:
+        if row.remark or row.complaints or row.strangers:
+            lines += ["", *details(row, width)]
+    lines += ["", "Events, the newest first"]
+    for event in [*history.events][:LAST]:
+        lines += event_lines(event, width)
+    return "\n".join([*lines, "", "For a client", pasted(command, width)])
 
 
 def summary(history: History) -> str:
@@ -65,11 +96,18 @@ def alarm(history: History) -> str:
         return ""
     since = f"since {clock(history.lost_at)}"
     shown = "; what is shown was so then" if history.status else ""
-    return f"! SERVER 5 DOES NOT ANSWER {since}{shown} ({history.lost_why})"
+    what = "REFUSES THIS CONSOLE" if history.is_refused else "DOES NOT ANSWER"
+    return f"! SERVER 5 {what} {since}{shown} ({history.lost_why})"
 
 
-def event_line(event: Happened) -> str:
-    return f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.text)}"
+def event_lines(event: Happened, width: int) -> list[str]:
+    """An event on as many lines as it needs."""
+    return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.text)}", width, indent=11)
+
+
+def wrapped(text: str, width: int, indent: int = 2) -> list[str]:
+    """A text as lines, all but the first of them indented."""
+    return textwrap.wrap(text, max(width, indent + 10), subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
 def pasted(command: str, width: int) -> str:
@@ -115,6 +153,12 @@ def clock(time: float) -> str:
 
 def clip(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _said(row: Row, *, known: bool) -> str:
+    """Alive or Dead, and why."""
+    word = "Alive" if row.is_alive else "Dead"
+    return f"{word}{'' if known else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
 
 
 def _flexible(width: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ import zmq
 from broker.orders import Operator, answered, published
 from wire.codec import encode
 from wire.config import Servers
-from wire.errors import MsdError
+from wire.errors import MsdError, NotAllowedError
 from wire.messages import Accepted, AskStatus, Message, Rejected, Report, Status, Toggle, Toggled
 from wire.monitor import Handshake
 from wire.sockets import receive
@@ -41,9 +41,10 @@ MOST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Server 5 does not answer, or does not let this operator in."""
+    """Server 5 does not answer; ``refused``: it does not let this operator in."""
 
     why: str
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Note:
     text: str
 
 
-Heard = Status | Lost | Note
+Heard = Status | Report | Lost | Note
 
 
 class Source(Protocol):
@@ -102,9 +103,11 @@ class Feed:
                     self._heard.append(follower.first)
                     self._follow(follower)
             except MsdError as error:
+                refused = isinstance(error, NotAllowedError)
+                how = "refuses" if refused else "is lost"
                 while self._orders:
-                    self._heard.append(Note(f"worker {self._orders.popleft()} not toggled: server 5 is lost"))
-                self._heard.append(Lost(str(error)))
+                    self._heard.append(Note(f"worker {self._orders.popleft()} not toggled: server 5 {how}"))
+                self._heard.append(Lost(str(error), refused))
                 self._rest()
 
     def _follow(self, follower: _Follower) -> None:
@@ -181,8 +184,8 @@ class _Follower(Operator):
 
 def _told(reply: Accepted | Toggled | Report | Rejected | None) -> Heard | None:
     match reply:
-        case Report(status=status):
-            return status
+        case Report():
+            return reply
         case Toggled(number=number, state=state, reached=False):
             return Note(f"worker {number} did not get there within 3 s: it is {state}")
         case Rejected(message=message):

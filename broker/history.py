@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from wire.endpoints import Endpoint
-from wire.messages import Status, WorkerStatus
+from wire.messages import Happening, Report, Status, WorkerStatus
 from wire.states import State, Wanted
 
 #: Events that are remembered.
 EVENTS = 200
+#: Of these, those that are told to others.
+TOLD = 32
 #: Rates that are remembered of each worker, and the seconds between two of them.
 RATES, SAMPLE = 30, 1.0
 
@@ -29,13 +32,19 @@ class Happened:
     text: str
     bad: bool = False
 
+    @property
+    def who(self) -> str:
+        """Whom it is about: a worker, or else server 5."""
+        return " ".join(self.text.split()[:2]).rstrip(":") if self.text.startswith("worker ") else "server 5"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """What is shown of one worker. ``remark`` says why it is dead, or what is remarkable of it alive."""
 
     number: int
-    port: int
+    endpoint: str
+    pid: int
     state: State
     remark: str
     uptime: float
@@ -45,7 +54,17 @@ class Row:
     rates: tuple[float, ...]
     bytes_sent: int
     complaints: int
-    strangers: int
+    garbage: int
+    refused: int
+
+    @property
+    def port(self) -> int:
+        return Endpoint.parse(self.endpoint).port
+
+    @property
+    def strangers(self) -> int:
+        """Messages that were none, and connections that were refused."""
+        return self.garbage + self.refused
 
     @property
     def is_alive(self) -> bool:
@@ -63,6 +82,8 @@ class History:
         #: When server 5 was lost, and why; None while it answers.
         self.lost_at: float | None = None
         self.lost_why = ""
+        #: It does answer, but does not let this operator in.
+        self.is_refused = False
         self._told_at = 0.0
         self._rates: dict[int, deque[float]] = {}
         self._sampled_at = float("-inf")
@@ -70,34 +91,54 @@ class History:
     @property
     def clients(self) -> int:
         """Clients being served, as far as known. A broker that does not count them leaves that to the workers."""
-        if self.status is None:
-            return 0
-        return max([self.status.clients, *(worker.clients for worker in self.status.workers)])
+        return _clients(self.status) if self.status is not None else 0
 
-    def snapshot(self, status: Status, now: float) -> None:
-        """Server 5 says so."""
-        before = self.status
+    def snapshot(self, status: Status, now: float) -> list[Happened]:
+        """Server 5 says so; what has happened since it said something last, the oldest first."""
+        before, last = self.status, self.events[0] if self.events else None
         if before and before.epoch == status.epoch and status.seq <= before.seq:
-            return
+            return []
         if self.lost_at is not None and before is not None:
             restarted = "was started again" if before.epoch != status.epoch else "answers again"
             self.note(f"server 5 {restarted}", now)
         self.lost_at = None
         self.status, self._told_at = status, now
-        for text, bad in _changes(before, status):
-            self.note(text, now, bad=bad)
+        if before is None and not self.events:
+            alive = sum(worker.state is State.AWAKE for worker in status.workers)
+            self.note(f"server 5 says: {alive} of {len(status.workers)} workers alive", now)
+        elif before is not None:
+            for text, bad in _changes(before, status):
+                self.note(text, now, bad=bad)
         # The clock may be set back: that must not stop the samples.
         if not 0 <= now - self._sampled_at < SAMPLE * 0.9:
             self._sampled_at = now
             for worker in status.workers:
                 self._rates.setdefault(worker.number, deque(maxlen=RATES)).append(worker.rate)
+        return [*takewhile(lambda event: event is not last, self.events)][::-1]
 
-    def lost(self, why: str, now: float) -> None:
-        """Server 5 does not answer. What it said last may be wrong by now."""
+    def recall(self, report: Report) -> None:
+        """What server 5 remembers of the time before the first snapshot."""
+        first = self.events[-1].time if self.events else float("inf")
+        for event in report.events:
+            if event.time < first:
+                self.events.append(Happened(event.time, event.text, event.bad))
+        for worker, rates in zip(report.status.workers, report.rates, strict=False):
+            known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
+            known.extendleft(reversed(rates[: RATES - len(known)]))
+
+    def told(self) -> tuple[list[Happening], list[list[float]]]:
+        """What others are told of the past: the events and rates of a ``Report``."""
+        events = [Happening(time=event.time, text=event.text, bad=event.bad) for event in [*self.events][:TOLD]]
+        workers = self.status.workers if self.status is not None else []
+        return events, [[*self._rates.get(worker.number, ())] for worker in workers]
+
+    def lost(self, why: str, now: float, *, refused: bool = False) -> None:
+        """Server 5 does not answer, or lets nobody in. What it said last may be wrong by now."""
         self.lost_why = why
-        if self.lost_at is None:
-            self.lost_at = now
-            self.note(f"server 5 lost: {why}", now, bad=True)
+        if self.lost_at is None or refused != self.is_refused:
+            self.lost_at = now if self.lost_at is None else self.lost_at
+            self.is_refused = refused
+            self.note(f"server 5 {'refuses' if refused else 'lost'}: {why}", now, bad=True)
 
     def note(self, text: str, now: float, *, bad: bool = False) -> None:
         self.events.appendleft(Happened(now, text, bad))
@@ -112,7 +153,8 @@ class History:
     def _row(self, worker: WorkerStatus, since: float) -> Row:
         return Row(
             number=worker.number,
-            port=Endpoint.parse(worker.endpoint).port,
+            endpoint=worker.endpoint,
+            pid=worker.pid,
             state=worker.state,
             remark=_remark(worker),
             uptime=worker.uptime + since if worker.pid else 0.0,
@@ -122,8 +164,13 @@ class History:
             rates=tuple(self._rates.get(worker.number, ())),
             bytes_sent=worker.bytes_sent,
             complaints=worker.complaints,
-            strangers=worker.garbage + worker.refused,
+            garbage=worker.garbage,
+            refused=worker.refused,
         )
+
+
+def _clients(status: Status) -> int:
+    return max([status.clients, *(worker.clients for worker in status.workers)])
 
 
 def _remark(worker: WorkerStatus) -> str:
@@ -136,15 +183,14 @@ def _remark(worker: WorkerStatus) -> str:
     return why + ordered.get((worker.state, worker.wanted), "")
 
 
-def _changes(before: Status | None, after: Status) -> Iterator[tuple[str, bool]]:
+def _changes(before: Status, after: Status) -> Iterator[tuple[str, bool]]:
     """What is worth telling of the way from one snapshot to the next; True: nobody ordered it."""
-    if before is None:
-        alive = sum(worker.state is State.AWAKE for worker in after.workers)
-        yield f"server 5 says: {alive} of {len(after.workers)} workers alive", False
-        return
     if after.catalogue != before.catalogue and after.catalogue:
         files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
         yield f"the shared files changed: {files} now" if before.catalogue else f"{files} shared", False
+    if (came := _clients(after) - _clients(before)) and before.epoch == after.epoch:
+        clients = f"{'a' if abs(came) == 1 else f'{abs(came):,}'} client{'' if abs(came) == 1 else 's'}"
+        yield f"{clients} {'came' if came > 0 else 'left'}: {_clients(after):,} served now", False
     known = {worker.number: worker for worker in before.workers}
     for worker in after.workers:
         if worker.number in known:

@@ -70,8 +70,13 @@ class Operator:
         self.close()
 
     def status(self) -> Status:
-        self._latest = self._ask(AskStatus(rid=_rid()), Report).status
-        return self._latest
+        return self.report().status
+
+    def report(self) -> Report:
+        """The status, and what happened lately."""
+        report = self._ask(AskStatus(rid=_rid()), Report)
+        self._latest = report.status
+        return report
 
     def toggle(self, number: int, want: Wanted | None) -> Toggled:
         """Toggles a worker, or sets what is wanted of it; returns when it is there, or 3 s later."""

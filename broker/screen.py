@@ -1,4 +1,4 @@
-"""Where the broker prints: a thread of its own, so that a terminal or pipe nobody reads cannot stop
+"""Where the broker prints and logs: a thread of its own, so that a terminal or pipe nobody reads cannot stop
 the loop that supervises. What comes while too much is waiting is dropped, announcements apart.
 """
 
@@ -8,6 +8,9 @@ import os
 import queue
 import sys
 import threading
+import time
+
+from wire.log import Level, log_line
 
 #: Texts that may wait to be written. A stopped reader costs this much, then nothing more.
 DEPTH = 256
@@ -16,8 +19,9 @@ DEPTH = 256
 class Screen:
     """Writes tables and lines to the descriptor ``stdout``, and notes to standard error."""
 
-    def __init__(self, stdout: int) -> None:
+    def __init__(self, stdout: int, *, verbose: bool = False) -> None:
         self._stdout = stdout
+        self._verbose = verbose
         self._texts: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         #: The table written or waiting last. One that was dropped is not shown: it will be tried again.
         self._shown = ""
@@ -55,7 +59,18 @@ class Screen:
         for line in held:
             self.announce(line)
 
+    def log(self, level: Level, who: str, text: str) -> None:
+        """What is written only where it was asked for."""
+        if self._verbose:
+            self._say_aside(log_line(time.time(), level, who, text))
+
     def note(self, line: str) -> None:
+        if self._verbose:
+            self.log("info", "server 5", line)
+        else:
+            self._say_aside(line)
+
+    def _say_aside(self, line: str) -> None:
         # There is none where the shell closed it (2>&-).
         if sys.stderr is not None and (self._held is None or not sys.stderr.isatty()):
             self._put(sys.stderr.fileno(), line)

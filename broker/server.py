@@ -22,6 +22,7 @@ from broker.desk import Desk
 from broker.doors import Doors
 from broker.folder import make_folder, remove_folder
 from broker.indexing import Indexing
+from broker.journal import Journal
 from broker.processes import WorkerProcesses, hold_port
 from broker.screen import Screen
 from broker.sessions import Sessions
@@ -44,7 +45,6 @@ from wire.messages import (
     Quit,
     QuitOrder,
     Rejected,
-    Report,
     Status,
     Toggle,
     WorkerOrder,
@@ -83,6 +83,7 @@ class Broker:
         self._next_publish = 0.0
         #: The last snapshot, for the metrics.
         self._latest: Status | None = None
+        self._journal = Journal(screen.log)
         self._resources = ExitStack()
         try:
             self._open(config, console)
@@ -171,6 +172,7 @@ class Broker:
     # The supervisor's events and actions.
 
     def _handle(self, event: supervision.Event, now: float) -> None:
+        self._journal.take(event)
         for action in self._supervisor.handle(event, now):
             self._do(action, now)
 
@@ -203,6 +205,7 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._latest = self._snapshot()
+        self._journal.publish(status, time.time())
         self._doors.publish(status)
         if not self._supervisor.quitting:
             self._desk.show(status, self._doors.keys.public if self._doors.keys else None)
@@ -281,7 +284,7 @@ class Broker:
                 self._toggles.add(peer, rid, number, now)
                 self._handle(supervision.Ordered(number, want), now)
             case AskStatus(rid=rid):
-                peer.send(Report(rid=rid, status=self._snapshot()))
+                peer.send(self._journal.report(rid, self._snapshot()))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._end(0)
@@ -323,12 +326,19 @@ class Broker:
         return [deadline for deadline in times if deadline is not None]
 
 
-def serve(config: Config, *, until_done: bool, console: Sequence[str] | None = None, stdout: int = 1) -> int:
+def serve(
+    config: Config,
+    *,
+    until_done: bool,
+    console: Sequence[str] | None = None,
+    stdout: int = 1,
+    verbose: bool = False,
+) -> int:
     """Runs a broker as ``config`` says; its exit code. ``console`` is the command of the console to show in
-    place of the plain one. Raises ``MsdError`` where it cannot.
+    place of the plain one; ``verbose`` logs to standard error. Raises ``MsdError`` where it cannot.
     """
     raise_descriptor_limit()  # A subscriber is a descriptor; there may be thousands.
-    screen = Screen(stdout)
+    screen = Screen(stdout, verbose=verbose)
     try:
         broker = Broker(config, screen, until_done=until_done, console=console)
         try:

@@ -18,6 +18,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
+from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
 from broker import dialogs, drawing
@@ -27,7 +28,7 @@ from broker.feed import Feed, Lost, Note, Source
 from broker.history import History
 from wire.config import Servers
 from wire.errors import MsdError
-from wire.messages import Status
+from wire.messages import Report, Status
 
 #: Seconds between two redraws, at least.
 REDRAW = 0.1
@@ -54,6 +55,7 @@ class Console(App[int]):
     #workers { height: auto; max-height: 50%; border: none; padding: 0; background: $background;
                scrollbar-size-vertical: 1; text-wrap: nowrap; text-overflow: clip; }
     #workers > .option-list--option { padding: 0; }
+    #marked { height: auto; max-height: 5; }
     #events { height: 1fr; scrollbar-size-vertical: 1; }
     #client { height: auto; max-height: 30%; }
     """
@@ -77,6 +79,7 @@ class Console(App[int]):
         self._servers = servers
         self._owns = owns
         self._is_stale = True
+        self._recalls = False
         self._shown: dict[str, object] = {}
         #: Called once the terminal is the console's.
         self.on_start: Callable[[], None] = lambda: None
@@ -86,6 +89,8 @@ class Console(App[int]):
         yield Static(id="alarm", markup=False)
         yield Static(id="heading", markup=False)
         yield OptionList(id="workers", markup=False)
+        yield Static("The marked worker", classes="label")
+        yield Static(id="marked", markup=False)
         yield Static("Events, the newest first", classes="label")
         with VerticalScroll(id="events", can_focus=False):
             yield Static(id="lines", markup=False)
@@ -155,12 +160,17 @@ class Console(App[int]):
             match heard:
                 case Status():
                     self.history.snapshot(heard, now)
-                case Lost(why):
-                    self.history.lost(why, now)
+                case Report(status=status):
+                    self.history.snapshot(status, now)
+                    if not self._recalls:
+                        self._recalls = True
+                        self.history.recall(heard)
+                case Lost(why, refused):
+                    self.history.lost(why, now, refused=refused)
                 case Note(text):
                     self.history.note(text, now, bad=True)
-        # While it ends there is no screen any more.
-        if self._is_stale and self.screen_stack:
+        # While it ends there is no screen any more, or nothing on it.
+        if self._is_stale and self.screen_stack and self.screen_stack[0].query("#title"):
             self._is_stale = False
             with self.batch_update():
                 self._draw(now)
@@ -174,8 +184,10 @@ class Console(App[int]):
         self._base("#alarm").display = bool(alarm)
         self._update("alarm", alarm)
         self._draw_workers(now)
+        room = self._base("#events").scrollable_content_region.width or width
         events = Content("\n").join(
-            Content.styled(drawing.event_line(event), "$text-error" if event.bad else "") for event in history.events
+            Content.styled("\n".join(drawing.event_lines(event, room)), "$text-error" if event.bad else "")
+            for event in history.events
         )
         self._update("lines", events)
         if history.status is not None:
@@ -205,15 +217,18 @@ class Console(App[int]):
             for index, line in enumerate(lines):
                 workers.replace_option_prompt_at_index(index, line)
         self._shown["workers"] = lines
+        marked = workers.highlighted
+        told = drawing.details(rows[marked], width, known=known) if marked is not None and marked < len(rows) else []
+        self._update("marked", "\n".join(told))
 
     def _update(self, name: str, content: str | Content) -> None:
         """Has a line show this, if it does not already."""
         if self._shown.get(name) != content:
             self._shown[name] = content
-            self._base(f"#{name}").update(content)
+            self.screen_stack[0].query_one(f"#{name}", Static).update(content)
 
-    def _base(self, selector: str) -> Static:
-        return self.screen_stack[0].query_one(selector, Static)
+    def _base(self, selector: str) -> Widget:
+        return self.screen_stack[0].query_one(selector)
 
     def _print_error_renderables(self) -> None:
         """Textual would print a traceback; ``run`` raises what was the matter instead."""

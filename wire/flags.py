@@ -25,4 +25,7 @@ Server5Flag = Annotated[
 ServerKeyFlag = Annotated[
     str | None, typer.Option("--server-key", metavar="KEY", help="The servers' key, as msd serve prints it.")
 ]
+VerboseFlag = Annotated[
+    bool, typer.Option("--verbose", help="Log to standard error: an event a line, with time, level and worker.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]

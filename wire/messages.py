@@ -294,11 +294,23 @@ class Toggled(Message, tag="toggled", frozen=True):
     reached: bool
 
 
+class Happening(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened at ``time`` (seconds since 1970), for people; ``bad``: nobody ordered it."""
+
+    time: Lasting
+    text: Text
+    bad: bool
+
+
 class Report(Message, tag="report", frozen=True):
-    """The answer to ``status``."""
+    """The answer to ``status``, with what happened lately, the newest first, and the workers' last rates, the
+    newest last, in the order of their numbers.
+    """
 
     rid: Natural
     status: Status
+    events: Annotated[list[Happening], Meta(max_length=256)] = []
+    rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
 
 
 class Rejected(Message, tag="rejected", frozen=True):

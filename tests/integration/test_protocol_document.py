@@ -453,6 +453,9 @@ def test_toggle_and_status(port: int) -> None:
         assert report["type"] == "report"
         assert report["status"].keys() >= client.snapshot.keys() - {"type"}
         assert client.state(2).keys() == client.snapshot["workers"][1].keys()
+        assert all(event.keys() == {"time", "text", "bad"} for event in report["events"])
+        assert any("alive" in event["text"] for event in report["events"])
+        assert len(report["rates"]) == 4
 
         for want, state in ((None, "asleep"), ("asleep", "asleep"), (None, "awake"), ("awake", "awake")):
             toggled, _ = client.control.ask("toggle", number=2, want=want)

@@ -6,14 +6,15 @@ import pytest
 
 from broker import drawing
 from broker.history import Happened, History, Row
-from tests.unit.snapshots import snapshot
+from tests.unit.snapshots import snapshot, with_worker
 from wire.states import State
 
 
 def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
     settings: dict[str, object] = {
         "number": 1,
-        "port": 21018,
+        "endpoint": "tcp://127.0.0.1:21018",
+        "pid": 4711,
         "state": state,
         "remark": remark,
         "uptime": 3725.0,
@@ -23,7 +24,8 @@ def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
         "rates": (1.0, 2.0, 4.0),
         "bytes_sent": 123_400_000,
         "complaints": 0,
-        "strangers": 0,
+        "garbage": 0,
+        "refused": 0,
     }
     return Row(**{**settings, **values})  # type: ignore[arg-type]
 
@@ -34,7 +36,7 @@ def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
         State.FAILED,
         "failed: " + "x" * 200,
         number=64,
-        port=65535,
+        endpoint="tcp://127.0.0.1:65535",
         uptime=1e10,
         restarts=12345,
         clients=54321,
@@ -42,7 +44,7 @@ def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
         rates=(1.0,) * 30,
         bytes_sent=2**63 - 1,
         complaints=123456,
-        strangers=123456,
+        garbage=123456,
     )
     for each in (row(), longest):
         line = drawing.line(each, width, 4.0, selected=True, known=False)
@@ -103,7 +105,62 @@ def test_a_long_command_can_be_pasted_as_it_stands() -> None:
 
 
 def test_an_event_cannot_act_on_the_terminal() -> None:
-    assert "\x1b" not in drawing.event_line(Happened(0.0, "worker 1 died: \x1b[2J"))
+    assert "\x1b" not in drawing.event_lines(Happened(0.0, "worker 1 died: \x1b[2J"), 80)[0]
+
+
+def test_a_long_event_is_read_to_its_end() -> None:
+    why = "ended with code 1: " + "the folder of the broker is gone, and so is the catalogue in it " * 3
+    lines = drawing.event_lines(Happened(0.0, f"worker 1 died: {why}", bad=True), 79)
+    assert max(map(len, lines)) <= 79
+    assert " ".join(line.strip() for line in lines).endswith(why.strip())
+    assert all(line.startswith(" " * 11) for line in lines[1:])
+
+
+def test_the_details_of_a_worker_are_the_whole_reason_and_all_that_its_row_has_no_room_for() -> None:
+    dead = row(
+        State.DEAD,
+        "killed by SIGKILL, " * 9 + "truly",
+        pid=0,
+        restarts=1,
+        complaints=2,
+        garbage=3,
+        refused=1,
+        clients=1,
+    )
+    lines = drawing.details(dead, 79)
+    assert max(map(len, lines)) <= 79
+    told = " ".join(line.strip() for line in lines)
+    assert told.startswith("1 Dead: killed by SIGKILL")
+    for part in (
+        "truly",
+        "127.0.0.1:21018",
+        "no process",
+        "1 restart ",
+        "2 corrupt segments",
+        "3 messages that were none",
+        "1 connection refused",
+        "1 client served",
+        "123,400,000 bytes sent",
+    ):
+        assert part in told
+
+
+def test_the_overview_has_everything_that_the_console_has() -> None:
+    history = History()
+    history.snapshot(snapshot(clients=1), 0.0)
+    reason = "killed by SIGKILL, long before its time, by nobody knows whom"
+    history.snapshot(with_worker(snapshot(State.AWAKE, State.DEAD, clients=1), 2, reason=reason), 1.0)
+    told = drawing.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
+    for part in (
+        "1 of 2 alive · 1 client served",
+        drawing.heading(80).strip(),
+        "○  2 27215 Dead: killed b…",
+        f"2 Dead: {reason} ",
+        f"{drawing.clock(1.0)} ! worker 2 died: {reason}",
+        "For a client\nmsd download -p 1 2 3 4 5",
+    ):
+        assert " ".join(part.split()) in " ".join(told.split()), part
+    assert max(map(len, told.split("\n"))) <= 80
 
 
 def test_the_alarm_says_since_when_server_5_is_gone_and_why() -> None:

@@ -32,7 +32,8 @@ class Listener:
         self._heard: list[Heard] = []
 
     def of(self, kind: type[H]) -> list[H]:
-        self._heard += self.feed.heard()
+        # An answer's status is as good as one that was published.
+        self._heard += [heard.status if isinstance(heard, Report) else heard for heard in self.feed.heard()]
         return [heard for heard in self._heard if isinstance(heard, kind)]
 
     def has(self, seq: int) -> bool:

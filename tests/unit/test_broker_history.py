@@ -9,7 +9,7 @@ import pytest
 
 from broker.history import EVENTS, RATES, History
 from tests.unit.snapshots import snapshot, with_worker
-from wire.messages import Status
+from wire.messages import Report, Status
 from wire.states import State, Wanted
 
 NOW = 1_700_000_000.0
@@ -163,6 +163,53 @@ def test_the_oldest_events_are_forgotten() -> None:
 def test_clients_are_counted_by_server_5_and_where_it_does_not_by_the_workers() -> None:
     assert told(snapshot(clients=3)).clients == 3
     assert told(with_worker(snapshot(), 2, clients=2)).clients == 2
+
+
+def test_a_client_that_comes_or_goes_is_an_event() -> None:
+    assert news(snapshot(), snapshot(clients=1), snapshot(clients=3), snapshot(clients=2), snapshot(epoch=2)) == [
+        "a client came: 1 served now",
+        "2 clients came: 3 served now",
+        "a client left: 2 served now",
+    ]
+
+
+def test_a_snapshot_tells_what_is_new_in_it() -> None:
+    history = told(snapshot())
+    new = history.snapshot(with_worker(snapshot(State.AWAKE, State.ASLEEP), 1, complaints=1), NOW)
+    assert [(event.who, event.bad) for event in new] == [("worker 1", True), ("worker 2", False)]
+    assert history.snapshot(snapshot(State.AWAKE, State.ASLEEP), NOW) == []
+
+
+def test_what_is_told_to_others_can_be_recalled_by_them() -> None:
+    one = told(with_worker(snapshot(), 2, rate=5.0), snapshot(State.ASLEEP), snapshot(State.AWAKE))
+    events, rates = one.told()
+    other = History()
+    other.recall(Report(rid=1, status=snapshot(), events=events, rates=rates))
+    assert other.events == one.events
+    other.snapshot(snapshot(State.AWAKE), NOW + 9)
+    assert other.events == one.events  # and no word of how it found them
+    assert one.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
+
+
+def test_what_is_recalled_does_not_repeat_what_was_seen() -> None:
+    status = snapshot(State.ASLEEP)
+    here, there = told(snapshot(), status), told(snapshot(), status)
+    before = [*here.events]
+    events, rates = there.told()
+    here.recall(Report(rid=1, status=status, events=events, rates=rates))
+    assert [*here.events] == before
+
+
+def test_a_refusal_after_a_loss_is_told_too() -> None:
+    history = told(snapshot())
+    history.lost("no answer", NOW + 10)
+    history.lost("not admitted", NOW + 20, refused=True)
+    history.lost("not admitted", NOW + 30, refused=True)
+    assert [event.text for event in history.events][:2] == [
+        "server 5 refuses: not admitted",
+        "server 5 lost: no answer",
+    ]
+    assert history.lost_at == NOW + 10
 
 
 def test_a_snapshot_of_an_older_broker_can_be_shown() -> None:

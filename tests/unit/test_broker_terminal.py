@@ -15,6 +15,7 @@ from tests.system import PATIENCE
 from tests.unit.snapshots import PORTS, snapshot, with_worker
 from wire.config import Servers
 from wire.endpoints import Endpoint
+from wire.messages import Happening, Report
 from wire.states import State
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
@@ -181,6 +182,7 @@ def test_it_follows_the_size_of_the_terminal() -> None:
     async def act(scene: Scene) -> None:
         why = "killed by SIGKILL, long before its time"
         await scene.hears(with_worker(snapshot(State.DEAD), 1, reason=why), "Dead: killed b…")
+        assert f"1 Dead: {why}" in scene.text  # the marked one
         await scene.pilot.resize_terminal(200, 60)
         await scene.sees(f"Dead: {why}")
         assert len(scene.text.split("\n")) == 60
@@ -231,11 +233,34 @@ def test_a_worker_that_dies_is_seen_with_the_reason_and_comes_back() -> None:
 def test_server_5_that_is_gone_is_said_plainly_and_no_more_when_it_is_back() -> None:
     async def act(scene: Scene) -> None:
         await scene.hears(Lost("server 5 at 127.0.0.1:39223 does not answer"), "! SERVER 5 DOES NOT ANSWER since ")
-        assert scene.text.count("Alive?") == 4
+        assert scene.text.count("Alive? ") == 5  # the marked one twice
         assert "server 5 lost" in scene.text
         await scene.hears(snapshot(epoch=2), "server 5 was started again")
         await scene.until("the alarm to go", lambda: "DOES NOT ANSWER" not in scene.text)
         assert "Alive?" not in scene.text
+
+    play(act)
+
+
+def test_server_5_that_lets_nobody_in_any_more_is_not_called_lost() -> None:
+    async def act(scene: Scene) -> None:
+        why = "server 5 at 127.0.0.1:39223 does not admit this key"
+        await scene.hears(Lost(why, refused=True), "! SERVER 5 REFUSES THIS CONSOLE since ")
+        assert f"server 5 refuses: {why}" in " ".join(scene.text.split())
+        assert "DOES NOT ANSWER" not in scene.text
+        assert "lost" not in scene.text
+
+    play(act)
+
+
+def test_what_server_5_remembers_of_the_time_before_is_shown() -> None:
+    async def act(scene: Scene) -> None:
+        before = [Happening(time=3.0, text="worker 4 woke up", bad=False), Happening(time=2.0, text="x", bad=True)]
+        report = Report(rid=1, status=snapshot(), events=before, rates=[[1e6], [], [], []])
+        await scene.hears(report, "worker 4 woke up")
+        await scene.hears(report, "worker 4 woke up")
+        assert scene.text.count("worker 4 woke up") == 1
+        assert "█" in scene.text
 
     play(act)
 

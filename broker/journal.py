@@ -1,0 +1,52 @@
+"""What happened, for operators who come later and for the log: a pure core.
+
+Follows the supervisor's events and the snapshots. Each of them is a line of the log at most; what the
+snapshots tell is remembered, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker import supervision
+from broker.history import History
+from wire.log import Level
+from wire.messages import Report, Status
+
+#: Takes a line of the log: its level, whom it is about, what there is to say.
+Log = Callable[[Level, str, str], None]
+
+
+class Journal:
+    """Of one broker. ``log`` is given what is to be logged."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._history = History()
+
+    def take(self, event: supervision.Event) -> None:
+        """The supervisor is told this."""
+        match event:
+            case supervision.Spawned(number, pid):
+                self._log("info", f"worker {number}", f"is process {pid}")
+            case supervision.Ordered(number, want):
+                self._log("info", f"worker {number}", f"is told to be {want}" if want else "is toggled")
+            case supervision.CatalogueReady(edition):
+                self._log("info", "server 5", f"edition {edition} of the catalogue is ready")
+            case supervision.QuitOrdered():
+                self._log("info", "server 5", "ends, and all workers")
+            case supervision.Stalled(seconds):
+                self._log("warning", "server 5", f"did not look for {seconds:.1f} s")
+            case _:
+                pass  # Heartbeats, time, and what the next snapshot tells.
+
+    def publish(self, status: Status, now: float) -> None:
+        """Server 5 says this; ``now`` is in seconds since 1970."""
+        for event in self._history.snapshot(status, now):
+            who = event.who
+            self._log("warning" if event.bad else "info", who, event.text.removeprefix(who).lstrip(": "))
+
+    def report(self, rid: int, status: Status) -> Report:
+        """The answer to an operator who asks for the status."""
+        events, rates = self._history.told()
+        return Report(rid=rid, status=status, events=events, rates=rates)
