@@ -78,7 +78,10 @@ def _run() -> int:
         return int(app(standalone_mode=False) or 0)
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
-        return _fail(f"{error.format_message().rstrip('.')} (see {where} --help)", 2)
+        message = error.format_message().rstrip(".")
+        if "'-p'" in message:
+            return _fail("-p takes five ports, of four workers and of server 5: -p 21018 27215 35416 19222 39223", 2)
+        return _fail(f"{message} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit:

@@ -29,6 +29,8 @@ from wire.errors import Interrupted, MsdError, UsageError
 from wire.states import Wanted
 
 NAME = "demo.bin"
+#: Bytes of the smallest file that a worker can be killed over.
+SMALLEST = 1 << 20
 #: Bytes made, and written, at once.
 BLOCK = 4 << 20
 #: Seconds the servers may take to get ready, and to end.
@@ -41,6 +43,8 @@ def run(size_text: str, seconds: float) -> int:
         size = parse_size(size_text)
     except ValueError as allowed:
         raise UsageError(f"--size {size_text}: must be {allowed}") from None
+    if size < SMALLEST:
+        raise UsageError(f"--size {size_text}: must be at least 1MiB, or all is over before anything has happened")
     if not 0.5 <= seconds <= 3600:
         raise UsageError(f"--seconds {seconds:g}: must be from 0.5 to 3600")
     with _orderly_end(), tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:

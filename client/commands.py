@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag, ServerKeyFlag
+from wire.flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag, ServerKeyFlag, VerboseFlag
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -42,6 +42,7 @@ def download(
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download, as JSON.")] = None,
     json: JsonFlag = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    verbose: VerboseFlag = False,
 ) -> None:
     """Download a file from all its servers at once.
 
@@ -51,11 +52,12 @@ def download(
     from wire.config import load, servers
     from wire.errors import MsdError, UsageError
 
-    shown, pace = _choose_show(json=json, quiet=quiet)
+    shown, pace = _choose_show(json=json, quiet=quiet, verbose=verbose)
     try:
         _catch_signals()
-        if json and quiet:
-            raise UsageError("--json and --quiet contradict each other: give one of them")
+        if quiet and (json or verbose):
+            other = "--json" if json else "--verbose"
+            raise UsageError(f"{other} and --quiet contradict each other: give one of them")
         for flag, seconds in (("-i", interval), ("--timeout", timeout)):
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"{flag} {seconds:g}: must be seconds above 0")
@@ -125,7 +127,9 @@ def list_command(
 
 def verify(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The file on this disk.")],
-    name: Annotated[str | None, typer.Argument(help="The shared file, if there are several.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The shared file.  [the only one, or the one that is called like FILE]")
+    ] = None,
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
@@ -194,16 +198,19 @@ def _parse_id(text: str | None) -> bytes | None:
     return id
 
 
-def _choose_show(*, json: bool, quiet: bool) -> tuple[Show, float]:
+def _choose_show(*, json: bool, quiet: bool, verbose: bool) -> tuple[Show, float]:
     """How the download is shown, and how often (seconds) that needs to know how far it is."""
     import os
     import sys
 
-    from client.show import Json, Lines
+    from client.show import Json, Lines, Log
 
+    if verbose:
+        # Nothing else may be drawn on standard error then.
+        return Log(Json() if json else Lines(quiet=True, result=True)), math.inf
     if json:
         return Json(), math.inf
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb"):
         return Lines(quiet=quiet), math.inf
     from client.live import LIVE_INTERVAL, LiveView
 
@@ -217,7 +224,7 @@ def _catch_signals() -> None:
     from wire.errors import Interrupted
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted("interrupted: run the same command again to go on where it stopped", number)
+        raise Interrupted("interrupted: run the same command again to go on", number)
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -14,11 +14,12 @@ from client.events import Event, OnEvent, Report, Started, Syncing
 from client.manifests import find_manifest
 from client.partfile import PartFile, check_output
 from client.peers import Peers
+from client.show import amount
 from client.summary import Summary
 from client.transfer import Transfer
 from client.update import Update
 from wire.config import Servers
-from wire.errors import MsdError
+from wire.errors import Interrupted, MsdError
 from wire.segments import Manifest
 
 #: Seconds the broker has to answer ``done``; it may be frozen.
@@ -78,11 +79,15 @@ def download(
                 memory=memory,
                 on_event=tell,
             )
-            transfer.run()
-            if sync:
-                tell(Syncing())
-                _in_thread(part)
-            part.publish(replace=replace, sync=sync)
+            try:
+                transfer.run()
+                if sync:
+                    tell(Syncing())
+                    _in_thread(part)
+                part.publish(replace=replace, sync=sync)
+            except Interrupted as error:
+                kept = f"{amount(transfer.verified)} of {amount(manifest.size)} are kept in {part.path}"
+                raise Interrupted(f"interrupted: {kept}; run the same command again to go on", error.number) from None
         finally:
             part.close()
         ended = time.monotonic()

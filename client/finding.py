@@ -105,11 +105,14 @@ Action = AskDescribe | AskDigests | AskNames | Found | Fail
 
 
 class Finder:
-    """Looks for the file ``name`` (None: the only one) in the version ``id`` (None: the right one)."""
+    """Looks for the file ``name`` (None: the only one, or where there are several the one called ``guess``, if
+    there is a guess) in the version ``id`` (None: the right one).
+    """
 
-    def __init__(self, name: str | None, id: bytes | None) -> None:
+    def __init__(self, name: str | None, id: bytes | None, guess: str | None = None) -> None:
         self._name = name
         self._id = id
+        self._guess = guess
         self._workers = 0
         self._vouched: bytes | None = None
         #: What server 5 vouched for when the version was chosen; empty if it had not said.
@@ -138,12 +141,19 @@ class Finder:
         #: Who is asked for the names to suggest.
         self._names_from: int | None = None
 
+    @property
+    def name(self) -> str | None:
+        """What to ask for."""
+        return self._name
+
     def handle(self, event: Event, now: float) -> list[Action]:
         match event:
             case WorkerReady(worker, welcome):
                 self._welcomes[worker] = welcome
                 if worker in self._liars:
                     return []
+                if self._name is None and self._id is None and welcome.files > 1:
+                    self._name = self._guess
                 if self._name is None and self._id is None and welcome.files != 1:
                     self._answer(worker, None, now)
                 else:
@@ -335,7 +345,7 @@ class Finder:
             and self._id in (None, description.id)
         )
 
-    def _not_found(self, names: list[str]) -> NotFoundError:
+    def _not_found(self, names: list[str]) -> MsdError:
         if self._name is None or self._name in names:
             version = self._id.hex() if self._id else ""
             return NotFoundError(f"no worker shares the version {version}: msd list --json shows the ids")
@@ -343,4 +353,6 @@ class Finder:
 
         near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
+        if self._name == self._guess:
+            return UsageError(f"none of the shared files is called {self._name!r}: name the one that is meant{hint}")
         return NotFoundError(f"{self._name!r} is not shared{hint}")

@@ -17,16 +17,23 @@ from wire.segments import Manifest
 
 
 def find_manifest(
-    peers: Peers, name: str | None, id: bytes | None, *, timeout: float | None, on_event: OnEvent
+    peers: Peers,
+    name: str | None,
+    id: bytes | None,
+    *,
+    timeout: float | None,
+    on_event: OnEvent,
+    guess: str | None = None,
 ) -> tuple[Manifest, bytes]:
-    """The manifest of the file ``name`` (None: the only one) in the version ``id`` (None: the right
-    one), and the catalogue that server 5 vouched for when it was chosen, empty if it had not said.
+    """The manifest of the file ``name`` (None: the only one, or of several the one called ``guess``) in the
+    version ``id`` (None: the right one), and the catalogue that server 5 vouched for when it was chosen, empty if
+    it had not said.
 
     Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
     """
     if name is not None and not (0 < len(name) <= MAX_NAME and is_presentable(name)):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
-    finder = finding.Finder(name, id)
+    finder = finding.Finder(name, id, guess)
     patience = Patience(timeout, time.monotonic())
     actions: list[finding.Action] = []
     while True:
@@ -36,7 +43,7 @@ def find_manifest(
             rid = new_rid()
             match action:
                 case finding.AskDescribe(worker):
-                    peers.request(worker, Describe(rid=rid, name=name, id=id))
+                    peers.request(worker, Describe(rid=rid, name=finder.name, id=id))
                 case finding.AskDigests(worker, file, start):
                     peers.request(worker, Digests(rid=rid, id=file, start=start))
                 case finding.AskNames(worker):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
 from client.values import error_values, event_values, report_values
 from wire.errors import MsdError
+from wire.log import Level, log_line
+from wire.names import presentable
 
 
 class Show(Protocol):
@@ -31,10 +34,13 @@ class Show(Protocol):
 
 
 class Lines:
-    """The report's metric lines on standard error, one line of result on standard output."""
+    """The report's metric lines on standard error, one line of result on standard output; the one without
+    the other, or neither.
+    """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, result: bool | None = None) -> None:
         self._quiet = quiet
+        self._tells_result = not quiet if result is None else result
 
     def event(self, event: Event) -> None:
         if self._quiet:
@@ -46,9 +52,9 @@ class Lines:
                 _say(metrics(event))
             case WorkerChanged(name, state, detail) if state != "ready":
                 who = f"worker {name}" if name.isdigit() else name
-                _say(f"{who} {state}{': ' + detail if detail else ''}")
+                _say(presentable(f"{who} {state}{': ' + detail if detail else ''}"))
             case Waiting(reason, seconds):
-                _say(f"waiting since {since(seconds)}: {reason}")
+                _say(presentable(f"waiting since {since(seconds)}: {reason}"))
             case Retried(worker, segment, "corrupt"):
                 _say(f"worker {worker} sent segment {segment} corrupt: asking another one")
             case Syncing():
@@ -57,7 +63,7 @@ class Lines:
                 pass
 
     def done(self, report: Report) -> None:
-        if not self._quiet:
+        if self._tells_result:
             print_line(result(report), sys.stdout)
 
     def failed(self, error: MsdError) -> None:
@@ -65,6 +71,29 @@ class Lines:
 
     def close(self) -> None:
         pass
+
+
+class Log:
+    """A line for each event on standard error, with its time, a level and the worker; what else there is to
+    be shown is another's.
+    """
+
+    def __init__(self, show: Show) -> None:
+        self._show = show
+
+    def event(self, event: Event) -> None:
+        self._show.event(event)
+        if (line := logged(event)) is not None:
+            _say(log_line(time.time(), *line))
+
+    def done(self, report: Report) -> None:
+        self._show.done(report)
+
+    def failed(self, error: MsdError) -> None:
+        self._show.failed(error)
+
+    def close(self) -> None:
+        self._show.close()
 
 
 class Json:
@@ -82,6 +111,30 @@ class Json:
 
     def close(self) -> None:
         pass
+
+
+def logged(event: Event) -> tuple[Level, str, str] | None:
+    """An event as a line of a log: its level, whom it is about, what there is to say. None for a sample."""
+    match event:
+        case Started(name, output, id, size, segments):
+            return "info", "client", f"{name} ({id[:16]}…): {size:,} bytes in {segments:,} segments, to {output}"
+        case Progress():
+            told = (
+                f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} of them found on the disk"
+            )
+            return "debug", "client", f"{told}; {event.wasted_bytes:,} received in vain"
+        case WorkerChanged(name, state, detail):
+            level: Level = "info" if state in ("ready", "asleep") else "warning"
+            return level, f"worker {name}" if name.isdigit() else name, f"{state}{': ' + detail if detail else ''}"
+        case Waiting(reason, seconds):
+            return "warning", "client", f"waiting for {seconds:.1f} s: {reason}"
+        case Retried(worker, segment, cause, detail):
+            told = f"segment {segment} will be asked for again: {cause}{' (' + detail + ')' if detail else ''}"
+            return "warning", f"worker {worker}", told
+        case Syncing():
+            return "info", "client", "syncing to disk"
+        case Sampled():
+            return None
 
 
 def metrics(progress: Progress) -> str:

@@ -86,6 +86,12 @@ class Transfer:
         self._told = _Mark(self.started)
         self._sampled = _Mark(self.started)
 
+    @property
+    def verified(self) -> int:
+        """Bytes of the file that are here, as they were shared."""
+        unsettled = 0 if self._settled else self._part.unsettled
+        return sum(report.bytes for report in self.workers.values()) + self.reused - unsettled
+
     def run(self) -> None:
         """Returns when every segment is verified and written. Raises ``MsdError``."""
         self._feed(happenings.CatalogueVouched(self._catalogue))
@@ -241,12 +247,11 @@ class Transfer:
             since.bytes[number] = report.bytes
             workers.append(WorkerProgress(str(number), report.bytes, report.bytes + owed, rate))
         received = sum(report.bytes for report in self.workers.values())
-        reused = self.reused - (0 if self._settled else self._part.unsettled)
         seconds = now - self.started
         return Progress(
-            bytes=received + reused,
+            bytes=self.verified,
             total=self._manifest.size,
-            reused_bytes=reused,
+            reused_bytes=self.verified - received,
             seconds=seconds,
             rate=received / max(seconds, 1e-6),
             workers=tuple(workers),

@@ -41,7 +41,8 @@ class Verdict:
 
 
 def verify(servers: Servers, file: Path, name: str | None = None, patience: float = PATIENCE) -> Verdict:
-    """Compares ``file`` with the shared file ``name``, which may be left out where one is shared.
+    """Compares ``file`` with the shared file ``name``, which may be left out where one is shared, or one that is
+    called as ``file`` is.
 
     Raises ``MsdError``, ``NoAnswerError`` after ``patience`` seconds without an answer.
     """
@@ -56,7 +57,9 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
             raise UsageError(f"{file} is not a regular file: give one to verify")
         peers = Peers(servers, download=False)
         try:
-            manifest, _ = find_manifest(peers, name, None, timeout=patience, on_event=lambda event: None)
+            manifest, _ = find_manifest(
+                peers, name, None, timeout=patience, on_event=lambda event: None, guess=file.name
+            )
         finally:
             peers.close()
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -44,7 +45,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("serve -f film -p 21001 21002 21003 21004 0", 2, "0 is not a port"),
         ("serve -f film -p 21001 21002 21002 21004 21005", 2, "port 21002 is given twice"),
         ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),
-        ("serve -f film -p 21001 21002 21003 21004", 2, "'-p' requires 5 arguments"),
+        ("serve -f film -p 21001 21002 21003 21004", 2, "-p takes five ports, of four workers and of server 5"),
         ("serve -f film -a 0.0.0.0", 4, 'write security = "none"'),
         ("serve -f film --rate fast", 2, "--rate fast: must be bytes"),
         ("serve -f film -i 0", 2, "-i 0.0: must be seconds"),
@@ -71,6 +72,8 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("download -o -", 2, "is written to a file"),
         ("download --report missing/report", 2, "not a file in a folder that exists"),
         ("download --json --quiet", 2, "contradict each other"),
+        ("download --quiet --verbose", 2, "contradict each other"),
+        ("demo --size 0", 2, "--size 0: must be at least 1MiB"),
     ],
 )
 def test_wrong_use_is_told_in_one_line(tmp_path: Path, arguments: str, code: int, says: str) -> None:
@@ -137,6 +140,26 @@ def test_an_unknown_file_is_answered_with_the_nearest_names(serve: Serve, tmp_pa
     fails("download", "Star.mp4", "--id", "0" * 64, *where, code=3, says="msd list --json", cwd=tmp_path)
 
 
+def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
+    folder = tmp_path / "shared"
+    for name in ("one.bin", "two.bin"):
+        make_file(folder / name, 1000, rng)
+    system = serve(folder)
+    right = run_msd("verify", str(folder / "two.bin"), *system.where)
+    assert (right.returncode, right.stderr) == (0, "")
+    assert "two.bin as it is shared" in right.stdout
+    copy = (folder / "one.bin").rename(tmp_path / "tow.bin")
+    unnamed = run_msd("verify", str(copy), *system.where)
+    assert unnamed.returncode == 2
+    told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
+    assert unnamed.stderr.startswith(told)
+    ended = run_msd("quit", *system.where)
+    assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
+    assert system.wait() == 0
+
+
 def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
@@ -165,7 +188,13 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
         client.wait_until(0.3)
         client.signal(number)
         assert client.wait() == code
-    assert "run the same command again" in client.events[-1]["message"]
+    message = client.events[-1]["message"]
+    kept = re.fullmatch(
+        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB are kept in copy.bin.part; run the same command again to go on",
+        message,
+    )
+    assert kept is not None, message
+    assert int(kept[1]) >= 7
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.done()
     assert done["reused_bytes"] >= 0.3 * 24 * MIB

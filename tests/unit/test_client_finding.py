@@ -65,8 +65,10 @@ def refusal(reason: Reason) -> Refusal:
 class Scene:
     """A finder, the workers' part played for it, and a clock that the test moves."""
 
-    def __init__(self, name: str | None = "Star.mp4", id: bytes | None = None, workers: int = 4) -> None:
-        self.finder = Finder(name, id)
+    def __init__(
+        self, name: str | None = "Star.mp4", id: bytes | None = None, workers: int = 4, guess: str | None = None
+    ) -> None:
+        self.finder = Finder(name, id, guess)
         self.workers = workers
         self.now = START
         self.handle(Vouched(None, workers))
@@ -307,6 +309,19 @@ def test_the_grace_begins_with_the_first_answer_that_still_counts() -> None:
 def test_several_files_need_a_name() -> None:
     scene = Scene(None, workers=1)
     assert "7 files are shared: name one of them" in failure(scene.ready(1, files=7), UsageError)
+
+
+def test_of_several_files_the_one_that_was_guessed_is_asked_for() -> None:
+    scene = Scene(None, workers=1, guess="film")
+    assert scene.finder.name is None
+    assert scene.ready(1, files=7) == [AskDescribe(1)]
+    assert scene.finder.name == "film"
+
+
+def test_the_only_file_is_taken_whatever_was_guessed() -> None:
+    scene = Scene(None, workers=1, guess="film")
+    assert scene.ready(1, files=1) == [AskDescribe(1)]
+    assert scene.finder.name is None
 
 
 def test_no_file_at_all_is_not_found() -> None:

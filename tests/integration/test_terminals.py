@@ -1,0 +1,186 @@
+"""Commands on terminals of all kinds, on pipes, and without standard input: no traceback, nothing broken."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, System, run_msd, same, wait_for
+from tests.terminal import Terminal
+from tests.unit.test_client_painter import Screen
+
+OnTerminal = Callable[..., Terminal]
+#: What begins a picture, and what a picture may consist of.
+PICTURE = "\x1b[?7l"
+
+
+@pytest.fixture
+def on_terminal(runtime_folder: Path) -> Iterator[OnTerminal]:
+    """Starts a command on a terminal of its own; ends it after the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(Terminal(*arguments, **options))
+
+
+@pytest.fixture
+def slow(serve: Serve, source: Source) -> System:
+    """Servers of a file that takes a while."""
+    return serve(source(40 * MIB), "--rate", "1MiB")
+
+
+def pictures(terminal: Terminal) -> list[str]:
+    return terminal.text.split(PICTURE)[1:]
+
+
+def has_more(terminal: Terminal, number: int) -> bool:
+    return len(pictures(terminal)) > number
+
+
+def widest(picture: str) -> int:
+    """The columns of a picture's widest line."""
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", picture)
+    return max(len(line) for line in text.replace("\r", "").split("\n"))
+
+
+def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_picture(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    terminal = on_terminal("download", *slow.where, "-o", str(copy))
+    terminal.sees("worker 4  ready")
+    for width, height in ((40, 12), (120, 30), (20, 5), (80, 24)):
+        before = len(pictures(terminal))
+        terminal.resize(width, height)
+        # One may have been on its way.
+        wait_for("pictures of the new size", partial(has_more, terminal, before + 3))
+        assert max(map(widest, pictures(terminal)[before + 2 : -1])) < width
+    terminal.press("\x03")
+    assert terminal.wait() == 130
+    screen = Screen(200, breaks=False)
+    screen.write("$\n" + terminal.text)
+    told = "".join(screen.shown).removeprefix("$").removeprefix("^C")
+    assert re.fullmatch(
+        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB are kept in .*copy\.part; run the same command again to go on",
+        told,
+    )
+    assert terminal.settings_now == terminal.settings
+
+
+def test_pictures_come_at_most_10_times_a_second(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal.sees("worker 4  ready")
+    wait_for("some pictures", lambda: len(pictures(terminal)) > 6)
+    times = [at for at, data in [*terminal.read] if PICTURE.encode() in data]
+    assert len(times) <= 10 * (times[-1] - times[0]) + 1
+
+
+def test_a_download_that_is_killed_leaves_the_terminal_as_it_was(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal.sees("worker 4  ready")
+    terminal.signal(signal.SIGKILL)
+    terminal.wait()
+    assert terminal.settings_now == terminal.settings
+    # Nothing was switched on or off but the wrapping of lines, and that only within a picture.
+    switched = re.findall(r"\x1b\[\?(\d+)([hl])", terminal.text)
+    assert {number for number, _ in switched} == {"7"}
+    assert [to for _, to in switched] == ["l", "h"] * (len(switched) // 2)
+
+
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "none"])
+def test_a_dumb_terminal_gets_the_metric_lines(
+    serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path, env: dict[str, str]
+) -> None:
+    terminal = on_terminal("download", *serve(source(MIB)).where, "-o", str(tmp_path / "copy"), env=env)
+    assert terminal.wait() == 0
+    assert "\x1b" not in terminal.text
+    assert "Total: 1048.58" in terminal.text
+
+
+def test_without_colours_the_view_is_the_same_but_for_them(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), env={"NO_COLOR": "1"})
+    terminal.sees("worker 4  ready")
+    assert not re.search(r"\x1b\[3\dm", terminal.text)
+
+
+def test_a_resized_console_and_a_stopped_one_go_on(slow: System, on_terminal: OnTerminal) -> None:
+    terminal = on_terminal("console", *slow.where)
+    terminal.sees("4 of 4 alive")
+    for width, height in ((20, 5), (200, 60), (80, 24)):
+        terminal.resize(width, height)
+        terminal.signal(signal.SIGWINCH)
+    mark = terminal.press("1")
+    terminal.sees("worker 1 fell asleep", mark)
+    terminal.press("q")
+    assert terminal.wait() == 0
+    assert terminal.settings_now == terminal.settings
+
+
+@pytest.mark.parametrize(
+    "command", ["list", "status", "status --watch", "status --json", "download -o copy --force", "toggle 1 --wake"]
+)
+def test_a_reader_that_has_seen_enough_ends_nothing_badly(
+    serve: Serve, source: Source, tmp_path: Path, command: str
+) -> None:
+    """As in ``msd list | head -1``."""
+    system = serve(source(MIB), "-i", "0.1")
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        ended = subprocess.run(
+            [*MSD, *command.split(), *system.where],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
+    assert "rror" not in ended.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(serve: Serve, source: Source, tmp_path: Path, closed: str) -> None:
+    path = source(MIB)
+    system = serve(path)
+    for command in ("download -o copy --force", "list", "status", "verify copy"):
+        words = [*MSD, *command.split(), *system.where]
+        ended = subprocess.run(
+            ["sh", "-c", f'exec "$@" {closed}', "sh", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), command
+    assert same(path, tmp_path / "copy")
+
+
+def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, source: Source, tmp_path: Path) -> None:
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+    line = re.compile(time + r" (debug  |info   |warning) (worker \d|server 5|client  ) \S.*")
+    system = serve(source(8 * MIB), "--rate", "1MiB", "--verbose")
+    with Process([*MSD, "download", *system.where, "-o", str(tmp_path / "copy"), "--verbose", "--json"]) as client:
+        wait_for("progress", lambda: '"progress"' in client.out.text)
+        system.kill(2)
+        wait_for("the word of it", lambda: "worker 2 died: killed by SIGKILL" in system.err.text)
+        assert client.wait() == 0
+    run_msd("toggle", "3", *system.where)
+    wait_for("the word of it", lambda: "worker 3 fell asleep" in system.err.text)
+    wait_for("the word of it", lambda: "a client came: 1 served now" in system.err.text)
+    for told in (system.err.text, client.err.text):
+        assert all(line.fullmatch(each) for each in told.splitlines()), told
+        times = [each.split()[0] for each in told.splitlines()]
+        assert all(earlier <= later for earlier, later in pairwise(times))
+    assert re.search(r" warning worker 2 lost", client.err.text)
+    assert re.search(r" info    worker 3 is toggled\n", system.err.text)
+    assert [line for _, line in system.out.lines if line.startswith("ready: 4 workers share 1 file; msd download")]
