@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint types bench figures pictures screenshots clean
+.PHONY: demo test soak lint types bench figures pictures screenshots outputs clean
 
 demo: .venv/installed
 	$(BIN)/msd demo
@@ -35,6 +35,10 @@ pictures: .venv/installed
 # docs/console.svg, from a system at work
 screenshots: .venv/installed
 	$(BIN)/python -m docs.screenshots
+
+# docs/outputs.md, what commands print, from a system at work; a test compares it
+outputs: .venv/installed
+	$(BIN)/python -m docs.outputs
 
 # PIP_CONSTRAINT, unlike -c, also pins what builds the package.
 .venv/installed: pyproject.toml constraints.txt
