@@ -39,7 +39,7 @@ async def take(app: Console, servers: System, path: Path) -> None:
     async def act(pilot: Pilot[int]) -> None:
         await until(lambda: any(measured >= 5 for _, measured in rows()))
         await asyncio.to_thread(servers.kill, 3)
-        await until(lambda: any("worker 3 is alive" in event.text for event in app.history.events))
+        await until(lambda: app.history.rows(0.0)[2].restarts == 1 and rows()[2][0])
         await pilot.press("2")
         await until(lambda: rows()[1] == (False, rows()[1][1]) and rows()[2][1] >= 9)
         app.save_screenshot(path.name, str(path.parent))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,6 +136,18 @@ def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
         "wire.flags",
     }
     assert set(loaded) == light
+
+
+def test_the_contents_and_links_of_the_documentation_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = target.partition("#")
+            where = (page.parent / path) if path else page
+            assert where.exists(), (page.name, target)
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", where.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], target
 
 
 def test_the_figures_of_the_documentation_are_those_of_the_code() -> None:
