@@ -6,6 +6,7 @@ Does nothing else. ``msd --help`` imports Typer and the signatures of the comman
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -59,6 +60,10 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        # An old terminal may not know all characters: each of them is a question mark there.
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="replace")
     if _PYTHONS_OWN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _run()

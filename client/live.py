@@ -34,7 +34,7 @@ class LiveView:
 
     def __init__(self, terminal: TextIO) -> None:
         self._console = Console(file=terminal, highlight=False)
-        self._view = View()
+        self._view = View() if self._console.encoding.startswith("utf") else View(("#", "-"))
         self._painter = Painter(self._console)
         #: Guards the view: events come from one thread, pictures are taken by another.
         self._lock = threading.Lock()

@@ -27,7 +27,9 @@ DOWN = ("asleep", "dead", "failed")
 class View:
     """Everything a view of one download has to show. ``take`` every event, with ``now`` in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, bar: tuple[str, str] = ("━", "╌")) -> None:
+        #: What is done, and what is not.
+        self._full, self._empty = bar
         self._started: Started | None = None
         self._progress: Progress | None = None
         self._states: dict[str, tuple[str, str]] = {}
@@ -96,7 +98,9 @@ class View:
         name.truncate(max(1, min(NAME, width - BAR - 7)), overflow="ellipsis")
         bar = min(BAR_MOST, max(0, width - name.cell_len - 7))
         full = int(bar * share)
-        yield Text.assemble(name, " ", ("━" * full, "green"), ("╌" * (bar - full), "dim"), f" {share:4.0%}")
+        yield Text.assemble(
+            name, " ", (self._full * full, "green"), (self._empty * (bar - full), "dim"), f" {share:4.0%}"
+        )
         rate = self._meter.rate(now)
         left = self._remaining.seconds(now)
         figures = [f"{amount(done)} of {amount(started.bytes)}", f"{amount(rate)}/s"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -150,6 +152,27 @@ def test_a_reader_that_has_seen_enough_ends_nothing_badly(
         )
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
     assert "rror" not in ended.stderr
+
+
+def test_a_terminal_of_another_encoding_is_shown_what_it_knows(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    old = {"PYTHONIOENCODING": "ascii"}
+    told = run_msd("status", *slow.where, env={**os.environ, **old})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "? 1 " in told.stdout
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), env=old)
+    terminal.sees("worker 4  ready")
+    terminal.sees("----")
+    assert terminal.text.isascii()
+
+
+def test_status_as_data_says_what_happened(slow: System) -> None:
+    slow.shut(2)
+    status = json.loads(run_msd("status", "--json", *slow.where).stdout)
+    newest = status["events"][0]
+    assert (newest["text"], newest["bad"]) == ("worker 2 fell asleep", False)
+    assert abs(newest["time"] - time.time()) < 3600
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
