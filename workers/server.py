@@ -57,8 +57,6 @@ BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 256
-#: Large replies sent in one turn: those who wait to be read wait for no more than these.
-SERVES_PER_TURN = 8
 #: The same for those that are dropped unread: behind a flood of many stands the request of one.
 DROPS_PER_TURN = 2048
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
@@ -300,23 +298,24 @@ class Worker:
                 self._router.send(client, reply)
 
     def _serve(self) -> None:
-        """Reads and sends what may be sent now, and notes what has left."""
+        """Notes what has left, then reads and sends the one large reply whose turn it is.
+
+        One alone: behind it may stand requests to be read, and a flood makes each reply a long wait.
+        """
         for client, size in self._router.collect():
             self._turns.left(client, size)
-        self._has_more = False
-        for _ in range(SERVES_PER_TURN):
-            now = time.monotonic()
-            turn = self._turns.next(now)
-            if turn is None:
-                return
-            client, request = turn
-            reply = answer(request, self._me, self._catalogue, awake=True)
-            assert reply is not None
-            head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
-            if self._router.send_large(client, head, payload):
-                self._turns.sent(client, len(head) + len(payload), now)
-                self._bytes_sent += len(payload)
-        self._has_more = True
+        now = time.monotonic()
+        turn = self._turns.next(now)
+        self._has_more = turn is not None
+        if turn is None:
+            return
+        client, request = turn
+        reply = answer(request, self._me, self._catalogue, awake=True)
+        assert reply is not None
+        head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
+        if self._router.send_large(client, head, payload):
+            self._turns.sent(client, len(head) + len(payload), now)
+            self._bytes_sent += len(payload)
 
     def _read(self, job: Job) -> tuple[bytes, bytes]:
         """The header frame and the payload that answer a job."""
