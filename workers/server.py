@@ -59,6 +59,8 @@ BIND_RETRY = 0.01
 READS_PER_TURN = 256
 #: The same for those that are dropped unread: behind a flood of many stands the request of one.
 DROPS_PER_TURN = 2048
+#: Large replies sent in one turn, unless requests are left to be read.
+SERVES_PER_TURN = 8
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
 BUSY_PAUSE = 0.01
 
@@ -123,9 +125,9 @@ class Worker:
                     self._take_orders()
                 if self._doorkeeper.socket in ready:
                     self._doorkeeper.answer()
-                if self._router.socket in ready:
-                    self._read_requests()
-                self._serve()
+                all_read = self._router.socket not in ready or self._read_requests()
+                # Behind what is being sent may stand requests to be read, and each reply is a long wait.
+                self._serve(SERVES_PER_TURN if all_read else 1)
         finally:
             self._close_router()
             self._doorkeeper.close()
@@ -262,16 +264,17 @@ class Worker:
             due.append(now + look_after)
         return max(0, math.ceil((min(due) - now) * 1000))
 
-    def _read_requests(self) -> None:
+    def _read_requests(self) -> bool:
+        """Takes in what has arrived; True if that was all."""
         now = time.monotonic()
         looked_at = 0
         for _ in range(DROPS_PER_TURN):
             if looked_at >= READS_PER_TURN:
-                return
+                break
             try:
                 received = self._router.receive()
                 if received is None:
-                    return
+                    return True
                 client, frame = received
                 if self._turns.is_full(client) and now < self._busy_at:
                     continue  # A flood: not worth a look.
@@ -296,26 +299,26 @@ class Worker:
             if reply is not None:
                 assert not isinstance(reply, Job)
                 self._router.send(client, reply)
+        return False
 
-    def _serve(self) -> None:
-        """Notes what has left, then reads and sends the one large reply whose turn it is.
-
-        One alone: behind it may stand requests to be read, and a flood makes each reply a long wait.
-        """
+    def _serve(self, most: int) -> None:
+        """Notes what has left, then reads and sends what may be sent now, ``most`` replies at the most."""
         for client, size in self._router.collect():
             self._turns.left(client, size)
-        now = time.monotonic()
-        turn = self._turns.next(now)
-        self._has_more = turn is not None
-        if turn is None:
-            return
-        client, request = turn
-        reply = answer(request, self._me, self._catalogue, awake=True)
-        assert reply is not None
-        head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
-        if self._router.send_large(client, head, payload):
-            self._turns.sent(client, len(head) + len(payload), now)
-            self._bytes_sent += len(payload)
+        self._has_more = False
+        for _ in range(most):
+            now = time.monotonic()
+            turn = self._turns.next(now)
+            if turn is None:
+                return
+            client, request = turn
+            reply = answer(request, self._me, self._catalogue, awake=True)
+            assert reply is not None
+            head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
+            if self._router.send_large(client, head, payload):
+                self._turns.sent(client, len(head) + len(payload), now)
+                self._bytes_sent += len(payload)
+        self._has_more = True
 
     def _read(self, job: Job) -> tuple[bytes, bytes]:
         """The header frame and the payload that answer a job."""
