@@ -58,8 +58,7 @@ class Side:
     def run(self) -> Sample:
         """Runs it once; raises where it fails."""
         (self.folder / "copy").unlink(missing_ok=True)
-        for pid in self.servers:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # The peak is that of this run.
+        clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
         with tempfile.TemporaryFile("w+") as printed:
             began = time.perf_counter()
@@ -99,6 +98,12 @@ def cpu_seconds(pid: int) -> float:
     """Processor seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def clear_peak(pids: list[int]) -> None:
+    """Has the peaks of these processes' memory count from now on."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_mib(pid: int) -> float:
