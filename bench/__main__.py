@@ -7,7 +7,7 @@ from importlib import import_module
 
 from bench.measuring import machine
 
-NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling")
+NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes")
 
 print(machine())
 for name in sys.argv[1:] or NAMES:
