@@ -33,7 +33,7 @@ def run() -> None:
     with memory_folder() as folder:
         for name, size in SIZES.items():
             if size > LARGEST or 2 * size + SPARE > room(folder):
-                print(f"{name:>8} left out: no room for two of {size / GIB:g} GiB, or MSD_BENCH_LARGEST is less")
+                print(f"{name:>8} left out: there is no room for two of them, or MSD_BENCH_LARGEST is less")
                 continue
             source = noise(folder / "source.bin", size)
             # New servers for each: their memory is that of this size.
