@@ -65,7 +65,12 @@ class Side:
             process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=printed, stderr=subprocess.STDOUT
             )
-            client_mib = _watch(process.pid)
+            try:
+                client_mib = _watch(process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
             _, status, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
