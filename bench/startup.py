@@ -13,8 +13,8 @@ from bench.measuring import in_turns, seconds, serving
 from tests.system import MSD
 
 ROUNDS = 15
-#: All that a download loads; pydantic is what Typer parses flags with.
-IMPORTS = "import msd, client.download, client.show, wire.config, pydantic; pydantic.TypeAdapter"
+#: All that a download loads.
+IMPORTS = "import msd, client.download, client.show, wire.config"
 
 
 def run() -> None:

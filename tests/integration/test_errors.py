@@ -51,7 +51,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("serve -f fifo", 5, "not a regular file"),
         ("sevre", 2, "Did you mean 'serve'"),
         ("toggle", 2, "Missing argument"),
-        ("toggle one", 2, "valid integer"),
+        ("toggle one", 2, "'one' is not a valid int"),
         ("toggle 1 --sleep --wake", 2, "contradict each other"),
         ("download --frobnicate", 2, "No such option"),
         ("download -c missing.toml", 2, "missing.toml: no such file"),
