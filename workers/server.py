@@ -57,8 +57,9 @@ BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 256
-#: The same for those that are dropped unread: behind a flood of many stands the request of one.
-DROPS_PER_TURN = 2048
+#: The same, those included that are dropped unread: behind a flood of many stands the request of one, but
+#: whoever waits to be served waits for all of them.
+DROPS_PER_TURN = 512
 #: Large replies sent in one turn, unless requests are left to be read.
 SERVES_PER_TURN = 8
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.

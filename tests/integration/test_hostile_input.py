@@ -604,9 +604,9 @@ def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -
 
 
 @pytest.mark.alone
-@pytest.mark.xfail(strict=False, reason="on a loaded machine there is a second in which it is less")
-def test_those_who_never_read_leave_others_a_tenth_of_their_rate_all_the_time(siege: Siege) -> None:
-    assert min(siege.flooded) >= siege.undisturbed / 10, siege
+def test_those_who_never_read_starve_nobody_for_a_second(siege: Siege) -> None:
+    """Half of that tenth, for the machine may be busy with something else in one of these seconds."""
+    assert min(siege.flooded) >= siege.undisturbed / 20, siege
 
 
 @pytest.mark.alone
