@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
 from bench.measuring import machine
 
-NAMES = ("startup", "scheduler", "disk", "faults", "copying")
+NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes")
 
+# Ends what was started here, like Ctrl-C.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 print(machine())
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:

@@ -2,95 +2,104 @@
 
 Side by side in one run, in turns; a ratio is the median of the ratios round by round, with its range. The
 processor time and the memory are those of all processes of a side, servers included. cp, curl, axel and
-aria2 verify nothing. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set another size and number of rounds.
+aria2 verify nothing; cp has no network in between, and between two files of one tmpfs the kernel copies for it.
+MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set another size and number of rounds.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import peers
-from bench.measuring import machine, paired_ratio
+from bench import ours, peers
+from bench.bounds import Bound, conclude, ratios
+from bench.measuring import ROUNDS, SIZE, memory_folder, noise, paired_ratio, tell_noise
 from bench.peers import Sample, Side
 
-ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
-SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 4 << 30)
 GIB = 1 << 30
-TMPFS = Path("/dev/shm")
-RESULTS = Path("bench-copying.json")
+CP = "cp (kernel copies)"
 
 
 def run() -> None:
     with ExitStack() as stack:
-        base = TMPFS if TMPFS.is_dir() else None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="msd-bench-", dir=base)))
-        source = folder / "shared" / "source.bin"
-        source.parent.mkdir()
-        with source.open("wb") as file:
-            for _ in range(-(-SIZE // (4 << 20))):
-                file.write(os.urandom(4 << 20))
+        folder = stack.enter_context(memory_folder())
+        source = noise(folder / "source.bin", SIZE)
         sides = open_sides(stack, source, folder)
-        samples: dict[str, list[Sample]] = {side.name: [] for side in sides}
-        for side in sides:
-            side.run()  # A round that does not count.
-        for _ in range(ROUNDS):
-            for side in sides:
-                samples[side.name].append(side.run())
+        samples = take_turns(sides, ROUNDS)
     show(samples)
-    RESULTS.write_text(
-        json.dumps({"machine": machine(), "bytes": SIZE, "samples": {n: [*map(asdict, s)] for n, s in samples.items()}})
-    )
-    print(f"every sample: {RESULTS}")
+    figures = {"bytes": SIZE, "samples": {name: [*map(asdict, values)] for name, values in samples.items()}}
+    conclude("copying", figures, list(judge(samples)))
 
 
 def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
+    plain = stack.enter_context(ours.serving(source, folder / "plain"))
+    encrypted = stack.enter_context(ours.serving(source, folder / "encrypted", encrypted=True))
     sides = [
-        peers.cp(source, folder),
-        stack.enter_context(peers.msd(source, folder)),
-        stack.enter_context(peers.msd(source, folder, encrypted=True)),
+        peers.cp(source, folder, by_kernel=True),
+        peers.cp(source, folder, by_kernel=False),
+        peers.msd(plain, source, folder),
+        peers.msd(encrypted, source, folder),
     ]
-    if missing := peers.missing():
-        print(f"left out, for {', '.join(missing)} is missing: apt install nginx-light aria2 curl axel")
+    missing = peers.missing()
+    if missing:
+        print(f"missing: {', '.join(missing)}; left out is what needs them: apt install nginx-light aria2 curl axel")
+    if "nginx" in missing:
         return sides
-    plain = stack.enter_context(peers.nginx(source, folder))
-    secure = stack.enter_context(peers.nginx(source, folder, tls=True))
-    return [
-        *sides,
-        peers.curl(*plain, folder),
-        peers.axel(*plain, folder),
-        peers.aria2(*plain, folder, per_server=1),
-        peers.aria2(*plain, folder, per_server=4),
-        peers.aria2(*secure, folder, per_server=1),
-        peers.aria2(*secure, folder, per_server=4),
+    http = stack.enter_context(peers.nginx(source, folder))
+    https = stack.enter_context(peers.nginx(source, folder, tls=True))
+    others = [
+        peers.curl(*http, folder),
+        peers.axel(*http, folder),
+        *(peers.aria2(*urls, folder, per_server=count) for urls in (http, https) for count in (1, 4)),
     ]
+    return sides + [side for side in others if side.command[0] not in missing]
+
+
+def take_turns(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
+    """Each side once a round, after a round that does not count."""
+    for side in sides:
+        side.run()
+    samples: dict[str, list[Sample]] = {side.name: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            samples[side.name].append(side.run())
+    return samples
 
 
 def show(samples: dict[str, list[Sample]]) -> None:
-    print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians")
+    print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians; memory is the peak")
     print(f"{'':28} {'GB/s':>6} {'CPU s/GiB':>10} {'client MiB':>11} {'server MiB':>11}   msd is … times as fast")
-    ours = {False: samples["msd"], True: samples["msd, encrypted"]}
     for name, values in samples.items():
         rate = SIZE / statistics.median(value.seconds for value in values) / 1e9
         cpu = statistics.median(value.cpu for value in values) / (SIZE / GIB)
         client = max(value.client_mib for value in values)
         server = max(value.server_mib for value in values)
-        own = ours["HTTPS" in name or "encrypted" in name]
-        ratio = "" if values is own else paired_ratio([v.seconds for v in values], [v.seconds for v in own])
+        own = samples["msd, encrypted" if "HTTPS" in name or "encrypted" in name else "msd"]
+        ratio = "" if values is own else paired_ratio(seconds(values), seconds(own))
         print(f"{name:28} {rate:6.2f} {cpu:10.2f} {client:11.0f} {server:11.0f}   {ratio}")
-    for title, mine, theirs in (
-        ("plain", samples["msd"], [s for n, s in samples.items() if n.startswith("aria2") and "HTTPS" not in n]),
-        ("encrypted", samples["msd, encrypted"], [s for n, s in samples.items() if "HTTPS" in n]),
-    ):
-        if theirs:
-            better = min(theirs, key=lambda s: statistics.median(v.seconds for v in s))
-            print(f"processor time of msd / of aria2's better setting, {title}: ", end="")
-            print(paired_ratio([v.cpu for v in mine], [v.cpu for v in better]))
-    spread = max(v.seconds for v in samples["cp"]) / min(v.seconds for v in samples["cp"])
-    if spread > 1.5:
-        print(f"a noisy sitting: cp itself varied by {spread:.1f} ×")
+    tell_noise("cp", seconds(samples[CP]))
+
+
+def judge(samples: dict[str, list[Sample]]) -> Iterator[Bound]:
+    plain, encrypted = samples["msd"], samples["msd, encrypted"]
+    yield Bound("rate of msd / of cp", ratios(seconds(samples[CP]), seconds(plain)), 0.6, 0.75)
+    if http := better(samples, over_https=False):
+        yield Bound(f"rate of msd / of {http}", ratios(seconds(samples[http]), seconds(plain)), 1.7, 2.0)
+        used = ratios([s.cpu for s in plain], [s.cpu for s in samples[http]])
+        yield Bound(f"processor time of msd / of {http} and nginx", used, 0.95, 0.8, at_most=True)
+    if https := better(samples, over_https=True):
+        rates = ratios(seconds(samples[https]), seconds(encrypted))
+        yield Bound(f"rate of msd, encrypted / of {https}", rates, 1.1, 1.25)
+
+
+def better(samples: dict[str, list[Sample]], *, over_https: bool) -> str | None:
+    """The name of aria2's better setting."""
+    names = [name for name in samples if name.startswith("aria2") and ("HTTPS" in name) == over_https]
+    return min(names, key=lambda name: statistics.median(seconds(samples[name])), default=None)
+
+
+def seconds(samples: list[Sample]) -> list[float]:
+    return [sample.seconds for sample in samples]

@@ -14,7 +14,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bench.bounds import Bound, conclude
+from bench.measuring import memory_folder, noise
 from tests.proxy import Proxy
 from tests.system import MIB, Download, System, free_ports
 
@@ -44,15 +45,23 @@ class Servers(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """``harm`` is run beside the download, from its start; ``ideal`` is in seconds."""
+    """``harm`` is run beside the download, from its start; ``ideal`` is in seconds, and what is to be kept to
+    is ``times`` that and ``plus`` so many.
+    """
 
     name: str
     rates: tuple[float, float, float, float]
     ideal: float
-    limit: str
     harm: Callable[[Servers], None] | None = None
+    times: float = 1.0
+    plus: float = 0.0
     delay: float = 0.0
     size: int = SIZE
+
+    @property
+    def limit(self) -> float:
+        """In seconds."""
+        return self.times * self.ideal + self.plus
 
 
 def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers], None]:
@@ -69,28 +78,28 @@ def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers]
 FLICKER = [step for _ in range(30) for step in ((1.0, lambda s: s.freeze(2)), (1.0, lambda s: s.thaw(2)))]
 EQUAL = (40.0, 40.0, 40.0, 40.0)
 CASES = [
-    Case("equal rates", EQUAL, 384 / 160, "1.03 ×"),
-    Case("40/40/40/4", (40, 40, 40, 4), 384 / 124, "1.05 ×"),
-    Case("40/20/10/5", (40, 20, 10, 5), 384 / 75, "1.05 ×"),
-    Case("one at 1 %", (40, 40, 40, 0.4), 384 / 120, "1.05 ×"),
-    Case("one killed after 1 s", EQUAL, 1 + 224 / 120, "+ 0.15 s", after((1, lambda s: s.kill(2)))),
-    Case("one frozen after 1 s", EQUAL, 1 + 224 / 120, "+ 0.5 s", after((1, lambda s: s.freeze(2)))),
+    Case("equal rates", EQUAL, 384 / 160, times=1.03),
+    Case("40/40/40/4", (40, 40, 40, 4), 384 / 124, times=1.05),
+    Case("40/20/10/5", (40, 20, 10, 5), 384 / 75, times=1.05),
+    Case("one at 1 %", (40, 40, 40, 0.4), 384 / 120, times=1.05),
+    Case("one killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
+    Case("one frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
     Case(
         "two frozen, 1 s and 1.5 s",
         EQUAL,
         1.5 + 164 / 80,
-        "+ 0.8 s",
         after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
+        plus=0.8,
     ),
-    Case("one frozen every other second", EQUAL, 2 * 768 / 280, "1.1 ×", after(*FLICKER), size=768 * MIB),
+    Case("one frozen every other second", EQUAL, 2 * 768 / 280, after(*FLICKER), times=1.1, size=768 * MIB),
     Case(
         "all down for 2 s",
         EQUAL,
         2 + 384 / 160,
-        "+ 0.3 s",
         after((1, lambda s: s.all_down()), (2, lambda s: s.all_up())),
+        plus=0.3,
     ),
-    Case("100 ms, 4 × 25 MiB/s, 500 MiB", (25, 25, 25, 25), 5.0, "1.11 ×", delay=0.05, size=500 * MIB),
+    Case("100 ms, 4 × 25 MiB/s, 500 MiB", (25, 25, 25, 25), 5.0, times=1.11, delay=0.05, size=500 * MIB),
 ]
 
 
@@ -220,17 +229,12 @@ def run() -> None:
     peer = shutil.which("aria2c") and shutil.which("nginx")
     if not peer:
         print("aria2 or nginx is missing: apt install aria2 nginx-light")
-    print(
-        f"{'case':32} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'wanted':>9} {'waste':>6}  aria2"
-    )
-    with tempfile.TemporaryDirectory(prefix="msd-bench-", dir="/dev/shm") as name:
-        folder = Path(name)
-        source = folder / "shared" / "film.bin"
-        source.parent.mkdir()
+    print(f"{'case':32} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
+    figures: dict[str, dict[str, list[float]]] = {}
+    with memory_folder() as folder:
+        (folder / "shared").mkdir()
         for case in CASES:
-            with source.open("wb") as file:
-                for _ in range(case.size // (4 * MIB)):
-                    file.write(os.urandom(4 * MIB))
+            source = noise(folder / "shared" / "film.bin", case.size)
             ours, theirs = [], []
             for _ in range(ROUNDS):
                 ours.append(run_ours(case, source, folder))
@@ -241,6 +245,9 @@ def run() -> None:
             aria2 = f"{statistics.median(theirs):6.2f}" if theirs else "     –"
             print(
                 f"{case.name:32} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
-                f" {seconds / case.ideal:10.3f} {case.limit:>9} {waste:6.1%} {aria2}",
+                f" {seconds / case.ideal:10.3f} {case.limit:6.2f} {waste:6.1%} {aria2}",
                 flush=True,
             )
+            figures[case.name] = {"msd": [s for s, _ in ours], "waste": [w for _, w in ours], "aria2": theirs}
+    bounds = [Bound(f"seconds, {c.name}", figures[c.name]["msd"], round(c.limit, 2), at_most=True) for c in CASES]
+    conclude("faults", figures, bounds)

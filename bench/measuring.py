@@ -6,12 +6,18 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system import System
+from tests.system import MIB, System
+
+#: What large files are measured with.
+ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
+SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 4 << 30)
+TMPFS = Path("/dev/shm")
 
 
 def seconds(command: list[str], cwd: Path | None = None) -> float:
@@ -39,6 +45,13 @@ def paired_ratio(ones: list[float], others: list[float]) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
+def tell_noise(baseline: str, seconds: list[float]) -> None:
+    """Says so where the baseline itself varied too much for the ratios to be quoted."""
+    spread = max(seconds) / min(seconds)
+    if spread > 1.5:
+        print(f"A NOISY SITTING, not to be quoted: {baseline} itself varied by {spread:.1f} ×")
+
+
 def machine() -> str:
     """The machine, for the head of a table."""
     model = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].split("\n")[0] or platform.machine()
@@ -50,3 +63,18 @@ def serving(path: Path, *arguments: str) -> Iterator[System]:
     """Servers for ``path``, ready."""
     with System(path, *arguments) as system:
         yield system.wait_until_ready()
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory, where there is such a thing."""
+    with tempfile.TemporaryDirectory(prefix="msd-bench-", dir=TMPFS if TMPFS.is_dir() else None) as name:
+        yield Path(name)
+
+
+def noise(path: Path, size: int) -> Path:
+    """A file that no file system, however clever, can make smaller."""
+    with path.open("wb") as file:
+        while size > 0:
+            size -= file.write(os.urandom(min(size, 4 * MIB)))
+    return path

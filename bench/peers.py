@@ -7,59 +7,96 @@ everything: the processor time and the memory of the servers, too.
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.system import MSD, System, free_ports, run_msd
+from bench.ours import Ours
+from tests.system import MSD, Download, free_ports, wait_for
 
 TICK = os.sysconf("SC_CLK_TCK")
+#: Milliseconds between two looks at the memory of what runs.
+LOOK_MS = 10
 
 
 @dataclass(frozen=True)
 class Sample:
     """One transfer: wall-clock seconds, processor seconds of all processes, and the most memory that the
-    client and the largest server process held at once (MiB).
+    client and the largest server process held at once (MiB). ``transfer`` is in seconds what the program
+    itself says that its transfer took, 0 where it says nothing.
     """
 
     seconds: float
     cpu: float
     client_mib: float
     server_mib: float
+    transfer: float = 0.0
 
 
 @dataclass
 class Side:
-    """A command that makes ``copy`` in ``folder``, and the processes that serve it."""
+    """A command that makes ``copy`` in ``folder``, and the processes that serve it. ``clock`` finds the
+    seconds of the transfer in what the command prints.
+    """
 
     name: str
     command: list[str]
     folder: Path
     servers: list[int]
     env: dict[str, str] | None = None
+    clock: Callable[[str], float] = lambda printed: 0.0
 
     def run(self) -> Sample:
         """Runs it once; raises where it fails."""
         (self.folder / "copy").unlink(missing_ok=True)
-        for pid in self.servers:
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # The peak is that of this run.
+        clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            self.command, cwd=self.folder, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
+        with tempfile.TemporaryFile("w+") as printed:
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                self.command, cwd=self.folder, env=self.env, stdout=printed, stderr=subprocess.STDOUT
+            )
+            try:
+                client_mib = _watch(process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            _, status, used = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            printed.seek(0)
+            text = printed.read()
         if process.returncode:
-            raise RuntimeError(f"{self.name} ended with code {process.returncode}")
+            raise RuntimeError(f"{self.name} ended with code {process.returncode}: {text[-1000:]}")
         cpu = used.ru_utime + used.ru_stime + sum(map(cpu_seconds, self.servers)) - before
-        peak = max((peak_mib(pid) for pid in self.servers), default=0.0)
-        return Sample(seconds, cpu, used.ru_maxrss / 1024, peak)
+        server_mib = max(map(peak_mib, self.servers), default=0.0)
+        return Sample(seconds, cpu, client_mib, server_mib, self.clock(text))
+
+
+def _watch(pid: int) -> float:
+    """Waits for the end of a child; the peak of its memory. ``ru_maxrss`` is no use for that: it is never
+    less than what the process held that started the child.
+    """
+    peak = 0.0
+    poller = select.poll()
+    ended = os.pidfd_open(pid)
+    try:
+        poller.register(ended, select.POLLIN)
+        while not poller.poll(LOOK_MS):
+            peak = max(peak, peak_mib(pid))
+    finally:
+        os.close(ended)
+    return peak
 
 
 def cpu_seconds(pid: int) -> float:
@@ -68,34 +105,48 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def clear_peak(pids: list[int]) -> None:
+    """Has the peaks of these processes' memory count from now on."""
+    for pid in pids:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def peak_mib(pid: int) -> float:
-    """The peak of a process's resident memory."""
-    return int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    """The peak of a process's resident memory; 0 of one that has ended."""
+    value = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()
+    return int(value[0]) / 1024 if value else 0.0
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def cp(source: Path, folder: Path, *, by_kernel: bool) -> Side:
+    """``cp`` lets the kernel copy (copy_file_range); told not to, it reads and writes 128 KiB at a time."""
+    if by_kernel:
+        return Side("cp (kernel copies)", ["cp", str(source), "copy"], folder, [])
+    return Side("cp (reads and writes)", ["cp", "--reflink=never", str(source), "copy"], folder, [])
 
 
-def cp(source: Path, folder: Path) -> Side:
-    return Side("cp", ["cp", str(source), "copy"], folder, [])
+def msd(ours: Ours, source: Path, folder: Path) -> Side:
+    """One download from all workers."""
+    name = "msd, encrypted" if ours.encrypted else "msd"
+    command = [*MSD, "download", *ours.where, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
+
+    def clock(printed: str) -> float:
+        return float(Download.parse(printed)[-1]["seconds"])
+
+    return Side(name, command, folder, ours.pids, ours.env, clock)
 
 
 @contextmanager
-def msd(source: Path, folder: Path, *, encrypted: bool = False) -> Iterator[Side]:
-    """Four workers, plain or with keys, and one download from them."""
-    home = folder / ("keys" if encrypted else "no-keys")
-    home.mkdir()
-    env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
-    config = home / "config.toml"
-    config.write_text('[broker]\nsecurity = "curve"\n' if encrypted else "")
-    if encrypted:
-        assert run_msd("keys", "init", env=env).returncode == 0
-    with System(source, "-c", str(config), env=env) as system:
-        system.wait_until_ready()
-        command = [*MSD, "download", "-c", str(config), *system.where, "--quiet", "--no-sync", "-o", "copy"]
-        name = "msd, encrypted" if encrypted else "msd"
-        yield Side(name, command, folder, [system.pid, *children(system.pid)], env)
+def bare(source: Path, folder: Path, window: int) -> Iterator[Side]:
+    """The bare loop of ``bench/bare.py``, two processes."""
+    command = [sys.executable, "-P", "-m", "bench.bare"]
+    with subprocess.Popen([*command, "serve", str(source)], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            fetch = [*command, "fetch", port, "copy", str(source.stat().st_size), str(window)]
+            yield Side(f"bare loop, window {window}", fetch, folder, [server.pid], clock=float)
+        finally:
+            server.kill()
 
 
 @contextmanager
@@ -118,7 +169,8 @@ def nginx(source: Path, folder: Path, *, tls: bool = False) -> Iterator[tuple[li
             stack.callback(server.wait)
             stack.callback(server.terminate)
             pids.append(server.pid)
-        time.sleep(0.5)  # nginx has no word for "ready".
+        for number, port in enumerate(ports, 1):
+            wait_for("nginx", partial(_listens, (f"127.0.0.{number}", port)))
         scheme = "https" if tls else "http"
         yield [f"{scheme}://127.0.0.{n}:{port}/{source.name}" for n, port in enumerate(ports, 1)], pids
 
@@ -142,6 +194,11 @@ def axel(urls: list[str], pids: list[int], folder: Path) -> Side:
 def missing() -> list[str]:
     """The programs to compare with that are not here."""
     return [name for name in ("nginx", "aria2c", "curl", "axel") if shutil.which(name) is None]
+
+
+def _listens(address: tuple[str, int]) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(address) == 0
 
 
 def _make_certificate(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
+from bench.bounds import conclude
 from client.happenings import RequestSegment, SegmentWritten, WorkerReady
 from client.scheduler import Scheduler
 
@@ -32,6 +33,9 @@ def events_per_second(segments: int, workers: int) -> float:
 
 
 def run() -> None:
+    rates: dict[str, list[float]] = {}
     for segments, workers in CASES:
-        rate = statistics.median(events_per_second(segments, workers) for _ in range(ROUNDS))
-        print(f"{segments:9,} segments, {workers:2} workers: {rate:9,.0f} events/s")
+        case = f"{segments:9,} segments, {workers:2} workers"
+        rates[case] = [events_per_second(segments, workers) for _ in range(ROUNDS)]
+        print(f"{case}: {statistics.median(rates[case]):9,.0f} events/s")
+    conclude("scheduler", {"events_per_second": rates}, [])

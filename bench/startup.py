@@ -8,12 +8,13 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench.measuring import in_turns, paired_ratio, seconds, serving
+from bench.bounds import Bound, conclude, ratios
+from bench.measuring import in_turns, seconds, serving
 from tests.system import MSD
 
 ROUNDS = 15
-#: All that a download loads; pydantic is what Typer parses flags with.
-IMPORTS = "import msd, client.download, client.show, wire.config, pydantic; pydantic.TypeAdapter"
+#: All that a download loads.
+IMPORTS = "import msd, client.download, client.show, wire.config"
 
 
 def run() -> None:
@@ -38,4 +39,5 @@ def run() -> None:
     work = medians["download of 1 KiB"] - medians["imports of download"]
     print(f"of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
     print(f"imports {1000 * imports:.0f} ms, work {1000 * work:.0f} ms")
-    print(f"msd --help / import typer: {paired_ratio(times['msd --help'], times['import typer'])}")
+    help_ratio = ratios(times["msd --help"], times["import typer"])
+    conclude("startup", {"seconds": times}, [Bound("msd --help / import typer", help_ratio, 2.0, at_most=True)])

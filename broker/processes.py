@@ -28,14 +28,6 @@ from wire.messages import IndexLine, WorkerSettings
 from wire.names import presentable
 from wire.states import Wanted
 
-#: glibc gives freed 1 MiB buffers back to the kernel and takes them again, a page fault for every
-#: 4 KiB; these settings keep them (measured: 5 to 90 % more throughput).
-MALLOC = {
-    "MALLOC_TRIM_THRESHOLD_": "268435456",
-    "MALLOC_TOP_PAD_": "67108864",
-    "MALLOC_MMAP_THRESHOLD_": "33554432",
-}
-
 
 def hold_port(endpoint: Endpoint, what: str) -> socket.socket:
     """Binds a worker's port, without listening, for as long as the broker lives.
@@ -119,7 +111,6 @@ class WorkerProcesses:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
-                env={**MALLOC, **os.environ},
             )
         assert process.stdin is not None
         # If it is dead already, ``reap`` will tell.

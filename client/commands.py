@@ -68,7 +68,9 @@ def download(
         from pathlib import Path
 
         from client.download import download as run
+        from wire.memory import keep_freed_memory
 
+        keep_freed_memory()
         with record:
             result = run(
                 servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),

@@ -19,9 +19,8 @@ The rules:
 from __future__ import annotations
 
 import math
-from array import array
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
+from functools import partial
 
 from client.happenings import (
     Action,
@@ -44,6 +43,7 @@ from client.happenings import (
     WorkerLost,
     WorkerReady,
 )
+from client.ledger import Ledger
 from client.pace import MAX_WINDOW, Worker
 from wire.states import Reason
 
@@ -60,9 +60,6 @@ MAX_CORRUPT = 3
 #: Faults of a worker whose files are other ones than those of the manifest.
 OTHER_FILES = (Fault.CHANGED, Fault.UNKNOWN)
 
-#: Marks in ``Scheduler._source``, where other numbers are workers.
-MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
-
 
 class Scheduler:
     """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
@@ -76,22 +73,8 @@ class Scheduler:
         self, segments: int, workers: Iterable[int], *, window: int = MAX_WINDOW, unchecked: Iterable[int] = ()
     ) -> None:
         self.workers = {number: Worker(number) for number in workers}
-        self.remaining = segments
         self._window = window
-        #: Where each segment came from: a worker's number, or a mark. X of a worker are the
-        #: segments with its number.
-        self._source = array("H", bytes(2 * segments))
-        for index in unchecked:
-            self._source[index] = UNCHECKED
-        #: Missing segments from here on have never been asked for.
-        self._fresh = 0
-        #: Missing segments below ``_fresh`` that nobody is asked for now, next one first.
-        self._returned: deque[int] = deque()
-        #: Missing segments by the workers asked for them: the other index of all Y.
-        self._owners: dict[int, list[int]] = {}
-        #: Missing segments that came corrupt, by who sent them; in ``_owners``, or waiting for
-        #: somebody else.
-        self._disputed: dict[int, set[int]] = {}
+        self._ledger = Ledger(segments, unchecked)
         #: What server 5 vouches for, and all that it has vouched for since the file was found.
         self._catalogue = b""
         self._vouched: set[bytes] = set()
@@ -99,26 +82,26 @@ class Scheduler:
 
     # What others may ask.
 
+    @property
+    def remaining(self) -> int:
+        """How many segments are not verified yet."""
+        return self._ledger.remaining
+
     def is_missing(self, index: int) -> bool:
         """True if a segment is not verified yet."""
-        return self._source[index] in (MISSING, UNCHECKED)
+        return self._ledger.is_missing(index)
 
     def where(self, index: int) -> Segment:
         """Where a segment is."""
-        source = self._source[index]
-        if source != MISSING:
-            return {UNCHECKED: Segment.UNCHECKED, ON_DISK: Segment.ON_DISK}.get(source, Segment.HERE)
-        if index in self._owners:
-            return Segment.ASKED
-        return Segment.DISPUTED if index in self._disputed else Segment.UNASKED
+        return self._ledger.where(index)
 
     def x(self, worker: int) -> list[int]:
         """X: the segments that ``worker`` delivered. Takes time in proportion to the file."""
-        return [index for index, source in enumerate(self._source) if source == worker]
+        return self._ledger.delivered_by(worker)
 
     def y(self, worker: int) -> list[int]:
         """Y: the segments asked of ``worker`` that are still missing, in the order asked."""
-        return [index for index in self.workers[worker].asked if index in self._owners]
+        return [index for index in self.workers[worker].asked if index in self._ledger.owners]
 
     # Events and actions.
 
@@ -126,13 +109,12 @@ class Scheduler:
         if self._over:
             return []
         actions: list[Action] = [*self._react(event, now), *self._ask(event, now)]
-        if not self.remaining:
+        if not self._ledger.remaining:
             actions = [action for action in actions if not isinstance(action, RequestSegment)]
             actions.append(Finish())
         elif self._is_hopeless():
             faults = {w.number: w.aside for w in self.workers.values() if w.aside}
-            lacking = next((i for i, source in enumerate(self._source) if source == MISSING), None)
-            if lacking is not None:
+            if (lacking := self._ledger.first_missing()) is not None:
                 actions.append(GiveUp(faults, lacking))
         self._over = any(isinstance(action, Finish | GiveUp) for action in actions)
         return actions
@@ -140,14 +122,12 @@ class Scheduler:
     def next_deadline(self, now: float) -> float | None:
         """When ``TimePassed`` may have an effect; None if only another event can."""
         due = [w.paused_until for w in self.workers.values() if w.ready and w.paused_until > now]
-        if self._owners and any(self._has_credit(w, now) for w in self.workers.values()):
+        if self._ledger.owners and any(self._has_credit(w, now) for w in self.workers.values()):
             due.append(now + HEDGE_INTERVAL)
         return None if self._over else min(due, default=None)
 
     def check_invariants(self) -> None:
-        missing = {index for index, source in enumerate(self._source) if source == MISSING}
-        unchecked = self._source.count(UNCHECKED)
-        assert self.remaining == len(missing) + unchecked
+        self._ledger.check_invariants()
         asked: dict[int, set[int]] = {}
         for worker in self.workers.values():
             assert worker.ready or not worker.asked, worker
@@ -155,17 +135,9 @@ class Scheduler:
             assert worker.seen or not worker.ready, worker
             assert len(worker.asked) <= self._window, worker
             for index in worker.asked:
-                if index in missing:
+                if self._ledger.is_missing(index):
                     asked.setdefault(index, set()).add(worker.number)
-        assert {index: set(owners) for index, owners in self._owners.items()} == asked
-        assert all(len(set(owners)) == len(owners) for owners in self._owners.values())
-        returned = set(self._returned)
-        assert len(returned) == len(self._returned)
-        waiting = {index for index in self._disputed if index not in self._owners}
-        fresh = {index for index in missing if index >= self._fresh}
-        groups = [returned, waiting, fresh, set(asked)]
-        assert set().union(*groups) == missing
-        assert sum(map(len, groups)) == len(missing)
+        assert {index: set(owners) for index, owners in self._ledger.owners.items()} == asked
 
     def _is_hopeless(self) -> bool:
         """True if nobody can be expected to have what is missing."""
@@ -192,7 +164,8 @@ class Scheduler:
                 self._forget_requests(worker)
                 worker.ready = False
             case SegmentWritten(number, index):
-                self._written(self.workers[number], index, now)
+                self._arrived(self.workers[number], index, now)
+                self._ledger.written(index, number)
             case SegmentLate(number, index):
                 self._arrived(self.workers[number], index, now)
             case SegmentCorrupt(number, index):
@@ -200,7 +173,7 @@ class Scheduler:
             case SegmentRefused(number, index, reason):
                 yield from self._refused(self.workers[number], index, reason, now)
             case SegmentChecked(index, good):
-                self._checked(index, good)
+                self._ledger.checked(index, good=good)
             case CatalogueVouched(catalogue):
                 yield from self._vouch(catalogue)
             case ClientStalled(seconds):
@@ -236,16 +209,6 @@ class Scheduler:
                 worker.aside = None
                 yield Readmit(worker.number)
 
-    def _written(self, worker: Worker, index: int, now: float) -> None:
-        self._arrived(worker, index, now)
-        if self._source[index] == MISSING:
-            self._source[index] = worker.number
-            self.remaining -= 1
-            self._disputed.pop(index, None)
-            if self._owners.pop(index, None) is None and index in self._returned:
-                # Asked for before the worker was given up, and here all the same.
-                self._returned.remove(index)
-
     def _arrived(self, worker: Worker, index: int, now: float) -> None:
         """A reply of whatever kind to a request for ``index`` is here."""
         worker.measure(now)
@@ -254,19 +217,14 @@ class Scheduler:
     def _corrupt(self, worker: Worker, index: int, now: float) -> Iterator[Action]:
         self._arrived(worker, index, now)
         worker.corrupt += 1
-        if self._source[index] == MISSING:
-            self._disputed.setdefault(index, set()).add(worker.number)
-            if index in self._returned:
-                self._returned.remove(index)
-            self._disown(worker, index)
+        self._ledger.corrupt(index, worker.number)
         if worker.corrupt >= MAX_CORRUPT and not worker.aside:
             yield self._set_aside(worker, Fault.CORRUPT)
 
     def _refused(self, worker: Worker, index: int, reason: Reason, now: float) -> Iterator[Action]:
         worker.asked.pop(index, None)
         worker.since = now
-        if self._source[index] == MISSING:
-            self._disown(worker, index)
+        self._ledger.disown(index, worker.number)
         match reason:
             case Reason.SLEEPING:
                 # All that was asked of it will be refused, or never answered.
@@ -279,15 +237,6 @@ class Scheduler:
                 if worker.ready:
                     yield self._set_aside(worker, Fault(reason.value))
 
-    def _checked(self, index: int, good: bool) -> None:
-        if self._source[index] != UNCHECKED:
-            return
-        self._source[index] = ON_DISK if good else MISSING
-        if good:
-            self.remaining -= 1
-        elif index < self._fresh:
-            self._returned.append(index)
-
     def _set_aside(self, worker: Worker, fault: Fault) -> SetAside:
         self._forget_requests(worker)
         worker.ready = False
@@ -298,19 +247,7 @@ class Scheduler:
         """Y goes back to the front of the queue, in its order."""
         asked, worker.asked = worker.asked, {}
         for index in reversed(asked):
-            if index in self._owners:
-                self._disown(worker, index)
-
-    def _disown(self, worker: Worker, index: int) -> None:
-        """``worker`` is not asked for a missing segment any more."""
-        owners = self._owners.get(index, [])
-        if worker.number not in owners:
-            return
-        owners.remove(worker.number)
-        if not owners:
-            del self._owners[index]
-            if index not in self._disputed:
-                self._returned.appendleft(index)
+            self._ledger.disown(index, worker.number)
 
     # Whom to ask for what.
 
@@ -322,7 +259,7 @@ class Scheduler:
         while able:
             able = [worker for worker in able if self._has_credit(worker, now)]
             for worker in [*able]:
-                index = self._take(worker)
+                index = self._ledger.next_unasked(partial(self._may_try, worker))
                 if index is None:
                     index = self._hedge(worker, now)
                 if index is None:
@@ -332,26 +269,13 @@ class Scheduler:
                     worker.since = worker.span_start = now
                     worker.span_count = 0
                 worker.asked[index] = None
-                self._owners.setdefault(index, []).append(worker.number)
+                self._ledger.ask(index, worker.number)
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: Worker, now: float) -> bool:
         return worker.ready and now >= worker.paused_until and len(worker.asked) < min(worker.window, self._window)
 
-    def _take(self, worker: Worker) -> int | None:
-        """The next segment nobody is asked for, taken from the queue."""
-        for index, liars in self._disputed.items():
-            if index not in self._owners and self._may_try(worker, liars):
-                return index
-        if self._returned:
-            return self._returned.popleft()
-        while self._fresh < len(self._source):
-            self._fresh += 1
-            if self._source[self._fresh - 1] == MISSING:
-                return self._fresh - 1
-        return None
-
-    def _may_try(self, worker: Worker, liars: set[int]) -> bool:
+    def _may_try(self, worker: Worker, liars: Set[int]) -> bool:
         """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""
         others = {w.number for w in self.workers.values() if not w.aside}
         return worker.number not in liars or others <= liars
@@ -364,7 +288,7 @@ class Scheduler:
             if other.asked:
                 first, step = other.arrivals(now)
                 for position, index in enumerate(other.asked):
-                    if index in self._owners:
+                    if index in self._ledger.owners:
                         finish[index] = min(first + position * step, finish.get(index, math.inf))
         late = [(time, index) for index, time in finish.items() if time > mine + HEDGE_GAIN]
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
@@ -377,8 +301,8 @@ class Scheduler:
         return first + len(worker.asked) * step
 
     def _may_hedge(self, worker: Worker, index: int, now: float) -> bool:
-        owners = self._owners[index]
-        if worker.number in owners or worker.number in self._disputed.get(index, ()):
+        owners = self._ledger.owners[index]
+        if worker.number in owners or worker.number in self._ledger.liars(index):
             return False
         trusted = sum(not self.workers[owner].is_suspect(now) for owner in owners)
         return trusted < MAX_OWNERS

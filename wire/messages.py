@@ -35,7 +35,7 @@ FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 CatalogueId = Annotated[bytes, Meta(max_length=32)]
 
 
-class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
+class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, gc=False):
     """Base of all messages; the key ``type`` says which one it is."""
 
 

@@ -72,6 +72,7 @@ def cache_folder(folder: Path) -> Path:
 
 
 def _serve() -> None:
+    from wire.memory import keep_freed_memory
     from wire.sockets import raise_descriptor_limit
     from workers.server import Worker
 
@@ -80,6 +81,7 @@ def _serve() -> None:
     _die_with_parent(settings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
+    keep_freed_memory()
     Worker(settings).run()
 
 

@@ -57,10 +57,11 @@ BIND_PATIENCE = 5.0
 BIND_RETRY = 0.01
 #: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 256
-#: Large replies sent in one turn: those who wait to be read wait for no more than these.
+#: The same, those included that are dropped unread: behind a flood of many stands the request of one, but
+#: whoever waits to be served waits for all of them.
+DROPS_PER_TURN = 512
+#: Large replies sent in one turn, unless requests are left to be read.
 SERVES_PER_TURN = 8
-#: The same for those that are dropped unread: behind a flood of many stands the request of one.
-DROPS_PER_TURN = 2048
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
 BUSY_PAUSE = 0.01
 
@@ -125,9 +126,9 @@ class Worker:
                     self._take_orders()
                 if self._doorkeeper.socket in ready:
                     self._doorkeeper.answer()
-                if self._router.socket in ready:
-                    self._read_requests()
-                self._serve()
+                all_read = self._router.socket not in ready or self._read_requests()
+                # Behind what is being sent may stand requests to be read, and each reply is a long wait.
+                self._serve(SERVES_PER_TURN if all_read else 1)
         finally:
             self._close_router()
             self._doorkeeper.close()
@@ -264,16 +265,17 @@ class Worker:
             due.append(now + look_after)
         return max(0, math.ceil((min(due) - now) * 1000))
 
-    def _read_requests(self) -> None:
+    def _read_requests(self) -> bool:
+        """Takes in what has arrived; True if that was all."""
         now = time.monotonic()
         looked_at = 0
         for _ in range(DROPS_PER_TURN):
             if looked_at >= READS_PER_TURN:
-                return
+                break
             try:
                 received = self._router.receive()
                 if received is None:
-                    return
+                    return True
                 client, frame = received
                 if self._turns.is_full(client) and now < self._busy_at:
                     continue  # A flood: not worth a look.
@@ -298,13 +300,14 @@ class Worker:
             if reply is not None:
                 assert not isinstance(reply, Job)
                 self._router.send(client, reply)
+        return False
 
-    def _serve(self) -> None:
-        """Reads and sends what may be sent now, and notes what has left."""
+    def _serve(self, most: int) -> None:
+        """Notes what has left, then reads and sends what may be sent now, ``most`` replies at the most."""
         for client, size in self._router.collect():
             self._turns.left(client, size)
         self._has_more = False
-        for _ in range(SERVES_PER_TURN):
+        for _ in range(most):
             now = time.monotonic()
             turn = self._turns.next(now)
             if turn is None:

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 #: loop looks only every other millisecond whether one has left.
 REPLIES_INSIDE = 8
 #: Requests of one client waiting for their turn; more are refused as busy.
-MAX_QUEUED = 256
+MAX_QUEUED = 128
 #: With more than so many waiting a client is greedy: no window of ours is as large. It may have one reply
 #: inside; and while others wait, the greedy ones get one turn in ``GREEDY_SHARE``.
 GREEDY, GREEDY_SHARE = 64, 10

@@ -295,7 +295,8 @@ def test_bytes_that_are_no_zeromq_go_nowhere(
             check_unharmed(system, status, processes)
             check_garbage(system, credentials)
         for stream in left:
-            stream.settimeout(began + HANDSHAKE_MS / 1000 + 2 - time.monotonic())
+            # Where all this took longer than that, it is hung up by now.
+            stream.settimeout(max(1.0, began + HANDSHAKE_MS / 1000 + 2 - time.monotonic()))
             heard.append(rest(stream))
     assert not [said for said in heard if any(word in said for word in (b"film", file, STATUS_TOPIC, b"tcp://"))]
 
@@ -564,7 +565,8 @@ def test_a_revoked_key_is_cut_off_and_nobody_else(serve: Serve, source: Source, 
 @dataclass
 class Siege:
     """What 200 clients that ask on and on and never read did to a proper client, and to the workers: its
-    segments in a second without them, and in each second from their first one on.
+    segments in a second without them, and in each of the first ten of theirs: the worst are those in which
+    their requests and the first replies to them still fill what there is to fill.
     """
 
     undisturbed: float
@@ -585,7 +587,7 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Siege:
         siege = Siege(undisturbed=proper.count(2 * SPAN) / 2)
         flooder = stack.enter_context(flood("mute", 200, proper, system.ports[:4]))
         wait_for("the flood", lambda: flooder.out.text)
-        siege.flooded = [proper.count(SPAN) for _ in range(5)]
+        siege.flooded = [proper.count(SPAN) for _ in range(10)]
         siege.peaks = [memory(worker.pid, "VmHWM") for worker in system.status().workers]
         assert flooder.process.poll() is None
         return siege
@@ -602,9 +604,9 @@ def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -
 
 
 @pytest.mark.alone
-@pytest.mark.xfail(strict=False, reason="on a loaded machine there is a second in which it is less")
-def test_those_who_never_read_leave_others_a_tenth_of_their_rate_all_the_time(siege: Siege) -> None:
-    assert min(siege.flooded) >= siege.undisturbed / 10, siege
+def test_those_who_never_read_starve_nobody_for_a_second(siege: Siege) -> None:
+    """Half of that tenth, for the machine may be busy with something else in one of these seconds."""
+    assert min(siege.flooded) >= siege.undisturbed / 20, siege
 
 
 @pytest.mark.alone

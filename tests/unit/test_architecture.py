@@ -54,6 +54,7 @@ PURE = (
     "broker/sessions.py",
     "broker/stalls.py",
     "broker/toggles.py",
+    "client/ledger.py",
     "client/scheduler.py",
     "client/pace.py",
     "client/happenings.py",

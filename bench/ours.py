@@ -1,0 +1,63 @@
+"""Servers of ours for a measurement: some workers, plain or with keys, in a home of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.system import MSD, Process, free_ports, run_msd, wait_for
+from wire.config import Servers, load, servers
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Servers that run: their configuration, and the processes of the broker, the indexer and the workers.
+    ``said`` is what they have printed about indexing.
+    """
+
+    config: Path
+    env: dict[str, str]
+    pids: list[int]
+    encrypted: bool
+    said: str
+
+    @property
+    def where(self) -> list[str]:
+        """The flags with which a command finds them."""
+        return ["-c", str(self.config)]
+
+    @property
+    def servers(self) -> Servers:
+        return servers(load(str(self.config)))
+
+
+@contextmanager
+def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = False) -> Iterator[Ours]:
+    """Up to four workers that share ``source``, ready; ``home`` holds their configuration, cache and keys."""
+    home.mkdir(exist_ok=True)
+    env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+    config = home / "config.toml"
+    ports = free_ports()
+    lines = ["[broker]", f"status_port = {ports[4]}", *(['security = "curve"'] if encrypted else [])]
+    lines += [line for port in ports[:workers] for line in ("[[workers]]", f"port = {port}")]
+    config.write_text("\n".join(lines) + "\n")
+    if encrypted:
+        assert run_msd("keys", "init", env=env).returncode == 0
+    command = [*MSD, "serve", *["-c", str(config)], "-f", str(source)]
+    with Process(command, env=env) as process:
+
+        def is_ready() -> bool:
+            assert process.process.poll() is None, process.err.text
+            return any(line.startswith("ready") for _, line in [*process.out.lines])
+
+        # Also 8 GiB are indexed first.
+        wait_for("ready", is_ready, patience=120)
+        text = process.out.text + "\n" + process.err.text
+        yield Ours(config, env, [process.pid, *_children(process.pid)], encrypted, text)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
