@@ -7,6 +7,8 @@ and never waits for a terminal.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 import threading
 import time
@@ -38,11 +40,16 @@ class LiveView:
         self._painter = Painter(self._console)
         #: Guards the view: events come from one thread, pictures are taken by another.
         self._lock = threading.Lock()
+        #: Held while something is drawn.
+        self._drawing = threading.Lock()
         #: Lines that are to stay, and were not written yet.
         self._staying: deque[str] = deque()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
         self._thread.start()
+        self._pauses = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+        if self._pauses:
+            signal.signal(signal.SIGTSTP, self._pause)
 
     @property
     def draws(self) -> int:
@@ -65,6 +72,14 @@ class LiveView:
         """Takes the picture away."""
         self._end.set()
         self._thread.join(CLOSE)
+        if self._pauses:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+    def _pause(self, *_: object) -> None:
+        """Ctrl-Z: the terminal is the shell's, until this goes on."""
+        with self._drawing:
+            self._painter.draw([])
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def _run(self) -> None:
         # Where the terminal is gone there is nothing to show, and no reason to end the download.
@@ -78,4 +93,5 @@ class LiveView:
             # A line as wide as the terminal would leave it open where the cursor is.
             lines = self._view.lines(width - 1, height - 1, time.monotonic()) if width else []
             above = [self._staying.popleft() for _ in range(len(self._staying))]
-        self._painter.draw(lines, above)
+        with self._drawing:
+            self._painter.draw(lines, above)

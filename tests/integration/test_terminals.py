@@ -42,6 +42,13 @@ def pictures(terminal: Terminal) -> list[str]:
     return terminal.text.split(PICTURE)[1:]
 
 
+def shown(terminal: Terminal) -> list[str]:
+    """What stands there, below a prompt, if nothing was ever resized."""
+    screen = Screen(200, breaks=False)
+    screen.write("$\n" + terminal.text)
+    return screen.shown
+
+
 def has_more(terminal: Terminal, number: int) -> bool:
     return len(pictures(terminal)) > number
 
@@ -66,9 +73,7 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
         assert max(map(widest, pictures(terminal)[before + 2 : -1])) < width
     terminal.press("\x03")
     assert terminal.wait() == 130
-    screen = Screen(200, breaks=False)
-    screen.write("$\n" + terminal.text)
-    told = "".join(screen.shown).removeprefix("$").removeprefix("^C")
+    told = "".join(shown(terminal)).removeprefix("$").removeprefix("^C")
     assert re.fullmatch(
         r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB are kept in .*copy\.part; run the same command again to go on",
         told,
@@ -96,6 +101,19 @@ def test_a_download_that_is_killed_leaves_the_terminal_as_it_was(
     switched = re.findall(r"\x1b\[\?(\d+)([hl])", terminal.text)
     assert {number for number, _ in switched} == {"7"}
     assert [to for _, to in switched] == ["l", "h"] * (len(switched) // 2)
+
+
+def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_and_goes_on(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal.sees("worker 4  ready")
+    terminal.press("\x1a")
+    wait_for("it to stop", lambda: Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_for("the picture to go", lambda: shown(terminal) in (["$"], ["$", "^Z"]))
+    mark = len(terminal.text)
+    terminal.signal(signal.SIGCONT)
+    terminal.sees("worker 4  ready", mark)
 
 
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "none"])
