@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.download import download
+    from client.downloading import download
 
 __all__ = ["download"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: ``client.commands`` has to stay light.
+    # Imported when first used: ``client.commands`` has to stay light. From a module of another name:
+    # importing ``client.download`` would put that module in the function's place.
     if name == "download":
-        from client.download import download
+        from client.downloading import download
 
         return download
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -67,7 +67,7 @@ def download(
         settings = load(config)
         from pathlib import Path
 
-        from client.download import download as run
+        from client.downloading import download as run
         from wire.memory import keep_freed_memory
 
         keep_freed_memory()

@@ -23,7 +23,7 @@ import pytest
 import zmq
 from blake3 import blake3
 
-from client.download import download
+from client.downloading import download
 from tests.system import PATIENCE, Source, free_ports, same
 from wire.config import Servers
 from wire.endpoints import Endpoint

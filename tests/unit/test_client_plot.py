@@ -243,6 +243,6 @@ def test_without_matplotlib_it_is_said_what_to_install(report: dict[str, Any], m
 
 
 def test_a_download_loads_nothing_that_only_a_picture_needs() -> None:
-    code = "import sys, client.download, client.report_file, client.show; print(*sys.modules)"
+    code = "import sys, client.downloading, client.report_file, client.show; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"matplotlib", "numpy", "prometheus_client", "textual", "client.plot"} & {*loaded}

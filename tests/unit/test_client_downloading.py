@@ -1,15 +1,24 @@
-"""The name of the output where the user gives none. The download itself: tests/integration."""
+"""How the Python API is called, and the name of the output where the user gives none. The download itself:
+tests/integration.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.download import safe_name
+from client.downloading import safe_name
+
+
+def test_the_python_api_is_a_function_in_a_fresh_process() -> None:
+    code = "from client import download; import client; assert callable(download) and client.download is download"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 @pytest.mark.parametrize(
