@@ -8,7 +8,7 @@ from importlib import import_module
 
 from bench.measuring import machine
 
-NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes")
+NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes", "views")
 
 # Ends what was started here, like Ctrl-C.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -19,15 +19,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.measuring import paired_ratio, serving
-from tests.system import MIB, MSD, System, wait_for
+from bench.bounds import conclude
+from bench.measuring import ROUNDS, SIZE, memory_folder, noise, paired_ratio, serving
+from bench.peers import cpu_seconds
+from tests.system import MSD, System, wait_for
 from tests.terminal import Terminal
 
-ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
-SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 2 << 30)
 #: Seconds for which the servers are looked at.
 LOOK = 10.0
 #: How a download is shown: flags, and whether it has a terminal.
@@ -52,20 +52,18 @@ class Cost:
 
 
 def run() -> None:
-    with tempfile.TemporaryDirectory(prefix="msd-bench-", dir="/dev/shm") as name:
-        folder = Path(name)
-        source = folder / "shared" / "film.bin"
-        source.parent.mkdir()
-        with source.open("wb") as file:
-            for _ in range(SIZE // (4 * MIB)):
-                file.write(os.urandom(4 * MIB))
+    with memory_folder() as folder:
+        shared = folder / "shared"
+        shared.mkdir()
+        source = noise(shared / "film.bin", SIZE)
         with serving(source) as system:
-            downloads(system, folder)
+            costs = downloads(system, folder)
         with serving(source, "--rate", "8MiB") as system:
-            consoles(system, folder)
+            consoles(system)
+    conclude("views", {"bytes": SIZE, "samples": {name: [*map(asdict, ours)] for name, ours in costs.items()}}, [])
 
 
-def downloads(system: System, folder: Path) -> None:
+def downloads(system: System, folder: Path) -> dict[str, list[Cost]]:
     costs: dict[str, list[Cost]] = {name: [] for name in SHOWN}
     for round_number in range(ROUNDS + 1):
         for name, (flags, on_terminal) in SHOWN.items():
@@ -81,6 +79,7 @@ def downloads(system: System, folder: Path) -> None:
         time_ratio = paired_ratio([c.seconds for c in ours], [c.seconds for c in quiet])
         cpu_ratio = paired_ratio([c.cpu for c in ours], [c.cpu for c in quiet])
         print(f"{name:14} {seconds:6.2f} {cpu:6.2f} {pictures:10.1f}   {time_ratio:20}   {cpu_ratio}")
+    return costs
 
 
 def download(system: System, folder: Path, flags: list[str], *, on_terminal: bool) -> Cost:
@@ -124,9 +123,12 @@ def screen() -> Iterator[tuple[int, list[bytes]]]:
         os.close(master)
 
 
-def consoles(system: System, folder: Path) -> None:
+def consoles(system: System) -> None:
     print(f"\nservers that send 32 MiB/s, looked at for {LOOK:g} s")
-    with system.download("-o", str(folder / "slow"), "--no-sync") as client:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        system.download("-o", "slow", "--no-sync", cwd=Path(folder)) as client,
+    ):
         client.wait_until(1e-9)
         began = cpu_seconds(system.pid)
         time.sleep(LOOK)
@@ -145,9 +147,3 @@ def consoles(system: System, folder: Path) -> None:
     pictures = 1 + sum(later - earlier > 0.03 for earlier, later in itertools.pairwise(times))
     print(f"broker alone {alone:.2%} of a core, followed by a console {followed:.2%}")
     print(f"console {drawing:.1%} of a core, {pictures / LOOK:.1f} pictures a second")
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor seconds of a process so far, all its threads together."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
