@@ -47,8 +47,9 @@ from client.ledger import Ledger
 from client.pace import MAX_WINDOW, Worker
 from wire.states import Reason
 
-#: Seconds by which a second request must beat the first to be worth the waste.
-HEDGE_GAIN = 0.02
+#: Seconds by which a second request must beat the first to be worth the waste: more than what a busy machine
+#: lets a process wait now and then.
+HEDGE_GAIN = 0.05
 #: A segment is asked of at most this many workers that are not under suspicion.
 MAX_OWNERS = 2
 #: How often predictions are looked at again while somebody has nothing to do, in seconds.
@@ -74,6 +75,8 @@ class Scheduler:
     ) -> None:
         self.workers = {number: Worker(number) for number in workers}
         self._window = window
+        #: A worker that is not measured yet gets no more than this, so that something is left for who comes later.
+        self._share = min(window, math.ceil(segments / max(1, len(self.workers))))
         self._ledger = Ledger(segments, unchecked)
         #: What server 5 vouches for, and all that it has vouched for since the file was found.
         self._catalogue = b""
@@ -273,7 +276,8 @@ class Scheduler:
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: Worker, now: float) -> bool:
-        return worker.ready and now >= worker.paused_until and len(worker.asked) < min(worker.window, self._window)
+        most = min(worker.window, self._window if worker.rate else self._share)
+        return worker.ready and now >= worker.paused_until and len(worker.asked) < most
 
     def _may_try(self, worker: Worker, liars: Set[int]) -> bool:
         """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""
@@ -296,7 +300,7 @@ class Scheduler:
     def _next_finish(self, worker: Worker, now: float) -> float:
         """When ``worker`` would deliver one more segment; one not measured yet gets its chance."""
         if not worker.asked:
-            return now + (1 / worker.rate if worker.rate else 0.0)
+            return now + (1 / worker.rate if worker.rate else worker.round_trip)
         first, step = worker.arrivals(now)
         return first + len(worker.asked) * step
 

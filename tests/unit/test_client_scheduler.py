@@ -68,6 +68,24 @@ def test_a_new_worker_is_asked_for_a_few_segments_in_order(scene: Scene) -> None
     assert scene.ready(2) == ask(2, *range(FIRST_WINDOW, 2 * FIRST_WINDOW))
 
 
+def test_of_a_small_file_something_is_left_for_who_comes_later(scene: Scene) -> None:
+    scene.begin(12, 4)
+    assert scene.ready(1, 2, 3) == ask(1, 0, 1, 2) + ask(2, 3, 4, 5) + ask(3, 6, 7, 8)
+    assert scene.ready(4) == ask(4, 9, 10, 11)
+
+
+def test_nobody_is_expected_to_beat_his_round_trip(scene: Scene) -> None:
+    """
+    1. Worker 1 is asked for everything, and nothing has come for a while.
+    2. Worker 2 comes. What it could take over would be here no sooner than what is awaited.
+    3. Worker 3 is near: it takes what is predicted latest.
+    """
+    scene.begin(1, 3)
+    scene.ready(1)
+    assert scene.feed(WorkerReady(2, 7, round_trip=0.2), later=0.1) == []
+    assert scene.feed(WorkerReady(3, 7, round_trip=0.01)) == ask(3, 0)
+
+
 def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
