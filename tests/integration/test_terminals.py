@@ -82,6 +82,11 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
     assert terminal.settings_now == terminal.settings
 
 
+def test_a_command_that_has_ended_by_itself_leaves_nothing_behind() -> None:
+    with Terminal("--version") as terminal:
+        wait_for("its end", lambda: not Path(f"/proc/{terminal.pid}").exists())
+
+
 def test_pictures_come_at_most_10_times_a_second(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
     terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
     terminal.sees("worker 4  ready")
