@@ -23,6 +23,7 @@ class Journal:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._history = History()
+        self._is_ending = False
 
     def take(self, event: supervision.Event) -> None:
         """The supervisor is told this."""
@@ -34,6 +35,7 @@ class Journal:
             case supervision.CatalogueReady(edition):
                 self._log("info", "server 5", f"edition {edition} of the catalogue is ready")
             case supervision.QuitOrdered():
+                self._is_ending = True
                 self._log("info", "server 5", "ends, and all workers")
             case supervision.Stalled(seconds):
                 self._log("warning", "server 5", f"did not look for {seconds:.1f} s")
@@ -42,6 +44,8 @@ class Journal:
 
     def publish(self, status: Status, now: float) -> None:
         """Server 5 says this; ``now`` is in seconds since 1970."""
+        if self._is_ending:
+            return  # That the workers end was ordered, and is no failure of theirs.
         for event in self._history.snapshot(status, now):
             who = event.who
             self._log("warning" if event.bad else "info", who, event.text.removeprefix(who).lstrip(": "))

@@ -103,7 +103,7 @@ class Broker:
             for peer, answer in self._toggles.answers(self._supervisor, now):
                 peer.send(answer)
             self._sessions.pass_time(now, awake=self._supervisor.any_awake)
-            if self._until_done and self._sessions.may_end(now):
+            if self._until_done and not self._supervisor.quitting and self._sessions.may_end(now):
                 self._end(0)
             if now >= self._next_publish:
                 self._publish(now)
@@ -215,8 +215,9 @@ class Broker:
         return self._board.snapshot(self._supervisor, now, garbage=self._doors.garbage, refused=self._doors.refused)
 
     def _end(self, code: int) -> None:
-        if self._exit_code is None:
-            self._exit_code = code
+        if self._supervisor.quitting:
+            return
+        self._exit_code = code
         self._desk.close()
         self._handle(supervision.QuitOrdered(), time.monotonic())
 
