@@ -98,12 +98,13 @@ class History:
         before, last = self.status, self.events[0] if self.events else None
         if before and before.epoch == status.epoch and status.seq <= before.seq:
             return []
-        if self.lost_at is not None and before is not None:
+        was_lost = self.lost_at is not None
+        if was_lost and before is not None:
             restarted = "was started again" if before.epoch != status.epoch else "answers again"
             self.note(f"server 5 {restarted}", now)
         self.lost_at = None
         self.status, self._told_at = status, now
-        if before is None and not self.events:
+        if before is None and (was_lost or not self.events):
             alive = sum(worker.state is State.AWAKE for worker in status.workers)
             self.note(f"server 5 says: {alive} of {len(status.workers)} workers alive", now)
         elif before is not None:

@@ -107,6 +107,16 @@ def test_server_5_is_lost_once_and_comes_back(epoch: int, how: str) -> None:
     assert [event.text for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
 
 
+def test_servers_that_come_after_their_console_are_greeted_like_any() -> None:
+    history = History()
+    history.lost("no answer", NOW)
+    history.snapshot(snapshot(), NOW + 5)
+    assert [event.text for event in history.events] == [
+        "server 5 says: 4 of 4 workers alive",
+        "server 5 lost: no answer",
+    ]
+
+
 def test_a_new_broker_does_not_make_its_workers_dead_ones() -> None:
     """Their epochs are others, their complaints counted anew."""
     before = with_worker(snapshot(), 1, complaints=5)
