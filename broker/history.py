@@ -2,7 +2,7 @@
 
 Compares each snapshot with the one before and keeps what people want to look back at: the last events,
 the last rates. How that is drawn is said in ``broker/drawing.py``. ``now`` is the time of day in
-seconds since 1970, for people; nothing is decided by it.
+seconds since 1970, for people; beside the order of what is recalled and the pace of the rates nothing is decided by it.
 """
 
 from __future__ import annotations
@@ -118,14 +118,18 @@ class History:
         return [*takewhile(lambda event: event is not last, self.events)][::-1]
 
     def recall(self, report: Report) -> None:
-        """What server 5 remembers of the time before the first snapshot."""
-        first = self.events[-1].time if self.events else float("inf")
-        for event in report.events:
-            if event.time < first:
-                self.events.append(Happened(event.time, event.text, event.bad))
+        """What server 5 remembers of the time before the first snapshot. Its clock may be another: what was
+        seen here, too, is known by its text.
+        """
+        past = [Happened(event.time, event.text, event.bad) for event in report.events]
+        for event in self.events:
+            if past and past[0].text == event.text:
+                del past[0]
+        both = sorted([*self.events, *past], key=lambda event: event.time, reverse=True)
+        self.events = deque(both[:EVENTS], maxlen=EVENTS)
         for worker, rates in zip(report.status.workers, report.rates, strict=False):
             known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
-            known.extendleft(reversed(rates[: RATES - len(known)]))
+            known.extendleft(rates[::-1][: RATES - len(known)])
 
     def told(self) -> tuple[list[Happening], list[list[float]]]:
         """What others are told of the past: the events and rates of a ``Report``."""

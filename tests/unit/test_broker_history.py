@@ -210,6 +210,44 @@ def test_what_is_recalled_does_not_repeat_what_was_seen() -> None:
     assert [*here.events] == before
 
 
+@pytest.mark.parametrize("fast", [-3600.0, 0.0, 3600.0])
+def test_what_is_recalled_is_complete_whatever_the_other_clock_says(fast: float) -> None:
+    there = told(snapshot(), snapshot(State.ASLEEP), snapshot(State.AWAKE))
+    events, rates = there.told()
+    here = History()
+    here.snapshot(snapshot(State.AWAKE), NOW + 3 + fast)
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    assert {event.text for event in here.events} == {
+        "server 5 says: 1 of 1 workers alive",
+        "worker 1 woke up",
+        "worker 1 fell asleep",
+        "server 5 says: 4 of 4 workers alive",
+    }
+    times = [event.time for event in here.events]
+    assert times == sorted(times, reverse=True)
+
+
+def test_a_console_that_was_there_first_recalls_how_its_servers_started() -> None:
+    there = told(snapshot(State.STARTING), snapshot(State.AWAKE))
+    events, rates = there.told()
+    here = History()
+    here.lost("no answer", NOW - 5)
+    here.snapshot(snapshot(State.AWAKE), NOW + 3)
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    assert [event.text for event in here.events] == [
+        "server 5 says: 1 of 1 workers alive",
+        "worker 1 is alive",
+        "server 5 says: 0 of 1 workers alive",
+        "server 5 lost: no answer",
+    ]
+
+
+def test_of_more_rates_than_are_kept_the_last_ones_are_recalled() -> None:
+    here = told(with_worker(snapshot(State.AWAKE), 1, rate=100.0))
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), rates=[[float(rate) for rate in range(99)]]))
+    assert here.rows(NOW)[0].rates == (*map(float, range(99 - RATES + 1, 99)), 100.0)
+
+
 def test_a_refusal_after_a_loss_is_told_too() -> None:
     history = told(snapshot())
     history.lost("no answer", NOW + 10)
