@@ -42,8 +42,8 @@ class Journal:
             case _:
                 pass  # Heartbeats, time, and what the next snapshot tells.
 
-    def publish(self, status: Status, now: float) -> None:
-        """Server 5 says this; ``now`` is in seconds since 1970."""
+    def snapshot(self, status: Status, now: float) -> None:
+        """How everything is now, published or not; ``now`` is in seconds since 1970."""
         if self._is_ending:
             return  # That the workers end was ordered, and is no failure of theirs.
         for event in self._history.snapshot(status, now):

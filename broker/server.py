@@ -21,6 +21,7 @@ from broker.control import Route
 from broker.desk import Desk
 from broker.doors import Doors
 from broker.folder import make_folder, remove_folder
+from broker.history import SAMPLE
 from broker.indexing import Indexing
 from broker.journal import Journal
 from broker.processes import WorkerProcesses, hold_port
@@ -80,7 +81,7 @@ class Broker:
         self._sessions = Sessions()
         self._toggles: Toggles[Route] = Toggles()
         self._exit_code: int | None = None
-        self._next_publish = 0.0
+        self._next_publish = self._next_look = 0.0
         #: The last snapshot, for the metrics.
         self._latest: Status | None = None
         self._journal = Journal(screen.log)
@@ -107,6 +108,10 @@ class Broker:
                 self._end(0)
             if now >= self._next_publish:
                 self._publish(now)
+            if now >= self._next_look:
+                # The journal keeps a rate for each second, however seldom snapshots are published.
+                self._next_look = now + SAMPLE
+                self._journal.snapshot(self._snapshot(), time.time())
             self._indexing.pass_time(now)
             if self._doors.look(now):
                 # The new sockets know nothing of what the old ones said.
@@ -205,7 +210,7 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._latest = self._snapshot()
-        self._journal.publish(status, time.time())
+        self._journal.snapshot(status, time.time())
         self._doors.publish(status)
         if not self._supervisor.quitting:
             self._desk.show(status, self._doors.keys.public if self._doors.keys else None)
@@ -318,6 +323,7 @@ class Broker:
         """When time alone will matter."""
         times = [
             self._next_publish,
+            self._next_look,
             self._indexing.next_deadline(),
             self._toggles.next_deadline(),
             self._supervisor.next_deadline(),
