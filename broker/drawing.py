@@ -102,7 +102,7 @@ def alarm(history: History) -> str:
 
 def event_lines(event: Happened, width: int) -> list[str]:
     """An event on as many lines as it needs."""
-    return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.text)}", width, indent=11)
+    return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.sentence)}", width, indent=11)
 
 
 def wrapped(text: str, width: int, indent: int = 2) -> list[str]:

@@ -23,9 +23,14 @@ def told(*statuses: Status) -> History:
     return history
 
 
+def sentences(history: History) -> list[tuple[float, str, bool]]:
+    """What is shown of the events, newest first."""
+    return [(event.time, event.sentence, event.bad) for event in history.events]
+
+
 def news(*statuses: Status) -> list[str]:
     """What happened since the first snapshot, oldest first."""
-    return [event.text for event in reversed(told(*statuses).events)][1:]
+    return [event.sentence for event in reversed(told(*statuses).events)][1:]
 
 
 def test_before_the_first_snapshot_there_is_nothing_to_show() -> None:
@@ -72,7 +77,7 @@ def test_a_new_state_is_an_event_with_its_time(before: State, after: State, text
     reason = "killed by SIGKILL" if after in (State.DEAD, State.FAILED) else ""
     history = told(snapshot(before), with_worker(snapshot(after), 1, reason=reason))
     event = history.events[0]
-    assert (event.text, event.time, event.bad) == (text, NOW + 1, bad)
+    assert (event.sentence, event.time, event.bad) == (text, NOW + 1, bad)
 
 
 def test_what_stays_as_it_is_is_no_event() -> None:
@@ -85,7 +90,7 @@ def test_a_worker_that_came_back_between_two_snapshots_has_died_all_the_same() -
 
 def test_a_complaint_is_an_event() -> None:
     (text,) = news(snapshot(), with_worker(snapshot(), 4, complaints=3))
-    assert text == "worker 4: a client complains of a corrupt segment (3 so far)"
+    assert text == "worker 4 sent a corrupt segment: a client complains (3 so far)"
 
 
 def test_another_catalogue_is_an_event_and_the_first_one_too() -> None:
@@ -104,14 +109,14 @@ def test_server_5_is_lost_once_and_comes_back(epoch: int, how: str) -> None:
     assert (history.lost_at, history.lost_why) == (NOW + 10, "no answer")
     history.snapshot(snapshot(epoch=epoch), NOW + 20)
     assert history.lost_at is None
-    assert [event.text for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
+    assert [event.sentence for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
 
 
 def test_servers_that_come_after_their_console_are_greeted_like_any() -> None:
     history = History()
     history.lost("no answer", NOW)
     history.snapshot(snapshot(), NOW + 5)
-    assert [event.text for event in history.events] == [
+    assert [event.sentence for event in history.events] == [
         "server 5 says: 4 of 4 workers alive",
         "server 5 lost: no answer",
     ]
@@ -167,7 +172,7 @@ def test_the_oldest_events_are_forgotten() -> None:
     for number in range(EVENTS + 50):
         history.note(f"note {number}", NOW)
     assert len(history.events) == EVENTS
-    assert history.events[0].text == f"note {EVENTS + 49}"
+    assert history.events[0].sentence == f"note {EVENTS + 49}"
 
 
 def test_clients_are_counted_by_server_5_and_where_it_does_not_by_the_workers() -> None:
@@ -186,7 +191,10 @@ def test_a_client_that_comes_or_goes_is_an_event() -> None:
 def test_a_snapshot_tells_what_is_new_in_it() -> None:
     history = told(snapshot())
     new = history.snapshot(with_worker(snapshot(State.AWAKE, State.ASLEEP), 1, complaints=1), NOW)
-    assert [(event.who, event.bad) for event in new] == [("worker 1", True), ("worker 2", False)]
+    assert [(event.who, event.text, event.bad) for event in new] == [
+        ("worker 1", "sent a corrupt segment: a client complains (1 so far)", True),
+        ("worker 2", "fell asleep", False),
+    ]
     assert history.snapshot(snapshot(State.AWAKE, State.ASLEEP), NOW) == []
 
 
@@ -195,9 +203,9 @@ def test_what_is_told_to_others_can_be_recalled_by_them() -> None:
     events, rates = one.told()
     other = History()
     other.recall(Report(rid=1, status=snapshot(), events=events, rates=rates))
-    assert other.events == one.events
+    assert sentences(other) == sentences(one)
     other.snapshot(snapshot(State.AWAKE), NOW + 9)
-    assert other.events == one.events  # and no word of how it found them
+    assert sentences(other) == sentences(one)  # and no word of how it found them
     assert one.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
 
 
@@ -217,7 +225,7 @@ def test_what_is_recalled_is_complete_whatever_the_other_clock_says(fast: float)
     here = History()
     here.snapshot(snapshot(State.AWAKE), NOW + 3 + fast)
     here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
-    assert {event.text for event in here.events} == {
+    assert {event.sentence for event in here.events} == {
         "server 5 says: 1 of 1 workers alive",
         "worker 1 woke up",
         "worker 1 fell asleep",
@@ -234,7 +242,7 @@ def test_a_console_that_was_there_first_recalls_how_its_servers_started() -> Non
     here.lost("no answer", NOW - 5)
     here.snapshot(snapshot(State.AWAKE), NOW + 3)
     here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
-    assert [event.text for event in here.events] == [
+    assert [event.sentence for event in here.events] == [
         "server 5 says: 1 of 1 workers alive",
         "worker 1 is alive",
         "server 5 says: 0 of 1 workers alive",
@@ -253,7 +261,7 @@ def test_a_refusal_after_a_loss_is_told_too() -> None:
     history.lost("no answer", NOW + 10)
     history.lost("not admitted", NOW + 20, refused=True)
     history.lost("not admitted", NOW + 30, refused=True)
-    assert [event.text for event in history.events][:2] == [
+    assert [event.sentence for event in history.events][:2] == [
         "server 5 refuses: not admitted",
         "server 5 lost: no answer",
     ]

@@ -63,7 +63,7 @@ def test_what_snapshots_tell_is_logged_and_remembered(journal: Journal, lines: l
     assert lines == [
         ("info", "server 5", "says: 4 of 4 workers alive"),
         ("warning", "worker 1", "died: killed by SIGKILL"),
-        ("warning", "worker 2", "a client complains of a corrupt segment (1 so far)"),
+        ("warning", "worker 2", "sent a corrupt segment: a client complains (1 so far)"),
     ]
     report = journal.report(5, status)
     assert (report.rid, report.status) == (5, status)
