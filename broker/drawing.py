@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.history import Happened, History, Row
+from broker.history import Happened, History, Row, newest
 from wire.names import presentable
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -70,7 +70,7 @@ def overview(history: History, command: str, width: int, now: float) -> str:
         if row.remark or row.complaints or row.strangers:
             lines += ["", *details(row, width)]
     lines += ["", "Events, the newest first"]
-    for event in [*history.events][:LAST]:
+    for event in newest(history.events, LAST):
         lines += event_lines(event, width)
     return "\n".join([*lines, "", "For a client", pasted(command, width)])
 

@@ -8,7 +8,7 @@ seconds since 1970, for people; beside the order of what is recalled and the pac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -82,7 +82,7 @@ class History:
 
     def __init__(self) -> None:
         #: Newest first.
-        self.events: deque[Happened] = deque(maxlen=EVENTS)
+        self.events: list[Happened] = []
         #: The newest snapshot, None before the first.
         self.status: Status | None = None
         #: When server 5 was lost, and why; None while it answers.
@@ -132,14 +132,14 @@ class History:
             if past and past[0].text == event.sentence:
                 del past[0]
         both = sorted([*self.events, *past], key=lambda event: event.time, reverse=True)
-        self.events = deque(both[:EVENTS], maxlen=EVENTS)
+        self.events = newest(both, EVENTS)
         for worker, rates in zip(report.status.workers, report.rates, strict=False):
             known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
             known.extendleft(rates[::-1][: RATES - len(known)])
 
     def told(self) -> tuple[list[Happening], list[list[float]]]:
         """What others are told of the past: the events and rates of a ``Report``."""
-        events = [Happening(time=event.time, text=event.sentence, bad=event.bad) for event in [*self.events][:TOLD]]
+        events = [Happening(time=event.time, text=event.sentence, bad=event.bad) for event in newest(self.events, TOLD)]
         workers = self.status.workers if self.status is not None else []
         return events, [[*self._rates.get(worker.number, ())] for worker in workers]
 
@@ -152,7 +152,7 @@ class History:
             self.note(f"{'refuses' if refused else 'lost'}: {why}", now, who=SERVER_5, bad=True)
 
     def note(self, text: str, now: float, *, who: str = "", bad: bool = False) -> None:
-        self.events.appendleft(Happened(now, text, bad, who))
+        self.events = newest([Happened(now, text, bad, who), *self.events], EVENTS)
 
     def rows(self, now: float) -> list[Row]:
         """The workers in order of their numbers; no time passes for them while server 5 is lost."""
@@ -178,6 +178,16 @@ class History:
             garbage=worker.garbage,
             refused=worker.refused,
         )
+
+
+def newest(events: Sequence[Happened], count: int) -> list[Happened]:
+    """The newest ``count`` of the events, which come newest first. Half of the places are for bad ones: clients
+    who come and go, two events each, do not push out what went wrong.
+    """
+    kept = {id(event) for event in [event for event in events if event.bad][: count // 2]}
+    others = [event for event in events if id(event) not in kept][: count - len(kept)]
+    kept |= {id(event) for event in others}
+    return [event for event in events if id(event) in kept]
 
 
 def _clients(status: Status) -> int:

@@ -7,7 +7,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from broker.history import EVENTS, RATES, History
+from broker import drawing
+from broker.history import EVENTS, RATES, TOLD, History, newest
 from tests.unit.snapshots import snapshot, with_worker
 from wire.messages import Report, Status
 from wire.states import State, Wanted
@@ -173,6 +174,31 @@ def test_the_oldest_events_are_forgotten() -> None:
         history.note(f"note {number}", NOW)
     assert len(history.events) == EVENTS
     assert history.events[0].sentence == f"note {EVENTS + 49}"
+
+
+def test_clients_who_come_and_go_do_not_push_out_what_went_wrong() -> None:
+    history = told(snapshot(), snapshot(State.DEAD), snapshot())
+    for _ in range(EVENTS):
+        for clients in (1, 0):
+            history.snapshot(snapshot(clients=clients), NOW + 9)
+    assert len(history.events) == EVENTS
+    events, _ = history.told()
+    assert len(events) == TOLD
+    assert [event.text for event in events if event.bad] == ["worker 1 died"]
+    assert events[0].text == "a client left: 0 served now"
+    assert "worker 1 died" in drawing.overview(history, "msd download", 80, NOW)
+
+
+def test_failures_do_not_push_out_all_else_either() -> None:
+    history = History()
+    history.note("something else", NOW)
+    for number in range(EVENTS):
+        history.note(f"failure {number}", NOW, bad=True)
+        history.note(f"note {number}", NOW)
+    assert [event.text for event in newest(history.events, 4)] == [
+        f"note {EVENTS - 1}", f"failure {EVENTS - 1}", f"note {EVENTS - 2}", f"failure {EVENTS - 2}"
+    ]  # fmt: skip
+    assert sum(event.bad for event in history.events) == EVENTS // 2
 
 
 def test_clients_are_counted_by_server_5_and_where_it_does_not_by_the_workers() -> None:
