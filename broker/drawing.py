@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from broker.history import Happened, History, Row, newest
+from wire.messages import WorkerStatus
 from wire.names import presentable
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -49,16 +50,21 @@ def details(row: Row, width: int, *, known: bool = True) -> list[str]:
     """All that is known of a worker, its whole reason first, on as many lines as that needs."""
     told = [f"{row.number} {_said(row, known=known)}", row.endpoint.removeprefix("tcp://")]
     told.append(f"process {row.pid}" if row.pid else "no process")
-    for count, one, many in (
-        (row.restarts, "restart", "restarts"),
-        (row.complaints, "corrupt segment", "corrupt segments"),
-        (row.garbage, "message that was none", "messages that were none"),
-        (row.refused, "connection refused", "connections refused"),
-    ):
-        if count:
-            told.append(f"{count:,} {one if count == 1 else many}")
+    if row.restarts:
+        told.append(f"{row.restarts:,} restart{'' if row.restarts == 1 else 's'}")
+    told += wrongs(row)
     told += [served(row.clients), f"{row.bytes_sent:,} bytes sent"]
     return wrapped(" · ".join(told), width)
+
+
+def wrongs(worker: Row | WorkerStatus) -> list[str]:
+    """What went wrong with a worker, counted; nothing of what did not."""
+    counts = (
+        (worker.complaints, "corrupt segment", "corrupt segments"),
+        (worker.garbage, "message that was none", "messages that were none"),
+        (worker.refused, "connection refused", "connections refused"),
+    )
+    return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
 
 
 def overview(history: History, command: str, width: int, now: float) -> str:
