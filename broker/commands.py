@@ -108,8 +108,8 @@ def quit(
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     with _operator(config, host, ports, server5, server_key) as operator:
-        workers = len(operator.status().workers)
         operator.quit()
+        workers = len(operator.latest.workers)
     # Nobody reads any more: the servers end all the same.
     with contextlib.suppress(BrokenPipeError):
         print(f"server 5 and its {workers} workers are ending", flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker.drawing import wrongs
 from wire.config import LOOPBACK, Config, Servers
 from wire.endpoints import Endpoint
 from wire.messages import Status, WorkerStatus
@@ -93,11 +94,5 @@ def _remark(worker: WorkerStatus) -> str:
     remarks = []
     if worker.state not in (State.AWAKE, State.ASLEEP):
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
-    for count, what in (
-        (worker.complaints, "corrupt segments"),
-        (worker.garbage, "messages that were none"),
-        (worker.refused, "connections refused"),
-    ):
-        if count:
-            remarks.append(f"{count:,} {what}")
+    remarks += wrongs(worker)
     return f" ({', '.join(remarks)})" if remarks else ""

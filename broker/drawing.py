@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
-from broker.history import Happened, History, Row
+from broker.history import Happened, History, Row, newest
+from wire.messages import WorkerStatus
 from wire.names import presentable
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -49,16 +50,21 @@ def details(row: Row, width: int, *, known: bool = True) -> list[str]:
     """All that is known of a worker, its whole reason first, on as many lines as that needs."""
     told = [f"{row.number} {_said(row, known=known)}", row.endpoint.removeprefix("tcp://")]
     told.append(f"process {row.pid}" if row.pid else "no process")
-    for count, one, many in (
-        (row.restarts, "restart", "restarts"),
-        (row.complaints, "corrupt segment", "corrupt segments"),
-        (row.garbage, "message that was none", "messages that were none"),
-        (row.refused, "connection refused", "connections refused"),
-    ):
-        if count:
-            told.append(f"{count:,} {one if count == 1 else many}")
+    if row.restarts:
+        told.append(f"{row.restarts:,} restart{'' if row.restarts == 1 else 's'}")
+    told += wrongs(row)
     told += [served(row.clients), f"{row.bytes_sent:,} bytes sent"]
     return wrapped(" · ".join(told), width)
+
+
+def wrongs(worker: Row | WorkerStatus) -> list[str]:
+    """What went wrong with a worker, counted; nothing of what did not."""
+    counts = (
+        (worker.complaints, "corrupt segment", "corrupt segments"),
+        (worker.garbage, "message that was none", "messages that were none"),
+        (worker.refused, "connection refused", "connections refused"),
+    )
+    return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
 
 
 def overview(history: History, command: str, width: int, now: float) -> str:
@@ -70,7 +76,7 @@ def overview(history: History, command: str, width: int, now: float) -> str:
         if row.remark or row.complaints or row.strangers:
             lines += ["", *details(row, width)]
     lines += ["", "Events, the newest first"]
-    for event in [*history.events][:LAST]:
+    for event in newest(history.events, LAST):
         lines += event_lines(event, width)
     return "\n".join([*lines, "", "For a client", pasted(command, width)])
 
@@ -102,7 +108,7 @@ def alarm(history: History) -> str:
 
 def event_lines(event: Happened, width: int) -> list[str]:
     """An event on as many lines as it needs."""
-    return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.text)}", width, indent=11)
+    return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.sentence)}", width, indent=11)
 
 
 def wrapped(text: str, width: int, indent: int = 2) -> list[str]:

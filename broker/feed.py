@@ -100,7 +100,7 @@ class Feed:
         while not self._is_closing:
             try:
                 with _Follower(self._servers, RETRY) as follower:
-                    self._heard.append(follower.first)
+                    self._heard.append(follower.latest)
                     self._follow(follower)
             except MsdError as error:
                 refused = isinstance(error, NotAllowedError)
@@ -145,10 +145,6 @@ class Feed:
 
 class _Follower(Operator):
     """An operator who waits for nothing in particular."""
-
-    @property
-    def first(self) -> Status:
-        return self._latest
 
     def ask(self) -> None:
         self._send(AskStatus(rid=secrets.randbits(62)))

@@ -2,13 +2,13 @@
 
 Compares each snapshot with the one before and keeps what people want to look back at: the last events,
 the last rates. How that is drawn is said in ``broker/drawing.py``. ``now`` is the time of day in
-seconds since 1970, for people; nothing is decided by it.
+seconds since 1970, for people; beside the order of what is recalled and the pace of the rates nothing is decided by it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -22,20 +22,26 @@ EVENTS = 200
 TOLD = 32
 #: Rates that are remembered of each worker, and the seconds between two of them.
 RATES, SAMPLE = 30, 1.0
+SERVER_5 = "server 5"
+
+#: Who, what, and whether it is bad.
+Change = tuple[str, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """Something at ``time``, in one line; ``bad`` says that nobody ordered it."""
+    """Something at ``time``, in one line; ``bad`` says that nobody ordered it. ``who`` did it, a worker or
+    server 5; it is empty where the text names whoever did.
+    """
 
     time: float
     text: str
     bad: bool = False
+    who: str = ""
 
     @property
-    def who(self) -> str:
-        """Whom it is about: a worker, or else server 5."""
-        return " ".join(self.text.split()[:2]).rstrip(":") if self.text.startswith("worker ") else "server 5"
+    def sentence(self) -> str:
+        return f"{self.who} {self.text}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class History:
 
     def __init__(self) -> None:
         #: Newest first.
-        self.events: deque[Happened] = deque(maxlen=EVENTS)
+        self.events: list[Happened] = []
         #: The newest snapshot, None before the first.
         self.status: Status | None = None
         #: When server 5 was lost, and why; None while it answers.
@@ -98,17 +104,18 @@ class History:
         before, last = self.status, self.events[0] if self.events else None
         if before and before.epoch == status.epoch and status.seq <= before.seq:
             return []
-        if self.lost_at is not None and before is not None:
+        was_lost = self.lost_at is not None
+        if was_lost and before is not None:
             restarted = "was started again" if before.epoch != status.epoch else "answers again"
-            self.note(f"server 5 {restarted}", now)
+            self.note(restarted, now, who=SERVER_5)
         self.lost_at = None
         self.status, self._told_at = status, now
-        if before is None and not self.events:
+        if before is None and (was_lost or not self.events):
             alive = sum(worker.state is State.AWAKE for worker in status.workers)
-            self.note(f"server 5 says: {alive} of {len(status.workers)} workers alive", now)
+            self.note(f"says: {alive} of {len(status.workers)} workers alive", now, who=SERVER_5)
         elif before is not None:
-            for text, bad in _changes(before, status):
-                self.note(text, now, bad=bad)
+            for who, text, bad in _changes(before, status):
+                self.note(text, now, who=who, bad=bad)
         # The clock may be set back: that must not stop the samples.
         if not 0 <= now - self._sampled_at < SAMPLE * 0.9:
             self._sampled_at = now
@@ -117,18 +124,22 @@ class History:
         return [*takewhile(lambda event: event is not last, self.events)][::-1]
 
     def recall(self, report: Report) -> None:
-        """What server 5 remembers of the time before the first snapshot."""
-        first = self.events[-1].time if self.events else float("inf")
-        for event in report.events:
-            if event.time < first:
-                self.events.append(Happened(event.time, event.text, event.bad))
+        """What server 5 remembers of the time before the first snapshot. Its clock may be another: what was
+        seen here, too, is known by its words.
+        """
+        past = [Happened(event.time, event.text, event.bad) for event in report.events]
+        for event in self.events:
+            if past and past[0].text == event.sentence:
+                del past[0]
+        both = sorted([*self.events, *past], key=lambda event: event.time, reverse=True)
+        self.events = newest(both, EVENTS)
         for worker, rates in zip(report.status.workers, report.rates, strict=False):
             known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
-            known.extendleft(reversed(rates[: RATES - len(known)]))
+            known.extendleft(rates[::-1][: RATES - len(known)])
 
     def told(self) -> tuple[list[Happening], list[list[float]]]:
         """What others are told of the past: the events and rates of a ``Report``."""
-        events = [Happening(time=event.time, text=event.text, bad=event.bad) for event in [*self.events][:TOLD]]
+        events = [Happening(time=event.time, text=event.sentence, bad=event.bad) for event in newest(self.events, TOLD)]
         workers = self.status.workers if self.status is not None else []
         return events, [[*self._rates.get(worker.number, ())] for worker in workers]
 
@@ -138,10 +149,10 @@ class History:
         if self.lost_at is None or refused != self.is_refused:
             self.lost_at = now if self.lost_at is None else self.lost_at
             self.is_refused = refused
-            self.note(f"server 5 {'refuses' if refused else 'lost'}: {why}", now, bad=True)
+            self.note(f"{'refuses' if refused else 'lost'}: {why}", now, who=SERVER_5, bad=True)
 
-    def note(self, text: str, now: float, *, bad: bool = False) -> None:
-        self.events.appendleft(Happened(now, text, bad))
+    def note(self, text: str, now: float, *, who: str = "", bad: bool = False) -> None:
+        self.events = newest([Happened(now, text, bad, who), *self.events], EVENTS)
 
     def rows(self, now: float) -> list[Row]:
         """The workers in order of their numbers; no time passes for them while server 5 is lost."""
@@ -169,6 +180,16 @@ class History:
         )
 
 
+def newest(events: Sequence[Happened], count: int) -> list[Happened]:
+    """The newest ``count`` of the events, which come newest first. Half of the places are for bad ones: clients
+    who come and go, two events each, do not push out what went wrong.
+    """
+    kept = {id(event) for event in [event for event in events if event.bad][: count // 2]}
+    others = [event for event in events if id(event) not in kept][: count - len(kept)]
+    kept |= {id(event) for event in others}
+    return [event for event in events if id(event) in kept]
+
+
 def _clients(status: Status) -> int:
     return max([status.clients, *(worker.clients for worker in status.workers)])
 
@@ -183,48 +204,48 @@ def _remark(worker: WorkerStatus) -> str:
     return why + ordered.get((worker.state, worker.wanted), "")
 
 
-def _changes(before: Status, after: Status) -> Iterator[tuple[str, bool]]:
-    """What is worth telling of the way from one snapshot to the next; True: nobody ordered it."""
+def _changes(before: Status, after: Status) -> Iterator[Change]:
+    """What is worth telling of the way from one snapshot to the next."""
     if after.catalogue != before.catalogue and after.catalogue:
         files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
-        yield f"the shared files changed: {files} now" if before.catalogue else f"{files} shared", False
+        yield "", f"the shared files changed: {files} now" if before.catalogue else f"{files} shared", False
     if (came := _clients(after) - _clients(before)) and before.epoch == after.epoch:
         clients = f"{'a' if abs(came) == 1 else f'{abs(came):,}'} client{'' if abs(came) == 1 else 's'}"
-        yield f"{clients} {'came' if came > 0 else 'left'}: {_clients(after):,} served now", False
+        yield "", f"{clients} {'came' if came > 0 else 'left'}: {_clients(after):,} served now", False
     known = {worker.number: worker for worker in before.workers}
     for worker in after.workers:
         if worker.number in known:
             yield from _worker_changes(known[worker.number], worker, same_broker=before.epoch == after.epoch)
 
 
-def _worker_changes(before: WorkerStatus, after: WorkerStatus, *, same_broker: bool) -> Iterator[tuple[str, bool]]:
+def _worker_changes(before: WorkerStatus, after: WorkerStatus, *, same_broker: bool) -> Iterator[Change]:
     name = f"worker {after.number}"
     if after.state is not before.state:
         yield _turned(name, before.state, after)
     elif same_broker and after.epoch != before.epoch and before.epoch and after.epoch:
         # It was too fast for the snapshots between.
-        yield f"{name} died and was started again", True
+        yield name, "died and was started again", True
     if same_broker and after.complaints > before.complaints:
-        yield f"{name}: a client complains of a corrupt segment ({after.complaints:,} so far)", True
+        yield name, f"sent a corrupt segment: a client complains ({after.complaints:,} so far)", True
 
 
-def _turned(name: str, before: State, worker: WorkerStatus) -> tuple[str, bool]:
+def _turned(name: str, before: State, worker: WorkerStatus) -> Change:
     """A worker's new state, as an event."""
     why = f": {worker.reason}" if worker.reason else ""
     match worker.state:
         case State.AWAKE if before is State.ASLEEP:
-            return f"{name} woke up", False
+            return name, "woke up", False
         case State.AWAKE if before is State.SILENT:
-            return f"{name} answers again", False
+            return name, "answers again", False
         case State.AWAKE:
-            return f"{name} is alive", False
+            return name, "is alive", False
         case State.ASLEEP:
-            return f"{name} fell asleep", False
+            return name, "fell asleep", False
         case State.STARTING:
-            return f"{name} is being started again", False
+            return name, "is being started again", False
         case State.SILENT:
-            return f"{name} is silent: its heartbeats are missing", True
+            return name, "is silent: its heartbeats are missing", True
         case State.DEAD:
-            return f"{name} died{why}", True
+            return name, f"died{why}", True
         case State.FAILED:
-            return f"{name} failed{why}; it is not started again until toggled", True
+            return name, f"failed{why}; it is not started again until toggled", True

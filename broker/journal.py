@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker import supervision
-from broker.history import History
+from broker.history import SERVER_5, History
 from wire.log import Level
 from wire.messages import Report, Status
 
@@ -23,6 +23,7 @@ class Journal:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._history = History()
+        self._is_ending = False
 
     def take(self, event: supervision.Event) -> None:
         """The supervisor is told this."""
@@ -32,19 +33,21 @@ class Journal:
             case supervision.Ordered(number, want):
                 self._log("info", f"worker {number}", f"is told to be {want}" if want else "is toggled")
             case supervision.CatalogueReady(edition):
-                self._log("info", "server 5", f"edition {edition} of the catalogue is ready")
+                self._log("info", SERVER_5, f"edition {edition} of the catalogue is ready")
             case supervision.QuitOrdered():
-                self._log("info", "server 5", "ends, and all workers")
+                self._is_ending = True
+                self._log("info", SERVER_5, "ends, and all workers")
             case supervision.Stalled(seconds):
-                self._log("warning", "server 5", f"did not look for {seconds:.1f} s")
+                self._log("warning", SERVER_5, f"did not look for {seconds:.1f} s")
             case _:
                 pass  # Heartbeats, time, and what the next snapshot tells.
 
-    def publish(self, status: Status, now: float) -> None:
-        """Server 5 says this; ``now`` is in seconds since 1970."""
+    def snapshot(self, status: Status, now: float) -> None:
+        """How everything is now, published or not; ``now`` is in seconds since 1970."""
+        if self._is_ending:
+            return  # That the workers end was ordered, and is no failure of theirs.
         for event in self._history.snapshot(status, now):
-            who = event.who
-            self._log("warning" if event.bad else "info", who, event.text.removeprefix(who).lstrip(": "))
+            self._log("warning" if event.bad else "info", event.who or SERVER_5, event.text)
 
     def report(self, rid: int, status: Status) -> Report:
         """The answer to an operator who asks for the status."""

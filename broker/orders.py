@@ -54,8 +54,8 @@ class Operator:
         try:
             self._snapshots, self._snapshots_monitor = self._connect(zmq.SUB, self._status)
             #: The latest word of server 5, by whichever way it came.
-            self._latest = self._snapshot(time.monotonic() + patience)
-            control = Endpoint.parse(self._latest.control)
+            self.latest = self._snapshot(time.monotonic() + patience)
+            control = Endpoint.parse(self.latest.control)
             self._control, self._control_monitor = self._connect(zmq.DEALER, Endpoint(self._status.host, control.port))
         except BaseException:
             self.close()
@@ -75,7 +75,7 @@ class Operator:
     def report(self) -> Report:
         """The status, and what happened lately."""
         report = self._ask(AskStatus(rid=_rid()), Report)
-        self._latest = report.status
+        self.latest = report.status
         return report
 
     def toggle(self, number: int, want: Wanted | None) -> Toggled:
@@ -89,12 +89,12 @@ class Operator:
         """What server 5 publishes after the status told last. It is not there any more when it misses its
         interval three times.
         """
-        give_up = time.monotonic() + 3 * self._latest.interval + 1
+        give_up = time.monotonic() + 3 * self.latest.interval + 1
         while True:
             status = self._snapshot(give_up)
             # A report may be newer than the snapshots that were on their way before it.
-            if status.epoch != self._latest.epoch or status.seq > self._latest.seq:
-                self._latest = status
+            if status.epoch != self.latest.epoch or status.seq > self.latest.seq:
+                self.latest = status
                 return status
 
     def _snapshot(self, give_up: float) -> Status:

@@ -21,6 +21,7 @@ from broker.control import Route
 from broker.desk import Desk
 from broker.doors import Doors
 from broker.folder import make_folder, remove_folder
+from broker.history import SAMPLE
 from broker.indexing import Indexing
 from broker.journal import Journal
 from broker.processes import WorkerProcesses, hold_port
@@ -80,7 +81,7 @@ class Broker:
         self._sessions = Sessions()
         self._toggles: Toggles[Route] = Toggles()
         self._exit_code: int | None = None
-        self._next_publish = 0.0
+        self._next_publish = self._next_look = 0.0
         #: The last snapshot, for the metrics.
         self._latest: Status | None = None
         self._journal = Journal(screen.log)
@@ -103,10 +104,14 @@ class Broker:
             for peer, answer in self._toggles.answers(self._supervisor, now):
                 peer.send(answer)
             self._sessions.pass_time(now, awake=self._supervisor.any_awake)
-            if self._until_done and self._sessions.may_end(now):
+            if self._until_done and not self._supervisor.quitting and self._sessions.may_end(now):
                 self._end(0)
             if now >= self._next_publish:
                 self._publish(now)
+            if now >= self._next_look:
+                # The journal keeps a rate for each second, however seldom snapshots are published.
+                self._next_look = now + SAMPLE
+                self._journal.snapshot(self._snapshot(), time.time())
             self._indexing.pass_time(now)
             if self._doors.look(now):
                 # The new sockets know nothing of what the old ones said.
@@ -205,7 +210,7 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._latest = self._snapshot()
-        self._journal.publish(status, time.time())
+        self._journal.snapshot(status, time.time())
         self._doors.publish(status)
         if not self._supervisor.quitting:
             self._desk.show(status, self._doors.keys.public if self._doors.keys else None)
@@ -215,8 +220,9 @@ class Broker:
         return self._board.snapshot(self._supervisor, now, garbage=self._doors.garbage, refused=self._doors.refused)
 
     def _end(self, code: int) -> None:
-        if self._exit_code is None:
-            self._exit_code = code
+        if self._supervisor.quitting:
+            return
+        self._exit_code = code
         self._desk.close()
         self._handle(supervision.QuitOrdered(), time.monotonic())
 
@@ -317,6 +323,7 @@ class Broker:
         """When time alone will matter."""
         times = [
             self._next_publish,
+            self._next_look,
             self._indexing.next_deadline(),
             self._toggles.next_deadline(),
             self._supervisor.next_deadline(),

@@ -28,6 +28,8 @@ Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
 #: Seconds, too, but of something that may last for years.
 Lasting = Annotated[float, Meta(ge=0, le=2**40)]
+#: Seconds since 1970, of a time of day that can be written: to the year 9999 in all zones.
+Moment = Annotated[float, Meta(ge=0, le=253_402_000_000)]
 #: For people: nothing in it acts on a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -297,7 +299,7 @@ class Toggled(Message, tag="toggled", frozen=True):
 class Happening(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened at ``time`` (seconds since 1970), for people; ``bad``: nobody ordered it."""
 
-    time: Lasting
+    time: Moment
     text: Text
     bad: bool
 

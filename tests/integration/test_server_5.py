@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from broker.orders import Operator
 from tests.system import MIB, PATIENCE, Download, Serve, Source, System, free_ports, same, wait_for
 from wire.codec import STATUS_TOPIC, decode
 from wire.messages import Status
@@ -89,6 +90,13 @@ def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, sour
         with System(path, ports=ports):
             client.done()
     assert same(path, tmp_path / "copy.bin")
+
+
+def test_rates_are_remembered_each_second_however_seldom_snapshots_are_published(serve: Serve, source: Source) -> None:
+    system = serve(source(1000), "-i", "60")
+    with Operator(system.servers) as operator:
+        first = len(operator.report().rates[0])
+        wait_for("two rates more", lambda: len(operator.report().rates[0]) >= first + 2)
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.soak)])

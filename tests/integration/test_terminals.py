@@ -248,3 +248,12 @@ def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, s
     assert re.search(r" warning worker 2 lost", client.err.text)
     assert re.search(r" info    worker 3 is toggled\n", system.err.text)
     assert [line for _, line in system.out.lines if line.startswith("ready: 4 workers share 1 file; msd download")]
+
+
+def test_an_orderly_end_is_logged_once_and_not_as_failures(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(MIB), "--until-done", "--verbose")
+    with system.download("-o", "copy", cwd=tmp_path) as client:
+        client.done()
+    assert system.wait() == 0
+    assert system.err.text.count(" info    server 5 ends, and all workers") == 1
+    assert " warning worker" not in system.err.text

@@ -9,8 +9,9 @@ import pytest
 import typer
 
 import broker.commands
-from broker.commands import toggle
+from broker.commands import quit, toggle
 from tests.system import run_msd
+from tests.unit.snapshots import snapshot
 from wire.config_file import MAX_WORKERS
 from wire.errors import NoAnswerError
 from wire.messages import Toggled
@@ -18,16 +19,21 @@ from wire.states import State, Wanted
 
 
 class FakeOperator:
-    """Does what is ordered at once; worker 3 is frozen."""
+    """Does what is ordered at once, and answers no question; worker 3 is frozen."""
 
     def __init__(self) -> None:
         self.orders: list[tuple[int, Wanted | None]] = []
+        self.latest = snapshot()
+        self.has_quit = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def quit(self) -> None:
+        self.has_quit = True
 
     def toggle(self, number: int, want: Wanted | None) -> Toggled:
         self.orders.append((number, want))
@@ -62,6 +68,12 @@ def test_a_worker_that_is_late_does_not_stop_the_orders(
     with pytest.raises(NoAnswerError, match="worker 3 did not get there"):
         toggle([1, 3, 4])
     assert capsys.readouterr().out == "worker 1: asleep\nworker 3: silent\nworker 4: asleep\n"
+
+
+def test_quit_asks_nothing_before_its_order(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
+    quit()
+    assert operator.has_quit
+    assert capsys.readouterr().out == "server 5 and its 4 workers are ending\n"
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "65", "18446744073709551616"])

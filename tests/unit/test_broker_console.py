@@ -87,10 +87,10 @@ def test_any_other_state_is_remarked_after_the_reports_row(state: State) -> None
 @pytest.mark.parametrize(
     ("complaints", "garbage", "refused", "remark"),
     [
-        (1, 0, 0, "1 corrupt segments"),
+        (1, 0, 0, "1 corrupt segment"),
         (0, 12, 0, "12 messages that were none"),
         (0, 0, 1234567, "1,234,567 connections refused"),
-        (1, 2, 3, "1 corrupt segments, 2 messages that were none, 3 connections refused"),
+        (1, 2, 3, "1 corrupt segment, 2 messages that were none, 3 connections refused"),
     ],
 )
 def test_what_went_wrong_is_counted_after_the_reports_row(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import pytest
 
 from broker import drawing
 from broker.history import Happened, History, Row
 from tests.unit.snapshots import snapshot, with_worker
+from wire.messages import Happening
 from wire.states import State
 
 
@@ -106,6 +110,21 @@ def test_a_long_command_can_be_pasted_as_it_stands() -> None:
 
 def test_an_event_cannot_act_on_the_terminal() -> None:
     assert "\x1b" not in drawing.event_lines(Happened(0.0, "worker 1 died: \x1b[2J"), 80)[0]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "XXX+12", "XXX-14", "XXX+24", "XXX-24"])
+@pytest.mark.parametrize("extreme", [0.0, 253_402_000_000.0])
+def test_every_time_that_a_message_may_have_can_be_written(
+    zone: str, extreme: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    msgspec.convert({"time": extreme, "text": "", "bad": False}, Happening)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert len(drawing.clock(extreme)) == len("00:00:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_long_event_is_read_to_its_end() -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from broker.history import EVENTS, RATES, History
+from broker import drawing
+from broker.history import EVENTS, RATES, TOLD, History, newest
 from tests.unit.snapshots import snapshot, with_worker
 from wire.messages import Report, Status
 from wire.states import State, Wanted
@@ -23,9 +24,14 @@ def told(*statuses: Status) -> History:
     return history
 
 
+def sentences(history: History) -> list[tuple[float, str, bool]]:
+    """What is shown of the events, newest first."""
+    return [(event.time, event.sentence, event.bad) for event in history.events]
+
+
 def news(*statuses: Status) -> list[str]:
     """What happened since the first snapshot, oldest first."""
-    return [event.text for event in reversed(told(*statuses).events)][1:]
+    return [event.sentence for event in reversed(told(*statuses).events)][1:]
 
 
 def test_before_the_first_snapshot_there_is_nothing_to_show() -> None:
@@ -72,7 +78,7 @@ def test_a_new_state_is_an_event_with_its_time(before: State, after: State, text
     reason = "killed by SIGKILL" if after in (State.DEAD, State.FAILED) else ""
     history = told(snapshot(before), with_worker(snapshot(after), 1, reason=reason))
     event = history.events[0]
-    assert (event.text, event.time, event.bad) == (text, NOW + 1, bad)
+    assert (event.sentence, event.time, event.bad) == (text, NOW + 1, bad)
 
 
 def test_what_stays_as_it_is_is_no_event() -> None:
@@ -85,7 +91,7 @@ def test_a_worker_that_came_back_between_two_snapshots_has_died_all_the_same() -
 
 def test_a_complaint_is_an_event() -> None:
     (text,) = news(snapshot(), with_worker(snapshot(), 4, complaints=3))
-    assert text == "worker 4: a client complains of a corrupt segment (3 so far)"
+    assert text == "worker 4 sent a corrupt segment: a client complains (3 so far)"
 
 
 def test_another_catalogue_is_an_event_and_the_first_one_too() -> None:
@@ -104,7 +110,17 @@ def test_server_5_is_lost_once_and_comes_back(epoch: int, how: str) -> None:
     assert (history.lost_at, history.lost_why) == (NOW + 10, "no answer")
     history.snapshot(snapshot(epoch=epoch), NOW + 20)
     assert history.lost_at is None
-    assert [event.text for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
+    assert [event.sentence for event in history.events][:2] == [f"server 5 {how}", "server 5 lost: no answer"]
+
+
+def test_servers_that_come_after_their_console_are_greeted_like_any() -> None:
+    history = History()
+    history.lost("no answer", NOW)
+    history.snapshot(snapshot(), NOW + 5)
+    assert [event.sentence for event in history.events] == [
+        "server 5 says: 4 of 4 workers alive",
+        "server 5 lost: no answer",
+    ]
 
 
 def test_a_new_broker_does_not_make_its_workers_dead_ones() -> None:
@@ -157,7 +173,32 @@ def test_the_oldest_events_are_forgotten() -> None:
     for number in range(EVENTS + 50):
         history.note(f"note {number}", NOW)
     assert len(history.events) == EVENTS
-    assert history.events[0].text == f"note {EVENTS + 49}"
+    assert history.events[0].sentence == f"note {EVENTS + 49}"
+
+
+def test_clients_who_come_and_go_do_not_push_out_what_went_wrong() -> None:
+    history = told(snapshot(), snapshot(State.DEAD), snapshot())
+    for _ in range(EVENTS):
+        for clients in (1, 0):
+            history.snapshot(snapshot(clients=clients), NOW + 9)
+    assert len(history.events) == EVENTS
+    events, _ = history.told()
+    assert len(events) == TOLD
+    assert [event.text for event in events if event.bad] == ["worker 1 died"]
+    assert events[0].text == "a client left: 0 served now"
+    assert "worker 1 died" in drawing.overview(history, "msd download", 80, NOW)
+
+
+def test_failures_do_not_push_out_all_else_either() -> None:
+    history = History()
+    history.note("something else", NOW)
+    for number in range(EVENTS):
+        history.note(f"failure {number}", NOW, bad=True)
+        history.note(f"note {number}", NOW)
+    assert [event.text for event in newest(history.events, 4)] == [
+        f"note {EVENTS - 1}", f"failure {EVENTS - 1}", f"note {EVENTS - 2}", f"failure {EVENTS - 2}"
+    ]  # fmt: skip
+    assert sum(event.bad for event in history.events) == EVENTS // 2
 
 
 def test_clients_are_counted_by_server_5_and_where_it_does_not_by_the_workers() -> None:
@@ -176,7 +217,10 @@ def test_a_client_that_comes_or_goes_is_an_event() -> None:
 def test_a_snapshot_tells_what_is_new_in_it() -> None:
     history = told(snapshot())
     new = history.snapshot(with_worker(snapshot(State.AWAKE, State.ASLEEP), 1, complaints=1), NOW)
-    assert [(event.who, event.bad) for event in new] == [("worker 1", True), ("worker 2", False)]
+    assert [(event.who, event.text, event.bad) for event in new] == [
+        ("worker 1", "sent a corrupt segment: a client complains (1 so far)", True),
+        ("worker 2", "fell asleep", False),
+    ]
     assert history.snapshot(snapshot(State.AWAKE, State.ASLEEP), NOW) == []
 
 
@@ -185,9 +229,9 @@ def test_what_is_told_to_others_can_be_recalled_by_them() -> None:
     events, rates = one.told()
     other = History()
     other.recall(Report(rid=1, status=snapshot(), events=events, rates=rates))
-    assert other.events == one.events
+    assert sentences(other) == sentences(one)
     other.snapshot(snapshot(State.AWAKE), NOW + 9)
-    assert other.events == one.events  # and no word of how it found them
+    assert sentences(other) == sentences(one)  # and no word of how it found them
     assert one.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
 
 
@@ -200,12 +244,50 @@ def test_what_is_recalled_does_not_repeat_what_was_seen() -> None:
     assert [*here.events] == before
 
 
+@pytest.mark.parametrize("fast", [-3600.0, 0.0, 3600.0])
+def test_what_is_recalled_is_complete_whatever_the_other_clock_says(fast: float) -> None:
+    there = told(snapshot(), snapshot(State.ASLEEP), snapshot(State.AWAKE))
+    events, rates = there.told()
+    here = History()
+    here.snapshot(snapshot(State.AWAKE), NOW + 3 + fast)
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    assert {event.sentence for event in here.events} == {
+        "server 5 says: 1 of 1 workers alive",
+        "worker 1 woke up",
+        "worker 1 fell asleep",
+        "server 5 says: 4 of 4 workers alive",
+    }
+    times = [event.time for event in here.events]
+    assert times == sorted(times, reverse=True)
+
+
+def test_a_console_that_was_there_first_recalls_how_its_servers_started() -> None:
+    there = told(snapshot(State.STARTING), snapshot(State.AWAKE))
+    events, rates = there.told()
+    here = History()
+    here.lost("no answer", NOW - 5)
+    here.snapshot(snapshot(State.AWAKE), NOW + 3)
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    assert [event.sentence for event in here.events] == [
+        "server 5 says: 1 of 1 workers alive",
+        "worker 1 is alive",
+        "server 5 says: 0 of 1 workers alive",
+        "server 5 lost: no answer",
+    ]
+
+
+def test_of_more_rates_than_are_kept_the_last_ones_are_recalled() -> None:
+    here = told(with_worker(snapshot(State.AWAKE), 1, rate=100.0))
+    here.recall(Report(rid=1, status=snapshot(State.AWAKE), rates=[[float(rate) for rate in range(99)]]))
+    assert here.rows(NOW)[0].rates == (*map(float, range(99 - RATES + 1, 99)), 100.0)
+
+
 def test_a_refusal_after_a_loss_is_told_too() -> None:
     history = told(snapshot())
     history.lost("no answer", NOW + 10)
     history.lost("not admitted", NOW + 20, refused=True)
     history.lost("not admitted", NOW + 30, refused=True)
-    assert [event.text for event in history.events][:2] == [
+    assert [event.sentence for event in history.events][:2] == [
         "server 5 refuses: not admitted",
         "server 5 lost: no answer",
     ]

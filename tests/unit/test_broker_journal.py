@@ -46,15 +46,24 @@ def test_heartbeats_and_time_are_not_logged(journal: Journal, lines: list[Line])
     assert lines == []
 
 
+def test_what_ends_because_it_was_ordered_is_no_failure(journal: Journal, lines: list[Line]) -> None:
+    journal.snapshot(snapshot(), NOW)
+    journal.take(supervision.QuitOrdered())
+    ended = with_worker(snapshot(State.DEAD, State.AWAKE), 1, reason="ended with code 0")
+    journal.snapshot(ended, NOW + 1)
+    assert lines == [("info", "server 5", "says: 4 of 4 workers alive"), ("info", "server 5", "ends, and all workers")]
+    assert not any(event.bad for event in journal.report(1, ended).events)
+
+
 def test_what_snapshots_tell_is_logged_and_remembered(journal: Journal, lines: list[Line]) -> None:
-    journal.publish(snapshot(), NOW)
-    journal.publish(with_worker(snapshot(State.DEAD, State.AWAKE), 1, reason="killed by SIGKILL"), NOW + 1)
+    journal.snapshot(snapshot(), NOW)
+    journal.snapshot(with_worker(snapshot(State.DEAD, State.AWAKE), 1, reason="killed by SIGKILL"), NOW + 1)
     status = with_worker(snapshot(State.DEAD, State.AWAKE), 2, complaints=1)
-    journal.publish(status, NOW + 2)
+    journal.snapshot(status, NOW + 2)
     assert lines == [
         ("info", "server 5", "says: 4 of 4 workers alive"),
         ("warning", "worker 1", "died: killed by SIGKILL"),
-        ("warning", "worker 2", "a client complains of a corrupt segment (1 so far)"),
+        ("warning", "worker 2", "sent a corrupt segment: a client complains (1 so far)"),
     ]
     report = journal.report(5, status)
     assert (report.rid, report.status) == (5, status)

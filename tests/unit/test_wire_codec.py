@@ -325,6 +325,15 @@ def test_an_interval_no_clock_could_be_set_by_is_refused(interval: object) -> No
     refused(packed({**status, "interval": interval}), Status)
 
 
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0, 253_402_300_800.0, 2.0**40, "1", None], ids=repr)
+def test_a_time_of_day_that_nobody_could_write_is_refused(time: object) -> None:
+    status = {"version": 1, "epoch": 1, "seq": 1, "interval": 2.0, "control": "", "catalogue": b"", "files": 0}
+    report = {"type": "report", "rid": 1, "status": {**status, "workers": []}}
+    event = {"time": 253_402_000_000.0, "text": "", "bad": False}
+    assert decode(packed({**report, "events": [event]}), messages.ControlReply).events[0].time == event["time"]
+    assert "time" in refused(packed({**report, "events": [{**event, "time": time}]}), messages.ControlReply)
+
+
 def test_an_unknown_word_in_the_place_of_a_state_is_refused() -> None:
     refused(packed({"type": "order", "wanted": "tired"}), messages.WorkerOrder)
     refused(packed({"type": "refusal", "rid": 1, "epoch": 1, "reason": "mood"}), messages.DataReply)
