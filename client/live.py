@@ -7,7 +7,6 @@ and never waits for a terminal.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -79,7 +78,10 @@ class LiveView:
         """Ctrl-Z: the terminal is the shell's, until this goes on."""
         with self._drawing:
             self._painter.draw([])
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # Not SIGSTOP: where no shell could continue it the system ignores SIGTSTP, and so does this.
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, self._pause)
 
     def _run(self) -> None:
         # Where the terminal is gone there is nothing to show, and no reason to end the download.

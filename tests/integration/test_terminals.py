@@ -117,6 +117,20 @@ def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_an
     terminal.sees("worker 4  ready", mark)
 
 
+def test_ctrl_z_stops_nothing_where_no_shell_could_continue_it(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), leads=True)
+    terminal.sees("worker 4  ready")
+    mark = terminal.press("\x1a")
+    terminal.sees("worker 4  ready", mark)
+    # Nor does the second one.
+    mark = terminal.press("\x1a")
+    terminal.sees("worker 4  ready", mark)
+    terminal.press("\x03")
+    assert terminal.wait() == 130
+
+
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "none"])
 def test_a_dumb_terminal_gets_the_metric_lines(
     serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path, env: dict[str, str]
