@@ -155,6 +155,10 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     assert unnamed.returncode == 2
     told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(told)
+    # No shared file can be called like that.
+    odd = tmp_path / os.fsdecode(b"\xff.mp4")
+    odd.touch()
+    fails("verify", str(odd), *system.where, code=2, says="2 files are shared: name one of them", cwd=tmp_path)
     ended = run_msd("quit", *system.where)
     assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
     assert system.wait() == 0
