@@ -44,8 +44,8 @@ def find_manifest(
         for action in actions:
             rid = new_rid()
             match action:
-                case finding.AskDescribe(worker):
-                    peers.request(worker, Describe(rid=rid, name=finder.name, id=id))
+                case finding.AskDescribe(worker, wanted):
+                    peers.request(worker, Describe(rid=rid, name=wanted, id=id))
                 case finding.AskDigests(worker, file, start):
                     peers.request(worker, Digests(rid=rid, id=file, start=start))
                 case finding.AskNames(worker):

@@ -155,6 +155,8 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     assert unnamed.returncode == 2
     told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(told)
+    # A name that is given is none that was guessed, though it is the same.
+    fails("verify", str(copy), "tow.bin", *system.where, code=3, says="'tow.bin' is not shared", cwd=tmp_path)
     # No shared file can be called like that.
     odd = tmp_path / os.fsdecode(b"\xff.mp4")
     odd.touch()
