@@ -84,17 +84,17 @@ def download(
                 if sync:
                     tell(Syncing())
                     _in_thread(part)
-                part.publish(replace=replace, sync=sync)
             except Interrupted as error:
-                kept = f"{amount(transfer.verified)} of {amount(manifest.size)} are kept in {part.path}"
-                raise Interrupted(f"interrupted: {kept}; run the same command again to go on", error.number) from None
+                told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
+                kept = "" if part.is_same else f"what {part.path} holds stays, "
+                raise Interrupted(f"{told}; {kept}run the same command again to go on", error.number) from None
+            part.publish(replace=replace, sync=sync)
         finally:
             part.close()
         ended = time.monotonic()
         if peers.control is not None:
             peers.transport.tell_done(peers.control, DONE_PATIENCE)
-        unchanged = isinstance(part, Update) and part.is_same
-        return _report(target, manifest, transfer, summary, ended, unchanged=unchanged)
+        return _report(target, manifest, transfer, summary, ended, unchanged=part.is_same)
     finally:
         peers.close()
 

@@ -196,7 +196,8 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
         assert client.wait() == code
     message = client.events[-1]["message"]
     kept = re.fullmatch(
-        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB are kept in copy.bin.part; run the same command again to go on",
+        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB verified so far; "
+        r"what copy\.bin\.part holds stays, run the same command again to go on",
         message,
     )
     assert kept is not None, message

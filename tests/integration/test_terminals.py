@@ -76,7 +76,8 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
     assert terminal.wait() == 130
     told = "".join(shown(terminal)).removeprefix("$").removeprefix("^C")
     assert re.fullmatch(
-        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB are kept in .*copy\.part; run the same command again to go on",
+        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB verified so far; "
+        r"what .*copy\.part holds stays, run the same command again to go on",
         told,
     )
     assert terminal.settings_now == terminal.settings
