@@ -105,9 +105,16 @@ def _run() -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    """Says what was wrong, to people and with ``--json`` to programs, too."""
+    # Some of Typer's are of several lines.
+    message = " ".join(message.split())
+    if "--json" in sys.argv:
+        import json
+
+        with contextlib.suppress(OSError):
+            print(json.dumps({"event": "error", "code": code, "message": message}), flush=True)
     with contextlib.suppress(OSError):
-        # Some of Typer's are of several lines.
-        print(f"msd: {' '.join(message.split())}", file=sys.stderr)
+        print(f"msd: {message}", file=sys.stderr)
     return code
 
 

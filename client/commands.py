@@ -50,7 +50,7 @@ def download(
     """
     from client.report_file import ReportFile
     from wire.config import load, servers
-    from wire.errors import MsdError, UsageError
+    from wire.errors import UsageError
 
     shown, pace = _choose_show(json=json, quiet=quiet, verbose=verbose)
     try:
@@ -87,9 +87,6 @@ def download(
             )
             record.done(result)
         shown.done(result)
-    except MsdError as error:
-        shown.failed(error)
-        raise
     finally:
         shown.close()
 

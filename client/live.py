@@ -20,7 +20,6 @@ from client.events import Event, Report
 from client.painter import Painter
 from client.show import print_line, result
 from client.view import View
-from wire.errors import MsdError
 
 #: Seconds between two redraws.
 REDRAW = 0.125
@@ -63,9 +62,6 @@ class LiveView:
     def done(self, report: Report) -> None:
         self.close()
         print_line(result(report), sys.stdout)
-
-    def failed(self, error: MsdError) -> None:
-        pass
 
     def close(self) -> None:
         """Takes the picture away."""

@@ -13,21 +13,17 @@ from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
-from client.values import error_values, event_values, report_values
-from wire.errors import MsdError
+from client.values import event_values, report_values
 from wire.log import Level, log_line
 from wire.names import presentable
 
 
 class Show(Protocol):
-    """How a download is shown."""
+    """How a download is shown. Why one has failed is told by ``msd.py``."""
 
     def event(self, event: Event) -> None: ...
 
     def done(self, report: Report) -> None: ...
-
-    def failed(self, error: MsdError) -> None:
-        """The download has failed; the command line tells people why."""
 
     def close(self) -> None:
         """Nothing more will be shown."""
@@ -66,9 +62,6 @@ class Lines:
         if self._tells_result:
             print_line(result(report), sys.stdout)
 
-    def failed(self, error: MsdError) -> None:
-        pass
-
     def close(self) -> None:
         pass
 
@@ -89,9 +82,6 @@ class Log:
     def done(self, report: Report) -> None:
         self._show.done(report)
 
-    def failed(self, error: MsdError) -> None:
-        self._show.failed(error)
-
     def close(self) -> None:
         self._show.close()
 
@@ -105,9 +95,6 @@ class Json:
 
     def done(self, report: Report) -> None:
         _put({"event": "done", **report_values(report)})
-
-    def failed(self, error: MsdError) -> None:
-        _put({"event": "error", **error_values(error)})
 
     def close(self) -> None:
         pass

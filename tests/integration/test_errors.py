@@ -29,7 +29,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
     if "--json" in arguments:
-        last = json.loads(result.stdout.splitlines()[-1])
+        (last,) = [event for event in map(json.loads, result.stdout.splitlines()) if event["event"] == "error"]
         assert (last["event"], last["code"]) == ("error", code)
         assert says in last["message"]
 
@@ -47,6 +47,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),
         ("serve -f film -p 21001 21002 21003 21004", 2, "-p takes five ports, of four workers and of server 5"),
         ("serve -p 21001 21002 21003 21004 -f film", 2, "-p takes five ports"),
+        ("download --json -p 1 2", 2, "-p takes five ports"),
         ("download -p a b c d e", 2, "'a' is not a valid int"),
         ("plot -p 1 2", 2, "No such option: -p"),
         ("serve -f film -a 0.0.0.0", 4, 'write security = "none"'),
@@ -58,6 +59,9 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("toggle one", 2, "'one' is not a valid int"),
         ("toggle 1 --sleep --wake", 2, "contradict each other"),
         ("download --frobnicate", 2, "No such option"),
+        ("download --json --frobnicate", 2, "No such option"),
+        ("download --json -c missing.toml", 2, "missing.toml: no such file"),
+        ("status --json -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c section.toml", 2, "unknown section 'brokr'; did you mean broker?"),
         ("download -c key.toml", 2, "unknown [broker] key 'status_prot'; did you mean status_port?"),
