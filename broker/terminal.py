@@ -80,6 +80,8 @@ class Console(App[int]):
         self._owns = owns
         self._is_stale = True
         self._recalls = False
+        #: The widths that the last drawing was made for.
+        self._widths: tuple[int, ...] = ()
         self._shown: dict[str, object] = {}
         #: Called once the terminal is the console's.
         self.on_start: Callable[[], None] = lambda: None
@@ -103,9 +105,6 @@ class Console(App[int]):
 
     def on_ready(self) -> None:
         self.set_interval(REDRAW, self._turn)
-
-    def on_resize(self) -> None:
-        self._is_stale = True
 
     def on_option_list_option_highlighted(self) -> None:
         self._is_stale = True
@@ -170,23 +169,31 @@ class Console(App[int]):
                 case Note(text):
                     self.history.note(text, now, bad=True)
         # While it ends there is no screen any more, or nothing on it.
-        if self._is_stale and self.screen_stack and self.screen_stack[0].query("#title"):
-            self._is_stale = False
+        if not self.screen_stack or not self.screen_stack[0].query("#title"):
+            return
+        # Each is looked at, for the parts follow a terminal's new size one after another, and a scroll bar that
+        # comes takes some of the room.
+        widths = (self.size.width, self._room("#workers"), self._room("#events"))
+        if self._is_stale or widths != self._widths:
+            self._is_stale, self._widths = False, widths
             with self.batch_update():
-                self._draw(now)
+                self._draw(now, *widths)
 
-    def _draw(self, now: float) -> None:
+    def _room(self, selector: str) -> int:
+        """The columns that a part has by now."""
+        return self._base(selector).scrollable_content_region.width or self.size.width
+
+    def _draw(self, now: float, width: int, row_width: int, event_width: int) -> None:
         self.draws += 1
-        history, width = self.history, self.size.width
+        history = self.history
         title = f"msd · {self._servers.status} · {drawing.summary(history)}"
         self._update("title", drawing.clip(title, width))
         alarm = drawing.alarm(history)
         self._base("#alarm").display = bool(alarm)
         self._update("alarm", alarm)
-        self._draw_workers(now)
-        room = self._base("#events").scrollable_content_region.width or width
+        self._draw_workers(now, row_width)
         events = Content("\n").join(
-            Content.styled("\n".join(drawing.event_lines(event, room)), "$text-error" if event.bad else "")
+            Content.styled("\n".join(drawing.event_lines(event, event_width)), "$text-error" if event.bad else "")
             for event in history.events
         )
         self._update("lines", events)
@@ -195,10 +202,9 @@ class Console(App[int]):
         leave = "q end the servers" if self._owns else "q leave"
         self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter the marked one   {leave}   ? help")
 
-    def _draw_workers(self, now: float) -> None:
+    def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)
         workers = self.screen_stack[0].query_one(OptionList)
-        width = workers.scrollable_content_region.width or self.size.width
         self._update("heading", drawing.heading(width))
         top = max((rate for row in rows for rate in row.rates), default=0.0)
         known = self.history.lost_at is None
@@ -240,6 +246,9 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     """
     # Until the terminal is the console's and there is somebody to put it back, they wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # The terminal's size as it was when somebody set them; Textual would believe them for ever.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # Textual draws on standard error, which may be a file.
     error = os.dup(2)
     os.dup2(1, 2)

@@ -14,6 +14,7 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -107,10 +108,14 @@ class Terminal:
 
     def sees(self, text: str, mark: int = 0) -> None:
         """Waits until this is written, after the first ``mark`` characters."""
+        self.until(repr(text), lambda: text in self.text[mark:])
+
+    def until(self, what: str, probe: Callable[[], bool]) -> None:
+        """Waits for this; fails with the end of what was written."""
         try:
-            wait_for(repr(text), lambda: text in self.text[mark:])
+            wait_for(what, probe)
         except AssertionError as error:
-            raise AssertionError(f"{error}; there is {self.text[mark:][-3000:]!r}") from None
+            raise AssertionError(f"{error}; there is {self.text[-3000:]!r}") from None
 
     def wait(self, patience: float = PATIENCE) -> int:
         """The exit code, once all that was written has been read."""
@@ -126,20 +131,31 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._code is None:
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(AssertionError):
-                self.wait(5)
-        if self._code is None:
-            self.signal(signal.SIGKILL)
-            self.wait()
-        self._stop.set()
-        self._thread.join()
-        os.close(self._until)
-        self._shell.wait(PATIENCE)
-        self._told.close()
-        os.close(self._slave)
-        os.close(self._master)
+        try:
+            if self._code is None:
+                self._end(signal.SIGTERM)
+                with contextlib.suppress(AssertionError):
+                    self.wait(5)
+            if self._code is None:
+                self._end(signal.SIGKILL)
+                self.wait()
+        finally:
+            self._stop.set()
+            self._thread.join()
+            os.close(self._until)
+            if self._code is None:
+                self._shell.kill()
+            self._shell.wait(PATIENCE)
+            self._told.close()
+            os.close(self._slave)
+            os.close(self._master)
+
+    def _end(self, number: int) -> None:
+        """Signals the command, if it has not ended."""
+        # Once the shell has told its code, its number may be another process's.
+        if not select.select([self._told], [], [], 0)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _follow(self) -> None:
         while not self._stop.is_set():

@@ -7,6 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from textual.events import Resize
+from textual.geometry import Size
 from textual.pilot import Pilot
 
 from broker.feed import Heard, Lost, Note
@@ -191,6 +193,32 @@ def test_it_follows_the_size_of_the_terminal() -> None:
         assert {len(line) for line in scene.text.split("\n")} == {80}
         await scene.pilot.resize_terminal(20, 5)
         await scene.sees("msd · 127.0")
+
+    play(act)
+
+
+def test_what_is_drawn_before_all_parts_have_the_new_size_is_drawn_again() -> None:
+    async def act(scene: Scene) -> None:
+        dead = with_worker(snapshot(State.DEAD), 1, reason="killed by SIGKILL, long before its time")
+        await scene.hears(dead, "Dead: killed by SIGKILL, long")
+        await scene.sees("›○")
+        await scene.until("it to be quiet", lambda: not scene.app._is_stale)
+        scene.app.post_message(Resize(Size(80, 24), Size(80, 24)))
+        while scene.app.size.width != 80:
+            await asyncio.sleep(0)
+        assert scene.app.query_one("#workers").size.width == 200
+        # The timer's turn may come now: the parts are as wide as they were.
+        scene.app._turn()
+        await scene.sees("Dead: killed b…")
+
+    play(act, size=(200, 60))
+
+
+def test_where_a_scroll_bar_comes_events_are_broken_for_the_room_that_is_left() -> None:
+    async def act(scene: Scene) -> None:
+        # As wide as all of it, the time of day before it included.
+        scene.source.waiting += [Note("x" * (80 - 11))] * 30
+        await scene.sees("\n" + " " * 11 + "x ")
 
     play(act)
 
