@@ -106,7 +106,7 @@ def list_command(
     from datetime import datetime
 
     from client.listing import list_files
-    from client.show import amount
+    from client.units import amount
     from wire.config import load, servers
     from wire.names import presentable
 

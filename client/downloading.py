@@ -14,9 +14,9 @@ from client.events import Event, OnEvent, Report, Started, Syncing
 from client.manifests import find_manifest
 from client.partfile import PartFile, check_output
 from client.peers import Peers
-from client.show import amount
 from client.summary import Summary
 from client.transfer import Transfer
+from client.units import amount
 from client.update import Update
 from wire.config import Servers
 from wire.errors import Interrupted, MsdError

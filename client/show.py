@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
+from client.units import amount, kb, speed
 from client.values import event_values, report_values
 from wire.log import Level, log_line
 from wire.names import presentable
@@ -136,34 +137,6 @@ def metrics(progress: Progress) -> str:
     if progress.reused_bytes:
         total += f", verified on disk: {kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
-
-
-def kb(size: float) -> str:
-    return str(round(size / 1000, 2))
-
-
-def speed(rate: float) -> str:
-    """Bytes a second as the report writes them: nothing at all is a plain 0."""
-    text = kb(rate)
-    return f"{'0' if text == '0.0' else text}kb/s"
-
-
-def amount(size: float) -> str:
-    """A number of bytes for people, as ``12 B`` or ``3.4 MiB``."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:.1f} TiB"
-
-
-def span(seconds: float) -> str:
-    """A time for people, as ``1:02:03`` or ``0:07``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def since(seconds: float) -> str:

@@ -24,7 +24,8 @@ from client.events import (
     WorkerProgress,
     WorkerReport,
 )
-from client.show import Json, Lines, Show, amount, metrics, result, since
+from client.show import Json, Lines, Show, metrics, result, since
+from client.units import amount
 from client.values import report_values
 
 ID = "ab" * 32
