@@ -87,7 +87,8 @@ def download(
             except Interrupted as error:
                 told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
                 kept = "" if part.is_same else f"what {part.path} holds stays, "
-                raise Interrupted(f"{told}; {kept}run the same command again to go on", error.number) from None
+                told = f"{told}; {kept}run the same command again to go on"
+                raise Interrupted(told, error.exit_code - 128) from None
             part.publish(replace=replace, sync=sync)
         finally:
             part.close()

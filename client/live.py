@@ -16,9 +16,9 @@ from typing import TextIO
 
 from rich.console import Console
 
-from client.events import Event, Report
+from client.events import Event, Report, Retried
 from client.painter import Painter
-from client.show import print_line, result
+from client.show import print_line, result, told
 from client.view import View
 
 #: Seconds between two redraws.
@@ -56,8 +56,9 @@ class LiveView:
 
     def event(self, event: Event) -> None:
         with self._lock:
-            if staying := self._view.take(event, time.monotonic()):
-                self._staying.append(staying)
+            self._view.take(event, time.monotonic())
+            if isinstance(event, Retried) and (line := told(event)):
+                self._staying.append(line)
 
     def done(self, report: Report) -> None:
         self.close()

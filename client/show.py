@@ -40,24 +40,8 @@ class Lines:
         self._tells_result = not quiet if result is None else result
 
     def event(self, event: Event) -> None:
-        if self._quiet:
-            return
-        match event:
-            case Started(name, output, _, size, segments):
-                _say(f"{name}: {amount(size)} in {segments} segments, to {output}")
-            case Progress():
-                _say(metrics(event))
-            case WorkerChanged(name, state, detail) if state != "ready":
-                who = f"worker {name}" if name.isdigit() else name
-                _say(presentable(f"{who} {state}{': ' + detail if detail else ''}"))
-            case Waiting(reason, seconds):
-                _say(presentable(f"waiting since {since(seconds)}: {reason}"))
-            case Retried(worker, segment, "corrupt"):
-                _say(f"worker {worker} sent segment {segment} corrupt: asking another one")
-            case Syncing():
-                _say("syncing to disk")
-            case _:
-                pass
+        if not self._quiet and (line := told(event)):
+            _say(line)
 
     def done(self, report: Report) -> None:
         if self._tells_result:
@@ -101,6 +85,25 @@ class Json:
         pass
 
 
+def told(event: Event) -> str:
+    """An event as a line for people, or some lines of metrics; empty for what is not told."""
+    match event:
+        case Started(name, output, _, size, segments):
+            return f"{name}: {amount(size)} in {segments} segments, to {output}"
+        case Progress():
+            return metrics(event)
+        case WorkerChanged(_, state) if state != "ready":
+            return presentable(" ".join(_change(event)))
+        case Waiting(reason, seconds):
+            return presentable(f"waiting since {since(seconds)}: {reason}")
+        case Retried(worker, segment, "corrupt"):
+            return f"worker {worker} sent segment {segment} corrupt: asking another one"
+        case Syncing():
+            return "syncing to disk"
+        case _:
+            return ""
+
+
 def logged(event: Event) -> tuple[Level, str, str] | None:
     """An event as a line of a log: its level, whom it is about, what there is to say. None for a sample."""
     match event:
@@ -111,9 +114,8 @@ def logged(event: Event) -> tuple[Level, str, str] | None:
                 f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} of them found on the disk"
             )
             return "debug", "client", f"{told}; {event.wasted_bytes:,} received in vain"
-        case WorkerChanged(name, state, detail):
-            level: Level = "info" if state in ("ready", "asleep") else "warning"
-            return level, f"worker {name}" if name.isdigit() else name, f"{state}{': ' + detail if detail else ''}"
+        case WorkerChanged(_, state):
+            return "info" if state in ("ready", "asleep") else "warning", *_change(event)
         case Waiting(reason, seconds):
             return "warning", "client", f"waiting for {seconds:.1f} s: {reason}"
         case Retried(worker, segment, cause, detail):
@@ -123,6 +125,12 @@ def logged(event: Event) -> tuple[Level, str, str] | None:
             return "info", "client", "syncing to disk"
         case Sampled():
             return None
+
+
+def _change(event: WorkerChanged) -> tuple[str, str]:
+    """Who has changed, and what there is to say of it."""
+    who = f"worker {event.name}" if event.name.isdigit() else event.name
+    return who, f"{event.state}: {event.detail}" if event.detail else event.state
 
 
 def metrics(progress: Progress) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from client.events import Event, Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from client.meter import LATELY, Meter, Remaining
 from client.units import amount, span
 from wire.names import presentable
@@ -41,8 +41,7 @@ class View:
         self._meter, self._remaining = Meter(LATELY), Remaining()
         self._workers: dict[str, Meter] = {}
 
-    def take(self, event: Event, now: float) -> str:
-        """What is to stay on the terminal of this event, above the view; empty for most of them."""
+    def take(self, event: Event, now: float) -> None:
         match event:
             case Started():
                 self._started = event
@@ -56,13 +55,10 @@ class View:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
                 self._say(reason, now - seconds)
-            case Retried(worker, segment, "corrupt"):
-                return f"worker {worker} sent segment {segment} corrupt: asking another one"
             case Syncing():
                 self._say("syncing to disk")
             case _:
                 pass
-        return ""
 
     def lines(self, width: int, height: int, now: float) -> list[Text]:
         """The picture: no line is wider than ``width``, and there are no more than ``height``."""
@@ -163,29 +159,21 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
     return line
 
 
-def _flowing(parts: Sequence[str], width: int) -> Iterator[Text]:
+def _flowing(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
     """Parts with gaps between them, on as many lines as they need; none is broken."""
     line = ""
     for part in parts:
-        if line and cell_len(line) + 2 + cell_len(part) > width:
+        if line and cell_len(line) + len(gap) + cell_len(part) > width:
             yield Text(line)
             line = ""
-        line = f"{line}  {part}" if line else part
+        line = f"{line}{gap}{part}" if line else part
     if line:
         yield Text(line)
 
 
 def _wrapped(text: str, width: int) -> list[Text]:
     """A reason on the lines that it needs; what is beyond ``MESSAGE`` of them is left out."""
-    lines: list[Text] = []
-    line = ""
-    for word in presentable(text).split():
-        if line and cell_len(line) + 1 + cell_len(word) > width:
-            lines.append(Text(line))
-            line = ""
-        line = f"{line} {word}" if line else word
-    if line:
-        lines.append(Text(line))
+    lines = [*_flowing(presentable(text).split(), width, " ")]
     if len(lines) > MESSAGE:
         lines[MESSAGE - 1].append(" …")
     return lines[:MESSAGE]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.events import Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from client.events import Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from client.view import View
 
 MIB = 1 << 20
@@ -96,12 +96,6 @@ def test_at_the_end_it_waits_for_the_disk() -> None:
     view = running()
     view.take(Syncing(), 5.0)
     assert text(view).endswith("\nsyncing to disk")
-
-
-def test_a_corrupt_segment_stays_on_the_terminal() -> None:
-    view = running()
-    assert view.take(Retried("3", 7, "corrupt"), 5.0) == "worker 3 sent segment 7 corrupt: asking another one"
-    assert view.take(Retried("3", 7, "sleeping"), 5.0) == ""
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 39, 59, 79, 200])
