@@ -61,10 +61,14 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        # An old terminal may not know all characters: each of them is a question mark there.
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            # An old terminal may not know all characters: each of them is a question mark there.
+            if stream.encoding.lower() not in ("utf-8", "utf8"):
+                stream.reconfigure(errors="replace")
+            # A file of the user may have a name that is not UTF-8: it is shown as it is.
+            elif stream.errors == "strict":
+                stream.reconfigure(errors="surrogateescape")
     if _PYTHONS_OWN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _run()

@@ -173,6 +173,19 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     assert system.wait() == 0
 
 
+def test_a_file_of_a_name_that_is_not_utf_8_is_named_as_it_is(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(1000))
+    odd = os.fsdecode(b"\xff.mp4")
+    # As in most locales of people; in that of tests Python is not strict.
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for command in (["download", "-o", odd], ["verify", odd]):
+        ended = subprocess.run(
+            [*MSD, *command, *system.where], env=strict, cwd=tmp_path, capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.startswith(b"\xff.mp4: ")
+
+
 def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
