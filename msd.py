@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -84,7 +85,8 @@ def _run() -> int:
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
         message = error.format_message().rstrip(".")
-        if "'-p'" in message:
+        # Too few; or a flag was taken for one of them.
+        if re.match(r"Option '(-p|--ports)' requires|Invalid value for '-p' / '--ports': '-", message):
             return _fail("-p takes five ports, of four workers and of server 5: -p 21018 27215 35416 19222 39223", 2)
         return _fail(f"{message} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
@@ -103,9 +105,16 @@ def _run() -> int:
 
 
 def _fail(message: str, code: int) -> int:
+    """Says what was wrong, to people and with ``--json`` to programs, too."""
+    # Some of Typer's are of several lines.
+    message = " ".join(message.split())
+    if "--json" in sys.argv:
+        import json
+
+        with contextlib.suppress(OSError):
+            print(json.dumps({"event": "error", "code": code, "message": message}), flush=True)
     with contextlib.suppress(OSError):
-        # Some of Typer's are of several lines.
-        print(f"msd: {' '.join(message.split())}", file=sys.stderr)
+        print(f"msd: {message}", file=sys.stderr)
     return code
 
 

@@ -55,16 +55,14 @@ class Side:
     env: dict[str, str] | None = None
     clock: Callable[[str], float] = lambda printed: 0.0
 
-    def run(self) -> Sample:
-        """Runs it once; raises where it fails."""
+    def run(self, stderr: int = subprocess.STDOUT) -> Sample:
+        """Runs it once; raises where it fails. What it prints to ``stderr`` may go elsewhere."""
         (self.folder / "copy").unlink(missing_ok=True)
         clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
         with tempfile.TemporaryFile("w+") as printed:
             began = time.perf_counter()
-            process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.env, stdout=printed, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(self.command, cwd=self.folder, env=self.env, stdout=printed, stderr=stderr)
             try:
                 client_mib = _watch(process.pid)
             except BaseException:

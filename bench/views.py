@@ -24,7 +24,7 @@ from pathlib import Path
 
 from bench.bounds import conclude
 from bench.measuring import ROUNDS, SIZE, memory_folder, noise, paired_ratio, serving
-from bench.peers import cpu_seconds
+from bench.peers import Side, cpu_seconds
 from tests.system import MSD, System, wait_for
 from tests.terminal import Terminal
 
@@ -83,21 +83,11 @@ def downloads(system: System, folder: Path) -> dict[str, list[Cost]]:
 
 
 def download(system: System, folder: Path, flags: list[str], *, on_terminal: bool) -> Cost:
-    command = [*MSD, "download", *system.where, "-o", str(folder / "copy"), "--force", "--no-sync", *flags]
+    command = [*MSD, "download", *system.where, "-o", "copy", "--force", "--no-sync", *flags]
+    side = Side("msd", command, folder, [], {**os.environ, "TERM": "xterm-256color"})
     with screen() as (terminal, shown):
-        began = time.perf_counter()
-        client = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=terminal if on_terminal else subprocess.DEVNULL,
-            env={**os.environ, "TERM": "xterm-256color"},
-        )
-        _, status, usage = os.wait4(client.pid, 0)
-        seconds = time.perf_counter() - began
-        client.returncode = os.waitstatus_to_exitcode(status)
-        assert client.returncode == 0
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, len(PICTURE.findall(b"".join(shown))))
+        sample = side.run(stderr=terminal if on_terminal else subprocess.STDOUT)
+    return Cost(sample.seconds, sample.cpu, len(PICTURE.findall(b"".join(shown))))
 
 
 @contextmanager

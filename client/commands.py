@@ -50,7 +50,7 @@ def download(
     """
     from client.report_file import ReportFile
     from wire.config import load, servers
-    from wire.errors import MsdError, UsageError
+    from wire.errors import UsageError
 
     shown, pace = _choose_show(json=json, quiet=quiet, verbose=verbose)
     try:
@@ -87,9 +87,6 @@ def download(
             )
             record.done(result)
         shown.done(result)
-    except MsdError as error:
-        shown.failed(error)
-        raise
     finally:
         shown.close()
 
@@ -109,7 +106,7 @@ def list_command(
     from datetime import datetime
 
     from client.listing import list_files
-    from client.show import amount
+    from client.units import amount
     from wire.config import load, servers
     from wire.names import presentable
 

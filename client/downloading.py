@@ -14,9 +14,9 @@ from client.events import Event, OnEvent, Report, Started, Syncing
 from client.manifests import find_manifest
 from client.partfile import PartFile, check_output
 from client.peers import Peers
-from client.show import amount
 from client.summary import Summary
 from client.transfer import Transfer
+from client.units import amount
 from client.update import Update
 from wire.config import Servers
 from wire.errors import Interrupted, MsdError
@@ -84,17 +84,18 @@ def download(
                 if sync:
                     tell(Syncing())
                     _in_thread(part)
-                part.publish(replace=replace, sync=sync)
             except Interrupted as error:
-                kept = f"{amount(transfer.verified)} of {amount(manifest.size)} are kept in {part.path}"
-                raise Interrupted(f"interrupted: {kept}; run the same command again to go on", error.number) from None
+                told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
+                kept = "" if part.is_same else f"what {part.path} holds stays, "
+                told = f"{told}; {kept}run the same command again to go on"
+                raise Interrupted(told, error.exit_code - 128) from None
+            part.publish(replace=replace, sync=sync)
         finally:
             part.close()
         ended = time.monotonic()
         if peers.control is not None:
             peers.transport.tell_done(peers.control, DONE_PATIENCE)
-        unchanged = isinstance(part, Update) and part.is_same
-        return _report(target, manifest, transfer, summary, ended, unchanged=unchanged)
+        return _report(target, manifest, transfer, summary, ended, unchanged=part.is_same)
     finally:
         peers.close()
 

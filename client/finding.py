@@ -74,7 +74,10 @@ Event = WorkerReady | WorkerLost | Answered | Vouched | TimePassed
 
 @dataclass(frozen=True, slots=True)
 class AskDescribe:
+    """Ask for the description of the file ``name``; None: of the only one."""
+
     worker: int
+    name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ class Finder:
         self.catalogue = b""
         #: The workers that are connected.
         self._welcomes: dict[int, Welcome] = {}
+        #: The name that each of them is asked for; None for its only file.
+        self._wanted: dict[int, str | None] = {}
         #: What connected workers answered: a description, or None for "no such file".
         self._answers: dict[int, Described | None] = {}
         #: Workers that said something impossible; they are not listened to.
@@ -141,23 +146,20 @@ class Finder:
         #: Who is asked for the names to suggest.
         self._names_from: int | None = None
 
-    @property
-    def name(self) -> str | None:
-        """What to ask for."""
-        return self._name
-
     def handle(self, event: Event, now: float) -> list[Action]:
         match event:
             case WorkerReady(worker, welcome):
                 self._welcomes[worker] = welcome
                 if worker in self._liars:
                     return []
-                if self._name is None and self._id is None and welcome.files > 1:
-                    self._name = self._guess
-                if self._name is None and self._id is None and welcome.files != 1:
+                wanted = self._name
+                if wanted is None and self._id is None and welcome.files > 1:
+                    wanted = self._guess
+                self._wanted[worker] = wanted
+                if wanted is None and self._id is None and welcome.files != 1:
                     self._answer(worker, None, now)
                 else:
-                    return [AskDescribe(worker)]
+                    return [AskDescribe(worker, wanted)]
             case WorkerLost(worker):
                 self._welcomes.pop(worker, None)
                 self._answers.pop(worker, None)
@@ -207,7 +209,7 @@ class Finder:
             return None
         match reply:
             case Described():
-                if self._is_possible(reply):
+                if self._is_possible(reply, self._wanted[worker]):
                     self._answer(worker, reply, now)
                 else:
                     self._distrust(worker)
@@ -215,7 +217,7 @@ class Finder:
                 self._names_from = None
                 if self._chosen is None:
                     entries = reply.entries if isinstance(reply, Catalog) else []
-                    return Fail(self._not_found([entry.name for entry in entries]))
+                    return Fail(self._not_found(self._wanted[worker], [entry.name for entry in entries]))
             case Refusal(reason=Reason.UNKNOWN):
                 if worker != self._source:
                     self._answer(worker, None, now)
@@ -226,7 +228,7 @@ class Finder:
                     self._forgetful.add(worker)
                     self._answers.pop(worker)
                     self._forget_digests()
-                    return AskDescribe(worker)
+                    return AskDescribe(worker, self._wanted[worker])
             case Refusal():
                 if worker == self._source:
                     self._source = None
@@ -323,7 +325,7 @@ class Finder:
         return self._fetch(chosen, now)
 
     def _fail(self, worker: int, now: float) -> list[Action]:
-        if self._name is None and self._id is None:
+        if self._wanted[worker] is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
                 return [Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them"))]
@@ -334,25 +336,25 @@ class Finder:
         self._asked_at = now
         return [AskNames(worker)]
 
-    def _is_possible(self, description: Described) -> bool:
-        """True if a worker's description can be true, is of what was asked for, and safe to show."""
+    def _is_possible(self, description: Described, wanted: str | None) -> bool:
+        """True if a worker's description can be true, is of what it was asked for, and safe to show."""
         return (
             description.size <= MAX_FILE_SIZE
             and description.segment_size == segment_size(description.size)
             and is_presentable(description.name)
             and (description.size > 0 or description.id == file_id(0, b""))
-            and self._name in (None, description.name)
+            and wanted in (None, description.name)
             and self._id in (None, description.id)
         )
 
-    def _not_found(self, names: list[str]) -> MsdError:
-        if self._name is None or self._name in names:
+    def _not_found(self, wanted: str | None, names: list[str]) -> MsdError:
+        if wanted is None or wanted in names:
             version = self._id.hex() if self._id else ""
             return NotFoundError(f"no worker shares the version {version}: msd list --json shows the ids")
         import difflib  # Seldom needed, and slow to load.
 
-        near = difflib.get_close_matches(self._name, names, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
-        if self._name == self._guess:
-            return UsageError(f"none of the shared files is called {self._name!r}: name the one that is meant{hint}")
-        return NotFoundError(f"{self._name!r} is not shared{hint}")
+        if self._name is None:
+            return UsageError(f"none of the shared files is called {wanted!r}: name the one that is meant{hint}")
+        return NotFoundError(f"{wanted!r} is not shared{hint}")

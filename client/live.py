@@ -7,7 +7,6 @@ and never waits for a terminal.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -17,11 +16,10 @@ from typing import TextIO
 
 from rich.console import Console
 
-from client.events import Event, Report
+from client.events import Event, Report, Retried
 from client.painter import Painter
-from client.show import print_line, result
+from client.show import print_line, result, told
 from client.view import View
-from wire.errors import MsdError
 
 #: Seconds between two redraws.
 REDRAW = 0.125
@@ -58,15 +56,13 @@ class LiveView:
 
     def event(self, event: Event) -> None:
         with self._lock:
-            if staying := self._view.take(event, time.monotonic()):
-                self._staying.append(staying)
+            self._view.take(event, time.monotonic())
+            if isinstance(event, Retried) and (line := told(event)):
+                self._staying.append(line)
 
     def done(self, report: Report) -> None:
         self.close()
         print_line(result(report), sys.stdout)
-
-    def failed(self, error: MsdError) -> None:
-        pass
 
     def close(self) -> None:
         """Takes the picture away."""
@@ -79,7 +75,10 @@ class LiveView:
         """Ctrl-Z: the terminal is the shell's, until this goes on."""
         with self._drawing:
             self._painter.draw([])
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # Not SIGSTOP: where no shell could continue it the system ignores SIGTSTP, and so does this.
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTSTP)
+            signal.signal(signal.SIGTSTP, self._pause)
 
     def _run(self) -> None:
         # Where the terminal is gone there is nothing to show, and no reason to end the download.

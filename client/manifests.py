@@ -31,8 +31,10 @@ def find_manifest(
 
     Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
     """
-    if name is not None and not (0 < len(name) <= MAX_NAME and is_presentable(name)):
+    if name is not None and not _may_be_shared(name):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
+    if guess is not None and not _may_be_shared(guess):
+        guess = None
     finder = finding.Finder(name, id, guess)
     patience = Patience(timeout, time.monotonic())
     actions: list[finding.Action] = []
@@ -42,8 +44,8 @@ def find_manifest(
         for action in actions:
             rid = new_rid()
             match action:
-                case finding.AskDescribe(worker):
-                    peers.request(worker, Describe(rid=rid, name=finder.name, id=id))
+                case finding.AskDescribe(worker, wanted):
+                    peers.request(worker, Describe(rid=rid, name=wanted, id=id))
                 case finding.AskDigests(worker, file, start):
                     peers.request(worker, Digests(rid=rid, id=file, start=start))
                 case finding.AskNames(worker):
@@ -64,6 +66,11 @@ def find_manifest(
             on_event(news)
         if waiting := patience.check(peers.looked_at, peers.why_waiting()):
             on_event(waiting)
+
+
+def _may_be_shared(name: str) -> bool:
+    """True if this can be the name of a shared file."""
+    return 0 < len(name) <= MAX_NAME and is_presentable(name)
 
 
 def _for_finder(event: TransportEvent) -> finding.Event | None:

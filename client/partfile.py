@@ -83,6 +83,11 @@ class PartFile:
         """How many bytes of what it holds ``settle`` may have to do something for."""
         return 0
 
+    @property
+    def is_same(self) -> bool:
+        """True while there is an ``output`` that is right as it is, and this file has nothing in it."""
+        return False
+
     def write(self, index: int, data: memoryview) -> None:
         """Writes a segment at its place."""
         offset, _ = self._manifest.span(index)

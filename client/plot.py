@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from client.picture import Picture, picture
 from client.report_file import VERSION, check_file, replace_file
-from client.show import amount
+from client.units import amount
 from wire.errors import DiskError, UsageError
 
 if TYPE_CHECKING:

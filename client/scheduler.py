@@ -44,7 +44,7 @@ from client.happenings import (
     WorkerReady,
 )
 from client.ledger import Ledger
-from client.pace import MAX_WINDOW, Worker
+from client.pace import MAX_WINDOW, WINDOW_FLOOR, Worker
 from wire.states import Reason
 
 #: Seconds by which a second request must beat the first to be worth the waste: more than what a busy machine
@@ -75,8 +75,6 @@ class Scheduler:
     ) -> None:
         self.workers = {number: Worker(number) for number in workers}
         self._window = window
-        #: A worker that is not measured yet gets no more than this, so that something is left for who comes later.
-        self._share = min(window, math.ceil(segments / max(1, len(self.workers))))
         self._ledger = Ledger(segments, unchecked)
         #: What server 5 vouches for, and all that it has vouched for since the file was found.
         self._catalogue = b""
@@ -276,7 +274,10 @@ class Scheduler:
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: Worker, now: float) -> bool:
-        most = min(worker.window, self._window if worker.rate else self._share)
+        most = min(worker.window, self._window)
+        if worker.rate is None:
+            # An equal share, so that something is left for who comes later; of one alone none could be measured.
+            most = min(most, max(WINDOW_FLOOR, math.ceil(self._ledger.remaining / len(self.workers))))
         return worker.ready and now >= worker.paused_until and len(worker.asked) < most
 
     def _may_try(self, worker: Worker, liars: Set[int]) -> bool:

@@ -13,21 +13,18 @@ from datetime import datetime, timedelta
 from typing import Protocol, TextIO
 
 from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
-from client.values import error_values, event_values, report_values
-from wire.errors import MsdError
+from client.units import amount, kb, speed
+from client.values import event_values, report_values
 from wire.log import Level, log_line
 from wire.names import presentable
 
 
 class Show(Protocol):
-    """How a download is shown."""
+    """How a download is shown. Why one has failed is told by ``msd.py``."""
 
     def event(self, event: Event) -> None: ...
 
     def done(self, report: Report) -> None: ...
-
-    def failed(self, error: MsdError) -> None:
-        """The download has failed; the command line tells people why."""
 
     def close(self) -> None:
         """Nothing more will be shown."""
@@ -43,31 +40,12 @@ class Lines:
         self._tells_result = not quiet if result is None else result
 
     def event(self, event: Event) -> None:
-        if self._quiet:
-            return
-        match event:
-            case Started(name, output, _, size, segments):
-                _say(f"{name}: {amount(size)} in {segments} segments, to {output}")
-            case Progress():
-                _say(metrics(event))
-            case WorkerChanged(name, state, detail) if state != "ready":
-                who = f"worker {name}" if name.isdigit() else name
-                _say(presentable(f"{who} {state}{': ' + detail if detail else ''}"))
-            case Waiting(reason, seconds):
-                _say(presentable(f"waiting since {since(seconds)}: {reason}"))
-            case Retried(worker, segment, "corrupt"):
-                _say(f"worker {worker} sent segment {segment} corrupt: asking another one")
-            case Syncing():
-                _say("syncing to disk")
-            case _:
-                pass
+        if not self._quiet and (line := told(event)):
+            _say(line)
 
     def done(self, report: Report) -> None:
         if self._tells_result:
             print_line(result(report), sys.stdout)
-
-    def failed(self, error: MsdError) -> None:
-        pass
 
     def close(self) -> None:
         pass
@@ -89,9 +67,6 @@ class Log:
     def done(self, report: Report) -> None:
         self._show.done(report)
 
-    def failed(self, error: MsdError) -> None:
-        self._show.failed(error)
-
     def close(self) -> None:
         self._show.close()
 
@@ -106,11 +81,27 @@ class Json:
     def done(self, report: Report) -> None:
         _put({"event": "done", **report_values(report)})
 
-    def failed(self, error: MsdError) -> None:
-        _put({"event": "error", **error_values(error)})
-
     def close(self) -> None:
         pass
+
+
+def told(event: Event) -> str:
+    """An event as a line for people, or some lines of metrics; empty for what is not told."""
+    match event:
+        case Started(name, output, _, size, segments):
+            return f"{name}: {amount(size)} in {segments} segments, to {output}"
+        case Progress():
+            return metrics(event)
+        case WorkerChanged(_, state) if state != "ready":
+            return presentable(" ".join(_change(event)))
+        case Waiting(reason, seconds):
+            return presentable(f"waiting since {since(seconds)}: {reason}")
+        case Retried(worker, segment, "corrupt"):
+            return f"worker {worker} sent segment {segment} corrupt: asking another one"
+        case Syncing():
+            return "syncing to disk"
+        case _:
+            return ""
 
 
 def logged(event: Event) -> tuple[Level, str, str] | None:
@@ -123,9 +114,8 @@ def logged(event: Event) -> tuple[Level, str, str] | None:
                 f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} of them found on the disk"
             )
             return "debug", "client", f"{told}; {event.wasted_bytes:,} received in vain"
-        case WorkerChanged(name, state, detail):
-            level: Level = "info" if state in ("ready", "asleep") else "warning"
-            return level, f"worker {name}" if name.isdigit() else name, f"{state}{': ' + detail if detail else ''}"
+        case WorkerChanged(_, state):
+            return "info" if state in ("ready", "asleep") else "warning", *_change(event)
         case Waiting(reason, seconds):
             return "warning", "client", f"waiting for {seconds:.1f} s: {reason}"
         case Retried(worker, segment, cause, detail):
@@ -135,6 +125,12 @@ def logged(event: Event) -> tuple[Level, str, str] | None:
             return "info", "client", "syncing to disk"
         case Sampled():
             return None
+
+
+def _change(event: WorkerChanged) -> tuple[str, str]:
+    """Who has changed, and what there is to say of it."""
+    who = f"worker {event.name}" if event.name.isdigit() else event.name
+    return who, f"{event.state}: {event.detail}" if event.detail else event.state
 
 
 def metrics(progress: Progress) -> str:
@@ -149,34 +145,6 @@ def metrics(progress: Progress) -> str:
     if progress.reused_bytes:
         total += f", verified on disk: {kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
-
-
-def kb(size: float) -> str:
-    return str(round(size / 1000, 2))
-
-
-def speed(rate: float) -> str:
-    """Bytes a second as the report writes them: nothing at all is a plain 0."""
-    text = kb(rate)
-    return f"{'0' if text == '0.0' else text}kb/s"
-
-
-def amount(size: float) -> str:
-    """A number of bytes for people, as ``12 B`` or ``3.4 MiB``."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:.1f} TiB"
-
-
-def span(seconds: float) -> str:
-    """A time for people, as ``1:02:03`` or ``0:07``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def since(seconds: float) -> str:

@@ -31,7 +31,6 @@ class Update(PartFile):
         except OSError as error:
             raise unreadable(output, error) from None
         self._as_opened = os.fstat(self._old)
-        #: True while all that was looked at says that ``output`` is right as it is.
         self._is_same = self._as_opened.st_size == manifest.size
         #: Segments that ``output`` holds and the part file may lack.
         self._borrowed: deque[int] = deque()
@@ -50,7 +49,7 @@ class Update(PartFile):
 
     @property
     def is_same(self) -> bool:
-        """At the end: ``output`` was right as it was, and is left alone."""
+        """True while all that was looked at is right; at the end ``output`` is left alone then."""
         return self._is_same
 
     def holds(self, index: int) -> bool:

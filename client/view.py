@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from client.events import Event, Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from client.meter import LATELY, Meter, Remaining
-from client.show import amount, since, span
+from client.units import amount, span
 from wire.names import presentable
 
 #: Columns of the bar at least and at most (a short line is not broken where the terminal becomes narrower), and
@@ -33,18 +33,19 @@ class View:
         self._started: Started | None = None
         self._progress: Progress | None = None
         self._states: dict[str, tuple[str, str]] = {}
+        #: What it waits for, and since when if that is more than usual.
         self._message = "looking for the servers"
+        self._waits_since: float | None = None
         #: What is to be known of server 5, if it is not well.
         self._status = ""
         self._meter, self._remaining = Meter(LATELY), Remaining()
         self._workers: dict[str, Meter] = {}
 
-    def take(self, event: Event, now: float) -> str:
-        """What is to stay on the terminal of this event, above the view; empty for most of them."""
+    def take(self, event: Event, now: float) -> None:
         match event:
             case Started():
                 self._started = event
-                self._message = ""
+                self._say("")
             case Progress():
                 self._advance(event, now)
             case WorkerChanged("server 5", state, detail):
@@ -53,20 +54,17 @@ class View:
                 if state != "lost" or self._states.get(name, ("",))[0] not in DOWN:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
-                self._message = f"waiting since {since(seconds)}: {reason}"
-            case Retried(worker, segment, "corrupt"):
-                return f"worker {worker} sent segment {segment} corrupt: asking another one"
+                self._say(reason, now - seconds)
             case Syncing():
-                self._message = "syncing to disk"
+                self._say("syncing to disk")
             case _:
                 pass
-        return ""
 
     def lines(self, width: int, height: int, now: float) -> list[Text]:
         """The picture: no line is wider than ``width``, and there are no more than ``height``."""
         width, height = max(width, 1), max(height, 1)
         head = [*self._head(width, now)]
-        reasons = [line for text in (self._status, self._message) for line in _wrapped(text, width)]
+        reasons = [line for text in (self._status, self._waits(now)) for line in _wrapped(text, width)]
         rows = self._rows(width, now)
         room = max(0, height - len(head) - len(reasons))
         if len(rows) > room:
@@ -76,10 +74,18 @@ class View:
             line.truncate(width, overflow="ellipsis")
         return lines
 
+    def _say(self, message: str, waits_since: float | None = None) -> None:
+        self._message, self._waits_since = message, waits_since
+
+    def _waits(self, now: float) -> str:
+        return (
+            self._message if self._waits_since is None else f"waiting {span(now - self._waits_since)}: {self._message}"
+        )
+
     def _advance(self, progress: Progress, now: float) -> None:
         before = self._progress
         if progress.bytes > (before.bytes if before else 0):
-            self._message = ""
+            self._say("")
         received = progress.bytes - progress.reused_bytes
         self._meter.take(received, now)
         self._remaining.take(received, progress.total - progress.bytes, now)
@@ -153,29 +159,21 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
     return line
 
 
-def _flowing(parts: Sequence[str], width: int) -> Iterator[Text]:
+def _flowing(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
     """Parts with gaps between them, on as many lines as they need; none is broken."""
     line = ""
     for part in parts:
-        if line and cell_len(line) + 2 + cell_len(part) > width:
+        if line and cell_len(line) + len(gap) + cell_len(part) > width:
             yield Text(line)
             line = ""
-        line = f"{line}  {part}" if line else part
+        line = f"{line}{gap}{part}" if line else part
     if line:
         yield Text(line)
 
 
 def _wrapped(text: str, width: int) -> list[Text]:
     """A reason on the lines that it needs; what is beyond ``MESSAGE`` of them is left out."""
-    lines: list[Text] = []
-    line = ""
-    for word in presentable(text).split():
-        if line and cell_len(line) + 1 + cell_len(word) > width:
-            lines.append(Text(line))
-            line = ""
-        line = f"{line} {word}" if line else word
-    if line:
-        lines.append(Text(line))
+    lines = [*_flowing(presentable(text).split(), width, " ")]
     if len(lines) > MESSAGE:
         lines[MESSAGE - 1].append(" …")
     return lines[:MESSAGE]

@@ -22,31 +22,42 @@ from tests.system import MSD, PATIENCE, wait_for
 
 #: What a shell does: leads the session, runs the command in the foreground, takes the terminal back
 #: after it, and stays. Writes the command's process and its exit code to the first descriptor, until the
-#: second one is closed.
+#: second one is closed. With "leads" the session is the command's own and the terminal stays with it, as where
+#: sshd or tmux starts it.
 _SHELL = """
 import os, signal, sys
-told, until = int(sys.argv[1]), int(sys.argv[2])
-os.close(os.open(os.ttyname(0), os.O_RDWR))
+told, until, leads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leads"
+def take_terminal():
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+if not leads:
+    take_terminal()
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 command = os.fork()
 if not command:
-    os.setpgid(0, 0)
+    if leads:
+        os.setsid()
+        take_terminal()
+    else:
+        os.setpgid(0, 0)
     os.tcsetpgrp(0, os.getpgrp())
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     os.closerange(3, 256)
-    os.execvp(sys.argv[3], sys.argv[3:])
+    os.execvp(sys.argv[4], sys.argv[4:])
 os.write(told, b"%d\\n" % command)
 _, status = os.waitpid(command, 0)
-os.tcsetpgrp(0, os.getpgrp())
+if not leads:
+    os.tcsetpgrp(0, os.getpgrp())
 os.write(told, b"%d\\n" % os.waitstatus_to_exitcode(status))
 os.read(until, 1)
 """
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 80 × 24; ended with the ``with`` block at the latest."""
+    """A command on a pseudo-terminal of 80 × 24, which a shell has, or the command itself, if it ``leads``; ended
+    with the ``with`` block at the latest.
+    """
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, leads: bool = False) -> None:
         self._master, self._slave = pty.openpty()
         self.resize(80, 24)
         self.settings = self.settings_now
@@ -54,8 +65,9 @@ class Terminal:
         self.read: list[tuple[float, bytes]] = []
         told, tell = os.pipe()
         until, self._until = os.pipe()
+        shell = [sys.executable, "-S", "-E", "-c", _SHELL]
         self._shell = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-c", _SHELL, str(tell), str(until), *MSD, *arguments],
+            [*shell, str(tell), str(until), "leads" if leads else "follows", *MSD, *arguments],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,

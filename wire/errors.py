@@ -54,7 +54,6 @@ class Interrupted(MsdError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.number = signal_number
         self.exit_code = 128 + signal_number
 
 

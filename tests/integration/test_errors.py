@@ -29,7 +29,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
     if "--json" in arguments:
-        last = json.loads(result.stdout.splitlines()[-1])
+        (last,) = [event for event in map(json.loads, result.stdout.splitlines()) if event["event"] == "error"]
         assert (last["event"], last["code"]) == ("error", code)
         assert says in last["message"]
 
@@ -46,6 +46,10 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("serve -f film -p 21001 21002 21002 21004 21005", 2, "port 21002 is given twice"),
         ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),
         ("serve -f film -p 21001 21002 21003 21004", 2, "-p takes five ports, of four workers and of server 5"),
+        ("serve -p 21001 21002 21003 21004 -f film", 2, "-p takes five ports"),
+        ("download --json -p 1 2", 2, "-p takes five ports"),
+        ("download -p a b c d e", 2, "'a' is not a valid int"),
+        ("plot -p 1 2", 2, "No such option: -p"),
         ("serve -f film -a 0.0.0.0", 4, 'write security = "none"'),
         ("serve -f film --rate fast", 2, "--rate fast: must be bytes"),
         ("serve -f film -i 0", 2, "-i 0.0: must be seconds"),
@@ -55,6 +59,9 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("toggle one", 2, "'one' is not a valid int"),
         ("toggle 1 --sleep --wake", 2, "contradict each other"),
         ("download --frobnicate", 2, "No such option"),
+        ("download --json --frobnicate", 2, "No such option"),
+        ("download --json -c missing.toml", 2, "missing.toml: no such file"),
+        ("status --json -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c section.toml", 2, "unknown section 'brokr'; did you mean broker?"),
         ("download -c key.toml", 2, "unknown [broker] key 'status_prot'; did you mean status_port?"),
@@ -155,6 +162,12 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     assert unnamed.returncode == 2
     told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(told)
+    # A name that is given is none that was guessed, though it is the same.
+    fails("verify", str(copy), "tow.bin", *system.where, code=3, says="'tow.bin' is not shared", cwd=tmp_path)
+    # No shared file can be called like that.
+    odd = tmp_path / os.fsdecode(b"\xff.mp4")
+    odd.touch()
+    fails("verify", str(odd), *system.where, code=2, says="2 files are shared: name one of them", cwd=tmp_path)
     ended = run_msd("quit", *system.where)
     assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
     assert system.wait() == 0
@@ -190,7 +203,8 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
         assert client.wait() == code
     message = client.events[-1]["message"]
     kept = re.fullmatch(
-        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB are kept in copy.bin.part; run the same command again to go on",
+        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB verified so far; "
+        r"what copy\.bin\.part holds stays, run the same command again to go on",
         message,
     )
     assert kept is not None, message

@@ -94,8 +94,9 @@ def test_a_file_that_changes_is_told_in_the_documented_words(serve: Serve, sourc
         assert {event["cause"] for event in retries} <= words("retry", "cause")
 
 
-def test_wrong_use_is_an_error_alone() -> None:
-    ended = run_msd("download", "--json", "-i", "0")
+@pytest.mark.parametrize("wrong", ["-i 0", "--frobnicate", "-p 1 2"])
+def test_wrong_use_is_an_error_alone(wrong: str) -> None:
+    ended = run_msd("download", "--json", *wrong.split())
     (event,) = Download.parse(ended.stdout)
     check(event)
     assert (event["event"], event["code"]) == ("error", ended.returncode)

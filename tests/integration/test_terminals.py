@@ -90,7 +90,8 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
     assert terminal.wait() == 130
     told = "".join(shown(terminal)).removeprefix("$").removeprefix("^C")
     assert re.fullmatch(
-        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB are kept in .*copy\.part; run the same command again to go on",
+        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB verified so far; "
+        r"what .*copy\.part holds stays, run the same command again to go on",
         told,
     )
     assert terminal.settings_now == terminal.settings
@@ -134,6 +135,20 @@ def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_an
     mark = len(terminal.text)
     terminal.signal(signal.SIGCONT)
     terminal.sees("worker 4  ready", mark)
+
+
+def test_ctrl_z_stops_nothing_where_no_shell_could_continue_it(
+    slow: System, on_terminal: OnTerminal, tmp_path: Path
+) -> None:
+    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), leads=True)
+    terminal.sees("worker 4  ready")
+    mark = terminal.press("\x1a")
+    terminal.sees("worker 4  ready", mark)
+    # Nor does the second one.
+    mark = terminal.press("\x1a")
+    terminal.sees("worker 4  ready", mark)
+    terminal.press("\x03")
+    assert terminal.wait() == 130
 
 
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "none"])

@@ -65,6 +65,7 @@ PURE = (
     "client/picture.py",
     "client/recording.py",
     "client/summary.py",
+    "client/units.py",
     "client/values.py",
     "client/view.py",
     "workers/answer.py",
@@ -79,6 +80,14 @@ PURE = (
     "wire/segments.py",
     "wire/states.py",
 )
+#: What pure cores take from modules that are not: types and values, nothing that does something.
+VALUES = {
+    "client/events.py": {"Event", "Progress", "Report", "Retried", "Sampled", "Started", "Syncing", "Waiting"}
+    | {"WorkerChanged", "WorkerProgress"},
+    "wire/config.py": {"LOOPBACK", "Config", "Servers"},
+    "wire/endpoints.py": {"Endpoint"},
+    "workers/catalogue.py": {"Catalogue", "SharedFile"},
+}
 IMPURE = {"zmq", "time", "os", "socket", "subprocess", "threading", "logging", "random", "secrets", "pathlib", "signal"}
 
 
@@ -110,6 +119,19 @@ def test_a_pure_core_knows_no_socket_clock_or_file(name: str) -> None:
     assert not {module.split(".")[0] for module in imported(ROOT / name)} & IMPURE
     calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("open", "print")]
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_core_gets_none_of_that_from_a_module_of_ours_that_is_not_pure(name: str) -> None:
+    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in FOLDERS:
+            for alias in node.names:
+                # ``from folder import module``, or a name of a module.
+                path = f"{node.module}.{alias.name}" if "." not in str(node.module) else str(node.module)
+                module = path.replace(".", "/") + ".py"
+                assert module in PURE or alias.name in VALUES.get(module, set()), f"{alias.name} of {module}"
+        elif isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & {*FOLDERS}
 
 
 def test_no_module_has_the_name_of_one_of_pythons() -> None:

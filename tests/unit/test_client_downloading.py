@@ -1,19 +1,27 @@
-"""How the Python API is called, and the name of the output where the user gives none. The download itself:
-tests/integration.
+"""How the Python API is called, the name of the output where the user gives none, and what an interrupt says. The
+download itself: tests/integration.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client import downloading
 from client.downloading import safe_name
+from client.partfile import PartFile
+from wire.config import Config, servers
+from wire.errors import Interrupted
+from wire.segments import Manifest, digest, segment_count, span
 
 
 def test_the_python_api_is_a_function_in_a_fresh_process() -> None:
@@ -50,3 +58,66 @@ def test_no_name_leads_anywhere_else(name: str) -> None:
     assert Path(safe).name == safe
     assert os.path.normpath(safe) == safe
     assert not any(ord(character) < 32 or character in "/\\\x7f" for character in safe)
+
+
+FILM = bytes(range(245)) * 10
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise Interrupted("interrupted: run the same command again to go on", signal.SIGINT)
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a download of ``FILM`` says that is interrupted when so many bytes are verified."""
+    spans = (span(len(FILM), index) for index in range(segment_count(len(FILM))))
+    manifest = Manifest.build("film", len(FILM), b"".join(digest(FILM[at : at + length]) for at, length in spans))
+    monkeypatch.setattr(downloading, "Peers", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(downloading, "find_manifest", lambda *_, **__: (manifest, b""))
+
+    def run(verified: int, *, within: Any = interrupt, update: bool = False) -> str:
+        transfer = SimpleNamespace(verified=verified, run=within)
+        monkeypatch.setattr(downloading, "Transfer", lambda *_, **__: transfer)
+        with pytest.raises(Interrupted) as raised:
+            downloading.download(
+                servers(Config(), host=None, ports=None, server5=None), output=tmp_path / "copy", update=update
+            )
+        assert raised.value.exit_code == 130
+        return str(raised.value).replace(f"{tmp_path}/", "")
+
+    return run
+
+
+def test_an_interrupted_resume_does_not_say_that_only_what_it_has_looked_at_is_kept(
+    tmp_path: Path, interrupted: Any
+) -> None:
+    (tmp_path / "copy.part").write_bytes(FILM)
+    told = (
+        "interrupted: 21 B of 2.4 KiB verified so far; what copy.part holds stays, run the same command again to go on"
+    )
+    assert interrupted(21) == told
+    assert (tmp_path / "copy.part").read_bytes() == FILM
+
+
+def test_an_interrupted_update_names_no_part_file_as_long_as_it_needs_none(tmp_path: Path, interrupted: Any) -> None:
+    (tmp_path / "copy").write_bytes(FILM)
+    told = "interrupted: 21 B of 2.4 KiB verified so far; run the same command again to go on"
+    assert interrupted(21, update=True) == told
+    assert not (tmp_path / "copy.part").exists()
+    (tmp_path / "copy").write_bytes(FILM[1:])
+    assert "what copy.part holds stays" in interrupted(21, update=True)
+    assert (tmp_path / "copy.part").exists()
+
+
+def test_an_interrupt_once_the_file_has_its_name_names_no_part_file(
+    tmp_path: Path, interrupted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = PartFile.publish
+
+    def late(part: PartFile, **options: bool) -> None:
+        publish(part, **options)
+        interrupt()
+
+    monkeypatch.setattr(PartFile, "publish", late)
+    assert ".part" not in interrupted(len(FILM), within=lambda: None)
+    assert (tmp_path / "copy").exists()

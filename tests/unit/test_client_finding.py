@@ -32,10 +32,11 @@ from wire.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_
 from wire.states import Reason
 
 START = 1000.0
+NAME = "Star.mp4"
 NEW, OLD = b"n" * 32, b"o" * 32
 
 
-def version(text: str, size: int = 245, name: str = "Star.mp4") -> Manifest:
+def version(text: str, size: int = 245, name: str = NAME) -> Manifest:
     """A version of a file; ``text`` makes it different from others."""
     digests = b"".join(digest(f"{text}{index}".encode()) for index in range(segment_count(size)))
     return Manifest.build(name, size, digests)
@@ -66,7 +67,7 @@ class Scene:
     """A finder, the workers' part played for it, and a clock that the test moves."""
 
     def __init__(
-        self, name: str | None = "Star.mp4", id: bytes | None = None, workers: int = 4, guess: str | None = None
+        self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, guess: str | None = None
     ) -> None:
         self.finder = Finder(name, id, guess)
         self.workers = workers
@@ -140,7 +141,7 @@ def fetching() -> Scene:
 
 
 def test_every_worker_that_is_ready_is_asked() -> None:
-    assert Scene().ready(1, 3) == [AskDescribe(1), AskDescribe(3)]
+    assert Scene().ready(1, 3) == [AskDescribe(1, NAME), AskDescribe(3, NAME)]
 
 
 def test_a_file_is_found_once_all_agree_and_its_digests_are_here() -> None:
@@ -150,7 +151,7 @@ def test_a_file_is_found_once_all_agree_and_its_digests_are_here() -> None:
 
 def test_the_only_file_needs_no_name() -> None:
     scene = Scene(None, workers=1)
-    assert scene.ready(1, files=1) == [AskDescribe(1)]
+    assert scene.ready(1, files=1) == [AskDescribe(1, None)]
     assert scene.describe(1) == ask(1)
     assert scene.digests(1) == [Found(STAR)]
 
@@ -172,7 +173,7 @@ def test_a_page_on_its_way_is_not_asked_for_twice() -> None:
     scene = fetching()
     assert scene.handle(TimePassed()) == []
     assert scene.handle(Vouched(NEW, scene.workers)) == []
-    assert scene.ready(3) == [AskDescribe(3)]
+    assert scene.ready(3) == [AskDescribe(3, NAME)]
     assert scene.describe(3) == []
 
 
@@ -312,16 +313,34 @@ def test_several_files_need_a_name() -> None:
 
 
 def test_of_several_files_the_one_that_was_guessed_is_asked_for() -> None:
-    scene = Scene(None, workers=1, guess="film")
-    assert scene.finder.name is None
-    assert scene.ready(1, files=7) == [AskDescribe(1)]
-    assert scene.finder.name == "film"
+    assert Scene(None, workers=1, guess="film").ready(1, files=7) == [AskDescribe(1, "film")]
 
 
 def test_the_only_file_is_taken_whatever_was_guessed() -> None:
+    assert Scene(None, workers=1, guess="film").ready(1, files=1) == [AskDescribe(1, None)]
+
+
+def test_a_guess_makes_nobody_a_liar_who_was_not_asked_for_it() -> None:
+    """Worker 1 serves one file, worker 2 two of them by now, and each is asked for what it may have."""
+    scene = Scene(None, workers=2, guess="film")
+    assert scene.ready(1, files=1) == [AskDescribe(1, None)]
+    assert scene.ready(2, files=2) == [AskDescribe(2, "film")]
+    assert scene.describe(1) == []
+    assert scene.refuse(2) == ask(1)
+    assert scene.digests(1) == [Found(STAR)]
+
+
+def test_another_file_than_the_one_that_was_guessed_is_a_lie_of_who_was_asked_for_it() -> None:
     scene = Scene(None, workers=1, guess="film")
-    assert scene.ready(1, files=1) == [AskDescribe(1)]
-    assert scene.finder.name is None
+    scene.ready(1, files=2)
+    failure(scene.describe(1), SourceError)
+
+
+def test_a_name_that_was_given_is_no_guess_though_both_are_the_same() -> None:
+    scene = Scene("film", workers=1, guess="film")
+    scene.ready(1, files=2)
+    assert scene.refuse(1) == [AskNames(1)]
+    assert failure(scene.names(1, "x"), NotFoundError) == "'film' is not shared; msd list shows what is"
 
 
 def test_no_file_at_all_is_not_found() -> None:
@@ -464,7 +483,7 @@ def test_a_source_lost_half_way_goes_on_elsewhere() -> None:
 
 def test_a_source_that_denies_its_own_file_twice_is_a_liar() -> None:
     scene = fetching()
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.describe(1) == ask(2)
     assert scene.lose(2) == ask(1)
     assert scene.refuse(1, Reason.UNKNOWN) == []
@@ -477,7 +496,7 @@ def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
     scene.ready(1)
     scene.describe(1, STALE)
     assert scene.digests(1, STALE, count=5) == ask(1, STALE, start=5)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.handle(TimePassed()) == []
     assert scene.describe(1) == ask(1)
     assert scene.digests(1) == [Found(STAR)]
@@ -486,7 +505,7 @@ def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
 def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None:
     scene = fetching()
     scene.digests(1, start=0, count=7)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.handle(TimePassed()) == ask(2)
     assert scene.describe(1, STALE) == []
     assert scene.digests(2) == [Found(STAR)]
@@ -494,9 +513,9 @@ def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None
 
 def test_a_file_that_changes_on_all_sources_is_found_in_its_new_version() -> None:
     scene = fetching()
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.describe(1, STALE) == ask(2)
-    assert scene.refuse(2, Reason.UNKNOWN) == [AskDescribe(2)]
+    assert scene.refuse(2, Reason.UNKNOWN) == [AskDescribe(2, NAME)]
     assert scene.describe(2, STALE) == ask(1, STALE)
     assert scene.digests(1, STALE) == [Found(STALE)]
 
@@ -505,7 +524,7 @@ def test_a_source_whose_file_is_gone_says_so_when_it_is_asked_anew() -> None:
     scene = Scene(workers=1)
     scene.ready(1)
     scene.describe(1)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1)]
+    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.refuse(1, Reason.UNKNOWN) == [AskNames(1)]
 
 
@@ -588,7 +607,7 @@ _STEPS = st.tuples(st.integers(1, 3), st.sampled_from([*_ANSWERS, "ready", "lost
 
 @settings(max_examples=300)
 @given(
-    name=st.sampled_from([None, "Star.mp4"]),
+    name=st.sampled_from([None, NAME]),
     id=st.sampled_from([None, STAR.id]),
     workers=st.integers(0, 3),
     steps=st.lists(_STEPS, max_size=30),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from client.events import Retried
 from client.live import LiveView
 from tests.system import wait_for
 from tests.unit.test_client_view import STARTED, progress
@@ -53,6 +54,15 @@ def test_however_much_comes_it_is_drawn_at_most_10_times_a_second(terminal: Coun
     assert events > 1000
     assert 2 <= view.draws - draws <= 10 * seconds
     assert terminal.writes - writes == view.draws - draws
+
+
+def test_a_corrupt_segment_stays_on_the_terminal(terminal: Counted, view: LiveView) -> None:
+    view.event(STARTED)
+    view.event(Retried("3", 7, "sleeping"))
+    view.event(Retried("3", 7, "corrupt"))
+    view.close()
+    assert "worker 3 sent segment 7 corrupt: asking another one" in terminal.getvalue()
+    assert terminal.getvalue().count("worker 3") == 1
 
 
 def test_the_bar_is_coloured(terminal: Counted, view: LiveView) -> None:

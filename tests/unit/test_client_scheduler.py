@@ -74,6 +74,21 @@ def test_of_a_small_file_something_is_left_for_who_comes_later(scene: Scene) -> 
     assert scene.ready(4) == ask(4, 9, 10, 11)
 
 
+def test_one_of_many_workers_is_measured_also_where_an_equal_share_is_one_segment(scene: Scene) -> None:
+    """Each request is answered 50 ms later; with one at a time none would ever be measured."""
+    scene.begin(60, 64)
+    asked = [action.index for action in scene.ready(1) if isinstance(action, RequestSegment)]
+    rounds = 0
+    while asked:
+        scene.now += 0.05
+        arrived, asked = asked, []
+        for index in arrived:
+            actions = scene.feed(SegmentWritten(1, index))
+            asked += [action.index for action in actions if isinstance(action, RequestSegment)]
+        rounds += 1
+    assert rounds < 60 / 4
+
+
 def test_nobody_is_expected_to_beat_his_round_trip(scene: Scene) -> None:
     """
     1. Worker 1 is asked for everything, and nothing has come for a while.

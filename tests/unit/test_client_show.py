@@ -24,9 +24,9 @@ from client.events import (
     WorkerProgress,
     WorkerReport,
 )
-from client.show import Json, Lines, Show, amount, metrics, result, since
+from client.show import Json, Lines, Show, metrics, result, since
+from client.units import amount
 from client.values import report_values
-from wire.errors import NoAnswerError
 
 ID = "ab" * 32
 MIB = 1 << 20
@@ -214,12 +214,6 @@ def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == (result(REPORT) + "\n", "")
 
 
-@pytest.mark.parametrize("quiet", [False, True])
-def test_an_error_is_left_to_the_command(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
-    Lines(quiet=quiet).failed(NoAnswerError("nobody"))
-    assert capsys.readouterr() == ("", "")
-
-
 # For programs.
 
 
@@ -284,11 +278,6 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             "unchanged": False,
         }
     ]
-
-
-def test_the_last_object_on_failure_is_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    Json().failed(NoAnswerError("nobody answers"))
-    assert objects(capsys) == [{"event": "error", "code": 7, "message": "nobody answers"}]
 
 
 def test_the_report_as_a_dict_is_json_through_and_through() -> None:

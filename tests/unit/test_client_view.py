@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client.events import Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from client.events import Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from client.view import View
 
 MIB = 1 << 20
@@ -69,9 +69,10 @@ def test_a_worker_that_is_down_says_why_and_a_lost_connection_does_not_hide_it()
 def test_why_nothing_moves_is_said_until_something_does() -> None:
     view = running()
     view.take(Waiting("0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)", 1.0), 5.0)
-    narrow = text(view, 40).split("\n")[-3:]
-    assert narrow[0].startswith("waiting since ")
+    narrow = text(view, 40).split("\n")[-2:]
+    assert narrow[0].startswith("waiting 0:01: ")
     assert " ".join(narrow).endswith("0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)")
+    assert "waiting 1:01: 0 of 4" in "\n".join(line.plain for line in view.lines(79, 23, 65.0))
     view.take(progress(5.5), 5.5)
     assert "waiting" not in text(view)
 
@@ -95,12 +96,6 @@ def test_at_the_end_it_waits_for_the_disk() -> None:
     view = running()
     view.take(Syncing(), 5.0)
     assert text(view).endswith("\nsyncing to disk")
-
-
-def test_a_corrupt_segment_stays_on_the_terminal() -> None:
-    view = running()
-    assert view.take(Retried("3", 7, "corrupt"), 5.0) == "worker 3 sent segment 7 corrupt: asking another one"
-    assert view.take(Retried("3", 7, "sleeping"), 5.0) == ""
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 39, 59, 79, 200])
