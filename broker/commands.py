@@ -50,7 +50,7 @@ def status(
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
     json: JsonFlag = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on showing it as it changes.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Print each status that server 5 publishes.")] = False,
 ) -> None:
     """Show what every worker is doing.
 

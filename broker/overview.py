@@ -1,4 +1,4 @@
-"""``msd status``: the report's table and all that a console would show, once or as it changes.
+"""``msd status``: the report's table and all that a console would show, once or as often as server 5 publishes it.
 
 What is shown is decided in ``broker/console.py`` and ``broker/drawing.py``.
 """
