@@ -246,6 +246,9 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     """
     # Until the terminal is the console's and there is somebody to put it back, they wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    # The terminal's size as it was when somebody set them; Textual would believe them for ever.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     # Textual draws on standard error, which may be a file.
     error = os.dup(2)
     os.dup2(1, 2)

@@ -85,7 +85,7 @@ class LiveView:
         # Where the terminal is gone there is nothing to show, and no reason to end the download.
         with contextlib.suppress(OSError):
             while not self._end.wait(REDRAW):
-                self._draw(self._console.width, self._console.height)
+                self._draw(*self._painter.size)
             self._draw(0, 0)
 
     def _draw(self, width: int, height: int) -> None:

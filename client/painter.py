@@ -7,6 +7,7 @@ terminal is set to is the same before and after each picture, so whatever ends t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -24,13 +25,25 @@ class Painter:
         self._console = console
         #: The last picture, and the terminal's size when it was drawn.
         self._drawn: list[Text] = []
-        self._size = console.size
+        self._size = self.size
         #: How often it has drawn.
         self.draws = 0
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The columns and lines of the terminal, now. ``COLUMNS`` and ``LINES``, which rich puts above that, are
+        what it had when somebody set them (readline does so for each process that is started from it).
+        """
+        try:
+            columns, lines = os.get_terminal_size(self._console.file.fileno())
+        except (OSError, ValueError):
+            columns = lines = 0
+        width, height = self._console.size
+        return columns or width, lines or height
+
     def draw(self, lines: Sequence[Text], above: Sequence[str] = ()) -> None:
         """Draws ``lines`` in place of the last picture, if they are others; lines ``above`` it stay for good."""
-        size = self._console.size
+        size = self.size
         if lines == self._drawn and size == self._size and not above:
             return
         self.draws += 1

@@ -21,8 +21,10 @@ from tests.terminal import Terminal
 from tests.unit.test_client_painter import Screen
 
 OnTerminal = Callable[..., Terminal]
-#: What begins a picture, and what a picture may consist of.
-PICTURE = "\x1b[?7l"
+#: What begins and what ends a picture.
+PICTURE, END = "\x1b[?7l", "\x1b[?7h"
+#: A size that some program has left in the environment, as readline does for all that is started from it.
+LEFT_BEHIND = {"COLUMNS": "100", "LINES": "50"}
 
 
 @pytest.fixture
@@ -39,7 +41,9 @@ def slow(serve: Serve, source: Source) -> System:
 
 
 def pictures(terminal: Terminal) -> list[str]:
-    return terminal.text.split(PICTURE)[1:]
+    """Those that are complete."""
+    drawn = [text.partition(END) for text in terminal.text.split(PICTURE)[1:]]
+    return [picture for picture, end, _ in drawn if end]
 
 
 def shown(terminal: Terminal) -> list[str]:
@@ -49,10 +53,22 @@ def shown(terminal: Terminal) -> list[str]:
     return screen.shown
 
 
-def fits(terminal: Terminal, number: int, width: int) -> bool:
-    """More than so many pictures were drawn, and the last two that are complete are narrower than this."""
-    drawn = pictures(terminal)
-    return len(drawn) > number and max(map(widest, drawn[-3:-1])) < width
+def fits(terminal: Terminal, width: int, height: int) -> bool:
+    """The last picture is that of a terminal of this size, and of no narrower one: its bar takes all but two
+    columns, up to 50.
+    """
+    picture = pictures(terminal)[-1]
+    return min(width - 2, 50) <= widest(picture) < width and picture.count("\n") + 1 < height
+
+
+def is_drawn(terminal: Terminal, mark: int, height: int) -> bool:
+    return height in frames(terminal, mark)
+
+
+def frames(terminal: Terminal, mark: int) -> list[int]:
+    """The lowest line of each frame of the console that begins at its first one, after so many characters."""
+    drawn = terminal.text[mark:].split("\x1b[1;1H")[1:]
+    return [max(map(int, re.findall(r"\x1b\[(\d+);\d+H", frame)), default=1) for frame in drawn]
 
 
 def widest(picture: str) -> int:
@@ -65,13 +81,11 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
-    terminal = on_terminal("download", *slow.where, "-o", str(copy))
+    terminal = on_terminal("download", *slow.where, "-o", str(copy), env=LEFT_BEHIND)
     terminal.sees("worker 4  ready")
     for width, height in ((40, 12), (120, 30), (20, 5), (80, 24)):
-        before = len(pictures(terminal))
         terminal.resize(width, height)
-        # Some may have been on their way.
-        wait_for("pictures of the new size", partial(fits, terminal, before + 3, width))
+        terminal.until(f"a picture of {width} columns", partial(fits, terminal, width, height))
     terminal.press("\x03")
     assert terminal.wait() == 130
     told = "".join(shown(terminal)).removeprefix("$").removeprefix("^C")
@@ -141,11 +155,14 @@ def test_without_colours_the_view_is_the_same_but_for_them(
 
 
 def test_a_resized_console_and_a_stopped_one_go_on(slow: System, on_terminal: OnTerminal) -> None:
-    terminal = on_terminal("console", *slow.where)
+    terminal = on_terminal("console", *slow.where, env=LEFT_BEHIND)
     terminal.sees("4 of 4 alive")
+    terminal.sees("? help")
+    assert max(frames(terminal, 0)) == 24
     for width, height in ((20, 5), (200, 60), (80, 24)):
+        mark = len(terminal.text)
         terminal.resize(width, height)
-        terminal.signal(signal.SIGWINCH)
+        terminal.until(f"{height} lines", partial(is_drawn, terminal, mark, height))
     mark = terminal.press("1")
     terminal.sees("worker 1 fell asleep", mark)
     terminal.press("q")
