@@ -37,8 +37,8 @@ def tag_of(kind: type[Message]) -> str:
 
 TAGS = sorted({tag_of(kind) for kind in MEMBERS})
 
-#: A list that holds a list is the value of no field of any message.
-WRONG = [[]]  # type: ignore[var-annotated]
+#: The value of no field of any message: a list holds values, maps or (``rates``) lists of numbers.
+WRONG = [[[]]]  # type: ignore[var-annotated]
 
 
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
@@ -195,12 +195,22 @@ def test_a_frame_cut_short_or_with_more_behind_it_is_refused(message: Message, d
     refused(frame + b"\xc0", MEMBERS[type(message)])
 
 
-@given(MESSAGES, st.data())
-@settings(deadline=None)
-def test_a_value_of_the_wrong_type_is_refused(message: Message, data: st.DataObject) -> None:
-    header = header_of(message)
-    header[data.draw(st.sampled_from(sorted(header)))] = WRONG
-    refused(packed(header), MEMBERS[type(message)])
+@pytest.mark.parametrize("kind", MEMBERS)
+@given(data=st.data())
+@settings(deadline=None, max_examples=10)
+def test_a_value_of_the_wrong_type_is_refused_in_every_field(kind: type[Message], data: st.DataObject) -> None:
+    header = header_of(data.draw(values(inspect.type_info(kind))))
+    for key in header:
+        refused(packed({**header, key: WRONG}), MEMBERS[kind])
+
+
+def test_a_worker_of_which_no_rates_are_known_has_an_empty_list() -> None:
+    status = Status(version=1, epoch=1, seq=1, interval=2.0, control="", catalogue=b"", files=0, workers=[])
+    report = messages.Report(rid=1, status=status, rates=[[], [1e6, 0.0]])
+    assert decode(encode(report), messages.ControlReply) == report
+    wrong: list[list[Any]] = [[[None]], [[-1.0]], [[float("nan")]], [["1"]], [None], [1e6], [[0.0] * 257], [[]] * 257]
+    for rates in wrong:
+        assert "rates" in refused(packed({**header_of(report), "rates": rates}), messages.ControlReply)
 
 
 @given(MESSAGES)
