@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
