@@ -230,9 +230,9 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
 
 
 def test_two_downloads_do_not_write_one_output(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(24 * MIB), "--rate", "1MiB")
+    system = serve(source(96 * MIB), "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.1)
+        client.wait_until(0.01)
         fails("download", "-o", "copy.bin", *system.where, code=6, says="another download is writing it", cwd=tmp_path)
         client.done()
 
