@@ -77,7 +77,8 @@ def test_of_a_small_file_something_is_left_for_who_comes_later(scene: Scene) -> 
 def test_one_of_many_workers_is_measured_also_where_an_equal_share_is_one_segment(scene: Scene) -> None:
     """Each request is answered 50 ms later; with one at a time none would ever be measured."""
     scene.begin(60, 64)
-    asked = [action.index for action in scene.ready(1) if isinstance(action, RequestSegment)]
+    actions = scene.feed(WorkerReady(1, 7, round_trip=0.05))
+    asked = [action.index for action in actions if isinstance(action, RequestSegment)]
     rounds = 0
     while asked:
         scene.now += 0.05
