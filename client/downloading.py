@@ -79,16 +79,7 @@ def download(
                 memory=memory,
                 on_event=tell,
             )
-            try:
-                transfer.run()
-                if sync:
-                    tell(Syncing())
-                    _in_thread(part)
-            except Interrupted as error:
-                told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
-                kept = "" if part.is_same else f"what {part.path} holds stays, "
-                told = f"{told}; {kept}run the same command again to go on"
-                raise Interrupted(told, error.exit_code - 128) from None
+            _fetch(transfer, part, manifest, sync=sync, tell=tell)
             part.publish(replace=replace, sync=sync)
         finally:
             part.close()
@@ -98,6 +89,20 @@ def download(
         return _report(target, manifest, transfer, summary, ended, unchanged=part.is_same)
     finally:
         peers.close()
+
+
+def _fetch(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, tell: OnEvent) -> None:
+    """Has every segment in the part file, and with ``sync`` on the disk. Who interrupts it is told what stays."""
+    try:
+        transfer.run()
+        if sync:
+            tell(Syncing())
+            _in_thread(part)
+    except Interrupted as error:
+        told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
+        kept = "" if part.is_same else f"what {part.path} holds stays, "
+        told = f"{told}; {kept}run the same command again to go on"
+        raise Interrupted(told, error.exit_code - 128) from None
 
 
 def _report(
