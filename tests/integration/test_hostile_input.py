@@ -604,9 +604,10 @@ def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -
 
 
 @pytest.mark.alone
-def test_those_who_never_read_starve_nobody_for_a_second(siege: Siege) -> None:
-    """Half of that tenth, for the machine may be busy with something else in one of these seconds."""
-    assert min(siege.flooded) >= siege.undisturbed / 20, siege
+def test_those_who_never_read_starve_nobody_for_long(siege: Siege) -> None:
+    """Half of that tenth in any three seconds: in one of them the machine may be busy with something else."""
+    windows = zip(siege.flooded, siege.flooded[1:], siege.flooded[2:], strict=False)
+    assert min(map(sum, windows)) >= 3 * siege.undisturbed / 20, siege
 
 
 @pytest.mark.alone
