@@ -73,9 +73,9 @@ class Keyring:
             self.of("servers").admit(public.read_text(), role)
         return Credentials(pair, self.servers.public)
 
-    def serve(self, serve: Serve, path: Path, *arguments: str) -> System:
+    def serve(self, serve: Serve, path: Path, *arguments: str, **options: Any) -> System:
         """Servers that take these keys; the system's own orders are given by the servers' pair."""
-        system = serve(path, "-c", str(self.config), *arguments, env=self.env("servers"))
+        system = serve(path, "-c", str(self.config), *arguments, env=self.env("servers"), **options)
         system.where += ["--server-key", self.servers.public.hex()]
         own = Credentials(self.servers, self.servers.public)
         system.servers = replace(system.servers, credentials=own)

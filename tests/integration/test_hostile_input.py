@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import socket
 import tempfile
 import time
@@ -557,6 +558,34 @@ def test_a_revoked_key_is_cut_off_and_nobody_else(serve: Serve, source: Source, 
     with system.download("-o", "alice", cwd=tmp_path, env=keys.env("alice")) as again:
         again.wait_until((alice.received + 2 * MIB) / path.stat().st_size)
     check_unharmed(system, before, processes)
+
+
+def test_encrypted_downloads_survive_a_kill_a_freeze_and_other_servers(
+    serve: Serve, source: Source, keys: Keyring, tmp_path: Path
+) -> None:
+    """
+    1. Of four workers that take keys one is killed and started again, and one is frozen.
+    2. The broker is killed with all of them: the client waits.
+    3. Servers with the same keys are started there: it goes on by itself, and nothing verified is fetched again.
+    """
+    path = source(64 * MIB)
+    keys.new("alice", Role.CLIENT)
+    system = keys.serve(serve, path, "--rate", "4MiB")
+    with system.download("-o", "copy", cwd=tmp_path, env=keys.env("alice")) as alice:
+        alice.wait_until(0.1)
+        system.kill(2)
+        frozen = system.worker(3).pid
+        os.kill(frozen, signal.SIGSTOP)
+        wait_for("another worker 2", lambda: system.worker(2).restarts == 1)
+        alice.wait_until(0.4)
+        system.signal(signal.SIGKILL)
+        wait_for("the client to wait", lambda: alice.of("waiting"))
+        before = alice.received
+        keys.serve(serve, path, "--rate", "4MiB", ports=system.ports)
+        done = alice.done()
+    assert same(path, tmp_path / "copy")
+    assert before > 0.4 * path.stat().st_size
+    assert done["received_bytes"] - done["wasted_bytes"] == path.stat().st_size
 
 
 # Floods.
