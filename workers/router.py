@@ -7,6 +7,7 @@ inside ZeroMQ, is decided in ``workers/turns.py``.
 
 from __future__ import annotations
 
+import socket as tcp
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,10 @@ from wire.sockets import receive, tune
 
 #: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
 LINGER_MS = 1000
+#: Bytes of replies that the kernel keeps for a connection beyond what its peer has room for. Left to itself it
+#: keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there on it
+#: drops what others send. What is on its way counts in addition, so a long link is as fast as without.
+UNSENT = 256 << 10
 #: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
 LOOK_FIRST, LOOK_LAST = 0.002, 0.02
 
@@ -54,7 +59,8 @@ class Router:
         self._look_after = LOOK_FIRST
 
     def open(self) -> None:
-        """Binds the port. Raises ``zmq.ZMQError`` where that cannot be."""
+        """Binds the port. Raises ``OSError`` where that cannot be."""
+        listener = _listen(self._endpoint)
         socket = self._context.socket(zmq.ROUTER)
         tune(socket, ipv6=self._endpoint.is_ipv6)
         socket.linger = LINGER_MS
@@ -64,13 +70,9 @@ class Router:
         socket.sndhwm = 1024
         socket.rcvhwm = 64
         socket.maxmsgsize = 65536
-        socket.backlog = 512
         self._guard(socket)
-        try:
-            socket.bind(self._endpoint.url)
-        except zmq.ZMQError:
-            socket.close(0)
-            raise
+        socket.use_fd = listener.detach()
+        socket.bind(self._endpoint.url)
         self.socket = socket
         self._generation += 1
 
@@ -138,3 +140,21 @@ class Router:
                 raise
             self._gone(client)
             return None
+
+
+def _listen(endpoint: Endpoint) -> tcp.socket:
+    """A socket that listens there, with what ZeroMQ has no option for; connections inherit it."""
+    family = tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET
+    listener = tcp.socket(family, tcp.SOCK_STREAM)
+    try:
+        # The broker holds the port, with a socket that never listens; and its last connections may linger.
+        listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
+        if endpoint.is_ipv6:
+            listener.setsockopt(tcp.IPPROTO_IPV6, tcp.IPV6_V6ONLY, 0)
+        listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, UNSENT)
+        listener.bind(("" if endpoint.host == "*" else endpoint.host, endpoint.port))
+        listener.listen(512)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -172,7 +172,7 @@ class Worker:
     def _bind(self, now: float) -> None:
         try:
             self._router.open()
-        except zmq.ZMQError as error:
+        except OSError as error:
             if now - self._bind_since > BIND_PATIENCE:
                 raise PortBusyError(f"cannot listen on {self._endpoint}: {error.strerror}") from None
             return

@@ -593,14 +593,21 @@ def test_encrypted_downloads_survive_a_kill_a_freeze_and_other_servers(
 
 @dataclass
 class Siege:
-    """What 200 clients that ask on and on and never read did to a proper client, and to the workers: its
-    segments in a second without them, and in each of the first ten of theirs: the worst are those in which
-    their requests and the first replies to them still fill what there is to fill.
+    """What 200 clients that ask on and on and never read did to a proper client, to the workers, and to the
+    kernel: its segments in a second without them, and in each of the first ten of theirs: the worst are those
+    in which their requests and the first replies to them still fill what there is to fill.
     """
 
     undisturbed: float
     flooded: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
+    #: Bytes that the kernel holds for all connections of TCP there are.
+    kernel: int = 0
+
+
+def memory_of_tcp() -> int:
+    (tcp,) = [line.split() for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:")]
+    return int(tcp[tcp.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
@@ -614,10 +621,12 @@ def siege(tmp_path_factory: pytest.TempPathFactory) -> Siege:
         proper = stack.enter_context(ProperClient(system.ports[:4]))
         proper.count(0.2)
         siege = Siege(undisturbed=proper.count(2 * SPAN) / 2)
+        before = memory_of_tcp()
         flooder = stack.enter_context(flood("mute", 200, proper, system.ports[:4]))
         wait_for("the flood", lambda: flooder.out.text)
         siege.flooded = [proper.count(SPAN) for _ in range(10)]
         siege.peaks = [memory(worker.pid, "VmHWM") for worker in system.status().workers]
+        siege.kernel = memory_of_tcp() - before
         assert flooder.process.poll() is None
         return siege
 
@@ -628,17 +637,14 @@ def test_those_who_never_read_fill_no_memory(siege: Siege) -> None:
 
 
 @pytest.mark.alone
-def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -> None:
-    assert sum(siege.flooded) >= len(siege.flooded) * siege.undisturbed / 10, siege
+def test_those_who_never_read_do_not_fill_the_kernel(siege: Siege) -> None:
+    """Where its memory for TCP is used up, the kernel drops what arrives, whosever it is."""
+    assert siege.kernel < 800 * MIB
 
 
 @pytest.mark.alone
-def test_those_who_never_read_starve_nobody_for_long(siege: Siege) -> None:
-    """While the buffers of all connections fill, there are seconds of 3 % in place of a tenth; starved clients got
-    less than 1 % of theirs in three seconds.
-    """
-    windows = zip(siege.flooded, siege.flooded[1:], siege.flooded[2:], strict=False)
-    assert min(map(sum, windows)) >= 3 * 0.015 * siege.undisturbed, siege
+def test_those_who_never_read_leave_others_a_tenth_of_their_rate(siege: Siege) -> None:
+    assert min(siege.flooded) >= siege.undisturbed / 10, siege
 
 
 @pytest.mark.alone

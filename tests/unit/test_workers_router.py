@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import zmq
@@ -13,7 +15,7 @@ from wire.endpoints import Endpoint
 from wire.errors import ProtocolError
 from wire.messages import Bye, DataReply, Message, Refusal
 from wire.states import Reason
-from workers.router import LOOK_FIRST, LOOK_LAST, Client, Router
+from workers.router import LOOK_FIRST, LOOK_LAST, UNSENT, Client, Router
 
 MIB = 1 << 20
 PATIENCE_MS = 10_000
@@ -91,9 +93,45 @@ def test_a_port_that_is_taken_cannot_be_opened(bench: Bench) -> None:
     assert bench.router.socket is not None
     endpoint = Endpoint.parse(bench.router.socket.getsockopt_string(zmq.LAST_ENDPOINT))
     other = Router(bench.context, endpoint, gone=bench.gone.append)
-    with pytest.raises(zmq.ZMQError):
+    with pytest.raises(OSError, match="in use"):
         other.open()
     assert other.socket is None
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("*", ["127.0.0.1"]),
+        ("0.0.0.0", ["127.0.0.1"]),
+        ("::1", ["::1"]),
+        ("::", ["::1", "127.0.0.1"]),
+    ],
+)
+def test_it_listens_on_an_address_or_on_all(bench: Bench, host: str, addresses: list[str]) -> None:
+    router = Router(bench.context, Endpoint(host, 0), gone=bench.gone.append)
+    bench.stack.callback(router.close)
+    router.open()
+    assert router.socket is not None
+    port = Endpoint.parse(router.socket.getsockopt_string(zmq.LAST_ENDPOINT)).port
+    for address in addresses:
+        socket.create_connection((address, port), timeout=PATIENCE_MS / 1000).close()
+
+
+def test_the_kernel_keeps_little_for_a_peer_that_does_not_read(bench: Bench) -> None:
+    bench.connect()
+    assert bench.router.socket is not None
+    port = Endpoint.parse(bench.router.socket.getsockopt_string(zmq.LAST_ENDPOINT)).port
+    option = (socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    assert [connection.getsockopt(*option) for connection in accepted(port)] == [UNSENT]
+
+
+def accepted(port: int) -> Iterator[socket.socket]:
+    """The connections that this process has accepted on a port."""
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as ours:
+            if ours.family == socket.AF_INET and ours.getsockname()[1] == port and ours.getpeername():
+                yield ours
 
 
 def test_where_nothing_arrived_nothing_is_received(bench: Bench) -> None:
