@@ -6,7 +6,8 @@ Text in, text out: does not read, print or carry out anything itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from broker.drawing import wrongs
 from wire.config import LOOPBACK, Config, Servers
@@ -17,18 +18,15 @@ from wire.states import State
 RULE = "-----"
 
 
-@dataclass(frozen=True, slots=True)
-class ToggleLine:
+class ToggleLine(Struct, frozen=True):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuitLine:
+class QuitLine(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class WrongLine:
+class WrongLine(Struct, frozen=True):
     """``message`` says what can be entered."""
 
     message: str

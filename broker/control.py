@@ -7,9 +7,9 @@ Turns frames into requests and replies into frames; what a request does is decid
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import zmq
+from msgspec import Struct
 
 from wire.admission import role_of
 from wire.codec import decode, encode
@@ -86,8 +86,7 @@ class Control:
         self.socket.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """The way to a peer."""
 
     control: Control

@@ -12,10 +12,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
 
 import zmq
+from msgspec import Struct
 
 from broker.orders import Operator, answered, published
 from wire.codec import encode
@@ -39,16 +39,14 @@ CLOSE = 0.2
 MOST = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(Struct, frozen=True):
     """Server 5 does not answer; ``refused``: it does not let this operator in."""
 
     why: str
     refused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """What became of an order, where that was not what it should."""
 
     text: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
+
+from msgspec import Struct
 
 from wire.endpoints import Endpoint
 from wire.messages import Happening, Report, Status, WorkerStatus
@@ -28,8 +29,7 @@ SERVER_5 = "server 5"
 Change = tuple[str, str, bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Happened:
+class Happened(Struct, frozen=True):
     """Something at ``time``, in one line; ``bad`` says that nobody ordered it. ``who`` did it, a worker or
     server 5; it is empty where the text names whoever did.
     """
@@ -44,8 +44,7 @@ class Happened:
         return f"{self.who} {self.text}".lstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """What is shown of one worker. ``remark`` says why it is dead, or what is remarkable of it alive."""
 
     number: int

@@ -14,10 +14,10 @@ import socket
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from wire.codec import encode
 from wire.config import Config
@@ -63,8 +63,7 @@ def cannot_listen(endpoint: Endpoint, what: str, code: int) -> UsageError:
             return UsageError(f"port {endpoint.port} ({what}) cannot be used: {os.strerror(code)}")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A worker's process that has ended, and why, for people."""
 
     number: int

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from wire.messages import Load
 from wire.states import State, Wanted
@@ -37,21 +38,18 @@ QUIT_GRACE = 1.5
 # Events.
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueReady:
+class CatalogueReady(Struct, frozen=True):
     """The files are indexed: workers can be started, or turn to this edition of the catalogue."""
 
     edition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     number: int
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(Struct, frozen=True):
     """A worker's process ended (or could not be started: pid 0); ``reason`` is for people."""
 
     number: int
@@ -59,8 +57,7 @@ class Exited:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class HeartbeatReceived:
+class HeartbeatReceived(Struct, frozen=True):
     number: int
     pid: int
     epoch: int
@@ -72,28 +69,24 @@ class HeartbeatReceived:
     route: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ordered:
+class Ordered(Struct, frozen=True):
     """An operator's order; ``want`` None flips what is wanted."""
 
     number: int
     want: Wanted | None
 
 
-@dataclass(frozen=True, slots=True)
-class QuitOrdered:
+class QuitOrdered(Struct, frozen=True):
     """Everything is to end in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(Struct, frozen=True):
     """The broker itself did not look for so many seconds, up to now."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(Struct, frozen=True):
     """Nothing happened but time."""
 
 
@@ -103,15 +96,13 @@ Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOr
 # Actions.
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     number: int
     wanted: Wanted
     edition: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendOrder:
+class SendOrder(Struct, frozen=True):
     """Tell a worker what is wanted of it. Orders are repeated until its heartbeats agree."""
 
     number: int
@@ -119,31 +110,26 @@ class SendOrder:
     edition: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendQuit:
+class SendQuit(Struct, frozen=True):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """Something a client should know at once has changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Every worker has ended: so may the broker."""
 
 
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Struct):
     """All that is known of one worker."""
 
     number: int

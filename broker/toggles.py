@@ -7,8 +7,9 @@ monotonic); knows no socket.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from broker.supervision import Supervisor
 from wire.messages import Toggled
@@ -22,8 +23,7 @@ MOST = 1024
 K = TypeVar("K")
 
 
-@dataclass(frozen=True, slots=True)
-class _Toggle(Generic[K]):
+class _Toggle(Generic[K], Struct, frozen=True):
     peer: K
     rid: int
     number: int

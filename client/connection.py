@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from dataclasses import dataclass
 
 import zmq
+from msgspec import Struct
 
 from wire.codec import decode, encode
 from wire.endpoints import Endpoint
@@ -31,16 +31,14 @@ def new_rid() -> int:
     return next(_RIDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The worker has said welcome, ``round_trip`` seconds after our ``hello``."""
 
     welcome: Welcome
     round_trip: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A reply to ``request``; ``payload`` is the frame of its bytes, if it has one."""
 
     request: Message

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class Started:
+
+class Started(Struct, frozen=True):
     """The file is known; the first request follows."""
 
     name: str
@@ -18,8 +18,7 @@ class Started:
     segments: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerProgress:
+class WorkerProgress(Struct, frozen=True):
     """One worker: bytes of X, bytes of X and Y together, and its rate since the last progress
     (bytes a second).
     """
@@ -30,8 +29,7 @@ class WorkerProgress:
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Where the download stands: verified bytes, those of them found on the disk, and the rate of
     verified bytes since the start. ``wasted_bytes`` were received in vain.
     """
@@ -45,8 +43,7 @@ class Progress:
     wasted_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(Struct, frozen=True):
     """Where the download stands, up to ten times a second, however often ``Progress`` is asked for:
     what reports and pictures are made of.
     """
@@ -54,8 +51,7 @@ class Sampled:
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerChanged:
+class WorkerChanged(Struct, frozen=True):
     """A worker (or ``server 5``) is now ``ready``, ``lost`` (its connection) or ``set aside``, or server
     5 says that it is ``asleep``, ``silent``, ``dead`` or ``failed``; ``detail`` says why, for people.
     ``segments`` counts those asked of a lost one that go to others.
@@ -67,16 +63,14 @@ class WorkerChanged:
     segments: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """Nothing has moved for ``seconds``, for this reason."""
 
     reason: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(Struct, frozen=True):
     """A segment will be asked for again: it was refused or corrupt."""
 
     worker: str
@@ -85,13 +79,11 @@ class Retried:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Syncing:
+class Syncing(Struct, frozen=True):
     """All is verified; the disk is being waited for."""
 
 
-@dataclass(slots=True)
-class WorkerReport:
+class WorkerReport(Struct):
     """What came from one worker. ``failures`` counts lost connections with open requests."""
 
     bytes: int = 0
@@ -100,8 +92,7 @@ class WorkerReport:
     corrupt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """The result of a download. ``seconds`` runs from the first request to the rename.
 
     ``retries`` counts segments that were asked for again, by cause; ``waited_seconds`` are those in

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from wire.messages import Catalog, Described, DigestPage, Refusal, Welcome
@@ -31,19 +32,16 @@ RETRY = 0.1
 # Events.
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(Struct, frozen=True):
     worker: int
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
+class WorkerLost(Struct, frozen=True):
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """A reply to one of the requests below; ``payload`` is the bytes of a page of digests."""
 
     worker: int
@@ -51,8 +49,7 @@ class Answered:
     payload: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Vouched:
+class Vouched(Struct, frozen=True):
     """What is known of the servers now: the catalogue that server 5 names (None while it says
     nothing), and the number of workers that may answer.
     """
@@ -61,8 +58,7 @@ class Vouched:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(Struct, frozen=True):
     pass
 
 
@@ -72,35 +68,30 @@ Event = WorkerReady | WorkerLost | Answered | Vouched | TimePassed
 # Actions.
 
 
-@dataclass(frozen=True, slots=True)
-class AskDescribe:
+class AskDescribe(Struct, frozen=True):
     """Ask for the description of the file ``name``; None: of the only one."""
 
     worker: int
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AskDigests:
+class AskDigests(Struct, frozen=True):
     worker: int
     id: bytes
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskNames:
+class AskNames(Struct, frozen=True):
     """Ask for the first names of the catalogue, to suggest some."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     manifest: Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(Struct, frozen=True):
     error: MsdError
 
 

@@ -8,15 +8,15 @@ property tests hold the scheduler to it.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wire.states import Reason
 
 # Events: what happened.
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
+class WorkerReady(Struct, frozen=True):
     """A connection to the worker is up; ``epoch`` names the run of its process.
 
     ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection;
@@ -29,39 +29,34 @@ class WorkerReady:
     catalogue: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
+class WorkerLost(Struct, frozen=True):
     """The connection is gone, and with it all requests on it."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentWritten:
+class SegmentWritten(Struct, frozen=True):
     """A segment arrived, verified and is in the part file."""
 
     worker: int
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentLate:
+class SegmentLate(Struct, frozen=True):
     """A segment arrived that had been written already."""
 
     worker: int
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentCorrupt:
+class SegmentCorrupt(Struct, frozen=True):
     """A segment arrived that does not match its digest."""
 
     worker: int
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentRefused:
+class SegmentRefused(Struct, frozen=True):
     """The worker answered a request with a refusal."""
 
     worker: int
@@ -69,16 +64,14 @@ class SegmentRefused:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentChecked:
+class SegmentChecked(Struct, frozen=True):
     """What the disk held of a segment was hashed: ``good`` says whether it is right."""
 
     index: int
     good: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogueVouched:
+class CatalogueVouched(Struct, frozen=True):
     """Server 5 vouches for this catalogue, or did when the file was found: the first one told is no
     change, another one after it is.
     """
@@ -86,15 +79,13 @@ class CatalogueVouched:
     catalogue: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ClientStalled:
+class ClientStalled(Struct, frozen=True):
     """The client itself did nothing for this many seconds: no silence in them is the workers'."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(Struct, frozen=True):
     """Nothing happened but time."""
 
 
@@ -115,8 +106,7 @@ Event = (
 # Actions: what to do.
 
 
-@dataclass(frozen=True, slots=True)
-class RequestSegment:
+class RequestSegment(Struct, frozen=True):
     worker: int
     index: int
 
@@ -131,28 +121,24 @@ class Fault(enum.StrEnum):
     BAD_REQUEST = "bad-request"
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(Struct, frozen=True):
     """The worker is not asked any more: its requests are forgotten, close its connection."""
 
     worker: int
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
-class Readmit:
+class Readmit(Struct, frozen=True):
     """A worker that was set aside may be connected to again."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """Every segment is in the part file."""
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Nobody can be expected to have what is missing; ``faults`` says why workers were set aside,
     ``segment`` which one lacks.
     """

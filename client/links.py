@@ -8,7 +8,8 @@ word, and without any word every worker is tried.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wire.endpoints import Endpoint
 from wire.errors import UsageError
@@ -32,47 +33,40 @@ REACHABLE = (State.AWAKE, State.SILENT)
 # Events.
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotArrived:
+class SnapshotArrived(Struct, frozen=True):
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class LinkUp:
+class LinkUp(Struct, frozen=True):
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown:
+class LinkDown(Struct, frozen=True):
     """The connection is gone, or none came about, for the reason ``refused`` where that is known."""
 
     worker: int
     refused: Refused | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StatusRefused:
+class StatusRefused(Struct, frozen=True):
     """Server 5 does not want to be subscribed to."""
 
     why: Refused
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerShunned:
+class WorkerShunned(Struct, frozen=True):
     """The worker was set aside: no connection to this run of its process, unless it is readmitted."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReadmitted:
+class WorkerReadmitted(Struct, frozen=True):
     """A worker that was set aside gets another chance."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimePassed:
+class TimePassed(Struct, frozen=True):
     pass
 
 
@@ -82,27 +76,23 @@ Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerShunned | Wo
 # Actions.
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLink:
+class OpenLink(Struct, frozen=True):
     worker: int
     endpoint: Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class CloseLink:
+class CloseLink(Struct, frozen=True):
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
-class RenewStatus:
+class RenewStatus(Struct, frozen=True):
     """Server 5 was not heard for too long: subscribe on a new connection."""
 
 
 Action = OpenLink | CloseLink | RenewStatus
 
 
-@dataclass(slots=True)
-class Link:
+class Link(Struct):
     """One worker's connection, and what is known of the worker."""
 
     endpoint: Endpoint

@@ -6,7 +6,8 @@ Times are in seconds on the caller's monotonic clock, rates in segments a second
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from client.happenings import Fault
 
@@ -27,8 +28,7 @@ RATE_SPAN = 0.1
 SUSPECT_AFTER, SUSPECT_STEPS = 0.5, 4.0
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Struct):
     """What is known of one worker."""
 
     number: int

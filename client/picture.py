@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 #: A segment arrives whole but was on its way before: its bytes count for up to so many seconds before
 #: it was seen.
@@ -34,8 +35,7 @@ MARKS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """Verified bytes at a time, by where they came from."""
 
     at: float
@@ -43,8 +43,7 @@ class Sample:
     workers: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """Something that happened to a worker: a value of ``MARKS``, ``woke``, ``came back`` or ``lied``."""
 
     at: float
@@ -52,8 +51,7 @@ class Mark:
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(Struct, frozen=True):
     """``rates`` (bytes a second) and ``received`` (bytes) of each worker, and ``reused`` bytes from the
     disk, at each of ``times`` (seconds since the start).
     """

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import dataclass, field
 from statistics import median
+
+from msgspec import Struct, field
 
 from client.events import Event, Progress, Retried, Sampled, Started, Waiting, WorkerChanged
 
@@ -20,8 +21,7 @@ SHORTEST = 0.001
 WINDOW = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """Segments that were asked for again, by cause (``lost`` is that of a lost connection), seconds in
     which nothing moved, and rates in bytes a second.
     """

@@ -8,9 +8,9 @@ first, time after it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 import zmq
+from msgspec import Struct, field
 
 from client import happenings
 from client.connection import new_rid
@@ -31,8 +31,7 @@ from wire.states import Reason, State
 SAMPLE = 0.1
 
 
-@dataclass(slots=True)
-class _Mark:
+class _Mark(Struct):
     """When progress was told last, and the bytes of each worker then."""
 
     at: float

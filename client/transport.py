@@ -10,9 +10,9 @@ import contextlib
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import zmq
+from msgspec import Struct
 
 from client.connection import Answer, Connection, Opened, new_rid
 from wire.codec import STATUS_TOPIC, decode, encode
@@ -38,13 +38,11 @@ LINGER_MS = 200
 READS_PER_TURN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotReceived:
+class SnapshotReceived(Struct, frozen=True):
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOpened:
+class LinkOpened(Struct, frozen=True):
     """The worker has said welcome, ``round_trip`` seconds after our ``hello``."""
 
     worker: int
@@ -52,8 +50,7 @@ class LinkOpened:
     round_trip: float
 
 
-@dataclass(frozen=True, slots=True)
-class LinkClosed:
+class LinkClosed(Struct, frozen=True):
     """The connection is dead; everything asked on it is lost. ``refused`` says why there never was one,
     where that is known.
     """
@@ -62,15 +59,13 @@ class LinkClosed:
     refused: Refused | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StatusRefused:
+class StatusRefused(Struct, frozen=True):
     """Server 5 does not want to be subscribed to."""
 
     why: Refused
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyReceived:
+class ReplyReceived(Struct, frozen=True):
     """A reply to ``request``; ``payload`` is the frame of its bytes, if it has one."""
 
     worker: int

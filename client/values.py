@@ -5,7 +5,7 @@ Turns values into others; prints and writes nothing. What it says is documented 
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from msgspec.structs import asdict
 
 from client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
 from client.summary import Totals
@@ -64,6 +64,7 @@ def report_values(report: Report) -> dict[str, object]:
     return {
         **asdict(report),
         "output": str(report.output),
+        "workers": {number: asdict(worker) for number, worker in report.workers.items()},
         "seconds": round(report.seconds, 6),
         **totals_values(Totals(report.retries, report.waited_seconds, report.rate_p50, report.rate_peak)),
     }

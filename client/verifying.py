@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from client.disk import Copy, unreadable
 from client.manifests import find_manifest
@@ -23,8 +24,7 @@ from wire.segments import Manifest, span
 PATIENCE = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What became of the comparison: ``size`` is what the file should have, ``held`` what it has, in
     bytes; ``bad`` are the segments that it does not hold as they were shared.
     """

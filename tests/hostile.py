@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from typing import Any, Self
 import msgpack
 import msgspec
 import zmq
+from msgspec.structs import replace
 
 from tests.system import PATIENCE, Process, Serve, System
 from wire.codec import STATUS_TOPIC, decode, encode

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wire.config_file import parse_interval, parse_size, read_sections
 from wire.endpoints import ANY_HOSTS, Endpoint, check_port
@@ -24,16 +26,14 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_PORTS = (21018, 27215, 35416, 19222, 39223)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
+class WorkerConfig(Struct, frozen=True):
     """One worker: where it listens, and its limit in bytes a second (0 = none)."""
 
     endpoint: Endpoint
     rate: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """A complete configuration. Times are in seconds, sizes in bytes.
 
     ``control_port`` is None where it is to be the status port plus one, ``metrics_port`` where there
@@ -177,8 +177,7 @@ class Config:
         return changed
 
 
-@dataclass(frozen=True, slots=True)
-class Servers:
+class Servers(Struct, frozen=True):
     """Where a client or an operator finds the servers.
 
     ``workers`` maps numbers (from 1) to endpoints. ``pinned`` says that they were given on the

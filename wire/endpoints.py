@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from wire.errors import UsageError
 
@@ -17,8 +18,7 @@ from wire.errors import UsageError
 ANY_HOSTS = ("*", "0.0.0.0", "::")  # noqa: S104
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A host (name or address) and a TCP port."""
 
     host: str

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from msgspec import Struct
+
 from wire.errors import DiskError, NotAllowedError, UsageError
 
 KEY_SIZE = 32
@@ -60,16 +62,14 @@ class KeyPair:
         return cls(z85.decode(zmq.curve_public(z85.encode(secret))), secret)
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Struct, frozen=True):
     """What a client or an operator shows the servers, and the key by which it knows them."""
 
     own: KeyPair
     server: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(Struct, frozen=True):
     """A key that may come in."""
 
     name: str

@@ -5,10 +5,10 @@ Does not read files: ``workers/index.py`` computes the digests, ``client/partfil
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from blake3 import blake3
+from msgspec import Struct
 
 from wire.errors import ProtocolError
 
@@ -59,8 +59,7 @@ def file_id(file_size: int, digests: bytes) -> bytes:
     return blake3(header + digests).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """One version of one file: its name, its size and the digest of each of its segments.
 
     ``digests`` holds ``segment_count(size)`` digests of 32 bytes, in order.

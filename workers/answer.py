@@ -5,7 +5,7 @@ Reads no file and sends nothing: a request whose reply has a payload becomes a `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from wire.messages import (
     PROTOCOL_VERSION,
@@ -31,8 +31,7 @@ from workers.catalogue import Catalogue, SharedFile
 LARGE = (List, Digests, Get)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A request whose reply has a payload: a segment of ``file``, or digests from ``index`` on."""
 
     rid: int
@@ -41,8 +40,7 @@ class Job:
     digests: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who answers: the worker's number, and a random number for this run of its process."""
 
     number: int

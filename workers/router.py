@@ -25,7 +25,7 @@ LINGER_MS = 1000
 #: Bytes of replies that the kernel keeps for a connection beyond what its peer has room for. Left to itself it
 #: keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there on it
 #: drops what others send. What is on its way counts in addition, so a long link is as fast as without.
-UNSENT = 256 << 10
+UNSENT = 512 << 10
 #: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
 LOOK_FIRST, LOOK_LAST = 0.002, 0.02
 

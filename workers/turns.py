@@ -12,8 +12,9 @@ Knows neither sockets nor files nor the clock: clients are opaque keys, ``now`` 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from msgspec import Struct, field
 
 #: Replies of one client inside ZeroMQ. Eight of 1 MiB keep a connection of 4 GB/s busy while the
 #: loop looks only every other millisecond whether one has left.
@@ -41,8 +42,7 @@ K = TypeVar("K")
 J = TypeVar("J")
 
 
-@dataclass(slots=True)
-class _Client(Generic[J]):
+class _Client(Generic[J], Struct):
     queue: deque[J] = field(default_factory=deque)
     #: Its replies inside ZeroMQ, and their bytes.
     inside: int = 0

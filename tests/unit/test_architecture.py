@@ -20,7 +20,7 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**
 THIRD_PARTY = {
     "broker": {"zmq", "msgspec"},
     "workers": {"zmq", "msgspec", "blake3"},
-    "client": {"zmq"},
+    "client": {"zmq", "msgspec"},
     "wire": {"msgspec"},
 }
 #: Modules that may import more, and why it is theirs.
