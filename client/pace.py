@@ -18,7 +18,7 @@ WINDOW_FLOOR, WINDOW_GAIN = 2, 2.0
 FIRST_WINDOW = 4
 #: Round trips are taken for at least this long (seconds): the loops at both ends take turns. More puts more in
 #: flight, and what has left the processor's caches costs more to hash and to write.
-MIN_ROUND_TRIP = 0.005
+MIN_ROUND_TRIP = 0.01
 #: No worker gets more, whatever the memory allows.
 MAX_WINDOW = 64
 #: Seconds of arrivals from which a worker's rate is read: single replies come in bursts.

@@ -36,6 +36,9 @@ from wire.states import Refused
 LINGER_MS = 200
 #: Replies taken from one connection before the others get their turn.
 READS_PER_TURN = 8
+#: Requests that are sent together: each worker wakes up for what comes to it, once for several costs it less than
+#: once for each. With more, those who have answered all run dry while what they sent is hashed and written.
+REQUESTS_TOGETHER = 4
 
 
 class SnapshotReceived(Struct, frozen=True):
@@ -122,11 +125,13 @@ class Transport:
             link.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ``poll``, if the connection
-        is still there.
+        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ones or the next ``poll``, if the
+        connection is still there.
         """
         if (link := self._links.get(worker)) is not None:
             self._requests.append((link, request))
+            if len(self._requests) >= REQUESTS_TOGETHER:
+                self._send()
 
     def renew_status(self) -> None:
         """Subscribes to server 5 on a new connection."""
@@ -155,9 +160,7 @@ class Transport:
         self._context.destroy(LINGER_MS)
 
     def _send(self) -> None:
-        """Sends what was requested since the last call. Together, for each worker wakes up for what comes
-        to it: once for several requests costs it less than once for each.
-        """
+        """Sends what was requested since the last call."""
         for link, request in self._requests:
             if link in self._links.values():
                 link.send(request)

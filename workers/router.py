@@ -7,12 +7,14 @@ inside ZeroMQ, is decided in ``workers/turns.py``.
 
 from __future__ import annotations
 
+import itertools
 import socket as tcp
+import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import zmq
+from msgspec import Struct
 
 from wire.codec import encode
 from wire.endpoints import Endpoint
@@ -32,6 +34,19 @@ LOOK_FIRST, LOOK_LAST = 0.002, 0.02
 #: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
 #: reuses ids, so one alone must not outlive its socket.
 Client = tuple[int, bytes]
+
+
+#: How the parts of a reply are sent. Of numbers, for pyzmq's flags take a microsecond to be joined.
+LAST = int(zmq.NOBLOCK)
+MORE = LAST | int(zmq.SNDMORE)
+
+
+class _Departure(Struct, frozen=True):
+    """A large reply inside ZeroMQ, and what is called when it has left."""
+
+    client: Client
+    size: int
+    ref: weakref.ref[memoryview]
 
 
 class Router:
@@ -54,8 +69,11 @@ class Router:
         #: What to poll for requests; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
         self._generation = 0
-        # Also of former sockets: their replies may leave for as long as they linger.
-        self._in_transit: deque[tuple[Client, int, zmq.MessageTracker]] = deque()
+        # Large replies inside ZeroMQ, numbered, and those that have left it since ``collect``. Also of former
+        # sockets: their replies may leave for as long as they linger.
+        self._in_transit: dict[int, _Departure] = {}
+        self._left: deque[_Departure] = deque()
+        self._numbers = itertools.count()
         self._look_after = LOOK_FIRST
 
     def open(self) -> None:
@@ -96,50 +114,68 @@ class Router:
 
     def send(self, client: Client, reply: Message) -> None:
         """Sends a small reply, or drops it if the client is gone or reads none."""
-        self._hand_over(client, [encode(reply)], track=False)
+        self._hand_over(client, encode(reply))
 
     def send_large(self, client: Client, head: bytes, payload: bytes) -> bool:
         """Sends a large reply without copying it; False if it was dropped."""
-        *before, last = [head, payload] if payload else [head]
-        # Also a short one, for the sake of its tracker.
-        frame = zmq.Frame(last, track=True, copy=False, copy_threshold=0)
-        tracker = self._hand_over(client, [*before, frame], track=True)
-        if tracker is None:
+        # Of one without payload the head is the last part. However short, it is not to be copied: when
+        # ZeroMQ lets go of it, it has left.
+        view = memoryview(payload or head)
+        number = next(self._numbers)
+        self._in_transit[number] = _Departure(
+            client, len(head) + len(payload), weakref.ref(view, self._leaving(number))
+        )
+        last = zmq.Frame(view, copy=False)
+        parts = (head, last) if payload else (last,)
+        if not self._hand_over(client, *parts):
+            del self._in_transit[number]
             return False
-        self._in_transit.append((client, len(head) + len(payload), tracker))
         return True
 
     def collect(self) -> list[tuple[Client, int]]:
         """The client and the size of each large reply that has left ZeroMQ since the last call."""
         left = []
-        for _ in range(len(self._in_transit)):
-            client, size, tracker = self._in_transit.popleft()
-            if tracker.done:
-                left.append((client, size))
-            else:
-                self._in_transit.append((client, size, tracker))
+        while self._left:
+            departure = self._left.popleft()
+            left.append((departure.client, departure.size))
         self._look_after = LOOK_FIRST if left else min(2 * self._look_after, LOOK_LAST)
         return left
 
     @property
     def look_after(self) -> float | None:
         """Seconds until ``collect`` is worth another call; None while ZeroMQ holds no large reply."""
-        return self._look_after if self._in_transit else None
+        return self._look_after if self._in_transit or self._left else None
 
-    def _hand_over(self, client: Client, parts: list[Any], *, track: bool) -> zmq.MessageTracker | None:
+    def _leaving(self, number: int) -> Callable[[object], None]:
+        """What notes that a reply has left. pyzmq frees what it sent in a thread of its own."""
+        in_transit, left = self._in_transit, self._left
+
+        def leave(_: object) -> None:
+            if (departure := in_transit.pop(number, None)) is not None:
+                left.append(departure)
+
+        return leave
+
+    def _hand_over(self, client: Client, *parts: bytes | zmq.Frame) -> bool:
+        """Gives a reply to ZeroMQ; False if it is dropped."""
         generation, ident = client
         if self.socket is None or generation != self._generation:
-            return None
+            return False
+        send = self.socket.send
         try:
-            return self.socket.send_multipart([ident, *parts], zmq.NOBLOCK, copy=not track, track=track)
+            send(ident, MORE)
+            for part in parts[:-1]:
+                send(part, MORE)
+            send(parts[-1], LAST)
         except zmq.Again:
             # It has a thousand replies to read; what it asked for beyond that it has to ask again.
-            return None
+            return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._gone(client)
-            return None
+            return False
+        return True
 
 
 def _listen(endpoint: Endpoint) -> tcp.socket:
