@@ -261,7 +261,8 @@ class Worker:
             due.append(now + BIND_RETRY)
         if (deadline := self._turns.next_deadline(now)) is not None:
             due.append(deadline)
-        if (look_after := self._router.look_after) is not None:
+        # What leaves concerns only those who wait for it.
+        if (look_after := self._router.look_after) is not None and self._turns.waits:
             due.append(now + look_after)
         return max(0, math.ceil((min(due) - now) * 1000))
 

@@ -148,6 +148,11 @@ class Turns(Generic[K, J]):
             self.forget(key)
         return jobs
 
+    @property
+    def waits(self) -> bool:
+        """True while jobs are queued: for the rate limit, or for replies to leave."""
+        return any(client.queue for client in self._clients.values())
+
     def next_deadline(self, now: float) -> float | None:
         """When the rate limit lets the next job pass, if one waits for that and nothing else."""
         return self._free_at if any(self._lines) and now < self._free_at else None

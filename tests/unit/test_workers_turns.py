@@ -71,6 +71,18 @@ def test_the_jobs_of_one_client_are_done_in_order() -> None:
     assert serve(filled("a", jobs=100), 100) == [("a", job) for job in range(100)]
 
 
+def test_only_jobs_that_are_queued_wait_for_something() -> None:
+    turns = filled("a", jobs=REPLIES_INSIDE + 1)
+    assert turns.waits
+    take_all(turns)
+    assert turns.waits, "the last one waits for a reply to leave"
+    left(turns, "a")
+    take(turns)
+    assert not turns.waits, "whatever is inside"
+    turns.forget("a")
+    assert not turns.waits
+
+
 def test_clients_take_turns() -> None:
     taken = serve(filled("a", "b", "c"), 30)
     assert taken == [(client, job) for job in range(10) for client in "abc"]
