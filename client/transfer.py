@@ -69,12 +69,13 @@ class Transfer:
         self._on_event = on_event
         self._patience = Patience(timeout, self.started)
         self._candidates = iter(part.candidates())
+        self._zeros = [*part.zeros()]
         share = memory // max(1, len(peers.numbers) * (manifest.span(0)[1] if manifest.size else 1))
         self._scheduler = Scheduler(
             manifest.segments,
             peers.numbers,
             window=max(1, min(MAX_WINDOW, share)),
-            unchecked=[*part.candidates(), *part.zeros()],
+            unchecked=[*part.candidates(), *self._zeros],
         )
         self._catalogue = catalogue
         #: What server 5 said last of each worker.
@@ -96,7 +97,7 @@ class Transfer:
         self._feed(happenings.CatalogueVouched(self._catalogue))
         if self._peers.status is not None:
             self._feed(happenings.CatalogueVouched(self._peers.status.catalogue))
-        for index in self._part.zeros():
+        for index in self._zeros:
             self._checked(index, good=True)
         for opened in self._peers.ready.values():
             self._ready(opened)

@@ -327,7 +327,7 @@ class Worker:
         if job.digests:
             page = DigestPage(rid=job.rid, epoch=self._me.epoch, start=job.index)
             return encode(page), self._catalogue.digests(job.file, job.index)
-        refused = Refused(Reason.UNKNOWN, "")
+        refused: Refused | None = None
         for file in self._catalogue.copies(job.file):
             try:
                 data = self._library.read(file, job.index)
@@ -340,6 +340,7 @@ class Worker:
                     continue
                 data = why.data
             return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
+        refused = refused or Refused(Reason.UNKNOWN, "")
         return encode(refusal(job.rid, self._me, refused.reason, refused.detail)), b""
 
     def _forget(self, client: Client) -> None:
