@@ -2,7 +2,8 @@
 
 Side by side in one run, in turns; a ratio is the median of the ratios round by round, with its range. The
 processor time and the memory are those of all processes of a side, servers included. cp, curl, axel and
-aria2 verify nothing; cp has no network in between, and between two files of one tmpfs the kernel copies for it.
+aria2 verify nothing; the bare loop of pyzmq (``bench/bare.py``) hashes and writes, and is nothing one could use.
+cp has no network in between, and between two files of one tmpfs the kernel copies for it.
 MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set another size and number of rounds.
 """
 
@@ -42,6 +43,7 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
         peers.cp(source, folder, by_kernel=False),
         peers.msd(plain, source, folder),
         peers.msd(encrypted, source, folder),
+        stack.enter_context(peers.bare(source, folder, window=4, workers=4)),
     ]
     missing = peers.missing()
     if missing:

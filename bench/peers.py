@@ -134,17 +134,19 @@ def msd(ours: Ours, source: Path, folder: Path) -> Side:
 
 
 @contextmanager
-def bare(source: Path, folder: Path, window: int) -> Iterator[Side]:
-    """The bare loop of ``bench/bare.py``, two processes."""
+def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterator[Side]:
+    """The bare loop of ``bench/bare.py``."""
     command = [sys.executable, "-P", "-m", "bench.bare"]
-    with subprocess.Popen([*command, "serve", str(source)], stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            port = server.stdout.readline().strip()
-            fetch = [*command, "fetch", port, "copy", str(source.stat().st_size), str(window)]
-            yield Side(f"bare loop, window {window}", fetch, folder, [server.pid], clock=float)
-        finally:
-            server.kill()
+    with ExitStack() as stack:
+        servers = []
+        for _ in range(workers):
+            serve = [*command, "serve", str(source)]
+            servers.append(stack.enter_context(subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)))
+            stack.callback(servers[-1].kill)
+        ports = [server.stdout.readline().strip() for server in servers if server.stdout]
+        fetch = [*command, "fetch", "copy", str(source.stat().st_size), str(window), *ports]
+        name = f"bare loop, window {window}" if workers == 1 else f"bare loop, {workers} workers"
+        yield Side(name, fetch, folder, [server.pid for server in servers], clock=float)
 
 
 @contextmanager
