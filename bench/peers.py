@@ -138,12 +138,14 @@ def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterat
     """The bare loop of ``bench/bare.py``."""
     command = [sys.executable, "-P", "-m", "bench.bare"]
     with ExitStack() as stack:
-        servers = []
+        servers, ports = [], []
         for _ in range(workers):
             serve = [*command, "serve", str(source)]
-            servers.append(stack.enter_context(subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)))
-            stack.callback(servers[-1].kill)
-        ports = [server.stdout.readline().strip() for server in servers if server.stdout]
+            server = stack.enter_context(subprocess.Popen(serve, stdout=subprocess.PIPE, text=True))
+            stack.callback(server.kill)
+            assert server.stdout is not None
+            servers.append(server)
+            ports.append(server.stdout.readline().strip())
         fetch = [*command, "fetch", "copy", str(source.stat().st_size), str(window), *ports]
         name = f"bare loop, window {window}" if workers == 1 else f"bare loop, {workers} workers"
         yield Side(name, fetch, folder, [server.pid for server in servers], clock=float)

@@ -1,6 +1,6 @@
 """The transfer of one file: joins the scheduler to the connections and the part file.
 
-What arrives is hashed and written here, in this one thread; ZeroMQ's own thread receives the next
+What arrives is hashed and written here, in this one thread; ZeroMQ's own threads receive the next
 segments meanwhile. Decides nothing but the order in which things are looked at: what has arrived
 first, time after it.
 """
@@ -97,8 +97,8 @@ class Transfer:
         self._feed(happenings.CatalogueVouched(self._catalogue))
         if self._peers.status is not None:
             self._feed(happenings.CatalogueVouched(self._peers.status.catalogue))
-        for index in self._zeros:
-            self._checked(index, good=True)
+        while self._zeros:
+            self._checked(self._zeros.pop(), good=True)
         for opened in self._peers.ready.values():
             self._ready(opened)
         self._feed(happenings.TimePassed())

@@ -40,8 +40,9 @@ LINGER_MS = 200
 DECRYPTING_THREADS = 4
 #: Replies taken from one connection before the others get their turn.
 READS_PER_TURN = 8
-#: Requests that are sent together: each worker wakes up for what comes to it, once for several costs it less than
-#: once for each. With more, those who have answered all run dry while what they sent is hashed and written.
+#: Requests, to all workers, that are sent together. They come of replies that came together, so most are to one
+#: worker: to wake up once for several costs it less than once for each. With more, those who have answered all
+#: run dry while what they sent is hashed and written.
 REQUESTS_TOGETHER = 4
 
 
@@ -90,7 +91,7 @@ class Transport:
     def __init__(self, servers: Servers, *, session: int) -> None:
         self._session = session
         self._credentials = servers.credentials
-        threads = min(DECRYPTING_THREADS, os.cpu_count() or 1) if servers.credentials else 1
+        threads = min(DECRYPTING_THREADS, len(os.sched_getaffinity(0))) if servers.credentials else 1
         self._context = zmq.Context(threads)
         self._poller = zmq.Poller()
         self._status_endpoint = servers.status

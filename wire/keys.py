@@ -40,6 +40,7 @@ class Role(StrEnum):
     WORKER = "worker"  #: nothing yet: for workers on other machines
 
 
+# No Struct: a dataclass can keep a field out of its repr.
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     public: bytes

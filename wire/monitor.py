@@ -45,7 +45,11 @@ class Monitor:
         self.is_up = False
 
     def read(self) -> Iterator[Handshake | Refused]:
-        """What has happened since the last call, oldest first. A refusal is followed by ``DOWN``."""
+        """What has happened since the last call, oldest first. A refusal is followed by ``DOWN``.
+
+        Where ZeroMQ has several threads CONNECTED may come late; then a refusal that gives no reason is missed,
+        and the next attempt's is told.
+        """
         while (frames := receive(self.socket)) is not None:
             event, value = struct.unpack("=HI", frames[0].bytes)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

@@ -7,7 +7,6 @@ inside ZeroMQ, is decided in ``workers/turns.py``.
 
 from __future__ import annotations
 
-import itertools
 import socket as tcp
 import weakref
 from collections import deque
@@ -30,19 +29,17 @@ LINGER_MS = 1000
 UNSENT = 512 << 10
 #: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
 LOOK_FIRST, LOOK_LAST = 0.002, 0.02
+#: How the parts of a reply are sent. As numbers, for pyzmq's flags take a microsecond to be joined.
+LAST = int(zmq.NOBLOCK)
+MORE = LAST | int(zmq.SNDMORE)
 
 #: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
 #: reuses ids, so one alone must not outlive its socket.
 Client = tuple[int, bytes]
 
 
-#: How the parts of a reply are sent. Of numbers, for pyzmq's flags take a microsecond to be joined.
-LAST = int(zmq.NOBLOCK)
-MORE = LAST | int(zmq.SNDMORE)
-
-
 class _Departure(Struct, frozen=True):
-    """A large reply inside ZeroMQ, and what is called when it has left."""
+    """A large reply inside ZeroMQ; ``ref`` is to what was sent, and is kept to be called back."""
 
     client: Client
     size: int
@@ -69,28 +66,33 @@ class Router:
         #: What to poll for requests; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
         self._generation = 0
-        # Large replies inside ZeroMQ, numbered, and those that have left it since ``collect``. Also of former
-        # sockets: their replies may leave for as long as they linger.
+        # Large replies inside ZeroMQ, by the ``id`` of their ``ref`` (its hash would be that of a segment), and
+        # those that have left it since ``collect``. Also of former sockets: their replies may leave for as long as
+        # they linger.
         self._in_transit: dict[int, _Departure] = {}
         self._left: deque[_Departure] = deque()
-        self._numbers = itertools.count()
         self._look_after = LOOK_FIRST
 
     def open(self) -> None:
-        """Binds the port. Raises ``OSError`` where that cannot be."""
-        listener = _listen(self._endpoint)
+        """Binds the port. Raises ``OSError`` where that cannot be, ``zmq.ZMQError`` where no descriptors are left."""
         socket = self._context.socket(zmq.ROUTER)
-        tune(socket, ipv6=self._endpoint.is_ipv6)
-        socket.linger = LINGER_MS
-        # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
-        socket.router_mandatory = 1
-        # Large replies take their turns; this many small ones a client may leave unread.
-        socket.sndhwm = 1024
-        socket.rcvhwm = 64
-        socket.maxmsgsize = 65536
-        self._guard(socket)
-        socket.use_fd = listener.detach()
-        socket.bind(self._endpoint.url)
+        try:
+            tune(socket, ipv6=self._endpoint.is_ipv6)
+            socket.linger = LINGER_MS
+            # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
+            socket.router_mandatory = 1
+            # Large replies take their turns; this many small ones a client may leave unread.
+            socket.sndhwm = 1024
+            socket.rcvhwm = 64
+            socket.maxmsgsize = 65536
+            self._guard(socket)
+            with _listen(self._endpoint) as listener:
+                socket.use_fd = listener.fileno()
+                socket.bind(self._endpoint.url)
+                listener.detach()
+        except (OSError, zmq.ZMQError):
+            socket.close(0)
+            raise
         self.socket = socket
         self._generation += 1
 
@@ -121,14 +123,12 @@ class Router:
         # Of one without payload the head is the last part. However short, it is not to be copied: when
         # ZeroMQ lets go of it, it has left.
         view = memoryview(payload or head)
-        number = next(self._numbers)
-        self._in_transit[number] = _Departure(
-            client, len(head) + len(payload), weakref.ref(view, self._leaving(number))
-        )
+        ref = weakref.ref(view, self._leave)
+        self._in_transit[id(ref)] = _Departure(client, len(head) + len(payload), ref)
         last = zmq.Frame(view, copy=False)
         parts = (head, last) if payload else (last,)
         if not self._hand_over(client, *parts):
-            del self._in_transit[number]
+            del self._in_transit[id(ref)]
             return False
         return True
 
@@ -146,15 +146,11 @@ class Router:
         """Seconds until ``collect`` is worth another call; None while ZeroMQ holds no large reply."""
         return self._look_after if self._in_transit or self._left else None
 
-    def _leaving(self, number: int) -> Callable[[object], None]:
-        """What notes that a reply has left. pyzmq frees what it sent in a thread of its own."""
-        in_transit, left = self._in_transit, self._left
-
-        def leave(_: object) -> None:
-            if (departure := in_transit.pop(number, None)) is not None:
-                left.append(departure)
-
-        return leave
+    def _leave(self, ref: weakref.ref[memoryview]) -> None:
+        """Notes that a reply has left: pyzmq has let go of it, mostly in a thread of its own."""
+        # In this order, so that ``look_after`` always sees it in one of them.
+        self._left.append(self._in_transit[id(ref)])
+        del self._in_transit[id(ref)]
 
     def _hand_over(self, client: Client, *parts: bytes | zmq.Frame) -> bool:
         """Gives a reply to ZeroMQ; False if it is dropped."""

@@ -65,6 +65,9 @@ SERVES_PER_TURN = 8
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
 BUSY_PAUSE = 0.01
 
+#: Seconds between two looks at ZeroMQ while it holds replies and nobody waits for their leaving.
+IDLE_LOOK = 0.1
+
 #: Seconds for which heartbeats say that a file was met that is not the one of this edition. It may
 #: stay so: an indexer that is asked for ever would look for ever.
 STALE = 5.0
@@ -172,7 +175,7 @@ class Worker:
     def _bind(self, now: float) -> None:
         try:
             self._router.open()
-        except OSError as error:
+        except (OSError, zmq.ZMQError) as error:
             if now - self._bind_since > BIND_PATIENCE:
                 raise PortBusyError(f"cannot listen on {self._endpoint}: {error.strerror}") from None
             return
@@ -261,9 +264,10 @@ class Worker:
             due.append(now + BIND_RETRY)
         if (deadline := self._turns.next_deadline(now)) is not None:
             due.append(deadline)
-        # What leaves concerns only those who wait for it.
-        if (look_after := self._router.look_after) is not None and self._turns.waits:
-            due.append(now + look_after)
+        if (look_after := self._router.look_after) is not None:
+            # What leaves concerns those who wait for it, and ZeroMQ, which frees what a client that is gone left
+            # behind only when it is called.
+            due.append(now + (look_after if self._turns.waits else IDLE_LOOK))
         return max(0, math.ceil((min(due) - now) * 1000))
 
     def _read_requests(self) -> bool:
@@ -327,7 +331,8 @@ class Worker:
         if job.digests:
             page = DigestPage(rid=job.rid, epoch=self._me.epoch, start=job.index)
             return encode(page), self._catalogue.digests(job.file, job.index)
-        refused: Refused | None = None
+        # Not the exception itself: it would hold this frame, and so itself and a segment.
+        reason, detail = Reason.UNKNOWN, ""
         for file in self._catalogue.copies(job.file):
             try:
                 data = self._library.read(file, job.index)
@@ -336,12 +341,11 @@ class Worker:
                     self._stale_until = time.monotonic() + STALE
                 # Its times are other ones; that alone is no harm.
                 if not why.data or digest(why.data) != self._catalogue.digest(file, job.index):
-                    refused = why
+                    reason, detail = why.reason, why.detail
                     continue
                 data = why.data
             return encode(Segment(rid=job.rid, epoch=self._me.epoch, index=job.index)), data
-        refused = refused or Refused(Reason.UNKNOWN, "")
-        return encode(refusal(job.rid, self._me, refused.reason, refused.detail)), b""
+        return encode(refusal(job.rid, self._me, reason, detail)), b""
 
     def _forget(self, client: Client) -> None:
         """The client is gone."""

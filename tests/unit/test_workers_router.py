@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -128,10 +130,32 @@ def test_the_kernel_keeps_little_for_a_peer_that_does_not_read(bench: Bench) -> 
 
 def accepted(port: int) -> Iterator[socket.socket]:
     """The connections that this process has accepted on a port."""
-    for fd in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as ours:
-            if ours.family == socket.AF_INET and ours.getsockname()[1] == port and ours.getpeername():
-                yield ours
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                with socket.socket(fileno=os.dup(fd)) as ours:
+                    if ours.family == socket.AF_INET and ours.getsockname()[1] == port and ours.getpeername():
+                        yield ours
+
+
+@pytest.mark.parametrize("spare", range(4))
+def test_without_descriptors_it_stays_closed_and_opens_later(bench: Bench, spare: int) -> None:
+    """ResourceWarnings are errors: nothing of what it tried stays open."""
+    bench.router.close()
+    usual = _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = max(map(int, os.listdir("/proc/self/fd")))
+    taken = [os.dup(0) for _ in range(open_now)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1 + spare, most))
+    try:
+        with suppress(OSError, zmq.ZMQError):
+            bench.router.open()
+            bench.router.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        for fd in taken:
+            os.close(fd)
+    bench.router.open()
+    bench.connect()
 
 
 def test_where_nothing_arrived_nothing_is_received(bench: Bench) -> None:
