@@ -1,7 +1,7 @@
 """The broker's sockets: status and control for everyone who is admitted, control for its own workers.
 
-Opens them behind a doorkeeper, and anew when a key may do less than before, for that is how its
-connections end: everybody else's come back by themselves.
+Opens them behind a doorkeeper, and anew when a key may do less than before, or when ZeroMQ keeps too many
+subscriptions: that is how connections end, and everybody else's come back by themselves.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Doors:
         try:
             self._open()
         except BaseException:
+            self._close()
             self._doorkeeper.close()
             raise
 
@@ -91,7 +92,11 @@ class Doors:
         self._publisher.publish(status)
 
     def look(self, now: float) -> bool:
-        """Looks at the admitted keys, if it is time; True if the sockets are new ones."""
+        """Looks for subscriptions too many, and at the admitted keys, if it is time; True if sockets are new ones."""
+        if self._publisher.is_crowded:
+            self._close_one(self._publisher)
+            self._open_publisher(PATIENCE)
+            return True
         if now < self._look_at:
             return False
         self._look_at = now + LOOK
@@ -109,24 +114,37 @@ class Doors:
         self._doorkeeper.close()
 
     def _open(self, patience: float = 0.0) -> None:
-        config, guard = self._config, self._doorkeeper.guard
-        try:
-            self._publisher = Publisher(self._context, config.status, guard=guard, patience=patience)
-        except zmq.ZMQError as error:
-            raise cannot_listen(config.status, "server 5", error.errno or 0) from None
+        self._open_publisher(patience)
+        config = self._config
         try:
             self._control = Control(
-                self._context, config.control.url, ipv6=config.control.is_ipv6, guard=guard, patience=patience
+                self._context,
+                config.control.url,
+                ipv6=config.control.is_ipv6,
+                guard=self._doorkeeper.guard,
+                patience=patience,
             )
         except zmq.ZMQError as error:
-            self._publisher.close()
             raise cannot_listen(config.control, "control", error.errno or 0) from None
-        self._listen(self._publisher.socket, self._publisher.drain)
-        self._listen(self._control.socket, self._on_requests)
-        self._open_ones = [self._publisher, self._control]
+        self._opened(self._control, self._on_requests)
+
+    def _open_publisher(self, patience: float) -> None:
+        status = self._config.status
+        try:
+            self._publisher = Publisher(self._context, status, guard=self._doorkeeper.guard, patience=patience)
+        except zmq.ZMQError as error:
+            raise cannot_listen(status, "server 5", error.errno or 0) from None
+        self._opened(self._publisher, self._publisher.drain)
+
+    def _opened(self, door: Publisher | Control, on_readable: Callable[[], None]) -> None:
+        self._listen(door.socket, on_readable)
+        self._open_ones.append(door)
 
     def _close(self) -> None:
         while self._open_ones:
-            door = self._open_ones.pop()
-            self._ignore(door.socket)
-            door.close()
+            self._close_one(self._open_ones[-1])
+
+    def _close_one(self, door: Publisher | Control) -> None:
+        self._open_ones.remove(door)
+        self._ignore(door.socket)
+        door.close()

@@ -24,6 +24,10 @@ RATE_WINDOW = 1.0
 MAX_REASON = 200
 #: Subscriptions read in one turn of the loop, so that a flood cannot keep it from anything else.
 READS_PER_TURN = 256
+#: Bytes of subscriptions to what is not told here that a socket may have.
+MAX_FOREIGN = 16384
+#: How ZeroMQ hands over a subscription: this byte, and the topic.
+SUBSCRIBE = b"\x01"
 
 
 class Board:
@@ -97,7 +101,10 @@ class Publisher:
         self.socket.sndhwm = 4
         self.socket.linger = 0
         # Subscriptions are short. Not below 1024: the limit holds for CURVE handshakes, too.
-        self.socket.maxmsgsize = 4096
+        self.socket.maxmsgsize = 1024
+        # ZeroMQ takes in whatever has arrived before it lets anybody look.
+        self.socket.rcvhwm = 4
+        self._foreign = 0
         guard(self.socket)
         try:
             bind(self.socket, endpoint.url, patience)
@@ -113,8 +120,19 @@ class Publisher:
     def drain(self) -> None:
         """Reads subscriptions, some of them: the welcome message is sent by reading them."""
         for _ in range(READS_PER_TURN):
-            if receive(self.socket) is None:
+            frames = receive(self.socket)
+            if frames is None or self.is_crowded:
                 return
+            said = frames[0].bytes if frames else b""
+            if said[:1] == SUBSCRIBE and not STATUS_TOPIC.startswith(said[1:]):
+                self._foreign += len(said)
+
+    @property
+    def is_crowded(self) -> bool:
+        """True if this socket is to be replaced: ZeroMQ keeps what it is subscribed to, at some 40 bytes for
+        each byte of it, and lets nobody refuse.
+        """
+        return self._foreign > MAX_FOREIGN
 
     def close(self) -> None:
         self.socket.close(0)

@@ -215,18 +215,32 @@ def check_unharmed(system: System, before: Status, processes: list[int]) -> None
     assert [(w.pid, w.restarts, w.state) for w in workers] == [(w.pid, w.restarts, w.state) for w in before.workers]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="XPUB keeps every subscription: 1500 of 4000 bytes make the broker 200 MiB larger"
-)
-def test_subscriptions_to_anything_take_no_memory(serve: Serve, source: Source, rng: random.Random) -> None:
+def wait_for_loss(peer: Peer) -> None:
+    for event in peer.events():
+        if event is Handshake.DOWN:
+            return
+
+
+@pytest.mark.parametrize("length", [1000, 20, 4000])
+def test_subscriptions_to_anything_take_no_memory(
+    serve: Serve, source: Source, rng: random.Random, length: int
+) -> None:
+    """
+    1. A stranger subscribes to 6 MB of anything: ZeroMQ keeps all of it, at 40 bytes for each byte.
+    2. It is disconnected; it comes back by itself and tries again, and is again.
+    3. Others hear of the state meanwhile, and the broker has never been larger than what ZeroMQ takes in at once
+       makes it: 28 MiB were seen, 240 where all is kept.
+    """
     system = serve(source(MIB))
     before = memory(system.pid)
-    with Peer(zmq.XSUB, system.ports[4]) as peer:
-        for _ in range(1500):
-            peer.socket.send(b"\x01" + rng.randbytes(4000))
-        peer.socket.send(b"\x01" + STATUS_TOPIC)
-        assert peer.socket.poll(int(PATIENCE * 1000))
-        assert memory(system.pid) - before < KEPT
+    with Peer(zmq.XSUB, system.ports[4]) as stranger, Peer(zmq.XSUB, system.ports[4]) as other:
+        for _ in range(6_000_000 // length):
+            stranger.socket.send(b"\x01" + rng.randbytes(length))
+        for _ in range(2):
+            wait_for_loss(stranger)
+        other.socket.send(b"\x01" + STATUS_TOPIC)
+        assert other.socket.poll(int(PATIENCE * 1000))
+        assert memory(system.pid, "VmHWM") - before < 3 * KEPT
 
 
 @pytest.mark.xfail(

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from broker.control import Control, Route
 from broker.doors import LOOK, Doors
-from broker.status import Publisher
+from broker.status import MAX_FOREIGN, Publisher
 from tests.system import free_ports
 from wire.codec import STATUS_TOPIC, encode
 from wire.config import Config
@@ -270,6 +270,24 @@ def test_what_was_counted_stays_counted_when_doors_are_closed_and_opened(bench: 
     assert bench.look()
     assert bench.doors.garbage == 3
     bench.until(lambda: bench.doors.refused == 2)
+
+
+def test_a_publisher_with_too_many_foreign_subscriptions_is_replaced(stack: ExitStack) -> None:
+    """And not for those to what it tells, however many: subscribers come and go."""
+    bench = Bench(stack, None)
+    honest = bench.subscribed(None)
+    bench.until(lambda: Handshake.UP in honest.told)
+    for _ in range(MAX_FOREIGN // len(STATUS_TOPIC) + 1):
+        honest.socket.unsubscribe(STATUS_TOPIC)
+        honest.socket.subscribe(STATUS_TOPIC)
+    stranger = bench.connect(zmq.SUB, bench.config.status.url, None)
+    stranger.socket.subscribe(b"x" * (MAX_FOREIGN // 32))
+    bench.until(lambda: Handshake.UP in stranger.told)
+    assert not bench.look()
+    for number in range(33):
+        stranger.socket.subscribe(b"%2d" % number * (MAX_FOREIGN // 64))
+    bench.until(bench.look)
+    bench.until(lambda: Handshake.DOWN in honest.told and honest.told[-1] is Handshake.UP)
 
 
 def test_doors_that_could_not_be_opened_again_can_be_closed(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
