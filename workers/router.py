@@ -1,25 +1,22 @@
-"""The ROUTER through which a worker meets its clients: requests in, replies out, and which of these
-ZeroMQ still holds.
+"""The ROUTER through which a worker meets its clients: requests in, replies out.
 
-Never waits, and keeps no reply that cannot be sent. Whose reply comes next, and how many may be
-inside ZeroMQ, is decided in ``workers/turns.py``.
+Never waits, and keeps no reply that cannot be sent. Which replies have left ZeroMQ is known to
+``workers/departures.py``; whose comes next, and how many may be inside, is decided in ``workers/turns.py``.
 """
 
 from __future__ import annotations
 
 import socket as tcp
-import weakref
-from collections import deque
 from collections.abc import Callable
 
 import zmq
-from msgspec import Struct
 
 from wire.codec import encode
 from wire.endpoints import Endpoint
 from wire.errors import ProtocolError
 from wire.messages import Message
 from wire.sockets import receive, tune
+from workers.departures import Departures
 
 #: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
 LINGER_MS = 1000
@@ -27,8 +24,6 @@ LINGER_MS = 1000
 #: keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there on it
 #: drops what others send. What is on its way counts in addition, so a long link is as fast as without.
 UNSENT = 512 << 10
-#: How often to look whether a reply has left ZeroMQ, in seconds: from the first to the last.
-LOOK_FIRST, LOOK_LAST = 0.002, 0.02
 #: How the parts of a reply are sent. As numbers, for pyzmq's flags take a microsecond to be joined.
 LAST = int(zmq.NOBLOCK)
 MORE = LAST | int(zmq.SNDMORE)
@@ -38,40 +33,30 @@ MORE = LAST | int(zmq.SNDMORE)
 Client = tuple[int, bytes]
 
 
-class _Departure(Struct, frozen=True):
-    """A large reply inside ZeroMQ; ``ref`` is to what was sent, and is kept to be called back."""
-
-    client: Client
-    size: int
-    ref: weakref.ref[memoryview]
-
-
 class Router:
-    """One ROUTER after another on the same port. ``guard`` is called with each before it is bound,
-    ``gone`` with a client that turns out to have disconnected. ``close()`` it when done.
+    """One ROUTER after another on the same port. ``departures`` is told of the large replies that ZeroMQ holds, each
+    noted as its client's and with its size, also of those that may still leave from a former socket. ``guard`` is
+    called with each socket before it is bound, ``gone`` with a client that turns out to have disconnected.
+    ``close()`` it when done.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
+        departures: Departures[tuple[Client, int]],
         *,
         guard: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
         gone: Callable[[Client], None],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
+        self._departures = departures
         self._guard = guard
         self._gone = gone
         #: What to poll for requests; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
         self._generation = 0
-        # Large replies inside ZeroMQ, by the ``id`` of their ``ref`` (its hash would be that of a segment), and
-        # those that have left it since ``collect``. Also of former sockets: their replies may leave for as long as
-        # they linger.
-        self._in_transit: dict[int, _Departure] = {}
-        self._left: deque[_Departure] = deque()
-        self._look_after = LOOK_FIRST
 
     def open(self) -> None:
         """Binds the port. Raises ``OSError`` where that cannot be, ``zmq.ZMQError`` where no descriptors are left."""
@@ -122,35 +107,12 @@ class Router:
         """Sends a large reply without copying it; False if it was dropped."""
         # Of one without payload the head is the last part. However short, it is not to be copied: when
         # ZeroMQ lets go of it, it has left.
-        view = memoryview(payload or head)
-        ref = weakref.ref(view, self._leave)
-        self._in_transit[id(ref)] = _Departure(client, len(head) + len(payload), ref)
-        last = zmq.Frame(view, copy=False)
+        last = self._departures.frame(payload or head, (client, len(head) + len(payload)))
         parts = (head, last) if payload else (last,)
         if not self._hand_over(client, *parts):
-            del self._in_transit[id(ref)]
+            self._departures.disregard()
             return False
         return True
-
-    def collect(self) -> list[tuple[Client, int]]:
-        """The client and the size of each large reply that has left ZeroMQ since the last call."""
-        left = []
-        while self._left:
-            departure = self._left.popleft()
-            left.append((departure.client, departure.size))
-        self._look_after = LOOK_FIRST if left else min(2 * self._look_after, LOOK_LAST)
-        return left
-
-    @property
-    def look_after(self) -> float | None:
-        """Seconds until ``collect`` is worth another call; None while ZeroMQ holds no large reply."""
-        return self._look_after if self._in_transit or self._left else None
-
-    def _leave(self, ref: weakref.ref[memoryview]) -> None:
-        """Notes that a reply has left: pyzmq has let go of it, mostly in a thread of its own."""
-        # In this order, so that ``look_after`` always sees it in one of them.
-        self._left.append(self._in_transit[id(ref)])
-        del self._in_transit[id(ref)]
 
     def _hand_over(self, client: Client, *parts: bytes | zmq.Frame) -> bool:
         """Gives a reply to ZeroMQ; False if it is dropped."""

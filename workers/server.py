@@ -42,6 +42,7 @@ from wire.sockets import receive
 from wire.states import Reason, State, Wanted
 from workers.answer import LARGE, Identity, Job, answer, refusal, to_keep
 from workers.catalogue import Catalogue, open_edition
+from workers.departures import Departures
 from workers.library import Library, Refused
 from workers.router import Client, Router
 from workers.sessions import Sessions
@@ -65,7 +66,8 @@ SERVES_PER_TURN = 8
 #: Seconds between two refusals as busy, to whomever: in between, what is too much is dropped unread.
 BUSY_PAUSE = 0.01
 
-#: Seconds between two looks at ZeroMQ while it holds replies and nobody waits for their leaving.
+#: Seconds between two looks at ZeroMQ while it holds replies and nobody waits for their leaving: what has left is
+#: to be freed, and what a client that is gone left behind ZeroMQ frees only when it is called.
 IDLE_LOOK = 0.1
 
 #: Seconds for which heartbeats say that a file was met that is not the one of this edition. It may
@@ -95,7 +97,10 @@ class Worker:
         self._endpoint = Endpoint.parse(settings.bind)
         own = KeyPair.of(settings.secret) if settings.secret else None
         self._doorkeeper = Doorkeeper(self._context, own, Path(settings.keys) if own else None)
-        self._router = Router(self._context, self._endpoint, guard=self._doorkeeper.guard, gone=self._forget)
+        self._departures: Departures[tuple[Client, int]] = Departures()
+        self._router = Router(
+            self._context, self._endpoint, self._departures, guard=self._doorkeeper.guard, gone=self._forget
+        )
         self._wanted = settings.wanted
         self._close_at: float | None = None
         self._bind_since = time.monotonic()
@@ -121,6 +126,8 @@ class Worker:
         try:
             while self._running:
                 self._settle()
+                # Only while somebody waits for it: each turn of this loop costs more than it is worth otherwise.
+                self._poller.register(self._departures.socket, zmq.POLLIN if self._turns.waits else 0)
                 ready = dict(self._poller.poll(self._timeout_ms()))
                 if wakeup.fileno() in ready or sys.stdin.fileno() in ready:
                     # SIGTERM, or the broker's end of our standard input is closed: it is gone.
@@ -137,6 +144,7 @@ class Worker:
             self._doorkeeper.close()
             self._control.close(0)
             self._context.term()
+            self._departures.close()
             self._library.close()
             self._catalogue.close()
             wakeup.close()
@@ -264,10 +272,8 @@ class Worker:
             due.append(now + BIND_RETRY)
         if (deadline := self._turns.next_deadline(now)) is not None:
             due.append(deadline)
-        if (look_after := self._router.look_after) is not None:
-            # What leaves concerns those who wait for it, and ZeroMQ, which frees what a client that is gone left
-            # behind only when it is called.
-            due.append(now + (look_after if self._turns.waits else IDLE_LOOK))
+        if self._departures:
+            due.append(now + IDLE_LOOK)
         return max(0, math.ceil((min(due) - now) * 1000))
 
     def _read_requests(self) -> bool:
@@ -309,7 +315,7 @@ class Worker:
 
     def _serve(self, most: int) -> None:
         """Notes what has left, then reads and sends what may be sent now, ``most`` replies at the most."""
-        for client, size in self._router.collect():
+        for client, size in self._departures.collect():
             self._turns.left(client, size)
         self._has_more = False
         for _ in range(most):
