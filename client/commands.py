@@ -177,10 +177,10 @@ def plot(
 
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
-    app.command()(download)
+    app.command("download")(download)
     app.command("list")(list_command)
-    app.command()(verify)
-    app.command()(plot)
+    app.command("verify")(verify)
+    app.command("plot")(plot)
 
 
 def _parse_id(text: str | None) -> bytes | None:

@@ -149,6 +149,7 @@ def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     light = {
         "__future__",
+        "gc",
         "msd",
         "broker",
         "broker.commands",
