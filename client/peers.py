@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 
 from client import links
 from client.events import WorkerChanged
@@ -40,9 +41,9 @@ class Peers:
         self.transport = Transport(servers, session=session)
         #: The workers that can be asked, and how each connection was opened.
         self.ready: dict[int, LinkOpened] = {}
-        #: Seconds for which this process did not look, as noticed by the last ``turn``.
+        #: Seconds for which this process did not look, as noticed by the last ``wait``.
         self.stalled = 0.0
-        #: When the last ``turn`` ended: silence until then is not this process's own.
+        #: When the last ``wait`` ended: silence until then is not this process's own.
         self.looked_at = time.monotonic()
         self._told_reachable = True
         #: Workers that speak another version of the protocol, by number.
@@ -74,28 +75,35 @@ class Peers:
         return sorted(self._links.links)
 
     def turn(self, deadline: float) -> list[TransportEvent]:
-        """What has happened, waiting for something to happen until ``deadline``. Follows the
-        connections on the way. Raises ``NotAllowedError`` where the servers do not let this client in.
-        """
+        """``wait`` and all ``events``."""
+        self.wait(deadline)
+        return [*self.events()]
+
+    def wait(self, deadline: float) -> None:
+        """Waits for something to happen until ``deadline``, and notices if this process was stopped."""
         began = time.monotonic()
         until = max(began, min(self._links.next_deadline(), deadline))
-        events = []
-        for event in self.transport.poll(until - began):
+        self.transport.wait(until - began)
+        now = time.monotonic()
+        busy, overslept = began - self.looked_at, now - until
+        self.stalled = sum(time for time in (busy, overslept) if time > STALL)
+        self.looked_at = now
+
+    def events(self) -> Iterator[TransportEvent]:
+        """What has happened when ``wait`` returned, to be taken to its end. Follows the connections on the way. Raises
+        ``NotAllowedError`` where the servers do not let this client in.
+        """
+        for event in self.transport.read():
             if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
                 # Not for good: it may be brought up to date while others serve.
                 self._foreign[event.worker] = event.welcome.version
                 self.transport.close_link(event.worker)
                 event = LinkClosed(event.worker, Refused.VERSION)
             self._follow(event)
-            events.append(event)
-        now = time.monotonic()
-        busy, overslept = began - self.looked_at, now - until
-        self.stalled = sum(time for time in (busy, overslept) if time > STALL)
-        self.looked_at = now
+            yield event
         self._apply(links.TimePassed())
-        if refused := self._links.refusal(now):
+        if refused := self._links.refusal(self.looked_at):
             raise NotAllowedError(self._why_refused(refused))
-        return events
 
     def request(self, worker: int, request: Message) -> None:
         self.transport.request(worker, request)
@@ -143,6 +151,8 @@ class Peers:
 
     def _follow(self, event: TransportEvent) -> None:
         match event:
+            case ReplyReceived():
+                pass  # First, for it comes a thousand times a second.
             case SnapshotReceived(status):
                 self._control = status.control
                 self._apply(links.SnapshotArrived(status))
@@ -154,8 +164,6 @@ class Peers:
                 self._apply(links.LinkDown(worker, refused))
             case StatusRefused(why):
                 self._apply(links.StatusRefused(why))
-            case ReplyReceived():
-                pass
 
     def _apply(self, event: links.Event) -> None:
         for action in self._links.handle(event, time.monotonic()):

@@ -105,11 +105,11 @@ class Transfer:
         while not self._finished:
             checking = self._check_one()
             now = time.monotonic()
-            events = self._peers.turn(now if checking else self._deadline(now))
+            self._peers.wait(now if checking else self._deadline(now))
             if self._peers.stalled:
                 self._feed(happenings.ClientStalled(self._peers.stalled))
                 self._patience.excuse(self._peers.stalled)
-            for event in events:
+            for event in self._peers.events():
                 self._take(event)
             self._feed(happenings.TimePassed())
             self._tell()
@@ -124,6 +124,13 @@ class Transfer:
 
     def _take(self, event: TransportEvent) -> None:
         match event:
+            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
+                self._on_event(Retried(str(worker), index, reason.value, detail))
+                self._feed(happenings.SegmentRefused(worker, index, reason))
+            case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
+                self._receive(worker, index, payload)
+            case ReplyReceived(worker, Get(index=index)):
+                self._feed(happenings.SegmentRefused(worker, index, Reason.BAD_REQUEST))
             case SnapshotReceived(status):
                 self._hear(status)
             case LinkOpened():
@@ -136,13 +143,6 @@ class Transfer:
                     self._feed(happenings.WorkerLost(worker))
                     detail = f"{owed} segments go to others" if owed else ""
                     self._on_event(WorkerChanged(str(worker), "lost", detail, owed))
-            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
-                self._on_event(Retried(str(worker), index, reason.value, detail))
-                self._feed(happenings.SegmentRefused(worker, index, reason))
-            case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
-                self._receive(worker, index, payload)
-            case ReplyReceived(worker, Get(index=index)):
-                self._feed(happenings.SegmentRefused(worker, index, Reason.BAD_REQUEST))
 
     def _hear(self, status: Status) -> None:
         """Tells what server 5 says of workers that are not well; the scheduler has no need of that."""

@@ -96,14 +96,22 @@ class Transport:
         self._poller = zmq.Poller()
         self._status_endpoint = servers.status
         self._links: dict[int, Connection] = {}
+        #: The sockets on which something has happened.
+        self._ready: set[object] = set()
         #: Not sent yet, each with the connection that it is for.
         self._requests: list[tuple[Connection, Message]] = []
         self._status, self._status_monitor = self._subscribe()
 
-    def poll(self, timeout: float) -> Iterator[TransportEvent]:
-        """What has happened, waiting up to ``timeout`` seconds for something to happen."""
+    def wait(self, timeout: float) -> None:
+        """Waits up to ``timeout`` seconds for something to happen."""
         self._send()
-        ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
+        self._ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
+
+    def read(self) -> Iterator[TransportEvent]:
+        """What has happened when ``wait`` returned. To be taken to its end: each event is read when it is its turn,
+        for what has just been read is still in the processor's caches.
+        """
+        ready = self._ready
         if self._status_monitor.socket in ready:
             for event in self._status_monitor.read():
                 if isinstance(event, Refused):
@@ -112,7 +120,8 @@ class Transport:
             yield from self._read_status()
         for number, link in list(self._links.items()):
             # A monitor is read first: what it announces is older than what is read after it.
-            if link.monitor.socket in ready or link.dealer in ready:
+            is_open = self._links.get(number) is link  # Still: an earlier event may have led to its being closed.
+            if is_open and (link.monitor.socket in ready or link.dealer in ready):
                 yield from self._read_link(number, link)
 
     def open(self, worker: int, endpoint: Endpoint) -> None:
@@ -131,7 +140,7 @@ class Transport:
             link.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ones or the next ``poll``, if the
+        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ones or the next ``wait``, if the
         connection is still there.
         """
         if (link := self._links.get(worker)) is not None:

@@ -37,8 +37,10 @@ class Quiet:
         #: What the next turns bring.
         self.coming: list[list[TransportEvent]] = []
 
-    def turn(self, deadline: float) -> list[Any]:
+    def wait(self, deadline: float) -> None:
         self.turns += 1
+
+    def events(self) -> list[Any]:
         return self.coming.pop(0) if self.coming else []
 
     def request(self, worker: int, request: Get) -> None:
