@@ -20,10 +20,10 @@ from workers.departures import Departures
 
 #: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
 LINGER_MS = 1000
-#: Bytes of replies that the kernel keeps for a connection beyond what its peer has room for. Left to itself it
-#: keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there on it
-#: drops what others send. What is on its way counts in addition, so a long link is as fast as without.
-UNSENT = 512 << 10
+#: Bytes of replies that the kernel keeps for a connection beyond what its peer has room for: a segment. Left to
+#: itself it keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there
+#: on it drops what others send. What is on its way counts in addition, so a long link is as fast as without.
+UNSENT = 1 << 20
 #: How the parts of a reply are sent. As numbers, for pyzmq's flags take a microsecond to be joined.
 LAST = int(zmq.NOBLOCK)
 MORE = LAST | int(zmq.SNDMORE)

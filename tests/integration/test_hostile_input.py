@@ -656,7 +656,7 @@ def test_those_who_never_read_fill_no_memory(siege: Siege) -> None:
 @pytest.mark.alone
 def test_those_who_never_read_do_not_fill_the_kernel(siege: Siege) -> None:
     """Where its memory for TCP is used up, the kernel drops what arrives, whosever it is."""
-    assert siege.kernel < 800 * MIB
+    assert siege.kernel < 1000 * MIB
 
 
 @pytest.mark.alone
