@@ -50,17 +50,11 @@ class Worker(Struct):
     #: Segments a second, None until measured; measured from ``span_start`` on.
     rate: float | None = None
     round_trip: float = 0.0
+    #: How many requests may be outstanding, as far as memory allows.
+    window: int = FIRST_WINDOW
     span_start: float = 0.0
     span_count: int = 0
     corrupt: int = 0
-
-    @property
-    def window(self) -> int:
-        """How many requests may be outstanding, as far as memory allows."""
-        if self.rate is None:
-            return FIRST_WINDOW
-        pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP)
-        return min(WINDOW_FLOOR + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)
 
     def arrivals(self, now: float) -> tuple[float, float]:
         """When the first segment of Y is expected, and how long each after it takes (seconds).
@@ -87,3 +81,5 @@ class Worker(Struct):
             lately = self.span_count / span
             self.rate = lately if self.rate is None else (self.rate + lately) / 2
             self.span_start, self.span_count = now, 0
+            pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP)
+            self.window = min(WINDOW_FLOOR + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)

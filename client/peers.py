@@ -94,12 +94,13 @@ class Peers:
         ``NotAllowedError`` where the servers do not let this client in.
         """
         for event in self.transport.read():
-            if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
-                # Not for good: it may be brought up to date while others serve.
-                self._foreign[event.worker] = event.welcome.version
-                self.transport.close_link(event.worker)
-                event = LinkClosed(event.worker, Refused.VERSION)
-            self._follow(event)
+            if not isinstance(event, ReplyReceived):
+                if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
+                    # Not for good: it may be brought up to date while others serve.
+                    self._foreign[event.worker] = event.welcome.version
+                    self.transport.close_link(event.worker)
+                    event = LinkClosed(event.worker, Refused.VERSION)
+                self._follow(event)
             yield event
         self._apply(links.TimePassed())
         if refused := self._links.refusal(self.looked_at):
@@ -149,10 +150,8 @@ class Peers:
             return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
         return refused.explained(self._servers.status, encrypted=self._servers.credentials is not None)
 
-    def _follow(self, event: TransportEvent) -> None:
+    def _follow(self, event: SnapshotReceived | LinkOpened | LinkClosed | StatusRefused) -> None:
         match event:
-            case ReplyReceived():
-                pass  # First, for it comes a thousand times a second.
             case SnapshotReceived(status):
                 self._control = status.control
                 self._apply(links.SnapshotArrived(status))

@@ -113,11 +113,12 @@ class Scheduler:
         if not self._ledger.remaining:
             actions = [action for action in actions if not isinstance(action, RequestSegment)]
             actions.append(Finish())
-        elif self._is_hopeless():
+            self._over = True
+        elif not isinstance(event, SegmentWritten) and self._is_hopeless():
             faults = {w.number: w.aside for w in self.workers.values() if w.aside}
             if (lacking := self._ledger.first_missing()) is not None:
                 actions.append(GiveUp(faults, lacking))
-        self._over = any(isinstance(action, Finish | GiveUp) for action in actions)
+                self._over = True
         return actions
 
     def next_deadline(self, now: float) -> float | None:
@@ -274,11 +275,13 @@ class Scheduler:
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: Worker, now: float) -> bool:
+        if not worker.ready or now < worker.paused_until:
+            return False
         most = min(worker.window, self._window)
         if worker.rate is None:
             # An equal share, so that something is left for who comes later; of one alone none could be measured.
             most = min(most, max(WINDOW_FLOOR, math.ceil(self._ledger.remaining / len(self.workers))))
-        return worker.ready and now >= worker.paused_until and len(worker.asked) < most
+        return len(worker.asked) < most
 
     def _may_try(self, worker: Worker, liars: Set[int]) -> bool:
         """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""

@@ -121,7 +121,9 @@ class Worker:
         wakeup_write.setblocking(False)
         signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        for source in (self._control, self._doorkeeper.socket, wakeup.fileno(), sys.stdin.fileno()):
+        # SIGTERM; or the broker's end of our standard input is closed: it is gone.
+        ends = {wakeup.fileno(), sys.stdin.fileno()}
+        for source in (self._control, self._doorkeeper.socket, *ends):
             self._poller.register(source, zmq.POLLIN)
         try:
             while self._running:
@@ -129,8 +131,7 @@ class Worker:
                 # Only while somebody waits for it: each turn of this loop costs more than it is worth otherwise.
                 self._poller.register(self._departures.socket, zmq.POLLIN if self._turns.waits else 0)
                 ready = dict(self._poller.poll(self._timeout_ms()))
-                if wakeup.fileno() in ready or sys.stdin.fileno() in ready:
-                    # SIGTERM, or the broker's end of our standard input is closed: it is gone.
+                if not ends.isdisjoint(ready):
                     break
                 if self._control in ready:
                     self._take_orders()

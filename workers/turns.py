@@ -59,10 +59,12 @@ class _Client(Generic[J], Struct):
         waiting = len(self.queue)
         return waiting > 0 and self.inside < (1 if waiting > GREEDY else REPLIES_INSIDE)
 
-    @property
-    def counted(self) -> int:
-        """What of its bytes counts against the budget."""
-        return self.size if self.inside > 1 else 0
+    def count(self, replies: int, size: int) -> int:
+        """Counts replies that went in, or out; by how much more of its bytes count against the budget now."""
+        before = self.size if self.inside > 1 else 0
+        self.inside += replies
+        self.size += size
+        return (self.size if self.inside > 1 else 0) - before
 
 
 class Turns(Generic[K, J]):
@@ -97,7 +99,7 @@ class Turns(Generic[K, J]):
 
     def next(self, now: float) -> tuple[K, J] | None:
         """Takes the job to be done now, if there is one. Its reply is announced by ``sent``."""
-        if now < self._free_at:
+        if now < self._free_at or not any(self._lines):
             return None
         self._turn += 1
         for line in _ORDERS[self._turn % 2 if self._turn % GREEDY_SHARE else 2]:
@@ -121,14 +123,14 @@ class Turns(Generic[K, J]):
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = _Client()
-        self._change(client, 1, size)
+        self._counted += client.count(1, size)
         if not client.may_have_a_turn:
             self._delist(key, client)
 
     def left(self, key: K, size: int) -> None:
         """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
         client = self._clients[key]
-        self._change(client, -1, -size)
+        self._counted += client.count(-1, -size)
         self._left[key] = self._left.pop(key, 0) + 1
         if len(self._left) > REMEMBERED:
             self._left.popitem(last=False)
@@ -168,7 +170,7 @@ class Turns(Generic[K, J]):
         for line in self._lines:
             assert len(set(line)) == len(line)
             assert set(line) <= set(self._clients)
-        assert self._counted == sum(client.counted for client in self._clients.values())
+        assert self._counted == sum(client.size for client in self._clients.values() if client.inside > 1)
 
     def _settle(self, key: K, client: _Client[J]) -> None:
         """Puts the client in the line if it may have a turn, and drops it if nothing of it is left."""
@@ -182,12 +184,6 @@ class Turns(Generic[K, J]):
             proven = self._left.get(key, 0) >= PROVEN
             client.line = _GREEDY if client.is_greedy else _MODEST if proven else _NEW
             self._lines[client.line].append(key)
-
-    def _change(self, client: _Client[J], replies: int, size: int) -> None:
-        self._counted -= client.counted
-        client.inside += replies
-        client.size += size
-        self._counted += client.counted
 
     def _delist(self, key: K, client: _Client[J]) -> None:
         if client.line is not None:
