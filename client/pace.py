@@ -11,14 +11,14 @@ from msgspec import Struct, field
 
 from client.happenings import Fault
 
-#: The window of a worker, in requests: ``FLOOR`` and ``GAIN`` times what its rate delivers in a round
+#: The window of a worker, in requests: one, and ``WINDOW_GAIN`` times what its rate delivers in a round
 #: trip. A gain of 1 would be a fixed point: the rate measured is the one the window allows.
-WINDOW_FLOOR, WINDOW_GAIN = 2, 2.0
-#: Until its rate is known.
-FIRST_WINDOW = 4
-#: Round trips are taken for at least this long (seconds): the loops at both ends take turns. More puts more in
-#: flight, and what has left the processor's caches costs more to hash and to write.
-MIN_ROUND_TRIP = 0.01
+WINDOW_GAIN = 2.0
+#: Until its rate is known; the least, for of one alone no rate could be known.
+FIRST_WINDOW, LEAST_WINDOW = 4, 2
+#: Round trips are taken for at least this long (seconds): both ends have other things to do. More puts more in
+#: flight, and what has left the processor's caches costs more to receive, to hash and to write.
+MIN_ROUND_TRIP = 0.001
 #: No worker gets more, whatever the memory allows.
 MAX_WINDOW = 64
 #: Seconds of arrivals from which a worker's rate is read: single replies come in bursts.
@@ -82,4 +82,4 @@ class Worker(Struct):
             self.rate = lately if self.rate is None else (self.rate + lately) / 2
             self.span_start, self.span_count = now, 0
             pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP)
-            self.window = min(WINDOW_FLOOR + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)
+            self.window = min(1 + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)

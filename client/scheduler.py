@@ -44,7 +44,7 @@ from client.happenings import (
     WorkerReady,
 )
 from client.ledger import Ledger
-from client.pace import MAX_WINDOW, WINDOW_FLOOR, Worker
+from client.pace import LEAST_WINDOW, MAX_WINDOW, Worker
 from wire.states import Reason
 
 #: Seconds by which a second request must beat the first to be worth the waste: more than what a busy machine
@@ -279,8 +279,8 @@ class Scheduler:
             return False
         most = min(worker.window, self._window)
         if worker.rate is None:
-            # An equal share, so that something is left for who comes later; of one alone none could be measured.
-            most = min(most, max(WINDOW_FLOOR, math.ceil(self._ledger.remaining / len(self.workers))))
+            # An equal share, so that something is left for who comes later.
+            most = min(most, max(LEAST_WINDOW, math.ceil(self._ledger.remaining / len(self.workers))))
         return len(worker.asked) < most
 
     def _may_try(self, worker: Worker, liars: Set[int]) -> bool:

@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import zmq
 from msgspec import Struct
@@ -38,12 +40,8 @@ LINGER_MS = 200
 #: ZeroMQ's threads decrypt what arrives, a second of a processor for each GiB; each has connections of its own.
 #: Without encryption a second one costs more than it gains (measured on two processors).
 DECRYPTING_THREADS = 4
-#: Replies taken from one connection before the others get their turn.
+#: Replies taken from a connection before anything else is looked at.
 READS_PER_TURN = 8
-#: Requests, to all workers, that are sent together. They come of replies that came together, so most are to one
-#: worker: to wake up once for several costs it less than once for each. With more, those who have answered all
-#: run dry while what they sent is hashed and written.
-REQUESTS_TOGETHER = 4
 
 
 class SnapshotReceived(Struct, frozen=True):
@@ -82,7 +80,20 @@ class ReplyReceived(Struct, frozen=True):
     payload: zmq.Frame | None
 
 
+T = TypeVar("T")
+
 TransportEvent = SnapshotReceived | StatusRefused | LinkOpened | LinkClosed | ReplyReceived
+
+
+def in_turn(sources: Iterable[Iterator[T]]) -> Iterator[T]:
+    """One item of each source in turn, until none has any more."""
+    left = deque(sources)
+    while left:
+        source = left.popleft()
+        for item in source:
+            yield item
+            left.append(source)
+            break
 
 
 class Transport:
@@ -98,18 +109,16 @@ class Transport:
         self._links: dict[int, Connection] = {}
         #: The sockets on which something has happened.
         self._ready: set[object] = set()
-        #: Not sent yet, each with the connection that it is for.
-        self._requests: list[tuple[Connection, Message]] = []
         self._status, self._status_monitor = self._subscribe()
 
     def wait(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for something to happen."""
-        self._send()
         self._ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
 
     def read(self) -> Iterator[TransportEvent]:
-        """What has happened when ``wait`` returned. To be taken to its end: each event is read when it is its turn,
-        for what has just been read is still in the processor's caches.
+        """What has happened when ``wait`` returned, to be taken to its end. Each reply is read when it is its turn, for
+        then it is still in the processor's caches; and one of each connection in turn, for then the next request to
+        any of them is never far away.
         """
         ready = self._ready
         if self._status_monitor.socket in ready:
@@ -118,11 +127,11 @@ class Transport:
                     yield StatusRefused(event)
         if self._status in ready:
             yield from self._read_status()
-        for number, link in list(self._links.items()):
-            # A monitor is read first: what it announces is older than what is read after it.
-            is_open = self._links.get(number) is link  # Still: an earlier event may have led to its being closed.
-            if is_open and (link.monitor.socket in ready or link.dealer in ready):
-                yield from self._read_link(number, link)
+        yield from in_turn(
+            self._read_link(number, link)
+            for number, link in self._links.items()
+            if link.monitor.socket in ready or link.dealer in ready
+        )
 
     def open(self, worker: int, endpoint: Endpoint) -> None:
         """Connects to a worker on a new socket; ``LinkOpened`` or ``LinkClosed`` will tell."""
@@ -140,13 +149,9 @@ class Transport:
             link.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` came from ``new_rid()`` with the next ones or the next ``wait``, if the
-        connection is still there.
-        """
+        """Sends a request whose ``rid`` came from ``new_rid()``, if the connection is still there."""
         if (link := self._links.get(worker)) is not None:
-            self._requests.append((link, request))
-            if len(self._requests) >= REQUESTS_TOGETHER:
-                self._send()
+            link.send(request)
 
     def renew_status(self) -> None:
         """Subscribes to server 5 on a new connection."""
@@ -174,13 +179,6 @@ class Transport:
         # And what a signal may have left half made: one open socket, and ending the context hangs.
         self._context.destroy(LINGER_MS)
 
-    def _send(self) -> None:
-        """Sends what was requested since the last call."""
-        for link, request in self._requests:
-            if link in self._links.values():
-                link.send(request)
-        self._requests.clear()
-
     def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
         status = self._context.socket(zmq.SUB)
         tune(status, ipv6=self._status_endpoint.is_ipv6, credentials=self._credentials)
@@ -205,6 +203,9 @@ class Transport:
                 yield SnapshotReceived(decode(header, Status))
 
     def _read_link(self, number: int, link: Connection) -> Iterator[TransportEvent]:
+        if self._links.get(number) is not link:
+            return  # The event of another one led to its being closed.
+        # First: what a monitor announces is older than what is read after it.
         dead = link.read_monitor(self._session)
         # What a dying connection has brought is still good: it is read to the end.
         for _ in itertools.count() if dead else range(READS_PER_TURN):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, NoReturn
 
 import pytest
 import zmq
 
-from client.transport import REQUESTS_TOGETHER, Transport
+from client.transport import Transport, in_turn
 from wire.codec import encode
 from wire.config import Config, servers
 from wire.endpoints import Endpoint
@@ -29,9 +30,8 @@ def test_a_word_to_server_5_that_cannot_leave_is_not_heard(monkeypatch: pytest.M
             transport.complain(NOBODY, 1, b"x" * 32, 0)
 
 
-def test_requests_leave_together_before_anybody_polls() -> None:
-    """One less than go together stays; with the next all of them are sent, in their order."""
-    requests = [Get(rid=rid, id=bytes(32), index=rid) for rid in range(REQUESTS_TOGETHER)]
+def test_a_request_leaves_before_anybody_polls() -> None:
+    request = Get(rid=7, id=bytes(32), index=3)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as worker:
         worker.linger = 0
         worker.rcvtimeo = 10_000
@@ -39,8 +39,20 @@ def test_requests_leave_together_before_anybody_polls() -> None:
         endpoint = Endpoint.parse(worker.getsockopt_string(zmq.LAST_ENDPOINT))
         with closing(Transport(servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)) as transport:
             transport.open(1, endpoint)
-            for request in requests[:-1]:
-                transport.request(1, request)
-            assert not worker.poll(100)
-            transport.request(1, requests[-1])
-            assert [worker.recv_multipart()[1] for _ in requests] == [*map(encode, requests)]
+            transport.request(1, request)
+            assert worker.recv_multipart()[1] == encode(request)
+
+
+def test_connections_take_turns_and_none_is_read_ahead() -> None:
+    read: list[str] = []
+
+    def source(name: str, length: int) -> Iterator[str]:
+        for number in range(length):
+            read.append(f"{name}{number}")
+            yield f"{name}{number}"
+
+    taken: list[str] = []
+    for item in in_turn([source("a", 3), source("b", 0), source("c", 1), source("d", 2)]):
+        taken.append(item)
+        assert read == taken
+    assert taken == ["a0", "c0", "d0", "a1", "d1", "a2"]
