@@ -289,7 +289,7 @@ class Worker:
                 if received is None:
                     return True
                 client, frame = received
-                if self._turns.is_full(client) and now < self._busy_at:
+                if now < self._busy_at and self._turns.is_full(client):
                     continue  # A flood: not worth a look.
                 looked_at += 1
                 request = decode(frame.buffer, DataRequest)
