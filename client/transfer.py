@@ -166,7 +166,7 @@ class Transfer:
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
             self._feed(happenings.SegmentLate(worker, index))
-        elif len(data) != self._manifest.span(index)[1] or digest(data) != self._manifest.digest(index):
+        elif digest(data) != self._manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))

@@ -38,7 +38,8 @@ class Library:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._open: OrderedDict[SharedFile, int] = OrderedDict()
+        #: Descriptors by the names of the files; there is one of each name in a catalogue.
+        self._open: OrderedDict[str, int] = OrderedDict()
 
     def close(self) -> None:
         while self._open:
@@ -62,20 +63,20 @@ class Library:
         return data
 
     def _descriptor(self, file: SharedFile) -> int:
-        fd = self._open.get(file)
+        fd = self._open.get(file.name)
         if fd is None:
             try:
                 fd, _ = open_shared(self._root, file.name)
             except OSError as error:
                 raise _refused(error) from None
-            self._open[file] = fd
+            self._open[file.name] = fd
             if len(self._open) > OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
-        self._open.move_to_end(file)
+        self._open.move_to_end(file.name)
         return fd
 
     def _forget(self, file: SharedFile) -> None:
-        fd = self._open.pop(file, None)
+        fd = self._open.pop(file.name, None)
         if fd is not None:
             os.close(fd)
 

@@ -27,6 +27,7 @@ UNSENT = 1 << 20
 #: How the parts of a reply are sent. As numbers, for pyzmq's flags take a microsecond to be joined.
 LAST = int(zmq.NOBLOCK)
 MORE = LAST | int(zmq.SNDMORE)
+EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
 #: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
 #: reuses ids, so one alone must not outlive its socket.
@@ -86,6 +87,12 @@ class Router:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+
+    @property
+    def has_more(self) -> bool:
+        """True if there is a message to be received."""
+        assert self.socket is not None
+        return bool(int(self.socket.getsockopt(EVENTS)) & READABLE)
 
     def receive(self) -> tuple[Client, zmq.Frame] | None:
         """The next message and who sent it, None if there is none. Raises ``ProtocolError`` if it is

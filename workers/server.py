@@ -125,11 +125,14 @@ class Worker:
         ends = {wakeup.fileno(), sys.stdin.fileno()}
         for source in (self._control, self._doorkeeper.socket, *ends):
             self._poller.register(source, zmq.POLLIN)
+        watches = False
         try:
             while self._running:
                 self._settle()
-                # Only while somebody waits for it: each turn of this loop costs more than it is worth otherwise.
-                self._poller.register(self._departures.socket, zmq.POLLIN if self._turns.waits else 0)
+                # Departures only while somebody waits for them: it costs a turn of this loop to hear of each.
+                if watches != self._turns.waits:
+                    watches = not watches
+                    self._poller.register(self._departures.socket, zmq.POLLIN if watches else 0)
                 ready = dict(self._poller.poll(self._timeout_ms()))
                 if not ends.isdisjoint(ready):
                     break
@@ -281,9 +284,11 @@ class Worker:
         """Takes in what has arrived; True if that was all."""
         now = time.monotonic()
         looked_at = 0
-        for _ in range(DROPS_PER_TURN):
+        for number in range(DROPS_PER_TURN):
             if looked_at >= READS_PER_TURN:
                 break
+            if number == 1 and not self._router.has_more:
+                return True  # Mostly it was one; to ask costs less than to try in vain.
             try:
                 received = self._router.receive()
                 if received is None:
@@ -331,6 +336,8 @@ class Worker:
             if self._router.send_large(client, head, payload):
                 self._turns.sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
+            else:
+                self._turns.dropped(client)
         self._has_more = True
 
     def _read(self, job: Job) -> tuple[bytes, bytes]:

@@ -78,6 +78,7 @@ class Turns(Generic[K, J]):
         #: How many replies have left, by client; the one that was served longest ago first.
         self._left: OrderedDict[K, int] = OrderedDict()
         self._turn = 0
+        self._queued = 0
         self._counted = 0
         self._free_at = 0.0
 
@@ -89,6 +90,7 @@ class Turns(Generic[K, J]):
         if len(client.queue) >= MAX_QUEUED:
             return False
         client.queue.append(job)
+        self._queued += 1
         self._enlist(key, client)
         return True
 
@@ -98,7 +100,9 @@ class Turns(Generic[K, J]):
         return client is not None and len(client.queue) >= MAX_QUEUED
 
     def next(self, now: float) -> tuple[K, J] | None:
-        """Takes the job to be done now, if there is one. Its reply is announced by ``sent``."""
+        """Takes the job to be done now, if there is one. What becomes of its reply is announced by ``sent`` or
+        ``dropped``.
+        """
         if now < self._free_at or not any(self._lines):
             return None
         self._turn += 1
@@ -112,7 +116,9 @@ class Turns(Generic[K, J]):
                     self._enlist(key, client)
                     continue
                 job = client.queue.popleft()
-                self._settle(key, client)
+                self._queued -= 1
+                self._counted += client.count(1, 0)
+                self._enlist(key, client)
                 return key, job
         return None
 
@@ -120,12 +126,13 @@ class Turns(Generic[K, J]):
         """A reply of ``size`` bytes was handed to ZeroMQ."""
         if self._rate:
             self._free_at = max(self._free_at, now - CATCH_UP) + size / self._rate
-        client = self._clients.get(key)
-        if client is None:
-            client = self._clients[key] = _Client()
-        self._counted += client.count(1, size)
-        if not client.may_have_a_turn:
-            self._delist(key, client)
+        self._counted += self._clients[key].count(0, size)
+
+    def dropped(self, key: K) -> None:
+        """A reply was not handed to ZeroMQ."""
+        client = self._clients[key]
+        self._counted += client.count(-1, 0)
+        self._settle(key, client)
 
     def left(self, key: K, size: int) -> None:
         """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
@@ -139,6 +146,7 @@ class Turns(Generic[K, J]):
     def forget(self, key: K) -> None:
         """The client is gone: so are its requests. What is inside is still announced by ``left``."""
         if client := self._clients.get(key):
+            self._queued -= len(client.queue)
             client.queue.clear()
             self._delist(key, client)
             self._settle(key, client)
@@ -153,7 +161,7 @@ class Turns(Generic[K, J]):
     @property
     def waits(self) -> bool:
         """True while jobs are queued: for the rate limit, or for replies to leave."""
-        return any(client.queue for client in self._clients.values())
+        return self._queued > 0
 
     def next_deadline(self, now: float) -> float | None:
         """When the rate limit lets the next job pass, if one waits for that and nothing else."""
@@ -170,6 +178,7 @@ class Turns(Generic[K, J]):
         for line in self._lines:
             assert len(set(line)) == len(line)
             assert set(line) <= set(self._clients)
+        assert self._queued == sum(len(client.queue) for client in self._clients.values())
         assert self._counted == sum(client.size for client in self._clients.values() if client.inside > 1)
 
     def _settle(self, key: K, client: _Client[J]) -> None:

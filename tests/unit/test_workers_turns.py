@@ -152,11 +152,23 @@ def test_one_who_becomes_greedy_while_he_waits_gives_way() -> None:
     assert [key for key, _ in serve(turns, 5)] == ["b"] * 5
 
 
-def test_a_job_whose_reply_is_never_sent_takes_no_room() -> None:
+def test_a_reply_that_is_dropped_takes_no_room() -> None:
     turns = filled("a", jobs=100)
     for job in range(100):
         assert turns.next(0.0) == ("a", job)
         turns.check_invariants()
+        turns.dropped("a")
+        turns.check_invariants()
+    assert turns.next(0.0) is None
+
+
+def test_the_replies_of_one_that_is_forgotten_before_they_are_sent_are_dropped() -> None:
+    turns = filled("a", "b", jobs=2)
+    assert turns.next(0.0) == ("a", 0)
+    turns.forget("a")
+    turns.dropped("a")
+    turns.check_invariants()
+    assert [turns.next(0.0), turns.next(0.0)] == [("b", 0), ("b", 1)]
     assert turns.next(0.0) is None
 
 
@@ -408,6 +420,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.turns.sent(client, size, self.now)
             self.inside.append((client, size))
             self.sent += size
+        else:
+            self.turns.dropped(client)
 
     @precondition(lambda self: self.inside)
     @rule(data=st.data())
