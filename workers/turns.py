@@ -118,7 +118,7 @@ class Turns(Generic[K, J]):
                 job = client.queue.popleft()
                 self._queued -= 1
                 self._counted += client.count(1, 0)
-                self._enlist(key, client)
+                self._settle(key, client)
                 return key, job
         return None
 
@@ -183,9 +183,9 @@ class Turns(Generic[K, J]):
 
     def _settle(self, key: K, client: _Client[J]) -> None:
         """Puts the client in the line if it may have a turn, and drops it if nothing of it is left."""
-        if client.queue or client.inside:
+        if client.queue:
             self._enlist(key, client)
-        else:
+        elif not client.inside:
             del self._clients[key]
 
     def _enlist(self, key: K, client: _Client[J]) -> None:
