@@ -6,6 +6,7 @@ Does nothing else. ``msd --help`` imports Typer and the signatures of the comman
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -14,7 +15,8 @@ import signal
 import sys
 from typing import Annotated, NoReturn
 
-# What is imported makes tens of thousands of objects, none of which is garbage: not worth looking at 80 times.
+# What is imported makes tens of thousands of objects, none of which is garbage: not worth looking at 80 times. It
+# stays so: what comes a thousand times a second makes no cycles.
 gc.set_threshold(50_000)
 
 # Until the command runs, Ctrl-C simply ends the process: Python would show where in an import it was.
@@ -75,21 +77,23 @@ def main() -> NoReturn:
                 stream.reconfigure(errors="surrogateescape")
     if _PYTHONS_OWN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _leave_only(sys.argv[1] if len(sys.argv) > 1 else "")
     code = _run()
     # The result stands; nothing is left to be interrupted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # Nobody reads it any more.
+        with contextlib.suppress(OSError):  # That was told already, or there is nobody to tell.
             stream.flush()
     # Everything is closed and said: taking the interpreter apart, object by object, would take 15 ms.
     os._exit(code)
 
 
 def _run() -> int:
-    _leave_only(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
-        return int(app(prog_name="msd", standalone_mode=False) or 0)
+        code = int(app(prog_name="msd", standalone_mode=False) or 0)
+        sys.stdout.flush()
+        return code
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
         message = error.format_message().rstrip(".")
@@ -102,19 +106,24 @@ def _run() -> int:
     except SystemExit:
         # Typer's way to end at a closed pipe, which is not an error.
         return 0
+    except BrokenPipeError:
+        return 0
     except Exception as error:
         from wire.errors import MsdError
 
         if isinstance(error, MsdError):
             return _fail(str(error), error.exit_code)
+        # All other disks have been told of by then.
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"cannot print: {error.strerror}: make room where the output goes", 6)
         if os.environ.get("MSD_DEBUG"):
             raise
         return _fail(f"a bug: {type(error).__name__}: {error} (MSD_DEBUG=1 shows where; please report it)", 1)
 
 
 def _leave_only(name: str) -> None:
-    """Leaves no command but the one of this name, if there is one: Typer works out the flags of all of them before
-    it runs one, which takes 15 ms.
+    """Leaves no command but the one of this name for the rest of this process, if there is one: Typer works out the
+    flags of all of them before it runs one, which takes 15 ms.
     """
     commands = [command for command in app.registered_commands if command.name == name]
     if commands:

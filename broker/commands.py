@@ -159,7 +159,7 @@ def demo(
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     for command in (serve, status, toggle, quit, console, demo):
-        app.command(command.__name__)(command)
+        app.command(command.__name__)(command)  # The name is what ``msd.py`` finds it by.
 
 
 def _operator(

@@ -6,6 +6,7 @@ hand what was asked to the worker's next process.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 
@@ -90,10 +91,9 @@ class Connection:
         rid = getattr(request, "rid", None)
         if rid is not None:
             self._asked[rid] = request
-        try:
+        # If its queue is full nothing moves, and the connection's end will tell.
+        with contextlib.suppress(zmq.Again):
             self.dealer.send(encode(request), zmq.NOBLOCK)
-        except zmq.Again:
-            return  # If its queue is full nothing moves, and the connection's end will tell.
 
     def take(self, frames: list[zmq.Frame]) -> Opened | Answer | None:
         """What a message says; None for one that nobody waits for (any more).

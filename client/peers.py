@@ -102,7 +102,8 @@ class Peers:
                     event = LinkClosed(event.worker, Refused.VERSION)
                 self._follow(event)
             yield event
-        self._apply(links.TimePassed())
+        # By the time of ``wait``: what has arrived since is not read yet, and its absence not silence.
+        self._apply(links.TimePassed(), self.looked_at)
         if refused := self._links.refusal(self.looked_at):
             raise NotAllowedError(self._why_refused(refused))
 
@@ -164,8 +165,8 @@ class Peers:
             case StatusRefused(why):
                 self._apply(links.StatusRefused(why))
 
-    def _apply(self, event: links.Event) -> None:
-        for action in self._links.handle(event, time.monotonic()):
+    def _apply(self, event: links.Event, now: float | None = None) -> None:
+        for action in self._links.handle(event, time.monotonic() if now is None else now):
             match action:
                 case links.OpenLink(worker, endpoint):
                     self.transport.open(worker, endpoint)

@@ -114,6 +114,7 @@ class Scheduler:
             actions = [action for action in actions if not isinstance(action, RequestSegment)]
             actions.append(Finish())
             self._over = True
+        # Who has sent a segment is not set aside for it.
         elif not isinstance(event, SegmentWritten) and self._is_hopeless():
             faults = {w.number: w.aside for w in self.workers.values() if w.aside}
             if (lacking := self._ledger.first_missing()) is not None:

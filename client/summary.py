@@ -69,8 +69,8 @@ class Summary:
         return Totals(
             retries=dict(sorted(self._retries.items())),
             waited_seconds=self._waited + waiting,
-            # Not by the module of statistics, which takes longer to import than a small file to arrive.
-            rate_p50=rates[len(rates) // 2] if rates else 0.0,
+            # Not by the module of statistics, which takes 3 ms to import.
+            rate_p50=(rates[len(rates) // 2] + rates[~(len(rates) // 2)]) / 2 if rates else 0.0,
             rate_peak=rates[-1] if rates else 0.0,
         )
 

@@ -80,9 +80,10 @@ class ReplyReceived(Struct, frozen=True):
     payload: zmq.Frame | None
 
 
-T = TypeVar("T")
-
 TransportEvent = SnapshotReceived | StatusRefused | LinkOpened | LinkClosed | ReplyReceived
+
+
+T = TypeVar("T")
 
 
 def in_turn(sources: Iterable[Iterator[T]]) -> Iterator[T]:

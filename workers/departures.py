@@ -25,8 +25,8 @@ _NOBLOCK = int(zmq.NOBLOCK)
 
 
 class Departures(Generic[N]):
-    """The frames inside ZeroMQ, each with a note of whose it is. ``close()`` it after the contexts of those who
-    send them.
+    """The frames inside ZeroMQ, each with a note of whose it is. For the one thread that makes them. ``close()`` it
+    after the contexts of those who send them.
     """
 
     def __init__(self) -> None:

@@ -129,7 +129,8 @@ class Worker:
         try:
             while self._running:
                 self._settle()
-                # Departures only while somebody waits for them: it costs a turn of this loop to hear of each.
+                # Departures only while somebody waits for them, for each costs a turn of this loop; otherwise they are
+                # found with the next request, or after ``IDLE_LOOK``.
                 if watches != self._turns.waits:
                     watches = not watches
                     self._poller.register(self._departures.socket, zmq.POLLIN if watches else 0)

@@ -16,8 +16,8 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
-#: Replies of one client inside ZeroMQ. Eight of 1 MiB keep a connection of 4 GB/s busy while the
-#: loop looks only every other millisecond whether one has left.
+#: Replies of one client inside ZeroMQ. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
+#: the loop may have others to serve.
 REPLIES_INSIDE = 8
 #: Requests of one client waiting for their turn; more are refused as busy.
 MAX_QUEUED = 128

@@ -105,6 +105,12 @@ def test_the_peak_is_the_best_second_and_the_median_that_of_all() -> None:
     assert totals.rate_p50 == pytest.approx(MIB, rel=0.01)
 
 
+def test_the_median_of_two_seconds_lies_between_them() -> None:
+    totals = summed(*steady(MIB, 0, 1), *steady(3 * MIB, 1, 2, MIB))
+    assert totals.rate_p50 == pytest.approx(2 * MIB, rel=0.2)
+    assert totals.rate_peak > 1.2 * totals.rate_p50
+
+
 def test_a_second_in_which_nothing_came_has_no_rate() -> None:
     totals = summed(*steady(MIB, 0, 2), *steady(0, 2, 9, 2 * MIB), *steady(MIB, 9, 10, 2 * MIB))
     assert totals.rate_p50 == pytest.approx(MIB, rel=0.15)

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from msd import app
-from tests.system import run_msd
+from tests.system import MSD, run_msd
 
 #: The command as it is installed: its name is what a shell completes.
 INSTALLED = str(Path(sys.executable).with_name("msd"))
@@ -89,6 +89,22 @@ def test_what_is_mistyped_is_answered_with_what_may_have_been_meant(arguments: l
     ended = run_msd(*arguments)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert says in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["download", "--help"]])
+def test_a_disk_that_is_full_where_the_output_goes_is_no_bug(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*MSD, *arguments], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 6
+    assert ended.stderr == "msd: cannot print: No space left on device: make room where the output goes\n"
+
+
+def test_whoever_reads_only_the_beginning_makes_no_error() -> None:
+    with subprocess.Popen([*MSD, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.wait(), process.stderr.read()) == (0, "")
 
 
 @pytest.mark.parametrize(
