@@ -5,9 +5,10 @@ Shows and answers; what an answer leads to is said in ``broker/terminal.py``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
+from textual.await_complete import AwaitComplete
 from textual.binding import Binding, BindingType
 from textual.events import Key
 from textual.screen import ModalScreen
@@ -38,7 +39,20 @@ ModalScreen { align: center middle; }
 """
 
 
-class Question(ModalScreen[bool]):
+T = TypeVar("T")
+
+
+class _Dialog(ModalScreen[T]):
+    """Something in front, until it is dismissed."""
+
+    def dismiss(self, result: T | None = None) -> AwaitComplete:
+        """As Textual's, but only once: a key that was pressed just behind the one that closed it would otherwise close
+        what lies underneath, too.
+        """
+        return super().dismiss(result) if self.is_current else AwaitComplete()
+
+
+class Question(_Dialog[bool]):
     """Something to be answered with y or n."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -54,7 +68,7 @@ class Question(ModalScreen[bool]):
         yield Static(f"{self._text}\n\ny yes   n no", classes="box", markup=False)
 
 
-class Help(ModalScreen[None]):
+class Help(_Dialog[None]):
     """What the keys and columns are, until any key. ``owns``: the servers end with this console."""
 
     def __init__(self, *, owns: bool) -> None:

@@ -93,7 +93,7 @@ class Broker:
             raise
 
     def run(self) -> int:
-        """Serves until quit, SIGINT, SIGTERM, or (with ``until_done``) a client's ``done``."""
+        """Serves until quit, SIGINT, SIGTERM, SIGHUP, or (with ``until_done``) a client's ``done``."""
         while self._exit_code is None or not self._stopped:
             for source in self._wait():
                 self._sources[source]()
@@ -145,7 +145,9 @@ class Broker:
         endpoint = self._doors.open_local(self._folder)
         self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._doors.keys)
         release(self._processes.close)
-        self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+        # The end of the terminal is an order to end; started with nohup it is none.
+        hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+        self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
         release(self._signals.close)
         self._stopped = False
         self._stalls = Stalls(time.monotonic())

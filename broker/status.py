@@ -17,6 +17,7 @@ from wire.config import Config
 from wire.endpoints import Endpoint
 from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from wire.sockets import bind, receive, tune
+from wire.states import State
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
@@ -72,7 +73,8 @@ class Board:
                     restarts=worker.restarts,
                     clients=worker.load.clients,
                     bytes_sent=worker.load.bytes_sent,
-                    rate=self._meters[worker.number].rate if worker.epoch else 0.0,
+                    # Of one that is silent nothing is known; least of all that it serves.
+                    rate=self._meters[worker.number].rate if worker.state is State.AWAKE else 0.0,
                     complaints=worker.complaints,
                     garbage=worker.load.garbage,
                     refused=worker.load.refused,

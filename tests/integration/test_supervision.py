@@ -78,6 +78,12 @@ def end_by_line(system: System) -> None:
     [
         pytest.param(end_by_signal(signal.SIGINT), 130, id="SIGINT"),
         pytest.param(end_by_signal(signal.SIGTERM), 143, id="SIGTERM"),
+        pytest.param(
+            end_by_signal(signal.SIGHUP),
+            129,
+            id="SIGHUP",
+            marks=pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="run by nohup"),
+        ),
         pytest.param(end_by_quit, 0, id="quit"),
         pytest.param(end_by_line, 0, id="-1"),
     ],

@@ -8,7 +8,15 @@ import pytest
 import zmq
 
 from broker.status import MAX_REASON, RATE_WINDOW, READS_PER_TURN, Board, Publisher, as_json
-from broker.supervision import CatalogueReady, Exited, HeartbeatReceived, Spawned, Supervisor
+from broker.supervision import (
+    SILENT_AFTER,
+    CatalogueReady,
+    Exited,
+    HeartbeatReceived,
+    Spawned,
+    Supervisor,
+    TimePassed,
+)
 from tests.system import free_ports
 from wire.codec import STATUS_TOPIC, decode, encode
 from wire.config import Config, WorkerConfig
@@ -161,6 +169,16 @@ def test_a_worker_that_is_gone_has_no_rate() -> None:
     shown.measure(1, 0, NOW)
     shown.measure(1, MIB, NOW + RATE_WINDOW)
     supervisor.handle(Exited(1, 101, ""), NOW)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
+
+
+def test_a_worker_that_is_silent_has_no_rate() -> None:
+    """Frozen, it says nothing, not even that it sends nothing."""
+    shown, supervisor = board(), running()
+    shown.measure(1, 0, NOW)
+    shown.measure(1, MIB, NOW + RATE_WINDOW)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate > 0
+    supervisor.handle(TimePassed(), NOW + SILENT_AFTER)
     assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
 
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from textual.events import Resize
+import pytest
+from textual.events import Key, Resize
 from textual.geometry import Size
 from textual.pilot import Pilot
 
@@ -176,6 +177,27 @@ def test_the_help_opens_and_any_key_closes_it() -> None:
         await scene.pilot.press("1")
         await scene.until("the help to go", lambda: len(scene.app.screen_stack) == 1)
         assert scene.source.toggled == []
+
+    play(act)
+
+
+@pytest.mark.parametrize(
+    ("opens", "said", "keys"),
+    [("question_mark", "Any key closes this.", "ab"), ("q", "End the servers all the same?", "nn")],
+)
+def test_keys_that_come_at_once_close_it_once(opens: str, said: str, keys: str) -> None:
+    """They are in its queue before it has acted on the first."""
+
+    async def act(scene: Scene) -> None:
+        await scene.hears(snapshot(clients=2), "2 clients served")
+        await scene.pilot.press(opens)
+        await scene.sees(said)
+        for key in keys:
+            scene.app.post_message(Key(key, key))
+        await scene.until("it to go", lambda: len(scene.app.screen_stack) == 1)
+        await scene.pilot.pause()
+        assert scene.app.is_running
+        assert len(scene.app.screen_stack) == 1
 
     play(act)
 
