@@ -103,6 +103,17 @@ def test_every_way_to_end_is_orderly(serve: Serve, source: Source, end: Callable
     assert not system.err.text or "Traceback" not in system.err.text
 
 
+def test_servers_that_were_started_with_nohup_outlive_their_terminal(source: Source, runtime_folder: Path) -> None:
+    path, ports = source(1000), [*map(str, free_ports())]
+    with Process(["nohup", *MSD, "serve", "--plain", "-f", str(path), "-p", *ports]) as process:
+        wait_for("ready", lambda: any(line.startswith("ready") for _, line in [*process.out.lines]))
+        process.process.send_signal(signal.SIGHUP)
+        # Answered after the signal, which would have been seen first.
+        assert run_msd("status", "-p", *ports).returncode == 0
+        process.process.send_signal(signal.SIGTERM)
+        assert process.process.wait(10) == 143
+
+
 def test_the_terminal_is_as_it_was(serve: Serve, source: Source, runtime_folder: Path) -> None:
     """On a terminal: the servers show their table there, and leave its settings as they were."""
     ports = free_ports()

@@ -240,8 +240,19 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
         scene.feed(SegmentWritten(1, scene.scheduler.y(1)[0]), later=0.01)
     worker = scene.scheduler.workers[1]
     assert worker.rate == pytest.approx(100, rel=0.1)
-    assert worker.window == pytest.approx(2 + 2 * 100 * 0.1, abs=2)
+    assert worker.window == pytest.approx(1 + 2 * 100 * 0.1, abs=2)
     assert len(worker.asked) == worker.window
+
+
+def test_on_a_short_link_little_is_asked_at_a_time(scene: Scene) -> None:
+    """However fast it is: what waits has left the processor's caches when it is hashed."""
+    scene.begin(10_000, 1)
+    scene.feed(WorkerReady(1, 7, round_trip=0.0001))
+    for _ in range(400):
+        scene.feed(SegmentWritten(1, scene.scheduler.y(1)[0]), later=0.0025)
+    worker = scene.scheduler.workers[1]
+    assert worker.rate == pytest.approx(400, rel=0.1)
+    assert len(worker.asked) == worker.window == 2
 
 
 # When what is shared changes.

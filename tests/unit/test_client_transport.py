@@ -43,6 +43,18 @@ def test_a_request_leaves_before_anybody_polls() -> None:
             assert worker.recv_multipart()[1] == encode(request)
 
 
+def test_a_transport_reads_one_reply_of_each_connection_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Transport(servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)) as transport:
+        for worker in (1, 2):
+            transport.open(worker, NOBODY)
+        ready = [(link.dealer, zmq.POLLIN) for link in transport._links.values()]
+        monkeypatch.setattr(transport._poller, "poll", lambda timeout: ready)
+        monkeypatch.setattr(transport, "_read_link", lambda worker, link: iter([(worker, 1), (worker, 2)]))
+        transport.wait(0.0)
+        read: list[object] = [*transport.read()]
+        assert read == [(1, 1), (2, 1), (1, 2), (2, 2)]
+
+
 def test_connections_take_turns_and_none_is_read_ahead() -> None:
     read: list[str] = []
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd import app
+from msd import _leave_only, app
 from tests.system import MSD, run_msd
 
 #: The command as it is installed: its name is what a shell completes.
@@ -32,6 +32,8 @@ def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ..
 
 
 COMMANDS = dict(commands())
+#: Those that are not in a group.
+TOP = {words[0] for words in COMMANDS if len(words) == 1}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -89,6 +91,17 @@ def test_what_is_mistyped_is_answered_with_what_may_have_been_meant(arguments: l
     ended = run_msd(*arguments)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert says in ended.stderr
+
+
+@pytest.mark.parametrize(("name", "left"), [("download", {"download"}), ("list", {"list"}), ("keys", TOP), ("", TOP)])
+def test_typer_works_out_the_flags_of_one_command_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, left: set[str]
+) -> None:
+    monkeypatch.setattr(app, "registered_commands", app.registered_commands)
+    monkeypatch.setattr(app, "registered_groups", app.registered_groups)
+    _leave_only(name)
+    assert {command.name for command in app.registered_commands} == left
+    assert bool(app.registered_groups) == (left == TOP)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["download", "--help"]])
