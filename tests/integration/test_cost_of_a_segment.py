@@ -25,12 +25,14 @@ from blake3 import blake3
 
 from client.downloading import download
 from tests.system import PATIENCE, Source, free_ports, same
+from wire.codec import decode, encode
 from wire.config import Servers
 from wire.endpoints import Endpoint
-from wire.messages import WorkerSettings
+from wire.messages import DataReply, Get, List, WorkerSettings
 from wire.segments import segment_count
 from wire.states import Wanted
 from workers.server import Worker
+from workers.turns import REPLIES_INSIDE
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
@@ -160,6 +162,28 @@ def address(data: Any) -> int:
         return ctypes.addressof(ctypes.c_char.from_buffer(view))
     assert isinstance(view.obj, bytes), "read-only memory of another kind"
     return ctypes.cast(ctypes.c_char_p(view.obj), ctypes.c_void_p).value or 0
+
+
+def test_what_has_left_wakes_the_worker_for_what_waits(
+    source: Source, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else wakes it here: it has no heartbeat, and does not look by itself."""
+    monkeypatch.setattr("workers.server.IDLE_LOOK", 3600.0)
+    monkeypatch.setattr(Worker, "_report", lambda worker, now: setattr(worker, "_next_heartbeat", now + 3600))
+    with (
+        working(source(SIZE), runtime_folder, monkeypatch) as servers,
+        zmq.Context() as context,
+        context.socket(zmq.DEALER) as dealer,
+    ):
+        dealer.linger = 0
+        dealer.rcvtimeo = int(PATIENCE * 1000)
+        dealer.connect(servers.workers[1].url)
+        dealer.send(encode(List(rid=1)))
+        (file,) = decode(dealer.recv(), DataReply).entries
+        for index in range(4 * REPLIES_INSIDE):
+            dealer.send(encode(Get(rid=index, id=file.id, index=index)))
+        replies = [decode(dealer.recv_multipart()[0], DataReply) for _ in range(4 * REPLIES_INSIDE)]
+    assert [reply.index for reply in replies] == [*range(4 * REPLIES_INSIDE)]
 
 
 def test_a_segment_stays_where_it_lies(
