@@ -16,12 +16,12 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from bench.measuring import memory_folder
-from client.manifests import find_manifest
-from client.partfile import PartFile
-from client.peers import Peers
-from client.transfer import Transfer
-from wire.config import Servers
-from wire.segments import Manifest, segment_size
+from msd.client.manifest.fetch import find_manifest
+from msd.client.network.pool import Peers
+from msd.client.operations.transfer import Transfer
+from msd.client.storage.part_file import PartFile
+from msd.wire.config.settings import Servers
+from msd.wire.protocol.segments import Manifest, segment_size
 
 #: Seconds that everybody may take to connect.
 PATIENCE = 120.0

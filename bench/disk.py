@@ -17,10 +17,10 @@ from pathlib import Path
 from bench import ours
 from bench.bounds import Bound, conclude
 from bench.measuring import in_turns, noise, paired_ratio
-from client.disk import Copy
-from wire.segments import Manifest, digest, segment_count, span
-from workers.index import DigestCache, write_catalogue
-from workers.looking import look
+from msd.client.storage.local_copy import Copy
+from msd.wire.protocol.segments import Manifest, digest, segment_count, span
+from msd.workers.indexing.catalogue_writer import DigestCache, write_catalogue
+from msd.workers.source.scan import look
 
 ROUNDS = 7
 SIZE = 1 << 30

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msd.wire.config.settings import Servers, load, servers
 from tests.system import MSD, Process, free_ports, run_msd, wait_for
-from wire.config import Servers, load, servers
 
 
 @dataclass(frozen=True)

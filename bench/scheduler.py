@@ -6,8 +6,8 @@ import statistics
 import time
 
 from bench.bounds import conclude
-from client.happenings import RequestSegment, SegmentWritten, WorkerReady
-from client.scheduler import Scheduler
+from msd.client.scheduling.events import RequestSegment, SegmentWritten, WorkerReady
+from msd.client.scheduling.scheduler import Scheduler
 
 ROUNDS = 3
 CASES = [(10_000, 4), (1_000_000, 4), (1_000_000, 64)]

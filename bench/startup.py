@@ -14,7 +14,7 @@ from tests.system import MSD
 
 ROUNDS = 15
 #: All that a download loads.
-IMPORTS = "import msd, client.downloading, client.show, wire.config"
+IMPORTS = "import msd.cli, msd.client.operations.download, msd.client.display.printers, msd.wire.config.settings"
 
 
 def run() -> None:

@@ -1,8 +1,8 @@
 """``msd serve``: the poll loop that joins the supervisor to processes, sockets and the console.
 
-Frames, exits, signals and orders become events of ``broker/supervision.py``; its actions are carried
-out here. When a toggle is answered is decided in ``broker/toggles.py``, when ``--until-done`` ends
-the servers in ``broker/sessions.py``.
+Frames, exits, signals and orders become events of ``broker/supervision/supervisor.py``; its actions are carried
+out here. When a toggle is answered is decided in ``broker/supervision/pending_toggles.py``, when ``--until-done`` ends
+the servers in ``broker/supervision/client_sessions.py``.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from contextlib import ExitStack
 
 import zmq
 
-from broker import supervision
-from broker.control import Route
-from broker.desk import Desk
-from broker.doors import Doors
-from broker.folder import make_folder, remove_folder
-from broker.history import SAMPLE
-from broker.indexing import Indexing
-from broker.journal import Journal
-from broker.processes import WorkerProcesses, hold_port
-from broker.screen import Screen
-from broker.sessions import Sessions
-from broker.signals import Signals
-from broker.stalls import Stalls
-from broker.status import Board
-from broker.toggles import Toggles
-from wire.config import Config
-from wire.errors import NotFoundError, UsageError
-from wire.keys import Role
-from wire.messages import (
+from msd.broker.network.control_socket import Route
+from msd.broker.network.listeners import Doors
+from msd.broker.network.ports import hold_port
+from msd.broker.network.signal_fd import Signals
+from msd.broker.status.event_log import Journal
+from msd.broker.status.history import SAMPLE
+from msd.broker.status.snapshot import Board
+from msd.broker.supervision import supervisor
+from msd.broker.supervision.client_sessions import Sessions
+from msd.broker.supervision.indexer_process import Indexing
+from msd.broker.supervision.pending_toggles import Toggles
+from msd.broker.supervision.processes import WorkerProcesses
+from msd.broker.supervision.runtime_folder import make_folder, remove_folder
+from msd.broker.terminal.local_console import Desk
+from msd.broker.terminal.output_thread import Screen
+from msd.wire.config.settings import Config
+from msd.wire.errors import NotFoundError, UsageError
+from msd.wire.net.sockets import raise_descriptor_limit
+from msd.wire.protocol.child_messages import Indexed
+from msd.wire.protocol.messages import (
     Accepted,
     AskStatus,
     Complaint,
     ControlRequest,
     Done,
     Heartbeat,
-    Indexed,
     Order,
     Quit,
     QuitOrder,
@@ -50,7 +50,8 @@ from wire.messages import (
     Toggle,
     WorkerOrder,
 )
-from wire.sockets import raise_descriptor_limit
+from msd.wire.security.keys import Role
+from msd.wire.support.stall_detector import Stalls
 
 #: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
 LONGEST_WAIT = 0.5
@@ -75,7 +76,7 @@ class Broker:
         self._config = config
         self._screen = screen
         self._until_done = until_done
-        self._supervisor = supervision.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
+        self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
         self._board = Board(config)
         self._token = secrets.token_bytes(16)
         self._sessions = Sessions()
@@ -100,7 +101,7 @@ class Broker:
             now = time.monotonic()
             # It may have been stopped since the wait has ended.
             self._excuse(self._stalls.worked(now), now)
-            self._handle(supervision.TimePassed(), now)
+            self._handle(supervisor.TimePassed(), now)
             for peer, answer in self._toggles.answers(self._supervisor, now):
                 peer.send(answer)
             self._sessions.pass_time(now, awake=self._supervisor.any_awake)
@@ -131,7 +132,7 @@ class Broker:
         for number, worker in enumerate(config.workers, 1):
             release(hold_port(worker.endpoint, f"worker {number}").close)
         if config.metrics is not None:
-            from broker.metrics import Metrics
+            from msd.broker.status.metrics import Metrics
 
             release(Metrics(config.metrics, lambda: self._latest).close)
         self._poller = zmq.Poller()
@@ -167,7 +168,7 @@ class Broker:
             console,
             listen=self._listen,
             ignore=self._poller.unregister,
-            toggle=lambda number: self._handle(supervision.Ordered(number, None), time.monotonic()),
+            toggle=lambda number: self._handle(supervisor.Ordered(number, None), time.monotonic()),
             end=self._end,
         )
         release(self._desk.close)
@@ -178,29 +179,29 @@ class Broker:
 
     # The supervisor's events and actions.
 
-    def _handle(self, event: supervision.Event, now: float) -> None:
+    def _handle(self, event: supervisor.Event, now: float) -> None:
         self._journal.take(event)
         for action in self._supervisor.handle(event, now):
             self._do(action, now)
 
-    def _do(self, action: supervision.Action, now: float) -> None:
+    def _do(self, action: supervisor.Action, now: float) -> None:
         match action:
-            case supervision.Spawn(number, wanted, edition):
+            case supervisor.Spawn(number, wanted, edition):
                 try:
                     pid = self._processes.spawn(number, wanted, edition)
-                    event: supervision.Event = supervision.Spawned(number, pid)
+                    event: supervisor.Event = supervisor.Spawned(number, pid)
                 except OSError as error:
-                    event = supervision.Exited(number, 0, f"cannot be started: {error.strerror}")
+                    event = supervisor.Exited(number, 0, f"cannot be started: {error.strerror}")
                 self._handle(event, now)
-            case supervision.SendOrder(number, wanted, edition):
+            case supervisor.SendOrder(number, wanted, edition):
                 self._order(number, Order(wanted=wanted, edition=edition))
-            case supervision.SendQuit(number):
+            case supervisor.SendQuit(number):
                 self._order(number, QuitOrder())
-            case supervision.Kill(number):
+            case supervisor.Kill(number):
                 self._processes.kill(number)
-            case supervision.Publish():
+            case supervisor.Publish():
                 self._publish(now)
-            case supervision.Stop():
+            case supervisor.Stop():
                 self._stopped = True
 
     def _order(self, number: int, order: WorkerOrder) -> None:
@@ -226,7 +227,7 @@ class Broker:
             return
         self._exit_code = code
         self._desk.close()
-        self._handle(supervision.QuitOrdered(), time.monotonic())
+        self._handle(supervisor.QuitOrdered(), time.monotonic())
 
     # What arrives.
 
@@ -235,7 +236,7 @@ class Broker:
             if number == signal.SIGCHLD:
                 now = time.monotonic()
                 for ended in self._processes.reap():
-                    self._handle(supervision.Exited(ended.number, ended.pid, ended.reason), now)
+                    self._handle(supervisor.Exited(ended.number, ended.pid, ended.reason), now)
                 self._desk.look()
             else:
                 self._end(128 + number)
@@ -244,7 +245,7 @@ class Broker:
         for indexed in self._indexing.read(time.monotonic()):
             if not self._supervisor.edition:
                 self._vouch(indexed)
-            self._handle(supervision.CatalogueReady(indexed.edition), time.monotonic())
+            self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
 
     def _vouch(self, indexed: Indexed) -> None:
         """Says from now on that this catalogue is right."""
@@ -265,7 +266,7 @@ class Broker:
     def _hear(self, peer: Route, beat: Heartbeat, now: float) -> None:
         if not secrets.compare_digest(beat.token, self._token):
             return
-        event = supervision.HeartbeatReceived(
+        event = supervisor.HeartbeatReceived(
             beat.number, beat.pid, beat.epoch, beat.state, beat.edition, beat.load, frozenset(beat.sessions), peer
         )
         self._handle(event, now)
@@ -290,7 +291,7 @@ class Broker:
                     peer.send(Rejected(rid=rid, message=message))
                     return
                 self._toggles.add(peer, rid, number, now)
-                self._handle(supervision.Ordered(number, want), now)
+                self._handle(supervisor.Ordered(number, want), now)
             case AskStatus(rid=rid):
                 peer.send(self._journal.report(rid, self._snapshot()))
             case Quit(rid=rid):
@@ -318,7 +319,7 @@ class Broker:
     def _excuse(self, stalled: float, now: float) -> None:
         """Tells the cores for how long this process did not look."""
         if stalled:
-            self._handle(supervision.Stalled(stalled), now)
+            self._handle(supervisor.Stalled(stalled), now)
             self._sessions.stalled(stalled)
 
     def _due(self) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from client.happenings import TRANSITIONS
+from msd.client.scheduling.events import TRANSITIONS
 
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- figure: segments -->", "<!-- end of figure -->"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from broker.feed import Feed
-from broker.terminal import Console
+from msd.broker.operator.console_app import Console
+from msd.broker.operator.status_feed import Feed
 from tests.system import MIB, PATIENCE, System, make_file
 
 DOCS = Path(__file__).parent

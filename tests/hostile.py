@@ -22,14 +22,14 @@ import msgspec
 import zmq
 from msgspec.structs import replace
 
+from msd.wire.net.monitor import Handshake, Monitor
+from msd.wire.net.sockets import tune
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import DataReply, Describe, Described, Digests, Get, Message, Segment
+from msd.wire.protocol.segments import digest
+from msd.wire.protocol.states import Refused
+from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.system import PATIENCE, Process, Serve, System
-from wire.codec import STATUS_TOPIC, decode, encode
-from wire.keys import Credentials, KeyFolder, KeyPair, Role
-from wire.messages import DataReply, Describe, Described, Digests, Get, Message, Segment
-from wire.monitor import Handshake, Monitor
-from wire.segments import digest
-from wire.sockets import tune
-from wire.states import Refused
 
 #: Requests that a flood leaves unanswered on each connection: more than a worker queues.
 OUTSTANDING = 400

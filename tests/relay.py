@@ -12,8 +12,8 @@ from typing import Self
 
 import zmq
 
-from wire.codec import decode, encode
-from wire.messages import DataReply, DataRequest, Segment
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import DataReply, DataRequest, Segment
 
 
 class Relay:

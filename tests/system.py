@@ -20,11 +20,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
-from broker import demo
-from broker.orders import Operator
-from wire.config import Config, Servers, servers
-from wire.messages import Status, WorkerStatus
-from wire.states import State, Wanted
+from msd.broker.cli import demo
+from msd.broker.operator.operator_client import Operator
+from msd.wire.config.settings import Config, Servers, servers
+from msd.wire.protocol.messages import Status, WorkerStatus
+from msd.wire.protocol.states import State, Wanted
 
 MSD = [sys.executable, "-P", "-m", "msd"]
 #: Seconds that anything awaited may take; slow machines raise it.

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from wire.codec import decode
-from wire.errors import DiskError, MsdError
-from wire.messages import IndexLine, WorkerSettings
+from msd.wire.errors import DiskError, MsdError
+from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
+from msd.wire.protocol.codec import decode
 
 _PR_SET_PDEATHSIG = 1
 
@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _index(root: Path, folder: Path) -> None:
-    from workers.index import DigestCache
-    from workers.indexer import keep_indexed
+    from msd.workers.indexing.catalogue_writer import DigestCache
+    from msd.workers.indexing.indexer import keep_indexed
 
     _die_with_parent(os.getppid())
 
@@ -72,9 +72,9 @@ def cache_folder(folder: Path) -> Path:
 
 
 def _serve() -> None:
-    from wire.memory import keep_freed_memory
-    from wire.sockets import raise_descriptor_limit
-    from workers.server import Worker
+    from msd.wire.net.sockets import raise_descriptor_limit
+    from msd.wire.support.malloc import keep_freed_memory
+    from msd.workers.serving.worker import Worker
 
     (length,) = struct.unpack("!I", os.read(0, 4))
     settings = decode(os.read(0, length), WorkerSettings)

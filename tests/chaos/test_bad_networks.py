@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from msd.wire.protocol.states import State
 from tests.proxy import Proxy
 from tests.system import MIB, Download, Serve, Source, System, same, wait_for
-from wire.states import State
 
 
 @dataclass

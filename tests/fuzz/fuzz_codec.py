@@ -21,12 +21,12 @@ def main() -> None:
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris")
     with atheris.instrument_imports(include=["wire", "workers"]):
-        from wire import messages
-        from wire.codec import decode, encode
-        from wire.errors import ProtocolError
-        from wire.segments import digest, file_id
-        from workers.answer import Identity, Job, answer, to_keep
-        from workers.catalogue import Catalogue, SharedFile, Version
+        from msd.wire.errors import ProtocolError
+        from msd.wire.protocol import messages
+        from msd.wire.protocol.codec import decode, encode
+        from msd.wire.protocol.segments import digest, file_id
+        from msd.workers.serving.answer import Identity, Job, answer, to_keep
+        from msd.workers.source.catalogue import Catalogue, SharedFile, Version
     import msgpack
     import msgspec
 

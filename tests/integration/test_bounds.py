@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import zmq
 
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, DataReply, Describe, Described, Get, Hello, Segment, Welcome
 from tests.system import MIB, PATIENCE, Serve, Source, System, same, wait_for
-from wire.codec import decode, encode
-from wire.messages import PROTOCOL_VERSION, DataReply, Describe, Described, Get, Hello, Segment, Welcome
 
 
 def peak_rss(pid: int) -> int:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.orders import Operator
+from msd.broker.operator.operator_client import Operator
+from msd.wire.config.settings import Config, servers
+from msd.wire.security.keys import KeyFolder
 from tests.system import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
 from tests.terminal import Terminal
-from wire.config import Config, servers
-from wire.keys import KeyFolder
 
 #: What a terminal is told when the console comes and goes.
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"

@@ -23,16 +23,17 @@ import pytest
 import zmq
 from blake3 import blake3
 
-from client.downloading import download
+from msd.client.operations.download import download
+from msd.wire.config.settings import Servers
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.child_messages import WorkerSettings
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import DataReply, Get, List
+from msd.wire.protocol.segments import segment_count
+from msd.wire.protocol.states import Wanted
+from msd.workers.serving.fair_queue import REPLIES_INSIDE
+from msd.workers.serving.worker import Worker
 from tests.system import PATIENCE, Source, free_ports, same
-from wire.codec import decode, encode
-from wire.config import Servers
-from wire.endpoints import Endpoint
-from wire.messages import DataReply, Get, List, WorkerSettings
-from wire.segments import segment_count
-from wire.states import Wanted
-from workers.server import Worker
-from workers.turns import REPLIES_INSIDE
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
@@ -57,7 +58,7 @@ def working(
         sys.setprofile(profile)
         Worker(settings).run()
 
-    command = [sys.executable, "-P", "-m", "workers", "index", str(root), str(folder)]
+    command = [sys.executable, "-P", "-m", "msd.workers", "index", str(root), str(folder)]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     port, status_port, *_ = free_ports()
     settings = WorkerSettings(
@@ -100,7 +101,7 @@ class Witness:
             monkeypatch.setattr(os, name, self._counted(name, getattr(os, name)))
         monkeypatch.setattr(zmq.Socket, "send", self._sending(zmq.Socket.send))
         monkeypatch.setattr(zmq.Socket, "recv", self._receiving(zmq.Socket.recv))
-        monkeypatch.setattr("wire.segments.blake3", self._hashing(blake3))
+        monkeypatch.setattr("msd.wire.protocol.segments.blake3", self._hashing(blake3))
 
     def note(self, deed: str, payload: Any) -> None:
         if memoryview(payload).nbytes > LARGE:
@@ -168,7 +169,7 @@ def test_what_has_left_wakes_the_worker_for_what_waits(
     source: Source, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else wakes it here: it has no heartbeat, and does not look by itself."""
-    monkeypatch.setattr("workers.server.IDLE_LOOK", 3600.0)
+    monkeypatch.setattr("msd.workers.serving.worker.IDLE_LOOK", 3600.0)
     monkeypatch.setattr(Worker, "_report", lambda worker, now: setattr(worker, "_next_heartbeat", now + 3600))
     with (
         working(source(SIZE), runtime_folder, monkeypatch) as servers,

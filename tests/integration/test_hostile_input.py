@@ -21,12 +21,11 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from tests.hostile import RAW, UNFINISHED, Keyring, Mutilator, Peer, ProperClient, family, flood, memory
-from tests.system import MIB, PATIENCE, Serve, Source, System, make_file, run_msd, same, wait_for
-from wire.codec import STATUS_TOPIC, decode, encode
-from wire.errors import ProtocolError
-from wire.keys import Credentials, KeyPair, Role
-from wire.messages import (
+from msd.wire.errors import ProtocolError
+from msd.wire.net.monitor import Handshake
+from msd.wire.net.sockets import HANDSHAKE_MS
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import (
     Accepted,
     AskStatus,
     Bye,
@@ -56,9 +55,10 @@ from wire.messages import (
     Toggled,
     Welcome,
 )
-from wire.monitor import Handshake
-from wire.sockets import HANDSHAKE_MS
-from wire.states import State, Wanted
+from msd.wire.protocol.states import State, Wanted
+from msd.wire.security.keys import Credentials, KeyPair, Role
+from tests.hostile import RAW, UNFINISHED, Keyring, Mutilator, Peer, ProperClient, family, flood, memory
+from tests.system import MIB, PATIENCE, Serve, Source, System, make_file, run_msd, same, wait_for
 
 #: Bytes that a process may hold at most, afterwards, of all that strangers sent to it.
 KEPT = 20 * MIB

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import zmq
 
-from client.listing import list_files
+from msd.client.operations.list_files import list_files
+from msd.wire.config.settings import Config, Servers, servers
+from msd.wire.errors import NoAnswerError
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import Catalog, DataRequest, Entry, Hello, List, Welcome
 from tests.system import MIB, MSD, Download, Serve, Source, free_ports, run_msd, same, wait_for
-from wire.codec import decode, encode
-from wire.config import Config, Servers, servers
-from wire.errors import NoAnswerError
-from wire.messages import Catalog, DataRequest, Entry, Hello, List, Welcome
 
 
 @pytest.fixture

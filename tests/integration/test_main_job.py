@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 import zmq
 
-from broker.orders import Operator
+from msd.broker.operator.operator_client import Operator
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import Catalog, DataReply, Describe, Described, List, Refusal
+from msd.wire.protocol.states import Reason, Wanted
 from tests.system import (
     MIB,
     MSD,
@@ -28,9 +31,6 @@ from tests.system import (
     same,
     wait_for,
 )
-from wire.codec import STATUS_TOPIC, decode, encode
-from wire.messages import Catalog, DataReply, Describe, Described, List, Refusal
-from wire.states import Reason, Wanted
 
 #: A rate (bytes a second) at which 48 MiB take four workers 1.5 s: long enough to disturb it.
 RATE = ("--rate", "8MiB")

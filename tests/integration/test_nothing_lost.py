@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
 from tests.relay import Relay
 from tests.system import MIB, MSD, Download, Serve, Source, System, free_ports, make_file, run_msd, same, wait_for
-from wire.segments import DIGEST_SIZE, segment_count
 
 #: The most that a client of four workers asks for at once, at the rates of these tests: bytes.
 IN_FLIGHT = 4 * 6 * MIB

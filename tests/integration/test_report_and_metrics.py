@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from client.plot import plot
+from msd.client.report.chart import plot
+from msd.wire.errors import UsageError
 from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, is_free, make_file, run_msd, wait_for
-from wire.errors import UsageError
 
 RATE = ("--rate", "8MiB")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import zmq
 
-from broker.orders import Operator
+from msd.broker.operator.operator_client import Operator
+from msd.wire.protocol.codec import STATUS_TOPIC, decode
+from msd.wire.protocol.messages import Status
 from tests.system import MIB, PATIENCE, Download, Serve, Source, System, free_ports, same, wait_for
-from wire.codec import STATUS_TOPIC, decode
-from wire.messages import Status
 
 
 def test_a_frozen_broker_does_not_stop_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:

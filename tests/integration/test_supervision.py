@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from broker import sessions
-from broker.orders import Operator
-from broker.supervision import QUIT_GRACE
+from msd.broker.operator.operator_client import Operator
+from msd.broker.supervision import client_sessions
+from msd.broker.supervision.supervisor import QUIT_GRACE
+from msd.wire.protocol.states import State, Wanted
 from tests.system import (
     MIB,
     MSD,
@@ -32,7 +33,6 @@ from tests.system import (
     same,
     wait_for,
 )
-from wire.states import State, Wanted
 
 #: Slow machines have more time.
 TIME_FACTOR = PATIENCE / 30
@@ -156,7 +156,7 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
             fast.done()
-        check_it_stays(system, sessions.SETTLE + QUIT_GRACE + 1)
+        check_it_stays(system, client_sessions.SETTLE + QUIT_GRACE + 1)
         slow.signal(signal.SIGCONT)
         slow.done()
     assert system.wait(patience=5) == 0
@@ -179,7 +179,7 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
         system.shut(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
-        check_it_stays(system, sessions.SETTLE + QUIT_GRACE + 1)
+        check_it_stays(system, client_sessions.SETTLE + QUIT_GRACE + 1)
         wait_for("it to say that it waits", lambda: slow.of("waiting"))
         system.wake(1, 2, 3, 4)
         slow.done()

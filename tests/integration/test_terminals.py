@@ -18,7 +18,7 @@ import pytest
 
 from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, System, run_msd, same, wait_for
 from tests.terminal import Terminal
-from tests.unit.test_client_painter import Screen
+from tests.unit.client.display.test_terminal_painter import Screen
 
 OnTerminal = Callable[..., Terminal]
 #: What begins and what ends a picture.

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wire import messages
-from wire.codec import decode, encode
-from wire.errors import ProtocolError
-from wire.messages import DataReply, DataRequest, Message
-from wire.segments import digest, file_id, segment_count
-from workers.answer import Identity, Job, answer, to_keep
-from workers.catalogue import Catalogue, SharedFile, Version
+from msd.wire.errors import ProtocolError
+from msd.wire.protocol import child_messages, messages
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import DataReply, DataRequest, Message
+from msd.wire.protocol.segments import digest, file_id, segment_count
+from msd.workers.serving.answer import Identity, Job, answer, to_keep
+from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
 FAMILIES: list[UnionType | type[Message]] = [
     messages.DataRequest,
@@ -27,7 +27,7 @@ FAMILIES: list[UnionType | type[Message]] = [
     messages.ControlRequest,
     messages.ControlReply,
     messages.WorkerOrder,
-    messages.WorkerSettings,
+    child_messages.WorkerSettings,
 ]
 KINDS = sorted({kind for family in FAMILIES for kind in get_args(family) or (family,)}, key=lambda kind: kind.__name__)
 FIELDS = sorted({name for kind in KINDS for name in kind.__struct_fields__})

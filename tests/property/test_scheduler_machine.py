@@ -7,10 +7,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from client import happenings as core
-from client.happenings import Segment
-from client.scheduler import Scheduler
-from wire.states import Reason
+from msd.client.scheduling import events as core
+from msd.client.scheduling.events import Segment
+from msd.client.scheduling.scheduler import Scheduler
+from msd.wire.protocol.states import Reason
 
 WORKERS = (1, 2, 3)
 SEGMENTS = 12

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from client import happenings as core
-from client.scheduler import Scheduler
-from wire.states import Reason
+from msd.client.scheduling import events as core
+from msd.client.scheduling.scheduler import Scheduler
+from msd.wire.protocol.states import Reason
 
 #: Seconds after which a client notices that a worker's process was killed.
 LOSS_NOTICED = 0.002

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import zmq
 
-from wire.admission import Doorkeeper, role_of
-from wire.keys import Credentials, KeyPair, Role
-from wire.monitor import Handshake, Monitor
-from wire.sockets import receive, tune
-from wire.states import Refused
+from msd.wire.net.monitor import Handshake, Monitor
+from msd.wire.net.sockets import receive, tune
+from msd.wire.protocol.states import Refused
+from msd.wire.security.keys import Credentials, KeyPair, Role
+from msd.wire.security.zap import Doorkeeper, role_of
 
 #: Seconds until something that should happen is taken to never happen.
 PATIENCE = 10.0

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from wire.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from wire.states import State, Wanted
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from msd.wire.protocol.states import State, Wanted
 
 PORTS = (21018, 27215, 35416, 19222)
 

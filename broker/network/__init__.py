@@ -1,0 +1,1 @@
+"""The broker's sockets and its signal descriptor."""

@@ -1,0 +1,1 @@
+"""Starts, watches and restarts the workers and the indexer."""

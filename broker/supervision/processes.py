@@ -1,0 +1,171 @@
+"""The processes of the broker: the indexer and the workers.
+
+Starts, signals and reaps; decides nothing (see ``broker/supervision/supervisor.py``). Workers are started as
+commands of their own, never forked from a process that holds ZeroMQ contexts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from msd.wire.config.settings import Config
+from msd.wire.errors import MsdError
+from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.states import Wanted
+from msd.wire.security.keys import KeyPair
+from msd.wire.support.text import presentable
+
+
+class Ended(Struct, frozen=True):
+    """A worker's process that has ended, and why, for people."""
+
+    number: int
+    pid: int
+    reason: str
+
+
+class WorkerProcesses:
+    """The processes of the workers, by number."""
+
+    def __init__(self, config: Config, folder: Path, control: str, token: bytes, keys: KeyPair | None = None) -> None:
+        self._config = config
+        self._folder = folder
+        self._control = control
+        self._token = token
+        self._keys = keys
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def spawn(self, number: int, wanted: Wanted, edition: int) -> int:
+        """Starts a worker that serves an edition of the catalogue; its process id. Raises ``OSError``.
+
+        Call it from the main thread: the worker dies with the *thread* that started it.
+        """
+        worker = self._config.workers[number - 1]
+        settings = encode(
+            WorkerSettings(
+                number=number,
+                parent=os.getpid(),
+                bind=worker.endpoint.url,
+                control=self._control,
+                token=self._token,
+                catalogue=str(self._folder / "catalogue"),
+                edition=edition,
+                rate=worker.rate,
+                wanted=wanted,
+                secret=self._keys.secret if self._keys else b"",
+                keys=str(self._config.key_folder.path) if self._keys else "",
+            )
+        )
+        with self._log(number).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "msd.workers", "serve"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert process.stdin is not None
+        # If it is dead already, ``reap`` will tell.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
+        self._running[number] = process
+        return process.pid
+
+    def kill(self, number: int) -> None:
+        if number in self._running:
+            self._running[number].kill()
+
+    def reap(self) -> list[Ended]:
+        """The workers that have ended since the last call."""
+        ended = []
+        for number, process in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[number]
+                _close_streams(process)
+                reason = why_ended(process.returncode, self._log(number))
+                ended.append(Ended(number, process.pid, reason))
+        return ended
+
+    def close(self) -> None:
+        """Kills what is left, and waits for it."""
+        for process in self._running.values():
+            process.kill()
+            process.wait()
+            _close_streams(process)
+
+    def _log(self, number: int) -> Path:
+        return self._folder / f"worker-{number}.log"
+
+
+class Indexer:
+    """The process that keeps the shared files indexed. Read ``lines`` when ``fileno()`` is readable."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._log = folder / "index.log"
+        self._rest = b""
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "msd.workers", "index", str(root), str(folder / "catalogue")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+
+    def fileno(self) -> int:
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def lines(self) -> list[IndexLine]:
+        """What it has printed since the last call. Raises the ``MsdError`` it ended with."""
+        data = os.read(self.fileno(), 65536)
+        if not data:
+            code = self._process.wait()
+            error = MsdError(why_ended(code, self._log))
+            error.exit_code = max(code, 1)
+            raise error
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return [msgspec.json.decode(line, type=IndexLine) for line in whole]
+
+    def nudge(self) -> None:
+        """Has it look whether the files have changed."""
+        assert self._process.stdin is not None
+        # It has enough to read, or is gone, which ``lines`` will tell.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._process.stdin.fileno(), b"\n")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        _close_streams(self._process)
+
+
+def why_ended(code: int, log: Path) -> str:
+    """Why a process ended, in one line: its signal, or the last line it wrote to its log."""
+    if code < 0:
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-code, f'signal {-code}')}"
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
+    said = [line for line in lines if line.strip()]
+    return presentable(said[-1].strip()) if said else f"ended with code {code}"
+
+
+def _close_streams(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()

@@ -1,0 +1,1 @@
+"""The broker's own terminal: output, input lines, and the console process."""

@@ -1,0 +1,1 @@
+"""Text for people, made from snapshots. Pure: prints nothing."""

@@ -1,0 +1,1 @@
+"""Shows a running download to a person or a program."""

@@ -1,0 +1,6 @@
+"""``python -m msd``: the command line."""
+
+from msd.cli import main
+
+if __name__ == "__main__":
+    main()

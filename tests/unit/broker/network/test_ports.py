@@ -1,0 +1,96 @@
+"""Ports held for workers, and the errors of those that cannot be bound."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from msd.broker.network.ports import cannot_listen, hold_port
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import Endpoint
+
+LOOPBACK = "127.0.0.1"
+
+
+def listener(port: int, host: str = LOOPBACK) -> socket.socket:
+    """What a worker does: SO_REUSEADDR, bind, listen."""
+    listening = socket.socket()
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A free port outside the range from which the kernel takes ports for others."""
+    for number in range(22300, 22400):
+        try:
+            listener(number).close()
+        except OSError:
+            continue
+        yield number
+        return
+    pytest.fail("no free port from 22300 to 22399")
+
+
+def test_a_worker_can_listen_beside_the_held_port(port: int) -> None:
+    with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), closing(listener(port)):
+        client = socket.create_connection((LOOPBACK, port), timeout=2)
+        client.close()
+
+
+def test_nobody_is_connected_to_a_port_that_is_only_held(port: int) -> None:
+    with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), pytest.raises(ConnectionRefusedError):
+        socket.create_connection((LOOPBACK, port), timeout=2)
+
+
+def test_no_program_without_reuseaddr_can_take_a_held_port(port: int) -> None:
+    holder = hold_port(Endpoint(LOOPBACK, port), "worker 1")
+    with closing(holder), closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
+        thief.bind((LOOPBACK, port))
+
+
+def test_a_port_is_free_again_once_let_go(port: int) -> None:
+    hold_port(Endpoint(LOOPBACK, port), "worker 1").close()
+    with closing(socket.socket()) as other:
+        other.bind((LOOPBACK, port))
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "*", "0.0.0.0"])
+def test_a_port_where_somebody_listens_is_found_and_named(port: int, host: str) -> None:
+    with closing(listener(port)), pytest.raises(UsageError, match=rf"^port {port} \(worker 3\) is in use: "):
+        hold_port(Endpoint(host, port), "worker 3")
+
+
+def test_every_address_can_be_held(port: int) -> None:
+    with closing(hold_port(Endpoint("*", port), "worker 1")) as holder:
+        assert holder.getsockname() == ("0.0.0.0", port)
+
+
+def test_a_foreign_address_is_named() -> None:
+    with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: check -a$"):
+        hold_port(Endpoint("192.0.2.1", 22300), "worker 1")
+
+
+def test_each_reason_not_to_listen_says_what_to_do() -> None:
+    endpoint = Endpoint(LOOPBACK, 80)
+    told = {
+        code: str(cannot_listen(endpoint, "server 5", code))
+        for code in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EACCES, errno.ENOBUFS)
+    }
+    assert told == {
+        errno.EADDRINUSE: "port 80 (server 5) is in use: end what listens there, or choose another port",
+        errno.EADDRNOTAVAIL: "127.0.0.1 is not an address of this machine: check -a",
+        errno.ENODEV: "127.0.0.1 is not an address of this machine: check -a",
+        errno.EACCES: "port 80 (server 5) needs root: choose one above 1023",
+        errno.ENOBUFS: "port 80 (server 5) cannot be used: No buffer space available",
+    }

@@ -1,0 +1,198 @@
+"""An operator against a broker that answers as a test says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import zmq
+
+from msd.broker.operator import operator_client
+from msd.broker.operator.operator_client import PATIENCE, Operator
+from msd.wire.config.settings import Servers
+from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    AskStatus,
+    ControlRequest,
+    Message,
+    Rejected,
+    Report,
+    Status,
+    Toggle,
+    Toggled,
+)
+from msd.wire.protocol.states import State
+
+LOOPBACK = "127.0.0.1"
+
+
+class Clock:
+    """Stands still unless the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class FakeBroker:
+    """Answers with what ``answer`` returns, and publishes what it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Message], Message | None] = lambda request: None
+        self._context = zmq.Context()
+        self._publisher = self._context.socket(zmq.XPUB)
+        self._control = self._context.socket(zmq.ROUTER)
+        ports = [socket.bind_to_random_port(f"tcp://{LOOPBACK}") for socket in (self._publisher, self._control)]
+        self._control_url = f"tcp://{LOOPBACK}:{ports[1]}"
+        self.servers = Servers(Endpoint(LOOPBACK, ports[0]), {}, pinned=False)
+        self._commands = self._context.socket(zmq.PULL)
+        self._commands.bind("inproc://commands")
+        self._push = self._context.socket(zmq.PUSH)
+        self._push.connect("inproc://commands")
+        self._publisher.setsockopt(zmq.XPUB_WELCOME_MSG, self._snapshot(self.status(10)))
+        self._subscribed = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def status(self, seq: int, epoch: int = 1, version: int = PROTOCOL_VERSION) -> Status:
+        return Status(
+            version=version,
+            epoch=epoch,
+            seq=seq,
+            interval=2.0,
+            control=self._control_url,
+            catalogue=b"",
+            files=1,
+            workers=[],
+        )
+
+    def publish(self, *statuses: Status) -> None:
+        # ZeroMQ sends its welcome before it knows of the subscription.
+        assert self._subscribed.wait(10)
+        for status in statuses:
+            self._push.send(self._snapshot(status))
+
+    def close(self) -> None:
+        self._push.send(b"")
+        self._thread.join()
+        self._context.destroy(0)
+
+    def _snapshot(self, status: Status) -> bytes:
+        return STATUS_TOPIC + encode(status)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._publisher, self._control, self._commands):
+            poller.register(socket, zmq.POLLIN)
+        while True:
+            for socket, _ in poller.poll():
+                frames = socket.recv_multipart()
+                if socket is self._commands:
+                    if not frames[0]:
+                        return
+                    self._publisher.send(frames[0])
+                elif socket is self._publisher:
+                    self._subscribed.set()
+                elif socket is self._control:
+                    reply = self.answer(decode(frames[1], ControlRequest))
+                    if reply is not None:
+                        self._control.send_multipart([frames[0], encode(reply)])
+
+
+@pytest.fixture
+def broker() -> Iterator[FakeBroker]:
+    made = FakeBroker()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(operator_client, "time", made)
+    return made
+
+
+def test_each_order_has_its_own_time(broker: FakeBroker, clock: Clock) -> None:
+    """A toggle of a frozen worker takes 3 s; four of them take longer than one order may."""
+
+    def late(request: Message) -> Message:
+        assert isinstance(request, Toggle)
+        clock.now += 3
+        return Toggled(rid=request.rid, number=request.number, state=State.SILENT, reached=False)
+
+    with Operator(broker.servers) as operator:
+        broker.answer = late
+        begun = clock.now
+        assert [operator.toggle(number, None).number for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
+        assert clock.now - begun > PATIENCE
+
+
+def test_an_order_that_is_not_answered_ends_in_its_time(broker: FakeBroker, clock: Clock) -> None:
+    def other(request: Message) -> Message:
+        clock.now += PATIENCE
+        return Toggled(rid=0, number=1, state=State.AWAKE, reached=True)
+
+    with Operator(broker.servers) as operator:
+        broker.answer = other
+        with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
+            operator.toggle(1, None)
+
+
+def test_a_snapshot_older_than_the_report_is_not_shown_after_it(broker: FakeBroker, clock: Clock) -> None:
+    def report(request: Message) -> Message:
+        assert isinstance(request, AskStatus)
+        return Report(rid=request.rid, status=broker.status(20))
+
+    with Operator(broker.servers) as operator:
+        broker.answer = report
+        assert operator.status().seq == 20
+        broker.publish(*map(broker.status, (19, 20, 21, 22)))
+        assert [operator.next_snapshot().seq for _ in range(2)] == [21, 22]
+
+
+def test_the_snapshots_of_servers_started_again_are_shown(broker: FakeBroker, clock: Clock) -> None:
+    with Operator(broker.servers) as operator:
+        broker.publish(broker.status(1, epoch=2), broker.status(2, epoch=2))
+        shown = [operator.next_snapshot() for _ in range(2)]
+        assert [(status.epoch, status.seq) for status in shown] == [(2, 1), (2, 2)]
+
+
+def test_servers_that_publish_nothing_any_more_are_gone(broker: FakeBroker, clock: Clock) -> None:
+    """After three intervals of 2 s and a second; the clock moves on by one each time it is asked."""
+
+    class Running(Clock):
+        def monotonic(self) -> float:
+            self.now += 4
+            return self.now
+
+    with Operator(broker.servers) as operator, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operator_client, "time", Running())
+        broker.publish(broker.status(9), broker.status(8), broker.status(7))
+        with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
+            operator.next_snapshot()
+
+
+@pytest.mark.parametrize(("denied", "kind"), [(True, NotAllowedError), (False, UsageError)])
+def test_an_order_that_is_not_carried_out_says_why(broker: FakeBroker, denied: bool, kind: type[MsdError]) -> None:
+    def reject(request: Message) -> Message:
+        assert isinstance(request, Toggle)
+        return Rejected(rid=request.rid, message="because", denied=denied)
+
+    with Operator(broker.servers) as operator:
+        broker.answer = reject
+        with pytest.raises(kind, match=r"^because$"):
+            operator.toggle(1, None)
+
+
+def test_a_broker_of_another_version_is_not_allowed(broker: FakeBroker) -> None:
+    with Operator(broker.servers) as operator:
+        broker.publish(broker.status(11, version=PROTOCOL_VERSION + 1))
+        with pytest.raises(NotAllowedError, match=f"speaks version {PROTOCOL_VERSION + 1} .* update the older side"):
+            operator.next_snapshot()

@@ -1,0 +1,238 @@
+"""Metrics: what is told of a snapshot, by Prometheus' rules, and a port that nobody can hold."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from msd.broker.status.metrics import COUNTERS, GAUGES, WORKER_COUNTERS, WORKER_GAUGES, Metrics, Snapshots
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from msd.wire.protocol.states import State, Wanted
+from tests.system import is_free, wait_for
+
+#: What the standard says a base unit is written as, of those that occur.
+UNITS = {"bytes", "seconds"}
+
+
+def worker(number: int, state: State, wanted: Wanted = Wanted.AWAKE) -> WorkerStatus:
+    return WorkerStatus(
+        number=number,
+        endpoint=f"tcp://127.0.0.1:{5000 + number}",
+        state=state,
+        wanted=wanted,
+        epoch=1,
+        pid=100,
+        restarts=2,
+        clients=3,
+        bytes_sent=1 << 40,
+        rate=5.0,
+        complaints=4,
+        garbage=5,
+        refused=6,
+        uptime=7.5,
+        reason="secret-name.mp4",
+    )
+
+
+STATUS = Status(
+    version=PROTOCOL_VERSION,
+    epoch=1,
+    seq=1,
+    interval=2.0,
+    control="tcp://127.0.0.1:39224",
+    catalogue=bytes(range(32)),
+    files=9,
+    clients=8,
+    garbage=10,
+    refused=11,
+    workers=[worker(1, State.AWAKE), worker(2, State.ASLEEP, Wanted.ASLEEP), worker(3, State.DEAD)],
+)
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        return Endpoint("127.0.0.1", free.getsockname()[1])
+
+
+@pytest.fixture
+def metrics(endpoint: Endpoint) -> Iterator[Endpoint]:
+    """Where ``STATUS`` is told."""
+    with closing(Metrics(endpoint, lambda: STATUS)):
+        yield endpoint
+
+
+def fetch(endpoint: Endpoint, path: str = "/metrics") -> str:
+    with urllib.request.urlopen(f"http://{endpoint.host}:{endpoint.port}{path}", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def is_cut_off(connection: socket.socket) -> bool:
+    """Reads on a connection: True if there is nothing more to come."""
+    try:
+        return not connection.recv(65536)
+    except ConnectionResetError:
+        return True
+
+
+def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """The values by name and labels."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        sample: Sample
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+def of_workers(text: str, name: str) -> list[float]:
+    return [samples(text)[name][("worker", str(number)),] for number in (1, 2, 3)]
+
+
+def test_every_worker_is_told_of(metrics: Endpoint) -> None:
+    text = fetch(metrics)
+    assert of_workers(text, "msd_worker_up") == [1, 0, 0]
+    assert of_workers(text, "msd_worker_wanted") == [1, 0, 1]
+    assert of_workers(text, "msd_worker_clients") == [3] * 3
+    assert of_workers(text, "msd_worker_uptime_seconds") == [7.5] * 3
+    assert of_workers(text, "msd_worker_sent_bytes_total") == [1 << 40] * 3
+    assert of_workers(text, "msd_worker_restarts_total") == [2] * 3
+    assert of_workers(text, "msd_worker_complaints_total") == [4] * 3
+    assert of_workers(text, "msd_worker_garbage_messages_total") == [5] * 3
+    assert of_workers(text, "msd_worker_refused_connections_total") == [6] * 3
+
+
+def test_the_servers_as_a_whole_are_told_of(metrics: Endpoint) -> None:
+    found = samples(fetch(metrics))
+    assert found["msd_files"] == {(): 9}
+    assert found["msd_clients"] == {(): 8}
+    assert found["msd_broker_garbage_messages_total"] == {(): 10}
+    assert found["msd_broker_refused_connections_total"] == {(): 11}
+    assert found["msd_catalogue_info"] == {(("id", bytes(range(32)).hex()),): 1}
+
+
+def test_a_worker_is_in_one_state_of_all(metrics: Endpoint) -> None:
+    states = samples(fetch(metrics))["msd_worker_state"]
+    assert len(states) == 3 * len(State)
+    assert [dict(labels)["state"] for labels, value in states.items() if value] == ["awake", "asleep", "dead"]
+
+
+def test_no_name_is_told(metrics: Endpoint) -> None:
+    assert "secret-name" not in fetch(metrics)
+
+
+def test_the_names_follow_the_conventions(metrics: Endpoint) -> None:
+    """
+    One prefix and lower case; counters, and nothing else, end in _total; base units, at the end but for
+    _total; a help text for each; no label is part of a name.
+    """
+    text = fetch(metrics)
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert kinds.keys() == {name for name, _ in re.findall(r"^# HELP (\S+) (\S.*\.)$", text, re.MULTILINE)}
+    for name, kind in kinds.items():
+        assert re.fullmatch(r"msd_[a-z]+(_[a-z]+)*", name)
+        assert name.endswith("_total") == (kind == "counter")
+        assert kind in ("counter", "gauge")
+        words = name.removesuffix("_total").split("_")
+        assert not UNITS & {*words[:-1]}, f"{name}: the unit comes last"
+        assert not {"kilobytes", "mb", "ms", "milliseconds", "minutes", "rate", "count"} & {*words}
+    for values in samples(text).values():
+        labels = {tuple(name for name, _ in of) for of in values}
+        assert len(labels) == 1
+
+
+def test_before_the_first_snapshot_there_are_names_but_no_values(endpoint: Endpoint) -> None:
+    with closing(Metrics(endpoint, lambda: None)):
+        text = fetch(endpoint)
+    assert samples(text) == {}
+    every = {*WORKER_GAUGES, *GAUGES, *(f"{name}_total" for name in (*WORKER_COUNTERS, *COUNTERS))}
+    assert {name for name in every if f"# TYPE {name} " in text} == every
+
+
+def test_some_of_them_can_be_asked_for_by_name(metrics: Endpoint) -> None:
+    assert samples(fetch(metrics, "/metrics?name[]=msd_files")) == {"msd_files": {(): 9}}
+
+
+def test_nothing_is_collected_before_somebody_asks() -> None:
+    def latest() -> Status | None:
+        raise AssertionError("nobody asked")
+
+    assert [*Snapshots(latest).describe()]
+
+
+def test_a_busy_port_is_named(endpoint: Endpoint) -> None:
+    with (
+        closing(socket.create_server((endpoint.host, endpoint.port))),
+        pytest.raises(UsageError, match=rf"port {endpoint.port} \(metrics\) is in use"),
+    ):
+        Metrics(endpoint, lambda: STATUS)
+
+
+def test_a_closed_one_leaves_its_port_and_no_thread(endpoint: Endpoint) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with closing(Metrics(endpoint, lambda: STATUS)):
+            fetch(endpoint)
+            assert not is_free(endpoint.port)
+        assert is_free(endpoint.port)
+    assert threading.active_count() == before
+
+
+def test_whoever_is_silent_is_cut_off_and_the_next_one_served(
+    metrics: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msd.broker.status.metrics.PATIENCE", 0.05)
+    with closing(socket.create_connection((metrics.host, metrics.port))) as silent:
+        silent.sendall(b"GET /metr")
+        assert "msd_files" in fetch(metrics)
+        assert is_cut_off(silent)
+
+
+def test_the_end_waits_for_nobody(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msd.broker.status.metrics.PATIENCE", 600.0)
+    metrics = Metrics(endpoint, lambda: STATUS)
+    with closing(socket.create_connection((endpoint.host, endpoint.port))) as silent:
+        silent.sendall(b"GET /metr")
+        wait_for("the request", lambda: any(thread.name.startswith("Thread-") for thread in threading.enumerate()))
+        metrics.close()
+        assert is_cut_off(silent)
+    assert is_free(endpoint.port)
+
+
+@pytest.mark.parametrize("request_line", ["POST / HTTP/1.1", "nonsense", "GET / HTTP/9.9", "GET /" + "x" * 70_000])
+def test_what_is_no_request_harms_nothing(
+    metrics: Endpoint, request_line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with closing(socket.create_connection((metrics.host, metrics.port), timeout=10)) as rude:
+        rude.sendall(f"{request_line}\r\n\r\n".encode())
+        rude.shutdown(socket.SHUT_WR)
+        while not is_cut_off(rude):
+            pass
+    assert "msd_files" in fetch(metrics)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_on_an_ipv6_address(endpoint: Endpoint) -> None:
+    with closing(Metrics(Endpoint("::1", endpoint.port), lambda: STATUS)):
+        assert "msd_files" in fetch(Endpoint("[::1]", endpoint.port))
+
+
+def test_without_prometheus_client_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "msd.broker.status.metrics")
+    with pytest.raises(UsageError, match=r"pip install 'msd\[metrics\]', or leave the key out"):
+        importlib.import_module("msd.broker.status.metrics")

@@ -1,0 +1,203 @@
+"""The snapshot that server 5 publishes, and how it is printed as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from msd.broker.status.snapshot import MAX_REASON, RATE_WINDOW, Board, as_json
+from msd.broker.supervision.supervisor import (
+    SILENT_AFTER,
+    CatalogueReady,
+    Exited,
+    HeartbeatReceived,
+    Spawned,
+    Supervisor,
+    TimePassed,
+)
+from msd.wire.config.settings import Config, WorkerConfig
+from msd.wire.config.toml_file import MAX_WORKERS
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
+from msd.wire.protocol.states import State, Wanted
+
+NOW = 1000.0
+MIB = 1 << 20
+
+
+def board() -> Board:
+    return Board(Config(interval=1.5))
+
+
+def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
+    """Four workers that are awake with the pids 101 to 104."""
+    supervisor = Supervisor(range(1, numbers + 1), hang_limit=60)
+    supervisor.handle(CatalogueReady(1), NOW)
+    for number in range(1, numbers + 1):
+        pid = 100 + number
+        supervisor.handle(Spawned(number, pid), NOW)
+        beat = HeartbeatReceived(number, pid, 7000 + number, State.AWAKE, 1, load or Load(), frozenset())
+        supervisor.handle(beat, NOW)
+    return supervisor
+
+
+def test_a_snapshot_says_what_the_configuration_and_the_index_say() -> None:
+    shown = board()
+    shown.catalogue, shown.files = b"c" * 32, 3
+    status = shown.snapshot(running(), NOW)
+    assert (status.version, status.interval, status.control) == (PROTOCOL_VERSION, 1.5, "tcp://127.0.0.1:39224")
+    assert (status.catalogue, status.files) == (b"c" * 32, 3)
+    assert [w.endpoint for w in status.workers] == [f"tcp://127.0.0.1:{port}" for port in (21018, 27215, 35416, 19222)]
+
+
+def test_a_snapshot_says_what_the_supervisor_knows() -> None:
+    supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, garbage=3, refused=6))
+    supervisor.workers[2].complaints = 4
+    supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
+    status = board().snapshot(supervisor, NOW, garbage=8, refused=9)
+    workers = status.workers
+    assert (status.garbage, status.refused) == (8, 9)
+    assert [w.number for w in workers] == [1, 2, 3, 4]
+    second, third = workers[1], workers[2]
+    assert (second.state, second.wanted, second.pid, second.epoch) == (State.AWAKE, Wanted.AWAKE, 102, 7002)
+    assert (second.bytes_sent, second.clients, second.complaints) == (5 * MIB, 2, 4)
+    assert (second.garbage, second.refused) == (3, 6)
+    assert (third.state, third.pid, third.epoch, third.reason) == (State.DEAD, 0, 0, "killed by SIGKILL")
+
+
+def test_an_uptime_is_that_of_the_process_and_0_without_one() -> None:
+    supervisor = running()
+    supervisor.handle(Exited(2, 102, ""), NOW + 5)
+    supervisor.handle(Exited(3, 103, ""), NOW + 5)
+    supervisor.handle(Spawned(3, 203), NOW + 6)
+    told = board().snapshot(supervisor, NOW + 10.5)
+    assert [worker.uptime for worker in told.workers] == [10.5, 0.0, 4.5, 10.5]
+
+
+def test_a_process_that_runs_for_a_year_has_an_uptime() -> None:
+    told = board().snapshot(running(), NOW + 366 * 86400)
+    assert decode(encode(told), Status).workers[0].uptime == 366 * 86400
+
+
+def test_a_client_that_several_workers_serve_counts_once() -> None:
+    supervisor = running()
+    for number, sessions in ((1, {7, 8}), (2, {8, 9}), (4, {7})):
+        beat = HeartbeatReceived(
+            number, 100 + number, 7000 + number, State.AWAKE, 1, Load(clients=len(sessions)), frozenset(sessions)
+        )
+        supervisor.handle(beat, NOW)
+    told = board().snapshot(supervisor, NOW)
+    assert (told.clients, [worker.clients for worker in told.workers]) == (3, [2, 2, 0, 1])
+    assert as_json(told)["clients"] == 3
+
+
+def test_each_snapshot_has_the_next_number_of_the_same_epoch() -> None:
+    shown, supervisor = board(), running()
+    statuses = [shown.snapshot(supervisor, NOW) for _ in range(3)]
+    assert [status.seq for status in statuses] == [1, 2, 3]
+    assert len({status.epoch for status in statuses}) == 1
+
+
+def test_two_brokers_have_different_epochs() -> None:
+    assert board().snapshot(running(), NOW).epoch != board().snapshot(running(), NOW).epoch
+
+
+def test_a_snapshot_can_be_sent_and_received_however_long_a_reason_is() -> None:
+    supervisor = running()
+    supervisor.handle(Exited(1, 101, "é" * 5000), NOW)
+    status = board().snapshot(supervisor, NOW)
+    assert decode(encode(status), Status) == status
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\udce9"])
+def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
+    """Every worker there can be, every number as large and every text as long as it can be."""
+    most = 2**63 - 1
+    longest = "ffff:" * 7 + "ffff"
+    workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
+    shown = Board(Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers))
+    shown.catalogue, shown.files = b"c" * 32, most
+    supervisor = running(MAX_WORKERS, Load(bytes_sent=most, clients=most, garbage=most, refused=most))
+    for worker in supervisor.workers.values():
+        worker.state = State.STARTING  # the longest name
+        worker.reason = letter * 1024
+        worker.epoch = worker.pid = worker.restarts = worker.complaints = most
+    status = shown.snapshot(supervisor, NOW, garbage=most, refused=most)
+    assert len(STATUS_TOPIC + encode(status)) <= 65536
+    assert decode(encode(status), Status) == status
+    assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON // 4, MAX_REASON + 1)}
+
+
+def test_a_rate_is_measured_over_its_window() -> None:
+    shown, supervisor = board(), running()
+    for step in range(5):
+        shown.measure(1, step * MIB, NOW + step * RATE_WINDOW / 4)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate == 4 * MIB / RATE_WINDOW
+    assert shown.snapshot(supervisor, NOW).workers[1].rate == 0
+
+
+def test_a_rate_is_zero_again_when_nothing_is_sent_any_more() -> None:
+    shown = board()
+    for seconds, total in ((0, 0), (1, MIB), (2, MIB)):
+        shown.measure(1, total, NOW + seconds)
+    assert shown.snapshot(running(), NOW).workers[0].rate == 0
+
+
+def test_a_worker_that_is_gone_has_no_rate() -> None:
+    shown, supervisor = board(), running()
+    shown.measure(1, 0, NOW)
+    shown.measure(1, MIB, NOW + RATE_WINDOW)
+    supervisor.handle(Exited(1, 101, ""), NOW)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
+
+
+def test_a_worker_that_is_silent_has_no_rate() -> None:
+    """Frozen, it says nothing, not even that it sends nothing."""
+    shown, supervisor = board(), running()
+    shown.measure(1, 0, NOW)
+    shown.measure(1, MIB, NOW + RATE_WINDOW)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate > 0
+    supervisor.handle(TimePassed(), NOW + SILENT_AFTER)
+    assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
+
+
+def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
+    shown = board()
+    shown.measure(1, MIB, NOW)
+    shown.measure(1, 3 * MIB, NOW + RATE_WINDOW)
+    shown.measure(1, 0, NOW + RATE_WINDOW + 0.5)
+    assert shown.snapshot(running(), NOW).workers[0].rate == 0
+
+
+def test_the_json_has_every_promised_key() -> None:
+    shown = board()
+    shown.catalogue, shown.files = b"\xab" * 32, 2
+    told = json.loads(json.dumps(as_json(shown.snapshot(running(), NOW, garbage=5, refused=6))))
+    assert (told["files"], told["catalogue"]) == (2, "ab" * 32)
+    assert (told["garbage"], told["refused"]) == (5, 6)
+    assert [worker["name"] for worker in told["workers"]] == ["1", "2", "3", "4"]
+    promised = {"name", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"}
+    assert all(promised | {"complaints"} <= set(worker) for worker in told["workers"])
+
+
+def test_the_json_of_a_worker_is_what_the_snapshot_says() -> None:
+    (worker,) = json.loads(json.dumps(as_json(board().snapshot(running(1), NOW))))["workers"]
+    assert worker == {
+        "name": "1",
+        "endpoint": "tcp://127.0.0.1:21018",
+        "state": "awake",
+        "wanted": "awake",
+        "pid": 101,
+        "epoch": 7001,
+        "restarts": 0,
+        "clients": 0,
+        "bytes_sent": 0,
+        "rate": 0.0,
+        "complaints": 0,
+        "garbage": 0,
+        "refused": 0,
+        "uptime": 0.0,
+        "reason": "",
+    }

@@ -1,0 +1,88 @@
+"""What the indexer says, and why a process ended. The workers: tests/integration."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msd.broker.supervision.processes import Indexer, why_ended
+from msd.wire.errors import MsdError, NotFoundError
+from msd.wire.protocol.child_messages import Indexed
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A broker's folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "broker"
+    (folder / "catalogue").mkdir(parents=True)
+    return folder
+
+
+#: ``python -m workers`` that looks at no file again unless it is nudged, and then soon.
+NUDGED = """
+import sys
+from msd.workers.indexing import rescan_policy
+rescan_policy.CALM, rescan_policy.ALERT = 3600.0, 0.05
+from msd.workers.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_the_indexer_says_each_edition_and_looks_again_when_nudged(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        assert command[1:4] == ["-P", "-m", "msd.workers"]
+        return popen([sys.executable, "-c", NUDGED, *command[4:]], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    (tmp_path / "numbers").write_bytes(bytes(range(245)))
+    with closing(Indexer(tmp_path / "numbers", folder)) as indexer:
+        for number in (1, 2):
+            while not (indexed := [line for line in indexer.lines() if isinstance(line, Indexed)]):
+                pass
+            assert [line.edition for line in indexed] == [number]
+            (tmp_path / "other").write_bytes(bytes(number))
+            (tmp_path / "other").replace(tmp_path / "numbers")
+            indexer.nudge()
+
+
+def test_an_indexer_that_ends_says_why(tmp_path: Path, folder: Path) -> None:
+    with closing(Indexer(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
+        indexer.lines()
+    assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
+    assert caught.value.exit_code == NotFoundError.exit_code
+
+
+def log(folder: Path, text: bytes) -> Path:
+    path = folder / "worker-1.log"
+    path.write_bytes(text)
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_killed_process_is_told_by_its_signal(tmp_path: Path, number: signal.Signals) -> None:
+    assert why_ended(-number, log(tmp_path, b"a line that is not the reason\n")) == f"killed by {number.name}"
+
+
+def test_the_last_line_of_the_log_is_the_reason(tmp_path: Path) -> None:
+    text = b"Traceback (most recent call last):\n  File x\nValueError: wrong \n\n"
+    assert why_ended(1, log(tmp_path, text)) == "ValueError: wrong"
+
+
+@pytest.mark.parametrize("text", [b"", b"\n \n"])
+def test_without_a_word_the_code_is_the_reason(tmp_path: Path, text: bytes) -> None:
+    assert why_ended(7, log(tmp_path, text)) == "ended with code 7"
+
+
+def test_a_log_that_is_no_text_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
+    assert why_ended(1, log(tmp_path, b"\xff\xfebad")) == "\ufffd\ufffdbad"

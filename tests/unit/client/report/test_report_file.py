@@ -1,0 +1,132 @@
+"""The file of --report: written whole or not at all, also where the download fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msd.client.events import Event, OnEvent, Report, Retried, Started
+from msd.client.report.report_file import ReportFile, replace_file
+from msd.wire.errors import DiskError, Interrupted, MsdError, NoAnswerError, UsageError
+
+STARTED = Started("film", Path("copy"), "ab" * 32, 5, 5)
+REPORT = Report("film", Path("copy"), "ab" * 32, 5, 1.0, 5, 0, 0, {}, {"corrupt": 1}, 0.0, 5.0, 5.0)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def read(name: str = "report.json") -> Any:
+    text = Path(name).read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    return json.loads(text)
+
+
+def fail_with(error: MsdError, on_event: OnEvent = lambda event: None) -> None:
+    with ReportFile("report.json") as record:
+        record.listener(on_event)(Retried("1", 3, "corrupt"))
+        raise error
+
+
+def test_a_report_has_the_result_at_its_top_and_the_events_below() -> None:
+    heard: list[Event] = []
+    with ReportFile("report.json") as record:
+        record.listener(heard.append)(STARTED)
+        record.done(REPORT)
+    assert heard == [STARTED]
+    report = read()
+    assert report["version"] == 1
+    assert (report["file"], report["bytes"], report["retries"]) == ("film", 5, {"corrupt": 1})
+    assert [event["event"] for event in report["events"]] == ["start"]
+    assert "error" not in report
+    assert os.listdir() == ["report.json"]
+
+
+@pytest.mark.parametrize("error", [NoAnswerError("nobody"), Interrupted("interrupted", signal.SIGINT)])
+def test_a_failed_download_has_a_report_too(error: MsdError) -> None:
+    with pytest.raises(type(error)):
+        fail_with(error)
+    report = read()
+    assert report["error"] == {"code": error.exit_code, "message": str(error)}
+    assert report["retries"] == {"corrupt": 1}
+    assert report.keys() >= {"version", "waited_seconds", "rate_p50", "rate_peak", "events"}
+    assert "bytes" not in report
+
+
+def test_of_wrong_use_there_is_nothing_to_report() -> None:
+    with pytest.raises(UsageError):
+        fail_with(UsageError("wrong"))
+    assert os.listdir() == []
+
+
+def test_without_a_file_nothing_is_recorded_or_written() -> None:
+    def heard(event: Event) -> None: ...
+
+    with ReportFile(None) as record:
+        assert record.listener(heard) is heard
+        record.done(REPORT)
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("file", ["folder", "missing/report"])
+def test_where_no_report_could_be_written_is_said_before_the_download(file: str) -> None:
+    Path("folder").mkdir()
+    with pytest.raises(UsageError, match=f"--report {file}: not a file in a folder that exists"):
+        ReportFile(file)
+
+
+@pytest.mark.parametrize("file", ["copy", "./copy", "copy.part"])
+def test_a_report_never_takes_the_place_of_the_download(file: str) -> None:
+    Path(file).write_text("kept")
+    with pytest.raises(UsageError, match="is the file to download"), ReportFile(file) as record:
+        record.listener(lambda event: None)(STARTED)
+    assert Path(file).read_text() == "kept"
+
+
+def test_a_report_that_cannot_be_written_is_a_disk_error_and_leaves_nothing() -> None:
+    record = ReportFile("report.json")
+    Path("report.json").mkdir()
+    with pytest.raises(DiskError, match="the report cannot be written"):
+        record.done(REPORT)
+    assert os.listdir() == ["report.json"]
+    assert os.listdir("report.json") == []
+
+
+def test_beside_a_failure_a_report_that_cannot_be_written_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def mkdir(event: Event) -> None:
+        Path("report.json").mkdir()
+
+    with pytest.raises(NoAnswerError):
+        fail_with(NoAnswerError("nobody"), on_event=mkdir)
+    assert "report.json: the report cannot be written" in capsys.readouterr().err
+
+
+def test_a_report_replaces_the_one_before_at_once() -> None:
+    Path("report.json").write_text("old")
+    with Path("report.json").open() as reader:
+        replace_file(Path("report.json"), b"new")
+        assert reader.read() == "old"
+    assert Path("report.json").read_text() == "new"
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced() -> None:
+    Path("link").symlink_to("target")
+    replace_file(Path("link"), b"new")
+    assert Path("link").is_symlink()
+    assert Path("target").read_bytes() == b"new"
+    os.mkfifo("pipe")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(Path("pipe").read_bytes()))
+    reader.start()
+    replace_file(Path("pipe"), b"through")
+    reader.join()
+    assert got == [b"through"]
+    assert Path("pipe").is_fifo()

@@ -1,0 +1,70 @@
+"""Sizes as config.toml and the flags write them; all else of the file is in test_wire_config.py."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msd.wire.config.toml_file import MAX_SIZE, parse_size
+
+BYTES = 'bytes, such as 1048576 or "40MiB"'
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (0, 0),
+        (1048576, 1048576),
+        (MAX_SIZE - 1, MAX_SIZE - 1),
+        ("0", 0),
+        ("1048576", 1048576),
+        ("7B", 7),
+        ("500k", 500_000),
+        ("500K", 500_000),
+        ("500kB", 500_000),
+        ("40MiB", 40 << 20),
+        ("40mib", 40 << 20),
+        ("40Mi", 40 << 20),
+        ("1 KiB", 1024),
+        ("1.5 GB", 1_500_000_000),
+        ("1.5GiB", 3 << 29),
+        ("2T", 2 * 10**12),
+        ("1TiB", 1 << 40),
+        ("25MiB/s", 25 << 20),
+        ("25 M/s", 25_000_000),
+        (" 8 ", 8),
+    ],
+)
+def test_a_size_is_read(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+NO_NUMBERS = ["", " ", "k", "MiB", "-1", "+1", "1e6", "0x10", "1.", ".5", "1,5", "inf", "nan"]
+NO_UNITS = ["5i", "5iB", "1PB", "1 M b", "1Mbps", "1/s/s"]
+TOO_LARGE = [MAX_SIZE, str(MAX_SIZE), "4611686018428T", "9" * 400, "9" * 5000]
+
+
+@pytest.mark.parametrize("text", [*NO_NUMBERS, *NO_UNITS, *TOO_LARGE, -1, 1.5, True, None, []])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(BYTES)}$"):
+        parse_size(text)
+
+
+@given(st.integers(0, 1 << 20), st.sampled_from(["", "k", "M", "G", "T"]), st.booleans(), st.booleans())
+@settings(deadline=None)
+def test_a_unit_is_a_power_of_1000_or_with_an_i_of_1024(number: int, unit: str, binary: bool, a_second: bool) -> None:
+    binary = binary and unit != ""
+    text = f"{number}{unit}{'i' if binary else ''}B{'/s' if a_second else ''}"
+    assert parse_size(text) == number * (1024 if binary else 1000) ** ["", "k", "M", "G", "T"].index(unit)
+
+
+@given(st.text(max_size=12))
+@settings(deadline=None)
+def test_any_text_is_a_size_or_a_value_error(text: str) -> None:
+    try:
+        assert 0 <= parse_size(text) < MAX_SIZE
+    except ValueError:
+        return

@@ -1,0 +1,182 @@
+"""``config.toml``: the keys it may have, and what each of them may hold.
+
+Reads and checks the file; what its values mean, and what holds without them, is said in
+``wire/config/settings.py``. The flags of the command line are checked by the same parsers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msd.wire.errors import UsageError
+from msd.wire.security.keys import parse_key
+
+#: A status snapshot names every worker; more would not fit a calm one.
+MAX_WORKERS = 64
+#: No size in bytes is as large: it has to fit a ``Natural`` of the protocol.
+MAX_SIZE = 1 << 62
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of the file at ``path`` that are there: for ``workers`` a list of tables, for
+    each other one a table of its keys.
+
+    Raises ``FileNotFoundError``, and for whatever is wrong with the file ``UsageError``, naming the
+    key, its value and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        import tomllib  # Who only downloads mostly has no such file, and starts 4 ms sooner.
+
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except (ValueError, RecursionError) as error:  # also for a number of 5000 digits
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    try:
+        return _checked(table)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def _checked(table: dict[str, Any]) -> dict[str, Any]:
+    sections: dict[str, Any] = {}
+    for name, value in table.items():
+        _known(name, _KEYS, "section")
+        expected = list if name == "workers" else dict
+        if not isinstance(value, expected):
+            raise UsageError(f"{name} must be written as {'[[workers]]' if expected is list else f'[{name}]'}")
+        sections[name] = (
+            [_section("workers", f"[[workers]] {n}: ", item) for n, item in enumerate(value, 1)]
+            if expected is list
+            else _section(name, f"[{name}] ", value)
+        )
+    workers = sections.get("workers", [])
+    if len(workers) > MAX_WORKERS:
+        raise UsageError(f"{len(workers)} [[workers]]: at most {MAX_WORKERS}")
+    for number, worker in enumerate(workers, 1):
+        if "port" not in worker:
+            raise UsageError(f"[[workers]] {number}: port is missing")
+    return sections
+
+
+def _section(name: str, where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}must be a table")
+    parsed = {}
+    for key, raw in value.items():
+        _known(key, _KEYS[name], f"{where}key")
+        try:
+            parsed[key] = _KEYS[name][key](raw)
+        except ValueError as allowed:
+            raise UsageError(f"{where}{key} = {raw!r}: must be {allowed}") from None
+    return parsed
+
+
+def _known(name: str, names: Mapping[str, object], what: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
+        raise UsageError(f"unknown {what} {name!r}{hint}")
+
+
+# What each key may hold. A parser takes the TOML value and raises ValueError(what is allowed).
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def _host(value: Any) -> str:
+    host = _text(value)
+    # Names and IPv4 have no colon; whatever else has one must be IPv6.
+    if ":" in host:
+        try:
+            return str(ipaddress.IPv6Address(host.strip("[]")))
+        except ValueError:
+            raise ValueError("a host name or an IP address, without a port") from None
+    return host
+
+
+def _port(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 65535:
+        raise ValueError("a port from 1 to 65535")
+    return value
+
+
+def parse_interval(value: Any) -> float:
+    """Seconds between two snapshots of server 5."""
+    if type(value) not in (int, float) or not 0.05 <= value <= 86400:
+        raise ValueError("seconds from 0.05 to 86400")
+    return float(value)
+
+
+def _hang_limit(value: Any) -> float:
+    # Below a second, the heartbeats of a healthy worker would come too late.
+    if type(value) not in (int, float) or not 1 <= value <= 86400:
+        raise ValueError("seconds from 1 to 86400")
+    return float(value)
+
+
+def _security(value: Any) -> str:
+    if value not in ("none", "curve"):
+        raise ValueError('"none" or "curve", or the key left out')
+    return str(value)
+
+
+def _key(value: Any) -> bytes:
+    return parse_key(_text(value))
+
+
+def _memory(value: Any) -> int:
+    size = parse_size(value)
+    if size < 4 << 20:
+        raise ValueError('at least "4MiB"')
+    return size
+
+
+def parse_size(value: Any) -> int:
+    """Bytes from a number or a text such as ``"40MiB"``, ``"1.5 GB"``, ``"500k"``, ``"25MiB/s"``."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if type(value) is int and 0 <= value < MAX_SIZE:
+        return value
+    if match is None:
+        raise ValueError('bytes, such as 1048576 or "40MiB"')
+    number, unit, binary = match.groups()
+    if binary and not unit:
+        raise ValueError('bytes, such as 1048576 or "40MiB"')
+    factor = 1024 ** "kmgt".index(unit.lower()) * 1024 if binary else _UNITS[unit.lower()]
+    size = float(number) * factor
+    if size >= MAX_SIZE or 0 < size < 1:
+        raise ValueError('bytes, such as 1048576 or "40MiB"')
+    return int(size)
+
+
+_KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "share": {"path": _text},
+    "broker": {
+        "host": _host,
+        "status_port": _port,
+        "control_port": _port,
+        "metrics_port": _port,
+        "interval": parse_interval,
+        "hang_limit": _hang_limit,
+        "security": _security,
+        "keys": _text,
+        "server_key": _key,
+    },
+    "workers": {"port": _port, "host": _host, "rate": parse_size},
+    "client": {"memory": _memory, "key": _text},
+}

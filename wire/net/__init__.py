@@ -1,0 +1,1 @@
+"""ZeroMQ sockets, their monitors, and the endpoints they bind or connect to."""

@@ -1,0 +1,1 @@
+"""Small functions that every folder needs: text, units, memory settings, stall detection."""

@@ -1,0 +1,13 @@
+"""Printing lines that another program may read."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TextIO
+
+
+def print_line(text: str, stream: TextIO) -> None:
+    """Prints a line and flushes it."""
+    # Nobody reads any more: no reason to end the download.
+    with contextlib.suppress(BrokenPipeError):
+        print(text, file=stream, flush=True)
