@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench.measuring import memory_folder
 from msd.client.manifest.fetch import find_manifest
-from msd.client.network.pool import Peers
+from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.settings import Servers
@@ -102,7 +102,7 @@ def _watch(counts: MutableSequence[int], size: int) -> Rates:
 
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
     """One client, in its own process."""
-    with closing(Peers(servers, download=True)) as peers:
+    with closing(ConnectionPool(servers, download=True)) as peers:
         manifest, catalogue = find_manifest(peers, None, None, timeout=PATIENCE, on_event=lambda event: None)
         while len(peers.ready) < len(servers.workers):
             peers.turn(time.monotonic() + PATIENCE)

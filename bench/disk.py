@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import ours
 from bench.bounds import Bound, conclude
 from bench.measuring import in_turns, noise, paired_ratio
-from msd.client.storage.local_copy import Copy
+from msd.client.storage.local_copy import LocalCopy
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 from msd.workers.indexing.catalogue_writer import DigestCache, write_catalogue
 from msd.workers.source.scan import look
@@ -37,7 +37,7 @@ def run() -> None:
         copy_of = Manifest.build("file.bin", SIZE, digests)
         del data
         with path.open("rb", buffering=0) as shared:
-            copy = Copy(shared.fileno(), copy_of)
+            copy = LocalCopy(shared.fileno(), copy_of)
             buffer = memoryview(bytearray(1 << 20))
 
             def read_only() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from msd.wire.config.settings import Servers, load, servers
+from msd.wire.config.settings import Servers, load, locate_servers
 from tests.system import MSD, Process, free_ports, run_msd, wait_for
 
 
@@ -31,7 +31,7 @@ class Ours:
 
     @property
     def servers(self) -> Servers:
-        return servers(load(str(self.config)))
+        return locate_servers(load(str(self.config)))
 
 
 @contextmanager

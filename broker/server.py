@@ -2,7 +2,7 @@
 
 Frames, exits, signals and orders become events of ``broker/supervision/supervisor.py``; its actions are carried
 out here. When a toggle is answered is decided in ``broker/supervision/pending_toggles.py``, when ``--until-done`` ends
-the servers in ``broker/supervision/client_sessions.py``.
+the servers in ``broker/supervision/until_done.py``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ from contextlib import ExitStack
 import zmq
 
 from msd.broker.network.control_socket import Route
-from msd.broker.network.listeners import Doors
+from msd.broker.network.listeners import Listeners
 from msd.broker.network.ports import hold_port
-from msd.broker.network.signal_fd import Signals
-from msd.broker.status.event_log import Journal
+from msd.broker.network.signal_fd import SignalDescriptor
+from msd.broker.status.event_log import EventLog
 from msd.broker.status.history import SAMPLE
-from msd.broker.status.snapshot import Board
+from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
-from msd.broker.supervision.client_sessions import Sessions
-from msd.broker.supervision.indexer_process import Indexing
-from msd.broker.supervision.pending_toggles import Toggles
+from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
+from msd.broker.supervision.pending_toggles import PendingToggles
 from msd.broker.supervision.processes import WorkerProcesses
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
-from msd.broker.terminal.local_console import Desk
-from msd.broker.terminal.output_thread import Screen
+from msd.broker.supervision.until_done import UntilDone
+from msd.broker.terminal.local_console import LocalConsole
+from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.net.sockets import raise_descriptor_limit
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
     Accepted,
-    AskStatus,
     Complaint,
     ControlRequest,
     Done,
@@ -47,11 +46,13 @@ from msd.wire.protocol.messages import (
     QuitOrder,
     Rejected,
     Status,
+    StatusRequest,
     Toggle,
     WorkerOrder,
 )
 from msd.wire.security.keys import Role
-from msd.wire.support.stall_detector import Stalls
+from msd.wire.support.stall_detector import StallDetector
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
 LONGEST_WAIT = 0.5
@@ -66,7 +67,7 @@ class Broker:
     """
 
     def __init__(
-        self, config: Config, screen: Screen, *, until_done: bool = False, console: Sequence[str] | None = None
+        self, config: Config, screen: OutputThread, *, until_done: bool = False, console: Sequence[str] | None = None
     ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
@@ -77,15 +78,15 @@ class Broker:
         self._screen = screen
         self._until_done = until_done
         self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
-        self._board = Board(config)
+        self._board = SnapshotBuilder(config)
         self._token = secrets.token_bytes(16)
-        self._sessions = Sessions()
-        self._toggles: Toggles[Route] = Toggles()
+        self._sessions = UntilDone()
+        self._toggles: PendingToggles[Route] = PendingToggles()
         self._exit_code: int | None = None
         self._next_publish = self._next_look = 0.0
         #: The last snapshot, for the metrics.
         self._latest: Status | None = None
-        self._journal = Journal(screen.log)
+        self._journal = EventLog(screen.log)
         self._resources = ExitStack()
         try:
             self._open(config, console)
@@ -100,8 +101,8 @@ class Broker:
                 self._sources[source]()
             now = time.monotonic()
             # It may have been stopped since the wait has ended.
-            self._excuse(self._stalls.worked(now), now)
-            self._handle(supervisor.TimePassed(), now)
+            self._excuse(self._stalls.after_work(now), now)
+            self._handle(TimePassed(), now)
             for peer, answer in self._toggles.answers(self._supervisor, now):
                 peer.send(answer)
             self._sessions.pass_time(now, awake=self._supervisor.any_awake)
@@ -137,7 +138,7 @@ class Broker:
             release(Metrics(config.metrics, lambda: self._latest).close)
         self._poller = zmq.Poller()
         self._sources: dict[object, Callable[[], None]] = {}
-        self._doors = Doors(
+        self._doors = Listeners(
             context, config, listen=self._listen, ignore=self._poller.unregister, on_requests=self._read_control
         )
         release(self._doors.close)
@@ -148,12 +149,12 @@ class Broker:
         release(self._processes.close)
         # The end of the terminal is an order to end; started with nohup it is none.
         hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-        self._signals = Signals(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
+        self._signals = SignalDescriptor(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
         release(self._signals.close)
         self._stopped = False
-        self._stalls = Stalls(time.monotonic())
+        self._stalls = StallDetector(time.monotonic())
         assert config.path is not None
-        self._indexing = Indexing(
+        self._indexing = IndexerSupervisor(
             config.path,
             self._folder,
             note=self._screen.note,
@@ -162,13 +163,13 @@ class Broker:
         )
         release(self._indexing.close)
         self._listen(self._signals.fileno(), self._read_signals)
-        self._desk = Desk(
+        self._desk = LocalConsole(
             config,
             self._screen,
             console,
             listen=self._listen,
             ignore=self._poller.unregister,
-            toggle=lambda number: self._handle(supervisor.Ordered(number, None), time.monotonic()),
+            toggle=lambda number: self._handle(supervisor.ToggleReceived(number, None), time.monotonic()),
             end=self._end,
         )
         release(self._desk.close)
@@ -220,14 +221,19 @@ class Broker:
 
     def _snapshot(self) -> Status:
         now = time.monotonic()
-        return self._board.snapshot(self._supervisor, now, garbage=self._doors.garbage, refused=self._doors.refused)
+        return self._board.snapshot(
+            self._supervisor,
+            now,
+            malformed_messages=self._doors.malformed_messages,
+            rejected_connections=self._doors.rejected_connections,
+        )
 
     def _end(self, code: int) -> None:
         if self._supervisor.quitting:
             return
         self._exit_code = code
         self._desk.close()
-        self._handle(supervisor.QuitOrdered(), time.monotonic())
+        self._handle(supervisor.QuitReceived(), time.monotonic())
 
     # What arrives.
 
@@ -291,8 +297,8 @@ class Broker:
                     peer.send(Rejected(rid=rid, message=message))
                     return
                 self._toggles.add(peer, rid, number, now)
-                self._handle(supervisor.Ordered(number, want), now)
-            case AskStatus(rid=rid):
+                self._handle(supervisor.ToggleReceived(number, want), now)
+            case StatusRequest(rid=rid):
                 peer.send(self._journal.report(rid, self._snapshot()))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
@@ -313,7 +319,7 @@ class Broker:
         until = max(began, min(began + LONGEST_WAIT, *self._due()))
         ready = [source for source, _ in self._poller.poll(math.ceil((until - began) * 1000))]
         now = time.monotonic()
-        self._excuse(self._stalls.waited(began, until, now), now)
+        self._excuse(self._stalls.after_wait(began, until, now), now)
         return ready
 
     def _excuse(self, stalled: float, now: float) -> None:
@@ -348,7 +354,7 @@ def serve(
     place of the plain one; ``verbose`` logs to standard error. Raises ``MsdError`` where it cannot.
     """
     raise_descriptor_limit()  # A subscriber is a descriptor; there may be thousands.
-    screen = Screen(stdout, verbose=verbose)
+    screen = OutputThread(stdout, verbose=verbose)
     try:
         broker = Broker(config, screen, until_done=until_done, console=console)
         try:

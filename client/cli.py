@@ -16,7 +16,7 @@ from msd.wire.config.cli_flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag,
 if TYPE_CHECKING:
     from types import FrameType
 
-    from msd.client.display.printers import Show
+    from msd.client.display.printers import Printer
 
 
 def download(
@@ -49,7 +49,7 @@ def download(
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     from msd.client.report.report_file import ReportFile
-    from msd.wire.config.settings import load, servers
+    from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import UsageError
 
     shown, pace = _choose_show(json=json, quiet=quiet, verbose=verbose)
@@ -73,7 +73,7 @@ def download(
         keep_freed_memory()
         with record:
             result = run(
-                servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
+                locate_servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
                 name,
                 Path(output) if output is not None else None,
                 id=_parse_id(id),
@@ -106,11 +106,11 @@ def list_command(
     from datetime import datetime
 
     from msd.client.operations.list_files import list_files
-    from msd.wire.config.settings import load, servers
+    from msd.wire.config.settings import load, locate_servers
     from msd.wire.support.text import presentable
     from msd.wire.support.units import amount
 
-    files = list_files(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
+    files = list_files(locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
     if json:
         from json import dumps
@@ -143,11 +143,11 @@ def verify(
     from pathlib import Path
 
     from msd.client.operations.verify import mismatches, verify
-    from msd.wire.config.settings import load, servers
+    from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import SourceError
 
     verdict = verify(
-        servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), Path(file), name
+        locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), Path(file), name
     )
     if not verdict.is_same:
         # Whoever reads only the first lines is told by the exit code all the same.
@@ -197,20 +197,20 @@ def _parse_id(text: str | None) -> bytes | None:
     return id
 
 
-def _choose_show(*, json: bool, quiet: bool, verbose: bool) -> tuple[Show, float]:
+def _choose_show(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
     """How the download is shown, and how often (seconds) that needs to know how far it is."""
     import os
     import sys
 
-    from msd.client.display.printers import Json, Lines, Log
+    from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter
 
     if verbose:
         # Nothing else may be drawn on standard error then.
-        return Log(Json() if json else Lines(quiet=True, result=True)), math.inf
+        return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
     if json:
-        return Json(), math.inf
+        return JsonPrinter(), math.inf
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb"):
-        return Lines(quiet=quiet), math.inf
+        return LinePrinter(quiet=quiet), math.inf
     from msd.client.display.live_view import LIVE_INTERVAL, LiveView
 
     return LiveView(sys.stderr), LIVE_INTERVAL

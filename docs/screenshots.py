@@ -14,8 +14,8 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
-from msd.broker.operator.console_app import Console
-from msd.broker.operator.status_feed import Feed
+from msd.broker.operator.console_app import ConsoleApp
+from msd.broker.operator.status_feed import StatusFeed
 from tests.system import MIB, PATIENCE, System, make_file
 
 DOCS = Path(__file__).parent
@@ -25,7 +25,7 @@ SIZE = (100, 24)
 FILE = 400 * MIB
 
 
-async def take(app: Console, servers: System, path: Path) -> None:
+async def take(app: ConsoleApp, servers: System, path: Path) -> None:
     """Takes the picture in the middle of it all."""
 
     async def until(probe: Callable[[], bool]) -> None:
@@ -56,6 +56,6 @@ if __name__ == "__main__":
             System(film, "--rate", "6MiB", ports=PORTS).wait_until_ready() as servers,
             servers.download("-o", str(Path(folder, "copy.mp4"))),
         ):
-            feed = Feed(servers.servers)
-            asyncio.run(take(Console(feed, servers.servers), servers, DOCS / "console.svg"))
+            feed = StatusFeed(servers.servers)
+            asyncio.run(take(ConsoleApp(feed, servers.servers), servers, DOCS / "console.svg"))
             feed.close()

@@ -27,7 +27,7 @@ from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import DataReply, Describe, Described, Digests, Get, Message, Segment
 from msd.wire.protocol.segments import digest
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.system import PATIENCE, Process, Serve, System
 
@@ -96,7 +96,7 @@ class Peer:
         self.monitor = Monitor(self.socket, encrypted=credentials is not None)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
-    def events(self) -> Iterator[Handshake | Refused]:
+    def events(self) -> Iterator[Handshake | ConnectionRefusal]:
         """What becomes of the connection, as it happens; fails where nothing does."""
         deadline = time.monotonic() + PATIENCE
         while self.monitor.socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):

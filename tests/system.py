@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
 from msd.broker.cli import demo
-from msd.broker.operator.operator_client import Operator
-from msd.wire.config.settings import Config, Servers, servers
+from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.config.settings import Config, Servers, locate_servers
 from msd.wire.protocol.messages import Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 
 MSD = [sys.executable, "-P", "-m", "msd"]
 #: Seconds that anything awaited may take; slow machines raise it.
@@ -177,7 +177,7 @@ class System(Process):
     def __init__(self, path: Path, *arguments: str, ports: Ports | None = None, **options: Any) -> None:
         self.ports = ports or free_ports()
         self.where = ["-a", "127.0.0.1", "-p", *map(str, self.ports)]
-        self.servers: Servers = servers(Config(), host="127.0.0.1", ports=self.ports, server5=None)
+        self.servers: Servers = locate_servers(Config(), host="127.0.0.1", ports=self.ports, server5=None)
         super().__init__([*MSD, "serve", "-f", str(path), *self.where, *arguments], **options)
 
     def wait_until_ready(self) -> Self:
@@ -189,7 +189,7 @@ class System(Process):
         return self
 
     def status(self) -> Status:
-        with Operator(self.servers) as operator:
+        with OperatorClient(self.servers) as operator:
             return operator.status()
 
     def worker(self, number: int) -> WorkerStatus:
@@ -200,13 +200,13 @@ class System(Process):
 
     def shut(self, *numbers: int) -> None:
         """Puts workers to sleep."""
-        self._toggle(numbers, Wanted.ASLEEP)
+        self._toggle(numbers, WantedState.ASLEEP)
 
     def wake(self, *numbers: int) -> None:
-        self._toggle(numbers, Wanted.AWAKE)
+        self._toggle(numbers, WantedState.AWAKE)
 
-    def _toggle(self, numbers: tuple[int, ...], want: Wanted) -> None:
-        with Operator(self.servers) as operator:
+    def _toggle(self, numbers: tuple[int, ...], want: WantedState) -> None:
+        with OperatorClient(self.servers) as operator:
             for number in numbers:
                 assert operator.toggle(number, want).reached
 
@@ -216,7 +216,7 @@ class System(Process):
 
             def living(number: int = number) -> WorkerStatus | None:
                 worker = self.worker(number)
-                return worker if worker.pid or worker.state is State.FAILED else None
+                return worker if worker.pid or worker.state is WorkerState.FAILED else None
 
             # To kill the pid 0 would kill the tests themselves.
             if pid := wait_for(f"a process of worker {number}", living).pid:

@@ -26,26 +26,38 @@ class MsdError(Exception):
 
 
 class UsageError(MsdError):
+    """Wrong arguments, flags or configuration."""
+
     exit_code = 2
 
 
 class NotFoundError(MsdError):
+    """The servers share no such file."""
+
     exit_code = 3
 
 
 class NotAllowedError(MsdError):
+    """A key, a role or a policy forbids it."""
+
     exit_code = 4
 
 
 class SourceError(MsdError):
+    """The source changed, or no source sends valid data."""
+
     exit_code = 5
 
 
 class DiskError(MsdError):
+    """The local disk failed: no space, no permission, or a fault."""
+
     exit_code = 6
 
 
 class NoAnswerError(MsdError):
+    """No server answered in time."""
+
     exit_code = 7
 
 

@@ -22,7 +22,7 @@ from msd.wire.config.cli_flags import (
 )
 
 if TYPE_CHECKING:
-    from msd.broker.operator.operator_client import Operator
+    from msd.broker.operator.operator_client import OperatorClient
 
 
 def serve(
@@ -66,9 +66,13 @@ def status(
     Example: msd status --json
     """
     from msd.broker.operator.status_command import show
-    from msd.wire.config.settings import load, servers
+    from msd.wire.config.settings import load, locate_servers
 
-    show(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), json=json, watch=watch)
+    show(
+        locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key),
+        json=json,
+        watch=watch,
+    )
 
 
 def toggle(
@@ -87,11 +91,11 @@ def toggle(
     Example: msd toggle 1 3
     """
     from msd.wire.errors import NoAnswerError, UsageError
-    from msd.wire.protocol.states import Wanted
+    from msd.wire.protocol.states import WantedState
 
     if sleep and wake:
         raise UsageError("--sleep and --wake contradict each other: give one of them")
-    want = Wanted.ASLEEP if sleep else Wanted.AWAKE if wake else None
+    want = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
     late = []
     with _operator(config, host, ports, server5, server_key) as operator:
         for number in numbers:
@@ -136,17 +140,17 @@ def console(
 
     Example: msd console --server5 192.168.1.5:39223
     """
-    from msd.broker.operator.operator_client import Operator
+    from msd.broker.operator.operator_client import OperatorClient
     from msd.broker.terminal.console_process import is_terminal
-    from msd.wire.config.settings import load, servers
+    from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import UsageError
 
     if not is_terminal():
         raise UsageError("msd console needs a terminal in the foreground: use msd status --watch elsewhere")
-    found = servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
+    found = locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
     if supervisor is None:
         # What is wrong from the beginning is said where it stays to be read.
-        Operator(found).close()
+        OperatorClient(found).close()
     from msd.broker.operator.console_app import run
 
     return run(found, supervisor)
@@ -173,8 +177,8 @@ def mount(app: typer.Typer) -> None:
 
 def _operator(
     config: str | None, host: str | None, ports: Ports | None, server5: str | None, server_key: str | None
-) -> Operator:
-    from msd.broker.operator.operator_client import Operator
-    from msd.wire.config.settings import load, servers
+) -> OperatorClient:
+    from msd.broker.operator.operator_client import OperatorClient
+    from msd.wire.config.settings import load, locate_servers
 
-    return Operator(servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
+    return OperatorClient(locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))

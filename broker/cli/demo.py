@@ -22,11 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from msd.broker.operator.operator_client import Operator
-from msd.wire.config.settings import Config, Servers, servers
+from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.config.settings import Config, Servers, locate_servers
 from msd.wire.config.toml_file import parse_size
 from msd.wire.errors import Interrupted, MsdError, UsageError
-from msd.wire.protocol.states import Wanted
+from msd.wire.protocol.states import WantedState
 
 NAME = "demo.bin"
 #: Bytes of the smallest file that a worker can be killed over.
@@ -136,7 +136,7 @@ def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> 
     where = ["-a", "127.0.0.1", "-p", *map(str, ports)]
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *where, "-i", "1", "-o", str(output)]
     _say(f"msd download {NAME} {' '.join(where)}")
-    found = servers(Config(), host="127.0.0.1", ports=ports, server5=None)
+    found = locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None)
     # Lines, not a live view: that cannot be drawn while others print to the same terminal.
     lines = {**os.environ, "TERM": "dumb"}
     with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=lines) as client:
@@ -154,11 +154,11 @@ def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> 
 
 def _disturb(client: subprocess.Popen[bytes], found: Servers, size: int) -> None:
     """Puts worker 2 to sleep, kills worker 3, and wakes worker 2, as the download advances."""
-    with Operator(found) as operator:
+    with OperatorClient(found) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
-            (0.25, "msd toggle 2: worker 2 is put to sleep", lambda: operator.toggle(2, Wanted.ASLEEP)),
+            (0.25, "msd toggle 2: worker 2 is put to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),
             (0.45, "kill -9: worker 3 is killed", lambda: _kill(operator, 3)),
-            (0.65, "msd toggle 2: worker 2 is woken up", lambda: operator.toggle(2, Wanted.AWAKE)),
+            (0.65, "msd toggle 2: worker 2 is woken up", lambda: operator.toggle(2, WantedState.AWAKE)),
         ]
         sent_before: dict[int, int] = {}
         while faults and client.poll() is None:
@@ -173,7 +173,7 @@ def _disturb(client: subprocess.Popen[bytes], found: Servers, size: int) -> None
             time.sleep(0.05)
 
 
-def _kill(operator: Operator, number: int) -> None:
+def _kill(operator: OperatorClient, number: int) -> None:
     # Between two processes it has the pid 0, which would mean this process and its group.
     if pid := operator.status().workers[number - 1].pid:
         with contextlib.suppress(ProcessLookupError):

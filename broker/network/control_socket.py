@@ -1,6 +1,6 @@
 """The control sockets: heartbeats from workers, orders from operators, notes from clients.
 
-Turns frames into requests and replies into frames; what a request does is decided in
+FairQueue frames into requests and replies into frames; what a request does is decided in
 ``broker/server.py``, who may connect in ``wire/security/zap.py``.
 """
 
@@ -34,19 +34,19 @@ class Control:
         url: str,
         *,
         ipv6: bool = False,
-        guard: Callable[[zmq.Socket[bytes]], None] | None = None,
+        protect: Callable[[zmq.Socket[bytes]], None] | None = None,
         patience: float = 0.0,
     ) -> None:
-        self._is_guarded = guard is not None
+        self._is_guarded = protect is not None
         self.socket = context.socket(zmq.ROUTER)
         tune(self.socket, ipv6=ipv6)
         self.socket.router_mandatory = 1
         self.socket.linger = 500
         self.socket.sndhwm = 64
         self.socket.maxmsgsize = 65536
-        self.garbage = 0
-        if guard is not None:
-            guard(self.socket)
+        self.malformed_messages = 0
+        if protect is not None:
+            protect(self.socket)
         try:
             bind(self.socket, url, patience)
         except zmq.ZMQError:
@@ -54,7 +54,7 @@ class Control:
             raise
 
     def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
-        """What has arrived, each with the way to its sender and the role of that; garbage is counted."""
+        """What has arrived, each with the way to its sender and the role of that; malformed_messages is counted."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None:
@@ -64,7 +64,7 @@ class Control:
                     raise ProtocolError(f"{len(frames)} frames")
                 request: ControlRequest = decode(frames[1].buffer, ControlRequest)
             except ProtocolError:
-                self.garbage += 1
+                self.malformed_messages += 1
                 continue
             # Whoever reaches a socket without a doorkeeper is of this very user.
             role = role_of(frames[1]) if self._is_guarded else Role.OPERATOR

@@ -17,7 +17,7 @@ from msd.broker.network.publisher import Publisher
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import ControlRequest, Status
 from msd.wire.security.keys import Role
-from msd.wire.security.zap import Doorkeeper
+from msd.wire.security.zap import ZapHandler
 
 #: Seconds between two looks at the admitted keys.
 LOOK = 0.5
@@ -28,7 +28,7 @@ Listen = Callable[[zmq.Socket[bytes], Callable[[], None]], None]
 Ignore = Callable[[zmq.Socket[bytes]], None]
 
 
-class Doors:
+class Listeners:
     """All sockets of a broker. ``listen`` is told which of them to watch, and what to call when one is
     readable; ``on_requests`` is called when there may be some. ``close()`` them.
 
@@ -50,30 +50,30 @@ class Doors:
         self._ignore = ignore
         self._on_requests = on_requests
         self._local: Control | None = None
-        self._garbage_before = 0
+        self._malformed_before = 0
         self._look_at = 0.0
         self._open_ones: list[Publisher | Control] = []
         #: The servers' pair; None where no keys are taken.
         self.keys = config.server_keys()
-        self._doorkeeper = Doorkeeper(context, self.keys, config.key_folder.path if self.keys else None)
-        listen(self._doorkeeper.socket, self._doorkeeper.answer)
+        self._zap = ZapHandler(context, self.keys, config.key_folder.path if self.keys else None)
+        listen(self._zap.socket, self._zap.handle)
         try:
             self._open()
         except BaseException:
             self._close()
-            self._doorkeeper.close()
+            self._zap.close()
             raise
 
     @property
-    def garbage(self) -> int:
+    def malformed_messages(self) -> int:
         """Messages that were none."""
-        local = self._local.garbage if self._local else 0
-        return self._garbage_before + self._control.garbage + local
+        local = self._local.malformed_messages if self._local else 0
+        return self._malformed_before + self._control.malformed_messages + local
 
     @property
-    def refused(self) -> int:
+    def rejected_connections(self) -> int:
         """Connections that were not let in."""
-        return self._doorkeeper.refused
+        return self._zap.rejected_connections
 
     def open_local(self, folder: Path) -> str:
         """Opens the control socket for the workers in a folder of this user's alone; its endpoint."""
@@ -100,9 +100,9 @@ class Doors:
         if now < self._look_at:
             return False
         self._look_at = now + LOOK
-        if not self._doorkeeper.refresh():
+        if not self._zap.reload():
             return False
-        self._garbage_before += self._control.garbage
+        self._malformed_before += self._control.malformed_messages
         self._close()
         self._open(PATIENCE)
         return True
@@ -111,7 +111,7 @@ class Doors:
         self._close()
         if self._local is not None:
             self._local.close()
-        self._doorkeeper.close()
+        self._zap.close()
 
     def _open(self, patience: float = 0.0) -> None:
         self._open_publisher(patience)
@@ -121,7 +121,7 @@ class Doors:
                 self._context,
                 config.control.url,
                 ipv6=config.control.is_ipv6,
-                guard=self._doorkeeper.guard,
+                protect=self._zap.protect,
                 patience=patience,
             )
         except zmq.ZMQError as error:
@@ -131,7 +131,7 @@ class Doors:
     def _open_publisher(self, patience: float) -> None:
         status = self._config.status
         try:
-            self._publisher = Publisher(self._context, status, guard=self._doorkeeper.guard, patience=patience)
+            self._publisher = Publisher(self._context, status, protect=self._zap.protect, patience=patience)
         except zmq.ZMQError as error:
             raise cannot_listen(status, "server 5", error.errno or 0) from None
         self._opened(self._publisher, self._publisher.drain)

@@ -31,7 +31,7 @@ class Publisher:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
         *,
-        guard: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
+        protect: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
         patience: float = 0.0,
     ) -> None:
         self.socket = context.socket(zmq.XPUB)
@@ -44,7 +44,7 @@ class Publisher:
         # ZeroMQ takes in whatever has arrived before it lets anybody look.
         self.socket.rcvhwm = 4
         self._foreign = 0
-        guard(self.socket)
+        protect(self.socket)
         try:
             bind(self.socket, endpoint.url, patience)
         except zmq.ZMQError:

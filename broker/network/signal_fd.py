@@ -10,7 +10,7 @@ import socket
 from types import FrameType
 
 
-class Signals:
+class SignalDescriptor:
     """Catches these signals until ``close()``, which puts back what was before. Main thread only."""
 
     def __init__(self, *numbers: signal.Signals) -> None:

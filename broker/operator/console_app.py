@@ -1,6 +1,6 @@
 """The operator's console on a terminal: a Textual application.
 
-Turns keys into orders, and what its ``Source`` hears into lines. What is shown is decided in
+FairQueue keys into orders, and what its ``Source`` hears into lines. What is shown is decided in
 ``broker/status/history.py`` and ``broker/views/table.py``; talks to nobody itself. Draws from a timer, so that
 nothing that comes, however fast, has it drawn more often.
 """
@@ -23,23 +23,23 @@ from textual.widgets import OptionList, Static
 
 from msd.broker.operator import dialogs
 from msd.broker.operator.dialogs import Help, Question
-from msd.broker.operator.status_feed import Feed, Lost, Note, Source
+from msd.broker.operator.status_feed import Lost, Note, Source, StatusFeed
 from msd.broker.status.history import History
 from msd.broker.views import table
 from msd.broker.views.plain import client_line
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError
-from msd.wire.protocol.messages import Report, Status
+from msd.wire.protocol.messages import Status, StatusReport
 
 #: Seconds between two redraws, at least.
 REDRAW = 0.1
-#: Signals that end the console, and in order: the terminal is put back as it was.
+#: SignalDescriptor that end the console, and in order: the terminal is put back as it was.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: The exit code of a console whose servers are gone.
 ORPHANED = 1
 
 
-class Console(App[int]):
+class ConsoleApp(App[int]):
     """The console of the servers that ``source`` follows; its result is the exit code. ``owns`` says that
     the servers end with it.
     """
@@ -160,7 +160,7 @@ class Console(App[int]):
             match heard:
                 case Status():
                     self.history.snapshot(heard, now)
-                case Report(status=status):
+                case StatusReport(status=status):
                     self.history.snapshot(status, now)
                     if not self._recalls:
                         self._recalls = True
@@ -253,9 +253,9 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     # Textual draws on standard error, which may be a file.
     error = os.dup(2)
     os.dup2(1, 2)
-    feed = Feed(servers)
+    feed = StatusFeed(servers)
     try:
-        app = Console(feed, servers, owns=supervisor is not None)
+        app = ConsoleApp(feed, servers, owns=supervisor is not None)
         app.on_start = lambda: _watch(app, supervisor)
         code = app.run(mouse=False)
     finally:
@@ -268,7 +268,7 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     return app.return_code or 0 if code is None else code
 
 
-def _watch(app: Console, supervisor: int | None) -> None:
+def _watch(app: ConsoleApp, supervisor: int | None) -> None:
     """Has signals, and the end of the supervisor, end the console."""
     loop = asyncio.get_running_loop()
     for number in ENDING:

@@ -22,17 +22,17 @@ from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Accepted,
-    AskStatus,
     ControlReply,
     Message,
     Quit,
     Rejected,
-    Report,
     Status,
+    StatusReport,
+    StatusRequest,
     Toggle,
     Toggled,
 )
-from msd.wire.protocol.states import Refused, Wanted
+from msd.wire.protocol.states import ConnectionRefusal, WantedState
 
 #: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
 PATIENCE = 5.0
@@ -42,7 +42,7 @@ BROKEN_OFF_FOR = 1.0
 R = TypeVar("R", bound=Message)
 
 
-class Operator:
+class OperatorClient:
     """Gives orders to the broker of ``servers``. A context manager; raises ``MsdError``."""
 
     def __init__(self, servers: Servers, patience: float = PATIENCE) -> None:
@@ -72,13 +72,13 @@ class Operator:
     def status(self) -> Status:
         return self.report().status
 
-    def report(self) -> Report:
+    def report(self) -> StatusReport:
         """The status, and what happened lately."""
-        report = self._ask(AskStatus(rid=_rid()), Report)
+        report = self._ask(StatusRequest(rid=_rid()), StatusReport)
         self.latest = report.status
         return report
 
-    def toggle(self, number: int, want: Wanted | None) -> Toggled:
+    def toggle(self, number: int, want: WantedState | None) -> Toggled:
         """Toggles a worker, or sets what is wanted of it; returns when it is there, or 3 s later."""
         return self._ask(Toggle(rid=_rid(), number=number, want=want), Toggled)
 
@@ -142,12 +142,12 @@ class Operator:
             if socket in ready:
                 return receive(socket) or []
             for event in monitor.read():
-                if event is Refused.HANDSHAKE:
+                if event is ConnectionRefusal.HANDSHAKE:
                     # A server that dies may break off a handshake; only one with another key does so on and on.
                     broken_off_since = broken_off_since or time.monotonic()
                     if time.monotonic() < broken_off_since + BROKEN_OFF_FOR:
                         continue
-                if isinstance(event, Refused):
+                if isinstance(event, ConnectionRefusal):
                     raise NotAllowedError(event.explained(self._status, encrypted=self._credentials is not None))
         raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
 
@@ -168,10 +168,10 @@ def published(frames: Frames) -> Status | None:
     return status
 
 
-def answered(frames: Frames) -> Accepted | Toggled | Report | Rejected | None:
+def answered(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | None:
     """The reply in a message of the control socket, None if it is none."""
     try:
-        reply: Accepted | Toggled | Report | Rejected | None = (
+        reply: Accepted | Toggled | StatusReport | Rejected | None = (
             decode(frames[0].buffer, ControlReply) if len(frames) == 1 else None
         )
     except ProtocolError:

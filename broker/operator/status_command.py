@@ -10,19 +10,19 @@ import time
 from collections.abc import Mapping
 from json import dumps
 
-from msd.broker.operator.operator_client import Operator
+from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
 from msd.broker.views.plain import client_line, table
 from msd.broker.views.table import overview
 from msd.wire.config.settings import Servers
-from msd.wire.protocol.messages import Happening
+from msd.wire.protocol.messages import LoggedEvent
 
 
 def show(servers: Servers, *, json: bool, watch: bool) -> None:
     """Prints the status of ``servers``, with ``watch`` each one that server 5 publishes. Raises ``MsdError``."""
     history = History()
-    with Operator(servers) as operator:
+    with OperatorClient(servers) as operator:
         report = operator.report()
         history.recall(report)
         status = report.status
@@ -39,5 +39,5 @@ def show(servers: Servers, *, json: bool, watch: bool) -> None:
             status = operator.next_snapshot()
 
 
-def _values(event: Happening) -> Mapping[str, object]:
+def _values(event: LoggedEvent) -> Mapping[str, object]:
     return {"time": round(event.time, 3), "text": event.text, "bad": event.bad}

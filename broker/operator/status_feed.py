@@ -17,13 +17,13 @@ from typing import Protocol
 import zmq
 from msgspec import Struct
 
-from msd.broker.operator.operator_client import Operator, answered, published
+from msd.broker.operator.operator_client import OperatorClient, answered, published
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.monitor import Handshake
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import Accepted, AskStatus, Message, Rejected, Report, Status, Toggle, Toggled
+from msd.wire.protocol.messages import Accepted, Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
 
 #: Seconds between two questions for the status.
 ASK = 1.0
@@ -52,7 +52,7 @@ class Note(Struct, frozen=True):
     text: str
 
 
-Heard = Status | Report | Lost | Note
+Heard = Status | StatusReport | Lost | Note
 
 
 class Source(Protocol):
@@ -67,7 +67,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Feed:
+class StatusFeed:
     """A ``Source``: server 5 of ``servers``. Never raises; tries again for as long as it is open."""
 
     def __init__(self, servers: Servers) -> None:
@@ -141,11 +141,11 @@ class Feed:
             os.eventfd_read(self._wake)
 
 
-class _Follower(Operator):
+class _Follower(OperatorClient):
     """An operator who waits for nothing in particular."""
 
     def ask(self) -> None:
-        self._send(AskStatus(rid=secrets.randbits(62)))
+        self._send(StatusRequest(rid=secrets.randbits(62)))
 
     def toggle_later(self, number: int) -> None:
         self._send(Toggle(rid=secrets.randbits(62), number=number))
@@ -176,9 +176,9 @@ class _Follower(Operator):
             self._control.send(encode(request), zmq.NOBLOCK)
 
 
-def _told(reply: Accepted | Toggled | Report | Rejected | None) -> Heard | None:
+def _told(reply: Accepted | Toggled | StatusReport | Rejected | None) -> Heard | None:
     match reply:
-        case Report():
+        case StatusReport():
             return reply
         case Toggled(number=number, state=state, reached=False):
             return Note(f"worker {number} did not get there within 3 s: it is {state}")

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 from msd.broker.status.history import SERVER_5, History
 from msd.broker.supervision import supervisor
-from msd.wire.protocol.messages import Report, Status
+from msd.wire.protocol.messages import Status, StatusReport
 from msd.wire.support.log_line import Level
 
 #: Takes a line of the log: its level, whom it is about, what there is to say.
 Log = Callable[[Level, str, str], None]
 
 
-class Journal:
+class EventLog:
     """Of one broker. ``log`` is given what is to be logged."""
 
     def __init__(self, log: Log) -> None:
@@ -30,11 +30,11 @@ class Journal:
         match event:
             case supervisor.Spawned(number, pid):
                 self._log("info", f"worker {number}", f"is process {pid}")
-            case supervisor.Ordered(number, want):
+            case supervisor.ToggleReceived(number, want):
                 self._log("info", f"worker {number}", f"is told to be {want}" if want else "is toggled")
             case supervisor.CatalogueReady(edition):
                 self._log("info", SERVER_5, f"edition {edition} of the catalogue is ready")
-            case supervisor.QuitOrdered():
+            case supervisor.QuitReceived():
                 self._is_ending = True
                 self._log("info", SERVER_5, "ends, and all workers")
             case supervisor.Stalled(seconds):
@@ -49,7 +49,7 @@ class Journal:
         for event in self._history.snapshot(status, now):
             self._log("warning" if event.bad else "info", event.who or SERVER_5, event.text)
 
-    def report(self, rid: int, status: Status) -> Report:
+    def report(self, rid: int, status: Status) -> StatusReport:
         """The answer to an operator who asks for the status."""
         events, rates = self._history.told()
-        return Report(rid=rid, status=status, events=events, rates=rates)
+        return StatusReport(rid=rid, status=status, events=events, rates=rates)

@@ -14,8 +14,8 @@ from itertools import takewhile
 from msgspec import Struct
 
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import Happening, Report, Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
+from msd.wire.protocol.states import WantedState, WorkerState
 
 #: Events that are remembered.
 EVENTS = 200
@@ -29,7 +29,7 @@ SERVER_5 = "server 5"
 Change = tuple[str, str, bool]
 
 
-class Happened(Struct, frozen=True):
+class HistoryEvent(Struct, frozen=True):
     """Something at ``time``, in one line; ``bad`` says that nobody ordered it. ``who`` did it, a worker or
     server 5; it is empty where the text names whoever did.
     """
@@ -50,7 +50,7 @@ class Row(Struct, frozen=True):
     number: int
     endpoint: str
     pid: int
-    state: State
+    state: WorkerState
     remark: str
     uptime: float
     restarts: int
@@ -59,8 +59,8 @@ class Row(Struct, frozen=True):
     rates: tuple[float, ...]
     bytes_sent: int
     complaints: int
-    garbage: int
-    refused: int
+    malformed_messages: int
+    rejected_connections: int
 
     @property
     def port(self) -> int:
@@ -69,11 +69,11 @@ class Row(Struct, frozen=True):
     @property
     def strangers(self) -> int:
         """Messages that were none, and connections that were refused."""
-        return self.garbage + self.refused
+        return self.malformed_messages + self.rejected_connections
 
     @property
     def is_alive(self) -> bool:
-        return self.state is State.AWAKE
+        return self.state is WorkerState.AWAKE
 
 
 class History:
@@ -81,7 +81,7 @@ class History:
 
     def __init__(self) -> None:
         #: Newest first.
-        self.events: list[Happened] = []
+        self.events: list[HistoryEvent] = []
         #: The newest snapshot, None before the first.
         self.status: Status | None = None
         #: When server 5 was lost, and why; None while it answers.
@@ -98,7 +98,7 @@ class History:
         """Clients being served, as far as known. A broker that does not count them leaves that to the workers."""
         return _clients(self.status) if self.status is not None else 0
 
-    def snapshot(self, status: Status, now: float) -> list[Happened]:
+    def snapshot(self, status: Status, now: float) -> list[HistoryEvent]:
         """Server 5 says so; what has happened since it said something last, the oldest first."""
         before, last = self.status, self.events[0] if self.events else None
         if before and before.epoch == status.epoch and status.seq <= before.seq:
@@ -110,7 +110,7 @@ class History:
         self.lost_at = None
         self.status, self._told_at = status, now
         if before is None and (was_lost or not self.events):
-            alive = sum(worker.state is State.AWAKE for worker in status.workers)
+            alive = sum(worker.state is WorkerState.AWAKE for worker in status.workers)
             self.note(f"says: {alive} of {len(status.workers)} workers alive", now, who=SERVER_5)
         elif before is not None:
             for who, text, bad in _changes(before, status):
@@ -122,11 +122,11 @@ class History:
                 self._rates.setdefault(worker.number, deque(maxlen=RATES)).append(worker.rate)
         return [*takewhile(lambda event: event is not last, self.events)][::-1]
 
-    def recall(self, report: Report) -> None:
+    def recall(self, report: StatusReport) -> None:
         """What server 5 remembers of the time before the first snapshot. Its clock may be another: what was
         seen here, too, is known by its words.
         """
-        past = [Happened(event.time, event.text, event.bad) for event in report.events]
+        past = [HistoryEvent(event.time, event.text, event.bad) for event in report.events]
         for event in self.events:
             if past and past[0].text == event.sentence:
                 del past[0]
@@ -136,9 +136,11 @@ class History:
             known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
             known.extendleft(rates[::-1][: RATES - len(known)])
 
-    def told(self) -> tuple[list[Happening], list[list[float]]]:
-        """What others are told of the past: the events and rates of a ``Report``."""
-        events = [Happening(time=event.time, text=event.sentence, bad=event.bad) for event in newest(self.events, TOLD)]
+    def told(self) -> tuple[list[LoggedEvent], list[list[float]]]:
+        """What others are told of the past: the events and rates of a ``StatusReport``."""
+        events = [
+            LoggedEvent(time=event.time, text=event.sentence, bad=event.bad) for event in newest(self.events, TOLD)
+        ]
         workers = self.status.workers if self.status is not None else []
         return events, [[*self._rates.get(worker.number, ())] for worker in workers]
 
@@ -151,7 +153,7 @@ class History:
             self.note(f"{'refuses' if refused else 'lost'}: {why}", now, who=SERVER_5, bad=True)
 
     def note(self, text: str, now: float, *, who: str = "", bad: bool = False) -> None:
-        self.events = newest([Happened(now, text, bad, who), *self.events], EVENTS)
+        self.events = newest([HistoryEvent(now, text, bad, who), *self.events], EVENTS)
 
     def rows(self, now: float) -> list[Row]:
         """The workers in order of their numbers; no time passes for them while server 5 is lost."""
@@ -174,12 +176,12 @@ class History:
             rates=tuple(self._rates.get(worker.number, ())),
             bytes_sent=worker.bytes_sent,
             complaints=worker.complaints,
-            garbage=worker.garbage,
-            refused=worker.refused,
+            malformed_messages=worker.malformed_messages,
+            rejected_connections=worker.rejected_connections,
         )
 
 
-def newest(events: Sequence[Happened], count: int) -> list[Happened]:
+def newest(events: Sequence[HistoryEvent], count: int) -> list[HistoryEvent]:
     """The newest ``count`` of the events, which come newest first. Half of the places are for bad ones: clients
     who come and go, two events each, do not push out what went wrong.
     """
@@ -194,12 +196,15 @@ def _clients(status: Status) -> int:
 
 
 def _remark(worker: WorkerStatus) -> str:
-    if worker.state is State.AWAKE:
-        return "going to sleep" if worker.wanted is Wanted.ASLEEP else ""
+    if worker.state is WorkerState.AWAKE:
+        return "going to sleep" if worker.wanted is WantedState.ASLEEP else ""
     why = f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value
-    if worker.state is State.DEAD:
+    if worker.state is WorkerState.DEAD:
         why = worker.reason or "restart pending"
-    ordered = {(State.ASLEEP, Wanted.AWAKE): ", waking up", (State.SILENT, Wanted.ASLEEP): ", told to sleep"}
+    ordered = {
+        (WorkerState.ASLEEP, WantedState.AWAKE): ", waking up",
+        (WorkerState.SILENT, WantedState.ASLEEP): ", told to sleep",
+    }
     return why + ordered.get((worker.state, worker.wanted), "")
 
 
@@ -228,23 +233,23 @@ def _worker_changes(before: WorkerStatus, after: WorkerStatus, *, same_broker: b
         yield name, f"sent a corrupt segment: a client complains ({after.complaints:,} so far)", True
 
 
-def _turned(name: str, before: State, worker: WorkerStatus) -> Change:
+def _turned(name: str, before: WorkerState, worker: WorkerStatus) -> Change:
     """A worker's new state, as an event."""
     why = f": {worker.reason}" if worker.reason else ""
     match worker.state:
-        case State.AWAKE if before is State.ASLEEP:
+        case WorkerState.AWAKE if before is WorkerState.ASLEEP:
             return name, "woke up", False
-        case State.AWAKE if before is State.SILENT:
+        case WorkerState.AWAKE if before is WorkerState.SILENT:
             return name, "answers again", False
-        case State.AWAKE:
+        case WorkerState.AWAKE:
             return name, "is alive", False
-        case State.ASLEEP:
+        case WorkerState.ASLEEP:
             return name, "fell asleep", False
-        case State.STARTING:
+        case WorkerState.STARTING:
             return name, "is being started again", False
-        case State.SILENT:
+        case WorkerState.SILENT:
             return name, "is silent: its heartbeats are missing", True
-        case State.DEAD:
+        case WorkerState.DEAD:
             return name, f"died{why}", True
-        case State.FAILED:
+        case WorkerState.FAILED:
             return name, f"failed{why}; it is not started again until toggled", True

@@ -18,13 +18,16 @@ from msd.broker.network.ports import cannot_listen
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.install_command import install_command
 
 try:
     from prometheus_client import CollectorRegistry, make_wsgi_app
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 except ImportError:
-    raise UsageError("metrics_port needs prometheus_client: pip install 'msd[metrics]', or leave the key out") from None
+    raise UsageError(
+        f"metrics_port needs prometheus_client: {install_command('prometheus_client')}, or leave the key out"
+    ) from None
 
 #: Seconds that a request may take: they are answered one after another.
 PATIENCE = 2.0
@@ -32,8 +35,8 @@ PATIENCE = 2.0
 #: Metrics of each worker: what they are, what they tell, and where it is taken from. Counters start
 #: again with the worker's process, which Prometheus expects of counters.
 WORKER_GAUGES: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
-    "msd_worker_up": ("Whether the worker is awake and serves.", lambda w: w.state is State.AWAKE),
-    "msd_worker_wanted": ("Whether the operator wants the worker awake.", lambda w: w.wanted is Wanted.AWAKE),
+    "msd_worker_up": ("Whether the worker is awake and serves.", lambda w: w.state is WorkerState.AWAKE),
+    "msd_worker_wanted": ("Whether the operator wants the worker awake.", lambda w: w.wanted is WantedState.AWAKE),
     "msd_worker_clients": ("Clients connected to the worker.", lambda w: w.clients),
     "msd_worker_uptime_seconds": ("How long the worker's process has run.", lambda w: w.uptime),
 }
@@ -41,8 +44,11 @@ WORKER_COUNTERS: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
     "msd_worker_sent_bytes": ("Bytes of files sent by the worker's process.", lambda w: w.bytes_sent),
     "msd_worker_restarts": ("Starts of the worker's process after its first.", lambda w: w.restarts),
     "msd_worker_complaints": ("Corrupt segments from the worker that clients reported.", lambda w: w.complaints),
-    "msd_worker_garbage_messages": ("Messages to the worker's process that were none.", lambda w: w.garbage),
-    "msd_worker_refused_connections": ("Connections that the worker's process did not let in.", lambda w: w.refused),
+    "msd_worker_garbage_messages": ("Messages to the worker's process that were none.", lambda w: w.malformed_messages),
+    "msd_worker_refused_connections": (
+        "Connections that the worker's process did not let in.",
+        lambda w: w.rejected_connections,
+    ),
 }
 #: Metrics of the servers as a whole.
 GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
@@ -50,8 +56,11 @@ GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
     "msd_clients": ("Downloads being served, each once.", lambda status: status.clients),
 }
 COUNTERS: dict[str, tuple[str, Callable[[Status], float]]] = {
-    "msd_broker_garbage_messages": ("Messages to the broker that were none.", lambda status: status.garbage),
-    "msd_broker_refused_connections": ("Connections the broker did not let in.", lambda status: status.refused),
+    "msd_broker_garbage_messages": ("Messages to the broker that were none.", lambda status: status.malformed_messages),
+    "msd_broker_refused_connections": (
+        "Connections the broker did not let in.",
+        lambda status: status.rejected_connections,
+    ),
 }
 
 
@@ -64,7 +73,7 @@ class Metrics:
 
     def __init__(self, endpoint: Endpoint, latest: Callable[[], Status | None]) -> None:
         registry = CollectorRegistry()
-        registry.register(Snapshots(latest))
+        registry.register(SnapshotCollector(latest))
         try:
             self._server = _Server(endpoint)
         except OSError as error:
@@ -81,7 +90,7 @@ class Metrics:
         self._server.server_close()
 
 
-class Snapshots:
+class SnapshotCollector:
     """Turns the last snapshot into metrics: a collector of prometheus_client's."""
 
     def __init__(self, latest: Callable[[], Status | None]) -> None:
@@ -104,7 +113,7 @@ def _families(status: Status | None) -> Iterator[Metric]:
         yield _filled(CounterMetricFamily(name, about, labels=["worker"]), workers, value)
     states = GaugeMetricFamily("msd_worker_state", "1 for the state the worker is in.", labels=["worker", "state"])
     for worker in workers:
-        for state in State:
+        for state in WorkerState:
             states.add_metric([str(worker.number), state.value], worker.state is state)
     yield states
     for name, (about, total) in GAUGES.items():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
@@ -19,7 +19,7 @@ RATE_WINDOW = 1.0
 MAX_REASON = 200
 
 
-class Board:
+class SnapshotBuilder:
     """Composes snapshots from what the supervisor knows."""
 
     def __init__(self, config: Config) -> None:
@@ -34,9 +34,11 @@ class Board:
         """A heartbeat said that worker ``number`` has sent so many bytes in all."""
         self._meters[number].update(bytes_sent, now)
 
-    def snapshot(self, supervisor: Supervisor, now: float, *, garbage: int = 0, refused: int = 0) -> Status:
-        """The state, with the next sequence number. ``garbage`` counts messages to the broker that
-        were none, ``refused`` connections that it did not let in.
+    def snapshot(
+        self, supervisor: Supervisor, now: float, *, malformed_messages: int = 0, rejected_connections: int = 0
+    ) -> Status:
+        """The state, with the next sequence number. ``malformed_messages`` counts messages to the broker that
+        were none, ``rejected_connections`` connections that it did not let in.
         """
         self._seq += 1
         return Status(
@@ -48,8 +50,8 @@ class Board:
             catalogue=self.catalogue,
             files=self.files,
             clients=len(frozenset().union(*(worker.sessions for worker in supervisor.workers.values()))),
-            garbage=garbage,
-            refused=refused,
+            malformed_messages=malformed_messages,
+            rejected_connections=rejected_connections,
             workers=[
                 WorkerStatus(
                     number=worker.number,
@@ -62,10 +64,10 @@ class Board:
                     clients=worker.load.clients,
                     bytes_sent=worker.load.bytes_sent,
                     # Of one that is silent nothing is known; least of all that it serves.
-                    rate=self._meters[worker.number].rate if worker.state is State.AWAKE else 0.0,
+                    rate=self._meters[worker.number].rate if worker.state is WorkerState.AWAKE else 0.0,
                     complaints=worker.complaints,
-                    garbage=worker.load.garbage,
-                    refused=worker.load.refused,
+                    malformed_messages=worker.load.malformed_messages,
+                    rejected_connections=worker.load.rejected_connections,
                     uptime=max(0.0, now - worker.started_at) if worker.pid else 0.0,
                     reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"),
                 )
@@ -102,6 +104,6 @@ def as_json(status: Status) -> Mapping[str, object]:
         "files": status.files,
         "catalogue": status.catalogue.hex(),
         "clients": status.clients,
-        "garbage": status.garbage,
-        "refused": status.refused,
+        "garbage": status.malformed_messages,
+        "refused": status.rejected_connections,
     }

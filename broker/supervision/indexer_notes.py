@@ -12,7 +12,7 @@ from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, 
 MOST_SKIPPED = 20
 
 
-class IndexNotes:
+class IndexerNotes:
     """Turns the lines of one run of the indexer into notes."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from msd.wire.protocol.messages import Toggled
 
 #: Seconds a toggle waits for the worker to get there before it is answered all the same.
 PATIENCE = 3.0
-#: Toggles that may wait at once; any more are answered as things are.
+#: PendingToggles that may wait at once; any more are answered as things are.
 MOST = 1024
 
 
@@ -30,7 +30,7 @@ class _Toggle(Generic[K], Struct, frozen=True):
     answer_by: float
 
 
-class Toggles(Generic[K]):
+class PendingToggles(Generic[K]):
     """The toggles that are not answered yet."""
 
     def __init__(self) -> None:

@@ -21,12 +21,12 @@ from msd.wire.config.settings import Config
 from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
 from msd.wire.protocol.codec import encode
-from msd.wire.protocol.states import Wanted
+from msd.wire.protocol.states import WantedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.support.text import presentable
 
 
-class Ended(Struct, frozen=True):
+class ExitedProcess(Struct, frozen=True):
     """A worker's process that has ended, and why, for people."""
 
     number: int
@@ -45,7 +45,7 @@ class WorkerProcesses:
         self._keys = keys
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def spawn(self, number: int, wanted: Wanted, edition: int) -> int:
+    def spawn(self, number: int, wanted: WantedState, edition: int) -> int:
         """Starts a worker that serves an edition of the catalogue; its process id. Raises ``OSError``.
 
         Call it from the main thread: the worker dies with the *thread* that started it.
@@ -85,7 +85,7 @@ class WorkerProcesses:
         if number in self._running:
             self._running[number].kill()
 
-    def reap(self) -> list[Ended]:
+    def reap(self) -> list[ExitedProcess]:
         """The workers that have ended since the last call."""
         ended = []
         for number, process in list(self._running.items()):
@@ -93,7 +93,7 @@ class WorkerProcesses:
                 del self._running[number]
                 _close_streams(process)
                 reason = why_ended(process.returncode, self._log(number))
-                ended.append(Ended(number, process.pid, reason))
+                ended.append(ExitedProcess(number, process.pid, reason))
         return ended
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class WorkerProcesses:
         return self._folder / f"worker-{number}.log"
 
 
-class Indexer:
+class IndexerProcess:
     """The process that keeps the shared files indexed. Read ``lines`` when ``fileno()`` is readable."""
 
     def __init__(self, root: Path, folder: Path) -> None:

@@ -22,11 +22,12 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three of its 0.25 s missed.
 SILENT_AFTER = 0.75
-#: Restarts: the first at once-ish, then doubling; forgotten after ``STEADY`` seconds up.
+#: IndexerBackoff: the first at once-ish, then doubling; forgotten after ``STEADY`` seconds up.
 BACKOFF_FIRST, BACKOFF_LAST = 0.2, 10.0
 STEADY = 30.0
 #: This many crashes within ``CRASH_WINDOW`` seconds and the worker is given up.
@@ -61,22 +62,22 @@ class HeartbeatReceived(Struct, frozen=True):
     number: int
     pid: int
     epoch: int
-    state: State
+    state: WorkerState
     edition: int
     load: Load
     sessions: frozenset[int]
-    #: Where it came from; opaque here, see ``Worker.route``.
+    #: Where it came from; opaque here, see ``WorkerRecord.route``.
     route: object = None
 
 
-class Ordered(Struct, frozen=True):
+class ToggleReceived(Struct, frozen=True):
     """An operator's order; ``want`` None flips what is wanted."""
 
     number: int
-    want: Wanted | None
+    want: WantedState | None
 
 
-class QuitOrdered(Struct, frozen=True):
+class QuitReceived(Struct, frozen=True):
     """Everything is to end in order."""
 
 
@@ -86,11 +87,7 @@ class Stalled(Struct, frozen=True):
     seconds: float
 
 
-class TimePassed(Struct, frozen=True):
-    """Nothing happened but time."""
-
-
-Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOrdered | Stalled | TimePassed
+Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | ToggleReceived | QuitReceived | Stalled | TimePassed
 
 
 # Actions.
@@ -98,7 +95,7 @@ Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | Ordered | QuitOr
 
 class Spawn(Struct, frozen=True):
     number: int
-    wanted: Wanted
+    wanted: WantedState
     edition: int
 
 
@@ -106,7 +103,7 @@ class SendOrder(Struct, frozen=True):
     """Tell a worker what is wanted of it. Orders are repeated until its heartbeats agree."""
 
     number: int
-    wanted: Wanted
+    wanted: WantedState
     edition: int
 
 
@@ -129,12 +126,12 @@ class Stop(Struct, frozen=True):
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop
 
 
-class Worker(Struct):
+class WorkerRecord(Struct):
     """All that is known of one worker."""
 
     number: int
-    wanted: Wanted = Wanted.AWAKE
-    state: State = State.STARTING
+    wanted: WantedState = WantedState.AWAKE
+    state: WorkerState = WorkerState.STARTING
     #: 0 while and only while there is no process.
     pid: int = 0
     #: 0 until the process reported.
@@ -161,7 +158,7 @@ class Supervisor:
     """The states of all workers. ``handle`` is the only thing that changes them."""
 
     def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
-        self.workers = {number: Worker(number) for number in numbers}
+        self.workers = {number: WorkerRecord(number) for number in numbers}
         #: The edition of the catalogue that all are to serve; 0 while there is none.
         self.edition = 0
         self._hang_limit = hang_limit
@@ -173,11 +170,11 @@ class Supervisor:
 
     @property
     def all_awake(self) -> bool:
-        return all(worker.state is State.AWAKE for worker in self.workers.values())
+        return all(worker.state is WorkerState.AWAKE for worker in self.workers.values())
 
     @property
     def any_awake(self) -> bool:
-        return any(worker.state is State.AWAKE for worker in self.workers.values())
+        return any(worker.state is WorkerState.AWAKE for worker in self.workers.values())
 
     def handle(self, event: Event, now: float) -> list[Action]:
         before = [(w.state, w.wanted, w.epoch) for w in self.workers.values()]
@@ -195,10 +192,10 @@ class Supervisor:
 
     def check_invariants(self) -> None:
         for worker in self.workers.values():
-            gone = worker.state in (State.DEAD, State.FAILED)
+            gone = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
             assert not (gone and worker.pid), worker
-            assert (worker.restart_at is not None) == (worker.state is State.DEAD and not self.quitting), worker
-            assert worker.epoch == 0 or worker.state is not State.STARTING, worker
+            assert (worker.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
+            assert worker.epoch == 0 or worker.state is not WorkerState.STARTING, worker
             assert worker.epoch or not (worker.route or worker.sessions), worker
             assert len(worker.crashes) <= CRASHES, worker
 
@@ -217,9 +214,9 @@ class Supervisor:
                 return []
             case HeartbeatReceived():
                 return self._heard(event, now)
-            case Ordered(number, want):
+            case ToggleReceived(number, want):
                 return self._ordered(self.workers[number], want)
-            case QuitOrdered():
+            case QuitReceived():
                 return self._quit(now)
             case Stalled(seconds):
                 self._stalled(seconds, now)
@@ -235,7 +232,7 @@ class Supervisor:
             return [Spawn(w.number, w.wanted, edition) for w in self.workers.values()]
         return [self._order(w) for w in self.workers.values() if w.pid]
 
-    def _exited(self, worker: Worker, pid: int, reason: str, now: float) -> None:
+    def _exited(self, worker: WorkerRecord, pid: int, reason: str, now: float) -> None:
         if pid != worker.pid:
             return
         # A process that could not even be started (pid 0) was never up.
@@ -249,11 +246,11 @@ class Supervisor:
         while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW:
             worker.crashes.popleft()
         worker.crashes.append(now)
-        worker.state = State.DEAD
+        worker.state = WorkerState.DEAD
         if self.quitting:
             return
         if len(worker.crashes) >= CRASHES:
-            worker.state = State.FAILED
+            worker.state = WorkerState.FAILED
             return
         worker.restart_at = now + min(BACKOFF_FIRST * 2 ** (len(worker.crashes) - 1), BACKOFF_LAST)
 
@@ -274,17 +271,17 @@ class Supervisor:
             return [self._order(worker)]
         return []
 
-    def _ordered(self, worker: Worker, want: Wanted | None) -> list[Action]:
+    def _ordered(self, worker: WorkerRecord, want: WantedState | None) -> list[Action]:
         if self.quitting:
             return []
-        gone = worker.state in (State.DEAD, State.FAILED)
+        gone = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
         if want is None:
-            flip = worker.wanted is Wanted.AWAKE and not gone
-            want = Wanted.ASLEEP if flip else Wanted.AWAKE
+            flip = worker.wanted is WantedState.AWAKE and not gone
+            want = WantedState.ASLEEP if flip else WantedState.AWAKE
         worker.wanted = want
         if worker.pid:
             return [self._order(worker)]
-        if gone and want is Wanted.AWAKE:
+        if gone and want is WantedState.AWAKE:
             worker.crashes.clear()
             return self._restart(worker)
         return []
@@ -304,7 +301,7 @@ class Supervisor:
         if self._quit_by is not None:
             self._quit_by = min(self._quit_by + seconds, now + QUIT_GRACE)
 
-    def _overdue(self, worker: Worker, now: float) -> list[Action]:
+    def _overdue(self, worker: WorkerRecord, now: float) -> list[Action]:
         if worker.restart_at is not None and now >= worker.restart_at:
             return self._restart(worker)
         if not worker.pid:
@@ -312,32 +309,32 @@ class Supervisor:
         if self._quit_by is not None:
             return self._kill(worker) if now >= self._quit_by else []
         # Compared as ``_deadline`` computes them: a difference could be rounded to just below.
-        if worker.state in (State.AWAKE, State.ASLEEP) and now >= worker.heard_at + SILENT_AFTER:
-            worker.state = State.SILENT
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.heard_at + SILENT_AFTER:
+            worker.state = WorkerState.SILENT
         return self._kill(worker) if now >= worker.heard_at + self._hang_limit else []
 
-    def _restart(self, worker: Worker) -> list[Action]:
+    def _restart(self, worker: WorkerRecord) -> list[Action]:
         worker.restart_at = None
-        worker.state = State.STARTING
+        worker.state = WorkerState.STARTING
         worker.restarts += 1
         return [Spawn(worker.number, worker.wanted, self.edition)]
 
-    def _order(self, worker: Worker) -> SendOrder:
+    def _order(self, worker: WorkerRecord) -> SendOrder:
         return SendOrder(worker.number, worker.wanted, self.edition)
 
-    def _kill(self, worker: Worker) -> list[Action]:
+    def _kill(self, worker: WorkerRecord) -> list[Action]:
         if worker.killed:
             return []
         worker.killed = True
         return [Kill(worker.number)]
 
-    def _deadline(self, worker: Worker) -> float | None:
+    def _deadline(self, worker: WorkerRecord) -> float | None:
         if worker.restart_at is not None:
             return worker.restart_at
         if not worker.pid or worker.killed:
             return None
         if self._quit_by is not None:
             return self._quit_by
-        if worker.state in (State.AWAKE, State.ASLEEP):
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
             return worker.heard_at + SILENT_AFTER
         return worker.heard_at + self._hang_limit

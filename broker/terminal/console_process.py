@@ -20,7 +20,7 @@ PATIENCE = 2.0
 RESTORE = "\x1b[<u\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[?25h\x1b[?1049l\r"
 
 
-class TerminalProcess:
+class ConsoleProcess:
     """The console's process; it starts at once. Raises ``OSError`` where it cannot."""
 
     def __init__(self, command: Sequence[str]) -> None:

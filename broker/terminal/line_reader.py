@@ -11,7 +11,7 @@ import os
 MAX_LINE = 4096
 
 
-class Lines:
+class LineReader:
     """The lines of a descriptor. Call ``read`` when it is readable."""
 
     def __init__(self, descriptor: int) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from msd.broker.terminal.console_process import TerminalProcess
-from msd.broker.terminal.line_reader import Lines
-from msd.broker.terminal.output_thread import Screen
+from msd.broker.terminal.console_process import ConsoleProcess
+from msd.broker.terminal.line_reader import LineReader
+from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.views.plain import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import Status
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 
 #: How a console ends in order: left with q, with Ctrl-C.
 LEFT, INTERRUPTED = 0, 130
 
 
-class Desk:
+class LocalConsole:
     """One operator's place. ``listen`` and ``ignore`` are told of standard input; ``toggle`` and ``end``
     are what the operator may do. ``console`` is the command of a console to be shown, if any.
     """
@@ -29,7 +29,7 @@ class Desk:
     def __init__(
         self,
         config: Config,
-        screen: Screen,
+        screen: OutputThread,
         console: Sequence[str] | None,
         *,
         listen: Callable[[int, Callable[[], None]], None],
@@ -44,8 +44,8 @@ class Desk:
         self._ignore = ignore
         self._toggle = toggle
         self._end = end
-        self._process: TerminalProcess | None = None
-        self._lines = Lines(0)
+        self._process: ConsoleProcess | None = None
+        self._lines = LineReader(0)
         self._is_reading = False
         self._ready_said = False
         self._table = ""
@@ -55,11 +55,11 @@ class Desk:
         """Shows the status; says once when all are awake, and what a client has to be told. ``key`` is
         the servers', if they take keys.
         """
-        if not self._ready_said and all(worker.state is State.AWAKE for worker in status.workers):
+        if not self._ready_said and all(worker.state is WorkerState.AWAKE for worker in status.workers):
             self._ready_said = True
             self._screen.announce(ready_line(self._config, status.files, key))
         # While all goes well at the start nobody needs to see each step.
-        starting = all(worker.state in (State.STARTING, State.AWAKE) for worker in status.workers)
+        starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
         if starting and not self._ready_said:
             return
         if self._console is not None:
@@ -88,7 +88,7 @@ class Desk:
 
     def _open(self, command: Sequence[str]) -> None:
         try:
-            self._process = TerminalProcess(command)
+            self._process = ConsoleProcess(command)
         except OSError as error:
             self._screen.note(f"the console cannot be started: {error.strerror}")
             return

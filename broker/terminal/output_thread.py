@@ -16,7 +16,7 @@ from msd.wire.support.log_line import Level, log_line
 DEPTH = 256
 
 
-class Screen:
+class OutputThread:
     """Writes tables and lines to the descriptor ``stdout``, and notes to standard error."""
 
     def __init__(self, stdout: int, *, verbose: bool = False) -> None:

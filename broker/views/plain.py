@@ -13,7 +13,7 @@ from msd.broker.views.table import wrongs
 from msd.wire.config.settings import LOOPBACK, Config, Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 
 RULE = "-----"
 
@@ -38,7 +38,7 @@ def table(status: Status) -> str:
     """
     rows = [RULE, "MultiServer Downloader", RULE]
     for worker in status.workers:
-        alive = "Alive" if worker.state is State.AWAKE else "Dead"
+        alive = "Alive" if worker.state is WorkerState.AWAKE else "Dead"
         port = Endpoint.parse(worker.endpoint).port
         row = f"Server {worker.number} at Port: {port} Status: {alive}"
         rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker)}")
@@ -90,7 +90,7 @@ def _download(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: b
 
 def _remark(worker: WorkerStatus) -> str:
     remarks = []
-    if worker.state not in (State.AWAKE, State.ASLEEP):
+    if worker.state not in (WorkerState.AWAKE, WorkerState.ASLEEP):
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
     remarks += wrongs(worker)
     return f" ({', '.join(remarks)})" if remarks else ""

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
-from msd.broker.status.history import Happened, History, Row, newest
+from msd.broker.status.history import History, HistoryEvent, Row, newest
 from msd.wire.protocol.messages import WorkerStatus
 from msd.wire.support.text import presentable
 
@@ -61,8 +61,8 @@ def wrongs(worker: Row | WorkerStatus) -> list[str]:
     """What went wrong with a worker, counted; nothing of what did not."""
     counts = (
         (worker.complaints, "corrupt segment", "corrupt segments"),
-        (worker.garbage, "message that was none", "messages that were none"),
-        (worker.refused, "connection refused", "connections refused"),
+        (worker.malformed_messages, "message that was none", "messages that were none"),
+        (worker.rejected_connections, "connection refused", "connections refused"),
     )
     return [f"{count:,} {one if count == 1 else many}" for count, one, many in counts if count]
 
@@ -106,7 +106,7 @@ def alarm(history: History) -> str:
     return f"! SERVER 5 {what} {since}{shown} ({history.lost_why})"
 
 
-def event_lines(event: Happened, width: int) -> list[str]:
+def event_lines(event: HistoryEvent, width: int) -> list[str]:
     """An event on as many lines as it needs."""
     return wrapped(f"{clock(event.time)} {'!' if event.bad else ' '} {presentable(event.sentence)}", width, indent=11)
 

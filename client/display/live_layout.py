@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from msd.client.display.rate_meter import LATELY, Meter, Remaining
+from msd.client.display.rate_meter import LATELY, RateMeter, TimeRemaining
 from msd.client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.text import presentable
 from msd.wire.support.units import amount, span
@@ -24,7 +24,7 @@ MESSAGE = 3
 DOWN = ("asleep", "dead", "failed")
 
 
-class View:
+class LiveLayout:
     """Everything a view of one download has to show. ``take`` every event, with ``now`` in seconds."""
 
     def __init__(self, bar: tuple[str, str] = ("━", "╌")) -> None:
@@ -38,8 +38,8 @@ class View:
         self._waits_since: float | None = None
         #: What is to be known of server 5, if it is not well.
         self._status = ""
-        self._meter, self._remaining = Meter(LATELY), Remaining()
-        self._workers: dict[str, Meter] = {}
+        self._meter, self._remaining = RateMeter(LATELY), TimeRemaining()
+        self._workers: dict[str, RateMeter] = {}
 
     def take(self, event: Event, now: float) -> None:
         match event:
@@ -90,7 +90,7 @@ class View:
         self._meter.take(received, now)
         self._remaining.take(received, progress.total - progress.bytes, now)
         for worker in progress.workers:
-            self._workers.setdefault(worker.name, Meter(LATELY)).take(worker.received, now)
+            self._workers.setdefault(worker.name, RateMeter(LATELY)).take(worker.received, now)
         self._progress = progress
 
     def _head(self, width: int, now: float) -> Iterator[Text]:

@@ -16,9 +16,9 @@ from typing import TextIO
 
 from rich.console import Console
 
-from msd.client.display.live_layout import View
+from msd.client.display.live_layout import LiveLayout
 from msd.client.display.printers import result, told
-from msd.client.display.terminal_painter import Painter
+from msd.client.display.terminal_painter import TerminalPainter
 from msd.client.events import Event, Report, Retried
 from msd.wire.support.output import print_line
 
@@ -35,13 +35,13 @@ class LiveView:
 
     def __init__(self, terminal: TextIO) -> None:
         self._console = Console(file=terminal, highlight=False)
-        self._view = View() if self._console.encoding.startswith("utf") else View(("#", "-"))
-        self._painter = Painter(self._console)
+        self._view = LiveLayout() if self._console.encoding.startswith("utf") else LiveLayout(("#", "-"))
+        self._painter = TerminalPainter(self._console)
         #: Guards the view: events come from one thread, pictures are taken by another.
         self._lock = threading.Lock()
         #: Held while something is drawn.
         self._drawing = threading.Lock()
-        #: Lines that are to stay, and were not written yet.
+        #: LinePrinter that are to stay, and were not written yet.
         self._staying: deque[str] = deque()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)

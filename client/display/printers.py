@@ -19,7 +19,7 @@ from msd.wire.support.text import presentable
 from msd.wire.support.units import amount, kb, speed
 
 
-class Show(Protocol):
+class Printer(Protocol):
     """How a download is shown. Why one has failed is told by ``msd.py``."""
 
     def event(self, event: Event) -> None: ...
@@ -30,7 +30,7 @@ class Show(Protocol):
         """Nothing more will be shown."""
 
 
-class Lines:
+class LinePrinter:
     """The report's metric lines on standard error, one line of result on standard output; the one without
     the other, or neither.
     """
@@ -51,12 +51,12 @@ class Lines:
         pass
 
 
-class Log:
+class LogPrinter:
     """A line for each event on standard error, with its time, a level and the worker; what else there is to
     be shown is another's.
     """
 
-    def __init__(self, show: Show) -> None:
+    def __init__(self, show: Printer) -> None:
         self._show = show
 
     def event(self, event: Event) -> None:
@@ -71,7 +71,7 @@ class Log:
         self._show.close()
 
 
-class Json:
+class JsonPrinter:
     """A JSON object a line on standard output, each with its ``event``."""
 
     def event(self, event: Event) -> None:

@@ -21,7 +21,7 @@ SHORTEST = 0.001
 SETTLING = 3.0
 
 
-class Meter:
+class RateMeter:
     """The rate of a total that grows, in bytes a second, over the last ``window`` seconds of ``now``."""
 
     def __init__(self, window: float) -> None:
@@ -54,11 +54,11 @@ class Meter:
         return (after - before) / max(end - begin, SHORTEST)
 
 
-class Remaining:
+class TimeRemaining:
     """When ``wanted`` bytes will be there: a time that runs down evenly, and turns slowly where the rate does."""
 
     def __init__(self) -> None:
-        self._meter = Meter(LONG)
+        self._meter = RateMeter(LONG)
         #: The end as it is shown, and when that was last looked at.
         self._end: float | None = None
         self._at = 0.0

@@ -18,7 +18,7 @@ from rich.text import Text
 OPEN, CLOSE, END = "\x1b[?7l", "\x1b[?7h", "\x1b[K"
 
 
-class Painter:
+class TerminalPainter:
     """The pictures on one terminal."""
 
     def __init__(self, console: Console) -> None:

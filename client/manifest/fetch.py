@@ -7,17 +7,17 @@ import time
 from msd.client.events import OnEvent
 from msd.client.manifest import resolver
 from msd.client.network.connection import new_rid
-from msd.client.network.pool import Peers
-from msd.client.network.progress_timeout import Patience
+from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressTimeout
 from msd.client.network.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
 from msd.wire.errors import NotFoundError
-from msd.wire.protocol.messages import MAX_NAME, Catalog, Describe, Described, DigestPage, Digests, List, Refusal
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List, Refusal
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.text import is_presentable
 
 
 def find_manifest(
-    peers: Peers,
+    peers: ConnectionPool,
     name: str | None,
     id: bytes | None,
     *,
@@ -35,8 +35,8 @@ def find_manifest(
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
     if guess is not None and not _may_be_shared(guess):
         guess = None
-    finder = resolver.Finder(name, id, guess)
-    patience = Patience(timeout, time.monotonic())
+    finder = resolver.ManifestResolver(name, id, guess)
+    patience = ProgressTimeout(timeout, time.monotonic())
     actions: list[resolver.Action] = []
     while True:
         vouched = peers.status.catalogue if peers.status else b""
@@ -79,7 +79,7 @@ def _for_finder(event: TransportEvent) -> resolver.Event | None:
             return resolver.WorkerReady(worker, welcome)
         case LinkClosed(worker):
             return resolver.WorkerLost(worker)
-        case ReplyReceived(worker, _, Described() | DigestPage() | Catalog() | Refusal() as reply, payload):
+        case ReplyReceived(worker, _, Described() | DigestPage() | CataloguePage() | Refusal() as reply, payload):
             return resolver.Answered(worker, reply, payload.bytes if payload else b"")
         case _:
             return None

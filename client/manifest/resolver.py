@@ -13,10 +13,11 @@ from collections import Counter
 from msgspec import Struct
 
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
-from msd.wire.protocol.messages import Catalog, Described, DigestPage, Refusal, Welcome
+from msd.wire.protocol.messages import CataloguePage, Described, DigestPage, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.text import is_presentable
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds to wait for more workers' answers before the majority of those that came decides.
 GRACE = 0.5
@@ -45,7 +46,7 @@ class Answered(Struct, frozen=True):
     """A reply to one of the requests below; ``payload`` is the bytes of a page of digests."""
 
     worker: int
-    reply: Described | DigestPage | Catalog | Refusal
+    reply: Described | DigestPage | CataloguePage | Refusal
     payload: bytes = b""
 
 
@@ -56,10 +57,6 @@ class Vouched(Struct, frozen=True):
 
     catalogue: bytes | None
     workers: int
-
-
-class TimePassed(Struct, frozen=True):
-    pass
 
 
 Event = WorkerReady | WorkerLost | Answered | Vouched | TimePassed
@@ -98,7 +95,7 @@ class Fail(Struct, frozen=True):
 Action = AskDescribe | AskDigests | AskNames | Found | Fail
 
 
-class Finder:
+class ManifestResolver:
     """Looks for the file ``name`` (None: the only one, or where there are several the one called ``guess``, if
     there is a guess) in the version ``id`` (None: the right one).
     """
@@ -179,7 +176,7 @@ class Finder:
         return self._first_answer + (VOUCHED_GRACE if self._vouched else GRACE)
 
     def _lose_patience(self, now: float) -> None:
-        """Turns to somebody else where one was asked and says nothing; there may be nobody else."""
+        """Turns to another worker where one was asked and says nothing; there may be nobody else."""
         if now < self._asked_at + ANSWER_PATIENCE:
             return
         for silent in (self._source, self._names_from):
@@ -194,7 +191,7 @@ class Finder:
         self._answers[worker] = answer
 
     def _take(
-        self, worker: int, reply: Described | DigestPage | Catalog | Refusal, payload: bytes, now: float
+        self, worker: int, reply: Described | DigestPage | CataloguePage | Refusal, payload: bytes, now: float
     ) -> Fail | AskDescribe | None:
         if worker not in self._welcomes or worker in self._liars:
             return None
@@ -204,12 +201,12 @@ class Finder:
                     self._answer(worker, reply, now)
                 else:
                     self._distrust(worker)
-            case Refusal() | Catalog() if worker == self._names_from:
+            case Refusal() | CataloguePage() if worker == self._names_from:
                 self._names_from = None
                 if self._chosen is None:
-                    entries = reply.entries if isinstance(reply, Catalog) else []
+                    entries = reply.entries if isinstance(reply, CataloguePage) else []
                     return Fail(self._not_found(self._wanted[worker], [entry.name for entry in entries]))
-            case Refusal(reason=Reason.UNKNOWN):
+            case Refusal(reason=RefusalReason.UNKNOWN):
                 if worker != self._source:
                     self._answer(worker, None, now)
                 elif worker in self._forgetful:

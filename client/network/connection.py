@@ -20,7 +20,7 @@ from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
 from msd.wire.protocol.segments import MAX_SEGMENT_SIZE
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
 _RIDS = itertools.count(1)
@@ -70,7 +70,7 @@ class Connection:
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
         #: Why the last handshake failed.
-        self.refused: Refused | None = None
+        self.refused: ConnectionRefusal | None = None
         dealer.connect(endpoint.url)
 
     def read_monitor(self, session: int) -> bool:
@@ -83,7 +83,7 @@ class Connection:
                     self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session))
                 case Handshake.DOWN:
                     dead = True
-                case Refused() as why:
+                case ConnectionRefusal() as why:
                     self.refused = self.refused or why
         return dead
 

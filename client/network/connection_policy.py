@@ -14,7 +14,8 @@ from msgspec import Struct
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
-from msd.wire.protocol.states import Refused, State
+from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds to wait for the first snapshot before the workers are tried without it.
 FIRST_WORD = 0.2
@@ -27,7 +28,7 @@ REFUSED_FOR, BROKEN_OFF_FOR = 0.1, 1.0
 #: A refusal that comes later than so many seconds after the one before has nothing to do with it.
 REFUSED_GAP = 5.0
 #: States in which connecting makes sense.
-REACHABLE = (State.AWAKE, State.SILENT)
+REACHABLE = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
 # Events.
@@ -45,72 +46,68 @@ class LinkDown(Struct, frozen=True):
     """The connection is gone, or none came about, for the reason ``refused`` where that is known."""
 
     worker: int
-    refused: Refused | None = None
+    refused: ConnectionRefusal | None = None
 
 
 class StatusRefused(Struct, frozen=True):
     """Server 5 does not want to be subscribed to."""
 
-    why: Refused
+    why: ConnectionRefusal
 
 
-class WorkerShunned(Struct, frozen=True):
+class WorkerBanned(Struct, frozen=True):
     """The worker was set aside: no connection to this run of its process, unless it is readmitted."""
 
     worker: int
 
 
-class WorkerReadmitted(Struct, frozen=True):
+class WorkerUnbanned(Struct, frozen=True):
     """A worker that was set aside gets another chance."""
 
     worker: int
 
 
-class TimePassed(Struct, frozen=True):
-    pass
-
-
-Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerShunned | WorkerReadmitted | TimePassed
+Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerBanned | WorkerUnbanned | TimePassed
 
 
 # Actions.
 
 
-class OpenLink(Struct, frozen=True):
+class OpenConnection(Struct, frozen=True):
     worker: int
     endpoint: Endpoint
 
 
-class CloseLink(Struct, frozen=True):
+class CloseConnection(Struct, frozen=True):
     worker: int
 
 
-class RenewStatus(Struct, frozen=True):
+class Resubscribe(Struct, frozen=True):
     """Server 5 was not heard for too long: subscribe on a new connection."""
 
 
-Action = OpenLink | CloseLink | RenewStatus
+Action = OpenConnection | CloseConnection | Resubscribe
 
 
-class Link(Struct):
+class KnownWorker(Struct):
     """One worker's connection, and what is known of the worker."""
 
     endpoint: Endpoint
     #: What server 5 says; None while it says nothing.
-    said: State | None = None
+    said: WorkerState | None = None
     epoch: int = 0
     is_open: bool = False
     is_up: bool = False
-    shunned: bool = False
+    banned: bool = False
     failures: int = 0
     retry_at: float = 0.0
 
 
-class Links:
+class ConnectionPolicy:
     """Decides which connections are open. ``pinned``: endpoints in snapshots are ignored."""
 
     def __init__(self, workers: Mapping[int, Endpoint], host: str, *, pinned: bool, now: float) -> None:
-        self.links = {number: Link(endpoint) for number, endpoint in workers.items()}
+        self.links = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 says nothing.
         self.status: Status | None = None
         self._host = host
@@ -119,7 +116,7 @@ class Links:
         #: Since when, and why, connections have been refused while none was made.
         self._refused_at: float | None = None
         self._refused_again_at = now
-        self._refused = Refused.HANDSHAKE
+        self._refused = ConnectionRefusal.HANDSHAKE
         self._silent_at = now + FIRST_WORD
         self._listening = True
 
@@ -147,14 +144,14 @@ class Links:
                 link.failures = min(link.failures + 1, 16)
             case StatusRefused(why):
                 self._note_refusal(why, now)
-            case WorkerShunned(number):
+            case WorkerBanned(number):
                 link = self.links[number]
                 link.is_up = False
-                link.shunned = True
+                link.banned = True
                 actions.append(self._close(number, link))
-            case WorkerReadmitted(number):
+            case WorkerUnbanned(number):
                 link = self.links[number]
-                link.shunned = False
+                link.banned = False
                 link.retry_at, link.failures = now, 0
             case TimePassed():
                 if now >= self._silent_at:
@@ -165,7 +162,7 @@ class Links:
     def next_deadline(self) -> float:
         """When ``TimePassed`` will next have an effect, or ``refusal`` another answer."""
         times = [link.retry_at for link in self.links.values() if self._may_open(link)]
-        if self._refused_at is not None and self._refused is not Refused.HANDSHAKE:
+        if self._refused_at is not None and self._refused is not ConnectionRefusal.HANDSHAKE:
             times.append(self._refused_at + REFUSED_FOR)
         return min([self._silent_at, *times])
 
@@ -174,21 +171,21 @@ class Links:
         """True while all that is known is that connections are refused."""
         return self._refused_at is not None
 
-    def refusal(self, now: float) -> Refused | None:
+    def refusal(self, now: float) -> ConnectionRefusal | None:
         """Why the servers do not let this client in; None while they do, or may yet."""
         if self._refused_at is None:
             return None
-        if self._refused is Refused.HANDSHAKE:
+        if self._refused is ConnectionRefusal.HANDSHAKE:
             return self._refused if self._refused_again_at >= self._refused_at + BROKEN_OFF_FOR else None
         return self._refused if now >= self._refused_at + REFUSED_FOR else None
 
-    def _note_refusal(self, why: Refused | None, now: float) -> None:
+    def _note_refusal(self, why: ConnectionRefusal | None, now: float) -> None:
         if why is None or any(link.is_up for link in self.links.values()):
             return
         if self._refused_at is None or now > self._refused_again_at + REFUSED_GAP:
             self._refused_at = now
             self._refused = why
-        if why is not Refused.HANDSHAKE:
+        if why is not ConnectionRefusal.HANDSHAKE:
             self._refused = why
         self._refused_again_at = now
 
@@ -208,14 +205,14 @@ class Links:
                 except UsageError:
                     continue
                 if link is None:
-                    link = self.links[worker.number] = Link(endpoint)
+                    link = self.links[worker.number] = KnownWorker(endpoint)
                 link.endpoint = endpoint
             if link is None:
                 continue
-            woken = worker.state is State.AWAKE and link.said is not State.AWAKE
+            woken = worker.state is WorkerState.AWAKE and link.said is not WorkerState.AWAKE
             if woken or worker.epoch != link.epoch:
                 link.retry_at, link.failures = now, 0
-                link.shunned = link.shunned and worker.epoch == link.epoch
+                link.banned = link.banned and worker.epoch == link.epoch
                 if link.is_open and not link.is_up:
                     # It may be deep in ZeroMQ's own back-off: a new socket connects at once.
                     actions.append(self._close(worker.number, link))
@@ -233,21 +230,21 @@ class Links:
         self.status = None
         for link in self.links.values():
             link.said = None
-        return [] if first else [RenewStatus()]
+        return [] if first else [Resubscribe()]
 
     def _connect(self, now: float) -> list[Action]:
         actions: list[Action] = []
         for number, link in self.links.items():
             if self._may_open(link) and now >= link.retry_at:
                 link.is_open = True
-                actions.append(OpenLink(number, link.endpoint))
+                actions.append(OpenConnection(number, link.endpoint))
         return actions
 
-    def _may_open(self, link: Link) -> bool:
-        if link.is_open or link.shunned or not self.knows:
+    def _may_open(self, link: KnownWorker) -> bool:
+        if link.is_open or link.banned or not self.knows:
             return False
         return link.said is None or link.said in REACHABLE
 
-    def _close(self, number: int, link: Link) -> CloseLink:
+    def _close(self, number: int, link: KnownWorker) -> CloseConnection:
         link.is_open = False
-        return CloseLink(number)
+        return CloseConnection(number)

@@ -24,13 +24,14 @@ from msd.wire.config.settings import Servers
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
-from msd.wire.protocol.states import Refused, State
+from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 #: Not looking at the sockets for longer than this (seconds) is a stall of this process.
 STALL = 0.25
 
 
-class Peers:
+class ConnectionPool:
     """All connections of one download. ``close()`` it.
 
     The servers do not count a client that is no ``download`` among those they serve.
@@ -51,7 +52,7 @@ class Peers:
         self._servers = servers
         #: What server 5 last said of its control socket.
         self._control = ""
-        self._links = connection_policy.Links(
+        self._links = connection_policy.ConnectionPolicy(
             servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
         )
 
@@ -101,25 +102,25 @@ class Peers:
                     # Not for good: it may be brought up to date while others serve.
                     self._foreign[event.worker] = event.welcome.version
                     self.transport.close_link(event.worker)
-                    event = LinkClosed(event.worker, Refused.VERSION)
+                    event = LinkClosed(event.worker, ConnectionRefusal.VERSION)
                 self._follow(event)
             yield event
         # By the time of ``wait``: what has arrived since is not read yet, and its absence not silence.
-        self._apply(connection_policy.TimePassed(), self.looked_at)
+        self._apply(TimePassed(), self.looked_at)
         if refused := self._links.refusal(self.looked_at):
             raise NotAllowedError(self._why_refused(refused))
 
     def request(self, worker: int, request: Message) -> None:
         self.transport.request(worker, request)
 
-    def set_aside(self, worker: int) -> None:
+    def ban(self, worker: int) -> None:
         """Closes the connection to a worker, until it is another process or readmitted."""
         self.ready.pop(worker, None)
-        self._apply(connection_policy.WorkerShunned(worker))
+        self._apply(connection_policy.WorkerBanned(worker))
 
-    def readmit(self, worker: int) -> None:
+    def unban(self, worker: int) -> None:
         """Connects again to a worker that was set aside, as soon as it can be reached."""
-        self._apply(connection_policy.WorkerReadmitted(worker))
+        self._apply(connection_policy.WorkerUnbanned(worker))
 
     def news(self) -> WorkerChanged | None:
         """What to tell of server 5: that it fell silent, or came back; each once."""
@@ -142,13 +143,13 @@ class Peers:
         if not self.status.catalogue:
             return "the servers are still indexing their files"
         states = [worker.state for worker in self.status.workers]
-        if State.AWAKE in states:
-            return f"none of the {states.count(State.AWAKE)} workers that server 5 called alive can be reached"
+        if WorkerState.AWAKE in states:
+            return f"none of the {states.count(WorkerState.AWAKE)} workers that server 5 called alive can be reached"
         named = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
         return f"0 of {len(states)} workers alive ({named})"
 
-    def _why_refused(self, refused: Refused) -> str:
-        if refused is Refused.VERSION:
+    def _why_refused(self, refused: ConnectionRefusal) -> str:
+        if refused is ConnectionRefusal.VERSION:
             spoken = ", ".join(f"worker {number} version {version}" for number, version in self._foreign.items())
             return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
         return refused.explained(self._servers.status, encrypted=self._servers.credentials is not None)
@@ -170,9 +171,9 @@ class Peers:
     def _apply(self, event: connection_policy.Event, now: float | None = None) -> None:
         for action in self._links.handle(event, time.monotonic() if now is None else now):
             match action:
-                case connection_policy.OpenLink(worker, endpoint):
+                case connection_policy.OpenConnection(worker, endpoint):
                     self.transport.open(worker, endpoint)
-                case connection_policy.CloseLink(worker):
+                case connection_policy.CloseConnection(worker):
                     self.transport.close_link(worker)
-                case connection_policy.RenewStatus():
+                case connection_policy.Resubscribe():
                     self.transport.renew_status()

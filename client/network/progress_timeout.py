@@ -9,7 +9,7 @@ from msd.wire.errors import NoAnswerError
 QUIET = 1.0
 
 
-class Patience:
+class ProgressTimeout:
     """Watches for progress. ``timeout`` is in seconds, None for never giving up."""
 
     def __init__(self, timeout: float | None, now: float) -> None:

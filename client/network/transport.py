@@ -1,6 +1,6 @@
 """The sockets of a client: one DEALER and its monitor for each worker, one SUB for server 5.
 
-Turns frames into events and requests into frames. Which connections to open is decided in
+FairQueue frames into events and requests into frames. Which connections to open is decided in
 ``client/network/connection_policy.py``, what to ask for in ``client/scheduling/scheduler.py``.
 """
 
@@ -25,7 +25,7 @@ from msd.wire.net.monitor import Monitor
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import Complaint, ControlReply, DataReply, Done, Message, Status, Welcome
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 
 #: How long last messages may take to leave at the end, in milliseconds.
 LINGER_MS = 200
@@ -54,13 +54,13 @@ class LinkClosed(Struct, frozen=True):
     """
 
     worker: int
-    refused: Refused | None = None
+    refused: ConnectionRefusal | None = None
 
 
 class StatusRefused(Struct, frozen=True):
     """Server 5 does not want to be subscribed to."""
 
-    why: Refused
+    why: ConnectionRefusal
 
 
 class ReplyReceived(Struct, frozen=True):
@@ -116,7 +116,7 @@ class Transport:
         ready = self._ready
         if self._status_monitor.socket in ready:
             for event in self._status_monitor.read():
-                if isinstance(event, Refused):
+                if isinstance(event, ConnectionRefusal):
                     yield StatusRefused(event)
         if self._status in ready:
             yield from self._read_status()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from msd.client.events import Event, OnEvent, Report, Started, Syncing
 from msd.client.manifest.fetch import find_manifest
-from msd.client.network.pool import Peers
+from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
-from msd.client.report.totals import Summary
+from msd.client.report.totals import RunningTotals
 from msd.client.storage.part_file import PartFile, check_output
-from msd.client.storage.update import Update
+from msd.client.storage.update import UpdateFile
 from msd.wire.config.settings import Servers
 from msd.wire.errors import Interrupted, MsdError
 from msd.wire.protocol.segments import Manifest
@@ -29,7 +29,7 @@ DONE_PATIENCE = 1.0
 def download(
     servers: Servers,
     name: str | None = None,
-    output: Path | None = None,
+    output: str | Path | None = None,
     *,
     id: bytes | None = None,
     force: bool = False,
@@ -40,33 +40,35 @@ def download(
     memory: int = 64 << 20,
     on_event: OnEvent = lambda event: None,
 ) -> Report:
-    """Downloads one file from all workers of ``servers`` and returns what happened.
+    """Downloads one file from all workers of ``servers`` and returns a report.
 
-    ``name`` may be left out where one file is shared; ``output`` defaults to the base name of the
-    file in the current folder, and replaces a file only with ``force``, or with ``update``, which
-    fetches no segment that this file has, and leaves it alone if it is right. ``id`` asks for one
-    version by its 32 bytes. ``timeout`` is in seconds without progress, None for ever. ``sync``
-    False leaves it to the system when the data reaches the disk. ``interval`` is the time between
-    two ``Progress`` events in seconds; ``memory`` bounds what may be outstanding, in bytes.
-    ``on_event`` is called from this thread and must not block.
+    ``name`` may be omitted if only one file is shared. ``output`` defaults to the base name of the shared file, in the
+    current folder. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
+    segments that differ and leaves an up-to-date file alone.
 
-    Raises ``MsdError``; the part file stays then, and the next call goes on from it.
+    ``id`` asks for one version of the file by its 32 bytes. ``timeout`` is how many seconds the download waits without
+    progress; None waits for ever. With ``sync`` False the download does not wait until the data is on the disk.
+    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` bounds the bytes of outstanding
+    requests. ``on_event`` is called from this thread and must not block.
+
+    Raises ``MsdError``. The part file then stays, and the next call continues from it.
     """
+    output = Path(output) if output is not None else None
     replace = force or update
     if output is not None:
         check_output(output, replace=replace)
-    summary = Summary()
+    summary = RunningTotals()
 
     def tell(event: Event) -> None:
         summary.take(event, time.monotonic())
         on_event(event)
 
-    peers = Peers(servers, download=True)
+    peers = ConnectionPool(servers, download=True)
     try:
         manifest, catalogue = find_manifest(peers, name, id, timeout=timeout, on_event=tell)
         target = output if output is not None else Path(safe_name(manifest.name))
         check_output(target, replace=replace)
-        part = Update(target, manifest) if update and target.exists() else PartFile(target, manifest)
+        part = UpdateFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
             tell(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
             transfer = Transfer(
@@ -106,7 +108,7 @@ def _fetch(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool
 
 
 def _report(
-    output: Path, manifest: Manifest, transfer: Transfer, summary: Summary, ended: float, *, unchanged: bool
+    output: Path, manifest: Manifest, transfer: Transfer, summary: RunningTotals, ended: float, *, unchanged: bool
 ) -> Report:
     totals = summary.totals(ended)
     return Report(

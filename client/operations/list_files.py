@@ -6,11 +6,11 @@ import time
 from itertools import pairwise
 
 from msd.client.network.connection import new_rid
-from msd.client.network.pool import Peers
+from msd.client.network.pool import ConnectionPool
 from msd.client.network.transport import LinkOpened, ReplyReceived
 from msd.wire.config.settings import Servers
 from msd.wire.errors import NoAnswerError
-from msd.wire.protocol.messages import Catalog, Entry, List
+from msd.wire.protocol.messages import CataloguePage, Entry, List
 
 #: Seconds after which nobody is taken to answer any more.
 PATIENCE = 5.0
@@ -21,7 +21,7 @@ def list_files(servers: Servers, patience: float = PATIENCE) -> list[Entry]:
 
     Raises ``NoAnswerError`` after ``patience`` seconds without an answer.
     """
-    peers = Peers(servers, download=False)
+    peers = ConnectionPool(servers, download=False)
     #: What each worker has told so far; the first to have told all is believed.
     told: dict[int, list[Entry]] = {}
     give_up = time.monotonic() + patience
@@ -32,7 +32,7 @@ def list_files(servers: Servers, patience: float = PATIENCE) -> list[Entry]:
                     case LinkOpened(worker):
                         told[worker] = []
                         peers.request(worker, List(rid=new_rid()))
-                    case ReplyReceived(worker, List(after=after), Catalog(entries=page, more=more)):
+                    case ReplyReceived(worker, List(after=after), CataloguePage(entries=page, more=more)):
                         if not _continues(page, after):
                             continue  # It could go on for ever.
                         told[worker] += page

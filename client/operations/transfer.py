@@ -14,8 +14,8 @@ from msgspec import Struct, field
 
 from msd.client.events import OnEvent, Progress, Retried, Sampled, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.connection import new_rid
-from msd.client.network.pool import Peers
-from msd.client.network.progress_timeout import Patience
+from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressTimeout
 from msd.client.network.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, TransportEvent
 from msd.client.scheduling import events
 from msd.client.scheduling.events import Fault, GiveUp
@@ -25,7 +25,8 @@ from msd.client.storage.part_file import PartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Status
 from msd.wire.protocol.segments import Manifest, digest
-from msd.wire.protocol.states import Reason, State
+from msd.wire.protocol.states import RefusalReason, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds between two samples.
 SAMPLE = 0.1
@@ -49,7 +50,7 @@ class Transfer:
 
     def __init__(
         self,
-        peers: Peers,
+        peers: ConnectionPool,
         manifest: Manifest,
         part: PartFile,
         *,
@@ -67,7 +68,7 @@ class Transfer:
         self._part = part
         self._interval = interval
         self._on_event = on_event
-        self._patience = Patience(timeout, self.started)
+        self._patience = ProgressTimeout(timeout, self.started)
         self._candidates = iter(part.candidates())
         self._zeros = [*part.zeros()]
         share = memory // max(1, len(peers.numbers) * (manifest.span(0)[1] if manifest.size else 1))
@@ -79,7 +80,7 @@ class Transfer:
         )
         self._catalogue = catalogue
         #: What server 5 said last of each worker.
-        self._said: dict[int, State] = {}
+        self._said: dict[int, WorkerState] = {}
         self._finished = False
         #: True once nothing is left to do for what the disk held.
         self._settled = False
@@ -101,7 +102,7 @@ class Transfer:
             self._checked(self._zeros.pop(), good=True)
         for opened in self._peers.ready.values():
             self._ready(opened)
-        self._feed(events.TimePassed())
+        self._feed(TimePassed())
         while not self._finished:
             checking = self._check_one()
             now = time.monotonic()
@@ -111,7 +112,7 @@ class Transfer:
                 self._patience.excuse(self._peers.stalled)
             for event in self._peers.events():
                 self._take(event)
-            self._feed(events.TimePassed())
+            self._feed(TimePassed())
             self._tell()
         while self._check_one():
             self._tell()
@@ -130,7 +131,7 @@ class Transfer:
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
                 self._receive(worker, index, payload)
             case ReplyReceived(worker, Get(index=index)):
-                self._feed(events.SegmentRefused(worker, index, Reason.BAD_REQUEST))
+                self._feed(events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
             case SnapshotReceived(status):
                 self._hear(status)
             case LinkOpened():
@@ -149,9 +150,9 @@ class Transfer:
         self._feed(events.CatalogueVouched(status.catalogue))
         for worker in status.workers:
             before, self._said[worker.number] = self._said.get(worker.number), worker.state
-            if worker.state not in (before, State.AWAKE, State.STARTING):
+            if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
                 self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
-            elif worker.state is State.AWAKE and before is State.SILENT:
+            elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
                 self._on_event(WorkerChanged(str(worker.number), "ready"))
 
     def _ready(self, opened: LinkOpened) -> None:
@@ -206,11 +207,11 @@ class Transfer:
                 case events.RequestSegment(worker, index):
                     rid = new_rid()
                     self._peers.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
-                case events.SetAside(worker, fault):
+                case events.Ban(worker, fault):
                     self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
-                    self._peers.set_aside(worker)
-                case events.Readmit(worker):
-                    self._peers.readmit(worker)
+                    self._peers.ban(worker)
+                case events.Unban(worker):
+                    self._peers.unban(worker)
                 case events.Finish():
                     self._finished = True
                 case events.GiveUp():

@@ -13,8 +13,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from msd.client.manifest.fetch import find_manifest
-from msd.client.network.pool import Peers
-from msd.client.storage.local_copy import Copy, unreadable
+from msd.client.network.pool import ConnectionPool
+from msd.client.storage.local_copy import LocalCopy, unreadable
 from msd.wire.config.settings import Servers
 from msd.wire.errors import UsageError
 from msd.wire.protocol.segments import Manifest, span
@@ -24,7 +24,7 @@ from msd.wire.support.text import presentable
 PATIENCE = 5.0
 
 
-class Verdict(Struct, frozen=True):
+class Comparison(Struct, frozen=True):
     """What became of the comparison: ``size`` is what the file should have, ``held`` what it has, in
     bytes; ``bad`` are the segments that it does not hold as they were shared.
     """
@@ -40,7 +40,7 @@ class Verdict(Struct, frozen=True):
         return not self.bad and self.held == self.size
 
 
-def verify(servers: Servers, file: Path, name: str | None = None, patience: float = PATIENCE) -> Verdict:
+def verify(servers: Servers, file: Path, name: str | None = None, patience: float = PATIENCE) -> Comparison:
     """Compares ``file`` with the shared file ``name``, which may be left out where one is shared, or one that is
     called as ``file`` is.
 
@@ -55,7 +55,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{file} is not a regular file: give one to verify")
-        peers = Peers(servers, download=False)
+        peers = ConnectionPool(servers, download=False)
         try:
             manifest, _ = find_manifest(
                 peers, name, None, timeout=patience, on_event=lambda event: None, guess=file.name
@@ -70,9 +70,9 @@ def verify(servers: Servers, file: Path, name: str | None = None, patience: floa
         os.close(fd)
 
 
-def compare(fd: int, manifest: Manifest) -> Verdict:
+def compare(fd: int, manifest: Manifest) -> Comparison:
     """Reads and hashes an open file, but for its holes. Raises ``OSError`` where it cannot be read."""
-    copy = Copy(fd, manifest)
+    copy = LocalCopy(fd, manifest)
     held = os.fstat(fd).st_size
     data = {*copy.candidates()}
 
@@ -82,10 +82,10 @@ def compare(fd: int, manifest: Manifest) -> Verdict:
         return sum(manifest.span(index)) <= held and copy.is_zeros(index)
 
     bad = tuple(index for index in range(manifest.segments) if not is_right(index))
-    return Verdict(manifest.name, manifest.size, held, manifest.segments, bad)
+    return Comparison(manifest.name, manifest.size, held, manifest.segments, bad)
 
 
-def mismatches(verdict: Verdict) -> Iterator[str]:
+def mismatches(verdict: Comparison) -> Iterator[str]:
     """What is not as it was shared, for people: a line for each run of bad segments."""
     name = presentable(verdict.name)
     for first, last in _runs(verdict.bad):

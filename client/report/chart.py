@@ -10,9 +10,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msd.client.report.chart_data import Picture, picture
+from msd.client.report.chart_data import ChartData, chart_data
 from msd.client.report.report_file import VERSION, check_file, replace_file
 from msd.wire.errors import DiskError, UsageError
+from msd.wire.support.install_command import install_command
 from msd.wire.support.units import amount
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def plot(report: str, output: str) -> None:
     check_file(output, "-o")
     read = _read(report)
     try:
-        shown = picture(read["events"])
+        shown = chart_data(read["events"])
         title = _title(read)
     except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         if str(error) == "nothing was transferred":
@@ -65,7 +66,7 @@ def plot(report: str, output: str) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise UsageError("a picture needs matplotlib: pip install 'msd[plot]'") from None
+        raise UsageError(f"a chart needs matplotlib: {install_command('matplotlib')}") from None
     drawn = io.BytesIO()
     # Names in an SVG would be random otherwise.
     with matplotlib.rc_context({"svg.hashsalt": "msd"}):
@@ -109,7 +110,7 @@ def _title(report: dict[str, Any]) -> str:
     return f"{report['file']}: {amount(report['bytes'])} in {report['seconds']:.1f} s".replace("$", r"\$")
 
 
-def _draw(shown: Picture, title: str) -> Figure:
+def _draw(shown: ChartData, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -123,7 +124,7 @@ def _draw(shown: Picture, title: str) -> Figure:
     return figure
 
 
-def _draw_rates(axes: Axes, shown: Picture, colours: dict[str, str]) -> None:
+def _draw_rates(axes: Axes, shown: ChartData, colours: dict[str, str]) -> None:
     bands = [[rate / 1e6 for rate in rates] for rates in shown.rates.values()]
     labels = [f"worker {name}: {amount(received[-1])}" for name, received in shown.received.items()]
     labels[MAX_NAMED:] = [f"_{label}" for label in labels[MAX_NAMED:]]
@@ -137,7 +138,7 @@ def _draw_rates(axes: Axes, shown: Picture, colours: dict[str, str]) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, reverse=True)
 
 
-def _draw_rows(axes: Axes, shown: Picture, colours: dict[str, str]) -> None:
+def _draw_rows(axes: Axes, shown: ChartData, colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     names = [*colours]
@@ -170,7 +171,7 @@ def _draw_rows(axes: Axes, shown: Picture, colours: dict[str, str]) -> None:
         axes.legend(handles=named, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
-def _draw_share(axes: Axes, shown: Picture, colours: dict[str, str]) -> None:
+def _draw_share(axes: Axes, shown: ChartData, colours: dict[str, str]) -> None:
     """How much of the file is verified; what was found on the disk apart from the rest."""
     # It only ever grows: fewer points will do.
     times = [*shown.times[:-1:2], shown.times[-1]]

@@ -51,7 +51,7 @@ class Mark(Struct, frozen=True):
     what: str
 
 
-class Picture(Struct, frozen=True):
+class ChartData(Struct, frozen=True):
     """``rates`` (bytes a second) and ``received`` (bytes) of each worker, and ``reused`` bytes from the
     disk, at each of ``times`` (seconds since the start).
     """
@@ -66,7 +66,7 @@ class Picture(Struct, frozen=True):
     left_out: int
 
 
-def picture(events: Sequence[Mapping[str, Any]]) -> Picture:
+def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     """The picture of these events of a report. Raises ``ValueError`` where nothing was transferred,
     and ``KeyError``, ``TypeError`` or ``ValueError`` where they are no such events.
     """
@@ -85,7 +85,7 @@ def picture(events: Sequence[Mapping[str, Any]]) -> Picture:
     ready = _times_ready(events)
     marks = _marks(events, times[1])
     curves = {name: _spread(((s.at, s.workers.get(name, 0)) for s in samples), ready.get(name, [])) for name in names}
-    return Picture(
+    return ChartData(
         times=times,
         rates={name: _rates(times, curve) for name, curve in curves.items()},
         received={name: _at(times, curve) for name, curve in curves.items()},

@@ -19,7 +19,7 @@ MAX_EVENTS = 20_000
 Entry = Mapping[str, object]
 
 
-class Recording:
+class EventRecorder:
     """Keeps the events it is given, each with the seconds since the start as ``at``.
 
     Of progress it keeps the samples, evenly thinned out where there are too many.

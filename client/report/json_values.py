@@ -1,6 +1,6 @@
 """What a download tells, as the values of JSON: the schema of ``--json`` and of a report's events.
 
-Turns values into others; prints and writes nothing. What it says is documented in ``docs/events.md``.
+FairQueue values into others; prints and writes nothing. What it says is documented in ``docs/events.md``.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from msd.client.events import Event, OnEvent, Report, Started
-from msd.client.report.event_log import Recording
+from msd.client.report.event_log import EventRecorder
 from msd.client.report.json_values import error_values, report_values, totals_values
-from msd.client.report.totals import Summary
+from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.support.output import print_line
 
@@ -36,8 +36,8 @@ class ReportFile:
     def __init__(self, file: str | None) -> None:
         self._file = file
         self._started = time.monotonic()
-        self._recording = Recording()
-        self._summary = Summary()
+        self._recording = EventRecorder()
+        self._summary = RunningTotals()
         if file is not None:
             check_file(file, "--report")
 

@@ -31,7 +31,7 @@ class Totals(Struct, frozen=True):
     rate_peak: float = 0.0
 
 
-class Summary:
+class RunningTotals:
     """Sums up one download: give it every event."""
 
     def __init__(self) -> None:

@@ -11,7 +11,8 @@ import enum
 
 from msgspec import Struct
 
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 # Events: what happened.
 
@@ -61,7 +62,7 @@ class SegmentRefused(Struct, frozen=True):
 
     worker: int
     index: int
-    reason: Reason
+    reason: RefusalReason
 
 
 class SegmentChecked(Struct, frozen=True):
@@ -83,10 +84,6 @@ class ClientStalled(Struct, frozen=True):
     """The client itself did nothing for this many seconds: no silence in them is the workers'."""
 
     seconds: float
-
-
-class TimePassed(Struct, frozen=True):
-    """Nothing happened but time."""
 
 
 Event = (
@@ -121,14 +118,14 @@ class Fault(enum.StrEnum):
     BAD_REQUEST = "bad-request"
 
 
-class SetAside(Struct, frozen=True):
+class Ban(Struct, frozen=True):
     """The worker is not asked any more: its requests are forgotten, close its connection."""
 
     worker: int
     fault: Fault
 
 
-class Readmit(Struct, frozen=True):
+class Unban(Struct, frozen=True):
     """A worker that was set aside may be connected to again."""
 
     worker: int
@@ -147,10 +144,10 @@ class GiveUp(Struct, frozen=True):
     segment: int
 
 
-Action = RequestSegment | SetAside | Readmit | Finish | GiveUp
+Action = RequestSegment | Ban | Unban | Finish | GiveUp
 
 
-class Segment(enum.StrEnum):
+class SegmentState(enum.StrEnum):
     """Where a segment is. All but the last two are missing."""
 
     UNCHECKED = "unchecked"  #: the disk may have it; not hashed yet
@@ -163,16 +160,16 @@ class Segment(enum.StrEnum):
 
 #: What may become of a segment, and by which events. Being asked for (``RequestSegment``) may follow
 #: on any event in the same step, so it is listed as an event, too.
-TRANSITIONS: dict[tuple[Segment, Segment], tuple[type[Event] | type[Action], ...]] = {
-    (Segment.UNCHECKED, Segment.ON_DISK): (SegmentChecked,),
-    (Segment.UNCHECKED, Segment.UNASKED): (SegmentChecked,),
-    (Segment.UNASKED, Segment.ASKED): (RequestSegment,),
-    (Segment.ASKED, Segment.HERE): (SegmentWritten,),
-    (Segment.ASKED, Segment.UNASKED): (WorkerLost, SegmentRefused, SegmentCorrupt),
-    (Segment.ASKED, Segment.DISPUTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
-    (Segment.DISPUTED, Segment.ASKED): (RequestSegment,),
+TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Action], ...]] = {
+    (SegmentState.UNCHECKED, SegmentState.ON_DISK): (SegmentChecked,),
+    (SegmentState.UNCHECKED, SegmentState.UNASKED): (SegmentChecked,),
+    (SegmentState.UNASKED, SegmentState.ASKED): (RequestSegment,),
+    (SegmentState.ASKED, SegmentState.HERE): (SegmentWritten,),
+    (SegmentState.ASKED, SegmentState.UNASKED): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (SegmentState.ASKED, SegmentState.DISPUTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (SegmentState.DISPUTED, SegmentState.ASKED): (RequestSegment,),
     # It was asked for before its worker was given up, and comes all the same.
-    (Segment.UNASKED, Segment.HERE): (SegmentWritten,),
-    (Segment.DISPUTED, Segment.HERE): (SegmentWritten,),
-    (Segment.UNASKED, Segment.DISPUTED): (SegmentCorrupt,),
+    (SegmentState.UNASKED, SegmentState.HERE): (SegmentWritten,),
+    (SegmentState.DISPUTED, SegmentState.HERE): (SegmentWritten,),
+    (SegmentState.UNASKED, SegmentState.DISPUTED): (SegmentCorrupt,),
 }

@@ -24,28 +24,28 @@ from functools import partial
 
 from msd.client.scheduling.events import (
     Action,
+    Ban,
     CatalogueVouched,
     ClientStalled,
     Event,
     Fault,
     Finish,
     GiveUp,
-    Readmit,
     RequestSegment,
-    Segment,
     SegmentChecked,
     SegmentCorrupt,
     SegmentLate,
     SegmentRefused,
+    SegmentState,
     SegmentWritten,
-    SetAside,
-    TimePassed,
+    Unban,
     WorkerLost,
     WorkerReady,
 )
-from msd.client.scheduling.segment_table import Ledger
-from msd.client.scheduling.worker_pace import LEAST_WINDOW, MAX_WINDOW, Worker
-from msd.wire.protocol.states import Reason
+from msd.client.scheduling.segment_table import SegmentTable
+from msd.client.scheduling.worker_pace import LEAST_WINDOW, MAX_WINDOW, WorkerPace
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds by which a second request must beat the first to be worth the waste: more than what a busy machine
 #: lets a process wait now and then.
@@ -73,9 +73,9 @@ class Scheduler:
     def __init__(
         self, segments: int, workers: Iterable[int], *, window: int = MAX_WINDOW, unchecked: Iterable[int] = ()
     ) -> None:
-        self.workers = {number: Worker(number) for number in workers}
+        self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
-        self._ledger = Ledger(segments, unchecked)
+        self._ledger = SegmentTable(segments, unchecked)
         #: What server 5 vouches for, and all that it has vouched for since the file was found.
         self._catalogue = b""
         self._vouched: set[bytes] = set()
@@ -92,7 +92,7 @@ class Scheduler:
         """True if a segment is not verified yet."""
         return self._ledger.is_missing(index)
 
-    def where(self, index: int) -> Segment:
+    def where(self, index: int) -> SegmentState:
         """Where a segment is."""
         return self._ledger.where(index)
 
@@ -116,7 +116,7 @@ class Scheduler:
             self._over = True
         # Who has sent a segment is not set aside for it.
         elif not isinstance(event, SegmentWritten) and self._is_hopeless():
-            faults = {w.number: w.aside for w in self.workers.values() if w.aside}
+            faults = {w.number: w.ban for w in self.workers.values() if w.ban}
             if (lacking := self._ledger.first_missing()) is not None:
                 actions.append(GiveUp(faults, lacking))
                 self._over = True
@@ -134,7 +134,7 @@ class Scheduler:
         asked: dict[int, set[int]] = {}
         for worker in self.workers.values():
             assert worker.ready or not worker.asked, worker
-            assert not (worker.ready and worker.aside), worker
+            assert not (worker.ready and worker.ban), worker
             assert worker.seen or not worker.ready, worker
             assert len(worker.asked) <= self._window, worker
             for index in worker.asked:
@@ -145,15 +145,15 @@ class Scheduler:
     def _is_hopeless(self) -> bool:
         """True if nobody can be expected to have what is missing."""
         workers = self.workers.values()
-        if all(worker.aside for worker in workers):
+        if all(worker.ban for worker in workers):
             return bool(workers)
         if len(self._vouched) < 2:
             return False
         # The file may have changed. Those that cannot be asked will come back with what is shared now:
         # what all say that were there since then, if one of them is of the servers of server 5.
         seen = [worker for worker in workers if worker.seen]
-        return all(worker.aside for worker in seen) and any(
-            worker.aside in OTHER_FILES and worker.catalogue in self._vouched for worker in seen
+        return all(worker.ban for worker in seen) and any(
+            worker.ban in OTHER_FILES and worker.catalogue in self._vouched for worker in seen
         )
 
     # One handler for each event.
@@ -187,18 +187,18 @@ class Scheduler:
                 pass
 
     def _ready(self, event: WorkerReady, now: float) -> None:
-        worker = self.workers.setdefault(event.worker, Worker(event.worker))
+        worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
         # A new process may have a new catalogue; a liar stays one.
-        if worker.aside is not Fault.CORRUPT and event.epoch != worker.epoch:
-            worker.aside = None
+        if worker.ban is not Fault.CORRUPT and event.epoch != worker.epoch:
+            worker.ban = None
         worker.epoch = event.epoch
         worker.catalogue = event.catalogue
         worker.round_trip = event.round_trip
-        worker.ready = worker.aside is None
+        worker.ready = worker.ban is None
         worker.seen = worker.seen or worker.ready
         worker.paused_until = now
 
-    def _vouch(self, catalogue: bytes) -> Iterator[Readmit]:
+    def _vouch(self, catalogue: bytes) -> Iterator[Unban]:
         """What was said of another catalogue is forgotten: each one gives each worker one chance."""
         if not catalogue or catalogue == self._catalogue:
             return
@@ -208,45 +208,45 @@ class Scheduler:
             return
         for worker in self.workers.values():
             worker.seen = worker.ready
-            if worker.aside in OTHER_FILES:
-                worker.aside = None
-                yield Readmit(worker.number)
+            if worker.ban in OTHER_FILES:
+                worker.ban = None
+                yield Unban(worker.number)
 
-    def _arrived(self, worker: Worker, index: int, now: float) -> None:
+    def _arrived(self, worker: WorkerPace, index: int, now: float) -> None:
         """A reply of whatever kind to a request for ``index`` is here."""
         worker.measure(now)
         worker.asked.pop(index, None)
 
-    def _corrupt(self, worker: Worker, index: int, now: float) -> Iterator[Action]:
+    def _corrupt(self, worker: WorkerPace, index: int, now: float) -> Iterator[Action]:
         self._arrived(worker, index, now)
         worker.corrupt += 1
         self._ledger.corrupt(index, worker.number)
-        if worker.corrupt >= MAX_CORRUPT and not worker.aside:
-            yield self._set_aside(worker, Fault.CORRUPT)
+        if worker.corrupt >= MAX_CORRUPT and not worker.ban:
+            yield self._ban(worker, Fault.CORRUPT)
 
-    def _refused(self, worker: Worker, index: int, reason: Reason, now: float) -> Iterator[Action]:
+    def _refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
         worker.asked.pop(index, None)
         worker.since = now
         self._ledger.disown(index, worker.number)
         match reason:
-            case Reason.SLEEPING:
+            case RefusalReason.SLEEPING:
                 # All that was asked of it will be refused, or never answered.
                 self._forget_requests(worker)
                 worker.paused_until = now + SLEEPING_PAUSE
-            case Reason.BUSY:
+            case RefusalReason.BUSY:
                 worker.paused_until = now + BUSY_PAUSE
             case _:
                 # Of one that was set aside, and readmitted since, it is an old word.
                 if worker.ready:
-                    yield self._set_aside(worker, Fault(reason.value))
+                    yield self._ban(worker, Fault(reason.value))
 
-    def _set_aside(self, worker: Worker, fault: Fault) -> SetAside:
+    def _ban(self, worker: WorkerPace, fault: Fault) -> Ban:
         self._forget_requests(worker)
         worker.ready = False
-        worker.aside = fault
-        return SetAside(worker.number, fault)
+        worker.ban = fault
+        return Ban(worker.number, fault)
 
-    def _forget_requests(self, worker: Worker) -> None:
+    def _forget_requests(self, worker: WorkerPace) -> None:
         """Y goes back to the front of the queue, in its order."""
         asked, worker.asked = worker.asked, {}
         for index in reversed(asked):
@@ -275,7 +275,7 @@ class Scheduler:
                 self._ledger.ask(index, worker.number)
                 yield RequestSegment(worker.number, index)
 
-    def _has_credit(self, worker: Worker, now: float) -> bool:
+    def _has_credit(self, worker: WorkerPace, now: float) -> bool:
         if not worker.ready or now < worker.paused_until:
             return False
         most = min(worker.window, self._window)
@@ -284,12 +284,12 @@ class Scheduler:
             most = min(most, max(LEAST_WINDOW, math.ceil(self._ledger.remaining / len(self.workers))))
         return len(worker.asked) < most
 
-    def _may_try(self, worker: Worker, liars: Set[int]) -> bool:
+    def _may_try(self, worker: WorkerPace, liars: Set[int]) -> bool:
         """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""
-        others = {w.number for w in self.workers.values() if not w.aside}
+        others = {w.number for w in self.workers.values() if not w.ban}
         return worker.number not in liars or others <= liars
 
-    def _hedge(self, worker: Worker, now: float) -> int | None:
+    def _hedge(self, worker: WorkerPace, now: float) -> int | None:
         """The outstanding segment with the latest predicted finish, if ``worker`` would beat it."""
         mine = self._next_finish(worker, now)
         finish: dict[int, float] = {}
@@ -302,14 +302,14 @@ class Scheduler:
         late = [(time, index) for index, time in finish.items() if time > mine + HEDGE_GAIN]
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
-    def _next_finish(self, worker: Worker, now: float) -> float:
+    def _next_finish(self, worker: WorkerPace, now: float) -> float:
         """When ``worker`` would deliver one more segment; one not measured yet gets its chance."""
         if not worker.asked:
             return now + (1 / worker.rate if worker.rate else worker.round_trip)
         first, step = worker.arrivals(now)
         return first + len(worker.asked) * step
 
-    def _may_hedge(self, worker: Worker, index: int, now: float) -> bool:
+    def _may_hedge(self, worker: WorkerPace, index: int, now: float) -> bool:
         owners = self._ledger.owners[index]
         if worker.number in owners or worker.number in self._ledger.liars(index):
             return False

@@ -10,15 +10,15 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
 
-from msd.client.scheduling.events import Segment
+from msd.client.scheduling.events import SegmentState
 
-#: Marks in ``Ledger._source``, where other numbers are workers.
+#: Marks in ``SegmentTable._source``, where other numbers are workers.
 MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
 
 _NOBODY: frozenset[int] = frozenset()
 
 
-class Ledger:
+class SegmentTable:
     """The ``segments`` of one file; the disk may hold those that are ``unchecked``."""
 
     def __init__(self, segments: int, unchecked: Iterable[int] = ()) -> None:
@@ -43,14 +43,14 @@ class Ledger:
         """True if a segment is not verified yet."""
         return self._source[index] in (MISSING, UNCHECKED)
 
-    def where(self, index: int) -> Segment:
+    def where(self, index: int) -> SegmentState:
         """Where a segment is."""
         source = self._source[index]
         if source != MISSING:
-            return {UNCHECKED: Segment.UNCHECKED, ON_DISK: Segment.ON_DISK}.get(source, Segment.HERE)
+            return {UNCHECKED: SegmentState.UNCHECKED, ON_DISK: SegmentState.ON_DISK}.get(source, SegmentState.HERE)
         if index in self._owners:
-            return Segment.ASKED
-        return Segment.DISPUTED if index in self._disputed else Segment.UNASKED
+            return SegmentState.ASKED
+        return SegmentState.DISPUTED if index in self._disputed else SegmentState.UNASKED
 
     def delivered_by(self, worker: int) -> list[int]:
         """X of a worker. Takes time in proportion to the file."""

@@ -28,14 +28,14 @@ RATE_SPAN = 0.1
 SUSPECT_AFTER, SUSPECT_STEPS = 0.5, 4.0
 
 
-class Worker(Struct):
+class WorkerPace(Struct):
     """What is known of one worker."""
 
     number: int
     epoch: int = 0
     #: True while requests can be sent.
     ready: bool = False
-    aside: Fault | None = None
+    ban: Fault | None = None
     #: What it served when it was connected to, and whether it was ready since server 5 has vouched for
     #: what it vouches for now.
     catalogue: bytes = b""

@@ -14,7 +14,7 @@ from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest, digest
 
 
-class Copy:
+class LocalCopy:
     """An open file, compared with a manifest. The descriptor stays the caller's to close."""
 
     def __init__(self, fd: int, manifest: Manifest) -> None:

@@ -11,13 +11,13 @@ import stat
 from collections import deque
 from pathlib import Path
 
-from msd.client.storage.local_copy import Copy, disk_error, unreadable
+from msd.client.storage.local_copy import LocalCopy, disk_error, unreadable
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
 
-class Update(PartFile):
+class UpdateFile(PartFile):
     """The part file of an ``output`` that exists. Where both hold a segment, the part file's is kept.
 
     Where ``output`` is a link, the file it leads to is brought up to date, and the link stays.
@@ -35,7 +35,7 @@ class Update(PartFile):
         #: Segments that ``output`` holds and the part file may lack.
         self._borrowed: deque[int] = deque()
         self._borrowed_bytes = 0
-        self._source = Copy(self._old, manifest)
+        self._source = LocalCopy(self._old, manifest)
         try:
             held = {*self._source.candidates()}
             super().__init__(output, manifest)

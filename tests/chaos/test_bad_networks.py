@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 from tests.proxy import Proxy
 from tests.system import MIB, Download, Serve, Source, System, same, wait_for
 
@@ -77,7 +77,7 @@ def test_a_black_hole_in_front_of_one_worker_holds_up_nobody(
         done = client.done()
     assert same(path, tmp_path / "copy")
     assert done["workers"]["2"]["bytes"] < 0.25 * path.stat().st_size
-    assert net.system.worker(2).state == State.AWAKE
+    assert net.system.worker(2).state == WorkerState.AWAKE
 
 
 def test_connections_that_are_reset_are_opened_again(network: Build, source: Source, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.operator.operator_client import Operator
-from msd.wire.config.settings import Config, servers
+from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.config.settings import Config, locate_servers
 from msd.wire.security.keys import KeyFolder
 from tests.system import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
 from tests.terminal import Terminal
@@ -55,7 +55,7 @@ def console_of(serving: Terminal) -> int:
 
 
 def states(ports: Ports) -> list[str]:
-    with Operator(servers(Config(), ports=ports)) as operator:
+    with OperatorClient(locate_servers(Config(), ports=ports)) as operator:
         return [worker.state.value for worker in operator.status().workers]
 
 
@@ -214,7 +214,7 @@ def test_on_a_terminal_a_redraw_comes_at_most_10_times_a_second(
     terminal = on_terminal("console", *system.where)
     terminal.sees(READY)
     first = len(terminal.read)
-    with Operator(system.servers) as operator:
+    with OperatorClient(system.servers) as operator:
         stop = time.monotonic() + 3
         while time.monotonic() < stop:
             for number in (1, 2, 3, 4):
@@ -228,7 +228,7 @@ def test_on_a_terminal_a_redraw_comes_at_most_10_times_a_second(
 def test_a_download_does_not_import_the_console() -> None:
     command = ["download", "-p", "1001", "1002", "1003", "1004", "1005", "--timeout", "0.2"]
     code = (
-        "import sys, msd; sys.argv = ['msd', *sys.argv[1:]]; assert msd._run() == 7; "
+        "import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == 7; "
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'textual', 'matplotlib'}))"
     )
     ended = subprocess.run([sys.executable, "-P", "-c", code, *command], capture_output=True, text=True, check=True)
@@ -237,7 +237,7 @@ def test_a_download_does_not_import_the_console() -> None:
 
 def test_serve_plain_does_not_import_the_console(runtime_folder: Path, source: Source) -> None:
     code = (
-        "import sys, msd; sys.argv = ['msd', *sys.argv[1:]]; assert msd._run() == 0; "
+        "import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == 0; "
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'textual', 'matplotlib'}))"
     )
     ports = map(str, free_ports())

@@ -30,7 +30,7 @@ from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, Get, List
 from msd.wire.protocol.segments import segment_count
-from msd.wire.protocol.states import Wanted
+from msd.wire.protocol.states import WantedState
 from msd.workers.serving.fair_queue import REPLIES_INSIDE
 from msd.workers.serving.worker import Worker
 from tests.system import PATIENCE, Source, free_ports, same
@@ -70,7 +70,7 @@ def working(
         catalogue=str(folder),
         edition=1,
         rate=0,
-        wanted=Wanted.AWAKE,
+        wanted=WantedState.AWAKE,
     )
     # Signals are the main thread's; the end of its standard input ends a worker as well.
     monkeypatch.setattr(signal, "signal", lambda *_: None)

@@ -27,9 +27,8 @@ from msd.wire.net.sockets import HANDSHAKE_MS
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
     Accepted,
-    AskStatus,
     Bye,
-    Catalog,
+    CataloguePage,
     Complaint,
     ControlReply,
     ControlRequest,
@@ -48,14 +47,15 @@ from msd.wire.protocol.messages import (
     Message,
     Quit,
     Rejected,
-    Report,
     Segment,
     Status,
+    StatusReport,
+    StatusRequest,
     Toggle,
     Toggled,
     Welcome,
 )
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.security.keys import Credentials, KeyPair, Role
 from tests.hostile import RAW, UNFINISHED, Keyring, Mutilator, Peer, ProperClient, family, flood, memory
 from tests.system import MIB, PATIENCE, Serve, Source, System, make_file, run_msd, same, wait_for
@@ -90,11 +90,11 @@ def data_requests(file: bytes) -> list[Message]:
 
 def control_requests(file: bytes) -> list[Message]:
     beat = Heartbeat(
-        token=b"not the token", number=1, pid=1, epoch=1, state=State.ASLEEP, edition=1, load=Load(), sessions=[1]
+        token=b"not the token", number=1, pid=1, epoch=1, state=WorkerState.ASLEEP, edition=1, load=Load(), sessions=[1]
     )
-    toggle = Toggle(rid=2, number=4, want=Wanted.ASLEEP)
+    toggle = Toggle(rid=2, number=4, want=WantedState.ASLEEP)
     complaint = Complaint(rid=4, number=1, id=file, index=0)
-    return [AskStatus(rid=1), toggle, Done(rid=3, session=7), complaint, beat, Quit(rid=5)]
+    return [StatusRequest(rid=1), toggle, Done(rid=3, session=7), complaint, beat, Quit(rid=5)]
 
 
 def file_id(system: System, credentials: Credentials | None) -> bytes:
@@ -115,7 +115,7 @@ class Door:
     peer: Peer
     mutilator: Mutilator
     requests: Any = None
-    garbage: int = 0
+    malformed_messages: int = 0
 
     def send(self, *, harmless: bool) -> None:
         """Sends one message; ``harmless``: unless it is an order after all."""
@@ -124,7 +124,7 @@ class Door:
             # A long subscription to something else is another test's.
             frames = [frame[:32] if frame[:1] == b"\x01" else frame for frame in frames]
         elif (request := self._request(frames)) is None:
-            self.garbage += 1
+            self.malformed_messages += 1
         elif harmless and isinstance(request, Toggle | Quit):
             return
         self.peer.socket.send_multipart(frames)
@@ -191,8 +191,8 @@ def test_malformed_messages_are_counted_and_dropped(
         pouring.result()
         status.peer.socket.send(b"\x01" + STATUS_TOPIC)
         assert status.peer.socket.poll(int(PATIENCE * 1000))
-        assert data.garbage > count / 6
-        assert control.garbage > count / 6
+        assert data.malformed_messages > count / 6
+        assert control.malformed_messages > count / 6
 
         def counted() -> bool:
             told = json.loads(run_msd("status", "--json", *system.where, env=keys.env("alice")).stdout)
@@ -200,9 +200,9 @@ def test_malformed_messages_are_counted_and_dropped(
             assert all(number <= sent for number, sent in zip(numbers, sent_garbage, strict=True)), numbers
             # What comes to a worker from one whose queue is full is dropped unread, and no one knows what it was.
             of_broker, of_worker, *_ = map(int, numbers)
-            return of_broker == control.garbage and of_worker >= data.garbage / 2
+            return of_broker == control.malformed_messages and of_worker >= data.malformed_messages / 2
 
-        sent_garbage = [control.garbage, data.garbage, 0, 0, 0]
+        sent_garbage = [control.malformed_messages, data.malformed_messages, 0, 0, 0]
 
         wait_for("all to be counted", counted)
         grown = {pid: memory(pid) - kept for pid, kept in held.items()}
@@ -257,7 +257,7 @@ def test_a_message_of_parts_without_end_takes_no_memory(serve: Serve, source: So
         for _ in range(2000):
             peer.socket.send(rng.randbytes(60000), zmq.SNDMORE)
         peer.socket.send(b"")
-        wait_for("its end", lambda: system.worker(1).garbage)
+        wait_for("its end", lambda: system.worker(1).malformed_messages)
     assert memory(pid, "VmHWM") - before < KEPT
 
 
@@ -329,7 +329,7 @@ def check_garbage(system: System, credentials: Credentials | None) -> None:
 
         def counted() -> list[int] | None:
             status = system.status()
-            counts = [status.garbage, *(worker.garbage for worker in status.workers)]
+            counts = [status.malformed_messages, *(worker.malformed_messages for worker in status.workers)]
             return counts if min(counts) else None
 
         assert wait_for("all to be counted", counted) == [1] * 5
@@ -387,7 +387,7 @@ def outcome(peer: Peer, request: Message, right: type[Message]) -> str:
     if isinstance(request, Heartbeat):
         peer.socket.send(encode(request))
         # The very next message, so nothing came before it.
-        return "nothing" if isinstance(peer.ask(AskStatus(rid=77), replies), Report) else "something"
+        return "nothing" if isinstance(peer.ask(StatusRequest(rid=77), replies), StatusReport) else "something"
     reply = peer.ask(request, replies)
     assert reply.rid == getattr(request, "rid", None)
     if isinstance(reply, Rejected) and reply.denied:
@@ -411,17 +411,17 @@ def test_every_role_may_do_what_it_may_and_nothing_else(serve: Serve, source: So
     asked: dict[int, list[tuple[str, Message, type[Message]]]] = {
         system.ports[0]: [
             ("hello", hello, Welcome),
-            ("list", listing, Catalog),
+            ("list", listing, CataloguePage),
             ("describe", describe, Described),
             ("digests", digests, DigestPage),
             ("get", get, Segment),
         ],
         control_port(system): [
-            ("status", status, Report),
+            ("status", status, StatusReport),
             ("toggle", toggle, Toggled),
             ("done", done, Accepted),
             ("complaint", complaint, Accepted),
-            ("heartbeat", heartbeat, Report),
+            ("heartbeat", heartbeat, StatusReport),
         ],
     }
     became: dict[tuple[str, str], str] = {}

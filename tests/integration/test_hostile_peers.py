@@ -15,10 +15,10 @@ import pytest
 import zmq
 
 from msd.client.operations.list_files import list_files
-from msd.wire.config.settings import Config, Servers, servers
+from msd.wire.config.settings import Config, Servers, locate_servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Catalog, DataRequest, Entry, Hello, List, Welcome
+from msd.wire.protocol.messages import CataloguePage, DataRequest, Entry, Hello, List, Welcome
 from tests.system import MIB, MSD, Download, Serve, Source, free_ports, run_msd, same, wait_for
 
 
@@ -54,7 +54,7 @@ def test_ports_that_accept_and_close_are_no_progress(closing_ports: list[int], t
 def test_a_worker_that_repeats_a_page_for_ever_is_not_listened_to() -> None:
     """A catalogue has to go on where it stopped: no list without end."""
     ports = free_ports()
-    found = servers(Config(), host=None, ports=ports, server5=None)
+    found = locate_servers(Config(), host=None, ports=ports, server5=None)
     only_one = Servers(found.status, {1: found.workers[1]}, pinned=True)
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
@@ -76,7 +76,7 @@ def test_a_worker_that_repeats_a_page_for_ever_is_not_listened_to() -> None:
                     case List(rid=rid):
                         pages.append(rid)
                         entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
-                        page = Catalog(rid=rid, epoch=1, entries=[entry], more=True)
+                        page = CataloguePage(rid=rid, epoch=1, entries=[entry], more=True)
                         router.send_multipart([peer, encode(page)])
 
         thread = threading.Thread(target=answer)

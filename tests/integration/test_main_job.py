@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import zmq
 
-from msd.broker.operator.operator_client import Operator
+from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
-from msd.wire.protocol.messages import Catalog, DataReply, Describe, Described, List, Refusal
-from msd.wire.protocol.states import Reason, Wanted
+from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, List, Refusal
+from msd.wire.protocol.states import RefusalReason, WantedState
 from tests.system import (
     MIB,
     MSD,
@@ -103,9 +103,9 @@ def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
         wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.of("waiting")[0]["at"] > 3 or None)
         assert client.received == before
         assert "0 of 4 workers alive" in client.of("waiting")[-1]["reason"]
-        with Operator(system.servers) as operator:
+        with OperatorClient(system.servers) as operator:
             ordered = client.events[-1]["at"]
-            assert operator.toggle(3, Wanted.AWAKE).reached
+            assert operator.toggle(3, WantedState.AWAKE).reached
         flowing = wait_for("data", lambda: next((e for e in client.of("progress") if e["bytes"] > before), None))
         done = client.done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
@@ -243,7 +243,7 @@ def test_the_worker_itself_refuses_what_is_not_shared(serve: Serve, tmp_path: Pa
         for name in names:
             reply = describe(name)
             assert isinstance(reply, Refusal), name
-            assert reply.reason is Reason.UNKNOWN
+            assert reply.reason is RefusalReason.UNKNOWN
         assert isinstance(describe("way-in"), Described)
 
 
@@ -284,4 +284,4 @@ def test_many_small_requests_at_once_are_all_answered(serve: Serve, source: Sour
         for _ in requests:
             assert dealer.poll(int(PATIENCE * 1000))
             reply = decode(dealer.recv(), DataReply)
-            assert isinstance(reply, Described | Catalog)
+            assert isinstance(reply, Described | CataloguePage)

@@ -286,16 +286,16 @@ def test_a_worker_of_other_servers_does_not_end_what_the_right_ones_will_go_on_w
     def told(state: str, *names: str) -> bool:
         return {event["name"] for event in client.of("worker") if event["state"] == state} >= {*names}
 
-    def set_aside() -> int:
+    def is_set_aside() -> int:
         return sum(event["name"] == "4" and event["state"] == "set aside" for event in client.of("worker"))
 
     with Download(where, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
-        wait_for("worker 4 set aside", set_aside)
+        wait_for("worker 4 set aside", is_set_aside)
         right.shut(1, 2, 3)
         wait_for("nobody", lambda: told("lost", "1", "2", "3"))
         # The catalogue changes, and worker 4 is asked once more.
         make_file(path.with_name("new.bin"), MIB, rng)
-        wait_for("another chance", lambda: set_aside() == 2)
+        wait_for("another chance", lambda: is_set_aside() == 2)
         right.wake(1, 2, 3)
         client.done()
     assert same(path, tmp_path / "copy.bin")

@@ -516,7 +516,7 @@ def test_a_segment_out_of_range_is_a_bad_request(port: int) -> None:
         assert (segment["index"], len(payload)) == (13, 5)
 
 
-def garbage() -> list[list[bytes]]:
+def malformed_messages() -> list[list[bytes]]:
     ask = {"type": "list", "rid": 1, "after": ""}
     headers: list[object] = [
         [],
@@ -547,7 +547,7 @@ def test_garbage_is_dropped_and_a_request_after_it_is_answered(port: int) -> Non
             (worker, {"type": "list", "after": "", "unknown": [{"key": None}]}, "catalog"),
             (client.control, {"type": "status", "unknown": 1}, "report"),
         ):
-            for frames in garbage():
+            for frames in malformed_messages():
                 connection.socket.send_multipart(frames)
                 rid = secrets.randbits(63)
                 connection.socket.send(msgpack.packb({**request, "rid": rid}))

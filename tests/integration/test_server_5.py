@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from msd.broker.operator.operator_client import Operator
+from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.protocol.codec import STATUS_TOPIC, decode
 from msd.wire.protocol.messages import Status
 from tests.system import MIB, PATIENCE, Download, Serve, Source, System, free_ports, same, wait_for
@@ -94,7 +94,7 @@ def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, sour
 
 def test_rates_are_remembered_each_second_however_seldom_snapshots_are_published(serve: Serve, source: Source) -> None:
     system = serve(source(1000), "-i", "60")
-    with Operator(system.servers) as operator:
+    with OperatorClient(system.servers) as operator:
         first = len(operator.report().rates[0])
         wait_for("two rates more", lambda: len(operator.report().rates[0]) >= first + 2)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.operator.operator_client import Operator
-from msd.broker.supervision import client_sessions
+from msd.broker.operator.operator_client import OperatorClient
+from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import QUIT_GRACE
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 from tests.system import (
     MIB,
     MSD,
@@ -137,7 +137,7 @@ def test_the_terminal_is_as_it_was(serve: Serve, source: Source, runtime_folder:
 def check_it_stays(system: System, seconds: float) -> None:
     """Follows server 5, which publishes every 0.1 s, for so long: the servers live to the last."""
     end = time.monotonic() + seconds
-    with Operator(system.servers) as operator:
+    with OperatorClient(system.servers) as operator:
         while time.monotonic() < end:
             operator.next_snapshot()
     assert system.process.poll() is None
@@ -156,7 +156,7 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
             fast.done()
-        check_it_stays(system, client_sessions.SETTLE + QUIT_GRACE + 1)
+        check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
         slow.signal(signal.SIGCONT)
         slow.done()
     assert system.wait(patience=5) == 0
@@ -179,7 +179,7 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
         system.shut(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
-        check_it_stays(system, client_sessions.SETTLE + QUIT_GRACE + 1)
+        check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
         wait_for("it to say that it waits", lambda: slow.of("waiting"))
         system.wake(1, 2, 3, 4)
         slow.done()
@@ -190,11 +190,11 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
 def test_a_worker_that_crashes_again_and_again_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     for _ in range(5):
-        wait_for("the worker", lambda: system.worker(2).state == State.AWAKE)
+        wait_for("the worker", lambda: system.worker(2).state == WorkerState.AWAKE)
         system.kill(2)
-        wait_for("the crash", lambda: system.worker(2).state in (State.DEAD, State.FAILED))
+        wait_for("the crash", lambda: system.worker(2).state in (WorkerState.DEAD, WorkerState.FAILED))
     failed = system.worker(2)
-    assert (failed.state, failed.reason) == (State.FAILED, "killed by SIGKILL")
+    assert (failed.state, failed.reason) == (WorkerState.FAILED, "killed by SIGKILL")
     assert system.states() == ["awake", "failed", "awake", "awake"]
     system.wake(2)
     assert system.states() == ["awake"] * 4
@@ -204,12 +204,12 @@ def test_a_frozen_worker_is_silent_and_is_not_killed(serve: Serve, source: Sourc
     system = serve(source(1000))
     pid = system.worker(4).pid
     os.kill(pid, signal.SIGSTOP)
-    wait_for("silence", lambda: system.worker(4).state == State.SILENT)
-    with Operator(system.servers) as operator:
-        toggled = operator.toggle(4, Wanted.ASLEEP)
-    assert (toggled.state, toggled.reached) == (State.SILENT, False)
+    wait_for("silence", lambda: system.worker(4).state == WorkerState.SILENT)
+    with OperatorClient(system.servers) as operator:
+        toggled = operator.toggle(4, WantedState.ASLEEP)
+    assert (toggled.state, toggled.reached) == (WorkerState.SILENT, False)
     os.kill(pid, signal.SIGCONT)
-    wait_for("the order to be carried out", lambda: system.worker(4).state == State.ASLEEP)
+    wait_for("the order to be carried out", lambda: system.worker(4).state == WorkerState.ASLEEP)
     assert system.worker(4).pid == pid
 
 
@@ -221,7 +221,9 @@ def test_a_worker_that_hangs_for_too_long_is_started_again(
     with System(path, "-c", str(tmp_path / "config.toml")) as system:
         system.wait_until_ready()
         os.kill(system.worker(1).pid, signal.SIGSTOP)
-        wait_for("a new process", lambda: system.worker(1).restarts == 1 and system.worker(1).state == State.AWAKE)
+        wait_for(
+            "a new process", lambda: system.worker(1).restarts == 1 and system.worker(1).state == WorkerState.AWAKE
+        )
 
 
 def test_a_pause_of_everything_kills_nobody(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_brokers_on_two_addresses_may_have_the_same_ports(serve: Serve, source: 
         other.process.terminate()
         other.wait()
     one.kill(2)
-    wait_for("a new process", lambda: one.worker(2).restarts == 1 and one.worker(2).state == State.AWAKE)
+    wait_for("a new process", lambda: one.worker(2).restarts == 1 and one.worker(2).state == WorkerState.AWAKE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -322,7 +324,7 @@ def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source)
     assert run_msd("toggle", "1", "--sleep", *where).stdout == "worker 1: asleep\n"
     assert run_msd("toggle", "3", "--wake", *where).stdout == "worker 3: awake\n"
     system.kill(1)
-    wait_for("its return", lambda: system.worker(1).restarts == 1 and system.worker(1).state == State.ASLEEP)
+    wait_for("its return", lambda: system.worker(1).restarts == 1 and system.worker(1).state == WorkerState.ASLEEP)
     assert run_msd("toggle", "1", *where).stdout == "worker 1: awake\n"
     assert system.states() == ["awake", "asleep", "awake", "awake"]
     wrong = run_msd("toggle", "5", *where)

@@ -8,16 +8,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from msd.client.scheduling import events as core
-from msd.client.scheduling.events import Segment
+from msd.client.scheduling.events import SegmentState
 from msd.client.scheduling.scheduler import Scheduler
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 WORKERS = (1, 2, 3)
 SEGMENTS = 12
 
 numbers = st.sampled_from(WORKERS)
 CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
-REASONS = st.sampled_from([Reason.SLEEPING, Reason.BUSY, Reason.UNKNOWN, Reason.CHANGED, Reason.UNREADABLE])
+REASONS = st.sampled_from(
+    [RefusalReason.SLEEPING, RefusalReason.BUSY, RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE]
+)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -34,7 +37,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.verified: set[int] = set()
         self.epoch = 0
         self.ended: core.Action | None = None
-        self.feed(core.TimePassed())
+        self.feed(TimePassed())
 
     def feed(self, event: core.Event) -> None:
         before = [self.scheduler.where(index) for index in range(SEGMENTS)]
@@ -49,27 +52,27 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert index not in self.verified, "asked for what is there already"
                     assert index not in self.unchecked, "asked for what the disk may have"
                     self.asked[worker].append(index)
-                case core.SetAside(worker, _):
+                case core.Ban(worker, _):
                     del self.asked[worker]
                 case core.Finish():
                     assert self.verified == set(range(SEGMENTS))
                     self.ended = action
-                case core.Readmit(worker):
+                case core.Unban(worker):
                     assert worker not in self.asked, "readmitted while it is connected"
                     assert isinstance(event, core.CatalogueVouched)
                 case core.GiveUp():
                     assert not self.asked, "given up while somebody is there"
                     self.ended = action
 
-    def check_transitions(self, before: list[Segment], event: core.Event, actions: list[core.Action]) -> None:
+    def check_transitions(self, before: list[SegmentState], event: core.Event, actions: list[core.Action]) -> None:
         """What became of each segment is in the table, by this event or by being asked for after it."""
         for index, start in enumerate(before):
             end = self.scheduler.where(index)
             asked = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
             steps = [(start, end)]
-            if asked and end is Segment.ASKED and start is not Segment.ASKED:
-                middle = {Segment.UNCHECKED: Segment.UNASKED}.get(start, start)
-                steps = [(start, middle), (middle, Segment.ASKED)]
+            if asked and end is SegmentState.ASKED and start is not SegmentState.ASKED:
+                middle = {SegmentState.UNCHECKED: SegmentState.UNASKED}.get(start, start)
+                steps = [(start, middle), (middle, SegmentState.ASKED)]
             for one, other in steps:
                 causes = core.TRANSITIONS.get((one, other), ())
                 by_request = asked and core.RequestSegment in causes
@@ -85,7 +88,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.epoch += renewed
             self.asked[worker], self.stale[worker] = [], []
             self.feed(core.WorkerReady(worker, self.epoch, catalogue=catalogue))
-            if self.scheduler.workers[worker].aside:
+            if self.scheduler.workers[worker].ban:
                 self.asked.pop(worker, None)
 
     @rule(worker=numbers)
@@ -108,10 +111,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.feed(core.SegmentCorrupt(worker, index))
 
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
-    def refuse(self, worker: int, choice: int, reason: Reason) -> None:
+    def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
         if self.asked.get(worker):
             index = self.asked[worker].pop(choice % len(self.asked[worker]))
-            if reason is Reason.SLEEPING:
+            if reason is RefusalReason.SLEEPING:
                 self.stale[worker] += self.asked[worker]
                 self.asked[worker] = []
             self.feed(core.SegmentRefused(worker, index, reason))
@@ -127,7 +130,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.6, 5.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
-        self.feed(core.TimePassed())
+        self.feed(TimePassed())
 
     @rule(seconds=st.sampled_from([0.3, 5.0]))
     def stall(self, seconds: float) -> None:
@@ -165,7 +168,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.feed(core.SegmentLate(9, index) if late else core.SegmentWritten(9, index))
             else:
                 self.now += 0.5
-                self.feed(core.TimePassed())
+                self.feed(TimePassed())
         assert self.ended == core.Finish(), "one worker that behaves must be enough"
 
 

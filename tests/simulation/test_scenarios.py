@@ -137,7 +137,7 @@ def test_a_stall_of_the_client_itself_is_not_taken_for_the_workers_silence() -> 
 def test_a_liar_is_set_aside_and_the_file_arrives_from_the_others() -> None:
     world = World(100, [Worker(40, corrupt=1.0), Worker(40), Worker(40)])
     assert world.run().ended == Finish()
-    assert world.scheduler.workers[1].aside == "corrupt"
+    assert world.scheduler.workers[1].ban == "corrupt"
     assert world.wasted == 3 or world.scheduler.workers[1].corrupt == 3
 
 

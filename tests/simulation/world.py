@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from msd.client.scheduling import events as core
 from msd.client.scheduling.scheduler import Scheduler
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 #: Seconds after which a client notices that a worker's process was killed.
 LOSS_NOTICED = 0.002
@@ -83,7 +84,7 @@ class World:
         for number, worker in self.workers.items():
             if worker.up:
                 self._connect(number)
-        self._feed(core.TimePassed())
+        self._feed(TimePassed())
         while self.ended is None:
             assert self._events, f"nothing will ever happen again: {self.story()}"
             self.now, _, act = heapq.heappop(self._events)
@@ -155,7 +156,7 @@ class World:
             self._feed(core.ClientStalled(seconds))
             for act in inbox:
                 act()
-            self._feed(core.TimePassed())
+            self._feed(TimePassed())
 
         self.at(self._stalled_until, go_on)
 
@@ -195,7 +196,7 @@ class World:
                     self._request(number, index)
                 case core.Finish() | core.GiveUp():
                     self.ended = action
-                case core.SetAside(number, _):
+                case core.Ban(number, _):
                     self._stop(self.workers[number])
         self.log.append(f"{self.now:.4f} {event}")
         del self.log[:-50]
@@ -210,7 +211,7 @@ class World:
         if self._timer is not None and self.now >= self._timer:
             self._timer = None
             if self.now >= self._stalled_until:
-                self._feed(core.TimePassed())
+                self._feed(TimePassed())
 
     def _request(self, number: int, index: int) -> None:
         worker = self.workers[number]
@@ -229,7 +230,7 @@ class World:
 
     def _refuse(self, number: int, index: int) -> None:
         self._deliver(
-            self.workers[number].delay, lambda: self._feed(core.SegmentRefused(number, index, Reason.SLEEPING))
+            self.workers[number].delay, lambda: self._feed(core.SegmentRefused(number, index, RefusalReason.SLEEPING))
         )
 
     def _serve(self, number: int) -> None:
@@ -259,7 +260,7 @@ class World:
         self.at(time, finish)
 
     def _arrive(self, number: int, index: int, epoch: int, bad: bool) -> None:
-        if epoch != self.workers[number].epoch or self.scheduler.workers[number].aside:
+        if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban:
             return  # The connection is closed.
         self.received += 1
         if not self.scheduler.is_missing(index):

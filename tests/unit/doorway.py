@@ -12,9 +12,9 @@ import zmq
 
 from msd.wire.net.monitor import Handshake, Monitor
 from msd.wire.net.sockets import receive, tune
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyPair, Role
-from msd.wire.security.zap import Doorkeeper, role_of
+from msd.wire.security.zap import ZapHandler, role_of
 
 #: Seconds until something that should happen is taken to never happen.
 PATIENCE = 10.0
@@ -26,11 +26,11 @@ class Client:
 
     socket: zmq.Socket[bytes]
     monitor: Monitor
-    told: list[Handshake | Refused] = field(default_factory=list)
+    told: list[Handshake | ConnectionRefusal] = field(default_factory=list)
 
     @property
-    def refused(self) -> list[Refused]:
-        return [event for event in self.told if isinstance(event, Refused)]
+    def refused(self) -> list[ConnectionRefusal]:
+        return [event for event in self.told if isinstance(event, ConnectionRefusal)]
 
 
 class Doorway:
@@ -39,7 +39,7 @@ class Doorway:
     def __init__(self, stack: ExitStack, own: KeyPair | None, folder: Path | None) -> None:
         self._stack = stack
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.doorkeeper = Doorkeeper(self.context, own, folder)
+        self.doorkeeper = ZapHandler(self.context, own, folder)
         stack.callback(self.doorkeeper.close)
         self.clients: list[Client] = []
         #: What came in, and in which role.
@@ -72,7 +72,7 @@ class Doorway:
         socket = self._stack.enter_context(self.context.socket(zmq.ROUTER))
         tune(socket)
         socket.linger = 0
-        self.doorkeeper.guard(socket)
+        self.doorkeeper.protect(socket)
         socket.bind("tcp://127.0.0.1:*")
         return socket
 
@@ -83,7 +83,7 @@ class Doorway:
                 poller.register(source, zmq.POLLIN)
         poller.poll(50)
         if not self.doorkeeper.socket.closed:
-            self.doorkeeper.answer()
+            self.doorkeeper.handle()
         while not self.socket.closed and (frames := receive(self.socket)) is not None:
             self.arrived.append((frames[1].bytes, role_of(frames[1])))
         for client in self.clients:

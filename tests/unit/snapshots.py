@@ -8,31 +8,31 @@ from typing import Any
 import msgspec
 
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 
 PORTS = (21018, 27215, 35416, 19222)
 
 _numbers = count(1)
 
 
-def snapshot(*states: State, **values: Any) -> Status:
+def snapshot(*states: WorkerState, **values: Any) -> Status:
     """Workers in these states (four that are awake, if none is given), in a snapshot newer than all before."""
     workers = [
         WorkerStatus(
             number=number,
             endpoint=f"tcp://127.0.0.1:{PORTS[(number - 1) % 4]}",
             state=state,
-            wanted=Wanted.ASLEEP if state is State.ASLEEP else Wanted.AWAKE,
-            epoch=0 if state in (State.DEAD, State.FAILED, State.STARTING) else 700 + number,
-            pid=0 if state in (State.DEAD, State.FAILED) else 100 + number,
+            wanted=WantedState.ASLEEP if state is WorkerState.ASLEEP else WantedState.AWAKE,
+            epoch=0 if state in (WorkerState.DEAD, WorkerState.FAILED, WorkerState.STARTING) else 700 + number,
+            pid=0 if state in (WorkerState.DEAD, WorkerState.FAILED) else 100 + number,
             restarts=0,
             clients=0,
             bytes_sent=0,
             rate=0.0,
             complaints=0,
-            uptime=0.0 if state in (State.DEAD, State.FAILED) else 60.0,
+            uptime=0.0 if state in (WorkerState.DEAD, WorkerState.FAILED) else 60.0,
         )
-        for number, state in enumerate(states or [State.AWAKE] * 4, 1)
+        for number, state in enumerate(states or [WorkerState.AWAKE] * 4, 1)
     ]
     settings: dict[str, Any] = {
         "version": PROTOCOL_VERSION,

@@ -83,7 +83,7 @@ ALSO = {
 PURE = (
     "broker/status/event_log.py",
     "broker/status/history.py",
-    "broker/supervision/client_sessions.py",
+    "broker/supervision/until_done.py",
     "broker/supervision/indexer_notes.py",
     "broker/supervision/pending_toggles.py",
     "broker/supervision/supervisor.py",
@@ -115,6 +115,7 @@ PURE = (
     "wire/support/log_line.py",
     "wire/support/stall_detector.py",
     "wire/support/text.py",
+    "wire/support/time_passed.py",
     "wire/support/units.py",
 )
 #: What pure cores take from modules that are not pure: types and values, no functions.

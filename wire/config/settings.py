@@ -8,7 +8,7 @@ network for nothing but the addresses of hosts.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,36 @@ class Servers(Struct, frozen=True):
     pinned: bool
     credentials: Credentials | None = None
 
+    @classmethod
+    def find(
+        cls,
+        host: str | None = None,
+        *,
+        ports: Sequence[int] | None = None,
+        server5: str | None = None,
+        server_key: str | None = None,
+        config: str | Path | None = None,
+    ) -> Servers:
+        """Finds the servers as every command does.
 
-def servers(
+        ``config`` is a configuration file, by default ``./config.toml`` if there is one. ``host`` and ``ports``
+        (those of four workers, then that of server 5) win over it. ``server5`` is the ``HOST:PORT`` of server 5,
+        which knows the workers. ``server_key`` is the public key that the servers print, for servers that take keys.
+
+        Raises ``UsageError`` for wrong values and unknown hosts, ``NotAllowedError`` where a key is missing.
+        """
+        if ports is not None and len(ports) != len(DEFAULT_PORTS):
+            raise UsageError(f"{len(ports)} ports: there are five, of four workers and of server 5")
+        return locate_servers(
+            load(config),
+            host=host,
+            ports=tuple(ports) if ports is not None else None,
+            server5=server5,
+            server_key=server_key,
+        )
+
+
+def locate_servers(
     config: Config,
     *,
     host: str | None = None,
@@ -222,7 +250,7 @@ def _by_number(config: Config) -> dict[int, Endpoint]:
     return {number: worker.endpoint.seen_from(LOOPBACK).resolve() for number, worker in numbered}
 
 
-def load(file: str | None) -> Config:
+def load(file: str | Path | None) -> Config:
     """The configuration in ``file``; without one that in ``./config.toml``, if it is there.
 
     Relative paths in it count from its folder. Raises ``UsageError``, naming the key, its value

@@ -13,7 +13,7 @@ from enum import Enum, auto
 import zmq
 
 from msd.wire.net.sockets import receive
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 
 
 class Handshake(Enum):
@@ -44,7 +44,7 @@ class Monitor:
         self.socket = watched.get_monitor_socket(_WATCHED)
         self.is_up = False
 
-    def read(self) -> Iterator[Handshake | Refused]:
+    def read(self) -> Iterator[Handshake | ConnectionRefusal]:
         """What has happened since the last call, oldest first. A refusal is followed by ``DOWN``.
 
         Where ZeroMQ has several threads CONNECTED may come late; then a refusal that gives no reason is missed,
@@ -71,10 +71,10 @@ class Monitor:
         # Without this, terminating the context hangs for ever.
         self.socket.close(0)
 
-    def _why(self, event: int, value: int) -> Refused | None:
+    def _why(self, event: int, value: int) -> ConnectionRefusal | None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return Refused.KEY
+            return ConnectionRefusal.KEY
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
-            return Refused.MECHANISM
+            return ConnectionRefusal.MECHANISM
         prompt = time.monotonic() < self._connected_at + PROMPT
-        return Refused.HANDSHAKE if self._encrypted and prompt else None
+        return ConnectionRefusal.HANDSHAKE if self._encrypted and prompt else None

@@ -6,7 +6,7 @@ Not part of the protocol that clients speak: both sides are always of one versio
 from __future__ import annotations
 
 from msd.wire.protocol.messages import Message, Natural, Number
-from msd.wire.protocol.states import Wanted
+from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
@@ -23,7 +23,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     catalogue: str
     edition: Natural
     rate: Natural
-    wanted: Wanted
+    wanted: WantedState
     secret: bytes = b""
     keys: str = ""
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from msd.wire.protocol.states import Reason, State, Wanted
+from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
 
 PROTOCOL_VERSION = 1
 
@@ -27,9 +27,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
 #: Seconds, too, but of something that may last for years.
-Lasting = Annotated[float, Meta(ge=0, le=2**40)]
+Duration = Annotated[float, Meta(ge=0, le=2**40)]
 #: Seconds since 1970, of a time of day that can be written: to the year 9999 in all zones.
-Moment = Annotated[float, Meta(ge=0, le=253_402_000_000)]
+Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
 #: For people: nothing in it acts on a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -110,7 +110,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: FileId
 
 
-class Catalog(Message, tag="catalog", frozen=True):
+class CataloguePage(Message, tag="catalog", frozen=True):
     """A page of shared files in order of their names; ``more`` says whether there are others."""
 
     rid: Natural
@@ -150,12 +150,12 @@ class Segment(Message, tag="segment", frozen=True):
 class Refusal(Message, tag="refusal", frozen=True):
     rid: Natural
     epoch: Natural
-    reason: Reason
+    reason: RefusalReason
     detail: Text = ""
 
 
 DataRequest = Hello | List | Describe | Digests | Get | Bye
-DataReply = Welcome | Catalog | Described | DigestPage | Segment | Refusal
+DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
 
 
 # Status socket: the broker's full snapshot.
@@ -168,8 +168,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     number: Number
     endpoint: Annotated[str, Meta(max_length=300)]
-    state: State
-    wanted: Wanted
+    state: WorkerState
+    wanted: WantedState
     epoch: Natural
     pid: Natural
     restarts: Natural
@@ -177,9 +177,9 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: Natural
     rate: Rate
     complaints: Natural
-    garbage: Natural = 0
-    refused: Natural = 0
-    uptime: Lasting = 0.0
+    malformed_messages: Natural = msgspec.field(default=0, name="garbage")
+    rejected_connections: Natural = msgspec.field(default=0, name="refused")
+    uptime: Duration = 0.0
     reason: Text = ""
 
 
@@ -197,23 +197,23 @@ class Status(Message, tag="status", frozen=True):
     files: Natural
     workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
     clients: Natural = 0
-    garbage: Natural = 0
-    refused: Natural = 0
+    malformed_messages: Natural = msgspec.field(default=0, name="garbage")
+    rejected_connections: Natural = msgspec.field(default=0, name="refused")
 
 
 # Control socket: to the broker.
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy a worker is: totals since its process started. ``garbage`` counts messages that were
+    """How busy a worker is: totals since its process started. ``malformed_messages`` counts messages that were
     none, ``refused`` connections that were not let in; ``stale`` says that it has met a file that is not
     the one that was indexed.
     """
 
     bytes_sent: Natural = 0
     clients: Natural = 0
-    garbage: Natural = 0
-    refused: Natural = 0
+    malformed_messages: Natural = msgspec.field(default=0, name="garbage")
+    rejected_connections: Natural = msgspec.field(default=0, name="refused")
     stale: bool = False
 
 
@@ -226,7 +226,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     number: Number
     pid: Natural
     epoch: Natural
-    state: State
+    state: WorkerState
     edition: Natural
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
@@ -237,10 +237,10 @@ class Toggle(Message, tag="toggle", frozen=True):
 
     rid: Natural
     number: Number
-    want: Wanted | None = None
+    want: WantedState | None = None
 
 
-class AskStatus(Message, tag="status", frozen=True):
+class StatusRequest(Message, tag="status", frozen=True):
     rid: Natural
 
 
@@ -264,7 +264,7 @@ class Complaint(Message, tag="complaint", frozen=True):
     index: Natural
 
 
-ControlRequest = Heartbeat | Toggle | AskStatus | Quit | Done | Complaint
+ControlRequest = Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
 
 
 # Control socket: from the broker.
@@ -273,7 +273,7 @@ ControlRequest = Heartbeat | Toggle | AskStatus | Quit | Done | Complaint
 class Order(Message, tag="order", frozen=True):
     """To a worker: what is wanted of it, and which edition of the catalogue it is to serve."""
 
-    wanted: Wanted
+    wanted: WantedState
     edition: Natural
 
 
@@ -292,26 +292,26 @@ class Toggled(Message, tag="toggled", frozen=True):
 
     rid: Natural
     number: Number
-    state: State
+    state: WorkerState
     reached: bool
 
 
-class Happening(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened at ``time`` (seconds since 1970), for people; ``bad``: nobody ordered it."""
 
-    time: Moment
+    time: Timestamp
     text: Text
     bad: bool
 
 
-class Report(Message, tag="report", frozen=True):
+class StatusReport(Message, tag="report", frozen=True):
     """The answer to ``status``, with what happened lately, the newest first, and the workers' last rates, the
     newest last, in the order of their numbers.
     """
 
     rid: Natural
     status: Status
-    events: Annotated[list[Happening], Meta(max_length=256)] = []
+    events: Annotated[list[LoggedEvent], Meta(max_length=256)] = []
     rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
 
 
@@ -323,5 +323,5 @@ class Rejected(Message, tag="rejected", frozen=True):
     denied: bool = False
 
 
-ControlReply = Accepted | Toggled | Report | Rejected
+ControlReply = Accepted | Toggled | StatusReport | Rejected
 WorkerOrder = Order | QuitOrder

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum, auto
 
 
-class State(StrEnum):
+class WorkerState(StrEnum):
     """What a worker is doing."""
 
     STARTING = "starting"  #: its process is being started and has not reported yet
@@ -20,14 +20,14 @@ class State(StrEnum):
     FAILED = "failed"  #: its process is gone, and restarting it was given up
 
 
-class Wanted(StrEnum):
+class WantedState(StrEnum):
     """What the operator wants a worker to be."""
 
     AWAKE = "awake"
     ASLEEP = "asleep"
 
 
-class Reason(StrEnum):
+class RefusalReason(StrEnum):
     """Why a worker refuses a request."""
 
     SLEEPING = "sleeping"  #: it is going to sleep: ask another one
@@ -38,7 +38,7 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad-request"  #: the request makes no sense
 
 
-class Refused(Enum):
+class ConnectionRefusal(Enum):
     """Why the other side does not want this connection."""
 
     KEY = auto()  #: it does not admit the key that was shown
@@ -49,13 +49,13 @@ class Refused(Enum):
     def explained(self, server: object, *, encrypted: bool) -> str:
         """What to tell people who could not connect to ``server``; ``encrypted``: they showed a key."""
         match self:
-            case Refused.KEY:
+            case ConnectionRefusal.KEY:
                 return f"{server} does not admit this key: have it admitted there with msd keys admit"
-            case Refused.MECHANISM if encrypted:
+            case ConnectionRefusal.MECHANISM if encrypted:
                 return f"{server} takes no keys: leave --server-key out, and server_key in config.toml"
-            case Refused.MECHANISM:
+            case ConnectionRefusal.MECHANISM:
                 return f"{server} takes keys only: give --server-key with the key that msd serve prints there"
-            case Refused.HANDSHAKE:
+            case ConnectionRefusal.HANDSHAKE:
                 return f"{server} has another key than --server-key says: compare it with what msd serve prints there"
-            case Refused.VERSION:
+            case ConnectionRefusal.VERSION:
                 return f"{server} speaks another version of the protocol: update the older side"

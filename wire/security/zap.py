@@ -48,24 +48,24 @@ def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, roles: Mapp
     return role if role in _WELCOME else None
 
 
-class Doorkeeper:
+class ZapHandler:
     """Answers for all sockets of ``context`` that are given to ``guard``. ``own`` and ``folder`` are
     None where no keys are taken. ``close()`` it after them.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], own: KeyPair | None, folder: Path | None) -> None:
-        self.refused = 0
+        self.rejected_connections = 0
         self._own = own
         self._keys = KeyFolder(folder) if folder is not None else None
         self._roles: dict[bytes, Role] = {}
         self._seen: object = None
-        self.refresh()
+        self.reload()
         #: Call ``answer`` when it is readable.
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(_ZAP)
 
-    def guard(self, socket: zmq.Socket[bytes]) -> None:
+    def protect(self, socket: zmq.Socket[bytes]) -> None:
         """Has ZeroMQ ask before anybody is let in to ``socket``, which is not bound yet."""
         socket.zap_domain = _DOMAIN
         # Without it, a doorkeeper that is not there would let everyone in.
@@ -75,7 +75,7 @@ class Doorkeeper:
             socket.curve_publickey = self._own.public
             socket.curve_server = True
 
-    def answer(self) -> None:
+    def handle(self) -> None:
         """Answers what ZeroMQ has asked."""
         for _ in range(READS_PER_TURN):
             try:
@@ -83,12 +83,12 @@ class Doorkeeper:
             except zmq.Again:
                 return
             role = admitted_role(mechanism, shown[0] if shown else b"", self._own, self._roles)
-            self.refused += role is None
+            self.rejected_connections += role is None
             status = (b"200", b"OK") if role else (b"400", b"not admitted")
             # Never 300: the connecting side would not hear of that.
             self.socket.send_multipart([b"1.0", request, *status, (role or "").encode(), b""])
 
-    def refresh(self) -> bool:
+    def reload(self) -> bool:
         """Looks at the admitted keys; True if one of them may do less than before."""
         if self._keys is None:
             return False

@@ -10,13 +10,13 @@ from __future__ import annotations
 STALL = 0.25
 
 
-class Stalls:
+class StallDetector:
     """Follows a poll loop."""
 
     def __init__(self, now: float) -> None:
         self._looked_at = now
 
-    def worked(self, now: float) -> float:
+    def after_work(self, now: float) -> float:
         """The loop has been at work and it is ``now``, the time by which it will judge others. Returns for
         how many seconds before that it did not look, 0 if all is well.
         """
@@ -24,7 +24,7 @@ class Stalls:
         self._looked_at = now
         return busy if busy > STALL else 0.0
 
-    def waited(self, began: float, until: float, now: float) -> float:
+    def after_wait(self, began: float, until: float, now: float) -> float:
         """The loop waited from ``began`` on, ``until`` then at the latest, and it is ``now``. Returns for
         how many seconds before ``now`` it did not look, 0 if all is well.
         """

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Bye,
-    Catalog,
+    CataloguePage,
     DataReply,
     DataRequest,
     Describe,
@@ -23,7 +23,7 @@ from msd.wire.protocol.messages import (
     Welcome,
 )
 from msd.wire.protocol.segments import segment_size
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
 #: The requests with large replies: they wait for their turn. All others are answered at once, so
@@ -52,15 +52,15 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
     if isinstance(request, Bye):
         return None
     if not awake:
-        return refusal(request.rid, me, Reason.SLEEPING)
+        return refusal(request.rid, me, RefusalReason.SLEEPING)
     match request:
         # First what comes a thousand times a second.
         case Get(rid=rid, id=id, index=index) | Digests(rid=rid, id=id, start=index):
             file = catalogue.find(None, id)
             if file is None:
-                return refusal(rid, me, Reason.UNKNOWN)
+                return refusal(rid, me, RefusalReason.UNKNOWN)
             if index >= file.segments:
-                return refusal(rid, me, Reason.BAD_REQUEST, f"segment {index} of {file.segments}")
+                return refusal(rid, me, RefusalReason.BAD_REQUEST, f"segment {index} of {file.segments}")
             return Job(rid, file, index, digests=isinstance(request, Digests))
         case Hello(rid=rid):
             return Welcome(
@@ -73,11 +73,11 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
             )
         case List(rid=rid, after=after):
             entries, more = catalogue.page(after)
-            return Catalog(rid=rid, epoch=me.epoch, entries=entries, more=more)
+            return CataloguePage(rid=rid, epoch=me.epoch, entries=entries, more=more)
         case Describe(rid=rid, name=name, id=id):
             file = catalogue.find(name, id)
             if file is None:
-                return refusal(rid, me, Reason.UNKNOWN)
+                return refusal(rid, me, RefusalReason.UNKNOWN)
             return Described(
                 rid=rid,
                 epoch=me.epoch,
@@ -98,5 +98,5 @@ def to_keep(request: DataRequest, catalogue: Catalogue) -> DataRequest:
     return request
 
 
-def refusal(rid: int, me: Identity, reason: Reason, detail: str = "") -> Refusal:
+def refusal(rid: int, me: Identity, reason: RefusalReason, detail: str = "") -> Refusal:
     return Refusal(rid=rid, epoch=me.epoch, reason=reason, detail=detail[:1024])

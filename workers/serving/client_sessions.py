@@ -13,7 +13,7 @@ SILENT_AFTER = 30.0
 K = TypeVar("K")
 
 
-class Sessions(Generic[K]):
+class ClientSessions(Generic[K]):
     """Which session each connection belongs to, and when it was last heard."""
 
     def __init__(self) -> None:

@@ -67,7 +67,7 @@ class _Client(Generic[J], Struct):
         return (self.size if self.inside > 1 else 0) - before
 
 
-class Turns(Generic[K, J]):
+class FairQueue(Generic[K, J]):
     """The queues of all clients. ``rate`` is in bytes a second, 0 for no limit."""
 
     def __init__(self, rate: int = 0) -> None:

@@ -17,7 +17,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Message
-from msd.workers.serving.send_completions import Departures
+from msd.workers.serving.send_completions import SendCompletions
 
 #: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
 LINGER_MS = 1000
@@ -46,15 +46,15 @@ class Router:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
-        departures: Departures[tuple[Client, int]],
+        departures: SendCompletions[tuple[Client, int]],
         *,
-        guard: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
+        protect: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
         gone: Callable[[Client], None],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
         self._departures = departures
-        self._guard = guard
+        self._protect = protect
         self._gone = gone
         #: What to poll for requests; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
@@ -72,7 +72,7 @@ class Router:
             socket.sndhwm = 1024
             socket.rcvhwm = 64
             socket.maxmsgsize = 65536
-            self._guard(socket)
+            self._protect(socket)
             with _listen(self._endpoint) as listener:
                 socket.use_fd = listener.fileno()
                 socket.bind(self._endpoint.url)

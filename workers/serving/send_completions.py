@@ -24,7 +24,7 @@ _NUMBER = struct.Struct("N")
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
-class Departures(Generic[N]):
+class SendCompletions(Generic[N]):
     """The frames inside ZeroMQ, each with a note of whose it is. For the one thread that makes them. ``close()`` it
     after the contexts of those who send them.
     """

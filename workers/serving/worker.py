@@ -1,4 +1,4 @@
-"""The serving process of one worker: a poll loop around ``answer``, ``Turns`` and ``Library``.
+"""The serving process of one worker: a poll loop around ``answer``, ``FairQueue`` and ``LocalFiles``.
 
 Opens its port while awake and closes it to sleep, reports to the broker from the same loop that
 serves (a worker whose loop hangs falls silent), and carries out the broker's orders. Decides nothing
@@ -37,16 +37,16 @@ from msd.wire.protocol.messages import (
     WorkerOrder,
 )
 from msd.wire.protocol.segments import digest
-from msd.wire.protocol.states import Reason, State, Wanted
+from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
 from msd.wire.security.keys import KeyPair
-from msd.wire.security.zap import Doorkeeper
+from msd.wire.security.zap import ZapHandler
 from msd.workers.serving.answer import LARGE, Identity, Job, answer, refusal, to_keep
-from msd.workers.serving.client_sessions import Sessions
-from msd.workers.serving.fair_queue import Turns
+from msd.workers.serving.client_sessions import ClientSessions
+from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import Client, Router
-from msd.workers.serving.send_completions import Departures
+from msd.workers.serving.send_completions import SendCompletions
 from msd.workers.source.catalogue import Catalogue, open_edition
-from msd.workers.source.local_files import Library, Refused
+from msd.workers.source.local_files import LocalFiles, Refused
 
 #: Seconds between two heartbeats; the broker calls a worker silent after three missed ones.
 HEARTBEAT = 0.25
@@ -87,26 +87,26 @@ class Worker:
         self._editions = Path(settings.catalogue)
         # If it is another one, the order to turn to that will come.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
-        self._library = Library(Path(os.fsdecode((self._editions / "root").read_bytes())))
+        self._library = LocalFiles(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._me = Identity(settings.number, secrets.randbits(62))
-        self._turns: Turns[Client, DataRequest] = Turns(settings.rate)
-        self._sessions: Sessions[Client] = Sessions()
+        self._turns: FairQueue[Client, DataRequest] = FairQueue(settings.rate)
+        self._sessions: ClientSessions[Client] = ClientSessions()
         self._context = zmq.Context()
         self._poller = zmq.Poller()
         self._control = self._connect_control()
         self._endpoint = Endpoint.parse(settings.bind)
         own = KeyPair.of(settings.secret) if settings.secret else None
-        self._doorkeeper = Doorkeeper(self._context, own, Path(settings.keys) if own else None)
-        self._departures: Departures[tuple[Client, int]] = Departures()
+        self._zap = ZapHandler(self._context, own, Path(settings.keys) if own else None)
+        self._departures: SendCompletions[tuple[Client, int]] = SendCompletions()
         self._router = Router(
-            self._context, self._endpoint, self._departures, guard=self._doorkeeper.guard, gone=self._forget
+            self._context, self._endpoint, self._departures, protect=self._zap.protect, gone=self._forget
         )
         self._wanted = settings.wanted
         self._close_at: float | None = None
         self._bind_since = time.monotonic()
         self._next_heartbeat = 0.0
         self._bytes_sent = 0
-        self._garbage = 0
+        self._malformed_messages = 0
         #: When a request too many may next be refused as busy.
         self._busy_at = 0.0
         #: True while more may be sent at once.
@@ -123,14 +123,14 @@ class Worker:
         signal.signal(signal.SIGTERM, lambda *_: None)
         # SIGTERM; or the broker's end of our standard input is closed: it is gone.
         ends = {wakeup.fileno(), sys.stdin.fileno()}
-        for source in (self._control, self._doorkeeper.socket, *ends):
+        for source in (self._control, self._zap.socket, *ends):
             self._poller.register(source, zmq.POLLIN)
         watches = False
         try:
             while self._running:
                 self._settle()
-                # Departures only while somebody waits for them, for each costs a turn of this loop; otherwise they are
-                # found with the next request, or after ``IDLE_LOOK``.
+                # Watch send completions only while a client waits for one, because each costs a turn of this loop.
+                # Others are read with the next request, or after ``IDLE_LOOK``.
                 if watches != self._turns.waits:
                     watches = not watches
                     self._poller.register(self._departures.socket, zmq.POLLIN if watches else 0)
@@ -139,14 +139,14 @@ class Worker:
                     break
                 if self._control in ready:
                     self._take_orders()
-                if self._doorkeeper.socket in ready:
-                    self._doorkeeper.answer()
+                if self._zap.socket in ready:
+                    self._zap.handle()
                 all_read = self._router.socket not in ready or self._read_requests()
                 # Behind what is being sent may stand requests to be read, and each reply is a long wait.
                 self._serve(SERVES_PER_TURN if all_read else 1)
         finally:
             self._close_router()
-            self._doorkeeper.close()
+            self._zap.close()
             self._control.close(0)
             self._context.term()
             self._departures.close()
@@ -158,14 +158,14 @@ class Worker:
     # The state: awake, going to sleep, asleep.
 
     @property
-    def _state(self) -> State:
-        return State.AWAKE if self._router.socket is not None and self._close_at is None else State.ASLEEP
+    def _state(self) -> WorkerState:
+        return WorkerState.AWAKE if self._router.socket is not None and self._close_at is None else WorkerState.ASLEEP
 
     def _settle(self) -> None:
         """Moves towards what is wanted, and reports when it is time or something changed."""
         now = time.monotonic()
         before = self._state
-        if self._wanted is Wanted.AWAKE:
+        if self._wanted is WantedState.AWAKE:
             self._close_at = None
             if self._router.socket is None:
                 self._bind(now)
@@ -181,7 +181,7 @@ class Worker:
                 self._close_at = None
         if self._state is not before or now >= self._next_heartbeat:
             self._report(now)
-            if self._doorkeeper.refresh():
+            if self._zap.reload():
                 # Whoever is still admitted comes back by himself.
                 self._close_router()
 
@@ -224,10 +224,10 @@ class Worker:
             state=self._state,
             edition=self._edition,
             load=Load(
-                refused=self._doorkeeper.refused,
+                rejected_connections=self._zap.rejected_connections,
                 bytes_sent=self._bytes_sent,
                 clients=len(sessions),
-                garbage=self._garbage,
+                malformed_messages=self._malformed_messages,
                 stale=now < self._stale_until,
             ),
             sessions=sessions[:1024],
@@ -273,7 +273,7 @@ class Worker:
         due = [self._next_heartbeat]
         if self._close_at is not None:
             due.append(self._close_at)
-        if self._wanted is Wanted.AWAKE and self._router.socket is None:
+        if self._wanted is WantedState.AWAKE and self._router.socket is None:
             due.append(now + BIND_RETRY)
         if (deadline := self._turns.next_deadline(now)) is not None:
             due.append(deadline)
@@ -300,7 +300,7 @@ class Worker:
                 looked_at += 1
                 request = decode(frame.buffer, DataRequest)
             except ProtocolError:
-                self._garbage += 1
+                self._malformed_messages += 1
                 continue
             if isinstance(request, Hello):
                 self._sessions.open(client, request.session, now)
@@ -312,7 +312,7 @@ class Worker:
             if awake and isinstance(request, LARGE):
                 if not self._turns.add(client, to_keep(request, self._catalogue)):
                     self._busy_at = now + BUSY_PAUSE
-                    self._router.send(client, refusal(request.rid, self._me, Reason.BUSY))
+                    self._router.send(client, refusal(request.rid, self._me, RefusalReason.BUSY))
                 continue
             reply = answer(request, self._me, self._catalogue, awake=awake)
             if reply is not None:
@@ -347,12 +347,12 @@ class Worker:
             page = DigestPage(rid=job.rid, epoch=self._me.epoch, start=job.index)
             return encode(page), self._catalogue.digests(job.file, job.index)
         # Not the exception itself: it would hold this frame, and so itself and a segment.
-        reason, detail = Reason.UNKNOWN, ""
+        reason, detail = RefusalReason.UNKNOWN, ""
         for file in self._catalogue.copies(job.file):
             try:
                 data = self._library.read(file, job.index)
             except Refused as why:
-                if why.reason is Reason.CHANGED:
+                if why.reason is RefusalReason.CHANGED:
                     self._stale_until = time.monotonic() + STALE
                 # Its times are other ones; that alone is no harm.
                 if not why.data or digest(why.data) != self._catalogue.digest(file, job.index):

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from msd.wire.protocol.segments import span
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile
 
 #: Open files kept for the next request.
@@ -22,18 +22,18 @@ OPEN_FILES = 64
 
 
 class Refused(Exception):
-    """A segment cannot be read; ``args`` are the ``Reason`` and a detail for people. ``data`` is what
+    """A segment cannot be read; ``args`` are the ``RefusalReason`` and a detail for people. ``data`` is what
     was read, if that much was, from a file that is not the version of the catalogue.
     """
 
-    def __init__(self, reason: Reason, detail: str, data: bytes = b"") -> None:
+    def __init__(self, reason: RefusalReason, detail: str, data: bytes = b"") -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
         self.data = data
 
 
-class Library:
+class LocalFiles:
     """Reads segments of the files below ``root``, which is a folder or the one file shared."""
 
     def __init__(self, root: Path) -> None:
@@ -59,7 +59,7 @@ class Library:
         version = file.version
         if len(data) != length or not (version.is_of(before) and version.is_of(after)):
             self._forget(file)
-            raise Refused(Reason.CHANGED, "the file is not the version that was indexed", data)
+            raise Refused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
         return data
 
     def _descriptor(self, file: SharedFile) -> int:
@@ -84,11 +84,11 @@ class Library:
 def _refused(error: OSError) -> Refused:
     match error.errno:
         case errno.ENOENT:
-            return Refused(Reason.CHANGED, "the file is gone")
+            return Refused(RefusalReason.CHANGED, "the file is gone")
         case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
-            return Refused(Reason.BUSY, os.strerror(error.errno))  # That passes.
+            return Refused(RefusalReason.BUSY, os.strerror(error.errno))  # That passes.
         case code:
-            return Refused(Reason.UNREADABLE, os.strerror(code or 0))
+            return Refused(RefusalReason.UNREADABLE, os.strerror(code or 0))
 
 
 def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:

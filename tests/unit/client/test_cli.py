@@ -39,8 +39,8 @@ class Closed:
 
 
 def test_a_file_that_differs_does_so_though_nobody_reads_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    def differs(*_: Any) -> verify.Verdict:
-        return verify.Verdict("film.bin", size=9, held=9, segments=9, bad=(1, 3, 5))
+    def differs(*_: Any) -> verify.Comparison:
+        return verify.Comparison("film.bin", size=9, held=9, segments=9, bad=(1, 3, 5))
 
     monkeypatch.setattr(verify, "verify", differs)
     monkeypatch.setattr(sys, "stdout", Closed())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd import _leave_only, app
+from msd.cli import _leave_only, app
 from tests.system import MSD, run_msd
 
 #: The command as it is installed: its name is what a shell completes.
@@ -131,7 +131,7 @@ def test_whoever_reads_only_the_beginning_makes_no_error() -> None:
 def test_a_command_loads_no_library_that_is_anothers(arguments: list[str], code: int, loads: set[str]) -> None:
     heavy = {"textual", "matplotlib", "prometheus_client", "rich", "numpy", "asyncio"}
     program = (
-        f"import sys, msd; sys.argv = ['msd', *sys.argv[1:]]; assert msd._run() == {code};"
+        f"import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == {code};"
         f" print(*sorted({{name.split('.')[0] for name in sys.modules}} & {heavy!r}))"
     )
     ended = subprocess.run(

@@ -17,7 +17,7 @@ import zmq
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import ControlRequest, DataReply, Describe, Described, Get, Heartbeat, List, Refusal
-from msd.wire.protocol.states import Reason, State, Wanted
+from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
 from msd.workers.__main__ import cache_folder
 from msd.workers.serving.fair_queue import MAX_QUEUED
 from msd.workers.serving.worker import STALE
@@ -73,7 +73,7 @@ def serving(root: Path, folder: Path, port: int, rate: int, edition: int = 1) ->
             catalogue=str(folder),
             edition=edition,
             rate=rate,
-            wanted=Wanted.AWAKE,
+            wanted=WantedState.AWAKE,
         )
     )
     with subprocess.Popen([sys.executable, "-m", "msd.workers", "serve"], stdin=subprocess.PIPE) as process:
@@ -134,7 +134,7 @@ def test_a_worker_whose_edition_is_gone_serves_the_newest_and_calls_it_stale_for
         control.linger = client.linger = 0
         control.bind(f"ipc://{runtime_folder}/nobody")
         with serving(root, runtime_folder, port, rate=0, edition=99):
-            assert heard(control, lambda beat: beat.state is State.AWAKE).edition == 1
+            assert heard(control, lambda beat: beat.state is WorkerState.AWAKE).edition == 1
             root.write_bytes(bytes(245))
             client.connect(f"tcp://127.0.0.1:{port}")
             client.send(encode(Describe(rid=1)))
@@ -145,7 +145,7 @@ def test_a_worker_whose_edition_is_gone_serves_the_newest_and_calls_it_stale_for
             assert client.poll(PATIENCE_MS)
             refused = decode(client.recv(), DataReply)
             assert isinstance(refused, Refusal)
-            assert refused.reason is Reason.CHANGED
+            assert refused.reason is RefusalReason.CHANGED
             heard(control, lambda beat: beat.load.stale)
             since = time.monotonic()
             heard(control, lambda beat: not beat.load.stale)

@@ -13,7 +13,7 @@ from msd.broker.cli.commands import quit, toggle
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import Toggled
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 from tests.system import run_msd
 from tests.unit.snapshots import snapshot
 
@@ -22,7 +22,7 @@ class FakeOperator:
     """Does what is ordered at once, and answers no question; worker 3 is frozen."""
 
     def __init__(self) -> None:
-        self.orders: list[tuple[int, Wanted | None]] = []
+        self.orders: list[tuple[int, WantedState | None]] = []
         self.latest = snapshot()
         self.has_quit = False
 
@@ -35,9 +35,9 @@ class FakeOperator:
     def quit(self) -> None:
         self.has_quit = True
 
-    def toggle(self, number: int, want: Wanted | None) -> Toggled:
+    def toggle(self, number: int, want: WantedState | None) -> Toggled:
         self.orders.append((number, want))
-        state = State.SILENT if number == 3 else State.ASLEEP
+        state = WorkerState.SILENT if number == 3 else WorkerState.ASLEEP
         return Toggled(rid=1, number=number, state=state, reached=number != 3)
 
 
@@ -59,7 +59,7 @@ class ClosedPipe:
 def test_a_closed_pipe_does_not_stop_the_orders(operator: FakeOperator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
     toggle([1, 2, 4], sleep=True)
-    assert operator.orders == [(1, Wanted.ASLEEP), (2, Wanted.ASLEEP), (4, Wanted.ASLEEP)]
+    assert operator.orders == [(1, WantedState.ASLEEP), (2, WantedState.ASLEEP), (4, WantedState.ASLEEP)]
 
 
 def test_a_worker_that_is_late_does_not_stop_the_orders(

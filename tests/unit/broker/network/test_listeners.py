@@ -13,15 +13,15 @@ import zmq
 from msgspec.structs import replace
 
 from msd.broker.network.control_socket import Control, Route
-from msd.broker.network.listeners import LOOK, Doors
+from msd.broker.network.listeners import LOOK, Listeners
 from msd.broker.network.publisher import MAX_FOREIGN, Publisher
 from msd.wire.config.settings import Config
 from msd.wire.errors import UsageError
 from msd.wire.net.monitor import Handshake, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, AskStatus, Status
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, Status, StatusRequest
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.system import free_ports
 
@@ -35,19 +35,19 @@ class Client:
 
     socket: zmq.Socket[bytes]
     monitor: Monitor
-    told: list[Handshake | Refused] = field(default_factory=list)
+    told: list[Handshake | ConnectionRefusal] = field(default_factory=list)
 
     def ask(self, rid: int) -> None:
         # Whoever is refused for good cannot: without NOBLOCK that would wait for ever.
         with suppress(zmq.Again):
-            self.socket.send(encode(AskStatus(rid=rid)), zmq.NOBLOCK)
+            self.socket.send(encode(StatusRequest(rid=rid)), zmq.NOBLOCK)
 
     def receive(self) -> bytes | None:
         return self.socket.recv() if self.socket.poll(0) else None
 
 
 class Bench:
-    """Doors on free ports whose requests are accepted, and clients; all of it moves in ``until`` only."""
+    """Listeners on free ports whose requests are accepted, and clients; all of it moves in ``until`` only."""
 
     def __init__(self, stack: ExitStack, folder: KeyFolder | None) -> None:
         self._stack = stack
@@ -61,7 +61,7 @@ class Bench:
         ports = free_ports()
         self.config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path if folder else None)
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.doors = Doors(
+        self.doors = Listeners(
             self.context, self.config, listen=self._listen, ignore=self._poller.unregister, on_requests=self._read
         )
         stack.callback(self.doors.close)
@@ -104,7 +104,7 @@ class Bench:
 
     def _read(self) -> None:
         for route, role, request in self.doors.requests():
-            assert isinstance(request, AskStatus)
+            assert isinstance(request, StatusRequest)
             self.asked[request.rid], self.routes[request.rid] = role, route
             route.send(Accepted(rid=request.rid))
 
@@ -156,7 +156,7 @@ def test_requests_come_with_the_role_in_which_their_senders_were_let_in(bench: B
         client.ask(rid)
         bench.until(lambda client=client, rid=rid: accepted(client, rid))  # type: ignore[misc]
     assert bench.asked == {0: Role.OPERATOR, 1: Role.CLIENT, 2: Role.OPERATOR}
-    assert bench.doors.refused == 0
+    assert bench.doors.rejected_connections == 0
 
 
 def test_the_status_is_told_to_the_admitted_only(bench: Bench, folder: KeyFolder) -> None:
@@ -165,8 +165,8 @@ def test_the_status_is_told_to_the_admitted_only(bench: Bench, folder: KeyFolder
     stranger = bench.subscribed(Credentials(KeyPair.generate(), own(bench).server))
     silent = bench.subscribed(None)
     bench.until(lambda: friend.receive() == STATUS_TOPIC + encode(STATUS))
-    bench.until(lambda: Refused.KEY in stranger.told and Refused.MECHANISM in silent.told)
-    assert bench.doors.refused == 1
+    bench.until(lambda: ConnectionRefusal.KEY in stranger.told and ConnectionRefusal.MECHANISM in silent.told)
+    assert bench.doors.rejected_connections == 1
     assert stranger.receive() is silent.receive() is None
 
 
@@ -192,7 +192,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_stays_open(bench: Bench, port
     free, taken = free_ports(), getattr(bench.config, port)
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: taken})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(taken)):
-        Doors(context, config, listen=lambda *_: None, ignore=lambda _: None, on_requests=lambda: None)
+        Listeners(context, config, listen=lambda *_: None, ignore=lambda _: None, on_requests=lambda: None)
 
 
 # Revoking.
@@ -211,9 +211,9 @@ def test_after_a_revocation_the_same_ports_are_open_to_everybody_else(bench: Ben
     folder.revoke("revoked")
     assert bench.look()
     bench.doors.publish(STATUS)
-    bench.until(lambda: Refused.KEY in revoked.told)
+    bench.until(lambda: ConnectionRefusal.KEY in revoked.told)
     assert revoked.told[:2] == [Handshake.UP, Handshake.DOWN]
-    assert bench.doors.refused == 1
+    assert bench.doors.rejected_connections == 1
     revoked.ask(10)
     # Those who stay come back by themselves.
     bench.until(lambda: friend.told.count(Handshake.UP) == watching.told.count(Handshake.UP) == 2)
@@ -260,16 +260,16 @@ def test_keys_are_looked_at_now_and_then_only(bench: Bench, folder: KeyFolder) -
 
 def test_what_was_counted_stays_counted_when_doors_are_closed_and_opened(bench: Bench, folder: KeyFolder) -> None:
     client = bench.asking(admitted(bench, folder, "client", Role.CLIENT))
-    for garbage in ([b"garbage"], [b""], [b"one", b"two"]):
-        client.socket.send_multipart(garbage)
-    bench.until(lambda: bench.doors.garbage == 3)
+    for malformed_messages in ([b"garbage"], [b""], [b"one", b"two"]):
+        client.socket.send_multipart(malformed_messages)
+    bench.until(lambda: bench.doors.malformed_messages == 3)
     stranger = bench.asking(Credentials(KeyPair.generate(), own(bench).server))
     bench.until(lambda: stranger.told)
-    assert (bench.doors.garbage, bench.doors.refused) == (3, 1)
+    assert (bench.doors.malformed_messages, bench.doors.rejected_connections) == (3, 1)
     folder.revoke("client")
     assert bench.look()
-    assert bench.doors.garbage == 3
-    bench.until(lambda: bench.doors.refused == 2)
+    assert bench.doors.malformed_messages == 3
+    bench.until(lambda: bench.doors.rejected_connections == 2)
 
 
 def test_a_publisher_with_too_many_foreign_subscriptions_is_replaced(stack: ExitStack) -> None:
@@ -300,14 +300,14 @@ def test_doors_that_could_not_be_opened_again_can_be_closed(folder: KeyFolder, m
     ports, poller = free_ports(), zmq.Poller()
     config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path)
     with zmq.Context() as context, ExitStack() as stack:
-        doors = Doors(
+        doors = Listeners(
             context,
             config,
             listen=lambda source, _: poller.register(source),
             ignore=poller.unregister,
             on_requests=lambda: None,
         )
-        stack.callback(doors._doorkeeper.close)
+        stack.callback(doors._zap.close)
         folder.revoke("revoked")
         monkeypatch.setattr("msd.broker.network.listeners.Publisher", taken)
         with pytest.raises(UsageError, match=str(config.status_port)):

@@ -6,11 +6,11 @@ import select
 import signal
 from contextlib import closing
 
-from msd.broker.network.signal_fd import Signals
+from msd.broker.network.signal_fd import SignalDescriptor
 
 
 def test_a_signal_makes_the_descriptor_readable_and_is_told_once() -> None:
-    with closing(Signals(signal.SIGUSR1, signal.SIGUSR2)) as signals:
+    with closing(SignalDescriptor(signal.SIGUSR1, signal.SIGUSR2)) as signals:
         assert not select.select([signals.fileno()], [], [], 0)[0]
         signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR2)
@@ -21,6 +21,6 @@ def test_a_signal_makes_the_descriptor_readable_and_is_told_once() -> None:
 
 def test_what_was_before_is_put_back() -> None:
     before = signal.getsignal(signal.SIGUSR1)
-    Signals(signal.SIGUSR1).close()
+    SignalDescriptor(signal.SIGUSR1).close()
     assert signal.getsignal(signal.SIGUSR1) == before
     assert signal.set_wakeup_fd(-1) == -1

@@ -12,12 +12,12 @@ from textual.events import Key, Resize
 from textual.geometry import Size
 from textual.pilot import Pilot
 
-from msd.broker.operator.console_app import REDRAW, Console
+from msd.broker.operator.console_app import REDRAW, ConsoleApp
 from msd.broker.operator.status_feed import Heard, Lost, Note
 from msd.wire.config.settings import Servers
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import Happening, Report
-from msd.wire.protocol.states import State
+from msd.wire.protocol.messages import LoggedEvent, StatusReport
+from msd.wire.protocol.states import WorkerState
 from tests.system import PATIENCE
 from tests.unit.snapshots import PORTS, snapshot, with_worker
 
@@ -43,7 +43,7 @@ class FakeSource:
         pass
 
 
-class CountingConsole(Console):
+class CountingConsole(ConsoleApp):
     """Counts what reaches the terminal."""
 
     frames = 0
@@ -102,7 +102,7 @@ def test_a_digit_toggles_that_worker_and_one_without_a_worker_none() -> None:
         await scene.pilot.press("2", "0", "5", "9", "4")
         assert scene.source.toggled == [2, 4]
         await scene.sees("you toggle worker 4")
-        await scene.hears(snapshot(State.AWAKE, State.ASLEEP), "worker 2 fell asleep")
+        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), "worker 2 fell asleep")
         assert "○  2 27215 Dead: asleep" in scene.text
 
     play(act)
@@ -122,7 +122,9 @@ def test_arrows_mark_a_worker_and_enter_toggles_it() -> None:
 def test_the_mark_stays_while_things_change() -> None:
     async def act(scene: Scene) -> None:
         await scene.pilot.press("down")
-        await scene.hears(snapshot(State.AWAKE, State.SILENT, State.AWAKE, State.AWAKE), "Dead: silent")
+        await scene.hears(
+            snapshot(WorkerState.AWAKE, WorkerState.SILENT, WorkerState.AWAKE, WorkerState.AWAKE), "Dead: silent"
+        )
         await scene.sees("›○  2")
 
     play(act)
@@ -205,7 +207,7 @@ def test_keys_that_come_at_once_close_it_once(opens: str, said: str, keys: str) 
 def test_it_follows_the_size_of_the_terminal() -> None:
     async def act(scene: Scene) -> None:
         why = "killed by SIGKILL, long before its time"
-        await scene.hears(with_worker(snapshot(State.DEAD), 1, reason=why), "Dead: killed b…")
+        await scene.hears(with_worker(snapshot(WorkerState.DEAD), 1, reason=why), "Dead: killed b…")
         assert f"1 Dead: {why}" in scene.text  # the marked one
         await scene.pilot.resize_terminal(200, 60)
         await scene.sees(f"Dead: {why}")
@@ -221,7 +223,7 @@ def test_it_follows_the_size_of_the_terminal() -> None:
 
 def test_what_is_drawn_before_all_parts_have_the_new_size_is_drawn_again() -> None:
     async def act(scene: Scene) -> None:
-        dead = with_worker(snapshot(State.DEAD), 1, reason="killed by SIGKILL, long before its time")
+        dead = with_worker(snapshot(WorkerState.DEAD), 1, reason="killed by SIGKILL, long before its time")
         await scene.hears(dead, "Dead: killed by SIGKILL, long")
         await scene.sees("›○")
         await scene.until("it to be quiet", lambda: not scene.app._is_stale)
@@ -258,7 +260,7 @@ def test_what_must_be_seen_at_80_by_24() -> None:
 
 def test_with_64_workers_the_marked_one_and_the_footer_are_seen() -> None:
     async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(*[State.AWAKE] * 64), "64 of 64 alive")
+        await scene.hears(snapshot(*[WorkerState.AWAKE] * 64), "64 of 64 alive")
         await scene.pilot.press("up")
         await scene.sees("›● 64")
         await scene.sees("? help")
@@ -270,12 +272,12 @@ def test_with_64_workers_the_marked_one_and_the_footer_are_seen() -> None:
 
 def test_a_worker_that_dies_is_seen_with_the_reason_and_comes_back() -> None:
     async def act(scene: Scene) -> None:
-        dead = with_worker(snapshot(State.AWAKE, State.DEAD), 2, reason="killed by SIGKILL")
+        dead = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD), 2, reason="killed by SIGKILL")
         await scene.hears(dead, "! worker 2 died: killed by SIGKILL")
         assert "1 of 2 alive" in scene.text
         assert "○  2 27215 Dead: killed b…" in scene.text
-        await scene.hears(snapshot(State.AWAKE, State.STARTING), "worker 2 is being started again")
-        await scene.hears(snapshot(State.AWAKE, State.AWAKE), "worker 2 is alive")
+        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.STARTING), "worker 2 is being started again")
+        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.AWAKE), "worker 2 is alive")
 
     play(act)
 
@@ -305,8 +307,8 @@ def test_server_5_that_lets_nobody_in_any_more_is_not_called_lost() -> None:
 
 def test_what_server_5_remembers_of_the_time_before_is_shown() -> None:
     async def act(scene: Scene) -> None:
-        before = [Happening(time=3.0, text="worker 4 woke up", bad=False), Happening(time=2.0, text="x", bad=True)]
-        report = Report(rid=1, status=snapshot(), events=before, rates=[[1e6], [], [], []])
+        before = [LoggedEvent(time=3.0, text="worker 4 woke up", bad=False), LoggedEvent(time=2.0, text="x", bad=True)]
+        report = StatusReport(rid=1, status=snapshot(), events=before, rates=[[1e6], [], [], []])
         await scene.hears(report, "worker 4 woke up")
         await scene.hears(report, "worker 4 woke up")
         assert scene.text.count("worker 4 woke up") == 1
@@ -334,7 +336,7 @@ def test_an_order_that_was_not_carried_out_is_seen() -> None:
 def test_what_others_say_is_shown_as_it_is() -> None:
     async def act(scene: Scene) -> None:
         for text in ("[bold]x[/bold]", "[/]", "$error", "[link=a]"):
-            await scene.hears(with_worker(snapshot(State.DEAD), 1, reason=text), f"worker 1 died: {text}")
+            await scene.hears(with_worker(snapshot(WorkerState.DEAD), 1, reason=text), f"worker 1 died: {text}")
             await scene.hears(snapshot(), "4 of 4 alive")
 
     play(act, size=(160, 24))
@@ -354,7 +356,8 @@ def test_without_news_nothing_is_drawn() -> None:
 def test_however_much_comes_it_is_drawn_at_most_10_times_a_second() -> None:
     async def act(scene: Scene) -> None:
         scene.source.flood = lambda: [
-            with_worker(snapshot(State.AWAKE if n % 2 else State.ASLEEP), 1, bytes_sent=n) for n in range(100)
+            with_worker(snapshot(WorkerState.AWAKE if n % 2 else WorkerState.ASLEEP), 1, bytes_sent=n)
+            for n in range(100)
         ]
         await scene.pilot.pause(2 * REDRAW)
         began, draws, frames = time.monotonic(), scene.app.draws, scene.app.frames

@@ -9,23 +9,23 @@ import pytest
 import zmq
 
 from msd.broker.operator import operator_client
-from msd.broker.operator.operator_client import PATIENCE, Operator
+from msd.broker.operator.operator_client import PATIENCE, OperatorClient
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
-    AskStatus,
     ControlRequest,
     Message,
     Rejected,
-    Report,
     Status,
+    StatusReport,
+    StatusRequest,
     Toggle,
     Toggled,
 )
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 
 LOOPBACK = "127.0.0.1"
 
@@ -125,9 +125,9 @@ def test_each_order_has_its_own_time(broker: FakeBroker, clock: Clock) -> None:
     def late(request: Message) -> Message:
         assert isinstance(request, Toggle)
         clock.now += 3
-        return Toggled(rid=request.rid, number=request.number, state=State.SILENT, reached=False)
+        return Toggled(rid=request.rid, number=request.number, state=WorkerState.SILENT, reached=False)
 
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.answer = late
         begun = clock.now
         assert [operator.toggle(number, None).number for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
@@ -137,9 +137,9 @@ def test_each_order_has_its_own_time(broker: FakeBroker, clock: Clock) -> None:
 def test_an_order_that_is_not_answered_ends_in_its_time(broker: FakeBroker, clock: Clock) -> None:
     def other(request: Message) -> Message:
         clock.now += PATIENCE
-        return Toggled(rid=0, number=1, state=State.AWAKE, reached=True)
+        return Toggled(rid=0, number=1, state=WorkerState.AWAKE, reached=True)
 
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.answer = other
         with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
             operator.toggle(1, None)
@@ -147,10 +147,10 @@ def test_an_order_that_is_not_answered_ends_in_its_time(broker: FakeBroker, cloc
 
 def test_a_snapshot_older_than_the_report_is_not_shown_after_it(broker: FakeBroker, clock: Clock) -> None:
     def report(request: Message) -> Message:
-        assert isinstance(request, AskStatus)
-        return Report(rid=request.rid, status=broker.status(20))
+        assert isinstance(request, StatusRequest)
+        return StatusReport(rid=request.rid, status=broker.status(20))
 
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.answer = report
         assert operator.status().seq == 20
         broker.publish(*map(broker.status, (19, 20, 21, 22)))
@@ -158,7 +158,7 @@ def test_a_snapshot_older_than_the_report_is_not_shown_after_it(broker: FakeBrok
 
 
 def test_the_snapshots_of_servers_started_again_are_shown(broker: FakeBroker, clock: Clock) -> None:
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.publish(broker.status(1, epoch=2), broker.status(2, epoch=2))
         shown = [operator.next_snapshot() for _ in range(2)]
         assert [(status.epoch, status.seq) for status in shown] == [(2, 1), (2, 2)]
@@ -172,7 +172,7 @@ def test_servers_that_publish_nothing_any_more_are_gone(broker: FakeBroker, cloc
             self.now += 4
             return self.now
 
-    with Operator(broker.servers) as operator, pytest.MonkeyPatch.context() as patch:
+    with OperatorClient(broker.servers) as operator, pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator_client, "time", Running())
         broker.publish(broker.status(9), broker.status(8), broker.status(7))
         with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
@@ -185,14 +185,14 @@ def test_an_order_that_is_not_carried_out_says_why(broker: FakeBroker, denied: b
         assert isinstance(request, Toggle)
         return Rejected(rid=request.rid, message="because", denied=denied)
 
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.answer = reject
         with pytest.raises(kind, match=r"^because$"):
             operator.toggle(1, None)
 
 
 def test_a_broker_of_another_version_is_not_allowed(broker: FakeBroker) -> None:
-    with Operator(broker.servers) as operator:
+    with OperatorClient(broker.servers) as operator:
         broker.publish(broker.status(11, version=PROTOCOL_VERSION + 1))
         with pytest.raises(NotAllowedError, match=f"speaks version {PROTOCOL_VERSION + 1} .* update the older side"):
             operator.next_snapshot()

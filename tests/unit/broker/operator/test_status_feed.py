@@ -8,9 +8,9 @@ from typing import TypeVar
 import pytest
 
 from msd.broker.operator import status_feed
-from msd.broker.operator.status_feed import Feed, Heard, Lost, Note
-from msd.wire.protocol.messages import AskStatus, Message, Rejected, Report, Status, Toggle, Toggled
-from msd.wire.protocol.states import State
+from msd.broker.operator.status_feed import Heard, Lost, Note, StatusFeed
+from msd.wire.protocol.messages import Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
+from msd.wire.protocol.states import WorkerState
 from tests.system import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
 
@@ -28,12 +28,12 @@ class Listener:
     """A feed, and all that it has heard."""
 
     def __init__(self, broker: FakeBroker) -> None:
-        self.feed = Feed(broker.servers)
+        self.feed = StatusFeed(broker.servers)
         self._heard: list[Heard] = []
 
     def of(self, kind: type[H]) -> list[H]:
         # An answer's status is as good as one that was published.
-        self._heard += [heard.status if isinstance(heard, Report) else heard for heard in self.feed.heard()]
+        self._heard += [heard.status if isinstance(heard, StatusReport) else heard for heard in self.feed.heard()]
         return [heard for heard in self._heard if isinstance(heard, kind)]
 
     def has(self, seq: int) -> bool:
@@ -60,8 +60,8 @@ def test_the_status_is_asked_for_between_its_publications(
     numbers = iter(range(20, 100_000))
 
     def report(request: Message) -> Message:
-        assert isinstance(request, AskStatus)
-        return Report(rid=request.rid, status=broker.status(next(numbers)))
+        assert isinstance(request, StatusRequest)
+        return StatusReport(rid=request.rid, status=broker.status(next(numbers)))
 
     broker.answer = report
     wait_for("the third answer", lambda: listener.has(22))
@@ -73,8 +73,8 @@ def test_an_order_that_fails_is_noted_and_one_that_works_is_not(broker: FakeBrok
             return None
         if request.number == 2:
             return Rejected(rid=request.rid, message="orders are an operator's to give", denied=True)
-        state = State.SILENT if request.number == 3 else State.ASLEEP
-        return Toggled(rid=request.rid, number=request.number, state=state, reached=state is State.ASLEEP)
+        state = WorkerState.SILENT if request.number == 3 else WorkerState.ASLEEP
+        return Toggled(rid=request.rid, number=request.number, state=state, reached=state is WorkerState.ASLEEP)
 
     broker.answer = answer
     for number in (1, 2, 3):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from msd.broker.status.event_log import Journal
+from msd.broker.status.event_log import EventLog
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.time_passed import TimePassed
 from tests.unit.snapshots import snapshot, with_worker
 
 NOW = 1_700_000_000.0
@@ -20,45 +21,47 @@ def lines() -> list[Line]:
 
 
 @pytest.fixture
-def journal(lines: list[Line]) -> Journal:
-    return Journal(lambda level, who, text: lines.append((level, who, text)))
+def journal(lines: list[Line]) -> EventLog:
+    return EventLog(lambda level, who, text: lines.append((level, who, text)))
 
 
 @pytest.mark.parametrize(
     ("event", "line"),
     [
         (supervisor.Spawned(2, 4711), ("info", "worker 2", "is process 4711")),
-        (supervisor.Ordered(3, None), ("info", "worker 3", "is toggled")),
-        (supervisor.Ordered(3, Wanted.ASLEEP), ("info", "worker 3", "is told to be asleep")),
+        (supervisor.ToggleReceived(3, None), ("info", "worker 3", "is toggled")),
+        (supervisor.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "is told to be asleep")),
         (supervisor.CatalogueReady(7), ("info", "server 5", "edition 7 of the catalogue is ready")),
-        (supervisor.QuitOrdered(), ("info", "server 5", "ends, and all workers")),
+        (supervisor.QuitReceived(), ("info", "server 5", "ends, and all workers")),
         (supervisor.Stalled(2.5), ("warning", "server 5", "did not look for 2.5 s")),
     ],
 )
-def test_an_event_is_a_line(journal: Journal, lines: list[Line], event: supervisor.Event, line: Line) -> None:
+def test_an_event_is_a_line(journal: EventLog, lines: list[Line], event: supervisor.Event, line: Line) -> None:
     journal.take(event)
     assert lines == [line]
 
 
-def test_heartbeats_and_time_are_not_logged(journal: Journal, lines: list[Line]) -> None:
-    journal.take(supervisor.TimePassed())
-    journal.take(supervisor.HeartbeatReceived(1, 2, 3, State.AWAKE, 1, Load(clients=0, bytes_sent=0), frozenset()))
+def test_heartbeats_and_time_are_not_logged(journal: EventLog, lines: list[Line]) -> None:
+    journal.take(TimePassed())
+    journal.take(
+        supervisor.HeartbeatReceived(1, 2, 3, WorkerState.AWAKE, 1, Load(clients=0, bytes_sent=0), frozenset())
+    )
     assert lines == []
 
 
-def test_what_ends_because_it_was_ordered_is_no_failure(journal: Journal, lines: list[Line]) -> None:
+def test_what_ends_because_it_was_ordered_is_no_failure(journal: EventLog, lines: list[Line]) -> None:
     journal.snapshot(snapshot(), NOW)
-    journal.take(supervisor.QuitOrdered())
-    ended = with_worker(snapshot(State.DEAD, State.AWAKE), 1, reason="ended with code 0")
+    journal.take(supervisor.QuitReceived())
+    ended = with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 1, reason="ended with code 0")
     journal.snapshot(ended, NOW + 1)
     assert lines == [("info", "server 5", "says: 4 of 4 workers alive"), ("info", "server 5", "ends, and all workers")]
     assert not any(event.bad for event in journal.report(1, ended).events)
 
 
-def test_what_snapshots_tell_is_logged_and_remembered(journal: Journal, lines: list[Line]) -> None:
+def test_what_snapshots_tell_is_logged_and_remembered(journal: EventLog, lines: list[Line]) -> None:
     journal.snapshot(snapshot(), NOW)
-    journal.snapshot(with_worker(snapshot(State.DEAD, State.AWAKE), 1, reason="killed by SIGKILL"), NOW + 1)
-    status = with_worker(snapshot(State.DEAD, State.AWAKE), 2, complaints=1)
+    journal.snapshot(with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 1, reason="killed by SIGKILL"), NOW + 1)
+    status = with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 2, complaints=1)
     journal.snapshot(status, NOW + 2)
     assert lines == [
         ("info", "server 5", "says: 4 of 4 workers alive"),

@@ -9,8 +9,8 @@ import pytest
 
 from msd.broker.status.history import EVENTS, RATES, TOLD, History, newest
 from msd.broker.views import table
-from msd.wire.protocol.messages import Report, Status
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.messages import Status, StatusReport
+from msd.wire.protocol.states import WantedState, WorkerState
 from tests.unit.snapshots import snapshot, with_worker
 
 NOW = 1_700_000_000.0
@@ -41,16 +41,16 @@ def test_before_the_first_snapshot_there_is_nothing_to_show() -> None:
 
 def test_a_row_says_what_the_snapshot_says() -> None:
     status = with_worker(
-        snapshot(), 3, restarts=2, clients=1, rate=5e6, bytes_sent=9, complaints=4, garbage=5, refused=6
+        snapshot(), 3, restarts=2, clients=1, rate=5e6, bytes_sent=9, complaints=4, malformed_messages=5, refused=6
     )
     row = told(status).rows(NOW)[2]
-    assert (row.number, row.port, row.state, row.is_alive) == (3, 35416, State.AWAKE, True)
+    assert (row.number, row.port, row.state, row.is_alive) == (3, 35416, WorkerState.AWAKE, True)
     assert (row.restarts, row.clients, row.rate, row.bytes_sent, row.complaints) == (2, 1, 5e6, 9, 4)
     assert row.strangers == 11
 
 
 def test_an_uptime_goes_on_between_two_snapshots_but_not_without_server_5() -> None:
-    history = told(snapshot(State.AWAKE, State.DEAD))
+    history = told(snapshot(WorkerState.AWAKE, WorkerState.DEAD))
     assert [row.uptime for row in history.rows(NOW + 7)] == [67.0, 0.0]
     history.lost("gone", NOW + 7)
     assert [row.uptime for row in history.rows(NOW + 99)] == [60.0, 0.0]
@@ -59,23 +59,23 @@ def test_an_uptime_goes_on_between_two_snapshots_but_not_without_server_5() -> N
 @pytest.mark.parametrize(
     ("before", "after", "text", "bad"),
     [
-        (State.AWAKE, State.ASLEEP, "worker 1 fell asleep", False),
-        (State.ASLEEP, State.AWAKE, "worker 1 woke up", False),
-        (State.AWAKE, State.SILENT, "worker 1 is silent: its heartbeats are missing", True),
-        (State.SILENT, State.AWAKE, "worker 1 answers again", False),
-        (State.AWAKE, State.DEAD, "worker 1 died: killed by SIGKILL", True),
+        (WorkerState.AWAKE, WorkerState.ASLEEP, "worker 1 fell asleep", False),
+        (WorkerState.ASLEEP, WorkerState.AWAKE, "worker 1 woke up", False),
+        (WorkerState.AWAKE, WorkerState.SILENT, "worker 1 is silent: its heartbeats are missing", True),
+        (WorkerState.SILENT, WorkerState.AWAKE, "worker 1 answers again", False),
+        (WorkerState.AWAKE, WorkerState.DEAD, "worker 1 died: killed by SIGKILL", True),
         (
-            State.AWAKE,
-            State.FAILED,
+            WorkerState.AWAKE,
+            WorkerState.FAILED,
             "worker 1 failed: killed by SIGKILL; it is not started again until toggled",
             True,
         ),
-        (State.DEAD, State.STARTING, "worker 1 is being started again", False),
-        (State.STARTING, State.AWAKE, "worker 1 is alive", False),
+        (WorkerState.DEAD, WorkerState.STARTING, "worker 1 is being started again", False),
+        (WorkerState.STARTING, WorkerState.AWAKE, "worker 1 is alive", False),
     ],
 )
-def test_a_new_state_is_an_event_with_its_time(before: State, after: State, text: str, bad: bool) -> None:
-    reason = "killed by SIGKILL" if after in (State.DEAD, State.FAILED) else ""
+def test_a_new_state_is_an_event_with_its_time(before: WorkerState, after: WorkerState, text: str, bad: bool) -> None:
+    reason = "killed by SIGKILL" if after in (WorkerState.DEAD, WorkerState.FAILED) else ""
     history = told(snapshot(before), with_worker(snapshot(after), 1, reason=reason))
     event = history.events[0]
     assert (event.sentence, event.time, event.bad) == (text, NOW + 1, bad)
@@ -96,9 +96,9 @@ def test_a_complaint_is_an_event() -> None:
 
 def test_another_catalogue_is_an_event_and_the_first_one_too() -> None:
     assert news(
-        snapshot(State.STARTING, catalogue=b"", files=0),
-        snapshot(State.STARTING, files=1),
-        snapshot(State.STARTING, catalogue=b"d" * 32, files=1200),
+        snapshot(WorkerState.STARTING, catalogue=b"", files=0),
+        snapshot(WorkerState.STARTING, files=1),
+        snapshot(WorkerState.STARTING, catalogue=b"d" * 32, files=1200),
     ) == ["1 file shared", "the shared files changed: 1,200 files now"]
 
 
@@ -130,8 +130,8 @@ def test_a_new_broker_does_not_make_its_workers_dead_ones() -> None:
 
 
 def test_an_older_snapshot_is_not_believed() -> None:
-    older = snapshot(State.DEAD)
-    history = told(snapshot(State.AWAKE), older)
+    older = snapshot(WorkerState.DEAD)
+    history = told(snapshot(WorkerState.AWAKE), older)
     assert history.rows(NOW)[0].is_alive
     assert len(history.events) == 1
 
@@ -139,17 +139,17 @@ def test_an_older_snapshot_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("state", "values", "remark"),
     [
-        (State.AWAKE, {}, ""),
-        (State.AWAKE, {"wanted": Wanted.ASLEEP}, "going to sleep"),
-        (State.ASLEEP, {}, "asleep"),
-        (State.ASLEEP, {"wanted": Wanted.AWAKE}, "asleep, waking up"),
-        (State.SILENT, {"wanted": Wanted.ASLEEP}, "silent, told to sleep"),
-        (State.DEAD, {}, "restart pending"),
-        (State.DEAD, {"reason": "killed by SIGKILL"}, "killed by SIGKILL"),
-        (State.FAILED, {"reason": "ended with code 1"}, "failed: ended with code 1"),
+        (WorkerState.AWAKE, {}, ""),
+        (WorkerState.AWAKE, {"wanted": WantedState.ASLEEP}, "going to sleep"),
+        (WorkerState.ASLEEP, {}, "asleep"),
+        (WorkerState.ASLEEP, {"wanted": WantedState.AWAKE}, "asleep, waking up"),
+        (WorkerState.SILENT, {"wanted": WantedState.ASLEEP}, "silent, told to sleep"),
+        (WorkerState.DEAD, {}, "restart pending"),
+        (WorkerState.DEAD, {"reason": "killed by SIGKILL"}, "killed by SIGKILL"),
+        (WorkerState.FAILED, {"reason": "ended with code 1"}, "failed: ended with code 1"),
     ],
 )
-def test_a_remark_says_why(state: State, values: dict[str, object], remark: str) -> None:
+def test_a_remark_says_why(state: WorkerState, values: dict[str, object], remark: str) -> None:
     assert told(with_worker(snapshot(state), 1, **values)).rows(NOW)[0].remark == remark
 
 
@@ -177,7 +177,7 @@ def test_the_oldest_events_are_forgotten() -> None:
 
 
 def test_clients_who_come_and_go_do_not_push_out_what_went_wrong() -> None:
-    history = told(snapshot(), snapshot(State.DEAD), snapshot())
+    history = told(snapshot(), snapshot(WorkerState.DEAD), snapshot())
     for _ in range(EVENTS):
         for clients in (1, 0):
             history.snapshot(snapshot(clients=clients), NOW + 9)
@@ -216,41 +216,41 @@ def test_a_client_that_comes_or_goes_is_an_event() -> None:
 
 def test_a_snapshot_tells_what_is_new_in_it() -> None:
     history = told(snapshot())
-    new = history.snapshot(with_worker(snapshot(State.AWAKE, State.ASLEEP), 1, complaints=1), NOW)
+    new = history.snapshot(with_worker(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), 1, complaints=1), NOW)
     assert [(event.who, event.text, event.bad) for event in new] == [
         ("worker 1", "sent a corrupt segment: a client complains (1 so far)", True),
         ("worker 2", "fell asleep", False),
     ]
-    assert history.snapshot(snapshot(State.AWAKE, State.ASLEEP), NOW) == []
+    assert history.snapshot(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), NOW) == []
 
 
 def test_what_is_told_to_others_can_be_recalled_by_them() -> None:
-    one = told(with_worker(snapshot(), 2, rate=5.0), snapshot(State.ASLEEP), snapshot(State.AWAKE))
+    one = told(with_worker(snapshot(), 2, rate=5.0), snapshot(WorkerState.ASLEEP), snapshot(WorkerState.AWAKE))
     events, rates = one.told()
     other = History()
-    other.recall(Report(rid=1, status=snapshot(), events=events, rates=rates))
+    other.recall(StatusReport(rid=1, status=snapshot(), events=events, rates=rates))
     assert sentences(other) == sentences(one)
-    other.snapshot(snapshot(State.AWAKE), NOW + 9)
+    other.snapshot(snapshot(WorkerState.AWAKE), NOW + 9)
     assert sentences(other) == sentences(one)  # and no word of how it found them
     assert one.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
 
 
 def test_what_is_recalled_does_not_repeat_what_was_seen() -> None:
-    status = snapshot(State.ASLEEP)
+    status = snapshot(WorkerState.ASLEEP)
     here, there = told(snapshot(), status), told(snapshot(), status)
     before = [*here.events]
     events, rates = there.told()
-    here.recall(Report(rid=1, status=status, events=events, rates=rates))
+    here.recall(StatusReport(rid=1, status=status, events=events, rates=rates))
     assert [*here.events] == before
 
 
 @pytest.mark.parametrize("fast", [-3600.0, 0.0, 3600.0])
 def test_what_is_recalled_is_complete_whatever_the_other_clock_says(fast: float) -> None:
-    there = told(snapshot(), snapshot(State.ASLEEP), snapshot(State.AWAKE))
+    there = told(snapshot(), snapshot(WorkerState.ASLEEP), snapshot(WorkerState.AWAKE))
     events, rates = there.told()
     here = History()
-    here.snapshot(snapshot(State.AWAKE), NOW + 3 + fast)
-    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    here.snapshot(snapshot(WorkerState.AWAKE), NOW + 3 + fast)
+    here.recall(StatusReport(rid=1, status=snapshot(WorkerState.AWAKE), events=events, rates=rates))
     assert {event.sentence for event in here.events} == {
         "server 5 says: 1 of 1 workers alive",
         "worker 1 woke up",
@@ -262,12 +262,12 @@ def test_what_is_recalled_is_complete_whatever_the_other_clock_says(fast: float)
 
 
 def test_a_console_that_was_there_first_recalls_how_its_servers_started() -> None:
-    there = told(snapshot(State.STARTING), snapshot(State.AWAKE))
+    there = told(snapshot(WorkerState.STARTING), snapshot(WorkerState.AWAKE))
     events, rates = there.told()
     here = History()
     here.lost("no answer", NOW - 5)
-    here.snapshot(snapshot(State.AWAKE), NOW + 3)
-    here.recall(Report(rid=1, status=snapshot(State.AWAKE), events=events, rates=rates))
+    here.snapshot(snapshot(WorkerState.AWAKE), NOW + 3)
+    here.recall(StatusReport(rid=1, status=snapshot(WorkerState.AWAKE), events=events, rates=rates))
     assert [event.sentence for event in here.events] == [
         "server 5 says: 1 of 1 workers alive",
         "worker 1 is alive",
@@ -277,8 +277,8 @@ def test_a_console_that_was_there_first_recalls_how_its_servers_started() -> Non
 
 
 def test_of_more_rates_than_are_kept_the_last_ones_are_recalled() -> None:
-    here = told(with_worker(snapshot(State.AWAKE), 1, rate=100.0))
-    here.recall(Report(rid=1, status=snapshot(State.AWAKE), rates=[[float(rate) for rate in range(99)]]))
+    here = told(with_worker(snapshot(WorkerState.AWAKE), 1, rate=100.0))
+    here.recall(StatusReport(rid=1, status=snapshot(WorkerState.AWAKE), rates=[[float(rate) for rate in range(99)]]))
     assert here.rows(NOW)[0].rates == (*map(float, range(99 - RATES + 1, 99)), 100.0)
 
 

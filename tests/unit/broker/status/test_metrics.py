@@ -16,18 +16,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from msd.broker.status.metrics import COUNTERS, GAUGES, WORKER_COUNTERS, WORKER_GAUGES, Metrics, Snapshots
+from msd.broker.status.metrics import COUNTERS, GAUGES, WORKER_COUNTERS, WORKER_GAUGES, Metrics, SnapshotCollector
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 from tests.system import is_free, wait_for
 
 #: What the standard says a base unit is written as, of those that occur.
 UNITS = {"bytes", "seconds"}
 
 
-def worker(number: int, state: State, wanted: Wanted = Wanted.AWAKE) -> WorkerStatus:
+def worker(number: int, state: WorkerState, wanted: WantedState = WantedState.AWAKE) -> WorkerStatus:
     return WorkerStatus(
         number=number,
         endpoint=f"tcp://127.0.0.1:{5000 + number}",
@@ -40,8 +40,8 @@ def worker(number: int, state: State, wanted: Wanted = Wanted.AWAKE) -> WorkerSt
         bytes_sent=1 << 40,
         rate=5.0,
         complaints=4,
-        garbage=5,
-        refused=6,
+        malformed_messages=5,
+        rejected_connections=6,
         uptime=7.5,
         reason="secret-name.mp4",
     )
@@ -56,9 +56,13 @@ STATUS = Status(
     catalogue=bytes(range(32)),
     files=9,
     clients=8,
-    garbage=10,
-    refused=11,
-    workers=[worker(1, State.AWAKE), worker(2, State.ASLEEP, Wanted.ASLEEP), worker(3, State.DEAD)],
+    malformed_messages=10,
+    rejected_connections=11,
+    workers=[
+        worker(1, WorkerState.AWAKE),
+        worker(2, WorkerState.ASLEEP, WantedState.ASLEEP),
+        worker(3, WorkerState.DEAD),
+    ],
 )
 
 
@@ -127,7 +131,7 @@ def test_the_servers_as_a_whole_are_told_of(metrics: Endpoint) -> None:
 
 def test_a_worker_is_in_one_state_of_all(metrics: Endpoint) -> None:
     states = samples(fetch(metrics))["msd_worker_state"]
-    assert len(states) == 3 * len(State)
+    assert len(states) == 3 * len(WorkerState)
     assert [dict(labels)["state"] for labels, value in states.items() if value] == ["awake", "asleep", "dead"]
 
 
@@ -171,7 +175,7 @@ def test_nothing_is_collected_before_somebody_asks() -> None:
     def latest() -> Status | None:
         raise AssertionError("nobody asked")
 
-    assert [*Snapshots(latest).describe()]
+    assert [*SnapshotCollector(latest).describe()]
 
 
 def test_a_busy_port_is_named(endpoint: Endpoint) -> None:
@@ -234,5 +238,5 @@ def test_on_an_ipv6_address(endpoint: Endpoint) -> None:
 def test_without_prometheus_client_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "msd.broker.status.metrics")
-    with pytest.raises(UsageError, match=r"pip install 'msd\[metrics\]', or leave the key out"):
+    with pytest.raises(UsageError, match=r" -m pip install prometheus_client, or leave the key out$"):
         importlib.import_module("msd.broker.status.metrics")

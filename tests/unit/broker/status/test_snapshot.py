@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from msd.broker.status.snapshot import MAX_REASON, RATE_WINDOW, Board, as_json
+from msd.broker.status.snapshot import MAX_REASON, RATE_WINDOW, SnapshotBuilder, as_json
 from msd.broker.supervision.supervisor import (
     SILENT_AFTER,
     CatalogueReady,
@@ -14,21 +14,21 @@ from msd.broker.supervision.supervisor import (
     HeartbeatReceived,
     Spawned,
     Supervisor,
-    TimePassed,
 )
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 NOW = 1000.0
 MIB = 1 << 20
 
 
-def board() -> Board:
-    return Board(Config(interval=1.5))
+def board() -> SnapshotBuilder:
+    return SnapshotBuilder(Config(interval=1.5))
 
 
 def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
@@ -38,7 +38,7 @@ def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
     for number in range(1, numbers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
-        beat = HeartbeatReceived(number, pid, 7000 + number, State.AWAKE, 1, load or Load(), frozenset())
+        beat = HeartbeatReceived(number, pid, 7000 + number, WorkerState.AWAKE, 1, load or Load(), frozenset())
         supervisor.handle(beat, NOW)
     return supervisor
 
@@ -53,18 +53,18 @@ def test_a_snapshot_says_what_the_configuration_and_the_index_say() -> None:
 
 
 def test_a_snapshot_says_what_the_supervisor_knows() -> None:
-    supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, garbage=3, refused=6))
+    supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, malformed_messages=3, rejected_connections=6))
     supervisor.workers[2].complaints = 4
     supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
-    status = board().snapshot(supervisor, NOW, garbage=8, refused=9)
+    status = board().snapshot(supervisor, NOW, malformed_messages=8, rejected_connections=9)
     workers = status.workers
-    assert (status.garbage, status.refused) == (8, 9)
+    assert (status.malformed_messages, status.rejected_connections) == (8, 9)
     assert [w.number for w in workers] == [1, 2, 3, 4]
     second, third = workers[1], workers[2]
-    assert (second.state, second.wanted, second.pid, second.epoch) == (State.AWAKE, Wanted.AWAKE, 102, 7002)
+    assert (second.state, second.wanted, second.pid, second.epoch) == (WorkerState.AWAKE, WantedState.AWAKE, 102, 7002)
     assert (second.bytes_sent, second.clients, second.complaints) == (5 * MIB, 2, 4)
-    assert (second.garbage, second.refused) == (3, 6)
-    assert (third.state, third.pid, third.epoch, third.reason) == (State.DEAD, 0, 0, "killed by SIGKILL")
+    assert (second.malformed_messages, second.rejected_connections) == (3, 6)
+    assert (third.state, third.pid, third.epoch, third.reason) == (WorkerState.DEAD, 0, 0, "killed by SIGKILL")
 
 
 def test_an_uptime_is_that_of_the_process_and_0_without_one() -> None:
@@ -85,7 +85,7 @@ def test_a_client_that_several_workers_serve_counts_once() -> None:
     supervisor = running()
     for number, sessions in ((1, {7, 8}), (2, {8, 9}), (4, {7})):
         beat = HeartbeatReceived(
-            number, 100 + number, 7000 + number, State.AWAKE, 1, Load(clients=len(sessions)), frozenset(sessions)
+            number, 100 + number, 7000 + number, WorkerState.AWAKE, 1, Load(clients=len(sessions)), frozenset(sessions)
         )
         supervisor.handle(beat, NOW)
     told = board().snapshot(supervisor, NOW)
@@ -117,14 +117,18 @@ def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
     most = 2**63 - 1
     longest = "ffff:" * 7 + "ffff"
     workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
-    shown = Board(Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers))
+    shown = SnapshotBuilder(
+        Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers)
+    )
     shown.catalogue, shown.files = b"c" * 32, most
-    supervisor = running(MAX_WORKERS, Load(bytes_sent=most, clients=most, garbage=most, refused=most))
+    supervisor = running(
+        MAX_WORKERS, Load(bytes_sent=most, clients=most, malformed_messages=most, rejected_connections=most)
+    )
     for worker in supervisor.workers.values():
-        worker.state = State.STARTING  # the longest name
+        worker.state = WorkerState.STARTING  # the longest name
         worker.reason = letter * 1024
         worker.epoch = worker.pid = worker.restarts = worker.complaints = most
-    status = shown.snapshot(supervisor, NOW, garbage=most, refused=most)
+    status = shown.snapshot(supervisor, NOW, malformed_messages=most, rejected_connections=most)
     assert len(STATUS_TOPIC + encode(status)) <= 65536
     assert decode(encode(status), Status) == status
     assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON // 4, MAX_REASON + 1)}
@@ -174,7 +178,7 @@ def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
 def test_the_json_has_every_promised_key() -> None:
     shown = board()
     shown.catalogue, shown.files = b"\xab" * 32, 2
-    told = json.loads(json.dumps(as_json(shown.snapshot(running(), NOW, garbage=5, refused=6))))
+    told = json.loads(json.dumps(as_json(shown.snapshot(running(), NOW, malformed_messages=5, rejected_connections=6))))
     assert (told["files"], told["catalogue"]) == (2, "ab" * 32)
     assert (told["garbage"], told["refused"]) == (5, 6)
     assert [worker["name"] for worker in told["workers"]] == ["1", "2", "3", "4"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msd.broker.supervision.processes import Indexer, why_ended
+from msd.broker.supervision.processes import IndexerProcess, why_ended
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed
 
@@ -46,7 +46,7 @@ def test_the_indexer_says_each_edition_and_looks_again_when_nudged(
 
     monkeypatch.setattr(subprocess, "Popen", start)
     (tmp_path / "numbers").write_bytes(bytes(range(245)))
-    with closing(Indexer(tmp_path / "numbers", folder)) as indexer:
+    with closing(IndexerProcess(tmp_path / "numbers", folder)) as indexer:
         for number in (1, 2):
             while not (indexed := [line for line in indexer.lines() if isinstance(line, Indexed)]):
                 pass
@@ -57,7 +57,7 @@ def test_the_indexer_says_each_edition_and_looks_again_when_nudged(
 
 
 def test_an_indexer_that_ends_says_why(tmp_path: Path, folder: Path) -> None:
-    with closing(Indexer(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
+    with closing(IndexerProcess(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
         indexer.lines()
     assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
     assert caught.value.exit_code == NotFoundError.exit_code

@@ -23,9 +23,8 @@ from msd.broker.supervision.supervisor import (
     Exited,
     HeartbeatReceived,
     Kill,
-    Ordered,
     Publish,
-    QuitOrdered,
+    QuitReceived,
     SendOrder,
     SendQuit,
     Spawn,
@@ -33,10 +32,11 @@ from msd.broker.supervision.supervisor import (
     Stalled,
     Stop,
     Supervisor,
-    TimePassed,
+    ToggleReceived,
 )
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 HANG_LIMIT = 60.0
 #: Any moment but 0, which would hide a time that was never set.
@@ -62,7 +62,7 @@ class Scene:
         return self.handle(Spawned(number, next(self._pids)))
 
     def beat(
-        self, state: State = State.AWAKE, number: int = 1, pid: int | None = None, edition: int = EDITION
+        self, state: WorkerState = WorkerState.AWAKE, number: int = 1, pid: int | None = None, edition: int = EDITION
     ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
         return self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, edition, Load(), frozenset()))
@@ -75,8 +75,8 @@ class Scene:
         self.now += seconds
         return self.handle(Stalled(seconds)) + self.handle(TimePassed())
 
-    def order(self, want: Wanted | None = None, number: int = 1) -> list[Action]:
-        return self.handle(Ordered(number, want))
+    def order(self, want: WantedState | None = None, number: int = 1) -> list[Action]:
+        return self.handle(ToggleReceived(number, want))
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
@@ -95,10 +95,10 @@ class Scene:
     def pid(self, number: int = 1) -> int:
         return self.supervisor.workers[number].pid
 
-    def state(self, number: int = 1) -> State:
+    def state(self, number: int = 1) -> WorkerState:
         return self.supervisor.workers[number].state
 
-    def wanted(self, number: int = 1) -> Wanted:
+    def wanted(self, number: int = 1) -> WantedState:
         return self.supervisor.workers[number].wanted
 
     def crash(self, number: int = 1) -> list[Action]:
@@ -132,8 +132,8 @@ def awake(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scene:
 
 def asleep() -> Scene:
     scene = awake()
-    scene.order(Wanted.ASLEEP)
-    scene.beat(State.ASLEEP)
+    scene.order(WantedState.ASLEEP)
+    scene.beat(WorkerState.ASLEEP)
     return scene
 
 
@@ -166,24 +166,29 @@ def test_nothing_is_spawned_before_the_catalogue_is_ready() -> None:
 
 
 def test_the_catalogue_spawns_every_worker() -> None:
-    assert Scene(3).handle(CatalogueReady(EDITION)) == [Spawn(number, Wanted.AWAKE, EDITION) for number in (1, 2, 3)]
+    assert Scene(3).handle(CatalogueReady(EDITION)) == [
+        Spawn(number, WantedState.AWAKE, EDITION) for number in (1, 2, 3)
+    ]
 
 
 def test_a_worker_put_to_sleep_during_indexing_is_spawned_asleep() -> None:
     scene = Scene(2)
     assert scene.order(number=2) == [Publish()]
-    assert scene.handle(CatalogueReady(EDITION)) == [Spawn(1, Wanted.AWAKE, EDITION), Spawn(2, Wanted.ASLEEP, EDITION)]
+    assert scene.handle(CatalogueReady(EDITION)) == [
+        Spawn(1, WantedState.AWAKE, EDITION),
+        Spawn(2, WantedState.ASLEEP, EDITION),
+    ]
 
 
 def test_the_helpers_lead_to_the_states_they_are_named_for() -> None:
     scenes = [starting(), awake(), asleep(), silent(), dead(), failed()]
     assert [scene.state() for scene in scenes] == [
-        State.STARTING,
-        State.AWAKE,
-        State.ASLEEP,
-        State.SILENT,
-        State.DEAD,
-        State.FAILED,
+        WorkerState.STARTING,
+        WorkerState.AWAKE,
+        WorkerState.ASLEEP,
+        WorkerState.SILENT,
+        WorkerState.DEAD,
+        WorkerState.FAILED,
     ]
 
 
@@ -201,24 +206,24 @@ def test_all_awake_is_true_only_when_every_worker_is() -> None:
 def test_starting_to_awake_with_its_first_heartbeat() -> None:
     scene = starting()
     assert scene.beat() == [Publish()]
-    assert scene.state() is State.AWAKE
+    assert scene.state() is WorkerState.AWAKE
     assert scene.supervisor.workers[1].epoch == 7000 + scene.pid()
 
 
 def test_awake_to_asleep_as_the_worker_reports() -> None:
     scene = awake()
-    assert scene.order(Wanted.ASLEEP) == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
-    assert scene.state() is State.AWAKE
-    assert scene.beat(State.ASLEEP) == [Publish()]
-    assert scene.state() is State.ASLEEP
+    assert scene.order(WantedState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
+    assert scene.state() is WorkerState.AWAKE
+    assert scene.beat(WorkerState.ASLEEP) == [Publish()]
+    assert scene.state() is WorkerState.ASLEEP
 
 
 def test_asleep_to_awake_as_the_worker_reports() -> None:
     scene = asleep()
-    assert scene.order(Wanted.AWAKE) == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
-    assert scene.state() is State.ASLEEP
-    assert scene.beat(State.AWAKE) == [Publish()]
-    assert scene.state() is State.AWAKE
+    assert scene.order(WantedState.AWAKE) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scene.state() is WorkerState.ASLEEP
+    assert scene.beat(WorkerState.AWAKE) == [Publish()]
+    assert scene.state() is WorkerState.AWAKE
 
 
 @pytest.mark.parametrize("make", [awake, asleep])
@@ -226,7 +231,7 @@ def test_awake_and_asleep_to_silent_after_three_missed_heartbeats(make: Make) ->
     scene = make()
     assert scene.wait(SILENT_AFTER - 0.01) == []
     assert scene.wait(0.01) == [Publish()]
-    assert scene.state() is State.SILENT
+    assert scene.state() is WorkerState.SILENT
 
 
 def test_a_heartbeat_in_time_keeps_a_worker_from_being_silent() -> None:
@@ -236,8 +241,8 @@ def test_a_heartbeat_in_time_keeps_a_worker_from_being_silent() -> None:
         assert scene.beat() == []
 
 
-@pytest.mark.parametrize("state", [State.AWAKE, State.ASLEEP])
-def test_silent_to_what_its_heartbeat_says(state: State) -> None:
+@pytest.mark.parametrize("state", [WorkerState.AWAKE, WorkerState.ASLEEP])
+def test_silent_to_what_its_heartbeat_says(state: WorkerState) -> None:
     scene = silent()
     scene.beat(state)
     assert scene.state() is state
@@ -247,9 +252,9 @@ def test_silent_to_dead_by_a_kill_at_the_hang_limit() -> None:
     scene = silent()
     assert scene.wait(HANG_LIMIT - SILENT_AFTER - 0.01) == []
     assert scene.wait(0.01) == [Kill(1)]
-    assert scene.state() is State.SILENT
+    assert scene.state() is WorkerState.SILENT
     assert scene.exit() == [Publish()]
-    assert scene.state() is State.DEAD
+    assert scene.state() is WorkerState.DEAD
 
 
 def test_starting_to_dead_by_a_kill_at_the_hang_limit() -> None:
@@ -257,7 +262,7 @@ def test_starting_to_dead_by_a_kill_at_the_hang_limit() -> None:
     assert scene.wait(HANG_LIMIT - 0.01) == []
     assert scene.wait(0.01) == [Kill(1)]
     scene.exit()
-    assert scene.state() is State.DEAD
+    assert scene.state() is WorkerState.DEAD
 
 
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent])
@@ -286,7 +291,7 @@ def test_a_stall_said_too_long_hears_nobody_in_the_future() -> None:
 
 def test_a_stall_does_not_take_the_workers_time_to_end() -> None:
     scene = awake()
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert scene.stall(1000) == []
     assert scene.wait(QUIT_GRACE - 0.01) == []
     assert scene.wait(0.02) == [Kill(1)]
@@ -294,7 +299,7 @@ def test_a_stall_does_not_take_the_workers_time_to_end() -> None:
 
 def test_a_stall_puts_no_restart_off() -> None:
     scene = dead()
-    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_hang_limit_kills_a_process_once() -> None:
@@ -316,14 +321,14 @@ def test_any_to_dead_when_its_process_ends(make: Make) -> None:
     scene = make()
     assert scene.exit(reason="Segmentation fault") == [Publish()]
     worker = scene.supervisor.workers[1]
-    assert (worker.state, worker.pid, worker.epoch) == (State.DEAD, 0, 0)
+    assert (worker.state, worker.pid, worker.epoch) == (WorkerState.DEAD, 0, 0)
     assert worker.reason == "Segmentation fault"
 
 
 def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
     scene = awake()
-    load = Load(bytes_sent=5, clients=1, garbage=0)
-    scene.handle(HeartbeatReceived(1, scene.pid(), 7, State.AWAKE, EDITION, load, frozenset({9})))
+    load = Load(bytes_sent=5, clients=1, malformed_messages=0)
+    scene.handle(HeartbeatReceived(1, scene.pid(), 7, WorkerState.AWAKE, EDITION, load, frozenset({9})))
     assert scene.supervisor.workers[1].sessions == {9}
     scene.exit()
     worker = scene.supervisor.workers[1]
@@ -333,8 +338,8 @@ def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
 def test_dead_to_starting_after_the_back_off() -> None:
     scene = dead()
     assert scene.wait(BACKOFF_FIRST - 0.01) == []
-    assert scene.wait(0.01) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
-    assert scene.state() is State.STARTING
+    assert scene.wait(0.01) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scene.state() is WorkerState.STARTING
     assert scene.supervisor.workers[1].restarts == 1
 
 
@@ -342,8 +347,8 @@ def test_a_worker_that_cannot_be_spawned_is_dead_and_tried_again() -> None:
     scene = Scene()
     scene.handle(CatalogueReady(EDITION))
     scene.handle(Exited(1, 0, "cannot be started: Cannot allocate memory"))
-    assert scene.state() is State.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.state() is WorkerState.DEAD
+    assert scene.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_a_worker_that_can_never_be_spawned_is_given_up() -> None:
@@ -354,25 +359,25 @@ def test_a_worker_that_can_never_be_spawned_is_given_up() -> None:
     for _ in range(CRASHES - 1):
         scene.wait_for_deadline()
         scene.handle(Exited(1, 0, "cannot be started"))
-    assert scene.state() is State.FAILED
+    assert scene.state() is WorkerState.FAILED
 
 
 def test_dead_to_failed_after_too_many_crashes() -> None:
     scene = awake()
     for _ in range(CRASHES - 1):
         scene.crash()
-        assert scene.state() is State.STARTING
+        assert scene.state() is WorkerState.STARTING
     assert scene.exit() == [Publish()]
-    assert scene.state() is State.FAILED
+    assert scene.state() is WorkerState.FAILED
     assert scene.supervisor.next_deadline() is None
     assert scene.wait(10 * CRASH_WINDOW) == []
 
 
-@pytest.mark.parametrize("want", [None, Wanted.AWAKE])
-def test_failed_to_starting_by_a_toggle_or_a_wake(want: Wanted | None) -> None:
+@pytest.mark.parametrize("want", [None, WantedState.AWAKE])
+def test_failed_to_starting_by_a_toggle_or_a_wake(want: WantedState | None) -> None:
     scene = failed()
-    assert scene.order(want) == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
-    assert scene.state() is State.STARTING
+    assert scene.order(want) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scene.state() is WorkerState.STARTING
 
 
 def test_a_worker_started_by_hand_has_its_crashes_forgiven() -> None:
@@ -381,7 +386,7 @@ def test_a_worker_started_by_hand_has_its_crashes_forgiven() -> None:
     scene.spawned()
     for _ in range(CRASHES - 1):
         scene.crash()
-    assert scene.state() is State.STARTING
+    assert scene.state() is WorkerState.STARTING
 
 
 # Crashes and patience.
@@ -406,7 +411,7 @@ def test_a_steady_run_forgives_crashes() -> None:
         scene.crash()
     scene.now += STEADY
     scene.exit()
-    assert scene.state() is State.DEAD
+    assert scene.state() is WorkerState.DEAD
     assert scene.supervisor.next_deadline() == scene.now + BACKOFF_FIRST
 
 
@@ -416,7 +421,7 @@ def test_a_run_just_short_of_steady_forgives_nothing() -> None:
         scene.crash()
     scene.now += STEADY - 0.01
     scene.exit()
-    assert scene.state() is State.FAILED
+    assert scene.state() is WorkerState.FAILED
 
 
 def test_crashes_outside_the_window_do_not_count() -> None:
@@ -424,7 +429,7 @@ def test_crashes_outside_the_window_do_not_count() -> None:
     for _ in range(3 * CRASHES):
         scene.now += CRASH_WINDOW / (CRASHES - 1) + 1
         scene.crash()
-    assert scene.state() is State.STARTING
+    assert scene.state() is WorkerState.STARTING
 
 
 def test_one_workers_crashes_leave_the_others_alone() -> None:
@@ -432,7 +437,7 @@ def test_one_workers_crashes_leave_the_others_alone() -> None:
     for _ in range(CRASHES):
         scene.crash(1)
         scene.beat(number=2)
-    assert (scene.state(1), scene.state(2)) == (State.FAILED, State.AWAKE)
+    assert (scene.state(1), scene.state(2)) == (WorkerState.FAILED, WorkerState.AWAKE)
 
 
 # Who may speak.
@@ -443,14 +448,16 @@ def test_the_heartbeat_of_a_stale_pid_is_ignored() -> None:
     old = scene.pid()
     scene.crash()
     assert scene.beat(pid=old) == []
-    assert scene.state() is State.STARTING
+    assert scene.state() is WorkerState.STARTING
 
 
 def test_orders_go_to_the_process_that_runs_now() -> None:
     """A heartbeat of the one before may come late: it does not say where orders go."""
 
     def beat(pid: int, route: bytes) -> None:
-        scene.handle(HeartbeatReceived(1, pid, 7, State.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route))
+        scene.handle(
+            HeartbeatReceived(1, pid, 7, WorkerState.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route)
+        )
 
     def route() -> object:
         return worker.route
@@ -474,11 +481,11 @@ def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
     old = scene.pid()
     scene.exit()
     assert scene.beat(pid=old) == []
-    assert scene.state() is State.DEAD
+    assert scene.state() is WorkerState.DEAD
 
 
 def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
-    assert awake().handle(HeartbeatReceived(9, 100, 1, State.AWAKE, EDITION, Load(), frozenset())) == []
+    assert awake().handle(HeartbeatReceived(9, 100, 1, WorkerState.AWAKE, EDITION, Load(), frozenset())) == []
 
 
 def test_the_exit_of_a_stale_pid_is_ignored() -> None:
@@ -486,50 +493,50 @@ def test_the_exit_of_a_stale_pid_is_ignored() -> None:
     old = scene.pid()
     scene.crash()
     assert scene.handle(Exited(1, old, "again")) == []
-    assert scene.state() is State.STARTING
+    assert scene.state() is WorkerState.STARTING
 
 
 # Orders.
 
 
 def test_toggle_of_an_awake_worker_puts_it_to_sleep() -> None:
-    assert awake().order() == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
+    assert awake().order() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
 
 
 def test_toggle_of_an_asleep_worker_wakes_it() -> None:
-    assert asleep().order() == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
+    assert asleep().order() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 @pytest.mark.parametrize("make", [starting, silent])
 def test_toggle_of_a_starting_or_silent_worker_flips_what_is_wanted(make: Make) -> None:
     scene = make()
-    assert scene.order() == [SendOrder(1, Wanted.ASLEEP, EDITION), Publish()]
-    assert scene.order() == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.order() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
+    assert scene.order() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_toggle_of_a_dead_worker_starts_it_now() -> None:
     scene = dead()
-    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
     assert scene.wait(BACKOFF_LAST) == []  # The restart that was pending is this one.
 
 
 def test_toggle_of_a_dead_worker_wanted_asleep_starts_it_awake() -> None:
     scene = asleep()
     scene.exit()
-    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_toggle_twice_before_the_worker_reacts_changes_nothing_in_the_end() -> None:
     scene = awake()
     scene.order()
     scene.order()
-    assert scene.wanted() is Wanted.AWAKE
+    assert scene.wanted() is WantedState.AWAKE
     assert scene.beat() == []
 
 
-@pytest.mark.parametrize("want", [Wanted.ASLEEP, Wanted.AWAKE])
+@pytest.mark.parametrize("want", [WantedState.ASLEEP, WantedState.AWAKE])
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent])
-def test_sleep_and_wake_orders_are_idempotent(make: Make, want: Wanted) -> None:
+def test_sleep_and_wake_orders_are_idempotent(make: Make, want: WantedState) -> None:
     scene = make()
     for _ in range(3):
         assert SendOrder(1, want, EDITION) in scene.order(want)
@@ -538,38 +545,38 @@ def test_sleep_and_wake_orders_are_idempotent(make: Make, want: Wanted) -> None:
 
 def test_sleep_of_a_dead_worker_leaves_its_restart_where_it_was() -> None:
     scene = dead()
-    assert scene.order(Wanted.ASLEEP) == [Publish()]
-    assert scene.state() is State.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP, EDITION), Publish()]
+    assert scene.order(WantedState.ASLEEP) == [Publish()]
+    assert scene.state() is WorkerState.DEAD
+    assert scene.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
 
 
 def test_sleep_of_a_failed_worker_does_not_start_it() -> None:
     scene = failed()
-    assert scene.order(Wanted.ASLEEP) == [Publish()]
-    assert scene.state() is State.FAILED
+    assert scene.order(WantedState.ASLEEP) == [Publish()]
+    assert scene.state() is WorkerState.FAILED
     assert scene.wait(1000) == []
 
 
 def test_a_worker_wanted_asleep_is_restarted_asleep() -> None:
     scene = asleep()
     scene.exit()
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.ASLEEP, EDITION), Publish()]
+    assert scene.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
     scene.spawned()
-    assert scene.beat(State.ASLEEP) == [Publish()]
+    assert scene.beat(WorkerState.ASLEEP) == [Publish()]
 
 
 def test_orders_are_repeated_until_heartbeats_agree() -> None:
     scene = awake()
     scene.order()
     for _ in range(5):
-        assert scene.beat(State.AWAKE) == [SendOrder(1, Wanted.ASLEEP, EDITION)]
-    assert SendOrder(1, Wanted.ASLEEP, EDITION) not in scene.beat(State.ASLEEP)
-    assert scene.beat(State.ASLEEP) == []
+        assert scene.beat(WorkerState.AWAKE) == [SendOrder(1, WantedState.ASLEEP, EDITION)]
+    assert SendOrder(1, WantedState.ASLEEP, EDITION) not in scene.beat(WorkerState.ASLEEP)
+    assert scene.beat(WorkerState.ASLEEP) == []
 
 
 def test_a_worker_that_falls_asleep_by_itself_is_woken() -> None:
     scene = awake()
-    assert scene.beat(State.ASLEEP) == [SendOrder(1, Wanted.AWAKE, EDITION), Publish()]
+    assert scene.beat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 # Editions of the catalogue.
@@ -578,12 +585,12 @@ def test_a_worker_that_falls_asleep_by_itself_is_woken() -> None:
 def test_a_later_edition_is_ordered_of_every_worker_that_has_a_process() -> None:
     scene = awake(4)
     scene.exit(2)
-    scene.order(Wanted.ASLEEP, 3)
+    scene.order(WantedState.ASLEEP, 3)
     scene.crash(4)
     assert scene.handle(CatalogueReady(EDITION + 1)) == [
-        SendOrder(1, Wanted.AWAKE, EDITION + 1),
-        SendOrder(3, Wanted.ASLEEP, EDITION + 1),
-        SendOrder(4, Wanted.AWAKE, EDITION + 1),
+        SendOrder(1, WantedState.AWAKE, EDITION + 1),
+        SendOrder(3, WantedState.ASLEEP, EDITION + 1),
+        SendOrder(4, WantedState.AWAKE, EDITION + 1),
     ]
 
 
@@ -592,34 +599,34 @@ def test_a_worker_that_serves_an_old_edition_is_told_until_it_serves_the_latest(
     scene = make()
     scene.handle(CatalogueReady(EDITION + 1))
     for _ in range(3):
-        assert scene.beat()[0] == SendOrder(1, Wanted.AWAKE, EDITION + 1)
+        assert scene.beat()[0] == SendOrder(1, WantedState.AWAKE, EDITION + 1)
     assert scene.beat(edition=EDITION + 1) == []
     scene.handle(CatalogueReady(EDITION + 2))
-    assert scene.beat(edition=EDITION + 1) == [SendOrder(1, Wanted.AWAKE, EDITION + 2)]
+    assert scene.beat(edition=EDITION + 1) == [SendOrder(1, WantedState.AWAKE, EDITION + 2)]
 
 
 def test_a_worker_that_sleeps_is_told_of_a_later_edition_and_sleeps_on() -> None:
     scene = asleep()
     scene.handle(CatalogueReady(EDITION + 1))
-    assert scene.beat(State.ASLEEP) == [SendOrder(1, Wanted.ASLEEP, EDITION + 1)]
-    assert scene.beat(State.ASLEEP, edition=EDITION + 1) == []
+    assert scene.beat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION + 1)]
+    assert scene.beat(WorkerState.ASLEEP, edition=EDITION + 1) == []
 
 
 def test_a_worker_is_restarted_with_the_latest_edition() -> None:
     scene = dead()
     assert scene.handle(CatalogueReady(EDITION + 1)) == []
-    assert scene.wait_for_deadline() == [Spawn(1, Wanted.AWAKE, EDITION + 1), Publish()]
+    assert scene.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
 
 
 def test_a_later_edition_starts_no_worker_that_was_given_up_but_it_has_it_when_woken() -> None:
     scene = failed()
     assert scene.handle(CatalogueReady(EDITION + 1)) == []
-    assert scene.order() == [Spawn(1, Wanted.AWAKE, EDITION + 1), Publish()]
+    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
 
 
 def test_nobody_turns_to_a_later_edition_while_all_is_ended() -> None:
     scene = awake(2)
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert scene.handle(CatalogueReady(EDITION + 1)) == []
     assert scene.beat() == [SendQuit(1)]
 
@@ -630,20 +637,20 @@ def test_nobody_turns_to_a_later_edition_while_all_is_ended() -> None:
 def test_quit_is_ordered_of_every_living_worker() -> None:
     scene = awake(3)
     scene.exit(2)
-    assert scene.handle(QuitOrdered()) == [SendQuit(1), SendQuit(3)]
+    assert scene.handle(QuitReceived()) == [SendQuit(1), SendQuit(3)]
     assert scene.supervisor.quitting
 
 
 def test_quit_stops_when_the_last_worker_has_ended() -> None:
     scene = awake(2)
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert Stop() not in scene.exit(1)
     assert scene.exit(2)[-1] == Stop()
 
 
 def test_quit_kills_after_the_grace() -> None:
     scene = awake(2)
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     scene.exit(1)
     assert scene.wait(QUIT_GRACE - 0.01) == []
     assert scene.wait(0.01) == [Kill(2)]
@@ -653,19 +660,19 @@ def test_quit_kills_after_the_grace() -> None:
 
 def test_quit_during_indexing_stops_at_once_and_spawns_nothing() -> None:
     scene = Scene(4)
-    assert scene.handle(QuitOrdered()) == [Stop()]
+    assert scene.handle(QuitReceived()) == [Stop()]
     assert scene.handle(CatalogueReady(EDITION)) == [Stop()]
 
 
 def test_quit_with_every_worker_gone_stops_at_once() -> None:
     scene = failed()
-    assert scene.handle(QuitOrdered()) == [Stop()]
+    assert scene.handle(QuitReceived()) == [Stop()]
 
 
 def test_quit_restarts_nobody() -> None:
     scene = awake(2)
     scene.exit(1)
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     scene.exit(2)
     assert scene.supervisor.next_deadline() is None
     assert all(not isinstance(action, Spawn) for action in scene.wait(1000))
@@ -673,31 +680,31 @@ def test_quit_restarts_nobody() -> None:
 
 def test_quit_is_repeated_until_the_worker_ends() -> None:
     scene = awake()
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert scene.beat() == [SendQuit(1)]
     assert scene.beat() == [SendQuit(1)]
 
 
 def test_a_second_quit_does_not_move_the_grace() -> None:
     scene = awake()
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     scene.wait(QUIT_GRACE / 2)
-    assert scene.handle(QuitOrdered()) == []
+    assert scene.handle(QuitReceived()) == []
     assert scene.wait(QUIT_GRACE / 2) == [Kill(1)]
 
 
 def test_orders_during_quit_are_ignored() -> None:
     scene = awake()
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert scene.order() == []
-    assert scene.wanted() is Wanted.AWAKE
+    assert scene.wanted() is WantedState.AWAKE
 
 
 def test_a_process_that_was_just_started_at_quit_is_ended_too() -> None:
     scene = awake(2)
     scene.exit(1)
     scene.wait(BACKOFF_FIRST)
-    scene.handle(QuitOrdered())
+    scene.handle(QuitReceived())
     assert scene.spawned(1) == [SendQuit(1)]
     scene.exit(2)
     assert Stop() in scene.exit(1)
@@ -788,8 +795,13 @@ class Supervision(RuleBasedStateMachine):
         assert {action.number for action in actions if isinstance(action, SendOrder)} == running
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), state=st.sampled_from([State.AWAKE, State.ASLEEP]), behind=st.integers(0, 1), target=pids)
-    def heartbeat(self, data: st.DataObject, state: State, behind: int) -> tuple[int, int]:
+    @rule(
+        data=st.data(),
+        state=st.sampled_from([WorkerState.AWAKE, WorkerState.ASLEEP]),
+        behind=st.integers(0, 1),
+        target=pids,
+    )
+    def heartbeat(self, data: st.DataObject, state: WorkerState, behind: int) -> tuple[int, int]:
         number = data.draw(st.sampled_from(sorted(self.running)))
         pid = self.running[number]
         beat = HeartbeatReceived(number, pid, 7000 + pid, state, self.edition - behind, Load(), frozenset())
@@ -800,8 +812,8 @@ class Supervision(RuleBasedStateMachine):
         assert any(isinstance(action, SendOrder) for action in actions) == (not agrees and not self.supervisor.quitting)
         return number, pid
 
-    @rule(old=pids, state=st.sampled_from([State.AWAKE, State.ASLEEP]))
-    def late_heartbeat(self, old: tuple[int, int], state: State) -> None:
+    @rule(old=pids, state=st.sampled_from([WorkerState.AWAKE, WorkerState.ASLEEP]))
+    def late_heartbeat(self, old: tuple[int, int], state: WorkerState) -> None:
         number, pid = old
         self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, self.edition, Load(), frozenset()))
 
@@ -811,10 +823,10 @@ class Supervision(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.running)))
         self.handle(Exited(number, self.running.pop(number), "it ended"))
 
-    @rule(data=st.data(), want=st.sampled_from([None, *Wanted]))
-    def order(self, data: st.DataObject, want: Wanted | None) -> None:
+    @rule(data=st.data(), want=st.sampled_from([None, *WantedState]))
+    def order(self, data: st.DataObject, want: WantedState | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.supervisor.workers)))
-        self.handle(Ordered(number, want))
+        self.handle(ToggleReceived(number, want))
         if want is not None and not self.supervisor.quitting:
             assert self.supervisor.workers[number].wanted is want
 
@@ -844,7 +856,7 @@ class Supervision(RuleBasedStateMachine):
     @rule(sure=st.sampled_from([False, False, False, True]))
     def quit(self, sure: bool) -> None:
         if sure:
-            self.handle(QuitOrdered())
+            self.handle(QuitReceived())
 
     @invariant()
     def holds(self) -> None:
@@ -852,7 +864,7 @@ class Supervision(RuleBasedStateMachine):
         assert {n: w.pid for n, w in self.supervisor.workers.items() if w.pid} == self.running
         assert self.stopped == (self.supervisor.quitting and not self.running)
         if self.edition and not self.supervisor.quitting:
-            gone = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not State.FAILED]
+            gone = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
             assert all(w.restart_at is not None for w in gone), "whoever is gone comes back"
 
 

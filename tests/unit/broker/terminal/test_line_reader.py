@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.broker.terminal.line_reader import MAX_LINE, Lines
+from msd.broker.terminal.line_reader import MAX_LINE, LineReader
 
 
 @pytest.fixture
-def typed() -> Iterator[tuple[Lines, int]]:
+def typed() -> Iterator[tuple[LineReader, int]]:
     """What reads, and the descriptor to type into."""
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0), open(writer, "wb", buffering=0, closefd=False):
-        yield Lines(reader), writer
+        yield LineReader(reader), writer
         os.close(writer)
 
 
-def test_a_line_is_told_once_it_has_ended(typed: tuple[Lines, int]) -> None:
+def test_a_line_is_told_once_it_has_ended(typed: tuple[LineReader, int]) -> None:
     lines, writer = typed
     told = []
     for text in (b"1", b"2\n-", b"1\n\n3"):
@@ -28,7 +28,7 @@ def test_a_line_is_told_once_it_has_ended(typed: tuple[Lines, int]) -> None:
     assert told == [[], ["12"], ["-1", ""]]
 
 
-def test_a_line_without_an_end_is_kept_in_part(typed: tuple[Lines, int]) -> None:
+def test_a_line_without_an_end_is_kept_in_part(typed: tuple[LineReader, int]) -> None:
     lines, writer = typed
     for _ in range(10):
         os.write(writer, b"x" * MAX_LINE)
@@ -37,7 +37,7 @@ def test_a_line_without_an_end_is_kept_in_part(typed: tuple[Lines, int]) -> None
     assert [len(line) for line in lines.read() or []] == [MAX_LINE]
 
 
-def test_what_is_no_text_is_replaced(typed: tuple[Lines, int]) -> None:
+def test_what_is_no_text_is_replaced(typed: tuple[LineReader, int]) -> None:
     lines, writer = typed
     os.write(writer, b"\xff1\n")
     assert lines.read() == ["\ufffd1"]
@@ -45,11 +45,11 @@ def test_what_is_no_text_is_replaced(typed: tuple[Lines, int]) -> None:
 
 def test_the_end_of_the_input_is_told() -> None:
     with open(os.devnull, "rb") as empty:
-        assert Lines(empty.fileno()).read() is None
+        assert LineReader(empty.fileno()).read() is None
 
 
 def test_a_descriptor_that_is_closed_has_ended() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)
-    assert Lines(reader).read() is None
+    assert LineReader(reader).read() is None

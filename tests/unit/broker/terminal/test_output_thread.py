@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.broker.terminal.output_thread import DEPTH, Screen
+from msd.broker.terminal.output_thread import DEPTH, OutputThread
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def printed(reader: int) -> str:
 
 def test_what_is_said_is_printed_in_order(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     for word in ("one", "two", "three"):
         screen.say(word)
     screen.close()
@@ -48,7 +48,7 @@ def test_what_is_said_is_printed_in_order(pipe: tuple[int, int]) -> None:
 
 def test_a_table_is_shown_once_until_it_changes(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     for table in ("A", "A", "B", "B", "A"):
         screen.show(table)
     screen.close()
@@ -57,7 +57,7 @@ def test_a_table_is_shown_once_until_it_changes(pipe: tuple[int, int]) -> None:
 
 def test_a_line_between_does_not_show_the_table_again(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.show("A")
     screen.say("line")
     screen.show("A")
@@ -65,13 +65,13 @@ def test_a_line_between_does_not_show_the_table_again(pipe: tuple[int, int]) -> 
     assert printed(reader) == "A\nline\n"
 
 
-def fill(screen: Screen, writer: int) -> None:
+def fill(screen: OutputThread, writer: int) -> None:
     """Until texts are dropped: the pipe is full, and all that may wait is waiting."""
     while screen._put(writer, "x" * 1000):
         pass
 
 
-def read_all(screen: Screen, reader: int) -> str:
+def read_all(screen: OutputThread, reader: int) -> str:
     """All that is written until the screen has ended."""
     closing = threading.Thread(target=screen.close)
     closing.start()
@@ -85,7 +85,7 @@ def read_all(screen: Screen, reader: int) -> str:
 
 def test_a_table_that_was_dropped_is_shown_the_next_time(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.show("A")
     fill(screen, writer)
     screen.show("B")
@@ -97,7 +97,7 @@ def test_a_table_that_was_dropped_is_shown_the_next_time(pipe: tuple[int, int]) 
 
 def test_an_announcement_is_never_dropped(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     fill(screen, writer)
     screen.say("just a line")
     screen.announce("ready")
@@ -108,7 +108,7 @@ def test_an_announcement_is_never_dropped(pipe: tuple[int, int]) -> None:
 
 def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     ended = threading.Event()
 
     def work() -> None:
@@ -128,7 +128,7 @@ def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
 def test_a_closed_pipe_is_no_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
     reader, writer = pipe
     os.close(reader)
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.say("to nobody")
     screen.note("still here")
     screen.close()
@@ -137,7 +137,7 @@ def test_a_closed_pipe_is_no_error(pipe: tuple[int, int], capfd: pytest.CaptureF
 
 def test_notes_go_to_standard_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.note("indexing: 50 %")
     screen.say("table")
     screen.close()
@@ -148,7 +148,7 @@ def test_notes_go_to_standard_error(pipe: tuple[int, int], capfd: pytest.Capture
 def test_without_a_standard_error_notes_are_dropped(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = pipe
     monkeypatch.setattr(sys, "stderr", None)
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.note("indexing: 50 %")
     screen.say("table")
     screen.close()
@@ -157,7 +157,7 @@ def test_without_a_standard_error_notes_are_dropped(pipe: tuple[int, int], monke
 
 def test_what_cannot_be_encoded_is_replaced(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.say("caf\udce9 é")
     screen.close()
     assert printed(reader) == "caf? é\n"
@@ -167,7 +167,7 @@ def test_while_another_has_the_terminal_announcements_wait_and_the_rest_is_dropp
     pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = pipe
-    screen = Screen(writer)
+    screen = OutputThread(writer)
     screen.show("A")
     screen.hold()
     screen.show("B")

@@ -8,7 +8,7 @@ from msd.broker.views.plain import QuitLine, ToggleLine, WrongLine, parse, ready
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import State, Wanted
+from msd.wire.protocol.states import WantedState, WorkerState
 
 PORTS = (21018, 27215, 35416, 19222)
 REPORT = """\
@@ -25,14 +25,19 @@ Enter your Choice:"""
 
 
 def status(
-    *states: State, reason: str = "", host: str = "127.0.0.1", complaints: int = 0, garbage: int = 0, refused: int = 0
+    *states: WorkerState,
+    reason: str = "",
+    host: str = "127.0.0.1",
+    complaints: int = 0,
+    malformed_messages: int = 0,
+    rejected_connections: int = 0,
 ) -> Status:
     workers = [
         WorkerStatus(
             number=number,
             endpoint=f"tcp://{host}:{PORTS[number - 1]}",
             state=state,
-            wanted=Wanted.AWAKE,
+            wanted=WantedState.AWAKE,
             epoch=1,
             pid=100,
             restarts=0,
@@ -41,8 +46,8 @@ def status(
             rate=0.0,
             reason=reason,
             complaints=complaints,
-            garbage=garbage,
-            refused=refused,
+            malformed_messages=malformed_messages,
+            rejected_connections=rejected_connections,
         )
         for number, state in enumerate(states, 1)
     ]
@@ -58,34 +63,49 @@ def status(
     )
 
 
-def row(state: State, reason: str = "", *, complaints: int = 0, garbage: int = 0, refused: int = 0) -> str:
-    told = status(state, reason=reason, complaints=complaints, garbage=garbage, refused=refused)
+def row(
+    state: WorkerState,
+    reason: str = "",
+    *,
+    complaints: int = 0,
+    malformed_messages: int = 0,
+    rejected_connections: int = 0,
+) -> str:
+    told = status(
+        state,
+        reason=reason,
+        complaints=complaints,
+        malformed_messages=malformed_messages,
+        rejected_connections=rejected_connections,
+    )
     return table(told).split("\n")[3]
 
 
 def test_the_table_is_the_reports() -> None:
-    assert table(status(State.ASLEEP, State.AWAKE, State.AWAKE, State.AWAKE)) == REPORT
+    assert table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
 
 
 def test_only_an_awake_worker_is_alive() -> None:
-    assert [state for state in State if "Alive" in row(state)] == [State.AWAKE]
-    assert [state for state in State if "Dead" in row(state)] == [state for state in State if state is not State.AWAKE]
+    assert [state for state in WorkerState if "Alive" in row(state)] == [WorkerState.AWAKE]
+    assert [state for state in WorkerState if "Dead" in row(state)] == [
+        state for state in WorkerState if state is not WorkerState.AWAKE
+    ]
 
 
 def test_a_worker_that_is_simply_on_or_off_has_no_remark() -> None:
-    assert row(State.AWAKE, "old news").endswith("enter 1")
-    assert row(State.ASLEEP, "old news").endswith("enter 1")
+    assert row(WorkerState.AWAKE, "old news").endswith("enter 1")
+    assert row(WorkerState.ASLEEP, "old news").endswith("enter 1")
 
 
-@pytest.mark.parametrize("state", [State.STARTING, State.SILENT, State.DEAD, State.FAILED])
-def test_any_other_state_is_remarked_after_the_reports_row(state: State) -> None:
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.SILENT, WorkerState.DEAD, WorkerState.FAILED])
+def test_any_other_state_is_remarked_after_the_reports_row(state: WorkerState) -> None:
     plain = "Server 1 at Port: 21018 Status: Dead To shut down/wake up enter 1"
     assert row(state) == f"{plain} ({state.value})"
     assert row(state, "killed by SIGKILL") == f"{plain} ({state.value}: killed by SIGKILL)"
 
 
 @pytest.mark.parametrize(
-    ("complaints", "garbage", "refused", "remark"),
+    ("complaints", "malformed_messages", "rejected_connections", "remark"),
     [
         (1, 0, 0, "1 corrupt segment"),
         (0, 12, 0, "12 messages that were none"),
@@ -94,17 +114,31 @@ def test_any_other_state_is_remarked_after_the_reports_row(state: State) -> None
     ],
 )
 def test_what_went_wrong_is_counted_after_the_reports_row(
-    complaints: int, garbage: int, refused: int, remark: str
+    complaints: int, malformed_messages: int, rejected_connections: int, remark: str
 ) -> None:
     plain = "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
-    assert row(State.AWAKE, complaints=complaints, garbage=garbage, refused=refused) == f"{plain} ({remark})"
-    dead = row(State.DEAD, "killed by SIGKILL", complaints=complaints, garbage=garbage, refused=refused)
+    assert (
+        row(
+            WorkerState.AWAKE,
+            complaints=complaints,
+            malformed_messages=malformed_messages,
+            rejected_connections=rejected_connections,
+        )
+        == f"{plain} ({remark})"
+    )
+    dead = row(
+        WorkerState.DEAD,
+        "killed by SIGKILL",
+        complaints=complaints,
+        malformed_messages=malformed_messages,
+        rejected_connections=rejected_connections,
+    )
     assert dead == f"{plain.replace('Alive', 'Dead')} (dead: killed by SIGKILL, {remark})"
 
 
 @pytest.mark.parametrize("host", ["*", "[::1]"])
 def test_the_port_is_shown_whatever_the_host(host: str) -> None:
-    assert "at Port: 21018 Status" in table(status(State.AWAKE, host=host))
+    assert "at Port: 21018 Status" in table(status(WorkerState.AWAKE, host=host))
 
 
 @pytest.mark.parametrize(("line", "number"), [("1", 1), ("4\n", 4), ("  2 \r\n", 2), ("03", 3)])

@@ -7,14 +7,14 @@ import time
 import msgspec
 import pytest
 
-from msd.broker.status.history import Happened, History, Row
+from msd.broker.status.history import History, HistoryEvent, Row
 from msd.broker.views import table
-from msd.wire.protocol.messages import Happening
-from msd.wire.protocol.states import State
+from msd.wire.protocol.messages import LoggedEvent
+from msd.wire.protocol.states import WorkerState
 from tests.unit.snapshots import snapshot, with_worker
 
 
-def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
+def row(state: WorkerState = WorkerState.AWAKE, remark: str = "", **values: object) -> Row:
     settings: dict[str, object] = {
         "number": 1,
         "endpoint": "tcp://127.0.0.1:21018",
@@ -28,8 +28,8 @@ def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
         "rates": (1.0, 2.0, 4.0),
         "bytes_sent": 123_400_000,
         "complaints": 0,
-        "garbage": 0,
-        "refused": 0,
+        "malformed_messages": 0,
+        "rejected_connections": 0,
     }
     return Row(**{**settings, **values})  # type: ignore[arg-type]
 
@@ -37,7 +37,7 @@ def row(state: State = State.AWAKE, remark: str = "", **values: object) -> Row:
 @pytest.mark.parametrize("width", [80, 100, 133, 200])
 def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
     longest = row(
-        State.FAILED,
+        WorkerState.FAILED,
         "failed: " + "x" * 200,
         number=64,
         endpoint="tcp://127.0.0.1:65535",
@@ -48,7 +48,7 @@ def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
         rates=(1.0,) * 30,
         bytes_sent=2**63 - 1,
         complaints=123456,
-        garbage=123456,
+        malformed_messages=123456,
     )
     for each in (row(), longest):
         line = table.line(each, width, 4.0, selected=True, known=False)
@@ -56,7 +56,7 @@ def test_a_line_is_as_wide_as_its_heading_and_fits(width: int) -> None:
 
 
 def test_alive_and_dead_differ_by_more_than_colour() -> None:
-    alive, dead = (table.line(row(state), 80, 1.0) for state in (State.AWAKE, State.ASLEEP))
+    alive, dead = (table.line(row(state), 80, 1.0) for state in (WorkerState.AWAKE, WorkerState.ASLEEP))
     assert "● " in alive
     assert "Alive" in alive
     assert "○ " in dead
@@ -64,7 +64,7 @@ def test_alive_and_dead_differ_by_more_than_colour() -> None:
 
 
 def test_a_dead_worker_says_why() -> None:
-    assert "Dead: killed by SIGKILL " in table.line(row(State.DEAD, "killed by SIGKILL"), 120, 1.0)
+    assert "Dead: killed by SIGKILL " in table.line(row(WorkerState.DEAD, "killed by SIGKILL"), 120, 1.0)
 
 
 def test_what_nobody_knows_any_more_has_a_question_mark() -> None:
@@ -109,7 +109,7 @@ def test_a_long_command_can_be_pasted_as_it_stands() -> None:
 
 
 def test_an_event_cannot_act_on_the_terminal() -> None:
-    assert "\x1b" not in table.event_lines(Happened(0.0, "worker 1 died: \x1b[2J"), 80)[0]
+    assert "\x1b" not in table.event_lines(HistoryEvent(0.0, "worker 1 died: \x1b[2J"), 80)[0]
 
 
 @pytest.mark.parametrize("zone", ["UTC", "XXX+12", "XXX-14", "XXX+24", "XXX-24"])
@@ -117,7 +117,7 @@ def test_an_event_cannot_act_on_the_terminal() -> None:
 def test_every_time_that_a_message_may_have_can_be_written(
     zone: str, extreme: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    msgspec.convert({"time": extreme, "text": "", "bad": False}, Happening)
+    msgspec.convert({"time": extreme, "text": "", "bad": False}, LoggedEvent)
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -129,7 +129,7 @@ def test_every_time_that_a_message_may_have_can_be_written(
 
 def test_a_long_event_is_read_to_its_end() -> None:
     why = "ended with code 1: " + "the folder of the broker is gone, and so is the catalogue in it " * 3
-    lines = table.event_lines(Happened(0.0, f"worker 1 died: {why}", bad=True), 79)
+    lines = table.event_lines(HistoryEvent(0.0, f"worker 1 died: {why}", bad=True), 79)
     assert max(map(len, lines)) <= 79
     assert " ".join(line.strip() for line in lines).endswith(why.strip())
     assert all(line.startswith(" " * 11) for line in lines[1:])
@@ -137,13 +137,13 @@ def test_a_long_event_is_read_to_its_end() -> None:
 
 def test_the_details_of_a_worker_are_the_whole_reason_and_all_that_its_row_has_no_room_for() -> None:
     dead = row(
-        State.DEAD,
+        WorkerState.DEAD,
         "killed by SIGKILL, " * 9 + "truly",
         pid=0,
         restarts=1,
         complaints=2,
-        garbage=3,
-        refused=1,
+        malformed_messages=3,
+        rejected_connections=1,
         clients=1,
     )
     lines = table.details(dead, 79)
@@ -168,7 +168,7 @@ def test_the_overview_has_everything_that_the_console_has() -> None:
     history = History()
     history.snapshot(snapshot(clients=1), 0.0)
     reason = "killed by SIGKILL, long before its time, by nobody knows whom"
-    history.snapshot(with_worker(snapshot(State.AWAKE, State.DEAD, clients=1), 2, reason=reason), 1.0)
+    history.snapshot(with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason), 1.0)
     told = table.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
     for part in (
         "1 of 2 alive · 1 client served",
@@ -195,7 +195,7 @@ def test_the_alarm_says_since_when_server_5_is_gone_and_why() -> None:
 def test_the_summary_counts() -> None:
     history = History()
     assert table.summary(history) == "waiting for server 5"
-    history.snapshot(snapshot(State.AWAKE, State.ASLEEP, clients=1), 0.0)
+    history.snapshot(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP, clients=1), 0.0)
     assert table.summary(history) == "1 of 2 alive · 1 client served · - · 1 file"
-    history.snapshot(snapshot(State.STARTING, catalogue=b"", files=0), 1.0)
+    history.snapshot(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
     assert table.summary(history) == "0 of 1 alive · 0 clients served · - · indexing the files"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msd.client.display.live_layout import View
+from msd.client.display.live_layout import LiveLayout
 from msd.client.events import Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 
 MIB = 1 << 20
@@ -21,9 +21,9 @@ def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int =
     return Progress(done, 100 * MIB, reused, seconds, 0.0, rows, wasted)
 
 
-def running(**values: int) -> View:
+def running(**values: int) -> LiveLayout:
     """A view of a download after 5 seconds."""
-    view = View()
+    view = LiveLayout()
     view.take(STARTED, 0.0)
     for number in range(1, values.get("workers", 4) + 1):
         view.take(WorkerChanged(str(number), "ready"), 0.0)
@@ -32,7 +32,7 @@ def running(**values: int) -> View:
     return view
 
 
-def text(view: View, width: int = 79, height: int = 23) -> str:
+def text(view: LiveLayout, width: int = 79, height: int = 23) -> str:
     return "\n".join(line.plain for line in view.lines(width, height, 5.0))
 
 
@@ -86,7 +86,7 @@ def test_while_nothing_moves_there_is_neither_a_rate_nor_a_remaining_time() -> N
 
 
 def test_before_the_file_is_known_it_says_what_it_looks_for() -> None:
-    view = View()
+    view = LiveLayout()
     assert text(view) == "looking for the servers"
     view.take(WorkerChanged("server 5", "lost", "it does not answer; going on without its status"), 0.0)
     assert text(view).startswith("server 5 lost: it does not answer; going on without its status\n")
@@ -122,7 +122,7 @@ def test_where_there_is_no_room_for_all_workers_the_others_are_counted() -> None
 
 
 def test_wide_characters_take_the_columns_they_take() -> None:
-    view = View()
+    view = LiveLayout()
     view.take(Started("x", Path("映画" * 30), "ab" * 32, 100, 1), 0.0)
     assert all(line.cell_len <= 40 for line in view.lines(40, 10, 0.0))
 

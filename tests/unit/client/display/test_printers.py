@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from msd.client.display.printers import Json, Lines, Show, metrics, result, since
+from msd.client.display.printers import JsonPrinter, LinePrinter, Printer, metrics, result, since
 from msd.client.events import (
     Event,
     Progress,
@@ -80,7 +80,7 @@ class ClosedPipe(io.StringIO):
         raise BrokenPipeError
 
 
-def lines(capsys: pytest.CaptureFixture[str], show: Show, *events: Event) -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], show: Printer, *events: Event) -> list[str]:
     for event in events:
         show.event(event)
     out, err = capsys.readouterr()
@@ -167,7 +167,7 @@ def test_rates_alone_are_no_second_line() -> None:
 
 def test_each_event_is_told_in_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     told = [event for event in EVENTS if not isinstance(event, Waiting)]
-    assert lines(capsys, Lines(quiet=False), *told) == [
+    assert lines(capsys, LinePrinter(quiet=False), *told) == [
         "Star.mp4: 12.0 MiB in 12 segments, to out/final.mp4",
         *REPORTS_LINES.splitlines(),
         "worker 2 lost: 3 segments go to others",
@@ -177,7 +177,7 @@ def test_each_event_is_told_in_a_line_on_standard_error(capsys: pytest.CaptureFi
 
 
 def test_a_wait_is_told_with_its_reason_and_the_time_it_began(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Lines(quiet=False)
+    show = LinePrinter(quiet=False)
     times = [since(3600)]
     (line,) = lines(capsys, show, Waiting("0 of 4 workers alive", 3600.0))
     times.append(since(3600))
@@ -186,11 +186,11 @@ def test_a_wait_is_told_with_its_reason_and_the_time_it_began(capsys: pytest.Cap
 
 
 def test_server_5_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lines(capsys, Lines(quiet=False), WorkerChanged("server 5", "lost")) == ["server 5 lost"]
+    assert lines(capsys, LinePrinter(quiet=False), WorkerChanged("server 5", "lost")) == ["server 5 lost"]
 
 
-@pytest.mark.parametrize("show", [Lines(quiet=False), Json()], ids=["lines", "json"])
-def test_a_closed_pipe_is_no_error(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("show", [LinePrinter(quiet=False), JsonPrinter()], ids=["lines", "json"])
+def test_a_closed_pipe_is_no_error(show: Printer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", ClosedPipe())
     monkeypatch.setattr("sys.stderr", ClosedPipe())
     for event in EVENTS:
@@ -199,18 +199,18 @@ def test_a_closed_pipe_is_no_error(show: Show, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_ordinary_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert lines(capsys, Lines(quiet=False), WorkerChanged("1", "ready"), Retried("1", 3, "sleeping")) == []
+    assert lines(capsys, LinePrinter(quiet=False), WorkerChanged("1", "ready"), Retried("1", 3, "sleeping")) == []
 
 
 def test_quiet_says_nothing_at_all(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Lines(quiet=True)
+    show = LinePrinter(quiet=True)
     assert lines(capsys, show, *EVENTS) == []
     show.done(REPORT)
     assert capsys.readouterr() == ("", "")
 
 
 def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    Lines(quiet=False).done(REPORT)
+    LinePrinter(quiet=False).done(REPORT)
     assert capsys.readouterr() == (result(REPORT) + "\n", "")
 
 
@@ -218,7 +218,7 @@ def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    show = Json()
+    show = JsonPrinter()
     for event in EVENTS:
         show.event(event)
     received = {"received": 2_880_910, "assigned": 2_880_910}
@@ -255,7 +255,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
-    Json().done(REPORT)
+    JsonPrinter().done(REPORT)
     assert objects(capsys) == [
         {
             "event": "done",

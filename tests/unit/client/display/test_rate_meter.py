@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from msd.client.display.rate_meter import LATELY, STILL, Meter, Remaining
+from msd.client.display.rate_meter import LATELY, STILL, RateMeter, TimeRemaining
 
 STEP = 0.25
 
@@ -18,7 +18,7 @@ def lumps(rate: float, lump: int, until: float) -> list[tuple[float, int]]:
 
 @pytest.mark.parametrize("lump", [1, 300, 1000, 5000])
 def test_a_steady_rate_is_told_as_such_whatever_the_size_of_a_segment(lump: int) -> None:
-    meter = Meter(LATELY)
+    meter = RateMeter(LATELY)
     told = []
     for now, total in lumps(1000.0, lump, 60.0):
         meter.take(total, now)
@@ -29,7 +29,7 @@ def test_a_steady_rate_is_told_as_such_whatever_the_size_of_a_segment(lump: int)
 
 
 def test_where_nothing_comes_any_more_the_rate_is_0_and_the_pause_is_not_counted() -> None:
-    meter = Meter(LATELY)
+    meter = RateMeter(LATELY)
     for now, total in lumps(1000.0, 250, 10.0):
         meter.take(total, now)
     last = meter.rate(10.0)
@@ -42,14 +42,14 @@ def test_where_nothing_comes_any_more_the_rate_is_0_and_the_pause_is_not_counted
 
 
 def test_of_one_arrival_there_is_no_rate() -> None:
-    meter = Meter(LATELY)
+    meter = RateMeter(LATELY)
     meter.take(5, 1.0)
     assert meter.rate(1.0) == 0
 
 
 @pytest.mark.parametrize("lump", [1000, 20_000, 100_000])
 def test_the_remaining_time_runs_down_without_jumping(lump: int) -> None:
-    remaining, size = Remaining(), 2_000_000
+    remaining, size = TimeRemaining(), 2_000_000
     shown = []
     for now, received in lumps(20_000.0, lump, 95.0):
         remaining.take(received, size - received, now)
@@ -62,7 +62,7 @@ def test_the_remaining_time_runs_down_without_jumping(lump: int) -> None:
 
 
 def test_the_remaining_time_turns_to_another_rate_in_small_steps() -> None:
-    remaining, size = Remaining(), 10_000_000
+    remaining, size = TimeRemaining(), 10_000_000
     received, shown = 0, []
     for step in range(400):
         now = step * STEP
@@ -75,7 +75,7 @@ def test_the_remaining_time_turns_to_another_rate_in_small_steps() -> None:
 
 
 def test_nobody_knows_how_long_it_takes_while_nothing_comes() -> None:
-    remaining = Remaining()
+    remaining = TimeRemaining()
     assert remaining.seconds(0.0) is None
     for now, received in lumps(1000.0, 250, 10.0):
         remaining.take(received, 100_000 - received, now)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from msd.client.display.terminal_painter import Painter
+from msd.client.display.terminal_painter import TerminalPainter
 
 
 class Screen(io.StringIO):
@@ -76,8 +76,8 @@ class Screen(io.StringIO):
         self.column = column + 1
 
 
-def painter(screen: Screen) -> Painter:
-    return Painter(Console(file=screen, force_terminal=True, width=screen.width, height=24, color_system=None))
+def painter(screen: Screen) -> TerminalPainter:
+    return TerminalPainter(Console(file=screen, force_terminal=True, width=screen.width, height=24, color_system=None))
 
 
 def picture(*lines: str) -> list[Text]:

@@ -19,17 +19,17 @@ from msd.client.manifest.resolver import (
     AskNames,
     Event,
     Fail,
-    Finder,
     Found,
-    TimePassed,
+    ManifestResolver,
     Vouched,
     WorkerLost,
     WorkerReady,
 )
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Catalog, Described, DigestPage, Entry, Refusal, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, Described, DigestPage, Entry, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 START = 1000.0
 NAME = "Star.mp4"
@@ -59,7 +59,7 @@ def described(manifest: Manifest) -> Described:
     )
 
 
-def refusal(reason: Reason) -> Refusal:
+def refusal(reason: RefusalReason) -> Refusal:
     return Refusal(rid=1, epoch=1, reason=reason)
 
 
@@ -69,7 +69,7 @@ class Scene:
     def __init__(
         self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, guess: str | None = None
     ) -> None:
-        self.finder = Finder(name, id, guess)
+        self.finder = ManifestResolver(name, id, guess)
         self.workers = workers
         self.now = START
         self.handle(Vouched(None, workers))
@@ -89,12 +89,12 @@ class Scene:
     def describe(self, worker: int, manifest: Manifest = STAR) -> list[Action]:
         return self.handle(Answered(worker, described(manifest)))
 
-    def refuse(self, worker: int, reason: Reason = Reason.UNKNOWN) -> list[Action]:
+    def refuse(self, worker: int, reason: RefusalReason = RefusalReason.UNKNOWN) -> list[Action]:
         return self.handle(Answered(worker, refusal(reason)))
 
     def names(self, worker: int, *names: str) -> list[Action]:
         entries = [Entry(name=name, size=1, mtime_ns=1, id=NEW) for name in names]
-        return self.handle(Answered(worker, Catalog(rid=1, epoch=1, entries=entries, more=False)))
+        return self.handle(Answered(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
 
     def digests(self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20) -> list[Action]:
         page = manifest.digests[DIGEST_SIZE * start : DIGEST_SIZE * (start + count)]
@@ -392,7 +392,7 @@ def test_names_that_are_refused_end_it_too() -> None:
     scene = Scene(workers=1)
     scene.ready(1)
     assert scene.refuse(1) == [AskNames(1)]
-    assert "is not shared" in failure(scene.refuse(1, Reason.SLEEPING), NotFoundError)
+    assert "is not shared" in failure(scene.refuse(1, RefusalReason.SLEEPING), NotFoundError)
 
 
 def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
@@ -483,10 +483,10 @@ def test_a_source_lost_half_way_goes_on_elsewhere() -> None:
 
 def test_a_source_that_denies_its_own_file_twice_is_a_liar() -> None:
     scene = fetching()
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.describe(1) == ask(2)
     assert scene.lose(2) == ask(1)
-    assert scene.refuse(1, Reason.UNKNOWN) == []
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == []
     assert scene.ready(1) == []
 
 
@@ -496,7 +496,7 @@ def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
     scene.ready(1)
     scene.describe(1, STALE)
     assert scene.digests(1, STALE, count=5) == ask(1, STALE, start=5)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.handle(TimePassed()) == []
     assert scene.describe(1) == ask(1)
     assert scene.digests(1) == [Found(STAR)]
@@ -505,7 +505,7 @@ def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
 def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None:
     scene = fetching()
     scene.digests(1, start=0, count=7)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.handle(TimePassed()) == ask(2)
     assert scene.describe(1, STALE) == []
     assert scene.digests(2) == [Found(STAR)]
@@ -513,9 +513,9 @@ def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None
 
 def test_a_file_that_changes_on_all_sources_is_found_in_its_new_version() -> None:
     scene = fetching()
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
     assert scene.describe(1, STALE) == ask(2)
-    assert scene.refuse(2, Reason.UNKNOWN) == [AskDescribe(2, NAME)]
+    assert scene.refuse(2, RefusalReason.UNKNOWN) == [AskDescribe(2, NAME)]
     assert scene.describe(2, STALE) == ask(1, STALE)
     assert scene.digests(1, STALE) == [Found(STALE)]
 
@@ -524,14 +524,14 @@ def test_a_source_whose_file_is_gone_says_so_when_it_is_asked_anew() -> None:
     scene = Scene(workers=1)
     scene.ready(1)
     scene.describe(1)
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskDescribe(1, NAME)]
-    assert scene.refuse(1, Reason.UNKNOWN) == [AskNames(1)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskNames(1)]
 
 
 def test_a_source_that_refuses_for_now_is_not_pestered() -> None:
     scene = fetching()
     scene.digests(1, start=0, count=7)
-    assert scene.refuse(1, Reason.BUSY) == []
+    assert scene.refuse(1, RefusalReason.BUSY) == []
     assert scene.finder.next_deadline() == START + RETRY
     assert scene.wait_for_deadline() == ask(2, start=7)
     assert scene.finder.next_deadline() == scene.now + ANSWER_PATIENCE
@@ -560,7 +560,7 @@ def test_the_only_source_is_asked_again_after_a_refusal() -> None:
     scene.ready(1)
     scene.describe(1)
     for _ in range(3):
-        assert scene.refuse(1, Reason.SLEEPING) == []
+        assert scene.refuse(1, RefusalReason.SLEEPING) == []
         assert scene.wait_for_deadline() == ask(1)
 
 
@@ -594,9 +594,9 @@ _ANSWERS: dict[str, Answered] = {
     "star": Answered(0, described(STAR)),
     "stale": Answered(0, described(STALE)),
     "lie": Answered(0, replace(described(STAR), segment_size=1)),
-    "unknown": Answered(0, refusal(Reason.UNKNOWN)),
-    "busy": Answered(0, refusal(Reason.BUSY)),
-    "names": Answered(0, Catalog(rid=1, epoch=1, entries=[], more=False)),
+    "unknown": Answered(0, refusal(RefusalReason.UNKNOWN)),
+    "busy": Answered(0, refusal(RefusalReason.BUSY)),
+    "names": Answered(0, CataloguePage(rid=1, epoch=1, entries=[], more=False)),
     "digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests),
     "stale digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STALE.digests),
     "page": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests[: 5 * DIGEST_SIZE]),

@@ -16,22 +16,22 @@ from msd.client.network.connection_policy import (
     REFUSED_FOR,
     REFUSED_GAP,
     Action,
-    CloseLink,
+    CloseConnection,
+    ConnectionPolicy,
     Event,
     LinkDown,
-    Links,
     LinkUp,
-    OpenLink,
-    RenewStatus,
+    OpenConnection,
+    Resubscribe,
     SnapshotArrived,
     StatusRefused,
-    TimePassed,
-    WorkerReadmitted,
-    WorkerShunned,
+    WorkerBanned,
+    WorkerUnbanned,
 )
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import Refused, State, Wanted
+from msd.wire.protocol.states import ConnectionRefusal, WantedState, WorkerState
+from msd.wire.support.time_passed import TimePassed
 
 START = 1000.0
 INTERVAL = 2.0
@@ -43,12 +43,12 @@ def endpoint(number: int, host: str = "127.0.0.1", base: int = 21000) -> Endpoin
     return Endpoint(host, base + number)
 
 
-def worker(number: int, state: State, epoch: int = 1, at: Endpoint | None = None) -> WorkerStatus:
+def worker(number: int, state: WorkerState, epoch: int = 1, at: Endpoint | None = None) -> WorkerStatus:
     return WorkerStatus(
         number=number,
         endpoint=(at or endpoint(number)).url,
         state=state,
-        wanted=Wanted.AWAKE,
+        wanted=WantedState.AWAKE,
         epoch=epoch,
         pid=100,
         restarts=0,
@@ -78,7 +78,7 @@ class Scene:
     def __init__(self, workers: int = 1, *, pinned: bool = False) -> None:
         self.now = START
         known = {number: endpoint(number) for number in range(1, workers + 1)}
-        self.links = Links(known, HOST, pinned=pinned, now=self.now)
+        self.links = ConnectionPolicy(known, HOST, pinned=pinned, now=self.now)
         self.seq = 0
 
     def handle(self, event: Event) -> list[Action]:
@@ -88,31 +88,31 @@ class Scene:
         self.seq += 1
         return self.handle(SnapshotArrived(status(self.seq, *workers)))
 
-    def states(self, *states: State, epoch: int = 1) -> list[Action]:
+    def states(self, *states: WorkerState, epoch: int = 1) -> list[Action]:
         return self.hear(*(worker(number, state, epoch) for number, state in enumerate(states, 1)))
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
         return self.handle(TimePassed())
 
-    def down(self, number: int = 1, refused: Refused | None = None) -> list[Action]:
+    def down(self, number: int = 1, refused: ConnectionRefusal | None = None) -> list[Action]:
         return self.handle(LinkDown(number, refused))
 
     @property
-    def refusal(self) -> Refused | None:
+    def refusal(self) -> ConnectionRefusal | None:
         return self.links.refusal(self.now)
 
     def up(self, number: int = 1) -> list[Action]:
         return self.handle(LinkUp(number))
 
 
-def opened(number: int = 1) -> OpenLink:
-    return OpenLink(number, endpoint(number))
+def opened(number: int = 1) -> OpenConnection:
+    return OpenConnection(number, endpoint(number))
 
 
 def connected(**options: bool) -> Scene:
     scene = Scene(**options)
-    assert scene.states(State.AWAKE) == [opened()]
+    assert scene.states(WorkerState.AWAKE) == [opened()]
     scene.up()
     return scene
 
@@ -134,40 +134,40 @@ def test_without_a_first_word_every_worker_is_tried() -> None:
 
 def test_the_first_snapshot_opens_every_worker_that_is_awake() -> None:
     scene = Scene(3)
-    assert scene.states(State.AWAKE, State.ASLEEP, State.AWAKE) == [opened(1), opened(3)]
+    assert scene.states(WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.AWAKE) == [opened(1), opened(3)]
     assert scene.links.knows
     assert scene.links.status is not None
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_connecting_makes_sense_to_the_awake_and_the_silent(state: State) -> None:
-    assert bool(Scene().states(state)) == (state in (State.AWAKE, State.SILENT))
+@pytest.mark.parametrize("state", list(WorkerState))
+def test_connecting_makes_sense_to_the_awake_and_the_silent(state: WorkerState) -> None:
+    assert bool(Scene().states(state)) == (state in (WorkerState.AWAKE, WorkerState.SILENT))
 
 
 def test_a_late_first_word_does_not_open_a_link_twice() -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
     scene.up()
-    assert scene.states(State.AWAKE) == []
+    assert scene.states(WorkerState.AWAKE) == []
 
 
 def test_an_early_try_at_a_worker_that_turns_out_asleep_is_given_up() -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
-    assert scene.states(State.ASLEEP) == [CloseLink(1)]
+    assert scene.states(WorkerState.ASLEEP) == [CloseConnection(1)]
 
 
 # Sleep and wake.
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.AWAKE])
-def test_a_connection_that_works_is_never_closed_on_server_5s_word(state: State) -> None:
+@pytest.mark.parametrize("state", [state for state in WorkerState if state is not WorkerState.AWAKE])
+def test_a_connection_that_works_is_never_closed_on_server_5s_word(state: WorkerState) -> None:
     assert connected().states(state) == []
 
 
 def test_a_worker_that_fell_asleep_is_not_tried_again() -> None:
     scene = connected()
-    scene.states(State.ASLEEP)
+    scene.states(WorkerState.ASLEEP)
     scene.down()
     assert scene.wait(BACKOFF_LAST) == []
 
@@ -175,34 +175,34 @@ def test_a_worker_that_fell_asleep_is_not_tried_again() -> None:
 def test_a_woken_worker_is_connected_at_once() -> None:
     scene = connected()
     scene.down()
-    scene.states(State.ASLEEP)
-    assert scene.states(State.AWAKE) == [opened()]
+    scene.states(WorkerState.ASLEEP)
+    assert scene.states(WorkerState.AWAKE) == [opened()]
 
 
 def test_a_woken_worker_is_connected_at_once_after_many_failures() -> None:
     scene = Scene()
-    scene.states(State.AWAKE)
+    scene.states(WorkerState.AWAKE)
     for _ in range(10):
         scene.down()
         scene.wait(BACKOFF_LAST)
     scene.down()
-    scene.states(State.ASLEEP)
-    assert scene.states(State.AWAKE) == [opened()]
+    scene.states(WorkerState.ASLEEP)
+    assert scene.states(WorkerState.AWAKE) == [opened()]
     scene.down()
     assert scene.wait(BACKOFF_FIRST) == [opened()]
 
 
 def test_a_woken_worker_gets_a_new_socket_if_the_old_one_is_not_up() -> None:
     scene = Scene()
-    scene.states(State.SILENT)
-    assert scene.states(State.AWAKE) == [CloseLink(1), opened()]
+    scene.states(WorkerState.SILENT)
+    assert scene.states(WorkerState.AWAKE) == [CloseConnection(1), opened()]
 
 
 def test_a_calm_snapshot_leaves_a_pending_connection_alone() -> None:
     scene = Scene()
-    scene.states(State.AWAKE)
+    scene.states(WorkerState.AWAKE)
     for _ in range(5):
-        assert scene.states(State.AWAKE) == []
+        assert scene.states(WorkerState.AWAKE) == []
 
 
 # Failures.
@@ -210,13 +210,13 @@ def test_a_calm_snapshot_leaves_a_pending_connection_alone() -> None:
 
 def test_the_back_off_doubles_up_to_its_limit() -> None:
     scene = Scene()
-    scene.states(State.AWAKE)
+    scene.states(WorkerState.AWAKE)
     delays = []
     for _ in range(7):
         scene.down()
         before = scene.now
         while not (actions := scene.wait(BACKOFF_FIRST)):
-            scene.states(State.AWAKE)
+            scene.states(WorkerState.AWAKE)
         assert actions == [opened()]
         delays.append(scene.now - before)
     assert delays == [0.25, 0.5, 1, 2, 4, 4, 4]
@@ -224,7 +224,7 @@ def test_the_back_off_doubles_up_to_its_limit() -> None:
 
 def test_a_connection_that_worked_is_tried_again_soon() -> None:
     scene = Scene()
-    scene.states(State.AWAKE)
+    scene.states(WorkerState.AWAKE)
     for _ in range(5):
         scene.down()
         scene.wait(BACKOFF_LAST)
@@ -244,17 +244,17 @@ def test_thousands_of_failures_are_still_only_the_longest_wait() -> None:
 def test_a_worker_back_under_another_epoch_is_tried_at_once() -> None:
     scene = connected()
     scene.down()
-    assert scene.states(State.AWAKE, epoch=2) == [opened()]
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [opened()]
 
 
 def test_another_epoch_leaves_a_connection_that_works_alone() -> None:
-    assert connected().states(State.AWAKE, epoch=2) == []
+    assert connected().states(WorkerState.AWAKE, epoch=2) == []
 
 
 def test_another_epoch_renews_a_connection_that_is_not_up() -> None:
     scene = Scene()
-    scene.states(State.AWAKE)
-    assert scene.states(State.AWAKE, epoch=2) == [CloseLink(1), opened()]
+    scene.states(WorkerState.AWAKE)
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [CloseConnection(1), opened()]
 
 
 # Server 5 says nothing.
@@ -262,46 +262,46 @@ def test_another_epoch_renews_a_connection_that_is_not_up() -> None:
 
 def test_server_5_is_believed_until_it_is_stale() -> None:
     scene = Scene()
-    scene.states(State.DEAD)
+    scene.states(WorkerState.DEAD)
     assert scene.wait(STALE - 0.01) == []
     assert scene.links.status is not None
 
 
 def test_stale_means_unknown_and_asks_anew() -> None:
     scene = Scene(2)
-    scene.states(State.DEAD, State.ASLEEP)
-    assert scene.wait(STALE) == [RenewStatus(), opened(1), opened(2)]
+    scene.states(WorkerState.DEAD, WorkerState.ASLEEP)
+    assert scene.wait(STALE) == [Resubscribe(), opened(1), opened(2)]
     assert scene.links.status is None
 
 
 def test_a_connection_that_works_survives_server_5() -> None:
-    assert connected().wait(STALE) == [RenewStatus()]
+    assert connected().wait(STALE) == [Resubscribe()]
 
 
 def test_every_snapshot_puts_staleness_off() -> None:
     scene = connected()
     for _ in range(5):
         assert scene.wait(STALE - 0.1) == []
-        scene.states(State.AWAKE)
+        scene.states(WorkerState.AWAKE)
 
 
 def test_status_is_renewed_again_and_again_while_nobody_answers() -> None:
     scene = connected()
     scene.wait(STALE)
-    assert [scene.wait(5.0) for _ in range(3)] == [[RenewStatus()]] * 3
+    assert [scene.wait(5.0) for _ in range(3)] == [[Resubscribe()]] * 3
 
 
 def test_the_first_silence_renews_nothing_and_the_second_does() -> None:
     scene = Scene()
-    assert RenewStatus() not in scene.wait(FIRST_WORD)
-    assert scene.wait(5.0) == [RenewStatus()]
+    assert Resubscribe() not in scene.wait(FIRST_WORD)
+    assert scene.wait(5.0) == [Resubscribe()]
 
 
 def test_server_5_is_believed_again_when_it_is_back() -> None:
     scene = connected()
     scene.wait(STALE)
     scene.down()
-    assert scene.states(State.ASLEEP) == []
+    assert scene.states(WorkerState.ASLEEP) == []
     assert scene.links.status is not None
     assert scene.wait(BACKOFF_LAST) == []
 
@@ -309,16 +309,16 @@ def test_server_5_is_believed_again_when_it_is_back() -> None:
 def test_an_old_snapshot_is_ignored() -> None:
     scene = Scene()
     scene.seq = 10
-    scene.states(State.ASLEEP)
+    scene.states(WorkerState.ASLEEP)
     for seq in (11, 10, 1):
-        assert scene.handle(SnapshotArrived(status(seq, worker(1, State.AWAKE)))) == []
+        assert scene.handle(SnapshotArrived(status(seq, worker(1, WorkerState.AWAKE)))) == []
 
 
 def test_another_broker_starts_counting_anew() -> None:
     scene = Scene()
     scene.seq = 10
-    scene.states(State.ASLEEP)
-    assert scene.handle(SnapshotArrived(status(1, worker(1, State.AWAKE), epoch=6))) == [opened()]
+    scene.states(WorkerState.ASLEEP)
+    assert scene.handle(SnapshotArrived(status(1, worker(1, WorkerState.AWAKE), epoch=6))) == [opened()]
 
 
 # Endpoints.
@@ -326,33 +326,35 @@ def test_another_broker_starts_counting_anew() -> None:
 
 def test_pinned_endpoints_are_kept_whatever_server_5_says() -> None:
     scene = Scene(pinned=True)
-    assert scene.hear(worker(1, State.AWAKE, at=endpoint(1, base=50000)), worker(2, State.AWAKE)) == [opened()]
+    assert scene.hear(worker(1, WorkerState.AWAKE, at=endpoint(1, base=50000)), worker(2, WorkerState.AWAKE)) == [
+        opened()
+    ]
     assert list(scene.links.links) == [1]
 
 
 def test_pinned_workers_are_matched_by_number() -> None:
     scene = Scene(2, pinned=True)
-    assert scene.hear(worker(2, State.AWAKE), worker(1, State.ASLEEP)) == [opened(2)]
+    assert scene.hear(worker(2, WorkerState.AWAKE), worker(1, WorkerState.ASLEEP)) == [opened(2)]
 
 
 def test_server_5s_endpoints_are_used_if_not_pinned() -> None:
     moved = endpoint(1, base=50000)
-    assert Scene().hear(worker(1, State.AWAKE, at=moved)) == [OpenLink(1, moved)]
+    assert Scene().hear(worker(1, WorkerState.AWAKE, at=moved)) == [OpenConnection(1, moved)]
 
 
 def test_every_address_means_the_host_of_server_5() -> None:
-    assert Scene().hear(worker(1, State.AWAKE, at=endpoint(1, "*"))) == [OpenLink(1, endpoint(1, HOST))]
+    assert Scene().hear(worker(1, WorkerState.AWAKE, at=endpoint(1, "*"))) == [OpenConnection(1, endpoint(1, HOST))]
 
 
 def test_workers_that_only_server_5_knows_are_connected() -> None:
     scene = Scene(0)
     assert scene.wait(FIRST_WORD) == []
-    assert scene.states(State.AWAKE, State.AWAKE) == [opened(1), opened(2)]
+    assert scene.states(WorkerState.AWAKE, WorkerState.AWAKE) == [opened(1), opened(2)]
 
 
 def test_an_endpoint_that_is_none_is_passed_over() -> None:
-    bad = replace(worker(1, State.AWAKE), endpoint="tcp://nowhere")
-    assert Scene(0).hear(bad, worker(2, State.AWAKE)) == [opened(2)]
+    bad = replace(worker(1, WorkerState.AWAKE), endpoint="tcp://nowhere")
+    assert Scene(0).hear(bad, worker(2, WorkerState.AWAKE)) == [opened(2)]
 
 
 # Shunned workers.
@@ -360,40 +362,40 @@ def test_an_endpoint_that_is_none_is_passed_over() -> None:
 
 def test_a_shunned_worker_is_closed_and_never_opened_again() -> None:
     scene = connected()
-    assert scene.handle(WorkerShunned(1)) == [CloseLink(1)]
-    assert scene.states(State.ASLEEP) == []
-    assert scene.states(State.AWAKE) == []
-    assert OpenLink(1, endpoint(1)) not in scene.wait(STALE)
+    assert scene.handle(WorkerBanned(1)) == [CloseConnection(1)]
+    assert scene.states(WorkerState.ASLEEP) == []
+    assert scene.states(WorkerState.AWAKE) == []
+    assert OpenConnection(1, endpoint(1)) not in scene.wait(STALE)
 
 
 def test_a_shunned_worker_is_given_another_chance_as_another_process() -> None:
     scene = connected()
-    scene.handle(WorkerShunned(1))
-    assert scene.states(State.AWAKE, epoch=2) == [opened()]
+    scene.handle(WorkerBanned(1))
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [opened()]
 
 
 def test_a_shunned_worker_that_is_readmitted_is_tried_at_once() -> None:
     scene = connected()
-    scene.handle(WorkerShunned(1))
-    assert scene.handle(WorkerReadmitted(1)) == [opened()]
+    scene.handle(WorkerBanned(1))
+    assert scene.handle(WorkerUnbanned(1)) == [opened()]
 
 
 def test_a_readmitted_worker_is_tried_when_it_can_be_reached() -> None:
     scene = connected()
-    scene.handle(WorkerShunned(1))
-    scene.states(State.ASLEEP)
-    assert scene.handle(WorkerReadmitted(1)) == []
-    assert scene.states(State.AWAKE) == [opened()]
+    scene.handle(WorkerBanned(1))
+    scene.states(WorkerState.ASLEEP)
+    assert scene.handle(WorkerUnbanned(1)) == []
+    assert scene.states(WorkerState.AWAKE) == [opened()]
 
 
 # Servers that do not let this client in.
 
-DEFINITE = [why for why in Refused if why is not Refused.HANDSHAKE]
+DEFINITE = [why for why in ConnectionRefusal if why is not ConnectionRefusal.HANDSHAKE]
 
 
 @pytest.mark.parametrize("by_server_5", [True, False])
 @pytest.mark.parametrize("why", DEFINITE)
-def test_a_definite_refusal_is_believed_after_a_moment(why: Refused, by_server_5: bool) -> None:
+def test_a_definite_refusal_is_believed_after_a_moment(why: ConnectionRefusal, by_server_5: bool) -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
     if by_server_5:
@@ -412,7 +414,7 @@ def test_a_definite_refusal_is_believed_after_a_moment(why: Refused, by_server_5
 def test_a_handshake_broken_off_once_is_never_believed() -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
-    scene.down(refused=Refused.HANDSHAKE)
+    scene.down(refused=ConnectionRefusal.HANDSHAKE)
     for _ in range(100):
         scene.wait(BROKEN_OFF_FOR)
         assert scene.refusal is None
@@ -423,28 +425,28 @@ def test_handshakes_broken_off_again_and_again_are_believed() -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
     for _ in range(4):
-        scene.handle(StatusRefused(Refused.HANDSHAKE))
+        scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
         assert scene.refusal is None
         scene.now += BROKEN_OFF_FOR / 4
-    scene.handle(StatusRefused(Refused.HANDSHAKE))
-    assert scene.refusal is Refused.HANDSHAKE
+    scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
+    assert scene.refusal is ConnectionRefusal.HANDSHAKE
 
 
-@pytest.mark.parametrize("first", [Refused.HANDSHAKE, Refused.KEY])
-def test_a_definite_reason_wins_over_a_handshake_broken_off(first: Refused) -> None:
+@pytest.mark.parametrize("first", [ConnectionRefusal.HANDSHAKE, ConnectionRefusal.KEY])
+def test_a_definite_reason_wins_over_a_handshake_broken_off(first: ConnectionRefusal) -> None:
     scene = Scene(2)
     scene.wait(FIRST_WORD)
-    for number, why in enumerate((first, *({Refused.HANDSHAKE, Refused.KEY} - {first})), 1):
+    for number, why in enumerate((first, *({ConnectionRefusal.HANDSHAKE, ConnectionRefusal.KEY} - {first})), 1):
         scene.down(number, why)
     scene.now += REFUSED_FOR
-    assert scene.refusal is Refused.KEY
+    assert scene.refusal is ConnectionRefusal.KEY
 
 
-@pytest.mark.parametrize("why", list(Refused))
-def test_nothing_is_refused_while_a_link_is_up(why: Refused) -> None:
+@pytest.mark.parametrize("why", list(ConnectionRefusal))
+def test_nothing_is_refused_while_a_link_is_up(why: ConnectionRefusal) -> None:
     """One worker that starts anew, or server 5 alone, is no reason to give up what works."""
     scene = Scene(2)
-    scene.states(State.AWAKE, State.AWAKE)
+    scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
     scene.up(1)
     for _ in range(10):
         scene.down(2, why)
@@ -454,10 +456,10 @@ def test_nothing_is_refused_while_a_link_is_up(why: Refused) -> None:
         assert not scene.links.is_refused
 
 
-@pytest.mark.parametrize("why", list(Refused))
-def test_a_link_that_comes_up_ends_a_refusal(why: Refused) -> None:
+@pytest.mark.parametrize("why", list(ConnectionRefusal))
+def test_a_link_that_comes_up_ends_a_refusal(why: ConnectionRefusal) -> None:
     scene = Scene(2)
-    scene.states(State.AWAKE, State.AWAKE)
+    scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
     for _ in range(2):
         scene.down(1, why)
         scene.now += BROKEN_OFF_FOR
@@ -476,13 +478,13 @@ def test_after_a_gap_refusals_begin_anew(gap: float) -> None:
     scene = Scene()
     scene.wait(FIRST_WORD)
     for _ in range(5):
-        scene.handle(StatusRefused(Refused.HANDSHAKE))
+        scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
         assert scene.refusal is None
         scene.now += REFUSED_GAP + 0.01
-    scene.handle(StatusRefused(Refused.HANDSHAKE))
+    scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
     scene.now += REFUSED_GAP + gap
-    scene.handle(StatusRefused(Refused.HANDSHAKE))
-    assert scene.refusal is (None if gap else Refused.HANDSHAKE)
+    scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
+    assert scene.refusal is (None if gap else ConnectionRefusal.HANDSHAKE)
 
 
 def test_failures_without_a_reason_are_no_refusal() -> None:
@@ -505,10 +507,10 @@ class LinksMachine(RuleBasedStateMachine):
         self.now = START
         self.known = {number: endpoint(number) for number in range(1, workers + 1)}
         self.pinned = pinned
-        self.links = Links(dict(self.known), HOST, pinned=pinned, now=self.now)
+        self.links = ConnectionPolicy(dict(self.known), HOST, pinned=pinned, now=self.now)
         self.open: set[int] = set()
         self.up: set[int] = set()
-        self.shunned: set[int] = set()
+        self.banned: set[int] = set()
         self.epochs: dict[int, int] = {}
         self.seq = 0
 
@@ -516,26 +518,26 @@ class LinksMachine(RuleBasedStateMachine):
         working = set(self.up)
         for action in self.links.handle(event, self.now):
             match action:
-                case OpenLink(number, at):
+                case OpenConnection(number, at):
                     assert number not in self.open, "opened once"
-                    assert number not in self.shunned
+                    assert number not in self.banned
                     assert not self.pinned or at == self.known[number]
                     self.open.add(number)
-                case CloseLink(number):
-                    assert number not in working or isinstance(event, WorkerShunned), "it works"
+                case CloseConnection(number):
+                    assert number not in working or isinstance(event, WorkerBanned), "it works"
                     self.open.discard(number)
                     self.up.discard(number)
-                case RenewStatus():
+                case Resubscribe():
                     assert isinstance(event, TimePassed)
-        if isinstance(event, WorkerShunned):
+        if isinstance(event, WorkerBanned):
             self.open.discard(event.worker)
 
-    @rule(states=st.lists(st.sampled_from(list(State)), max_size=4), epoch=st.integers(1, 2), again=st.booleans())
-    def snapshot(self, states: list[State], epoch: int, again: bool) -> None:
+    @rule(states=st.lists(st.sampled_from(list(WorkerState)), max_size=4), epoch=st.integers(1, 2), again=st.booleans())
+    def snapshot(self, states: list[WorkerState], epoch: int, again: bool) -> None:
         if again and self.seq:
             # An old one, in which everybody is awake: it must change nothing.
             was_open = set(self.open)
-            old = status(self.seq, *(worker(number, State.AWAKE, 9) for number in self.links.links))
+            old = status(self.seq, *(worker(number, WorkerState.AWAKE, 9) for number in self.links.links))
             self.handle(SnapshotArrived(old))
             assert self.open >= was_open
             return
@@ -543,7 +545,7 @@ class LinksMachine(RuleBasedStateMachine):
         for number, _ in enumerate(states, 1):
             if self.epochs.get(number, 0) != epoch:
                 self.epochs[number] = epoch
-                self.shunned.discard(number)
+                self.banned.discard(number)
         told = (worker(number, state, epoch) for number, state in enumerate(states, 1))
         self.handle(SnapshotArrived(status(self.seq, *told)))
         assert self.links.status is not None
@@ -556,15 +558,15 @@ class LinksMachine(RuleBasedStateMachine):
         self.handle(LinkUp(number))
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), refused=st.sampled_from([None, *Refused]))
-    def link_goes_down(self, data: st.DataObject, refused: Refused | None) -> None:
+    @rule(data=st.data(), refused=st.sampled_from([None, *ConnectionRefusal]))
+    def link_goes_down(self, data: st.DataObject, refused: ConnectionRefusal | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.open)))
         self.open.discard(number)
         self.up.discard(number)
         self.handle(LinkDown(number, refused))
 
-    @rule(why=st.sampled_from(list(Refused)))
-    def server_5_refuses(self, why: Refused) -> None:
+    @rule(why=st.sampled_from(list(ConnectionRefusal)))
+    def server_5_refuses(self, why: ConnectionRefusal) -> None:
         self.handle(StatusRefused(why))
         assert self.links.is_refused or self.up
 
@@ -572,15 +574,15 @@ class LinksMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_is_shunned(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.up)))
-        self.shunned.add(number)
-        self.handle(WorkerShunned(number))
+        self.banned.add(number)
+        self.handle(WorkerBanned(number))
 
-    @precondition(lambda self: self.shunned)
+    @precondition(lambda self: self.banned)
     @rule(data=st.data())
     def worker_is_readmitted(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.shunned)))
-        self.shunned.discard(number)
-        self.handle(WorkerReadmitted(number))
+        number = data.draw(st.sampled_from(sorted(self.banned)))
+        self.banned.discard(number)
+        self.handle(WorkerUnbanned(number))
 
     @rule(seconds=st.floats(0.001, 20))
     def time_passes(self, seconds: float) -> None:
@@ -611,8 +613,8 @@ class LinksMachine(RuleBasedStateMachine):
         if not self.links.knows:
             return
         for number, link in self.links.links.items():
-            reachable = link.said in (None, State.AWAKE, State.SILENT)
-            if reachable and number not in self.open | self.shunned:
+            reachable = link.said in (None, WorkerState.AWAKE, WorkerState.SILENT)
+            if reachable and number not in self.open | self.banned:
                 assert self.links.next_deadline() <= link.retry_at <= self.now + BACKOFF_LAST
 
 

@@ -8,27 +8,29 @@ from contextlib import closing
 import pytest
 
 from msd.client.network.connection import Answer
-from msd.client.network.pool import STALL, Peers
+from msd.client.network.pool import STALL, ConnectionPool
 from msd.client.network.transport import ReplyReceived, SnapshotReceived, TransportEvent
-from msd.wire.config.settings import Config, servers
+from msd.wire.config.settings import Config, locate_servers
 from msd.wire.protocol.messages import Get, Segment
-from msd.wire.protocol.states import State
+from msd.wire.protocol.states import WorkerState
 from tests.unit.snapshots import snapshot
 
 SECONDS = 60.0
 REPLY = Answer(Get(rid=1, id=bytes(32), index=0), Segment(rid=1, epoch=7, index=0), None)
 SEGMENT = ReplyReceived(1, REPLY.request, REPLY.reply, None)
-ASLEEP = [State.ASLEEP] * 4
+ASLEEP = [WorkerState.ASLEEP] * 4
 
 
 class Scene:
-    """Peers whose sockets bring what ``comes`` says, a turn each, at the time ``now``."""
+    """ConnectionPool whose sockets bring what ``comes`` says, a turn each, at the time ``now``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.comes: list[TransportEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.now)
-        self.peers = Peers(servers(Config(), host="127.0.0.1", ports=None, server5=None), download=False)
+        self.peers = ConnectionPool(
+            locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), download=False
+        )
         monkeypatch.setattr(self.peers.transport, "wait", lambda timeout: None)
         monkeypatch.setattr(self.peers.transport, "read", lambda: iter([self.comes.pop(0)] if self.comes else []))
 

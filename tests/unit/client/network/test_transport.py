@@ -10,7 +10,7 @@ import pytest
 import zmq
 
 from msd.client.network.transport import Transport, in_turn
-from msd.wire.config.settings import Config, servers
+from msd.wire.config.settings import Config, locate_servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Get
@@ -22,7 +22,9 @@ def test_a_word_to_server_5_that_cannot_leave_is_not_heard(monkeypatch: pytest.M
     def full(*_: Any, **__: Any) -> NoReturn:
         raise zmq.Again
 
-    with closing(Transport(servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)) as transport:
+    with closing(
+        Transport(locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)
+    ) as transport:
         assert not transport.tell_done(NOBODY, patience=0.01)
         with monkeypatch.context() as patched:
             patched.setattr(zmq.Socket, "send", full)
@@ -37,14 +39,18 @@ def test_a_request_leaves_before_anybody_polls() -> None:
         worker.rcvtimeo = 10_000
         worker.bind("tcp://127.0.0.1:*")
         endpoint = Endpoint.parse(worker.getsockopt_string(zmq.LAST_ENDPOINT))
-        with closing(Transport(servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)) as transport:
+        with closing(
+            Transport(locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)
+        ) as transport:
             transport.open(1, endpoint)
             transport.request(1, request)
             assert worker.recv_multipart()[1] == encode(request)
 
 
 def test_a_transport_reads_one_reply_of_each_connection_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    with closing(Transport(servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)) as transport:
+    with closing(
+        Transport(locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), session=1)
+    ) as transport:
         for worker in (1, 2):
             transport.open(worker, NOBODY)
         ready = [(link.dealer, zmq.POLLIN) for link in transport._links.values()]

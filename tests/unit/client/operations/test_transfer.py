@@ -12,17 +12,17 @@ import pytest
 from msd.client.events import Event, OnEvent, Progress
 from msd.client.network.transport import LinkOpened, ReplyReceived, SnapshotReceived, TransportEvent
 from msd.client.operations.transfer import Transfer
-from msd.client.storage.local_copy import Copy
+from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.update import Update
+from msd.client.storage.update import UpdateFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment, Status, Welcome
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from tests.unit.client.storage.test_part_file import DATA, MIB, SIZE, STAR, piece
 
 
 class Quiet:
-    """Peers of whom nobody is there; counts how often they were listened to."""
+    """ConnectionPool of whom nobody is there; counts how often they were listened to."""
 
     numbers = (1, 2, 3, 4)
     stalled = 0.0
@@ -46,10 +46,10 @@ class Quiet:
     def request(self, worker: int, request: Get) -> None:
         self.asked.append((worker, request.index))
 
-    def set_aside(self, worker: int) -> None:
+    def ban(self, worker: int) -> None:
         self.done.append(("set aside", worker))
 
-    def readmit(self, worker: int) -> None:
+    def unban(self, worker: int) -> None:
         self.done.append(("readmit", worker))
 
     def news(self) -> None:
@@ -83,14 +83,14 @@ def test_the_network_waits_for_no_more_than_one_segment_s_hash(
     held.write_bytes(DATA)
     peers = Quiet()
     hashed_at: list[int] = []
-    read = Copy.read
+    read = LocalCopy.read
 
-    def counted(copy: Copy, index: int) -> memoryview | None:
+    def counted(copy: LocalCopy, index: int) -> memoryview | None:
         hashed_at.append(peers.turns)
         return read(copy, index)
 
-    monkeypatch.setattr(Copy, "read", counted)
-    with closing(Update(output, STAR) if update else PartFile(output, STAR)) as part:
+    monkeypatch.setattr(LocalCopy, "read", counted)
+    with closing(UpdateFile(output, STAR) if update else PartFile(output, STAR)) as part:
         transfer = begin(peers, part)
         transfer.run()
     assert transfer.reused == SIZE
@@ -111,7 +111,7 @@ def told(catalogue: bytes) -> SnapshotReceived:
     return SnapshotReceived(status)
 
 
-def refused(worker: int, reason: Reason) -> ReplyReceived:
+def refused(worker: int, reason: RefusalReason) -> ReplyReceived:
     request = Get(rid=1, id=STAR.id, index=0)
     return ReplyReceived(worker, request, Refusal(rid=1, epoch=7, reason=reason), None)
 
@@ -123,7 +123,7 @@ def test_what_was_vouched_for_when_the_file_was_found_decides_whether_it_changed
     """Server 5 vouches for the new catalogue already when the transfer begins; worker 1 is the only one."""
     peers = Quiet(NEW)
     # Nothing more comes after this: the last event ends the test where nothing was given up.
-    peers.coming = [[opened(1, OLD)], [refused(1, Reason.UNKNOWN)], [told(b"x" * 32)]]
+    peers.coming = [[opened(1, OLD)], [refused(1, RefusalReason.UNKNOWN)], [told(b"x" * 32)]]
     with closing(PartFile(tmp_path / "film.mp4", STAR)) as part:
         transfer = begin(peers, part, found_with)
 
@@ -152,7 +152,7 @@ def test_progress_does_not_stand_at_its_end_while_an_output_is_copied(tmp_path: 
         [ReplyReceived(1, request, answer, payload)],  # type: ignore[arg-type]
     ]
     events: list[Event] = []
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         transfer = begin(peers, part, on_event=events.append, interval=0.0)
         transfer.run()
         part.publish(replace=True, sync=False)
@@ -170,7 +170,7 @@ def test_an_output_that_is_right_counts_as_a_whole(tmp_path: Path) -> None:
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA)
     events: list[Event] = []
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         transfer = begin(Quiet(), part, on_event=events.append, interval=0.0)
         transfer.run()
     steps = [(event.bytes, event.reused_bytes) for event in events if isinstance(event, Progress)]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from msd.client.operations import verify as verify_module
-from msd.client.operations.verify import Verdict, compare, mismatches, verify
-from msd.wire.config.settings import Config, servers
+from msd.client.operations.verify import Comparison, compare, mismatches, verify
+from msd.wire.config.settings import Config, locate_servers
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
@@ -27,7 +27,7 @@ def manifest(data: bytes, name: str = "numbers") -> Manifest:
     return Manifest.build(name, len(data), digests)
 
 
-def verdict_of(path: Path, held: bytes, shared: bytes = NUMBERS) -> Verdict:
+def verdict_of(path: Path, held: bytes, shared: bytes = NUMBERS) -> Comparison:
     """What a file that holds ``held`` is, where ``shared`` is shared."""
     path.write_bytes(held)
     fd = os.open(path, os.O_RDONLY)
@@ -112,7 +112,7 @@ def test_an_empty_file_is_shared_like_any_other(tmp_path: Path) -> None:
 
 
 def test_a_name_is_shown_without_what_could_harm_a_terminal() -> None:
-    (told,) = mismatches(Verdict("a\x1b[2Jb", size=1, held=2, segments=1, bad=()))
+    (told,) = mismatches(Comparison("a\x1b[2Jb", size=1, held=2, segments=1, bad=()))
     assert "\x1b" not in told
 
 
@@ -120,7 +120,7 @@ def test_what_is_no_file_is_refused_before_anybody_is_asked(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "pipe")
     for name, told in (("none", "no such file"), ("", "not a regular file"), ("pipe", "not a regular file")):
         with pytest.raises(UsageError, match=told):
-            verify(servers(Config(), host=None, ports=None, server5=None), tmp_path / name)
+            verify(locate_servers(Config(), host=None, ports=None, server5=None), tmp_path / name)
 
 
 def test_holes_are_not_read_and_right_where_there_are_to_be_zeros(
@@ -154,7 +154,7 @@ def test_a_file_that_the_disk_cannot_read_is_not_called_different(
     path = tmp_path / "file"
     path.write_bytes(NUMBERS)
     monkeypatch.setattr(os, "preadv", broken)
-    monkeypatch.setattr(verify_module, "Peers", lambda *_, **__: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(verify_module, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(verify_module, "find_manifest", lambda *_, **__: (manifest(NUMBERS), b""))
     with pytest.raises(DiskError, match=r"file: cannot be read: Input/output error: the disk has a fault$"):
-        verify(servers(Config(), host=None, ports=None, server5=None), path)
+        verify(locate_servers(Config(), host=None, ports=None, server5=None), path)

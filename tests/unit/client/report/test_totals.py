@@ -23,8 +23,8 @@ from msd.client.events import (
     WorkerProgress,
 )
 from msd.client.report import event_log
-from msd.client.report.event_log import Recording
-from msd.client.report.totals import Summary, Totals
+from msd.client.report.event_log import EventRecorder
+from msd.client.report.totals import RunningTotals, Totals
 
 MIB = 1 << 20
 STARTED = Started("film", Path("film"), "ab" * 32, 100 * MIB, 100)
@@ -39,7 +39,7 @@ def sample(seconds: float, received: float, reused: int = 0) -> Sampled:
 
 def summed(*events: tuple[float, Event], end: float | None = None) -> Totals:
     """The totals of a download in which these events happen at these times."""
-    summary = Summary()
+    summary = RunningTotals()
     for now, event in events:
         summary.take(event, 1000 + now)
     return summary.totals(1000 + (events[-1][0] if end is None else end))
@@ -55,7 +55,7 @@ def steady(rate: float, begin: float, end: float, before: float = 0.0) -> list[t
 
 
 def test_of_nothing_there_is_nothing_to_sum_up() -> None:
-    assert Summary().totals(5.0) == Totals()
+    assert RunningTotals().totals(5.0) == Totals()
 
 
 def test_retries_are_counted_by_cause() -> None:
@@ -142,7 +142,7 @@ def test_what_the_disk_had_is_no_rate() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.integers(0, 10 * MIB)), max_size=30))
 def test_a_median_is_never_above_the_peak_nor_the_peak_above_what_came(steps: list[tuple[float, int]]) -> None:
-    summary = Summary()
+    summary = RunningTotals()
     seconds, received = 0.0, 0
     for span, size in steps:
         seconds, received = seconds + span, received + size
@@ -156,12 +156,12 @@ def test_a_median_is_never_above_the_peak_nor_the_peak_above_what_came(steps: li
 # The log.
 
 
-def kept(recording: Recording, kind: str) -> list[Any]:
+def kept(recording: EventRecorder, kind: str) -> list[Any]:
     return [entry["at"] for entry in recording.entries() if entry["event"] == kind]
 
 
 def test_the_log_has_every_event_with_its_time_in_order() -> None:
-    recording = Recording()
+    recording = EventRecorder()
     recording.take(STARTED, 0.25)
     recording.take(sample(0.1, MIB), 0.35)
     recording.take(Retried("2", 7, "corrupt"), 0.4)
@@ -179,14 +179,14 @@ def test_the_log_has_every_event_with_its_time_in_order() -> None:
 
 
 def test_progress_as_often_as_it_was_asked_for_is_not_logged() -> None:
-    recording = Recording()
+    recording = EventRecorder()
     recording.take(sample(0.1, MIB).progress, 0.1)
     assert recording.entries() == []
 
 
 def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_log, "MAX_SAMPLES", 100)
-    recording = Recording()
+    recording = EventRecorder()
     for number in range(1, 12_346):
         recording.take(sample(number, number), number)
     times = kept(recording, "progress")
@@ -197,7 +197,7 @@ def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch
 
 
 def test_of_too_many_other_events_the_newest_are_kept() -> None:
-    recording = Recording()
+    recording = EventRecorder()
     for number in range(event_log.MAX_EVENTS + 5):
         recording.take(Retried("1", number, "busy"), number)
     times = kept(recording, "retry")

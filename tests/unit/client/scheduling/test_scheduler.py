@@ -8,27 +8,27 @@ import pytest
 
 from msd.client.scheduling.events import (
     Action,
+    Ban,
     CatalogueVouched,
     ClientStalled,
     Event,
     Fault,
     Finish,
     GiveUp,
-    Readmit,
     RequestSegment,
     SegmentChecked,
     SegmentCorrupt,
     SegmentLate,
     SegmentRefused,
     SegmentWritten,
-    SetAside,
-    TimePassed,
+    Unban,
     WorkerLost,
     WorkerReady,
 )
 from msd.client.scheduling.scheduler import BUSY_PAUSE, SLEEPING_PAUSE, Scheduler
 from msd.client.scheduling.worker_pace import FIRST_WINDOW
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.time_passed import TimePassed
 
 
 class Scene:
@@ -92,9 +92,9 @@ def test_one_of_many_workers_is_measured_also_where_an_equal_share_is_one_segmen
 
 def test_nobody_is_expected_to_beat_his_round_trip(scene: Scene) -> None:
     """
-    1. Worker 1 is asked for everything, and nothing has come for a while.
-    2. Worker 2 comes. What it could take over would be here no sooner than what is awaited.
-    3. Worker 3 is near: it takes what is predicted latest.
+    1. WorkerPace 1 is asked for everything, and nothing has come for a while.
+    2. WorkerPace 2 comes. What it could take over would be here no sooner than what is awaited.
+    3. WorkerPace 3 is near: it takes what is predicted latest.
     """
     scene.begin(1, 3)
     scene.ready(1)
@@ -111,8 +111,8 @@ def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
 
 def test_what_a_lost_worker_owed_goes_to_the_others_first_and_its_x_is_never_asked_for_again(scene: Scene) -> None:
     """
-    1. Worker 1 delivers segment 0 and is lost while it owes 1 to 4.
-    2. Worker 2 is asked for 1 before anything fresh; 0 is asked for no more.
+    1. WorkerPace 1 delivers segment 0 and is lost while it owes 1 to 4.
+    2. WorkerPace 2 is asked for 1 before anything fresh; 0 is asked for no more.
     """
     scene.begin(12, 2)
     scene.ready(1, 2)
@@ -137,7 +137,7 @@ def test_an_empty_file_is_finished_at_once(scene: Scene) -> None:
 def test_a_sleeping_worker_gives_back_all_and_is_left_alone_for_a_while(scene: Scene) -> None:
     scene.begin(8, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentRefused(1, 0, Reason.SLEEPING))
+    scene.feed(SegmentRefused(1, 0, RefusalReason.SLEEPING))
     assert scene.scheduler.y(1) == []
     assert not [a for a in scene.feed(TimePassed(), later=SLEEPING_PAUSE / 2) if a in ask(1, *range(8))]
     assert set(scene.feed(TimePassed(), later=SLEEPING_PAUSE / 2)) <= set(ask(1, *range(8)))
@@ -146,16 +146,18 @@ def test_a_sleeping_worker_gives_back_all_and_is_left_alone_for_a_while(scene: S
 def test_a_busy_worker_keeps_the_rest_of_its_y(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
-    assert scene.feed(SegmentRefused(1, 2, Reason.BUSY)) == []
+    assert scene.feed(SegmentRefused(1, 2, RefusalReason.BUSY)) == []
     assert scene.scheduler.y(1) == [0, 1, 3]
     assert scene.feed(TimePassed(), later=BUSY_PAUSE) == ask(1, 2)
 
 
-@pytest.mark.parametrize("reason", [Reason.UNKNOWN, Reason.CHANGED, Reason.UNREADABLE, Reason.BAD_REQUEST])
-def test_a_permanent_refusal_sets_a_worker_aside_until_its_next_process(scene: Scene, reason: Reason) -> None:
+@pytest.mark.parametrize(
+    "reason", [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE, RefusalReason.BAD_REQUEST]
+)
+def test_a_permanent_refusal_sets_a_worker_aside_until_its_next_process(scene: Scene, reason: RefusalReason) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    assert SetAside(1, Fault(reason.value)) in scene.feed(SegmentRefused(1, 0, reason))
+    assert Ban(1, Fault(reason.value)) in scene.feed(SegmentRefused(1, 0, reason))
     assert scene.feed(WorkerReady(1, 7)) == []
     assert sorted(a.index for a in scene.feed(WorkerReady(1, 8)) if isinstance(a, RequestSegment)) == [0, 1, 2, 3]
 
@@ -163,8 +165,8 @@ def test_a_permanent_refusal_sets_a_worker_aside_until_its_next_process(scene: S
 def test_if_all_are_set_aside_the_download_is_given_up(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentRefused(1, 0, Reason.CHANGED))
-    actions = scene.feed(SegmentRefused(2, 4, Reason.UNREADABLE))
+    scene.feed(SegmentRefused(1, 0, RefusalReason.CHANGED))
+    actions = scene.feed(SegmentRefused(2, 4, RefusalReason.UNREADABLE))
     assert actions[-1] == GiveUp({1: Fault.CHANGED, 2: Fault.UNREADABLE}, 0)
     assert scene.feed(TimePassed()) == []
 
@@ -175,7 +177,7 @@ def test_a_corrupt_segment_goes_to_somebody_else_and_a_third_one_ends_the_liars_
     assert ask(1, 0)[0] not in scene.feed(SegmentCorrupt(1, 0))
     assert ask(2, 0)[0] in scene.feed(SegmentWritten(2, 4))
     scene.feed(SegmentCorrupt(1, 1))
-    assert SetAside(1, Fault.CORRUPT) in scene.feed(SegmentCorrupt(1, 2))
+    assert Ban(1, Fault.CORRUPT) in scene.feed(SegmentCorrupt(1, 2))
     assert scene.feed(WorkerReady(1, 99)) == []
 
 
@@ -268,7 +270,7 @@ def begin_shared(scene: Scene, *catalogues: bytes) -> None:
         scene.feed(WorkerReady(number, 7, catalogue=catalogue))
 
 
-def refuse(scene: Scene, worker: int, reason: Reason) -> list[Action]:
+def refuse(scene: Scene, worker: int, reason: RefusalReason) -> list[Action]:
     return scene.feed(SegmentRefused(worker, scene.scheduler.y(worker)[0], reason))
 
 
@@ -281,24 +283,26 @@ def test_a_worker_of_other_servers_ends_nothing_when_the_catalogue_changes(scene
     """
     1. Workers 1 to 3 serve the file, worker 4 of other servers does not know it.
     2. Something else is shared, too; 1 to 3 are put to sleep, before or after it.
-    3. Worker 4, asked once more, says the same. 1 to 3 wake up, and are asked.
+    3. WorkerPace 4, asked once more, says the same. 1 to 3 wake up, and are asked.
     """
     begin_shared(scene, OLD, OLD, OLD, THEIRS)
-    assert refuse(scene, 4, Reason.UNKNOWN)[0] == SetAside(4, Fault.UNKNOWN)
+    assert refuse(scene, 4, RefusalReason.UNKNOWN)[0] == Ban(4, Fault.UNKNOWN)
     sleep = [WorkerLost(1), WorkerLost(2), WorkerLost(3)]
     steps: list[Event] = [*sleep, CatalogueVouched(NEW)] if asleep_first else [CatalogueVouched(NEW), *sleep]
     actions = [action for event in steps for action in scene.feed(event)]
-    assert Readmit(4) in actions
+    assert Unban(4) in actions
     actions += scene.feed(WorkerReady(4, 7, catalogue=THEIRS))
-    actions += refuse(scene, 4, Reason.UNKNOWN)
+    actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
     assert not gives_up(actions)
     assert len([a for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)]) == 4
 
 
-@pytest.mark.parametrize("reason", [Reason.CHANGED, Reason.UNKNOWN])
+@pytest.mark.parametrize("reason", [RefusalReason.CHANGED, RefusalReason.UNKNOWN])
 @pytest.mark.parametrize("welcomed", [OLD, NEW])
-def test_a_file_that_changed_is_given_up_while_the_others_sleep(scene: Scene, reason: Reason, welcomed: bytes) -> None:
+def test_a_file_that_changed_is_given_up_while_the_others_sleep(
+    scene: Scene, reason: RefusalReason, welcomed: bytes
+) -> None:
     begin_shared(scene, OLD, OLD, OLD)
     for number in (2, 3):
         scene.feed(WorkerLost(number))
@@ -307,39 +311,39 @@ def test_a_file_that_changed_is_given_up_while_the_others_sleep(scene: Scene, re
         scene.feed(WorkerLost(1))
         scene.feed(WorkerReady(1, 7, catalogue=NEW))
     actions = refuse(scene, 1, reason)
-    assert actions == [SetAside(1, Fault(reason.value)), GiveUp({1: Fault(reason.value)}, 0)]
+    assert actions == [Ban(1, Fault(reason.value)), GiveUp({1: Fault(reason.value)}, 0)]
 
 
 def test_what_was_said_before_the_catalogue_changed_counts_no_more(scene: Scene) -> None:
     begin_shared(scene, OLD, OLD)
-    refuse(scene, 1, Reason.CHANGED)
+    refuse(scene, 1, RefusalReason.CHANGED)
     scene.feed(WorkerLost(2))
-    assert scene.feed(CatalogueVouched(NEW)) == [Readmit(1)]
+    assert scene.feed(CatalogueVouched(NEW)) == [Unban(1)]
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
     # An old word, of the connection that was closed.
-    assert scene.feed(SegmentRefused(1, 1, Reason.CHANGED)) == []
+    assert scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED)) == []
     assert {a.worker for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
-    assert gives_up(refuse(scene, 1, Reason.UNKNOWN))
+    assert gives_up(refuse(scene, 1, RefusalReason.UNKNOWN))
 
 
 def test_while_one_that_was_there_since_the_change_may_come_back_nothing_is_given_up(scene: Scene) -> None:
     begin_shared(scene, OLD, OLD)
     scene.feed(CatalogueVouched(NEW))
     scene.feed(WorkerLost(2))
-    assert not gives_up(refuse(scene, 1, Reason.CHANGED))
+    assert not gives_up(refuse(scene, 1, RefusalReason.CHANGED))
     scene.feed(WorkerReady(2, 7, catalogue=NEW))
-    assert gives_up(refuse(scene, 2, Reason.CHANGED))
+    assert gives_up(refuse(scene, 2, RefusalReason.CHANGED))
 
 
 def test_each_change_of_the_catalogue_is_one_chance(scene: Scene) -> None:
     begin_shared(scene, OLD, THEIRS)
-    refuse(scene, 2, Reason.UNKNOWN)
+    refuse(scene, 2, RefusalReason.UNKNOWN)
     for catalogue in (NEW, NEWER, NEW):
-        assert scene.feed(CatalogueVouched(catalogue)) == [Readmit(2)]
+        assert scene.feed(CatalogueVouched(catalogue)) == [Unban(2)]
         for same in (catalogue, b""):
             assert scene.feed(CatalogueVouched(same)) == []
         scene.feed(WorkerReady(2, 7, catalogue=THEIRS))
-        refuse(scene, 2, Reason.UNKNOWN)
+        refuse(scene, 2, RefusalReason.UNKNOWN)
         # Neither another connection nor the same word of server 5 is another one.
         assert scene.feed(WorkerReady(2, 7, catalogue=THEIRS)) == []
         assert scene.feed(CatalogueVouched(catalogue)) == []
@@ -350,13 +354,13 @@ def test_the_first_word_of_server_5_is_no_change(scene: Scene, first: bytes) -> 
     scene.begin(100, 2)
     scene.feed(CatalogueVouched(first))
     scene.feed(WorkerReady(1, 7, catalogue=OLD))
-    refuse(scene, 1, Reason.CHANGED)
+    refuse(scene, 1, RefusalReason.CHANGED)
     assert scene.feed(CatalogueVouched(OLD)) == []
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
 
 
-@pytest.mark.parametrize("reason", [Reason.UNREADABLE, Reason.BAD_REQUEST])
-def test_what_is_wrong_whatever_is_shared_is_not_forgiven(scene: Scene, reason: Reason) -> None:
+@pytest.mark.parametrize("reason", [RefusalReason.UNREADABLE, RefusalReason.BAD_REQUEST])
+def test_what_is_wrong_whatever_is_shared_is_not_forgiven(scene: Scene, reason: RefusalReason) -> None:
     begin_shared(scene, OLD, OLD)
     refuse(scene, 1, reason)
     assert scene.feed(CatalogueVouched(NEW)) == []

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from msd.client.storage.local_copy import Copy
+from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile, check_output
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
@@ -198,7 +198,7 @@ def fail_to_seek(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
 
 
 def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:
-    return list(Copy(fd, Manifest("film.mp4", size, b"", b"")).data())
+    return list(LocalCopy(fd, Manifest("film.mp4", size, b"", b"")).data())
 
 
 def test_without_holes_all_of_a_file_is_data(left: int, monkeypatch: pytest.MonkeyPatch) -> None:

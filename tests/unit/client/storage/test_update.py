@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.update import Update
+from msd.client.storage.update import UpdateFile
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import span
 from tests.unit.client.storage.test_part_file import content, kept, manifest, part_path, piece
@@ -110,7 +110,7 @@ def test_a_right_output_is_left_alone_whatever_the_part_file_holds(
     if left is not None:
         put(part_path(output), left)
     before = seen(output)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL
         assert settle(part) == 0
         assert part_path(output).stat().st_size == len(left or b"")
@@ -125,7 +125,7 @@ def test_a_right_output_with_holes_is_left_alone(output: Path, written: list[int
     put_sparse(output, data)
     before = seen(output)
     of = manifest(data)
-    with closing(Update(output, of)) as part:
+    with closing(UpdateFile(output, of)) as part:
         assert (set(part.candidates()), set(part.zeros())) == (ALL - zeros, zeros)
         assert kept(part, of) == ALL
         part.publish(replace=True, sync=False)
@@ -135,7 +135,7 @@ def test_a_right_output_with_holes_is_left_alone(output: Path, written: list[int
 def test_an_empty_output_of_an_empty_file_is_left_alone(output: Path) -> None:
     put(output, b"")
     before = seen(output)
-    with closing(Update(output, manifest(b""))) as part:
+    with closing(UpdateFile(output, manifest(b""))) as part:
         assert (list(part.candidates()), list(part.zeros())) == ([], [])
         part.publish(replace=True, sync=True)
     assert (seen(output), os.listdir(output.parent)) == (before, [output.name])
@@ -146,7 +146,7 @@ def test_a_right_output_behind_a_link_is_left_alone(output: Path) -> None:
     put(target, DATA)
     output.symlink_to(target.name)
     before = seen(target)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL
         part.publish(replace=True, sync=False)
     assert (seen(target), output.is_symlink()) == (before, True)
@@ -164,7 +164,7 @@ def test_a_changed_byte_costs_its_segment(output: Path, written: list[int], at: 
     put(output, bytes(old))
     before = seen(output)
     wrong = at // SEGMENT
-    with output.open("rb") as file, closing(Update(output, STAR)) as part:
+    with output.open("rb") as file, closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {wrong}
         # What was right before the first difference is copied last.
         assert written == list(range(wrong + 1, 12))
@@ -208,7 +208,7 @@ def noise(size: int) -> bytes:
 def test_of_any_output_what_is_right_is_adopted(output: Path, old: bytes, held: set[int]) -> None:
     put(output, old)
     before = seen(output)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == held
         fetch(part, ALL - held)
         settle(part)
@@ -221,7 +221,7 @@ def test_of_any_output_what_is_right_is_adopted(output: Path, old: bytes, held: 
 @pytest.mark.parametrize("old", [b"x", DATA])
 def test_an_output_becomes_an_empty_file(output: Path, old: bytes) -> None:
     put(output, old)
-    with closing(Update(output, manifest(b""))) as part:
+    with closing(UpdateFile(output, manifest(b""))) as part:
         part.publish(replace=True, sync=False)
     assert output.read_bytes() == b""
     assert os.listdir(output.parent) == [output.name]
@@ -229,7 +229,7 @@ def test_an_output_becomes_an_empty_file(output: Path, old: bytes) -> None:
 
 def test_an_output_that_is_all_hole_differs_with_the_first_write(output: Path) -> None:
     put_sparse(output, bytes(SIZE))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == set()
         assert part_path(output).stat().st_size == 0
         fetch(part, ALL)
@@ -240,7 +240,7 @@ def test_an_output_that_is_all_hole_differs_with_the_first_write(output: Path) -
 def test_where_there_is_nothing_in_the_output_the_next_segment_is_asked_for(output: Path, written: list[int]) -> None:
     """No candidate is wrong: it is the write that says that the output differs."""
     put_sparse(output, DATA[: 4 * SEGMENT] + bytes(SIZE - 4 * SEGMENT))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == {0, 1, 2, 3}
         assert (settle(part), written) == (0, [])
         fetch(part, ALL - {0, 1, 2, 3})
@@ -253,7 +253,7 @@ def test_zeros_that_the_output_has_overwritten_are_not_asked_for(output: Path, w
     data = DATA[: 3 * SEGMENT] + bytes(2 * SEGMENT) + DATA[5 * SEGMENT :]
     put(output, DATA)
     of = manifest(data)
-    with closing(Update(output, of)) as part:
+    with closing(UpdateFile(output, of)) as part:
         assert kept(part, of) == ALL
         settle(part)
         part.publish(replace=True, sync=False)
@@ -267,7 +267,7 @@ def test_the_new_file_has_the_mode_of_the_old_one(output: Path, old: bytes, mode
     put(output, old)
     output.chmod(mode)
     for publish in (False, True):
-        with closing(Update(output, STAR)) as part:
+        with closing(UpdateFile(output, STAR)) as part:
             fetch(part, ALL - kept(part))
             settle(part)
             # Nobody can read more of it meanwhile, and the next run can go on.
@@ -282,7 +282,7 @@ def test_of_an_output_that_is_a_link_the_file_is_brought_up_to_date(output: Path
     folder.mkdir()
     put(folder / "target", without(DATA, {3}))
     output.symlink_to(Path("elsewhere", "target"))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         fetch(part, ALL - kept(part))
         settle(part)
         part.publish(replace=True, sync=True)
@@ -293,7 +293,7 @@ def test_of_an_output_that_is_a_link_the_file_is_brought_up_to_date(output: Path
 
 def test_what_is_still_to_be_copied_is_not_settled(output: Path) -> None:
     put(output, without(DATA, {11}))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         for index in range(11):
             assert part.holds(index)
             assert part.unsettled == (index + 1) * SEGMENT
@@ -312,7 +312,7 @@ def test_an_output_that_the_disk_cannot_read_any_more_is_not_called_changed(
     def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {9}
         monkeypatch.setattr(os, "preadv", broken)
         with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Input/output error: the disk has a fault$"):
@@ -329,7 +329,7 @@ def test_what_the_disk_cannot_read_is_asked_for(output: Path, monkeypatch: pytes
         return real(fd, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", broken)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {3}
 
 
@@ -341,7 +341,7 @@ def test_what_the_disk_cannot_read_is_asked_for(output: Path, monkeypatch: pytes
 def test_each_has_what_the_other_lacks(output: Path, written: list[int], in_output: set[int], grown: bytes) -> None:
     put(output, without(DATA, ALL - in_output) + grown)
     put(part_path(output), without(DATA, in_output))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL
         settle(part)
         assert set(written) == in_output
@@ -353,7 +353,7 @@ def test_each_has_what_the_other_lacks(output: Path, written: list[int], in_outp
 def test_what_neither_has_is_missing_and_what_both_have_is_not_copied(output: Path, written: list[int]) -> None:
     put(output, without(DATA, {3, 4, 5}))
     put(part_path(output), without(DATA, {4, 5, 6, 7})[: 9 * SEGMENT])
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {4, 5}
         settle(part)
         assert sorted(written) == [6, 7, 9, 10, 11]
@@ -366,7 +366,7 @@ def test_what_neither_has_is_missing_and_what_both_have_is_not_copied(output: Pa
 def test_a_part_file_that_goes_on_where_there_is_nothing_in_the_output(output: Path, old: bytes) -> None:
     put_sparse(output, old) if len(old) == SIZE else put(output, old)
     put_sparse(part_path(output), bytes(3 * SEGMENT) + DATA[3 * SEGMENT :])
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert ALL - kept(part) == (set() if len(old) == 3 * SEGMENT else {0, 1, 2})
         fetch(part, {0, 1, 2})
         settle(part)
@@ -376,7 +376,7 @@ def test_a_part_file_that_goes_on_where_there_is_nothing_in_the_output(output: P
 
 def test_after_a_failure_the_part_file_stays_beside_the_output(output: Path) -> None:
     old = put(output, without(DATA, {3}))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {3}
     assert output.read_bytes() == old
     with closing(PartFile(output, STAR)) as part:
@@ -415,7 +415,7 @@ def test_an_output_that_changes_after_it_was_found_right_is_not_vouched_for(
     output: Path, change: Callable[[Path], None]
 ) -> None:
     put(output, DATA)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL
         change(output)
         theirs = output.read_bytes(), seen(output)
@@ -430,7 +430,7 @@ def test_an_output_that_changes_before_it_is_copied_is_not_replaced(
     output: Path, change: Callable[[Path], None]
 ) -> None:
     put(output, without(DATA, {9}))
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL - {9}
         change(output)
         theirs = output.read_bytes(), seen(output)
@@ -448,7 +448,7 @@ def test_an_output_that_changes_before_it_is_copied_is_not_replaced(
 def test_a_right_output_needs_no_room(output: Path, full: None) -> None:
     put(output, DATA)
     before = seen(output)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         assert kept(part) == ALL
         part.publish(replace=True, sync=True)
     assert (seen(output), os.listdir(output.parent)) == (before, [output.name])
@@ -461,7 +461,7 @@ def test_an_output_that_differs_needs_room(output: Path, full: None, old: bytes)
     before = seen(output)
 
     def run() -> None:
-        with closing(Update(output, STAR)) as part:
+        with closing(UpdateFile(output, STAR)) as part:
             fetch(part, ALL - kept(part))
 
     with pytest.raises(DiskError, match=r"film\.mp4: needs 786,427 bytes more and the disk has 0: make room"):
@@ -473,7 +473,7 @@ def test_an_output_that_differs_needs_room(output: Path, full: None, old: bytes)
 def test_without_room_a_part_file_that_holds_data_stays(output: Path, full: None) -> None:
     put(output, without(DATA, {0}))
     put(part_path(output), DATA[:SEGMENT])
-    with closing(Update(output, STAR)) as part, pytest.raises(DiskError, match="make room"):
+    with closing(UpdateFile(output, STAR)) as part, pytest.raises(DiskError, match="make room"):
         part.holds(0)
     assert part_path(output).read_bytes() == DATA[:SEGMENT]
 
@@ -486,7 +486,7 @@ def test_nothing_stays_open_after_close(output: Path, old: bytes) -> None:
     put(output, old)
     before = descriptors()
     for publish in (False, True):
-        with closing(Update(output, STAR)) as part:
+        with closing(UpdateFile(output, STAR)) as part:
             fetch(part, ALL - kept(part))
             settle(part)
             if publish:
@@ -498,16 +498,16 @@ def test_nothing_stays_open_where_there_is_no_room(output: Path, full: None) -> 
     put(output, DATA[:-1])
     before = descriptors()
     with pytest.raises(DiskError, match="make room"):
-        Update(output, STAR)
+        UpdateFile(output, STAR)
     assert descriptors() == before
 
 
 def test_a_second_update_is_refused_and_leaves_nothing_open(output: Path) -> None:
     put(output, DATA)
-    with closing(Update(output, STAR)) as part:
+    with closing(UpdateFile(output, STAR)) as part:
         before = descriptors()
         with pytest.raises(DiskError, match="another download is writing it"):
-            Update(output, STAR)
+            UpdateFile(output, STAR)
         assert descriptors() == before
         assert kept(part) == ALL
 
@@ -522,5 +522,5 @@ def test_an_output_that_cannot_be_read_is_a_disk_error(output: Path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(os, "open", denied)
         with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Permission denied: give yourself"):
-            Update(output, STAR)
+            UpdateFile(output, STAR)
     assert (descriptors(), os.listdir(output.parent)) == (before, [output.name])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from msd.wire.config.settings import DEFAULT_PORTS, Config, Servers, WorkerConfig, load, servers
+from msd.wire.config.settings import DEFAULT_PORTS, Config, Servers, WorkerConfig, load, locate_servers
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -83,7 +83,7 @@ def test_an_empty_file_holds_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_project_s_own_file_shows_the_defaults() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     config = load(str(root / "config.toml"))
     assert config == Config(path=root / "share")
 
@@ -496,7 +496,7 @@ def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_client_finds_the_servers_in_the_file() -> None:
-    found = servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
+    found = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
     loopback = "127.0.0.1"
     assert found == Servers(
         Endpoint(loopback, 39223), {1: Endpoint(loopback, 1), 2: Endpoint(loopback, 2)}, pinned=False
@@ -504,25 +504,25 @@ def test_a_client_finds_the_servers_in_the_file() -> None:
 
 
 def test_the_ports_of_the_command_line_are_pinned() -> None:
-    found = servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
+    found = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
     assert found.pinned
     assert found.status == Endpoint("127.0.0.2", 5005)
     assert found.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
 
 
 def test_the_host_alone_pins_nothing() -> None:
-    found = servers(Config(), host="127.0.0.2", ports=None, server5=None)
+    found = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
     assert not found.pinned
     assert {endpoint.host for endpoint in (found.status, *found.workers.values())} == {"127.0.0.2"}
 
 
 def test_with_server_5_alone_it_is_asked_for_the_others() -> None:
-    found = servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
+    found = locate_servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
     assert found == Servers(Endpoint("127.0.0.3", 7000), {}, pinned=False)
 
 
 def test_with_server_5_and_ports_both_count() -> None:
-    found = servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
+    found = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
     assert found.pinned
     assert found.status == Endpoint("127.0.0.3", 7000)
     assert found.workers[4] == Endpoint("127.0.0.2", 5004)
@@ -530,27 +530,27 @@ def test_with_server_5_and_ports_both_count() -> None:
 
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
 def test_a_server_on_every_address_is_looked_for_on_this_machine(host: str) -> None:
-    found = servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
+    found = locate_servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
     assert found.status == Endpoint("127.0.0.1", 39223)
     assert found.workers == {1: Endpoint("127.0.0.1", 1)}
 
 
 def test_names_are_resolved_before_zeromq_sees_them() -> None:
-    found = servers(Config(), host="localhost", ports=None, server5="localhost:7000")
+    found = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
     assert found.status.host in ("127.0.0.1", "::1")
-    found = servers(Config(), host="localhost", ports=None, server5=None)
+    found = locate_servers(Config(), host="localhost", ports=None, server5=None)
     assert {endpoint.host for endpoint in (found.status, *found.workers.values())} <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize("server5", ["7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
 def test_a_server_5_that_is_none_is_wrong_use(server5: str) -> None:
     with pytest.raises(UsageError):
-        servers(Config(), host=None, ports=None, server5=server5)
+        locate_servers(Config(), host=None, ports=None, server5=server5)
 
 
 def test_a_client_refuses_ports_that_cannot_work_together() -> None:
     with pytest.raises(UsageError, match="port 5001 is given twice"):
-        servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
+        locate_servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
 
 
 # What a client shows the servers.
@@ -558,34 +558,34 @@ def test_a_client_refuses_ports_that_cannot_work_together() -> None:
 
 def test_servers_that_take_no_keys_are_shown_none(home: Path) -> None:
     with_keys(home / ".config" / "msd" / "keys")
-    assert servers(Config()).credentials is None
-    assert servers(Config(host="10.0.0.1", security="none")).credentials is None
+    assert locate_servers(Config()).credentials is None
+    assert locate_servers(Config(host="10.0.0.1", security="none")).credentials is None
 
 
 @pytest.mark.parametrize("flags", [{}, {"server5": "127.0.0.3:7000"}, {"ports": PORTS}])
 def test_the_servers_of_this_machine_are_shown_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
     config = Config(keys=tmp_path / "keys")
-    assert servers(config, **flags).credentials is None
+    assert locate_servers(config, **flags).credentials is None
     pair = with_keys(tmp_path / "keys")
-    assert servers(config, **flags).credentials == Credentials(pair, pair.public)
+    assert locate_servers(config, **flags).credentials == Credentials(pair, pair.public)
 
 
 def test_the_server_key_of_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     config = Config(keys=tmp_path / "keys", server_key=b"\x01" * 32)
     pair, _ = config.key_folder.new("laptop")
-    assert servers(config).credentials == Credentials(pair, b"\x01" * 32)
-    assert servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
+    assert locate_servers(config).credentials == Credentials(pair, b"\x01" * 32)
+    assert locate_servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
 
 
 def test_a_server_key_needs_a_key_to_show() -> None:
     with pytest.raises(NotAllowedError, match="holds no key of yours: make one with msd keys new NAME"):
-        servers(Config(), server_key=KEY)
+        locate_servers(Config(), server_key=KEY)
 
 
 @pytest.mark.parametrize("text", ["", "abc", KEY[2:], KEY + "ab", "laptop " + KEY])
 def test_a_server_key_that_is_none_is_wrong_use_and_not_repeated(text: str) -> None:
     with pytest.raises(UsageError) as caught:
-        servers(Config(), server_key=text)
+        locate_servers(Config(), server_key=text)
     assert str(caught.value) == f"--server-key: must be {A_KEY}, as msd serve prints it"
 
 

@@ -14,7 +14,7 @@ import zmq
 from msd.wire.net import monitor
 from msd.wire.net.monitor import PROMPT, Handshake, Monitor
 from msd.wire.net.sockets import tune
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.unit.doorway import PATIENCE, doorway
 
@@ -47,13 +47,13 @@ def test_a_connection_comes_up_and_goes_down(folder: KeyFolder, own: KeyPair | N
 @pytest.mark.parametrize(
     ("shown", "why"),
     [
-        (Credentials(STRANGER, OWN.public), Refused.KEY),
-        (Credentials(LAPTOP, STRANGER.public), Refused.HANDSHAKE),
+        (Credentials(STRANGER, OWN.public), ConnectionRefusal.KEY),
+        (Credentials(LAPTOP, STRANGER.public), ConnectionRefusal.HANDSHAKE),
     ],
     ids=["another client's key", "another server's key"],
 )
 def test_a_refusal_is_told_with_its_reason_and_then_the_end(
-    folder: KeyFolder, shown: Credentials, why: Refused
+    folder: KeyFolder, shown: Credentials, why: ConnectionRefusal
 ) -> None:
     with doorway(OWN, folder.path) as door:
         client = door.knock(shown)
@@ -71,9 +71,9 @@ def test_that_one_side_takes_keys_and_the_other_does_not_is_told_sooner_or_later
     """Both sides look: where the server is the first, all that this one sees is that it breaks off."""
     with doorway(own, folder.path if own else None) as door:
         client = door.knock(shown, again_ms=5)
-        door.until(lambda: Refused.MECHANISM in client.told and client.told[-1] is Handshake.DOWN)
-        assert client.refused[-1] is Refused.MECHANISM
-        assert set(client.refused[:-1]) <= ({Refused.HANDSHAKE} if shown else set())
+        door.until(lambda: ConnectionRefusal.MECHANISM in client.told and client.told[-1] is Handshake.DOWN)
+        assert client.refused[-1] is ConnectionRefusal.MECHANISM
+        assert set(client.refused[:-1]) <= ({ConnectionRefusal.HANDSHAKE} if shown else set())
         assert Handshake.UP not in client.told
         assert door.arrived == []
 
@@ -82,7 +82,7 @@ def test_servers_of_another_key_break_off_again_and_again(folder: KeyFolder) -> 
     with doorway(OWN, folder.path) as door:
         client = door.knock(Credentials(LAPTOP, STRANGER.public), again_ms=1)
         door.until(lambda: len(client.refused) >= 3)
-        assert set(client.refused) == {Refused.HANDSHAKE}
+        assert set(client.refused) == {ConnectionRefusal.HANDSHAKE}
 
 
 # A server that breaks off the handshake, as one that dies does.
@@ -116,7 +116,7 @@ class Dialled:
         self.monitor = Monitor(self.socket, encrypted=encrypted)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
-    def read(self) -> list[Handshake | Refused]:
+    def read(self) -> list[Handshake | ConnectionRefusal]:
         """What it tells next, which may be nothing that matters."""
         assert self.monitor.socket.poll(int(PATIENCE * 1000))
         return [*self.monitor.read()]
@@ -133,14 +133,16 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-def broken_off(listener: socket.socket, clock: Clock, *, encrypted: bool, after: float) -> list[Handshake | Refused]:
+def broken_off(
+    listener: socket.socket, clock: Clock, *, encrypted: bool, after: float
+) -> list[Handshake | ConnectionRefusal]:
     """What is told of a server that ends the connection so many seconds after it was made."""
     with zmq.Context() as context, closing(Dialled(context, listener.getsockname()[1], encrypted=encrypted)) as dialled:
         taken, _ = listener.accept()
         with taken:
             assert dialled.read() == []
             clock.now += after
-        told: list[Handshake | Refused] = []
+        told: list[Handshake | ConnectionRefusal] = []
         give_up = time.monotonic() + PATIENCE
         while Handshake.DOWN not in told:
             assert time.monotonic() < give_up
@@ -151,7 +153,7 @@ def broken_off(listener: socket.socket, clock: Clock, *, encrypted: bool, after:
 @pytest.mark.parametrize(
     ("encrypted", "after", "told"),
     [
-        (True, PROMPT - 0.01, [Refused.HANDSHAKE, Handshake.DOWN]),
+        (True, PROMPT - 0.01, [ConnectionRefusal.HANDSHAKE, Handshake.DOWN]),
         (True, PROMPT, [Handshake.DOWN]),
         (True, 5.0, [Handshake.DOWN]),
         (False, 0.0, [Handshake.DOWN]),
@@ -159,7 +161,7 @@ def broken_off(listener: socket.socket, clock: Clock, *, encrypted: bool, after:
     ],
 )
 def test_only_a_prompt_end_of_an_encrypted_handshake_may_be_a_refusal(
-    listener: socket.socket, clock: Clock, encrypted: bool, after: float, told: list[Handshake | Refused]
+    listener: socket.socket, clock: Clock, encrypted: bool, after: float, told: list[Handshake | ConnectionRefusal]
 ) -> None:
     assert broken_off(listener, clock, encrypted=encrypted, after=after) == told
 
@@ -175,8 +177,8 @@ def test_a_port_where_nobody_listens_is_no_event(listener: socket.socket) -> Non
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
-@pytest.mark.parametrize("why", list(Refused))
-def test_every_refusal_says_in_a_line_who_refuses_and_what_to_do(why: Refused, encrypted: bool) -> None:
+@pytest.mark.parametrize("why", list(ConnectionRefusal))
+def test_every_refusal_says_in_a_line_who_refuses_and_what_to_do(why: ConnectionRefusal, encrypted: bool) -> None:
     told = why.explained("10.0.0.1:39223", encrypted=encrypted)
     assert told.startswith("10.0.0.1:39223 ")
     assert "\n" not in told
@@ -184,5 +186,5 @@ def test_every_refusal_says_in_a_line_who_refuses_and_what_to_do(why: Refused, e
 
 
 def test_a_key_that_is_missing_is_not_told_as_one_too_many() -> None:
-    assert "give --server-key" in Refused.MECHANISM.explained("a", encrypted=False)
-    assert "leave --server-key out" in Refused.MECHANISM.explained("a", encrypted=True)
+    assert "give --server-key" in ConnectionRefusal.MECHANISM.explained("a", encrypted=False)
+    assert "leave --server-key out" in ConnectionRefusal.MECHANISM.explained("a", encrypted=True)

@@ -16,7 +16,7 @@ from msd.wire.errors import ProtocolError
 from msd.wire.protocol import child_messages, messages
 from msd.wire.protocol.codec import MAX_HEADER, STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import Get, Hello, Message, Order, Quit, Refusal, Status, Toggle, Welcome
-from msd.wire.protocol.states import Reason, Wanted
+from msd.wire.protocol.states import RefusalReason, WantedState
 
 FAMILIES: dict[str, UnionType | type[Message]] = {
     "data request": messages.DataRequest,
@@ -139,9 +139,9 @@ def test_a_frame_may_be_read_where_it_lies(message: Message) -> None:
 def test_a_header_is_a_plain_msgpack_map_with_a_type() -> None:
     assert header_of(Hello(rid=1, version=1, session=9)) == {"type": "hello", "rid": 1, "version": 1, "session": 9}
     assert header_of(Get(rid=1, id=b"i" * 32, index=3)) == {"type": "get", "rid": 1, "id": b"i" * 32, "index": 3}
-    assert header_of(Order(wanted=Wanted.ASLEEP, edition=3)) == {"type": "order", "wanted": "asleep", "edition": 3}
+    assert header_of(Order(wanted=WantedState.ASLEEP, edition=3)) == {"type": "order", "wanted": "asleep", "edition": 3}
     assert header_of(Toggle(rid=1, number=2)) == {"type": "toggle", "rid": 1, "number": 2, "want": None}
-    assert header_of(Refusal(rid=1, epoch=2, reason=Reason.BAD_REQUEST)) == {
+    assert header_of(Refusal(rid=1, epoch=2, reason=RefusalReason.BAD_REQUEST)) == {
         "type": "refusal",
         "rid": 1,
         "epoch": 2,
@@ -206,7 +206,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_every_field(kind: type[Message]
 
 def test_a_worker_of_which_no_rates_are_known_has_an_empty_list() -> None:
     status = Status(version=1, epoch=1, seq=1, interval=2.0, control="", catalogue=b"", files=0, workers=[])
-    report = messages.Report(rid=1, status=status, rates=[[], [1e6, 0.0]])
+    report = messages.StatusReport(rid=1, status=status, rates=[[], [1e6, 0.0]])
     assert decode(encode(report), messages.ControlReply) == report
     wrong: list[list[Any]] = [[[None]], [[-1.0]], [[float("nan")]], [["1"]], [None], [1e6], [[0.0] * 257], [[]] * 257]
     for rates in wrong:

@@ -231,7 +231,7 @@ def test_a_file_in_the_folder_s_place_is_refused(folder: KeyFolder) -> None:
         folder.admitted()
 
 
-# Links.
+# ConnectionPolicy.
 
 
 def test_a_link_in_a_new_secret_s_place_is_replaced_and_not_followed(folder: KeyFolder, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 import zmq
 
 from msd.wire.net.monitor import Handshake
-from msd.wire.protocol.states import Refused
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
-from msd.wire.security.zap import Doorkeeper, admitted_role, role_of
+from msd.wire.security.zap import ZapHandler, admitted_role, role_of
 from tests.unit.doorway import PATIENCE, Doorway, doorway
 
 OWN, LAPTOP, BOSS, WORKER, STRANGER = (KeyPair.of(bytes([n]) * 32) for n in range(1, 1 + 5))
@@ -39,16 +39,16 @@ def admit(folder: KeyFolder, name: str, pair: KeyPair, role: Role) -> None:
 
 
 @contextmanager
-def doorkeeper(folder: KeyFolder) -> Iterator[Doorkeeper]:
+def doorkeeper(folder: KeyFolder) -> Iterator[ZapHandler]:
     with zmq.Context() as context:
-        made = Doorkeeper(context, OWN, folder.path)
+        made = ZapHandler(context, OWN, folder.path)
         try:
             yield made
         finally:
             made.close()
 
 
-def roles(keeper: Doorkeeper) -> dict[bytes, Role]:
+def roles(keeper: ZapHandler) -> dict[bytes, Role]:
     return dict(keeper._roles)
 
 
@@ -99,40 +99,40 @@ def test_a_frame_of_a_connection_that_nobody_let_in_may_ask_for_nothing() -> Non
 def test_a_key_that_is_added_is_let_in_and_disturbs_nobody(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         assert roles(keeper) == ROLES
-        assert not keeper.refresh()
+        assert not keeper.reload()
         admit(folder, "new", STRANGER, Role.CLIENT)
-        assert not keeper.refresh()
+        assert not keeper.reload()
         assert roles(keeper) == {**ROLES, STRANGER.public: Role.CLIENT}
 
 
 def test_a_key_that_is_removed_is_let_in_no_longer(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         folder.revoke("laptop")
-        assert keeper.refresh()
+        assert keeper.reload()
         assert LAPTOP.public not in roles(keeper)
-        assert not keeper.refresh()
+        assert not keeper.reload()
 
 
 def test_a_role_that_is_lowered_counts_as_less(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         admit(folder, "boss", BOSS, Role.CLIENT)
-        assert keeper.refresh()
+        assert keeper.reload()
         assert roles(keeper)[BOSS.public] is Role.CLIENT
 
 
 def test_a_role_that_is_raised_holds_from_then_on(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         admit(folder, "laptop", LAPTOP, Role.OPERATOR)
-        keeper.refresh()
+        keeper.reload()
         assert roles(keeper)[LAPTOP.public] is Role.OPERATOR
 
 
 def test_the_first_key_ever_is_noticed(tmp_path: Path) -> None:
     folder = KeyFolder(tmp_path / "keys")
     with doorkeeper(folder) as keeper:
-        assert not keeper.refresh()
+        assert not keeper.reload()
         admit(folder, "laptop", LAPTOP, Role.CLIENT)
-        assert not keeper.refresh()
+        assert not keeper.reload()
         assert roles(keeper) == {LAPTOP.public: Role.CLIENT}
 
 
@@ -141,17 +141,17 @@ def test_a_file_that_is_damaged_admits_nobody_and_one_that_is_repaired_does(fold
     with doorkeeper(folder) as keeper:
         good = path.read_text()
         path.write_text(good[:-2])
-        assert keeper.refresh()
+        assert keeper.reload()
         assert LAPTOP.public not in roles(keeper)
         path.write_text(good)
-        assert not keeper.refresh()
+        assert not keeper.reload()
         assert LAPTOP.public in roles(keeper)
 
 
 def test_a_folder_that_is_gone_admits_nobody(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         folder.path.rename(folder.path.with_name("elsewhere"))
-        assert keeper.refresh()
+        assert keeper.reload()
         assert roles(keeper) == {}
 
 
@@ -165,7 +165,7 @@ def test_a_folder_that_is_open_to_others_admits_nobody_at_the_start(folder: KeyF
 def test_a_folder_that_is_opened_to_others_admits_nobody_any_more(folder: KeyFolder) -> None:
     with doorkeeper(folder) as keeper:
         folder.admitted_path.chmod(0o755)
-        assert keeper.refresh()
+        assert keeper.reload()
         assert roles(keeper) == {}
 
 
@@ -173,18 +173,18 @@ def test_an_open_folder_admits_nobody_from_the_next_change_on(folder: KeyFolder)
     with doorkeeper(folder) as keeper:
         admit(folder, "new", STRANGER, Role.CLIENT)
         folder.admitted_path.chmod(0o755)
-        assert keeper.refresh()
+        assert keeper.reload()
         assert roles(keeper) == {}
         folder.admitted_path.chmod(0o700)
         os.utime(folder.admitted_path / "new", (1, 1))
-        assert not keeper.refresh()
+        assert not keeper.reload()
         assert len(roles(keeper)) == 4
 
 
 def test_where_no_keys_are_taken_there_is_nothing_to_refresh() -> None:
     with zmq.Context() as context:
-        keeper = Doorkeeper(context, None, None)
-        assert not keeper.refresh()
+        keeper = ZapHandler(context, None, None)
+        assert not keeper.reload()
         keeper.close()
 
 
@@ -204,7 +204,7 @@ def test_an_admitted_key_comes_in_and_its_messages_say_in_which_role(
         door.until(lambda: door.arrived)
         assert door.arrived == [(b"hello", role)]
         assert client.told == [Handshake.UP]
-        assert door.doorkeeper.refused == 0
+        assert door.doorkeeper.rejected_connections == 0
 
 
 @pytest.mark.parametrize("pair", [WORKER, STRANGER], ids=["worker", "stranger"])
@@ -212,15 +212,15 @@ def test_a_key_that_is_not_admitted_is_refused_and_counted(folder: KeyFolder, pa
     with doorway(OWN, folder.path) as door:
         client = door.knock(Credentials(pair, OWN.public))
         door.until(lambda: client.refused)
-        assert client.refused == [Refused.KEY]
-        assert door.doorkeeper.refused == 1
+        assert client.refused == [ConnectionRefusal.KEY]
+        assert door.doorkeeper.rejected_connections == 1
         admitted_comes_in(door)
 
 
 def test_whoever_shows_no_key_is_refused_where_keys_are_taken(folder: KeyFolder) -> None:
     with doorway(OWN, folder.path) as door:
         client = door.knock(None, again_ms=5)
-        door.until(lambda: Refused.MECHANISM in client.told)
+        door.until(lambda: ConnectionRefusal.MECHANISM in client.told)
         assert Handshake.UP not in client.told
         admitted_comes_in(door)
 
@@ -228,7 +228,7 @@ def test_whoever_shows_no_key_is_refused_where_keys_are_taken(folder: KeyFolder)
 def test_whoever_shows_a_key_is_refused_where_none_are_taken() -> None:
     with doorway() as door:
         client = door.knock(Credentials(LAPTOP, OWN.public), again_ms=5)
-        door.until(lambda: Refused.MECHANISM in client.told)
+        door.until(lambda: ConnectionRefusal.MECHANISM in client.told)
         assert Handshake.UP not in client.told
         plain = door.knock(None, b"plain")
         door.until(lambda: door.arrived)
@@ -252,9 +252,11 @@ def test_a_doorkeeper_that_is_gone_lets_nobody_in(monkeypatch: pytest.MonkeyPatc
     ids=["a message", "messages", "http", "a greeting", "every byte"],
 )
 @pytest.mark.parametrize("own", [None, OWN], ids=["plain", "curve"])
-def test_bytes_without_a_handshake_are_no_message(folder: KeyFolder, own: KeyPair | None, garbage: bytes) -> None:
+def test_bytes_without_a_handshake_are_no_message(
+    folder: KeyFolder, own: KeyPair | None, malformed_messages: bytes
+) -> None:
     with doorway(own, folder.path if own else None) as door, connected(door) as raw:
-        raw.sendall(garbage)
+        raw.sendall(malformed_messages)
         door.until(lambda: is_closed(raw))
         client = door.knock(Credentials(LAPTOP, OWN.public) if own else None, b"proper")
         door.until(lambda: client.told and door.arrived)
@@ -263,7 +265,7 @@ def test_bytes_without_a_handshake_are_no_message(folder: KeyFolder, own: KeyPai
 
 def test_without_a_doorkeeper_they_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is what the bytes above are: whoever changes them sees here whether they still say something."""
-    monkeypatch.setattr(Doorkeeper, "guard", lambda self, socket: None)
+    monkeypatch.setattr(ZapHandler, "protect", lambda self, socket: None)
     with doorway() as door, connected(door) as raw:
         raw.sendall(ZMTP_1)
         door.until(lambda: door.arrived)

@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(how: str) -> int:
     command = [sys.executable, "-c", CODE, how]
-    return int(subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2]).stdout)
+    return int(subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[4]).stdout)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")

@@ -21,7 +21,7 @@ from msd.wire.protocol.segments import digest, file_id, segment_count, span
 from msd.workers.indexing import catalogue_writer
 from msd.workers.indexing.catalogue_writer import CACHE_AGE, SETTLED, DigestCache, write_catalogue
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
-from msd.workers.source.local_files import Library, open_shared
+from msd.workers.source.local_files import LocalFiles, open_shared
 from msd.workers.source.scan import look
 
 NUMBERS = bytes(range(245))
@@ -189,7 +189,7 @@ def test_what_is_indexed_is_what_a_worker_reads(contents: list[bytes]) -> None:
         for number, data in enumerate(contents):
             bench.put(str(number), data)
         bench.run()
-        library, catalogue = Library(bench.root), Catalogue(bench.folder)
+        library, catalogue = LocalFiles(bench.root), Catalogue(bench.folder)
         for file, data in zip(catalogue.files, contents, strict=True):
             segments = [library.read(file, number) for number in range(file.segments)]
             assert b"".join(segments) == data

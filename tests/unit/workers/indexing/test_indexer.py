@@ -36,7 +36,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-class Indexing:
+class IndexerSupervisor:
     """A process that keeps ``root`` indexed, and what it has printed."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -91,13 +91,13 @@ class Indexing:
 
 
 @contextmanager
-def indexing(root: Path, folder: Path, *, nudged: bool = True) -> Iterator[Indexing]:
+def indexing(root: Path, folder: Path, *, nudged: bool = True) -> Iterator[IndexerSupervisor]:
     command = [sys.executable, "-c", NUDGED] if nudged else WORKERS
     with subprocess.Popen(
         [*command, "index", str(root), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
-            yield Indexing(process)
+            yield IndexerSupervisor(process)
         finally:
             process.kill()
 

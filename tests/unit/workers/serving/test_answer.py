@@ -12,7 +12,7 @@ from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Bye,
-    Catalog,
+    CataloguePage,
     DataReply,
     DataRequest,
     Describe,
@@ -25,7 +25,7 @@ from msd.wire.protocol.messages import (
     Welcome,
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, Manifest, digest, file_id, segment_count
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.serving.answer import Identity, Job, answer, refusal, to_keep
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
@@ -94,18 +94,18 @@ def test_a_client_of_another_version_is_told_ours(catalogue: Catalogue) -> None:
 
 def test_a_list_is_a_page_of_the_catalogue(catalogue: Catalogue) -> None:
     entries = [file.entry for file in catalogue.files]
-    assert ask(List(rid=5), catalogue) == Catalog(rid=5, epoch=77, entries=entries, more=False)
-    assert ask(List(rid=6, after="big"), catalogue) == Catalog(rid=6, epoch=77, entries=entries[1:], more=False)
+    assert ask(List(rid=5), catalogue) == CataloguePage(rid=5, epoch=77, entries=entries, more=False)
+    assert ask(List(rid=6, after="big"), catalogue) == CataloguePage(rid=6, epoch=77, entries=entries[1:], more=False)
 
 
 def test_a_list_that_is_longer_than_a_page_says_so(tmp_path: Path) -> None:
     write(tmp_path, **{f"file {index:03}": index for index in range(300)})
     catalogue = Catalogue(tmp_path)
     reply = ask(List(rid=5), catalogue)
-    assert isinstance(reply, Catalog)
+    assert isinstance(reply, CataloguePage)
     assert reply.more
     rest = ask(List(rid=6, after=reply.entries[-1].name), catalogue)
-    assert isinstance(rest, Catalog)
+    assert isinstance(rest, CataloguePage)
     assert not rest.more
     assert len(reply.entries) + len(rest.entries) == 300
     catalogue.close()
@@ -151,7 +151,7 @@ def test_an_empty_file_is_described(catalogue: Catalogue) -> None:
 
 
 def test_a_file_need_not_be_named_where_there_is_one(tmp_path: Path, catalogue: Catalogue) -> None:
-    assert ask(Describe(rid=5), catalogue) == refusal(5, ME, Reason.UNKNOWN)
+    assert ask(Describe(rid=5), catalogue) == refusal(5, ME, RefusalReason.UNKNOWN)
     write(tmp_path, only=13)
     alone = Catalogue(tmp_path)
     reply = ask(Describe(rid=5), alone)
@@ -172,7 +172,7 @@ def test_what_is_not_shared_is_unknown(catalogue: Catalogue) -> None:
         Get(rid=5, id=bytes(32), index=0),
     ]
     for request in unknown:
-        assert ask(request, catalogue) == Refusal(rid=5, epoch=77, reason=Reason.UNKNOWN)
+        assert ask(request, catalogue) == Refusal(rid=5, epoch=77, reason=RefusalReason.UNKNOWN)
 
 
 def test_a_segment_that_is_asked_for_becomes_a_job(catalogue: Catalogue) -> None:
@@ -190,14 +190,14 @@ def test_digests_that_are_asked_for_become_a_job(catalogue: Catalogue) -> None:
 @pytest.mark.parametrize("index", [12, 13, 2**63 - 1])
 def test_a_segment_past_the_end_is_a_bad_request(catalogue: Catalogue, index: int) -> None:
     id = file_of(catalogue, "big").id
-    refused = Refusal(rid=5, epoch=77, reason=Reason.BAD_REQUEST, detail=f"segment {index} of 12")
+    refused = Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail=f"segment {index} of 12")
     assert ask(Get(rid=5, id=id, index=index), catalogue) == refused
     assert ask(Digests(rid=5, id=id, start=index), catalogue) == refused
 
 
 def test_an_empty_file_has_no_segment_to_ask_for(catalogue: Catalogue) -> None:
     reply = ask(Get(rid=5, id=file_of(catalogue, "empty").id, index=0), catalogue)
-    assert reply == Refusal(rid=5, epoch=77, reason=Reason.BAD_REQUEST, detail="segment 0 of 0")
+    assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail="segment 0 of 0")
 
 
 def test_every_reply_echoes_its_request_and_names_the_epoch(catalogue: Catalogue) -> None:
@@ -211,7 +211,7 @@ def test_every_reply_echoes_its_request_and_names_the_epoch(catalogue: Catalogue
 def test_a_worker_that_goes_to_sleep_refuses_everything(catalogue: Catalogue) -> None:
     for request in requests(catalogue):
         reply = answer(request, ME, catalogue, awake=False)
-        assert reply == Refusal(rid=5, epoch=77, reason=Reason.SLEEPING)
+        assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.SLEEPING)
 
 
 @pytest.mark.parametrize("awake", [True, False])
@@ -220,6 +220,6 @@ def test_bye_has_no_reply(catalogue: Catalogue, awake: bool) -> None:
 
 
 def test_a_long_detail_is_cut_to_what_a_client_reads() -> None:
-    reply = refusal(5, ME, Reason.UNREADABLE, "x" * 5000)
+    reply = refusal(5, ME, RefusalReason.UNREADABLE, "x" * 5000)
     assert decode(encode(reply), DataReply) == reply
     assert reply.detail == "x" * 1024

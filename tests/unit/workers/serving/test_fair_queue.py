@@ -10,14 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from msd.workers.serving.fair_queue import BUDGET, CATCH_UP, GREEDY, GREEDY_SHARE, MAX_QUEUED, REPLIES_INSIDE, Turns
+from msd.workers.serving.fair_queue import BUDGET, CATCH_UP, GREEDY, GREEDY_SHARE, MAX_QUEUED, REPLIES_INSIDE, FairQueue
 
 MIB = 1 << 20
 
 
-def filled(*clients: str, jobs: int = 10, rate: int = 0) -> Turns[str, int]:
-    """Turns in which each of these clients waits with jobs 0, 1, 2, …"""
-    turns: Turns[str, int] = Turns(rate)
+def filled(*clients: str, jobs: int = 10, rate: int = 0) -> FairQueue[str, int]:
+    """FairQueue in which each of these clients waits with jobs 0, 1, 2, …"""
+    turns: FairQueue[str, int] = FairQueue(rate)
     for job in range(jobs):
         for client in clients:
             assert turns.add(client, job)
@@ -25,7 +25,7 @@ def filled(*clients: str, jobs: int = 10, rate: int = 0) -> Turns[str, int]:
     return turns
 
 
-def take(turns: Turns[str, int], size: int = MIB, now: float = 0.0) -> tuple[str, int] | None:
+def take(turns: FairQueue[str, int], size: int = MIB, now: float = 0.0) -> tuple[str, int] | None:
     """Takes the next job and hands its reply to ZeroMQ."""
     turn = turns.next(now)
     if turn is not None:
@@ -34,7 +34,7 @@ def take(turns: Turns[str, int], size: int = MIB, now: float = 0.0) -> tuple[str
     return turn
 
 
-def take_all(turns: Turns[str, int], size: int = MIB) -> list[tuple[str, int]]:
+def take_all(turns: FairQueue[str, int], size: int = MIB) -> list[tuple[str, int]]:
     """Takes jobs as long as there are some; nothing leaves ZeroMQ."""
     taken = []
     while (turn := take(turns, size)) is not None:
@@ -42,12 +42,12 @@ def take_all(turns: Turns[str, int], size: int = MIB) -> list[tuple[str, int]]:
     return taken
 
 
-def left(turns: Turns[str, int], client: str, size: int = MIB) -> None:
+def left(turns: FairQueue[str, int], client: str, size: int = MIB) -> None:
     turns.left(client, size)
     turns.check_invariants()
 
 
-def serve(turns: Turns[str, int], turn_count: int) -> list[tuple[str, int]]:
+def serve(turns: FairQueue[str, int], turn_count: int) -> list[tuple[str, int]]:
     """Takes that many jobs, of which each leaves at once."""
     taken = []
     for _ in range(turn_count):
@@ -59,7 +59,7 @@ def serve(turns: Turns[str, int], turn_count: int) -> list[tuple[str, int]]:
 
 
 def test_where_nothing_waits_nothing_is_next() -> None:
-    turns: Turns[str, int] = Turns()
+    turns: FairQueue[str, int] = FairQueue()
     assert turns.next(0.0) is None
     assert turns.next_deadline(0.0) is None
     assert turns.clear() == []
@@ -257,7 +257,7 @@ def test_clearing_takes_every_job_that_waits() -> None:
 
 
 def test_those_who_have_nothing_here_are_not_remembered() -> None:
-    turns: Turns[str, int] = Turns()
+    turns: FairQueue[str, int] = FairQueue()
     for number in range(1000):
         turns.add(f"client {number}", 0)
         serve(turns, 1)
@@ -270,7 +270,7 @@ def test_those_who_have_nothing_here_are_not_remembered() -> None:
 RATE = 25 * MIB
 
 
-def drive(turns: Turns[str, int], *, until: float, late: float, size: int = MIB, now: float = 0.0) -> list[float]:
+def drive(turns: FairQueue[str, int], *, until: float, late: float, size: int = MIB, now: float = 0.0) -> list[float]:
     """A loop that wakes up ``late`` seconds after each deadline: the times at which it sent."""
     times = []
     while now < until:
@@ -345,12 +345,12 @@ SIZES = st.sampled_from([0, 1, MIB, 20 * MIB, BUDGET])
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """``Turns`` beside a model that knows all queues, and all replies that have not left yet."""
+    """``FairQueue`` beside a model that knows all queues, and all replies that have not left yet."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rate = 0
-        self.turns: Turns[str, int] = Turns()
+        self.turns: FairQueue[str, int] = FairQueue()
         self.jobs = count()
         self.queues: defaultdict[str, deque[int]] = defaultdict(deque)
         self.inside: list[tuple[str, int]] = []
@@ -380,7 +380,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(rate=st.sampled_from([MIB, 100 * MIB]))
     def limit_the_rate(self, rate: int) -> None:
         self.rate = rate
-        self.turns = Turns(rate)
+        self.turns = FairQueue(rate)
         self.queues.clear()
         self.inside.clear()
         self.passed.clear()

@@ -16,14 +16,14 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import Bye, DataReply, Message, Refusal
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.serving.router import UNSENT, Client, Router
-from msd.workers.serving.send_completions import Departures
+from msd.workers.serving.send_completions import SendCompletions
 
 MIB = 1 << 20
 PATIENCE_MS = 10_000
 HEAD = b"head"
-REFUSAL = Refusal(rid=5, epoch=7, reason=Reason.BUSY)
+REFUSAL = Refusal(rid=5, epoch=7, reason=RefusalReason.BUSY)
 
 
 class Bench:
@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
-        self.departures: Departures[tuple[Client, int]] = Departures()
+        self.departures: SendCompletions[tuple[Client, int]] = SendCompletions()
         stack.callback(self.departures.close)
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         self.gone: list[Client] = []
@@ -256,7 +256,7 @@ def test_a_client_of_a_former_socket_is_not_taken_for_one_of_the_next(bench: Ben
     dealer, client = bench.connect()
     assert former != client
     bench.router.send((former[0], client[1]), REFUSAL)
-    bench.router.send(client, Refusal(rid=6, epoch=7, reason=Reason.BUSY))
+    bench.router.send(client, Refusal(rid=6, epoch=7, reason=RefusalReason.BUSY))
     assert dealer.poll(PATIENCE_MS)
     assert decode(dealer.recv(), DataReply).rid == 6
     assert bench.gone == []

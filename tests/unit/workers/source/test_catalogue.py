@@ -10,7 +10,7 @@ import pytest
 from blake3 import blake3
 
 from msd.wire.protocol.codec import MAX_HEADER, decode, encode
-from msd.wire.protocol.messages import Catalog, DataReply, Entry
+from msd.wire.protocol.messages import CataloguePage, DataReply, Entry
 from msd.wire.protocol.segments import DIGEST_SIZE, digest, file_id, segment_count
 from msd.workers.source.catalogue import (
     DIGESTS_PER_PAGE,
@@ -144,7 +144,7 @@ def test_a_time_the_protocol_cannot_say_is_the_nearest_it_can(tmp_path: Path, mt
     assert catalogue.files == [file], "its version is the one on disk"
     (entry,), more = catalogue.page("")
     assert entry.mtime_ns == catalogue.files[0].mtime_ns == said
-    page = Catalog(rid=1, epoch=1, entries=[entry], more=more)
+    page = CataloguePage(rid=1, epoch=1, entries=[entry], more=more)
     assert decode(encode(page), DataReply) == page
     catalogue.close()
 
@@ -185,7 +185,7 @@ def test_a_page_of_long_names_still_fits_a_header(tmp_path: Path, letter: str) -
     assert len(found) > 1
     assert sum(map(len, found)) == len(files)
     for entries in found:
-        assert len(encode(Catalog(rid=1, epoch=1, entries=entries, more=True))) < MAX_HEADER // 2
+        assert len(encode(CataloguePage(rid=1, epoch=1, entries=entries, more=True))) < MAX_HEADER // 2
     catalogue.close()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from msd.wire.protocol.states import Reason
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
-from msd.workers.source.local_files import OPEN_FILES, Library, Refused, open_shared
+from msd.workers.source.local_files import OPEN_FILES, LocalFiles, Refused, open_shared
 
 NUMBERS = bytes(range(245))
 
@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def library(root: Path) -> Iterator[Library]:
-    library = Library(root)
+def library(root: Path) -> Iterator[LocalFiles]:
+    library = LocalFiles(root)
     yield library
     library.close()
     assert open_below(root) == []
@@ -51,11 +51,11 @@ def shared(path: Path, name: str) -> SharedFile:
     return SharedFile(name, version, bytes(32), 0)
 
 
-def read_all(library: Library, file: SharedFile) -> bytes:
+def read_all(library: LocalFiles, file: SharedFile) -> bytes:
     return b"".join(library.read(file, index) for index in range(file.segments))
 
 
-def refused(library: Library, file: SharedFile, index: int = 0) -> tuple[Reason, str]:
+def refused(library: LocalFiles, file: SharedFile, index: int = 0) -> tuple[RefusalReason, str]:
     with pytest.raises(Refused) as caught:
         library.read(file, index)
     return caught.value.reason, caught.value.detail
@@ -77,7 +77,7 @@ def open_below(root: Path) -> list[str]:
 # What is read.
 
 
-def test_a_segment_is_a_range_of_the_file(root: Path, library: Library) -> None:
+def test_a_segment_is_a_range_of_the_file(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     assert library.read(file, 0) == NUMBERS[:21]
     assert library.read(file, 11) == NUMBERS[231:]
@@ -88,14 +88,14 @@ def test_a_segment_is_a_range_of_the_file(root: Path, library: Library) -> None:
 @pytest.mark.parametrize(
     "name", ["a b", " a ", "ünïcödé 字 🙂", "-rf", "a'b\"c$d;e", "sub folder/ü/file", "%s{}", "...", "x" * 255]
 )
-def test_any_name_is_only_a_name(root: Path, library: Library, name: str) -> None:
+def test_any_name_is_only_a_name(root: Path, library: LocalFiles, name: str) -> None:
     assert read_all(library, put(root, name)) == NUMBERS
 
 
 def test_the_one_file_that_is_shared_is_read(root: Path) -> None:
     file = put(root, "numbers")
     put(root, "secret", b"secret")
-    library = Library(root / "numbers")
+    library = LocalFiles(root / "numbers")
     assert read_all(library, file) == NUMBERS
     library.close()
     assert open_below(root) == []
@@ -105,7 +105,7 @@ def test_one_shared_file_may_be_named_by_a_symlink(tmp_path: Path, root: Path) -
     put(root, "numbers")
     link = tmp_path / "link"
     link.symlink_to(root / "numbers")
-    library = Library(link)
+    library = LocalFiles(link)
     assert read_all(library, shared(link, "link")) == NUMBERS
     library.close()
 
@@ -113,12 +113,12 @@ def test_one_shared_file_may_be_named_by_a_symlink(tmp_path: Path, root: Path) -
 def test_a_shared_folder_may_be_named_by_a_symlink(tmp_path: Path, root: Path) -> None:
     file = put(root, "numbers")
     (tmp_path / "link").symlink_to(root)
-    library = Library(tmp_path / "link")
+    library = LocalFiles(tmp_path / "link")
     assert read_all(library, file) == NUMBERS
     library.close()
 
 
-def test_a_symlink_inside_of_the_folder_is_read(root: Path, library: Library) -> None:
+def test_a_symlink_inside_of_the_folder_is_read(root: Path, library: LocalFiles) -> None:
     put(root, "sub/numbers")
     (root / "link").symlink_to("sub/numbers")
     assert read_all(library, shared(root / "link", "link")) == NUMBERS
@@ -236,74 +236,74 @@ def name_of(change: Callable[[Path], None]) -> str:
 
 @pytest.mark.parametrize("change", CHANGED, ids=name_of)
 def test_a_file_that_changed_before_it_is_opened_is_refused_as_changed(
-    root: Path, library: Library, change: Callable[[Path], None]
+    root: Path, library: LocalFiles, change: Callable[[Path], None]
 ) -> None:
     file = put(root, "numbers")
     change(root / "numbers")
     for index in range(12):
-        assert refused(library, file, index)[0] is Reason.CHANGED
+        assert refused(library, file, index)[0] is RefusalReason.CHANGED
 
 
 @pytest.mark.parametrize("change", CHANGED + NOT_A_FILE, ids=name_of)
 def test_a_file_that_changed_while_it_is_open_is_refused_as_changed(
-    root: Path, library: Library, change: Callable[[Path], None]
+    root: Path, library: LocalFiles, change: Callable[[Path], None]
 ) -> None:
     file = put(root, "numbers")
     assert library.read(file, 0) == NUMBERS[:21]
     change(root / "numbers")
-    assert refused(library, file)[0] is Reason.CHANGED
+    assert refused(library, file)[0] is RefusalReason.CHANGED
     assert open_below(root) == []
 
 
 @pytest.mark.parametrize("change", NOT_A_FILE, ids=name_of)
 def test_what_is_no_file_inside_of_the_folder_is_refused_as_unreadable(
-    root: Path, library: Library, change: Callable[[Path], None]
+    root: Path, library: LocalFiles, change: Callable[[Path], None]
 ) -> None:
     file = put(root, "numbers")
     change(root / "numbers")
     reason, detail = refused(library, file)
-    assert reason is Reason.UNREADABLE
+    assert reason is RefusalReason.UNREADABLE
     assert detail
     assert open_below(root) == []
 
 
-def test_a_refusal_says_why(root: Path, library: Library) -> None:
+def test_a_refusal_says_why(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     touch(root / "numbers")
-    assert refused(library, file) == (Reason.CHANGED, "the file is not the version that was indexed")
+    assert refused(library, file) == (RefusalReason.CHANGED, "the file is not the version that was indexed")
     delete(root / "numbers")
-    assert refused(library, file) == (Reason.CHANGED, "the file is gone")
+    assert refused(library, file) == (RefusalReason.CHANGED, "the file is gone")
 
 
-def test_a_refusal_holds_what_was_read_all_the_same(root: Path, library: Library) -> None:
+def test_a_refusal_holds_what_was_read_all_the_same(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     for change, data in ((touch, NUMBERS[63:84]), (rewrite, bytes(21)), (delete, b"")):
         change(root / "numbers")
         with pytest.raises(Refused) as caught:
             library.read(file, 3)
-        assert (caught.value.reason, caught.value.data) == (Reason.CHANGED, data)
+        assert (caught.value.reason, caught.value.data) == (RefusalReason.CHANGED, data)
 
 
-def test_a_truncated_file_is_refused_also_where_its_bytes_are_still_there(root: Path, library: Library) -> None:
+def test_a_truncated_file_is_refused_also_where_its_bytes_are_still_there(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     truncate(root / "numbers")
-    assert refused(library, file, 0)[0] is Reason.CHANGED
-    assert refused(library, file, 11)[0] is Reason.CHANGED
+    assert refused(library, file, 0)[0] is RefusalReason.CHANGED
+    assert refused(library, file, 11)[0] is RefusalReason.CHANGED
 
 
-def test_a_file_that_comes_back_as_it_was_is_read_again(root: Path, library: Library) -> None:
+def test_a_file_that_comes_back_as_it_was_is_read_again(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     assert library.read(file, 0) == NUMBERS[:21]
     (root / "numbers").rename(root / "away")
-    assert refused(library, file)[0] is Reason.CHANGED
+    assert refused(library, file)[0] is RefusalReason.CHANGED
     (root / "away").rename(root / "numbers")
-    assert refused(library, file)[0] is Reason.CHANGED, "its ctime is another"
+    assert refused(library, file)[0] is RefusalReason.CHANGED, "its ctime is another"
     assert library.read(shared(root / "numbers", "numbers"), 0) == NUMBERS[:21]
 
 
 @pytest.mark.parametrize("change", [truncate, rewrite_unseen, append], ids=name_of)
 def test_a_file_that_changes_during_a_read_is_refused_as_changed(
-    root: Path, library: Library, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+    root: Path, library: LocalFiles, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
     file = put(root, "numbers")
     pread = os.pread
@@ -313,22 +313,22 @@ def test_a_file_that_changes_during_a_read_is_refused_as_changed(
         return pread(fd, length, offset)
 
     monkeypatch.setattr(os, "pread", change_and_pread)
-    assert refused(library, file)[0] is Reason.CHANGED
+    assert refused(library, file)[0] is RefusalReason.CHANGED
 
 
-def test_one_changed_file_does_not_stop_the_others(root: Path, library: Library) -> None:
+def test_one_changed_file_does_not_stop_the_others(root: Path, library: LocalFiles) -> None:
     one, other = put(root, "one"), put(root, "other")
     read_all(library, one)
     rewrite(root / "one")
-    assert refused(library, one)[0] is Reason.CHANGED
+    assert refused(library, one)[0] is RefusalReason.CHANGED
     assert read_all(library, other) == NUMBERS
 
 
-def test_a_folder_on_the_way_that_leads_out_is_refused(tmp_path: Path, root: Path, library: Library) -> None:
+def test_a_folder_on_the_way_that_leads_out_is_refused(tmp_path: Path, root: Path, library: LocalFiles) -> None:
     file = put(root, "sub/numbers")
     (root / "sub").rename(tmp_path / "moved")
     (root / "sub").symlink_to(tmp_path / "moved")
-    assert refused(library, file)[0] is Reason.UNREADABLE
+    assert refused(library, file)[0] is RefusalReason.UNREADABLE
 
 
 @pytest.mark.parametrize("name", ["../secret", "sub/../../secret"])
@@ -370,14 +370,14 @@ def test_a_folder_whose_name_begins_with_that_of_the_shared_one_is_outside(tmp_p
 # Open files.
 
 
-def test_a_file_stays_open_for_the_next_request(root: Path, library: Library) -> None:
+def test_a_file_stays_open_for_the_next_request(root: Path, library: LocalFiles) -> None:
     file = put(root, "numbers")
     for index in range(12):
         library.read(file, index)
         assert open_below(root) == ["numbers"]
 
 
-def test_few_files_are_open_at_a_time_however_many_are_read(root: Path, library: Library) -> None:
+def test_few_files_are_open_at_a_time_however_many_are_read(root: Path, library: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(OPEN_FILES + 10)]
     for number, file in enumerate(files, 1):
         assert library.read(file, 0) == b"x"
@@ -386,7 +386,7 @@ def test_few_files_are_open_at_a_time_however_many_are_read(root: Path, library:
         assert library.read(file, 0) == b"x"
 
 
-def test_the_file_not_read_for_longest_is_closed_first(root: Path, library: Library) -> None:
+def test_the_file_not_read_for_longest_is_closed_first(root: Path, library: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(OPEN_FILES + 1)]
     for file in files[:-1]:
         library.read(file, 0)
@@ -395,7 +395,7 @@ def test_the_file_not_read_for_longest_is_closed_first(root: Path, library: Libr
     assert set(open_below(root)) == {file.name for file in files} - {files[1].name}
 
 
-def test_what_cannot_be_read_is_not_kept_open(root: Path, library: Library) -> None:
+def test_what_cannot_be_read_is_not_kept_open(root: Path, library: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(10)]
     for file in files:
         library.read(file, 0)
@@ -406,7 +406,7 @@ def test_what_cannot_be_read_is_not_kept_open(root: Path, library: Library) -> N
 
 
 def test_a_closed_library_holds_nothing(root: Path) -> None:
-    library = Library(root)
+    library = LocalFiles(root)
     for number in range(5):
         library.read(put(root, f"{number}"), 0)
     library.close()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision import indexer_process
-from msd.broker.supervision.indexer_process import BACKOFF_FIRST, BACKOFF_LAST, Indexing, Restarts
+from msd.broker.supervision import indexer_supervisor
+from msd.broker.supervision.indexer_supervisor import BACKOFF_FIRST, BACKOFF_LAST, IndexerBackoff, IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLine
 
@@ -15,20 +15,20 @@ from msd.wire.protocol.child_messages import Indexed, IndexLine
 
 
 def test_each_restart_waits_twice_as_long_as_the_one_before() -> None:
-    restarts = Restarts()
+    restarts = IndexerBackoff()
     delays = [restarts.ended("killed by SIGKILL", 1.0)[0] for _ in range(8)]
     assert delays == [min(BACKOFF_FIRST * 2**count, BACKOFF_LAST) for count in range(8)]
     assert (delays[0], delays[-1]) == (2.0, 60.0)
 
 
 def test_the_same_reason_is_said_once_and_another_one_is_news() -> None:
-    restarts = Restarts()
+    restarts = IndexerBackoff()
     said = [restarts.ended(why, 0.0)[1] for why in ("a", "a", "b", "b", "a")]
     assert said == [True, False, True, False, True]
 
 
 def test_one_that_ran_for_long_counts_as_mended() -> None:
-    restarts = Restarts()
+    restarts = IndexerBackoff()
     for _ in range(4):
         restarts.ended("a", 0.0)
     assert restarts.ended("a", BACKOFF_LAST - 1.0) == (16 * BACKOFF_FIRST, False)
@@ -66,7 +66,7 @@ class Scene:
         FakeIndexer.says, FakeIndexer.started = [*says], 0
         self.notes: list[str] = []
         self.listening: set[int] = set()
-        self.indexing = Indexing(
+        self.indexing = IndexerSupervisor(
             Path("root"),
             Path("folder"),
             note=self.notes.append,
@@ -84,7 +84,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexer_process, "Indexer", FakeIndexer)
+    monkeypatch.setattr(indexer_supervisor, "IndexerProcess", FakeIndexer)
 
 
 EDITION = Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=1)
@@ -121,7 +121,7 @@ def test_an_indexer_that_cannot_be_started_again_is_tried_later(monkeypatch: pyt
         raise OSError(11, "Resource temporarily unavailable")
 
     with monkeypatch.context() as short:
-        short.setattr(indexer_process, "Indexer", fail)
+        short.setattr(indexer_supervisor, "IndexerProcess", fail)
         assert scene.wait(BACKOFF_FIRST) == 1
     assert "Resource temporarily unavailable" in scene.notes[-1]
     assert scene.wait(2 * BACKOFF_FIRST) == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.client_sessions import GONE_AFTER, MOST, SETTLE, Sessions
+from msd.broker.supervision.until_done import GONE_AFTER, MOST, SETTLE, UntilDone
 
 START = 1000.0
 #: Seconds between two turns of the broker's loop.
@@ -17,10 +17,10 @@ A, B = 1, 2
 
 
 class Scene:
-    """Sessions, and a broker's loop that the test lets run."""
+    """UntilDone, and a broker's loop that the test lets run."""
 
     def __init__(self) -> None:
-        self.sessions = Sessions()
+        self.sessions = UntilDone()
         self.now = START
         self.sessions.pass_time(self.now, awake=True)
 

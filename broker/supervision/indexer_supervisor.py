@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.broker.supervision.indexer_notes import IndexNotes
-from msd.broker.supervision.processes import Indexer
+from msd.broker.supervision.indexer_notes import IndexerNotes
+from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import Indexed
 
@@ -20,7 +20,7 @@ from msd.wire.protocol.child_messages import Indexed
 BACKOFF_FIRST, BACKOFF_LAST = 2.0, 60.0
 
 
-class Restarts:
+class IndexerBackoff:
     """When an indexer that has ended is started again, and whether that is news."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Restarts:
         return self._delay, is_news
 
 
-class Indexing:
+class IndexerSupervisor:
     """The indexer of ``root``, whose catalogues go into ``folder``. ``close()`` it.
 
     ``note`` shows a note to people; ``listen`` and ``ignore`` say which descriptor to call ``read`` for.
@@ -59,13 +59,13 @@ class Indexing:
         self._note = note
         self._listen = listen
         self._ignore = ignore
-        self._notes = IndexNotes()
+        self._notes = IndexerNotes()
         #: The latest edition of the catalogue; number 0 while there is none.
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
         #: None while, and only while, it is to be started again.
-        self._indexer: Indexer | None = None
+        self._indexer: IndexerProcess | None = None
         self._start_at: float | None = None
-        self._restarts = Restarts()
+        self._restarts = IndexerBackoff()
         self._started_at = time.monotonic()
         self._start()
 
@@ -88,7 +88,7 @@ class Indexing:
                 self._note(note)
             if isinstance(line, Indexed):
                 self.latest = line
-                self._notes = IndexNotes()
+                self._notes = IndexerNotes()
                 editions.append(line)
         return editions
 
@@ -117,10 +117,10 @@ class Indexing:
             self._indexer = None
 
     def _start(self) -> None:
-        self._indexer = Indexer(self._root, self._folder)
+        self._indexer = IndexerProcess(self._root, self._folder)
         self._listen(self._indexer.fileno())
         self._start_at = None
-        self._notes = IndexNotes()
+        self._notes = IndexerNotes()
 
     def _start_later(self, why: str, now: float) -> None:
         delay, is_news = self._restarts.ended(why, now - self._started_at)

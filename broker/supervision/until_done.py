@@ -19,11 +19,11 @@ from collections.abc import Iterable
 GONE_AFTER = 30.0
 #: Seconds from a client's ``done`` until it is known who else is being served: two heartbeats.
 SETTLE = 0.5
-#: Sessions remembered of each kind: what 64 heartbeats can report. The ones reported longest ago go first.
+#: UntilDone remembered of each kind: what 64 heartbeats can report. The ones reported longest ago go first.
 MOST = 65536
 
 
-class Sessions:
+class UntilDone:
     """The sessions of all clients. Call ``pass_time`` often: it is what lets them age."""
 
     def __init__(self) -> None:

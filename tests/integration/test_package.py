@@ -1,0 +1,58 @@
+"""The wheel: what it puts into an environment, and what it leaves alone there."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of this checkout, built in a copy so that the build leaves nothing here."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("src", "broker", "client", "wire", "workers"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    out = copy / "out"
+    options = ["--no-build-isolation", "--no-deps", "--no-index", "--wheel-dir", str(out)]
+    subprocess.run([*PIP, "wheel", str(copy), *options], check=True, capture_output=True)
+    (built,) = out.iterdir()
+    return built
+
+
+def test_a_wheel_holds_every_module_and_the_marker_for_type_checkers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("msd/")}
+    folders = [ROOT / name for name in ("broker", "client", "wire", "workers")]
+    modules = {f"msd/{path.relative_to(ROOT)}" for folder in folders for path in folder.rglob("*.py")}
+    assert held == modules | {"msd/__init__.py", "msd/__main__.py", "msd/cli.py", "msd/py.typed"}
+
+
+def test_a_wheel_leaves_a_foreign_package_of_the_same_name_as_our_folder_alone(wheel: Path, tmp_path: Path) -> None:
+    """1. A foreign package ``client`` is installed. 2. msd comes. 3. msd goes. 4. ``client`` is as it was."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    foreign = packages / "client" / "__init__.py"
+    foreign.parent.mkdir()
+    foreign.write_text("FOREIGN = True")
+    before = {*packages.iterdir()}
+    pip = [*PIP, "--python", str(environment / "bin" / "python")]
+    subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    gained = {path.name for path in {*packages.iterdir()} - before}
+    assert {name for name in gained if not name.endswith(".dist-info")} == {"msd"}
+    assert foreign.read_text() == "FOREIGN = True"
+    check = "import client, msd; assert client.FOREIGN; assert 'download' in dir(msd)"
+    subprocess.run([environment / "bin" / "python", "-c", check], check=True, cwd=tmp_path)
+    subprocess.run([*pip, "uninstall", "--yes", "multiserver-downloader"], check=True)
+    assert foreign.read_text() == "FOREIGN = True"
+    assert {*packages.iterdir()} == before
