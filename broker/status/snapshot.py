@@ -8,6 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
+import msgspec
+
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
@@ -99,8 +101,9 @@ def as_json(status: Status) -> Mapping[str, object]:
         *("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"),
         *("garbage", "refused", "uptime", "reason"),
     )
+    workers = [msgspec.to_builtins(worker) for worker in status.workers]
     return {
-        "workers": [{"name": str(w.number), **{key: getattr(w, key) for key in keys}} for w in status.workers],
+        "workers": [{"name": str(w["number"]), **{key: w[key] for key in keys}} for w in workers],
         "files": status.files,
         "catalogue": status.catalogue.hex(),
         "clients": status.clients,

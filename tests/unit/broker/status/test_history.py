@@ -41,7 +41,15 @@ def test_before_the_first_snapshot_there_is_nothing_to_show() -> None:
 
 def test_a_row_says_what_the_snapshot_says() -> None:
     status = with_worker(
-        snapshot(), 3, restarts=2, clients=1, rate=5e6, bytes_sent=9, complaints=4, malformed_messages=5, refused=6
+        snapshot(),
+        3,
+        restarts=2,
+        clients=1,
+        rate=5e6,
+        bytes_sent=9,
+        complaints=4,
+        malformed_messages=5,
+        rejected_connections=6,
     )
     row = told(status).rows(NOW)[2]
     assert (row.number, row.port, row.state, row.is_alive) == (3, 35416, WorkerState.AWAKE, True)

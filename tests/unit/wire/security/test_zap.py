@@ -247,16 +247,14 @@ def test_a_doorkeeper_that_is_gone_lets_nobody_in(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    "data",
     [ZMTP_1, ZMTP_1 * 50, b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, bytes(range(256))],
     ids=["a message", "messages", "http", "a greeting", "every byte"],
 )
 @pytest.mark.parametrize("own", [None, OWN], ids=["plain", "curve"])
-def test_bytes_without_a_handshake_are_no_message(
-    folder: KeyFolder, own: KeyPair | None, malformed_messages: bytes
-) -> None:
+def test_bytes_without_a_handshake_are_no_message(folder: KeyFolder, own: KeyPair | None, data: bytes) -> None:
     with doorway(own, folder.path if own else None) as door, connected(door) as raw:
-        raw.sendall(malformed_messages)
+        raw.sendall(data)
         door.until(lambda: is_closed(raw))
         client = door.knock(Credentials(LAPTOP, OWN.public) if own else None, b"proper")
         door.until(lambda: client.told and door.arrived)
