@@ -32,9 +32,10 @@ figures: .venv/installed
 pictures: .venv/installed
 	$(BIN)/python docs/pictures.py
 
-# docs/console.svg, from a system at work
+# docs/console.svg and docs/live.svg, from running servers
 screenshots: .venv/installed
 	$(BIN)/python -m docs.screenshots
+	$(BIN)/python -m docs.live_view
 
 # docs/outputs.md, what commands print, from a system at work; a test compares it
 outputs: .venv/installed
