@@ -118,7 +118,7 @@ class OurServers:
         os.kill(self._pids[number], signal.SIGKILL)
 
     def all_down(self) -> None:
-        self._system.shut(1, 2, 3, 4)
+        self._system.put_to_sleep(1, 2, 3, 4)
 
     def all_up(self) -> None:
         self._system.wake(1, 2, 3, 4)
@@ -187,7 +187,7 @@ def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
     (folder / "copy").unlink(missing_ok=True)
     with ExitStack() as stack:
         system = stack.enter_context(System(source, "-c", str(config), ports=ports)).wait_until_ready()
-        where = system.where
+        where = system.server_flags
         if case.delay:
             proxies = [stack.enter_context(Proxy(port)) for port in ports[:4]]
             for proxy in proxies:
@@ -197,9 +197,9 @@ def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
         client = stack.enter_context(
             Download(where, "-o", str(folder / "copy"), "--no-sync", "--timeout", str(LIMIT), interval=0.5)
         )
-        client.wait_until(1e-9)
+        client.wait_until_verified(1e-9)
         with harming(case, servers, lambda: client.process.poll() is not None):
-            done = client.done(2 * LIMIT)
+            done = client.wait_until_done(2 * LIMIT)
     return float(done["seconds"]), done["wasted_bytes"] / done["bytes"]
 
 

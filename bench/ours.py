@@ -25,7 +25,7 @@ class Ours:
     said: str
 
     @property
-    def where(self) -> list[str]:
+    def server_flags(self) -> list[str]:
         """The flags with which a command finds them."""
         return ["-c", str(self.config)]
 
@@ -54,7 +54,7 @@ def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = Fal
             return any(line.startswith("ready") for _, line in [*process.out.lines])
 
         # Also 8 GiB are indexed first.
-        wait_for("ready", is_ready, patience=120)
+        wait_for("ready", is_ready, timeout=120)
         text = process.out.text + "\n" + process.err.text
         yield Ours(config, env, [process.pid, *_children(process.pid)], encrypted, text)
 

@@ -125,7 +125,7 @@ def cp(source: Path, folder: Path, *, by_kernel: bool) -> Side:
 def msd(ours: Ours, source: Path, folder: Path) -> Side:
     """One download from all workers."""
     name = "msd, encrypted" if ours.encrypted else "msd"
-    command = [*MSD, "download", *ours.where, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
+    command = [*MSD, "download", *ours.server_flags, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
 
     def clock(printed: str) -> float:
         return float(Download.parse(printed)[-1]["seconds"])

@@ -22,7 +22,7 @@ def run() -> None:
         path = Path(folder, "small.bin")
         path.write_bytes(bytes(range(256)) * 4)
         with serving(path) as system:
-            download = [*MSD, "download", *system.where, "--force", "--quiet", "-o", "copy.bin"]
+            download = [*MSD, "download", *system.server_flags, "--force", "--quiet", "-o", "copy.bin"]
             cases = {
                 "interpreter": partial(seconds, [sys.executable, "-c", "pass"]),
                 "import typer": partial(seconds, [sys.executable, "-c", "import typer"]),

@@ -83,7 +83,7 @@ def downloads(system: System, folder: Path) -> dict[str, list[Cost]]:
 
 
 def download(system: System, folder: Path, flags: list[str], *, on_terminal: bool) -> Cost:
-    command = [*MSD, "download", *system.where, "-o", "copy", "--force", "--no-sync", *flags]
+    command = [*MSD, "download", *system.server_flags, "-o", "copy", "--force", "--no-sync", *flags]
     side = Side("msd", command, folder, [], {**os.environ, "TERM": "xterm-256color"})
     with screen() as (terminal, shown):
         sample = side.run(stderr=terminal if on_terminal else subprocess.STDOUT)
@@ -119,11 +119,11 @@ def consoles(system: System) -> None:
         tempfile.TemporaryDirectory() as folder,
         system.download("-o", "slow", "--no-sync", cwd=Path(folder)) as client,
     ):
-        client.wait_until(1e-9)
+        client.wait_until_verified(1e-9)
         began = cpu_seconds(system.pid)
         time.sleep(LOOK)
         alone = (cpu_seconds(system.pid) - began) / LOOK
-        with Terminal("console", *system.where) as console:
+        with Terminal("console", *system.server_flags) as console:
             console.sees("4 of 4 alive")
             wait_for("a rate", lambda: "MB/s" in console.text)
             broker, shown, read = cpu_seconds(system.pid), cpu_seconds(console.pid), len(console.read)

@@ -27,15 +27,15 @@ def run(folder: Path) -> Path:
     with System(film, "--rate", "8MiB").wait_until_ready() as servers, Proxy(servers.ports[3]) as network:
         where = ["-a", "127.0.0.1", "-p", *map(str, (*servers.ports[:3], network.port, servers.ports[4]))]
         with Download(where, "-o", str(folder / "copy.mp4"), "--report", str(report)) as client:
-            client.wait_until(0.2)
-            servers.shut(2)
-            client.wait_until(0.35)
+            client.wait_until_verified(0.2)
+            servers.put_to_sleep(2)
+            client.wait_until_verified(0.35)
             servers.kill(3)
-            client.wait_until(0.5)
+            client.wait_until_verified(0.5)
             servers.wake(2)
-            client.wait_until(0.7)
+            client.wait_until_verified(0.7)
             network.flip_every = MIB
-            client.done()
+            client.wait_until_done()
     return report
 
 

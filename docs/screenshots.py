@@ -16,7 +16,7 @@ from textual.pilot import Pilot
 
 from msd.broker.operator.console_app import ConsoleApp
 from msd.broker.operator.status_feed import StatusFeed
-from tests.system import MIB, PATIENCE, System, make_file
+from tests.system import MIB, TIMEOUT, System, make_file
 
 DOCS = Path(__file__).parent
 #: The report's ports, for they are what the rest of the documentation shows.
@@ -29,7 +29,7 @@ async def take(app: ConsoleApp, servers: System, path: Path) -> None:
     """Takes the picture in the middle of it all."""
 
     async def until(probe: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not probe():
                 await asyncio.sleep(0.05)
 

@@ -29,7 +29,7 @@ from msd.wire.protocol.messages import DataReply, Describe, Described, Digests, 
 from msd.wire.protocol.segments import digest
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
-from tests.system import PATIENCE, Process, Serve, System
+from tests.system import TIMEOUT, Process, Serve, System
 
 #: Requests that a flood leaves unanswered on each connection: more than a worker queues.
 OUTSTANDING = 400
@@ -76,7 +76,7 @@ class Keyring:
     def serve(self, serve: Serve, path: Path, *arguments: str, **options: Any) -> System:
         """Servers that take these keys; the system's own orders are given by the servers' pair."""
         system = serve(path, "-c", str(self.config), *arguments, env=self.env("servers"), **options)
-        system.where += ["--server-key", self.servers.public.hex()]
+        system.server_flags += ["--server-key", self.servers.public.hex()]
         own = Credentials(self.servers, self.servers.public)
         system.servers = replace(system.servers, credentials=own)
         return system
@@ -90,7 +90,7 @@ class Peer:
         self.socket = self._context.socket(kind)
         tune(self.socket, credentials=credentials)
         self.socket.linger = 0
-        self.socket.sndtimeo = self.socket.rcvtimeo = int(PATIENCE * 1000)
+        self.socket.sndtimeo = self.socket.rcvtimeo = int(TIMEOUT * 1000)
         if kind == zmq.SUB:
             self.socket.subscribe(b"")
         self.monitor = Monitor(self.socket, encrypted=credentials is not None)
@@ -98,7 +98,7 @@ class Peer:
 
     def events(self) -> Iterator[Handshake | ConnectionRefusal]:
         """What becomes of the connection, as it happens; fails where nothing does."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self.monitor.socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             yield from self.monitor.read()
         raise AssertionError("nothing becomes of the connection")

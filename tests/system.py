@@ -1,6 +1,6 @@
-"""A small language for tests with real processes: a system of servers, downloads from it, events.
+"""Helpers for tests with real processes: start servers, download from them, read events.
 
-Everything is started through the public command and ended by its pid.
+Every process is started through the public command and ended by its pid.
 """
 
 from __future__ import annotations
@@ -27,37 +27,38 @@ from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 
 MSD = [sys.executable, "-P", "-m", "msd"]
-#: Seconds that anything awaited may take; slow machines raise it.
-PATIENCE = 30.0 * float(os.environ.get("MSD_TEST_TIME_FACTOR", "1"))
+#: Default timeout of every wait, in seconds; MSD_TEST_TIME_FACTOR raises it on slow machines.
+TIMEOUT = 30.0 * float(os.environ.get("MSD_TEST_TIME_FACTOR", "1"))
 
 MIB = 1 << 20
 
 Ports = tuple[int, int, int, int, int]
 
-#: Which of the processes that run tests side by side this is, and how many there may be.
-SIDE, SIDES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
+#: The number of this pytest-xdist process, and the number of processes that get ports of their own.
+XDIST_NUMBER, XDIST_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
 
 
 T = TypeVar("T")
 
 
 def free_ports() -> Ports:
-    """Ports that are free now, and that no test beside this one will take."""
-    share = 12000 // SIDES
-    return demo.free_ports(20000 + SIDE % SIDES * share, 20000 + (SIDE % SIDES + 1) * share)
+    """Returns ports that are free now, from a range that no other test process uses."""
+    share = 12000 // XDIST_PROCESSES
+    slot = XDIST_NUMBER % XDIST_PROCESSES
+    return demo.free_ports(20000 + slot * share, 20000 + (slot + 1) * share)
 
 
-def wait_for(what: str, probe: Callable[[], T | None], patience: float = PATIENCE) -> T:
-    """The first value of ``probe`` that is true; fails naming ``what`` after ``patience`` seconds."""
-    deadline = time.monotonic() + patience
+def wait_for(what: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
+    """Polls ``probe`` and returns its first true value; after ``timeout`` seconds, fails with the text ``what``."""
+    deadline = time.monotonic() + timeout
     while not (value := probe()):
-        assert time.monotonic() < deadline, f"waited {patience:g} s for {what}"
+        assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {what}"
         time.sleep(0.005)
     return value
 
 
 class Output:
-    """The lines of a process's stream as they come, each with the time it came."""
+    """The lines that a process has written to a stream, each with the time it was read."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.lines: list[tuple[float, str]] = []
@@ -78,7 +79,7 @@ class Output:
 
 
 class Process:
-    """A process under test with its two streams; ended with the ``with`` block at the latest."""
+    """A process under test and its two output streams. A context manager: leaving it ends the process."""
 
     def __init__(self, arguments: list[str], **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -97,8 +98,8 @@ class Process:
     def pid(self) -> int:
         return self.process.pid
 
-    def enter(self, text: str) -> None:
-        """Writes to its standard input, which must be a pipe."""
+    def write_stdin(self, text: str) -> None:
+        """Writes to standard input, which must be a pipe."""
         assert self.process.stdin is not None
         self.process.stdin.write(text)
         self.process.stdin.flush()
@@ -106,9 +107,9 @@ class Process:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, patience: float = PATIENCE) -> int:
-        """The exit code."""
-        code = self.process.wait(patience)
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Waits for the process to end and returns its exit code."""
+        code = self.process.wait(timeout)
         self.out.join()
         self.err.join()
         return code
@@ -131,54 +132,56 @@ class Process:
 
 
 class Download(Process):
-    """``msd download --json``: its events as they come."""
+    """``msd download --json`` and its events; ``server_flags`` are the options that locate the servers."""
 
-    def __init__(self, where: list[str], *arguments: str, interval: float = 0.05, **options: Any) -> None:
-        super().__init__([*MSD, "download", *where, "--json", "-i", str(interval), *arguments], **options)
+    def __init__(self, server_flags: list[str], *arguments: str, interval: float = 0.05, **options: Any) -> None:
+        super().__init__([*MSD, "download", *server_flags, "--json", "-i", str(interval), *arguments], **options)
 
     @property
     def events(self) -> list[dict[str, Any]]:
+        """The events so far; the key ``at`` is added: the time each was read, by ``time.monotonic()``."""
         return [{**json.loads(line), "at": at} for at, line in [*self.out.lines]]
 
     @staticmethod
     def parse(text: str) -> list[dict[str, Any]]:
-        """The events in what such a command has printed."""
+        """Parses the output of ``msd download --json``."""
         return [json.loads(line) for line in text.splitlines()]
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
+        """Returns the events of one kind, such as ``"progress"``."""
         return [event for event in self.events if event["event"] == kind]
 
     @property
-    def received(self) -> int:
-        """Bytes verified so far, as far as told."""
-        return int((self.of("progress") or [{"bytes": 0}])[-1]["bytes"])
+    def verified_bytes(self) -> int:
+        """Bytes verified, according to the last progress event."""
+        return int((self.events_of("progress") or [{"bytes": 0}])[-1]["bytes"])
 
-    def wait_until(self, share: float) -> None:
-        """Waits until this share of the file is verified."""
+    def wait_until_verified(self, share: float) -> None:
+        """Waits until this share of the file (0 to 1) is verified."""
 
-        def is_there() -> bool:
-            there = any(e["bytes"] >= share * e["total"] for e in self.of("progress"))
-            assert there or self.process.poll() is None, self.out.text[-2000:] + self.err.text
-            return there
+        def reached() -> bool:
+            verified = any(e["bytes"] >= share * e["total"] for e in self.events_of("progress"))
+            assert verified or self.process.poll() is None, self.out.text[-2000:] + self.err.text
+            return verified
 
-        wait_for(f"{share:.0%} of the file", is_there)
+        wait_for(f"{share:.0%} of the file", reached)
 
-    def done(self, patience: float = PATIENCE) -> dict[str, Any]:
-        """The ``done`` event; fails with what was printed if there is none."""
-        code = self.wait(patience)
+    def wait_until_done(self, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """Waits for the ``done`` event and returns it; if the download fails, the test fails with its output."""
+        code = self.wait(timeout)
         assert code == 0, f"code {code}: {self.out.text[-2000:]} {self.err.text}"
         assert self.events[-1]["event"] == "done"
         return self.events[-1]
 
 
 class System(Process):
-    """``msd serve``, and an operator for it."""
+    """``msd serve``, and methods that operate it; ``server_flags`` locate it for other commands."""
 
     def __init__(self, path: Path, *arguments: str, ports: Ports | None = None, **options: Any) -> None:
         self.ports = ports or free_ports()
-        self.where = ["-a", "127.0.0.1", "-p", *map(str, self.ports)]
+        self.server_flags = ["-a", "127.0.0.1", "-p", *map(str, self.ports)]
         self.servers: Servers = locate_servers(Config(), host="127.0.0.1", ports=self.ports, server5=None)
-        super().__init__([*MSD, "serve", "-f", str(path), *self.where, *arguments], **options)
+        super().__init__([*MSD, "serve", "-f", str(path), *self.server_flags, *arguments], **options)
 
     def wait_until_ready(self) -> Self:
         def ready() -> bool:
@@ -198,8 +201,7 @@ class System(Process):
     def states(self) -> list[str]:
         return [worker.state.value for worker in self.status().workers]
 
-    def shut(self, *numbers: int) -> None:
-        """Puts workers to sleep."""
+    def put_to_sleep(self, *numbers: int) -> None:
         self._toggle(numbers, WantedState.ASLEEP)
 
     def wake(self, *numbers: int) -> None:
@@ -211,28 +213,28 @@ class System(Process):
                 assert operator.toggle(number, want).reached
 
     def kill(self, *numbers: int) -> None:
-        """Kills workers with -9, each as soon as it has a process; one that is failed gets none."""
+        """Sends SIGKILL to workers. Waits for a worker that is being restarted; skips a failed worker."""
         for number in numbers:
 
-            def living(number: int = number) -> WorkerStatus | None:
+            def running_or_failed(number: int = number) -> WorkerStatus | None:
                 worker = self.worker(number)
                 return worker if worker.pid or worker.state is WorkerState.FAILED else None
 
-            # To kill the pid 0 would kill the tests themselves.
-            if pid := wait_for(f"a process of worker {number}", living).pid:
+            # os.kill(0, …) would kill the test process and its whole process group.
+            if pid := wait_for(f"a process of worker {number}", running_or_failed).pid:
                 os.kill(pid, signal.SIGKILL)
 
     def download(self, *arguments: str, **options: Any) -> Download:
-        return Download(self.where, *arguments, **options)
+        return Download(self.server_flags, *arguments, **options)
 
 
-def run_msd(*arguments: str, patience: float = PATIENCE, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs one command to its end."""
+def run_msd(*arguments: str, timeout: float = TIMEOUT, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs one ``msd`` command and waits for it to end."""
     return subprocess.run(
         [*MSD, *arguments],
         capture_output=True,
         text=True,
-        timeout=patience,
+        timeout=timeout,
         stdin=subprocess.DEVNULL,
         check=False,
         **options,
@@ -240,7 +242,7 @@ def run_msd(*arguments: str, patience: float = PATIENCE, **options: Any) -> subp
 
 
 def is_free(port: int) -> bool:
-    """True if a server could listen on a port of loopback now."""
+    """Returns True if a server could listen on this loopback port now."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -252,7 +254,7 @@ def is_free(port: int) -> bool:
 
 
 def make_file(path: Path, size: int, rng: random.Random) -> Path:
-    """A file of ``size`` bytes of noise."""
+    """Writes a file of ``size`` random bytes and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         while size > 0:
@@ -260,15 +262,15 @@ def make_file(path: Path, size: int, rng: random.Random) -> Path:
     return path
 
 
-def same(one: Path, other: Path) -> bool:
-    """True if two files are equal, byte for byte."""
-    with one.open("rb") as left, other.open("rb") as right:
+def files_equal(first: Path, second: Path) -> bool:
+    """Returns True if two files have the same content."""
+    with first.open("rb") as left, second.open("rb") as right:
         while (data := left.read(4 * MIB)) == right.read(4 * MIB):
             if not data:
                 return True
     return False
 
 
-#: What the fixtures ``serve`` and ``source`` are.
+#: The types of the fixtures ``serve`` and ``source``.
 Serve = Callable[..., System]
 Source = Callable[[int], Path]

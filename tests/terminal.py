@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from tests.system import MSD, PATIENCE, wait_for
+from tests.system import MSD, TIMEOUT, wait_for
 
 #: What a shell does: leads the session, runs the command in the foreground, takes the terminal back
 #: after it, and stays. Writes the command's process and its exit code to the first descriptor, until the
@@ -117,10 +117,10 @@ class Terminal:
         except AssertionError as error:
             raise AssertionError(f"{error}; there is {self.text[-3000:]!r}") from None
 
-    def wait(self, patience: float = PATIENCE) -> int:
+    def wait(self, timeout: float = TIMEOUT) -> int:
         """The exit code, once all that was written has been read."""
         if self._code is None:
-            assert select.select([self._told], [], [], patience)[0], f"still running: {self.text[-3000:]!r}"
+            assert select.select([self._told], [], [], timeout)[0], f"still running: {self.text[-3000:]!r}"
             self._code = int(self._told.readline())
         wait_for("all that was written", lambda: not select.select([self._master], [], [], 0.02)[0])
         return self._code
@@ -145,7 +145,7 @@ class Terminal:
             os.close(self._until)
             if self._code is None:
                 self._shell.kill()
-            self._shell.wait(PATIENCE)
+            self._shell.wait(TIMEOUT)
             self._told.close()
             os.close(self._slave)
             os.close(self._master)

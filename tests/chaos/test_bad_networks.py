@@ -17,7 +17,7 @@ import pytest
 
 from msd.wire.protocol.states import WorkerState
 from tests.proxy import Proxy
-from tests.system import MIB, Download, Serve, Source, System, same, wait_for
+from tests.system import MIB, Download, Serve, Source, System, files_equal, wait_for
 
 
 @dataclass
@@ -56,8 +56,8 @@ def test_a_long_fat_link_is_filled(network: Build, source: Source, tmp_path: Pat
     path = source(120 * MIB)
     net = network(path, delay=0.05, rate=10 * MIB)
     with net.download(tmp_path / "copy") as client:
-        done = client.done()
-    assert same(path, tmp_path / "copy")
+        done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
     assert done["wasted_bytes"] <= 0.05 * path.stat().st_size
     # Not a figure of speed (see make bench), but a window that never grew would take four times as long.
     assert done["seconds"] < 3 / 0.6
@@ -72,10 +72,10 @@ def test_a_black_hole_in_front_of_one_worker_holds_up_nobody(
     path = source(48 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:
-        client.wait_until(0.3)
+        client.wait_until_verified(0.3)
         net.proxies[1].stalled = True
-        done = client.done()
-    assert same(path, tmp_path / "copy")
+        done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
     assert done["workers"]["2"]["bytes"] < 0.25 * path.stat().st_size
     assert net.system.worker(2).state == WorkerState.AWAKE
 
@@ -85,10 +85,10 @@ def test_connections_that_are_reset_are_opened_again(network: Build, source: Sou
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:
         for number, share in enumerate((0.1, 0.2, 0.3, 0.4)):
-            client.wait_until(share)
+            client.wait_until_verified(share)
             net.proxies[number].reset()
-        done = client.done()
-    assert same(path, tmp_path / "copy")
+        done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
     assert [done["workers"][name]["failures"] for name in "1234"] == [1, 1, 1, 1]
 
 
@@ -97,8 +97,8 @@ def test_connections_cut_again_and_again_still_bring_the_file(network: Build, so
     path = source(32 * MIB)
     net = network(path, cut_after=3 * MIB)
     with net.download(tmp_path / "copy") as client:
-        done = client.done(60)
-    assert same(path, tmp_path / "copy")
+        done = client.wait_until_done(60)
+    assert files_equal(path, tmp_path / "copy")
     assert sum(worker["failures"] for worker in done["workers"].values()) >= 4
 
 
@@ -107,11 +107,11 @@ def test_flipped_bits_are_caught_and_the_culprit_named(network: Build, source: S
     net = network(path, "--rate", "8MiB")
     net.proxies[2].flip_every = 700_001
     with net.download(tmp_path / "copy") as client:
-        done = client.done()
-    assert same(path, tmp_path / "copy")
+        done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
     assert done["workers"]["3"]["corrupt"] == 3
     assert {"event": "worker", "name": "3", "state": "set aside", "detail": "corrupt"}.items() <= {
-        **next(event for event in client.of("worker") if event["state"] == "set aside")
+        **next(event for event in client.events_of("worker") if event["state"] == "set aside")
     }.items()
     wait_for("the complaints", lambda: net.system.worker(3).complaints == 3)
 
@@ -120,11 +120,11 @@ def test_server_5_cut_off_changes_nothing(network: Build, source: Source, tmp_pa
     path = source(48 * MIB)
     net = network(path, "--rate", "4MiB", "-i", "0.1")
     with net.download(tmp_path / "copy") as client:
-        client.wait_until(0.1)
+        client.wait_until_verified(0.1)
         net.status.stalled = True
-        done = client.done()
+        done = client.wait_until_done()
         net.status.stalled = False
-    assert same(path, tmp_path / "copy")
+    assert files_equal(path, tmp_path / "copy")
     assert done["wasted_bytes"] == 0
 
 
@@ -139,8 +139,8 @@ def test_misfortune_of_all_kinds_at_random(
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:
         for step in range(1, 13):
-            wait_for("progress", lambda due=step: client.received > due * 4 * MIB or client.of("done"))  # type: ignore[misc]
-            if client.of("done"):
+            wait_for("progress", lambda due=step: client.verified_bytes > due * 4 * MIB or client.events_of("done"))  # type: ignore[misc]
+            if client.events_of("done"):
                 break
             victim = rng.choice(net.proxies)
             for proxy in net.proxies:
@@ -158,9 +158,9 @@ def test_misfortune_of_all_kinds_at_random(
                 case "delay":
                     victim.delay = rng.uniform(0, 0.2)
                 case "sleep":
-                    net.system.shut(number)
+                    net.system.put_to_sleep(number)
                     net.system.wake(number)
                 case "kill":
                     net.system.kill(number)
-        client.done(60)
-    assert same(path, tmp_path / "copy")
+        client.wait_until_done(60)
+    assert files_equal(path, tmp_path / "copy")

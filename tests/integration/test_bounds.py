@@ -13,7 +13,7 @@ import zmq
 
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, DataReply, Describe, Described, Get, Hello, Segment, Welcome
-from tests.system import MIB, PATIENCE, Serve, Source, System, same, wait_for
+from tests.system import MIB, TIMEOUT, Serve, Source, System, files_equal, wait_for
 
 
 def peak_rss(pid: int) -> int:
@@ -37,7 +37,7 @@ class RawClient:
 
     def ask(self, request: Hello | Describe | Get) -> DataReply:
         self.dealer.send(encode(request))
-        assert self.dealer.poll(int(PATIENCE * 1000))
+        assert self.dealer.poll(int(TIMEOUT * 1000))
         reply: DataReply = decode(self.dealer.recv_multipart()[0], DataReply)
         return reply
 
@@ -51,7 +51,7 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
     """They all wait for the workers to wake up; when the first is done, all have nearly as much."""
     path = source(16 * MIB)
     system = serve(path, "--rate", "16MiB")
-    system.shut(1, 2, 3, 4)
+    system.put_to_sleep(1, 2, 3, 4)
     with ExitStack() as stack:
         clients = []
         for number in range(20):
@@ -59,13 +59,13 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
                 system.download("-o", f"copy-{number}", "--no-sync", interval=0.2, cwd=tmp_path)
             )
             clients.append(client)
-        wait_for("all to wait", lambda: all(client.of("waiting") for client in clients))
+        wait_for("all to wait", lambda: all(client.events_of("waiting") for client in clients))
         system.wake(1, 2, 3, 4)
-        wait_for("the first to be done", lambda: any(client.of("done") for client in clients), 60)
-        shares = [client.received for client in clients]
+        wait_for("the first to be done", lambda: any(client.events_of("done") for client in clients), 60)
+        shares = [client.verified_bytes for client in clients]
         for client in clients:
-            client.done(60)
-    assert all(same(path, tmp_path / f"copy-{number}") for number in range(20))
+            client.wait_until_done(60)
+    assert all(files_equal(path, tmp_path / f"copy-{number}") for number in range(20))
     jain = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
     assert jain > 0.9, shares
 
@@ -94,13 +94,13 @@ def test_a_client_that_stopped_reading_gets_the_rest_when_it_goes_on(
     path = source(64 * MIB)
     system = serve(path, "--rate", "16MiB")
     with system.download("-o", "slow", cwd=tmp_path) as slow:
-        slow.wait_until(0.2)
+        slow.wait_until_verified(0.2)
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast", cwd=tmp_path) as fast:
-            assert fast.done()["wasted_bytes"] <= 4 * MIB
+            assert fast.wait_until_done()["wasted_bytes"] <= 4 * MIB
         slow.signal(signal.SIGCONT)
-        done = slow.done()
-    assert same(path, tmp_path / "slow")
+        done = slow.wait_until_done()
+    assert files_equal(path, tmp_path / "slow")
     assert done["wasted_bytes"] <= 4 * MIB
 
 
@@ -112,8 +112,8 @@ def check_memory(system: System, size: int, output: Path) -> None:
                 peak = max(peak, peak_rss(client.pid))
             except (FileNotFoundError, ValueError):
                 break  # It ended in between.
-            wait_for("news", lambda: client.process.poll() is not None or client.received < size or None)
-        client.done(600)
+            wait_for("news", lambda: client.process.poll() is not None or client.verified_bytes < size or None)
+        client.wait_until_done(600)
     assert 0 < peak < 150 * MIB
     assert all(peak_rss(worker.pid) < 100 * MIB for worker in system.status().workers)
 
@@ -121,14 +121,14 @@ def check_memory(system: System, size: int, output: Path) -> None:
 def test_memory_does_not_grow_with_the_file(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(512 * MIB)
     check_memory(serve(path), 512 * MIB, tmp_path / "copy")
-    assert same(path, tmp_path / "copy")
+    assert files_equal(path, tmp_path / "copy")
 
 
 @pytest.mark.soak
 def test_memory_is_bounded_on_a_file_of_4_gib(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(4 << 30)
     check_memory(serve(path), 4 << 30, tmp_path / "copy")
-    assert same(path, tmp_path / "copy")
+    assert files_equal(path, tmp_path / "copy")
 
 
 @pytest.mark.soak
@@ -139,12 +139,12 @@ def test_a_hundred_kills_at_random_moments_lose_nothing(
     system = serve(path, "--rate", "64MiB")
     for number in range(100):
         with system.download("-o", f"copy-{number}", cwd=tmp_path) as client:
-            client.wait_until(rng.uniform(0.0, 0.9))
+            client.wait_until_verified(rng.uniform(0.0, 0.9))
             victim = system.worker(rng.randint(1, 4))
             if victim.pid:
                 os.kill(victim.pid, signal.SIGKILL)
-            client.done()
-        assert same(path, tmp_path / f"copy-{number}")
+            client.wait_until_done()
+        assert files_equal(path, tmp_path / f"copy-{number}")
         (tmp_path / f"copy-{number}").unlink()
         for worker in system.status().workers:
             if worker.state == "failed":

@@ -116,7 +116,7 @@ def test_a_console_from_elsewhere_toggles_and_leaves_the_servers_alone(
     serve: Serve, source: Source, on_terminal: OnTerminal
 ) -> None:
     system = serve(source(MIB))
-    terminal = on_terminal("console", *system.where)
+    terminal = on_terminal("console", *system.server_flags)
     terminal.sees(READY)
     mark = terminal.press("1")
     terminal.sees("worker 1 fell asleep", mark)
@@ -135,7 +135,7 @@ def test_a_console_from_elsewhere_toggles_and_leaves_the_servers_alone(
 def test_a_console_waits_for_a_broker_that_was_killed(serve: Serve, source: Source, on_terminal: OnTerminal) -> None:
     path = source(MIB)
     system = serve(path)
-    terminal = on_terminal("console", *system.where)
+    terminal = on_terminal("console", *system.server_flags)
     terminal.sees(READY)
     system.process.kill()
     terminal.sees("SERVER 5 DOES NOT ANSWER since")
@@ -149,7 +149,7 @@ def test_a_console_waits_for_a_broker_that_was_killed(serve: Serve, source: Sour
 @pytest.mark.soak
 def test_a_frozen_broker_is_found_out_and_found_again(serve: Serve, source: Source, on_terminal: OnTerminal) -> None:
     system = serve(source(MIB), "-i", "60")
-    terminal = on_terminal("console", *system.where)
+    terminal = on_terminal("console", *system.server_flags)
     terminal.sees(READY)
     system.signal(signal.SIGSTOP)
     try:
@@ -211,7 +211,7 @@ def test_on_a_terminal_a_redraw_comes_at_most_10_times_a_second(
 ) -> None:
     """Even with a broker that publishes at every toggle of a storm of them."""
     system = serve(source(MIB))
-    terminal = on_terminal("console", *system.where)
+    terminal = on_terminal("console", *system.server_flags)
     terminal.sees(READY)
     first = len(terminal.read)
     with OperatorClient(system.servers) as operator:

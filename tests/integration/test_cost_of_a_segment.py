@@ -33,7 +33,7 @@ from msd.wire.protocol.segments import segment_count
 from msd.wire.protocol.states import WantedState
 from msd.workers.serving.fair_queue import REPLIES_INSIDE
 from msd.workers.serving.worker import Worker
-from tests.system import PATIENCE, Source, free_ports, same
+from tests.system import TIMEOUT, Source, files_equal, free_ports
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
@@ -84,7 +84,7 @@ def working(
             yield Servers(Endpoint("127.0.0.1", status_port), {1: Endpoint("127.0.0.1", port)}, pinned=True)
         finally:
             os.close(write_end)
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
 
 
 class Witness:
@@ -177,7 +177,7 @@ def test_what_has_left_wakes_the_worker_for_what_waits(
         context.socket(zmq.DEALER) as dealer,
     ):
         dealer.linger = 0
-        dealer.rcvtimeo = int(PATIENCE * 1000)
+        dealer.rcvtimeo = int(TIMEOUT * 1000)
         dealer.connect(servers.workers[1].url)
         dealer.send(encode(List(rid=1)))
         (file,) = decode(dealer.recv(), DataReply).entries
@@ -198,10 +198,10 @@ def test_a_segment_stays_where_it_lies(
     root, copy = source(SIZE), tmp_path / "copy"
     with working(root, runtime_folder, monkeypatch) as servers:
         witness = Witness(monkeypatch)
-        report = download(servers, output=copy, sync=False, timeout=PATIENCE)
+        report = download(servers, output=copy, sync=False, timeout=TIMEOUT)
     monkeypatch.undo()
     assert report.received_bytes == SIZE
-    assert same(root, copy)
+    assert files_equal(root, copy)
     assert witness.calls["copied to be sent"] == witness.calls["copied when received"] == 0
     read, sent, received, hashed, written = (
         sorted(witness.at[deed]) for deed in ("read", "sent", "received", "hashed", "written")
@@ -233,7 +233,7 @@ def test_a_segment_takes_few_steps_of_python(
         threading.setprofile(counting("client"))
         sys.setprofile(counting("client"))
         try:
-            report = download(servers, output=tmp_path / "copy", sync=False, timeout=PATIENCE)
+            report = download(servers, output=tmp_path / "copy", sync=False, timeout=TIMEOUT)
         finally:
             sys.setprofile(None)
             threading.setprofile(None)

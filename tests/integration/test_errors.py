@@ -113,7 +113,7 @@ def expect_silence(process: Process) -> None:
 def test_if_nobody_listens_a_download_waits_and_says_so_until_its_timeout(tmp_path: Path) -> None:
     with Download(NOWHERE, "--timeout", "3", cwd=tmp_path) as client:
         assert client.wait() == 7
-    assert "is msd serve running there?" in client.of("waiting")[0]["reason"]
+    assert "is msd serve running there?" in client.events_of("waiting")[0]["reason"]
     last = client.events[-1]
     assert (last["event"], last["code"]) == ("error", 7)
     assert "gave up after 3 s" in last["message"]
@@ -134,14 +134,14 @@ def test_a_busy_port_is_named_before_anything_is_started(tmp_path: Path) -> None
 
 def test_a_second_server_on_the_same_ports_is_refused(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(100))
-    system.shut(1, 2, 3, 4)
-    fails("serve", "-f", str(source(100)), *system.where, code=2, says="in use", cwd=tmp_path)
+    system.put_to_sleep(1, 2, 3, 4)
+    fails("serve", "-f", str(source(100)), *system.server_flags, code=2, says="in use", cwd=tmp_path)
 
 
 def test_an_unknown_file_is_answered_with_the_nearest_names(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     for name in ("Star.mp4", "Stars.mp4", "Other.bin"):
         make_file(tmp_path / "shared" / name, 100, rng)
-    where = serve(tmp_path / "shared").where
+    where = serve(tmp_path / "shared").server_flags
     fails("download", "star.mp4", *where, code=3, says="did you mean 'Star.mp4' or 'Stars.mp4'?", cwd=tmp_path)
     fails("download", "zzz", *where, code=3, says="msd list shows what is", cwd=tmp_path)
     fails("download", *where, code=2, says="3 files are shared: name one of them", cwd=tmp_path)
@@ -155,21 +155,21 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     for name in ("one.bin", "two.bin"):
         make_file(folder / name, 1000, rng)
     system = serve(folder)
-    right = run_msd("verify", str(folder / "two.bin"), *system.where)
+    right = run_msd("verify", str(folder / "two.bin"), *system.server_flags)
     assert (right.returncode, right.stderr) == (0, "")
     assert "two.bin as it is shared" in right.stdout
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
-    unnamed = run_msd("verify", str(copy), *system.where)
+    unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
     told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(told)
     # A name that is given is none that was guessed, though it is the same.
-    fails("verify", str(copy), "tow.bin", *system.where, code=3, says="'tow.bin' is not shared", cwd=tmp_path)
+    fails("verify", str(copy), "tow.bin", *system.server_flags, code=3, says="'tow.bin' is not shared", cwd=tmp_path)
     # No shared file can be called like that.
     odd = tmp_path / os.fsdecode(b"\xff.mp4")
     odd.touch()
-    fails("verify", str(odd), *system.where, code=2, says="2 files are shared: name one of them", cwd=tmp_path)
-    ended = run_msd("quit", *system.where)
+    fails("verify", str(odd), *system.server_flags, code=2, says="2 files are shared: name one of them", cwd=tmp_path)
+    ended = run_msd("quit", *system.server_flags)
     assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
     assert system.wait() == 0
 
@@ -181,7 +181,7 @@ def test_a_file_of_a_name_that_is_not_utf_8_is_named_as_it_is(serve: Serve, sour
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     for command in (["download", "-o", odd], ["verify", odd]):
         ended = subprocess.run(
-            [*MSD, *command, *system.where], env=strict, cwd=tmp_path, capture_output=True, check=False
+            [*MSD, *command, *system.server_flags], env=strict, cwd=tmp_path, capture_output=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.startswith(b"\xff.mp4: ")
@@ -193,7 +193,7 @@ def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
     path = source(48 * MIB)
     system = serve(path, "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.1)
+        client.wait_until_verified(0.1)
         os.truncate(path, 1000)
         assert client.wait() == 5
     last = client.events[-1]
@@ -212,7 +212,7 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
     path = source(24 * MIB)
     system = serve(path, "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.3)
+        client.wait_until_verified(0.3)
         client.signal(number)
         assert client.wait() == code
     message = client.events[-1]["message"]
@@ -224,7 +224,7 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
     assert kept is not None, message
     assert int(kept[1]) >= 7
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        done = client.done()
+        done = client.wait_until_done()
     assert done["reused_bytes"] >= 0.3 * 24 * MIB
     assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == 24 * MIB
 
@@ -232,13 +232,21 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
 def test_two_downloads_do_not_write_one_output(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(96 * MIB), "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.01)
-        fails("download", "-o", "copy.bin", *system.where, code=6, says="another download is writing it", cwd=tmp_path)
-        client.done()
+        client.wait_until_verified(0.01)
+        fails(
+            "download",
+            "-o",
+            "copy.bin",
+            *system.server_flags,
+            code=6,
+            says="another download is writing it",
+            cwd=tmp_path,
+        )
+        client.wait_until_done()
 
 
 def test_a_closed_pipe_is_no_error(serve: Serve, source: Source, tmp_path: Path) -> None:
-    where = serve(source(1000)).where
+    where = serve(source(1000)).server_flags
     for arguments in (["list"], ["status"], ["status", "--watch"], ["download", "--json", "-o", "copy"]):
         reader, writer = os.pipe()
         os.close(reader)
@@ -254,7 +262,7 @@ def test_a_vanished_source_is_refused_and_the_workers_live(serve: Serve, source:
     path = source(3 * MIB)
     system = serve(path)
     path.unlink()
-    refused = run_msd("download", "-o", "copy.bin", *system.where, "--quiet", cwd=tmp_path)
+    refused = run_msd("download", "-o", "copy.bin", *system.server_flags, "--quiet", cwd=tmp_path)
     # Before and after the servers have noticed.
     assert refused.returncode in (5, 3), refused.stderr
     assert refused.stderr.count("\n") == 1

@@ -50,17 +50,17 @@ def events(serve: Serve, source: Source, tmp_path: Path) -> list[dict[str, Any]]
     system = serve(source(24 * MIB), "--rate", "3MiB")
     copy = str(tmp_path / "copy")
     with system.download("-o", copy) as download:
-        download.wait_until(0.2)
+        download.wait_until_verified(0.2)
         system.kill(3)
-        system.shut(1, 2, 3, 4)
-        wait_for("waiting", lambda: download.of("waiting"))
+        system.put_to_sleep(1, 2, 3, 4)
+        wait_for("waiting", lambda: download.events_of("waiting"))
         system.wake(1, 2, 3, 4)
-        download.wait_until(0.7)
+        download.wait_until_verified(0.7)
         download.signal(signal.SIGINT)
         assert download.wait() == 130
         told = download.events
     with system.download("-o", copy) as download:
-        download.done()
+        download.wait_until_done()
         return told + download.events
 
 
@@ -84,10 +84,10 @@ def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> N
 def test_a_file_that_changes_is_told_in_the_documented_words(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(8 * MIB)
     with serve(path, "--rate", "1MiB").download("-o", str(tmp_path / "copy")) as download:
-        download.wait_until(0.1)
+        download.wait_until_verified(0.1)
         path.write_bytes(bytes(8 * MIB))
         assert download.wait() == 5
-        retries = download.of("retry")
+        retries = download.events_of("retry")
         assert retries
         for event in download.events:
             check(event)

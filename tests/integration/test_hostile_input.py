@@ -58,7 +58,7 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.security.keys import Credentials, KeyPair, Role
 from tests.hostile import RAW, UNFINISHED, Keyring, Mutilator, Peer, ProperClient, family, flood, memory
-from tests.system import MIB, PATIENCE, Serve, Source, System, make_file, run_msd, same, wait_for
+from tests.system import MIB, TIMEOUT, Serve, Source, System, files_equal, make_file, run_msd, wait_for
 
 #: Bytes that a process may hold at most, afterwards, of all that strangers sent to it.
 KEPT = 20 * MIB
@@ -167,8 +167,8 @@ def test_malformed_messages_are_counted_and_dropped(
 
     def download() -> None:
         with system.download("-o", "copy", "--force", "--no-sync", cwd=tmp_path, env=keys.env("alice")) as client:
-            client.done()
-        assert same(path, tmp_path / "copy")
+            client.wait_until_done()
+        assert files_equal(path, tmp_path / "copy")
 
     download()
     file = file_id(system, mallory)
@@ -190,12 +190,12 @@ def test_malformed_messages_are_counted_and_dropped(
             download()
         pouring.result()
         status.peer.socket.send(b"\x01" + STATUS_TOPIC)
-        assert status.peer.socket.poll(int(PATIENCE * 1000))
+        assert status.peer.socket.poll(int(TIMEOUT * 1000))
         assert data.malformed_messages > count / 6
         assert control.malformed_messages > count / 6
 
         def counted() -> bool:
-            told = json.loads(run_msd("status", "--json", *system.where, env=keys.env("alice")).stdout)
+            told = json.loads(run_msd("status", "--json", *system.server_flags, env=keys.env("alice")).stdout)
             numbers = [told["garbage"], *(worker["garbage"] for worker in told["workers"])]
             assert all(number <= sent for number, sent in zip(numbers, sent_garbage, strict=True)), numbers
             # What comes to a worker from one whose queue is full is dropped unread, and no one knows what it was.
@@ -242,7 +242,7 @@ def test_subscriptions_to_anything_take_no_memory(
         for _ in range(2):
             wait_for_loss(stranger)
         other.socket.send(b"\x01" + STATUS_TOPIC)
-        assert other.socket.poll(int(PATIENCE * 1000))
+        assert other.socket.poll(int(TIMEOUT * 1000))
         assert memory(system.pid, "VmHWM") - before < 3 * KEPT
 
 
@@ -266,7 +266,7 @@ def test_a_message_of_parts_without_end_takes_no_memory(serve: Serve, source: So
 
 def converse(port: int, said: bytes) -> bytes:
     """What a port answers to these bytes and the end of them, until it hangs up."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as stream:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as stream:
         with suppress(OSError):
             stream.sendall(said)
             stream.shutdown(socket.SHUT_WR)
@@ -309,7 +309,7 @@ def test_bytes_that_are_no_zeromq_go_nowhere(
             for _ in range(200):
                 heard.append(converse(port, rng.randbytes(4096)))
         for (system, credentials), (status, processes) in zip(systems, before, strict=True):
-            assert "film.bin" in run_msd("list", *system.where, env=keys.env("alice")).stdout
+            assert "film.bin" in run_msd("list", *system.server_flags, env=keys.env("alice")).stdout
             check_unharmed(system, status, processes)
             check_garbage(system, credentials)
         for stream in left:
@@ -491,11 +491,11 @@ def test_no_secret_can_be_seen_anywhere(
     assert run("servers", "keys", "admit", public, "--role", "operator") == 0
     path = source(6 * MIB)
     system = keys.serve(serve, path, "--rate", "1MiB")
-    where = system.where
+    where = system.server_flags
     pairs = [keys.servers, keys.of("laptop").load("laptop")]
     report = ("--report", "report.json")
     with system.download("-o", "copy", *report, cwd=tmp_path, env=keys.env("laptop")) as client:
-        client.wait_until(0.1)
+        client.wait_until_verified(0.1)
         look_at_processes(*family(system.pid), client.pid)
         for command in (["status", "--json"], ["list", "--json"], ["toggle", "1"]):
             assert run("laptop", *command, *where) == 0
@@ -505,7 +505,7 @@ def test_no_secret_can_be_seen_anywhere(
             seen["a snapshot"] = subscriber.socket.recv()
         system.kill(2)
         seen.update((str(file), file.read_bytes()) for file in files_in(runtime_folder))
-        client.done()
+        client.wait_until_done()
     seen["download"] = (client.out.text + client.err.text).encode()
 
     assert run("servers", "keys", "init") == 2
@@ -560,20 +560,20 @@ def test_a_revoked_key_is_cut_off_and_nobody_else(serve: Serve, source: Source, 
     with ExitStack() as stack:
         bob = stack.enter_context(system.download("-o", "bob", cwd=tmp_path, env=keys.env("bob")))
         alice = stack.enter_context(system.download("-o", "alice", cwd=tmp_path, env=keys.env("alice")))
-        alice.wait_until(0.02)
+        alice.wait_until_verified(0.02)
         assert run_msd("keys", "revoke", "alice", env=keys.env("servers")).returncode == 0
         revoked = time.monotonic()
         assert alice.wait() == 4
         assert time.monotonic() - revoked < 2
-        assert alice.received < path.stat().st_size
+        assert alice.verified_bytes < path.stat().st_size
         assert bob.process.poll() is None
-        bob.done()
-    assert same(path, tmp_path / "bob")
+        bob.wait_until_done()
+    assert files_equal(path, tmp_path / "bob")
     public = keys.of("alice").path / "alice.pub"
     assert run_msd("keys", "admit", str(public), "--role", "client", env=keys.env("servers")).returncode == 0
-    wait_for("alice to be let in", lambda: run_msd("list", *system.where, env=keys.env("alice")).returncode == 0)
+    wait_for("alice to be let in", lambda: run_msd("list", *system.server_flags, env=keys.env("alice")).returncode == 0)
     with system.download("-o", "alice", cwd=tmp_path, env=keys.env("alice")) as again:
-        again.wait_until((alice.received + 2 * MIB) / path.stat().st_size)
+        again.wait_until_verified((alice.verified_bytes + 2 * MIB) / path.stat().st_size)
     check_unharmed(system, before, processes)
 
 
@@ -589,18 +589,18 @@ def test_encrypted_downloads_survive_a_kill_a_freeze_and_other_servers(
     keys.new("alice", Role.CLIENT)
     system = keys.serve(serve, path, "--rate", "4MiB")
     with system.download("-o", "copy", cwd=tmp_path, env=keys.env("alice")) as alice:
-        alice.wait_until(0.1)
+        alice.wait_until_verified(0.1)
         system.kill(2)
         frozen = system.worker(3).pid
         os.kill(frozen, signal.SIGSTOP)
         wait_for("another worker 2", lambda: system.worker(2).restarts == 1)
-        alice.wait_until(0.4)
+        alice.wait_until_verified(0.4)
         system.signal(signal.SIGKILL)
-        wait_for("the client to wait", lambda: alice.of("waiting"))
-        before = alice.received
+        wait_for("the client to wait", lambda: alice.events_of("waiting"))
+        before = alice.verified_bytes
         keys.serve(serve, path, "--rate", "4MiB", ports=system.ports)
-        done = alice.done()
-    assert same(path, tmp_path / "copy")
+        done = alice.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
     assert before > 0.4 * path.stat().st_size
     assert done["received_bytes"] - done["wasted_bytes"] == path.stat().st_size
 

@@ -19,7 +19,7 @@ from msd.wire.config.settings import Config, Servers, locate_servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import CataloguePage, DataRequest, Entry, Hello, List, Welcome
-from tests.system import MIB, MSD, Download, Serve, Source, free_ports, run_msd, same, wait_for
+from tests.system import MIB, MSD, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
 
 
 @pytest.fixture
@@ -94,20 +94,20 @@ def test_nothing_that_came_to_the_output_meanwhile_is_replaced(serve: Serve, sou
     path = source(16 * MIB)
     system = serve(path, "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.2)
+        client.wait_until_verified(0.2)
         (tmp_path / "copy.bin").write_text("precious")
         assert client.wait() == 2
     assert "exists now" in client.events[-1]["message"]
     assert (tmp_path / "copy.bin").read_text() == "precious"
     with system.download("-o", "copy.bin", "--force", cwd=tmp_path) as client:
-        assert client.done()["received_bytes"] == 0
-    assert same(path, tmp_path / "copy.bin")
+        assert client.wait_until_done()["received_bytes"] == 0
+    assert files_equal(path, tmp_path / "copy.bin")
 
 
 def test_a_part_file_that_was_swapped_is_not_published(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(16 * MIB), "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.2)
+        client.wait_until_verified(0.2)
         (tmp_path / "copy.bin.part").unlink()
         (tmp_path / "copy.bin.part").write_bytes(b"garbage")
         assert client.wait() == 6
@@ -128,9 +128,9 @@ def test_a_file_from_the_year_3000_stops_nobody(serve: Serve, source: Source, tm
     system.signal(signal.SIGTERM)
     system.wait()
     again = serve(path)
-    assert "film.bin" in run_msd("list", *again.where).stdout
+    assert "film.bin" in run_msd("list", *again.server_flags).stdout
     with again.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.done()
+        client.wait_until_done()
     wait_for("all well", lambda: again.states() == ["awake"] * 4)
 
 
@@ -139,7 +139,7 @@ def test_a_closed_standard_stream_is_no_bug(serve: Serve, source: Source, tmp_pa
     """As by ``>&-`` in a shell."""
     system = serve(source(1000))
     for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
-        command = " ".join([*MSD, *arguments, *system.where])
+        command = " ".join([*MSD, *arguments, *system.server_flags])
         result = subprocess.run(
             f"exec {command} {closed}>&-", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
         )

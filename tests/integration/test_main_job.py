@@ -20,15 +20,15 @@ from msd.wire.protocol.states import RefusalReason, WantedState
 from tests.system import (
     MIB,
     MSD,
-    PATIENCE,
+    TIMEOUT,
     Process,
     Serve,
     Source,
+    files_equal,
     free_ports,
     is_free,
     make_file,
     run_msd,
-    same,
     wait_for,
 )
 
@@ -41,7 +41,7 @@ WINDOW = 8
 
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
     """The file is right, nothing verified was received twice but what was in flight."""
-    assert same(source, output)
+    assert files_equal(source, output)
     assert not output.with_name(output.name + ".part").exists()
     size = source.stat().st_size
     assert done["bytes"] == size
@@ -53,7 +53,7 @@ def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight:
 def test_a_file_arrives_from_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(SIZE)
     with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
-        done = client.done()
+        done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin")
     assert [done["workers"][name]["segments"] for name in "1234"] == pytest.approx([12] * 4, abs=3)
 
@@ -65,9 +65,9 @@ def test_killed_workers_cost_nothing_but_what_they_were_sending(
     path = source(SIZE)
     system = serve(path, *RATE)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.3)
+        client.wait_until_verified(0.3)
         system.kill(*victims)
-        done = client.done()
+        done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW * len(victims))
     assert all(done["workers"][str(victim)]["failures"] == 1 for victim in victims)
     wait_for("restarts", lambda: system.states() == ["awake"] * 4)
@@ -78,11 +78,11 @@ def test_each_worker_can_be_toggled_under_a_download(serve: Serve, source: Sourc
     path = source(SIZE)
     system = serve(path, *RATE)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.1)
+        client.wait_until_verified(0.1)
         for number in (1, 2, 3, 4):
-            system.shut(number)
+            system.put_to_sleep(number)
             system.wake(number)
-        done = client.done()
+        done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
 
 
@@ -97,17 +97,17 @@ def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
     path = source(24 * MIB)
     system = serve(path, *RATE)
     with system.download("-o", "copy.bin", interval=0.01, cwd=tmp_path) as client:
-        client.wait_until(0.3)
-        system.shut(1, 2, 3, 4)
-        before = wait_for("the last replies", lambda: client.received if client.of("waiting") else None)
-        wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.of("waiting")[0]["at"] > 3 or None)
-        assert client.received == before
-        assert "0 of 4 workers alive" in client.of("waiting")[-1]["reason"]
+        client.wait_until_verified(0.3)
+        system.put_to_sleep(1, 2, 3, 4)
+        before = wait_for("the last replies", lambda: client.verified_bytes if client.events_of("waiting") else None)
+        wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
+        assert client.verified_bytes == before
+        assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
         with OperatorClient(system.servers) as operator:
             ordered = client.events[-1]["at"]
             assert operator.toggle(3, WantedState.AWAKE).reached
-        flowing = wait_for("data", lambda: next((e for e in client.of("progress") if e["bytes"] > before), None))
-        done = client.done()
+        flowing = wait_for("data", lambda: next((e for e in client.events_of("progress") if e["bytes"] > before), None))
+        done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
     assert flowing["at"] - ordered < 0.2
 
@@ -121,17 +121,17 @@ def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
     path = source(24 * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
     # An outgoing connection may have had one of them, or that of control, just now: it is free again a minute later.
-    wait_for("the ports", lambda: all(map(is_free, (*ports, ports[4] + 1))), patience=70)
+    wait_for("the ports", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
     system = serve(path, "--rate", "512KiB", ports=ports)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.02)
-        system.shut(3)
+        client.wait_until_verified(0.02)
+        system.put_to_sleep(3)
         asleep = client.events[-1]["at"]
         wait_for("10 s", lambda: client.events[-1]["at"] - asleep > 10 or None)
         system.wake(3)
-        before = client.of("progress")[-1]["workers"]["3"]["received"]
-        wait_for("data from worker 3", lambda: client.of("progress")[-1]["workers"]["3"]["received"] > before)
-        done = client.done(60)
+        before = client.events_of("progress")[-1]["workers"]["3"]["received"]
+        wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)
+        done = client.wait_until_done(60)
     check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW)
 
 
@@ -147,9 +147,9 @@ def test_every_size_and_name_arrives_right(serve: Serve, tmp_path: Path, rng: ra
     for number, name in enumerate(names):
         output = tmp_path / f"copy {number}"
         with system.download("-o", str(output), "--no-sync", "--", name) as client:
-            client.done()
+            client.wait_until_done()
     for number, name in enumerate(names):
-        assert same(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
+        assert files_equal(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
 
 
 def test_a_sparse_file_of_3_gib_arrives_right(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
@@ -160,7 +160,7 @@ def test_a_sparse_file_of_3_gib_arrives_right(serve: Serve, tmp_path: Path, rng:
             file.seek(offset)
             file.write(rng.randbytes(5))
     with serve(path).download("-o", "copy.img", cwd=tmp_path) as client:
-        done = client.done(120)
+        done = client.wait_until_done(120)
     copy = tmp_path / "copy.img"
     assert copy.stat().st_size == path.stat().st_size == done["bytes"]
     # All that is data in either of them; reading the holes would fill the page cache with zeros.
@@ -190,7 +190,7 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
 def test_until_done_ends_the_servers_with_the_client(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(MIB), "--until-done")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.done()
+        client.wait_until_done()
     assert system.wait() == 0
 
 
@@ -210,13 +210,13 @@ def test_servers_and_clients_share_a_configuration_and_a_pipe_operates_the_conso
         wait_for("ready", lambda: console.out.text.startswith("ready"))
         assert "Star.mp4" in run_msd("list", cwd=tmp_path).stdout
         assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
-        assert same(path, tmp_path / "copy.mp4")
-        console.enter("2\n7\n")
+        assert files_equal(path, tmp_path / "copy.mp4")
+        console.write_stdin("2\n7\n")
         wait_for("worker 2 shut down", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
         wait_for("an answer", lambda: "'7' is no choice" in console.out.text)
         workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
         assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
-        console.enter("-1\n")
+        console.write_stdin("-1\n")
         assert console.wait() == 0
 
 
@@ -236,7 +236,7 @@ def test_the_worker_itself_refuses_what_is_not_shared(serve: Serve, tmp_path: Pa
 
         def describe(name: str) -> DataReply:
             dealer.send(encode(Describe(rid=1, name=name)))
-            assert dealer.poll(int(PATIENCE * 1000))
+            assert dealer.poll(int(TIMEOUT * 1000))
             reply: DataReply = decode(dealer.recv(), DataReply)
             return reply
 
@@ -256,7 +256,7 @@ def test_server_5_carries_no_file(serve: Serve, source: Source) -> None:
         subscriber.send(encode(Describe(rid=1)))
         subscriber.send(b"\x01")
         for _ in range(3):
-            assert subscriber.poll(int(PATIENCE * 1000))
+            assert subscriber.poll(int(TIMEOUT * 1000))
             assert subscriber.recv().startswith(STATUS_TOPIC)
 
 
@@ -269,8 +269,8 @@ def test_of_two_copies_one_may_vanish(serve: Serve, tmp_path: Path, rng: random.
         system = serve(folder)
         (folder / gone).unlink()
         with system.download("-o", str(tmp_path / f"copy-{gone}"), kept) as client:
-            client.done()
-        assert same(folder / kept, tmp_path / f"copy-{gone}")
+            client.wait_until_done()
+        assert files_equal(folder / kept, tmp_path / f"copy-{gone}")
 
 
 def test_many_small_requests_at_once_are_all_answered(serve: Serve, source: Source) -> None:
@@ -282,6 +282,6 @@ def test_many_small_requests_at_once_are_all_answered(serve: Serve, source: Sour
         for request in requests:
             dealer.send(encode(request))
         for _ in requests:
-            assert dealer.poll(int(PATIENCE * 1000))
+            assert dealer.poll(int(TIMEOUT * 1000))
             reply = decode(dealer.recv(), DataReply)
             assert isinstance(reply, Described | CataloguePage)

@@ -16,7 +16,19 @@ import pytest
 
 from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
 from tests.relay import Relay
-from tests.system import MIB, MSD, Download, Serve, Source, System, free_ports, make_file, run_msd, same, wait_for
+from tests.system import (
+    MIB,
+    MSD,
+    Download,
+    Serve,
+    Source,
+    System,
+    files_equal,
+    free_ports,
+    make_file,
+    run_msd,
+    wait_for,
+)
 
 #: The most that a client of four workers asks for at once, at the rates of these tests: bytes.
 IN_FLIGHT = 4 * 6 * MIB
@@ -43,15 +55,15 @@ def test_a_client_killed_again_and_again_never_fetches_twice(
     for _ in range(kills):
         share = (told + rng.random() * 6 * MIB) / size
         with system.download("-o", "copy.bin", cwd=tmp_path, interval=0.01) as client:
-            client.wait_until(share)
+            client.wait_until_verified(share)
             client.signal(signal.SIGKILL)
             client.wait()
             # What it had told of is on the disk, and is found there by the next one.
-            told = max(told, client.received)
+            told = max(told, client.verified_bytes)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        done = client.done()
+        done = client.wait_until_done()
     assert done["reused_bytes"] >= told > 0
-    assert same(path, tmp_path / "copy.bin")
+    assert files_equal(path, tmp_path / "copy.bin")
     assert sent(system) <= size + kills * IN_FLIGHT
 
 
@@ -94,26 +106,26 @@ def test_of_2_gib_only_what_is_missing_crosses_the_wire(
         shutil.copyfile(path, part)
         flip(part, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
-            done = client.done(60)
+            done = client.wait_until_done(60)
         assert (fetched(done), done["unchanged"]) == ((MIB, size - MIB), False)
-        assert same(path, copy)
+        assert files_equal(path, copy)
         # All of it is there.
         copy.rename(part)
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
-            done = client.done(60)
+            done = client.wait_until_done(60)
         assert fetched(done) == (0, size)
         # One byte of the output has changed since.
         inode = copy.stat().st_ino
         flip(copy, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
-            done = client.done(60)
+            done = client.wait_until_done(60)
         assert fetched(done) == (MIB, size - MIB)
-        assert same(path, copy)
+        assert files_equal(path, copy)
         assert copy.stat().st_ino != inode
         # None has: it is left alone.
         before = copy.stat()
         with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
-            done = client.done(60)
+            done = client.wait_until_done(60)
         assert (done["reused_bytes"], done["unchanged"]) == (size, True)
         assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         digests = 4 * segment_count(size) * DIGEST_SIZE
@@ -138,7 +150,7 @@ def test_3_gib_of_zeros_cost_nothing_ever(serve: Serve, tmp_path: Path) -> None:
         with part.open("wb") as file:
             file.truncate(held)
         with system.download("-o", "copy.img", "--force", cwd=tmp_path) as client:
-            done = client.done()
+            done = client.wait_until_done()
         assert (done["received_bytes"], done["reused_bytes"]) == (0, size)
         copy = (tmp_path / "copy.img").stat()
         assert (copy.st_size, copy.st_blocks) == (size, 0)
@@ -162,15 +174,15 @@ def test_a_liar_an_older_version_and_a_truncated_file_are_named_and_the_file_is_
     ):
         where = ["-p", *map(str, [ports[0], ports[1], old.ports[0], ports[3], right.ports[4]])]
         with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
-            client.wait_until(0.2)
+            client.wait_until_verified(0.2)
             os.truncate(shrinking, 7)
-            done = client.done()
-    assert same(path, tmp_path / "copy.bin")
-    aside = {event["name"]: event["detail"] for event in client.of("worker") if event["state"] == "set aside"}
+            done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    aside = {event["name"]: event["detail"] for event in client.events_of("worker") if event["state"] == "set aside"}
     assert aside == {"3": "unknown", "4": "changed"}
     assert done["workers"]["2"]["corrupt"] == liar.lies >= 1
     assert done["workers"]["3"]["bytes"] == 0
-    assert {event["worker"] for event in client.of("retry") if event["cause"] == "corrupt"} == {"2"}
+    assert {event["worker"] for event in client.events_of("retry") if event["cause"] == "corrupt"} == {"2"}
     assert [worker.complaints for worker in right.status().workers] == [0, liar.lies, 0, 0]
     for system in (right, old, shrunk):
         assert [worker.restarts for worker in system.status().workers] == [0] * 4
@@ -216,7 +228,7 @@ def test_a_disk_that_fills_up_keeps_what_it_has(serve: Serve, source: Source, tm
     system = serve(path, "--rate", "8MiB")
     small = tmp_path / "small"
     small.mkdir()
-    command = [*MSD, "download", *system.where, "--json", "-o", "copy.bin"]
+    command = [*MSD, "download", *system.server_flags, "--json", "-o", "copy.bin"]
     done = subprocess.run(
         ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", str(small), *command],
         check=False,
@@ -233,45 +245,47 @@ def test_a_disk_that_fills_up_keeps_what_it_has(serve: Serve, source: Source, tm
     second = Download.parse((tmp_path / "second.json").read_text())[-1]
     assert held * MIB - MIB <= second["reused_bytes"] <= held * MIB
     assert second["received_bytes"] == 48 * MIB - second["reused_bytes"]
-    assert same(path, tmp_path / "copy.bin")
+    assert files_equal(path, tmp_path / "copy.bin")
 
 
 def listed(system: System) -> list[str]:
-    return [line.split("  ")[-1] for line in run_msd("list", *system.where).stdout.splitlines()]
+    return [line.split("  ")[-1] for line in run_msd("list", *system.server_flags).stdout.splitlines()]
 
 
 def test_what_changes_is_indexed_and_served_without_a_restart(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     root = tmp_path / "shared"
     path = make_file(root / "film.bin", 48 * MIB, rng)
     system = serve(root, "--rate", "2MiB")
-    system.shut(4)
+    system.put_to_sleep(4)
     with system.download("film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
         # A new file, and new times of the old one, are no reason to stop.
-        client.wait_until(0.05)
+        client.wait_until_verified(0.05)
         before = system.status().catalogue
         make_file(root / "new.bin", MIB, rng)
         os.utime(path)
         wait_for("another catalogue", lambda: system.status().catalogue != before)
-        assert not client.of("done")
-        client.done()
-    assert same(path, tmp_path / "copy.bin")
+        assert not client.events_of("done")
+        client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
     assert wait_for("a new file", lambda: listed(system) == ["film.bin", "new.bin"])
     # Rewritten: no worker serves a byte of it before the new version is indexed.
     make_file(path, 6 * MIB + 5, rng)
     wait_for(
         "a new version",
-        lambda: not run_msd("download", "film.bin", *system.where, "-o", "b", "--force", cwd=tmp_path).returncode,
+        lambda: (
+            not run_msd("download", "film.bin", *system.server_flags, "-o", "b", "--force", cwd=tmp_path).returncode
+        ),
     )
-    assert same(path, tmp_path / "b")
+    assert files_equal(path, tmp_path / "b")
     # Replaced, while one worker is asleep; that one knows it, too, when it wakes up.
     os.replace(make_file(root / "x.tmp", 3 * MIB, rng), path)
     path.with_name("new.bin").unlink()
     assert wait_for("a removed file", lambda: listed(system) == ["film.bin"])
     system.wake(4)
-    system.shut(1, 2, 3)
+    system.put_to_sleep(1, 2, 3)
     with system.download("-o", "c", cwd=tmp_path) as client:
-        assert client.done()["workers"]["4"]["bytes"] == 3 * MIB
-    assert same(path, tmp_path / "c")
+        assert client.wait_until_done()["workers"]["4"]["bytes"] == 3 * MIB
+    assert files_equal(path, tmp_path / "c")
     assert [worker.restarts for worker in system.status().workers] == [0] * 4
 
 
@@ -284,21 +298,21 @@ def test_a_worker_of_other_servers_does_not_end_what_the_right_ones_will_go_on_w
     where = ["-p", *map(str, [*right.ports[:3], other.ports[0], right.ports[4]])]
 
     def told(state: str, *names: str) -> bool:
-        return {event["name"] for event in client.of("worker") if event["state"] == state} >= {*names}
+        return {event["name"] for event in client.events_of("worker") if event["state"] == state} >= {*names}
 
     def is_set_aside() -> int:
-        return sum(event["name"] == "4" and event["state"] == "set aside" for event in client.of("worker"))
+        return sum(event["name"] == "4" and event["state"] == "set aside" for event in client.events_of("worker"))
 
     with Download(where, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
         wait_for("worker 4 set aside", is_set_aside)
-        right.shut(1, 2, 3)
+        right.put_to_sleep(1, 2, 3)
         wait_for("nobody", lambda: told("lost", "1", "2", "3"))
         # The catalogue changes, and worker 4 is asked once more.
         make_file(path.with_name("new.bin"), MIB, rng)
         wait_for("another chance", lambda: is_set_aside() == 2)
         right.wake(1, 2, 3)
-        client.done()
-    assert same(path, tmp_path / "copy.bin")
+        client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
 
 
 def test_an_indexer_that_is_killed_is_started_again(serve: Serve, source: Source) -> None:
@@ -310,13 +324,13 @@ def test_an_indexer_that_is_killed_is_started_again(serve: Serve, source: Source
     os.kill(indexer, signal.SIGKILL)
     wait_for("word of it", lambda: "the indexer has ended (killed by SIGKILL)" in system.out.text + system.err.text)
     path.write_bytes(b"new")
-    wait_for("the new version", lambda: "3 B" in run_msd("list", *system.where).stdout)
+    wait_for("the new version", lambda: "3 B" in run_msd("list", *system.server_flags).stdout)
     assert [worker.pid for worker in system.status().workers] == workers
 
 
 def test_verify_names_what_differs(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(15 * MIB)
-    where = serve(path).where
+    where = serve(path).server_flags
     copy = tmp_path / "a copy.bin"
     shutil.copyfile(path, copy)
     right = run_msd("verify", str(copy), *where)
@@ -336,7 +350,7 @@ def test_verify_names_what_differs(serve: Serve, source: Source, tmp_path: Path)
     assert "--update" in wrong.stderr
     mended = run_msd("download", *where, "-o", str(copy), "--update", "--json")
     assert mended.returncode == 0
-    assert same(path, copy)
+    assert files_equal(path, copy)
     for arguments, code in ((["missing"], 2), ([str(tmp_path)], 2), ([str(copy), "other.bin"], 3)):
         failed = run_msd("verify", *arguments, *where)
         assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (code, "", 1)

@@ -36,13 +36,13 @@ def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source:
     """
     system = serve(source(32 * MIB), *RATE)
     with system.download("-o", "copy.bin", "--report", "report.json", interval=0.02, cwd=tmp_path) as client:
-        client.wait_until(0.2)
-        system.shut(2)
-        client.wait_until(0.4)
+        client.wait_until_verified(0.2)
+        system.put_to_sleep(2)
+        client.wait_until_verified(0.4)
         system.kill(3)
-        client.wait_until(0.6)
+        client.wait_until_verified(0.6)
         system.wake(2)
-        done = client.done()
+        done = client.wait_until_done()
     report = read(tmp_path / "report.json")
     assert {**{key: done[key] for key in done.keys() - {"event", "at"}}, "version": 1}.items() <= report.items()
     assert report["retries"]["lost"] >= 1
@@ -62,7 +62,7 @@ def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source:
 
 def test_people_are_told_what_went_wrong_on_the_way(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(16 * MIB), "--rate", "2MiB")
-    arguments = ["download", *system.where, "-i", "0.05", "-o", "copy.bin"]
+    arguments = ["download", *system.server_flags, "-i", "0.05", "-o", "copy.bin"]
     with Process([*MSD, *arguments], cwd=tmp_path) as client:
         wait_for("data", lambda: "Total: 1" in client.err.text or None)
         system.kill(1, 2)
@@ -77,7 +77,7 @@ def test_people_are_told_what_went_wrong_on_the_way(serve: Serve, source: Source
 def test_an_interrupted_download_leaves_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(24 * MIB), *RATE)
     with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
-        client.wait_until(0.2)
+        client.wait_until_verified(0.2)
         client.signal(signal.SIGINT)
         assert client.wait() == 130
     report = read(tmp_path / "report.json")

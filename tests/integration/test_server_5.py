@@ -14,20 +14,20 @@ import zmq
 from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.protocol.codec import STATUS_TOPIC, decode
 from msd.wire.protocol.messages import Status
-from tests.system import MIB, PATIENCE, Download, Serve, Source, System, free_ports, same, wait_for
+from tests.system import MIB, TIMEOUT, Download, Serve, Source, System, files_equal, free_ports, wait_for
 
 
 def test_a_frozen_broker_does_not_stop_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(48 * MIB)
     system = serve(path, "--rate", "4MiB", "-i", "0.1")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.1)
+        client.wait_until_verified(0.1)
         system.signal(signal.SIGSTOP)
-        done = client.done()
+        done = client.wait_until_done()
     system.signal(signal.SIGCONT)
-    assert same(path, tmp_path / "copy.bin")
+    assert files_equal(path, tmp_path / "copy.bin")
     assert done["wasted_bytes"] == 0
-    assert [e["state"] for e in client.of("worker") if e["name"] == "server 5"] == ["lost"]
+    assert [e["state"] for e in client.events_of("worker") if e["name"] == "server 5"] == ["lost"]
 
 
 def test_a_worker_killed_while_the_broker_is_frozen_is_noticed_all_the_same(
@@ -37,12 +37,12 @@ def test_a_worker_killed_while_the_broker_is_frozen_is_noticed_all_the_same(
     system = serve(path, "--rate", "8MiB")
     victim = system.worker(2).pid
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.2)
+        client.wait_until_verified(0.2)
         system.signal(signal.SIGSTOP)
         os.kill(victim, signal.SIGKILL)
-        done = client.done()
+        done = client.wait_until_done()
     system.signal(signal.SIGCONT)
-    assert same(path, tmp_path / "copy.bin")
+    assert files_equal(path, tmp_path / "copy.bin")
     assert done["workers"]["2"]["failures"] == 1
 
 
@@ -54,9 +54,9 @@ def test_without_server_5_the_workers_given_by_their_ports_are_enough(
     system = serve(path)
     where = ["-a", "127.0.0.1", "-p", *map(str, [*system.ports[:4], free_ports()[4]])]
     with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
-        client.done()
-    assert same(path, tmp_path / "copy.bin")
-    lost = [event for event in client.of("worker") if event["name"] == "server 5"]
+        client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    lost = [event for event in client.events_of("worker") if event["name"] == "server 5"]
     assert lost[0]["state"] == "lost"
     assert "without its status" in lost[0]["detail"]
 
@@ -69,15 +69,15 @@ def test_servers_killed_and_started_again_are_found_again(serve: Serve, source: 
     path = source(48 * MIB)
     system = serve(path, "--rate", "8MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until(0.3)
+        client.wait_until_verified(0.3)
         system.signal(signal.SIGKILL)
         killed = time.monotonic()
-        wait_for("the client to say so", lambda: client.of("waiting"))
+        wait_for("the client to say so", lambda: client.events_of("waiting"))
         wait_for("3 s", lambda: client.events[-1]["at"] - killed > 3)
-        before = client.received
+        before = client.verified_bytes
         with System(path, "--rate", "8MiB", ports=system.ports):
-            done = client.done()
-    assert same(path, tmp_path / "copy.bin")
+            done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
     assert before > 0
     assert done["received_bytes"] - done["wasted_bytes"] == path.stat().st_size
 
@@ -86,10 +86,10 @@ def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, sour
     path = source(MIB)
     ports = free_ports()
     with Download(["-p", *map(str, ports)], "-o", "copy.bin", cwd=tmp_path) as client:
-        wait_for("it to say so", lambda: client.of("waiting"))
+        wait_for("it to say so", lambda: client.events_of("waiting"))
         with System(path, ports=ports):
-            client.done()
-    assert same(path, tmp_path / "copy.bin")
+            client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
 
 
 def test_rates_are_remembered_each_second_however_seldom_snapshots_are_published(serve: Serve, source: Source) -> None:
@@ -103,7 +103,7 @@ def test_rates_are_remembered_each_second_however_seldom_snapshots_are_published
 def test_late_subscribers_get_the_current_state_at_once(serve: Serve, source: Source, count: int) -> None:
     """The regular interval is a minute: what they get at once is the welcome."""
     system = serve(source(1000), "-i", "60")
-    system.shut(3)
+    system.put_to_sleep(3)
     with ExitStack() as stack:
         sockets = []
         for number in range(count):
@@ -115,6 +115,6 @@ def test_late_subscribers_get_the_current_state_at_once(serve: Serve, source: So
             socket.connect(f"tcp://127.0.0.1:{system.ports[4]}")
             sockets.append(socket)
         for socket in sockets:
-            assert socket.poll(int(PATIENCE * 1000))
+            assert socket.poll(int(TIMEOUT * 1000))
             status: Status = decode(socket.recv().removeprefix(STATUS_TOPIC), Status)
             assert [worker.state for worker in status.workers] == ["awake", "awake", "asleep", "awake"]

@@ -22,20 +22,20 @@ from msd.wire.protocol.states import WantedState, WorkerState
 from tests.system import (
     MIB,
     MSD,
-    PATIENCE,
+    TIMEOUT,
     Process,
     Serve,
     Source,
     System,
+    files_equal,
     free_ports,
     is_free,
     run_msd,
-    same,
     wait_for,
 )
 
 #: Slow machines have more time.
-TIME_FACTOR = PATIENCE / 30
+TIME_FACTOR = TIMEOUT / 30
 
 
 def is_running(pid: int) -> bool:
@@ -55,9 +55,9 @@ def test_no_worker_outlives_a_killed_broker_not_even_a_frozen_one(serve: Serve, 
     workers = pids(system)
     os.kill(workers[1], signal.SIGSTOP)
     system.signal(signal.SIGKILL)
-    wait_for("the workers to end", lambda: not any(map(is_running, workers)), patience=1)
+    wait_for("the workers to end", lambda: not any(map(is_running, workers)), timeout=1)
     assert system.wait() == -signal.SIGKILL
-    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), patience=1)
+    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
 
 
 def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
@@ -65,11 +65,11 @@ def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
 
 
 def end_by_quit(system: System) -> None:
-    assert run_msd("quit", *system.where).returncode == 0
+    assert run_msd("quit", *system.server_flags).returncode == 0
 
 
 def end_by_line(system: System) -> None:
-    system.enter("-1\n")
+    system.write_stdin("-1\n")
 
 
 @pytest.mark.alone
@@ -99,7 +99,7 @@ def test_every_way_to_end_is_orderly(serve: Serve, source: Source, end: Callable
     assert time.monotonic() - ordered < 2 * TIME_FACTOR
     assert (code_seen, system.wait()) == (code, code)
     assert not any(map(is_running, workers))
-    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), patience=1)
+    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
     assert not system.err.text or "Traceback" not in system.err.text
 
 
@@ -152,15 +152,15 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
     with system.download("-o", "slow.bin", cwd=tmp_path) as slow:
-        slow.wait_until(0.1)
+        slow.wait_until_verified(0.1)
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
-            fast.done()
+            fast.wait_until_done()
         check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
         slow.signal(signal.SIGCONT)
-        slow.done()
-    assert system.wait(patience=5) == 0
-    assert same(path, tmp_path / "slow.bin")
+        slow.wait_until_done()
+    assert system.wait(timeout=5) == 0
+    assert files_equal(path, tmp_path / "slow.bin")
 
 
 def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
@@ -172,19 +172,19 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
     with system.download("-o", "slow.bin", cwd=tmp_path) as slow:
-        slow.wait_until(0.1)
+        slow.wait_until_verified(0.1)
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
-            fast.done()
-        system.shut(1, 2, 3, 4)
+            fast.wait_until_done()
+        system.put_to_sleep(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
         check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
-        wait_for("it to say that it waits", lambda: slow.of("waiting"))
+        wait_for("it to say that it waits", lambda: slow.events_of("waiting"))
         system.wake(1, 2, 3, 4)
-        slow.done()
-    assert system.wait(patience=5) == 0
-    assert same(path, tmp_path / "slow.bin")
+        slow.wait_until_done()
+    assert system.wait(timeout=5) == 0
+    assert files_equal(path, tmp_path / "slow.bin")
 
 
 def test_a_worker_that_crashes_again_and_again_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
@@ -249,7 +249,7 @@ def test_toggles_of_frozen_workers_leave_the_others_their_turn(serve: Serve, sou
     system = serve(source(1000))
     for pid in pids(system)[:2]:
         os.kill(pid, signal.SIGSTOP)
-    toggled = run_msd("toggle", "1", "2", "3", "4", "--sleep", *system.where)
+    toggled = run_msd("toggle", "1", "2", "3", "4", "--sleep", *system.server_flags)
     assert [line.split()[1] for line in toggled.stdout.splitlines()] == ["1:", "2:", "3:", "4:"]
     assert toggled.stdout.endswith("worker 3: asleep\nworker 4: asleep\n")
     assert (toggled.returncode, toggled.stderr) == (
@@ -260,7 +260,7 @@ def test_toggles_of_frozen_workers_leave_the_others_their_turn(serve: Serve, sou
 
 def test_a_watch_ends_with_its_servers(serve: Serve, source: Source) -> None:
     system = serve(source(1000), "-i", "0.1")
-    with Process([*MSD, "status", "--watch", *system.where]) as watch:
+    with Process([*MSD, "status", "--watch", *system.server_flags]) as watch:
         wait_for("a few tables", lambda: watch.out.text.count("MultiServer Downloader") > 3)
         system.signal(signal.SIGKILL)
         assert watch.wait() == 7
@@ -319,7 +319,7 @@ def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source)
     2. A worker that crashes while it is wanted asleep comes back asleep.
     """
     system = serve(source(1000))
-    where = system.where
+    where = system.server_flags
     assert run_msd("toggle", "1", "2", "--sleep", *where).stdout == "worker 1: asleep\nworker 2: asleep\n"
     assert run_msd("toggle", "1", "--sleep", *where).stdout == "worker 1: asleep\n"
     assert run_msd("toggle", "3", "--wake", *where).stdout == "worker 3: awake\n"
@@ -333,7 +333,7 @@ def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source)
 
 def test_a_sleeping_workers_port_is_dead_and_taken_by_nobody(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
-    system.shut(2)
+    system.put_to_sleep(2)
     with closing(socket.socket()) as probe:
         wait_for("a dead port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
     with closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import MIB, MSD, PATIENCE, Process, Serve, Source, System, run_msd, same, wait_for
+from tests.system import MIB, MSD, TIMEOUT, Process, Serve, Source, System, files_equal, run_msd, wait_for
 from tests.terminal import Terminal
 from tests.unit.client.display.test_terminal_painter import Screen
 
@@ -81,7 +81,7 @@ def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_p
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
-    terminal = on_terminal("download", *slow.where, "-o", str(copy), env=LEFT_BEHIND)
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(copy), env=LEFT_BEHIND)
     terminal.sees("worker 4  ready")
     for width, height in ((40, 12), (120, 30), (20, 5), (80, 24)):
         terminal.resize(width, height)
@@ -103,7 +103,7 @@ def test_a_command_that_has_ended_by_itself_leaves_nothing_behind() -> None:
 
 
 def test_pictures_come_at_most_10_times_a_second(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
     terminal.sees("worker 4  ready")
     wait_for("some pictures", lambda: len(pictures(terminal)) > 6)
     times = [at for at, data in [*terminal.read] if PICTURE.encode() in data]
@@ -113,7 +113,7 @@ def test_pictures_come_at_most_10_times_a_second(slow: System, on_terminal: OnTe
 def test_a_download_that_is_killed_leaves_the_terminal_as_it_was(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
     terminal.sees("worker 4  ready")
     terminal.signal(signal.SIGKILL)
     terminal.wait()
@@ -127,7 +127,7 @@ def test_a_download_that_is_killed_leaves_the_terminal_as_it_was(
 def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_and_goes_on(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"))
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
     terminal.sees("worker 4  ready")
     terminal.press("\x1a")
     wait_for("it to stop", lambda: Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
@@ -140,7 +140,7 @@ def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_an
 def test_ctrl_z_stops_nothing_where_no_shell_could_continue_it(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), leads=True)
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), leads=True)
     terminal.sees("worker 4  ready")
     mark = terminal.press("\x1a")
     terminal.sees("worker 4  ready", mark)
@@ -155,7 +155,7 @@ def test_ctrl_z_stops_nothing_where_no_shell_could_continue_it(
 def test_a_dumb_terminal_gets_the_metric_lines(
     serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path, env: dict[str, str]
 ) -> None:
-    terminal = on_terminal("download", *serve(source(MIB)).where, "-o", str(tmp_path / "copy"), env=env)
+    terminal = on_terminal("download", *serve(source(MIB)).server_flags, "-o", str(tmp_path / "copy"), env=env)
     assert terminal.wait() == 0
     assert "\x1b" not in terminal.text
     assert "Total: 1048.58" in terminal.text
@@ -164,13 +164,13 @@ def test_a_dumb_terminal_gets_the_metric_lines(
 def test_without_colours_the_view_is_the_same_but_for_them(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), env={"NO_COLOR": "1"})
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), env={"NO_COLOR": "1"})
     terminal.sees("worker 4  ready")
     assert not re.search(r"\x1b\[3\dm", terminal.text)
 
 
 def test_a_resized_console_and_a_stopped_one_go_on(slow: System, on_terminal: OnTerminal) -> None:
-    terminal = on_terminal("console", *slow.where, env=LEFT_BEHIND)
+    terminal = on_terminal("console", *slow.server_flags, env=LEFT_BEHIND)
     terminal.sees("4 of 4 alive")
     terminal.sees("? help")
     assert max(frames(terminal, 0)) == 24
@@ -197,13 +197,13 @@ def test_a_reader_that_has_seen_enough_ends_nothing_badly(
     os.close(read)
     with os.fdopen(write, "w") as nobody:
         ended = subprocess.run(
-            [*MSD, *command.split(), *system.where],
+            [*MSD, *command.split(), *system.server_flags],
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=nobody,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
@@ -214,18 +214,18 @@ def test_a_terminal_of_another_encoding_is_shown_what_it_knows(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
     old = {"PYTHONIOENCODING": "ascii"}
-    told = run_msd("status", *slow.where, env={**os.environ, **old})
+    told = run_msd("status", *slow.server_flags, env={**os.environ, **old})
     assert (told.returncode, told.stderr) == (0, "")
     assert "? 1 " in told.stdout
-    terminal = on_terminal("download", *slow.where, "-o", str(tmp_path / "copy"), env=old)
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), env=old)
     terminal.sees("worker 4  ready")
     terminal.sees("----")
     assert terminal.text.isascii()
 
 
 def test_status_as_data_says_what_happened(slow: System) -> None:
-    slow.shut(2)
-    status = json.loads(run_msd("status", "--json", *slow.where).stdout)
+    slow.put_to_sleep(2)
+    status = json.loads(run_msd("status", "--json", *slow.server_flags).stdout)
     newest = status["events"][0]
     assert (newest["text"], newest["bad"]) == ("worker 2 fell asleep", False)
     assert abs(newest["time"] - time.time()) < 3600
@@ -236,24 +236,26 @@ def test_closed_streams_are_no_reason_to_fail(serve: Serve, source: Source, tmp_
     path = source(MIB)
     system = serve(path)
     for command in ("download -o copy --force", "list", "status", "verify copy"):
-        words = [*MSD, *command.split(), *system.where]
+        words = [*MSD, *command.split(), *system.server_flags]
         ended = subprocess.run(
             ["sh", "-c", f'exec "$@" {closed}', "sh", *words], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), command
-    assert same(path, tmp_path / "copy")
+    assert files_equal(path, tmp_path / "copy")
 
 
 def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, source: Source, tmp_path: Path) -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
     line = re.compile(time + r" (debug  |info   |warning) (worker \d|server 5|client  ) \S.*")
     system = serve(source(8 * MIB), "--rate", "1MiB", "--verbose")
-    with Process([*MSD, "download", *system.where, "-o", str(tmp_path / "copy"), "--verbose", "--json"]) as client:
+    with Process(
+        [*MSD, "download", *system.server_flags, "-o", str(tmp_path / "copy"), "--verbose", "--json"]
+    ) as client:
         wait_for("progress", lambda: '"progress"' in client.out.text)
         system.kill(2)
         wait_for("the word of it", lambda: "worker 2 died: killed by SIGKILL" in system.err.text)
         assert client.wait() == 0
-    run_msd("toggle", "3", *system.where)
+    run_msd("toggle", "3", *system.server_flags)
     wait_for("the word of it", lambda: "worker 3 fell asleep" in system.err.text)
     wait_for("the word of it", lambda: "a client came: 1 served now" in system.err.text)
     for told in (system.err.text, client.err.text):
@@ -268,7 +270,7 @@ def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, s
 def test_an_orderly_end_is_logged_once_and_not_as_failures(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(MIB), "--until-done", "--verbose")
     with system.download("-o", "copy", cwd=tmp_path) as client:
-        client.done()
+        client.wait_until_done()
     assert system.wait() == 0
     assert system.err.text.count(" info    server 5 ends, and all workers") == 1
     assert " warning worker" not in system.err.text

@@ -18,7 +18,7 @@ from msd.wire.config.settings import Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, StatusReport
 from msd.wire.protocol.states import WorkerState
-from tests.system import PATIENCE
+from tests.system import TIMEOUT
 from tests.unit.snapshots import PORTS, snapshot, with_worker
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
@@ -66,7 +66,7 @@ class Scene:
         return "\n".join(strip.text for strip in self.app.screen._compositor.render_strips())
 
     async def until(self, what: str, probe: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not probe():
             assert time.monotonic() < deadline, f"waited for {what}:\n{self.text}"
             await self.pilot.pause(0.01)
