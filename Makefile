@@ -1,5 +1,6 @@
-# make demo   a download that goes on while workers sleep and die (sets up .venv by itself)
-# make test   the tests, under 5 minutes; make soak: the full figures
+# make demo   a download that continues while workers sleep and crash (creates .venv first)
+# make test   the tests, under 5 minutes
+# make soak   the full measurements
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -28,20 +29,20 @@ bench: .venv/installed
 figures: .venv/installed
 	$(BIN)/python docs/figures.py
 
-# docs/run.svg, from a run with faults
+# Draws docs/run.svg from a download with faults.
 pictures: .venv/installed
 	$(BIN)/python docs/pictures.py
 
-# docs/console.svg and docs/live.svg, from running servers
+# Draws docs/console.svg and docs/live.svg from running servers.
 screenshots: .venv/installed
 	$(BIN)/python -m docs.screenshots
 	$(BIN)/python -m docs.live_view
 
-# docs/outputs.md, what commands print, from a system at work; a test compares it
+# Writes docs/outputs.md, the output of commands, from running servers; a test compares it.
 outputs: .venv/installed
 	$(BIN)/python -m docs.outputs
 
-# PIP_CONSTRAINT, unlike -c, also pins what builds the package.
+# PIP_CONSTRAINT, unlike -c, also pins the build dependencies.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
