@@ -1,6 +1,6 @@
-"""Hostile peers for tests: messages that are none, floods of requests, and people with keys or without.
+"""Hostile peers for tests: malformed messages, floods of requests, peers with and without keys.
 
-``python -m tests.hostile`` is a flood in a process of its own, so that it takes no time from the tests'.
+``python -m tests.hostile`` floods from a process of its own, so that the flood takes no time from the test process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 import zmq
 from msgspec.structs import replace
 
-from msd.wire.net.monitor import Handshake, Monitor
+from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import DataReply, Describe, Described, Digests, Get, Message, Segment
@@ -31,50 +31,50 @@ from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.system import TIMEOUT, Process, Serve, System
 
-#: Requests that a flood leaves unanswered on each connection: more than a worker queues.
+#: Requests that a flood keeps outstanding per connection: more than a worker queues.
 OUTSTANDING = 400
 
 
-def memory(pid: int, what: str = "VmRSS") -> int:
-    """The memory a living process holds, or has held at most (``VmHWM``), in bytes."""
+def memory_of(pid: int, field: str = "VmRSS") -> int:
+    """Returns the resident memory of a running process, or its peak (``VmHWM``), in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition(f"{what}:")[2].split()[0]) * 1024
+    return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
 
-def family(pid: int) -> list[int]:
-    """A process and its children."""
+def process_and_children(pid: int) -> list[int]:
+    """Returns the pids of a process and of its children."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [pid, *sorted(int(child) for task in tasks for child in (task / "children").read_text().split())]
 
 
-# People.
+# Keys and connections.
 
 
 class Keyring:
-    """The keys of servers and of people, each on a machine of their own, which is a folder here."""
+    """The keys of the servers and of users. Each owner has a configuration folder, as on a machine of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
         self.config = folder / "config.toml"
         self.config.write_text('[broker]\nsecurity = "curve"\n')
-        self.servers: KeyPair = self.of("servers").init()
+        self.servers: KeyPair = self.key_folder("servers").init()
 
-    def env(self, who: str) -> dict[str, str]:
-        return {**os.environ, "XDG_CONFIG_HOME": str(self._folder / who)}
+    def env(self, owner: str) -> dict[str, str]:
+        return {**os.environ, "XDG_CONFIG_HOME": str(self._folder / owner)}
 
-    def of(self, who: str) -> KeyFolder:
-        return KeyFolder(self._folder / who / "msd" / "keys")
+    def key_folder(self, owner: str) -> KeyFolder:
+        return KeyFolder(self._folder / owner / "msd" / "keys")
 
-    def new(self, who: str, role: Role | None = None) -> Credentials:
-        """A new key of somebody, admitted in that role."""
-        pair, public = self.of(who).new(who)
+    def create_key(self, owner: str, role: Role | None = None) -> Credentials:
+        """Creates a key pair for ``owner`` and admits it in ``role``; None: does not admit it."""
+        pair, public = self.key_folder(owner).new(owner)
         if role is not None:
-            self.of("servers").admit(public.read_text(), role)
+            self.key_folder("servers").admit(public.read_text(), role)
         return Credentials(pair, self.servers.public)
 
     def serve(self, serve: Serve, path: Path, *arguments: str, **options: Any) -> System:
-        """Servers that take these keys; the system's own orders are given by the servers' pair."""
+        """Starts servers with these keys; the returned system operates them with the servers' key pair."""
         system = serve(path, "-c", str(self.config), *arguments, env=self.env("servers"), **options)
         system.server_flags += ["--server-key", self.servers.public.hex()]
         own = Credentials(self.servers, self.servers.public)
@@ -83,7 +83,7 @@ class Keyring:
 
 
 class Peer:
-    """One connection to a port of the servers, with a key or without. A context manager."""
+    """One connection to a port of the servers, with or without a key. A context manager."""
 
     def __init__(self, kind: int, port: int, credentials: Credentials | None = None) -> None:
         self._context = zmq.Context()
@@ -96,23 +96,23 @@ class Peer:
         self.monitor = Monitor(self.socket, encrypted=credentials is not None)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
-    def events(self) -> Iterator[Handshake | ConnectionRefusal]:
-        """What becomes of the connection, as it happens; fails where nothing does."""
+    def events(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
+        """Yields the connection's events (opened, closed, refused); fails if none arrives before the timeout."""
         deadline = time.monotonic() + TIMEOUT
         while self.monitor.socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             yield from self.monitor.read()
-        raise AssertionError("nothing becomes of the connection")
+        raise AssertionError("no connection event arrived")
 
-    def is_let_in(self) -> bool:
-        return next(self.events()) is Handshake.UP
+    def is_accepted(self) -> bool:
+        return next(self.events()) is ConnectionEvent.OPENED
 
-    def ask(self, request: Message, replies: Any) -> Any:
-        """The next message, which must be of ``replies``."""
+    def request(self, request: Message, replies: Any) -> Any:
+        """Sends a request and returns the next message, decoded as one of ``replies``."""
         self.socket.send(encode(request))
         return decode(self.socket.recv_multipart()[0], replies)
 
     def drain(self) -> int:
-        """Drops what has arrived; how many messages."""
+        """Discards the messages that have arrived and returns their number."""
         dropped = 0
         with suppress(zmq.Again):
             while True:
@@ -133,32 +133,32 @@ class Peer:
         self.close()
 
 
-class ProperClient:
-    """Asks each worker for ``WINDOW`` segments at a time, and verifies what arrives. A context manager."""
+class WellBehavedClient:
+    """Keeps ``WINDOW`` requests outstanding with each worker and verifies the segments. A context manager."""
 
     WINDOW = 4
 
     def __init__(self, ports: Sequence[int]) -> None:
         self._peers = [Peer(zmq.DEALER, port) for port in ports]
-        described: Described = self._peers[0].ask(Describe(rid=0), DataReply)
+        described: Described = self._peers[0].request(Describe(rid=0), DataReply)
         self.file = described.id
         self.segments = -(-described.size // described.segment_size)
         self._peers[0].socket.send(encode(Digests(rid=0, id=self.file, start=0)))
         page = self._peers[0].socket.recv_multipart()[1]
         self._digests = [page[at : at + 32] for at in range(0, len(page), 32)]
         self._poller = zmq.Poller()
-        self._asked = 0
+        self._requests = 0
         for peer in self._peers:
             self._poller.register(peer.socket, zmq.POLLIN)
             for _ in range(self.WINDOW):
-                self._ask(peer.socket)
+                self._send_request(peer.socket)
 
-    def _ask(self, socket: zmq.Socket[bytes]) -> None:
-        self._asked += 1
-        socket.send(encode(Get(rid=self._asked, id=self.file, index=self._asked % self.segments)))
+    def _send_request(self, socket: zmq.Socket[bytes]) -> None:
+        self._requests += 1
+        socket.send(encode(Get(rid=self._requests, id=self.file, index=self._requests % self.segments)))
 
-    def count(self, seconds: float) -> int:
-        """The segments that arrive in so many seconds."""
+    def count_segments(self, seconds: float) -> int:
+        """Counts the segments that arrive within ``seconds``."""
         arrived = 0
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -167,7 +167,7 @@ class ProperClient:
                 segment = decode(head.buffer, Segment)
                 assert digest(payload.buffer) == self._digests[segment.index]
                 arrived += 1
-                self._ask(socket)
+                self._send_request(socket)
         return arrived
 
     def __enter__(self) -> Self:
@@ -180,56 +180,56 @@ class ProperClient:
             peer.close()
 
 
-# Messages that are none.
+# Malformed messages.
 
 
-class Mutilator:
-    """Makes messages of every wrong kind out of right ones, and out of nothing."""
+class MessageFuzzer:
+    """Generates malformed messages of many kinds, from valid requests and from random values."""
 
-    def __init__(self, rng: random.Random, requests: Sequence[Message], largest: int) -> None:
+    def __init__(self, rng: random.Random, requests: Sequence[Message], max_size: int) -> None:
         self._rng = rng
         self._frames = [encode(request) for request in requests]
         self._headers: list[dict[str, Any]] = [
             msgspec.to_builtins(request, builtin_types=(bytes,)) for request in requests
         ]
-        self._largest = largest
+        self._max_size = max_size
         kinds = {
-            self._noise: 12,
-            self._shapeless: 12,
-            self._damaged: 30,
-            self._wrong_field: 30,
-            self._wrong_parts: 12,
-            self._huge: 3,
-            self._nested: 1,
+            self._random_bytes: 12,
+            self._random_value: 12,
+            self._damaged_request: 30,
+            self._request_with_wrong_field: 30,
+            self._wrong_number_of_parts: 12,
+            self._very_large: 3,
+            self._deeply_nested: 1,
             self._many_parts: 0.2,
         }
         self._kinds = list(kinds)
         self._weights = list(kinds.values())
 
     def message(self) -> list[bytes]:
-        """The frames of a message that is hardly ever a right one."""
+        """Returns the frames of a message that is almost never valid."""
         (make,) = self._rng.choices(self._kinds, self._weights)
-        return [frame[: self._largest] for frame in make()]
+        return [frame[: self._max_size] for frame in make()]
 
     def oversized(self) -> bytes:
-        """A frame that is larger than the socket takes, and no subscription."""
+        """Returns a frame above the socket's size limit that is not a subscription."""
         return (b"\x7f" + self._rng.randbytes(63)) * (self._rng.randint(65536, 1 << 20) // 64 + 1)
 
-    def _noise(self) -> list[bytes]:
+    def _random_bytes(self) -> list[bytes]:
         return [self._rng.randbytes(self._rng.choice((0, 1, 5, 40, 300, 4000)))]
 
-    def _shapeless(self) -> list[bytes]:
+    def _random_value(self) -> list[bytes]:
         return [msgpack.packb(self._value(0))]
 
-    def _damaged(self) -> list[bytes]:
-        """A right one with a few bytes changed, cut out or put in."""
+    def _damaged_request(self) -> list[bytes]:
+        """A valid request with a few bytes changed, removed or inserted."""
         frame = bytearray(self._rng.choice(self._frames))
         for _ in range(self._rng.randint(1, 3)):
             at = self._rng.randrange(len(frame) or 1)
             frame[at : at + self._rng.randint(0, 2)] = self._rng.randbytes(self._rng.randint(0, 2))
         return [bytes(frame)]
 
-    def _wrong_field(self) -> list[bytes]:
+    def _request_with_wrong_field(self) -> list[bytes]:
         header = dict(self._rng.choice(self._headers))
         key = self._rng.choice([*header])
         if self._rng.random() < 0.2:
@@ -238,27 +238,27 @@ class Mutilator:
             header[key] = self._value(2)
         return [msgpack.packb(header)]
 
-    def _wrong_parts(self) -> list[bytes]:
-        right = self._rng.choice(self._frames)
-        return self._rng.choice([[b"", right], [right, b""], [right, right], [right] * 3, [right] * 5, [b""] * 9])
+    def _wrong_number_of_parts(self) -> list[bytes]:
+        valid = self._rng.choice(self._frames)
+        return self._rng.choice([[b"", valid], [valid, b""], [valid, valid], [valid] * 3, [valid] * 5, [b""] * 9])
 
-    def _huge(self) -> list[bytes]:
-        """Near the largest frame that is taken, or one that only says that it is large."""
+    def _very_large(self) -> list[bytes]:
+        """A frame near the size limit, or a small frame whose msgpack header declares a huge size."""
         header = dict(self._rng.choice(self._headers))
-        room = self._largest - 200
+        room = self._max_size - 200
         header[self._rng.choice([*header])] = self._rng.choice(
             ["x" * room, bytes(room), [None] * room, ["x"] * (room // 2), [{}] * room, 2**64 - 1, -(2**63)]
         )
-        claims = [
+        declared_sizes = [
             b"\xdd\xff\xff\xff\xff",
             b"\xdf\xff\xff\xff\xff",
             b"\xc6\xff\xff\xff\xff",
             b"\xc9\xff\xff\xff\xff\x01",
         ]
-        return [self._rng.choice([msgpack.packb(header), self._rng.choice(claims)])]
+        return [self._rng.choice([msgpack.packb(header), self._rng.choice(declared_sizes)])]
 
-    def _nested(self) -> list[bytes]:
-        depth = self._largest // 4
+    def _deeply_nested(self) -> list[bytes]:
+        depth = self._max_size // 4
         return [self._rng.choice([b"\x91" * depth, b"\x91" * 500 + b"\xc0", b"\x81\xa1a" * depth])]
 
     def _many_parts(self) -> list[bytes]:
@@ -300,15 +300,15 @@ class Mutilator:
         return self._rng.choice(("type", "rid", "id", "", "x" * 20, 5, b"rid", None))
 
 
-# Bytes that are no ZeroMQ, or not all of it.
+# Bytes that are not ZMTP (the protocol of ZeroMQ), or only part of it.
 
-#: How every connection of ZMTP 3 begins.
+#: The first bytes of every ZMTP 3 connection.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-#: The end of the handshake without keys, as a DEALER.
+#: The last handshake message of a DEALER without keys.
 READY = b"\x04\x1c\x05READY\x0bSocket-Type" + struct.pack("!I", 6) + b"DEALER"
 GIB_8 = struct.pack("!Q", 8 << 30)
 CLIENT_HELLO = bytes.fromhex("16030100c2010000be0303") + bytes(range(32)) + bytes(151)
-RAW = {
+RAW_STREAMS = {
     "HTTP": b"GET / HTTP/1.1\r\nHost: servers\r\n\r\n",
     "TLS": CLIENT_HELLO,
     "nothing": b"",
@@ -319,10 +319,10 @@ RAW = {
     "ZMTP/3.0, a command of 8 GiB": GREETING + b"\x06" + GIB_8 + bytes(100),
     "ZMTP/3.0, a message before the handshake": GREETING + b"\x00\x05hello",
 }
-#: What may be begun and left at that.
-UNFINISHED = {
+#: Handshakes that stop before they are complete.
+UNFINISHED_HANDSHAKES = {
     "nothing": b"",
-    "HTTP": RAW["HTTP"],
+    "HTTP": RAW_STREAMS["HTTP"],
     "TLS": CLIENT_HELLO[:20],
     "half a greeting": GREETING[:11],
     "a greeting": GREETING,
@@ -334,16 +334,16 @@ UNFINISHED = {
 # Floods.
 
 
-def flood(manner: str, connections: int, client: ProperClient, ports: Sequence[int]) -> Process:
-    """Starts a flood of requests for the segments of the client's file: so many connections to each
-    port that never read (``mute``), that ask anew for each segment they get (``steady``), or for each
-    answer of any kind (``greedy``).
+def flood(behaviour: str, connections: int, client: WellBehavedClient, ports: Sequence[int]) -> Process:
+    """Starts a process that floods each port over ``connections`` connections, with requests for the segments of
+    the client's file. ``behaviour``: ``no-read`` never reads a reply, ``steady`` sends a new request for each segment
+    it receives, ``greedy`` also sends one for each refusal.
     """
-    arguments = [manner, str(connections), client.file.hex(), str(client.segments), *map(str, ports)]
+    arguments = [behaviour, str(connections), client.file.hex(), str(client.segments), *map(str, ports)]
     return Process([sys.executable, "-m", "tests.hostile", *arguments], cwd=Path(__file__).parents[1])
 
 
-def main(manner: str, connections: str, file: str, segments: str, *ports: str) -> None:
+def main(behaviour: str, connections: str, file: str, segments: str, *ports: str) -> None:
     requests = [encode(Get(rid=i, id=bytes.fromhex(file), index=i % int(segments))) for i in range(OUTSTANDING)]
     with zmq.Context() as context:
         context.max_sockets = 4096
@@ -352,17 +352,17 @@ def main(manner: str, connections: str, file: str, segments: str, *ports: str) -
             for port in ports:
                 dealer = context.socket(zmq.DEALER)
                 dealer.linger = 0
-                if manner == "mute":
-                    # So that the test takes gigabytes of neither this process nor the kernel.
+                if behaviour == "no-read":
+                    # Keep the memory of this process and of the kernel low: their buffers would take gigabytes.
                     dealer.rcvhwm = 1
                     dealer.rcvbuf = 65536
                 dealer.connect(f"tcp://127.0.0.1:{port}")
                 sockets.append(dealer)
         print("flooding", flush=True)
-        if manner == "mute":
+        if behaviour == "no-read":
             _never_read(sockets, requests)
         else:
-            _read(sockets, requests, greedy=manner == "greedy")
+            _read_and_request(sockets, requests, greedy=behaviour == "greedy")
 
 
 def _never_read(sockets: list[zmq.Socket[bytes]], requests: list[bytes]) -> None:
@@ -377,21 +377,21 @@ def _never_read(sockets: list[zmq.Socket[bytes]], requests: list[bytes]) -> None
             time.sleep(0.001)
 
 
-def _read(sockets: list[zmq.Socket[bytes]], requests: list[bytes], *, greedy: bool) -> None:
+def _read_and_request(sockets: list[zmq.Socket[bytes]], requests: list[bytes], *, greedy: bool) -> None:
     poller = zmq.Poller()
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)
         for request in requests:
             socket.send(request)
-    asked = 0
+    sent = 0
     while True:
         for socket, _ in poller.poll():
             with suppress(zmq.Again):
                 for _ in range(16):
                     is_segment = len(socket.recv_multipart(zmq.NOBLOCK, copy=False)) == 2
                     if is_segment or greedy:
-                        asked += 1
-                        socket.send(requests[asked % len(requests)], zmq.NOBLOCK)
+                        sent += 1
+                        socket.send(requests[sent % len(requests)], zmq.NOBLOCK)
 
 
 if __name__ == "__main__":

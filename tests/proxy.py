@@ -1,7 +1,7 @@
-"""A TCP proxy that makes a network bad: rate, delay, stall, refusal, reset, cut, flipped bits.
+"""A TCP proxy that injects network faults: rate limit, delay, stall, refusal, reset, cut, bit flips.
 
-One thread, one proxied port. The faults are plain attributes that may be changed at any time, from
-any thread; they hold for what passes from then on.
+It runs in one thread and forwards one port. The faults are plain attributes that any thread may change at any
+time; a change applies to the bytes read from then on. The proxy knows nothing of the protocol.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-#: Bytes read at once.
+#: Maximum bytes per read.
 CHUNK = 64 << 10
-#: Bytes that may be under way in each direction of a connection: what a long fat link holds.
-PIPE = 64 << 20
-#: Seconds between two looks at the clock and at the faults.
+#: Maximum bytes in transit per direction of a connection: the bandwidth-delay product of a long fat network.
+MAX_IN_TRANSIT = 64 << 20
+#: Poll timeout in seconds: how late a delayed byte or a changed fault may be noticed.
 TICK = 0.002
 
 
 class Proxy:
-    """Passes ``127.0.0.1:port`` on to ``127.0.0.1:target`` while its ``with`` block lasts.
+    """Forwards connections from ``127.0.0.1:port`` to ``127.0.0.1:target``. A context manager.
 
-    Faults of what comes from the target: ``rate`` in bytes a second (0: no limit), ``flip_every``
-    (the lowest bit of one byte in so many; 0: none), ``cut_after`` (bytes after which a connection
-    is closed; None: never). Of both directions: ``delay`` in seconds, ``stalled`` (nothing passes,
-    nothing is closed). ``refusing`` closes new connections at once.
+    Faults in the direction from the target to the client: ``rate`` in bytes/s (0: unlimited), ``flip_every``
+    (flips the lowest bit of every nth byte; 0: none), ``cut_after`` (closes a connection after this many bytes;
+    None: never). Faults in both directions: ``delay`` in seconds, ``stalled`` (forwards nothing, closes nothing).
+    ``refusing`` closes new connections at once.
     """
 
     def __init__(self, target: int) -> None:
@@ -41,18 +41,18 @@ class Proxy:
         self.cut_after: int | None = None
         self.stalled = False
         self.refusing = False
-        self._free_at = 0.0
-        self._spoiled = 0
-        self._resets = 0
-        self._pipes: list[_Pipe] = []
+        self._next_read_at = 0.0
+        self._bytes_seen = 0
+        self._reset_requests = 0
+        self._directions: list[_Direction] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._ended = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proxy")
 
     def reset(self) -> None:
-        """Resets all connections (RST)."""
-        self._resets += 1
+        """Closes all connections with a TCP reset."""
+        self._reset_requests += 1
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,35 +61,39 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         resets = 0
-        while not self._ended.is_set():
-            if self._resets != resets:
-                resets = self._resets
-                self._close(self._pipes, reset=True)
+        while not self._stop.is_set():
+            if self._reset_requests != resets:
+                resets = self._reset_requests
+                self._close(self._directions, reset=True)
             now = time.monotonic()
             readers: list[socket.socket] = [self._listener]
             writers: list[socket.socket] = []
             if not self.stalled:
-                readers += [pipe.source for pipe in self._pipes if pipe.has_room and self._may_read(pipe, now)]
-                writers += [pipe.target for pipe in self._pipes if pipe.is_due(now)]
+                readers += [
+                    direction.source
+                    for direction in self._directions
+                    if direction.has_room and self._may_read(direction, now)
+                ]
+                writers += [direction.target for direction in self._directions if direction.is_due(now)]
             readable, writable, _ = select.select(readers, writers, [], TICK)
             if self._listener in readable:
                 self._accept()
-            for pipe in [*self._pipes]:
+            for direction in [*self._directions]:
                 try:
-                    if pipe.source in readable:
-                        self._read(pipe)
-                    if pipe.target in writable:
-                        pipe.write()
+                    if direction.source in readable:
+                        self._read(direction)
+                    if direction.target in writable:
+                        direction.write()
                 except OSError:
-                    pipe.ended = True
-                    pipe.under_way.clear()
-            self._close([pipe for pipe in self._pipes if pipe.ended and not pipe.under_way])
-        self._close(self._pipes, reset=True)
+                    direction.ended = True
+                    direction.in_transit.clear()
+            self._close([direction for direction in self._directions if direction.ended and not direction.in_transit])
+        self._close(self._directions, reset=True)
         self._listener.close()
 
     def _accept(self) -> None:
@@ -105,70 +109,70 @@ class Proxy:
         for end in (near, far):
             end.setblocking(False)
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._pipes += [_Pipe(near, far, from_target=False), _Pipe(far, near, from_target=True)]
+        self._directions += [_Direction(near, far, from_target=False), _Direction(far, near, from_target=True)]
 
-    def _may_read(self, pipe: _Pipe, now: float) -> bool:
-        return not (pipe.from_target and self.rate and now < self._free_at)
+    def _may_read(self, direction: _Direction, now: float) -> bool:
+        return not (direction.from_target and self.rate and now < self._next_read_at)
 
-    def _read(self, pipe: _Pipe) -> None:
-        data = pipe.source.recv(CHUNK)
+    def _read(self, direction: _Direction) -> None:
+        data = direction.source.recv(CHUNK)
         now = time.monotonic()
-        if pipe.from_target:
-            pipe.count += len(data)
-            data = self._spoil(data)
+        if direction.from_target:
+            direction.received += len(data)
+            data = self._flip_bits(data)
             if self.rate:
-                # A tick late is made up for; longer pauses are not.
-                self._free_at = max(self._free_at, now - 5 * TICK) + len(data) / self.rate
-            if self.cut_after is not None and pipe.count > self.cut_after:
+                # Compensate for up to five ticks of lateness; a longer pause allows no burst.
+                self._next_read_at = max(self._next_read_at, now - 5 * TICK) + len(data) / self.rate
+            if self.cut_after is not None and direction.received > self.cut_after:
                 data = b""
         if data:
-            pipe.under_way.append((now + self.delay, data))
-            pipe.size += len(data)
+            direction.in_transit.append((now + self.delay, data))
+            direction.bytes_in_transit += len(data)
         else:
-            pipe.ended = True
+            direction.ended = True
 
-    def _spoil(self, data: bytes) -> bytes:
+    def _flip_bits(self, data: bytes) -> bytes:
         if not self.flip_every:
             return data
-        spoiled = bytearray(data)
-        for position in range(self.flip_every - 1 - self._spoiled % self.flip_every, len(data), self.flip_every):
-            spoiled[position] ^= 1
-        self._spoiled += len(data)
-        return bytes(spoiled)
+        flipped = bytearray(data)
+        for position in range(self.flip_every - 1 - self._bytes_seen % self.flip_every, len(data), self.flip_every):
+            flipped[position] ^= 1
+        self._bytes_seen += len(data)
+        return bytes(flipped)
 
-    def _close(self, pipes: list[_Pipe], *, reset: bool = False) -> None:
-        """Closes the connections of these pipes, both directions."""
-        for end in {end for pipe in pipes for end in (pipe.source, pipe.target)}:
+    def _close(self, directions: list[_Direction], *, reset: bool = False) -> None:
+        """Closes both sockets of these directions."""
+        for end in {end for direction in directions for end in (direction.source, direction.target)}:
             with contextlib.suppress(OSError):
                 if reset:
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             end.close()
-        self._pipes = [pipe for pipe in self._pipes if pipe.source.fileno() >= 0]
+        self._directions = [direction for direction in self._directions if direction.source.fileno() >= 0]
 
 
-class _Pipe:
-    """One direction of a connection, and what is under way in it with its time of arrival."""
+class _Direction:
+    """One direction of a connection, and the data in transit with the time each chunk arrives."""
 
     def __init__(self, source: socket.socket, target: socket.socket, *, from_target: bool) -> None:
         self.source = source
         self.target = target
         self.from_target = from_target
-        self.under_way: deque[tuple[float, bytes]] = deque()
-        self.size = 0
-        self.count = 0
+        self.in_transit: deque[tuple[float, bytes]] = deque()
+        self.bytes_in_transit = 0
+        self.received = 0
         self.ended = False
 
     @property
     def has_room(self) -> bool:
-        return self.size < PIPE and not self.ended
+        return self.bytes_in_transit < MAX_IN_TRANSIT and not self.ended
 
     def is_due(self, now: float) -> bool:
-        return bool(self.under_way) and self.under_way[0][0] <= now
+        return bool(self.in_transit) and self.in_transit[0][0] <= now
 
     def write(self) -> None:
-        """Writes what has arrived by now."""
-        arrival, data = self.under_way.popleft()
+        """Writes the first chunk, which must be due; keeps the bytes that the target does not accept."""
+        arrival, data = self.in_transit.popleft()
         sent = self.target.send(data)
-        self.size -= sent
+        self.bytes_in_transit -= sent
         if sent < len(data):
-            self.under_way.appendleft((arrival, data[sent:]))
+            self.in_transit.appendleft((arrival, data[sent:]))

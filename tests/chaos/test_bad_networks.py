@@ -1,7 +1,7 @@
 """Downloads through networks that delay, stall, cut, reset and flip bits, with real processes.
 
-Each worker is reached through a proxy of its own; server 5 is reached directly unless a test says
-otherwise.
+The client connects to each worker and to server 5 through a proxy of its own. Faults apply to the workers only,
+unless a test says otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.system import MIB, Download, Serve, Source, System, files_equal, wait
 
 @dataclass
 class Network:
-    """A system, and a proxy in front of each of its five ports."""
+    """A system, and a proxy for each of its five ports; ``status`` is the proxy of server 5."""
 
     system: System
     proxies: list[Proxy]
@@ -51,24 +51,24 @@ def network(serve: Serve) -> Iterator[Callable[..., Network]]:
 Build = Callable[..., Network]
 
 
-def test_a_long_fat_link_is_filled(network: Build, source: Source, tmp_path: Path) -> None:
-    """100 ms of round trip, 4 × 10 MiB/s: the rate is reached within a few round trips."""
+def test_a_long_fat_network_is_used_fully(network: Build, source: Source, tmp_path: Path) -> None:
+    """At 100 ms round trip and 4 × 10 MiB/s, the client reaches the full rate within a few round trips."""
     path = source(120 * MIB)
     net = network(path, delay=0.05, rate=10 * MIB)
     with net.download(tmp_path / "copy") as client:
         done = client.wait_until_done()
     assert files_equal(path, tmp_path / "copy")
     assert done["wasted_bytes"] <= 0.05 * path.stat().st_size
-    # Not a figure of speed (see make bench), but a window that never grew would take four times as long.
+    # A window that never grew would take four times as long. This is not a benchmark; see make bench.
     assert done["seconds"] < 3 / 0.6
 
 
-def test_a_black_hole_in_front_of_one_worker_holds_up_nobody(
+def test_a_stalled_connection_to_one_worker_does_not_stall_the_download(
     network: Build,
     source: Source,
     tmp_path: Path,
 ) -> None:
-    """Nothing passes any more, nothing is closed: its segments are fetched from the others."""
+    """The proxy forwards nothing and closes nothing: the client fetches the segments from the other workers."""
     path = source(48 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:
@@ -80,7 +80,7 @@ def test_a_black_hole_in_front_of_one_worker_holds_up_nobody(
     assert net.system.worker(2).state == WorkerState.AWAKE
 
 
-def test_connections_that_are_reset_are_opened_again(network: Build, source: Source, tmp_path: Path) -> None:
+def test_the_client_reconnects_after_a_reset(network: Build, source: Source, tmp_path: Path) -> None:
     path = source(48 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:
@@ -92,8 +92,10 @@ def test_connections_that_are_reset_are_opened_again(network: Build, source: Sou
     assert [done["workers"][name]["failures"] for name in "1234"] == [1, 1, 1, 1]
 
 
-def test_connections_cut_again_and_again_still_bring_the_file(network: Build, source: Source, tmp_path: Path) -> None:
-    """Each connection carries 3 MiB at most."""
+def test_a_download_succeeds_over_connections_that_are_cut_repeatedly(
+    network: Build, source: Source, tmp_path: Path
+) -> None:
+    """The proxy cuts each connection after 3 MiB."""
     path = source(32 * MIB)
     net = network(path, cut_after=3 * MIB)
     with net.download(tmp_path / "copy") as client:
@@ -102,7 +104,7 @@ def test_connections_cut_again_and_again_still_bring_the_file(network: Build, so
     assert sum(worker["failures"] for worker in done["workers"].values()) >= 4
 
 
-def test_flipped_bits_are_caught_and_the_culprit_named(network: Build, source: Source, tmp_path: Path) -> None:
+def test_flipped_bits_are_detected_and_their_worker_is_banned(network: Build, source: Source, tmp_path: Path) -> None:
     path = source(48 * MIB)
     net = network(path, "--rate", "8MiB")
     net.proxies[2].flip_every = 700_001
@@ -116,7 +118,9 @@ def test_flipped_bits_are_caught_and_the_culprit_named(network: Build, source: S
     wait_for("the complaints", lambda: net.system.worker(3).complaints == 3)
 
 
-def test_server_5_cut_off_changes_nothing(network: Build, source: Source, tmp_path: Path) -> None:
+def test_a_stalled_connection_to_server_5_does_not_disturb_a_download(
+    network: Build, source: Source, tmp_path: Path
+) -> None:
     path = source(48 * MIB)
     net = network(path, "--rate", "4MiB", "-i", "0.1")
     with net.download(tmp_path / "copy") as client:
@@ -128,13 +132,13 @@ def test_server_5_cut_off_changes_nothing(network: Build, source: Source, tmp_pa
     assert done["wasted_bytes"] == 0
 
 
-def test_misfortune_of_all_kinds_at_random(
+def test_a_download_survives_random_faults(
     network: Build,
     source: Source,
     tmp_path: Path,
     rng: random.Random,
 ) -> None:
-    """Stalls, resets, refusals, delays, sleeps and kills, until the file is there."""
+    """Stalls, resets, refusals, delays, sleeps and kills follow one another until the download is done."""
     path = source(64 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:

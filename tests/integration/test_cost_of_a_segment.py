@@ -1,7 +1,7 @@
-"""What a segment costs, counted without a clock: copies, system calls, steps of Python.
+"""The cost of a segment, counted without a clock: copies, system calls, Python function calls.
 
-A worker and a download run in this process, through their public ends; what they do with the bytes is seen at
-the functions of the system, of ZeroMQ and of BLAKE3. So a copy that sneaks in between fails here, wherever it does.
+A worker and a download run in this process through their public interfaces. The tests record every call of system
+functions, ZeroMQ and BLAKE3 with the address of its buffer, so they detect an extra copy anywhere in between.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, Get, List
 from msd.wire.protocol.segments import segment_count
 from msd.wire.protocol.states import WantedState
-from msd.workers.serving.fair_queue import REPLIES_INSIDE
+from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
 from msd.workers.serving.worker import Worker
 from tests.system import TIMEOUT, Source, files_equal, free_ports
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
-#: What is larger than this is a segment's payload; ZeroMQ copies what is smaller than this anyhow.
-LARGE = 1 << 16
-#: System calls a segment: a worker looks at the file before and after it has read.
-READS, LOOKS, WRITES = 1, 2, 1
-#: Calls of functions a segment, at either end and with all that is done once a download. Seen were 190 to 260,
-#: the more the busier the machine is, for then the loops turn more often.
-STEPS = 350
+#: A buffer above this size (bytes) is a segment's payload. ZeroMQ always copies smaller messages.
+PAYLOAD_MIN = 1 << 16
+#: System calls per segment: pread, fstat before and after it (to detect a changed file), pwrite.
+READS, FSTATS, WRITES = 1, 2, 1
+#: Maximum function calls per segment in the worker and in the client, including the fixed cost of a download.
+#: Measured: 190 to 260; more on a busy machine, where the event loops iterate more often.
+MAX_CALLS = 350
 
 Profile = Callable[[FrameType, str, Any], None]
 
 
 @contextmanager
-def working(
+def running_worker(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile | None = None
 ) -> Iterator[Servers]:
-    """A worker in a thread of this process that shares ``root``; it has no broker to report to."""
+    """Runs a worker for ``root`` in a thread of this process; its broker does not exist."""
 
-    def work() -> None:
+    def run() -> None:
         sys.setprofile(profile)
         Worker(settings).run()
 
@@ -65,20 +65,20 @@ def working(
         number=1,
         parent=os.getpid(),
         bind=f"tcp://127.0.0.1:{port}",
-        control=f"ipc://{folder}/nobody",
+        control=f"ipc://{folder}/no-broker",
         token=b"",
         catalogue=str(folder),
         edition=1,
         rate=0,
         wanted=WantedState.AWAKE,
     )
-    # Signals are the main thread's; the end of its standard input ends a worker as well.
+    # Only the main thread may set signal handlers. End of standard input ends the worker instead of a signal.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: None)
     read_end, write_end = os.pipe()
     with os.fdopen(read_end) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
-        thread = threading.Thread(target=work, name="worker")
+        thread = threading.Thread(target=run, name="worker")
         thread.start()
         try:
             yield Servers(Endpoint("127.0.0.1", status_port), {1: Endpoint("127.0.0.1", port)}, pinned=True)
@@ -87,52 +87,52 @@ def working(
             thread.join(TIMEOUT)
 
 
-class Witness:
-    """Sees what passes the system, ZeroMQ and BLAKE3: how often each was called, and where large payloads lay.
+class CallRecorder:
+    """Records calls of system functions, ZeroMQ and BLAKE3: their number, and the addresses of payloads.
 
-    What was read and what was received is kept, so that nothing else can ever lie there.
+    It keeps a reference to each payload read or received, so that its address is never reused.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: Counter[str] = Counter()
-        self.at: dict[str, list[int]] = {}
-        self._kept: list[Any] = []
+        self.addresses: dict[str, list[int]] = {}
+        self._references: list[Any] = []
         for name in ("read", "pread", "readv", "preadv", "write", "pwrite", "writev", "pwritev", "fstat", "sendfile"):
             monkeypatch.setattr(os, name, self._counted(name, getattr(os, name)))
         monkeypatch.setattr(zmq.Socket, "send", self._sending(zmq.Socket.send))
         monkeypatch.setattr(zmq.Socket, "recv", self._receiving(zmq.Socket.recv))
         monkeypatch.setattr("msd.wire.protocol.segments.blake3", self._hashing(blake3))
 
-    def note(self, deed: str, payload: Any) -> None:
-        if memoryview(payload).nbytes > LARGE:
-            if deed in ("read", "received"):
-                self._kept.append(payload)
-            self.at.setdefault(deed, []).append(address(payload))
+    def record(self, operation: str, payload: Any) -> None:
+        if memoryview(payload).nbytes > PAYLOAD_MIN:
+            if operation in ("read", "received"):
+                self._references.append(payload)
+            self.addresses.setdefault(operation, []).append(address(payload))
 
     def _counted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(fd: int, what: Any = None, *others: Any) -> Any:
-            result = function(fd, what, *others) if what is not None else function(fd)
+        def call(fd: int, data: Any = None, *others: Any) -> Any:
+            result = function(fd, data, *others) if data is not None else function(fd)
             self.calls[name] += 1
             if isinstance(result, bytes):
-                self.note("read", result)
+                self.record("read", result)
             elif name.endswith("readv"):
-                for buffer in what:
-                    self.note("read", buffer)
+                for buffer in data:
+                    self.record("read", buffer)
             elif "write" in name:
-                for buffer in what if name.endswith("v") else [what]:
-                    self.note("written", buffer)
+                for buffer in data if name.endswith("v") else [data]:
+                    self.record("written", buffer)
             return result
 
         return call
 
     def _sending(self, send: Callable[..., Any]) -> Callable[..., Any]:
         def call(socket: Any, data: Any, flags: int = 0, copy: bool = True, **options: Any) -> Any:
-            # ZeroMQ takes a frame as it is; it lies elsewhere than what it was made of if that was copied.
+            # ZeroMQ sends a Frame without a copy; if pyzmq copied its data, its address differs from the source.
             view = data.buffer if isinstance(data, zmq.Frame) else data
             if isinstance(data, zmq.Frame) or not copy:
-                self.note("sent", view)
-            elif memoryview(view).nbytes > LARGE:
-                self.calls["copied to be sent"] += 1
+                self.record("sent", view)
+            elif memoryview(view).nbytes > PAYLOAD_MIN:
+                self.calls["copied to send"] += 1
             return send(socket, data, flags, copy, **options)
 
         return call
@@ -141,38 +141,38 @@ class Witness:
         def call(socket: Any, *arguments: Any, **options: Any) -> Any:
             frame = recv(socket, *arguments, **options)
             if isinstance(frame, zmq.Frame):
-                self.note("received", frame.buffer)
-            elif len(frame) > LARGE:
-                self.calls["copied when received"] += 1
+                self.record("received", frame.buffer)
+            elif len(frame) > PAYLOAD_MIN:
+                self.calls["copied on receipt"] += 1
             return frame
 
         return call
 
     def _hashing(self, blake3: Callable[..., Any]) -> Callable[..., Any]:
         def call(data: Any, *arguments: Any, **options: Any) -> Any:
-            self.note("hashed", data)
+            self.record("hashed", data)
             return blake3(data, *arguments, **options)
 
         return call
 
 
 def address(data: Any) -> int:
-    """Where the bytes lie."""
+    """Returns the address of the bytes."""
     view = memoryview(data)
     if not view.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(view))
-    assert isinstance(view.obj, bytes), "read-only memory of another kind"
+    assert isinstance(view.obj, bytes), "read-only memory that is not bytes"
     return ctypes.cast(ctypes.c_char_p(view.obj), ctypes.c_void_p).value or 0
 
 
-def test_what_has_left_wakes_the_worker_for_what_waits(
+def test_a_send_completion_wakes_the_worker_for_queued_requests(
     source: Source, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing else wakes it here: it has no heartbeat, and does not look by itself."""
-    monkeypatch.setattr("msd.workers.serving.worker.IDLE_LOOK", 3600.0)
-    monkeypatch.setattr(Worker, "_report", lambda worker, now: setattr(worker, "_next_heartbeat", now + 3600))
+    """Heartbeats and the idle poll are disabled, so nothing else can wake the worker."""
+    monkeypatch.setattr("msd.workers.serving.worker.IDLE_COLLECT_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(Worker, "_send_heartbeat", lambda worker, now: setattr(worker, "_next_heartbeat", now + 3600))
     with (
-        working(source(SIZE), runtime_folder, monkeypatch) as servers,
+        running_worker(source(SIZE), runtime_folder, monkeypatch) as servers,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as dealer,
     ):
@@ -181,62 +181,63 @@ def test_what_has_left_wakes_the_worker_for_what_waits(
         dealer.connect(servers.workers[1].url)
         dealer.send(encode(List(rid=1)))
         (file,) = decode(dealer.recv(), DataReply).entries
-        for index in range(4 * REPLIES_INSIDE):
+        for index in range(4 * MAX_IN_FLIGHT):
             dealer.send(encode(Get(rid=index, id=file.id, index=index)))
-        replies = [decode(dealer.recv_multipart()[0], DataReply) for _ in range(4 * REPLIES_INSIDE)]
-    assert [reply.index for reply in replies] == [*range(4 * REPLIES_INSIDE)]
+        replies = [decode(dealer.recv_multipart()[0], DataReply) for _ in range(4 * MAX_IN_FLIGHT)]
+    assert [reply.index for reply in replies] == [*range(4 * MAX_IN_FLIGHT)]
 
 
-def test_a_segment_stays_where_it_lies(
+def test_a_segment_is_never_copied_in_user_space(
     source: Source, tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    1. What a worker has read of its file is what ZeroMQ sends.
-    2. What ZeroMQ has received is what is hashed, and what is written.
-    3. Each is done once a segment.
+    1. ZeroMQ sends from the buffer into which the worker has read the segment.
+    2. The client hashes and writes from the buffer into which ZeroMQ has received the segment.
+    3. Each of these calls happens once per segment.
     """
     root, copy = source(SIZE), tmp_path / "copy"
-    with working(root, runtime_folder, monkeypatch) as servers:
-        witness = Witness(monkeypatch)
+    with running_worker(root, runtime_folder, monkeypatch) as servers:
+        recorder = CallRecorder(monkeypatch)
         report = download(servers, output=copy, sync=False, timeout=TIMEOUT)
     monkeypatch.undo()
     assert report.received_bytes == SIZE
     assert files_equal(root, copy)
-    assert witness.calls["copied to be sent"] == witness.calls["copied when received"] == 0
+    assert recorder.calls["copied to send"] == recorder.calls["copied on receipt"] == 0
     read, sent, received, hashed, written = (
-        sorted(witness.at[deed]) for deed in ("read", "sent", "received", "hashed", "written")
+        sorted(recorder.addresses[operation]) for operation in ("read", "sent", "received", "hashed", "written")
     )
     assert len(read) == len(received) == SEGMENTS
-    assert sent == read, "what was read was copied to be sent"
-    assert written == received, "what was received was copied to be written"
-    # And zeros, once: what the digest of a hole would be.
-    assert [place for place in hashed if place in received] == received, "what was received was copied to be hashed"
+    assert sent == read, "the segment was copied between read and send"
+    assert written == received, "the segment was copied between receive and write"
+    # One more hash is of zeros, for the digest of a hole.
+    hashed_payloads = [place for place in hashed if place in received]
+    assert hashed_payloads == received, "the segment was copied between receive and hash"
     assert len(hashed) <= SEGMENTS + 1
-    few = 20  # for opening, connecting, finding the file
-    assert witness.calls.total() <= (READS + LOOKS + WRITES) * SEGMENTS + few, witness.calls
+    setup_calls = 20  # to open files, connect and fetch the manifest
+    assert recorder.calls.total() <= (READS + FSTATS + WRITES) * SEGMENTS + setup_calls, recorder.calls
 
 
-def test_a_segment_takes_few_steps_of_python(
+def test_a_segment_takes_few_function_calls(
     source: Source, tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a step is: a call of a function, be it of Python or of C."""
-    steps: Counter[str] = Counter()
+    """Calls of Python functions and of C functions both count."""
+    calls: Counter[str] = Counter()
 
-    def counting(side: str) -> Profile:
+    def count_calls(side: str) -> Profile:
         def count(frame: FrameType, event: str, argument: Any) -> None:
-            steps[side] += event in ("call", "c_call")
+            calls[side] += event in ("call", "c_call")
 
         return count
 
-    with working(source(SIZE), runtime_folder, monkeypatch, counting("worker")) as servers:
-        # Threads that a download may start are its own.
-        threading.setprofile(counting("client"))
-        sys.setprofile(counting("client"))
+    with running_worker(source(SIZE), runtime_folder, monkeypatch, count_calls("worker")) as servers:
+        # Count the threads that the download starts, too.
+        threading.setprofile(count_calls("client"))
+        sys.setprofile(count_calls("client"))
         try:
             report = download(servers, output=tmp_path / "copy", sync=False, timeout=TIMEOUT)
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
     assert report.received_bytes == SIZE
-    assert steps["worker"] <= STEPS * SEGMENTS, steps
-    assert steps["client"] <= STEPS * SEGMENTS, steps
+    assert calls["worker"] <= MAX_CALLS * SEGMENTS, calls
+    assert calls["client"] <= MAX_CALLS * SEGMENTS, calls

@@ -1,4 +1,4 @@
-"""Wrong use and bad luck: one line that says what is wrong and what to do, and the right code."""
+"""Errors: each prints one line that says what is wrong and what to do, and has the documented exit code."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ import pytest
 
 from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, make_file, run_msd, wait_for
 
-#: Nobody listens here.
+#: Ports without a listener.
 NOWHERE = ["-p", *map(str, free_ports())]
 
 
-def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
-    """The command fails with this code and one line that holds ``says``."""
+def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
+    """Checks that the command fails with this exit code and prints one line that contains ``message``."""
     result = run_msd(*arguments, cwd=cwd)
     assert result.returncode == code, result.stderr
-    assert says in result.stderr
+    assert message in result.stderr
     assert result.stderr.startswith("msd: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
     if "--json" in arguments:
         (last,) = [event for event in map(json.loads, result.stdout.splitlines()) if event["event"] == "error"]
         assert (last["event"], last["code"]) == ("error", code)
-        assert says in last["message"]
+        assert message in last["message"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         ("serve", 2, "nothing to share: give -f PATH"),
         ("serve -f nowhere", 3, "no such file or folder to share: check -f"),
-        ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "-p goes with four workers"),
+        ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "-p is for four workers"),
         ("serve -f film -n 3", 2, "-n 3, but 4 workers are configured"),
         ("serve -f film -p 21001 21002 21003 21004 70000", 2, "70000 is not a port; ports are 1 to 65535"),
         ("serve -f film -p 21001 21002 21003 21004 0", 2, "0 is not a port"),
         ("serve -f film -p 21001 21002 21002 21004 21005", 2, "port 21002 is given twice"),
         ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),
-        ("serve -f film -p 21001 21002 21003 21004", 2, "-p takes five ports, of four workers and of server 5"),
+        ("serve -f film -p 21001 21002 21003 21004", 2, "-p takes five ports, for four workers and server 5"),
         ("serve -p 21001 21002 21003 21004 -f film", 2, "-p takes five ports"),
         ("download --json -p 1 2", 2, "-p takes five ports"),
         ("download -p a b c d e", 2, "'a' is not a valid int"),
@@ -84,7 +84,7 @@ def fails(*arguments: str, code: int, says: str, cwd: Path) -> None:
         ("demo --size 0", 2, "--size 0: must be at least 1MiB"),
     ],
 )
-def test_wrong_use_is_told_in_one_line(tmp_path: Path, arguments: str, code: int, says: str) -> None:
+def test_a_usage_error_is_one_line(tmp_path: Path, arguments: str, code: int, message: str) -> None:
     (tmp_path / "film").write_bytes(b"film")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "section.toml").write_text("[brokr]\n")
@@ -94,23 +94,23 @@ def test_wrong_use_is_told_in_one_line(tmp_path: Path, arguments: str, code: int
     words = arguments.split()
     if "fifo" in words and words[0] == "serve":
         words += NOWHERE
-    fails(*words, code=code, says=says, cwd=tmp_path)
+    check_failure(*words, code=code, message=message, cwd=tmp_path)
 
 
-def test_if_nobody_listens_commands_give_up_after_5_seconds(tmp_path: Path) -> None:
+def test_commands_give_up_after_5_seconds_without_a_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
         for command in ("status", "list", "toggle 1", "quit"):
             process = Process([*MSD, *command.split(), *NOWHERE], cwd=tmp_path)
-            stack.callback(expect_silence, stack.enter_context(process))
+            stack.callback(check_no_answer, stack.enter_context(process))
 
 
-def expect_silence(process: Process) -> None:
+def check_no_answer(process: Process) -> None:
     assert process.wait() == 7
     assert "is msd serve running there?" in process.err.text
     assert len(process.err.lines) == 1
 
 
-def test_if_nobody_listens_a_download_waits_and_says_so_until_its_timeout(tmp_path: Path) -> None:
+def test_without_servers_a_download_waits_until_its_timeout(tmp_path: Path) -> None:
     with Download(NOWHERE, "--timeout", "3", cwd=tmp_path) as client:
         assert client.wait() == 7
     assert "is msd serve running there?" in client.events_of("waiting")[0]["reason"]
@@ -119,36 +119,40 @@ def test_if_nobody_listens_a_download_waits_and_says_so_until_its_timeout(tmp_pa
     assert "gave up after 3 s" in last["message"]
 
 
-def test_a_busy_port_is_named_before_anything_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_any_process_starts(tmp_path: Path) -> None:
     (tmp_path / "film").write_bytes(b"film")
     ports = free_ports()
-    for position, what in ((2, "worker 3"), (4, "server 5"), (5, "control")):
+    for position, user in ((2, "worker 3"), (4, "server 5"), (5, "control")):
         busy = [*ports, ports[4] + 1][position]
         with closing(socket.socket()) as holder:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             holder.bind(("127.0.0.1", busy))
             holder.listen()
             arguments = ["serve", "-f", "film", "-p", *map(str, ports)]
-            fails(*arguments, code=2, says=f"port {busy} ({what}) is in use", cwd=tmp_path)
+            check_failure(*arguments, code=2, message=f"port {busy} ({user}) is in use", cwd=tmp_path)
 
 
 def test_a_second_server_on_the_same_ports_is_refused(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(100))
     system.put_to_sleep(1, 2, 3, 4)
-    fails("serve", "-f", str(source(100)), *system.server_flags, code=2, says="in use", cwd=tmp_path)
+    check_failure("serve", "-f", str(source(100)), *system.server_flags, code=2, message="in use", cwd=tmp_path)
 
 
-def test_an_unknown_file_is_answered_with_the_nearest_names(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+def test_an_unknown_file_name_gets_suggestions(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     for name in ("Star.mp4", "Stars.mp4", "Other.bin"):
         make_file(tmp_path / "shared" / name, 100, rng)
-    where = serve(tmp_path / "shared").server_flags
-    fails("download", "star.mp4", *where, code=3, says="did you mean 'Star.mp4' or 'Stars.mp4'?", cwd=tmp_path)
-    fails("download", "zzz", *where, code=3, says="msd list shows what is", cwd=tmp_path)
-    fails("download", *where, code=2, says="3 files are shared: name one of them", cwd=tmp_path)
-    fails("download", "Star.mp4", "--id", "0" * 64, *where, code=3, says="msd list --json", cwd=tmp_path)
+    server_flags = serve(tmp_path / "shared").server_flags
+    check_failure(
+        "download", "star.mp4", *server_flags, code=3, message="did you mean 'Star.mp4' or 'Stars.mp4'?", cwd=tmp_path
+    )
+    check_failure("download", "zzz", *server_flags, code=3, message="msd list shows what is", cwd=tmp_path)
+    check_failure("download", *server_flags, code=2, message="3 files are shared: name one of them", cwd=tmp_path)
+    check_failure(
+        "download", "Star.mp4", "--id", "0" * 64, *server_flags, code=3, message="msd list --json", cwd=tmp_path
+    )
 
 
-def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
+def test_verify_defaults_to_the_shared_file_with_the_same_name(
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
     folder = tmp_path / "shared"
@@ -161,23 +165,27 @@ def test_verify_takes_the_shared_file_that_is_called_like_the_one_given(
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
-    told = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
-    assert unnamed.stderr.startswith(told)
-    # A name that is given is none that was guessed, though it is the same.
-    fails("verify", str(copy), "tow.bin", *system.server_flags, code=3, says="'tow.bin' is not shared", cwd=tmp_path)
-    # No shared file can be called like that.
+    expected = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
+    assert unnamed.stderr.startswith(expected)
+    # An explicit NAME that is not shared is a different error from a missing default.
+    check_failure(
+        "verify", str(copy), "tow.bin", *system.server_flags, code=3, message="'tow.bin' is not shared", cwd=tmp_path
+    )
+    # Shared names are UTF-8, so no suggestion is possible.
     odd = tmp_path / os.fsdecode(b"\xff.mp4")
     odd.touch()
-    fails("verify", str(odd), *system.server_flags, code=2, says="2 files are shared: name one of them", cwd=tmp_path)
+    check_failure(
+        "verify", str(odd), *system.server_flags, code=2, message="2 files are shared: name one of them", cwd=tmp_path
+    )
     ended = run_msd("quit", *system.server_flags)
     assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
     assert system.wait() == 0
 
 
-def test_a_file_of_a_name_that_is_not_utf_8_is_named_as_it_is(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_printed_as_raw_bytes(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(1000))
     odd = os.fsdecode(b"\xff.mp4")
-    # As in most locales of people; in that of tests Python is not strict.
+    # Most users' locales use strict encoding; the locale of the tests does not.
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     for command in (["download", "-o", odd], ["verify", odd]):
         ended = subprocess.run(
@@ -187,7 +195,7 @@ def test_a_file_of_a_name_that_is_not_utf_8_is_named_as_it_is(serve: Serve, sour
         assert ended.stdout.startswith(b"\xff.mp4: ")
 
 
-def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
+def test_a_file_that_changes_on_the_servers_ends_the_download_with_code_5(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     path = source(48 * MIB)
@@ -206,7 +214,7 @@ def test_a_file_that_changes_under_the_servers_ends_the_download_with_5(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
+def test_an_interrupted_download_keeps_its_part_file_and_resumes(
     serve: Serve, source: Source, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     path = source(24 * MIB)
@@ -229,41 +237,43 @@ def test_an_interrupted_download_keeps_its_part_and_goes_on_later(
     assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == 24 * MIB
 
 
-def test_two_downloads_do_not_write_one_output(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(96 * MIB), "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.01)
-        fails(
+        check_failure(
             "download",
             "-o",
             "copy.bin",
             *system.server_flags,
             code=6,
-            says="another download is writing it",
+            message="another download is writing it",
             cwd=tmp_path,
         )
         client.wait_until_done()
 
 
-def test_a_closed_pipe_is_no_error(serve: Serve, source: Source, tmp_path: Path) -> None:
-    where = serve(source(1000)).server_flags
+def test_a_closed_output_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path) -> None:
+    server_flags = serve(source(1000)).server_flags
     for arguments in (["list"], ["status"], ["status", "--watch"], ["download", "--json", "-o", "copy"]):
         reader, writer = os.pipe()
         os.close(reader)
         process = subprocess.Popen(
-            [*MSD, *arguments, *where], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            [*MSD, *arguments, *server_flags], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path
         )
         os.close(writer)
         _, errors = process.communicate(timeout=20)
         assert (process.returncode, errors) == (0, ""), arguments
 
 
-def test_a_vanished_source_is_refused_and_the_workers_live(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_deleted_shared_file_is_refused_and_workers_keep_running(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
     path = source(3 * MIB)
     system = serve(path)
     path.unlink()
     refused = run_msd("download", "-o", "copy.bin", *system.server_flags, "--quiet", cwd=tmp_path)
-    # Before and after the servers have noticed.
+    # Code 5 before the servers have rescanned the folder, 3 afterwards.
     assert refused.returncode in (5, 3), refused.stderr
     assert refused.stderr.count("\n") == 1
-    wait_for("all well", lambda: system.states() == ["awake"] * 4)
+    wait_for("all workers awake", lambda: system.states() == ["awake"] * 4)

@@ -1,4 +1,4 @@
-"""docs/events.md says what ``msd download --json`` prints, key by key: real output is held against it."""
+"""The output of ``msd download --json`` matches its description in docs/events.md, key by key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 def documented() -> dict[str, dict[str, str]]:
-    """The keys of each event and their types, as the document's tables have them."""
+    """Returns the keys of each event and their types from the tables of the document."""
     events: dict[str, dict[str, str]] = {}
     for line in DOCUMENT.read_text(encoding="utf-8").splitlines():
         if line.startswith("## "):
@@ -29,7 +29,7 @@ def documented() -> dict[str, dict[str, str]]:
 
 
 def check(event: dict[str, Any]) -> None:
-    """The event has the keys that the document says, and no others, each of its type."""
+    """Checks that an event has exactly the documented keys, with values of the documented types."""
     keys = documented()[event["event"]]
     assert event.keys() - {"at"} == keys.keys(), event
     for key, kind in keys.items():
@@ -37,8 +37,8 @@ def check(event: dict[str, Any]) -> None:
         assert kind == "boolean" or not isinstance(event[key], bool), (key, event)
 
 
-def words(event: str, key: str) -> set[str]:
-    """What the document says that a key may be."""
+def documented_values(event: str, key: str) -> set[str]:
+    """Returns the names in backquotes in the document's row for a key: its values, or the keys inside it."""
     section = DOCUMENT.read_text(encoding="utf-8").split(f"\n## {event}\n")[1].split("\n## ")[0]
     row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` "))
     return set(re.findall(r"`([\w -]+)`", row)) - {key}
@@ -46,22 +46,22 @@ def words(event: str, key: str) -> set[str]:
 
 @pytest.fixture
 def events(serve: Serve, source: Source, tmp_path: Path) -> list[dict[str, Any]]:
-    """What a download prints that waits, meets a worker asleep, loses one, is interrupted and run again."""
+    """Events of a download with a killed worker, sleeping workers, a wait, an interruption and a resume."""
     system = serve(source(24 * MIB), "--rate", "3MiB")
     copy = str(tmp_path / "copy")
     with system.download("-o", copy) as download:
         download.wait_until_verified(0.2)
         system.kill(3)
         system.put_to_sleep(1, 2, 3, 4)
-        wait_for("waiting", lambda: download.events_of("waiting"))
+        wait_for("the client to wait", lambda: download.events_of("waiting"))
         system.wake(1, 2, 3, 4)
         download.wait_until_verified(0.7)
         download.signal(signal.SIGINT)
         assert download.wait() == 130
-        told = download.events
+        events = download.events
     with system.download("-o", copy) as download:
         download.wait_until_done()
-        return told + download.events
+        return events + download.events
 
 
 def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> None:
@@ -72,16 +72,16 @@ def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> N
         assert start["version"] == 1
     for event in events:
         if event["event"] == "worker":
-            assert event["state"] in words("worker", "state")
+            assert event["state"] in documented_values("worker", "state")
         elif event["event"] == "retry":
-            assert event["cause"] in words("retry", "cause")
+            assert event["cause"] in documented_values("retry", "cause")
     progress = next(event for event in events if event["event"] == "progress")
-    assert {*progress["workers"]["1"]} == words("progress", "workers") - {"bytes"}
+    assert {*progress["workers"]["1"]} == documented_values("progress", "workers") - {"bytes"}
     done = events[-1]
-    assert {*done["workers"]["1"]} == words("done", "workers")
+    assert {*done["workers"]["1"]} == documented_values("done", "workers")
 
 
-def test_a_file_that_changes_is_told_in_the_documented_words(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_the_events_for_a_changed_file_match_the_document(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(8 * MIB)
     with serve(path, "--rate", "1MiB").download("-o", str(tmp_path / "copy")) as download:
         download.wait_until_verified(0.1)
@@ -91,12 +91,12 @@ def test_a_file_that_changes_is_told_in_the_documented_words(serve: Serve, sourc
         assert retries
         for event in download.events:
             check(event)
-        assert {event["cause"] for event in retries} <= words("retry", "cause")
+        assert {event["cause"] for event in retries} <= documented_values("retry", "cause")
 
 
-@pytest.mark.parametrize("wrong", ["-i 0", "--frobnicate", "-p 1 2"])
-def test_wrong_use_is_an_error_alone(wrong: str) -> None:
-    ended = run_msd("download", "--json", *wrong.split())
+@pytest.mark.parametrize("arguments", ["-i 0", "--frobnicate", "-p 1 2"])
+def test_a_usage_error_prints_one_error_event(arguments: str) -> None:
+    ended = run_msd("download", "--json", *arguments.split())
     (event,) = Download.parse(ended.stdout)
     check(event)
     assert (event["event"], event["code"]) == ("error", ended.returncode)

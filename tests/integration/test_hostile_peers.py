@@ -1,4 +1,4 @@
-"""Peers that are not what they should be: the client neither believes them nor hangs."""
+"""Misbehaving peers and hostile conditions: the client rejects wrong data and does not hang."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.system import MIB, MSD, Download, Serve, Source, files_equal, free_po
 
 @pytest.fixture
 def closing_ports() -> Iterator[list[int]]:
-    """Four ports that accept and close at once."""
+    """Four ports that accept connections and close them at once."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 
     def serve(listener: socket.socket) -> None:
@@ -45,27 +45,27 @@ def closing_ports() -> Iterator[list[int]]:
         thread.join()
 
 
-def test_ports_that_accept_and_close_are_no_progress(closing_ports: list[int], tmp_path: Path) -> None:
-    where = ["-p", *map(str, [*closing_ports, free_ports()[4]])]
-    with Download(where, "--timeout", "5", cwd=tmp_path) as client:
+def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: list[int], tmp_path: Path) -> None:
+    server_flags = ["-p", *map(str, [*closing_ports, free_ports()[4]])]
+    with Download(server_flags, "--timeout", "5", cwd=tmp_path) as client:
         assert client.wait(20) == 7
 
 
-def test_a_worker_that_repeats_a_page_for_ever_is_not_listened_to() -> None:
-    """A catalogue has to go on where it stopped: no list without end."""
+def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
+    """Each page must continue after the last name of the previous page, or the listing would never end."""
     ports = free_ports()
-    found = locate_servers(Config(), host=None, ports=ports, server5=None)
-    only_one = Servers(found.status, {1: found.workers[1]}, pinned=True)
+    servers = locate_servers(Config(), host=None, ports=ports, server5=None)
+    one_worker = Servers(servers.status, {1: servers.workers[1]}, pinned=True)
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         router = stack.enter_context(context.socket(zmq.ROUTER))
         router.linger = 0
         router.bind(f"tcp://127.0.0.1:{ports[0]}")
-        ended = threading.Event()
+        stop = threading.Event()
         pages = []
 
         def answer() -> None:
-            while not ended.is_set():
+            while not stop.is_set():
                 if not router.poll(20):
                     continue
                 peer, frame = router.recv_multipart()
@@ -83,14 +83,14 @@ def test_a_worker_that_repeats_a_page_for_ever_is_not_listened_to() -> None:
         thread.start()
         try:
             with pytest.raises(NoAnswerError):
-                list_files(only_one, patience=1)
+                list_files(one_worker, patience=1)
         finally:
-            ended.set()
+            stop.set()
             thread.join()
     assert len(pages) == 2
 
 
-def test_nothing_that_came_to_the_output_meanwhile_is_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_an_output_created_during_the_download_is_not_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(16 * MIB)
     system = serve(path, "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
@@ -115,28 +115,28 @@ def test_a_part_file_that_was_swapped_is_not_published(serve: Serve, source: Sou
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "line\nbreak"])
-def test_a_name_that_cannot_be_is_refused_at_once(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_rejected_at_once(tmp_path: Path, name: str) -> None:
     result = run_msd("download", "-p", *map(str, free_ports()), "--", name, cwd=tmp_path)
     assert result.returncode == 3
     assert result.stderr.count("\n") == 1
 
 
-def test_a_file_from_the_year_3000_stops_nobody(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_modification_time_in_the_far_future_is_harmless(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(1000)
     system = serve(path)
     os.utime(path, ns=(10**20, 10**20))
     system.signal(signal.SIGTERM)
     system.wait()
-    again = serve(path)
-    assert "film.bin" in run_msd("list", *again.server_flags).stdout
-    with again.download("-o", "copy.bin", cwd=tmp_path) as client:
+    restarted = serve(path)
+    assert "film.bin" in run_msd("list", *restarted.server_flags).stdout
+    with restarted.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_done()
-    wait_for("all well", lambda: again.states() == ["awake"] * 4)
+    wait_for("all workers awake", lambda: restarted.states() == ["awake"] * 4)
 
 
 @pytest.mark.parametrize("closed", [1, 2])
-def test_a_closed_standard_stream_is_no_bug(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
-    """As by ``>&-`` in a shell."""
+def test_commands_work_with_a_closed_standard_stream(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
+    """As with ``>&-`` in a shell."""
     system = serve(source(1000))
     for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
         command = " ".join([*MSD, *arguments, *system.server_flags])

@@ -1,4 +1,4 @@
-"""The main job with real processes: four workers, server 5, one verified download."""
+"""The main job with real processes: a verified download from four workers and server 5."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from tests.system import (
     wait_for,
 )
 
-#: A rate (bytes a second) at which 48 MiB take four workers 1.5 s: long enough to disturb it.
+#: At this rate per worker, four workers send 48 MiB in 1.5 s: long enough to inject faults.
 RATE = ("--rate", "8MiB")
 SIZE = 48 * MIB
-#: Requests a client has outstanding with one worker, at most.
+#: Maximum requests in flight from a client to one worker.
 WINDOW = 8
 
 
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
-    """The file is right, nothing verified was received twice but what was in flight."""
+    """Checks the output and the byte counts; at most ``in_flight`` MiB of segments were received twice."""
     assert files_equal(source, output)
     assert not output.with_name(output.name + ".part").exists()
     size = source.stat().st_size
@@ -50,7 +50,7 @@ def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight:
     assert done["wasted_bytes"] <= in_flight * MIB
 
 
-def test_a_file_arrives_from_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(SIZE)
     with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.wait_until_done()
@@ -59,7 +59,7 @@ def test_a_file_arrives_from_all_four_workers(serve: Serve, source: Source, tmp_
 
 
 @pytest.mark.parametrize("victims", [(3,), (1, 4), (1, 2, 3)])
-def test_killed_workers_cost_nothing_but_what_they_were_sending(
+def test_killed_workers_waste_only_segments_in_flight(
     serve: Serve, source: Source, tmp_path: Path, victims: tuple[int, ...]
 ) -> None:
     path = source(SIZE)
@@ -70,11 +70,11 @@ def test_killed_workers_cost_nothing_but_what_they_were_sending(
         done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW * len(victims))
     assert all(done["workers"][str(victim)]["failures"] == 1 for victim in victims)
-    wait_for("restarts", lambda: system.states() == ["awake"] * 4)
+    wait_for("the killed workers to be restarted", lambda: system.states() == ["awake"] * 4)
     assert [worker.restarts for worker in system.status().workers] == [int(n in victims) for n in (1, 2, 3, 4)]
 
 
-def test_each_worker_can_be_toggled_under_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_each_worker_can_be_toggled_during_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(SIZE)
     system = serve(path, *RATE)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
@@ -86,13 +86,13 @@ def test_each_worker_can_be_toggled_under_a_download(serve: Serve, source: Sourc
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
 
 
-def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
+def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awake(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     """
-    1. All four workers are put to sleep: nothing arrives, the client says why and does not end.
-    2. After 3 s worker 3 is woken up: data flows within 0.2 s.
-    3. Worker 3 alone delivers the rest.
+    1. All four workers are put to sleep: no data arrives; the client reports why and keeps running.
+    2. After 3 s worker 3 is woken up: data arrives within 0.2 s.
+    3. Worker 3 alone sends the rest.
     """
     path = source(24 * MIB)
     system = serve(path, *RATE)
@@ -104,30 +104,33 @@ def test_a_download_waits_while_all_sleep_and_goes_on_with_the_first_to_wake(
         assert client.verified_bytes == before
         assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
         with OperatorClient(system.servers) as operator:
-            ordered = client.events[-1]["at"]
+            woken_at = client.events[-1]["at"]
             assert operator.toggle(3, WantedState.AWAKE).reached
-        flowing = wait_for("data", lambda: next((e for e in client.events_of("progress") if e["bytes"] > before), None))
+        first_data = wait_for(
+            "data", lambda: next((e for e in client.events_of("progress") if e["bytes"] > before), None)
+        )
         done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
-    assert flowing["at"] - ordered < 0.2
+    assert first_data["at"] - woken_at < 0.2
 
 
 @pytest.mark.alone
-def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
+def test_the_default_ports_work_with_worker_35416_asleep_during_a_download(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
-    """Port 35416 lies among those the kernel gives to outgoing connections: for 10 s it is closed
-    while a client runs, and has to be there again afterwards."""
+    """Port 35416 is an ephemeral port of the kernel. A worker on it sleeps for 10 s while a client runs; no outgoing
+    connection may take the port meanwhile.
+    """
     path = source(24 * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
-    # An outgoing connection may have had one of them, or that of control, just now: it is free again a minute later.
+    # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
     wait_for("the ports", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
     system = serve(path, "--rate", "512KiB", ports=ports)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.02)
         system.put_to_sleep(3)
-        asleep = client.events[-1]["at"]
-        wait_for("10 s", lambda: client.events[-1]["at"] - asleep > 10 or None)
+        asleep_since = client.events[-1]["at"]
+        wait_for("10 s", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
         system.wake(3)
         before = client.events_of("progress")[-1]["workers"]["3"]["received"]
         wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)
@@ -138,7 +141,9 @@ def test_the_ports_of_the_report_work_with_35416_asleep_under_a_client(
 SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 12 * MIB + 1)
 
 
-def test_every_size_and_name_arrives_right(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+def test_files_of_all_sizes_and_names_are_downloaded_correctly(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
     names = {f"size-{size}": size for size in SIZES}
     names |= {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
     for name, size in names.items():
@@ -152,7 +157,7 @@ def test_every_size_and_name_arrives_right(serve: Serve, tmp_path: Path, rng: ra
         assert files_equal(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
 
 
-def test_a_sparse_file_of_3_gib_arrives_right(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     path = tmp_path / "shared" / "sparse.img"
     path.parent.mkdir()
     with path.open("wb") as file:
@@ -163,14 +168,14 @@ def test_a_sparse_file_of_3_gib_arrives_right(serve: Serve, tmp_path: Path, rng:
         done = client.wait_until_done(120)
     copy = tmp_path / "copy.img"
     assert copy.stat().st_size == path.stat().st_size == done["bytes"]
-    # All that is data in either of them; reading the holes would fill the page cache with zeros.
+    # Compare only the data of both files; reading holes would fill the page cache with zeros.
     for extent in {*data_extents(path), *data_extents(copy)}:
         assert read_at(path, *extent) == read_at(copy, *extent)
     assert done["received_bytes"] == 3 * MIB
 
 
 def data_extents(path: Path) -> Iterator[tuple[int, int]]:
-    """Offset and length of each part of a file that is no hole."""
+    """Yields offset and length of each part of a file that is not a hole."""
     with path.open("rb") as file:
         end = 0
         while end < path.stat().st_size:
@@ -187,19 +192,19 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
         return os.pread(file.fileno(), length, offset)
 
 
-def test_until_done_ends_the_servers_with_the_client(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_until_done_ends_the_servers_after_the_download(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(MIB), "--until-done")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_done()
     assert system.wait() == 0
 
 
-def test_servers_and_clients_share_a_configuration_and_a_pipe_operates_the_console(
+def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_a_pipe(
     runtime_folder: Path, tmp_path: Path, rng: random.Random
 ) -> None:
     """
-    1. `msd serve`, `list`, `download` and `status` find everything in one config.toml.
-    2. Lines on standard input toggle a worker and quit; a wrong one is answered.
+    1. `msd serve`, `list`, `download` and `status` read the same config.toml.
+    2. Lines on standard input toggle a worker and quit; an invalid line gets an error message.
     """
     path = make_file(tmp_path / "Star.mp4", 3 * MIB, rng)
     ports = free_ports()
@@ -212,16 +217,16 @@ def test_servers_and_clients_share_a_configuration_and_a_pipe_operates_the_conso
         assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
         assert files_equal(path, tmp_path / "copy.mp4")
         console.write_stdin("2\n7\n")
-        wait_for("worker 2 shut down", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
-        wait_for("an answer", lambda: "'7' is no choice" in console.out.text)
+        wait_for("worker 2 asleep", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
+        wait_for("an error message", lambda: "'7' is no choice" in console.out.text)
         workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
         assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
         console.write_stdin("-1\n")
         assert console.wait() == 0
 
 
-def test_the_worker_itself_refuses_what_is_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    """Asked by a raw socket, for a client of ours might not even ask."""
+def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """The test uses a raw socket, because the client might reject such names itself."""
     shared = tmp_path / "shared"
     make_file(shared / "film.bin", 100, rng)
     make_file(tmp_path / "secret", 100, rng)
@@ -247,8 +252,8 @@ def test_the_worker_itself_refuses_what_is_not_shared(serve: Serve, tmp_path: Pa
         assert isinstance(describe("way-in"), Described)
 
 
-def test_server_5_carries_no_file(serve: Serve, source: Source) -> None:
-    """Whatever is sent to the fifth port, it answers with nothing but snapshots."""
+def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
+    """It ignores data requests."""
     system = serve(source(1000), "-i", "0.2")
     with zmq.Context() as context, context.socket(zmq.XSUB) as subscriber:
         subscriber.linger = 0
@@ -260,20 +265,20 @@ def test_server_5_carries_no_file(serve: Serve, source: Source) -> None:
             assert subscriber.recv().startswith(STATUS_TOPIC)
 
 
-def test_of_two_copies_one_may_vanish(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    """They have one id: the workers read whichever is there."""
-    for kept, gone in (("a", "b"), ("b", "a")):
-        folder = tmp_path / f"without-{gone}"
+def test_one_of_two_identical_files_may_be_deleted(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """Identical files share an id, so the workers read the remaining file."""
+    for kept, deleted in (("a", "b"), ("b", "a")):
+        folder = tmp_path / f"without-{deleted}"
         make_file(folder / "a", 3 * MIB, rng)
         (folder / "b").write_bytes((folder / "a").read_bytes())
         system = serve(folder)
-        (folder / gone).unlink()
-        with system.download("-o", str(tmp_path / f"copy-{gone}"), kept) as client:
+        (folder / deleted).unlink()
+        with system.download("-o", str(tmp_path / f"copy-{deleted}"), kept) as client:
             client.wait_until_done()
-        assert files_equal(folder / kept, tmp_path / f"copy-{gone}")
+        assert files_equal(folder / kept, tmp_path / f"copy-{deleted}")
 
 
-def test_many_small_requests_at_once_are_all_answered(serve: Serve, source: Source) -> None:
+def test_all_of_many_small_requests_are_answered(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.linger = 0

@@ -1,4 +1,4 @@
-"""Nothing verified is fetched again, and nothing is believed that was not shared."""
+"""A client fetches no verified segment twice and accepts only the shared content."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ from tests.system import (
     wait_for,
 )
 
-#: The most that a client of four workers asks for at once, at the rates of these tests: bytes.
+#: Maximum bytes in flight from four workers to one client, at the rates of these tests.
 IN_FLIGHT = 4 * 6 * MIB
 
 
-def sent(system: System) -> int:
-    """Bytes that all workers have sent."""
+def bytes_sent(system: System) -> int:
+    """Returns the bytes sent by all workers."""
     return sum(worker.bytes_sent for worker in system.status().workers)
 
 
-def all_sent(system: System, size: int) -> bool:
-    """True once the workers say that they have sent so much: heartbeats come a moment later."""
-    return bool(wait_for(f"{size} bytes sent", lambda: sent(system) >= size))
+def wait_until_sent(system: System, size: int) -> None:
+    """Waits until the workers report ``size`` bytes sent; their heartbeats lag a moment behind."""
+    wait_for(f"{size} bytes sent", lambda: bytes_sent(system) >= size)
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.soak)])
-def test_a_client_killed_again_and_again_never_fetches_twice(
+def test_a_repeatedly_killed_client_fetches_no_segment_twice(
     serve: Serve, source: Source, tmp_path: Path, rng: random.Random, kills: int
 ) -> None:
     size = kills * 12 * MIB
     path = source(size)
     system = serve(path, "--rate", "12MiB")
-    told = 0
+    reported = 0
     for _ in range(kills):
-        share = (told + rng.random() * 6 * MIB) / size
+        share = (reported + rng.random() * 6 * MIB) / size
         with system.download("-o", "copy.bin", cwd=tmp_path, interval=0.01) as client:
             client.wait_until_verified(share)
             client.signal(signal.SIGKILL)
             client.wait()
-            # What it had told of is on the disk, and is found there by the next one.
-            told = max(told, client.verified_bytes)
+            # Reported bytes are on the disk; the next client reuses them.
+            reported = max(reported, client.verified_bytes)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.wait_until_done()
-    assert done["reused_bytes"] >= told > 0
+    assert done["reused_bytes"] >= reported > 0
     assert files_equal(path, tmp_path / "copy.bin")
-    assert sent(system) <= size + kills * IN_FLIGHT
+    assert bytes_sent(system) <= size + kills * IN_FLIGHT
 
 
 @pytest.fixture(scope="module")
-def memory() -> Iterator[Path]:
+def memory_folder() -> Iterator[Path]:
     """A folder in memory, for large files."""
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="msd-t-", dir=base) as folder:
@@ -76,7 +76,7 @@ def memory() -> Iterator[Path]:
 
 
 def flip(path: Path, offset: int) -> None:
-    """Changes one byte."""
+    """Inverts the byte at ``offset``."""
     with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
@@ -84,61 +84,61 @@ def flip(path: Path, offset: int) -> None:
         file.write(bytes([byte[0] ^ 255]))
 
 
-def fetched(done: dict[str, Any]) -> tuple[int, int]:
-    """How much came over the network and was of use, and how much was found on the disk: bytes."""
+def fetched_and_reused(done: dict[str, Any]) -> tuple[int, int]:
+    """Returns the bytes fetched (without wasted bytes) and the bytes reused from the disk."""
     return done["received_bytes"] - done["wasted_bytes"], done["reused_bytes"]
 
 
 @pytest.mark.parametrize("blocks", [8, pytest.param(32, marks=pytest.mark.soak)])
-def test_of_2_gib_only_what_is_missing_crosses_the_wire(
-    serve: Serve, memory: Path, rng: random.Random, blocks: int
+def test_of_2_gib_only_missing_segments_are_fetched(
+    serve: Serve, memory_folder: Path, rng: random.Random, blocks: int
 ) -> None:
     size = blocks * 64 * MIB
-    path = memory / "film.bin"
+    path = memory_folder / "film.bin"
     block = rng.randbytes(64 * MIB)
     with path.open("wb") as file:
         for number in range(blocks):
             file.write(block[number:] + block[:number])
     system = serve(path)
-    copy, part = memory / "copy.bin", memory / "copy.bin.part"
+    copy, part = memory_folder / "copy.bin", memory_folder / "copy.bin.part"
     try:
-        # All but one byte is there.
+        # The part file differs in one byte.
         shutil.copyfile(path, part)
         flip(part, rng.randrange(size))
-        with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
+        with system.download("-o", "copy.bin", "--no-sync", cwd=memory_folder) as client:
             done = client.wait_until_done(60)
-        assert (fetched(done), done["unchanged"]) == ((MIB, size - MIB), False)
+        assert (fetched_and_reused(done), done["unchanged"]) == ((MIB, size - MIB), False)
         assert files_equal(path, copy)
-        # All of it is there.
+        # The part file is complete.
         copy.rename(part)
-        with system.download("-o", "copy.bin", "--no-sync", cwd=memory) as client:
+        with system.download("-o", "copy.bin", "--no-sync", cwd=memory_folder) as client:
             done = client.wait_until_done(60)
-        assert fetched(done) == (0, size)
-        # One byte of the output has changed since.
+        assert fetched_and_reused(done) == (0, size)
+        # The output differs in one byte.
         inode = copy.stat().st_ino
         flip(copy, rng.randrange(size))
-        with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
+        with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory_folder) as client:
             done = client.wait_until_done(60)
-        assert fetched(done) == (MIB, size - MIB)
+        assert fetched_and_reused(done) == (MIB, size - MIB)
         assert files_equal(path, copy)
         assert copy.stat().st_ino != inode
-        # None has: it is left alone.
+        # The output is up to date, so it is not modified.
         before = copy.stat()
-        with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory) as client:
+        with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory_folder) as client:
             done = client.wait_until_done(60)
         assert (done["reused_bytes"], done["unchanged"]) == (size, True)
         assert (copy.stat().st_ino, copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
         digests = 4 * segment_count(size) * DIGEST_SIZE
-        assert all_sent(system, 2 * MIB + digests)
-        # Where this machine is busy, a segment or a page of digests may be asked of another worker, too.
-        assert sent(system) <= 4 * (2 * MIB + digests)
+        wait_until_sent(system, 2 * MIB + digests)
+        # On a busy machine the client may also request a segment or a page of digests from a second worker.
+        assert bytes_sent(system) <= 4 * (2 * MIB + digests)
         assert not part.exists()
     finally:
         copy.unlink(missing_ok=True)
         part.unlink(missing_ok=True)
 
 
-def test_3_gib_of_zeros_cost_nothing_ever(serve: Serve, tmp_path: Path) -> None:
+def test_3_gib_of_zeros_take_neither_transfer_nor_disk_space(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "shared" / "zeros.img"
     path.parent.mkdir()
     size = 3 << 30
@@ -154,55 +154,55 @@ def test_3_gib_of_zeros_cost_nothing_ever(serve: Serve, tmp_path: Path) -> None:
         assert (done["received_bytes"], done["reused_bytes"]) == (0, size)
         copy = (tmp_path / "copy.img").stat()
         assert (copy.st_size, copy.st_blocks) == (size, 0)
-    assert sent(system) <= 2 * segment_count(size) * DIGEST_SIZE
+    assert bytes_sent(system) <= 2 * segment_count(size) * DIGEST_SIZE
 
 
-def test_a_liar_an_older_version_and_a_truncated_file_are_named_and_the_file_is_right(
+def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output_is_correct(
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
-    path, older, shrinking = (tmp_path / name / "film.bin" for name in ("right", "older", "shrinking"))
+    path, older, shrinking = (tmp_path / name / "film.bin" for name in ("current", "older", "shrinking"))
     make_file(path, 160 * MIB, rng)
     make_file(older, 160 * MIB, rng)
     shrinking.parent.mkdir()
     shutil.copyfile(path, shrinking)
-    right, old, shrunk = serve(path, "--rate", "25MiB"), serve(older), serve(shrinking, "--rate", "5MiB")
+    current, outdated, truncated = serve(path, "--rate", "25MiB"), serve(older), serve(shrinking, "--rate", "5MiB")
     ports = free_ports()
     with (
-        Relay(ports[0], right.ports[0], hold=0.3),
-        Relay(ports[1], right.ports[1], hold=0.3, lie_each=100) as liar,
-        Relay(ports[3], shrunk.ports[0], hold=0.3),
+        Relay(ports[0], current.ports[0], hold=0.3),
+        Relay(ports[1], current.ports[1], hold=0.3, corrupt_every=100) as corrupting,
+        Relay(ports[3], truncated.ports[0], hold=0.3),
     ):
-        where = ["-p", *map(str, [ports[0], ports[1], old.ports[0], ports[3], right.ports[4]])]
-        with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
+        server_flags = ["-p", *map(str, [ports[0], ports[1], outdated.ports[0], ports[3], current.ports[4]])]
+        with Download(server_flags, "-o", "copy.bin", cwd=tmp_path) as client:
             client.wait_until_verified(0.2)
             os.truncate(shrinking, 7)
             done = client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
-    aside = {event["name"]: event["detail"] for event in client.events_of("worker") if event["state"] == "set aside"}
-    assert aside == {"3": "unknown", "4": "changed"}
-    assert done["workers"]["2"]["corrupt"] == liar.lies >= 1
+    banned = {event["name"]: event["detail"] for event in client.events_of("worker") if event["state"] == "set aside"}
+    assert banned == {"3": "unknown", "4": "changed"}
+    assert done["workers"]["2"]["corrupt"] == corrupting.corrupted >= 1
     assert done["workers"]["3"]["bytes"] == 0
     assert {event["worker"] for event in client.events_of("retry") if event["cause"] == "corrupt"} == {"2"}
-    assert [worker.complaints for worker in right.status().workers] == [0, liar.lies, 0, 0]
-    for system in (right, old, shrunk):
+    assert [worker.complaints for worker in current.status().workers] == [0, corrupting.corrupted, 0, 0]
+    for system in (current, outdated, truncated):
         assert [worker.restarts for worker in system.status().workers] == [0] * 4
 
 
-def test_if_every_worker_lies_about_a_segment_nothing_gets_the_name(
+def test_if_every_worker_sends_a_corrupt_segment_no_output_is_published(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     system = serve(source(12 * MIB))
     ports = free_ports()
-    relays = [Relay(ports[n], system.ports[n], lie_each=1) for n in range(4)]
+    relays = [Relay(ports[n], system.ports[n], corrupt_every=1) for n in range(4)]
     with relays[0], relays[1], relays[2], relays[3]:
-        where = ["-p", *map(str, [*ports[:4], system.ports[4]])]
-        with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
+        server_flags = ["-p", *map(str, [*ports[:4], system.ports[4]])]
+        with Download(server_flags, "-o", "copy.bin", cwd=tmp_path) as client:
             assert client.wait() == 5
     assert "sends segment" in client.events[-1]["message"]
     assert not (tmp_path / "copy.bin").exists()
 
 
-#: A download into a file system of its own, which somebody else fills up on the way.
+#: Downloads into a small file system, fills it during the download, frees the space and downloads again.
 FULL_DISK = """
 mount -t tmpfs -o size=80m none "$1" && cd "$1" || exit 99
 shift
@@ -219,11 +219,11 @@ cp copy.bin ..
 """
 
 
-def test_a_disk_that_fills_up_keeps_what_it_has(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_verified_segments(serve: Serve, source: Source, tmp_path: Path) -> None:
     if subprocess.run(
         ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], check=False, capture_output=True
     ).returncode:
-        pytest.skip("no mounts of one's own here")
+        pytest.skip("user namespaces with mounts are not available")
     path = source(48 * MIB)
     system = serve(path, "--rate", "8MiB")
     small = tmp_path / "small"
@@ -252,35 +252,37 @@ def listed(system: System) -> list[str]:
     return [line.split("  ")[-1] for line in run_msd("list", *system.server_flags).stdout.splitlines()]
 
 
-def test_what_changes_is_indexed_and_served_without_a_restart(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+def test_changed_files_are_indexed_and_served_without_a_restart(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
     root = tmp_path / "shared"
     path = make_file(root / "film.bin", 48 * MIB, rng)
     system = serve(root, "--rate", "2MiB")
     system.put_to_sleep(4)
     with system.download("film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
-        # A new file, and new times of the old one, are no reason to stop.
+        # A new file and a new modification time do not stop the download.
         client.wait_until_verified(0.05)
         before = system.status().catalogue
         make_file(root / "new.bin", MIB, rng)
         os.utime(path)
-        wait_for("another catalogue", lambda: system.status().catalogue != before)
+        wait_for("a new catalogue", lambda: system.status().catalogue != before)
         assert not client.events_of("done")
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
-    assert wait_for("a new file", lambda: listed(system) == ["film.bin", "new.bin"])
-    # Rewritten: no worker serves a byte of it before the new version is indexed.
+    assert wait_for("the new file in the list", lambda: listed(system) == ["film.bin", "new.bin"])
+    # The file is rewritten: no worker serves the new content before it is indexed.
     make_file(path, 6 * MIB + 5, rng)
     wait_for(
-        "a new version",
+        "the new version",
         lambda: (
             not run_msd("download", "film.bin", *system.server_flags, "-o", "b", "--force", cwd=tmp_path).returncode
         ),
     )
     assert files_equal(path, tmp_path / "b")
-    # Replaced, while one worker is asleep; that one knows it, too, when it wakes up.
+    # The file is replaced while worker 4 is asleep; worker 4 has the new catalogue when it wakes up.
     os.replace(make_file(root / "x.tmp", 3 * MIB, rng), path)
     path.with_name("new.bin").unlink()
-    assert wait_for("a removed file", lambda: listed(system) == ["film.bin"])
+    assert wait_for("the removal of new.bin from the list", lambda: listed(system) == ["film.bin"])
     system.wake(4)
     system.put_to_sleep(1, 2, 3)
     with system.download("-o", "c", cwd=tmp_path) as client:
@@ -289,68 +291,66 @@ def test_what_changes_is_indexed_and_served_without_a_restart(serve: Serve, tmp_
     assert [worker.restarts for worker in system.status().workers] == [0] * 4
 
 
-def test_a_worker_of_other_servers_does_not_end_what_the_right_ones_will_go_on_with(
-    serve: Serve, tmp_path: Path, rng: random.Random
-) -> None:
-    path = make_file(tmp_path / "right" / "film.bin", 24 * MIB, rng)
-    right = serve(path.parent, "--rate", "2MiB")
+def test_a_worker_of_other_servers_does_not_end_the_download(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    path = make_file(tmp_path / "servers" / "film.bin", 24 * MIB, rng)
+    servers = serve(path.parent, "--rate", "2MiB")
     other = serve(make_file(tmp_path / "other" / "other.bin", MIB, rng))
-    where = ["-p", *map(str, [*right.ports[:3], other.ports[0], right.ports[4]])]
+    server_flags = ["-p", *map(str, [*servers.ports[:3], other.ports[0], servers.ports[4]])]
 
-    def told(state: str, *names: str) -> bool:
+    def workers_reported(state: str, *names: str) -> bool:
         return {event["name"] for event in client.events_of("worker") if event["state"] == state} >= {*names}
 
-    def is_set_aside() -> int:
+    def bans_of_worker_4() -> int:
         return sum(event["name"] == "4" and event["state"] == "set aside" for event in client.events_of("worker"))
 
-    with Download(where, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
-        wait_for("worker 4 set aside", is_set_aside)
-        right.put_to_sleep(1, 2, 3)
-        wait_for("nobody", lambda: told("lost", "1", "2", "3"))
-        # The catalogue changes, and worker 4 is asked once more.
+    with Download(server_flags, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
+        wait_for("the ban of worker 4", bans_of_worker_4)
+        servers.put_to_sleep(1, 2, 3)
+        wait_for("the loss of workers 1 to 3", lambda: workers_reported("lost", "1", "2", "3"))
+        # The catalogue changes, so the client unbans worker 4 and asks it again.
         make_file(path.with_name("new.bin"), MIB, rng)
-        wait_for("another chance", lambda: is_set_aside() == 2)
-        right.wake(1, 2, 3)
+        wait_for("the second ban of worker 4", lambda: bans_of_worker_4() == 2)
+        servers.wake(1, 2, 3)
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
 
 
-def test_an_indexer_that_is_killed_is_started_again(serve: Serve, source: Source) -> None:
+def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
     path = source(MIB)
     system = serve(path)
     children = Path(f"/proc/{system.pid}/task/{system.pid}/children").read_text().split()
     workers = [worker.pid for worker in system.status().workers]
     [indexer] = {*map(int, children)} - {*workers}
     os.kill(indexer, signal.SIGKILL)
-    wait_for("word of it", lambda: "the indexer has ended (killed by SIGKILL)" in system.out.text + system.err.text)
+    wait_for("the note of its end", lambda: "indexer exited (killed by SIGKILL)" in system.out.text + system.err.text)
     path.write_bytes(b"new")
     wait_for("the new version", lambda: "3 B" in run_msd("list", *system.server_flags).stdout)
     assert [worker.pid for worker in system.status().workers] == workers
 
 
-def test_verify_names_what_differs(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(15 * MIB)
-    where = serve(path).server_flags
+    server_flags = serve(path).server_flags
     copy = tmp_path / "a copy.bin"
     shutil.copyfile(path, copy)
-    right = run_msd("verify", str(copy), *where)
-    assert (right.returncode, right.stderr) == (0, "")
-    assert "all 15 segments" in right.stdout
+    intact = run_msd("verify", str(copy), *server_flags)
+    assert (intact.returncode, intact.stderr) == (0, "")
+    assert "all 15 segments" in intact.stdout
     for number in (3, 7, 8):
         flip(copy, number * MIB + 5)
     with copy.open("ab") as file:
         file.write(b"more")
-    wrong = run_msd("verify", str(copy), "film.bin", *where)
-    assert wrong.returncode == 5
-    assert wrong.stdout.splitlines() == [
+    damaged = run_msd("verify", str(copy), "film.bin", *server_flags)
+    assert damaged.returncode == 5
+    assert damaged.stdout.splitlines() == [
         "segment 3 differs: bytes 3145728 to 4194303",
         "segments 7 to 8 differ: bytes 7340032 to 9437183",
         "4 bytes more than film.bin has",
     ]
-    assert "--update" in wrong.stderr
-    mended = run_msd("download", *where, "-o", str(copy), "--update", "--json")
-    assert mended.returncode == 0
+    assert "--update" in damaged.stderr
+    repaired = run_msd("download", *server_flags, "-o", str(copy), "--update", "--json")
+    assert repaired.returncode == 0
     assert files_equal(path, copy)
     for arguments, code in ((["missing"], 2), ([str(tmp_path)], 2), ([str(copy), "other.bin"], 3)):
-        failed = run_msd("verify", *arguments, *where)
+        failed = run_msd("verify", *arguments, *server_flags)
         assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (code, "", 1)

@@ -1,7 +1,7 @@
-"""A client written from docs/protocol.md alone: what the page says is enough, and is true.
+"""A client written from docs/protocol.md alone: the document is complete and correct.
 
-Nothing of the project's code is imported but what starts the servers. Where a test fails, either the
-page or the servers are wrong.
+The client imports no code of the project; only the helpers that start the servers do. If a test fails, either the
+document or the servers are wrong.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from blake3 import blake3
 from tests.system import MIB, Serve, make_file
 
 Map = dict[str, Any]
-SECONDS = 10.0  # no single wait is longer
-WINDOW = 2  # segments asked of one worker at a time
+TIMEOUT_S = 10.0  # of each wait
+WINDOW = 2  # requests in flight per worker
 
 # --- Files, segments, ids ---
 
@@ -61,7 +61,7 @@ def catalogue_digest(entries: list[tuple[str, bytes]]) -> bytes:
 
 
 class Lost(Exception):
-    """The connection is gone, or its worker is not to be asked again."""
+    """The connection is closed, or the client no longer uses its worker."""
 
 
 class Refused(Exception):
@@ -71,7 +71,7 @@ class Refused(Exception):
 
 
 class Connection:
-    """A DEALER to a worker or to the control socket; one that was lost is never opened again."""
+    """A DEALER connected to a worker or to the control socket. It never reconnects."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self.socket = context.socket(zmq.DEALER)
@@ -81,7 +81,7 @@ class Connection:
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self.socket.connect(endpoint)
         self.welcome: Map = {}
-        self.owed: dict[int, int] = {}  # rid -> the segment asked for
+        self.outstanding: dict[int, int] = {}  # rid -> index of the requested segment
 
     def close(self, linger: int = 0) -> None:
         self.socket.disable_monitor()
@@ -90,13 +90,13 @@ class Connection:
 
     def send(self, kind: str, **keys: object) -> int:
         rid = secrets.randbits(63)
-        with suppress(zmq.Again):  # it is gone, as is what was asked there: the monitor will tell
+        with suppress(zmq.Again):  # the connection is closed, as the monitor will report
             self.socket.send(msgpack.packb({"type": kind, "rid": rid, **keys}), zmq.DONTWAIT)
         return rid
 
     def receive(self) -> tuple[Map, bytes]:
-        """The next message that counts; frames that are here are read before a loss is seen."""
-        deadline = time.monotonic() + SECONDS
+        """Returns the next message of the worker's epoch; reads all received frames before it raises Lost."""
+        deadline = time.monotonic() + TIMEOUT_S
         poller = zmq.Poller()
         poller.register(self.socket, zmq.POLLIN)
         poller.register(self.monitor, zmq.POLLIN)
@@ -106,14 +106,14 @@ class Connection:
                 head, *payload = self.socket.recv_multipart()
                 header: Map = msgpack.unpackb(head)
                 if header["type"] == "hello":
-                    raise Lost("connected to itself")
+                    raise Lost("the socket is connected to itself")
                 if not self.welcome or header["epoch"] == self.welcome["epoch"]:
                     return header, b"".join(payload)
             elif ready:
                 raise Lost
         raise TimeoutError
 
-    def ask(self, kind: str, **keys: object) -> tuple[Map, bytes]:
+    def request(self, kind: str, **keys: object) -> tuple[Map, bytes]:
         rid = self.send(kind, **keys)
         while True:
             header, payload = self.receive()
@@ -124,13 +124,13 @@ class Connection:
 
 
 class Client:
-    """Download one file from all workers that are awake."""
+    """Downloads a file from all workers that are awake."""
 
     def __init__(self, status_port: int) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.session = secrets.randbits(63)
         self.workers: list[Connection] = []
-        self.seen = (0, -1)  # epoch and seq of the newest snapshot
+        self.last_seq = (0, -1)  # epoch and seq of the newest snapshot
         self.status = self.context.socket(zmq.SUB)
         self.status.linger = 0
         self.status.subscribe(b"msd1:")
@@ -151,23 +151,23 @@ class Client:
         self.context.destroy(linger=0)
 
     def connect(self, endpoint: str) -> Connection:
-        # Only the port counts, on the host where the status socket was reached.
+        # Take only the port from the endpoint; the host is the host of the status socket.
         return Connection(self.context, f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}")
 
     def next_snapshot(self) -> Map:
-        while self.status.poll(int(SECONDS * 1000)):
+        while self.status.poll(int(TIMEOUT_S * 1000)):
             frame = self.status.recv()
             assert frame.startswith(b"msd1:")
             snapshot: Map = msgpack.unpackb(frame[5:])
-            if snapshot["epoch"] != self.seen[0] or snapshot["seq"] > self.seen[1]:
-                self.seen = snapshot["epoch"], snapshot["seq"]
+            if snapshot["epoch"] != self.last_seq[0] or snapshot["seq"] > self.last_seq[1]:
+                self.last_seq = snapshot["epoch"], snapshot["seq"]
                 return snapshot
         raise TimeoutError
 
     def hello(self, endpoint: str) -> Connection:
         worker = self.connect(endpoint)
         self.workers.append(worker)
-        worker.welcome = worker.ask("hello", version=1, session=self.session)[0]
+        worker.welcome = worker.request("hello", version=1, session=self.session)[0]
         return worker
 
     def hello_all(self) -> None:
@@ -175,26 +175,29 @@ class Client:
             if state["state"] == "awake":
                 self.hello(state["endpoint"])
 
-    def leave(self, worker: Connection) -> None:
+    def drop(self, worker: Connection) -> None:
         self.workers.remove(worker)
         worker.close()
 
     def describe(self, name: str) -> Map:
-        """What a worker with the right catalogue says, else what most say; the others are left out."""
+        """Returns the manifest by a worker with the current catalogue, or else the most frequent one.
+
+        Drops the workers that disagree.
+        """
         answers: dict[Connection, Map] = {}
         reason: Exception = Lost()
         for worker in list(self.workers):
             try:
-                answers[worker] = worker.ask("describe", name=name, id=None)[0]
+                answers[worker] = worker.request("describe", name=name, id=None)[0]
             except (Refused, Lost) as error:
                 reason = error
-                self.leave(worker)
+                self.drop(worker)
         if not answers:
             raise reason
-        right = [w for w in answers if w.welcome["catalogue"] == self.snapshot["catalogue"]]
-        chosen = Counter(answers[w]["id"] for w in right or answers).most_common(1)[0][0]
+        current = [w for w in answers if w.welcome["catalogue"] == self.snapshot["catalogue"]]
+        chosen = Counter(answers[w]["id"] for w in current or answers).most_common(1)[0][0]
         for worker in [w for w in answers if answers[w]["id"] != chosen]:
-            self.leave(worker)
+            self.drop(worker)
         manifest = answers[self.workers[0]]
         assert manifest["segment_size"] == segment_size_of(manifest["size"])
         return manifest
@@ -202,58 +205,58 @@ class Client:
     def digests(self, manifest: Map) -> list[bytes]:
         digests: list[bytes] = []
         while len(digests) < segments_of(manifest["size"]):
-            _, page = self.workers[0].ask("digests", id=manifest["id"], start=len(digests))
+            _, page = self.workers[0].request("digests", id=manifest["id"], start=len(digests))
             assert len(page) in range(32, 8193 * 32, 32)
             digests += [page[at : at + 32] for at in range(0, len(page), 32)]
         assert id_of(manifest["size"], digests) == manifest["id"]
         return digests
 
     def segments(self, manifest: Map, digests: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
-        """The number of the worker, the index and the bytes of each segment, as they arrive."""
+        """Yields worker number, index and bytes of each segment in order of arrival."""
         missing = set(range(len(digests)))
         todo = deque(missing)
 
         def next_for(worker: Connection) -> int | None:
             if todo:
                 return todo.popleft()
-            if worker.owed:
+            if worker.outstanding:
                 return None
-            # It has nothing to do: it is asked for what a slower one owes.
-            return next((i for other in self.workers for i in other.owed.values() if i in missing), None)
+            # The worker is idle: request a segment that is outstanding at a slower worker.
+            return next((i for other in self.workers for i in other.outstanding.values() if i in missing), None)
 
         while missing:
             for worker in self.workers:
-                while len(worker.owed) < WINDOW and (wanted := next_for(worker)) is not None:
-                    worker.owed[worker.send("get", id=manifest["id"], index=wanted)] = wanted
+                while len(worker.outstanding) < WINDOW and (wanted := next_for(worker)) is not None:
+                    worker.outstanding[worker.send("get", id=manifest["id"], index=wanted)] = wanted
             for worker in self.ready():
                 try:
                     header, payload = worker.receive()
-                    if header["rid"] not in worker.owed:
+                    if header["rid"] not in worker.outstanding:
                         continue
                     if header["type"] == "refusal":
-                        raise Lost  # for this client, every reason to leave a worker out
-                    index = worker.owed[header["rid"]]
+                        raise Lost  # this client drops a worker on any refusal
+                    index = worker.outstanding[header["rid"]]
                     step = manifest["segment_size"]
-                    right_length = min(step, manifest["size"] - index * step)
-                    if len(payload) != right_length or blake3(payload).digest() != digests[index]:
+                    expected_length = min(step, manifest["size"] - index * step)
+                    if len(payload) != expected_length or blake3(payload).digest() != digests[index]:
                         raise Lost
-                    del worker.owed[header["rid"]]
+                    del worker.outstanding[header["rid"]]
                 except Lost:
-                    todo.extend(missing.intersection(worker.owed.values()))
-                    self.leave(worker)
+                    todo.extend(missing.intersection(worker.outstanding.values()))
+                    self.drop(worker)
                     continue
-                if index in missing:  # the first right copy wins
+                if index in missing:  # the first valid copy counts
                     missing.remove(index)
                     yield worker.welcome["number"], index, payload
             todo = deque(index for index in todo if index in missing)
 
     def ready(self) -> list[Connection]:
-        """The workers that have said something or are gone."""
+        """Returns the workers that have sent a message or closed the connection."""
         poller = zmq.Poller()
         for worker in self.workers:
             poller.register(worker.socket, zmq.POLLIN)
             poller.register(worker.monitor, zmq.POLLIN)
-        ready = dict(poller.poll(int(SECONDS * 1000)))
+        ready = dict(poller.poll(int(TIMEOUT_S * 1000)))
         if not ready:
             raise TimeoutError
         return [w for w in self.workers if w.socket in ready or w.monitor in ready]
@@ -263,18 +266,18 @@ class Client:
             worker.send("bye", session=self.session)
             worker.close(linger=1000)
         self.workers.clear()
-        assert self.control.ask("done", session=self.session)[0]["type"] == "accepted"
+        assert self.control.request("done", session=self.session)[0]["type"] == "accepted"
 
     def entries(self, worker: Connection) -> Iterator[Map]:
         after, more = "", True
         while more:
-            catalog, _ = worker.ask("list", after=after)
-            yield from catalog["entries"]
-            more = catalog["more"]
-            after = catalog["entries"][-1]["name"] if more else after
+            page, _ = worker.request("list", after=after)
+            yield from page["entries"]
+            more = page["more"]
+            after = page["entries"][-1]["name"] if more else after
 
     def state(self, number: int) -> Map:
-        report, _ = self.control.ask("status")
+        report, _ = self.control.request("status")
         [state] = [s for s in report["status"]["workers"] if s["number"] == number]
         return dict(state)
 
@@ -316,11 +319,11 @@ def shared(tmp_path: Path, rng: random.Random) -> Path:
 
 @pytest.fixture
 def port(serve: Serve, shared: Path) -> int:
-    """The status socket's."""
+    """The port of the status socket."""
     return serve(shared).ports[4]
 
 
-def test_the_page_s_examples_of_sizes() -> None:
+def test_the_size_examples_of_the_document_are_correct() -> None:
     assert (segment_size_of(245), segments_of(245), 245 - 11 * 21) == (21, 12, 14)
     assert (segment_size_of(0), segments_of(0)) == (0, 0)
     assert (segment_size_of(12 * MIB), segment_size_of(12 * MIB + 1)) == (MIB, MIB)
@@ -328,12 +331,12 @@ def test_the_page_s_examples_of_sizes() -> None:
     assert segment_size_of(2**46) == 64 * MIB
 
 
-def test_downloads_are_right_byte_for_byte(port: int, shared: Path) -> None:
+def test_downloaded_content_is_correct(port: int, shared: Path) -> None:
     for name in ("film.bin", "empty", "sub/245 bytes"):
         assert download(port, name) == (shared / name).read_bytes()
 
 
-def test_ids_and_digests_are_as_computed_by_hand(port: int, shared: Path) -> None:
+def test_ids_and_digests_are_computed_as_documented(port: int, shared: Path) -> None:
     files = [path for path in shared.rglob("*") if path.is_file()]
     ids = {path.relative_to(shared).as_posix(): id_of_content(path.read_bytes()) for path in files}
     with Client(port) as client:
@@ -351,7 +354,7 @@ def test_ids_and_digests_are_as_computed_by_hand(port: int, shared: Path) -> Non
         assert client.snapshot["catalogue"] == catalogue_digest(list(ids.items()))
 
 
-def test_a_catalogue_of_more_than_one_page(serve: Serve, tmp_path: Path) -> None:
+def test_a_catalogue_may_have_more_than_one_page(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     names = [f"{number:04}" for number in range(1030)]  # an array has at most 1024 elements
@@ -361,43 +364,43 @@ def test_a_catalogue_of_more_than_one_page(serve: Serve, tmp_path: Path) -> None
         client.hello_all()
         entries = list(client.entries(client.workers[0]))
         assert [entry["name"] for entry in entries] == names
-        assert client.workers[0].ask("list", after="1029")[0]["entries"] == []
+        assert client.workers[0].request("list", after="1029")[0]["entries"] == []
         assert client.snapshot["catalogue"] == catalogue_digest([(e["name"], e["id"]) for e in entries])
 
 
-def test_describe_by_name_by_id_and_by_neither(serve: Serve, shared: Path) -> None:
+def test_describe_takes_a_name_an_id_both_or_neither(serve: Serve, shared: Path) -> None:
     path = shared / "film.bin"
     with Client(serve(path).ports[4]) as client:
         client.hello_all()
         worker = client.workers[0]
         wanted = id_of_content(path.read_bytes())
         for name, id_ in (("film.bin", None), (None, wanted), ("film.bin", wanted), (None, None)):
-            manifest, _ = worker.ask("describe", name=name, id=id_)
+            manifest, _ = worker.request("describe", name=name, id=id_)
             assert (manifest["type"], manifest["name"], manifest["id"]) == ("manifest", "film.bin", wanted)
         with pytest.raises(Refused) as refused:
-            worker.ask("describe", name="film.bin", id=bytes(32))
+            worker.request("describe", name="film.bin", id=bytes(32))
         assert refused.value.reason == "unknown"
 
 
-def test_a_page_of_digests_may_begin_anywhere(port: int) -> None:
+def test_a_page_of_digests_may_start_at_any_segment(port: int) -> None:
     with Client(port) as client:
         client.hello_all()
         manifest = client.describe("film.bin")
         digests = client.digests(manifest)
         for start in (5, 13):
-            reply, page = client.workers[3].ask("digests", id=manifest["id"], start=start)
+            reply, page = client.workers[3].request("digests", id=manifest["id"], start=start)
             assert (reply["start"], page) == (start, b"".join(digests[start:]))
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["before the first segment", "after the first segment"])
-def test_a_download_ends_right_when_a_worker_goes_to_sleep(port: int, shared: Path, before: int) -> None:
+def test_a_download_succeeds_when_a_worker_goes_to_sleep(port: int, shared: Path, before: int) -> None:
     with Client(port) as client:
         client.hello_all()
         manifest = client.describe("film.bin")
         stream = client.segments(manifest, client.digests(manifest))
         pieces = [next(stream) for _ in range(before)]
         asleep = 2 if not pieces or pieces[0][0] != 2 else 3
-        toggled, _ = client.control.ask("toggle", number=asleep, want="asleep")
+        toggled, _ = client.control.request("toggle", number=asleep, want="asleep")
         assert (toggled["type"], toggled["number"], toggled["reached"]) == ("toggled", asleep, True)
         pieces += stream
         assert before or asleep not in {number for number, _, _ in pieces}
@@ -406,32 +409,32 @@ def test_a_download_ends_right_when_a_worker_goes_to_sleep(port: int, shared: Pa
         client.finish()
 
 
-def ask_for_ever(worker: Connection, id_: bytes) -> None:
-    deadline = time.monotonic() + SECONDS
+def request_repeatedly(worker: Connection, id_: bytes) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        segment, payload = worker.ask("get", id=id_, index=0)
+        segment, payload = worker.request("get", id=id_, index=0)
         assert (segment["type"], len(payload)) == ("segment", 21)
 
 
-def test_a_worker_that_goes_to_sleep_says_so_or_closes(port: int) -> None:
+def test_a_worker_that_goes_to_sleep_refuses_requests_or_closes(port: int) -> None:
     with Client(port) as client:
         client.hello_all()
         id_ = client.describe("sub/245 bytes")["id"]
         worker = client.workers[1]
-        order = client.control.send("toggle", number=worker.welcome["number"], want="asleep")
+        toggle_rid = client.control.send("toggle", number=worker.welcome["number"], want="asleep")
         with pytest.raises((Refused, Lost)) as ended:
-            ask_for_ever(worker, id_)
+            request_repeatedly(worker, id_)
         if isinstance(ended.value, Refused):
             assert ended.value.reason == "sleeping"
-            with pytest.raises(Lost):  # its port closes a moment later
+            with pytest.raises(Lost):  # the worker closes its port a moment later
                 worker.receive()
         answer, _ = client.control.receive()
-        assert (answer["rid"], answer["state"]) == (order, "asleep")
+        assert (answer["rid"], answer["state"]) == (toggle_rid, "asleep")
 
 
 def wait_for(client: Client, number: int, key: str, value: object) -> None:
-    """Wait for a snapshot that says this of a worker."""
-    deadline = time.monotonic() + SECONDS
+    """Waits for a snapshot in which ``key`` of a worker has this value."""
+    deadline = time.monotonic() + TIMEOUT_S
     while client.snapshot["workers"][number - 1][key] != value:
         assert time.monotonic() < deadline
         client.snapshot = client.next_snapshot()
@@ -447,9 +450,9 @@ def test_bye_ends_the_session_on_its_connection(port: int) -> None:
             wait_for(client, number, "clients", 0)
 
 
-def test_toggle_and_status(port: int) -> None:
+def test_toggle_changes_the_status(port: int) -> None:
     with Client(port) as client:
-        report, _ = client.control.ask("status")
+        report, _ = client.control.request("status")
         assert report["type"] == "report"
         assert report["status"].keys() >= client.snapshot.keys() - {"type"}
         assert client.state(2).keys() == client.snapshot["workers"][1].keys()
@@ -458,25 +461,25 @@ def test_toggle_and_status(port: int) -> None:
         assert len(report["rates"]) == 4
 
         for want, state in ((None, "asleep"), ("asleep", "asleep"), (None, "awake"), ("awake", "awake")):
-            toggled, _ = client.control.ask("toggle", number=2, want=want)
+            toggled, _ = client.control.request("toggle", number=2, want=want)
             assert (toggled["number"], toggled["state"], toggled["reached"]) == (2, state, True)
             assert (client.state(2)["state"], client.state(2)["wanted"]) == (state, state)
-        client.control.ask("toggle", number=2, want="asleep")
+        client.control.request("toggle", number=2, want="asleep")
         wait_for(client, 2, "state", "asleep")
 
         with pytest.raises(Refused) as refused:
-            client.control.ask("toggle", number=5, want=None)
+            client.control.request("toggle", number=5, want=None)
         assert refused.value.reason == "rejected"
 
 
-def test_a_worker_that_woke_up_is_connected_to_anew(port: int, shared: Path) -> None:
+def test_a_client_can_reconnect_to_a_worker_that_woke_up(port: int, shared: Path) -> None:
     with Client(port) as client:
         client.hello_all()
         worker = client.workers[1]
-        client.control.ask("toggle", number=2, want="asleep")
+        client.control.request("toggle", number=2, want="asleep")
         with pytest.raises(Lost):
             worker.receive()
-        client.control.ask("toggle", number=2, want="awake")
+        client.control.request("toggle", number=2, want="awake")
         again = client.hello(client.snapshot["workers"][1]["endpoint"])
         assert again.welcome["number"] == 2
         assert client.state(2)["epoch"] == again.welcome["epoch"]
@@ -490,13 +493,13 @@ def test_an_unknown_name_or_id_is_refused(port: int) -> None:
         requests: list[tuple[str, Map]] = [
             ("describe", {"name": "nope", "id": None}),
             ("describe", {"name": None, "id": bytes(32)}),
-            ("describe", {"name": None, "id": None}),  # it shares more than one file
+            ("describe", {"name": None, "id": None}),  # ambiguous: more than one file is shared
             ("digests", {"id": bytes(32), "start": 0}),
             ("get", {"id": bytes(32), "index": 0}),
         ]
         for kind, keys in requests:
             with pytest.raises(Refused) as refused:
-                worker.ask(kind, **keys)
+                worker.request(kind, **keys)
             assert refused.value.reason == "unknown"
         with pytest.raises(Refused) as refused:
             client.describe("nope")
@@ -510,35 +513,35 @@ def test_a_segment_out_of_range_is_a_bad_request(port: int) -> None:
         worker = client.workers[0]
         for kind, key, number in (("get", "index", 14), ("get", "index", 2**63 - 1), ("digests", "start", 14)):
             with pytest.raises(Refused) as refused:
-                worker.ask(kind, id=manifest["id"], **{key: number})
+                worker.request(kind, id=manifest["id"], **{key: number})
             assert refused.value.reason == "bad-request"
-        segment, payload = worker.ask("get", id=manifest["id"], index=13)  # the last one
+        segment, payload = worker.request("get", id=manifest["id"], index=13)  # the last segment
         assert (segment["index"], len(payload)) == (13, 5)
 
 
 def malformed_messages() -> list[list[bytes]]:
-    ask = {"type": "list", "rid": 1, "after": ""}
+    request = {"type": "list", "rid": 1, "after": ""}
     headers: list[object] = [
         [],
         {},
-        {**ask, "type": "nonsense"},
+        {**request, "type": "nonsense"},
         {"type": "list", "after": ""},
-        {**ask, "rid": "1"},
-        {**ask, "rid": -1},
-        {**ask, "rid": 2**63},
-        {**ask, "rid": 1.0},
-        {**ask, "rid": True},
-        {**ask, "after": b""},
-        {**ask, "after": "x" * 8193},
-        {**ask, "unknown": [0] * 1025},
-        {**ask, "unknown": msgpack.ExtType(1, b"x")},
+        {**request, "rid": "1"},
+        {**request, "rid": -1},
+        {**request, "rid": 2**63},
+        {**request, "rid": 1.0},
+        {**request, "rid": True},
+        {**request, "after": b""},
+        {**request, "after": "x" * 8193},
+        {**request, "unknown": [0] * 1025},
+        {**request, "unknown": msgpack.ExtType(1, b"x")},
         {"type": "get", "rid": 1, "id": b"short", "index": 0},
     ]
-    frames = [[b""], [b"\xc1"], [b"", msgpack.packb(ask)], [msgpack.packb(ask) + b"\0"]]
+    frames = [[b""], [b"\xc1"], [b"", msgpack.packb(request)], [msgpack.packb(request) + b"\0"]]
     return frames + [[msgpack.packb(header)] for header in headers]
 
 
-def test_garbage_is_dropped_and_a_request_after_it_is_answered(port: int) -> None:
+def test_malformed_messages_are_dropped_and_the_next_request_is_answered(port: int) -> None:
     with Client(port) as client:
         worker = client.connect(client.snapshot["workers"][0]["endpoint"])
         client.workers.append(worker)
@@ -551,7 +554,7 @@ def test_garbage_is_dropped_and_a_request_after_it_is_answered(port: int) -> Non
                 connection.socket.send_multipart(frames)
                 rid = secrets.randbits(63)
                 connection.socket.send(msgpack.packb({**request, "rid": rid}))
-                answer, _ = connection.receive()  # the very next message, so nothing came before it
+                answer, _ = connection.receive()  # the next message: malformed messages get no reply
                 assert (answer["type"], answer["rid"]) == (reply, rid)
 
 
@@ -559,6 +562,6 @@ def test_a_complaint_is_accepted_and_counted(port: int) -> None:
     with Client(port) as client:
         client.hello_all()
         id_ = client.describe("film.bin")["id"]
-        accepted, _ = client.control.ask("complaint", number=3, id=id_, index=0)
+        accepted, _ = client.control.request("complaint", number=3, id=id_, index=0)
         assert accepted["type"] == "accepted"
         assert client.state(3)["complaints"] == 1

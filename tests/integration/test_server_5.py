@@ -1,4 +1,4 @@
-"""Server 5 is a hint: downloads go on without it, and learn from it what they can."""
+"""Downloads use the status of server 5 but do not depend on it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_frozen_broker_does_not_stop_a_download(serve: Serve, source: Source, 
     assert [e["state"] for e in client.events_of("worker") if e["name"] == "server 5"] == ["lost"]
 
 
-def test_a_worker_killed_while_the_broker_is_frozen_is_noticed_all_the_same(
+def test_a_client_notices_a_killed_worker_while_the_broker_is_frozen(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     path = source(48 * MIB)
@@ -46,14 +46,12 @@ def test_a_worker_killed_while_the_broker_is_frozen_is_noticed_all_the_same(
     assert done["workers"]["2"]["failures"] == 1
 
 
-def test_without_server_5_the_workers_given_by_their_ports_are_enough(
-    serve: Serve, source: Source, tmp_path: Path
-) -> None:
-    """The fifth port is one where nobody listens: the client says that it runs without status."""
+def test_a_download_needs_only_the_worker_ports_without_server_5(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """Nothing listens at the fifth port: the client reports that it runs without status."""
     path = source(8 * MIB)
     system = serve(path)
-    where = ["-a", "127.0.0.1", "-p", *map(str, [*system.ports[:4], free_ports()[4]])]
-    with Download(where, "-o", "copy.bin", cwd=tmp_path) as client:
+    server_flags = ["-a", "127.0.0.1", "-p", *map(str, [*system.ports[:4], free_ports()[4]])]
+    with Download(server_flags, "-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
     lost = [event for event in client.events_of("worker") if event["name"] == "server 5"]
@@ -61,10 +59,10 @@ def test_without_server_5_the_workers_given_by_their_ports_are_enough(
     assert "without its status" in lost[0]["detail"]
 
 
-def test_servers_killed_and_started_again_are_found_again(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_download_resumes_when_killed_servers_are_restarted(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. The broker is killed with its workers: the client says that nobody answers, and waits.
-    2. 3 s later the servers are started again: it goes on by itself, nothing verified is lost.
+    1. The broker is killed together with its workers: the client reports that no server answers, and waits.
+    2. The servers are restarted 3 s later: the download resumes and loses no verified segment.
     """
     path = source(48 * MIB)
     system = serve(path, "--rate", "8MiB")
@@ -72,7 +70,7 @@ def test_servers_killed_and_started_again_are_found_again(serve: Serve, source: 
         client.wait_until_verified(0.3)
         system.signal(signal.SIGKILL)
         killed = time.monotonic()
-        wait_for("the client to say so", lambda: client.events_of("waiting"))
+        wait_for("the client to wait", lambda: client.events_of("waiting"))
         wait_for("3 s", lambda: client.events[-1]["at"] - killed > 3)
         before = client.verified_bytes
         with System(path, "--rate", "8MiB", ports=system.ports):
@@ -82,26 +80,26 @@ def test_servers_killed_and_started_again_are_found_again(serve: Serve, source: 
     assert done["received_bytes"] - done["wasted_bytes"] == path.stat().st_size
 
 
-def test_a_download_may_be_started_before_its_servers(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
+def test_a_download_may_start_before_the_servers(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
     ports = free_ports()
     with Download(["-p", *map(str, ports)], "-o", "copy.bin", cwd=tmp_path) as client:
-        wait_for("it to say so", lambda: client.events_of("waiting"))
+        wait_for("the client to wait", lambda: client.events_of("waiting"))
         with System(path, ports=ports):
             client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
 
 
-def test_rates_are_remembered_each_second_however_seldom_snapshots_are_published(serve: Serve, source: Source) -> None:
+def test_rates_are_recorded_every_second_whatever_the_snapshot_interval(serve: Serve, source: Source) -> None:
     system = serve(source(1000), "-i", "60")
     with OperatorClient(system.servers) as operator:
         first = len(operator.report().rates[0])
-        wait_for("two rates more", lambda: len(operator.report().rates[0]) >= first + 2)
+        wait_for("two more rates", lambda: len(operator.report().rates[0]) >= first + 2)
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.soak)])
-def test_late_subscribers_get_the_current_state_at_once(serve: Serve, source: Source, count: int) -> None:
-    """The regular interval is a minute: what they get at once is the welcome."""
+def test_new_subscribers_receive_the_current_state_at_once(serve: Serve, source: Source, count: int) -> None:
+    """The snapshot interval is a minute, so the first snapshot is the one sent on subscription."""
     system = serve(source(1000), "-i", "60")
     system.put_to_sleep(3)
     with ExitStack() as stack:

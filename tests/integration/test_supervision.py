@@ -34,12 +34,12 @@ from tests.system import (
     wait_for,
 )
 
-#: Slow machines have more time.
+#: MSD_TEST_TIME_FACTOR: extends time limits on slow machines.
 TIME_FACTOR = TIMEOUT / 30
 
 
 def is_running(pid: int) -> bool:
-    """True unless the process is gone or a zombie."""
+    """Returns False if the process has ended or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def pids(system: System) -> list[int]:
     return [worker.pid for worker in system.status().workers]
 
 
-def test_no_worker_outlives_a_killed_broker_not_even_a_frozen_one(serve: Serve, source: Source) -> None:
+def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, source: Source) -> None:
     system = serve(source(MIB))
     workers = pids(system)
     os.kill(workers[1], signal.SIGSTOP)
@@ -82,40 +82,44 @@ def end_by_line(system: System) -> None:
             end_by_signal(signal.SIGHUP),
             129,
             id="SIGHUP",
-            marks=pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="run by nohup"),
+            marks=pytest.mark.skipif(
+                signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="the tests run under nohup"
+            ),
         ),
         pytest.param(end_by_quit, 0, id="quit"),
         pytest.param(end_by_line, 0, id="-1"),
     ],
 )
-def test_every_way_to_end_is_orderly(serve: Serve, source: Source, end: Callable[[System], None], code: int) -> None:
-    """Also with a frozen worker: it is killed when the others have had their time."""
+def test_every_way_to_stop_the_servers_is_orderly(
+    serve: Serve, source: Source, end: Callable[[System], None], code: int
+) -> None:
+    """One worker is frozen: the broker kills it when the grace period is over."""
     system = serve(source(MIB), stdin=subprocess.PIPE)
     workers = pids(system)
     os.kill(workers[0], signal.SIGSTOP)
     end(system)
-    ordered = time.monotonic()
-    code_seen = system.process.wait(10)
-    assert time.monotonic() - ordered < 2 * TIME_FACTOR
-    assert (code_seen, system.wait()) == (code, code)
+    began = time.monotonic()
+    exit_code = system.process.wait(10)
+    assert time.monotonic() - began < 2 * TIME_FACTOR
+    assert (exit_code, system.wait()) == (code, code)
     assert not any(map(is_running, workers))
     wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
     assert not system.err.text or "Traceback" not in system.err.text
 
 
-def test_servers_that_were_started_with_nohup_outlive_their_terminal(source: Source, runtime_folder: Path) -> None:
+def test_servers_started_with_nohup_ignore_sighup(source: Source, runtime_folder: Path) -> None:
     path, ports = source(1000), [*map(str, free_ports())]
     with Process(["nohup", *MSD, "serve", "--plain", "-f", str(path), "-p", *ports]) as process:
         wait_for("ready", lambda: any(line.startswith("ready") for _, line in [*process.out.lines]))
         process.process.send_signal(signal.SIGHUP)
-        # Answered after the signal, which would have been seen first.
+        # The broker would have handled the signal before this request.
         assert run_msd("status", "-p", *ports).returncode == 0
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(10) == 143
 
 
-def test_the_terminal_is_as_it_was(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """On a terminal: the servers show their table there, and leave its settings as they were."""
+def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Source, runtime_folder: Path) -> None:
+    """The servers show their table on a terminal and restore its settings when they end."""
     ports = free_ports()
     controller, terminal = pty.openpty()
     with closing(os.fdopen(controller, "rb", buffering=0)) as screen:
@@ -134,8 +138,8 @@ def test_the_terminal_is_as_it_was(serve: Serve, source: Source, runtime_folder:
         os.close(terminal)
 
 
-def check_it_stays(system: System, seconds: float) -> None:
-    """Follows server 5, which publishes every 0.1 s, for so long: the servers live to the last."""
+def check_stays_up(system: System, seconds: float) -> None:
+    """Reads snapshots (published every 0.1 s) for ``seconds`` and checks that the servers still run."""
     end = time.monotonic() + seconds
     with OperatorClient(system.servers) as operator:
         while time.monotonic() < end:
@@ -145,9 +149,9 @@ def check_it_stays(system: System, seconds: float) -> None:
 
 def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Two clients download; one of them is frozen in the middle.
-    2. The other one is done: the servers stay for longer than they would take to end.
-    3. The frozen one goes on and is done: the servers end.
+    1. Two clients download; one of them is frozen halfway.
+    2. The other client is done: the servers stay up for longer than they would take to end.
+    3. The frozen client resumes and is done: the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -156,18 +160,18 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
             fast.wait_until_done()
-        check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
+        check_stays_up(system, until_done.SETTLE_TIME + QUIT_GRACE + 1)
         slow.signal(signal.SIGCONT)
         slow.wait_until_done()
     assert system.wait(timeout=5) == 0
     assert files_equal(path, tmp_path / "slow.bin")
 
 
-def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Two clients download; one is done, the other one is in the middle.
-    2. All workers are put to sleep, and one crashes: it waits, and the servers stay.
-    3. They are woken up: it goes on and is done, and the servers end.
+    1. Two clients download; one is done, the other is halfway.
+    2. All workers are put to sleep and worker 1 crashes: the client waits and the servers stay up.
+    3. The workers are woken up: the client is done and the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -179,18 +183,18 @@ def test_until_done_waits_for_a_client_that_waits_for_the_workers(serve: Serve, 
         system.put_to_sleep(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
-        check_it_stays(system, until_done.SETTLE + QUIT_GRACE + 1)
-        wait_for("it to say that it waits", lambda: slow.events_of("waiting"))
+        check_stays_up(system, until_done.SETTLE_TIME + QUIT_GRACE + 1)
+        wait_for("the client to wait", lambda: slow.events_of("waiting"))
         system.wake(1, 2, 3, 4)
         slow.wait_until_done()
     assert system.wait(timeout=5) == 0
     assert files_equal(path, tmp_path / "slow.bin")
 
 
-def test_a_worker_that_crashes_again_and_again_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
+def test_a_worker_that_keeps_crashing_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     for _ in range(5):
-        wait_for("the worker", lambda: system.worker(2).state == WorkerState.AWAKE)
+        wait_for("worker 2 to be awake", lambda: system.worker(2).state == WorkerState.AWAKE)
         system.kill(2)
         wait_for("the crash", lambda: system.worker(2).state in (WorkerState.DEAD, WorkerState.FAILED))
     failed = system.worker(2)
@@ -200,7 +204,7 @@ def test_a_worker_that_crashes_again_and_again_is_failed_and_a_toggle_starts_it(
     assert system.states() == ["awake"] * 4
 
 
-def test_a_frozen_worker_is_silent_and_is_not_killed(serve: Serve, source: Source) -> None:
+def test_a_frozen_worker_becomes_silent_and_is_not_killed(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     pid = system.worker(4).pid
     os.kill(pid, signal.SIGSTOP)
@@ -209,11 +213,11 @@ def test_a_frozen_worker_is_silent_and_is_not_killed(serve: Serve, source: Sourc
         toggled = operator.toggle(4, WantedState.ASLEEP)
     assert (toggled.state, toggled.reached) == (WorkerState.SILENT, False)
     os.kill(pid, signal.SIGCONT)
-    wait_for("the order to be carried out", lambda: system.worker(4).state == WorkerState.ASLEEP)
+    wait_for("the toggle to take effect", lambda: system.worker(4).state == WorkerState.ASLEEP)
     assert system.worker(4).pid == pid
 
 
-def test_a_worker_that_hangs_for_too_long_is_started_again(
+def test_a_worker_that_exceeds_the_hang_limit_is_restarted(
     runtime_folder: Path, source: Source, tmp_path: Path
 ) -> None:
     path = source(1000)
@@ -226,9 +230,11 @@ def test_a_worker_that_hangs_for_too_long_is_started_again(
         )
 
 
-def test_a_pause_of_everything_kills_nobody(runtime_folder: Path, source: Source, tmp_path: Path) -> None:
-    """Broker and workers are stopped for longer than the hang limit, as in a suspended machine; the broker
-    goes on first.
+def test_no_worker_is_killed_after_a_suspend_of_the_machine(
+    runtime_folder: Path, source: Source, tmp_path: Path
+) -> None:
+    """Broker and workers are stopped for longer than the hang limit, as on a suspended machine. The broker resumes
+    first.
     """
     (tmp_path / "config.toml").write_text("[broker]\nhang_limit = 1.5\n")
     with System(source(1000), "-c", str(tmp_path / "config.toml"), "-i", "0.1") as system:
@@ -240,12 +246,12 @@ def test_a_pause_of_everything_kills_nobody(runtime_folder: Path, source: Source
         wait_for("the hang limit to pass", lambda: time.monotonic() - stopped > 3)
         for pid in (system.pid, *workers):
             os.kill(pid, signal.SIGCONT)
-        wait_for("all workers to be heard", lambda: system.states() == ["awake"] * 4)
-        check_it_stays(system, 2)
+        wait_for("heartbeats of all workers", lambda: system.states() == ["awake"] * 4)
+        check_stays_up(system, 2)
         assert [(worker.pid, worker.restarts) for worker in system.status().workers] == [(pid, 0) for pid in workers]
 
 
-def test_toggles_of_frozen_workers_leave_the_others_their_turn(serve: Serve, source: Source) -> None:
+def test_frozen_workers_do_not_block_toggles_of_other_workers(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     for pid in pids(system)[:2]:
         os.kill(pid, signal.SIGSTOP)
@@ -258,37 +264,37 @@ def test_toggles_of_frozen_workers_leave_the_others_their_turn(serve: Serve, sou
     )
 
 
-def test_a_watch_ends_with_its_servers(serve: Serve, source: Source) -> None:
+def test_status_watch_ends_with_the_servers(serve: Serve, source: Source) -> None:
     system = serve(source(1000), "-i", "0.1")
     with Process([*MSD, "status", "--watch", *system.server_flags]) as watch:
         wait_for("a few tables", lambda: watch.out.text.count("MultiServer Downloader") > 3)
         system.signal(signal.SIGKILL)
         assert watch.wait() == 7
-        told = f"msd: server 5 at 127.0.0.1:{system.ports[4]} does not answer: is msd serve running there?"
-        assert watch.err.text == told
+        expected = f"msd: server 5 at 127.0.0.1:{system.ports[4]} does not answer: is msd serve running there?"
+        assert watch.err.text == expected
 
 
-def test_brokers_on_two_addresses_may_have_the_same_ports(serve: Serve, source: Source) -> None:
+def test_two_brokers_on_different_addresses_may_use_the_same_ports(serve: Serve, source: Source) -> None:
     path = source(1000)
-    one = serve(path)
-    with System(path, "-a", "127.0.0.2", ports=one.ports) as other:
-        # The flags of ``System`` come first: -a given again is the one that counts.
-        other.wait_until_ready()
-        other.process.terminate()
-        other.wait()
-    one.kill(2)
-    wait_for("a new process", lambda: one.worker(2).restarts == 1 and one.worker(2).state == WorkerState.AWAKE)
+    first = serve(path)
+    with System(path, "-a", "127.0.0.2", ports=first.ports) as second:
+        # ``System`` passes -a first; the last -a takes effect.
+        second.wait_until_ready()
+        second.process.terminate()
+        second.wait()
+    first.kill(2)
+    wait_for("a new process", lambda: first.worker(2).restarts == 1 and first.worker(2).state == WorkerState.AWAKE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demo_leaves_nothing_behind_when_it_is_ended(
+def test_an_interrupted_demo_leaves_nothing_behind(
     runtime_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Ended by a signal in the middle of its download: no process, no file, one line."""
+    """A signal during its download leaves no process and no file, and prints one line."""
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     with Process([*MSD, "demo", "--size", "8MiB", "--seconds", "60"], env=environment) as demo:
-        wait_for("its download", lambda: "Total: " in demo.err.text)
+        wait_for("the download", lambda: "Total: " in demo.err.text)
         children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
         assert len(children) == 2
         demo.signal(number)
@@ -300,7 +306,7 @@ def test_the_demo_leaves_nothing_behind_when_it_is_ended(
     assert list((tmp_path / "tmp").iterdir()) == list(runtime_folder.iterdir()) == []
 
 
-def test_files_that_cannot_be_shared_are_named_up_to_a_number(serve: Serve, tmp_path: Path) -> None:
+def test_only_the_first_20_files_that_cannot_be_shared_are_named(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir()
     (folder / "film.bin").write_bytes(b"x" * 1234)
@@ -310,41 +316,44 @@ def test_files_that_cannot_be_shared_are_named_up_to_a_number(serve: Serve, tmp_
     wait_for("the last note", lambda: "indexed" in system.err.text)
     notes = system.err.text.splitlines()
     assert sum(note.endswith("not a regular file") for note in notes) == 20
-    assert notes[-2:] == ["not shared: 980 more", "indexed 1 file, 1,234 bytes (1,234 of them read)"]
+    assert notes[-2:] == ["not shared: 980 more", "indexed 1 file, 1.2 KiB"]
 
 
-def test_orders_are_idempotent_and_survive_a_crash(serve: Serve, source: Source) -> None:
+def test_toggles_are_idempotent_and_survive_a_crash(serve: Serve, source: Source) -> None:
     """
-    1. --sleep of a sleeping worker and --wake of one awake change nothing.
-    2. A worker that crashes while it is wanted asleep comes back asleep.
+    1. --sleep for a sleeping worker and --wake for an awake worker change nothing.
+    2. A worker that crashes while its wanted state is asleep comes back asleep.
     """
     system = serve(source(1000))
-    where = system.server_flags
-    assert run_msd("toggle", "1", "2", "--sleep", *where).stdout == "worker 1: asleep\nworker 2: asleep\n"
-    assert run_msd("toggle", "1", "--sleep", *where).stdout == "worker 1: asleep\n"
-    assert run_msd("toggle", "3", "--wake", *where).stdout == "worker 3: awake\n"
+    server_flags = system.server_flags
+    assert run_msd("toggle", "1", "2", "--sleep", *server_flags).stdout == "worker 1: asleep\nworker 2: asleep\n"
+    assert run_msd("toggle", "1", "--sleep", *server_flags).stdout == "worker 1: asleep\n"
+    assert run_msd("toggle", "3", "--wake", *server_flags).stdout == "worker 3: awake\n"
     system.kill(1)
-    wait_for("its return", lambda: system.worker(1).restarts == 1 and system.worker(1).state == WorkerState.ASLEEP)
-    assert run_msd("toggle", "1", *where).stdout == "worker 1: awake\n"
+    wait_for(
+        "worker 1 to be restarted",
+        lambda: system.worker(1).restarts == 1 and system.worker(1).state == WorkerState.ASLEEP,
+    )
+    assert run_msd("toggle", "1", *server_flags).stdout == "worker 1: awake\n"
     assert system.states() == ["awake", "asleep", "awake", "awake"]
-    wrong = run_msd("toggle", "5", *where)
-    assert (wrong.returncode, wrong.stderr) == (2, "msd: there is no worker 5: they are 1 to 4\n")
+    unknown = run_msd("toggle", "5", *server_flags)
+    assert (unknown.returncode, unknown.stderr) == (2, "msd: no worker 5: the workers are numbered 1 to 4\n")
 
 
-def test_a_sleeping_workers_port_is_dead_and_taken_by_nobody(serve: Serve, source: Source) -> None:
+def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     system.put_to_sleep(2)
     with closing(socket.socket()) as probe:
-        wait_for("a dead port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
-    with closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
-        thief.bind(("127.0.0.1", system.ports[1]))
+        wait_for("a closed port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
+    with closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", system.ports[1]))
     system.wake(2)
 
 
-def test_a_restart_reads_nothing_again(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """The source is made older than what the cache distrusts, then served twice."""
+def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, runtime_folder: Path) -> None:
+    """The file is served twice, once it is old enough for the digest cache to trust its timestamps."""
     path = source(3 * MIB)
-    wait_for("the file to settle", lambda: time.time() - path.stat().st_ctime > 2.1)
+    wait_for("the file to be old enough", lambda: time.time() - path.stat().st_ctime > 2.1)
     first = serve(path)
     end_by_quit(first)
     first.wait()
@@ -355,8 +364,8 @@ def test_a_restart_reads_nothing_again(serve: Serve, source: Source, runtime_fol
     assert "indexing" not in second.err.text
 
 
-def test_a_reader_that_stopped_reading_does_not_stop_the_broker(serve: Serve, source: Source) -> None:
-    """Its output is a pipe that is full: everything goes on."""
+def test_a_full_output_pipe_does_not_stop_the_broker(serve: Serve, source: Source) -> None:
+    """Its standard output is a full pipe; toggles and quit still work."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     while True:
@@ -365,15 +374,15 @@ def test_a_reader_that_stopped_reading_does_not_stop_the_broker(serve: Serve, so
         except BlockingIOError:
             break
     os.set_blocking(writer, True)
-    where = ["-p", *map(str, free_ports())]
+    server_flags = ["-p", *map(str, free_ports())]
     process = subprocess.Popen(
-        [*MSD, "serve", "-f", str(source(1000)), *where], stdout=writer, stdin=subprocess.DEVNULL
+        [*MSD, "serve", "-f", str(source(1000)), *server_flags], stdout=writer, stdin=subprocess.DEVNULL
     )
     try:
         for _ in range(10):
-            assert run_msd("toggle", "1", "2", "3", "4", "--sleep", *where).returncode == 0
-            assert run_msd("toggle", "1", "2", "3", "4", "--wake", *where).returncode == 0
-        assert run_msd("quit", *where).returncode == 0
+            assert run_msd("toggle", "1", "2", "3", "4", "--sleep", *server_flags).returncode == 0
+            assert run_msd("toggle", "1", "2", "3", "4", "--wake", *server_flags).returncode == 0
+        assert run_msd("quit", *server_flags).returncode == 0
         assert process.wait(5) == 0
     finally:
         process.kill()

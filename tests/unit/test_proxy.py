@@ -1,4 +1,4 @@
-"""tests/proxy.py: what the chaos tests stand on does what it says."""
+"""The TCP proxy of ``tests/proxy.py`` injects the faults that its attributes promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.proxy import Proxy
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """A port that echoes one connection after another."""
+    """The port of a server that echoes; it serves one connection at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -42,69 +42,69 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
 
 
-def exchange(end: socket.socket, data: bytes) -> bytes:
-    """What comes back for ``data``, as far as it does."""
-    end.sendall(data)
+def exchange(client: socket.socket, data: bytes) -> bytes:
+    """Sends ``data`` and returns the echoed bytes, fewer if the connection is closed."""
+    client.sendall(data)
     received = b""
-    while len(received) < len(data) and (more := end.recv(1 << 16)):
+    while len(received) < len(data) and (more := client.recv(1 << 16)):
         received += more
     return received
 
 
-def test_a_good_network_passes_everything(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
-        assert exchange(end, bytes(range(256)) * 100) == bytes(range(256)) * 100
+def test_without_faults_all_bytes_pass(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
+        assert exchange(client, bytes(range(256)) * 100) == bytes(range(256)) * 100
 
 
-def test_delay_holds_in_both_directions(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
+def test_a_delay_applies_in_both_directions(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
         proxy.delay = 0.05
         began = time.monotonic()
-        assert exchange(end, b"x") == b"x"
+        assert exchange(client, b"x") == b"x"
         assert time.monotonic() - began >= 0.1
 
 
-def test_rate_limits_what_comes_back(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
+def test_the_rate_limits_bytes_from_the_target(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
         proxy.rate = 1e6
         began = time.monotonic()
-        assert len(exchange(end, bytes(300_000))) == 300_000
+        assert len(exchange(client, bytes(300_000))) == 300_000
         assert time.monotonic() - began >= 0.15
 
 
-def test_one_bit_in_so_many_bytes_is_flipped(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
+def test_a_bit_of_every_nth_byte_is_flipped(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
         proxy.flip_every = 1000
-        received = exchange(end, bytes(10_000))
+        received = exchange(client, bytes(10_000))
         assert [position for position, byte in enumerate(received) if byte] == list(range(999, 10_000, 1000))
 
 
-def test_a_stall_passes_nothing_and_closes_nothing(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
+def test_a_stall_forwards_nothing_and_keeps_the_connection_open(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
         proxy.stalled = True
-        end.sendall(b"x")
-        end.settimeout(0.1)
+        client.sendall(b"x")
+        client.settimeout(0.1)
         with pytest.raises(TimeoutError):
-            end.recv(1)
+            client.recv(1)
         proxy.stalled = False
-        end.settimeout(5)
-        assert end.recv(1) == b"x"
+        client.settimeout(5)
+        assert client.recv(1) == b"x"
 
 
-def test_a_reset_is_one(echo: int) -> None:
-    with Proxy(echo) as proxy, connect(proxy) as end:
-        assert exchange(end, b"x") == b"x"
+def test_a_reset_reaches_the_client_as_a_tcp_reset(echo: int) -> None:
+    with Proxy(echo) as proxy, connect(proxy) as client:
+        assert exchange(client, b"x") == b"x"
         proxy.reset()
         with pytest.raises(ConnectionResetError):
-            end.recv(1)
+            client.recv(1)
 
 
-def test_a_cut_and_a_refusal_close(echo: int) -> None:
+def test_a_cut_or_refused_connection_is_closed(echo: int) -> None:
     with Proxy(echo) as proxy:
         proxy.cut_after = 1000
-        with connect(proxy) as end:
-            assert exchange(end, bytes(500)) == bytes(500)
-            assert exchange(end, bytes(600)) == b""
+        with connect(proxy) as client:
+            assert exchange(client, bytes(500)) == bytes(500)
+            assert exchange(client, bytes(600)) == b""
         proxy.refusing = True
-        with connect(proxy) as end:
-            assert end.recv(1) == b""
+        with connect(proxy) as client:
+            assert client.recv(1) == b""
