@@ -1,1 +1,1 @@
-"""The operator's commands: their flags, and the demo. Each command imports what it needs when it runs."""
+"""The operator's commands: their flags and help texts, and the demo."""

@@ -1,6 +1,7 @@
-"""The commands of the operator's side: serve, status, toggle, quit, console, demo.
+"""The operator's commands: serve, status, toggle, quit, console, demo.
 
-Imports nothing heavy: what a command needs is imported when it runs.
+Defines flags and help texts only. Each command imports its implementation when it runs, which keeps ``msd --help``
+fast.
 """
 
 from __future__ import annotations
@@ -27,16 +28,25 @@ if TYPE_CHECKING:
 
 def serve(
     config: ConfigFlag = None,
-    interval: Annotated[float | None, typer.Option("-i", metavar="SECONDS", help="Status interval.")] = None,
-    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Number of workers.")] = None,
+    interval: Annotated[
+        float | None, typer.Option("-i", metavar="SECONDS", help="Seconds between status updates.")
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Number of worker processes.")] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to serve on.")] = None,
     ports: PortsFlag = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="R", help="Limit each worker, in bytes a second (like 25MiB).  [none]")
+        str | None, typer.Option(metavar="R", help="Maximum bytes per second and worker, such as 25MiB.  [no limit]")
     ] = None,
-    until_done: Annotated[bool, typer.Option("--until-done", help="End when a client has everything.")] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Print the status table and read choices as lines.")] = False,
+    until_done: Annotated[
+        bool, typer.Option("--until-done", help="Exit once a client has finished downloading.")
+    ] = False,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="Print the status table and read choices as lines, instead of showing the console."
+        ),
+    ] = False,
     verbose: VerboseFlag = False,
 ) -> int:
     """Share a file or a folder from several worker processes.
@@ -59,9 +69,11 @@ def status(
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
     json: JsonFlag = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Print each status that server 5 publishes.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep running and print every status that server 5 publishes.")
+    ] = False,
 ) -> None:
-    """Show what every worker is doing.
+    """Show the state of every worker and the latest events.
 
     Example: msd status --json
     """
@@ -76,17 +88,17 @@ def status(
 
 
 def toggle(
-    # At most ``msd.wire.config.toml_file.MAX_WORKERS``, which would be heavy to import here.
-    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="The workers' numbers.")],
+    # The maximum is ``msd.wire.config.toml_file.MAX_WORKERS``; importing it here would be slow.
+    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="Numbers of the workers.")],
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
-    sleep: Annotated[bool, typer.Option("--sleep", help="Shut them down, whatever they are.")] = False,
-    wake: Annotated[bool, typer.Option("--wake", help="Wake them up, whatever they are.")] = False,
+    sleep: Annotated[bool, typer.Option("--sleep", help="Shut down (do not toggle).")] = False,
+    wake: Annotated[bool, typer.Option("--wake", help="Wake up (do not toggle).")] = False,
 ) -> None:
-    """Shut workers down, or wake them up.
+    """Shut workers down or wake them up.
 
     Example: msd toggle 1 3
     """
@@ -94,19 +106,19 @@ def toggle(
     from msd.wire.protocol.states import WantedState
 
     if sleep and wake:
-        raise UsageError("--sleep and --wake contradict each other: give one of them")
-    want = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
-    late = []
-    with _operator(config, host, ports, server5, server_key) as operator:
+        raise UsageError("--sleep and --wake contradict each other: give only one of them")
+    wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
+    unchanged = []
+    with _connect(config, host, ports, server5, server_key) as operator:
         for number in numbers:
-            toggled = operator.toggle(number, want)
-            # Nobody reads any more: no reason to leave the other workers as they are.
+            toggled = operator.toggle(number, wanted)
+            # The reader closed the pipe; still toggle the remaining workers.
             with contextlib.suppress(BrokenPipeError):
                 print(f"worker {number}: {toggled.state}", flush=True)
             if not toggled.reached:
-                late.append(str(number))
-    if late:
-        raise NoAnswerError(f"worker {', '.join(late)} did not get there within 3 s: see msd status")
+                unchanged.append(str(number))
+    if unchanged:
+        raise NoAnswerError(f"worker {', '.join(unchanged)} did not change state within 3 s: see msd status")
 
 
 def quit(
@@ -116,16 +128,16 @@ def quit(
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
 ) -> None:
-    """End the servers in an orderly way.
+    """Shut down the broker and its workers.
 
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    with _operator(config, host, ports, server5, server_key) as operator:
+    with _connect(config, host, ports, server5, server_key) as operator:
         operator.quit()
         workers = len(operator.latest.workers)
-    # Nobody reads any more: the servers end all the same.
+    # The reader closed the pipe; the servers shut down anyway.
     with contextlib.suppress(BrokenPipeError):
-        print(f"server 5 and its {workers} workers are ending", flush=True)
+        print(f"shutting down the broker and {workers} workers", flush=True)
 
 
 def console(
@@ -136,7 +148,7 @@ def console(
     server_key: ServerKeyFlag = None,
     supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Watch the servers and toggle workers on the whole terminal.
+    """Watch the servers and toggle workers, full screen.
 
     Example: msd console --server5 192.168.1.5:39223
     """
@@ -146,21 +158,21 @@ def console(
     from msd.wire.errors import UsageError
 
     if not is_terminal():
-        raise UsageError("msd console needs a terminal in the foreground: use msd status --watch elsewhere")
-    found = locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
+        raise UsageError("msd console needs a terminal in the foreground: use msd status --watch instead")
+    servers = locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
     if supervisor is None:
-        # What is wrong from the beginning is said where it stays to be read.
-        OperatorClient(found).close()
+        # Fail before the full-screen console starts, so that the error message stays visible.
+        OperatorClient(servers).close()
     from msd.broker.operator.console_app import run
 
-    return run(found, supervisor)
+    return run(servers, supervisor)
 
 
 def demo(
-    size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the file.")] = "256MiB",
-    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="How long it should take.")] = 10.0,
+    size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the test file.")] = "256MiB",
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Approximate duration.")] = 10.0,
 ) -> int:
-    """Watch a download go on while workers sleep and die.
+    """Demonstrate a download that continues while workers sleep and are killed.
 
     Example: msd demo
     """
@@ -172,10 +184,10 @@ def demo(
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     for command in (serve, status, toggle, quit, console, demo):
-        app.command(command.__name__)(command)  # The name is what ``msd.py`` finds it by.
+        app.command(command.__name__)(command)  # ``msd/cli.py`` looks commands up by this name.
 
 
-def _operator(
+def _connect(
     config: str | None, host: str | None, ports: Ports | None, server5: str | None, server_key: str | None
 ) -> OperatorClient:
     from msd.broker.operator.operator_client import OperatorClient

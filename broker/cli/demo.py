@@ -1,7 +1,7 @@
-"""``msd demo``: a download that goes on while workers are put to sleep and killed.
+"""``msd demo``: a download that continues while workers are put to sleep and killed.
 
-Everything is real and runs through the public commands: a broker with four workers, a download, a
-toggle, a ``kill -9``. Nothing is left behind, also when a signal ends it.
+Runs the public commands, without simulation: a broker with four workers, a download, toggles and a ``kill -9``. Leaves
+no files or processes behind, even if a signal ends it.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.protocol.states import WantedState
 
 NAME = "demo.bin"
-#: Bytes of the smallest file that a worker can be killed over.
-SMALLEST = 1 << 20
-#: Bytes made, and written, at once.
-BLOCK = 4 << 20
-#: Seconds the servers may take to get ready, and to end.
-PATIENCE = 30.0
+#: Minimum size in bytes; a smaller file is downloaded before a worker can be killed.
+MIN_SIZE = 1 << 20
+#: Bytes generated and written at a time.
+BLOCK_SIZE = 4 << 20
 
 
 def run(size_text: str, seconds: float) -> int:
-    """Runs the demo with a file of this size; it takes about ``seconds``. The exit code."""
+    """Runs the demo with a file of the given size, for about ``seconds``. Returns the exit code."""
     try:
         size = parse_size(size_text)
-    except ValueError as allowed:
-        raise UsageError(f"--size {size_text}: must be {allowed}") from None
-    if size < SMALLEST:
-        raise UsageError(f"--size {size_text}: must be at least 1MiB, or all is over before anything has happened")
+    except ValueError as error:
+        raise UsageError(f"--size {size_text}: must be {error}") from None
+    if size < MIN_SIZE:
+        raise UsageError(
+            f"--size {size_text}: must be at least 1MiB, or the download ends before a worker can be killed"
+        )
     if not 0.5 <= seconds <= 3600:
         raise UsageError(f"--seconds {seconds:g}: must be from 0.5 to 3600")
-    with _orderly_end(), tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
+    with _raise_on_signals(), tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
         source, output = Path(folder, NAME), Path(folder, "copy-of-" + NAME)
-        _say(f"making a file of {size:,} bytes of noise")
+        _print(f"creating a test file of {size:,} random bytes")
         _make_file(source, size)
         ports = free_ports()
-        # One worker is asleep for a while and one is dead for a moment: the other two carry on, so
-        # the four of them are given a little more than a quarter of the rate each.
+        # One worker sleeps for a while and one is dead for a moment, so each of the four gets a little more than a
+        # quarter of the total rate.
         rate = max(1, int(size / seconds / 3.5))
         serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
-        _say(f"starting the broker and four workers, each limited to {rate / 1e6:.1f} MB/s")
+        _print(f"starting the broker and four workers, each limited to {rate / 1e6:.1f} MB/s")
         with subprocess.Popen(
             [*serve, "-p", *map(str, ports)],
             stdin=subprocess.DEVNULL,
@@ -66,38 +66,37 @@ def run(size_text: str, seconds: float) -> int:
         ) as broker:
             try:
                 _wait_until_ready(broker)
-                return _show(source, output, ports)
+                return _download(source, output, ports)
             finally:
                 broker.terminate()
 
 
 @contextlib.contextmanager
-def _orderly_end() -> Iterator[None]:
-    """Has a signal raise ``Interrupted``, so that what was started is ended on the way out.
+def _raise_on_signals() -> Iterator[None]:
+    """Makes signals raise ``Interrupted``, so that child processes are ended and files removed.
 
-    What is started must have a session of its own: Ctrl-C goes to all processes of the terminal's, and
-    each of them would have something to say.
+    Child processes must run in their own sessions: otherwise Ctrl-C reaches all of them, and each prints a message.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        # The end takes a moment, and is not to be interrupted itself.
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
+        # Do not interrupt the clean-up.
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
         raise Interrupted("demo interrupted", number)
 
-    # A signal that is ignored, as by nohup, stays so.
-    before = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    # Leave signals ignored that the parent ignores, as nohup does.
+    old_handlers = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
 def free_ports(lowest: int = 20000, highest: int = 32000) -> tuple[int, int, int, int, int]:
-    """Five ports that are free now, and the one after the fifth, from a range outside of that from
-    which the kernel takes ports for outgoing connections.
+    """Returns five free ports; the port after the fifth (the control port) is free, too. The default range is outside
+    the kernel's range for outgoing connections.
     """
     chosen: list[int] = []
     while len(chosen) < 5:
@@ -119,8 +118,8 @@ def _is_free(port: int) -> bool:
 
 def _make_file(path: Path, size: int) -> None:
     with path.open("wb") as file:
-        while (left := size - file.tell()) > 0:
-            file.write(os.urandom(min(BLOCK, left)))
+        while (bytes_left := size - file.tell()) > 0:
+            file.write(os.urandom(min(BLOCK_SIZE, bytes_left)))
 
 
 def _wait_until_ready(broker: subprocess.Popen[str]) -> None:
@@ -128,64 +127,67 @@ def _wait_until_ready(broker: subprocess.Popen[str]) -> None:
     for line in broker.stdout:
         if line.startswith("ready"):
             return
-    raise MsdError("the servers ended before they were ready")
+    raise MsdError("the servers exited before they were ready: see the messages above")
 
 
-def _show(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> int:
+def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> int:
     report = output.with_suffix(".json")
-    where = ["-a", "127.0.0.1", "-p", *map(str, ports)]
-    command = [sys.executable, "-P", "-m", "msd", "download", NAME, *where, "-i", "1", "-o", str(output)]
-    _say(f"msd download {NAME} {' '.join(where)}")
-    found = locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None)
-    # Lines, not a live view: that cannot be drawn while others print to the same terminal.
-    lines = {**os.environ, "TERM": "dumb"}
-    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=lines) as client:
+    flags = ["-a", "127.0.0.1", "-p", *map(str, ports)]
+    command = [sys.executable, "-P", "-m", "msd", "download", NAME, *flags, "-i", "1", "-o", str(output)]
+    _print(f"msd download {NAME} {' '.join(flags)}")
+    servers = locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None)
+    # Turn the live view off: it cannot share a terminal with the lines of the demo and the servers.
+    environment = {**os.environ, "TERM": "dumb"}
+    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=environment) as client:
         try:
-            _disturb(client, found, source.stat().st_size)
+            _inject_faults(client, servers, source.stat().st_size)
             code = client.wait()
         finally:
-            client.kill()  # Not in order: it would say how to go on, but its part file goes with the folder.
+            # Not SIGTERM: the client would print how to resume, but its part file is removed with the folder.
+            client.kill()
     if code:
-        raise MsdError(f"the download ended with code {code}")
-    same = filecmp.cmp(source, output, shallow=False)
-    _sum_up(json.loads(report.read_text(encoding="utf-8")), same=same)
-    return 0 if same else 1
+        raise MsdError(f"the download failed with code {code}: see the messages above")
+    identical = filecmp.cmp(source, output, shallow=False)
+    _print_summary(json.loads(report.read_text(encoding="utf-8")), identical=identical)
+    return 0 if identical else 1
 
 
-def _disturb(client: subprocess.Popen[bytes], found: Servers, size: int) -> None:
-    """Puts worker 2 to sleep, kills worker 3, and wakes worker 2, as the download advances."""
-    with OperatorClient(found) as operator:
+def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int) -> None:
+    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each at a given share of the file."""
+    with OperatorClient(servers) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
-            (0.25, "msd toggle 2: worker 2 is put to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),
-            (0.45, "kill -9: worker 3 is killed", lambda: _kill(operator, 3)),
-            (0.65, "msd toggle 2: worker 2 is woken up", lambda: operator.toggle(2, WantedState.AWAKE)),
+            (0.25, "msd toggle 2: putting worker 2 to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),
+            (0.45, "kill -9: killing worker 3", lambda: _kill(operator, 3)),
+            (0.65, "msd toggle 2: waking worker 2 up", lambda: operator.toggle(2, WantedState.AWAKE)),
         ]
-        sent_before: dict[int, int] = {}
+        #: Bytes sent by each worker process, by its epoch: a restarted worker counts from 0 again.
+        bytes_sent: dict[int, int] = {}
         while faults and client.poll() is None:
             for worker in operator.status().workers:
-                key = worker.epoch
-                sent_before[key] = max(sent_before.get(key, 0), worker.bytes_sent)
-            at, what, act = faults[0]
-            if sum(sent_before.values()) >= at * size:
-                _say(what)
-                act()
+                bytes_sent[worker.epoch] = max(bytes_sent.get(worker.epoch, 0), worker.bytes_sent)
+            share, message, action = faults[0]
+            if sum(bytes_sent.values()) >= share * size:
+                _print(message)
+                action()
                 faults.pop(0)
             time.sleep(0.05)
 
 
 def _kill(operator: OperatorClient, number: int) -> None:
-    # Between two processes it has the pid 0, which would mean this process and its group.
+    # The pid is 0 while the worker is restarted; ``kill(0)`` would signal this process group.
     if pid := operator.status().workers[number - 1].pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _sum_up(report: dict[str, Any], *, same: bool) -> None:
-    shares = ", ".join(f"{name}: {worker['bytes'] / 1e6:.1f} MB" for name, worker in report["workers"].items())
-    _say(f"from the workers {shares}")
-    _say(f"received {report['received_bytes']:,} bytes, {report['wasted_bytes']:,} of them in vain")
-    _say("the copy and the original are " + ("the same, byte for byte" if same else "NOT THE SAME"))
+def _print_summary(report: dict[str, Any], *, identical: bool) -> None:
+    shares = (f"{worker['bytes'] / 1e6:.1f} MB from worker {name}" for name, worker in report["workers"].items())
+    _print(f"received {', '.join(shares)}")
+    _print(
+        f"received {report['received_bytes']:,} bytes, {report['wasted_bytes']:,} of them wasted (duplicate or corrupt)"
+    )
+    _print("the copy is identical to the original" if identical else "THE COPY DIFFERS FROM THE ORIGINAL")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(f"demo: {text}", flush=True)

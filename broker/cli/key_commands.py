@@ -1,6 +1,7 @@
-"""The commands of ``msd keys``: who the servers are, and who may come in.
+"""The commands of ``msd keys``: create keys, admit and revoke clients and operators.
 
-Imports nothing heavy: what a command needs is imported when it runs.
+Defines flags and prints results; the keys themselves are handled by ``wire/security/keys.py``, which is imported when a
+command runs.
 """
 
 from __future__ import annotations
@@ -14,75 +15,80 @@ from msd.wire.config.cli_flags import ConfigFlag
 if TYPE_CHECKING:
     from msd.wire.security.keys import KeyFolder
 
-keys = typer.Typer(name="keys", help="Make keys, and say who may come in.", rich_markup_mode=None)
+keys = typer.Typer(name="keys", help="Create keys, and admit or revoke them.", rich_markup_mode=None)
 
 
 @keys.command()
 def init(config: ConfigFlag = None) -> None:
-    """Make the servers' own key, on the machine of the servers.
+    """Create the servers' key pair (run on the servers' machine).
 
     Example: msd keys init
     """
-    folder = _folder(config)
+    folder = _key_folder(config)
     pair = folder.init()
-    print(f"the servers' key is {pair.public.hex()}")
-    print(f"its secret lies in {folder.path}, and nobody else needs it; msd serve shows what clients need")
+    print(f"the servers' public key is {pair.public.hex()}")
+    print(f"the secret key is stored in {folder.path}: do not share it; msd serve prints the command for clients")
 
 
 @keys.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the key.")], config: ConfigFlag = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")], config: ConfigFlag = None
 ) -> None:
-    """Make a key of your own, on the machine where you will use it.
+    """Create your own key pair (run on the machine that uses it).
 
     Example: msd keys new laptop
     """
-    pair, public = _folder(config).new(name)
+    pair, public = _key_folder(config).new(name)
     print(f"{name} {pair.public.hex()}")
-    print(f"this line, which is also in {public}, is for the servers: msd keys admit {public.name} --role client")
+    print(f"the same line is in {public}: copy it to the servers and run msd keys admit {public.name} --role client")
 
 
 @keys.command()
 def admit(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A public key: NAME.pub, or - for standard input.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="The public key: a file NAME.pub, or - for standard input.")
+    ],
     role: Annotated[
-        Literal["client", "operator", "worker"], typer.Option(help="What it may do: operators also give orders.")
+        Literal["client", "operator", "worker"],
+        typer.Option(help="What the key may do; operators may also toggle workers and quit."),
     ],
     config: ConfigFlag = None,
 ) -> None:
-    """Admit somebody's public key, on the machine of the servers.
+    """Admit a public key (run on the servers' machine).
 
     Example: msd keys admit laptop.pub --role client
     """
     from msd.wire.security.keys import Role
 
-    admitted = _folder(config).admit(_read(file), Role(role))
+    admitted = _key_folder(config).admit(_read_public_key(file), Role(role))
     print(f"{admitted.name} is admitted as {admitted.role}")
 
 
 @keys.command()
-def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key.")], config: ConfigFlag = None) -> None:
-    """Admit somebody no longer; connections of that key end within two seconds.
+def revoke(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key.")], config: ConfigFlag = None
+) -> None:
+    """Revoke a key; its connections are closed within two seconds.
 
     Example: msd keys revoke laptop
     """
-    _folder(config).revoke(name)
-    print(f"{name} is not admitted any more")
+    _key_folder(config).revoke(name)
+    print(f"{name} is revoked")
 
 
 @keys.command("list")
 def list_keys(config: ConfigFlag = None) -> None:
-    """Show the keys of this machine, and who is admitted to its servers.
+    """List this machine's own keys and the keys admitted to its servers.
 
     Example: msd keys list
     """
     from msd.wire.security.keys import SERVER
 
-    folder = _folder(config)
-    for name in (SERVER, *folder.pairs()):
+    folder = _key_folder(config)
+    for name in (SERVER, *folder.pair_names()):
         if (pair := folder.load(name)) is not None:
             print(f"own       {name:<20} {pair.public.hex()}")
-    for admitted in folder.admitted():
+    for admitted in folder.admitted_keys():
         print(f"{admitted.role:<9} {admitted.name:<20} {admitted.key.hex()}")
 
 
@@ -91,13 +97,13 @@ def mount(app: typer.Typer) -> None:
     app.add_typer(keys)
 
 
-def _folder(config: str | None) -> KeyFolder:
+def _key_folder(config: str | None) -> KeyFolder:
     from msd.wire.config.settings import load
 
     return load(config).key_folder
 
 
-def _read(file: str) -> str:
+def _read_public_key(file: str) -> str:
     import sys
     from pathlib import Path
 

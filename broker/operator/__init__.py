@@ -1,1 +1,1 @@
-"""The operator's side of the control and status sockets: orders, the status feed, the console."""
+"""The operator's side of the control and status sockets: requests, the status feed, the console."""

@@ -1,8 +1,8 @@
-"""The operator's console on a terminal: a Textual application.
+"""The operator's full-screen console: a Textual application.
 
-FairQueue keys into orders, and what its ``Source`` hears into lines. What is shown is decided in
-``broker/status/history.py`` and ``broker/views/table.py``; talks to nobody itself. Draws from a timer, so that
-nothing that comes, however fast, has it drawn more often.
+Turns keys into orders and the events of its ``Feed`` into lines. The contents are kept by
+``broker/status/history.py`` and formatted by ``broker/views/table.py``. Opens no sockets. Draws from a timer, so the
+rate of incoming events does not affect how often it draws.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from textual.widgets import OptionList, Static
 
 from msd.broker.operator import dialogs
 from msd.broker.operator.dialogs import Help, Question
-from msd.broker.operator.status_feed import Lost, Note, Source, StatusFeed
+from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
 from msd.broker.status.history import History
 from msd.broker.views import table
-from msd.broker.views.plain import client_line
+from msd.broker.views.plain import client_command
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError
 from msd.wire.protocol.messages import Status, StatusReport
 
-#: Seconds between two redraws, at least.
-REDRAW = 0.1
-#: SignalDescriptor that end the console, and in order: the terminal is put back as it was.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: The exit code of a console whose servers are gone.
-ORPHANED = 1
+#: Minimum seconds between two redraws.
+REDRAW_INTERVAL_S = 0.1
+#: Signals that end the console after it has restored the terminal.
+EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Exit code of a console whose ``msd serve`` has ended.
+EXIT_SERVERS_GONE = 1
 
 
 class ConsoleApp(App[int]):
-    """The console of the servers that ``source`` follows; its result is the exit code. ``owns`` says that
-    the servers end with it.
+    """The console of the servers that ``feed`` is connected to; its result is the exit code. With ``owns_servers``
+    the servers shut down when the console ends.
     """
 
     TITLE = "msd"
@@ -56,7 +56,7 @@ class ConsoleApp(App[int]):
     #workers { height: auto; max-height: 50%; border: none; padding: 0; background: $background;
                scrollbar-size-vertical: 1; text-wrap: nowrap; text-overflow: clip; }
     #workers > .option-list--option { padding: 0; }
-    #marked { height: auto; max-height: 5; }
+    #selected { height: auto; max-height: 5; }
     #events { height: 1fr; scrollbar-size-vertical: 1; }
     #client { height: auto; max-height: 30%; }
     """
@@ -65,26 +65,27 @@ class ConsoleApp(App[int]):
         *(Binding(str(number), f"toggle_worker({number})", show=False) for number in range(1, 10)),
         Binding("q,ctrl+q", "quit", "Quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
-        Binding("question_mark,h,f1", "explain", show=False),
+        Binding("question_mark,h,f1", "show_help", show=False),
         Binding("pageup", "scroll_events(-1)", show=False, priority=True),
         Binding("pagedown", "scroll_events(1)", show=False, priority=True),
     ]
 
-    def __init__(self, source: Source, servers: Servers, *, owns: bool = False) -> None:
+    def __init__(self, feed: Feed, servers: Servers, *, owns_servers: bool = False) -> None:
         super().__init__()
         self.animation_level = "none"
         self.history = History()
-        #: How often it has drawn.
-        self.draws = 0
-        self._source = source
+        #: Number of redraws so far.
+        self.draw_count = 0
+        self._feed = feed
         self._servers = servers
-        self._owns = owns
-        self._is_stale = True
-        self._recalls = False
-        #: The widths that the last drawing was made for.
+        self._owns_servers = owns_servers
+        self._needs_redraw = True
+        self._has_merged_report = False
+        #: The widths used by the last redraw.
         self._widths: tuple[int, ...] = ()
-        self._shown: dict[str, object] = {}
-        #: Called once the terminal is the console's.
+        #: The content of each widget, to skip updates that change nothing.
+        self._contents: dict[str, object] = {}
+        #: Called once the console controls the terminal.
         self.on_start: Callable[[], None] = lambda: None
 
     def compose(self) -> ComposeResult:
@@ -92,12 +93,12 @@ class ConsoleApp(App[int]):
         yield Static(id="alarm", markup=False)
         yield Static(id="heading", markup=False)
         yield OptionList(id="workers", markup=False)
-        yield Static("The marked worker", classes="label")
-        yield Static(id="marked", markup=False)
-        yield Static("Events, the newest first", classes="label")
+        yield Static("Selected worker", classes="label")
+        yield Static(id="selected", markup=False)
+        yield Static("Events, newest first", classes="label")
         with VerticalScroll(id="events", can_focus=False):
             yield Static(id="lines", markup=False)
-        yield Static("For a client", classes="label")
+        yield Static("Command for a client", classes="label")
         yield Static(id="client", markup=False)
         yield Static(id="keys", markup=False)
 
@@ -105,10 +106,10 @@ class ConsoleApp(App[int]):
         self.on_start()
 
     def on_ready(self) -> None:
-        self.set_interval(REDRAW, self._turn)
+        self.set_interval(REDRAW_INTERVAL_S, self._tick)
 
     def on_option_list_option_highlighted(self) -> None:
-        self._is_stale = True
+        self._needs_redraw = True
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self._toggle(event.option_index)
@@ -125,19 +126,19 @@ class ConsoleApp(App[int]):
 
     async def action_quit(self) -> None:
         clients = self.history.clients
-        if not self._owns or not clients or self.history.lost_at is not None:
+        if not self._owns_servers or not clients or self.history.lost_at is not None:
             self.exit(0)
             return
 
-        def answered(sure: bool | None) -> None:
-            if sure:
+        def on_answer(confirmed: bool | None) -> None:
+            if confirmed:
                 self.exit(0)
 
-        whom = f"{clients:,} client{' is' if clients == 1 else 's are'} being served."
-        self.push_screen(Question(f"{whom} End the servers all the same?"), answered)
+        served = f"{clients:,} client{' is' if clients == 1 else 's are'} being served."
+        self.push_screen(Question(f"{served} Stop the servers anyway?"), on_answer)
 
-    def action_explain(self) -> None:
-        self.push_screen(Help(owns=self._owns))
+    def action_show_help(self) -> None:
+        self.push_screen(Help(owns_servers=self._owns_servers))
 
     def action_scroll_events(self, pages: int) -> None:
         events = self.screen_stack[0].query_one("#events", VerticalScroll)
@@ -147,72 +148,72 @@ class ConsoleApp(App[int]):
         status = self.history.status
         if status is not None and index < len(status.workers):
             number = status.workers[index].number
-            self._source.toggle(number)
-            self.history.note(f"you toggle worker {number}", time.time())
-            self._is_stale = True
+            self._feed.toggle(number)
+            self.history.add(f"you toggled worker {number}", time.time())
+            self._needs_redraw = True
 
-    # What comes, and how it is shown.
+    # Events and drawing.
 
-    def _turn(self) -> None:
+    def _tick(self) -> None:
         now = time.time()
-        for heard in self._source.heard():
-            self._is_stale = True
-            match heard:
+        for event in self._feed.poll():
+            self._needs_redraw = True
+            match event:
                 case Status():
-                    self.history.snapshot(heard, now)
+                    self.history.on_snapshot(event, now)
                 case StatusReport(status=status):
-                    self.history.snapshot(status, now)
-                    if not self._recalls:
-                        self._recalls = True
-                        self.history.recall(heard)
-                case Lost(why, refused):
-                    self.history.lost(why, now, refused=refused)
-                case Note(text):
-                    self.history.note(text, now, bad=True)
-        # While it ends there is no screen any more, or nothing on it.
+                    self.history.on_snapshot(status, now)
+                    if not self._has_merged_report:
+                        self._has_merged_report = True
+                        self.history.merge(event)
+                case Server5Lost(reason, refused):
+                    self.history.on_lost(reason, now, refused=refused)
+                case OrderFailed(text):
+                    self.history.add(text, now, is_failure=True)
+        # While the application exits, its screen or the widgets are already gone.
         if not self.screen_stack or not self.screen_stack[0].query("#title"):
             return
-        # Each is looked at, for the parts follow a terminal's new size one after another, and a scroll bar that
-        # comes takes some of the room.
-        widths = (self.size.width, self._room("#workers"), self._room("#events"))
-        if self._is_stale or widths != self._widths:
-            self._is_stale, self._widths = False, widths
+        # Compare every width: after a resize the widgets change their sizes one after another, and a scroll bar that
+        # appears narrows its widget.
+        widths = (self.size.width, self._width_of("#workers"), self._width_of("#events"))
+        if self._needs_redraw or widths != self._widths:
+            self._needs_redraw, self._widths = False, widths
             with self.batch_update():
                 self._draw(now, *widths)
 
-    def _room(self, selector: str) -> int:
-        """The columns that a part has by now."""
-        return self._base(selector).scrollable_content_region.width or self.size.width
+    def _width_of(self, selector: str) -> int:
+        """Returns a widget's current width in columns."""
+        return self._widget(selector).scrollable_content_region.width or self.size.width
 
     def _draw(self, now: float, width: int, row_width: int, event_width: int) -> None:
-        self.draws += 1
+        self.draw_count += 1
         history = self.history
         title = f"msd · {self._servers.status} · {table.summary(history)}"
         self._update("title", table.clip(title, width))
         alarm = table.alarm(history)
-        self._base("#alarm").display = bool(alarm)
+        self._widget("#alarm").display = bool(alarm)
         self._update("alarm", alarm)
         self._draw_workers(now, row_width)
         events = Content("\n").join(
-            Content.styled("\n".join(table.event_lines(event, event_width)), "$text-error" if event.bad else "")
+            Content.styled("\n".join(table.event_lines(event, event_width)), "$text-error" if event.is_failure else "")
             for event in history.events
         )
         self._update("lines", events)
         if history.status is not None:
-            self._update("client", table.pasted(client_line(self._servers, history.status), width))
-        leave = "q end the servers" if self._owns else "q leave"
-        self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter the marked one   {leave}   ? help")
+            self._update("client", table.wrap_command(client_command(self._servers, history.status), width))
+        quit_label = "q stop the servers" if self._owns_servers else "q leave"
+        self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quit_label}   ? help")
 
     def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)
         workers = self.screen_stack[0].query_one(OptionList)
         self._update("heading", table.heading(width))
         top = max((rate for row in rows for rate in row.rates), default=0.0)
-        known = self.history.lost_at is None
+        current = self.history.lost_at is None
         lines = [
             Content.styled(
-                table.line(row, width, top, selected=index == workers.highlighted, known=known),
-                "$text-success" if row.is_alive and known else "$text-warning" if known else "$text-muted",
+                table.worker_line(row, width, top, selected=index == workers.highlighted, current=current),
+                "$text-success" if row.is_alive and current else "$text-warning" if current else "$text-muted",
             )
             for index, row in enumerate(rows)
         ]
@@ -220,67 +221,68 @@ class ConsoleApp(App[int]):
             workers.clear_options()
             workers.add_options(lines)
             workers.highlighted = 0 if lines else None
-        elif self._shown.get("workers") != lines:
+        elif self._contents.get("workers") != lines:
             for index, line in enumerate(lines):
                 workers.replace_option_prompt_at_index(index, line)
-        self._shown["workers"] = lines
-        marked = workers.highlighted
-        told = table.details(rows[marked], width, known=known) if marked is not None and marked < len(rows) else []
-        self._update("marked", "\n".join(told))
+        self._contents["workers"] = lines
+        selected = workers.highlighted
+        has_details = selected is not None and selected < len(rows)
+        details = table.details(rows[selected or 0], width, current=current) if has_details else []
+        self._update("selected", "\n".join(details))
 
     def _update(self, name: str, content: str | Content) -> None:
-        """Has a line show this, if it does not already."""
-        if self._shown.get(name) != content:
-            self._shown[name] = content
+        """Updates a widget if its content has changed."""
+        if self._contents.get(name) != content:
+            self._contents[name] = content
             self.screen_stack[0].query_one(f"#{name}", Static).update(content)
 
-    def _base(self, selector: str) -> Widget:
+    def _widget(self, selector: str) -> Widget:
         return self.screen_stack[0].query_one(selector)
 
     def _print_error_renderables(self) -> None:
-        """Textual would print a traceback; ``run`` raises what was the matter instead."""
+        """Prints nothing: Textual would print a traceback, but ``run`` raises the exception instead."""
 
 
 def run(servers: Servers, supervisor: int | None = None) -> int:
-    """Shows the console of ``servers`` until it is left; the exit code. ``supervisor`` is a pipe from
-    ``msd serve``, whose console this then is: its end means that the servers are gone.
+    """Shows the console of ``servers`` until the operator leaves it; returns the exit code. ``supervisor`` is the
+    descriptor of a pipe held open by the ``msd serve`` that started this console; end of file means that it has ended.
     """
-    # Until the terminal is the console's and there is somebody to put it back, they wait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    # The terminal's size as it was when somebody set them; Textual would believe them for ever.
+    # Block signals until the console has taken over the terminal and can restore it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_SIGNALS)
+    # Inherited values may be outdated, and Textual would ignore every resize in their favour.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # Textual draws on standard error, which may be a file.
-    error = os.dup(2)
+    # Textual draws on standard error, which may be redirected to a file.
+    stderr = os.dup(2)
     os.dup2(1, 2)
     feed = StatusFeed(servers)
     try:
-        app = ConsoleApp(feed, servers, owns=supervisor is not None)
-        app.on_start = lambda: _watch(app, supervisor)
+        app = ConsoleApp(feed, servers, owns_servers=supervisor is not None)
+        app.on_start = lambda: _install_exit_handlers(app, supervisor)
         code = app.run(mouse=False)
     finally:
         feed.close()
-        os.dup2(error, 2)
+        os.dup2(stderr, 2)
     if app._exception is not None:
         raise app._exception
-    if code == ORPHANED:
-        raise MsdError("msd serve is gone, and its workers with it: start it again")
+    if code == EXIT_SERVERS_GONE:
+        raise MsdError("msd serve and its workers ended unexpectedly: start msd serve again")
     return app.return_code or 0 if code is None else code
 
 
-def _watch(app: ConsoleApp, supervisor: int | None) -> None:
-    """Has signals, and the end of the supervisor, end the console."""
+def _install_exit_handlers(app: ConsoleApp, supervisor: int | None) -> None:
+    """Makes signals and the end of ``msd serve`` end the console."""
     loop = asyncio.get_running_loop()
-    for number in ENDING:
+    for number in EXIT_SIGNALS:
         loop.add_signal_handler(number, app.exit, 128 + number)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_SIGNALS)
     if supervisor is None:
         return
 
-    def orphaned() -> None:
+    def on_servers_gone() -> None:
         loop.remove_reader(supervisor)
-        # The terminal is the shell's again; whoever puts it back all the same must not be stopped for that.
+        # The shell controls the terminal again; restoring the settings from the background must not stop this process.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        app.exit(ORPHANED)
+        app.exit(EXIT_SERVERS_GONE)
 
-    loop.add_reader(supervisor, orphaned)
+    loop.add_reader(supervisor, on_servers_gone)

@@ -1,6 +1,6 @@
-"""What the console on a terminal opens in front of itself: a question, the help.
+"""The console's dialogs: a yes/no question and the help.
 
-Shows and answers; what an answer leads to is said in ``broker/operator/console_app.py``.
+They return the operator's answer; ``broker/operator/console_app.py`` acts on it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from textual.widgets import Static
 
 HELP = """\
 1 … 9      shut that worker down, or wake it up
-↑ ↓ Enter  the same for the worker marked ›
-PgUp PgDn  older and newer events
+↑ ↓ Enter  select a worker (›), then shut it down or wake it up
+PgUp PgDn  scroll the events
 q          {quit}
 Ctrl-C     {interrupt}
 
-● Alive    it answers     ○ Dead    it does not; the reason stands behind
-?          server 5 does not answer: nobody knows whether it is still so
-Rst Cli    restarts of its process; clients it serves now
-Rate       bytes a second lately, and the half minute before that
-Bad        complaints of corrupt segments / strangers: messages that
-           were none, and connections that were refused
+● Alive    the worker answers requests
+○ Dead     it does not; the reason follows
+Alive?     the last known state; server 5 does not answer
+Rst Cli    restarts of the worker's process; clients it serves now
+Rate       bytes per second, and the rates of the last 30 seconds
+Bad        corrupt segments reported / malformed messages and
+           refused connections
 
-Any key closes this."""
+Press any key to close."""
 
 
-#: For the application that opens them.
+#: Style rules for the application that opens the dialogs.
 CSS = """
 ModalScreen { align: center middle; }
 .box { width: auto; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; border: round $primary;
@@ -43,17 +44,17 @@ T = TypeVar("T")
 
 
 class _Dialog(ModalScreen[T]):
-    """Something in front, until it is dismissed."""
+    """A modal screen that can be dismissed only once."""
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
-        """As Textual's, but only once: a key that was pressed just behind the one that closed it would otherwise close
-        what lies underneath, too.
+        """Dismisses the dialog unless it is already closed. Without this check a second key pressed in quick succession
+        would dismiss the screen underneath, too.
         """
         return super().dismiss(result) if self.is_current else AwaitComplete()
 
 
 class Question(_Dialog[bool]):
-    """Something to be answered with y or n."""
+    """A question to be answered with y or n; its result is True for yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "Yes"),
@@ -69,16 +70,21 @@ class Question(_Dialog[bool]):
 
 
 class Help(_Dialog[None]):
-    """What the keys and columns are, until any key. ``owns``: the servers end with this console."""
+    """Explains the keys and columns until any key is pressed. ``owns_servers``: the servers shut down when the console
+    ends.
+    """
 
-    def __init__(self, *, owns: bool) -> None:
+    def __init__(self, *, owns_servers: bool) -> None:
         super().__init__()
-        leave = "end the servers; asks while clients are served" if owns else "leave this console; the servers go on"
-        self._text = HELP.format(quit=leave, interrupt="end the servers at once" if owns else "leave this console")
+        leave = "leave this console; the servers keep running"
+        self._text = HELP.format(
+            quit="stop the servers; asks first while clients are being served" if owns_servers else leave,
+            interrupt="stop the servers at once" if owns_servers else leave,
+        )
 
     def compose(self) -> ComposeResult:
         yield Static(self._text, classes="box", markup=False)
 
     def on_key(self, event: Key) -> None:
-        event.stop()  # It is not an order, too.
+        event.stop()  # Do not also handle the key as a command.
         self.dismiss(None)

@@ -1,6 +1,7 @@
-"""An operator's side of the control socket: one request, one reply, each within a deadline.
+"""A blocking client of server 5: sends one request at a time and waits for its reply until a deadline.
 
-Finds the control socket through server 5's snapshot, so that one port is all it has to know.
+Reads the control socket's port from a snapshot, so the status port is all that has to be configured. Does not
+reconnect and does not print.
 """
 
 from __future__ import annotations
@@ -34,29 +35,35 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import ConnectionRefusal, WantedState
 
-#: Seconds for one request after which nobody is taken to answer any more. A toggle may take three.
-PATIENCE = 5.0
-#: Seconds for which the servers break off every handshake before they are taken to have another key.
-BROKEN_OFF_FOR = 1.0
+#: Seconds to wait for the reply to one request. The broker answers a toggle after 3 s at the latest.
+REQUEST_TIMEOUT_S = 5.0
+#: Seconds for which every handshake must fail before a wrong server key is reported as the cause.
+HANDSHAKE_FAILURE_WINDOW_S = 1.0
 
 R = TypeVar("R", bound=Message)
 
 
 class OperatorClient:
-    """Gives orders to the broker of ``servers``. A context manager; raises ``MsdError``."""
+    """Requests the status and sends orders to the broker of ``servers``. ``timeout`` is in seconds per request.
 
-    def __init__(self, servers: Servers, patience: float = PATIENCE) -> None:
-        self._status = servers.status
+    A context manager. Its methods raise ``MsdError``: ``NoAnswerError`` after the timeout, ``NotAllowedError`` for a
+    refused connection or order, ``UsageError`` for an invalid order.
+    """
+
+    def __init__(self, servers: Servers, timeout: float = REQUEST_TIMEOUT_S) -> None:
+        self._server5 = servers.status
         self._credentials = servers.credentials
-        self._patience = patience
+        self._timeout = timeout
         self._context = zmq.Context()
         self._monitors: list[Monitor] = []
         try:
-            self._snapshots, self._snapshots_monitor = self._connect(zmq.SUB, self._status)
-            #: The latest word of server 5, by whichever way it came.
-            self.latest = self._snapshot(time.monotonic() + patience)
+            self._status_socket, self._status_monitor = self._connect(zmq.SUB, self._server5)
+            #: The newest status received, published or as a reply.
+            self.latest = self._receive_snapshot(time.monotonic() + timeout)
             control = Endpoint.parse(self.latest.control)
-            self._control, self._control_monitor = self._connect(zmq.DEALER, Endpoint(self._status.host, control.port))
+            self._control_socket, self._control_monitor = self._connect(
+                zmq.DEALER, Endpoint(self._server5.host, control.port)
+            )
         except BaseException:
             self.close()
             raise
@@ -73,40 +80,40 @@ class OperatorClient:
         return self.report().status
 
     def report(self) -> StatusReport:
-        """The status, and what happened lately."""
-        report = self._ask(StatusRequest(rid=_rid()), StatusReport)
+        """Returns the status with the latest events and rates."""
+        report = self._request(StatusRequest(rid=new_rid()), StatusReport)
         self.latest = report.status
         return report
 
-    def toggle(self, number: int, want: WantedState | None) -> Toggled:
-        """Toggles a worker, or sets what is wanted of it; returns when it is there, or 3 s later."""
-        return self._ask(Toggle(rid=_rid(), number=number, want=want), Toggled)
+    def toggle(self, number: int, wanted: WantedState | None) -> Toggled:
+        """Toggles a worker, or sets its wanted state. Returns once the worker has reached it, or after 3 s."""
+        return self._request(Toggle(rid=new_rid(), number=number, want=wanted), Toggled)
 
     def quit(self) -> None:
-        self._ask(Quit(rid=_rid()), Message)
+        self._request(Quit(rid=new_rid()), Message)
 
     def next_snapshot(self) -> Status:
-        """What server 5 publishes after the status told last. It is not there any more when it misses its
-        interval three times.
+        """Waits for the first snapshot newer than ``latest``. Raises ``NoAnswerError`` if none arrives within three
+        status intervals plus one second.
         """
-        give_up = time.monotonic() + 3 * self.latest.interval + 1
+        deadline = time.monotonic() + 3 * self.latest.interval + 1
         while True:
-            status = self._snapshot(give_up)
-            # A report may be newer than the snapshots that were on their way before it.
+            status = self._receive_snapshot(deadline)
+            # Snapshots published before the latest report may arrive after it.
             if status.epoch != self.latest.epoch or status.seq > self.latest.seq:
                 self.latest = status
                 return status
 
-    def _snapshot(self, give_up: float) -> Status:
+    def _receive_snapshot(self, deadline: float) -> Status:
         while True:
-            if status := published(self._next(self._snapshots, self._snapshots_monitor, give_up)):
+            if status := parse_snapshot(self._receive(self._status_socket, self._status_monitor, deadline)):
                 return status
 
-    def _connect(self, kind: int, endpoint: Endpoint) -> tuple[zmq.Socket[bytes], Monitor]:
-        socket = self._context.socket(kind)
+    def _connect(self, socket_type: int, endpoint: Endpoint) -> tuple[zmq.Socket[bytes], Monitor]:
+        socket = self._context.socket(socket_type)
         tune(socket, ipv6=endpoint.is_ipv6, credentials=self._credentials)
         socket.linger = 0
-        if kind == zmq.SUB:
+        if socket_type == zmq.SUB:
             socket.subscribe(STATUS_TOPIC)
         monitor = Monitor(socket, encrypted=self._credentials is not None)
         self._monitors.append(monitor)
@@ -118,43 +125,43 @@ class OperatorClient:
             monitor.close()
         self._context.destroy(0)
 
-    def _ask(self, request: Message, kind: type[R]) -> R:
-        give_up = time.monotonic() + self._patience
-        # A connection that was cut off takes nothing: its monitor will tell why.
+    def _request(self, request: Message, reply_type: type[R]) -> R:
+        deadline = time.monotonic() + self._timeout
+        # A closed connection accepts no message; its monitor reports why.
         with contextlib.suppress(zmq.Again):
-            self._control.send(encode(request), zmq.NOBLOCK)
+            self._control_socket.send(encode(request), zmq.NOBLOCK)
         while True:
-            reply = answered(self._next(self._control, self._control_monitor, give_up))
+            reply = parse_reply(self._receive(self._control_socket, self._control_monitor, deadline))
             if reply is None or reply.rid != getattr(request, "rid", None):
                 continue
             if isinstance(reply, Rejected):
                 raise (NotAllowedError if reply.denied else UsageError)(reply.message)
-            if isinstance(reply, kind):
+            if isinstance(reply, reply_type):
                 return reply
 
-    def _next(self, socket: zmq.Socket[bytes], monitor: Monitor, give_up: float) -> list[zmq.Frame]:
+    def _receive(self, socket: zmq.Socket[bytes], monitor: Monitor, deadline: float) -> list[zmq.Frame]:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(monitor.socket, zmq.POLLIN)
-        broken_off_since: float | None = None
-        while (left := give_up - time.monotonic()) > 0:
-            ready = dict(poller.poll(int(left * 1000)))
+        failing_since: float | None = None
+        while (seconds_left := deadline - time.monotonic()) > 0:
+            ready = dict(poller.poll(int(seconds_left * 1000)))
             if socket in ready:
                 return receive(socket) or []
             for event in monitor.read():
                 if event is ConnectionRefusal.HANDSHAKE:
-                    # A server that dies may break off a handshake; only one with another key does so on and on.
-                    broken_off_since = broken_off_since or time.monotonic()
-                    if time.monotonic() < broken_off_since + BROKEN_OFF_FOR:
+                    # A server that is shutting down may close one handshake; a wrong key fails all of them.
+                    failing_since = failing_since or time.monotonic()
+                    if time.monotonic() < failing_since + HANDSHAKE_FAILURE_WINDOW_S:
                         continue
                 if isinstance(event, ConnectionRefusal):
-                    raise NotAllowedError(event.explained(self._status, encrypted=self._credentials is not None))
-        raise NoAnswerError(f"server 5 at {self._status} does not answer: is msd serve running there?")
+                    raise NotAllowedError(event.explain(self._server5, encrypted=self._credentials is not None))
+        raise NoAnswerError(f"server 5 at {self._server5} does not answer: is msd serve running there?")
 
 
-def published(frames: Frames) -> Status | None:
-    """The snapshot in a message of the status socket, None if it is none. Raises ``NotAllowedError`` for
-    another version of the protocol.
+def parse_snapshot(frames: Frames) -> Status | None:
+    """Returns the snapshot in a message of the status socket, None for a malformed message. Raises
+    ``NotAllowedError`` if it uses another version of the protocol.
     """
     try:
         status: Status | None = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status) if len(frames) == 1 else None
@@ -162,14 +169,14 @@ def published(frames: Frames) -> Status | None:
         return None
     if status is not None and status.version != PROTOCOL_VERSION:
         raise NotAllowedError(
-            f"server 5 speaks version {status.version} of the protocol, this command version"
+            f"server 5 uses protocol version {status.version}, this command version"
             f" {PROTOCOL_VERSION}: update the older side"
         )
     return status
 
 
-def answered(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | None:
-    """The reply in a message of the control socket, None if it is none."""
+def parse_reply(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | None:
+    """Returns the reply in a message of the control socket, None for a malformed message."""
     try:
         reply: Accepted | Toggled | StatusReport | Rejected | None = (
             decode(frames[0].buffer, ControlReply) if len(frames) == 1 else None
@@ -179,5 +186,6 @@ def answered(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | N
     return reply
 
 
-def _rid() -> int:
+def new_rid() -> int:
+    """Returns a random request id, small enough for a signed 64-bit integer."""
     return secrets.randbits(62)

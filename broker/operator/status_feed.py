@@ -1,14 +1,14 @@
-"""What keeps an operator's console up to date: follows server 5 and sends toggles, in a thread of its own.
+"""Keeps an operator's console up to date: a thread that receives server 5's status and sends toggles.
 
-Asks for the status every second, besides what server 5 publishes: rates and totals move faster than
-its interval, and one that is frozen is found out. Shows nothing; what it hears is fetched with ``heard()``.
+Besides receiving the published snapshots it requests the status every second, because rates and totals change faster
+than the status interval, and because missing replies reveal a frozen broker. Does not display anything: the console
+fetches the received events with ``poll()``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 import time
 from collections import deque
@@ -17,172 +17,173 @@ from typing import Protocol
 import zmq
 from msgspec import Struct
 
-from msd.broker.operator.operator_client import OperatorClient, answered, published
+from msd.broker.operator.operator_client import OperatorClient, new_rid, parse_reply, parse_snapshot
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError, NotAllowedError
-from msd.wire.net.monitor import Handshake
+from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Accepted, Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
 
-#: Seconds between two questions for the status.
-ASK = 1.0
-#: Seconds without a word from server 5 after which it is taken to be lost.
-SILENCE = 3.0
-#: Seconds for one attempt to find it again.
-RETRY = 1.0
-#: Seconds between two of them, for a refusal comes at once.
-REST = 0.3
-#: Seconds that closing waits for an attempt that is under way.
-CLOSE = 0.2
-#: Things heard that nobody has fetched yet; the oldest are dropped.
-MOST = 1000
+#: Seconds between two status requests.
+REQUEST_INTERVAL_S = 1.0
+#: Seconds without any message from server 5 after which the connection counts as lost.
+SILENCE_TIMEOUT_S = 3.0
+#: Seconds that one attempt to connect may take.
+CONNECT_TIMEOUT_S = 1.0
+#: Seconds between two attempts; a refused attempt fails at once and would otherwise be repeated in a busy loop.
+RETRY_DELAY_S = 0.3
+#: Seconds that ``close()`` waits for a connection attempt in progress.
+CLOSE_TIMEOUT_S = 0.2
+#: Maximum number of events that wait to be fetched, and of toggles that wait to be sent; the oldest are dropped.
+MAX_QUEUED = 1000
 
 
-class Lost(Struct, frozen=True):
-    """Server 5 does not answer; ``refused``: it does not let this operator in."""
+class Server5Lost(Struct, frozen=True):
+    """Server 5 does not answer, or refuses this operator's connection (``refused``)."""
 
-    why: str
+    reason: str
     refused: bool = False
 
 
-class Note(Struct, frozen=True):
-    """What became of an order, where that was not what it should."""
+class OrderFailed(Struct, frozen=True):
+    """An order failed; ``text`` says which and why."""
 
     text: str
 
 
-Heard = Status | StatusReport | Lost | Note
+FeedEvent = Status | StatusReport | Server5Lost | OrderFailed
 
 
-class Source(Protocol):
-    """Where a console has its knowledge from."""
+class Feed(Protocol):
+    """The interface between a console and server 5."""
 
-    def heard(self) -> list[Heard]:
-        """What has come since the last call."""
+    def poll(self) -> list[FeedEvent]:
+        """Returns the events since the last call."""
 
     def toggle(self, number: int) -> None:
-        """Orders it; does not wait. What becomes of it is heard."""
+        """Toggles a worker without waiting for the reply; a failure becomes an ``OrderFailed`` event."""
 
     def close(self) -> None: ...
 
 
 class StatusFeed:
-    """A ``Source``: server 5 of ``servers``. Never raises; tries again for as long as it is open."""
+    """A ``Feed`` connected to server 5 of ``servers``. Never raises; reconnects until it is closed."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._heard: deque[Heard] = deque(maxlen=MOST)
-        self._orders: deque[int] = deque(maxlen=MOST)
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._events: deque[FeedEvent] = deque(maxlen=MAX_QUEUED)
+        #: Numbers of the workers to toggle.
+        self._toggles: deque[int] = deque(maxlen=MAX_QUEUED)
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
         self._thread.start()
 
-    def heard(self) -> list[Heard]:
-        # The thread only appends: what is there now stays there.
-        return [self._heard.popleft() for _ in range(len(self._heard))]
+    def poll(self) -> list[FeedEvent]:
+        # The thread only appends, so at least this many events are in the queue.
+        return [self._events.popleft() for _ in range(len(self._events))]
 
     def toggle(self, number: int) -> None:
-        self._orders.append(number)
-        os.eventfd_write(self._wake, 1)
+        self._toggles.append(number)
+        os.eventfd_write(self._wakeup, 1)
 
     def close(self) -> None:
         self._is_closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join(CLOSE)
+        os.eventfd_write(self._wakeup, 1)
+        self._thread.join(CLOSE_TIMEOUT_S)
         if not self._thread.is_alive():
-            os.close(self._wake)
+            os.close(self._wakeup)
 
     def _run(self) -> None:
         while not self._is_closing:
             try:
-                with _Follower(self._servers, RETRY) as follower:
-                    self._heard.append(follower.latest)
-                    self._follow(follower)
+                with _FeedConnection(self._servers, CONNECT_TIMEOUT_S) as connection:
+                    self._events.append(connection.latest)
+                    self._follow(connection)
             except MsdError as error:
                 refused = isinstance(error, NotAllowedError)
-                how = "refuses" if refused else "is lost"
-                while self._orders:
-                    self._heard.append(Note(f"worker {self._orders.popleft()} not toggled: server 5 {how}"))
-                self._heard.append(Lost(str(error), refused))
-                self._rest()
+                cause = "refuses this operator" if refused else "does not answer"
+                while self._toggles:
+                    self._events.append(OrderFailed(f"worker {self._toggles.popleft()} not toggled: server 5 {cause}"))
+                self._events.append(Server5Lost(str(error), refused))
+                self._wait_before_retry()
 
-    def _follow(self, follower: _Follower) -> None:
-        """Returns when the connection is lost, or when closing."""
-        ask_at = heard_at = time.monotonic()
+    def _follow(self, connection: _FeedConnection) -> None:
+        """Receives and sends until the connection is lost or the feed is closed."""
+        next_request_at = last_message_at = time.monotonic()
         while not self._is_closing:
-            while self._orders:
-                follower.toggle_later(self._orders.popleft())
-            if (now := time.monotonic()) >= ask_at:
-                follower.ask()
-                ask_at = now + ASK
-            heard = follower.hear(ask_at - now, self._wake)
-            if heard is None:
+            while self._toggles:
+                connection.send_toggle(self._toggles.popleft())
+            if (now := time.monotonic()) >= next_request_at:
+                connection.request_status()
+                next_request_at = now + REQUEST_INTERVAL_S
+            events = connection.receive_events(next_request_at - now, self._wakeup)
+            if events is None:
                 return
-            self._awoken()
-            self._heard.extend(heard)
-            # If this process itself was stopped, that was not server 5's silence.
-            if heard or time.monotonic() > ask_at + ASK:
-                heard_at = time.monotonic()
-            elif time.monotonic() > heard_at + SILENCE:
+            self._clear_wakeup()
+            self._events.extend(events)
+            # If this process was suspended, the elapsed time says nothing about server 5.
+            was_suspended = time.monotonic() > next_request_at + REQUEST_INTERVAL_S
+            if events or was_suspended:
+                last_message_at = time.monotonic()
+            elif time.monotonic() > last_message_at + SILENCE_TIMEOUT_S:
                 return
 
-    def _rest(self) -> None:
-        """Before the next attempt."""
+    def _wait_before_retry(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._wake, zmq.POLLIN)
-        poller.poll(int(REST * 1000))
+        poller.register(self._wakeup, zmq.POLLIN)
+        poller.poll(int(RETRY_DELAY_S * 1000))
         if not self._is_closing:
-            self._awoken()
+            self._clear_wakeup()
 
-    def _awoken(self) -> None:
+    def _clear_wakeup(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+            os.eventfd_read(self._wakeup)
 
 
-class _Follower(OperatorClient):
-    """An operator who waits for nothing in particular."""
+class _FeedConnection(OperatorClient):
+    """An operator client that sends requests without waiting for their replies."""
 
-    def ask(self) -> None:
-        self._send(StatusRequest(rid=secrets.randbits(62)))
+    def request_status(self) -> None:
+        self._send(StatusRequest(rid=new_rid()))
 
-    def toggle_later(self, number: int) -> None:
-        self._send(Toggle(rid=secrets.randbits(62), number=number))
+    def send_toggle(self, number: int) -> None:
+        self._send(Toggle(rid=new_rid(), number=number))
 
-    def hear(self, seconds: float, wake: int) -> list[Heard] | None:
-        """What comes within so many seconds, as soon as something does or ``wake`` is readable; None if
-        the connection is lost.
+    def receive_events(self, timeout: float, wakeup: int) -> list[FeedEvent] | None:
+        """Waits at most ``timeout`` seconds until messages arrive or the descriptor ``wakeup`` is readable. Returns the
+        events of the messages, None if the connection is lost.
         """
         poller = zmq.Poller()
-        for source in (self._snapshots, self._control, *(monitor.socket for monitor in self._monitors), wake):
+        for source in (self._status_socket, self._control_socket, *(m.socket for m in self._monitors), wakeup):
             poller.register(source, zmq.POLLIN)
-        poller.poll(max(0, int(seconds * 1000) + 1))
-        heard: list[Heard] = []
-        while (frames := receive(self._snapshots)) is not None:
-            if status := published(frames):
-                heard.append(status)
-        while (frames := receive(self._control)) is not None:
-            if told := _told(answered(frames)):
-                heard.append(told)
+        poller.poll(max(0, int(timeout * 1000) + 1))
+        events: list[FeedEvent] = []
+        while (frames := receive(self._status_socket)) is not None:
+            if status := parse_snapshot(frames):
+                events.append(status)
+        while (frames := receive(self._control_socket)) is not None:
+            if event := _to_event(parse_reply(frames)):
+                events.append(event)
         for monitor in self._monitors:
-            if any(event is Handshake.DOWN for event in monitor.read()):
+            if any(event is ConnectionEvent.CLOSED for event in monitor.read()):
                 return None
-        return heard
+        return events
 
     def _send(self, request: Message) -> None:
-        # A server that takes nothing any more is found out by its silence.
+        # If the socket accepts no more messages, the silence timeout ends the connection.
         with contextlib.suppress(zmq.Again):
-            self._control.send(encode(request), zmq.NOBLOCK)
+            self._control_socket.send(encode(request), zmq.NOBLOCK)
 
 
-def _told(reply: Accepted | Toggled | StatusReport | Rejected | None) -> Heard | None:
+def _to_event(reply: Accepted | Toggled | StatusReport | Rejected | None) -> FeedEvent | None:
     match reply:
         case StatusReport():
             return reply
         case Toggled(number=number, state=state, reached=False):
-            return Note(f"worker {number} did not get there within 3 s: it is {state}")
+            return OrderFailed(f"worker {number} did not change state within 3 s: it is {state}")
         case Rejected(message=message):
-            return Note(f"not done: {message}")
+            return OrderFailed(f"order rejected: {message}")
         case _:
             return None

@@ -1,7 +1,7 @@
-"""The console of ``msd serve`` as a process of its own, on the same terminal.
+"""Runs the console of ``msd serve`` as a child process on the same terminal.
 
-Starts and ends it, says how it ended, and puts the terminal back as it was if that one could not. What
-its end means is decided in ``broker/terminal/local_console.py``.
+Starts and stops the process, reports its exit code, and restores the terminal if the console could not. Does not
+decide what the exit means: see ``broker/terminal/local_console.py``.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import sys
 import termios
 from collections.abc import Sequence
 
-#: Seconds it has to put the terminal back when it is told to end.
-PATIENCE = 2.0
-#: Leaves what a console that was killed had switched on: the keys' protocol, reports of focus, pastes and
-#: sizes; the lines wrap, the cursor is seen, the screen is the ordinary one.
-RESTORE = "\x1b[<u\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[?25h\x1b[?1049l\r"
+#: Seconds for the console to restore the terminal and exit after SIGTERM, before it is killed.
+STOP_TIMEOUT_S = 2.0
+#: Escape sequence that turns off what a killed console had turned on: the key protocol, focus, paste and size reports;
+#: turns on line wrapping and the cursor, and returns to the main screen.
+RESET_SEQUENCE = "\x1b[<u\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[?25h\x1b[?1049l\r"
 
 
 class ConsoleProcess:
-    """The console's process; it starts at once. Raises ``OSError`` where it cannot."""
+    """A running console process. Raises ``OSError`` if it cannot be started."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._settings = termios.tcgetattr(0)
-        # Its end is how the console learns that this process is gone, however that happened.
+        # End of file on this pipe tells the console that this process has ended, even if it was killed.
         reader, self._pipe = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = subprocess.Popen([*command, "--supervisor", str(reader)], pass_fds=[reader])
@@ -35,38 +35,40 @@ class ConsoleProcess:
         finally:
             os.close(reader)
 
-    def ended(self) -> int | None:
-        """The exit code, below 0 for a signal; None while it runs."""
+    def exit_code(self) -> int | None:
+        """Returns the exit code, negative for a signal, None while the process runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ends it, if it has not ended."""
+        """Terminates the process and waits until it has ended."""
         self._process.terminate()
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
     def close(self) -> str:
-        """Once it has ended: puts the terminal's settings back, and returns what has to be written to it."""
+        """Restores the terminal's settings after the process has ended. Returns an escape sequence to write to the
+        terminal; it is empty if the console itself has restored everything.
+        """
         os.close(self._pipe)
-        # A terminal that is somebody else's by now does not stop this process.
-        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Changing the settings from the background must not stop this process.
+        old_handler = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
             if termios.tcgetattr(0) == self._settings:
                 return ""
             termios.tcsetattr(0, termios.TCSANOW, self._settings)
         except termios.error:
-            return ""  # It was closed.
+            return ""  # The terminal was closed.
         finally:
-            signal.signal(signal.SIGTTOU, before)
-        return RESTORE
+            signal.signal(signal.SIGTTOU, old_handler)
+        return RESET_SEQUENCE
 
 
 def is_terminal() -> bool:
-    """True if a console can be shown: on a terminal that can more than print, and that is not lent to
-    another command.
+    """Returns True if a console can be shown: standard input and output are a terminal with cursor movement, and this
+    process runs in its foreground.
     """
     if os.environ.get("TERM", "dumb") in ("", "dumb"):
         return False
@@ -77,7 +79,7 @@ def is_terminal() -> bool:
 
 
 def console_command(config: str | None, host: str | None, ports: Sequence[int] | None) -> list[str]:
-    """The command that shows the console of the servers that these flags describe."""
+    """Returns the command line of a console for the servers that these flags of ``msd serve`` describe."""
     command = [sys.executable, "-P", "-m", "msd", "console"]
     if config is not None:
         command += ["-c", config]

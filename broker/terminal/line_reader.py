@@ -1,34 +1,34 @@
-"""Standard input, a line at a time, for a poll loop.
+"""Reads lines from a descriptor without blocking, for a poll loop.
 
-Reads only; what a line means is said by ``broker/views/plain.py``.
+Does not interpret them: see ``broker/views/plain.py``.
 """
 
 from __future__ import annotations
 
 import os
 
-#: Bytes kept of a line that has not ended; more of one are dropped.
+#: Maximum bytes kept of an unfinished line; earlier bytes are dropped.
 MAX_LINE = 4096
 
 
 class LineReader:
-    """The lines of a descriptor. Call ``read`` when it is readable."""
+    """Reads the lines of ``descriptor``. Call ``read()`` when it is readable."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._rest = b""
+        self._unfinished = b""
 
     def fileno(self) -> int:
         return self._descriptor
 
     def read(self) -> list[str] | None:
-        """The lines that have come since the last call; None at the end of the input."""
+        """Returns the lines completed since the last call, None at the end of the input."""
         try:
             data = os.read(self._descriptor, 4096)
         except OSError:
             data = b""
         if not data:
             return None
-        *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-MAX_LINE:]
+        *lines, unfinished = (self._unfinished + data).split(b"\n")
+        self._unfinished = unfinished[-MAX_LINE:]
         return [line.decode("utf-8", "replace") for line in lines]

@@ -1,8 +1,8 @@
-"""Where the broker and the operator at its own terminal meet: the plain console, or the one of
-``broker/operator/console_app.py`` in a process of its own in its place.
+"""The broker's own terminal: the plain console, or in its place a child process that runs
+``broker/operator/console_app.py``.
 
-Prints the table, reads lines, starts the console's process and decides what its end means. Orders are
-carried out by ``broker/server.py``.
+Prints the status table, reads lines, starts the console process and handles its exit. Does not carry out orders: that
+is done by ``broker/server.py``.
 """
 
 from __future__ import annotations
@@ -12,117 +12,118 @@ from collections.abc import Callable, Sequence
 from msd.broker.terminal.console_process import ConsoleProcess
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.output_thread import OutputThread
-from msd.broker.views.plain import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
+from msd.broker.views.plain import InvalidLine, QuitLine, ToggleLine, parse_line, ready_line, status_table
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState
 
-#: How a console ends in order: left with q, with Ctrl-C.
-LEFT, INTERRUPTED = 0, 130
+#: Exit codes of a console that the operator left, with q and with Ctrl-C.
+EXIT_QUIT, EXIT_INTERRUPTED = 0, 130
 
 
 class LocalConsole:
-    """One operator's place. ``listen`` and ``ignore`` are told of standard input; ``toggle`` and ``end``
-    are what the operator may do. ``console`` is the command of a console to be shown, if any.
+    """The console on the broker's terminal. ``register`` and ``unregister`` add standard input to the poll loop and
+    remove it; ``toggle`` and ``shut_down`` carry out the operator's orders. ``console`` is the command line of the
+    console process, None for the plain console.
     """
 
     def __init__(
         self,
         config: Config,
-        screen: OutputThread,
+        output: OutputThread,
         console: Sequence[str] | None,
         *,
-        listen: Callable[[int, Callable[[], None]], None],
-        ignore: Callable[[int], None],
+        register: Callable[[int, Callable[[], None]], None],
+        unregister: Callable[[int], None],
         toggle: Callable[[int], None],
-        end: Callable[[int], None],
+        shut_down: Callable[[int], None],
     ) -> None:
         self._config = config
-        self._screen = screen
-        self._console = console
-        self._listen = listen
-        self._ignore = ignore
+        self._output = output
+        self._console_command = console
+        self._register = register
+        self._unregister = unregister
         self._toggle = toggle
-        self._end = end
+        self._shut_down = shut_down
         self._process: ConsoleProcess | None = None
-        self._lines = LineReader(0)
+        self._line_reader = LineReader(0)
         self._is_reading = False
-        self._ready_said = False
-        self._table = ""
-        self._read_on()
+        self._is_ready_announced = False
+        self._last_table = ""
+        self._resume_input()
 
     def show(self, status: Status, key: bytes | None) -> None:
-        """Shows the status; says once when all are awake, and what a client has to be told. ``key`` is
-        the servers', if they take keys.
+        """Shows the status. Once all workers are awake, prints the ready line with the command for a client. ``key`` is
+        the servers' public key, None without security.
         """
-        if not self._ready_said and all(worker.state is WorkerState.AWAKE for worker in status.workers):
-            self._ready_said = True
-            self._screen.announce(ready_line(self._config, status.files, key))
-        # While all goes well at the start nobody needs to see each step.
-        starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
-        if starting and not self._ready_said:
+        if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in status.workers):
+            self._is_ready_announced = True
+            self._output.announce(ready_line(self._config, status.files, key))
+        # Do not show every step of a start without failures.
+        is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
+        if is_starting and not self._is_ready_announced:
             return
-        if self._console is not None:
-            self._open(self._console)
-            self._console = None
-        self._table = table(status)
-        self._screen.show(self._table)
+        if self._console_command is not None:
+            self._start_console(self._console_command)
+            self._console_command = None
+        self._last_table = status_table(status)
+        self._output.show_table(self._last_table)
 
-    def look(self) -> None:
-        """A process has ended; it may have been the console."""
-        if self._process is not None and (code := self._process.ended()) is not None:
-            self._closed()
-            if code in (LEFT, INTERRUPTED):
-                self._end(code)
+    def on_child_exit(self) -> None:
+        """Handles the exit of the console process, if it is the child that has ended."""
+        if self._process is not None and (code := self._process.exit_code()) is not None:
+            self._take_terminal_back()
+            if code in (EXIT_QUIT, EXIT_INTERRUPTED):
+                self._shut_down(code)
             else:
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                self._screen.note(f"the console {how}: the servers go on, with the plain one")
-                self._screen.show(self._table)
+                cause = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+                self._output.note(f"the console {cause}: the servers keep running with the plain console")
+                self._output.show_table(self._last_table)
 
     def close(self) -> None:
-        """Ends the console; what is printed from now on is seen."""
-        self._console = None
+        """Stops the console process; later output appears on the terminal."""
+        self._console_command = None
         if self._process is not None:
             self._process.stop()
-            self._closed()
+            self._take_terminal_back()
 
-    def _open(self, command: Sequence[str]) -> None:
+    def _start_console(self, command: Sequence[str]) -> None:
         try:
             self._process = ConsoleProcess(command)
         except OSError as error:
-            self._screen.note(f"the console cannot be started: {error.strerror}")
+            self._output.note(f"cannot start the console ({error.strerror}): using the plain console")
             return
-        self._screen.hold()
-        # All keys are the console's.
-        self._ignore_input()
+        self._output.suspend()
+        # The console process reads all keys.
+        self._pause_input()
 
-    def _closed(self) -> None:
+    def _take_terminal_back(self) -> None:
         assert self._process is not None
-        restore = self._process.close()
+        reset_sequence = self._process.close()
         self._process = None
-        self._screen.release(restore)
-        self._read_on()
+        self._output.resume(reset_sequence)
+        self._resume_input()
 
-    def _read_on(self) -> None:
+    def _resume_input(self) -> None:
         self._is_reading = True
-        self._listen(self._lines.fileno(), self._read)
+        self._register(self._line_reader.fileno(), self._read)
 
-    def _ignore_input(self) -> None:
+    def _pause_input(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._ignore(self._lines.fileno())
+            self._unregister(self._line_reader.fileno())
 
     def _read(self) -> None:
-        lines = self._lines.read()
+        lines = self._line_reader.read()
         if lines is None:
-            # The end of the input is no order: a server started in the background has none.
-            self._ignore_input()
+            # End of file is not an order to quit: a server started in the background has no input.
+            self._pause_input()
             return
         for line in lines:
-            match parse(line, len(self._config.workers)):
+            match parse_line(line, len(self._config.workers)):
                 case ToggleLine(number):
                     self._toggle(number)
                 case QuitLine():
-                    self._end(0)
-                case WrongLine(message):
-                    self._screen.say(message)
+                    self._shut_down(0)
+                case InvalidLine(message):
+                    self._output.print_line(message)

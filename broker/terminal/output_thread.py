@@ -1,5 +1,6 @@
-"""Where the broker prints and logs: a thread of its own, so that a terminal or pipe nobody reads cannot stop
-the loop that supervises. What comes while too much is waiting is dropped, announcements apart.
+"""Prints and logs from a separate thread, so that a blocked terminal or pipe cannot block the broker's poll loop.
+
+If the queue is full, texts are dropped, except announcements. Does not format anything.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import time
 
 from msd.wire.support.log_line import Level, log_line
 
-#: Texts that may wait to be written. A stopped reader costs this much, then nothing more.
-DEPTH = 256
+#: Maximum number of queued texts; bounds the memory used while the reader is stopped.
+MAX_QUEUED = 256
 
 
 class OutputThread:
@@ -23,68 +24,69 @@ class OutputThread:
         self._stdout = stdout
         self._verbose = verbose
         self._texts: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
-        #: The table written or waiting last. One that was dropped is not shown: it will be tried again.
-        self._shown = ""
-        #: What was announced while another has the terminal; None while nobody has.
-        self._held: list[str] | None = None
-        self._thread = threading.Thread(target=self._write, name="screen", daemon=True)
+        #: The last table queued. A dropped table is not recorded, so it will be retried.
+        self._last_table = ""
+        #: Announcements to print after ``resume()``; None unless suspended.
+        self._held_announcements: list[str] | None = None
+        self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
 
-    def show(self, table: str) -> None:
-        """Shows the table, if it is not the one already shown."""
-        if self._held is None and table != self._shown and self._put(self._stdout, table):
-            self._shown = table
+    def show_table(self, table: str) -> None:
+        """Prints the table if it differs from the last one."""
+        if self._held_announcements is None and table != self._last_table and self._enqueue(self._stdout, table):
+            self._last_table = table
 
-    def say(self, line: str) -> None:
-        if self._held is None:
-            self._put(self._stdout, line)
+    def print_line(self, line: str) -> None:
+        if self._held_announcements is None:
+            self._enqueue(self._stdout, line)
 
     def announce(self, line: str) -> None:
-        """Says what is said only once, and therefore never dropped."""
-        if self._held is not None:
-            self._held.append(line)
+        """Prints a line that is never dropped, because it is printed only once."""
+        if self._held_announcements is not None:
+            self._held_announcements.append(line)
         else:
             self._texts.put((self._stdout, line))
 
-    def hold(self) -> None:
-        """Another has the terminal: from now on announcements wait, and all else is dropped."""
-        self._held = []
-        self._shown = ""
+    def suspend(self) -> None:
+        """Leaves the terminal to another process: holds back announcements and drops all other texts."""
+        self._held_announcements = []
+        self._last_table = ""
 
-    def release(self, restore: str) -> None:
-        """The terminal is free; ``restore`` is written to it first."""
-        held, self._held = self._held or [], None
-        if restore:
-            self.say(restore)
-        for line in held:
+    def resume(self, reset_sequence: str) -> None:
+        """Takes the terminal back: writes ``reset_sequence``, then the announcements held back."""
+        announcements, self._held_announcements = self._held_announcements or [], None
+        if reset_sequence:
+            self.print_line(reset_sequence)
+        for line in announcements:
             self.announce(line)
 
-    def log(self, level: Level, who: str, text: str) -> None:
-        """What is written only where it was asked for."""
+    def log(self, level: Level, source: str, text: str) -> None:
+        """Logs an event of ``source``, a worker or server 5, to standard error if verbose."""
         if self._verbose:
-            self._say_aside(log_line(time.time(), level, who, text))
+            self._print_error(log_line(time.time(), level, source, text))
 
     def note(self, line: str) -> None:
+        """Prints a line to standard error, if verbose as a line of the log."""
         if self._verbose:
             self.log("info", "server 5", line)
         else:
-            self._say_aside(line)
+            self._print_error(line)
 
-    def _say_aside(self, line: str) -> None:
-        # There is none where the shell closed it (2>&-).
-        if sys.stderr is not None and (self._held is None or not sys.stderr.isatty()):
-            self._put(sys.stderr.fileno(), line)
+    def _print_error(self, line: str) -> None:
+        # Standard error is None if the shell closed it (2>&-).
+        if sys.stderr is not None and (self._held_announcements is None or not sys.stderr.isatty()):
+            self._enqueue(sys.stderr.fileno(), line)
 
     def close(self) -> None:
-        """Writes what is waiting, for a moment at most."""
+        """Writes the queued texts, for at most half a second."""
         self._texts.put(None)
         self._thread.join(0.5)
 
-    def _put(self, descriptor: int, text: str) -> bool:
-        """False if it was dropped. Only the broker's loop puts texts: there can be fewer of them than
-        counted, never more.
+    def _enqueue(self, descriptor: int, text: str) -> bool:
+        """Returns False if the queue is full and the text was dropped. Only the broker's loop adds texts, so the queue
+        cannot grow after its size was checked.
         """
-        if self._texts.qsize() >= DEPTH:
+        if self._texts.qsize() >= MAX_QUEUED:
             return False
         self._texts.put((descriptor, text))
         return True
@@ -97,4 +99,4 @@ class OutputThread:
                 while data:
                     data = data[os.write(descriptor, data) :]
             except OSError:
-                continue  # A closed pipe is not an error: the servers go on.
+                continue  # A closed pipe is not an error: the servers keep running.

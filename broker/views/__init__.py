@@ -1,1 +1,1 @@
-"""Text for people, made from snapshots. Pure: prints nothing."""
+"""Formats snapshots as text for people. Pure: prints nothing."""

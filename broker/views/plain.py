@@ -1,6 +1,6 @@
-"""The plain console: the report's status table, what an operator types under it, the ready line.
+"""The text of the plain console: the report's status table, the lines an operator enters, the ready line.
 
-Text in, text out: does not read, print or carry out anything itself.
+Formats and parses only: does not read, print or carry out orders.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from msd.broker.views.table import wrongs
+from msd.broker.views.table import failure_counts
 from msd.wire.config.settings import LOOPBACK, Config, Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
@@ -19,22 +19,24 @@ RULE = "-----"
 
 
 class ToggleLine(Struct, frozen=True):
+    """The number of a worker: toggle it."""
+
     number: int
 
 
 class QuitLine(Struct, frozen=True):
-    pass
+    """The line ``-1``."""
 
 
-class WrongLine(Struct, frozen=True):
-    """``message`` says what can be entered."""
+class InvalidLine(Struct, frozen=True):
+    """``message`` says which lines are valid."""
 
     message: str
 
 
-def table(status: Status) -> str:
-    """The status table as the report shows it, with the reason where a worker is not simply on or
-    off.
+def status_table(status: Status) -> str:
+    """Returns the report's status table. A row ends with a remark if the worker is neither awake nor asleep, or if
+    failures were counted.
     """
     rows = [RULE, "MultiServer Downloader", RULE]
     for worker in status.workers:
@@ -47,44 +49,44 @@ def table(status: Status) -> str:
 
 
 def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
-    """Says that all workers are awake, and what a client has to be told, to be pasted; ``key`` is the
-    servers' public key, if they take keys.
+    """Returns the line printed once all workers are awake, with the command for a client. ``key`` is the servers'
+    public key, None without security.
     """
-    server5 = config.status.seen_from(LOOPBACK)
-    workers = [worker.endpoint.seen_from(server5.host) for worker in config.workers]
+    server5 = config.status.replace_wildcard(LOOPBACK)
+    workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
     shared = f"{files} file{'' if files == 1 else 's'}"
-    return f"ready: {len(workers)} workers share {shared}; {_download(server5, workers, files, key)}"
+    return f"ready: {len(workers)} workers share {shared}; {_download_command(server5, workers, files, key)}"
 
 
-def client_line(servers: Servers, status: Status) -> str:
-    """What a client has to be told to find the servers that this operator has found, to be pasted."""
-    workers = [Endpoint.parse(worker.endpoint).seen_from(servers.status.host) for worker in status.workers]
+def client_command(servers: Servers, status: Status) -> str:
+    """Returns the command with which a client downloads from ``servers``."""
+    workers = [Endpoint.parse(worker.endpoint).replace_wildcard(servers.status.host) for worker in status.workers]
     if servers.pinned:
         workers = list(servers.workers.values())
     key = servers.credentials.server if servers.credentials else None
-    return _download(servers.status, workers, status.files, key)
+    return _download_command(servers.status, workers, status.files, key)
 
 
-def parse(line: str, workers: int) -> ToggleLine | QuitLine | WrongLine | None:
-    """What a line of an operator means; None for an empty one."""
+def parse_line(line: str, workers: int) -> ToggleLine | QuitLine | InvalidLine | None:
+    """Parses a line that an operator entered; ``workers`` is the number of workers. Returns None for an empty line."""
     text = line.strip()
     if not text:
         return None
     if text == "-1":
         return QuitLine()
-    # The length first: Python refuses to convert thousands of digits.
+    # Check the length first: ``int()`` raises ``ValueError`` for thousands of digits.
     if len(text) <= 9 and text.isascii() and text.isdigit() and 1 <= int(text) <= workers:
         return ToggleLine(int(text))
-    return WrongLine(f"{text[:40]!r} is no choice: enter 1 to {workers}, or -1 to quit")
+    return InvalidLine(f"invalid choice {text[:40]!r}: enter 1 to {workers}, or -1 to quit")
 
 
-def _download(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
+def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
     where = f"--server5 {server5}"
     if len(workers) == 4 and all(worker.host == server5.host for worker in workers):
         where = f"-a {server5.host} -p {' '.join(str(worker.port) for worker in workers)} {server5.port}"
     if key is not None:
         where += f" --server-key {key.hex()}"
-    # The name may be left out where there is just one.
+    # The name is optional if only one file is shared.
     return f"msd download {'' if files == 1 else 'NAME '}{where}"
 
 
@@ -92,5 +94,5 @@ def _remark(worker: WorkerStatus) -> str:
     remarks = []
     if worker.state not in (WorkerState.AWAKE, WorkerState.ASLEEP):
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
-    remarks += wrongs(worker)
+    remarks += failure_counts(worker)
     return f" ({', '.join(remarks)})" if remarks else ""

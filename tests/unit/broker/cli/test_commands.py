@@ -1,4 +1,4 @@
-"""What the operator's commands make of their arguments and of a closed pipe."""
+"""The operator's commands: invalid arguments, late workers and a closed pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.snapshots import snapshot
 
 
 class FakeOperator:
-    """Does what is ordered at once, and answers no question; worker 3 is frozen."""
+    """Records the orders. Every worker falls asleep at once, except worker 3, which is frozen."""
 
     def __init__(self) -> None:
         self.orders: list[tuple[int, WantedState | None]] = []
@@ -35,8 +35,8 @@ class FakeOperator:
     def quit(self) -> None:
         self.has_quit = True
 
-    def toggle(self, number: int, want: WantedState | None) -> Toggled:
-        self.orders.append((number, want))
+    def toggle(self, number: int, wanted: WantedState | None) -> Toggled:
+        self.orders.append((number, wanted))
         state = WorkerState.SILENT if number == 3 else WorkerState.ASLEEP
         return Toggled(rid=1, number=number, state=state, reached=number != 3)
 
@@ -44,7 +44,7 @@ class FakeOperator:
 @pytest.fixture
 def operator(monkeypatch: pytest.MonkeyPatch) -> FakeOperator:
     made = FakeOperator()
-    monkeypatch.setattr(commands, "_operator", lambda *where: made)
+    monkeypatch.setattr(commands, "_connect", lambda *flags: made)
     return made
 
 
@@ -56,34 +56,38 @@ class ClosedPipe:
         raise BrokenPipeError
 
 
-def test_a_closed_pipe_does_not_stop_the_orders(operator: FakeOperator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_closed_pipe_the_other_workers_are_toggled(
+    operator: FakeOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
     toggle([1, 2, 4], sleep=True)
     assert operator.orders == [(1, WantedState.ASLEEP), (2, WantedState.ASLEEP), (4, WantedState.ASLEEP)]
 
 
-def test_a_worker_that_is_late_does_not_stop_the_orders(
+def test_after_a_frozen_worker_the_other_workers_are_toggled(
     operator: FakeOperator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(NoAnswerError, match="worker 3 did not get there"):
+    with pytest.raises(NoAnswerError, match="worker 3 did not change state within 3 s"):
         toggle([1, 3, 4])
     assert capsys.readouterr().out == "worker 1: asleep\nworker 3: silent\nworker 4: asleep\n"
 
 
-def test_quit_asks_nothing_before_its_order(operator: FakeOperator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quit_sends_its_order_without_a_status_request(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
     quit()
     assert operator.has_quit
-    assert capsys.readouterr().out == "server 5 and its 4 workers are ending\n"
+    assert capsys.readouterr().out == "shutting down the broker and 4 workers\n"
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "65", "18446744073709551616"])
-def test_a_number_that_no_worker_can_have_is_wrong_use(number: str) -> None:
-    wrong = run_msd("toggle", "--", number)
-    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
-    assert f"'N …': {number} is not in the range 1<=x<={MAX_WORKERS}" in wrong.stderr
+def test_an_impossible_worker_number_is_a_usage_error(number: str) -> None:
+    ended = run_msd("toggle", "--", number)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert f"'N …': {number} is not in the range 1<=x<={MAX_WORKERS}" in ended.stderr
 
 
-def test_typer_is_all_that_is_needed_to_mount_the_commands() -> None:
+def test_mount_registers_every_command() -> None:
     app = typer.Typer()
     commands.mount(app)
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [

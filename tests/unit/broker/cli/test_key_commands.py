@@ -1,4 +1,4 @@
-"""What ``msd keys`` prints: names, roles and public keys, and no secret."""
+"""``msd keys`` prints names, roles and public keys, but no secret keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from msd.broker.cli import key_commands
 from msd.wire.errors import UsageError
-from msd.wire.security.keys import SERVER, KeyFolder
+from msd.wire.security.keys import SERVER, KeyFolder, Role
 
 
 @pytest.fixture
@@ -24,9 +24,7 @@ def folder(tmp_path: Path) -> KeyFolder:
     return KeyFolder(tmp_path / "keys")
 
 
-def test_from_the_first_key_to_the_last_no_secret_is_printed(
-    config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_command_prints_a_secret_key(config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str]) -> None:
     key_commands.init(config)
     key_commands.new("laptop", config)
     key_commands.admit(str(folder.path / "laptop.pub"), "client", config)
@@ -39,33 +37,35 @@ def test_from_the_first_key_to_the_last_no_secret_is_printed(
         assert pair.public.hex() in printed
         assert pair.secret.hex() not in printed
     assert "laptop is admitted as client\n" in printed
-    assert "laptop is not admitted any more\n" in printed
-    assert folder.admitted() == []
+    assert "laptop is revoked\n" in printed
+    assert folder.admitted_keys() == []
 
 
-def test_a_list_tells_own_keys_and_admitted_ones_apart(
+def test_the_list_distinguishes_own_and_admitted_keys(
     config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = folder.init()
-    laptop, _ = folder.new("laptop")
+    laptop, public = folder.new("laptop")
+    folder.admit(public.read_text(), Role.CLIENT)
     key_commands.list_keys(config)
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["own", "server", own.public.hex()],
         ["own", "laptop", laptop.public.hex()],
+        ["client", "laptop", laptop.public.hex()],
     ]
 
 
-def test_what_new_prints_can_be_admitted_from_standard_input(
+def test_the_output_of_new_can_be_admitted_from_standard_input(
     config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key_commands.new("laptop", config)
     monkeypatch.setattr("sys.stdin", io.StringIO(capsys.readouterr().out.splitlines()[0]))
     key_commands.admit("-", "operator", config)
-    assert [(admitted.name, admitted.role) for admitted in folder.admitted()] == [("laptop", "operator")]
+    assert [(admitted.name, admitted.role) for admitted in folder.admitted_keys()] == [("laptop", "operator")]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_wrong_use(config: str, tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_file_is_a_usage_error(config: str, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "laptop.pub"
     if content is not None:
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The console on a terminal, driven by Textual's pilot; what it knows comes from a source of the test's."""
+"""The console, driven by Textual's pilot; its events come from a fake feed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from textual.events import Key, Resize
 from textual.geometry import Size
 from textual.pilot import Pilot
 
-from msd.broker.operator.console_app import REDRAW, ConsoleApp
-from msd.broker.operator.status_feed import Heard, Lost, Note
+from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
+from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost
 from msd.wire.config.settings import Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, StatusReport
@@ -24,17 +24,17 @@ from tests.unit.snapshots import PORTS, snapshot, with_worker
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
 
 
-class FakeSource:
-    """Says what the test has it say, and remembers the orders."""
+class FakeFeed:
+    """Returns the events that the test has queued, and records the toggled workers."""
 
     def __init__(self) -> None:
-        self.waiting: list[Heard] = []
+        self.queued: list[FeedEvent] = []
         self.toggled: list[int] = []
-        self.flood: Callable[[], list[Heard]] = list
+        self.more_events: Callable[[], list[FeedEvent]] = list
 
-    def heard(self) -> list[Heard]:
-        waiting, self.waiting = self.waiting, []
-        return waiting + self.flood()
+    def poll(self) -> list[FeedEvent]:
+        queued, self.queued = self.queued, []
+        return queued + self.more_events()
 
     def toggle(self, number: int) -> None:
         self.toggled.append(number)
@@ -44,7 +44,7 @@ class FakeSource:
 
 
 class CountingConsole(ConsoleApp):
-    """Counts what reaches the terminal."""
+    """Counts the frames written to the terminal."""
 
     frames = 0
 
@@ -53,317 +53,322 @@ class CountingConsole(ConsoleApp):
         super()._display(*arguments)
 
 
-class Scene:
-    """A console in front of a test."""
+class ConsoleDriver:
+    """A running console and its feed."""
 
-    def __init__(self, app: CountingConsole, source: FakeSource, pilot: Pilot[int]) -> None:
+    def __init__(self, app: CountingConsole, feed: FakeFeed, pilot: Pilot[int]) -> None:
         self.app = app
-        self.source = source
+        self.feed = feed
         self.pilot = pilot
 
     @property
     def text(self) -> str:
         return "\n".join(strip.text for strip in self.app.screen._compositor.render_strips())
 
-    async def until(self, what: str, probe: Callable[[], bool]) -> None:
+    async def wait_until(self, description: str, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + TIMEOUT
-        while not probe():
-            assert time.monotonic() < deadline, f"waited for {what}:\n{self.text}"
+        while not condition():
+            assert time.monotonic() < deadline, f"waited for {description}:\n{self.text}"
             await self.pilot.pause(0.01)
 
-    async def sees(self, text: str) -> None:
-        await self.until(repr(text), lambda: text in self.text)
+    async def expect(self, text: str) -> None:
+        await self.wait_until(repr(text), lambda: text in self.text)
 
-    async def hears(self, heard: Heard, seen: str) -> None:
-        """The source says something, and this is seen."""
-        self.source.waiting.append(heard)
-        await self.sees(seen)
+    async def receive(self, event: FeedEvent, text: str) -> None:
+        """Receives an event and waits until ``text`` is shown."""
+        self.feed.queued.append(event)
+        await self.expect(text)
 
 
-def play(
-    act: Callable[[Scene], Awaitable[None]], *, owns: bool = True, size: tuple[int, int] = (80, 24)
+def run_console(
+    steps: Callable[[ConsoleDriver], Awaitable[None]], *, owns_servers: bool = True, size: tuple[int, int] = (80, 24)
 ) -> CountingConsole:
-    """Runs a console with four workers awake, and lets ``act`` act; the console afterwards."""
-    source = FakeSource()
-    app = CountingConsole(source, SERVERS, owns=owns)
+    """Runs a console with four workers awake and calls ``steps``. Returns the console after it has ended."""
+    feed = FakeFeed()
+    app = CountingConsole(feed, SERVERS, owns_servers=owns_servers)
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:
-            scene = Scene(app, source, pilot)
-            await scene.hears(snapshot(), "4 of 4 alive")
-            await act(scene)
+            driver = ConsoleDriver(app, feed, pilot)
+            await driver.receive(snapshot(), "4 of 4 alive")
+            await steps(driver)
 
     asyncio.run(run())
     return app
 
 
-def test_a_digit_toggles_that_worker_and_one_without_a_worker_none() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.pilot.press("2", "0", "5", "9", "4")
-        assert scene.source.toggled == [2, 4]
-        await scene.sees("you toggle worker 4")
-        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), "worker 2 fell asleep")
-        assert "○  2 27215 Dead: asleep" in scene.text
+def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("2", "0", "5", "9", "4")
+        assert driver.feed.toggled == [2, 4]
+        await driver.expect("you toggled worker 4")
+        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), "worker 2 fell asleep")
+        assert "○  2 27215 Dead: asleep" in driver.text
 
-    play(act)
-
-
-def test_arrows_mark_a_worker_and_enter_toggles_it() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.sees("›●  1")
-        await scene.pilot.press("down", "down")
-        await scene.sees("›●  3")
-        await scene.pilot.press("enter", "up", "enter")
-        assert scene.source.toggled == [3, 2]
-
-    play(act)
+    run_console(steps)
 
 
-def test_the_mark_stays_while_things_change() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.pilot.press("down")
-        await scene.hears(
+def test_arrows_select_a_worker_and_enter_toggles_it() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.expect("›●  1")
+        await driver.pilot.press("down", "down")
+        await driver.expect("›●  3")
+        await driver.pilot.press("enter", "up", "enter")
+        assert driver.feed.toggled == [3, 2]
+
+    run_console(steps)
+
+
+def test_the_selection_stays_when_a_worker_changes_its_state() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("down")
+        await driver.receive(
             snapshot(WorkerState.AWAKE, WorkerState.SILENT, WorkerState.AWAKE, WorkerState.AWAKE), "Dead: silent"
         )
-        await scene.sees("›○  2")
+        await driver.expect("›○  2")
 
-    play(act)
+    run_console(steps)
 
 
 def test_without_clients_q_quits() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.pilot.press("q")
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("q")
 
-    assert play(act).return_value == 0
+    assert run_console(steps).return_value == 0
 
 
 def test_with_clients_q_asks_and_only_y_quits() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(clients=2), "2 clients served")
-        for no in ("n", "escape", "q"):
-            await scene.pilot.press("q")
-            await scene.sees("2 clients are being served. End the servers all the same?")
-            await scene.pilot.press("1")  # is not for what lies behind
-            await scene.pilot.press(no)
-            await scene.until("the question to go", lambda: len(scene.app.screen_stack) == 1)
-        assert scene.source.toggled == []
-        assert scene.app.is_running
-        await scene.pilot.press("q", "y")
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(clients=2), "2 clients served")
+        for key in ("n", "escape", "q"):
+            await driver.pilot.press("q")
+            await driver.expect("2 clients are being served. Stop the servers anyway?")
+            await driver.pilot.press("1")  # must not reach the console behind the question
+            await driver.pilot.press(key)
+            await driver.wait_until("the question to close", lambda: len(driver.app.screen_stack) == 1)
+        assert driver.feed.toggled == []
+        assert driver.app.is_running
+        await driver.pilot.press("q", "y")
 
-    assert play(act).return_value == 0
-
-
-def test_a_console_from_elsewhere_is_left_without_a_question() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(clients=2), "2 clients served")
-        await scene.sees("q leave")
-        await scene.pilot.press("q")
-
-    assert play(act, owns=False).return_value == 0
+    assert run_console(steps).return_value == 0
 
 
-def test_ctrl_c_ends_it_at_once_even_before_an_open_question() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(clients=2), "2 clients served")
-        await scene.pilot.press("q")
-        await scene.sees("End the servers all the same?")
-        await scene.pilot.press("ctrl+c")
+def test_q_leaves_a_console_of_other_servers_without_a_question() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(clients=2), "2 clients served")
+        await driver.expect("q leave")
+        await driver.pilot.press("q")
 
-    assert play(act).return_value == 130
+    assert run_console(steps, owns_servers=False).return_value == 0
 
 
-def test_the_help_opens_and_any_key_closes_it() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.pilot.press("question_mark")
-        await scene.sees("Any key closes this.")
-        await scene.pilot.press("1")
-        await scene.until("the help to go", lambda: len(scene.app.screen_stack) == 1)
-        assert scene.source.toggled == []
+def test_ctrl_c_ends_the_console_at_once_even_during_a_question() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(clients=2), "2 clients served")
+        await driver.pilot.press("q")
+        await driver.expect("Stop the servers anyway?")
+        await driver.pilot.press("ctrl+c")
 
-    play(act)
+    assert run_console(steps).return_value == 130
+
+
+def test_any_key_closes_the_help() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("question_mark")
+        await driver.expect("Press any key to close.")
+        await driver.pilot.press("1")
+        await driver.wait_until("the help to close", lambda: len(driver.app.screen_stack) == 1)
+        assert driver.feed.toggled == []
+
+    run_console(steps)
 
 
 @pytest.mark.parametrize(
-    ("opens", "said", "keys"),
-    [("question_mark", "Any key closes this.", "ab"), ("q", "End the servers all the same?", "nn")],
+    ("opening_key", "text", "closing_keys"),
+    [("question_mark", "Press any key to close.", "ab"), ("q", "Stop the servers anyway?", "nn")],
 )
-def test_keys_that_come_at_once_close_it_once(opens: str, said: str, keys: str) -> None:
-    """They are in its queue before it has acted on the first."""
+def test_two_keys_in_quick_succession_close_only_the_dialog(opening_key: str, text: str, closing_keys: str) -> None:
+    """Both keys are in the dialog's queue before it has handled the first."""
 
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(clients=2), "2 clients served")
-        await scene.pilot.press(opens)
-        await scene.sees(said)
-        for key in keys:
-            scene.app.post_message(Key(key, key))
-        await scene.until("it to go", lambda: len(scene.app.screen_stack) == 1)
-        await scene.pilot.pause()
-        assert scene.app.is_running
-        assert len(scene.app.screen_stack) == 1
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(clients=2), "2 clients served")
+        await driver.pilot.press(opening_key)
+        await driver.expect(text)
+        for key in closing_keys:
+            driver.app.post_message(Key(key, key))
+        await driver.wait_until("the dialog to close", lambda: len(driver.app.screen_stack) == 1)
+        await driver.pilot.pause()
+        assert driver.app.is_running
+        assert len(driver.app.screen_stack) == 1
 
-    play(act)
-
-
-def test_it_follows_the_size_of_the_terminal() -> None:
-    async def act(scene: Scene) -> None:
-        why = "killed by SIGKILL, long before its time"
-        await scene.hears(with_worker(snapshot(WorkerState.DEAD), 1, reason=why), "Dead: killed b…")
-        assert f"1 Dead: {why}" in scene.text  # the marked one
-        await scene.pilot.resize_terminal(200, 60)
-        await scene.sees(f"Dead: {why}")
-        assert len(scene.text.split("\n")) == 60
-        await scene.pilot.resize_terminal(80, 24)
-        await scene.sees("Dead: killed b…")
-        assert {len(line) for line in scene.text.split("\n")} == {80}
-        await scene.pilot.resize_terminal(20, 5)
-        await scene.sees("msd · 127.0")
-
-    play(act)
+    run_console(steps)
 
 
-def test_what_is_drawn_before_all_parts_have_the_new_size_is_drawn_again() -> None:
-    async def act(scene: Scene) -> None:
-        dead = with_worker(snapshot(WorkerState.DEAD), 1, reason="killed by SIGKILL, long before its time")
-        await scene.hears(dead, "Dead: killed by SIGKILL, long")
-        await scene.sees("›○")
-        await scene.until("it to be quiet", lambda: not scene.app._is_stale)
-        scene.app.post_message(Resize(Size(80, 24), Size(80, 24)))
-        while scene.app.size.width != 80:
+def test_the_console_follows_the_size_of_the_terminal() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        reason = "killed by SIGKILL, by the out-of-memory killer"
+        await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=reason), "Dead: killed b…")
+        assert f"1 Dead: {reason}" in driver.text  # in the details of the selected worker
+        await driver.pilot.resize_terminal(200, 60)
+        await driver.expect(f"Dead: {reason}")
+        assert len(driver.text.split("\n")) == 60
+        await driver.pilot.resize_terminal(80, 24)
+        await driver.expect("Dead: killed b…")
+        assert {len(line) for line in driver.text.split("\n")} == {80}
+        await driver.pilot.resize_terminal(20, 5)
+        await driver.expect("msd · 127.0")
+
+    run_console(steps)
+
+
+def test_a_redraw_during_a_resize_is_repeated_when_all_widgets_have_their_new_size() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        dead = with_worker(snapshot(WorkerState.DEAD), 1, reason="killed by SIGKILL, by the out-of-memory killer")
+        await driver.receive(dead, "Dead: killed by SIGKILL, by")
+        await driver.expect("›○")
+        await driver.wait_until("the redraw", lambda: not driver.app._needs_redraw)
+        driver.app.post_message(Resize(Size(80, 24), Size(80, 24)))
+        while driver.app.size.width != 80:
             await asyncio.sleep(0)
-        assert scene.app.query_one("#workers").size.width == 200
-        # The timer's turn may come now: the parts are as wide as they were.
-        scene.app._turn()
-        await scene.sees("Dead: killed b…")
+        assert driver.app.query_one("#workers").size.width == 200
+        # The timer may fire now, while the widgets still have their old widths.
+        driver.app._tick()
+        await driver.expect("Dead: killed b…")
 
-    play(act, size=(200, 60))
-
-
-def test_where_a_scroll_bar_comes_events_are_broken_for_the_room_that_is_left() -> None:
-    async def act(scene: Scene) -> None:
-        # As wide as all of it, the time of day before it included.
-        scene.source.waiting += [Note("x" * (80 - 11))] * 30
-        await scene.sees("\n" + " " * 11 + "x ")
-
-    play(act)
+    run_console(steps, size=(200, 60))
 
 
-def test_what_must_be_seen_at_80_by_24() -> None:
-    async def act(scene: Scene) -> None:
-        lines = scene.text.split("\n")
-        assert [str(port) in scene.text for port in PORTS] == [True] * 4
-        assert "msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223" in scene.text
+def test_events_are_wrapped_to_the_width_beside_a_scroll_bar() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        # With the time of day in front, each line is exactly as wide as the terminal.
+        driver.feed.queued += [OrderFailed("x" * (80 - 11))] * 30
+        await driver.expect("\n" + " " * 11 + "x ")
+
+    run_console(steps)
+
+
+def test_ports_client_command_and_keys_are_visible_at_80_by_24() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        lines = driver.text.split("\n")
+        assert [str(port) in driver.text for port in PORTS] == [True] * 4
+        assert "msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223" in driver.text
         assert lines[-1].startswith("1…9 shut down/wake up")
         assert lines[-1].rstrip().endswith("? help")
 
-    play(act)
+    run_console(steps)
 
 
-def test_with_64_workers_the_marked_one_and_the_footer_are_seen() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(*[WorkerState.AWAKE] * 64), "64 of 64 alive")
-        await scene.pilot.press("up")
-        await scene.sees("›● 64")
-        await scene.sees("? help")
-        await scene.pilot.press("enter")
-        assert scene.source.toggled == [64]
+def test_with_64_workers_the_selected_one_and_the_footer_are_visible() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(*[WorkerState.AWAKE] * 64), "64 of 64 alive")
+        await driver.pilot.press("up")
+        await driver.expect("›● 64")
+        await driver.expect("? help")
+        await driver.pilot.press("enter")
+        assert driver.feed.toggled == [64]
 
-    play(act)
+    run_console(steps)
 
 
-def test_a_worker_that_dies_is_seen_with_the_reason_and_comes_back() -> None:
-    async def act(scene: Scene) -> None:
+def test_a_dead_worker_is_shown_with_the_reason_until_it_is_restarted() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
         dead = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD), 2, reason="killed by SIGKILL")
-        await scene.hears(dead, "! worker 2 died: killed by SIGKILL")
-        assert "1 of 2 alive" in scene.text
-        assert "○  2 27215 Dead: killed b…" in scene.text
-        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.STARTING), "worker 2 is being started again")
-        await scene.hears(snapshot(WorkerState.AWAKE, WorkerState.AWAKE), "worker 2 is alive")
+        await driver.receive(dead, "! worker 2 died: killed by SIGKILL")
+        assert "1 of 2 alive" in driver.text
+        assert "○  2 27215 Dead: killed b…" in driver.text
+        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.STARTING), "worker 2 is restarting")
+        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.AWAKE), "worker 2 is alive")
 
-    play(act)
-
-
-def test_server_5_that_is_gone_is_said_plainly_and_no_more_when_it_is_back() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(Lost("server 5 at 127.0.0.1:39223 does not answer"), "! SERVER 5 DOES NOT ANSWER since ")
-        assert scene.text.count("Alive? ") == 5  # the marked one twice
-        assert "server 5 lost" in scene.text
-        await scene.hears(snapshot(epoch=2), "server 5 was started again")
-        await scene.until("the alarm to go", lambda: "DOES NOT ANSWER" not in scene.text)
-        assert "Alive?" not in scene.text
-
-    play(act)
+    run_console(steps)
 
 
-def test_server_5_that_lets_nobody_in_any_more_is_not_called_lost() -> None:
-    async def act(scene: Scene) -> None:
-        why = "server 5 at 127.0.0.1:39223 does not admit this key"
-        await scene.hears(Lost(why, refused=True), "! SERVER 5 REFUSES THIS CONSOLE since ")
-        assert f"server 5 refuses: {why}" in " ".join(scene.text.split())
-        assert "DOES NOT ANSWER" not in scene.text
-        assert "lost" not in scene.text
+def test_an_alarm_is_shown_until_server_5_answers_again() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(
+            Server5Lost("server 5 at 127.0.0.1:39223 does not answer"), "! SERVER 5 DOES NOT ANSWER since "
+        )
+        assert driver.text.count("Alive? ") == 5  # the selected worker is shown twice
+        assert "server 5 lost" in driver.text
+        await driver.receive(snapshot(epoch=2), "server 5 restarted")
+        await driver.wait_until("the alarm to disappear", lambda: "DOES NOT ANSWER" not in driver.text)
+        assert "Alive?" not in driver.text
 
-    play(act)
-
-
-def test_what_server_5_remembers_of_the_time_before_is_shown() -> None:
-    async def act(scene: Scene) -> None:
-        before = [LoggedEvent(time=3.0, text="worker 4 woke up", bad=False), LoggedEvent(time=2.0, text="x", bad=True)]
-        report = StatusReport(rid=1, status=snapshot(), events=before, rates=[[1e6], [], [], []])
-        await scene.hears(report, "worker 4 woke up")
-        await scene.hears(report, "worker 4 woke up")
-        assert scene.text.count("worker 4 woke up") == 1
-        assert "█" in scene.text
-
-    play(act)
+    run_console(steps)
 
 
-def test_q_does_not_ask_for_the_clients_of_servers_that_are_gone() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(snapshot(clients=2), "2 clients served")
-        await scene.hears(Lost("gone"), "SERVER 5 DOES NOT ANSWER")
-        await scene.pilot.press("q")
+def test_a_refused_console_is_not_reported_as_lost() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        reason = "server 5 at 127.0.0.1:39223 does not admit this key"
+        await driver.receive(Server5Lost(reason, refused=True), "! SERVER 5 REFUSES THIS CONSOLE since ")
+        assert f"server 5 refuses this operator: {reason}" in " ".join(driver.text.split())
+        assert "DOES NOT ANSWER" not in driver.text
+        assert "lost" not in driver.text
 
-    assert play(act).return_value == 0
-
-
-def test_an_order_that_was_not_carried_out_is_seen() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.hears(Note("not done: orders are an operator's to give"), "! not done: orders are an operator's")
-
-    play(act)
+    run_console(steps)
 
 
-def test_what_others_say_is_shown_as_it_is() -> None:
-    async def act(scene: Scene) -> None:
+def test_events_from_before_the_console_started_are_shown() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        earlier = [LoggedEvent(time=3.0, text="worker 4 woke up", bad=False), LoggedEvent(time=2.0, text="x", bad=True)]
+        report = StatusReport(rid=1, status=snapshot(), events=earlier, rates=[[1e6], [], [], []])
+        await driver.receive(report, "worker 4 woke up")
+        await driver.receive(report, "worker 4 woke up")
+        assert driver.text.count("worker 4 woke up") == 1
+        assert "█" in driver.text
+
+    run_console(steps)
+
+
+def test_q_does_not_ask_while_server_5_does_not_answer() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(clients=2), "2 clients served")
+        await driver.receive(Server5Lost("gone"), "SERVER 5 DOES NOT ANSWER")
+        await driver.pilot.press("q")
+
+    assert run_console(steps).return_value == 0
+
+
+def test_a_failed_order_is_shown() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(
+            OrderFailed("order rejected: only operators may give orders"),
+            "! order rejected: only operators may give orders",
+        )
+
+    run_console(steps)
+
+
+def test_markup_in_messages_is_shown_literally() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
         for text in ("[bold]x[/bold]", "[/]", "$error", "[link=a]"):
-            await scene.hears(with_worker(snapshot(WorkerState.DEAD), 1, reason=text), f"worker 1 died: {text}")
-            await scene.hears(snapshot(), "4 of 4 alive")
+            await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=text), f"worker 1 died: {text}")
+            await driver.receive(snapshot(), "4 of 4 alive")
 
-    play(act, size=(160, 24))
-
-
-def test_without_news_nothing_is_drawn() -> None:
-    async def act(scene: Scene) -> None:
-        await scene.sees("›")
-        await scene.pilot.pause(2 * REDRAW)
-        before = scene.app.draws
-        await scene.pilot.pause(3 * REDRAW)
-        assert scene.app.draws == before
-
-    play(act)
+    run_console(steps, size=(160, 24))
 
 
-def test_however_much_comes_it_is_drawn_at_most_10_times_a_second() -> None:
-    async def act(scene: Scene) -> None:
-        scene.source.flood = lambda: [
+def test_without_events_nothing_is_drawn() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.expect("›")
+        await driver.pilot.pause(2 * REDRAW_INTERVAL_S)
+        draw_count = driver.app.draw_count
+        await driver.pilot.pause(3 * REDRAW_INTERVAL_S)
+        assert driver.app.draw_count == draw_count
+
+    run_console(steps)
+
+
+def test_a_flood_of_events_is_drawn_at_most_10_times_a_second() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        driver.feed.more_events = lambda: [
             with_worker(snapshot(WorkerState.AWAKE if n % 2 else WorkerState.ASLEEP), 1, bytes_sent=n)
             for n in range(100)
         ]
-        await scene.pilot.pause(2 * REDRAW)
-        began, draws, frames = time.monotonic(), scene.app.draws, scene.app.frames
-        await scene.pilot.pause(1.0)
-        seconds = time.monotonic() - began
-        assert 0 < scene.app.draws - draws <= 10 * seconds + 1
-        assert 0 < scene.app.frames - frames <= 10 * seconds + 1
+        await driver.pilot.pause(2 * REDRAW_INTERVAL_S)
+        started_at, draw_count, frames = time.monotonic(), driver.app.draw_count, driver.app.frames
+        await driver.pilot.pause(1.0)
+        seconds = time.monotonic() - started_at
+        assert 0 < driver.app.draw_count - draw_count <= 10 * seconds + 1
+        assert 0 < driver.app.frames - frames <= 10 * seconds + 1
 
-    play(act)
+    run_console(steps)

@@ -1,4 +1,4 @@
-"""An operator against a broker that answers as a test says."""
+"""``OperatorClient`` against a fake broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from msd.broker.operator import operator_client
-from msd.broker.operator.operator_client import PATIENCE, OperatorClient
+from msd.broker.operator.operator_client import REQUEST_TIMEOUT_S, OperatorClient
 from msd.wire.config.settings import Servers
 from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -31,7 +31,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Clock:
-    """Stands still unless the test moves it."""
+    """A clock that advances only when the test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -41,7 +41,7 @@ class Clock:
 
 
 class FakeBroker:
-    """Answers with what ``answer`` returns, and publishes what it is told to."""
+    """Replies to each request with the result of ``answer``, and publishes the statuses passed to ``publish``."""
 
     def __init__(self) -> None:
         self.answer: Callable[[Message], Message | None] = lambda request: None
@@ -73,7 +73,7 @@ class FakeBroker:
         )
 
     def publish(self, *statuses: Status) -> None:
-        # ZeroMQ sends its welcome before it knows of the subscription.
+        # The welcome message arrives before ZeroMQ has registered the subscription; wait for the latter.
         assert self._subscribed.wait(10)
         for status in statuses:
             self._push.send(self._snapshot(status))
@@ -119,33 +119,33 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_each_order_has_its_own_time(broker: FakeBroker, clock: Clock) -> None:
-    """A toggle of a frozen worker takes 3 s; four of them take longer than one order may."""
+def test_each_order_has_its_own_timeout(broker: FakeBroker, clock: Clock) -> None:
+    """Toggling a frozen worker takes 3 s, so four toggles take longer than the timeout of one."""
 
-    def late(request: Message) -> Message:
+    def reply_late(request: Message) -> Message:
         assert isinstance(request, Toggle)
         clock.now += 3
         return Toggled(rid=request.rid, number=request.number, state=WorkerState.SILENT, reached=False)
 
     with OperatorClient(broker.servers) as operator:
-        broker.answer = late
-        begun = clock.now
+        broker.answer = reply_late
+        started_at = clock.now
         assert [operator.toggle(number, None).number for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
-        assert clock.now - begun > PATIENCE
+        assert clock.now - started_at > REQUEST_TIMEOUT_S
 
 
-def test_an_order_that_is_not_answered_ends_in_its_time(broker: FakeBroker, clock: Clock) -> None:
-    def other(request: Message) -> Message:
-        clock.now += PATIENCE
+def test_an_order_without_a_reply_ends_after_the_timeout(broker: FakeBroker, clock: Clock) -> None:
+    def reply_to_another_request(request: Message) -> Message:
+        clock.now += REQUEST_TIMEOUT_S
         return Toggled(rid=0, number=1, state=WorkerState.AWAKE, reached=True)
 
     with OperatorClient(broker.servers) as operator:
-        broker.answer = other
+        broker.answer = reply_to_another_request
         with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
             operator.toggle(1, None)
 
 
-def test_a_snapshot_older_than_the_report_is_not_shown_after_it(broker: FakeBroker, clock: Clock) -> None:
+def test_a_snapshot_older_than_the_last_report_is_skipped(broker: FakeBroker, clock: Clock) -> None:
     def report(request: Message) -> Message:
         assert isinstance(request, StatusRequest)
         return StatusReport(rid=request.rid, status=broker.status(20))
@@ -157,30 +157,32 @@ def test_a_snapshot_older_than_the_report_is_not_shown_after_it(broker: FakeBrok
         assert [operator.next_snapshot().seq for _ in range(2)] == [21, 22]
 
 
-def test_the_snapshots_of_servers_started_again_are_shown(broker: FakeBroker, clock: Clock) -> None:
+def test_snapshots_of_a_restarted_broker_are_returned(broker: FakeBroker, clock: Clock) -> None:
     with OperatorClient(broker.servers) as operator:
         broker.publish(broker.status(1, epoch=2), broker.status(2, epoch=2))
-        shown = [operator.next_snapshot() for _ in range(2)]
-        assert [(status.epoch, status.seq) for status in shown] == [(2, 1), (2, 2)]
+        snapshots = [operator.next_snapshot() for _ in range(2)]
+        assert [(status.epoch, status.seq) for status in snapshots] == [(2, 1), (2, 2)]
 
 
-def test_servers_that_publish_nothing_any_more_are_gone(broker: FakeBroker, clock: Clock) -> None:
-    """After three intervals of 2 s and a second; the clock moves on by one each time it is asked."""
+def test_a_broker_that_stops_publishing_no_longer_answers(broker: FakeBroker, clock: Clock) -> None:
+    """The wait ends after three intervals of 2 s plus 1 s; the clock advances by 4 s each time it is read."""
 
-    class Running(Clock):
+    class RunningClock(Clock):
         def monotonic(self) -> float:
             self.now += 4
             return self.now
 
     with OperatorClient(broker.servers) as operator, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operator_client, "time", Running())
+        patch.setattr(operator_client, "time", RunningClock())
         broker.publish(broker.status(9), broker.status(8), broker.status(7))
         with pytest.raises(NoAnswerError, match="does not answer: is msd serve running there"):
             operator.next_snapshot()
 
 
 @pytest.mark.parametrize(("denied", "kind"), [(True, NotAllowedError), (False, UsageError)])
-def test_an_order_that_is_not_carried_out_says_why(broker: FakeBroker, denied: bool, kind: type[MsdError]) -> None:
+def test_a_rejected_order_raises_an_error_with_the_reason(
+    broker: FakeBroker, denied: bool, kind: type[MsdError]
+) -> None:
     def reject(request: Message) -> Message:
         assert isinstance(request, Toggle)
         return Rejected(rid=request.rid, message="because", denied=denied)
@@ -191,8 +193,10 @@ def test_an_order_that_is_not_carried_out_says_why(broker: FakeBroker, denied: b
             operator.toggle(1, None)
 
 
-def test_a_broker_of_another_version_is_not_allowed(broker: FakeBroker) -> None:
+def test_a_broker_with_another_protocol_version_is_rejected(broker: FakeBroker) -> None:
     with OperatorClient(broker.servers) as operator:
         broker.publish(broker.status(11, version=PROTOCOL_VERSION + 1))
-        with pytest.raises(NotAllowedError, match=f"speaks version {PROTOCOL_VERSION + 1} .* update the older side"):
+        with pytest.raises(
+            NotAllowedError, match=f"uses protocol version {PROTOCOL_VERSION + 1}, .* update the older side"
+        ):
             operator.next_snapshot()

@@ -1,4 +1,4 @@
-"""What keeps a console up to date, against a broker that answers as a test says."""
+"""``StatusFeed`` against a fake broker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeVar
 import pytest
 
 from msd.broker.operator import status_feed
-from msd.broker.operator.status_feed import Heard, Lost, Note, StatusFeed
+from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost, StatusFeed
 from msd.wire.protocol.messages import Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
 from msd.wire.protocol.states import WorkerState
 from tests.system import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
 
-H = TypeVar("H", Status, Lost, Note)
+E = TypeVar("E", Status, Server5Lost, OrderFailed)
 
 
 @pytest.fixture
@@ -24,39 +24,39 @@ def broker() -> Iterator[FakeBroker]:
     made.close()
 
 
-class Listener:
-    """A feed, and all that it has heard."""
+class RecordingFeed:
+    """A feed that keeps all its events."""
 
     def __init__(self, broker: FakeBroker) -> None:
         self.feed = StatusFeed(broker.servers)
-        self._heard: list[Heard] = []
+        self._events: list[FeedEvent] = []
 
-    def of(self, kind: type[H]) -> list[H]:
-        # An answer's status is as good as one that was published.
-        self._heard += [heard.status if isinstance(heard, StatusReport) else heard for heard in self.feed.heard()]
-        return [heard for heard in self._heard if isinstance(heard, kind)]
+    def events(self, kind: type[E]) -> list[E]:
+        # The status in a report counts like a published one.
+        self._events += [event.status if isinstance(event, StatusReport) else event for event in self.feed.poll()]
+        return [event for event in self._events if isinstance(event, kind)]
 
-    def has(self, seq: int) -> bool:
-        return any(status.seq == seq for status in self.of(Status))
+    def has_status(self, seq: int) -> bool:
+        return any(status.seq == seq for status in self.events(Status))
 
 
 @pytest.fixture
-def listener(broker: FakeBroker) -> Iterator[Listener]:
-    made = Listener(broker)
-    wait_for("the first snapshot", lambda: made.has(10))
+def recorder(broker: FakeBroker) -> Iterator[RecordingFeed]:
+    made = RecordingFeed(broker)
+    wait_for("the first snapshot", lambda: made.has_status(10))
     yield made
     made.feed.close()
 
 
-def test_what_server_5_publishes_is_heard_at_once(broker: FakeBroker, listener: Listener) -> None:
+def test_published_snapshots_are_received_at_once(broker: FakeBroker, recorder: RecordingFeed) -> None:
     broker.publish(broker.status(11), broker.status(12))
-    wait_for("both", lambda: listener.has(11) and listener.has(12))
+    wait_for("both snapshots", lambda: recorder.has_status(11) and recorder.has_status(12))
 
 
-def test_the_status_is_asked_for_between_its_publications(
-    broker: FakeBroker, listener: Listener, monkeypatch: pytest.MonkeyPatch
+def test_the_status_is_requested_between_published_snapshots(
+    broker: FakeBroker, recorder: RecordingFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status_feed, "ASK", 0.05)
+    monkeypatch.setattr(status_feed, "REQUEST_INTERVAL_S", 0.05)
     numbers = iter(range(20, 100_000))
 
     def report(request: Message) -> Message:
@@ -64,49 +64,49 @@ def test_the_status_is_asked_for_between_its_publications(
         return StatusReport(rid=request.rid, status=broker.status(next(numbers)))
 
     broker.answer = report
-    wait_for("the third answer", lambda: listener.has(22))
+    wait_for("the third report", lambda: recorder.has_status(22))
 
 
-def test_an_order_that_fails_is_noted_and_one_that_works_is_not(broker: FakeBroker, listener: Listener) -> None:
+def test_only_failed_orders_become_events(broker: FakeBroker, recorder: RecordingFeed) -> None:
     def answer(request: Message) -> Message | None:
         if not isinstance(request, Toggle):
             return None
         if request.number == 2:
-            return Rejected(rid=request.rid, message="orders are an operator's to give", denied=True)
+            return Rejected(rid=request.rid, message="only operators may give orders", denied=True)
         state = WorkerState.SILENT if request.number == 3 else WorkerState.ASLEEP
         return Toggled(rid=request.rid, number=request.number, state=state, reached=state is WorkerState.ASLEEP)
 
     broker.answer = answer
     for number in (1, 2, 3):
-        listener.feed.toggle(number)
-    wait_for("two notes", lambda: len(listener.of(Note)) == 2)
-    assert [note.text for note in listener.of(Note)] == [
-        "not done: orders are an operator's to give",
-        "worker 3 did not get there within 3 s: it is silent",
+        recorder.feed.toggle(number)
+    wait_for("two failed orders", lambda: len(recorder.events(OrderFailed)) == 2)
+    assert [failure.text for failure in recorder.events(OrderFailed)] == [
+        "order rejected: only operators may give orders",
+        "worker 3 did not change state within 3 s: it is silent",
     ]
 
 
-def test_a_broker_that_is_gone_is_lost_and_orders_for_it_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_feed, "RETRY", 0.2)
+def test_orders_are_dropped_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_feed, "CONNECT_TIMEOUT_S", 0.2)
     broker = FakeBroker()
-    listener = Listener(broker)
+    recorder = RecordingFeed(broker)
     try:
-        wait_for("the first snapshot", lambda: listener.has(10))
+        wait_for("the first snapshot", lambda: recorder.has_status(10))
         broker.close()
-        wait_for("its loss", lambda: listener.of(Lost))
-        assert "does not answer: is msd serve running there?" in listener.of(Lost)[0].why
-        listener.feed.toggle(1)
-        wait_for("a note", lambda: listener.of(Note))
-        assert listener.of(Note)[0].text == "worker 1 not toggled: server 5 is lost"
+        wait_for("the loss of server 5", lambda: recorder.events(Server5Lost))
+        assert "does not answer: is msd serve running there?" in recorder.events(Server5Lost)[0].reason
+        recorder.feed.toggle(1)
+        wait_for("the failed order", lambda: recorder.events(OrderFailed))
+        assert recorder.events(OrderFailed)[0].text == "worker 1 not toggled: server 5 does not answer"
     finally:
-        listener.feed.close()
+        recorder.feed.close()
 
 
-def test_one_that_says_nothing_is_asked_again_on_a_new_connection(
-    broker: FakeBroker, listener: Listener, monkeypatch: pytest.MonkeyPatch
+def test_a_silent_broker_is_connected_to_again(
+    broker: FakeBroker, recorder: RecordingFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each new connection is welcomed with the newest snapshot."""
-    monkeypatch.setattr(status_feed, "ASK", 0.02)
-    monkeypatch.setattr(status_feed, "SILENCE", 0.1)
-    wait_for("a second welcome", lambda: len(listener.of(Status)) >= 2)
-    assert not listener.of(Lost)
+    """The broker welcomes each new connection with its newest snapshot."""
+    monkeypatch.setattr(status_feed, "REQUEST_INTERVAL_S", 0.02)
+    monkeypatch.setattr(status_feed, "SILENCE_TIMEOUT_S", 0.1)
+    wait_for("a second welcome", lambda: len(recorder.events(Status)) >= 2)
+    assert not recorder.events(Server5Lost)

@@ -1,4 +1,4 @@
-"""Standard input, a line at a time."""
+"""Lines are read from a descriptor without blocking."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from msd.broker.terminal.line_reader import MAX_LINE, LineReader
 
 
 @pytest.fixture
-def typed() -> Iterator[tuple[LineReader, int]]:
-    """What reads, and the descriptor to type into."""
+def reader_and_input() -> Iterator[tuple[LineReader, int]]:
+    """A line reader, and the descriptor to write its input to."""
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0), open(writer, "wb", buffering=0, closefd=False):
         yield LineReader(reader), writer
         os.close(writer)
 
 
-def test_a_line_is_told_once_it_has_ended(typed: tuple[LineReader, int]) -> None:
-    lines, writer = typed
-    told = []
+def test_a_line_is_returned_once_it_is_complete(reader_and_input: tuple[LineReader, int]) -> None:
+    reader, writer = reader_and_input
+    lines = []
     for text in (b"1", b"2\n-", b"1\n\n3"):
         os.write(writer, text)
-        told.append(lines.read())
-    assert told == [[], ["12"], ["-1", ""]]
+        lines.append(reader.read())
+    assert lines == [[], ["12"], ["-1", ""]]
 
 
-def test_a_line_without_an_end_is_kept_in_part(typed: tuple[LineReader, int]) -> None:
-    lines, writer = typed
+def test_an_unfinished_line_is_truncated(reader_and_input: tuple[LineReader, int]) -> None:
+    reader, writer = reader_and_input
     for _ in range(10):
         os.write(writer, b"x" * MAX_LINE)
-        assert lines.read() == []
+        assert reader.read() == []
     os.write(writer, b"\n")
-    assert [len(line) for line in lines.read() or []] == [MAX_LINE]
+    assert [len(line) for line in reader.read() or []] == [MAX_LINE]
 
 
-def test_what_is_no_text_is_replaced(typed: tuple[LineReader, int]) -> None:
-    lines, writer = typed
+def test_bytes_that_are_not_utf_8_are_replaced(reader_and_input: tuple[LineReader, int]) -> None:
+    reader, writer = reader_and_input
     os.write(writer, b"\xff1\n")
-    assert lines.read() == ["\ufffd1"]
+    assert reader.read() == ["\ufffd1"]
 
 
-def test_the_end_of_the_input_is_told() -> None:
+def test_the_end_of_the_input_returns_none() -> None:
     with open(os.devnull, "rb") as empty:
         assert LineReader(empty.fileno()).read() is None
 
 
-def test_a_descriptor_that_is_closed_has_ended() -> None:
+def test_a_closed_descriptor_is_the_end_of_the_input() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)

@@ -1,4 +1,4 @@
-"""The screen prints, and stops nobody: not with a pipe that nobody reads, nor with a closed one."""
+"""Output is printed in order, and neither a full nor a closed pipe blocks the caller."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.broker.terminal.output_thread import DEPTH, OutputThread
+from msd.broker.terminal.output_thread import MAX_QUEUED, OutputThread
 
 
 @pytest.fixture
@@ -37,146 +37,146 @@ def printed(reader: int) -> str:
     return os.read(reader, 65536).decode()
 
 
-def test_what_is_said_is_printed_in_order(pipe: tuple[int, int]) -> None:
+def test_lines_are_printed_in_order(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
+    output = OutputThread(writer)
     for word in ("one", "two", "three"):
-        screen.say(word)
-    screen.close()
+        output.print_line(word)
+    output.close()
     assert printed(reader) == "one\ntwo\nthree\n"
 
 
-def test_a_table_is_shown_once_until_it_changes(pipe: tuple[int, int]) -> None:
+def test_a_table_is_printed_again_only_if_it_has_changed(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
+    output = OutputThread(writer)
     for table in ("A", "A", "B", "B", "A"):
-        screen.show(table)
-    screen.close()
+        output.show_table(table)
+    output.close()
     assert printed(reader) == "A\nB\nA\n"
 
 
-def test_a_line_between_does_not_show_the_table_again(pipe: tuple[int, int]) -> None:
+def test_a_line_in_between_does_not_repeat_the_table(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    screen.show("A")
-    screen.say("line")
-    screen.show("A")
-    screen.close()
+    output = OutputThread(writer)
+    output.show_table("A")
+    output.print_line("line")
+    output.show_table("A")
+    output.close()
     assert printed(reader) == "A\nline\n"
 
 
-def fill(screen: OutputThread, writer: int) -> None:
-    """Until texts are dropped: the pipe is full, and all that may wait is waiting."""
-    while screen._put(writer, "x" * 1000):
+def fill(output: OutputThread, writer: int) -> None:
+    """Fills the pipe and the queue until a text is dropped."""
+    while output._enqueue(writer, "x" * 1000):
         pass
 
 
-def read_all(screen: OutputThread, reader: int) -> str:
-    """All that is written until the screen has ended."""
-    closing = threading.Thread(target=screen.close)
+def read_all(output: OutputThread, reader: int) -> str:
+    """Closes the output and returns everything it writes until its thread has ended."""
+    closing = threading.Thread(target=output.close)
     closing.start()
     text = ""
-    while screen._thread.is_alive() or select.select([reader], [], [], 0)[0]:
+    while output._thread.is_alive() or select.select([reader], [], [], 0)[0]:
         if select.select([reader], [], [], 0.05)[0]:
             text += printed(reader)
     closing.join()
     return text
 
 
-def test_a_table_that_was_dropped_is_shown_the_next_time(pipe: tuple[int, int]) -> None:
+def test_a_dropped_table_is_printed_the_next_time(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    screen.show("A")
-    fill(screen, writer)
-    screen.show("B")
-    while screen._texts.qsize() >= DEPTH:
+    output = OutputThread(writer)
+    output.show_table("A")
+    fill(output, writer)
+    output.show_table("B")
+    while output._texts.qsize() >= MAX_QUEUED:
         printed(reader)
-    screen.show("B")
-    assert read_all(screen, reader).endswith("x\nB\n")
+    output.show_table("B")
+    assert read_all(output, reader).endswith("x\nB\n")
 
 
 def test_an_announcement_is_never_dropped(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    fill(screen, writer)
-    screen.say("just a line")
-    screen.announce("ready")
-    text = read_all(screen, reader)
+    output = OutputThread(writer)
+    fill(output, writer)
+    output.print_line("just a line")
+    output.announce("ready")
+    text = read_all(output, reader)
     assert text.endswith("x\nready\n")
     assert "just a line" not in text
 
 
-def test_a_pipe_nobody_reads_does_not_block(pipe: tuple[int, int]) -> None:
+def test_a_full_pipe_does_not_block(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
+    output = OutputThread(writer)
     ended = threading.Event()
 
-    def work() -> None:
-        for number in range(10 * DEPTH):
-            screen.show(f"{number:05} " + "x" * 1000)
-        screen.close()
+    def print_tables() -> None:
+        for number in range(10 * MAX_QUEUED):
+            output.show_table(f"{number:05} " + "x" * 1000)
+        output.close()
         ended.set()
 
-    threading.Thread(target=work, daemon=True).start()
-    assert ended.wait(5), "it blocks"
-    # It goes on where it was: the first texts are whole, what did not fit is missing.
+    threading.Thread(target=print_tables, daemon=True).start()
+    assert ended.wait(5), "the full pipe blocked the caller"
+    # The first texts are complete; those that did not fit into the queue are missing.
     assert printed(reader).startswith("00000 xxx")
     os.close(reader)
-    screen.close()  # Its thread must not write to this descriptor when another test has it.
+    output.close()  # Its thread must not write to the descriptor after another test has reused the number.
 
 
-def test_a_closed_pipe_is_no_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_closed_pipe_is_not_an_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
     reader, writer = pipe
     os.close(reader)
-    screen = OutputThread(writer)
-    screen.say("to nobody")
-    screen.note("still here")
-    screen.close()
+    output = OutputThread(writer)
+    output.print_line("lost")
+    output.note("still here")
+    output.close()
     assert capfd.readouterr().err == "still here\n"
 
 
 def test_notes_go_to_standard_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    screen.note("indexing: 50 %")
-    screen.say("table")
-    screen.close()
+    output = OutputThread(writer)
+    output.note("indexing: 50 %")
+    output.print_line("table")
+    output.close()
     assert capfd.readouterr() == ("", "indexing: 50 %\n")
     assert printed(reader) == "table\n"
 
 
-def test_without_a_standard_error_notes_are_dropped(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_standard_error_notes_are_dropped(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = pipe
     monkeypatch.setattr(sys, "stderr", None)
-    screen = OutputThread(writer)
-    screen.note("indexing: 50 %")
-    screen.say("table")
-    screen.close()
+    output = OutputThread(writer)
+    output.note("indexing: 50 %")
+    output.print_line("table")
+    output.close()
     assert printed(reader) == "table\n"
 
 
-def test_what_cannot_be_encoded_is_replaced(pipe: tuple[int, int]) -> None:
+def test_characters_that_cannot_be_encoded_are_replaced(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    screen.say("caf\udce9 é")
-    screen.close()
+    output = OutputThread(writer)
+    output.print_line("caf\udce9 é")
+    output.close()
     assert printed(reader) == "caf? é\n"
 
 
-def test_while_another_has_the_terminal_announcements_wait_and_the_rest_is_dropped(
+def test_while_suspended_announcements_are_held_back_and_other_texts_dropped(
     pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
     reader, writer = pipe
-    screen = OutputThread(writer)
-    screen.show("A")
-    screen.hold()
-    screen.show("B")
-    screen.say("line")
-    screen.note("note")
-    screen.announce("ready")
-    screen.release("restored")
-    screen.show("A")
-    screen.close()
+    output = OutputThread(writer)
+    output.show_table("A")
+    output.suspend()
+    output.show_table("B")
+    output.print_line("line")
+    output.note("note")
+    output.announce("ready")
+    output.resume("restored")
+    output.show_table("A")
+    output.close()
     assert printed(reader) == "A\nrestored\nready\nA\n"
-    # Its standard error is no terminal here.
+    # Standard error is not a terminal in this test, so the note is printed at once.
     assert capfd.readouterr().err == "note\n"

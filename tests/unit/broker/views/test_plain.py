@@ -1,11 +1,19 @@
-"""The report's status table, and the lines an operator types under it."""
+"""The report's status table, the lines an operator enters, and the ready line."""
 
 from __future__ import annotations
 
 import pytest
 
-from msd.broker.views.plain import QuitLine, ToggleLine, WrongLine, parse, ready_line, table
-from msd.wire.config.settings import Config, WorkerConfig
+from msd.broker.views.plain import (
+    InvalidLine,
+    QuitLine,
+    ToggleLine,
+    client_command,
+    parse_line,
+    ready_line,
+    status_table,
+)
+from msd.wire.config.settings import Config, Servers, WorkerConfig
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
@@ -71,34 +79,34 @@ def row(
     malformed_messages: int = 0,
     rejected_connections: int = 0,
 ) -> str:
-    told = status(
+    snapshot = status(
         state,
         reason=reason,
         complaints=complaints,
         malformed_messages=malformed_messages,
         rejected_connections=rejected_connections,
     )
-    return table(told).split("\n")[3]
+    return status_table(snapshot).split("\n")[3]
 
 
-def test_the_table_is_the_reports() -> None:
-    assert table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
+def test_the_table_matches_the_report() -> None:
+    assert status_table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
 
 
-def test_only_an_awake_worker_is_alive() -> None:
+def test_only_an_awake_worker_is_shown_as_alive() -> None:
     assert [state for state in WorkerState if "Alive" in row(state)] == [WorkerState.AWAKE]
     assert [state for state in WorkerState if "Dead" in row(state)] == [
         state for state in WorkerState if state is not WorkerState.AWAKE
     ]
 
 
-def test_a_worker_that_is_simply_on_or_off_has_no_remark() -> None:
-    assert row(WorkerState.AWAKE, "old news").endswith("enter 1")
-    assert row(WorkerState.ASLEEP, "old news").endswith("enter 1")
+def test_an_awake_or_sleeping_worker_has_no_remark() -> None:
+    assert row(WorkerState.AWAKE, "old reason").endswith("enter 1")
+    assert row(WorkerState.ASLEEP, "old reason").endswith("enter 1")
 
 
 @pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.SILENT, WorkerState.DEAD, WorkerState.FAILED])
-def test_any_other_state_is_remarked_after_the_reports_row(state: WorkerState) -> None:
+def test_any_other_state_is_appended_to_the_row(state: WorkerState) -> None:
     plain = "Server 1 at Port: 21018 Status: Dead To shut down/wake up enter 1"
     assert row(state) == f"{plain} ({state.value})"
     assert row(state, "killed by SIGKILL") == f"{plain} ({state.value}: killed by SIGKILL)"
@@ -108,12 +116,12 @@ def test_any_other_state_is_remarked_after_the_reports_row(state: WorkerState) -
     ("complaints", "malformed_messages", "rejected_connections", "remark"),
     [
         (1, 0, 0, "1 corrupt segment"),
-        (0, 12, 0, "12 messages that were none"),
-        (0, 0, 1234567, "1,234,567 connections refused"),
-        (1, 2, 3, "1 corrupt segment, 2 messages that were none, 3 connections refused"),
+        (0, 12, 0, "12 malformed messages"),
+        (0, 0, 1234567, "1,234,567 refused connections"),
+        (1, 2, 3, "1 corrupt segment, 2 malformed messages, 3 refused connections"),
     ],
 )
-def test_what_went_wrong_is_counted_after_the_reports_row(
+def test_failure_counts_are_appended_to_the_row(
     complaints: int, malformed_messages: int, rejected_connections: int, remark: str
 ) -> None:
     plain = "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
@@ -137,67 +145,80 @@ def test_what_went_wrong_is_counted_after_the_reports_row(
 
 
 @pytest.mark.parametrize("host", ["*", "[::1]"])
-def test_the_port_is_shown_whatever_the_host(host: str) -> None:
-    assert "at Port: 21018 Status" in table(status(WorkerState.AWAKE, host=host))
+def test_the_port_is_shown_for_every_kind_of_host(host: str) -> None:
+    assert "at Port: 21018 Status" in status_table(status(WorkerState.AWAKE, host=host))
 
 
 @pytest.mark.parametrize(("line", "number"), [("1", 1), ("4\n", 4), ("  2 \r\n", 2), ("03", 3)])
 def test_a_number_toggles_that_worker(line: str, number: int) -> None:
-    assert parse(line, 4) == ToggleLine(number)
+    assert parse_line(line, 4) == ToggleLine(number)
 
 
 @pytest.mark.parametrize("line", ["-1", " -1 \n", "-1\r\n"])
 def test_minus_one_quits(line: str) -> None:
-    assert parse(line, 4) == QuitLine()
+    assert parse_line(line, 4) == QuitLine()
 
 
 @pytest.mark.parametrize("line", ["", "\n", "  \t\r\n"])
-def test_an_empty_line_means_nothing(line: str) -> None:
-    assert parse(line, 4) is None
+def test_an_empty_line_is_ignored(line: str) -> None:
+    assert parse_line(line, 4) is None
 
 
 @pytest.mark.parametrize("line", ["0", "5", "-2", "- 1", "+1", "1.0", "1 2", "one", "²", "٣", "quit", "--1"])
-def test_anything_else_is_wrong_and_says_what_is_right(line: str) -> None:
-    assert parse(line, 4) == WrongLine(f"{line!r} is no choice: enter 1 to 4, or -1 to quit")
+def test_any_other_line_is_invalid_and_the_message_lists_the_choices(line: str) -> None:
+    assert parse_line(line, 4) == InvalidLine(f"invalid choice {line!r}: enter 1 to 4, or -1 to quit")
 
 
-def test_a_wrong_line_is_quoted_in_part_and_without_control_characters() -> None:
-    wrong = parse("\x1b[2J" + "x" * 5000, 4)
-    assert isinstance(wrong, WrongLine)
-    assert wrong.message.isprintable()
-    assert len(wrong.message) < 120
+def test_an_invalid_line_is_truncated_and_quoted_without_control_characters() -> None:
+    invalid = parse_line("\x1b[2J" + "x" * 5000, 4)
+    assert isinstance(invalid, InvalidLine)
+    assert invalid.message.isprintable()
+    assert len(invalid.message) < 120
 
 
-def test_thousands_of_digits_are_wrong_and_nothing_worse() -> None:
-    assert isinstance(parse("9" * 8000, 4), WrongLine)
+def test_thousands_of_digits_are_an_invalid_line() -> None:
+    assert isinstance(parse_line("9" * 8000, 4), InvalidLine)
 
 
-def test_the_ready_line_says_what_a_client_has_to_be_told() -> None:
+def test_the_ready_line_contains_the_command_for_a_client() -> None:
     assert ready_line(Config(), 1) == (
         "ready: 4 workers share 1 file; msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223"
     )
 
 
 @pytest.mark.parametrize("files", [0, 2, 1000])
-def test_the_ready_line_asks_for_a_name_where_there_is_not_just_one_file(files: int) -> None:
-    where = "-a 127.0.0.1 -p 21018 27215 35416 19222 39223"
-    assert ready_line(Config(), files) == f"ready: 4 workers share {files} files; msd download NAME {where}"
+def test_the_ready_line_contains_a_placeholder_unless_exactly_one_file_is_shared(files: int) -> None:
+    flags = "-a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+    assert ready_line(Config(), files) == f"ready: 4 workers share {files} files; msd download NAME {flags}"
 
 
-def test_the_ready_line_names_server_5_where_the_ports_alone_do_not_say_it() -> None:
+def test_the_ready_line_names_server_5_if_there_are_not_four_workers() -> None:
     workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
     assert ready_line(Config(workers=workers), 1).endswith("; msd download --server5 127.0.0.1:39223")
 
 
-def test_the_ready_line_of_servers_on_all_addresses_can_be_pasted_here() -> None:
+def test_the_ready_line_replaces_the_wildcard_address_by_loopback() -> None:
     workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
-    told = ready_line(Config(host="*", workers=workers), 1)
-    assert told.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
+    line = ready_line(Config(host="*", workers=workers), 1)
+    assert line.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
 
 
-def test_the_ready_line_of_servers_that_take_keys_says_theirs() -> None:
+def test_the_ready_line_contains_the_servers_key() -> None:
     key = bytes(range(32))
     assert ready_line(Config(), 1, key) == f"{ready_line(Config(), 1)} --server-key {key.hex()}"
     workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
-    told = ready_line(Config(workers=workers), 2, key)
-    assert told.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")
+    line = ready_line(Config(workers=workers), 2, key)
+    assert line.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")
+
+
+def test_the_client_command_replaces_the_workers_wildcard_address_by_that_of_server_5() -> None:
+    servers = Servers(Endpoint("192.168.1.5", 39223), {}, pinned=False)
+    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
+
+
+def test_the_client_command_contains_the_configured_workers_if_they_are_pinned() -> None:
+    workers = {number: Endpoint("192.168.1.5", 1000 + number) for number in (1, 2, 3, 4)}
+    servers = Servers(Endpoint("192.168.1.5", 39223), workers, pinned=True)
+    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"

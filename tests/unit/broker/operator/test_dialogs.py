@@ -1,0 +1,64 @@
+"""The console's dialogs return the operator's answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from textual.app import App
+from textual.screen import ModalScreen
+
+from msd.broker.operator import dialogs
+from msd.broker.operator.dialogs import Help, Question
+
+
+class DialogApp(App[None]):
+    """Opens a dialog at once and records its results, and the keys that it did not handle."""
+
+    CSS = dialogs.CSS
+
+    def __init__(self, dialog: ModalScreen[bool] | ModalScreen[None]) -> None:
+        super().__init__()
+        self.results: list[bool | None] = []
+        self.text = ""
+        self._dialog = dialog
+
+    def on_mount(self) -> None:
+        self.push_screen(self._dialog, self.results.append)
+
+
+def answer(dialog: ModalScreen[bool] | ModalScreen[None], *keys: str) -> DialogApp:
+    """Shows a dialog on 80 × 24, records its text and presses the keys."""
+    app = DialogApp(dialog)
+
+    async def run() -> None:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            app.text = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+            await pilot.press(*keys)
+
+    asyncio.run(run())
+    return app
+
+
+@pytest.mark.parametrize(
+    ("key", "result"), [("y", [True]), ("n", [False]), ("escape", [False]), ("q", [False]), ("x", [])]
+)
+def test_only_y_n_escape_and_q_answer_a_question(key: str, result: list[bool]) -> None:
+    app = answer(Question("Stop the servers?"), key)
+    assert "Stop the servers?" in app.text
+    assert "y yes   n no" in app.text
+    assert app.results == result
+
+
+@pytest.mark.parametrize("key", ["x", "escape", "enter", "1"])
+def test_any_key_closes_the_help(key: str) -> None:
+    assert answer(Help(owns_servers=True), key).results == [None]
+
+
+def test_the_help_says_what_happens_to_the_servers() -> None:
+    own, other = answer(Help(owns_servers=True)).text, answer(Help(owns_servers=False)).text
+    assert "stop the servers at once" in own
+    assert other.count("leave this console; the servers keep running") == 2
+    for text in (own, other):
+        assert "Press any key to close." in text

@@ -1,0 +1,72 @@
+"""``msd status`` prints the table, the details and JSON from a fake operator's replies."""
+
+from __future__ import annotations
+
+import json
+from typing import Self
+
+import pytest
+
+from msd.broker.operator import status_command
+from msd.wire.config.settings import Servers
+from msd.wire.errors import NoAnswerError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
+from msd.wire.protocol.states import WorkerState
+from tests.unit.snapshots import snapshot
+
+SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
+
+
+class FakeOperator:
+    """Replies with a report of four workers awake; publishes one snapshot, then does not answer."""
+
+    def __init__(self, servers: Servers) -> None:
+        assert servers is SERVERS
+        asleep = (WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE)
+        self._snapshots = [snapshot(), snapshot(*asleep)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def report(self) -> StatusReport:
+        events = [LoggedEvent(time=3.25, text="worker 2 woke up", bad=False)]
+        return StatusReport(rid=1, status=self._snapshots.pop(0), events=events, rates=[[], [], [], []])
+
+    def next_snapshot(self) -> Status:
+        if not self._snapshots:
+            raise NoAnswerError("server 5 does not answer")
+        return self._snapshots.pop(0)
+
+
+@pytest.fixture(autouse=True)
+def operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_command, "OperatorClient", FakeOperator)
+
+
+def test_the_status_is_the_reports_table_and_the_contents_of_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    status_command.show(SERVERS, json=False, watch=False)
+    text = capsys.readouterr().out
+    assert "Server 2 at Port: 27215 Status: Alive To shut down/wake up enter 2\n" in text
+    assert "To quit" not in text
+    assert "4 of 4 alive · 0 clients served" in text
+    assert "worker 2 woke up\n" in text
+    assert text.endswith("\nmsd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223\n")
+
+
+def test_json_contains_workers_and_events(capsys: pytest.CaptureFixture[str]) -> None:
+    status_command.show(SERVERS, json=True, watch=False)
+    status = json.loads(capsys.readouterr().out)
+    assert [worker["state"] for worker in status["workers"]] == ["awake"] * 4
+    assert status["events"] == [{"time": 3.25, "text": "worker 2 woke up", "bad": False}]
+
+
+def test_watch_prints_every_snapshot_until_server_5_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(NoAnswerError):
+        status_command.show(SERVERS, json=True, watch=True)
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["workers"][1]["state"], second["workers"][1]["state"]) == ("awake", "asleep")
+    assert second["events"][0]["text"] == "worker 2 fell asleep"

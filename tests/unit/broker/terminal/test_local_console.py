@@ -1,0 +1,202 @@
+"""The broker's own terminal: when it prints, which lines are orders, and how the exit of the console is handled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from msd.broker.terminal import local_console
+from msd.broker.terminal.line_reader import LineReader
+from msd.broker.terminal.local_console import LocalConsole
+from msd.broker.terminal.output_thread import OutputThread
+from msd.broker.views.plain import status_table
+from msd.wire.config.settings import Config
+from msd.wire.protocol.states import WorkerState
+from tests.unit.snapshots import snapshot
+
+COMMAND = ["msd", "console"]
+
+
+class FakeOutput(OutputThread):
+    """Records the calls instead of printing."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def show_table(self, table: str) -> None:
+        self.calls.append(("table", table))
+
+    def print_line(self, line: str) -> None:
+        self.calls.append(("line", line))
+
+    def announce(self, line: str) -> None:
+        self.calls.append(("announcement", line))
+
+    def note(self, line: str) -> None:
+        self.calls.append(("note", line))
+
+    def suspend(self) -> None:
+        self.calls.append(("suspend", ""))
+
+    def resume(self, reset_sequence: str) -> None:
+        self.calls.append(("resume", reset_sequence))
+
+
+class FakeProcess:
+    """A console process that ends when the test sets ``code``, or when it is stopped."""
+
+    started: list[FakeProcess]
+
+    def __init__(self, command: Sequence[str]) -> None:
+        assert command == COMMAND
+        self.code: int | None = None
+        self.started.append(self)
+
+    def exit_code(self) -> int | None:
+        return self.code
+
+    def stop(self) -> None:
+        self.code = -15
+
+    def close(self) -> str:
+        assert self.code is not None, "closed before the process has ended"
+        return "reset"
+
+
+class Terminal:
+    """A local console whose input is a pipe, and the orders that it carried out."""
+
+    def __init__(self, console: Sequence[str] | None) -> None:
+        self.output = FakeOutput()
+        self.handlers: dict[int, Callable[[], None]] = {}
+        self.toggled: list[int] = []
+        self.exit_codes: list[int] = []
+        self.console = LocalConsole(
+            Config(),
+            self.output,
+            console,
+            register=self.handlers.__setitem__,
+            unregister=self.handlers.__delitem__,
+            toggle=self.toggled.append,
+            shut_down=self.exit_codes.append,
+        )
+
+    def enter(self, data: bytes, writer: int) -> None:
+        """Writes ``data`` to the input and has the console read it."""
+        os.write(writer, data)
+        (handler,) = self.handlers.values()
+        handler()
+
+
+@pytest.fixture
+def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The writing end of the pipe that replaces standard input. Console processes are fakes."""
+    reader, writer = os.pipe()
+    monkeypatch.setattr(local_console, "LineReader", lambda descriptor: LineReader(reader))
+    monkeypatch.setattr(local_console, "ConsoleProcess", FakeProcess)
+    FakeProcess.started = []
+    yield writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_nothing_is_shown_until_all_workers_are_awake(writer: int) -> None:
+    terminal = Terminal(None)
+    terminal.console.show(snapshot(WorkerState.STARTING, WorkerState.AWAKE), None)
+    assert terminal.output.calls == []
+    awake = snapshot()
+    for _ in range(2):
+        terminal.console.show(awake, None)
+    (_, ready), *tables = terminal.output.calls
+    assert ready.startswith("ready: 4 workers share 1 file; msd download ")
+    assert tables == [("table", status_table(awake))] * 2
+
+
+def test_a_failure_during_the_start_is_shown(writer: int) -> None:
+    terminal = Terminal(None)
+    dead = snapshot(WorkerState.STARTING, WorkerState.DEAD)
+    terminal.console.show(dead, None)
+    assert terminal.output.calls == [("table", status_table(dead))]
+
+
+def test_lines_toggle_workers_and_shut_down(writer: int) -> None:
+    terminal = Terminal(None)
+    terminal.enter(b"2\n5\n\n-1\n", writer)
+    assert terminal.toggled == [2]
+    assert terminal.output.calls == [("line", "invalid choice '5': enter 1 to 4, or -1 to quit")]
+    assert terminal.exit_codes == [0]
+
+
+def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
+    terminal = Terminal(None)
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), writer)  # closes the pipe
+    (handler,) = terminal.handlers.values()
+    handler()
+    assert terminal.handlers == {}
+    assert terminal.exit_codes == []
+
+
+def test_the_console_process_takes_over_input_and_output(writer: int) -> None:
+    terminal = Terminal(COMMAND)
+    for _ in range(2):
+        terminal.console.show(snapshot(), None)
+    assert len(FakeProcess.started) == 1
+    assert terminal.handlers == {}
+    assert [kind for kind, _ in terminal.output.calls] == ["announcement", "suspend", "table", "table"]
+    terminal.console.on_child_exit()
+    assert len(terminal.output.calls) == 4, "the exit of another child must change nothing"
+
+
+@pytest.mark.parametrize("code", [0, 130])
+def test_leaving_the_console_shuts_down_with_its_exit_code(code: int, writer: int) -> None:
+    terminal = Terminal(COMMAND)
+    terminal.console.show(snapshot(), None)
+    FakeProcess.started[0].code = code
+    terminal.console.on_child_exit()
+    assert terminal.exit_codes == [code]
+
+
+@pytest.mark.parametrize(("code", "cause"), [(-9, "was killed by signal 9"), (1, "exited with code 1")])
+def test_after_a_crash_of_the_console_the_plain_console_continues(code: int, cause: str, writer: int) -> None:
+    terminal = Terminal(COMMAND)
+    status = snapshot()
+    terminal.console.show(status, None)
+    FakeProcess.started[0].code = code
+    terminal.console.on_child_exit()
+    assert terminal.output.calls[-3:] == [
+        ("resume", "reset"),
+        ("note", f"the console {cause}: the servers keep running with the plain console"),
+        ("table", status_table(status)),
+    ]
+    assert terminal.exit_codes == []
+    terminal.enter(b"3\n", writer)
+    assert terminal.toggled == [3]
+    terminal.console.show(snapshot(), None)
+    assert len(FakeProcess.started) == 1
+
+
+def test_a_console_that_cannot_be_started_is_replaced_by_the_plain_one(
+    writer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(command: Sequence[str]) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(local_console, "ConsoleProcess", fail)
+    terminal = Terminal(COMMAND)
+    terminal.console.show(snapshot(), None)
+    assert ("note", "cannot start the console (No such file or directory): using the plain console") in (
+        terminal.output.calls
+    )
+    terminal.enter(b"1\n", writer)
+    assert terminal.toggled == [1]
+
+
+def test_close_stops_the_console_process_and_resumes_the_output(writer: int) -> None:
+    terminal = Terminal(COMMAND)
+    terminal.console.show(snapshot(), None)
+    terminal.console.close()
+    assert FakeProcess.started[0].code == -15
+    assert terminal.output.calls[-1] == ("resume", "reset")
