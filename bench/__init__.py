@@ -1,5 +1,5 @@
-"""Side-by-side measurements: ``python -m bench [NAME …]``, or ``make bench`` for all of them.
+"""Benchmarks against a baseline: ``python -m bench [NAME …]``, or ``make bench`` for all of them.
 
-A figure is a ratio to a baseline measured in the same run, in turns; medians are what to quote. Each measurement says
-at its end what must hold and whether it did, and writes every sample to ``bench-NAME.json``.
+A result is a ratio to a baseline that is measured in the same run, in alternation. Quote medians. At its end, each
+benchmark prints its limits and whether they are met, and writes all samples to ``bench-NAME.json``.
 """

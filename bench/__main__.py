@@ -1,4 +1,4 @@
-"""Runs the measurements named on the command line, or all of them."""
+"""Runs the benchmarks named on the command line, or all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from bench.measuring import machine
 
 NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes", "views")
 
-# Ends what was started here, like Ctrl-C.
+# SIGTERM unwinds the stack like Ctrl-C, so all processes started here end.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-# As for everybody else: with it each process would compile all of msd anew, 40 ms.
+# Without bytecode files each process would compile msd again, which takes 40 ms. Users have the files.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 print(machine())
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:
-        sys.exit(f"bench: no measurement {name!r}: there are {', '.join(NAMES)}")
+        sys.exit(f"bench: no benchmark is named {name!r}: choose from {', '.join(NAMES)}")
     print(f"\n{name}: {import_module(f'bench.{name}').__doc__}")
     import_module(f"bench.{name}").run()

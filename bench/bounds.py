@@ -1,4 +1,4 @@
-"""What must hold of a figure, whether it did, and the results of a measurement for other programs."""
+"""Limits for the results of a benchmark, and the JSON file of results and verdicts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bench.measuring import machine
 
 @dataclass(frozen=True)
 class Bound:
-    """The median of ``values`` must be at least ``floor``, better ``goal``; with ``at_most`` no more than them."""
+    """The median of ``values`` must reach ``floor`` and should reach ``goal``; with ``at_most`` both are maxima."""
 
-    what: str
+    name: str
     values: Sequence[float]
     floor: float
     goal: float | None = None
@@ -30,29 +30,29 @@ class Bound:
     def verdict(self) -> str:
         if not self._meets(self.floor):
             return "NOT MET"
-        return "met" if self.goal is None or self._meets(self.goal) else "met, but not the goal"
+        return "met" if self.goal is None or self._meets(self.goal) else "met, goal not met"
 
     def __str__(self) -> str:
         spread = f" ({min(self.values):.3g}–{max(self.values):.3g})" if len(self.values) > 1 else ""
         wanted = f"{'≤' if self.at_most else '≥'} {self.floor:g}" + (f", goal {self.goal:g}" if self.goal else "")
-        return f"{self.what}: {self.median:.3g}{spread}; must be {wanted}: {self.verdict}"
+        return f"{self.name}: {self.median:.3g}{spread}; must be {wanted}: {self.verdict}"
 
     def _meets(self, limit: float) -> bool:
         return self.median <= limit if self.at_most else self.median >= limit
 
 
-def ratios(ones: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Round by round: of what was measured one right after the other."""
-    return [one / other for one, other in zip(ones, others, strict=True)]
+def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """Returns the ratio of each round; the two values of a round are measured one right after the other."""
+    return [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]
 
 
 def conclude(name: str, figures: Mapping[str, Any], bounds: Sequence[Bound]) -> None:
-    """Says what must hold and whether it did, and writes all of it to ``bench-NAME.json``."""
+    """Prints each limit with its verdict, and writes results and limits to ``bench-NAME.json``."""
     for bound in bounds:
         print(bound)
-    judged = [
+    verdicts = [
         {
-            "what": bound.what,
+            "what": bound.name,
             "values": bound.values,
             "at_most": bound.at_most,
             "floor": bound.floor,
@@ -62,5 +62,5 @@ def conclude(name: str, figures: Mapping[str, Any], bounds: Sequence[Bound]) -> 
         for bound in bounds
     ]
     path = Path(f"bench-{name}.json")
-    path.write_text(json.dumps({"machine": machine(), "figures": figures, "bounds": judged}, indent=1))
-    print(f"every sample: {path}")
+    path.write_text(json.dumps({"machine": machine(), "figures": figures, "bounds": verdicts}, indent=1))
+    print(f"all samples: {path}")

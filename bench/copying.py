@@ -1,10 +1,10 @@
-"""One large file, from page cache to tmpfs: msd against cp, curl, axel and aria2 with four nginx.
+"""One large file from the page cache to tmpfs: msd against cp, curl, axel, and aria2 with four nginx servers.
 
-Side by side in one run, in turns; a ratio is the median of the ratios round by round, with its range. The
-processor time and the memory are those of all processes of a side, servers included. cp, curl, axel and
-aria2 verify nothing; the bare loop of pyzmq (``bench/bare.py``) hashes and writes, and is nothing one could use.
-cp has no network in between, and between two files of one tmpfs the kernel copies for it.
-MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set another size and number of rounds.
+All programs run once per round, in alternation. A ratio is the median of the per-round ratios, with its range.
+Processor time and memory include all processes of a row, servers too. cp, curl, axel and aria2 verify nothing. The
+bare pyzmq loop (``bench/bare.py``) hashes and writes; it is an upper bound, not a usable tool. cp uses no network, and
+within one tmpfs the kernel copies for it. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of
+rounds.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ from pathlib import Path
 
 from bench import ours, peers
 from bench.bounds import Bound, conclude, ratios
-from bench.measuring import ROUNDS, SIZE, memory_folder, noise, paired_ratio, tell_noise
+from bench.measuring import ROUNDS, SIZE, make_random_file, memory_folder, paired_ratio, warn_if_noisy
 from bench.peers import Sample, Side
 
 GIB = 1 << 30
 CP = "cp (kernel copies)"
+#: The heading of the column of ratios.
+RATIO = "msd's speed relative to it (1.0 = parity)"
 
 
 def run() -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(memory_folder())
-        source = noise(folder / "source.bin", SIZE)
+        source = make_random_file(folder / "source.bin", SIZE)
         sides = open_sides(stack, source, folder)
-        samples = take_turns(sides, ROUNDS)
+        samples = run_rounds(sides, ROUNDS)
     show(samples)
     figures = {"bytes": SIZE, "samples": {name: [*map(asdict, values)] for name, values in samples.items()}}
-    conclude("copying", figures, list(judge(samples)))
+    conclude("copying", figures, list(limits(samples)))
 
 
 def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
@@ -47,7 +49,7 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
     ]
     missing = peers.missing()
     if missing:
-        print(f"missing: {', '.join(missing)}; left out is what needs them: apt install nginx-light aria2 curl axel")
+        print(f"skipped, not installed: {', '.join(missing)}: apt install nginx-light aria2 curl axel")
     if "nginx" in missing:
         return sides
     http = stack.enter_context(peers.nginx(source, folder))
@@ -60,8 +62,8 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
     return sides + [side for side in others if side.command[0] not in missing]
 
 
-def take_turns(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
-    """Each side once a round, after a round that does not count."""
+def run_rounds(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
+    """Runs each side once per round; a warm-up round is not counted."""
     for side in sides:
         side.run()
     samples: dict[str, list[Sample]] = {side.name: [] for side in sides}
@@ -72,8 +74,8 @@ def take_turns(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
 
 
 def show(samples: dict[str, list[Sample]]) -> None:
-    print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians; memory is the peak")
-    print(f"{'':28} {'GB/s':>6} {'CPU s/GiB':>10} {'client MiB':>11} {'server MiB':>11}   msd is … times as fast")
+    print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians; peak memory")
+    print(f"{'':28} {'GB/s':>6} {'CPU s/GiB':>10} {'client MiB':>11} {'server MiB':>11}   {RATIO}")
     for name, values in samples.items():
         rate = SIZE / statistics.median(value.seconds for value in values) / 1e9
         cpu = statistics.median(value.cpu for value in values) / (SIZE / GIB)
@@ -82,23 +84,23 @@ def show(samples: dict[str, list[Sample]]) -> None:
         own = samples["msd, encrypted" if "HTTPS" in name or "encrypted" in name else "msd"]
         ratio = "" if values is own else paired_ratio(seconds(values), seconds(own))
         print(f"{name:28} {rate:6.2f} {cpu:10.2f} {client:11.0f} {server:11.0f}   {ratio}")
-    tell_noise("cp", seconds(samples[CP]))
+    warn_if_noisy("cp", seconds(samples[CP]))
 
 
-def judge(samples: dict[str, list[Sample]]) -> Iterator[Bound]:
+def limits(samples: dict[str, list[Sample]]) -> Iterator[Bound]:
     plain, encrypted = samples["msd"], samples["msd, encrypted"]
-    yield Bound("rate of msd / of cp", ratios(seconds(samples[CP]), seconds(plain)), 0.6, 0.75)
-    if http := better(samples, over_https=False):
-        yield Bound(f"rate of msd / of {http}", ratios(seconds(samples[http]), seconds(plain)), 1.7, 2.0)
+    yield Bound("rate of msd / rate of cp", ratios(seconds(samples[CP]), seconds(plain)), 0.6, 0.75)
+    if http := faster_aria2(samples, over_https=False):
+        yield Bound(f"rate of msd / rate of {http}", ratios(seconds(samples[http]), seconds(plain)), 1.7, 2.0)
         used = ratios([s.cpu for s in plain], [s.cpu for s in samples[http]])
-        yield Bound(f"processor time of msd / of {http} and nginx", used, 0.95, 0.8, at_most=True)
-    if https := better(samples, over_https=True):
+        yield Bound(f"processor time of msd / {http} and nginx", used, 0.95, 0.8, at_most=True)
+    if https := faster_aria2(samples, over_https=True):
         rates = ratios(seconds(samples[https]), seconds(encrypted))
-        yield Bound(f"rate of msd, encrypted / of {https}", rates, 1.1, 1.25)
+        yield Bound(f"rate of msd, encrypted / rate of {https}", rates, 1.1, 1.25)
 
 
-def better(samples: dict[str, list[Sample]], *, over_https: bool) -> str | None:
-    """The name of aria2's better setting."""
+def faster_aria2(samples: dict[str, list[Sample]], *, over_https: bool) -> str | None:
+    """Returns the name of the faster aria2 setting; None if aria2 is missing."""
     names = [name for name in samples if name.startswith("aria2") and ("HTTPS" in name) == over_https]
     return min(names, key=lambda name: statistics.median(seconds(samples[name])), default=None)
 

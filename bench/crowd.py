@@ -1,8 +1,8 @@
-"""Many downloads at once: each a process with the project's own client, from its sockets to its part file.
+"""Many concurrent downloads: each is a process with the real client, from its sockets to its part file.
 
-Such a process is forked from one that has imported everything, for to start a hundred interpreters would take
-longer than what is to be measured; and it writes what it has verified to the same few places of its part file
-again and again, for a hundred copies of a large file have room nowhere.
+The processes are forked from a server process that has imported everything, because starting a hundred interpreters
+would take longer than the measurement. Each client writes its segments to the same few positions of its part file,
+because a hundred copies of a large file would not fit anywhere.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from msd.client.storage.part_file import PartFile
 from msd.wire.config.settings import Servers
 from msd.wire.protocol.segments import Manifest, segment_size
 
-#: Seconds that everybody may take to connect.
-PATIENCE = 120.0
-#: The bytes of all are counted for no longer than this (seconds), from when each has ``ROUSED`` segments
-#: until the first has so much of its file that its end is near.
-WINDOW, ROUSED, NEAR = 10.0, 2, 0.9
-#: Seconds between two looks at the counts.
-LOOK = 0.005
-#: Places that a client writes to, in segments.
-PLACES = 16
+#: Seconds for all clients to connect.
+TIMEOUT = 120.0
+#: Bytes are counted from the time when every client has ``WARM_UP_SEGMENTS``, for at most ``MAX_SECONDS``, and only
+#: until the fastest client has ``MAX_SHARE`` of its file, so that all clients download during the measurement.
+MAX_SECONDS, WARM_UP_SEGMENTS, MAX_SHARE = 10.0, 2, 0.9
+#: Seconds between two reads of the counters.
+POLL_INTERVAL = 0.005
+#: Number of segment positions that a client writes to.
+POSITIONS = 16
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of clients in bytes a second, over ``seconds`` in which all of them were downloading."""
+    """The rate of each client in bytes/s, measured for ``seconds`` during which all clients download."""
 
     seconds: float
     each: list[float]
@@ -47,12 +47,12 @@ class Rates:
 
     @property
     def fairness(self) -> float:
-        """Jain's index: 1 if all get the same, 1/n if one gets everything."""
+        """Jain's fairness index: 1 if all n clients have the same rate, 1/n if one client gets everything."""
         return self.sum**2 / (len(self.each) * sum(rate**2 for rate in self.each))
 
 
-class _Sink(PartFile):
-    """A part file of few places, that counts what is written to it."""
+class _CountingPartFile(PartFile):
+    """A part file that counts the bytes written and reuses a few segment positions."""
 
     def __init__(self, output: Path, manifest: Manifest, counts: MutableSequence[int], number: int) -> None:
         super().__init__(output, manifest)
@@ -60,55 +60,55 @@ class _Sink(PartFile):
         self._number = number
 
     def write(self, index: int, data: memoryview) -> None:
-        super().write(index % PLACES, data)
+        super().write(index % POSITIONS, data)
         self._counts[self._number] += len(data)
 
 
 def measure(servers: Servers, size: int, clients: int) -> Rates:
-    """Has so many clients download the only file of ``servers``, of ``size`` bytes, until their rates are known."""
+    """Starts ``clients`` downloads of the only file of ``servers`` (``size`` bytes) and measures their rates."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     counts: MutableSequence[int] = context.Array("Q", clients, lock=False)
     start = context.Barrier(clients + 1)
     with memory_folder() as folder:
-        members = [
+        processes = [
             context.Process(target=_download, args=(servers, folder / str(number), counts, number, start))
             for number in range(clients)
         ]
         try:
-            for member in members:
-                member.start()
-            start.wait(PATIENCE)
-            return _watch(counts, size)
+            for process in processes:
+                process.start()
+            start.wait(TIMEOUT)
+            return _measure_rates(counts, size)
         finally:
-            for member in members:
-                member.kill()
-                member.join()
+            for process in processes:
+                process.kill()
+                process.join()
 
 
-def _watch(counts: MutableSequence[int], size: int) -> Rates:
-    deadline = time.monotonic() + PATIENCE
-    while min(counts) < ROUSED * segment_size(size):
-        assert time.monotonic() < deadline, "a client gets nothing"
-        time.sleep(LOOK)
+def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
+    deadline = time.monotonic() + TIMEOUT
+    while min(counts) < WARM_UP_SEGMENTS * segment_size(size):
+        assert time.monotonic() < deadline, "a client receives no data"
+        time.sleep(POLL_INTERVAL)
     before, began = list(counts), time.monotonic()
     after, now = before, began
-    while now < began + WINDOW and max(after) < NEAR * size:
-        time.sleep(LOOK)
+    while now < began + MAX_SECONDS and max(after) < MAX_SHARE * size:
+        time.sleep(POLL_INTERVAL)
         after, now = list(counts), time.monotonic()
     seconds = now - began
     return Rates(seconds, [(end - start) / seconds for start, end in zip(before, after, strict=True)])
 
 
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
-    """One client, in its own process."""
-    with closing(ConnectionPool(servers, download=True)) as peers:
-        manifest, catalogue = find_manifest(peers, None, None, timeout=PATIENCE, on_event=lambda event: None)
-        while len(peers.ready) < len(servers.workers):
-            peers.turn(time.monotonic() + PATIENCE)
-        with closing(_Sink(output, manifest, counts, number)) as part:
+    """Downloads in a client process."""
+    with closing(ConnectionPool(servers, download=True)) as pool:
+        manifest, catalogue = find_manifest(pool, None, None, timeout=TIMEOUT, on_event=lambda event: None)
+        while len(pool.ready) < len(servers.workers):
+            pool.poll(time.monotonic() + TIMEOUT)
+        with closing(_CountingPartFile(output, manifest, counts, number)) as part:
             transfer = Transfer(
-                peers,
+                pool,
                 manifest,
                 part,
                 catalogue=catalogue,
@@ -117,5 +117,5 @@ def _download(servers: Servers, output: Path, counts: MutableSequence[int], numb
                 memory=64 << 20,
                 on_event=lambda event: None,
             )
-            start.wait(PATIENCE)
+            start.wait(TIMEOUT)
             transfer.run()

@@ -1,10 +1,9 @@
-"""Downloads under faults against the ideal, side by side with aria2 from four nginx of the same rates.
+"""Downloads under faults against the ideal time, beside aria2 with four nginx servers of the same rates.
 
-*Ideal* is bytes over the sum of the rates that were there. For msd the time is the ``seconds`` of its
-``done`` event, for aria2 that of its whole process. aria2 and nginx come from Debian's packages; where
-they are missing, that column is left out. nginx lets the first second's worth of each connection pass at
-once, so aria2 can be below the ideal (by 0.5 to 1 s here); our workers let one segment each. A killed
-worker of ours is started again by its broker, a killed nginx is not.
+The *ideal* time is the file size divided by the sum of the available rates. The time of msd is ``seconds`` in its
+``done`` event; the time of aria2 is that of its process. aria2 and nginx are Debian packages; without them, the aria2
+column is empty. nginx sends the first second's quota of each connection at once, so aria2 can beat the ideal (by 0.5
+to 1 s here); msd's workers send one segment at once. The broker restarts a killed worker; a killed nginx stays down.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.bounds import Bound, conclude
-from bench.measuring import memory_folder, noise
+from bench.measuring import make_random_file, memory_folder
 from tests.proxy import Proxy
 from tests.system import MIB, Download, System, free_ports
 
 ROUNDS = 3
 SIZE = 384 * MIB
-#: Seconds after which a run counts as hung.
-LIMIT = 60.0
+#: Timeout of a run, in seconds.
+TIMEOUT = 60.0
 
 
 class Servers(Protocol):
-    """Four servers of one file that can be harmed, by numbers from 1."""
+    """Four servers of one file, numbered from 1, into which faults can be injected."""
 
     def freeze(self, number: int) -> None: ...
     def thaw(self, number: int) -> None: ...
@@ -45,14 +44,14 @@ class Servers(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """``harm`` is run beside the download, from its start; ``ideal`` is in seconds, and what is to be kept to
-    is ``times`` that and ``plus`` so many.
+    """``inject`` runs in parallel with the download, from its start. ``rates`` are in MiB/s per server, ``ideal`` in
+    seconds. The limit is ``times`` the ideal time plus ``plus`` seconds.
     """
 
     name: str
     rates: tuple[float, float, float, float]
     ideal: float
-    harm: Callable[[Servers], None] | None = None
+    inject: Callable[[Servers], None] | None = None
     times: float = 1.0
     plus: float = 0.0
     delay: float = 0.0
@@ -60,46 +59,46 @@ class Case:
 
     @property
     def limit(self) -> float:
-        """In seconds."""
+        """The maximum time of msd, in seconds."""
         return self.times * self.ideal + self.plus
 
 
 def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers], None]:
-    """Does each step so many seconds after the one before."""
+    """Returns a fault that runs each action a number of seconds after the previous action."""
 
     def run(servers: Servers) -> None:
-        for seconds, act in steps:
+        for seconds, action in steps:
             time.sleep(seconds)
-            act(servers)
+            action(servers)
 
     return run
 
 
-FLICKER = [step for _ in range(30) for step in ((1.0, lambda s: s.freeze(2)), (1.0, lambda s: s.thaw(2)))]
+FREEZE_AND_THAW = [step for _ in range(30) for step in ((1.0, lambda s: s.freeze(2)), (1.0, lambda s: s.thaw(2)))]
 EQUAL = (40.0, 40.0, 40.0, 40.0)
 CASES = [
     Case("equal rates", EQUAL, 384 / 160, times=1.03),
     Case("40/40/40/4", (40, 40, 40, 4), 384 / 124, times=1.05),
     Case("40/20/10/5", (40, 20, 10, 5), 384 / 75, times=1.05),
-    Case("one at 1 %", (40, 40, 40, 0.4), 384 / 120, times=1.05),
-    Case("one killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
-    Case("one frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
+    Case("one worker at 1 %", (40, 40, 40, 0.4), 384 / 120, times=1.05),
+    Case("one worker killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
+    Case("one worker frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
     Case(
-        "two frozen, 1 s and 1.5 s",
+        "two frozen, after 1 s and 1.5 s",
         EQUAL,
         1.5 + 164 / 80,
         after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
         plus=0.8,
     ),
-    Case("one frozen every other second", EQUAL, 2 * 768 / 280, after(*FLICKER), times=1.1, size=768 * MIB),
+    Case("one frozen every other second", EQUAL, 2 * 768 / 280, after(*FREEZE_AND_THAW), times=1.1, size=768 * MIB),
     Case(
-        "all down for 2 s",
+        "all workers down for 2 s",
         EQUAL,
         2 + 384 / 160,
         after((1, lambda s: s.all_down()), (2, lambda s: s.all_up())),
         plus=0.3,
     ),
-    Case("100 ms, 4 × 25 MiB/s, 500 MiB", (25, 25, 25, 25), 5.0, times=1.11, delay=0.05, size=500 * MIB),
+    Case("RTT 100 ms, 4 × 25 MiB/s, 500 MiB", (25, 25, 25, 25), 5.0, times=1.11, delay=0.05, size=500 * MIB),
 ]
 
 
@@ -125,7 +124,7 @@ class OurServers:
 
 
 class Nginx:
-    """Four nginx of one process each."""
+    """Four nginx servers of one process each."""
 
     def __init__(self, source: Path, folder: Path, case: Case) -> None:
         self._commands: list[list[str]] = []
@@ -161,23 +160,23 @@ class Nginx:
 
 
 @contextmanager
-def harming(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[None]:
-    """Does the harm of a case while its block runs; stops when the download is done."""
+def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[None]:
+    """Injects the faults of a case from a thread. Errors are accepted only if ``done``: the download may end first."""
 
-    def work() -> None:
+    def inject() -> None:
         try:
-            if case.harm is not None:
-                case.harm(servers)
+            if case.inject is not None:
+                case.inject(servers)
         except (ProcessLookupError, KeyError, AssertionError):
-            assert done()  # It ended first.
+            assert done()
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=inject, daemon=True)
     thread.start()
     yield
 
 
 def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
-    """Seconds, and the share of bytes received in vain."""
+    """Returns the seconds of a download with msd and its share of wasted bytes."""
     config = folder / "config.toml"
     ports = free_ports()
     workers = "".join(
@@ -187,36 +186,36 @@ def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
     (folder / "copy").unlink(missing_ok=True)
     with ExitStack() as stack:
         system = stack.enter_context(System(source, "-c", str(config), ports=ports)).wait_until_ready()
-        where = system.server_flags
+        server_flags = system.server_flags
         if case.delay:
             proxies = [stack.enter_context(Proxy(port)) for port in ports[:4]]
             for proxy in proxies:
                 proxy.delay = case.delay
-            where = ["-a", "127.0.0.1", "-p", *(str(proxy.port) for proxy in proxies), str(ports[4])]
+            server_flags = ["-a", "127.0.0.1", "-p", *(str(proxy.port) for proxy in proxies), str(ports[4])]
         servers = OurServers(system)
         client = stack.enter_context(
-            Download(where, "-o", str(folder / "copy"), "--no-sync", "--timeout", str(LIMIT), interval=0.5)
+            Download(server_flags, "-o", str(folder / "copy"), "--no-sync", "--timeout", str(TIMEOUT), interval=0.5)
         )
         client.wait_until_verified(1e-9)
-        with harming(case, servers, lambda: client.process.poll() is not None):
-            done = client.wait_until_done(2 * LIMIT)
+        with faults(case, servers, lambda: client.process.poll() is not None):
+            done = client.wait_until_done(2 * TIMEOUT)
     return float(done["seconds"]), done["wasted_bytes"] / done["bytes"]
 
 
 def run_aria2(case: Case, source: Path, folder: Path) -> float:
-    """Seconds of aria2 with one connection to each of four nginx; infinite if it did not end."""
+    """Returns the seconds of aria2 with one connection to each of four nginx servers; infinite after a timeout."""
     servers = Nginx(source, folder, case)
     (folder / "copy").unlink(missing_ok=True)
-    # An address each: aria2 counts its connections by host.
+    # A different address per server, because aria2 limits connections per host.
     urls = [f"http://127.0.0.{number}:{port}/{source.name}" for number, port in enumerate(servers.ports, 1)]
     command = ["aria2c", "-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
-    time.sleep(0.3)  # nginx has no word for "ready".
+    time.sleep(0.3)  # nginx does not report that it is ready.
     began = time.monotonic()
     try:
         with subprocess.Popen([*command, "-d", str(folder), "-o", "copy", *urls], stdout=subprocess.DEVNULL) as aria2:
-            with harming(case, servers, lambda: aria2.poll() is not None):
+            with faults(case, servers, lambda: aria2.poll() is not None):
                 try:
-                    aria2.wait(LIMIT)
+                    aria2.wait(TIMEOUT)
                 except subprocess.TimeoutExpired:
                     aria2.kill()
                     return float("inf")
@@ -226,28 +225,32 @@ def run_aria2(case: Case, source: Path, folder: Path) -> float:
 
 
 def run() -> None:
-    peer = shutil.which("aria2c") and shutil.which("nginx")
-    if not peer:
-        print("aria2 or nginx is missing: apt install aria2 nginx-light")
-    print(f"{'case':32} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
+    have_aria2 = shutil.which("aria2c") and shutil.which("nginx")
+    if not have_aria2:
+        print("aria2 or nginx is not installed: apt install aria2 nginx-light")
+    print(f"{'case':34} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
     figures: dict[str, dict[str, list[float]]] = {}
     with memory_folder() as folder:
         (folder / "shared").mkdir()
         for case in CASES:
-            source = noise(folder / "shared" / "film.bin", case.size)
-            ours, theirs = [], []
+            source = make_random_file(folder / "shared" / "film.bin", case.size)
+            own_runs, aria2_runs = [], []
             for _ in range(ROUNDS):
-                ours.append(run_ours(case, source, folder))
-                if peer and not case.delay:
-                    theirs.append(run_aria2(case, source, folder))
-            seconds = statistics.median(second for second, _ in ours)
-            waste = max(share for _, share in ours)
-            aria2 = f"{statistics.median(theirs):6.2f}" if theirs else "     –"
+                own_runs.append(run_ours(case, source, folder))
+                if have_aria2 and not case.delay:
+                    aria2_runs.append(run_aria2(case, source, folder))
+            seconds = statistics.median(second for second, _ in own_runs)
+            waste = max(share for _, share in own_runs)
+            aria2 = f"{statistics.median(aria2_runs):6.2f}" if aria2_runs else "     –"
             print(
-                f"{case.name:32} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
+                f"{case.name:34} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
                 f" {seconds / case.ideal:10.3f} {case.limit:6.2f} {waste:6.1%} {aria2}",
                 flush=True,
             )
-            figures[case.name] = {"msd": [s for s, _ in ours], "waste": [w for _, w in ours], "aria2": theirs}
+            figures[case.name] = {
+                "msd": [s for s, _ in own_runs],
+                "waste": [w for _, w in own_runs],
+                "aria2": aria2_runs,
+            }
     bounds = [Bound(f"seconds, {c.name}", figures[c.name]["msd"], round(c.limit, 2), at_most=True) for c in CASES]
     conclude("faults", figures, bounds)

@@ -1,4 +1,4 @@
-"""How things are measured here: whole processes, in turns, medians."""
+"""Measuring whole processes: alternating rounds, medians, paired ratios."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from pathlib import Path
 
 from tests.system import MIB, System
 
-#: What large files are measured with.
+#: Rounds and file size (bytes) of the benchmarks with large files.
 ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
 SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 4 << 30)
 TMPFS = Path("/dev/shm")
 
 
 def seconds(command: list[str], cwd: Path | None = None) -> float:
-    """Wall-clock seconds of one run of a command; its output is thrown away."""
+    """Runs a command once, discards its output and returns the wall-clock seconds."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=cwd)
     return time.perf_counter() - began
 
 
-def in_turns(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Runs every case once a round (after a round that does not count), so that a machine whose speed
-    drifts does so for all of them."""
+def run_interleaved(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Runs every case once per round, so that a drift of the machine's speed affects all cases alike.
+
+    A warm-up round is not counted.
+    """
     for case in cases.values():
         case()
     results: dict[str, list[float]] = {name: [] for name in cases}
@@ -39,41 +41,41 @@ def in_turns(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
     return results
 
 
-def paired_ratio(ones: list[float], others: list[float]) -> str:
-    """The median of the ratios round by round, and their range."""
-    ratios = [one / other for one, other in zip(ones, others, strict=True)]
+def paired_ratio(numerators: list[float], denominators: list[float]) -> str:
+    """Formats the median and the range of the per-round ratios."""
+    ratios = [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
-def tell_noise(baseline: str, seconds: list[float]) -> None:
-    """Says so where the baseline itself varied too much for the ratios to be quoted."""
+def warn_if_noisy(baseline: str, seconds: list[float]) -> None:
+    """Prints a warning if the baseline varied too much for the ratios to be quoted."""
     spread = max(seconds) / min(seconds)
     if spread > 1.5:
-        print(f"A NOISY SITTING, not to be quoted: {baseline} itself varied by {spread:.1f} ×")
+        print(f"WARNING, noisy run, do not quote: {baseline} itself varied by {spread:.1f} ×")
 
 
 def machine() -> str:
-    """The machine, for the head of a table."""
+    """Returns the description of this machine that is printed above the tables."""
     model = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].split("\n")[0] or platform.machine()
     return f"{os.cpu_count()} × {model}, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 @contextmanager
 def serving(path: Path, *arguments: str) -> Iterator[System]:
-    """Servers for ``path``, ready."""
+    """Starts servers for ``path`` and waits until they are ready."""
     with System(path, *arguments) as system:
         yield system.wait_until_ready()
 
 
 @contextmanager
 def memory_folder() -> Iterator[Path]:
-    """A folder in memory, where there is such a thing."""
+    """A temporary folder on tmpfs, or on disk if /dev/shm does not exist."""
     with tempfile.TemporaryDirectory(prefix="msd-bench-", dir=TMPFS if TMPFS.is_dir() else None) as name:
         yield Path(name)
 
 
-def noise(path: Path, size: int) -> Path:
-    """A file that no file system, however clever, can make smaller."""
+def make_random_file(path: Path, size: int) -> Path:
+    """Writes a file of random bytes, which no file system can compress or deduplicate."""
     with path.open("wb") as file:
         while size > 0:
             size -= file.write(os.urandom(min(size, 4 * MIB)))

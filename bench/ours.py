@@ -1,4 +1,4 @@
-"""Servers of ours for a measurement: some workers, plain or with keys, in a home of their own."""
+"""msd servers for a benchmark: one to four workers, with or without encryption, in a folder of their own."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tests.system import MSD, Process, free_ports, run_msd, wait_for
 
 
 @dataclass(frozen=True)
-class Ours:
-    """Servers that run: their configuration, and the processes of the broker, the indexer and the workers.
-    ``said`` is what they have printed about indexing.
+class RunningServers:
+    """Running servers: their configuration and the pids of the broker, the indexer and the workers. ``output`` is the
+    text that they printed until they were ready.
     """
 
     config: Path
     env: dict[str, str]
     pids: list[int]
     encrypted: bool
-    said: str
+    output: str
 
     @property
     def server_flags(self) -> list[str]:
-        """The flags with which a command finds them."""
+        """The options with which a command locates these servers."""
         return ["-c", str(self.config)]
 
     @property
@@ -35,8 +35,11 @@ class Ours:
 
 
 @contextmanager
-def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = False) -> Iterator[Ours]:
-    """Up to four workers that share ``source``, ready; ``home`` holds their configuration, cache and keys."""
+def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = False) -> Iterator[RunningServers]:
+    """Starts servers for ``source`` with up to four workers and waits until they are ready.
+
+    ``home`` is the folder for configuration, cache and keys.
+    """
     home.mkdir(exist_ok=True)
     env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
     config = home / "config.toml"
@@ -53,10 +56,10 @@ def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = Fal
             assert process.process.poll() is None, process.err.text
             return any(line.startswith("ready") for _, line in [*process.out.lines])
 
-        # Also 8 GiB are indexed first.
+        # The timeout allows for indexing 8 GiB.
         wait_for("ready", is_ready, timeout=120)
         text = process.out.text + "\n" + process.err.text
-        yield Ours(config, env, [process.pid, *_children(process.pid)], encrypted, text)
+        yield RunningServers(config, env, [process.pid, *_children(process.pid)], encrypted, text)
 
 
 def _children(pid: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""The sides of a comparison: ``msd`` and other programs that copy or fetch the same file.
+"""The sides of a comparison: msd and other programs that copy or download the same file.
 
-Each has its servers up for as long as it is open, and runs one transfer at a time. What is counted is
-everything: the processor time and the memory of the servers, too.
+The servers of a side run as long as its context; it runs one transfer at a time. Processor time and memory include the
+servers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.ours import Ours
+from bench.ours import RunningServers
 from tests.system import MSD, Download, free_ports, wait_for
 
 TICK = os.sysconf("SC_CLK_TCK")
-#: Milliseconds between two looks at the memory of what runs.
-LOOK_MS = 10
+#: Milliseconds between two samples of a client's memory.
+SAMPLE_INTERVAL_MS = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One transfer: wall-clock seconds, processor seconds of all processes, and the most memory that the
-    client and the largest server process held at once (MiB). ``transfer`` is in seconds what the program
-    itself says that its transfer took, 0 where it says nothing.
+    """One transfer: wall-clock seconds, processor seconds of all processes, and the peak memory (MiB) of the client and
+    of the largest server process. ``transfer`` is the duration in seconds that the program itself reports; 0: none.
     """
 
     seconds: float
@@ -44,8 +43,8 @@ class Sample:
 
 @dataclass
 class Side:
-    """A command that makes ``copy`` in ``folder``, and the processes that serve it. ``clock`` finds the
-    seconds of the transfer in what the command prints.
+    """A command that writes ``copy`` into ``folder``, and the pids of its servers. ``parse_seconds`` extracts the
+    duration of the transfer from the output of the command.
     """
 
     name: str
@@ -53,18 +52,18 @@ class Side:
     folder: Path
     servers: list[int]
     env: dict[str, str] | None = None
-    clock: Callable[[str], float] = lambda printed: 0.0
+    parse_seconds: Callable[[str], float] = lambda output: 0.0
 
     def run(self, stderr: int = subprocess.STDOUT) -> Sample:
-        """Runs it once; raises where it fails. What it prints to ``stderr`` may go elsewhere."""
+        """Runs the command once. ``stderr`` may redirect its standard error. Raises ``RuntimeError`` if it fails."""
         (self.folder / "copy").unlink(missing_ok=True)
         clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
-        with tempfile.TemporaryFile("w+") as printed:
+        with tempfile.TemporaryFile("w+") as output:
             began = time.perf_counter()
-            process = subprocess.Popen(self.command, cwd=self.folder, env=self.env, stdout=printed, stderr=stderr)
+            process = subprocess.Popen(self.command, cwd=self.folder, env=self.env, stdout=output, stderr=stderr)
             try:
-                client_mib = _watch(process.pid)
+                client_mib = _wait_and_sample(process.pid)
             except BaseException:
                 process.kill()
                 process.wait()
@@ -72,25 +71,26 @@ class Side:
             _, status, used = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - began
             process.returncode = os.waitstatus_to_exitcode(status)
-            printed.seek(0)
-            text = printed.read()
+            output.seek(0)
+            text = output.read()
         if process.returncode:
             raise RuntimeError(f"{self.name} ended with code {process.returncode}: {text[-1000:]}")
         cpu = used.ru_utime + used.ru_stime + sum(map(cpu_seconds, self.servers)) - before
         server_mib = max(map(peak_mib, self.servers), default=0.0)
-        return Sample(seconds, cpu, client_mib, server_mib, self.clock(text))
+        return Sample(seconds, cpu, client_mib, server_mib, self.parse_seconds(text))
 
 
-def _watch(pid: int) -> float:
-    """Waits for the end of a child; the peak of its memory. ``ru_maxrss`` is no use for that: it is never
-    less than what the process held that started the child.
+def _wait_and_sample(pid: int) -> float:
+    """Waits for a child to end and returns its peak memory in MiB.
+
+    ``ru_maxrss`` is useless here: it is never less than the memory of the parent at the time of the fork.
     """
     peak = 0.0
     poller = select.poll()
     ended = os.pidfd_open(pid)
     try:
         poller.register(ended, select.POLLIN)
-        while not poller.poll(LOOK_MS):
+        while not poller.poll(SAMPLE_INTERVAL_MS):
             peak = max(peak, peak_mib(pid))
     finally:
         os.close(ended)
@@ -98,39 +98,39 @@ def _watch(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor seconds that a process has used so far."""
+    """Returns the processor seconds that a process has used so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def clear_peak(pids: list[int]) -> None:
-    """Has the peaks of these processes' memory count from now on."""
+    """Resets the peak memory counters of these processes."""
     for pid in pids:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak_mib(pid: int) -> float:
-    """The peak of a process's resident memory; 0 of one that has ended."""
+    """Returns the peak resident memory of a process in MiB; 0 if it has ended."""
     value = Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()
     return int(value[0]) / 1024 if value else 0.0
 
 
 def cp(source: Path, folder: Path, *, by_kernel: bool) -> Side:
-    """``cp`` lets the kernel copy (copy_file_range); told not to, it reads and writes 128 KiB at a time."""
+    """``cp`` lets the kernel copy (copy_file_range), or reads and writes 128 KiB at a time (--reflink=never)."""
     if by_kernel:
         return Side("cp (kernel copies)", ["cp", str(source), "copy"], folder, [])
     return Side("cp (reads and writes)", ["cp", "--reflink=never", str(source), "copy"], folder, [])
 
 
-def msd(ours: Ours, source: Path, folder: Path) -> Side:
-    """One download from all workers."""
-    name = "msd, encrypted" if ours.encrypted else "msd"
-    command = [*MSD, "download", *ours.server_flags, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
+def msd(servers: RunningServers, source: Path, folder: Path) -> Side:
+    """A download from all workers with msd."""
+    name = "msd, encrypted" if servers.encrypted else "msd"
+    command = [*MSD, "download", *servers.server_flags, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
 
-    def clock(printed: str) -> float:
-        return float(Download.parse(printed)[-1]["seconds"])
+    def parse_seconds(output: str) -> float:
+        return float(Download.parse(output)[-1]["seconds"])
 
-    return Side(name, command, folder, ours.pids, ours.env, clock)
+    return Side(name, command, folder, servers.pids, servers.env, parse_seconds)
 
 
 @contextmanager
@@ -148,12 +148,12 @@ def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterat
             ports.append(server.stdout.readline().strip())
         fetch = [*command, "fetch", "copy", str(source.stat().st_size), str(window), *ports]
         name = f"bare loop, window {window}" if workers == 1 else f"bare loop, {workers} workers"
-        yield Side(name, fetch, folder, [server.pid for server in servers], clock=float)
+        yield Side(name, fetch, folder, [server.pid for server in servers], parse_seconds=float)
 
 
 @contextmanager
 def nginx(source: Path, folder: Path, *, tls: bool = False) -> Iterator[tuple[list[str], list[int]]]:
-    """Four nginx of one process each, an address each: their URLs of the file, and their process ids."""
+    """Starts four nginx servers of one process and one address each; yields the URLs of the file and the pids."""
     ports = free_ports()[:4]
     lines = f"root {source.parent}; sendfile on; tcp_nopush on;"
     if tls:
@@ -178,7 +178,7 @@ def nginx(source: Path, folder: Path, *, tls: bool = False) -> Iterator[tuple[li
 
 
 def aria2(urls: list[str], pids: list[int], folder: Path, per_server: int) -> Side:
-    """aria2 with so many connections to each server; it verifies nothing."""
+    """aria2 with ``per_server`` connections to each server; it verifies nothing."""
     command = ["aria2c", "-q", f"-x{per_server}", f"-s{4 * per_server}", "-k1M", "--file-allocation=none"]
     command += ["--check-certificate=false", "--allow-overwrite=true", "-o", "copy", *urls]
     secure = " over HTTPS" if urls[0].startswith("https") else ""
@@ -194,7 +194,7 @@ def axel(urls: list[str], pids: list[int], folder: Path) -> Side:
 
 
 def missing() -> list[str]:
-    """The programs to compare with that are not here."""
+    """Returns the names of the programs that are not installed."""
     return [name for name in ("nginx", "aria2c", "curl", "axel") if shutil.which(name) is None]
 
 

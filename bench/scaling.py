@@ -1,11 +1,11 @@
-"""From one worker to four, and from one client to a hundred.
+"""Scaling: one to four workers, and one to a hundred clients.
 
-Workers: one ``msd download`` of the whole file from so many workers; the rate is that of its ``done`` event.
+Workers: one ``msd download`` of the whole file from one to four workers. The rate is that of its ``done`` event.
 
-Clients: so many at once from the same four workers, as in ``bench/crowd.py``: the project's own client with its
-connections, windows, hashes and writes (over and over to the same 16 MiB), a process each. The clock runs from when
-all are connected and each has two segments, until the first has nine tenths of its file, for 10 s at most: in all
-this time everyone downloads. Interpreters start before that, and nobody's end is in it.
+Clients: concurrent downloads from the same four workers (see ``bench/crowd.py``). Each is a process with the real
+client: connections, windows, hashing, and writing, always to the same 16 MiB. The measurement starts when all clients
+are connected and have two segments, and ends after 10 s or when the first client has nine tenths of its file. So all
+clients download all the time, and neither start-up nor completion is measured.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import asdict, replace
 
 from bench import crowd, ours, peers
 from bench.bounds import Bound, conclude, ratios
-from bench.copying import GIB, take_turns
-from bench.measuring import ROUNDS, SIZE, memory_folder, noise, paired_ratio, tell_noise
+from bench.copying import GIB, run_rounds
+from bench.measuring import ROUNDS, SIZE, make_random_file, memory_folder, paired_ratio, warn_if_noisy
 from bench.peers import Sample, clear_peak, peak_mib
 
 WORKERS = (1, 2, 3, 4)
@@ -27,45 +27,43 @@ CLIENTS = (1, 10, 100)
 def run() -> None:
     with ExitStack() as stack:
         folder = stack.enter_context(memory_folder())
-        source = noise(folder / "source.bin", SIZE)
+        source = make_random_file(folder / "source.bin", SIZE)
         systems = {n: stack.enter_context(ours.serving(source, folder / f"{n}", workers=n)) for n in WORKERS}
-        by_workers = take_turns(
+        by_workers = run_rounds(
             [replace(peers.msd(system, source, folder), name=str(n)) for n, system in systems.items()], ROUNDS
         )
         (folder / "copy").unlink()
         show_workers(by_workers)
         by_clients: dict[int, list[crowd.Rates]] = {clients: [] for clients in CLIENTS}
         memory: dict[int, list[float]] = {clients: [] for clients in CLIENTS}
-        four = systems[4]
+        servers = systems[4]
         for _ in range(ROUNDS):
             for clients in CLIENTS:
-                clear_peak(four.pids)
-                by_clients[clients].append(crowd.measure(four.servers, SIZE, clients))
-                memory[clients].append(max(map(peak_mib, four.pids)))
+                clear_peak(servers.pids)
+                by_clients[clients].append(crowd.measure(servers.servers, SIZE, clients))
+                memory[clients].append(max(map(peak_mib, servers.pids)))
     show_clients(by_clients, memory)
-    one, most = CLIENTS[0], CLIENTS[-1]
-    alone, together = by_clients[one], by_clients[most]
-    tell_noise("one client", [SIZE / rates.sum for rates in alone])
+    most = CLIENTS[-1]
+    single, concurrent = by_clients[CLIENTS[0]], by_clients[most]
+    warn_if_noisy("one client", [SIZE / rates.sum for rates in single])
     figures = {
         "bytes": SIZE,
         "workers": {name: [*map(asdict, values)] for name, values in by_workers.items()},
         "clients": {clients: [*map(asdict, values)] for clients, values in by_clients.items()},
         "server_mib": memory,
     }
-    sums = ratios([rates.sum for rates in together], [rates.sum for rates in alone])
+    sums = ratios([rates.sum for rates in concurrent], [rates.sum for rates in single])
     bounds = [
-        Bound(f"{most} clients: sum of their rates / rate of one alone", sums, 0.8),
-        Bound(f"{most} clients: Jain's fairness", [rates.fairness for rates in together], 0.95),
-        Bound(
-            f"{most} clients: MiB of the largest server process, at its peak", [max(memory[most])], 400, at_most=True
-        ),
+        Bound(f"{most} clients: sum of rates / rate of a single client", sums, 0.8),
+        Bound(f"{most} clients: Jain's fairness index", [rates.fairness for rates in concurrent], 0.95),
+        Bound(f"{most} clients: peak MiB of the largest server process", [max(memory[most])], 400, at_most=True),
     ]
     conclude("scaling", figures, bounds)
 
 
 def show_workers(samples: dict[str, list[Sample]]) -> None:
     print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians")
-    print(f"{'workers':>7} {'GB/s':>6} {'CPU s/GiB':>10}   times the rate of one")
+    print(f"{'workers':>7} {'GB/s':>6} {'CPU s/GiB':>10}   rate relative to one worker")
     one = [sample.transfer for sample in samples["1"]]
     for name, values in samples.items():
         seconds = [value.transfer for value in values]
@@ -74,7 +72,7 @@ def show_workers(samples: dict[str, list[Sample]]) -> None:
 
 
 def show_clients(by_clients: dict[int, list[crowd.Rates]], memory: dict[int, list[float]]) -> None:
-    print(f"{'clients':>7} {'GB/s, sum':>10} {'MB/s, each':>12} {'fairness':>9} {'server MiB':>11} {'counted':>8}")
+    print(f"{'clients':>7} {'GB/s, sum':>10} {'MB/s, each':>12} {'fairness':>9} {'server MiB':>11} {'seconds':>8}")
     for clients, values in by_clients.items():
         total = statistics.median(rates.sum for rates in values) / 1e9
         least, most = (pick(pick(rates.each) for rates in values) / 1e6 for pick in (min, max))

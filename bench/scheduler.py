@@ -1,4 +1,4 @@
-"""Events a second of the scheduler: does the work for one depend on the number of segments?"""
+"""Scheduler events per second: the cost of an event must not depend on the number of segments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CASES = [(10_000, 4), (1_000_000, 4), (1_000_000, 64)]
 
 
 def events_per_second(segments: int, workers: int) -> float:
-    """Feeds a whole download through the scheduler, each reply in the order it was asked for."""
+    """Runs a whole download through the scheduler; replies arrive in the order of the requests."""
     scheduler = Scheduler(segments, range(1, workers + 1))
     queue: list[RequestSegment] = []
     for number in range(1, workers + 1):
         queue += [a for a in scheduler.handle(WorkerReady(number, 1), 0.0) if isinstance(a, RequestSegment)]
     began = time.perf_counter()
-    # The clock of the scheduler: every worker delivers a thousand segments a second.
+    # Simulated time: every worker delivers 1000 segments/s.
     step, now, done = 0.001 / workers, 0.0, 0
     for request in queue:
         now += step

@@ -1,8 +1,8 @@
-"""Files of 1 KiB to 8 GiB: the time of a download, and the memory of both sides, which must not grow with it.
+"""Files of 1 KiB to 8 GiB: download time, and memory of both sides, which must not grow with the file size.
 
-The file and its copy are in memory, so 8 GiB take 16: what has no room is left out, with a word.
-MSD_BENCH_LARGEST sets another largest size, in bytes. The rates are those of the transfers alone, of which a
-small file's is little more than the connecting; the seconds are those of the whole command.
+The file and its copy are in memory, so 8 GiB need 16 GiB; sizes that do not fit are skipped with a message.
+MSD_BENCH_LARGEST sets the largest size in bytes. The rates are those of the transfers without start-up (for a small
+file mostly connection set-up); the seconds are those of the whole command.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from bench import ours, peers
 from bench.bounds import Bound, conclude
-from bench.measuring import memory_folder, noise
+from bench.measuring import make_random_file, memory_folder
 from bench.peers import Sample
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SIZES = {"1 KiB": KIB, "1 MiB": MIB, "16 MiB": 16 * MIB, "256 MiB": 256 * MIB, "8 GiB": 8 * GIB}
 LARGEST = int(os.environ.get("MSD_BENCH_LARGEST") or 8 * GIB)
-#: Rounds of a file of less than 1 GiB; one that is larger is downloaded once.
+#: Rounds for files below 1 GiB; larger files are downloaded once.
 ROUNDS = 5
-#: What everything else on the machine is left, in bytes.
+#: Bytes of memory left for the rest of the machine.
 SPARE = 2 * GIB
 
 
@@ -32,26 +32,31 @@ def run() -> None:
     print(f"{'size':>8} {'seconds':>8} {'MB/s':>6} {'client MiB':>11} {'server MiB':>11}")
     with memory_folder() as folder:
         for name, size in SIZES.items():
-            if size > LARGEST or 2 * size + SPARE > room(folder):
-                print(f"{name:>8} left out: there is no room for two of them, or MSD_BENCH_LARGEST is less")
+            if size > LARGEST or 2 * size + SPARE > available_bytes(folder):
+                print(f"{name:>8} skipped: two copies do not fit into memory, or MSD_BENCH_LARGEST is less")
                 continue
-            source = noise(folder / "source.bin", size)
-            # New servers for each: their memory is that of this size.
-            with ours.serving(source, folder / "home") as four:
-                side = peers.msd(four, source, folder)
+            source = make_random_file(folder / "source.bin", size)
+            # New servers for each size, so that their peak memory belongs to this size.
+            with ours.serving(source, folder / "home") as servers:
+                side = peers.msd(servers, source, folder)
                 samples[name] = [side.run() for _ in range(ROUNDS if size < GIB else 1)]
             (folder / "copy").unlink()
             show(name, size, samples[name])
-    every = [value for values in samples.values() for value in values]
+    all_samples = [value for values in samples.values() for value in values]
     largest = [*samples][-1]
     bounds = [
         Bound(
-            f"MiB of the client, its highest peak up to {largest}",
-            [max(v.client_mib for v in every)],
+            f"peak MiB of the client, all sizes up to {largest}",
+            [max(v.client_mib for v in all_samples)],
             150,
             at_most=True,
         ),
-        Bound("MiB of a server process, likewise", [max(v.server_mib for v in every)], 100, at_most=True),
+        Bound(
+            f"peak MiB of a server process, all sizes up to {largest}",
+            [max(v.server_mib for v in all_samples)],
+            100,
+            at_most=True,
+        ),
     ]
     conclude("sizes", {"samples": {name: [*map(asdict, values)] for name, values in samples.items()}}, bounds)
 
@@ -63,7 +68,7 @@ def show(name: str, size: int, values: list[Sample]) -> None:
     print(f"{name:>8} {seconds:8.2f} {rate:6.1f} {client:11.0f} {server:11.0f}", flush=True)
 
 
-def room(folder: Path) -> int:
-    """Bytes that files in a folder in memory may take."""
+def available_bytes(folder: Path) -> int:
+    """Returns the bytes available for files in a folder in memory."""
     available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * KIB
     return min(shutil.disk_usage(folder).free, available)

@@ -1,4 +1,4 @@
-"""What starting costs: ``msd --help`` against ``import typer``, and a download of 1 KiB taken apart."""
+"""Start-up time: ``msd --help`` against ``import typer``, and the parts of a download of 1 KiB."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from bench.bounds import Bound, conclude, ratios
-from bench.measuring import in_turns, seconds, serving
+from bench.measuring import run_interleaved, seconds, serving
 from tests.system import MSD
 
 ROUNDS = 15
-#: All that a download loads.
+#: All modules that a download loads.
 IMPORTS = "import msd.cli, msd.client.operations.download, msd.client.display.printers, msd.wire.config.settings"
 
 
@@ -29,15 +29,15 @@ def run() -> None:
                 "msd --help": partial(seconds, [*MSD, "--help"]),
                 "imports of download": partial(seconds, [sys.executable, "-P", "-c", IMPORTS]),
                 "download of 1 KiB": partial(seconds, download, Path(folder)),
-                "the same, --no-sync": partial(seconds, [*download, "--no-sync"], Path(folder)),
+                "download, --no-sync": partial(seconds, [*download, "--no-sync"], Path(folder)),
             }
-            times = in_turns(cases, ROUNDS)
+            times = run_interleaved(cases, ROUNDS)
     for name, values in times.items():
         print(f"{name:22} {1000 * statistics.median(values):7.1f} ms")
     medians = {name: statistics.median(values) for name, values in times.items()}
     imports = medians["imports of download"] - medians["interpreter"]
     work = medians["download of 1 KiB"] - medians["imports of download"]
-    print(f"of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
+    print(f"parts of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
     print(f"imports {1000 * imports:.0f} ms, work {1000 * work:.0f} ms")
     help_ratio = ratios(times["msd --help"], times["import typer"])
     conclude("startup", {"seconds": times}, [Bound("msd --help / import typer", help_ratio, 2.0, at_most=True)])

@@ -1,6 +1,6 @@
-"""Draws the figures of the documentation from the code: ``python docs/figures.py`` (``make figures``).
+"""Generates the figures of the documentation from the code: ``python docs/figures.py`` (``make figures``).
 
-Each stands between two markers in its page; a test asserts that the pages are as this would write them.
+Each figure stands between two markers in its page. A test checks that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- figure: segments -->", "<!-- end of figure -->"
 
 
 def segments() -> str:
-    """The states of a segment, as a Mermaid diagram."""
+    """Returns the states of a segment as a Mermaid diagram."""
     lines = ["```mermaid", "stateDiagram-v2"]
     for (start, end), causes in TRANSITIONS.items():
         names = "\\n".join(cause.__name__ for cause in causes)
@@ -23,11 +23,11 @@ def segments() -> str:
     return "\n".join([*lines, "```"])
 
 
-def drawn(page: str) -> str:
-    """The text of a page with its figure as it should be."""
+def with_figure(page: str) -> str:
+    """Returns the text of a page with its figure regenerated."""
     return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{segments()}\n{END}", page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
     path = DOCS / "scheduler.md"
-    path.write_text(drawn(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(with_figure(path.read_text(encoding="utf-8")), encoding="utf-8")

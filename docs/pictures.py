@@ -1,7 +1,7 @@
-"""Draws ``docs/run.svg`` from a real run with faults: ``python docs/pictures.py`` (``make pictures``).
+"""Draws ``docs/run.svg`` from a real download with faults: ``python docs/pictures.py`` (``make pictures``).
 
-Four workers of 8 MiB/s: worker 2 is put to sleep and woken up, worker 3 is killed, and what worker 4
-sends is damaged on its way.
+Four workers send 8 MiB/s each. Worker 2 is put to sleep and woken up, worker 3 is killed, and a proxy corrupts the
+segments of worker 4.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SIZE = 240 * MIB
 
 
 def run(folder: Path) -> Path:
-    """Downloads a file from workers with faults; its report."""
+    """Downloads a file under these faults and returns the path of the report."""
     report = folder / "report.json"
     os.environ["XDG_RUNTIME_DIR"] = os.environ["XDG_CACHE_HOME"] = str(folder)
     film = make_file(folder / "Star.mp4", SIZE, random.Random(1))  # noqa: S311
-    with System(film, "--rate", "8MiB").wait_until_ready() as servers, Proxy(servers.ports[3]) as network:
-        where = ["-a", "127.0.0.1", "-p", *map(str, (*servers.ports[:3], network.port, servers.ports[4]))]
-        with Download(where, "-o", str(folder / "copy.mp4"), "--report", str(report)) as client:
+    with System(film, "--rate", "8MiB").wait_until_ready() as servers, Proxy(servers.ports[3]) as proxy:
+        server_flags = ["-a", "127.0.0.1", "-p", *map(str, (*servers.ports[:3], proxy.port, servers.ports[4]))]
+        with Download(server_flags, "-o", str(folder / "copy.mp4"), "--report", str(report)) as client:
             client.wait_until_verified(0.2)
             servers.put_to_sleep(2)
             client.wait_until_verified(0.35)
@@ -34,12 +34,12 @@ def run(folder: Path) -> Path:
             client.wait_until_verified(0.5)
             servers.wake(2)
             client.wait_until_verified(0.7)
-            network.flip_every = MIB
+            proxy.flip_every = MIB
             client.wait_until_done()
     return report
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="msd-") as folder:
-        drawn = run_msd("plot", str(run(Path(folder))), "-o", str(DOCS / "run.svg"))
-    sys.exit(drawn.stderr or drawn.returncode)
+        plot = run_msd("plot", str(run(Path(folder))), "-o", str(DOCS / "run.svg"))
+    sys.exit(plot.stderr or plot.returncode)

@@ -83,7 +83,7 @@ def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
         thread.start()
         try:
             with pytest.raises(NoAnswerError):
-                list_files(one_worker, patience=1)
+                list_files(one_worker, timeout=1)
         finally:
             stop.set()
             thread.join()
