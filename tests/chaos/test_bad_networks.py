@@ -115,7 +115,7 @@ def test_flipped_bits_are_detected_and_their_worker_is_banned(network: Build, so
     assert {"event": "worker", "name": "3", "state": "set aside", "detail": "corrupt"}.items() <= {
         **next(event for event in client.events_of("worker") if event["state"] == "set aside")
     }.items()
-    wait_for("the complaints", lambda: net.system.worker(3).complaints == 3)
+    wait_for("three complaints", lambda: net.system.worker(3).complaints == 3)
 
 
 def test_a_stalled_connection_to_server_5_does_not_disturb_a_download(

@@ -48,7 +48,7 @@ class RawClient:
 
 @pytest.mark.alone
 def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
-    """All clients wait for the workers to wake up. When the first client is done, all have received nearly as much."""
+    """All clients wait for the workers to wake up. When the first client is done, the others nearly are."""
     path = source(16 * MIB)
     system = serve(path, "--rate", "16MiB")
     system.put_to_sleep(1, 2, 3, 4)
@@ -74,7 +74,7 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
 def test_clients_that_never_read_do_not_block_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
     1. Forty connections to worker 1 request every segment repeatedly and never read.
-    2. A well-behaved client still receives segments from worker 1, and its memory stays bounded.
+    2. A well-behaved client still receives segments from worker 1, and the memory of worker 1 stays bounded.
     """
     path = source(48 * MIB)
     system = serve(path)

@@ -100,7 +100,7 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
         client.wait_until_verified(0.3)
         system.put_to_sleep(1, 2, 3, 4)
         before = wait_for("the last replies", lambda: client.verified_bytes if client.events_of("waiting") else None)
-        wait_for("3 s of waiting", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
+        wait_for("3 s to pass", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
         assert client.verified_bytes == before
         assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
         with OperatorClient(system.servers) as operator:
@@ -124,13 +124,13 @@ def test_the_default_ports_work_with_worker_35416_asleep_during_a_download(
     path = source(24 * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
     # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
-    wait_for("the ports", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
+    wait_for("the ports to be free", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
     system = serve(path, "--rate", "512KiB", ports=ports)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.02)
         system.put_to_sleep(3)
         asleep_since = client.events[-1]["at"]
-        wait_for("10 s", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
+        wait_for("10 s to pass", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
         system.wake(3)
         before = client.events_of("progress")[-1]["workers"]["3"]["received"]
         wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)
@@ -253,7 +253,7 @@ def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path
 
 
 def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
-    """It ignores data requests."""
+    """The status socket ignores data requests."""
     system = serve(source(1000), "-i", "0.2")
     with zmq.Context() as context, context.socket(zmq.XSUB) as subscriber:
         subscriber.linger = 0

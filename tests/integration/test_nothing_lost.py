@@ -322,7 +322,10 @@ def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
     workers = [worker.pid for worker in system.status().workers]
     [indexer] = {*map(int, children)} - {*workers}
     os.kill(indexer, signal.SIGKILL)
-    wait_for("the note of its end", lambda: "indexer exited (killed by SIGKILL)" in system.out.text + system.err.text)
+    wait_for(
+        "the exit message of the indexer",
+        lambda: "indexer exited (killed by SIGKILL)" in system.out.text + system.err.text,
+    )
     path.write_bytes(b"new")
     wait_for("the new version", lambda: "3 B" in run_msd("list", *system.server_flags).stdout)
     assert [worker.pid for worker in system.status().workers] == workers

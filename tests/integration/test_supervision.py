@@ -57,7 +57,7 @@ def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, 
     system.signal(signal.SIGKILL)
     wait_for("the workers to end", lambda: not any(map(is_running, workers)), timeout=1)
     assert system.wait() == -signal.SIGKILL
-    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
+    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
 
 
 def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
@@ -103,7 +103,7 @@ def test_every_way_to_stop_the_servers_is_orderly(
     assert time.monotonic() - began < 2 * TIME_FACTOR
     assert (exit_code, system.wait()) == (code, code)
     assert not any(map(is_running, workers))
-    wait_for("free ports", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
+    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
     assert not system.err.text or "Traceback" not in system.err.text
 
 
@@ -191,12 +191,12 @@ def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, sourc
     assert files_equal(path, tmp_path / "slow.bin")
 
 
-def test_a_worker_that_keeps_crashing_is_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
+def test_a_worker_that_keeps_crashing_becomes_failed_and_a_toggle_starts_it(serve: Serve, source: Source) -> None:
     system = serve(source(1000))
     for _ in range(5):
         wait_for("worker 2 to be awake", lambda: system.worker(2).state == WorkerState.AWAKE)
         system.kill(2)
-        wait_for("the crash", lambda: system.worker(2).state in (WorkerState.DEAD, WorkerState.FAILED))
+        wait_for("worker 2 to crash", lambda: system.worker(2).state in (WorkerState.DEAD, WorkerState.FAILED))
     failed = system.worker(2)
     assert (failed.state, failed.reason) == (WorkerState.FAILED, "killed by SIGKILL")
     assert system.states() == ["awake", "failed", "awake", "awake"]
@@ -208,7 +208,7 @@ def test_a_frozen_worker_becomes_silent_and_is_not_killed(serve: Serve, source: 
     system = serve(source(1000))
     pid = system.worker(4).pid
     os.kill(pid, signal.SIGSTOP)
-    wait_for("silence", lambda: system.worker(4).state == WorkerState.SILENT)
+    wait_for("worker 4 to be silent", lambda: system.worker(4).state == WorkerState.SILENT)
     with OperatorClient(system.servers) as operator:
         toggled = operator.toggle(4, WantedState.ASLEEP)
     assert (toggled.state, toggled.reached) == (WorkerState.SILENT, False)
@@ -267,7 +267,7 @@ def test_frozen_workers_do_not_block_toggles_of_other_workers(serve: Serve, sour
 def test_status_watch_ends_with_the_servers(serve: Serve, source: Source) -> None:
     system = serve(source(1000), "-i", "0.1")
     with Process([*MSD, "status", "--watch", *system.server_flags]) as watch:
-        wait_for("a few tables", lambda: watch.out.text.count("MultiServer Downloader") > 3)
+        wait_for("several tables", lambda: watch.out.text.count("MultiServer Downloader") > 3)
         system.signal(signal.SIGKILL)
         assert watch.wait() == 7
         expected = f"msd: server 5 at 127.0.0.1:{system.ports[4]} does not answer: is msd serve running there?"
@@ -290,7 +290,7 @@ def test_two_brokers_on_different_addresses_may_use_the_same_ports(serve: Serve,
 def test_an_interrupted_demo_leaves_nothing_behind(
     runtime_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal during its download leaves no process and no file, and prints one line."""
+    """A signal ends the demo during its download. It leaves no process and no file, and prints one line."""
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     with Process([*MSD, "demo", "--size", "8MiB", "--seconds", "60"], env=environment) as demo:
@@ -344,7 +344,7 @@ def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: So
     system = serve(source(1000))
     system.put_to_sleep(2)
     with closing(socket.socket()) as probe:
-        wait_for("a closed port", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
+        wait_for("the port to be closed", lambda: probe.connect_ex(("127.0.0.1", system.ports[1])) != 0)
     with closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", system.ports[1]))
     system.wake(2)
@@ -365,7 +365,7 @@ def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, r
 
 
 def test_a_full_output_pipe_does_not_stop_the_broker(serve: Serve, source: Source) -> None:
-    """Its standard output is a full pipe; toggles and quit still work."""
+    """The standard output of the broker is a full pipe; toggles and quit still work."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     while True:
