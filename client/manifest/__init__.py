@@ -1,1 +1,1 @@
-"""Finds out which version of which file to fetch, and its segment digests."""
+"""Determines which version of which file to download, and fetches its manifest."""

@@ -1,4 +1,4 @@
-"""The manifest of a shared file: joins the decisions of ``client/manifest/resolver.py`` to the connections."""
+"""Fetches the manifest of a shared file: joins the decisions of ``client/manifest/resolver.py`` to the connections."""
 
 from __future__ import annotations
 
@@ -7,79 +7,71 @@ import time
 from msd.client.events import OnEvent
 from msd.client.manifest import resolver
 from msd.client.network.connection import new_rid
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressTimeout
-from msd.client.network.transport import LinkClosed, LinkOpened, ReplyReceived, TransportEvent
 from msd.wire.errors import NotFoundError
-from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List, Refusal
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.text import is_presentable
 
 
 def find_manifest(
-    peers: ConnectionPool,
+    pool: ConnectionPool,
     name: str | None,
     id: bytes | None,
     *,
     timeout: float | None,
     on_event: OnEvent,
-    guess: str | None = None,
+    fallback_name: str | None = None,
 ) -> tuple[Manifest, bytes]:
-    """The manifest of the file ``name`` (None: the only one, or of several the one called ``guess``) in the
-    version ``id`` (None: the right one), and the catalogue that server 5 vouched for when it was chosen, empty if
-    it had not said.
+    """Returns the manifest of a file, and the catalogue that server 5 published when it was chosen (empty if unknown).
 
-    Raises ``MsdError``; ``timeout`` is in seconds without progress, None for ever.
+    Without a ``name`` it is the only shared file or, if several are shared, the one named ``fallback_name``. ``id`` is
+    the version, None for the right one. ``timeout`` is in seconds without progress; None waits forever.
+
+    Raises ``MsdError``.
     """
     if name is not None and not _may_be_shared(name):
-        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows what is shared")
-    if guess is not None and not _may_be_shared(guess):
-        guess = None
-    finder = resolver.ManifestResolver(name, id, guess)
-    patience = ProgressTimeout(timeout, time.monotonic())
+        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
+    if fallback_name is not None and not _may_be_shared(fallback_name):
+        fallback_name = None
+    manifest_resolver = resolver.ManifestResolver(name, id, fallback_name)
+    progress_timeout = ProgressTimeout(timeout, time.monotonic())
     actions: list[resolver.Action] = []
     while True:
-        vouched = peers.status.catalogue if peers.status else b""
-        actions += finder.handle(resolver.Vouched(vouched or None, len(peers.numbers)), time.monotonic())
+        catalogue = pool.status.catalogue if pool.status else b""
+        updated = resolver.StatusUpdated(catalogue or None, len(pool.worker_numbers))
+        actions += manifest_resolver.handle(updated, time.monotonic())
         for action in actions:
             rid = new_rid()
             match action:
-                case resolver.AskDescribe(worker, wanted):
-                    peers.request(worker, Describe(rid=rid, name=wanted, id=id))
-                case resolver.AskDigests(worker, file, start):
-                    peers.request(worker, Digests(rid=rid, id=file, start=start))
-                case resolver.AskNames(worker):
-                    peers.request(worker, List(rid=rid))
+                case resolver.RequestDescription(worker, requested_name):
+                    pool.request(worker, Describe(rid=rid, name=requested_name, id=id))
+                case resolver.RequestDigests(worker, file, start):
+                    pool.request(worker, Digests(rid=rid, id=file, start=start))
+                case resolver.RequestNames(worker):
+                    pool.request(worker, List(rid=rid))
                 case resolver.Found(manifest):
-                    return manifest, finder.catalogue
+                    return manifest, manifest_resolver.catalogue
                 case resolver.Fail(error):
                     raise error
         actions = []
-        due = [time for time in (finder.next_deadline(), patience.next_deadline()) if time is not None]
-        for event in peers.turn(min(due)):
-            if (translated := _for_finder(event)) is not None:
-                if isinstance(translated, resolver.Answered) and not isinstance(translated.reply, Refusal):
-                    patience.moved(time.monotonic())
-                actions += finder.handle(translated, time.monotonic())
-        patience.excuse(peers.stalled)
-        if news := peers.news():
-            on_event(news)
-        if waiting := patience.check(peers.looked_at, peers.why_waiting()):
+        deadline = progress_timeout.next_deadline()
+        if (due := manifest_resolver.next_deadline()) is not None:
+            deadline = min(deadline, due)
+        for event in pool.poll(deadline):
+            if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
+                progress_timeout.reset(time.monotonic())
+            if isinstance(event, ConnectionOpened | ConnectionClosed | ReplyReceived):
+                actions += manifest_resolver.handle(event, time.monotonic())
+        progress_timeout.extend(pool.stalled_seconds)
+        if changed := pool.status_change():
+            on_event(changed)
+        if waiting := progress_timeout.check(pool.last_poll_at, pool.waiting_reason()):
             on_event(waiting)
 
 
 def _may_be_shared(name: str) -> bool:
     """True if this can be the name of a shared file."""
     return 0 < len(name) <= MAX_NAME and is_presentable(name)
-
-
-def _for_finder(event: TransportEvent) -> resolver.Event | None:
-    match event:
-        case LinkOpened(worker, welcome, _):
-            return resolver.WorkerReady(worker, welcome)
-        case LinkClosed(worker):
-            return resolver.WorkerLost(worker)
-        case ReplyReceived(worker, _, Described() | DigestPage() | CataloguePage() | Refusal() as reply, payload):
-            return resolver.Answered(worker, reply, payload.bytes if payload else b"")
-        case _:
-            return None

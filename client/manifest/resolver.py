@@ -1,8 +1,8 @@
-"""Finds out which version of which file to download, and fetches its manifest: a pure core.
+"""Decides which version of which file to download, and verifies its manifest. Pure.
 
-Servers may differ. The right id is the one the user gave; else what the workers say whose
-catalogue server 5 vouches for; else what the majority of the workers that answer says. A manifest
-is believed only if its digests hash to its id.
+Workers may differ. The right version is the one with the id that the user gave; else the one described by a worker
+whose catalogue server 5 publishes; else the one that the majority of the answering workers describes. A manifest is
+accepted only if its digests hash to its id.
 """
 
 from __future__ import annotations
@@ -12,337 +12,332 @@ from collections import Counter
 
 from msgspec import Struct
 
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, Payload, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
-from msd.wire.protocol.messages import CataloguePage, Described, DigestPage, Refusal, Welcome
+from msd.wire.protocol.messages import CataloguePage, DataReply, Described, DigestPage, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.text import is_presentable
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds to wait for more workers' answers before the majority of those that came decides.
-GRACE = 0.5
-#: Seconds after which the majority decides although server 5 vouches for a catalogue that no
-#: worker has shown.
-VOUCHED_GRACE = 2.0
-#: Seconds after which another worker is asked for a page of digests, or for names.
-ANSWER_PATIENCE = 1.0
-#: Seconds after which a worker that refused a page of digests for now, or another, is asked again.
-RETRY = 0.1
+#: Seconds to wait for further answers before the majority decides.
+MAJORITY_TIMEOUT_S = 0.5
+#: The same, if server 5 publishes a catalogue that no connected worker serves.
+PUBLISHED_TIMEOUT_S = 2.0
+#: Seconds to wait for digests or names before asking another worker.
+REPLY_TIMEOUT_S = 1.0
+#: Seconds before digests are requested again after a temporary refusal.
+RETRY_DELAY_S = 0.1
 
 
-# Events.
+# Events: those of the network, and these.
 
 
-class WorkerReady(Struct, frozen=True):
-    worker: int
-    welcome: Welcome
-
-
-class WorkerLost(Struct, frozen=True):
-    worker: int
-
-
-class Answered(Struct, frozen=True):
-    """A reply to one of the requests below; ``payload`` is the bytes of a page of digests."""
-
-    worker: int
-    reply: Described | DigestPage | CataloguePage | Refusal
-    payload: bytes = b""
-
-
-class Vouched(Struct, frozen=True):
-    """What is known of the servers now: the catalogue that server 5 names (None while it says
-    nothing), and the number of workers that may answer.
-    """
+class StatusUpdated(Struct, frozen=True):
+    """``catalogue`` is the one that server 5 publishes, None if unknown; ``workers`` is the number of known workers."""
 
     catalogue: bytes | None
     workers: int
 
 
-Event = WorkerReady | WorkerLost | Answered | Vouched | TimePassed
+Event = ConnectionOpened | ConnectionClosed | ReplyReceived | StatusUpdated | TimePassed
 
 
 # Actions.
 
 
-class AskDescribe(Struct, frozen=True):
-    """Ask for the description of the file ``name``; None: of the only one."""
+class RequestDescription(Struct, frozen=True):
+    """Request the description of the file ``name``; None for the only file, or for the one with the given id."""
 
     worker: int
     name: str | None
 
 
-class AskDigests(Struct, frozen=True):
+class RequestDigests(Struct, frozen=True):
+    """Request the digests of the file with this id, from the segment ``start`` on."""
+
     worker: int
     id: bytes
     start: int
 
 
-class AskNames(Struct, frozen=True):
-    """Ask for the first names of the catalogue, to suggest some."""
+class RequestNames(Struct, frozen=True):
+    """Request the first names of the catalogue, for suggestions."""
 
     worker: int
 
 
 class Found(Struct, frozen=True):
+    """The manifest is complete and verified."""
+
     manifest: Manifest
 
 
 class Fail(Struct, frozen=True):
+    """The file cannot be found."""
+
     error: MsdError
 
 
-Action = AskDescribe | AskDigests | AskNames | Found | Fail
+Action = RequestDescription | RequestDigests | RequestNames | Found | Fail
 
 
 class ManifestResolver:
-    """Looks for the file ``name`` (None: the only one, or where there are several the one called ``guess``, if
-    there is a guess) in the version ``id`` (None: the right one).
+    """Resolves the file ``name`` and the version ``id`` (None: the right version) to a manifest.
+
+    Without a ``name`` it is the only shared file or, if several are shared, the one named ``fallback_name`` (if given).
     """
 
-    def __init__(self, name: str | None, id: bytes | None, guess: str | None = None) -> None:
+    def __init__(self, name: str | None, id: bytes | None, fallback_name: str | None = None) -> None:
         self._name = name
         self._id = id
-        self._guess = guess
-        self._workers = 0
-        self._vouched: bytes | None = None
-        #: What server 5 vouched for when the version was chosen; empty if it had not said.
+        self._fallback_name = fallback_name
+        self._worker_count = 0
+        self._published: bytes | None = None
+        #: The catalogue that server 5 published when the version was chosen; empty if unknown.
         self.catalogue = b""
-        #: The workers that are connected.
+        #: The connected workers.
         self._welcomes: dict[int, Welcome] = {}
-        #: The name that each of them is asked for; None for its only file.
-        self._wanted: dict[int, str | None] = {}
-        #: What connected workers answered: a description, or None for "no such file".
+        #: The name requested from each of them; None for its only file.
+        self._requested_names: dict[int, str | None] = {}
+        #: The answers of connected workers: a description, or None for "no such file". The next digest source first.
         self._answers: dict[int, Described | None] = {}
-        #: Workers that said something impossible; they are not listened to.
-        self._liars: set[int] = set()
-        #: Workers that did not know any more what they had described; that may happen once.
-        self._forgetful: set[int] = set()
-        self._first_answer: float | None = None
-        #: The description believed so far, who is asked for its digests, and those that came.
+        #: Workers that sent an impossible reply. They are ignored until the manifest is found.
+        self._banned: set[int] = set()
+        #: Workers that did not know the file that they had described before. A second time bans them.
+        self._redescribed: set[int] = set()
+        self._first_answer_at: float | None = None
+        #: The chosen description, the worker that its digests are requested from, and the digests received.
         self._chosen: Described | None = None
-        self._source: int | None = None
+        self._digest_source: int | None = None
         self._digests = b""
-        #: Who sent these digests.
-        self._senders: set[int] = set()
-        #: How many bytes of digests there were when the last page was asked for.
-        self._asked_for = -1
-        #: When a page or names were asked for.
-        self._asked_at = math.inf
-        #: When a page that was refused may be asked for again.
+        #: The workers that sent these digests.
+        self._digest_senders: set[int] = set()
+        #: The number of bytes of digests at the time of the last request for digests.
+        self._requested_offset = -1
+        #: When digests or names were last requested.
+        self._requested_at = math.inf
+        #: When digests may be requested again after a temporary refusal.
         self._retry_at = 0.0
-        #: Who is asked for the names to suggest.
-        self._names_from: int | None = None
+        #: The worker that names are requested from.
+        self._names_source: int | None = None
 
     def handle(self, event: Event, now: float) -> list[Action]:
+        """Updates the state and returns what to do."""
         match event:
-            case WorkerReady(worker, welcome):
+            case ConnectionOpened(worker, welcome):
                 self._welcomes[worker] = welcome
-                if worker in self._liars:
+                if worker in self._banned:
                     return []
-                wanted = self._name
-                if wanted is None and self._id is None and welcome.files > 1:
-                    wanted = self._guess
-                self._wanted[worker] = wanted
-                if wanted is None and self._id is None and welcome.files != 1:
-                    self._answer(worker, None, now)
+                name = self._name
+                if name is None and self._id is None and welcome.files > 1:
+                    name = self._fallback_name
+                self._requested_names[worker] = name
+                if name is None and self._id is None and welcome.files != 1:
+                    self._record_answer(worker, None, now)
                 else:
-                    return [AskDescribe(worker, wanted)]
-            case WorkerLost(worker):
+                    return [RequestDescription(worker, name)]
+            case ConnectionClosed(worker):
                 self._welcomes.pop(worker, None)
                 self._answers.pop(worker, None)
-                if worker == self._source:
-                    self._source = None
-                if worker == self._names_from:
-                    self._names_from = None
-            case Vouched(catalogue, workers):
-                self._vouched, self._workers = catalogue, workers
-            case Answered(worker, reply, payload):
-                if action := self._take(worker, reply, payload, now):
+                if worker == self._digest_source:
+                    self._digest_source = None
+                if worker == self._names_source:
+                    self._names_source = None
+            case StatusUpdated(catalogue, workers):
+                self._published, self._worker_count = catalogue, workers
+            case ReplyReceived(worker, _, reply, payload):
+                if action := self._on_reply(worker, reply, payload, now):
                     return [action]
             case TimePassed():
                 pass
-        self._lose_patience(now)
-        return self._proceed(now)
+        self._check_reply_timeout(now)
+        return self._advance(now)
 
     def next_deadline(self) -> float | None:
-        """When ``TimePassed`` may have an effect."""
-        if self._names_from is not None:
-            return self._asked_at + ANSWER_PATIENCE
+        """When ``TimePassed`` may have an effect; None if only another event can."""
+        if self._names_source is not None:
+            return self._requested_at + REPLY_TIMEOUT_S
         if self._chosen is not None:
-            return self._retry_at if self._source is None else self._asked_at + ANSWER_PATIENCE
-        if self._first_answer is None or not self._answers:
+            return self._retry_at if self._digest_source is None else self._requested_at + REPLY_TIMEOUT_S
+        if self._first_answer_at is None or not self._answers:
             return None
-        return self._first_answer + (VOUCHED_GRACE if self._vouched else GRACE)
+        return self._first_answer_at + (PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S)
 
-    def _lose_patience(self, now: float) -> None:
-        """Turns to another worker where one was asked and says nothing; there may be nobody else."""
-        if now < self._asked_at + ANSWER_PATIENCE:
+    def _check_reply_timeout(self, now: float) -> None:
+        """On timeout, moves the silent worker to the end of the list, so that another one is asked if there is one."""
+        if now < self._requested_at + REPLY_TIMEOUT_S:
             return
-        for silent in (self._source, self._names_from):
+        for silent in (self._digest_source, self._names_source):
             if silent is not None and silent in self._answers:
                 self._answers[silent] = self._answers.pop(silent)
-        self._source = self._names_from = None
-        self._asked_at = math.inf
+        self._digest_source = self._names_source = None
+        self._requested_at = math.inf
 
-    def _answer(self, worker: int, answer: Described | None, now: float) -> None:
+    def _record_answer(self, worker: int, answer: Described | None, now: float) -> None:
         if not self._answers:
-            self._first_answer = now
+            self._first_answer_at = now
         self._answers[worker] = answer
 
-    def _take(
-        self, worker: int, reply: Described | DigestPage | CataloguePage | Refusal, payload: bytes, now: float
-    ) -> Fail | AskDescribe | None:
-        if worker not in self._welcomes or worker in self._liars:
+    def _on_reply(
+        self, worker: int, reply: DataReply, payload: Payload | None, now: float
+    ) -> Fail | RequestDescription | None:
+        if worker not in self._welcomes or worker in self._banned:
             return None
         match reply:
             case Described():
-                if self._is_possible(reply, self._wanted[worker]):
-                    self._answer(worker, reply, now)
+                if self._is_possible(reply, self._requested_names[worker]):
+                    self._record_answer(worker, reply, now)
                 else:
-                    self._distrust(worker)
-            case Refusal() | CataloguePage() if worker == self._names_from:
-                self._names_from = None
+                    self._ban(worker)
+            case Refusal() | CataloguePage() if worker == self._names_source:
+                self._names_source = None
                 if self._chosen is None:
                     entries = reply.entries if isinstance(reply, CataloguePage) else []
-                    return Fail(self._not_found(self._wanted[worker], [entry.name for entry in entries]))
+                    return Fail(self._not_found(self._requested_names[worker], [entry.name for entry in entries]))
             case Refusal(reason=RefusalReason.UNKNOWN):
-                if worker != self._source:
-                    self._answer(worker, None, now)
-                elif worker in self._forgetful:
-                    self._distrust(worker)
+                if worker != self._digest_source:
+                    self._record_answer(worker, None, now)
+                elif worker in self._redescribed:
+                    self._ban(worker)
                 else:
-                    # The file has changed since the worker described it.
-                    self._forgetful.add(worker)
+                    # The file changed since the worker described it.
+                    self._redescribed.add(worker)
                     self._answers.pop(worker)
-                    self._forget_digests()
-                    return AskDescribe(worker, self._wanted[worker])
+                    self._discard_digests()
+                    return RequestDescription(worker, self._requested_names[worker])
             case Refusal():
-                if worker == self._source:
-                    self._source = None
-                    self._retry_at = now + RETRY
-                    # The others come first then.
+                if worker == self._digest_source:
+                    self._digest_source = None
+                    self._retry_at = now + RETRY_DELAY_S
+                    # Ask the other workers first.
                     self._answers[worker] = self._answers.pop(worker)
             case DigestPage(start=start):
-                # Another start: a late one, of a worker that was asked twice.
-                if worker == self._source and start * DIGEST_SIZE == len(self._digests):
-                    if not payload or len(payload) % DIGEST_SIZE:
-                        self._distrust(worker)
+                # Another start is a stale reply, from a worker that was asked twice.
+                if worker == self._digest_source and start * DIGEST_SIZE == len(self._digests):
+                    page = payload.bytes if payload is not None else b""
+                    if not page or len(page) % DIGEST_SIZE:
+                        self._ban(worker)
                     else:
-                        self._digests += payload
-                        self._senders.add(worker)
+                        self._digests += page
+                        self._digest_senders.add(worker)
         return None
 
-    def _distrust(self, worker: int) -> None:
-        self._liars.add(worker)
+    def _ban(self, worker: int) -> None:
+        """Ignores the worker until the manifest is found."""
+        self._banned.add(worker)
         self._answers.pop(worker, None)
-        if worker == self._source:
-            self._forget_digests()
+        if worker == self._digest_source:
+            self._discard_digests()
 
-    def _forget_digests(self) -> None:
-        self._source = None
+    def _discard_digests(self) -> None:
+        self._digest_source = None
         self._digests = b""
-        self._senders.clear()
+        self._digest_senders.clear()
 
-    def _proceed(self, now: float) -> list[Action]:
+    def _advance(self, now: float) -> list[Action]:
+        """Chooses a version if none is chosen, then requests its next digests."""
         if self._chosen is None:
-            if len(self._liars) >= self._workers > 0:
-                return [Fail(SourceError("no worker describes the file as it can be: check them with msd status"))]
-            decided = self._decide(now)
-            if decided is None:
+            if len(self._banned) >= self._worker_count > 0:
+                return [Fail(SourceError("no worker returned a valid description of the file: see msd status"))]
+            choice = self._choose(now)
+            if choice is None:
                 return []
-            worker, description = decided
+            worker, description = choice
             if description is None:
                 return self._fail(worker, now)
             self._chosen = description
-            self.catalogue = self._vouched or b""
-        return self._fetch(self._chosen, now)
+            self.catalogue = self._published or b""
+        return self._request_digests(self._chosen, now)
 
-    def _decide(self, now: float) -> tuple[int, Described | None] | None:
-        """Who is right, and what it says; None while that is open."""
+    def _choose(self, now: float) -> tuple[int, Described | None] | None:
+        """Returns the worker to believe and its answer; None if it is not decided yet."""
         answers = self._answers
         if self._id is not None:
             for worker, answer in answers.items():
                 if answer is not None:
                     return worker, answer
-        elif self._vouched:
+        elif self._published:
             for worker, answer in answers.items():
-                if self._welcomes[worker].catalogue == self._vouched:
+                if self._welcomes[worker].catalogue == self._published:
                     return worker, answer
-        if not answers or self._first_answer is None:
+        if not answers or self._first_answer_at is None:
             return None
-        grace = VOUCHED_GRACE if self._vouched else GRACE
-        if now < self._first_answer + grace and len(answers) + len(self._liars) < self._workers:
+        timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
+        if now < self._first_answer_at + timeout and len(answers) + len(self._banned) < self._worker_count:
             return None
         ids = Counter(answer.id if answer else None for answer in answers.values())
         winner = ids.most_common(1)[0][0]
         return next((w, a) for w, a in answers.items() if (a.id if a else None) == winner)
 
-    def _fetch(self, chosen: Described, now: float) -> list[Action]:
+    def _request_digests(self, chosen: Described, now: float) -> list[Action]:
+        """Requests the next digests; if they are complete, verifies them."""
         if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
-            return self._finish(chosen, now)
-        if self._source is None:
-            same = [w for w, a in self._answers.items() if a and a.id == chosen.id]
-            if not same:
-                # Everyone who knew it is gone; start over with whoever is there, or comes.
+            return self._verify_digests(chosen, now)
+        if self._digest_source is None:
+            sources = [w for w, a in self._answers.items() if a and a.id == chosen.id]
+            if not sources:
+                # All workers with this version are gone: start over with the remaining and new workers.
                 self._chosen = None
-                self._first_answer = now
-                self._forget_digests()
-                return self._proceed(now)
+                self._first_answer_at = now
+                self._discard_digests()
+                return self._advance(now)
             if now < self._retry_at:
                 return []
-            self._source = same[0]
-            self._asked_for = -1
-        if self._asked_for == len(self._digests):
-            return []  # That page is on its way.
-        self._asked_for = len(self._digests)
-        self._asked_at = now
-        return [AskDigests(self._source, chosen.id, len(self._digests) // DIGEST_SIZE)]
+            self._digest_source = sources[0]
+            self._requested_offset = -1
+        if self._requested_offset == len(self._digests):
+            return []  # These digests are already requested.
+        self._requested_offset = len(self._digests)
+        self._requested_at = now
+        return [RequestDigests(self._digest_source, chosen.id, len(self._digests) // DIGEST_SIZE)]
 
-    def _finish(self, chosen: Described, now: float) -> list[Action]:
+    def _verify_digests(self, chosen: Described, now: float) -> list[Action]:
         try:
             manifest = Manifest.build(chosen.name, chosen.size, self._digests)
         except ProtocolError:
             manifest = None
         if manifest is not None and manifest.id == chosen.id:
             return [Found(manifest)]
-        if len(self._senders) == 1:
-            self._distrust(*self._senders)
-        # Of several it is not known which one lied: the next one sends them all.
-        self._forget_digests()
-        return self._fetch(chosen, now)
+        if len(self._digest_senders) == 1:
+            self._ban(*self._digest_senders)
+        # If several workers sent pages, it is unknown which was wrong; refetch all pages from one worker.
+        self._discard_digests()
+        return self._request_digests(chosen, now)
 
     def _fail(self, worker: int, now: float) -> list[Action]:
-        if self._wanted[worker] is None and self._id is None:
+        """The file does not exist: fails, or first requests names to suggest from the worker."""
+        if self._requested_names[worker] is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
                 return [Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them"))]
             return [Fail(NotFoundError("no file is shared"))]
-        if self._names_from is not None:
+        if self._names_source is not None:
             return []
-        self._names_from = worker
-        self._asked_at = now
-        return [AskNames(worker)]
+        self._names_source = worker
+        self._requested_at = now
+        return [RequestNames(worker)]
 
-    def _is_possible(self, description: Described, wanted: str | None) -> bool:
-        """True if a worker's description can be true, is of what it was asked for, and safe to show."""
+    def _is_possible(self, description: Described, requested_name: str | None) -> bool:
+        """True if a description is consistent, is of the requested file, and its name is safe to show."""
         return (
             description.size <= MAX_FILE_SIZE
             and description.segment_size == segment_size(description.size)
             and is_presentable(description.name)
             and (description.size > 0 or description.id == file_id(0, b""))
-            and wanted in (None, description.name)
+            and requested_name in (None, description.name)
             and self._id in (None, description.id)
         )
 
-    def _not_found(self, wanted: str | None, names: list[str]) -> MsdError:
-        if wanted is None or wanted in names:
+    def _not_found(self, name: str | None, shared_names: list[str]) -> MsdError:
+        """The error for a file that no worker has, with suggestions from ``shared_names``."""
+        if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
-            return NotFoundError(f"no worker shares the version {version}: msd list --json shows the ids")
-        import difflib  # Seldom needed, and slow to load.
+            return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
+        import difflib  # Rarely needed, and slow to import.
 
-        near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; msd list shows what is"
+        similar = difflib.get_close_matches(name, shared_names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else "; msd list shows the shared files"
         if self._name is None:
-            return UsageError(f"none of the shared files is called {wanted!r}: name the one that is meant{hint}")
-        return NotFoundError(f"{wanted!r} is not shared{hint}")
+            return UsageError(f"no shared file is named {name!r}: give its name{hint}")
+        return NotFoundError(f"{name!r} is not shared{hint}")

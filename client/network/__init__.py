@@ -1,1 +1,1 @@
-"""Connections of a client: which to open, how to open them, and when to stop waiting for them."""
+"""A client's connections: which to open and when, the sockets, and the time limit without progress."""

@@ -1,7 +1,7 @@
 """One connection to a worker: a DEALER and its monitor, from the handshake to the first fault.
 
-A connection is never used again after a fault: some leave a DEALER dead for good, and ZeroMQ would
-hand what was asked to the worker's next process.
+Does not reconnect. A connection is never used again after a fault: some faults leave a DEALER dead for good, and
+ZeroMQ would send the requests to the worker's next process.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import itertools
 import time
 
 import zmq
-from msgspec import Struct
 
+from msd.client.network.events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.monitor import Handshake, Monitor
+from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
@@ -27,104 +27,90 @@ _RIDS = itertools.count(1)
 
 
 def new_rid() -> int:
-    """A request id, unique in this process: no reply can be taken for another one's."""
+    """Returns a request id that is unique in this process, so a reply cannot be matched with the wrong request."""
     return next(_RIDS)
 
 
-class Opened(Struct, frozen=True):
-    """The worker has said welcome, ``round_trip`` seconds after our ``hello``."""
-
-    welcome: Welcome
-    round_trip: float
-
-
-class Answer(Struct, frozen=True):
-    """A reply to ``request``; ``payload`` is the frame of its bytes, if it has one."""
-
-    request: Message
-    reply: DataReply
-    payload: zmq.Frame | None
-
-
 class Connection:
-    """A connection to ``endpoint``. Register ``dealer`` and ``monitor.socket`` for reading."""
+    """A connection to ``worker`` at ``endpoint``. Register ``dealer`` and ``monitor.socket`` for reading."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, credentials: Credentials | None
+        self, context: zmq.Context[zmq.Socket[bytes]], worker: int, endpoint: Endpoint, credentials: Credentials | None
     ) -> None:
-        #: Requests without a reply.
-        self._asked: dict[int, Message] = {}
+        self._worker = worker
+        #: Requests without a reply, by request id.
+        self._outstanding: dict[int, Message] = {}
+        #: The epoch of the worker's ``welcome``; None before it.
         self._epoch: int | None = None
-        self._greeted_at = 0.0
+        self._hello_sent_at = 0.0
         dealer = context.socket(zmq.DEALER)
         tune(dealer, ipv6=endpoint.is_ipv6, credentials=credentials)
-        # More than any window: ZeroMQ must never stop reading, or TCP would take the pause for a
-        # dead peer.
+        # Larger than any window: if ZeroMQ stopped reading, TCP would take the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
         dealer.maxmsgsize = MAX_SEGMENT_SIZE + 4096
-        # With 1, replies that are here but not read yet would be thrown away at a disconnect.
+        # With 1, a disconnect would discard replies that were received but not read yet.
         dealer.immediate = 0
         dealer.reconnect_ivl = 250
         dealer.reconnect_ivl_max = 4000
         dealer.connect_timeout = 5000
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
-        #: Why the last handshake failed.
-        self.refused: ConnectionRefusal | None = None
+        #: Why the handshake was refused, if it was.
+        self.refusal: ConnectionRefusal | None = None
         dealer.connect(endpoint.url)
 
     def read_monitor(self, session: int) -> bool:
-        """Follows the connection's state; True if it is dead."""
+        """Reads the monitor and sends ``hello`` once the connection is open; True if the connection is dead."""
         dead = False
         for event in self.monitor.read():
             match event:
-                case Handshake.UP:
-                    self._greeted_at = time.monotonic()
+                case ConnectionEvent.OPENED:
+                    self._hello_sent_at = time.monotonic()
                     self.send(Hello(rid=new_rid(), version=PROTOCOL_VERSION, session=session))
-                case Handshake.DOWN:
+                case ConnectionEvent.CLOSED:
                     dead = True
-                case ConnectionRefusal() as why:
-                    self.refused = self.refused or why
+                case ConnectionRefusal() as refusal:
+                    self.refusal = self.refusal or refusal
         return dead
 
     def send(self, request: Message) -> None:
+        """Sends a request without blocking."""
         rid = getattr(request, "rid", None)
         if rid is not None:
-            self._asked[rid] = request
-        # If its queue is full nothing moves, and the connection's end will tell.
+            self._outstanding[rid] = request
+        # If the queue is full, drop the request; the monitor will report the dead connection.
         with contextlib.suppress(zmq.Again):
             self.dealer.send(encode(request), zmq.NOBLOCK)
 
-    def take(self, frames: list[zmq.Frame]) -> Opened | Answer | None:
-        """What a message says; None for one that nobody waits for (any more).
+    def handle_message(self, frames: list[zmq.Frame]) -> ConnectionOpened | ReplyReceived | None:
+        """Returns the event for a received message; None if no request is outstanding for its request id.
 
-        Raises ``ProtocolError`` for what can answer nothing: the connection is then of no use, for
-        something that was asked on it will never be answered. Our own ``hello``, come back by a TCP
-        self-connect, is such a message.
+        Raises ``ProtocolError`` if the message cannot be a valid reply. The connection is then unusable, because the
+        request will never be answered. Such a message is also our own ``hello``, received after a TCP self-connect.
         """
         if not 1 <= len(frames) <= 2:
-            raise ProtocolError(f"{len(frames)} frames")
+            raise ProtocolError(f"a reply of {len(frames)} frames")
         reply: DataReply = decode(frames[0].buffer, DataReply)
-        request = self._asked.pop(reply.rid, None)
+        request = self._outstanding.pop(reply.rid, None)
         if request is None:
             return None
         if self._epoch not in (None, reply.epoch):
-            raise ProtocolError("a reply of another process than the one that said welcome")
+            raise ProtocolError("a reply from another process than the one that sent the welcome")
         if isinstance(request, Get) and getattr(reply, "index", request.index) != request.index:
-            raise ProtocolError("another segment than the one asked for")
+            raise ProtocolError("another segment than the requested one")
         if isinstance(request, Hello):
             if not isinstance(reply, Welcome):
-                raise ProtocolError("no welcome")
+                raise ProtocolError("the first reply is not a welcome")
             self._epoch = reply.epoch
-            return Opened(reply, time.monotonic() - self._greeted_at)
-        return Answer(request, reply, frames[1] if len(frames) == 2 else None)
+            return ConnectionOpened(self._worker, reply, time.monotonic() - self._hello_sent_at)
+        return ReplyReceived(self._worker, request, reply, frames[1] if len(frames) == 2 else None)
 
-    def say_bye(self, session: int) -> None:
-        """Takes leave of the worker, if it is there."""
-        if self.monitor.is_up:
+    def send_bye(self, session: int) -> None:
+        """Tells the worker that the session ends, if the connection is open."""
+        if self.monitor.is_connected:
             self.send(Bye(session=session))
 
     def close(self, linger_ms: int = 0) -> None:
-        """Closes it; what is still to be sent has ``linger_ms`` milliseconds to leave."""
+        """Closes the sockets; queued messages have ``linger_ms`` milliseconds to leave."""
         self.monitor.close()
         self.dealer.close(linger_ms)

@@ -1,8 +1,7 @@
-"""When to connect to which worker: a pure core beside the scheduler.
+"""Decides when to connect to which worker. Pure.
 
-Combines what server 5 says with what became of each connection. Server 5 is a hint: it says when
-connecting makes sense and when it makes none, but a connection that works is never closed on its
-word, and without any word every worker is tried.
+Combines the snapshots of server 5 with the outcome of each connection. Snapshots are hints: they tell when an attempt
+to connect makes sense. They never close a working connection, and without snapshots every worker is tried.
 """
 
 from __future__ import annotations
@@ -11,240 +10,239 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds to wait for the first snapshot before the workers are tried without it.
-FIRST_WORD = 0.2
-#: Seconds before a failed connection is tried again: doubling from the first to the last.
-BACKOFF_FIRST, BACKOFF_LAST = 0.25, 4.0
-#: Seconds for which connections must have been refused, and none made, before that is taken for the
-#: servers' answer. A server that dies may break off a handshake; only one with another key does so
-#: again and again.
-REFUSED_FOR, BROKEN_OFF_FOR = 0.1, 1.0
-#: A refusal that comes later than so many seconds after the one before has nothing to do with it.
-REFUSED_GAP = 5.0
-#: States in which connecting makes sense.
-REACHABLE = (WorkerState.AWAKE, WorkerState.SILENT)
+#: Seconds to wait for the first snapshot before trying the workers without one.
+FIRST_SNAPSHOT_TIMEOUT_S = 0.2
+#: Seconds between two new subscriptions while server 5 is silent.
+RESUBSCRIBE_INTERVAL_S = 5.0
+#: Seconds before a failed connection is retried: doubles from the minimum to the maximum.
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.25, 4.0
+#: How long (seconds) every attempt must fail before a refusal is considered definitive. A handshake that is closed
+#: without a reason needs longer: a server that dies may close one, but only a server with another key closes all.
+REFUSAL_PERIOD_S, HANDSHAKE_REFUSAL_PERIOD_S = 0.1, 1.0
+#: A refusal more than this many seconds after the previous one is unrelated to it.
+MAX_REFUSAL_GAP_S = 5.0
+#: States of a worker in which connecting makes sense.
+REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
-# Events.
-
-
-class SnapshotArrived(Struct, frozen=True):
-    status: Status
-
-
-class LinkUp(Struct, frozen=True):
-    worker: int
-
-
-class LinkDown(Struct, frozen=True):
-    """The connection is gone, or none came about, for the reason ``refused`` where that is known."""
-
-    worker: int
-    refused: ConnectionRefusal | None = None
-
-
-class StatusRefused(Struct, frozen=True):
-    """Server 5 does not want to be subscribed to."""
-
-    why: ConnectionRefusal
+# Events: those of the network, and these.
 
 
 class WorkerBanned(Struct, frozen=True):
-    """The worker was set aside: no connection to this run of its process, unless it is readmitted."""
+    """Do not connect to this run of the worker's process, unless the ban is lifted."""
 
     worker: int
 
 
 class WorkerUnbanned(Struct, frozen=True):
-    """A worker that was set aside gets another chance."""
+    """The ban on a worker is lifted."""
 
     worker: int
 
 
-Event = SnapshotArrived | StatusRefused | LinkUp | LinkDown | WorkerBanned | WorkerUnbanned | TimePassed
+Event = (
+    SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | WorkerBanned | WorkerUnbanned | TimePassed
+)
 
 
 # Actions.
 
 
 class OpenConnection(Struct, frozen=True):
+    """Connect to the worker on a new socket."""
+
     worker: int
     endpoint: Endpoint
 
 
 class CloseConnection(Struct, frozen=True):
+    """Close the worker's socket."""
+
     worker: int
 
 
 class Resubscribe(Struct, frozen=True):
-    """Server 5 was not heard for too long: subscribe on a new connection."""
+    """No snapshot arrived for too long: subscribe to server 5 on a new connection."""
 
 
 Action = OpenConnection | CloseConnection | Resubscribe
 
 
 class KnownWorker(Struct):
-    """One worker's connection, and what is known of the worker."""
+    """A worker and its connection."""
 
     endpoint: Endpoint
-    #: What server 5 says; None while it says nothing.
-    said: WorkerState | None = None
+    #: The state in the latest snapshot; None while server 5 is silent.
+    reported_state: WorkerState | None = None
     epoch: int = 0
-    is_open: bool = False
-    is_up: bool = False
-    banned: bool = False
+    #: True from ``OpenConnection`` until the connection is closed.
+    has_socket: bool = False
+    #: True from ``ConnectionOpened`` until the connection is closed.
+    is_connected: bool = False
+    is_banned: bool = False
+    #: The number of failures since the last success, bounded.
     failures: int = 0
     retry_at: float = 0.0
 
 
 class ConnectionPolicy:
-    """Decides which connections are open. ``pinned``: endpoints in snapshots are ignored."""
+    """Decides which connections are open.
+
+    If ``pinned``, endpoints in snapshots are ignored. ``host`` replaces the wildcard address in endpoints.
+    """
 
     def __init__(self, workers: Mapping[int, Endpoint], host: str, *, pinned: bool, now: float) -> None:
-        self.links = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
-        #: The latest snapshot; None while server 5 says nothing.
+        self.workers = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
+        #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
         self._host = host
         self._pinned = pinned
-        self._last: tuple[int, int] = (0, 0)
-        #: Since when, and why, connections have been refused while none was made.
-        self._refused_at: float | None = None
-        self._refused_again_at = now
-        self._refused = ConnectionRefusal.HANDSHAKE
-        self._silent_at = now + FIRST_WORD
-        self._listening = True
+        #: Epoch and sequence number of the latest snapshot.
+        self._last_snapshot: tuple[int, int] = (0, 0)
+        #: The time of the first refusal since a connection was last open; None if there was none.
+        self._refused_since: float | None = None
+        self._last_refusal_at = now
+        self._refusal = ConnectionRefusal.HANDSHAKE
+        #: When server 5 counts as silent.
+        self._status_deadline = now + FIRST_SNAPSHOT_TIMEOUT_S
+        #: True if server 5 was silent at the last deadline.
+        self._status_timed_out = False
 
     @property
-    def knows(self) -> bool:
-        """False during the first moments, while server 5 may still say something."""
-        return self.status is not None or not self._listening
+    def awaits_first_snapshot(self) -> bool:
+        """True at the start, until the first snapshot arrives or its timeout expires."""
+        return self.status is None and not self._status_timed_out
 
     def handle(self, event: Event, now: float) -> list[Action]:
+        """Updates the state and returns what to do."""
         actions: list[Action] = []
         match event:
-            case SnapshotArrived(status):
-                actions += self._hear(status, now)
-            case LinkUp(number):
-                link = self.links[number]
-                link.is_up = True
-                link.failures = 0
-                self._refused_at = None
-            case LinkDown(number, refused):
-                link = self.links[number]
-                self._note_refusal(refused, now)
-                link.is_open = link.is_up = False
-                link.retry_at = now + min(BACKOFF_FIRST * 2**link.failures, BACKOFF_LAST)
-                # Bounded: after a thousand failures the power would not be a float any more.
-                link.failures = min(link.failures + 1, 16)
-            case StatusRefused(why):
-                self._note_refusal(why, now)
+            case SnapshotReceived(status):
+                actions += self._on_snapshot(status, now)
+            case ConnectionOpened(number):
+                worker = self.workers[number]
+                worker.is_connected = True
+                worker.failures = 0
+                self._refused_since = None
+            case ConnectionClosed(number, refusal):
+                worker = self.workers[number]
+                self._record_refusal(refusal, now)
+                worker.has_socket = worker.is_connected = False
+                worker.retry_at = now + min(MIN_BACKOFF_S * 2**worker.failures, MAX_BACKOFF_S)
+                # Bounded: after a thousand failures the power would overflow a float.
+                worker.failures = min(worker.failures + 1, 16)
+            case StatusRefused(refusal):
+                self._record_refusal(refusal, now)
             case WorkerBanned(number):
-                link = self.links[number]
-                link.is_up = False
-                link.banned = True
-                actions.append(self._close(number, link))
+                worker = self.workers[number]
+                worker.is_connected = False
+                worker.is_banned = True
+                actions.append(self._close_connection(number, worker))
             case WorkerUnbanned(number):
-                link = self.links[number]
-                link.banned = False
-                link.retry_at, link.failures = now, 0
+                worker = self.workers[number]
+                worker.is_banned = False
+                worker.retry_at, worker.failures = now, 0
             case TimePassed():
-                if now >= self._silent_at:
-                    actions += self._fall_silent(now)
-        actions += self._connect(now)
+                if now >= self._status_deadline:
+                    actions += self._on_status_timeout(now)
+        actions += self._open_due_connections(now)
         return actions
 
     def next_deadline(self) -> float:
-        """When ``TimePassed`` will next have an effect, or ``refusal`` another answer."""
-        times = [link.retry_at for link in self.links.values() if self._may_open(link)]
-        if self._refused_at is not None and self._refused is not ConnectionRefusal.HANDSHAKE:
-            times.append(self._refused_at + REFUSED_FOR)
-        return min([self._silent_at, *times])
+        """When ``TimePassed`` may next have an effect, or ``refusal`` return another value."""
+        times = [worker.retry_at for worker in self.workers.values() if self._may_open(worker)]
+        if self._refused_since is not None and self._refusal is not ConnectionRefusal.HANDSHAKE:
+            times.append(self._refused_since + REFUSAL_PERIOD_S)
+        return min([self._status_deadline, *times])
 
     @property
     def is_refused(self) -> bool:
-        """True while all that is known is that connections are refused."""
-        return self._refused_at is not None
+        """True if a connection was refused and none is open."""
+        return self._refused_since is not None
 
     def refusal(self, now: float) -> ConnectionRefusal | None:
-        """Why the servers do not let this client in; None while they do, or may yet."""
-        if self._refused_at is None:
+        """Why the servers refuse this client; None if they do not, or if it is not definitive yet."""
+        if self._refused_since is None:
             return None
-        if self._refused is ConnectionRefusal.HANDSHAKE:
-            return self._refused if self._refused_again_at >= self._refused_at + BROKEN_OFF_FOR else None
-        return self._refused if now >= self._refused_at + REFUSED_FOR else None
+        if self._refusal is ConnectionRefusal.HANDSHAKE:
+            is_definitive = self._last_refusal_at >= self._refused_since + HANDSHAKE_REFUSAL_PERIOD_S
+            return self._refusal if is_definitive else None
+        return self._refusal if now >= self._refused_since + REFUSAL_PERIOD_S else None
 
-    def _note_refusal(self, why: ConnectionRefusal | None, now: float) -> None:
-        if why is None or any(link.is_up for link in self.links.values()):
+    def _record_refusal(self, refusal: ConnectionRefusal | None, now: float) -> None:
+        if refusal is None or any(worker.is_connected for worker in self.workers.values()):
             return
-        if self._refused_at is None or now > self._refused_again_at + REFUSED_GAP:
-            self._refused_at = now
-            self._refused = why
-        if why is not ConnectionRefusal.HANDSHAKE:
-            self._refused = why
-        self._refused_again_at = now
+        if self._refused_since is None or now > self._last_refusal_at + MAX_REFUSAL_GAP_S:
+            self._refused_since = now
+            self._refusal = refusal
+        if refusal is not ConnectionRefusal.HANDSHAKE:
+            self._refusal = refusal
+        self._last_refusal_at = now
 
-    def _hear(self, status: Status, now: float) -> list[Action]:
-        if status.epoch == self._last[0] and status.seq <= self._last[1]:
+    def _on_snapshot(self, status: Status, now: float) -> list[Action]:
+        if status.epoch == self._last_snapshot[0] and status.seq <= self._last_snapshot[1]:
             return []
-        self._last = (status.epoch, status.seq)
-        self._silent_at = now + 3 * status.interval + 1
-        self._listening = True
+        self._last_snapshot = (status.epoch, status.seq)
+        self._status_deadline = now + 3 * status.interval + 1
+        self._status_timed_out = False
         self.status = status
         actions: list[Action] = []
-        for worker in status.workers:
-            link = self.links.get(worker.number)
+        for reported in status.workers:
+            worker = self.workers.get(reported.number)
             if not self._pinned:
                 try:
-                    endpoint = Endpoint.parse(worker.endpoint).seen_from(self._host)
+                    endpoint = Endpoint.parse(reported.endpoint).replace_wildcard(self._host)
                 except UsageError:
                     continue
-                if link is None:
-                    link = self.links[worker.number] = KnownWorker(endpoint)
-                link.endpoint = endpoint
-            if link is None:
+                if worker is None:
+                    worker = self.workers[reported.number] = KnownWorker(endpoint)
+                worker.endpoint = endpoint
+            if worker is None:
                 continue
-            woken = worker.state is WorkerState.AWAKE and link.said is not WorkerState.AWAKE
-            if woken or worker.epoch != link.epoch:
-                link.retry_at, link.failures = now, 0
-                link.banned = link.banned and worker.epoch == link.epoch
-                if link.is_open and not link.is_up:
-                    # It may be deep in ZeroMQ's own back-off: a new socket connects at once.
-                    actions.append(self._close(worker.number, link))
-            link.said, link.epoch = worker.state, worker.epoch
-            if link.is_open and not link.is_up and link.said not in REACHABLE:
-                actions.append(self._close(worker.number, link))
+            woke_up = reported.state is WorkerState.AWAKE and worker.reported_state is not WorkerState.AWAKE
+            if woke_up or reported.epoch != worker.epoch:
+                worker.retry_at, worker.failures = now, 0
+                worker.is_banned = worker.is_banned and reported.epoch == worker.epoch
+                if worker.has_socket and not worker.is_connected:
+                    # ZeroMQ may be in a long backoff of its own: a new socket connects at once.
+                    actions.append(self._close_connection(reported.number, worker))
+            worker.reported_state, worker.epoch = reported.state, reported.epoch
+            if worker.has_socket and not worker.is_connected and worker.reported_state not in REACHABLE_STATES:
+                actions.append(self._close_connection(reported.number, worker))
         return actions
 
-    def _fall_silent(self, now: float) -> list[Action]:
-        """Server 5 says nothing (any more): what it said counts as unknown, not as dead."""
-        # A socket that only ever receives cannot notice that its peer is gone.
-        first = self.status is None and self._listening
-        self._silent_at = now + 5.0
-        self._listening = False
+    def _on_status_timeout(self, now: float) -> list[Action]:
+        """Server 5 is silent: treats the workers' states as unknown, not as dead."""
+        # A socket that only receives cannot detect that its peer is gone, so subscribe again; but not at the first
+        # timeout, when the socket is new.
+        is_first = self.awaits_first_snapshot
+        self._status_deadline = now + RESUBSCRIBE_INTERVAL_S
+        self._status_timed_out = True
         self.status = None
-        for link in self.links.values():
-            link.said = None
-        return [] if first else [Resubscribe()]
+        for worker in self.workers.values():
+            worker.reported_state = None
+        return [] if is_first else [Resubscribe()]
 
-    def _connect(self, now: float) -> list[Action]:
+    def _open_due_connections(self, now: float) -> list[Action]:
         actions: list[Action] = []
-        for number, link in self.links.items():
-            if self._may_open(link) and now >= link.retry_at:
-                link.is_open = True
-                actions.append(OpenConnection(number, link.endpoint))
+        for number, worker in self.workers.items():
+            if self._may_open(worker) and now >= worker.retry_at:
+                worker.has_socket = True
+                actions.append(OpenConnection(number, worker.endpoint))
         return actions
 
-    def _may_open(self, link: KnownWorker) -> bool:
-        if link.is_open or link.banned or not self.knows:
+    def _may_open(self, worker: KnownWorker) -> bool:
+        if worker.has_socket or worker.is_banned or self.awaits_first_snapshot:
             return False
-        return link.said is None or link.said in REACHABLE
+        return worker.reported_state is None or worker.reported_state in REACHABLE_STATES
 
-    def _close(self, number: int, link: KnownWorker) -> CloseConnection:
-        link.is_open = False
+    def _close_connection(self, number: int, worker: KnownWorker) -> CloseConnection:
+        worker.has_socket = False
         return CloseConnection(number)

@@ -1,6 +1,7 @@
-"""The servers as a download sees them: who is connected, what server 5 says, what has arrived.
+"""All connections of one client: which workers are connected, what server 5 publishes, what was received.
 
 Joins the decisions of ``client/network/connection_policy.py`` to the sockets of ``client/network/transport.py``.
+Decides nothing about segments.
 """
 
 from __future__ import annotations
@@ -11,15 +12,8 @@ from collections.abc import Iterator
 
 from msd.client.events import WorkerChanged
 from msd.client.network import connection_policy
-from msd.client.network.transport import (
-    LinkClosed,
-    LinkOpened,
-    ReplyReceived,
-    SnapshotReceived,
-    StatusRefused,
-    Transport,
-    TransportEvent,
-)
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.network.transport import Transport
 from msd.wire.config.settings import Servers
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -27,153 +21,151 @@ from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Not looking at the sockets for longer than this (seconds) is a stall of this process.
-STALL = 0.25
+#: Seconds without a poll after which this process counts as stalled.
+MIN_STALL_S = 0.25
 
 
 class ConnectionPool:
-    """All connections of one download. ``close()`` it.
+    """All connections of one client. ``close()`` it.
 
-    The servers do not count a client that is no ``download`` among those they serve.
+    The servers count a client among those they serve only if it is a ``download``.
     """
 
     def __init__(self, servers: Servers, *, download: bool) -> None:
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
         self.transport = Transport(servers, session=session)
-        #: The workers that can be asked, and how each connection was opened.
-        self.ready: dict[int, LinkOpened] = {}
-        #: Seconds for which this process did not look, as noticed by the last ``wait``.
-        self.stalled = 0.0
-        #: When the last ``wait`` ended: silence until then is not this process's own.
-        self.looked_at = time.monotonic()
-        self._told_reachable = True
-        #: Workers that speak another version of the protocol, by number.
-        self._foreign: dict[int, int] = {}
+        #: The connected workers, and the event that opened each connection.
+        self.ready: dict[int, ConnectionOpened] = {}
+        #: Seconds for which this process did not run, as measured by the last ``wait``.
+        self.stalled_seconds = 0.0
+        #: When the last ``wait`` ended. Silence up to this time is not caused by this process.
+        self.last_poll_at = time.monotonic()
+        #: Whether server 5 was reachable at the last ``status_change``.
+        self._last_reachable = True
+        #: Workers that use another version of the protocol, and that version.
+        self._other_versions: dict[int, int] = {}
         self._servers = servers
-        #: What server 5 last said of its control socket.
+        #: The endpoint of the control socket in the last snapshot.
         self._control = ""
-        self._links = connection_policy.ConnectionPolicy(
+        self._policy = connection_policy.ConnectionPolicy(
             servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
         )
 
     def close(self) -> None:
+        """Closes all connections."""
         self.transport.close()
 
     @property
     def status(self) -> Status | None:
-        """Server 5's latest word; None while it says nothing."""
-        return self._links.status
+        """The latest snapshot of server 5; None while server 5 is silent."""
+        return self._policy.status
 
     @property
     def control(self) -> Endpoint | None:
-        """The broker's control socket, on the host where server 5 was reached, as it was last told."""
+        """The broker's control socket: the port of the last snapshot, on the host of server 5; None if unknown."""
         try:
             return Endpoint(self._servers.status.host, Endpoint.parse(self._control).port)
         except UsageError:
             return None
 
     @property
-    def numbers(self) -> list[int]:
-        """The workers known so far."""
-        return sorted(self._links.links)
+    def worker_numbers(self) -> list[int]:
+        """The numbers of all known workers, sorted."""
+        return sorted(self._policy.workers)
 
-    def turn(self, deadline: float) -> list[TransportEvent]:
-        """``wait`` and all ``events``."""
+    def poll(self, deadline: float) -> list[NetworkEvent]:
+        """Calls ``wait`` and returns all ``events``."""
         self.wait(deadline)
         return [*self.events()]
 
     def wait(self, deadline: float) -> None:
-        """Waits for something to happen until ``deadline``, and notices if this process was stopped."""
-        began = time.monotonic()
-        until = max(began, min(self._links.next_deadline(), deadline))
-        self.transport.wait(until - began)
+        """Waits until something is received, at most until ``deadline``. Measures stalls of this process."""
+        start = time.monotonic()
+        until = max(start, min(self._policy.next_deadline(), deadline))
+        self.transport.wait(until - start)
         now = time.monotonic()
-        busy, overslept = began - self.looked_at, now - until
-        self.stalled = sum(time for time in (busy, overslept) if time > STALL)
-        self.looked_at = now
+        busy, overslept = start - self.last_poll_at, now - until
+        self.stalled_seconds = sum(seconds for seconds in (busy, overslept) if seconds > MIN_STALL_S)
+        self.last_poll_at = now
 
-    def events(self) -> Iterator[TransportEvent]:
-        """What has happened when ``wait`` returned, to be taken to its end. Follows the connections on the way. Raises
-        ``NotAllowedError`` where the servers do not let this client in.
+    def events(self) -> Iterator[NetworkEvent]:
+        """Yields what was received when ``wait`` returned, and opens and closes connections accordingly. Exhaust it.
+
+        Raises ``NotAllowedError`` if the servers refuse this client.
         """
         for event in self.transport.read():
             if not isinstance(event, ReplyReceived):
-                if isinstance(event, LinkOpened) and event.welcome.version != PROTOCOL_VERSION:
-                    # Not for good: it may be brought up to date while others serve.
-                    self._foreign[event.worker] = event.welcome.version
-                    self.transport.close_link(event.worker)
-                    event = LinkClosed(event.worker, ConnectionRefusal.VERSION)
-                self._follow(event)
+                if isinstance(event, ConnectionOpened) and event.welcome.version != PROTOCOL_VERSION:
+                    # Not permanent: the worker may be updated while others serve the file.
+                    self._other_versions[event.worker] = event.welcome.version
+                    self.transport.close_connection(event.worker)
+                    event = ConnectionClosed(event.worker, ConnectionRefusal.VERSION)
+                match event:
+                    case SnapshotReceived(status):
+                        self._control = status.control
+                    case ConnectionOpened(worker):
+                        self.ready[worker] = event
+                    case ConnectionClosed(worker):
+                        self.ready.pop(worker, None)
+                self._apply(event, time.monotonic())
             yield event
-        # By the time of ``wait``: what has arrived since is not read yet, and its absence not silence.
-        self._apply(TimePassed(), self.looked_at)
-        if refused := self._links.refusal(self.looked_at):
-            raise NotAllowedError(self._why_refused(refused))
+        # Use the time of ``wait``: messages that arrived since are not read yet, so their absence is not silence.
+        self._apply(TimePassed(), self.last_poll_at)
+        if refusal := self._policy.refusal(self.last_poll_at):
+            raise NotAllowedError(self._explain(refusal))
 
     def request(self, worker: int, request: Message) -> None:
+        """Sends a request whose ``rid`` is from ``new_rid()``, if the worker is connected."""
         self.transport.request(worker, request)
 
     def ban(self, worker: int) -> None:
-        """Closes the connection to a worker, until it is another process or readmitted."""
+        """Closes the connection to a worker until ``unban``, or until the worker has a new process."""
         self.ready.pop(worker, None)
-        self._apply(connection_policy.WorkerBanned(worker))
+        self._apply(connection_policy.WorkerBanned(worker), time.monotonic())
 
     def unban(self, worker: int) -> None:
-        """Connects again to a worker that was set aside, as soon as it can be reached."""
-        self._apply(connection_policy.WorkerUnbanned(worker))
+        """Connects to a banned worker again, as soon as it is reachable."""
+        self._apply(connection_policy.WorkerUnbanned(worker), time.monotonic())
 
-    def news(self) -> WorkerChanged | None:
-        """What to tell of server 5: that it fell silent, or came back; each once."""
-        reachable = self.status is not None or not self._links.knows or self._links.is_refused
-        if reachable == self._told_reachable:
+    def status_change(self) -> WorkerChanged | None:
+        """Returns the event to emit if server 5 was lost or is reachable again since the last call."""
+        reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.is_refused
+        if reachable == self._last_reachable:
             return None
-        self._told_reachable = reachable
+        self._last_reachable = reachable
         if reachable:
             return WorkerChanged("server 5", "ready")
-        return WorkerChanged("server 5", "lost", "it does not answer; going on without its status")
+        return WorkerChanged("server 5", "lost", "it does not answer; continuing without its status")
 
-    def why_waiting(self) -> str:
-        """Why nothing moves, for people."""
+    def waiting_reason(self) -> str:
+        """Explains to the user why there is no progress."""
         if self.ready:
-            return f"connected to {len(self.ready)} of {len(self.numbers)} workers, but nothing arrives"
-        if self._links.is_refused:
-            return f"{self._servers.status} breaks off every connection: is that the key of these servers?"
+            return f"connected to {len(self.ready)} of {len(self.worker_numbers)} workers, but receiving no data"
+        if self._policy.is_refused:
+            return f"{self._servers.status} closes every connection during the handshake: is --server-key correct?"
         if self.status is None:
-            return f"nobody answers at {self._servers.status}: is msd serve running there?"
+            return f"no answer from server 5 at {self._servers.status}: is msd serve running there?"
         if not self.status.catalogue:
             return "the servers are still indexing their files"
         states = [worker.state for worker in self.status.workers]
         if WorkerState.AWAKE in states:
-            return f"none of the {states.count(WorkerState.AWAKE)} workers that server 5 called alive can be reached"
-        named = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
-        return f"0 of {len(states)} workers alive ({named})"
+            return f"server 5 reports {states.count(WorkerState.AWAKE)} workers alive, but none is reachable"
+        details = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
+        return f"0 of {len(states)} workers alive ({details})"
 
-    def _why_refused(self, refused: ConnectionRefusal) -> str:
-        if refused is ConnectionRefusal.VERSION:
-            spoken = ", ".join(f"worker {number} version {version}" for number, version in self._foreign.items())
-            return f"this client speaks version {PROTOCOL_VERSION} of the protocol, but {spoken}: update the older side"
-        return refused.explained(self._servers.status, encrypted=self._servers.credentials is not None)
+    def _explain(self, refusal: ConnectionRefusal) -> str:
+        if refusal is ConnectionRefusal.VERSION:
+            others = ", ".join(f"worker {number} version {version}" for number, version in self._other_versions.items())
+            return f"this client uses version {PROTOCOL_VERSION} of the protocol, {others}: update the older side"
+        return refusal.explain(self._servers.status, encrypted=self._servers.credentials is not None)
 
-    def _follow(self, event: SnapshotReceived | LinkOpened | LinkClosed | StatusRefused) -> None:
-        match event:
-            case SnapshotReceived(status):
-                self._control = status.control
-                self._apply(connection_policy.SnapshotArrived(status))
-            case LinkOpened(worker):
-                self.ready[worker] = event
-                self._apply(connection_policy.LinkUp(worker))
-            case LinkClosed(worker, refused):
-                self.ready.pop(worker, None)
-                self._apply(connection_policy.LinkDown(worker, refused))
-            case StatusRefused(why):
-                self._apply(connection_policy.StatusRefused(why))
-
-    def _apply(self, event: connection_policy.Event, now: float | None = None) -> None:
-        for action in self._links.handle(event, time.monotonic() if now is None else now):
+    def _apply(self, event: connection_policy.Event, now: float) -> None:
+        """Passes an event to the policy and performs its actions."""
+        for action in self._policy.handle(event, now):
             match action:
                 case connection_policy.OpenConnection(worker, endpoint):
-                    self.transport.open(worker, endpoint)
+                    self.transport.open_connection(worker, endpoint)
                 case connection_policy.CloseConnection(worker):
-                    self.transport.close_link(worker)
+                    self.transport.close_connection(worker)
                 case connection_policy.Resubscribe():
-                    self.transport.renew_status()
+                    self.transport.resubscribe()

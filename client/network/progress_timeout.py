@@ -1,45 +1,46 @@
-"""How long nothing may move before it is said why, and before it is given up. A pure core."""
+"""Decides when a client without progress reports the reason, and when it gives up. Pure."""
 
 from __future__ import annotations
 
 from msd.client.events import Waiting
 from msd.wire.errors import NoAnswerError
 
-#: Seconds without progress after which the reason is told.
-QUIET = 1.0
+#: Seconds without progress after which the reason is reported.
+WAITING_NOTICE_S = 1.0
 
 
 class ProgressTimeout:
-    """Watches for progress. ``timeout`` is in seconds, None for never giving up."""
+    """Measures the time without progress. ``timeout`` is in seconds; with None it never gives up."""
 
     def __init__(self, timeout: float | None, now: float) -> None:
         self._timeout = timeout
-        self._since = now
-        self._told: str | None = None
+        self._last_progress = now
+        #: The reason that was last reported since the last progress.
+        self._last_reason: str | None = None
 
-    def moved(self, now: float) -> None:
-        """There was progress."""
-        self._since = now
-        self._told = None
+    def reset(self, now: float) -> None:
+        """Records progress."""
+        self._last_progress = now
+        self._last_reason = None
 
-    def excuse(self, seconds: float) -> None:
-        """This process itself was stopped for so long."""
-        self._since += seconds
+    def extend(self, seconds: float) -> None:
+        """Does not count the last ``seconds``, in which this process did not run."""
+        self._last_progress += seconds
 
     def check(self, now: float, reason: str) -> Waiting | None:
-        """What to tell while nothing moves for ``reason``: each reason once.
+        """Returns the event to emit if there is no progress because of ``reason``; each reason is reported once.
 
-        Raises ``NoAnswerError`` when the time is up.
+        Raises ``NoAnswerError`` when the timeout has expired.
         """
-        # Compared as ``next_deadline`` computes them: a difference could be rounded to just below.
-        if self._timeout is not None and now >= self._since + self._timeout:
+        # Compute exactly as ``next_deadline`` does, to avoid float rounding.
+        if self._timeout is not None and now >= self._last_progress + self._timeout:
             raise NoAnswerError(f"gave up after {self._timeout:g} s without progress: {reason}")
-        if now < self._since + QUIET or reason == self._told:
+        if now < self._last_progress + WAITING_NOTICE_S or reason == self._last_reason:
             return None
-        self._told = reason
-        return Waiting(reason, now - self._since)
+        self._last_reason = reason
+        return Waiting(reason, now - self._last_progress)
 
     def next_deadline(self) -> float:
-        """When ``check`` may next have something to say."""
-        quiet = self._since + QUIET if self._told is None else float("inf")
-        return min(quiet, self._since + self._timeout if self._timeout is not None else float("inf"))
+        """When ``check`` may next return an event or raise."""
+        notice = self._last_progress + WAITING_NOTICE_S if self._last_reason is None else float("inf")
+        return min(notice, self._last_progress + self._timeout if self._timeout is not None else float("inf"))

@@ -1,7 +1,7 @@
-"""The sockets of a client: one DEALER and its monitor for each worker, one SUB for server 5.
+"""A client's sockets: one DEALER and its monitor for each worker, one SUB for server 5.
 
-FairQueue frames into events and requests into frames. Which connections to open is decided in
-``client/network/connection_policy.py``, what to ask for in ``client/scheduling/scheduler.py``.
+Converts frames into events and requests into frames. Does not decide which connections to open
+(``client/network/connection_policy.py``) or what to request (``client/scheduling/scheduler.py``).
 """
 
 from __future__ import annotations
@@ -15,138 +15,103 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import zmq
-from msgspec import Struct
 
-from msd.client.network.connection import Answer, Connection, Opened, new_rid
+from msd.client.network.connection import Connection, new_rid
+from msd.client.network.events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
 from msd.wire.config.settings import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import Monitor
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
-from msd.wire.protocol.messages import Complaint, ControlReply, DataReply, Done, Message, Status, Welcome
+from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal
 
-#: How long last messages may take to leave at the end, in milliseconds.
+#: Milliseconds that queued messages have to leave at the end.
 LINGER_MS = 200
-#: ZeroMQ's threads decrypt what arrives, a second of a processor for each GiB; each has connections of its own.
-#: Without encryption a second one costs more than it gains (measured on two processors).
-DECRYPTING_THREADS = 4
-#: Replies taken from a connection before anything else is looked at.
-READS_PER_TURN = 8
-
-
-class SnapshotReceived(Struct, frozen=True):
-    status: Status
-
-
-class LinkOpened(Struct, frozen=True):
-    """The worker has said welcome, ``round_trip`` seconds after our ``hello``."""
-
-    worker: int
-    welcome: Welcome
-    round_trip: float
-
-
-class LinkClosed(Struct, frozen=True):
-    """The connection is dead; everything asked on it is lost. ``refused`` says why there never was one,
-    where that is known.
-    """
-
-    worker: int
-    refused: ConnectionRefusal | None = None
-
-
-class StatusRefused(Struct, frozen=True):
-    """Server 5 does not want to be subscribed to."""
-
-    why: ConnectionRefusal
-
-
-class ReplyReceived(Struct, frozen=True):
-    """A reply to ``request``; ``payload`` is the frame of its bytes, if it has one."""
-
-    worker: int
-    request: Message
-    reply: DataReply
-    payload: zmq.Frame | None
-
-
-TransportEvent = SnapshotReceived | StatusRefused | LinkOpened | LinkClosed | ReplyReceived
-
+#: ZeroMQ's I/O threads with encryption: they decrypt received data at about 1 GiB per second of processor time, and
+#: each serves its own connections. Without encryption a second thread costs more than it gains (measured on two
+#: processors).
+MAX_IO_THREADS = 4
+#: The maximum number of replies read from one connection before the next poll.
+MAX_REPLIES_PER_POLL = 8
 
 T = TypeVar("T")
 
 
-def in_turn(sources: Iterable[Iterator[T]]) -> Iterator[T]:
-    """One item of each source in turn, until none has any more."""
-    left = deque(sources)
-    while left:
-        source = left.popleft()
+def round_robin(sources: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Yields one item from each source in turn until all are exhausted."""
+    remaining = deque(sources)
+    while remaining:
+        source = remaining.popleft()
         for item in source:
             yield item
-            left.append(source)
+            remaining.append(source)
             break
 
 
 class Transport:
-    """All sockets of one download from ``servers``. ``close()`` it."""
+    """All sockets of one client of ``servers``. ``close()`` it.
+
+    ``session`` identifies the client to the workers and server 5; it is 0 if the client is no download.
+    """
 
     def __init__(self, servers: Servers, *, session: int) -> None:
         self._session = session
         self._credentials = servers.credentials
-        threads = min(DECRYPTING_THREADS, len(os.sched_getaffinity(0))) if servers.credentials else 1
+        threads = min(MAX_IO_THREADS, len(os.sched_getaffinity(0))) if servers.credentials else 1
         self._context = zmq.Context(threads)
         self._poller = zmq.Poller()
         self._status_endpoint = servers.status
-        self._links: dict[int, Connection] = {}
-        #: The sockets on which something has happened.
-        self._ready: set[object] = set()
+        self._connections: dict[int, Connection] = {}
+        #: The sockets that were readable at the last poll.
+        self._readable: set[object] = set()
         self._status, self._status_monitor = self._subscribe()
 
     def wait(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds for something to happen."""
-        self._ready = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
+        """Polls all sockets for up to ``timeout`` seconds."""
+        self._readable = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
 
-    def read(self) -> Iterator[TransportEvent]:
-        """What has happened when ``wait`` returned, to be taken to its end. Each reply is read when it is its turn, for
-        then it is still in the processor's caches; and one of each connection in turn, for then the next request to
-        any of them is never far away.
+    def read(self) -> Iterator[NetworkEvent]:
+        """Yields what was received when ``wait`` returned. Exhaust it.
+
+        Reads each reply just before yielding it, while its data is still in the processor's caches, and one reply
+        from each connection in turn, so that the next request to any of them is never delayed for long.
         """
-        ready = self._ready
-        if self._status_monitor.socket in ready:
+        readable = self._readable
+        if self._status_monitor.socket in readable:
             for event in self._status_monitor.read():
                 if isinstance(event, ConnectionRefusal):
                     yield StatusRefused(event)
-        if self._status in ready:
+        if self._status in readable:
             yield from self._read_status()
-        yield from in_turn(
-            self._read_link(number, link)
-            for number, link in self._links.items()
-            if link.monitor.socket in ready or link.dealer in ready
+        yield from round_robin(
+            self._read_connection(worker, connection)
+            for worker, connection in self._connections.items()
+            if connection.monitor.socket in readable or connection.dealer in readable
         )
 
-    def open(self, worker: int, endpoint: Endpoint) -> None:
-        """Connects to a worker on a new socket; ``LinkOpened`` or ``LinkClosed`` will tell."""
-        self.close_link(worker)
-        link = self._links[worker] = Connection(self._context, endpoint, self._credentials)
-        self._poller.register(link.monitor.socket, zmq.POLLIN)
-        self._poller.register(link.dealer, zmq.POLLIN)
+    def open_connection(self, worker: int, endpoint: Endpoint) -> None:
+        """Connects to a worker on a new socket. ``ConnectionOpened`` or ``ConnectionClosed`` follows."""
+        self.close_connection(worker)
+        connection = self._connections[worker] = Connection(self._context, worker, endpoint, self._credentials)
+        self._poller.register(connection.monitor.socket, zmq.POLLIN)
+        self._poller.register(connection.dealer, zmq.POLLIN)
 
-    def close_link(self, worker: int) -> None:
+    def close_connection(self, worker: int) -> None:
         """Closes the connection to a worker, if there is one. No event follows."""
-        link = self._links.pop(worker, None)
-        if link is not None:
-            self._poller.unregister(link.monitor.socket)
-            self._poller.unregister(link.dealer)
-            link.close()
+        connection = self._connections.pop(worker, None)
+        if connection is not None:
+            self._poller.unregister(connection.monitor.socket)
+            self._poller.unregister(connection.dealer)
+            connection.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` came from ``new_rid()``, if the connection is still there."""
-        if (link := self._links.get(worker)) is not None:
-            link.send(request)
+        """Sends a request whose ``rid`` is from ``new_rid()``; drops it if there is no connection to the worker."""
+        if (connection := self._connections.get(worker)) is not None:
+            connection.send(request)
 
-    def renew_status(self) -> None:
+    def resubscribe(self) -> None:
         """Subscribes to server 5 on a new connection."""
         self._poller.unregister(self._status)
         self._poller.unregister(self._status_monitor.socket)
@@ -154,28 +119,28 @@ class Transport:
         self._status.close(0)
         self._status, self._status_monitor = self._subscribe()
 
-    def tell_done(self, control: Endpoint, patience: float) -> bool:
-        """Tells server 5 that this client has everything; whether it has heard it."""
-        return self._tell(control, Done(rid=new_rid(), session=self._session), patience)
+    def report_done(self, control: Endpoint, timeout: float) -> bool:
+        """Reports to server 5 that the download is complete; True if it answers within ``timeout`` seconds."""
+        return self._send_control(control, Done(rid=new_rid(), session=self._session), timeout)
 
-    def complain(self, control: Endpoint, worker: int, id: bytes, index: int) -> None:
-        """Tells server 5 of a corrupt segment, without waiting for an answer."""
-        self._tell(control, Complaint(rid=new_rid(), number=worker, id=id, index=index), 0.0)
+    def report_corrupt(self, control: Endpoint, worker: int, id: bytes, index: int) -> None:
+        """Sends server 5 a complaint about a corrupt segment, without waiting for an answer."""
+        self._send_control(control, Complaint(rid=new_rid(), number=worker, id=id, index=index), 0.0)
 
     def close(self) -> None:
-        """Takes leave of the workers and closes everything."""
-        for link in self._links.values():
-            link.say_bye(self._session)
-            link.close(LINGER_MS)
+        """Sends ``bye`` to the workers and closes all sockets."""
+        for connection in self._connections.values():
+            connection.send_bye(self._session)
+            connection.close(LINGER_MS)
         self._status_monitor.close()
         self._status.close(0)
-        # And what a signal may have left half made: one open socket, and ending the context hangs.
+        # Also closes sockets that a signal left half set up: with one open socket, ending the context would hang.
         self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
         status = self._context.socket(zmq.SUB)
         tune(status, ipv6=self._status_endpoint.is_ipv6, credentials=self._credentials)
-        # Only the latest snapshot counts; a slow reader would otherwise be shown old ones.
+        # Keep the latest snapshot only; a slow reader would otherwise receive stale ones.
         status.conflate = 1
         status.maxmsgsize = 65536
         status.reconnect_ivl = 100
@@ -188,47 +153,45 @@ class Transport:
         self._poller.register(status, zmq.POLLIN)
         return status, monitor
 
-    def _read_status(self) -> Iterator[TransportEvent]:
+    def _read_status(self) -> Iterator[NetworkEvent]:
         while (frames := receive(self._status)) is not None:
-            # What is no snapshot is passed over: the next one tells all.
+            # Ignore malformed messages: the next snapshot is complete in itself.
             with contextlib.suppress(ProtocolError):
                 header = frames[0].bytes.removeprefix(STATUS_TOPIC) if frames else b""
                 yield SnapshotReceived(decode(header, Status))
 
-    def _read_link(self, number: int, link: Connection) -> Iterator[TransportEvent]:
-        if self._links.get(number) is not link:
-            return  # The event of another one led to its being closed.
-        # First: what a monitor announces is older than what is read after it.
-        dead = link.read_monitor(self._session)
-        # What a dying connection has brought is still good: it is read to the end.
-        for _ in itertools.count() if dead else range(READS_PER_TURN):
-            frames = receive(link.dealer)
+    def _read_connection(self, worker: int, connection: Connection) -> Iterator[NetworkEvent]:
+        if self._connections.get(worker) is not connection:
+            return  # An event of another connection led to this one being closed.
+        # Read the monitor first: its events are older than the messages read after it.
+        dead = connection.read_monitor(self._session)
+        # Messages from a dead connection are still valid: read them all.
+        for _ in itertools.count() if dead else range(MAX_REPLIES_PER_POLL):
+            frames = receive(connection.dealer)
             if frames is None:
                 break
             try:
-                said = link.take(frames)
+                event = connection.handle_message(frames)
             except ProtocolError:
                 dead = True
                 break
-            match said:
-                case Opened(welcome, round_trip):
-                    yield LinkOpened(number, welcome, round_trip)
-                case Answer(request, reply, payload):
-                    yield ReplyReceived(number, request, reply, payload)
-            if self._links.get(number) is not link:
-                return  # The event led to its being closed.
+            if event is not None:
+                yield event
+            if self._connections.get(worker) is not connection:
+                return  # The event led to the connection being closed.
         if dead:
-            self.close_link(number)
-            yield LinkClosed(number, link.refused)
+            self.close_connection(worker)
+            yield ConnectionClosed(worker, connection.refusal)
 
-    def _tell(self, control: Endpoint, message: Message, patience: float) -> bool:
+    def _send_control(self, control: Endpoint, message: Message, timeout: float) -> bool:
+        """Sends a message to the control socket; True if a valid reply arrives within ``timeout`` seconds."""
         socket = self._context.socket(zmq.DEALER)
         tune(socket, ipv6=control.is_ipv6, credentials=self._credentials)
         socket.linger = 500
         socket.connect(control.url)
         try:
             socket.send(encode(message), zmq.NOBLOCK)
-            if not socket.poll(int(patience * 1000)):
+            if not socket.poll(int(timeout * 1000)):
                 return False
             frames = receive(socket) or []
             return len(frames) == 1 and bool(decode(frames[0].buffer, ControlReply))

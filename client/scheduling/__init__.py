@@ -1,1 +1,1 @@
-"""Decides which worker is asked for which segment. Pure: no socket, clock, file or payload."""
+"""Decides which worker is asked for which segment. Pure: no sockets, clocks, files or payloads."""

@@ -1,8 +1,8 @@
-"""What can happen to a download, and what its scheduler can decide: events and actions. Plain values.
+"""The scheduler's events (what happened) and actions (what to do). Plain values.
 
-Each way to fail is an event of its own, for each has a policy of its own (``docs/scheduler.md``).
-``TRANSITIONS`` says what they do to a segment: the figure in that page is drawn from it, and the
-property tests hold the scheduler to it.
+Each kind of failure is an event of its own, because each has its own policy (``docs/scheduler.md``).
+``TRANSITIONS`` lists how events change the state of a segment: the figure in that page is drawn from it, and
+the property tests check the scheduler against it.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from msgspec import Struct
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.time_passed import TimePassed
 
-# Events: what happened.
+# Events.
 
 
 class WorkerReady(Struct, frozen=True):
-    """A connection to the worker is up; ``epoch`` names the run of its process.
+    """A connection to the worker is open; ``epoch`` identifies the run of its process.
 
-    ``round_trip`` (seconds) is that of its ``hello``, before anything queued on the connection;
-    ``catalogue`` is the one it serves.
+    ``round_trip`` (seconds) was measured with ``hello``, before anything was queued on the connection;
+    ``catalogue`` is the digest of the catalogue that the worker serves.
     """
 
     worker: int
@@ -31,20 +31,20 @@ class WorkerReady(Struct, frozen=True):
 
 
 class WorkerLost(Struct, frozen=True):
-    """The connection is gone, and with it all requests on it."""
+    """The connection is closed, and all requests on it are lost."""
 
     worker: int
 
 
 class SegmentWritten(Struct, frozen=True):
-    """A segment arrived, verified and is in the part file."""
+    """A segment arrived, was verified, and is in the part file."""
 
     worker: int
     index: int
 
 
-class SegmentLate(Struct, frozen=True):
-    """A segment arrived that had been written already."""
+class SegmentDuplicate(Struct, frozen=True):
+    """A segment arrived that was already verified."""
 
     worker: int
     index: int
@@ -66,22 +66,23 @@ class SegmentRefused(Struct, frozen=True):
 
 
 class SegmentChecked(Struct, frozen=True):
-    """What the disk held of a segment was hashed: ``good`` says whether it is right."""
+    """The data on disk for a segment was hashed; ``valid`` if it matches the segment's digest."""
 
     index: int
-    good: bool
+    valid: bool
 
 
-class CatalogueVouched(Struct, frozen=True):
-    """Server 5 vouches for this catalogue, or did when the file was found: the first one told is no
-    change, another one after it is.
+class CataloguePublished(Struct, frozen=True):
+    """Server 5 publishes this catalogue, or published it when the manifest was resolved.
+
+    The first value sets the baseline; a later, different value means the catalogue changed. Empty if unknown.
     """
 
     catalogue: bytes
 
 
 class ClientStalled(Struct, frozen=True):
-    """The client itself did nothing for this many seconds: no silence in them is the workers'."""
+    """The client's own process did not run for this many seconds, so the workers were not silent during them."""
 
     seconds: float
 
@@ -90,26 +91,28 @@ Event = (
     WorkerReady
     | WorkerLost
     | SegmentWritten
-    | SegmentLate
+    | SegmentDuplicate
     | SegmentCorrupt
     | SegmentRefused
     | SegmentChecked
-    | CatalogueVouched
+    | CataloguePublished
     | ClientStalled
     | TimePassed
 )
 
 
-# Actions: what to do.
+# Actions.
 
 
 class RequestSegment(Struct, frozen=True):
+    """Send a request for the segment to the worker."""
+
     worker: int
     index: int
 
 
-class Fault(enum.StrEnum):
-    """Why a worker is set aside."""
+class BanReason(enum.StrEnum):
+    """Why a worker is banned from this download."""
 
     CORRUPT = "corrupt"
     UNKNOWN = "unknown"
@@ -119,14 +122,14 @@ class Fault(enum.StrEnum):
 
 
 class Ban(Struct, frozen=True):
-    """The worker is not asked any more: its requests are forgotten, close its connection."""
+    """Close the worker's connection and send it no more requests; its outstanding requests are dropped."""
 
     worker: int
-    fault: Fault
+    reason: BanReason
 
 
 class Unban(Struct, frozen=True):
-    """A worker that was set aside may be connected to again."""
+    """The ban is lifted: the worker may be connected to again."""
 
     worker: int
 
@@ -136,11 +139,12 @@ class Finish(Struct, frozen=True):
 
 
 class GiveUp(Struct, frozen=True):
-    """Nobody can be expected to have what is missing; ``faults`` says why workers were set aside,
-    ``segment`` which one lacks.
+    """No worker can be expected to have the missing segments.
+
+    ``bans`` holds the reason for each banned worker, ``segment`` is the first missing segment.
     """
 
-    faults: dict[int, Fault]
+    bans: dict[int, BanReason]
     segment: int
 
 
@@ -148,28 +152,28 @@ Action = RequestSegment | Ban | Unban | Finish | GiveUp
 
 
 class SegmentState(enum.StrEnum):
-    """Where a segment is. All but the last two are missing."""
+    """The state of a segment. In all states but the last two the segment is missing."""
 
-    UNCHECKED = "unchecked"  #: the disk may have it; not hashed yet
-    UNASKED = "unasked"  #: nobody is asked for it
-    ASKED = "asked"  #: in the Y of one worker or of several
-    DISPUTED = "disputed"  #: came corrupt, and waits for somebody else
-    HERE = "here"  #: in the X of a worker
-    ON_DISK = "on disk"  #: found there, and right
+    UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
+    UNREQUESTED = "unrequested"  #: no worker has a request for it
+    OUTSTANDING = "outstanding"  #: in the Y of one or more workers
+    SUSPECT = "suspect"  #: arrived corrupt, waits for a different worker
+    VERIFIED = "verified"  #: in the X of a worker
+    REUSED = "reused"  #: found on disk and valid
 
 
-#: What may become of a segment, and by which events. Being asked for (``RequestSegment``) may follow
-#: on any event in the same step, so it is listed as an event, too.
+#: The allowed changes of a segment's state, and the events that cause them. ``RequestSegment`` is an action, but
+#: is listed like an event: it may follow any event in the same step.
 TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Action], ...]] = {
-    (SegmentState.UNCHECKED, SegmentState.ON_DISK): (SegmentChecked,),
-    (SegmentState.UNCHECKED, SegmentState.UNASKED): (SegmentChecked,),
-    (SegmentState.UNASKED, SegmentState.ASKED): (RequestSegment,),
-    (SegmentState.ASKED, SegmentState.HERE): (SegmentWritten,),
-    (SegmentState.ASKED, SegmentState.UNASKED): (WorkerLost, SegmentRefused, SegmentCorrupt),
-    (SegmentState.ASKED, SegmentState.DISPUTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
-    (SegmentState.DISPUTED, SegmentState.ASKED): (RequestSegment,),
-    # It was asked for before its worker was given up, and comes all the same.
-    (SegmentState.UNASKED, SegmentState.HERE): (SegmentWritten,),
-    (SegmentState.DISPUTED, SegmentState.HERE): (SegmentWritten,),
-    (SegmentState.UNASKED, SegmentState.DISPUTED): (SegmentCorrupt,),
+    (SegmentState.UNCHECKED, SegmentState.REUSED): (SegmentChecked,),
+    (SegmentState.UNCHECKED, SegmentState.UNREQUESTED): (SegmentChecked,),
+    (SegmentState.UNREQUESTED, SegmentState.OUTSTANDING): (RequestSegment,),
+    (SegmentState.OUTSTANDING, SegmentState.VERIFIED): (SegmentWritten,),
+    (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (SegmentState.SUSPECT, SegmentState.OUTSTANDING): (RequestSegment,),
+    # The reply to a request that the scheduler had already dropped.
+    (SegmentState.UNREQUESTED, SegmentState.VERIFIED): (SegmentWritten,),
+    (SegmentState.SUSPECT, SegmentState.VERIFIED): (SegmentWritten,),
+    (SegmentState.UNREQUESTED, SegmentState.SUSPECT): (SegmentCorrupt,),
 }

@@ -1,19 +1,19 @@
-"""Who gets asked for which segment: the pure core of the client.
+"""Decides which worker is asked for which segment: the pure core of the client.
 
-Takes events and ``now`` (seconds, monotonic), returns actions; knows no socket, clock or file, and
-never holds a payload: a segment is a number. For each worker it keeps **X**, the segments that it
-delivered and that verified, and **Y**, those asked of it that are not here yet; for the file, those
-nobody has been asked for.
+Takes events and ``now`` (seconds, monotonic) and returns actions. It knows no socket, clock or file, and never
+holds a payload: a segment is a number. For each worker it keeps **X**, the segments that the worker delivered and
+that were verified, and **Y**, the segments requested from it that have not arrived; for the file, the segments that
+no worker has a request for.
 
 The rules:
 
-- A worker has a window of outstanding requests, from its measured rate and round trip: enough to
-  keep its connection busy, and little to be lost or waited for. Whoever has credit is asked next.
-- A lost worker's Y goes back to the front of the queue at once. X is never asked for again.
-- When nothing unasked is left, a worker with credit takes the outstanding segment with the latest
-  predicted finish, if it would beat it. So nobody waits for a slow or frozen worker, and no worker
-  is ever given up for being slow. The first verified copy wins.
-- A corrupt segment goes elsewhere; a worker that sent three is set aside for good.
+- Each worker has a window of outstanding requests, computed from its measured rate and round trip: enough to
+  keep its connection busy, and little to lose or to wait for. A worker with credit gets the next request.
+- The Y of a lost worker goes back to the front of the queue at once. X is never requested again.
+- When no unrequested segment is left, a worker with credit is asked for the outstanding segment with the latest
+  predicted finish, if it would deliver it sooner (a hedge). So a download never waits for a slow or frozen worker,
+  and no worker is ever dropped for being slow. The first verified copy wins.
+- A corrupt segment is requested from a different worker. A worker that sent three is banned from this download.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from functools import partial
 from msd.client.scheduling.events import (
     Action,
     Ban,
-    CatalogueVouched,
+    BanReason,
+    CataloguePublished,
     ClientStalled,
     Event,
-    Fault,
     Finish,
     GiveUp,
     RequestSegment,
     SegmentChecked,
     SegmentCorrupt,
-    SegmentLate,
+    SegmentDuplicate,
     SegmentRefused,
     SegmentState,
     SegmentWritten,
@@ -43,31 +43,30 @@ from msd.client.scheduling.events import (
     WorkerReady,
 )
 from msd.client.scheduling.segment_table import SegmentTable
-from msd.client.scheduling.worker_pace import LEAST_WINDOW, MAX_WINDOW, WorkerPace
+from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds by which a second request must beat the first to be worth the waste: more than what a busy machine
-#: lets a process wait now and then.
-HEDGE_GAIN = 0.05
-#: A segment is asked of at most this many workers that are not under suspicion.
-MAX_OWNERS = 2
-#: How often predictions are looked at again while somebody has nothing to do, in seconds.
-HEDGE_INTERVAL = 0.02
-#: Seconds for which a worker that says "sleeping" or "busy" is left alone.
-SLEEPING_PAUSE, BUSY_PAUSE = 0.5, 0.1
-#: Corrupt segments after which a worker is set aside.
-MAX_CORRUPT = 3
-#: Faults of a worker whose files are other ones than those of the manifest.
-OTHER_FILES = (Fault.CHANGED, Fault.UNKNOWN)
+#: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
+#: delays on a busy machine.
+MIN_HEDGE_GAIN_S = 0.05
+#: A segment is requested from at most this many workers that are not stalled.
+MAX_WORKERS_PER_SEGMENT = 2
+#: Seconds between two evaluations of the predictions while a worker has credit and nothing to do.
+HEDGE_INTERVAL_S = 0.02
+#: Seconds without a request to a worker that answered "sleeping" or "busy".
+SLEEPING_PAUSE_S, BUSY_PAUSE_S = 0.5, 0.1
+#: Corrupt segments after which a worker is banned.
+MAX_CORRUPT_SEGMENTS = 3
+#: Ban reasons that are lifted when the catalogue changes: the worker's files differ from those of the manifest.
+LIFTED_BY_NEW_CATALOGUE = (BanReason.CHANGED, BanReason.UNKNOWN)
 
 
 class Scheduler:
     """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
 
-    ``window`` bounds what may be outstanding with one worker, for the sake of memory. ``unchecked``
-    are segments that the disk may hold; they are not asked for before a
-    ``SegmentChecked`` says so. All state is changed by ``handle`` alone.
+    ``window`` bounds the requests outstanding with one worker, to bound memory. The disk may hold the segments in
+    ``unchecked``; they are not requested before a ``SegmentChecked`` event. Only ``handle`` changes the state.
     """
 
     def __init__(
@@ -75,243 +74,245 @@ class Scheduler:
     ) -> None:
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
-        self._ledger = SegmentTable(segments, unchecked)
-        #: What server 5 vouches for, and all that it has vouched for since the file was found.
+        self._segment_table = SegmentTable(segments, unchecked)
+        #: The catalogue that server 5 publishes, and all it has published since the manifest was resolved.
         self._catalogue = b""
-        self._vouched: set[bytes] = set()
-        self._over = False
+        self._published: set[bytes] = set()
+        self._ended = False
 
-    # What others may ask.
+    # Queries.
 
     @property
     def remaining(self) -> int:
-        """How many segments are not verified yet."""
-        return self._ledger.remaining
+        """The number of segments that are not verified yet."""
+        return self._segment_table.remaining
 
     def is_missing(self, index: int) -> bool:
         """True if a segment is not verified yet."""
-        return self._ledger.is_missing(index)
+        return self._segment_table.is_missing(index)
 
-    def where(self, index: int) -> SegmentState:
-        """Where a segment is."""
-        return self._ledger.where(index)
+    def state_of(self, index: int) -> SegmentState:
+        """The state of a segment."""
+        return self._segment_table.state_of(index)
 
-    def x(self, worker: int) -> list[int]:
-        """X: the segments that ``worker`` delivered. Takes time in proportion to the file."""
-        return self._ledger.delivered_by(worker)
+    def delivered_by(self, worker: int) -> list[int]:
+        """X: the segments that ``worker`` delivered. Takes time proportional to the size of the file."""
+        return self._segment_table.delivered_by(worker)
 
-    def y(self, worker: int) -> list[int]:
-        """Y: the segments asked of ``worker`` that are still missing, in the order asked."""
-        return [index for index in self.workers[worker].asked if index in self._ledger.owners]
+    def outstanding(self, worker: int) -> list[int]:
+        """Y: the segments requested from ``worker`` that are still missing, in the order of the requests."""
+        return [index for index in self.workers[worker].outstanding if index in self._segment_table.requested_from]
 
     # Events and actions.
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        if self._over:
+        """Updates the state and returns what to do. Returns nothing once ``Finish`` or ``GiveUp`` was returned."""
+        if self._ended:
             return []
-        actions: list[Action] = [*self._react(event, now), *self._ask(event, now)]
-        if not self._ledger.remaining:
+        actions: list[Action] = [*self._handle_event(event, now), *self._request_segments(event, now)]
+        if not self._segment_table.remaining:
             actions = [action for action in actions if not isinstance(action, RequestSegment)]
             actions.append(Finish())
-            self._over = True
-        # Who has sent a segment is not set aside for it.
+            self._ended = True
+        # A successful write cannot make the download hopeless; skip the check.
         elif not isinstance(event, SegmentWritten) and self._is_hopeless():
-            faults = {w.number: w.ban for w in self.workers.values() if w.ban}
-            if (lacking := self._ledger.first_missing()) is not None:
-                actions.append(GiveUp(faults, lacking))
-                self._over = True
+            bans = {w.number: w.ban_reason for w in self.workers.values() if w.ban_reason}
+            if (missing := self._segment_table.first_missing()) is not None:
+                actions.append(GiveUp(bans, missing))
+                self._ended = True
         return actions
 
     def next_deadline(self, now: float) -> float | None:
         """When ``TimePassed`` may have an effect; None if only another event can."""
         due = [w.paused_until for w in self.workers.values() if w.ready and w.paused_until > now]
-        if self._ledger.owners and any(self._has_credit(w, now) for w in self.workers.values()):
-            due.append(now + HEDGE_INTERVAL)
-        return None if self._over else min(due, default=None)
+        if self._segment_table.requested_from and any(self._has_credit(w, now) for w in self.workers.values()):
+            due.append(now + HEDGE_INTERVAL_S)
+        return None if self._ended else min(due, default=None)
 
     def check_invariants(self) -> None:
-        self._ledger.check_invariants()
-        asked: dict[int, set[int]] = {}
+        """Raises ``AssertionError`` if the state contradicts itself."""
+        self._segment_table.check_invariants()
+        requested_from: dict[int, set[int]] = {}
         for worker in self.workers.values():
-            assert worker.ready or not worker.asked, worker
-            assert not (worker.ready and worker.ban), worker
-            assert worker.seen or not worker.ready, worker
-            assert len(worker.asked) <= self._window, worker
-            for index in worker.asked:
-                if self._ledger.is_missing(index):
-                    asked.setdefault(index, set()).add(worker.number)
-        assert {index: set(owners) for index, owners in self._ledger.owners.items()} == asked
+            assert worker.ready or not worker.outstanding, worker
+            assert not (worker.ready and worker.ban_reason), worker
+            assert worker.seen_since_change or not worker.ready, worker
+            assert len(worker.outstanding) <= self._window, worker
+            for index in worker.outstanding:
+                if self._segment_table.is_missing(index):
+                    requested_from.setdefault(index, set()).add(worker.number)
+        assert {index: set(numbers) for index, numbers in self._segment_table.requested_from.items()} == requested_from
 
     def _is_hopeless(self) -> bool:
-        """True if nobody can be expected to have what is missing."""
+        """True if no worker can be expected to have the missing segments."""
         workers = self.workers.values()
-        if all(worker.ban for worker in workers):
+        if all(worker.ban_reason for worker in workers):
             return bool(workers)
-        if len(self._vouched) < 2:
+        if len(self._published) < 2:
             return False
-        # The file may have changed. Those that cannot be asked will come back with what is shared now:
-        # what all say that were there since then, if one of them is of the servers of server 5.
-        seen = [worker for worker in workers if worker.seen]
-        return all(worker.ban for worker in seen) and any(
-            worker.ban in OTHER_FILES and worker.catalogue in self._vouched for worker in seen
+        # The file may have changed. Workers that are offline will return with the new catalogue, so judge only by
+        # workers seen since the change, provided at least one belongs to this broker.
+        seen = [worker for worker in workers if worker.seen_since_change]
+        return all(worker.ban_reason for worker in seen) and any(
+            worker.ban_reason in LIFTED_BY_NEW_CATALOGUE and worker.catalogue in self._published for worker in seen
         )
 
-    # One handler for each event.
+    # Event handlers.
 
-    def _react(self, event: Event, now: float) -> Iterator[Action]:
+    def _handle_event(self, event: Event, now: float) -> Iterator[Action]:
         match event:
             case WorkerReady():
-                self._ready(event, now)
+                self._on_worker_ready(event, now)
             case WorkerLost(number):
                 worker = self.workers[number]
-                self._forget_requests(worker)
+                self._drop_requests(worker)
                 worker.ready = False
             case SegmentWritten(number, index):
-                self._arrived(self.workers[number], index, now)
-                self._ledger.written(index, number)
-            case SegmentLate(number, index):
-                self._arrived(self.workers[number], index, now)
+                self._count_reply(self.workers[number], index, now)
+                self._segment_table.mark_written(index, number)
+            case SegmentDuplicate(number, index):
+                self._count_reply(self.workers[number], index, now)
             case SegmentCorrupt(number, index):
-                yield from self._corrupt(self.workers[number], index, now)
+                yield from self._on_corrupt(self.workers[number], index, now)
             case SegmentRefused(number, index, reason):
-                yield from self._refused(self.workers[number], index, reason, now)
-            case SegmentChecked(index, good):
-                self._ledger.checked(index, good=good)
-            case CatalogueVouched(catalogue):
-                yield from self._vouch(catalogue)
+                yield from self._on_refused(self.workers[number], index, reason, now)
+            case SegmentChecked(index, valid):
+                self._segment_table.mark_checked(index, valid=valid)
+            case CataloguePublished(catalogue):
+                yield from self._on_catalogue(catalogue)
             case ClientStalled(seconds):
                 for worker in self.workers.values():
-                    worker.since += seconds
+                    worker.waiting_since += seconds
                     worker.span_start += seconds
             case TimePassed():
                 pass
 
-    def _ready(self, event: WorkerReady, now: float) -> None:
+    def _on_worker_ready(self, event: WorkerReady, now: float) -> None:
         worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
-        # A new process may have a new catalogue; a liar stays one.
-        if worker.ban is not Fault.CORRUPT and event.epoch != worker.epoch:
-            worker.ban = None
+        # A new process may have a new catalogue. A ban for corrupt segments stays.
+        if worker.ban_reason is not BanReason.CORRUPT and event.epoch != worker.epoch:
+            worker.ban_reason = None
         worker.epoch = event.epoch
         worker.catalogue = event.catalogue
         worker.round_trip = event.round_trip
-        worker.ready = worker.ban is None
-        worker.seen = worker.seen or worker.ready
+        worker.ready = worker.ban_reason is None
+        worker.seen_since_change = worker.seen_since_change or worker.ready
         worker.paused_until = now
 
-    def _vouch(self, catalogue: bytes) -> Iterator[Unban]:
-        """What was said of another catalogue is forgotten: each one gives each worker one chance."""
+    def _on_catalogue(self, catalogue: bytes) -> Iterator[Unban]:
+        """Lifts the bans due to the old catalogue if it changed: each change gives a banned worker one retry."""
         if not catalogue or catalogue == self._catalogue:
             return
         self._catalogue = catalogue
-        self._vouched.add(catalogue)
-        if len(self._vouched) < 2:
+        self._published.add(catalogue)
+        if len(self._published) < 2:
             return
         for worker in self.workers.values():
-            worker.seen = worker.ready
-            if worker.ban in OTHER_FILES:
-                worker.ban = None
+            worker.seen_since_change = worker.ready
+            if worker.ban_reason in LIFTED_BY_NEW_CATALOGUE:
+                worker.ban_reason = None
                 yield Unban(worker.number)
 
-    def _arrived(self, worker: WorkerPace, index: int, now: float) -> None:
-        """A reply of whatever kind to a request for ``index`` is here."""
-        worker.measure(now)
-        worker.asked.pop(index, None)
+    def _count_reply(self, worker: WorkerPace, index: int, now: float) -> None:
+        """Updates the worker for a reply with data to its request for ``index``, valid or not."""
+        worker.count_arrival(now)
+        worker.outstanding.pop(index, None)
 
-    def _corrupt(self, worker: WorkerPace, index: int, now: float) -> Iterator[Action]:
-        self._arrived(worker, index, now)
-        worker.corrupt += 1
-        self._ledger.corrupt(index, worker.number)
-        if worker.corrupt >= MAX_CORRUPT and not worker.ban:
-            yield self._ban(worker, Fault.CORRUPT)
+    def _on_corrupt(self, worker: WorkerPace, index: int, now: float) -> Iterator[Action]:
+        self._count_reply(worker, index, now)
+        worker.corrupt_count += 1
+        self._segment_table.mark_corrupt(index, worker.number)
+        if worker.corrupt_count >= MAX_CORRUPT_SEGMENTS and not worker.ban_reason:
+            yield self._ban(worker, BanReason.CORRUPT)
 
-    def _refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
-        worker.asked.pop(index, None)
-        worker.since = now
-        self._ledger.disown(index, worker.number)
+    def _on_refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
+        worker.outstanding.pop(index, None)
+        worker.waiting_since = now
+        self._segment_table.drop_request(index, worker.number)
         match reason:
             case RefusalReason.SLEEPING:
-                # All that was asked of it will be refused, or never answered.
-                self._forget_requests(worker)
-                worker.paused_until = now + SLEEPING_PAUSE
+                # The worker will refuse its other requests, too, or never answer them.
+                self._drop_requests(worker)
+                worker.paused_until = now + SLEEPING_PAUSE_S
             case RefusalReason.BUSY:
-                worker.paused_until = now + BUSY_PAUSE
+                worker.paused_until = now + BUSY_PAUSE_S
             case _:
-                # Of one that was set aside, and readmitted since, it is an old word.
+                # If the worker is not ready, this is a stale reply from before its ban was lifted.
                 if worker.ready:
-                    yield self._ban(worker, Fault(reason.value))
+                    yield self._ban(worker, BanReason(reason.value))
 
-    def _ban(self, worker: WorkerPace, fault: Fault) -> Ban:
-        self._forget_requests(worker)
+    def _ban(self, worker: WorkerPace, reason: BanReason) -> Ban:
+        self._drop_requests(worker)
         worker.ready = False
-        worker.ban = fault
-        return Ban(worker.number, fault)
+        worker.ban_reason = reason
+        return Ban(worker.number, reason)
 
-    def _forget_requests(self, worker: WorkerPace) -> None:
-        """Y goes back to the front of the queue, in its order."""
-        asked, worker.asked = worker.asked, {}
-        for index in reversed(asked):
-            self._ledger.disown(index, worker.number)
+    def _drop_requests(self, worker: WorkerPace) -> None:
+        """Returns the worker's Y to the front of the queue, in its order."""
+        outstanding, worker.outstanding = worker.outstanding, {}
+        for index in reversed(outstanding):
+            self._segment_table.drop_request(index, worker.number)
 
-    # Whom to ask for what.
+    # The choice of worker and segment.
 
-    def _ask(self, event: Event, now: float) -> Iterator[Action]:
-        """Gives work to whoever may have credit now; one segment each in turn, to be fair."""
-        # What came from one worker gives credit to that one alone, and every other one already
-        # has all it may have: so the work for an event does not grow with their number.
-        able = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
-        while able:
-            able = [worker for worker in able if self._has_credit(worker, now)]
-            for worker in [*able]:
-                index = self._ledger.next_unasked(partial(self._may_try, worker))
+    def _request_segments(self, event: Event, now: float) -> Iterator[Action]:
+        """Requests segments from all workers with credit, one from each in turn, to be fair."""
+        # A segment from one worker gives credit to that worker only, and all others already have as many requests
+        # as they may have: so the work for an event does not grow with the number of workers.
+        workers = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
+        while workers:
+            workers = [worker for worker in workers if self._has_credit(worker, now)]
+            for worker in [*workers]:
+                index = self._segment_table.take_unrequested(partial(self._may_request, worker))
                 if index is None:
-                    index = self._hedge(worker, now)
+                    index = self._choose_hedge(worker, now)
                 if index is None:
-                    able.remove(worker)
+                    workers.remove(worker)
                     continue
-                if not worker.asked:
-                    worker.since = worker.span_start = now
+                if not worker.outstanding:
+                    worker.waiting_since = worker.span_start = now
                     worker.span_count = 0
-                worker.asked[index] = None
-                self._ledger.ask(index, worker.number)
+                worker.outstanding[index] = None
+                self._segment_table.add_request(index, worker.number)
                 yield RequestSegment(worker.number, index)
 
     def _has_credit(self, worker: WorkerPace, now: float) -> bool:
         if not worker.ready or now < worker.paused_until:
             return False
-        most = min(worker.window, self._window)
+        limit = min(worker.window, self._window)
         if worker.rate is None:
-            # An equal share, so that something is left for who comes later.
-            most = min(most, max(LEAST_WINDOW, math.ceil(self._ledger.remaining / len(self.workers))))
-        return len(worker.asked) < most
+            # Cap at an equal share until measured, so later workers still get work.
+            limit = min(limit, max(MIN_WINDOW, math.ceil(self._segment_table.remaining / len(self.workers))))
+        return len(worker.outstanding) < limit
 
-    def _may_try(self, worker: WorkerPace, liars: Set[int]) -> bool:
-        """True unless ``worker`` sent the segment corrupt and somebody else has not tried yet."""
-        others = {w.number for w in self.workers.values() if not w.ban}
-        return worker.number not in liars or others <= liars
+    def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
+        """False if ``worker`` sent the segment corrupt and another worker has not tried it yet."""
+        usable = {w.number for w in self.workers.values() if not w.ban_reason}
+        return worker.number not in senders or usable <= senders
 
-    def _hedge(self, worker: WorkerPace, now: float) -> int | None:
-        """The outstanding segment with the latest predicted finish, if ``worker`` would beat it."""
-        mine = self._next_finish(worker, now)
-        finish: dict[int, float] = {}
+    def _choose_hedge(self, worker: WorkerPace, now: float) -> int | None:
+        """Returns the outstanding segment with the latest predicted finish, if ``worker`` would deliver it sooner."""
+        own_finish = self._predict_next_finish(worker, now)
+        finishes: dict[int, float] = {}
         for other in self.workers.values():
-            if other.asked:
-                first, step = other.arrivals(now)
-                for position, index in enumerate(other.asked):
-                    if index in self._ledger.owners:
-                        finish[index] = min(first + position * step, finish.get(index, math.inf))
-        late = [(time, index) for index, time in finish.items() if time > mine + HEDGE_GAIN]
+            if other.outstanding:
+                first, step = other.predict_arrivals(now)
+                for position, index in enumerate(other.outstanding):
+                    if index in self._segment_table.requested_from:
+                        finishes[index] = min(first + position * step, finishes.get(index, math.inf))
+        late = [(time, index) for index, time in finishes.items() if time > own_finish + MIN_HEDGE_GAIN_S]
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
-    def _next_finish(self, worker: WorkerPace, now: float) -> float:
-        """When ``worker`` would deliver one more segment; one not measured yet gets its chance."""
-        if not worker.asked:
+    def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
+        """When ``worker`` would deliver one more segment; if its rate is unknown, it is assumed to be fast."""
+        if not worker.outstanding:
             return now + (1 / worker.rate if worker.rate else worker.round_trip)
-        first, step = worker.arrivals(now)
-        return first + len(worker.asked) * step
+        first, step = worker.predict_arrivals(now)
+        return first + len(worker.outstanding) * step
 
     def _may_hedge(self, worker: WorkerPace, index: int, now: float) -> bool:
-        owners = self._ledger.owners[index]
-        if worker.number in owners or worker.number in self._ledger.liars(index):
+        numbers = self._segment_table.requested_from[index]
+        if worker.number in numbers or worker.number in self._segment_table.corrupt_senders(index):
             return False
-        trusted = sum(not self.workers[owner].is_suspect(now) for owner in owners)
-        return trusted < MAX_OWNERS
+        moving = sum(not self.workers[number].is_stalled(now) for number in numbers)
+        return moving < MAX_WORKERS_PER_SEGMENT

@@ -1,7 +1,7 @@
-"""Where each segment of a file is: the bookkeeping of the scheduler. Pure.
+"""Tracks the state of each segment of a file for the scheduler. Pure.
 
-Every missing segment is in exactly one of four places: unchecked, unasked, asked or disputed. Whom to ask for
-which is decided in ``client/scheduling/scheduler.py``.
+Every missing segment is in exactly one of four states: unchecked, unrequested, outstanding or suspect. Which
+worker is asked for which segment is decided in ``client/scheduling/scheduler.py``.
 """
 
 from __future__ import annotations
@@ -12,131 +12,134 @@ from collections.abc import Callable, Iterable, Mapping, Set
 
 from msd.client.scheduling.events import SegmentState
 
-#: Marks in ``SegmentTable._source``, where other numbers are workers.
-MISSING, ON_DISK, UNCHECKED = 0, 0xFFFF, 0xFFFE
+#: Values of ``SegmentTable._source`` that are not worker numbers.
+MISSING, REUSED, UNCHECKED = 0, 0xFFFF, 0xFFFE
 
-_NOBODY: frozenset[int] = frozenset()
+_NO_WORKERS: frozenset[int] = frozenset()
 
 
 class SegmentTable:
-    """The ``segments`` of one file; the disk may hold those that are ``unchecked``."""
+    """The ``segments`` of one file; the disk may hold those in ``unchecked``."""
 
     def __init__(self, segments: int, unchecked: Iterable[int] = ()) -> None:
-        #: How many are not verified yet.
+        #: The number of segments that are not verified yet.
         self.remaining = segments
-        #: Where each segment came from: a worker's number, or a mark. X of a worker are the
-        #: segments with its number.
+        #: Where each segment came from: a worker's number, or one of the values above. X of a worker is the
+        #: set of segments with its number.
         self._source = array("H", bytes(2 * segments))
         for index in unchecked:
             self._source[index] = UNCHECKED
-        #: Missing segments from here on have never been asked for.
-        self._fresh = 0
-        #: Missing segments below ``_fresh`` that nobody is asked for now, next one first.
-        self._returned: deque[int] = deque()
-        #: Missing segments by the workers asked for them: the other index of all Y.
-        self._owners: dict[int, list[int]] = {}
-        #: Missing segments that came corrupt, by who sent them; in ``_owners``, or waiting for
-        #: somebody else.
-        self._disputed: dict[int, set[int]] = {}
+        #: Missing segments from this index on have never been requested.
+        self._first_fresh = 0
+        #: Missing segments below ``_first_fresh`` that no worker has a request for, the next one first.
+        self._requeued: deque[int] = deque()
+        #: Missing segments and the workers they are requested from: the index of all Y by segment.
+        self._requested_from: dict[int, list[int]] = {}
+        #: Missing segments that arrived corrupt, and the workers that sent them. Each is in ``_requested_from``
+        #: as well, or waits for a different worker.
+        self._corrupt_senders: dict[int, set[int]] = {}
 
     def is_missing(self, index: int) -> bool:
         """True if a segment is not verified yet."""
         return self._source[index] in (MISSING, UNCHECKED)
 
-    def where(self, index: int) -> SegmentState:
-        """Where a segment is."""
+    def state_of(self, index: int) -> SegmentState:
+        """The state of a segment."""
         source = self._source[index]
         if source != MISSING:
-            return {UNCHECKED: SegmentState.UNCHECKED, ON_DISK: SegmentState.ON_DISK}.get(source, SegmentState.HERE)
-        if index in self._owners:
-            return SegmentState.ASKED
-        return SegmentState.DISPUTED if index in self._disputed else SegmentState.UNASKED
+            return {UNCHECKED: SegmentState.UNCHECKED, REUSED: SegmentState.REUSED}.get(source, SegmentState.VERIFIED)
+        if index in self._requested_from:
+            return SegmentState.OUTSTANDING
+        return SegmentState.SUSPECT if index in self._corrupt_senders else SegmentState.UNREQUESTED
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X of a worker. Takes time in proportion to the file."""
+        """X: the segments that the worker delivered. Takes time proportional to the size of the file."""
         return [index for index, source in enumerate(self._source) if source == worker]
 
     def first_missing(self) -> int | None:
-        """The first segment that is neither verified nor to be found on the disk, perhaps."""
+        """The first segment known to be missing (not verified, not waiting for a disk check)."""
         return next((index for index, source in enumerate(self._source) if source == MISSING), None)
 
     @property
-    def owners(self) -> Mapping[int, list[int]]:
-        """The segments that somebody is asked for, and who: the first one asked first."""
-        return self._owners
+    def requested_from(self) -> Mapping[int, list[int]]:
+        """The outstanding segments, each with the workers it is requested from in the order of the requests."""
+        return self._requested_from
 
-    def liars(self, index: int) -> Set[int]:
-        """The workers that have sent a missing segment corrupt."""
-        return self._disputed.get(index, _NOBODY)
+    def corrupt_senders(self, index: int) -> Set[int]:
+        """The workers that sent a corrupt copy of a missing segment."""
+        return self._corrupt_senders.get(index, _NO_WORKERS)
 
-    # What becomes of a segment.
+    # State changes.
 
-    def next_unasked(self, may_try: Callable[[Set[int]], bool]) -> int | None:
-        """Takes the next segment that nobody is asked for; of those that came corrupt only one where
-        ``may_try`` says so of those who sent it. ``ask`` for it.
+    def take_unrequested(self, may_request: Callable[[Set[int]], bool]) -> int | None:
+        """Removes and returns the next segment to request, None if there is none; call ``add_request`` for it.
+
+        Returns a suspect segment only if ``may_request`` accepts the set of workers that sent it corrupt.
         """
-        for index, liars in self._disputed.items():
-            if index not in self._owners and may_try(liars):
+        for index, senders in self._corrupt_senders.items():
+            if index not in self._requested_from and may_request(senders):
                 return index
-        if self._returned:
-            return self._returned.popleft()
-        while self._fresh < len(self._source):
-            self._fresh += 1
-            if self._source[self._fresh - 1] == MISSING:
-                return self._fresh - 1
+        if self._requeued:
+            return self._requeued.popleft()
+        while self._first_fresh < len(self._source):
+            self._first_fresh += 1
+            if self._source[self._first_fresh - 1] == MISSING:
+                return self._first_fresh - 1
         return None
 
-    def ask(self, index: int, worker: int) -> None:
-        self._owners.setdefault(index, []).append(worker)
+    def add_request(self, index: int, worker: int) -> None:
+        """Records that the segment is requested from the worker."""
+        self._requested_from.setdefault(index, []).append(worker)
 
-    def disown(self, index: int, worker: int) -> None:
-        """``worker`` is not asked for a segment any more. If nobody else is, it is the next one."""
-        owners = self._owners.get(index, [])
-        if worker not in owners:
+    def drop_request(self, index: int, worker: int) -> None:
+        """Forgets the request to the worker, if there is one. If it was the last for the segment, requeues it first."""
+        workers = self._requested_from.get(index, [])
+        if worker not in workers:
             return
-        owners.remove(worker)
-        if not owners:
-            del self._owners[index]
-            if index not in self._disputed:
-                self._returned.appendleft(index)
+        workers.remove(worker)
+        if not workers:
+            del self._requested_from[index]
+            if index not in self._corrupt_senders:
+                self._requeued.appendleft(index)
 
-    def written(self, index: int, worker: int) -> None:
-        """Verified, and in the part file."""
+    def mark_written(self, index: int, worker: int) -> None:
+        """Records that the worker delivered the segment, and that it is verified and in the part file."""
         if self._source[index] != MISSING:
             return
         self._source[index] = worker
         self.remaining -= 1
-        self._disputed.pop(index, None)
-        if self._owners.pop(index, None) is None and index in self._returned:
-            # Asked for before the worker was given up, and here all the same.
-            self._returned.remove(index)
+        self._corrupt_senders.pop(index, None)
+        if self._requested_from.pop(index, None) is None and index in self._requeued:
+            # The reply to a request that was already dropped.
+            self._requeued.remove(index)
 
-    def corrupt(self, index: int, worker: int) -> None:
-        """``worker`` sent it, and it is not what it should be."""
+    def mark_corrupt(self, index: int, worker: int) -> None:
+        """Records that the worker sent a corrupt copy of the segment."""
         if self._source[index] == MISSING:
-            self._disputed.setdefault(index, set()).add(worker)
-            if index in self._returned:
-                self._returned.remove(index)
-            self.disown(index, worker)
+            self._corrupt_senders.setdefault(index, set()).add(worker)
+            if index in self._requeued:
+                self._requeued.remove(index)
+            self.drop_request(index, worker)
 
-    def checked(self, index: int, *, good: bool) -> None:
-        """What the disk holds of an unchecked segment was hashed."""
+    def mark_checked(self, index: int, *, valid: bool) -> None:
+        """Records whether the data on disk for an unchecked segment is valid."""
         if self._source[index] != UNCHECKED:
             return
-        self._source[index] = ON_DISK if good else MISSING
-        if good:
+        self._source[index] = REUSED if valid else MISSING
+        if valid:
             self.remaining -= 1
-        elif index < self._fresh:
-            self._returned.append(index)
+        elif index < self._first_fresh:
+            self._requeued.append(index)
 
     def check_invariants(self) -> None:
+        """Raises ``AssertionError`` if the indexes contradict each other."""
         missing = {index for index, source in enumerate(self._source) if source == MISSING}
         assert self.remaining == len(missing) + self._source.count(UNCHECKED)
-        assert all(owners and len(set(owners)) == len(owners) for owners in self._owners.values())
-        returned = set(self._returned)
-        assert len(returned) == len(self._returned)
-        waiting = {index for index in self._disputed if index not in self._owners}
-        fresh = {index for index in missing if index >= self._fresh}
-        groups = [returned, waiting, fresh, set(self._owners)]
+        assert all(workers and len(set(workers)) == len(workers) for workers in self._requested_from.values())
+        requeued = set(self._requeued)
+        assert len(requeued) == len(self._requeued)
+        suspect = {index for index in self._corrupt_senders if index not in self._requested_from}
+        fresh = {index for index in missing if index >= self._first_fresh}
+        groups = [requeued, suspect, fresh, set(self._requested_from)]
         assert set().union(*groups) == missing
         assert sum(map(len, groups)) == len(missing)

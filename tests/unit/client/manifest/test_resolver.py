@@ -1,32 +1,41 @@
-"""Which version of which file is right, whom to believe, and how its manifest is fetched."""
+"""Which version of which file is chosen, which workers are believed, and how the manifest is fetched."""
 
 from __future__ import annotations
 
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from msd.client.manifest.resolver import (
-    ANSWER_PATIENCE,
-    GRACE,
-    RETRY,
-    VOUCHED_GRACE,
+    MAJORITY_TIMEOUT_S,
+    PUBLISHED_TIMEOUT_S,
+    REPLY_TIMEOUT_S,
+    RETRY_DELAY_S,
     Action,
-    Answered,
-    AskDescribe,
-    AskDigests,
-    AskNames,
     Event,
     Fail,
     Found,
     ManifestResolver,
-    Vouched,
-    WorkerLost,
-    WorkerReady,
+    RequestDescription,
+    RequestDigests,
+    RequestNames,
+    StatusUpdated,
 )
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
-from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, Described, DigestPage, Entry, Refusal, Welcome
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    CataloguePage,
+    DataReply,
+    Describe,
+    Described,
+    DigestPage,
+    Entry,
+    Refusal,
+    Welcome,
+)
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.time_passed import TimePassed
@@ -63,245 +72,252 @@ def refusal(reason: RefusalReason) -> Refusal:
     return Refusal(rid=1, epoch=1, reason=reason)
 
 
+def received(worker: int, reply: DataReply, data: bytes | None = None) -> ReplyReceived:
+    """A reply of the worker, with ``data`` as its payload. The resolver does not use the request."""
+    return ReplyReceived(worker, Describe(rid=1), reply, zmq.Frame(data) if data is not None else None)
+
+
 class Scene:
-    """A finder, the workers' part played for it, and a clock that the test moves."""
+    """A resolver, replies of its workers, and a clock that the test controls."""
 
     def __init__(
-        self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, guess: str | None = None
+        self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, fallback_name: str | None = None
     ) -> None:
-        self.finder = ManifestResolver(name, id, guess)
+        self.resolver = ManifestResolver(name, id, fallback_name)
         self.workers = workers
         self.now = START
-        self.handle(Vouched(None, workers))
+        self.handle(StatusUpdated(None, workers))
 
     def handle(self, event: Event) -> list[Action]:
-        return self.finder.handle(event, self.now)
+        return self.resolver.handle(event, self.now)
 
-    def ready(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:
+    def connect(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:
         actions = []
         for worker in workers:
             welcome = Welcome(
                 rid=1, version=PROTOCOL_VERSION, epoch=worker, number=worker, files=files, catalogue=catalogue
             )
-            actions += self.handle(WorkerReady(worker, welcome))
+            actions += self.handle(ConnectionOpened(worker, welcome, 0.001))
         return actions
 
     def describe(self, worker: int, manifest: Manifest = STAR) -> list[Action]:
-        return self.handle(Answered(worker, described(manifest)))
+        return self.handle(received(worker, described(manifest)))
 
     def refuse(self, worker: int, reason: RefusalReason = RefusalReason.UNKNOWN) -> list[Action]:
-        return self.handle(Answered(worker, refusal(reason)))
+        return self.handle(received(worker, refusal(reason)))
 
-    def names(self, worker: int, *names: str) -> list[Action]:
+    def list_names(self, worker: int, *names: str) -> list[Action]:
         entries = [Entry(name=name, size=1, mtime_ns=1, id=NEW) for name in names]
-        return self.handle(Answered(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
+        return self.handle(received(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
 
-    def digests(self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20) -> list[Action]:
+    def send_digests(
+        self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20
+    ) -> list[Action]:
         page = manifest.digests[DIGEST_SIZE * start : DIGEST_SIZE * (start + count)]
-        return self.handle(Answered(worker, DigestPage(rid=1, epoch=1, start=start), page))
+        return self.handle(received(worker, DigestPage(rid=1, epoch=1, start=start), page))
 
-    def lose(self, worker: int) -> list[Action]:
-        return self.handle(WorkerLost(worker))
+    def disconnect(self, worker: int) -> list[Action]:
+        return self.handle(ConnectionClosed(worker))
 
     def wait_for_deadline(self) -> list[Action]:
-        """Lets time pass to the deadline, which must not stay where it was (no busy loop)."""
-        deadline = self.finder.next_deadline()
+        """Moves the clock to the deadline, and checks that the next one is later (no busy loop)."""
+        deadline = self.resolver.next_deadline()
         assert deadline is not None
         assert deadline > self.now
         self.now = deadline
         actions = self.handle(TimePassed())
         if not any(isinstance(action, Found | Fail) for action in actions):
-            after = self.finder.next_deadline()
+            after = self.resolver.next_deadline()
             assert after is None or after > self.now
         return actions
 
 
 def failure(actions: list[Action], kind: type[MsdError]) -> str:
-    """The message of the only action, a failure of this kind."""
+    """Returns the error message of the only action, which must be a failure of this kind."""
     (action,) = actions
     assert isinstance(action, Fail)
     assert type(action.error) is kind
     return str(action.error)
 
 
-def ask(worker: int, manifest: Manifest = STAR, start: int = 0) -> list[Action]:
-    return [AskDigests(worker, manifest.id, start)]
+def request_digests(worker: int, manifest: Manifest = STAR, start: int = 0) -> list[Action]:
+    return [RequestDigests(worker, manifest.id, start)]
 
 
-def fetching() -> Scene:
-    """Workers 1 and 2 have described the file, and 1 is asked for its digests."""
+def scene_with_request() -> Scene:
+    """Workers 1 and 2 described the file, and its digests are requested from worker 1."""
     scene = Scene(workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     scene.describe(1)
-    assert scene.describe(2) == ask(1)
+    assert scene.describe(2) == request_digests(1)
     return scene
 
 
 # The ordinary case.
 
 
-def test_every_worker_that_is_ready_is_asked() -> None:
-    assert Scene().ready(1, 3) == [AskDescribe(1, NAME), AskDescribe(3, NAME)]
+def test_every_connected_worker_is_asked_for_a_description() -> None:
+    assert Scene().connect(1, 3) == [RequestDescription(1, NAME), RequestDescription(3, NAME)]
 
 
-def test_a_file_is_found_once_all_agree_and_its_digests_are_here() -> None:
-    scene = fetching()
-    assert scene.digests(1) == [Found(STAR)]
+def test_a_file_is_found_once_all_workers_agree_and_its_digests_arrived() -> None:
+    scene = scene_with_request()
+    assert scene.send_digests(1) == [Found(STAR)]
 
 
 def test_the_only_file_needs_no_name() -> None:
     scene = Scene(None, workers=1)
-    assert scene.ready(1, files=1) == [AskDescribe(1, None)]
-    assert scene.describe(1) == ask(1)
-    assert scene.digests(1) == [Found(STAR)]
+    assert scene.connect(1, files=1) == [RequestDescription(1, None)]
+    assert scene.describe(1) == request_digests(1)
+    assert scene.send_digests(1) == [Found(STAR)]
 
 
-def test_an_empty_file_is_found_without_a_digest() -> None:
+def test_an_empty_file_needs_no_digests() -> None:
     scene = Scene(workers=1)
-    scene.ready(1)
+    scene.connect(1)
     assert scene.describe(1, EMPTY) == [Found(EMPTY)]
 
 
 def test_digests_are_fetched_page_by_page() -> None:
-    scene = fetching()
-    assert scene.digests(1, start=0, count=5) == ask(1, start=5)
-    assert scene.digests(1, start=5, count=5) == ask(1, start=10)
-    assert scene.digests(1, start=10, count=5) == [Found(STAR)]
+    scene = scene_with_request()
+    assert scene.send_digests(1, start=0, count=5) == request_digests(1, start=5)
+    assert scene.send_digests(1, start=5, count=5) == request_digests(1, start=10)
+    assert scene.send_digests(1, start=10, count=5) == [Found(STAR)]
 
 
-def test_a_page_on_its_way_is_not_asked_for_twice() -> None:
-    scene = fetching()
+def test_an_outstanding_page_is_not_requested_twice() -> None:
+    scene = scene_with_request()
     assert scene.handle(TimePassed()) == []
-    assert scene.handle(Vouched(NEW, scene.workers)) == []
-    assert scene.ready(3) == [AskDescribe(3, NAME)]
+    assert scene.handle(StatusUpdated(NEW, scene.workers)) == []
+    assert scene.connect(3) == [RequestDescription(3, NAME)]
     assert scene.describe(3) == []
 
 
-def test_a_page_nobody_asked_that_worker_for_is_ignored() -> None:
-    scene = fetching()
-    assert scene.digests(2, STALE) == []
-    assert scene.digests(1) == [Found(STAR)]
+def test_a_page_that_was_not_requested_is_ignored() -> None:
+    scene = scene_with_request()
+    assert scene.send_digests(2, STALE) == []
+    assert scene.send_digests(1) == [Found(STAR)]
 
 
 # Which id is right.
 
 
-def test_the_given_id_is_taken_from_whoever_has_it_first() -> None:
+def test_the_given_id_is_fetched_from_the_first_worker_that_has_it() -> None:
     scene = Scene(id=STALE.id)
-    scene.handle(Vouched(NEW, scene.workers))
-    scene.ready(1, 2, catalogue=OLD)
+    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.connect(1, 2, catalogue=OLD)
     scene.refuse(1)
-    assert scene.describe(2, STALE) == ask(2, STALE)
-    assert scene.digests(2, STALE) == [Found(STALE)]
+    assert scene.describe(2, STALE) == request_digests(2, STALE)
+    assert scene.send_digests(2, STALE) == [Found(STALE)]
 
 
-def test_another_id_than_the_given_one_is_a_lie() -> None:
+def test_a_worker_that_describes_another_id_is_banned() -> None:
     scene = Scene(id=STAR.id, workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     assert scene.describe(1, STALE) == []
-    assert scene.describe(2, STAR) == ask(2)
+    assert scene.describe(2, STAR) == request_digests(2)
 
 
-def test_another_name_than_the_given_one_is_a_lie() -> None:
+def test_a_worker_that_describes_another_name_is_banned() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     assert scene.describe(1, version("star", name="Moon.mp4")) == []
-    assert scene.describe(2) == ask(2)
+    assert scene.describe(2) == request_digests(2)
 
 
-def test_an_id_that_nobody_has_is_named() -> None:
+def test_the_error_names_an_id_that_no_worker_has() -> None:
     scene = Scene(None, id=STAR.id, workers=1)
-    scene.ready(1)
-    assert scene.refuse(1) == [AskNames(1)]
-    assert STAR.id.hex() in failure(scene.names(1, "Star.mp4"), NotFoundError)
+    scene.connect(1)
+    assert scene.refuse(1) == [RequestNames(1)]
+    assert STAR.id.hex() in failure(scene.list_names(1, "Star.mp4"), NotFoundError)
 
 
-def test_the_vouched_catalogue_decides_against_the_majority_and_at_once() -> None:
+def test_the_published_catalogue_decides_at_once_and_against_the_majority() -> None:
     scene = Scene()
-    scene.handle(Vouched(NEW, scene.workers))
-    scene.ready(1, 2, 3, catalogue=OLD)
-    scene.ready(4, catalogue=NEW)
+    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.connect(1, 2, 3, catalogue=OLD)
+    scene.connect(4, catalogue=NEW)
     for worker in (1, 2, 3):
         assert scene.describe(worker, STALE) == []
-    assert scene.describe(4) == ask(4)
+    assert scene.describe(4) == request_digests(4)
 
 
-def test_what_was_vouched_for_when_the_version_was_chosen_is_kept() -> None:
+def test_the_catalogue_is_the_one_published_when_the_version_was_chosen() -> None:
     scene = Scene(workers=1)
-    scene.handle(Vouched(NEW, 1))
-    scene.ready(1, catalogue=NEW)
-    assert scene.finder.catalogue == b""
-    assert scene.describe(1) == ask(1)
-    scene.handle(Vouched(b"\7" * 32, 1))
-    assert scene.digests(1) == [Found(STAR)]
-    assert scene.finder.catalogue == NEW
+    scene.handle(StatusUpdated(NEW, 1))
+    scene.connect(1, catalogue=NEW)
+    assert scene.resolver.catalogue == b""
+    assert scene.describe(1) == request_digests(1)
+    scene.handle(StatusUpdated(b"\7" * 32, 1))
+    assert scene.send_digests(1) == [Found(STAR)]
+    assert scene.resolver.catalogue == NEW
 
 
-def test_server_5_may_vouch_late() -> None:
+def test_server_5_may_publish_its_catalogue_late() -> None:
     scene = Scene()
-    scene.ready(1, catalogue=OLD)
-    scene.ready(2, catalogue=NEW)
+    scene.connect(1, catalogue=OLD)
+    scene.connect(2, catalogue=NEW)
     scene.describe(1, STALE)
     assert scene.describe(2) == []
-    assert scene.handle(Vouched(NEW, scene.workers)) == ask(2)
+    assert scene.handle(StatusUpdated(NEW, scene.workers)) == request_digests(2)
 
 
-def test_without_the_vouched_catalogue_the_majority_decides_in_the_end() -> None:
+def test_the_majority_decides_if_no_worker_serves_the_published_catalogue() -> None:
     scene = Scene()
-    scene.handle(Vouched(NEW, scene.workers))
-    scene.ready(1, catalogue=OLD)
+    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.connect(1, catalogue=OLD)
     assert scene.describe(1, STALE) == []
-    assert scene.finder.next_deadline() == START + VOUCHED_GRACE
-    assert scene.wait_for_deadline() == ask(1, STALE)
+    assert scene.resolver.next_deadline() == START + PUBLISHED_TIMEOUT_S
+    assert scene.wait_for_deadline() == request_digests(1, STALE)
 
 
-def test_the_majority_decides_once_all_have_answered() -> None:
+def test_the_majority_decides_once_all_workers_answered() -> None:
     scene = Scene()
-    scene.ready(1, 2, 3, 4)
+    scene.connect(1, 2, 3, 4)
     assert scene.describe(1, STALE) == []
     assert scene.describe(2) == []
     assert scene.refuse(3) == []
-    assert scene.describe(4) == ask(2)
+    assert scene.describe(4) == request_digests(2)
 
 
-def test_the_majority_of_those_that_answer_decides_after_the_grace() -> None:
+def test_the_majority_of_the_answers_decides_after_the_timeout() -> None:
     scene = Scene()
-    scene.ready(1, 2, 3)
+    scene.connect(1, 2, 3)
     scene.describe(1, STALE)
     scene.describe(2)
     scene.describe(3)
-    assert scene.finder.next_deadline() == START + GRACE
-    assert scene.wait_for_deadline() == ask(2)
+    assert scene.resolver.next_deadline() == START + MAJORITY_TIMEOUT_S
+    assert scene.wait_for_deadline() == request_digests(2)
 
 
-def test_nobody_decides_while_nobody_has_answered() -> None:
+def test_nothing_is_decided_before_the_first_answer() -> None:
     scene = Scene()
-    scene.ready(1, 2)
-    assert scene.finder.next_deadline() is None
+    scene.connect(1, 2)
+    assert scene.resolver.next_deadline() is None
     scene.now += 100
     assert scene.handle(TimePassed()) == []
 
 
-def test_a_worker_that_left_has_no_vote() -> None:
+def test_a_lost_worker_has_no_vote() -> None:
     scene = Scene(workers=3)
-    scene.ready(1, 2, 3)
+    scene.connect(1, 2, 3)
     scene.describe(1, STALE)
-    scene.lose(1)
+    scene.disconnect(1)
     scene.describe(2)
     assert scene.describe(3) == []
-    assert scene.wait_for_deadline() == ask(2)
+    assert scene.wait_for_deadline() == request_digests(2)
 
 
-def test_the_grace_begins_with_the_first_answer_that_still_counts() -> None:
+def test_the_timeout_starts_with_the_first_answer_of_a_connected_worker() -> None:
     scene = Scene()
-    scene.ready(1)
+    scene.connect(1)
     scene.describe(1, STALE)
-    scene.lose(1)
-    assert scene.finder.next_deadline() is None
+    scene.disconnect(1)
+    assert scene.resolver.next_deadline() is None
     scene.now += 100
-    scene.ready(2)
+    scene.connect(2)
     assert scene.describe(2) == []
-    assert scene.finder.next_deadline() == scene.now + GRACE
+    assert scene.resolver.next_deadline() == scene.now + MAJORITY_TIMEOUT_S
 
 
 # No such file.
@@ -309,108 +325,110 @@ def test_the_grace_begins_with_the_first_answer_that_still_counts() -> None:
 
 def test_several_files_need_a_name() -> None:
     scene = Scene(None, workers=1)
-    assert "7 files are shared: name one of them" in failure(scene.ready(1, files=7), UsageError)
+    assert "7 files are shared: name one of them" in failure(scene.connect(1, files=7), UsageError)
 
 
-def test_of_several_files_the_one_that_was_guessed_is_asked_for() -> None:
-    assert Scene(None, workers=1, guess="film").ready(1, files=7) == [AskDescribe(1, "film")]
+def test_the_fallback_name_is_requested_if_several_files_are_shared() -> None:
+    assert Scene(None, workers=1, fallback_name="film").connect(1, files=7) == [RequestDescription(1, "film")]
 
 
-def test_the_only_file_is_taken_whatever_was_guessed() -> None:
-    assert Scene(None, workers=1, guess="film").ready(1, files=1) == [AskDescribe(1, None)]
+def test_the_only_file_is_requested_whatever_the_fallback_name() -> None:
+    assert Scene(None, workers=1, fallback_name="film").connect(1, files=1) == [RequestDescription(1, None)]
 
 
-def test_a_guess_makes_nobody_a_liar_who_was_not_asked_for_it() -> None:
-    """Worker 1 serves one file, worker 2 two of them by now, and each is asked for what it may have."""
-    scene = Scene(None, workers=2, guess="film")
-    assert scene.ready(1, files=1) == [AskDescribe(1, None)]
-    assert scene.ready(2, files=2) == [AskDescribe(2, "film")]
+def test_a_worker_that_was_not_asked_for_the_fallback_name_may_describe_another_file() -> None:
+    """Worker 1 shares one file, worker 2 already shares two: only worker 2 is asked for the fallback name."""
+    scene = Scene(None, workers=2, fallback_name="film")
+    assert scene.connect(1, files=1) == [RequestDescription(1, None)]
+    assert scene.connect(2, files=2) == [RequestDescription(2, "film")]
     assert scene.describe(1) == []
-    assert scene.refuse(2) == ask(1)
-    assert scene.digests(1) == [Found(STAR)]
+    assert scene.refuse(2) == request_digests(1)
+    assert scene.send_digests(1) == [Found(STAR)]
 
 
-def test_another_file_than_the_one_that_was_guessed_is_a_lie_of_who_was_asked_for_it() -> None:
-    scene = Scene(None, workers=1, guess="film")
-    scene.ready(1, files=2)
+def test_a_worker_that_was_asked_for_the_fallback_name_must_describe_it() -> None:
+    scene = Scene(None, workers=1, fallback_name="film")
+    scene.connect(1, files=2)
     failure(scene.describe(1), SourceError)
 
 
-def test_a_name_that_was_given_is_no_guess_though_both_are_the_same() -> None:
-    scene = Scene("film", workers=1, guess="film")
-    scene.ready(1, files=2)
-    assert scene.refuse(1) == [AskNames(1)]
-    assert failure(scene.names(1, "x"), NotFoundError) == "'film' is not shared; msd list shows what is"
+def test_a_given_name_takes_precedence_over_an_equal_fallback_name() -> None:
+    scene = Scene("film", workers=1, fallback_name="film")
+    scene.connect(1, files=2)
+    assert scene.refuse(1) == [RequestNames(1)]
+    assert failure(scene.list_names(1, "x"), NotFoundError) == "'film' is not shared; msd list shows the shared files"
 
 
-def test_no_file_at_all_is_not_found() -> None:
-    assert failure(Scene(None, workers=1).ready(1, files=0), NotFoundError) == "no file is shared"
+def test_no_shared_file_is_a_not_found_error() -> None:
+    assert failure(Scene(None, workers=1).connect(1, files=0), NotFoundError) == "no file is shared"
 
 
-def test_an_unknown_name_leads_to_the_nearest_ones() -> None:
+def test_similar_names_are_suggested_for_an_unknown_name() -> None:
     scene = Scene("Sta.mp4", workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     assert scene.refuse(1) == []
-    assert scene.refuse(2) == [AskNames(1)]
-    told = failure(scene.names(1, "Star.mp4", "Moon.avi"), NotFoundError)
-    assert told == "'Sta.mp4' is not shared; did you mean 'Star.mp4'?"
+    assert scene.refuse(2) == [RequestNames(1)]
+    message = failure(scene.list_names(1, "Star.mp4", "Moon.avi"), NotFoundError)
+    assert message == "'Sta.mp4' is not shared; did you mean 'Star.mp4'?"
 
 
-def test_without_a_near_name_the_list_is_pointed_at() -> None:
+def test_without_a_similar_name_the_error_refers_to_msd_list() -> None:
     scene = Scene("Sta.mp4", workers=1)
-    scene.ready(1)
+    scene.connect(1)
     scene.refuse(1)
-    assert failure(scene.names(1, "x"), NotFoundError) == "'Sta.mp4' is not shared; msd list shows what is"
+    assert (
+        failure(scene.list_names(1, "x"), NotFoundError) == "'Sta.mp4' is not shared; msd list shows the shared files"
+    )
 
 
 def test_waiting_for_names_is_no_busy_loop() -> None:
     scene = Scene(workers=4)
-    scene.ready(1)
+    scene.connect(1)
     scene.refuse(1)
-    assert scene.wait_for_deadline() == [AskNames(1)]
-    assert scene.finder.next_deadline() == scene.now + ANSWER_PATIENCE
+    assert scene.wait_for_deadline() == [RequestNames(1)]
+    assert scene.resolver.next_deadline() == scene.now + REPLY_TIMEOUT_S
 
 
-def test_names_are_asked_for_once() -> None:
+def test_names_are_requested_once() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     scene.refuse(1)
-    assert scene.refuse(2) == [AskNames(1)]
+    assert scene.refuse(2) == [RequestNames(1)]
     assert scene.handle(TimePassed()) == []
 
 
-def test_names_are_asked_of_another_worker_if_the_first_is_lost() -> None:
+def test_names_are_requested_from_another_worker_if_the_first_is_lost() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     scene.refuse(1)
     scene.refuse(2)
-    assert scene.lose(1) == []
-    assert scene.wait_for_deadline() == [AskNames(2)]
+    assert scene.disconnect(1) == []
+    assert scene.wait_for_deadline() == [RequestNames(2)]
 
 
-def test_names_that_are_refused_end_it_too() -> None:
+def test_refused_names_end_the_resolution_without_suggestions() -> None:
     scene = Scene(workers=1)
-    scene.ready(1)
-    assert scene.refuse(1) == [AskNames(1)]
+    scene.connect(1)
+    assert scene.refuse(1) == [RequestNames(1)]
     assert "is not shared" in failure(scene.refuse(1, RefusalReason.SLEEPING), NotFoundError)
 
 
 def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     scene = Scene(workers=1)
-    scene.ready(1, catalogue=OLD)
-    assert scene.refuse(1) == [AskNames(1)]
-    scene.handle(Vouched(NEW, scene.workers))
-    scene.ready(2, catalogue=NEW)
-    assert scene.describe(2) == ask(2)
-    assert scene.names(1, "Moon.avi") == []
-    assert scene.digests(2) == [Found(STAR)]
+    scene.connect(1, catalogue=OLD)
+    assert scene.refuse(1) == [RequestNames(1)]
+    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.connect(2, catalogue=NEW)
+    assert scene.describe(2) == request_digests(2)
+    assert scene.list_names(1, "Moon.avi") == []
+    assert scene.send_digests(2) == [Found(STAR)]
 
 
-# Liars and losses.
+# Impossible replies and lost workers.
 
 
 @pytest.mark.parametrize(
-    "lie",
+    "impossible",
     [
         replace(described(STAR), segment_size=22),
         replace(described(STAR), size=MAX_FILE_SIZE + 1, segment_size=64 << 20),
@@ -419,190 +437,192 @@ def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     ],
     ids=["segment size", "file size", "name", "empty"],
 )
-def test_an_impossible_description_counts_for_nothing(lie: Described) -> None:
+def test_an_impossible_description_is_ignored(impossible: Described) -> None:
     scene = Scene(None, workers=2)
-    scene.ready(1, 2)
-    assert scene.handle(Answered(1, lie)) == []
-    assert scene.finder.next_deadline() is None
-    assert scene.describe(2) == ask(2)
+    scene.connect(1, 2)
+    assert scene.handle(received(1, impossible)) == []
+    assert scene.resolver.next_deadline() is None
+    assert scene.describe(2) == request_digests(2)
 
 
-def test_a_liar_is_not_listened_to_even_when_it_comes_again() -> None:
+def test_a_banned_worker_is_ignored_even_after_it_reconnects() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
-    scene.handle(Answered(1, replace(described(STAR), segment_size=1)))
-    scene.lose(1)
-    assert scene.ready(1) == []
+    scene.connect(1, 2)
+    scene.handle(received(1, replace(described(STAR), segment_size=1)))
+    scene.disconnect(1)
+    assert scene.connect(1) == []
     assert scene.describe(1) == []
-    assert scene.finder.next_deadline() is None
-    assert scene.describe(2) == ask(2)
+    assert scene.resolver.next_deadline() is None
+    assert scene.describe(2) == request_digests(2)
 
 
-def test_if_everyone_lies_that_is_the_end() -> None:
+def test_the_resolution_fails_if_all_workers_are_banned() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
-    lie = replace(described(STAR), segment_size=1)
-    assert scene.handle(Answered(1, lie)) == []
-    assert "msd status" in failure(scene.handle(Answered(2, lie)), SourceError)
+    scene.connect(1, 2)
+    impossible = replace(described(STAR), segment_size=1)
+    assert scene.handle(received(1, impossible)) == []
+    assert "msd status" in failure(scene.handle(received(2, impossible)), SourceError)
 
 
 @pytest.mark.parametrize("page", [b"", b"x" * 33], ids=["empty", "torn"])
-def test_an_impossible_page_sends_elsewhere(page: bytes) -> None:
-    scene = fetching()
-    assert scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), page)) == ask(2)
-    assert scene.digests(2) == [Found(STAR)]
+def test_after_an_impossible_page_the_digests_are_requested_from_another_worker(page: bytes) -> None:
+    scene = scene_with_request()
+    assert scene.handle(received(1, DigestPage(rid=1, epoch=1, start=0), page)) == request_digests(2)
+    assert scene.send_digests(2) == [Found(STAR)]
 
 
 @pytest.mark.parametrize("count", [12, 13], ids=["as many", "too many"])
-def test_digests_that_do_not_hash_to_the_id_are_fetched_elsewhere(count: int) -> None:
-    scene = fetching()
-    assert scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)) == ask(2)
-    assert scene.digests(2) == [Found(STAR)]
+def test_digests_that_do_not_hash_to_the_id_are_requested_from_another_worker(count: int) -> None:
+    scene = scene_with_request()
+    assert scene.handle(
+        received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)
+    ) == request_digests(2)
+    assert scene.send_digests(2) == [Found(STAR)]
 
 
-def test_digests_of_several_senders_that_do_not_fit_are_all_fetched_again_from_one() -> None:
-    scene = fetching()
-    scene.handle(Answered(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE))
-    assert scene.lose(1) == ask(2, start=1)
-    assert scene.digests(2, start=1) == ask(2)
-    assert scene.digests(2) == [Found(STAR)]
+def test_wrong_digests_of_several_workers_are_all_refetched_from_one() -> None:
+    scene = scene_with_request()
+    scene.handle(received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE))
+    assert scene.disconnect(1) == request_digests(2, start=1)
+    assert scene.send_digests(2, start=1) == request_digests(2)
+    assert scene.send_digests(2) == [Found(STAR)]
 
 
-def test_if_nobody_has_the_digests_of_the_id_that_is_the_end() -> None:
-    scene = fetching()
-    scene.digests(1, STALE)
-    failure(scene.digests(2, STALE), SourceError)
+def test_the_resolution_fails_if_no_worker_has_valid_digests() -> None:
+    scene = scene_with_request()
+    scene.send_digests(1, STALE)
+    failure(scene.send_digests(2, STALE), SourceError)
 
 
-def test_a_source_lost_half_way_goes_on_elsewhere() -> None:
-    scene = fetching()
-    scene.digests(1, start=0, count=7)
-    assert scene.lose(1) == ask(2, start=7)
-    assert scene.digests(2, start=7) == [Found(STAR)]
+def test_digests_continue_from_another_worker_if_their_source_is_lost() -> None:
+    scene = scene_with_request()
+    scene.send_digests(1, start=0, count=7)
+    assert scene.disconnect(1) == request_digests(2, start=7)
+    assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
-def test_a_source_that_denies_its_own_file_twice_is_a_liar() -> None:
-    scene = fetching()
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
-    assert scene.describe(1) == ask(2)
-    assert scene.lose(2) == ask(1)
+def test_a_source_that_twice_does_not_know_its_own_file_is_banned() -> None:
+    scene = scene_with_request()
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
+    assert scene.describe(1) == request_digests(2)
+    assert scene.disconnect(2) == request_digests(1)
     assert scene.refuse(1, RefusalReason.UNKNOWN) == []
-    assert scene.ready(1) == []
+    assert scene.connect(1) == []
 
 
-def test_a_source_whose_file_has_changed_describes_it_anew() -> None:
-    """Its digests of the version before are worth nothing; it is not asked for more of them."""
+def test_a_source_whose_file_changed_is_asked_for_a_new_description() -> None:
+    """The digests of the old version are discarded, and no more of them are requested."""
     scene = Scene(workers=1)
-    scene.ready(1)
+    scene.connect(1)
     scene.describe(1, STALE)
-    assert scene.digests(1, STALE, count=5) == ask(1, STALE, start=5)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
+    assert scene.send_digests(1, STALE, count=5) == request_digests(1, STALE, start=5)
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
     assert scene.handle(TimePassed()) == []
-    assert scene.describe(1) == ask(1)
-    assert scene.digests(1) == [Found(STAR)]
+    assert scene.describe(1) == request_digests(1)
+    assert scene.send_digests(1) == [Found(STAR)]
 
 
-def test_while_a_source_describes_its_file_anew_the_others_are_sources() -> None:
-    scene = fetching()
-    scene.digests(1, start=0, count=7)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
-    assert scene.handle(TimePassed()) == ask(2)
+def test_the_other_workers_are_sources_while_one_describes_its_file_again() -> None:
+    scene = scene_with_request()
+    scene.send_digests(1, start=0, count=7)
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
+    assert scene.handle(TimePassed()) == request_digests(2)
     assert scene.describe(1, STALE) == []
-    assert scene.digests(2) == [Found(STAR)]
+    assert scene.send_digests(2) == [Found(STAR)]
 
 
-def test_a_file_that_changes_on_all_sources_is_found_in_its_new_version() -> None:
-    scene = fetching()
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
-    assert scene.describe(1, STALE) == ask(2)
-    assert scene.refuse(2, RefusalReason.UNKNOWN) == [AskDescribe(2, NAME)]
-    assert scene.describe(2, STALE) == ask(1, STALE)
-    assert scene.digests(1, STALE) == [Found(STALE)]
+def test_a_file_that_changed_on_all_sources_is_found_in_its_new_version() -> None:
+    scene = scene_with_request()
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
+    assert scene.describe(1, STALE) == request_digests(2)
+    assert scene.refuse(2, RefusalReason.UNKNOWN) == [RequestDescription(2, NAME)]
+    assert scene.describe(2, STALE) == request_digests(1, STALE)
+    assert scene.send_digests(1, STALE) == [Found(STALE)]
 
 
-def test_a_source_whose_file_is_gone_says_so_when_it_is_asked_anew() -> None:
+def test_a_source_whose_file_is_gone_is_asked_for_names() -> None:
     scene = Scene(workers=1)
-    scene.ready(1)
+    scene.connect(1)
     scene.describe(1)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskDescribe(1, NAME)]
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [AskNames(1)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestNames(1)]
 
 
-def test_a_source_that_refuses_for_now_is_not_pestered() -> None:
-    scene = fetching()
-    scene.digests(1, start=0, count=7)
+def test_a_source_that_refuses_temporarily_is_not_asked_again_at_once() -> None:
+    scene = scene_with_request()
+    scene.send_digests(1, start=0, count=7)
     assert scene.refuse(1, RefusalReason.BUSY) == []
-    assert scene.finder.next_deadline() == START + RETRY
-    assert scene.wait_for_deadline() == ask(2, start=7)
-    assert scene.finder.next_deadline() == scene.now + ANSWER_PATIENCE
-    assert scene.digests(2, start=7) == [Found(STAR)]
+    assert scene.resolver.next_deadline() == START + RETRY_DELAY_S
+    assert scene.wait_for_deadline() == request_digests(2, start=7)
+    assert scene.resolver.next_deadline() == scene.now + REPLY_TIMEOUT_S
+    assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
-def test_a_source_that_says_nothing_is_not_waited_for() -> None:
-    """Worker 1 froze after its description: the next page comes from worker 2, a late one is ignored."""
-    scene = fetching()
-    scene.digests(1, start=0, count=7)
-    assert scene.wait_for_deadline() == ask(2, start=7)
-    assert scene.digests(1, start=7) == []
-    assert scene.digests(2, start=7) == [Found(STAR)]
+def test_a_silent_source_is_replaced_after_the_timeout() -> None:
+    """Worker 1 freezes after its first page. Worker 2 sends the next page; the late page of worker 1 is ignored."""
+    scene = scene_with_request()
+    scene.send_digests(1, start=0, count=7)
+    assert scene.wait_for_deadline() == request_digests(2, start=7)
+    assert scene.send_digests(1, start=7) == []
+    assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
-def test_if_whoever_is_asked_for_names_says_nothing_another_one_is() -> None:
+def test_a_worker_that_does_not_send_names_is_replaced_after_the_timeout() -> None:
     scene = Scene(workers=2)
-    scene.ready(1, 2)
+    scene.connect(1, 2)
     scene.refuse(1)
-    assert scene.refuse(2) == [AskNames(1)]
-    assert scene.wait_for_deadline() == [AskNames(2)]
+    assert scene.refuse(2) == [RequestNames(1)]
+    assert scene.wait_for_deadline() == [RequestNames(2)]
 
 
 def test_the_only_source_is_asked_again_after_a_refusal() -> None:
     scene = Scene(workers=1)
-    scene.ready(1)
+    scene.connect(1)
     scene.describe(1)
     for _ in range(3):
         assert scene.refuse(1, RefusalReason.SLEEPING) == []
-        assert scene.wait_for_deadline() == ask(1)
+        assert scene.wait_for_deadline() == request_digests(1)
 
 
-def test_when_all_sources_are_lost_it_starts_over_with_whoever_comes() -> None:
-    scene = fetching()
-    scene.digests(1, start=0, count=7)
-    scene.lose(1)
-    assert scene.lose(2) == []
-    assert scene.finder.next_deadline() is None
-    scene.ready(3)
+def test_when_all_sources_are_lost_the_resolution_starts_over_with_new_workers() -> None:
+    scene = scene_with_request()
+    scene.send_digests(1, start=0, count=7)
+    scene.disconnect(1)
+    assert scene.disconnect(2) == []
+    assert scene.resolver.next_deadline() is None
+    scene.connect(3)
     assert scene.describe(3, STALE) == []
-    assert scene.wait_for_deadline() == ask(3, STALE)
+    assert scene.wait_for_deadline() == request_digests(3, STALE)
 
 
-def test_when_all_sources_are_lost_the_others_get_another_grace() -> None:
+def test_when_all_sources_are_lost_the_other_workers_get_a_new_timeout() -> None:
     scene = Scene(workers=3)
-    scene.handle(Vouched(NEW, scene.workers))
-    scene.ready(1, catalogue=NEW)
-    scene.ready(2, catalogue=OLD)
+    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.connect(1, catalogue=NEW)
+    scene.connect(2, catalogue=OLD)
     assert scene.describe(2, STALE) == []
-    assert scene.describe(1) == ask(1)
+    assert scene.describe(1) == request_digests(1)
     scene.now += 100
-    assert scene.lose(1) == []
-    assert scene.finder.next_deadline() == scene.now + VOUCHED_GRACE
-    assert scene.wait_for_deadline() == ask(2, STALE)
+    assert scene.disconnect(1) == []
+    assert scene.resolver.next_deadline() == scene.now + PUBLISHED_TIMEOUT_S
+    assert scene.wait_for_deadline() == request_digests(2, STALE)
 
 
-# Anything in any order.
+# Arbitrary sequences of events.
 
-_ANSWERS: dict[str, Answered] = {
-    "star": Answered(0, described(STAR)),
-    "stale": Answered(0, described(STALE)),
-    "lie": Answered(0, replace(described(STAR), segment_size=1)),
-    "unknown": Answered(0, refusal(RefusalReason.UNKNOWN)),
-    "busy": Answered(0, refusal(RefusalReason.BUSY)),
-    "names": Answered(0, CataloguePage(rid=1, epoch=1, entries=[], more=False)),
-    "digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests),
-    "stale digests": Answered(0, DigestPage(rid=1, epoch=1, start=0), STALE.digests),
-    "page": Answered(0, DigestPage(rid=1, epoch=1, start=0), STAR.digests[: 5 * DIGEST_SIZE]),
-    "nonsense": Answered(0, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * 12),
+_REPLIES: dict[str, tuple[DataReply, bytes | None]] = {
+    "star": (described(STAR), None),
+    "stale": (described(STALE), None),
+    "impossible": (replace(described(STAR), segment_size=1), None),
+    "unknown": (refusal(RefusalReason.UNKNOWN), None),
+    "busy": (refusal(RefusalReason.BUSY), None),
+    "names": (CataloguePage(rid=1, epoch=1, entries=[], more=False), None),
+    "digests": (DigestPage(rid=1, epoch=1, start=0), STAR.digests),
+    "stale digests": (DigestPage(rid=1, epoch=1, start=0), STALE.digests),
+    "page": (DigestPage(rid=1, epoch=1, start=0), STAR.digests[: 5 * DIGEST_SIZE]),
+    "invalid digests": (DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * 12),
 }
-_STEPS = st.tuples(st.integers(1, 3), st.sampled_from([*_ANSWERS, "ready", "lost", "vouched", "time", "deadline"]))
+_STEPS = st.tuples(st.integers(1, 3), st.sampled_from([*_REPLIES, "connect", "lose", "publish", "wait", "deadline"]))
 
 
 @settings(max_examples=300)
@@ -612,29 +632,29 @@ _STEPS = st.tuples(st.integers(1, 3), st.sampled_from([*_ANSWERS, "ready", "lost
     workers=st.integers(0, 3),
     steps=st.lists(_STEPS, max_size=30),
 )
-def test_whatever_happens_only_the_truth_is_found_and_no_deadline_stays(
+def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
     name: str | None, id: bytes | None, workers: int, steps: list[tuple[int, str]]
 ) -> None:
     scene = Scene(name, id, workers)
-    scene.ready(1, 2)
-    ready = {1, 2}
+    scene.connect(1, 2)
+    connected = {1, 2}
     for worker, step in steps:
         actions: list[Action] = []
         match step:
-            case "ready" if worker not in ready:
-                ready.add(worker)
-                actions = scene.ready(worker, catalogue=NEW if worker == 1 else OLD)
-            case "lost" if worker in ready:
-                ready.discard(worker)
-                actions = scene.lose(worker)
-            case "vouched":
-                actions = scene.handle(Vouched(NEW if worker == 1 else None, scene.workers))
-            case "time":
+            case "connect" if worker not in connected:
+                connected.add(worker)
+                actions = scene.connect(worker, catalogue=NEW if worker == 1 else OLD)
+            case "lose" if worker in connected:
+                connected.discard(worker)
+                actions = scene.disconnect(worker)
+            case "publish":
+                actions = scene.handle(StatusUpdated(NEW if worker == 1 else None, scene.workers))
+            case "wait":
                 scene.now += 0.25 * worker
-            case "deadline" if (deadline := scene.finder.next_deadline()) is not None:
+            case "deadline" if (deadline := scene.resolver.next_deadline()) is not None:
                 scene.now = max(scene.now, deadline)
-            case answer if answer in _ANSWERS and worker in ready:
-                actions = scene.handle(Answered(worker, _ANSWERS[answer].reply, _ANSWERS[answer].payload))
+            case reply if reply in _REPLIES and worker in connected:
+                actions = scene.handle(received(worker, *_REPLIES[reply]))
         actions += scene.handle(TimePassed())
         for action in actions:
             match action:
@@ -644,7 +664,7 @@ def test_whatever_happens_only_the_truth_is_found_and_no_deadline_stays(
                     return
                 case Fail():
                     return
-                case AskDescribe(asked) | AskDigests(asked) | AskNames(asked):
-                    assert asked in ready
-        after = scene.finder.next_deadline()
+                case RequestDescription(target) | RequestDigests(target) | RequestNames(target):
+                    assert target in connected
+        after = scene.resolver.next_deadline()
         assert after is None or after > scene.now, "no busy loop"

@@ -1,4 +1,4 @@
-"""When which connection is opened, closed and tried again."""
+"""When connections are opened, closed and retried, and when the servers refuse the client."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from msd.client.network.connection_policy import (
-    BACKOFF_FIRST,
-    BACKOFF_LAST,
-    BROKEN_OFF_FOR,
-    FIRST_WORD,
-    REFUSED_FOR,
-    REFUSED_GAP,
+    FIRST_SNAPSHOT_TIMEOUT_S,
+    HANDSHAKE_REFUSAL_PERIOD_S,
+    MAX_BACKOFF_S,
+    MAX_REFUSAL_GAP_S,
+    MIN_BACKOFF_S,
+    REFUSAL_PERIOD_S,
+    RESUBSCRIBE_INTERVAL_S,
     Action,
     CloseConnection,
     ConnectionPolicy,
     Event,
-    LinkDown,
-    LinkUp,
     OpenConnection,
     Resubscribe,
-    SnapshotArrived,
-    StatusRefused,
     WorkerBanned,
     WorkerUnbanned,
 )
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, Welcome, WorkerStatus
 from msd.wire.protocol.states import ConnectionRefusal, WantedState, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
 START = 1000.0
 INTERVAL = 2.0
+#: Seconds without a snapshot after which server 5 counts as silent.
 STALE = 3 * INTERVAL + 1
 HOST = "192.0.2.7"
 
@@ -73,87 +72,92 @@ def status(seq: int, *workers: WorkerStatus, epoch: int = 5) -> Status:
 
 
 class Scene:
-    """The connections of a client to ``workers`` workers, and a clock that the test moves."""
+    """The policy of a client with ``workers`` workers, and a clock that the test controls."""
 
     def __init__(self, workers: int = 1, *, pinned: bool = False) -> None:
         self.now = START
         known = {number: endpoint(number) for number in range(1, workers + 1)}
-        self.links = ConnectionPolicy(known, HOST, pinned=pinned, now=self.now)
+        self.policy = ConnectionPolicy(known, HOST, pinned=pinned, now=self.now)
         self.seq = 0
 
     def handle(self, event: Event) -> list[Action]:
-        return self.links.handle(event, self.now)
+        return self.policy.handle(event, self.now)
 
-    def hear(self, *workers: WorkerStatus) -> list[Action]:
+    def snapshot(self, *workers: WorkerStatus) -> list[Action]:
         self.seq += 1
-        return self.handle(SnapshotArrived(status(self.seq, *workers)))
+        return self.handle(SnapshotReceived(status(self.seq, *workers)))
 
     def states(self, *states: WorkerState, epoch: int = 1) -> list[Action]:
-        return self.hear(*(worker(number, state, epoch) for number, state in enumerate(states, 1)))
+        return self.snapshot(*(worker(number, state, epoch) for number, state in enumerate(states, 1)))
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
         return self.handle(TimePassed())
 
-    def down(self, number: int = 1, refused: ConnectionRefusal | None = None) -> list[Action]:
-        return self.handle(LinkDown(number, refused))
+    def disconnect(self, number: int = 1, refusal: ConnectionRefusal | None = None) -> list[Action]:
+        return self.handle(ConnectionClosed(number, refusal))
 
     @property
     def refusal(self) -> ConnectionRefusal | None:
-        return self.links.refusal(self.now)
+        return self.policy.refusal(self.now)
 
-    def up(self, number: int = 1) -> list[Action]:
-        return self.handle(LinkUp(number))
+    def connect(self, number: int = 1) -> list[Action]:
+        return self.handle(connection_opened(number))
 
 
-def opened(number: int = 1) -> OpenConnection:
+def connection_opened(number: int) -> ConnectionOpened:
+    welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=1, number=number, files=1, catalogue=b"")
+    return ConnectionOpened(number, welcome, 0.001)
+
+
+def open_action(number: int = 1) -> OpenConnection:
     return OpenConnection(number, endpoint(number))
 
 
 def connected(**options: bool) -> Scene:
     scene = Scene(**options)
-    assert scene.states(WorkerState.AWAKE) == [opened()]
-    scene.up()
+    assert scene.states(WorkerState.AWAKE) == [open_action()]
+    scene.connect()
     return scene
 
 
-# The first word.
+# The first snapshot.
 
 
-def test_nothing_is_opened_before_the_first_word() -> None:
+def test_no_connection_is_opened_before_the_first_snapshot() -> None:
     scene = Scene(4)
-    assert scene.wait(FIRST_WORD - 0.01) == []
-    assert not scene.links.knows
+    assert scene.wait(FIRST_SNAPSHOT_TIMEOUT_S - 0.01) == []
+    assert scene.policy.awaits_first_snapshot
 
 
-def test_without_a_first_word_every_worker_is_tried() -> None:
+def test_without_a_first_snapshot_every_worker_is_tried() -> None:
     scene = Scene(2)
-    assert scene.wait(FIRST_WORD) == [opened(1), opened(2)]
-    assert scene.links.knows
+    assert scene.wait(FIRST_SNAPSHOT_TIMEOUT_S) == [open_action(1), open_action(2)]
+    assert not scene.policy.awaits_first_snapshot
 
 
 def test_the_first_snapshot_opens_every_worker_that_is_awake() -> None:
     scene = Scene(3)
-    assert scene.states(WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.AWAKE) == [opened(1), opened(3)]
-    assert scene.links.knows
-    assert scene.links.status is not None
+    assert scene.states(WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.AWAKE) == [open_action(1), open_action(3)]
+    assert not scene.policy.awaits_first_snapshot
+    assert scene.policy.status is not None
 
 
 @pytest.mark.parametrize("state", list(WorkerState))
-def test_connecting_makes_sense_to_the_awake_and_the_silent(state: WorkerState) -> None:
+def test_only_awake_and_silent_workers_are_tried(state: WorkerState) -> None:
     assert bool(Scene().states(state)) == (state in (WorkerState.AWAKE, WorkerState.SILENT))
 
 
-def test_a_late_first_word_does_not_open_a_link_twice() -> None:
+def test_a_late_first_snapshot_does_not_open_a_connection_twice() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
-    scene.up()
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.connect()
     assert scene.states(WorkerState.AWAKE) == []
 
 
-def test_an_early_try_at_a_worker_that_turns_out_asleep_is_given_up() -> None:
+def test_an_early_attempt_to_connect_to_a_sleeping_worker_is_closed() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     assert scene.states(WorkerState.ASLEEP) == [CloseConnection(1)]
 
 
@@ -161,44 +165,44 @@ def test_an_early_try_at_a_worker_that_turns_out_asleep_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("state", [state for state in WorkerState if state is not WorkerState.AWAKE])
-def test_a_connection_that_works_is_never_closed_on_server_5s_word(state: WorkerState) -> None:
+def test_no_snapshot_closes_a_working_connection(state: WorkerState) -> None:
     assert connected().states(state) == []
 
 
-def test_a_worker_that_fell_asleep_is_not_tried_again() -> None:
+def test_a_sleeping_worker_is_not_retried() -> None:
     scene = connected()
     scene.states(WorkerState.ASLEEP)
-    scene.down()
-    assert scene.wait(BACKOFF_LAST) == []
+    scene.disconnect()
+    assert scene.wait(MAX_BACKOFF_S) == []
 
 
 def test_a_woken_worker_is_connected_at_once() -> None:
     scene = connected()
-    scene.down()
+    scene.disconnect()
     scene.states(WorkerState.ASLEEP)
-    assert scene.states(WorkerState.AWAKE) == [opened()]
+    assert scene.states(WorkerState.AWAKE) == [open_action()]
 
 
 def test_a_woken_worker_is_connected_at_once_after_many_failures() -> None:
     scene = Scene()
     scene.states(WorkerState.AWAKE)
     for _ in range(10):
-        scene.down()
-        scene.wait(BACKOFF_LAST)
-    scene.down()
+        scene.disconnect()
+        scene.wait(MAX_BACKOFF_S)
+    scene.disconnect()
     scene.states(WorkerState.ASLEEP)
-    assert scene.states(WorkerState.AWAKE) == [opened()]
-    scene.down()
-    assert scene.wait(BACKOFF_FIRST) == [opened()]
+    assert scene.states(WorkerState.AWAKE) == [open_action()]
+    scene.disconnect()
+    assert scene.wait(MIN_BACKOFF_S) == [open_action()]
 
 
-def test_a_woken_worker_gets_a_new_socket_if_the_old_one_is_not_up() -> None:
+def test_a_woken_worker_gets_a_new_socket_if_the_old_one_is_not_connected() -> None:
     scene = Scene()
     scene.states(WorkerState.SILENT)
-    assert scene.states(WorkerState.AWAKE) == [CloseConnection(1), opened()]
+    assert scene.states(WorkerState.AWAKE) == [CloseConnection(1), open_action()]
 
 
-def test_a_calm_snapshot_leaves_a_pending_connection_alone() -> None:
+def test_a_snapshot_without_changes_keeps_a_pending_connection() -> None:
     scene = Scene()
     scene.states(WorkerState.AWAKE)
     for _ in range(5):
@@ -208,102 +212,102 @@ def test_a_calm_snapshot_leaves_a_pending_connection_alone() -> None:
 # Failures.
 
 
-def test_the_back_off_doubles_up_to_its_limit() -> None:
+def test_the_backoff_doubles_up_to_its_maximum() -> None:
     scene = Scene()
     scene.states(WorkerState.AWAKE)
     delays = []
     for _ in range(7):
-        scene.down()
+        scene.disconnect()
         before = scene.now
-        while not (actions := scene.wait(BACKOFF_FIRST)):
+        while not (actions := scene.wait(MIN_BACKOFF_S)):
             scene.states(WorkerState.AWAKE)
-        assert actions == [opened()]
+        assert actions == [open_action()]
         delays.append(scene.now - before)
     assert delays == [0.25, 0.5, 1, 2, 4, 4, 4]
 
 
-def test_a_connection_that_worked_is_tried_again_soon() -> None:
+def test_the_backoff_starts_again_after_a_working_connection() -> None:
     scene = Scene()
     scene.states(WorkerState.AWAKE)
     for _ in range(5):
-        scene.down()
-        scene.wait(BACKOFF_LAST)
-    scene.up()
-    scene.down()
-    assert scene.wait(BACKOFF_FIRST) == [opened()]
+        scene.disconnect()
+        scene.wait(MAX_BACKOFF_S)
+    scene.connect()
+    scene.disconnect()
+    assert scene.wait(MIN_BACKOFF_S) == [open_action()]
 
 
-def test_thousands_of_failures_are_still_only_the_longest_wait() -> None:
+def test_the_backoff_stays_at_its_maximum_after_thousands_of_failures() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     for _ in range(3000):
-        scene.down()
-        assert opened() in scene.wait(BACKOFF_LAST)
+        scene.disconnect()
+        assert open_action() in scene.wait(MAX_BACKOFF_S)
 
 
-def test_a_worker_back_under_another_epoch_is_tried_at_once() -> None:
+def test_a_new_process_of_a_worker_is_tried_at_once() -> None:
     scene = connected()
-    scene.down()
-    assert scene.states(WorkerState.AWAKE, epoch=2) == [opened()]
+    scene.disconnect()
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [open_action()]
 
 
-def test_another_epoch_leaves_a_connection_that_works_alone() -> None:
+def test_a_new_epoch_keeps_a_working_connection() -> None:
     assert connected().states(WorkerState.AWAKE, epoch=2) == []
 
 
-def test_another_epoch_renews_a_connection_that_is_not_up() -> None:
+def test_a_new_epoch_replaces_a_connection_that_is_not_connected() -> None:
     scene = Scene()
     scene.states(WorkerState.AWAKE)
-    assert scene.states(WorkerState.AWAKE, epoch=2) == [CloseConnection(1), opened()]
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [CloseConnection(1), open_action()]
 
 
-# Server 5 says nothing.
+# Silence of server 5.
 
 
-def test_server_5_is_believed_until_it_is_stale() -> None:
+def test_a_snapshot_counts_until_it_is_stale() -> None:
     scene = Scene()
     scene.states(WorkerState.DEAD)
     assert scene.wait(STALE - 0.01) == []
-    assert scene.links.status is not None
+    assert scene.policy.status is not None
 
 
-def test_stale_means_unknown_and_asks_anew() -> None:
+def test_a_stale_snapshot_is_dropped_and_all_workers_are_tried() -> None:
     scene = Scene(2)
     scene.states(WorkerState.DEAD, WorkerState.ASLEEP)
-    assert scene.wait(STALE) == [Resubscribe(), opened(1), opened(2)]
-    assert scene.links.status is None
+    assert scene.wait(STALE) == [Resubscribe(), open_action(1), open_action(2)]
+    assert scene.policy.status is None
 
 
-def test_a_connection_that_works_survives_server_5() -> None:
+def test_a_working_connection_survives_a_silent_server_5() -> None:
     assert connected().wait(STALE) == [Resubscribe()]
 
 
-def test_every_snapshot_puts_staleness_off() -> None:
+def test_every_snapshot_extends_the_status_deadline() -> None:
     scene = connected()
     for _ in range(5):
         assert scene.wait(STALE - 0.1) == []
         scene.states(WorkerState.AWAKE)
 
 
-def test_status_is_renewed_again_and_again_while_nobody_answers() -> None:
+def test_the_client_resubscribes_repeatedly_while_server_5_is_silent() -> None:
     scene = connected()
     scene.wait(STALE)
-    assert [scene.wait(5.0) for _ in range(3)] == [[Resubscribe()]] * 3
+    assert [scene.wait(RESUBSCRIBE_INTERVAL_S) for _ in range(3)] == [[Resubscribe()]] * 3
 
 
-def test_the_first_silence_renews_nothing_and_the_second_does() -> None:
+def test_the_client_resubscribes_at_the_second_timeout_not_at_the_first() -> None:
     scene = Scene()
-    assert Resubscribe() not in scene.wait(FIRST_WORD)
-    assert scene.wait(5.0) == [Resubscribe()]
+    assert Resubscribe() not in scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    assert scene.wait(RESUBSCRIBE_INTERVAL_S) == [Resubscribe()]
 
 
-def test_server_5_is_believed_again_when_it_is_back() -> None:
+def test_snapshots_count_again_when_server_5_is_back() -> None:
     scene = connected()
     scene.wait(STALE)
-    scene.down()
+    scene.disconnect()
     assert scene.states(WorkerState.ASLEEP) == []
-    assert scene.links.status is not None
-    assert scene.wait(BACKOFF_LAST) == []
+    assert scene.policy.status is not None
+    assert scene.wait(MAX_BACKOFF_S) == []
 
 
 def test_an_old_snapshot_is_ignored() -> None:
@@ -311,56 +315,56 @@ def test_an_old_snapshot_is_ignored() -> None:
     scene.seq = 10
     scene.states(WorkerState.ASLEEP)
     for seq in (11, 10, 1):
-        assert scene.handle(SnapshotArrived(status(seq, worker(1, WorkerState.AWAKE)))) == []
+        assert scene.handle(SnapshotReceived(status(seq, worker(1, WorkerState.AWAKE)))) == []
 
 
-def test_another_broker_starts_counting_anew() -> None:
+def test_a_new_broker_process_starts_its_sequence_numbers_again() -> None:
     scene = Scene()
     scene.seq = 10
     scene.states(WorkerState.ASLEEP)
-    assert scene.handle(SnapshotArrived(status(1, worker(1, WorkerState.AWAKE), epoch=6))) == [opened()]
+    assert scene.handle(SnapshotReceived(status(1, worker(1, WorkerState.AWAKE), epoch=6))) == [open_action()]
 
 
 # Endpoints.
 
 
-def test_pinned_endpoints_are_kept_whatever_server_5_says() -> None:
+def test_snapshots_do_not_change_pinned_endpoints() -> None:
     scene = Scene(pinned=True)
-    assert scene.hear(worker(1, WorkerState.AWAKE, at=endpoint(1, base=50000)), worker(2, WorkerState.AWAKE)) == [
-        opened()
+    assert scene.snapshot(worker(1, WorkerState.AWAKE, at=endpoint(1, base=50000)), worker(2, WorkerState.AWAKE)) == [
+        open_action()
     ]
-    assert list(scene.links.links) == [1]
+    assert list(scene.policy.workers) == [1]
 
 
 def test_pinned_workers_are_matched_by_number() -> None:
     scene = Scene(2, pinned=True)
-    assert scene.hear(worker(2, WorkerState.AWAKE), worker(1, WorkerState.ASLEEP)) == [opened(2)]
+    assert scene.snapshot(worker(2, WorkerState.AWAKE), worker(1, WorkerState.ASLEEP)) == [open_action(2)]
 
 
-def test_server_5s_endpoints_are_used_if_not_pinned() -> None:
+def test_endpoints_in_snapshots_are_used_if_not_pinned() -> None:
     moved = endpoint(1, base=50000)
-    assert Scene().hear(worker(1, WorkerState.AWAKE, at=moved)) == [OpenConnection(1, moved)]
+    assert Scene().snapshot(worker(1, WorkerState.AWAKE, at=moved)) == [OpenConnection(1, moved)]
 
 
-def test_every_address_means_the_host_of_server_5() -> None:
-    assert Scene().hear(worker(1, WorkerState.AWAKE, at=endpoint(1, "*"))) == [OpenConnection(1, endpoint(1, HOST))]
+def test_the_wildcard_address_is_replaced_by_the_host_of_server_5() -> None:
+    assert Scene().snapshot(worker(1, WorkerState.AWAKE, at=endpoint(1, "*"))) == [OpenConnection(1, endpoint(1, HOST))]
 
 
-def test_workers_that_only_server_5_knows_are_connected() -> None:
+def test_workers_known_only_from_snapshots_are_connected() -> None:
     scene = Scene(0)
-    assert scene.wait(FIRST_WORD) == []
-    assert scene.states(WorkerState.AWAKE, WorkerState.AWAKE) == [opened(1), opened(2)]
+    assert scene.wait(FIRST_SNAPSHOT_TIMEOUT_S) == []
+    assert scene.states(WorkerState.AWAKE, WorkerState.AWAKE) == [open_action(1), open_action(2)]
 
 
-def test_an_endpoint_that_is_none_is_passed_over() -> None:
+def test_a_malformed_endpoint_is_skipped() -> None:
     bad = replace(worker(1, WorkerState.AWAKE), endpoint="tcp://nowhere")
-    assert Scene(0).hear(bad, worker(2, WorkerState.AWAKE)) == [opened(2)]
+    assert Scene(0).snapshot(bad, worker(2, WorkerState.AWAKE)) == [open_action(2)]
 
 
-# Shunned workers.
+# Banned workers.
 
 
-def test_a_shunned_worker_is_closed_and_never_opened_again() -> None:
+def test_a_banned_worker_is_closed_and_not_opened_again() -> None:
     scene = connected()
     assert scene.handle(WorkerBanned(1)) == [CloseConnection(1)]
     assert scene.states(WorkerState.ASLEEP) == []
@@ -368,218 +372,220 @@ def test_a_shunned_worker_is_closed_and_never_opened_again() -> None:
     assert OpenConnection(1, endpoint(1)) not in scene.wait(STALE)
 
 
-def test_a_shunned_worker_is_given_another_chance_as_another_process() -> None:
+def test_a_new_process_lifts_the_ban_of_a_worker() -> None:
     scene = connected()
     scene.handle(WorkerBanned(1))
-    assert scene.states(WorkerState.AWAKE, epoch=2) == [opened()]
+    assert scene.states(WorkerState.AWAKE, epoch=2) == [open_action()]
 
 
-def test_a_shunned_worker_that_is_readmitted_is_tried_at_once() -> None:
+def test_an_unbanned_worker_is_tried_at_once() -> None:
     scene = connected()
     scene.handle(WorkerBanned(1))
-    assert scene.handle(WorkerUnbanned(1)) == [opened()]
+    assert scene.handle(WorkerUnbanned(1)) == [open_action()]
 
 
-def test_a_readmitted_worker_is_tried_when_it_can_be_reached() -> None:
+def test_an_unbanned_worker_is_tried_when_it_is_reachable() -> None:
     scene = connected()
     scene.handle(WorkerBanned(1))
     scene.states(WorkerState.ASLEEP)
     assert scene.handle(WorkerUnbanned(1)) == []
-    assert scene.states(WorkerState.AWAKE) == [opened()]
+    assert scene.states(WorkerState.AWAKE) == [open_action()]
 
 
-# Servers that do not let this client in.
+# Servers that refuse this client.
 
-DEFINITE = [why for why in ConnectionRefusal if why is not ConnectionRefusal.HANDSHAKE]
+WITH_REASON = [refusal for refusal in ConnectionRefusal if refusal is not ConnectionRefusal.HANDSHAKE]
 
 
 @pytest.mark.parametrize("by_server_5", [True, False])
-@pytest.mark.parametrize("why", DEFINITE)
-def test_a_definite_refusal_is_believed_after_a_moment(why: ConnectionRefusal, by_server_5: bool) -> None:
+@pytest.mark.parametrize("refusal", WITH_REASON)
+def test_a_refusal_with_a_reason_is_definitive_after_a_moment(refusal: ConnectionRefusal, by_server_5: bool) -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     if by_server_5:
-        scene.handle(StatusRefused(why))
+        scene.handle(StatusRefused(refusal))
     else:
-        scene.down(refused=why)
-    assert scene.links.is_refused
+        scene.disconnect(refusal=refusal)
+    assert scene.policy.is_refused
     assert scene.refusal is None
-    assert scene.links.next_deadline() == scene.now + REFUSED_FOR
-    scene.wait(REFUSED_FOR - 0.01)
+    assert scene.policy.next_deadline() == scene.now + REFUSAL_PERIOD_S
+    scene.wait(REFUSAL_PERIOD_S - 0.01)
     assert scene.refusal is None
-    scene.now = START + FIRST_WORD + REFUSED_FOR
-    assert scene.refusal is why
+    scene.now = START + FIRST_SNAPSHOT_TIMEOUT_S + REFUSAL_PERIOD_S
+    assert scene.refusal is refusal
 
 
-def test_a_handshake_broken_off_once_is_never_believed() -> None:
+def test_one_failed_handshake_is_never_a_definitive_refusal() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
-    scene.down(refused=ConnectionRefusal.HANDSHAKE)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.disconnect(refusal=ConnectionRefusal.HANDSHAKE)
     for _ in range(100):
-        scene.wait(BROKEN_OFF_FOR)
+        scene.wait(HANDSHAKE_REFUSAL_PERIOD_S)
         assert scene.refusal is None
-    assert scene.links.is_refused
+    assert scene.policy.is_refused
 
 
-def test_handshakes_broken_off_again_and_again_are_believed() -> None:
+def test_repeatedly_failed_handshakes_are_a_definitive_refusal() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     for _ in range(4):
         scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
         assert scene.refusal is None
-        scene.now += BROKEN_OFF_FOR / 4
+        scene.now += HANDSHAKE_REFUSAL_PERIOD_S / 4
     scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
     assert scene.refusal is ConnectionRefusal.HANDSHAKE
 
 
 @pytest.mark.parametrize("first", [ConnectionRefusal.HANDSHAKE, ConnectionRefusal.KEY])
-def test_a_definite_reason_wins_over_a_handshake_broken_off(first: ConnectionRefusal) -> None:
+def test_a_reason_takes_precedence_over_a_failed_handshake(first: ConnectionRefusal) -> None:
     scene = Scene(2)
-    scene.wait(FIRST_WORD)
-    for number, why in enumerate((first, *({ConnectionRefusal.HANDSHAKE, ConnectionRefusal.KEY} - {first})), 1):
-        scene.down(number, why)
-    scene.now += REFUSED_FOR
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    for number, refusal in enumerate((first, *({ConnectionRefusal.HANDSHAKE, ConnectionRefusal.KEY} - {first})), 1):
+        scene.disconnect(number, refusal)
+    scene.now += REFUSAL_PERIOD_S
     assert scene.refusal is ConnectionRefusal.KEY
 
 
-@pytest.mark.parametrize("why", list(ConnectionRefusal))
-def test_nothing_is_refused_while_a_link_is_up(why: ConnectionRefusal) -> None:
-    """One worker that starts anew, or server 5 alone, is no reason to give up what works."""
+@pytest.mark.parametrize("refusal", list(ConnectionRefusal))
+def test_refusals_do_not_count_while_a_connection_is_open(refusal: ConnectionRefusal) -> None:
+    """A restarting worker or a refusal by server 5 alone does not stop a working download."""
     scene = Scene(2)
     scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
-    scene.up(1)
+    scene.connect(1)
     for _ in range(10):
-        scene.down(2, why)
-        scene.handle(StatusRefused(why))
-        scene.wait(BROKEN_OFF_FOR)
+        scene.disconnect(2, refusal)
+        scene.handle(StatusRefused(refusal))
+        scene.wait(HANDSHAKE_REFUSAL_PERIOD_S)
         assert scene.refusal is None
-        assert not scene.links.is_refused
+        assert not scene.policy.is_refused
 
 
-@pytest.mark.parametrize("why", list(ConnectionRefusal))
-def test_a_link_that_comes_up_ends_a_refusal(why: ConnectionRefusal) -> None:
+@pytest.mark.parametrize("refusal", list(ConnectionRefusal))
+def test_an_open_connection_ends_a_refusal(refusal: ConnectionRefusal) -> None:
     scene = Scene(2)
     scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
     for _ in range(2):
-        scene.down(1, why)
-        scene.now += BROKEN_OFF_FOR
-    assert scene.links.is_refused
-    scene.up(2)
+        scene.disconnect(1, refusal)
+        scene.now += HANDSHAKE_REFUSAL_PERIOD_S
+    assert scene.policy.is_refused
+    scene.connect(2)
     assert scene.refusal is None
-    assert not scene.links.is_refused
-    # And a refusal after that begins anew.
-    scene.down(2)
-    scene.down(1, why)
+    assert not scene.policy.is_refused
+    # A refusal after that starts a new period.
+    scene.disconnect(2)
+    scene.disconnect(1, refusal)
     assert scene.refusal is None
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.01])
-def test_after_a_gap_refusals_begin_anew(gap: float) -> None:
+def test_refusals_after_a_gap_are_unrelated_to_those_before(gap: float) -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     for _ in range(5):
         scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
         assert scene.refusal is None
-        scene.now += REFUSED_GAP + 0.01
+        scene.now += MAX_REFUSAL_GAP_S + 0.01
     scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
-    scene.now += REFUSED_GAP + gap
+    scene.now += MAX_REFUSAL_GAP_S + gap
     scene.handle(StatusRefused(ConnectionRefusal.HANDSHAKE))
     assert scene.refusal is (None if gap else ConnectionRefusal.HANDSHAKE)
 
 
-def test_failures_without_a_reason_are_no_refusal() -> None:
+def test_failed_connections_without_a_refusal_do_not_count_as_refused() -> None:
     scene = Scene()
-    scene.wait(FIRST_WORD)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
     for _ in range(10):
-        scene.down()
-        scene.wait(BACKOFF_LAST)
-    assert not scene.links.is_refused
+        scene.disconnect()
+        scene.wait(MAX_BACKOFF_S)
+    assert not scene.policy.is_refused
 
 
-# Anything in any order.
+# Arbitrary sequences of events.
 
 
-class LinksMachine(RuleBasedStateMachine):
-    """Server 5 and the network do what they like."""
+class PolicyMachine(RuleBasedStateMachine):
+    """Server 5 and the network produce arbitrary events."""
 
     @initialize(workers=st.integers(0, 4), pinned=st.booleans())
     def begin(self, workers: int, pinned: bool) -> None:
         self.now = START
         self.known = {number: endpoint(number) for number in range(1, workers + 1)}
         self.pinned = pinned
-        self.links = ConnectionPolicy(dict(self.known), HOST, pinned=pinned, now=self.now)
-        self.open: set[int] = set()
-        self.up: set[int] = set()
+        self.policy = ConnectionPolicy(dict(self.known), HOST, pinned=pinned, now=self.now)
+        self.sockets: set[int] = set()
+        self.connected: set[int] = set()
         self.banned: set[int] = set()
         self.epochs: dict[int, int] = {}
         self.seq = 0
 
     def handle(self, event: Event) -> None:
-        working = set(self.up)
-        for action in self.links.handle(event, self.now):
+        connected = set(self.connected)
+        for action in self.policy.handle(event, self.now):
             match action:
                 case OpenConnection(number, at):
-                    assert number not in self.open, "opened once"
+                    assert number not in self.sockets, "opened twice"
                     assert number not in self.banned
                     assert not self.pinned or at == self.known[number]
-                    self.open.add(number)
+                    self.sockets.add(number)
                 case CloseConnection(number):
-                    assert number not in working or isinstance(event, WorkerBanned), "it works"
-                    self.open.discard(number)
-                    self.up.discard(number)
+                    assert number not in connected or isinstance(event, WorkerBanned), "closed a working connection"
+                    self.sockets.discard(number)
+                    self.connected.discard(number)
                 case Resubscribe():
                     assert isinstance(event, TimePassed)
         if isinstance(event, WorkerBanned):
-            self.open.discard(event.worker)
+            self.sockets.discard(event.worker)
 
-    @rule(states=st.lists(st.sampled_from(list(WorkerState)), max_size=4), epoch=st.integers(1, 2), again=st.booleans())
-    def snapshot(self, states: list[WorkerState], epoch: int, again: bool) -> None:
-        if again and self.seq:
-            # An old one, in which everybody is awake: it must change nothing.
-            was_open = set(self.open)
-            old = status(self.seq, *(worker(number, WorkerState.AWAKE, 9) for number in self.links.links))
-            self.handle(SnapshotArrived(old))
-            assert self.open >= was_open
+    @rule(
+        states=st.lists(st.sampled_from(list(WorkerState)), max_size=4), epoch=st.integers(1, 2), is_old=st.booleans()
+    )
+    def snapshot(self, states: list[WorkerState], epoch: int, is_old: bool) -> None:
+        if is_old and self.seq:
+            # An old snapshot in which all workers are awake: it must change nothing.
+            before = set(self.sockets)
+            old = status(self.seq, *(worker(number, WorkerState.AWAKE, 9) for number in self.policy.workers))
+            self.handle(SnapshotReceived(old))
+            assert self.sockets >= before
             return
         self.seq += 1
         for number, _ in enumerate(states, 1):
             if self.epochs.get(number, 0) != epoch:
                 self.epochs[number] = epoch
                 self.banned.discard(number)
-        told = (worker(number, state, epoch) for number, state in enumerate(states, 1))
-        self.handle(SnapshotArrived(status(self.seq, *told)))
-        assert self.links.status is not None
+        workers = (worker(number, state, epoch) for number, state in enumerate(states, 1))
+        self.handle(SnapshotReceived(status(self.seq, *workers)))
+        assert self.policy.status is not None
 
-    @precondition(lambda self: self.open - self.up)
+    @precondition(lambda self: self.sockets - self.connected)
     @rule(data=st.data())
-    def link_comes_up(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.open - self.up)))
-        self.up.add(number)
-        self.handle(LinkUp(number))
+    def connection_opens(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.sockets - self.connected)))
+        self.connected.add(number)
+        self.handle(connection_opened(number))
 
-    @precondition(lambda self: self.open)
-    @rule(data=st.data(), refused=st.sampled_from([None, *ConnectionRefusal]))
-    def link_goes_down(self, data: st.DataObject, refused: ConnectionRefusal | None) -> None:
-        number = data.draw(st.sampled_from(sorted(self.open)))
-        self.open.discard(number)
-        self.up.discard(number)
-        self.handle(LinkDown(number, refused))
+    @precondition(lambda self: self.sockets)
+    @rule(data=st.data(), refusal=st.sampled_from([None, *ConnectionRefusal]))
+    def connection_closes(self, data: st.DataObject, refusal: ConnectionRefusal | None) -> None:
+        number = data.draw(st.sampled_from(sorted(self.sockets)))
+        self.sockets.discard(number)
+        self.connected.discard(number)
+        self.handle(ConnectionClosed(number, refusal))
 
-    @rule(why=st.sampled_from(list(ConnectionRefusal)))
-    def server_5_refuses(self, why: ConnectionRefusal) -> None:
-        self.handle(StatusRefused(why))
-        assert self.links.is_refused or self.up
+    @rule(refusal=st.sampled_from(list(ConnectionRefusal)))
+    def server_5_refuses(self, refusal: ConnectionRefusal) -> None:
+        self.handle(StatusRefused(refusal))
+        assert self.policy.is_refused or self.connected
 
-    @precondition(lambda self: self.up)
+    @precondition(lambda self: self.connected)
     @rule(data=st.data())
-    def worker_is_shunned(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.up)))
+    def worker_is_banned(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.connected)))
         self.banned.add(number)
         self.handle(WorkerBanned(number))
 
     @precondition(lambda self: self.banned)
     @rule(data=st.data())
-    def worker_is_readmitted(self, data: st.DataObject) -> None:
+    def worker_is_unbanned(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.banned)))
         self.banned.discard(number)
         self.handle(WorkerUnbanned(number))
@@ -591,32 +597,32 @@ class LinksMachine(RuleBasedStateMachine):
 
     @rule()
     def deadline_comes(self) -> None:
-        self.now = max(self.now, self.links.next_deadline())
+        self.now = max(self.now, self.policy.next_deadline())
         self.handle(TimePassed())
-        # A refusal ends it all.
-        assert self.links.refusal(self.now) or self.links.next_deadline() > self.now, "no busy loop"
+        # A definitive refusal ends the client.
+        assert self.policy.refusal(self.now) or self.policy.next_deadline() > self.now, "no busy loop"
 
     @invariant()
-    def both_sides_agree(self) -> None:
-        assert {number for number, link in self.links.links.items() if link.is_open} == self.open
-        assert {number for number, link in self.links.links.items() if link.is_up} == self.up
+    def policy_and_network_agree(self) -> None:
+        assert {number for number, known in self.policy.workers.items() if known.has_socket} == self.sockets
+        assert {number for number, known in self.policy.workers.items() if known.is_connected} == self.connected
 
     @invariant()
-    def nothing_is_refused_while_something_works(self) -> None:
-        if self.up:
-            assert not self.links.is_refused
-        if not self.links.is_refused:
-            assert self.links.refusal(self.now) is None
+    def nothing_is_refused_while_a_worker_is_connected(self) -> None:
+        if self.connected:
+            assert not self.policy.is_refused
+        if not self.policy.is_refused:
+            assert self.policy.refusal(self.now) is None
 
     @invariant()
-    def whoever_can_be_reached_is_connected_or_tried_in_time(self) -> None:
-        if not self.links.knows:
+    def every_reachable_worker_has_a_socket_or_a_retry(self) -> None:
+        if self.policy.awaits_first_snapshot:
             return
-        for number, link in self.links.links.items():
-            reachable = link.said in (None, WorkerState.AWAKE, WorkerState.SILENT)
-            if reachable and number not in self.open | self.banned:
-                assert self.links.next_deadline() <= link.retry_at <= self.now + BACKOFF_LAST
+        for number, known in self.policy.workers.items():
+            reachable = known.reported_state in (None, WorkerState.AWAKE, WorkerState.SILENT)
+            if reachable and number not in self.sockets | self.banned:
+                assert self.policy.next_deadline() <= known.retry_at <= self.now + MAX_BACKOFF_S
 
 
-TestLinks = LinksMachine.TestCase
-TestLinks.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPolicy = PolicyMachine.TestCase
+TestPolicy.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

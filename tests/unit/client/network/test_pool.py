@@ -1,4 +1,4 @@
-"""The servers as a download sees them: whose silence is whose."""
+"""The connections of one client: stalls of its own process, and the events it passes on."""
 
 from __future__ import annotations
 
@@ -7,67 +7,103 @@ from contextlib import closing
 
 import pytest
 
-from msd.client.network.connection import Answer
-from msd.client.network.pool import STALL, ConnectionPool
-from msd.client.network.transport import ReplyReceived, SnapshotReceived, TransportEvent
+from msd.client.network.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    NetworkEvent,
+    ReplyReceived,
+    SnapshotReceived,
+)
+from msd.client.network.pool import MIN_STALL_S, ConnectionPool
 from msd.wire.config.settings import Config, locate_servers
-from msd.wire.protocol.messages import Get, Segment
-from msd.wire.protocol.states import WorkerState
+from msd.wire.errors import NotAllowedError
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment, Welcome
+from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from tests.unit.snapshots import snapshot
 
 SECONDS = 60.0
-REPLY = Answer(Get(rid=1, id=bytes(32), index=0), Segment(rid=1, epoch=7, index=0), None)
-SEGMENT = ReplyReceived(1, REPLY.request, REPLY.reply, None)
+SEGMENT = ReplyReceived(1, Get(rid=1, id=bytes(32), index=0), Segment(rid=1, epoch=7, index=0), None)
 ASLEEP = [WorkerState.ASLEEP] * 4
 
 
+def opened(worker: int, version: int = PROTOCOL_VERSION) -> ConnectionOpened:
+    welcome = Welcome(rid=1, version=version, epoch=7, number=worker, files=1, catalogue=b"")
+    return ConnectionOpened(worker, welcome, 0.001)
+
+
 class Scene:
-    """ConnectionPool whose sockets bring what ``comes`` says, a turn each, at the time ``now``."""
+    """A pool whose transport yields ``incoming``, one event for each poll, and a clock that the test controls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        self.comes: list[TransportEvent] = []
+        self.incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.now)
-        self.peers = ConnectionPool(
-            locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), download=False
-        )
-        monkeypatch.setattr(self.peers.transport, "wait", lambda timeout: None)
-        monkeypatch.setattr(self.peers.transport, "read", lambda: iter([self.comes.pop(0)] if self.comes else []))
+        self.pool = ConnectionPool(locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), download=False)
+        monkeypatch.setattr(self.pool.transport, "wait", lambda timeout: None)
+        monkeypatch.setattr(self.pool.transport, "read", lambda: iter([self.incoming.pop(0)] if self.incoming else []))
 
-    def turn(self, *, takes: float) -> list[TransportEvent]:
-        """One turn, in which each event takes so many seconds to be dealt with."""
-        self.peers.wait(self.now)
-        taken = []
-        for event in self.peers.events():
-            taken.append(event)
-            self.now += takes
-        return taken
+    def poll(self, *, seconds: float = 0.0) -> list[NetworkEvent]:
+        """Polls once; the client takes ``seconds`` to handle each event."""
+        self.pool.wait(self.now)
+        events = []
+        for event in self.pool.events():
+            events.append(event)
+            self.now += seconds
+        return events
 
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     scene = Scene(monkeypatch)
-    with closing(scene.peers):
-        scene.comes = [SnapshotReceived(snapshot(*ASLEEP, interval=0.2))]
-        assert scene.turn(takes=0.0)
+    with closing(scene.pool):
+        scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=0.2))]
+        assert scene.poll()
         yield scene
 
 
-def test_a_disk_that_blocks_for_long_is_not_server_5_s_silence(scene: Scene) -> None:
-    scene.comes = [SEGMENT, SnapshotReceived(snapshot(*ASLEEP, interval=0.2))]
-    assert scene.turn(takes=SECONDS) == [SEGMENT]
-    assert scene.peers.status is not None
-    assert scene.peers.news() is None
-    assert len(scene.turn(takes=0.0)) == 1, "the snapshot that had waited"
-    assert scene.peers.stalled == SECONDS > STALL
-    assert scene.peers.news() is None
+def test_a_blocking_disk_is_not_taken_for_a_silent_server_5(scene: Scene) -> None:
+    scene.incoming = [SEGMENT, SnapshotReceived(snapshot(*ASLEEP, interval=0.2))]
+    assert scene.poll(seconds=SECONDS) == [SEGMENT]
+    assert scene.pool.status is not None
+    assert scene.pool.status_change() is None
+    assert len(scene.poll()) == 1, "the snapshot that was received meanwhile"
+    assert scene.pool.stalled_seconds == SECONDS > MIN_STALL_S
+    assert scene.pool.status_change() is None
 
 
-def test_server_5_that_says_nothing_in_all_that_time_is_silent(scene: Scene) -> None:
-    scene.comes = [SEGMENT]
-    scene.turn(takes=SECONDS)
-    assert scene.turn(takes=0.0) == []
-    assert scene.peers.status is None
-    news = scene.peers.news()
-    assert news is not None
-    assert news.state == "lost"
+def test_server_5_is_silent_if_no_snapshot_arrived_during_a_stall(scene: Scene) -> None:
+    scene.incoming = [SEGMENT]
+    scene.poll(seconds=SECONDS)
+    assert scene.poll() == []
+    assert scene.pool.status is None
+    change = scene.pool.status_change()
+    assert change is not None
+    assert change.state == "lost"
+    assert scene.pool.status_change() is None, "each change is reported once"
+
+
+def test_a_connected_worker_is_ready_until_its_connection_is_closed_or_it_is_banned(scene: Scene) -> None:
+    scene.incoming = [opened(1), ConnectionClosed(1), opened(2)]
+    scene.poll()
+    assert [*scene.pool.ready] == [1]
+    scene.poll()
+    scene.poll()
+    assert [*scene.pool.ready] == [2]
+    scene.pool.ban(2)
+    assert scene.pool.ready == {}
+
+
+def test_a_worker_of_another_protocol_version_is_refused(scene: Scene) -> None:
+    scene.incoming = [opened(1, version=PROTOCOL_VERSION + 1)]
+    assert scene.poll() == [ConnectionClosed(1, ConnectionRefusal.VERSION)]
+    assert scene.pool.ready == {}
+    scene.now += 1.0
+    with pytest.raises(NotAllowedError, match=rf"worker 1 version {PROTOCOL_VERSION + 1}: update the older side"):
+        scene.poll()
+
+
+def test_the_waiting_reason_lists_the_states_of_the_workers(scene: Scene) -> None:
+    assert scene.pool.waiting_reason() == "0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)"
+    scene.incoming = [opened(1)]
+    scene.poll()
+    assert scene.pool.waiting_reason() == "connected to 1 of 4 workers, but receiving no data"

@@ -1,0 +1,70 @@
+"""What happened on a client's connections. Plain values.
+
+The transport emits these events. The connection policy, the resolver and the transfer handle them. Contains no
+decisions.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from msd.wire.protocol.messages import DataReply, Message, Status, Welcome
+from msd.wire.protocol.states import ConnectionRefusal
+
+
+class Payload(Protocol):
+    """The frame with a reply's data: a received ``zmq.Frame``."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """The data where it was received, without a copy."""
+        ...
+
+    @property
+    def bytes(self) -> bytes:
+        """A copy of the data."""
+        ...
+
+
+class SnapshotReceived(Struct, frozen=True):
+    """Server 5 published its state."""
+
+    status: Status
+
+
+class StatusRefused(Struct, frozen=True):
+    """Server 5 refused the subscription."""
+
+    refusal: ConnectionRefusal
+
+
+class ConnectionOpened(Struct, frozen=True):
+    """The worker answered ``hello`` with ``welcome`` after ``round_trip`` seconds."""
+
+    worker: int
+    welcome: Welcome
+    round_trip: float
+
+
+class ConnectionClosed(Struct, frozen=True):
+    """The connection is closed and all its requests are lost, or an attempt to connect failed.
+
+    ``refusal`` is the reason for a failed attempt, if it is known.
+    """
+
+    worker: int
+    refusal: ConnectionRefusal | None = None
+
+
+class ReplyReceived(Struct, frozen=True):
+    """The worker replied to ``request``. ``payload`` is the second frame of the reply, if there is one."""
+
+    worker: int
+    request: Message
+    reply: DataReply
+    payload: Payload | None
+
+
+NetworkEvent = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | ReplyReceived

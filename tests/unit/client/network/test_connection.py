@@ -1,0 +1,93 @@
+"""Which messages are valid replies on a connection, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import zmq
+
+from msd.client.network.connection import Connection, new_rid
+from msd.client.network.events import ConnectionOpened, ReplyReceived
+from msd.wire.errors import ProtocolError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Hello, Message, Segment, Welcome
+
+EPOCH = 7
+WELCOME = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=EPOCH, number=3, files=1, catalogue=b"")
+HELLO = Hello(rid=1, version=PROTOCOL_VERSION, session=0)
+
+
+def frames(message: Message, *payload: bytes) -> list[zmq.Frame]:
+    return [zmq.Frame(encode(message)), *map(zmq.Frame, payload)]
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    """A connection to worker 3, that is not open."""
+    with zmq.Context() as context, closing(Connection(context, 3, Endpoint("127.0.0.1", 1), None)) as connection:
+        yield connection
+
+
+@pytest.fixture
+def open_connection(connection: Connection) -> Connection:
+    """A connection to worker 3, after its welcome."""
+    connection.send(HELLO)
+    connection.handle_message(frames(WELCOME))
+    return connection
+
+
+def test_request_ids_are_unique() -> None:
+    assert len({new_rid() for _ in range(1000)}) == 1000
+
+
+def test_a_welcome_opens_the_connection(connection: Connection) -> None:
+    connection.send(HELLO)
+    event = connection.handle_message(frames(WELCOME))
+    assert isinstance(event, ConnectionOpened)
+    assert (event.worker, event.welcome) == (3, WELCOME)
+    assert event.round_trip > 0
+
+
+def test_a_reply_comes_with_its_request_and_payload(open_connection: Connection) -> None:
+    request, reply = Get(rid=2, id=bytes(32), index=5), Segment(rid=2, epoch=EPOCH, index=5)
+    open_connection.send(request)
+    event = open_connection.handle_message(frames(reply, b"data"))
+    assert isinstance(event, ReplyReceived)
+    assert (event.worker, event.request, event.reply) == (3, request, reply)
+    assert event.payload is not None
+    assert event.payload.bytes == b"data"
+
+
+def test_only_the_first_reply_to_a_request_counts(open_connection: Connection) -> None:
+    open_connection.send(Get(rid=2, id=bytes(32), index=5))
+    reply = frames(Segment(rid=2, epoch=EPOCH, index=5))
+    assert open_connection.handle_message(reply) is not None
+    assert open_connection.handle_message(reply) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH + 1, index=5)), id="another process"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=6)), id="another segment"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5), b"data", b"more"), id="three frames"),
+        pytest.param(frames(HELLO), id="our own hello"),
+        pytest.param([zmq.Frame(b"\xc1")], id="malformed"),
+        pytest.param([], id="no frame"),
+    ],
+)
+def test_a_message_that_cannot_be_a_reply_is_a_protocol_error(
+    open_connection: Connection, reply: list[zmq.Frame]
+) -> None:
+    open_connection.send(Get(rid=2, id=bytes(32), index=5))
+    with pytest.raises(ProtocolError):
+        open_connection.handle_message(reply)
+
+
+def test_the_reply_to_hello_must_be_a_welcome(connection: Connection) -> None:
+    connection.send(HELLO)
+    with pytest.raises(ProtocolError):
+        connection.handle_message(frames(Segment(rid=1, epoch=EPOCH, index=0)))
