@@ -1,1 +1,1 @@
-"""The state of the system as operators and clients see it: snapshots, history, events, metrics."""
+"""The state of the servers as operators and clients see it: snapshots, history, events, metrics."""

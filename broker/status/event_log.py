@@ -1,7 +1,7 @@
-"""What happened, for operators who come later and for the log: a pure core.
+"""Records events for the log and for operators who connect later: a pure core.
 
-Follows the supervisor's events and the snapshots. Each of them is a line of the log at most; what the
-snapshots tell is remembered, too.
+Follows the supervisor's events and the broker's snapshots. Every event becomes at most one log line; events found
+by comparing snapshots are also kept for status reports. Does not write the log.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Status, StatusReport
 from msd.wire.support.log_line import Level
 
-#: Takes a line of the log: its level, whom it is about, what there is to say.
+#: Writes a log line: level, source (a worker or server 5), text.
 Log = Callable[[Level, str, str], None]
 
 
 class EventLog:
-    """Of one broker. ``log`` is given what is to be logged."""
+    """The events of one broker. Calls ``log`` for every line."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._history = History()
-        self._is_ending = False
+        self._is_quitting = False
 
-    def take(self, event: supervisor.Event) -> None:
-        """The supervisor is told this."""
+    def on_event(self, event: supervisor.Event) -> None:
+        """Logs an event that the supervisor is about to handle."""
         match event:
             case supervisor.Spawned(number, pid):
-                self._log("info", f"worker {number}", f"is process {pid}")
-            case supervisor.ToggleReceived(number, want):
-                self._log("info", f"worker {number}", f"is told to be {want}" if want else "is toggled")
+                self._log("info", f"worker {number}", f"started (pid {pid})")
+            case supervisor.ToggleReceived(number, wanted):
+                self._log("info", f"worker {number}", f"ordered to be {wanted}" if wanted else "toggled")
             case supervisor.CatalogueReady(edition):
-                self._log("info", SERVER_5, f"edition {edition} of the catalogue is ready")
+                self._log("info", SERVER_5, f"catalogue edition {edition} is ready")
             case supervisor.QuitReceived():
-                self._is_ending = True
-                self._log("info", SERVER_5, "ends, and all workers")
+                self._is_quitting = True
+                self._log("info", SERVER_5, "shutting down")
             case supervisor.Stalled(seconds):
-                self._log("warning", SERVER_5, f"did not look for {seconds:.1f} s")
+                self._log("warning", SERVER_5, f"event loop stalled for {seconds:.1f} s")
             case _:
-                pass  # Heartbeats, time, and what the next snapshot tells.
+                pass  # Heartbeats and time are not logged; an exit is logged from the next snapshot.
 
-    def snapshot(self, status: Status, now: float) -> None:
-        """How everything is now, published or not; ``now`` is in seconds since 1970."""
-        if self._is_ending:
-            return  # That the workers end was ordered, and is no failure of theirs.
-        for event in self._history.snapshot(status, now):
-            self._log("warning" if event.bad else "info", event.who or SERVER_5, event.text)
+    def on_snapshot(self, status: Status, now: float) -> None:
+        """Logs the changes since the last snapshot. ``now`` is in seconds since 1970."""
+        if self._is_quitting:
+            return  # Workers that exit during a shutdown did not fail.
+        for event in self._history.on_snapshot(status, now):
+            self._log("warning" if event.is_failure else "info", event.source or SERVER_5, event.text)
 
     def report(self, rid: int, status: Status) -> StatusReport:
-        """The answer to an operator who asks for the status."""
-        events, rates = self._history.told()
+        """The reply to a status request of an operator."""
+        events, rates = self._history.recent()
         return StatusReport(rid=rid, status=status, events=events, rates=rates)

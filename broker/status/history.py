@@ -1,8 +1,8 @@
-"""What an operator's console shows, from the snapshots of server 5 as they come: a pure core.
+"""Builds what an operator's console shows, from the snapshots of server 5: a pure core.
 
-Compares each snapshot with the one before and keeps what people want to look back at: the last events,
-the last rates. How that is drawn is said in ``broker/views/table.py``. ``now`` is the time of day in
-seconds since 1970, for people; beside the order of what is recalled and the pace of the rates nothing is decided by it.
+Compares each snapshot with the one before and keeps the latest events and rates. Does not format them: see
+``broker/views/table.py``. ``now`` is wall-clock time in seconds since 1970, used only for display, ordering and
+sampling.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 
-#: Events that are remembered.
-EVENTS = 200
-#: Of these, those that are told to others.
-TOLD = 32
-#: Rates that are remembered of each worker, and the seconds between two of them.
-RATES, SAMPLE = 30, 1.0
+#: Events kept.
+MAX_EVENTS = 200
+#: Events included in a ``StatusReport``.
+MAX_REPORTED_EVENTS = 32
+#: Rates kept per worker, and seconds between two of them.
+MAX_RATES, SAMPLE_INTERVAL = 30, 1.0
 SERVER_5 = "server 5"
 
-#: Who, what, and whether it is bad.
+#: The source, text and ``is_failure`` of an event.
 Change = tuple[str, str, bool]
 
 
 class HistoryEvent(Struct, frozen=True):
-    """Something at ``time``, in one line; ``bad`` says that nobody ordered it. ``who`` did it, a worker or
-    server 5; it is empty where the text names whoever did.
+    """An event at ``time``, in one line. ``is_failure``: no operator ordered it. ``source`` is the worker or
+    server 5; it is empty if ``text`` already names the source.
     """
 
     time: float
     text: str
-    bad: bool = False
-    who: str = ""
+    is_failure: bool = False
+    source: str = ""
 
     @property
     def sentence(self) -> str:
-        return f"{self.who} {self.text}".lstrip()
+        return f"{self.source} {self.text}".lstrip()
 
 
 class Row(Struct, frozen=True):
-    """What is shown of one worker. ``remark`` says why it is dead, or what is remarkable of it alive."""
+    """One worker, as shown. ``remark`` says why the worker is not alive, or that it is about to change state."""
 
     number: int
     endpoint: str
@@ -67,8 +67,8 @@ class Row(Struct, frozen=True):
         return Endpoint.parse(self.endpoint).port
 
     @property
-    def strangers(self) -> int:
-        """Messages that were none, and connections that were refused."""
+    def rejections(self) -> int:
+        """Malformed messages and rejected connections."""
         return self.malformed_messages + self.rejected_connections
 
     @property
@@ -77,99 +77,101 @@ class Row(Struct, frozen=True):
 
 
 class History:
-    """Follows one set of servers. ``snapshot`` and ``lost`` are told in turn, as things come."""
+    """The history of one broker and its workers. Call ``on_snapshot`` and ``on_lost`` in the order of arrival."""
 
     def __init__(self) -> None:
         #: Newest first.
         self.events: list[HistoryEvent] = []
-        #: The newest snapshot, None before the first.
+        #: The newest snapshot; None before the first.
         self.status: Status | None = None
-        #: When server 5 was lost, and why; None while it answers.
+        #: When contact with server 5 was lost, and why; None while server 5 answers.
         self.lost_at: float | None = None
-        self.lost_why = ""
-        #: It does answer, but does not let this operator in.
+        self.lost_reason = ""
+        #: True if server 5 answers but does not admit this operator.
         self.is_refused = False
-        self._told_at = 0.0
+        self._received_at = 0.0
         self._rates: dict[int, deque[float]] = {}
         self._sampled_at = float("-inf")
 
     @property
     def clients(self) -> int:
-        """Clients being served, as far as known. A broker that does not count them leaves that to the workers."""
+        """Clients being served. If the broker does not count them, the largest count of any worker."""
         return _clients(self.status) if self.status is not None else 0
 
-    def snapshot(self, status: Status, now: float) -> list[HistoryEvent]:
-        """Server 5 says so; what has happened since it said something last, the oldest first."""
+    def on_snapshot(self, status: Status, now: float) -> list[HistoryEvent]:
+        """Adds a snapshot; returns the new events, oldest first. Ignores a stale snapshot."""
         before, last = self.status, self.events[0] if self.events else None
         if before and before.epoch == status.epoch and status.seq <= before.seq:
             return []
         was_lost = self.lost_at is not None
         if was_lost and before is not None:
-            restarted = "was started again" if before.epoch != status.epoch else "answers again"
-            self.note(restarted, now, who=SERVER_5)
+            text = "restarted" if before.epoch != status.epoch else "answers again"
+            self.add(text, now, source=SERVER_5)
         self.lost_at = None
-        self.status, self._told_at = status, now
+        self.status, self._received_at = status, now
         if before is None and (was_lost or not self.events):
             alive = sum(worker.state is WorkerState.AWAKE for worker in status.workers)
-            self.note(f"says: {alive} of {len(status.workers)} workers alive", now, who=SERVER_5)
+            self.add(f"reports {alive} of {len(status.workers)} workers alive", now, source=SERVER_5)
         elif before is not None:
-            for who, text, bad in _changes(before, status):
-                self.note(text, now, who=who, bad=bad)
-        # The clock may be set back: that must not stop the samples.
-        if not 0 <= now - self._sampled_at < SAMPLE * 0.9:
+            for source, text, is_failure in _changes(before, status):
+                self.add(text, now, source=source, is_failure=is_failure)
+        # A clock that is set back must not stop the sampling.
+        if not 0 <= now - self._sampled_at < SAMPLE_INTERVAL * 0.9:
             self._sampled_at = now
             for worker in status.workers:
-                self._rates.setdefault(worker.number, deque(maxlen=RATES)).append(worker.rate)
+                self._rates.setdefault(worker.number, deque(maxlen=MAX_RATES)).append(worker.rate)
         return [*takewhile(lambda event: event is not last, self.events)][::-1]
 
-    def recall(self, report: StatusReport) -> None:
-        """What server 5 remembers of the time before the first snapshot. Its clock may be another: what was
-        seen here, too, is known by its words.
+    def merge(self, report: StatusReport) -> None:
+        """Adds the events and rates that server 5 recorded before the first snapshot. The broker's clock may
+        differ, so events seen on both sides are matched by text.
         """
         past = [HistoryEvent(event.time, event.text, event.bad) for event in report.events]
         for event in self.events:
             if past and past[0].text == event.sentence:
                 del past[0]
-        both = sorted([*self.events, *past], key=lambda event: event.time, reverse=True)
-        self.events = newest(both, EVENTS)
+        merged = sorted([*self.events, *past], key=lambda event: event.time, reverse=True)
+        self.events = newest(merged, MAX_EVENTS)
         for worker, rates in zip(report.status.workers, report.rates, strict=False):
-            known = self._rates.setdefault(worker.number, deque(maxlen=RATES))
-            known.extendleft(rates[::-1][: RATES - len(known)])
+            known = self._rates.setdefault(worker.number, deque(maxlen=MAX_RATES))
+            known.extendleft(rates[::-1][: MAX_RATES - len(known)])
 
-    def told(self) -> tuple[list[LoggedEvent], list[list[float]]]:
-        """What others are told of the past: the events and rates of a ``StatusReport``."""
+    def recent(self) -> tuple[list[LoggedEvent], list[list[float]]]:
+        """The events and rates for a ``StatusReport``."""
         events = [
-            LoggedEvent(time=event.time, text=event.sentence, bad=event.bad) for event in newest(self.events, TOLD)
+            LoggedEvent(time=event.time, text=event.sentence, bad=event.is_failure)
+            for event in newest(self.events, MAX_REPORTED_EVENTS)
         ]
         workers = self.status.workers if self.status is not None else []
         return events, [[*self._rates.get(worker.number, ())] for worker in workers]
 
-    def lost(self, why: str, now: float, *, refused: bool = False) -> None:
-        """Server 5 does not answer, or lets nobody in. What it said last may be wrong by now."""
-        self.lost_why = why
+    def on_lost(self, reason: str, now: float, *, refused: bool = False) -> None:
+        """Server 5 does not answer, or (``refused``) does not admit this operator: the last snapshot may be stale."""
+        self.lost_reason = reason
         if self.lost_at is None or refused != self.is_refused:
             self.lost_at = now if self.lost_at is None else self.lost_at
             self.is_refused = refused
-            self.note(f"{'refuses' if refused else 'lost'}: {why}", now, who=SERVER_5, bad=True)
+            text = f"{'refuses this operator' if refused else 'lost'}: {reason}"
+            self.add(text, now, source=SERVER_5, is_failure=True)
 
-    def note(self, text: str, now: float, *, who: str = "", bad: bool = False) -> None:
-        self.events = newest([HistoryEvent(now, text, bad, who), *self.events], EVENTS)
+    def add(self, text: str, now: float, *, source: str = "", is_failure: bool = False) -> None:
+        self.events = newest([HistoryEvent(now, text, is_failure, source), *self.events], MAX_EVENTS)
 
     def rows(self, now: float) -> list[Row]:
-        """The workers in order of their numbers; no time passes for them while server 5 is lost."""
+        """The workers in order of their numbers. Uptimes stop while server 5 is lost."""
         if self.status is None:
             return []
-        since = 0.0 if self.lost_at is not None else max(0.0, now - self._told_at)
-        return [self._row(worker, since) for worker in self.status.workers]
+        age = 0.0 if self.lost_at is not None else max(0.0, now - self._received_at)
+        return [self._row(worker, age) for worker in self.status.workers]
 
-    def _row(self, worker: WorkerStatus, since: float) -> Row:
+    def _row(self, worker: WorkerStatus, age: float) -> Row:
         return Row(
             number=worker.number,
             endpoint=worker.endpoint,
             pid=worker.pid,
             state=worker.state,
             remark=_remark(worker),
-            uptime=worker.uptime + since if worker.pid else 0.0,
+            uptime=worker.uptime + age if worker.pid else 0.0,
             restarts=worker.restarts,
             clients=worker.clients,
             rate=worker.rate,
@@ -182,10 +184,10 @@ class History:
 
 
 def newest(events: Sequence[HistoryEvent], count: int) -> list[HistoryEvent]:
-    """The newest ``count`` of the events, which come newest first. Half of the places are for bad ones: clients
-    who come and go, two events each, do not push out what went wrong.
+    """The newest ``count`` events; both lists are newest first. Half of the places are reserved for failures, so
+    that clients connecting and disconnecting do not displace them.
     """
-    kept = {id(event) for event in [event for event in events if event.bad][: count // 2]}
+    kept = {id(event) for event in [event for event in events if event.is_failure][: count // 2]}
     others = [event for event in events if id(event) not in kept][: count - len(kept)]
     kept |= {id(event) for event in others}
     return [event for event in events if id(event) in kept]
@@ -198,24 +200,24 @@ def _clients(status: Status) -> int:
 def _remark(worker: WorkerStatus) -> str:
     if worker.state is WorkerState.AWAKE:
         return "going to sleep" if worker.wanted is WantedState.ASLEEP else ""
-    why = f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value
+    reason = f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value
     if worker.state is WorkerState.DEAD:
-        why = worker.reason or "restart pending"
-    ordered = {
+        reason = worker.reason or "restart pending"
+    pending = {
         (WorkerState.ASLEEP, WantedState.AWAKE): ", waking up",
-        (WorkerState.SILENT, WantedState.ASLEEP): ", told to sleep",
+        (WorkerState.SILENT, WantedState.ASLEEP): ", ordered to sleep",
     }
-    return why + ordered.get((worker.state, worker.wanted), "")
+    return reason + pending.get((worker.state, worker.wanted), "")
 
 
 def _changes(before: Status, after: Status) -> Iterator[Change]:
-    """What is worth telling of the way from one snapshot to the next."""
+    """The events between two consecutive snapshots."""
     if after.catalogue != before.catalogue and after.catalogue:
         files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
-        yield "", f"the shared files changed: {files} now" if before.catalogue else f"{files} shared", False
-    if (came := _clients(after) - _clients(before)) and before.epoch == after.epoch:
-        clients = f"{'a' if abs(came) == 1 else f'{abs(came):,}'} client{'' if abs(came) == 1 else 's'}"
-        yield "", f"{clients} {'came' if came > 0 else 'left'}: {_clients(after):,} served now", False
+        yield "", f"shared files changed: now {files}" if before.catalogue else f"sharing {files}", False
+    if (gained := _clients(after) - _clients(before)) and before.epoch == after.epoch:
+        clients = f"{abs(gained):,} client{'' if abs(gained) == 1 else 's'}"
+        yield "", f"{clients} {'connected' if gained > 0 else 'disconnected'}: now serving {_clients(after):,}", False
     known = {worker.number: worker for worker in before.workers}
     for worker in after.workers:
         if worker.number in known:
@@ -225,17 +227,16 @@ def _changes(before: Status, after: Status) -> Iterator[Change]:
 def _worker_changes(before: WorkerStatus, after: WorkerStatus, *, same_broker: bool) -> Iterator[Change]:
     name = f"worker {after.number}"
     if after.state is not before.state:
-        yield _turned(name, before.state, after)
+        yield _state_change(name, before.state, after)
     elif same_broker and after.epoch != before.epoch and before.epoch and after.epoch:
-        # It was too fast for the snapshots between.
-        yield name, "died and was started again", True
+        # The restart took less time than the interval between the snapshots.
+        yield name, "died and was restarted", True
     if same_broker and after.complaints > before.complaints:
-        yield name, f"sent a corrupt segment: a client complains ({after.complaints:,} so far)", True
+        yield name, f"sent a corrupt segment (reported by a client, {after.complaints:,} so far)", True
 
 
-def _turned(name: str, before: WorkerState, worker: WorkerStatus) -> Change:
-    """A worker's new state, as an event."""
-    why = f": {worker.reason}" if worker.reason else ""
+def _state_change(name: str, before: WorkerState, worker: WorkerStatus) -> Change:
+    reason = f": {worker.reason}" if worker.reason else ""
     match worker.state:
         case WorkerState.AWAKE if before is WorkerState.ASLEEP:
             return name, "woke up", False
@@ -246,10 +247,10 @@ def _turned(name: str, before: WorkerState, worker: WorkerStatus) -> Change:
         case WorkerState.ASLEEP:
             return name, "fell asleep", False
         case WorkerState.STARTING:
-            return name, "is being started again", False
+            return name, "is restarting", False
         case WorkerState.SILENT:
-            return name, "is silent: its heartbeats are missing", True
+            return name, "is silent: heartbeats missing", True
         case WorkerState.DEAD:
-            return name, f"died{why}", True
+            return name, f"died{reason}", True
         case WorkerState.FAILED:
-            return name, f"failed{why}; it is not started again until toggled", True
+            return name, f"failed{reason}; not restarted until toggled", True

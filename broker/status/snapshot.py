@@ -1,6 +1,6 @@
-"""Composes the snapshots that server 5 publishes, and prints them as JSON.
+"""Builds the snapshots that server 5 publishes, and converts them to JSON.
 
-Does not send them: that is ``broker/network/publisher.py``.
+Does not send them: see ``broker/network/publisher.py``.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from msd.wire.protocol.states import WorkerState
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
-#: Bytes of a reason that are told: with 64 workers a snapshot must fit the 64 KiB a client accepts.
-MAX_REASON = 200
+#: A longer reason is cut: a snapshot of 64 workers must fit into the 64 KiB that a client accepts.
+MAX_REASON_BYTES = 200
 
 
 class SnapshotBuilder:
-    """Composes snapshots from what the supervisor knows."""
+    """Builds snapshots from the supervisor's records. ``catalogue`` and ``files`` describe the published edition."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._epoch = secrets.randbits(62)
         self._seq = 0
-        self._meters = {number: _Meter() for number in range(1, len(config.workers) + 1)}
+        self._meters = {number: _RateMeter() for number in range(1, len(config.workers) + 1)}
         self.catalogue = b""
         self.files = 0
 
-    def measure(self, number: int, bytes_sent: int, now: float) -> None:
-        """A heartbeat said that worker ``number`` has sent so many bytes in all."""
+    def on_bytes_sent(self, number: int, bytes_sent: int, now: float) -> None:
+        """Updates the rate of worker ``number``; ``bytes_sent`` is the total of its process."""
         self._meters[number].update(bytes_sent, now)
 
-    def snapshot(
+    def build(
         self, supervisor: Supervisor, now: float, *, malformed_messages: int = 0, rejected_connections: int = 0
     ) -> Status:
-        """The state, with the next sequence number. ``malformed_messages`` counts messages to the broker that
-        were none, ``rejected_connections`` connections that it did not let in.
+        """The current state, with the next sequence number. ``malformed_messages`` and ``rejected_connections``
+        are the broker's own totals.
         """
         self._seq += 1
         return Status(
@@ -65,33 +65,34 @@ class SnapshotBuilder:
                     restarts=worker.restarts,
                     clients=worker.load.clients,
                     bytes_sent=worker.load.bytes_sent,
-                    # Of one that is silent nothing is known; least of all that it serves.
+                    # The last rate of a silent worker is stale.
                     rate=self._meters[worker.number].rate if worker.state is WorkerState.AWAKE else 0.0,
                     complaints=worker.complaints,
                     malformed_messages=worker.load.malformed_messages,
                     rejected_connections=worker.load.rejected_connections,
                     uptime=max(0.0, now - worker.started_at) if worker.pid else 0.0,
-                    reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON].decode("utf-8", "ignore"),
+                    reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
             ],
         )
 
 
-class _Meter:
-    """The rate (bytes a second) of a growing total, over the last ``RATE_WINDOW`` seconds."""
+class _RateMeter:
+    """The rate (bytes per second) of a growing total, over the last ``RATE_WINDOW`` seconds."""
 
     def __init__(self) -> None:
+        #: Time and total at the start of the window.
         self._start = (0.0, 0)
         self.rate = 0.0
 
     def update(self, total: int, now: float) -> None:
-        time, before = self._start
-        if total < before or not time:
+        started_at, before = self._start
+        if total < before or not started_at:
             self._start = (now, total)
             self.rate = 0.0
-        elif now - time >= RATE_WINDOW:
-            self.rate = (total - before) / (now - time)
+        elif now - started_at >= RATE_WINDOW:
+            self.rate = (total - before) / (now - started_at)
             self._start = (now, total)
 
 

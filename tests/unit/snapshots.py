@@ -1,4 +1,4 @@
-"""Snapshots of server 5 for tests of what shows them."""
+"""Snapshots of server 5 for tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from msd.wire.protocol.states import WantedState, WorkerState
 
 PORTS = (21018, 27215, 35416, 19222)
 
-_numbers = count(1)
+_sequence_numbers = count(1)
 
 
 def snapshot(*states: WorkerState, **values: Any) -> Status:
-    """Workers in these states (four that are awake, if none is given), in a snapshot newer than all before."""
+    """A snapshot of workers in these states (default: four awake workers), newer than all earlier ones."""
     workers = [
         WorkerStatus(
             number=number,
@@ -37,7 +37,7 @@ def snapshot(*states: WorkerState, **values: Any) -> Status:
     settings: dict[str, Any] = {
         "version": PROTOCOL_VERSION,
         "epoch": 1,
-        "seq": next(_numbers),
+        "seq": next(_sequence_numbers),
         "interval": 2.0,
         "control": "tcp://127.0.0.1:39224",
         "catalogue": b"c" * 32,
@@ -48,6 +48,6 @@ def snapshot(*states: WorkerState, **values: Any) -> Status:
 
 
 def with_worker(status: Status, number: int, **values: Any) -> Status:
-    """The same in a newer snapshot, but for these values of one worker."""
+    """A newer snapshot like ``status``, with other values of one worker."""
     workers = [msgspec.structs.replace(w, **values) if w.number == number else w for w in status.workers]
-    return msgspec.structs.replace(status, workers=workers, seq=next(_numbers))
+    return msgspec.structs.replace(status, workers=workers, seq=next(_sequence_numbers))

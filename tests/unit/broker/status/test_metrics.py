@@ -1,4 +1,4 @@
-"""Metrics: what is told of a snapshot, by Prometheus' rules, and a port that nobody can hold."""
+"""Metrics: values and names by Prometheus' conventions, and an HTTP server that no client can block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 from tests.system import is_free, wait_for
 
-#: What the standard says a base unit is written as, of those that occur.
+#: The base units in use, as the Prometheus conventions spell them.
 UNITS = {"bytes", "seconds"}
 
 
@@ -74,7 +74,7 @@ def endpoint() -> Endpoint:
 
 @pytest.fixture
 def metrics(endpoint: Endpoint) -> Iterator[Endpoint]:
-    """Where ``STATUS`` is told."""
+    """The endpoint that serves the metrics of ``STATUS``."""
     with closing(Metrics(endpoint, lambda: STATUS)):
         yield endpoint
 
@@ -85,8 +85,8 @@ def fetch(endpoint: Endpoint, path: str = "/metrics") -> str:
         return text
 
 
-def is_cut_off(connection: socket.socket) -> bool:
-    """Reads on a connection: True if there is nothing more to come."""
+def is_closed(connection: socket.socket) -> bool:
+    """Reads from a connection; True if the server has closed it."""
     try:
         return not connection.recv(65536)
     except ConnectionResetError:
@@ -94,55 +94,57 @@ def is_cut_off(connection: socket.socket) -> bool:
 
 
 def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """The values by name and labels."""
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    """The values, by metric name and labels."""
+    values: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         sample: Sample
         for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return found
+            values.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return values
 
 
-def of_workers(text: str, name: str) -> list[float]:
+def worker_values(text: str, name: str) -> list[float]:
     return [samples(text)[name][("worker", str(number)),] for number in (1, 2, 3)]
 
 
-def test_every_worker_is_told_of(metrics: Endpoint) -> None:
+def test_the_metrics_of_each_worker(metrics: Endpoint) -> None:
     text = fetch(metrics)
-    assert of_workers(text, "msd_worker_up") == [1, 0, 0]
-    assert of_workers(text, "msd_worker_wanted") == [1, 0, 1]
-    assert of_workers(text, "msd_worker_clients") == [3] * 3
-    assert of_workers(text, "msd_worker_uptime_seconds") == [7.5] * 3
-    assert of_workers(text, "msd_worker_sent_bytes_total") == [1 << 40] * 3
-    assert of_workers(text, "msd_worker_restarts_total") == [2] * 3
-    assert of_workers(text, "msd_worker_complaints_total") == [4] * 3
-    assert of_workers(text, "msd_worker_garbage_messages_total") == [5] * 3
-    assert of_workers(text, "msd_worker_refused_connections_total") == [6] * 3
+    assert worker_values(text, "msd_worker_up") == [1, 0, 0]
+    assert worker_values(text, "msd_worker_wanted") == [1, 0, 1]
+    assert worker_values(text, "msd_worker_clients") == [3] * 3
+    assert worker_values(text, "msd_worker_uptime_seconds") == [7.5] * 3
+    assert worker_values(text, "msd_worker_sent_bytes_total") == [1 << 40] * 3
+    assert worker_values(text, "msd_worker_restarts_total") == [2] * 3
+    assert worker_values(text, "msd_worker_complaints_total") == [4] * 3
+    assert worker_values(text, "msd_worker_garbage_messages_total") == [5] * 3
+    assert worker_values(text, "msd_worker_refused_connections_total") == [6] * 3
 
 
-def test_the_servers_as_a_whole_are_told_of(metrics: Endpoint) -> None:
-    found = samples(fetch(metrics))
-    assert found["msd_files"] == {(): 9}
-    assert found["msd_clients"] == {(): 8}
-    assert found["msd_broker_garbage_messages_total"] == {(): 10}
-    assert found["msd_broker_refused_connections_total"] == {(): 11}
-    assert found["msd_catalogue_info"] == {(("id", bytes(range(32)).hex()),): 1}
+def test_the_metrics_of_the_broker(metrics: Endpoint) -> None:
+    values = samples(fetch(metrics))
+    assert values["msd_files"] == {(): 9}
+    assert values["msd_clients"] == {(): 8}
+    assert values["msd_broker_garbage_messages_total"] == {(): 10}
+    assert values["msd_broker_refused_connections_total"] == {(): 11}
+    assert values["msd_catalogue_info"] == {(("id", bytes(range(32)).hex()),): 1}
 
 
-def test_a_worker_is_in_one_state_of_all(metrics: Endpoint) -> None:
+def test_each_worker_is_in_exactly_one_state(metrics: Endpoint) -> None:
     states = samples(fetch(metrics))["msd_worker_state"]
     assert len(states) == 3 * len(WorkerState)
     assert [dict(labels)["state"] for labels, value in states.items() if value] == ["awake", "asleep", "dead"]
 
 
-def test_no_name_is_told(metrics: Endpoint) -> None:
+def test_no_file_name_is_exported(metrics: Endpoint) -> None:
     assert "secret-name" not in fetch(metrics)
 
 
-def test_the_names_follow_the_conventions(metrics: Endpoint) -> None:
+def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
     """
-    One prefix and lower case; counters, and nothing else, end in _total; base units, at the end but for
-    _total; a help text for each; no label is part of a name.
+    1. Names have one prefix and are lower case.
+    2. Counters end in _total, gauges do not.
+    3. Units are base units, at the end of the name or before _total.
+    4. Every metric has a help text, and the same labels on all its samples.
     """
     text = fetch(metrics)
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
@@ -155,30 +157,29 @@ def test_the_names_follow_the_conventions(metrics: Endpoint) -> None:
         assert not UNITS & {*words[:-1]}, f"{name}: the unit comes last"
         assert not {"kilobytes", "mb", "ms", "milliseconds", "minutes", "rate", "count"} & {*words}
     for values in samples(text).values():
-        labels = {tuple(name for name, _ in of) for of in values}
-        assert len(labels) == 1
+        assert len({tuple(name for name, _ in labels) for labels in values}) == 1
 
 
-def test_before_the_first_snapshot_there_are_names_but_no_values(endpoint: Endpoint) -> None:
+def test_before_the_first_snapshot_metrics_have_no_values(endpoint: Endpoint) -> None:
     with closing(Metrics(endpoint, lambda: None)):
         text = fetch(endpoint)
     assert samples(text) == {}
-    every = {*WORKER_GAUGES, *GAUGES, *(f"{name}_total" for name in (*WORKER_COUNTERS, *COUNTERS))}
-    assert {name for name in every if f"# TYPE {name} " in text} == every
+    names = {*WORKER_GAUGES, *GAUGES, *(f"{name}_total" for name in (*WORKER_COUNTERS, *COUNTERS))}
+    assert {name for name in names if f"# TYPE {name} " in text} == names
 
 
-def test_some_of_them_can_be_asked_for_by_name(metrics: Endpoint) -> None:
+def test_metrics_can_be_requested_by_name(metrics: Endpoint) -> None:
     assert samples(fetch(metrics, "/metrics?name[]=msd_files")) == {"msd_files": {(): 9}}
 
 
-def test_nothing_is_collected_before_somebody_asks() -> None:
+def test_describing_the_metrics_does_not_read_a_snapshot() -> None:
     def latest() -> Status | None:
-        raise AssertionError("nobody asked")
+        raise AssertionError("a snapshot was read")
 
     assert [*SnapshotCollector(latest).describe()]
 
 
-def test_a_busy_port_is_named(endpoint: Endpoint) -> None:
+def test_a_port_in_use_is_named(endpoint: Endpoint) -> None:
     with (
         closing(socket.create_server((endpoint.host, endpoint.port))),
         pytest.raises(UsageError, match=rf"port {endpoint.port} \(metrics\) is in use"),
@@ -186,7 +187,7 @@ def test_a_busy_port_is_named(endpoint: Endpoint) -> None:
         Metrics(endpoint, lambda: STATUS)
 
 
-def test_a_closed_one_leaves_its_port_and_no_thread(endpoint: Endpoint) -> None:
+def test_closing_frees_the_port_and_ends_the_thread(endpoint: Endpoint) -> None:
     before = threading.active_count()
     for _ in range(3):
         with closing(Metrics(endpoint, lambda: STATUS)):
@@ -196,47 +197,45 @@ def test_a_closed_one_leaves_its_port_and_no_thread(endpoint: Endpoint) -> None:
     assert threading.active_count() == before
 
 
-def test_whoever_is_silent_is_cut_off_and_the_next_one_served(
+def test_a_silent_client_is_disconnected_and_the_next_one_served(
     metrics: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msd.broker.status.metrics.PATIENCE", 0.05)
+    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT", 0.05)
     with closing(socket.create_connection((metrics.host, metrics.port))) as silent:
         silent.sendall(b"GET /metr")
         assert "msd_files" in fetch(metrics)
-        assert is_cut_off(silent)
+        assert is_closed(silent)
 
 
-def test_the_end_waits_for_nobody(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msd.broker.status.metrics.PATIENCE", 600.0)
+def test_closing_does_not_wait_for_a_silent_client(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT", 600.0)
     metrics = Metrics(endpoint, lambda: STATUS)
     with closing(socket.create_connection((endpoint.host, endpoint.port))) as silent:
         silent.sendall(b"GET /metr")
         wait_for("the request", lambda: any(thread.name.startswith("Thread-") for thread in threading.enumerate()))
         metrics.close()
-        assert is_cut_off(silent)
+        assert is_closed(silent)
     assert is_free(endpoint.port)
 
 
 @pytest.mark.parametrize("request_line", ["POST / HTTP/1.1", "nonsense", "GET / HTTP/9.9", "GET /" + "x" * 70_000])
-def test_what_is_no_request_harms_nothing(
-    metrics: Endpoint, request_line: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with closing(socket.create_connection((metrics.host, metrics.port), timeout=10)) as rude:
-        rude.sendall(f"{request_line}\r\n\r\n".encode())
-        rude.shutdown(socket.SHUT_WR)
-        while not is_cut_off(rude):
+def test_malformed_requests_do_no_harm(metrics: Endpoint, request_line: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(socket.create_connection((metrics.host, metrics.port), timeout=10)) as client:
+        client.sendall(f"{request_line}\r\n\r\n".encode())
+        client.shutdown(socket.SHUT_WR)
+        while not is_closed(client):
             pass
     assert "msd_files" in fetch(metrics)
     assert capfd.readouterr() == ("", "")
 
 
-def test_on_an_ipv6_address(endpoint: Endpoint) -> None:
+def test_metrics_on_an_ipv6_address(endpoint: Endpoint) -> None:
     with closing(Metrics(Endpoint("::1", endpoint.port), lambda: STATUS)):
         assert "msd_files" in fetch(Endpoint("[::1]", endpoint.port))
 
 
-def test_without_prometheus_client_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_prometheus_client_the_error_names_the_command_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     monkeypatch.delitem(sys.modules, "msd.broker.status.metrics")
-    with pytest.raises(UsageError, match=r" -m pip install prometheus_client, or leave the key out$"):
+    with pytest.raises(UsageError, match=r" -m pip install prometheus_client, or remove the key$"):
         importlib.import_module("msd.broker.status.metrics")

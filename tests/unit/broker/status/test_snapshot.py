@@ -1,4 +1,4 @@
-"""The snapshot that server 5 publishes, and how it is printed as JSON."""
+"""The snapshots that server 5 publishes, and their JSON form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from msd.broker.status.snapshot import MAX_REASON, RATE_WINDOW, SnapshotBuilder, as_json
+from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW, SnapshotBuilder, as_json
 from msd.broker.supervision.supervisor import (
     SILENT_AFTER,
     CatalogueReady,
@@ -27,15 +27,15 @@ NOW = 1000.0
 MIB = 1 << 20
 
 
-def board() -> SnapshotBuilder:
+def builder() -> SnapshotBuilder:
     return SnapshotBuilder(Config(interval=1.5))
 
 
-def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
-    """Four workers that are awake with the pids 101 to 104."""
-    supervisor = Supervisor(range(1, numbers + 1), hang_limit=60)
+def running(workers: int = 4, load: Load | None = None) -> Supervisor:
+    """Awake workers with the pids 101, 102 and so on."""
+    supervisor = Supervisor(range(1, workers + 1), hang_limit=60)
     supervisor.handle(CatalogueReady(1), NOW)
-    for number in range(1, numbers + 1):
+    for number in range(1, workers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
         beat = HeartbeatReceived(number, pid, 7000 + number, WorkerState.AWAKE, 1, load or Load(), frozenset())
@@ -43,20 +43,20 @@ def running(numbers: int = 4, load: Load | None = None) -> Supervisor:
     return supervisor
 
 
-def test_a_snapshot_says_what_the_configuration_and_the_index_say() -> None:
-    shown = board()
-    shown.catalogue, shown.files = b"c" * 32, 3
-    status = shown.snapshot(running(), NOW)
+def test_a_snapshot_has_the_values_of_the_configuration_and_the_index() -> None:
+    snapshots = builder()
+    snapshots.catalogue, snapshots.files = b"c" * 32, 3
+    status = snapshots.build(running(), NOW)
     assert (status.version, status.interval, status.control) == (PROTOCOL_VERSION, 1.5, "tcp://127.0.0.1:39224")
     assert (status.catalogue, status.files) == (b"c" * 32, 3)
     assert [w.endpoint for w in status.workers] == [f"tcp://127.0.0.1:{port}" for port in (21018, 27215, 35416, 19222)]
 
 
-def test_a_snapshot_says_what_the_supervisor_knows() -> None:
+def test_a_snapshot_has_the_values_of_the_supervisor() -> None:
     supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, malformed_messages=3, rejected_connections=6))
     supervisor.workers[2].complaints = 4
     supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
-    status = board().snapshot(supervisor, NOW, malformed_messages=8, rejected_connections=9)
+    status = builder().build(supervisor, NOW, malformed_messages=8, rejected_connections=9)
     workers = status.workers
     assert (status.malformed_messages, status.rejected_connections) == (8, 9)
     assert [w.number for w in workers] == [1, 2, 3, 4]
@@ -67,127 +67,129 @@ def test_a_snapshot_says_what_the_supervisor_knows() -> None:
     assert (third.state, third.pid, third.epoch, third.reason) == (WorkerState.DEAD, 0, 0, "killed by SIGKILL")
 
 
-def test_an_uptime_is_that_of_the_process_and_0_without_one() -> None:
+def test_an_uptime_is_that_of_the_process_or_0() -> None:
     supervisor = running()
     supervisor.handle(Exited(2, 102, ""), NOW + 5)
     supervisor.handle(Exited(3, 103, ""), NOW + 5)
     supervisor.handle(Spawned(3, 203), NOW + 6)
-    told = board().snapshot(supervisor, NOW + 10.5)
-    assert [worker.uptime for worker in told.workers] == [10.5, 0.0, 4.5, 10.5]
+    status = builder().build(supervisor, NOW + 10.5)
+    assert [worker.uptime for worker in status.workers] == [10.5, 0.0, 4.5, 10.5]
 
 
 def test_a_process_that_runs_for_a_year_has_an_uptime() -> None:
-    told = board().snapshot(running(), NOW + 366 * 86400)
-    assert decode(encode(told), Status).workers[0].uptime == 366 * 86400
+    status = builder().build(running(), NOW + 366 * 86400)
+    assert decode(encode(status), Status).workers[0].uptime == 366 * 86400
 
 
-def test_a_client_that_several_workers_serve_counts_once() -> None:
+def test_a_client_served_by_several_workers_counts_once() -> None:
     supervisor = running()
     for number, sessions in ((1, {7, 8}), (2, {8, 9}), (4, {7})):
         beat = HeartbeatReceived(
             number, 100 + number, 7000 + number, WorkerState.AWAKE, 1, Load(clients=len(sessions)), frozenset(sessions)
         )
         supervisor.handle(beat, NOW)
-    told = board().snapshot(supervisor, NOW)
-    assert (told.clients, [worker.clients for worker in told.workers]) == (3, [2, 2, 0, 1])
-    assert as_json(told)["clients"] == 3
+    status = builder().build(supervisor, NOW)
+    assert (status.clients, [worker.clients for worker in status.workers]) == (3, [2, 2, 0, 1])
+    assert as_json(status)["clients"] == 3
 
 
 def test_each_snapshot_has_the_next_number_of_the_same_epoch() -> None:
-    shown, supervisor = board(), running()
-    statuses = [shown.snapshot(supervisor, NOW) for _ in range(3)]
+    snapshots, supervisor = builder(), running()
+    statuses = [snapshots.build(supervisor, NOW) for _ in range(3)]
     assert [status.seq for status in statuses] == [1, 2, 3]
     assert len({status.epoch for status in statuses}) == 1
 
 
 def test_two_brokers_have_different_epochs() -> None:
-    assert board().snapshot(running(), NOW).epoch != board().snapshot(running(), NOW).epoch
+    assert builder().build(running(), NOW).epoch != builder().build(running(), NOW).epoch
 
 
-def test_a_snapshot_can_be_sent_and_received_however_long_a_reason_is() -> None:
+def test_a_snapshot_with_a_very_long_reason_can_be_sent_and_received() -> None:
     supervisor = running()
     supervisor.handle(Exited(1, 101, "é" * 5000), NOW)
-    status = board().snapshot(supervisor, NOW)
+    status = builder().build(supervisor, NOW)
     assert decode(encode(status), Status) == status
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\udce9"])
 def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
-    """Every worker there can be, every number as large and every text as long as it can be."""
-    most = 2**63 - 1
+    """The maximum number of workers, with the largest numbers and the longest texts."""
+    largest = 2**63 - 1
     longest = "ffff:" * 7 + "ffff"
     workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
-    shown = SnapshotBuilder(
+    snapshots = SnapshotBuilder(
         Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers)
     )
-    shown.catalogue, shown.files = b"c" * 32, most
+    snapshots.catalogue, snapshots.files = b"c" * 32, largest
     supervisor = running(
-        MAX_WORKERS, Load(bytes_sent=most, clients=most, malformed_messages=most, rejected_connections=most)
+        MAX_WORKERS, Load(bytes_sent=largest, clients=largest, malformed_messages=largest, rejected_connections=largest)
     )
     for worker in supervisor.workers.values():
         worker.state = WorkerState.STARTING  # the longest name
         worker.reason = letter * 1024
-        worker.epoch = worker.pid = worker.restarts = worker.complaints = most
-    status = shown.snapshot(supervisor, NOW, malformed_messages=most, rejected_connections=most)
+        worker.epoch = worker.pid = worker.restarts = worker.complaints = largest
+    status = snapshots.build(supervisor, NOW, malformed_messages=largest, rejected_connections=largest)
     assert len(STATUS_TOPIC + encode(status)) <= 65536
     assert decode(encode(status), Status) == status
-    assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON // 4, MAX_REASON + 1)}
+    assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON_BYTES // 4, MAX_REASON_BYTES + 1)}
 
 
 def test_a_rate_is_measured_over_its_window() -> None:
-    shown, supervisor = board(), running()
+    snapshots, supervisor = builder(), running()
     for step in range(5):
-        shown.measure(1, step * MIB, NOW + step * RATE_WINDOW / 4)
-    assert shown.snapshot(supervisor, NOW).workers[0].rate == 4 * MIB / RATE_WINDOW
-    assert shown.snapshot(supervisor, NOW).workers[1].rate == 0
+        snapshots.on_bytes_sent(1, step * MIB, NOW + step * RATE_WINDOW / 4)
+    assert snapshots.build(supervisor, NOW).workers[0].rate == 4 * MIB / RATE_WINDOW
+    assert snapshots.build(supervisor, NOW).workers[1].rate == 0
 
 
-def test_a_rate_is_zero_again_when_nothing_is_sent_any_more() -> None:
-    shown = board()
+def test_a_rate_is_zero_if_nothing_was_sent_in_its_window() -> None:
+    snapshots = builder()
     for seconds, total in ((0, 0), (1, MIB), (2, MIB)):
-        shown.measure(1, total, NOW + seconds)
-    assert shown.snapshot(running(), NOW).workers[0].rate == 0
+        snapshots.on_bytes_sent(1, total, NOW + seconds)
+    assert snapshots.build(running(), NOW).workers[0].rate == 0
 
 
-def test_a_worker_that_is_gone_has_no_rate() -> None:
-    shown, supervisor = board(), running()
-    shown.measure(1, 0, NOW)
-    shown.measure(1, MIB, NOW + RATE_WINDOW)
+def test_a_dead_worker_has_no_rate() -> None:
+    snapshots, supervisor = builder(), running()
+    snapshots.on_bytes_sent(1, 0, NOW)
+    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW)
     supervisor.handle(Exited(1, 101, ""), NOW)
-    assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
+    assert snapshots.build(supervisor, NOW).workers[0].rate == 0
 
 
-def test_a_worker_that_is_silent_has_no_rate() -> None:
-    """Frozen, it says nothing, not even that it sends nothing."""
-    shown, supervisor = board(), running()
-    shown.measure(1, 0, NOW)
-    shown.measure(1, MIB, NOW + RATE_WINDOW)
-    assert shown.snapshot(supervisor, NOW).workers[0].rate > 0
+def test_a_silent_worker_has_no_rate() -> None:
+    """The last rate of a frozen worker is stale."""
+    snapshots, supervisor = builder(), running()
+    snapshots.on_bytes_sent(1, 0, NOW)
+    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW)
+    assert snapshots.build(supervisor, NOW).workers[0].rate > 0
     supervisor.handle(TimePassed(), NOW + SILENT_AFTER)
-    assert shown.snapshot(supervisor, NOW).workers[0].rate == 0
+    assert snapshots.build(supervisor, NOW).workers[0].rate == 0
 
 
 def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
-    shown = board()
-    shown.measure(1, MIB, NOW)
-    shown.measure(1, 3 * MIB, NOW + RATE_WINDOW)
-    shown.measure(1, 0, NOW + RATE_WINDOW + 0.5)
-    assert shown.snapshot(running(), NOW).workers[0].rate == 0
+    snapshots = builder()
+    snapshots.on_bytes_sent(1, MIB, NOW)
+    snapshots.on_bytes_sent(1, 3 * MIB, NOW + RATE_WINDOW)
+    snapshots.on_bytes_sent(1, 0, NOW + RATE_WINDOW + 0.5)
+    assert snapshots.build(running(), NOW).workers[0].rate == 0
 
 
-def test_the_json_has_every_promised_key() -> None:
-    shown = board()
-    shown.catalogue, shown.files = b"\xab" * 32, 2
-    told = json.loads(json.dumps(as_json(shown.snapshot(running(), NOW, malformed_messages=5, rejected_connections=6))))
-    assert (told["files"], told["catalogue"]) == (2, "ab" * 32)
-    assert (told["garbage"], told["refused"]) == (5, 6)
-    assert [worker["name"] for worker in told["workers"]] == ["1", "2", "3", "4"]
-    promised = {"name", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"}
-    assert all(promised | {"complaints"} <= set(worker) for worker in told["workers"])
+def test_the_json_has_every_documented_key() -> None:
+    snapshots = builder()
+    snapshots.catalogue, snapshots.files = b"\xab" * 32, 2
+    values = json.loads(
+        json.dumps(as_json(snapshots.build(running(), NOW, malformed_messages=5, rejected_connections=6)))
+    )
+    assert (values["files"], values["catalogue"]) == (2, "ab" * 32)
+    assert (values["garbage"], values["refused"]) == (5, 6)
+    assert [worker["name"] for worker in values["workers"]] == ["1", "2", "3", "4"]
+    documented = {"name", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"}
+    assert all(documented | {"complaints"} <= set(worker) for worker in values["workers"])
 
 
-def test_the_json_of_a_worker_is_what_the_snapshot_says() -> None:
-    (worker,) = json.loads(json.dumps(as_json(board().snapshot(running(1), NOW))))["workers"]
+def test_the_json_of_a_worker_has_the_values_of_the_snapshot() -> None:
+    (worker,) = json.loads(json.dumps(as_json(builder().build(running(1), NOW))))["workers"]
     assert worker == {
         "name": "1",
         "endpoint": "tcp://127.0.0.1:21018",
