@@ -1,1 +1,1 @@
-"""The broker's sockets and its signal descriptor."""
+"""The broker's sockets, held ports and signal descriptor."""

@@ -1,7 +1,7 @@
-"""The control sockets: heartbeats from workers, orders from operators, notes from clients.
+"""The control sockets for heartbeats from workers, orders from operators, and messages from clients.
 
-FairQueue frames into requests and replies into frames; what a request does is decided in
-``broker/server.py``, who may connect in ``wire/security/zap.py``.
+Converts frames to requests and replies to frames. Does not handle the requests (see ``broker/server.py``) and does
+not authenticate the peers (see ``wire/security/zap.py``).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from msd.wire.protocol.messages import ControlRequest, Message
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import role_of
 
-#: Requests read in one turn of the loop, so that a flood cannot keep it from anything else.
+#: Requests read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
 
 
-class Control:
-    """A ROUTER socket, bound to ``url``. ``guard`` is given the socket before that; without one, only
-    this user must be able to reach it. A peer is known by the ``Route`` that its requests came by.
-    Raises ``zmq.ZMQError`` where it cannot be bound.
+class ControlSocket:
+    """A ROUTER socket, bound to ``url``. ``protect`` is called with the socket before it is bound; without
+    ``protect``, every peer counts as an operator, so only this user may be able to reach ``url``. If the port is in
+    use, binding is retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if it fails.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Control:
         *,
         ipv6: bool = False,
         protect: Callable[[zmq.Socket[bytes]], None] | None = None,
-        patience: float = 0.0,
+        retry_timeout: float = 0.0,
     ) -> None:
-        self._is_guarded = protect is not None
+        self._is_protected = protect is not None
         self.socket = context.socket(zmq.ROUTER)
         tune(self.socket, ipv6=ipv6)
         self.socket.router_mandatory = 1
@@ -48,13 +48,13 @@ class Control:
         if protect is not None:
             protect(self.socket)
         try:
-            bind(self.socket, url, patience)
+            bind(self.socket, url, retry_timeout)
         except zmq.ZMQError:
             self.socket.close(0)
             raise
 
     def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
-        """What has arrived, each with the way to its sender and the role of that; malformed_messages is counted."""
+        """The requests received, each with its sender's address and role. Counts and skips malformed messages."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None:
@@ -66,12 +66,12 @@ class Control:
             except ProtocolError:
                 self.malformed_messages += 1
                 continue
-            # Whoever reaches a socket without a doorkeeper is of this very user.
-            role = role_of(frames[1]) if self._is_guarded else Role.OPERATOR
+            # Only this user can reach an unprotected socket.
+            role = role_of(frames[1]) if self._is_protected else Role.OPERATOR
             yield Route(self, frames[0].bytes), role, request
 
     def send(self, ident: bytes, message: Message) -> None:
-        """Sends without waiting; a peer that is gone or does not read gets nothing."""
+        """Sends without blocking. Drops the message if the peer has disconnected or does not read."""
         if self.socket.closed:
             return
         try:
@@ -87,10 +87,10 @@ class Control:
 
 
 class Route(Struct, frozen=True):
-    """The way to a peer."""
+    """The address of a connected peer."""
 
-    control: Control
+    socket: ControlSocket
     ident: bytes
 
     def send(self, message: Message) -> None:
-        self.control.send(self.ident, message)
+        self.socket.send(self.ident, message)

@@ -1,4 +1,4 @@
-"""TCP ports of the servers: held for a worker that sleeps or restarts, and the errors of those that cannot be bound."""
+"""Reserves the workers' TCP ports while they sleep or restart, and explains why a port cannot be bound."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
 
-def hold_port(endpoint: Endpoint, what: str) -> socket.socket:
-    """Binds a worker's port, without listening, for as long as the broker lives.
+def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
+    """Binds a worker's port without listening, until the returned socket is closed.
 
-    A busy port is found before anything is started. While the worker sleeps or restarts, nothing
-    else can take its port, and a client that keeps trying to connect cannot meet itself there
-    (TCP self-connect, after a few thousand tries). The worker binds beside it, for both sockets
-    have SO_REUSEADDR. Raises ``UsageError``.
+    So a port in use is reported before any worker is started. While the worker sleeps or restarts, no other program
+    can take the port, and a client that keeps connecting to it cannot connect to itself (TCP self-connect, which
+    happens after a few thousand attempts). The worker can bind the same port, because both sockets set SO_REUSEADDR.
+    Raises ``UsageError``.
     """
     family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
     holder = socket.socket(family, socket.SOCK_STREAM)
@@ -25,20 +25,20 @@ def hold_port(endpoint: Endpoint, what: str) -> socket.socket:
         holder.bind(("" if endpoint.host in ANY_HOSTS else endpoint.host, endpoint.port))
     except OSError as error:
         holder.close()
-        raise cannot_listen(endpoint, what, error.errno or 0) from None
+        raise cannot_listen(endpoint, purpose, error.errno or 0) from None
     return holder
 
 
-def cannot_listen(endpoint: Endpoint, what: str, code: int) -> UsageError:
-    """The error for a port (``what`` it is for) that cannot be bound, by its ``errno``."""
+def cannot_listen(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
+    """The error for a port that cannot be bound. ``purpose`` is what the port is for, ``code`` the ``errno``."""
     match code:
         case errno.EADDRINUSE:
             return UsageError(
-                f"port {endpoint.port} ({what}) is in use: end what listens there, or choose another port"
+                f"port {endpoint.port} ({purpose}) is in use: stop the program that uses it, or choose another port"
             )
         case errno.EADDRNOTAVAIL | errno.ENODEV:
             return UsageError(f"{endpoint.host} is not an address of this machine: check -a")
         case errno.EACCES:
-            return UsageError(f"port {endpoint.port} ({what}) needs root: choose one above 1023")
+            return UsageError(f"port {endpoint.port} ({purpose}) requires root: choose a port above 1023")
         case _:
-            return UsageError(f"port {endpoint.port} ({what}) cannot be used: {os.strerror(code)}")
+            return UsageError(f"port {endpoint.port} ({purpose}) cannot be used: {os.strerror(code)}")

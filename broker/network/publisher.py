@@ -1,7 +1,8 @@
-"""Server 5's status socket.
+"""The status socket: publishes server 5's snapshots.
 
-Always publishes the whole state, never a difference: a client that subscribes late, or lost a message, has the
-complete state after the next one. Each new subscriber gets the latest snapshot at once (``XPUB_WELCOME_MSG``).
+Publishes complete snapshots only, never differences: a client that subscribes late or misses a message has the
+complete state after the next one. A new subscriber receives the latest snapshot at once (``XPUB_WELCOME_MSG``).
+Does not build the snapshots: see ``broker/status/snapshot.py``.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ from msd.wire.net.sockets import bind, receive, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.messages import Status
 
-#: Subscriptions read in one turn of the loop, so that a flood cannot keep it from anything else.
+#: Subscriptions read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
-#: Bytes of subscriptions to what is not told here that a socket may have.
-MAX_FOREIGN = 16384
-#: How ZeroMQ hands over a subscription: this byte, and the topic.
+#: Total bytes of subscriptions to unknown topics before the socket has to be replaced.
+MAX_UNKNOWN_TOPIC_BYTES = 16384
+#: First byte of a subscription message; the topic follows.
 SUBSCRIBE = b"\x01"
 
 
 class Publisher:
-    """The XPUB socket. Raises ``zmq.ZMQError`` where it cannot be bound."""
+    """The XPUB socket. ``protect`` is called with the socket before it is bound. If the port is in use, binding is
+    retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if it fails.
+    """
 
     def __init__(
         self,
@@ -32,21 +35,21 @@ class Publisher:
         endpoint: Endpoint,
         *,
         protect: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
-        patience: float = 0.0,
+        retry_timeout: float = 0.0,
     ) -> None:
         self.socket = context.socket(zmq.XPUB)
         tune(self.socket, ipv6=endpoint.is_ipv6)
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
         self.socket.linger = 0
-        # Subscriptions are short. Not below 1024: the limit holds for CURVE handshakes, too.
+        # Subscriptions are short. 1024 is the minimum, because the limit applies to CURVE handshakes, too.
         self.socket.maxmsgsize = 1024
-        # ZeroMQ takes in whatever has arrived before it lets anybody look.
+        # ZeroMQ applies all queued subscriptions before the application can see them, so keep the queue short.
         self.socket.rcvhwm = 4
-        self._foreign = 0
+        self._unknown_topic_bytes = 0
         protect(self.socket)
         try:
-            bind(self.socket, endpoint.url, patience)
+            bind(self.socket, endpoint.url, retry_timeout)
         except zmq.ZMQError:
             self.socket.close(0)
             raise
@@ -57,21 +60,21 @@ class Publisher:
         self.socket.send(frame, zmq.NOBLOCK)
 
     def drain(self) -> None:
-        """Reads subscriptions, some of them: the welcome message is sent by reading them."""
+        """Reads some of the queued subscriptions; reading them is what makes ZeroMQ send the welcome message."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
-            if frames is None or self.is_crowded:
+            if frames is None or self.has_too_many_topics:
                 return
-            said = frames[0].bytes if frames else b""
-            if said[:1] == SUBSCRIBE and not STATUS_TOPIC.startswith(said[1:]):
-                self._foreign += len(said)
+            message = frames[0].bytes if frames else b""
+            if message[:1] == SUBSCRIBE and not STATUS_TOPIC.startswith(message[1:]):
+                self._unknown_topic_bytes += len(message)
 
     @property
-    def is_crowded(self) -> bool:
-        """True if this socket is to be replaced: ZeroMQ keeps what it is subscribed to, at some 40 bytes for
-        each byte of it, and lets nobody refuse.
+    def has_too_many_topics(self) -> bool:
+        """True if this socket has to be replaced. ZeroMQ stores every subscription, at about 40 bytes of memory per
+        byte of topic, and offers no way to reject one.
         """
-        return self._foreign > MAX_FOREIGN
+        return self._unknown_topic_bytes > MAX_UNKNOWN_TOPIC_BYTES
 
     def close(self) -> None:
         self.socket.close(0)

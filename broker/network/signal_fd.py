@@ -1,6 +1,6 @@
-"""Signals as something to poll: a descriptor that is readable once one has come.
+"""A descriptor to poll for signals: readable once a signal has arrived.
 
-Says what has come; decides nothing about it.
+Does not handle the signals: see ``broker/server.py``.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from types import FrameType
 
 
 class SignalDescriptor:
-    """Catches these signals until ``close()``, which puts back what was before. Main thread only."""
+    """Catches these signals until ``close()``, which restores the previous handlers. Main thread only."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._handlers = {number: signal.signal(number, _noted) for number in numbers}
-        self._descriptor = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_handlers = {number: signal.signal(number, _ignore) for number in numbers}
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def fileno(self) -> int:
         return self._reader.fileno()
 
     def read(self) -> bytes:
-        """The numbers of the signals since the last call. Call it when the descriptor is readable."""
+        """The numbers of the signals received since the last call. Call it when the descriptor is readable."""
         return self._reader.recv(4096)
 
     def close(self) -> None:
-        signal.set_wakeup_fd(self._descriptor)
-        for number, handler in self._handlers.items():
+        signal.set_wakeup_fd(self._previous_fd)
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
         self._reader.close()
         self._writer.close()
 
 
-def _noted(number: int, frame: FrameType | None) -> None:
-    """Python writes the number to the descriptor; nothing else is to be done."""
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Does nothing: Python itself writes the signal's number to the descriptor."""

@@ -1,4 +1,4 @@
-"""Ports held for workers, and the errors of those that cannot be bound."""
+"""Ports reserved for workers, and the errors for ports that cannot be bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def listener(port: int, host: str = LOOPBACK) -> socket.socket:
-    """What a worker does: SO_REUSEADDR, bind, listen."""
+    """Binds like a worker: SO_REUSEADDR, bind, listen."""
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -31,7 +31,7 @@ def listener(port: int, host: str = LOOPBACK) -> socket.socket:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A free port outside the range from which the kernel takes ports for others."""
+    """A free port outside the range of the kernel's ephemeral ports."""
     for number in range(22300, 22400):
         try:
             listener(number).close()
@@ -42,55 +42,55 @@ def port() -> Iterator[int]:
     pytest.fail("no free port from 22300 to 22399")
 
 
-def test_a_worker_can_listen_beside_the_held_port(port: int) -> None:
+def test_a_worker_can_listen_on_a_held_port(port: int) -> None:
     with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), closing(listener(port)):
         client = socket.create_connection((LOOPBACK, port), timeout=2)
         client.close()
 
 
-def test_nobody_is_connected_to_a_port_that_is_only_held(port: int) -> None:
+def test_connections_to_a_held_port_are_refused(port: int) -> None:
     with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), pytest.raises(ConnectionRefusedError):
         socket.create_connection((LOOPBACK, port), timeout=2)
 
 
-def test_no_program_without_reuseaddr_can_take_a_held_port(port: int) -> None:
+def test_a_program_without_reuseaddr_cannot_bind_a_held_port(port: int) -> None:
     holder = hold_port(Endpoint(LOOPBACK, port), "worker 1")
-    with closing(holder), closing(socket.socket()) as thief, pytest.raises(OSError, match="in use"):
-        thief.bind((LOOPBACK, port))
+    with closing(holder), closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, port))
 
 
-def test_a_port_is_free_again_once_let_go(port: int) -> None:
+def test_a_port_is_free_after_it_was_released(port: int) -> None:
     hold_port(Endpoint(LOOPBACK, port), "worker 1").close()
     with closing(socket.socket()) as other:
         other.bind((LOOPBACK, port))
 
 
 @pytest.mark.parametrize("host", [LOOPBACK, "*", "0.0.0.0"])
-def test_a_port_where_somebody_listens_is_found_and_named(port: int, host: str) -> None:
+def test_a_port_in_use_is_named(port: int, host: str) -> None:
     with closing(listener(port)), pytest.raises(UsageError, match=rf"^port {port} \(worker 3\) is in use: "):
         hold_port(Endpoint(host, port), "worker 3")
 
 
-def test_every_address_can_be_held(port: int) -> None:
+def test_a_port_can_be_held_on_all_addresses(port: int) -> None:
     with closing(hold_port(Endpoint("*", port), "worker 1")) as holder:
         assert holder.getsockname() == ("0.0.0.0", port)
 
 
-def test_a_foreign_address_is_named() -> None:
+def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: check -a$"):
         hold_port(Endpoint("192.0.2.1", 22300), "worker 1")
 
 
-def test_each_reason_not_to_listen_says_what_to_do() -> None:
+def test_each_error_says_what_to_do() -> None:
     endpoint = Endpoint(LOOPBACK, 80)
-    told = {
+    messages = {
         code: str(cannot_listen(endpoint, "server 5", code))
         for code in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EACCES, errno.ENOBUFS)
     }
-    assert told == {
-        errno.EADDRINUSE: "port 80 (server 5) is in use: end what listens there, or choose another port",
+    assert messages == {
+        errno.EADDRINUSE: "port 80 (server 5) is in use: stop the program that uses it, or choose another port",
         errno.EADDRNOTAVAIL: "127.0.0.1 is not an address of this machine: check -a",
         errno.ENODEV: "127.0.0.1 is not an address of this machine: check -a",
-        errno.EACCES: "port 80 (server 5) needs root: choose one above 1023",
+        errno.EACCES: "port 80 (server 5) requires root: choose a port above 1023",
         errno.ENOBUFS: "port 80 (server 5) cannot be used: No buffer space available",
     }

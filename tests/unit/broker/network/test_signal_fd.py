@@ -1,4 +1,4 @@
-"""Signals as something to poll."""
+"""The descriptor that becomes readable when a signal arrives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing
 from msd.broker.network.signal_fd import SignalDescriptor
 
 
-def test_a_signal_makes_the_descriptor_readable_and_is_told_once() -> None:
+def test_a_signal_makes_the_descriptor_readable_and_is_read_once() -> None:
     with closing(SignalDescriptor(signal.SIGUSR1, signal.SIGUSR2)) as signals:
         assert not select.select([signals.fileno()], [], [], 0)[0]
         signal.raise_signal(signal.SIGUSR1)
@@ -19,7 +19,7 @@ def test_a_signal_makes_the_descriptor_readable_and_is_told_once() -> None:
         assert not select.select([signals.fileno()], [], [], 0)[0]
 
 
-def test_what_was_before_is_put_back() -> None:
+def test_closing_restores_the_previous_handlers() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     SignalDescriptor(signal.SIGUSR1).close()
     assert signal.getsignal(signal.SIGUSR1) == before

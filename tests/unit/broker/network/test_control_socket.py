@@ -1,0 +1,114 @@
+"""A control socket: roles, malformed messages, floods, and replies to peers that have disconnected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import zmq
+
+from msd.broker.network import control_socket
+from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Route
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
+from msd.wire.security.keys import Role
+from tests.system import free_ports
+
+#: Milliseconds a message may take to arrive.
+TIMEOUT_MS = 10_000
+Request = tuple[Route, Role, ControlRequest]
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    with zmq.Context() as context:
+        yield context
+
+
+@pytest.fixture
+def control(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[ControlSocket]:
+    with closing(ControlSocket(context, "inproc://control")) as control:
+        yield control
+
+
+@pytest.fixture
+def peer(context: zmq.Context[zmq.Socket[bytes]], control: ControlSocket) -> Iterator[zmq.Socket[bytes]]:
+    with context.socket(zmq.DEALER) as peer:
+        peer.linger = 0
+        peer.connect("inproc://control")
+        yield peer
+
+
+def requests(control: ControlSocket, count: int) -> list[Request]:
+    """Waits for ``count`` requests."""
+    received: list[Request] = []
+    while len(received) < count:
+        assert control.socket.poll(TIMEOUT_MS)
+        received += control.requests()
+    return received
+
+
+def test_a_reply_is_sent_to_the_sender_of_the_request(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+    peer.send(encode(StatusRequest(rid=5)))
+    ((route, _, request),) = requests(control, 1)
+    assert request == StatusRequest(rid=5)
+    route.send(Accepted(rid=5))
+    assert peer.poll(TIMEOUT_MS)
+    assert peer.recv() == encode(Accepted(rid=5))
+
+
+def test_a_peer_of_an_unprotected_socket_is_an_operator(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+    peer.send(encode(StatusRequest(rid=1)))
+    assert requests(control, 1)[0][1] is Role.OPERATOR
+
+
+def test_the_role_at_a_protected_socket_is_that_of_the_connection(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protected: list[zmq.Socket[bytes]] = []
+    monkeypatch.setattr(control_socket, "role_of", lambda frame: Role.CLIENT)
+    with (
+        closing(ControlSocket(context, "inproc://protected", protect=protected.append)) as control,
+        context.socket(zmq.DEALER) as peer,
+    ):
+        assert protected == [control.socket]
+        peer.connect("inproc://protected")
+        peer.send(encode(StatusRequest(rid=1)))
+        assert requests(control, 1)[0][1] is Role.CLIENT
+
+
+def test_malformed_messages_are_counted_and_skipped(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+    for frames in ([b""], [b"garbage"], [encode(StatusRequest(rid=1)), b""], [encode(Accepted(rid=1))]):
+        peer.send_multipart(frames)
+    peer.send(encode(StatusRequest(rid=2)))
+    assert [request for _, _, request in requests(control, 1)] == [StatusRequest(rid=2)]
+    assert control.malformed_messages == 4
+
+
+def test_a_flood_is_read_in_parts(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+    for rid in range(READS_PER_TURN + 10):
+        peer.send(encode(StatusRequest(rid=rid)))
+    assert control.socket.poll(TIMEOUT_MS)
+    assert len([*control.requests()]) == READS_PER_TURN
+    assert [request.rid for _, _, request in requests(control, 10) if isinstance(request, StatusRequest)] == [
+        *range(READS_PER_TURN, READS_PER_TURN + 10)
+    ]
+
+
+def test_a_message_to_an_unknown_peer_or_through_a_closed_socket_is_dropped(control: ControlSocket) -> None:
+    control.send(b"unknown", Accepted(rid=1))
+    control.close()
+    control.send(b"unknown", Accepted(rid=1))
+
+
+def test_a_port_that_was_just_closed_can_be_bound_again(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    url = f"tcp://127.0.0.1:{free_ports()[4]}"
+    for _ in range(5):
+        with closing(ControlSocket(context, url, retry_timeout=TIMEOUT_MS / 1000)) as control:
+            assert control.socket.getsockopt_string(zmq.LAST_ENDPOINT) == url
+
+
+def test_a_port_in_use_is_an_error(context: zmq.Context[zmq.Socket[bytes]], control: ControlSocket) -> None:
+    with pytest.raises(zmq.ZMQError, match="in use"):
+        ControlSocket(context, "inproc://control")
