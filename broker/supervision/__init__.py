@@ -1,1 +1,1 @@
-"""Starts, watches and restarts the workers and the indexer."""
+"""Starts, monitors and restarts the workers and the indexer."""

@@ -1,8 +1,7 @@
-"""Operators' toggles that wait for their workers: a pure core.
+"""Decides when operators' toggles are answered: a pure core.
 
-A toggle is answered when its worker is what is wanted of it, or when that takes too long. What a
-toggle does to the worker is decided in ``broker/supervision/supervisor.py``. Takes ``now`` (seconds,
-monotonic); knows no socket.
+A toggle is answered once its worker is in the wanted state, or after a timeout. Does not change the worker's state:
+see ``broker/supervision/supervisor.py``. Takes ``now`` (seconds, monotonic); uses no socket.
 """
 
 from __future__ import annotations
@@ -14,47 +13,47 @@ from msgspec import Struct
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.protocol.messages import Toggled
 
-#: Seconds a toggle waits for the worker to get there before it is answered all the same.
-PATIENCE = 3.0
-#: PendingToggles that may wait at once; any more are answered as things are.
-MOST = 1024
+#: Seconds after which a toggle is answered although its worker has not reached the wanted state.
+TOGGLE_TIMEOUT = 3.0
+#: Toggles that may be pending at once; any more are answered at once, with the worker's present state.
+MAX_PENDING = 1024
 
 
-K = TypeVar("K")
+PeerT = TypeVar("PeerT")
 
 
-class _Toggle(Generic[K], Struct, frozen=True):
-    peer: K
+class _Toggle(Generic[PeerT], Struct, frozen=True):
+    peer: PeerT
     rid: int
     number: int
-    answer_by: float
+    deadline: float
 
 
-class PendingToggles(Generic[K]):
+class PendingToggles(Generic[PeerT]):
     """The toggles that are not answered yet."""
 
     def __init__(self) -> None:
-        self._waiting: list[_Toggle[K]] = []
+        self._pending: list[_Toggle[PeerT]] = []
 
-    def add(self, peer: K, rid: int, number: int, now: float) -> None:
-        """``peer`` (opaque here) toggled worker ``number`` and awaits the answer to ``rid``."""
-        answer_by = now if len(self._waiting) >= MOST else now + PATIENCE
-        self._waiting.append(_Toggle(peer, rid, number, answer_by))
+    def add(self, peer: PeerT, rid: int, number: int, now: float) -> None:
+        """``peer`` (opaque here) toggled worker ``number`` with request ``rid``."""
+        deadline = now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT
+        self._pending.append(_Toggle(peer, rid, number, deadline))
 
-    def answers(self, supervisor: Supervisor, now: float) -> list[tuple[K, Toggled]]:
-        """The answers that are due, each with whom it is for. When everything ends, all are."""
-        due, waiting = [], []
-        for toggle in self._waiting:
+    def pop_replies(self, supervisor: Supervisor, now: float) -> list[tuple[PeerT, Toggled]]:
+        """Removes the toggles that are due, and returns their peers and replies. During a shutdown all are due."""
+        replies, pending = [], []
+        for toggle in self._pending:
             worker = supervisor.workers[toggle.number]
             reached = worker.state.value == worker.wanted.value
-            if reached or supervisor.quitting or now >= toggle.answer_by:
-                answer = Toggled(rid=toggle.rid, number=toggle.number, state=worker.state, reached=reached)
-                due.append((toggle.peer, answer))
+            if reached or supervisor.quitting or now >= toggle.deadline:
+                reply = Toggled(rid=toggle.rid, number=toggle.number, state=worker.state, reached=reached)
+                replies.append((toggle.peer, reply))
             else:
-                waiting.append(toggle)
-        self._waiting = waiting
-        return due
+                pending.append(toggle)
+        self._pending = pending
+        return replies
 
     def next_deadline(self) -> float | None:
-        """When an answer will be due by time alone."""
-        return min((toggle.answer_by for toggle in self._waiting), default=None)
+        """Time at which the next toggle times out; None if none is pending."""
+        return min((toggle.deadline for toggle in self._pending), default=None)

@@ -1,7 +1,7 @@
-"""The processes of the broker: the indexer and the workers.
+"""Starts, kills and reaps the broker's child processes: the indexer and the workers.
 
-Starts, signals and reaps; decides nothing (see ``broker/supervision/supervisor.py``). Workers are started as
-commands of their own, never forked from a process that holds ZeroMQ contexts.
+Does not decide when: see ``broker/supervision/supervisor.py``. Every child is a new command, because a process that
+holds ZeroMQ contexts must not be forked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from msd.wire.support.text import presentable
 
 
 class ExitedProcess(Struct, frozen=True):
-    """A worker's process that has ended, and why, for people."""
+    """A worker's process that has exited. ``reason`` is for people."""
 
     number: int
     pid: int
@@ -46,7 +46,7 @@ class WorkerProcesses:
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def spawn(self, number: int, wanted: WantedState, edition: int) -> int:
-        """Starts a worker that serves an edition of the catalogue; its process id. Raises ``OSError``.
+        """Starts worker ``number`` with an edition of the catalogue; returns its process id. Raises ``OSError``.
 
         Call it from the main thread: the worker dies with the *thread* that started it.
         """
@@ -75,7 +75,7 @@ class WorkerProcesses:
                 start_new_session=True,
             )
         assert process.stdin is not None
-        # If it is dead already, ``reap`` will tell.
+        # The process has already exited; ``reap`` returns it.
         with contextlib.suppress(BrokenPipeError):
             os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
         self._running[number] = process
@@ -86,18 +86,18 @@ class WorkerProcesses:
             self._running[number].kill()
 
     def reap(self) -> list[ExitedProcess]:
-        """The workers that have ended since the last call."""
-        ended = []
+        """The workers that have exited since the last call."""
+        exited = []
         for number, process in list(self._running.items()):
             if process.poll() is not None:
                 del self._running[number]
                 _close_streams(process)
-                reason = why_ended(process.returncode, self._log(number))
-                ended.append(ExitedProcess(number, process.pid, reason))
-        return ended
+                reason = exit_reason(process.returncode, self._log(number))
+                exited.append(ExitedProcess(number, process.pid, reason))
+        return exited
 
     def close(self) -> None:
-        """Kills what is left, and waits for it."""
+        """Kills the remaining workers and waits for them."""
         for process in self._running.values():
             process.kill()
             process.wait()
@@ -108,11 +108,11 @@ class WorkerProcesses:
 
 
 class IndexerProcess:
-    """The process that keeps the shared files indexed. Read ``lines`` when ``fileno()`` is readable."""
+    """The process that indexes the shared files. Call ``read_lines`` when ``fileno()`` is readable."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self._log = folder / "index.log"
-        self._rest = b""
+        self._partial_line = b""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "msd.workers", "index", str(root), str(folder / "catalogue")],
@@ -128,21 +128,23 @@ class IndexerProcess:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def lines(self) -> list[IndexLine]:
-        """What it has printed since the last call. Raises the ``MsdError`` it ended with."""
+    def read_lines(self) -> list[IndexLine]:
+        """The lines printed since the last call. Raises ``MsdError``, with the exit code and reason, if the process
+        has exited.
+        """
         data = os.read(self.fileno(), 65536)
         if not data:
             code = self._process.wait()
-            error = MsdError(why_ended(code, self._log))
+            error = MsdError(exit_reason(code, self._log))
             error.exit_code = max(code, 1)
             raise error
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        return [msgspec.json.decode(line, type=IndexLine) for line in whole]
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        return [msgspec.json.decode(line, type=IndexLine) for line in lines]
 
-    def nudge(self) -> None:
-        """Has it look whether the files have changed."""
+    def request_rescan(self) -> None:
+        """Asks the process to check the files for changes now."""
         assert self._process.stdin is not None
-        # It has enough to read, or is gone, which ``lines`` will tell.
+        # The pipe is full of such requests, or the process has exited, which ``read_lines`` reports.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._process.stdin.fileno(), b"\n")
 
@@ -152,8 +154,8 @@ class IndexerProcess:
         _close_streams(self._process)
 
 
-def why_ended(code: int, log: Path) -> str:
-    """Why a process ended, in one line: its signal, or the last line it wrote to its log."""
+def exit_reason(code: int, log: Path) -> str:
+    """Why a process exited, in one line: its signal, or the last line of its log."""
     if code < 0:
         names = {number.value: number.name for number in signal.Signals}
         return f"killed by {names.get(-code, f'signal {-code}')}"
@@ -161,8 +163,8 @@ def why_ended(code: int, log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         lines = []
-    said = [line for line in lines if line.strip()]
-    return presentable(said[-1].strip()) if said else f"ended with code {code}"
+    lines = [line for line in lines if line.strip()]
+    return presentable(lines[-1].strip()) if lines else f"exited with code {code}"
 
 
 def _close_streams(process: subprocess.Popen[bytes]) -> None:

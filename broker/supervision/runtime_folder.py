@@ -1,8 +1,8 @@
-"""The broker's own folder: the catalogue, the workers' logs, the local control socket.
+"""Creates and removes the broker's own folder: the catalogue, the workers' logs, the local control socket.
 
-It is named for the host and port of the control socket, which only one broker at a time can bind:
-what a killed broker left there is simply used again by the next one, and no other broker of this
-user has a folder of that name. Make it once the control socket is bound.
+The folder is named after the host and port of the control socket, which only one broker at a time can bind: two
+running brokers never share a folder, and a broker replaces the folder left by a killed one. Create it only after the
+control socket is bound.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from pathlib import Path
 from msd.wire.errors import DiskError, NotAllowedError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
-#: Longest path of a Unix socket, in bytes (sun_path less its final zero).
+#: Longest path of a Unix socket, in bytes (sun_path without the terminating zero).
 MAX_SOCKET_PATH = 107
 
 
 def make_folder(control: Endpoint) -> Path:
-    """Creates the empty folder, readable by this user alone. Raises ``MsdError``."""
+    """Creates the empty folder, accessible to this user only. Raises ``MsdError``."""
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}")
     host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
     folder = base / f"{host}-{control.port}"
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
-        raise DiskError(f"{folder}: too long a path for a socket: set XDG_RUNTIME_DIR to a shorter one")
+        raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         status = base.lstat()
-        # In a folder everyone may write to, somebody else may have been here first.
+        # In a world-writable folder such as /tmp, another user may have created it.
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
-            raise NotAllowedError(f"{base} is not a folder of yours alone: remove it, or set XDG_RUNTIME_DIR")
+            raise NotAllowedError(f"{base} is not a folder that only you can access: remove it, or set XDG_RUNTIME_DIR")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         (folder / "catalogue").mkdir(mode=0o700)
     except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder of yours") from None
+        raise DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder you can write to") from None
     return folder
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes it, and its parent if no other broker of this user runs."""
+    """Removes the folder, and its parent if no other broker of this user is running."""
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.parent.rmdir()

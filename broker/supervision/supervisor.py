@@ -1,16 +1,15 @@
-"""What becomes of the workers: the pure core of the broker.
+"""Decides when workers are started, killed and restarted: the pure core of the broker.
 
-Takes events and ``now`` (seconds, monotonic), returns actions; knows no process, socket or clock.
-The shell (``broker/server.py``) reads what it has received before it lets time pass, and says for how
-long it did not look (``Stalled``), so that a stall of the broker itself, or of the whole machine,
-is not taken for the workers' silence.
+Takes events and ``now`` (seconds, monotonic), returns actions; uses no process, socket or clock.
+The shell (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
+event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers silent.
 
-States, and what leads from one to another::
+States and transitions::
 
     starting ──heartbeat──► awake ⇄ asleep      (as the worker reports)
     awake, asleep ──3 heartbeats missed──► silent ──heartbeat──► awake, asleep
     silent, starting ──hang_limit──► (killed) ──► dead
-    any ──process ends──► dead ──back-off──► starting
+    any ──process exits──► dead ──backoff──► starting
     dead ──too many crashes──► failed ──toggle, wake──► starting
 """
 
@@ -25,14 +24,15 @@ from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds without a heartbeat after which a worker is silent: three of its 0.25 s missed.
+#: Seconds without a heartbeat after which a worker is silent: three missed heartbeats, sent every 0.25 s.
 SILENT_AFTER = 0.75
-#: IndexerBackoff: the first at once-ish, then doubling; forgotten after ``STEADY`` seconds up.
-BACKOFF_FIRST, BACKOFF_LAST = 0.2, 10.0
-STEADY = 30.0
-#: This many crashes within ``CRASH_WINDOW`` seconds and the worker is given up.
-CRASHES, CRASH_WINDOW = 5, 60.0
-#: Seconds the workers have for an orderly end.
+#: Seconds before a restart: the first delay, doubled after every crash, and the longest one.
+BACKOFF_FIRST, BACKOFF_MAX = 0.2, 10.0
+#: Seconds of uptime after which earlier crashes no longer count.
+STEADY_AFTER = 30.0
+#: A worker that crashes this often within ``CRASH_WINDOW`` seconds has failed and is not restarted.
+MAX_CRASHES, CRASH_WINDOW = 5, 60.0
+#: Seconds the workers have to exit after ``SendQuit`` before they are killed.
 QUIT_GRACE = 1.5
 
 
@@ -40,18 +40,20 @@ QUIT_GRACE = 1.5
 
 
 class CatalogueReady(Struct, frozen=True):
-    """The files are indexed: workers can be started, or turn to this edition of the catalogue."""
+    """This edition of the catalogue is complete: workers can be started with it or switch to it."""
 
     edition: int
 
 
 class Spawned(Struct, frozen=True):
+    """A worker's process was started."""
+
     number: int
     pid: int
 
 
 class Exited(Struct, frozen=True):
-    """A worker's process ended (or could not be started: pid 0); ``reason`` is for people."""
+    """A worker's process exited, or (pid 0) could not be started. ``reason`` is for people."""
 
     number: int
     pid: int
@@ -59,6 +61,8 @@ class Exited(Struct, frozen=True):
 
 
 class HeartbeatReceived(Struct, frozen=True):
+    """A worker reported its state."""
+
     number: int
     pid: int
     epoch: int
@@ -66,23 +70,23 @@ class HeartbeatReceived(Struct, frozen=True):
     edition: int
     load: Load
     sessions: frozenset[int]
-    #: Where it came from; opaque here, see ``WorkerRecord.route``.
+    #: The address for orders to this process; opaque here.
     route: object = None
 
 
 class ToggleReceived(Struct, frozen=True):
-    """An operator's order; ``want`` None flips what is wanted."""
+    """An operator's order. ``wanted`` is the new wanted state; None flips the present one."""
 
     number: int
-    want: WantedState | None
+    wanted: WantedState | None
 
 
 class QuitReceived(Struct, frozen=True):
-    """Everything is to end in order."""
+    """The broker shuts down: all workers are ordered to exit."""
 
 
 class Stalled(Struct, frozen=True):
-    """The broker itself did not look for so many seconds, up to now."""
+    """The broker's event loop was stalled for the last ``seconds``."""
 
     seconds: float
 
@@ -94,13 +98,15 @@ Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | ToggleReceived |
 
 
 class Spawn(Struct, frozen=True):
+    """Start a worker's process; reported back as ``Spawned`` or ``Exited``."""
+
     number: int
     wanted: WantedState
     edition: int
 
 
 class SendOrder(Struct, frozen=True):
-    """Tell a worker what is wanted of it. Orders are repeated until its heartbeats agree."""
+    """Send a worker its wanted state and edition. Repeated after every heartbeat that reports other values."""
 
     number: int
     wanted: WantedState
@@ -108,65 +114,69 @@ class SendOrder(Struct, frozen=True):
 
 
 class SendQuit(Struct, frozen=True):
+    """Order a worker to exit."""
+
     number: int
 
 
 class Kill(Struct, frozen=True):
+    """Kill a worker's process."""
+
     number: int
 
 
 class Publish(Struct, frozen=True):
-    """Something a client should know at once has changed."""
+    """Publish a snapshot now: a state, wanted state or epoch changed."""
 
 
 class Stop(Struct, frozen=True):
-    """Every worker has ended: so may the broker."""
+    """All workers have exited after ``QuitReceived``: the broker can exit, too."""
 
 
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop
 
 
 class WorkerRecord(Struct):
-    """All that is known of one worker."""
+    """The supervisor's record of one worker."""
 
     number: int
     wanted: WantedState = WantedState.AWAKE
     state: WorkerState = WorkerState.STARTING
-    #: 0 while and only while there is no process.
+    #: 0 if, and only if, there is no process.
     pid: int = 0
-    #: 0 until the process reported.
+    #: 0 until the first heartbeat of the process.
     epoch: int = 0
-    #: When the process was last heard of: its heartbeat, or its start.
-    heard_at: float = 0.0
+    #: Time of the last heartbeat, or of the start if there was none.
+    last_heartbeat_at: float = 0.0
     started_at: float = 0.0
     restarts: int = 0
-    #: Times of the crashes within ``CRASH_WINDOW`` that no ``STEADY`` run has redeemed.
+    #: Times of the crashes within ``CRASH_WINDOW``; cleared by a run of ``STEADY_AFTER`` seconds.
     crashes: deque[float] = field(default_factory=deque)
-    #: When to start it again: set in and only in state dead.
+    #: Time of the next restart; set in state dead only.
     restart_at: float | None = None
-    #: True once ``Kill`` was said for this process.
+    #: True once ``Kill`` was returned for this process.
     killed: bool = False
     reason: str = ""
     load: Load = field(default_factory=Load)
     sessions: frozenset[int] = frozenset()
-    #: The way to the process, for orders, as its heartbeats came; None until it reported.
+    #: The address for orders, from the last heartbeat; None before the first.
     route: object = None
     complaints: int = 0
 
 
 class Supervisor:
-    """The states of all workers. ``handle`` is the only thing that changes them."""
+    """The records of all workers. Only ``handle`` changes their states."""
 
     def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
         self.workers = {number: WorkerRecord(number) for number in numbers}
-        #: The edition of the catalogue that all are to serve; 0 while there is none.
+        #: The edition of the catalogue that all workers should serve; 0 before the first.
         self.edition = 0
         self._hang_limit = hang_limit
-        self._quit_by: float | None = None
+        self._quit_deadline: float | None = None
 
     @property
     def quitting(self) -> bool:
-        return self._quit_by is not None
+        return self._quit_deadline is not None
 
     @property
     def all_awake(self) -> bool:
@@ -178,7 +188,7 @@ class Supervisor:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         before = [(w.state, w.wanted, w.epoch) for w in self.workers.values()]
-        actions = self._react(event, now)
+        actions = self._dispatch(event, now)
         if before != [(w.state, w.wanted, w.epoch) for w in self.workers.values()]:
             actions.append(Publish())
         if self.quitting and not any(w.pid for w in self.workers.values()):
@@ -186,8 +196,8 @@ class Supervisor:
         return actions
 
     def next_deadline(self) -> float | None:
-        """When ``TimePassed`` will next have an effect."""
-        times = [time for w in self.workers.values() if (time := self._deadline(w)) is not None]
+        """Time at which ``TimePassed`` next has an effect; None if never."""
+        times = [time for w in self.workers.values() if (time := self._worker_deadline(w)) is not None]
         return min(times, default=None)
 
     def check_invariants(self) -> None:
@@ -197,46 +207,46 @@ class Supervisor:
             assert (worker.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
             assert worker.epoch == 0 or worker.state is not WorkerState.STARTING, worker
             assert worker.epoch or not (worker.route or worker.sessions), worker
-            assert len(worker.crashes) <= CRASHES, worker
+            assert len(worker.crashes) <= MAX_CRASHES, worker
 
-    def _react(self, event: Event, now: float) -> list[Action]:
+    def _dispatch(self, event: Event, now: float) -> list[Action]:
         match event:
             case CatalogueReady(edition):
-                return self._turn_to(edition)
+                return self._on_catalogue(edition)
             case Spawned(number, pid):
                 worker = self.workers[number]
                 worker.pid = pid
-                worker.started_at = worker.heard_at = now
+                worker.started_at = worker.last_heartbeat_at = now
                 worker.killed = False
                 return [SendQuit(number)] if self.quitting else []
             case Exited(number, pid, reason):
-                self._exited(self.workers[number], pid, reason, now)
+                self._on_exit(self.workers[number], pid, reason, now)
                 return []
             case HeartbeatReceived():
-                return self._heard(event, now)
-            case ToggleReceived(number, want):
-                return self._ordered(self.workers[number], want)
+                return self._on_heartbeat(event, now)
+            case ToggleReceived(number, wanted):
+                return self._on_toggle(self.workers[number], wanted)
             case QuitReceived():
-                return self._quit(now)
+                return self._on_quit(now)
             case Stalled(seconds):
-                self._stalled(seconds, now)
+                self._on_stall(seconds, now)
                 return []
             case TimePassed():
-                return [action for worker in self.workers.values() for action in self._overdue(worker, now)]
+                return [action for worker in self.workers.values() for action in self._check_timeouts(worker, now)]
 
-    def _turn_to(self, edition: int) -> list[Action]:
-        first, self.edition = not self.edition, edition
+    def _on_catalogue(self, edition: int) -> list[Action]:
+        is_first, self.edition = not self.edition, edition
         if self.quitting:
             return []
-        if first:
+        if is_first:
             return [Spawn(w.number, w.wanted, edition) for w in self.workers.values()]
         return [self._order(w) for w in self.workers.values() if w.pid]
 
-    def _exited(self, worker: WorkerRecord, pid: int, reason: str, now: float) -> None:
+    def _on_exit(self, worker: WorkerRecord, pid: int, reason: str, now: float) -> None:
         if pid != worker.pid:
             return
-        # A process that could not even be started (pid 0) was never up.
-        if pid and now >= worker.started_at + STEADY:
+        # A process that could not be started (pid 0) has no uptime.
+        if pid and now >= worker.started_at + STEADY_AFTER:
             worker.crashes.clear()
         worker.pid = worker.epoch = 0
         worker.reason = reason
@@ -249,16 +259,16 @@ class Supervisor:
         worker.state = WorkerState.DEAD
         if self.quitting:
             return
-        if len(worker.crashes) >= CRASHES:
+        if len(worker.crashes) >= MAX_CRASHES:
             worker.state = WorkerState.FAILED
             return
-        worker.restart_at = now + min(BACKOFF_FIRST * 2 ** (len(worker.crashes) - 1), BACKOFF_LAST)
+        worker.restart_at = now + min(BACKOFF_FIRST * 2 ** (len(worker.crashes) - 1), BACKOFF_MAX)
 
-    def _heard(self, heartbeat: HeartbeatReceived, now: float) -> list[Action]:
+    def _on_heartbeat(self, heartbeat: HeartbeatReceived, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
         if worker is None or heartbeat.pid != worker.pid:
             return []
-        worker.heard_at = now
+        worker.last_heartbeat_at = now
         worker.epoch = heartbeat.epoch
         worker.state = heartbeat.state
         worker.load = heartbeat.load
@@ -271,47 +281,48 @@ class Supervisor:
             return [self._order(worker)]
         return []
 
-    def _ordered(self, worker: WorkerRecord, want: WantedState | None) -> list[Action]:
+    def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None) -> list[Action]:
         if self.quitting:
             return []
         gone = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
-        if want is None:
-            flip = worker.wanted is WantedState.AWAKE and not gone
-            want = WantedState.ASLEEP if flip else WantedState.AWAKE
-        worker.wanted = want
+        if wanted is None:
+            # Toggling a worker that is dead or failed restarts it.
+            sleep = worker.wanted is WantedState.AWAKE and not gone
+            wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE
+        worker.wanted = wanted
         if worker.pid:
             return [self._order(worker)]
-        if gone and want is WantedState.AWAKE:
+        if gone and wanted is WantedState.AWAKE:
             worker.crashes.clear()
             return self._restart(worker)
         return []
 
-    def _quit(self, now: float) -> list[Action]:
+    def _on_quit(self, now: float) -> list[Action]:
         if self.quitting:
             return []
-        self._quit_by = now + QUIT_GRACE
+        self._quit_deadline = now + QUIT_GRACE
         for worker in self.workers.values():
             worker.restart_at = None
         return [SendQuit(w.number) for w in self.workers.values() if w.pid]
 
-    def _stalled(self, seconds: float, now: float) -> None:
-        # Only what others have to do in time: the broker's own plans are not helped by more delay.
+    def _on_stall(self, seconds: float, now: float) -> None:
+        # Extend the workers' deadlines only: delaying the broker's own restarts would not help.
         for worker in self.workers.values():
-            worker.heard_at = min(worker.heard_at + seconds, now)
-        if self._quit_by is not None:
-            self._quit_by = min(self._quit_by + seconds, now + QUIT_GRACE)
+            worker.last_heartbeat_at = min(worker.last_heartbeat_at + seconds, now)
+        if self._quit_deadline is not None:
+            self._quit_deadline = min(self._quit_deadline + seconds, now + QUIT_GRACE)
 
-    def _overdue(self, worker: WorkerRecord, now: float) -> list[Action]:
+    def _check_timeouts(self, worker: WorkerRecord, now: float) -> list[Action]:
         if worker.restart_at is not None and now >= worker.restart_at:
             return self._restart(worker)
         if not worker.pid:
             return []
-        if self._quit_by is not None:
-            return self._kill(worker) if now >= self._quit_by else []
-        # Compared as ``_deadline`` computes them: a difference could be rounded to just below.
-        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.heard_at + SILENT_AFTER:
+        if self._quit_deadline is not None:
+            return self._kill(worker) if now >= self._quit_deadline else []
+        # Compute exactly as ``_worker_deadline`` does, to avoid float rounding.
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.last_heartbeat_at + SILENT_AFTER:
             worker.state = WorkerState.SILENT
-        return self._kill(worker) if now >= worker.heard_at + self._hang_limit else []
+        return self._kill(worker) if now >= worker.last_heartbeat_at + self._hang_limit else []
 
     def _restart(self, worker: WorkerRecord) -> list[Action]:
         worker.restart_at = None
@@ -328,13 +339,13 @@ class Supervisor:
         worker.killed = True
         return [Kill(worker.number)]
 
-    def _deadline(self, worker: WorkerRecord) -> float | None:
+    def _worker_deadline(self, worker: WorkerRecord) -> float | None:
         if worker.restart_at is not None:
             return worker.restart_at
         if not worker.pid or worker.killed:
             return None
-        if self._quit_by is not None:
-            return self._quit_by
+        if self._quit_deadline is not None:
+            return self._quit_deadline
         if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
-            return worker.heard_at + SILENT_AFTER
-        return worker.heard_at + self._hang_limit
+            return worker.last_heartbeat_at + SILENT_AFTER
+        return worker.last_heartbeat_at + self._hang_limit

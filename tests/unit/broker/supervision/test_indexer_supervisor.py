@@ -1,4 +1,4 @@
-"""When an indexer that has ended is started again, what is said of it, and that its words arrive."""
+"""When the indexer is restarted, which notes are shown, and that its editions are read."""
 
 from __future__ import annotations
 
@@ -7,79 +7,79 @@ from pathlib import Path
 import pytest
 
 from msd.broker.supervision import indexer_supervisor
-from msd.broker.supervision.indexer_supervisor import BACKOFF_FIRST, BACKOFF_LAST, IndexerBackoff, IndexerSupervisor
+from msd.broker.supervision.indexer_supervisor import BACKOFF_FIRST, BACKOFF_MAX, IndexerBackoff, IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLine
 
-# The decision.
+# The backoff.
 
 
-def test_each_restart_waits_twice_as_long_as_the_one_before() -> None:
-    restarts = IndexerBackoff()
-    delays = [restarts.ended("killed by SIGKILL", 1.0)[0] for _ in range(8)]
-    assert delays == [min(BACKOFF_FIRST * 2**count, BACKOFF_LAST) for count in range(8)]
+def test_the_delay_doubles_up_to_the_maximum() -> None:
+    backoff = IndexerBackoff()
+    delays = [backoff.on_exit("killed by SIGKILL", 1.0)[0] for _ in range(8)]
+    assert delays == [min(BACKOFF_FIRST * 2**count, BACKOFF_MAX) for count in range(8)]
     assert (delays[0], delays[-1]) == (2.0, 60.0)
 
 
-def test_the_same_reason_is_said_once_and_another_one_is_news() -> None:
-    restarts = IndexerBackoff()
-    said = [restarts.ended(why, 0.0)[1] for why in ("a", "a", "b", "b", "a")]
-    assert said == [True, False, True, False, True]
+def test_a_repeated_reason_is_not_news_and_another_reason_is() -> None:
+    backoff = IndexerBackoff()
+    is_news = [backoff.on_exit(reason, 0.0)[1] for reason in ("a", "a", "b", "b", "a")]
+    assert is_news == [True, False, True, False, True]
 
 
-def test_one_that_ran_for_long_counts_as_mended() -> None:
-    restarts = IndexerBackoff()
+def test_a_long_run_resets_the_delay() -> None:
+    backoff = IndexerBackoff()
     for _ in range(4):
-        restarts.ended("a", 0.0)
-    assert restarts.ended("a", BACKOFF_LAST - 1.0) == (16 * BACKOFF_FIRST, False)
-    assert restarts.ended("a", BACKOFF_LAST) == (BACKOFF_FIRST, True)
+        backoff.on_exit("a", 0.0)
+    assert backoff.on_exit("a", BACKOFF_MAX - 1.0) == (16 * BACKOFF_FIRST, False)
+    assert backoff.on_exit("a", BACKOFF_MAX) == (BACKOFF_FIRST, True)
 
 
-# The shell.
+# The supervisor.
 
 
 class FakeIndexer:
-    """Stands for the process: says what the test has it say, and ends with what it is told to."""
+    """Replaces the process: returns the lines, and raises the errors, of ``outputs``."""
 
-    says: list[IndexLine | MsdError]
-    started = 0
+    outputs: list[IndexLine | MsdError]
+    starts = 0
 
     def __init__(self, root: Path, folder: Path) -> None:
-        FakeIndexer.started += 1
+        FakeIndexer.starts += 1
 
     def fileno(self) -> int:
         return 77
 
-    def lines(self) -> list[IndexLine]:
-        said = FakeIndexer.says.pop(0)
-        if isinstance(said, MsdError):
-            raise said
-        return [said]
+    def read_lines(self) -> list[IndexLine]:
+        output = FakeIndexer.outputs.pop(0)
+        if isinstance(output, MsdError):
+            raise output
+        return [output]
 
-    def nudge(self) -> None: ...
+    def request_rescan(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Scene:
-    def __init__(self, *says: IndexLine | MsdError) -> None:
-        FakeIndexer.says, FakeIndexer.started = [*says], 0
+class Scenario:
+    def __init__(self, *outputs: IndexLine | MsdError) -> None:
+        FakeIndexer.outputs, FakeIndexer.starts = [*outputs], 0
         self.notes: list[str] = []
-        self.listening: set[int] = set()
-        self.indexing = IndexerSupervisor(
+        self.registered: set[int] = set()
+        self.indexer = IndexerSupervisor(
             Path("root"),
             Path("folder"),
             note=self.notes.append,
-            listen=self.listening.add,
-            ignore=self.listening.remove,
+            register=self.registered.add,
+            unregister=self.registered.remove,
         )
-        self.now = self.indexing._started_at
+        self.now = self.indexer._started_at
 
     def wait(self, seconds: float) -> int:
-        """How many indexers have been started so far."""
+        """Lets time pass; returns how many indexers have been started so far."""
         self.now += seconds
-        self.indexing.pass_time(self.now)
-        return FakeIndexer.started
+        self.indexer.pass_time(self.now)
+        return FakeIndexer.starts
 
 
 @pytest.fixture(autouse=True)
@@ -90,38 +90,38 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 EDITION = Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=1)
 
 
-def test_an_indexer_that_ends_before_its_first_edition_is_the_end() -> None:
-    scene = Scene(NotFoundError("no such file"))
+def test_an_exit_before_the_first_edition_is_raised() -> None:
+    scenario = Scenario(NotFoundError("no such file"))
     with pytest.raises(NotFoundError):
-        scene.indexing.read(scene.now)
+        scenario.indexer.read_editions(scenario.now)
 
 
-def test_an_indexer_that_ends_later_is_started_again_ever_later_and_its_reason_said_once() -> None:
-    scene = Scene(EDITION, *[MsdError("no room")] * 3)
-    assert scene.indexing.read(scene.now) == [EDITION]
-    scene.notes.clear()
-    for started, delay in enumerate((BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST), 1):
-        assert scene.indexing.read(scene.now) == []
-        assert scene.listening == set()
-        assert scene.indexing.next_deadline() == scene.now + delay
-        assert scene.wait(delay - 0.5) == started
-        assert scene.wait(0.5) == started + 1
-        assert scene.indexing.next_deadline() is None
-        assert scene.listening == {77}
-    assert scene.notes == ["the indexer has ended (no room) and is started again in 2 s"]
-    assert scene.indexing.latest == EDITION
+def test_an_exit_after_the_first_edition_leads_to_restarts_with_backoff_and_one_note() -> None:
+    scenario = Scenario(EDITION, *[MsdError("no room")] * 3)
+    assert scenario.indexer.read_editions(scenario.now) == [EDITION]
+    scenario.notes.clear()
+    for starts, delay in enumerate((BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST), 1):
+        assert scenario.indexer.read_editions(scenario.now) == []
+        assert scenario.registered == set()
+        assert scenario.indexer.next_deadline() == scenario.now + delay
+        assert scenario.wait(delay - 0.5) == starts
+        assert scenario.wait(0.5) == starts + 1
+        assert scenario.indexer.next_deadline() is None
+        assert scenario.registered == {77}
+    assert scenario.notes == ["indexer exited (no room): restarting in 2 s"]
+    assert scenario.indexer.latest == EDITION
 
 
-def test_an_indexer_that_cannot_be_started_again_is_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(EDITION, MsdError("killed by SIGKILL"))
-    scene.indexing.read(scene.now)
-    scene.indexing.read(scene.now)
+def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(EDITION, MsdError("killed by SIGKILL"))
+    scenario.indexer.read_editions(scenario.now)
+    scenario.indexer.read_editions(scenario.now)
 
     def fail(root: Path, folder: Path) -> FakeIndexer:
         raise OSError(11, "Resource temporarily unavailable")
 
-    with monkeypatch.context() as short:
-        short.setattr(indexer_supervisor, "IndexerProcess", fail)
-        assert scene.wait(BACKOFF_FIRST) == 1
-    assert "Resource temporarily unavailable" in scene.notes[-1]
-    assert scene.wait(2 * BACKOFF_FIRST) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(indexer_supervisor, "IndexerProcess", fail)
+        assert scenario.wait(BACKOFF_FIRST) == 1
+    assert "Resource temporarily unavailable" in scenario.notes[-1]
+    assert scenario.wait(2 * BACKOFF_FIRST) == 2

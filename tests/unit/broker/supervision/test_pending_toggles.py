@@ -1,8 +1,8 @@
-"""When an operator's toggle is answered."""
+"""When an operator's toggle is answered, and with which reply."""
 
 from __future__ import annotations
 
-from msd.broker.supervision.pending_toggles import MOST, PATIENCE, PendingToggles
+from msd.broker.supervision.pending_toggles import MAX_PENDING, TOGGLE_TIMEOUT, PendingToggles
 from msd.broker.supervision.supervisor import (
     CatalogueReady,
     HeartbeatReceived,
@@ -17,76 +17,81 @@ from msd.wire.protocol.states import WantedState, WorkerState
 NOW = 1000.0
 
 
-def awake(number: int = 2) -> Supervisor:
-    supervisor = Supervisor(range(1, number + 1), hang_limit=60)
+def awake(workers: int = 2) -> Supervisor:
+    supervisor = Supervisor(range(1, workers + 1), hang_limit=60)
     supervisor.handle(CatalogueReady(1), NOW)
-    for worker in supervisor.workers:
-        supervisor.handle(Spawned(worker, 100 + worker), NOW)
-        beat(supervisor, worker, WorkerState.AWAKE)
+    for number in supervisor.workers:
+        supervisor.handle(Spawned(number, 100 + number), NOW)
+        heartbeat(supervisor, number, WorkerState.AWAKE)
     return supervisor
 
 
-def beat(supervisor: Supervisor, number: int, state: WorkerState) -> None:
+def heartbeat(supervisor: Supervisor, number: int, state: WorkerState) -> None:
     supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, 1, Load(), frozenset()), NOW)
 
 
-def asleep(rid: int, state: WorkerState, number: int = 1) -> Toggled:
+def reply_to_sleep(rid: int, state: WorkerState, number: int = 1) -> Toggled:
+    """The reply to a toggle that wants worker ``number`` asleep."""
     return Toggled(rid=rid, number=number, state=state, reached=state is WorkerState.ASLEEP)
 
 
-def test_a_toggle_is_answered_when_its_worker_got_there() -> None:
+def test_a_toggle_is_answered_once_its_worker_is_in_the_wanted_state() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     supervisor = awake()
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
-    assert toggles.answers(supervisor, NOW) == []
-    assert toggles.next_deadline() == NOW + PATIENCE
-    beat(supervisor, 1, WorkerState.ASLEEP)
-    assert toggles.answers(supervisor, NOW + 1) == [(b"operator", asleep(5, WorkerState.ASLEEP))]
-    assert toggles.answers(supervisor, NOW + 9) == []
+    assert toggles.pop_replies(supervisor, NOW) == []
+    assert toggles.next_deadline() == NOW + TOGGLE_TIMEOUT
+    heartbeat(supervisor, 1, WorkerState.ASLEEP)
+    assert toggles.pop_replies(supervisor, NOW + 1) == [(b"operator", reply_to_sleep(5, WorkerState.ASLEEP))]
+    assert toggles.pop_replies(supervisor, NOW + 9) == []
     assert toggles.next_deadline() is None
 
 
-def test_what_is_so_already_is_answered_at_once() -> None:
+def test_a_toggle_is_answered_at_once_if_the_worker_is_in_the_wanted_state() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     toggles.add(b"operator", 5, 2, NOW)
-    ((peer, answer),) = toggles.answers(awake(), NOW)
-    assert (peer, answer.state, answer.reached) == (b"operator", WorkerState.AWAKE, True)
+    ((peer, reply),) = toggles.pop_replies(awake(), NOW)
+    assert (peer, reply.state, reply.reached) == (b"operator", WorkerState.AWAKE, True)
 
 
-def test_a_worker_that_does_not_get_there_is_told_after_a_while() -> None:
+def test_a_toggle_is_answered_after_a_timeout_if_the_worker_does_not_react() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     supervisor = awake()
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
-    assert toggles.answers(supervisor, NOW + PATIENCE - 0.01) == []
-    assert toggles.answers(supervisor, NOW + PATIENCE) == [(b"operator", asleep(5, WorkerState.AWAKE))]
+    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT - 0.01) == []
+    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT) == [
+        (b"operator", reply_to_sleep(5, WorkerState.AWAKE))
+    ]
 
 
-def test_each_operator_is_answered_in_its_turn() -> None:
+def test_toggles_are_answered_independently() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     supervisor = awake()
     for number in (1, 2):
         supervisor.handle(ToggleReceived(number, WantedState.ASLEEP), NOW)
         toggles.add(b"operator %d" % number, number, number, NOW + number)
-    beat(supervisor, 2, WorkerState.ASLEEP)
-    assert toggles.answers(supervisor, NOW) == [(b"operator 2", asleep(2, WorkerState.ASLEEP, 2))]
-    assert toggles.next_deadline() == NOW + 1 + PATIENCE
+    heartbeat(supervisor, 2, WorkerState.ASLEEP)
+    assert toggles.pop_replies(supervisor, NOW) == [(b"operator 2", reply_to_sleep(2, WorkerState.ASLEEP, 2))]
+    assert toggles.next_deadline() == NOW + 1 + TOGGLE_TIMEOUT
 
 
-def test_all_are_answered_when_everything_ends() -> None:
+def test_all_toggles_are_answered_during_a_shutdown() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     supervisor = awake()
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
     supervisor.handle(QuitReceived(), NOW)
-    assert toggles.answers(supervisor, NOW) == [(b"operator", asleep(5, WorkerState.AWAKE))]
+    assert toggles.pop_replies(supervisor, NOW) == [(b"operator", reply_to_sleep(5, WorkerState.AWAKE))]
 
 
-def test_a_flood_does_not_pile_up() -> None:
+def test_toggles_beyond_the_limit_are_answered_at_once() -> None:
     toggles: PendingToggles[bytes] = PendingToggles()
     supervisor = awake()
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
-    for rid in range(MOST + 10):
+    for rid in range(MAX_PENDING + 10):
         toggles.add(b"operator", rid, 1, NOW)
-    assert [answer.rid for _, answer in toggles.answers(supervisor, NOW)] == list(range(MOST, MOST + 10))
+    assert [reply.rid for _, reply in toggles.pop_replies(supervisor, NOW)] == list(
+        range(MAX_PENDING, MAX_PENDING + 10)
+    )

@@ -1,4 +1,4 @@
-"""What the indexer says, and why a process ended. The workers: tests/integration."""
+"""The indexer's process, and the reason why a process exited. The workers are tested in tests/integration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msd.broker.supervision.processes import IndexerProcess, why_ended
+from msd.broker.supervision.processes import IndexerProcess, exit_reason
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed
 
@@ -25,40 +25,40 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-#: ``python -m workers`` that looks at no file again unless it is nudged, and then soon.
-NUDGED = """
+#: ``python -m msd.workers`` that rescans only on request.
+RESCANS_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
-rescan_policy.CALM, rescan_policy.ALERT = 3600.0, 0.05
+rescan_policy.IDLE_INTERVAL_S, rescan_policy.ACTIVE_INTERVAL_S = 3600.0, 0.05
 from msd.workers.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_the_indexer_says_each_edition_and_looks_again_when_nudged(
+def test_the_indexer_reports_each_edition_and_rescans_on_request(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     popen = subprocess.Popen
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         assert command[1:4] == ["-P", "-m", "msd.workers"]
-        return popen([sys.executable, "-c", NUDGED, *command[4:]], **options)
+        return popen([sys.executable, "-c", RESCANS_ON_REQUEST, *command[4:]], **options)
 
     monkeypatch.setattr(subprocess, "Popen", start)
     (tmp_path / "numbers").write_bytes(bytes(range(245)))
     with closing(IndexerProcess(tmp_path / "numbers", folder)) as indexer:
         for number in (1, 2):
-            while not (indexed := [line for line in indexer.lines() if isinstance(line, Indexed)]):
+            while not (indexed := [line for line in indexer.read_lines() if isinstance(line, Indexed)]):
                 pass
             assert [line.edition for line in indexed] == [number]
             (tmp_path / "other").write_bytes(bytes(number))
             (tmp_path / "other").replace(tmp_path / "numbers")
-            indexer.nudge()
+            indexer.request_rescan()
 
 
-def test_an_indexer_that_ends_says_why(tmp_path: Path, folder: Path) -> None:
+def test_reading_an_indexer_that_has_exited_raises_its_reason(tmp_path: Path, folder: Path) -> None:
     with closing(IndexerProcess(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
-        indexer.lines()
+        indexer.read_lines()
     assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
     assert caught.value.exit_code == NotFoundError.exit_code
 
@@ -70,19 +70,19 @@ def log(folder: Path, text: bytes) -> Path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_killed_process_is_told_by_its_signal(tmp_path: Path, number: signal.Signals) -> None:
-    assert why_ended(-number, log(tmp_path, b"a line that is not the reason\n")) == f"killed by {number.name}"
+def test_the_reason_of_a_killed_process_is_its_signal(tmp_path: Path, number: signal.Signals) -> None:
+    assert exit_reason(-number, log(tmp_path, b"an earlier line\n")) == f"killed by {number.name}"
 
 
-def test_the_last_line_of_the_log_is_the_reason(tmp_path: Path) -> None:
+def test_the_reason_is_the_last_line_of_the_log(tmp_path: Path) -> None:
     text = b"Traceback (most recent call last):\n  File x\nValueError: wrong \n\n"
-    assert why_ended(1, log(tmp_path, text)) == "ValueError: wrong"
+    assert exit_reason(1, log(tmp_path, text)) == "ValueError: wrong"
 
 
 @pytest.mark.parametrize("text", [b"", b"\n \n"])
-def test_without_a_word_the_code_is_the_reason(tmp_path: Path, text: bytes) -> None:
-    assert why_ended(7, log(tmp_path, text)) == "ended with code 7"
+def test_the_reason_is_the_exit_code_if_the_log_is_empty(tmp_path: Path, text: bytes) -> None:
+    assert exit_reason(7, log(tmp_path, text)) == "exited with code 7"
 
 
-def test_a_log_that_is_no_text_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
-    assert why_ended(1, log(tmp_path, b"\xff\xfebad")) == "\ufffd\ufffdbad"
+def test_invalid_utf8_in_the_log_is_replaced(tmp_path: Path) -> None:
+    assert exit_reason(1, log(tmp_path, b"\xff\xfebad")) == "\ufffd\ufffdbad"

@@ -1,4 +1,4 @@
-"""The broker's own folder: its user's alone, found again after a kill, gone after an end."""
+"""The broker's own folder: private to its user, reused after a kill, removed at exit."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NAME = "127.0.0.1-39224"
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An XDG_RUNTIME_DIR of the test's own, under the umask that gives away most."""
+    """A temporary XDG_RUNTIME_DIR, with the most permissive umask."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    before = os.umask(0)
+    umask = os.umask(0)
     yield tmp_path
-    os.umask(before)
+    os.umask(umask)
 
 
 def base(runtime: Path) -> Path:
@@ -34,13 +34,13 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_the_folder_and_all_in_it_are_this_users_alone(runtime: Path) -> None:
+def test_the_folder_and_its_content_are_private_to_this_user(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     assert folder == base(runtime) / NAME
     assert [mode(path) for path in (folder.parent, folder, folder / "catalogue")] == [0o700] * 3
 
 
-def test_without_a_runtime_folder_it_is_in_the_temporary_one(
+def test_without_a_runtime_folder_the_temporary_folder_is_used(
     runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR")
@@ -48,21 +48,21 @@ def test_without_a_runtime_folder_it_is_in_the_temporary_one(
     assert make_folder(CONTROL) == base(tmp_path) / NAME
 
 
-@pytest.mark.parametrize("loose", [0o777, 0o750, 0o701])
-def test_a_loose_folder_is_refused(runtime: Path, loose: int) -> None:
-    base(runtime).mkdir(mode=loose)
-    with pytest.raises(NotAllowedError, match="not a folder of yours alone"):
+@pytest.mark.parametrize("permissions", [0o777, 0o750, 0o701])
+def test_a_folder_that_other_users_can_access_is_refused(runtime: Path, permissions: int) -> None:
+    base(runtime).mkdir(mode=permissions)
+    with pytest.raises(NotAllowedError, match="not a folder that only you can access"):
         make_folder(CONTROL)
 
 
-def test_a_foreign_folder_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 4242)
     base(runtime).mkdir(mode=0o700)
-    with pytest.raises(NotAllowedError, match="msd-4242 is not a folder of yours alone"):
+    with pytest.raises(NotAllowedError, match="msd-4242 is not a folder that only you can access"):
         make_folder(CONTROL)
 
 
-def test_a_link_is_refused_even_to_a_folder_of_ones_own(runtime: Path) -> None:
+def test_a_symbolic_link_is_refused_even_to_a_private_folder(runtime: Path) -> None:
     (runtime / "elsewhere").mkdir(mode=0o700)
     base(runtime).symlink_to("elsewhere")
     with pytest.raises(NotAllowedError):
@@ -70,19 +70,19 @@ def test_a_link_is_refused_even_to_a_folder_of_ones_own(runtime: Path) -> None:
     assert list((runtime / "elsewhere").iterdir()) == []
 
 
-def test_a_file_in_its_place_is_a_disk_error(runtime: Path) -> None:
+def test_a_file_with_the_name_of_the_folder_is_a_disk_error(runtime: Path) -> None:
     base(runtime).write_text("")
     with pytest.raises(DiskError, match="set XDG_RUNTIME_DIR"):
         make_folder(CONTROL)
 
 
-def test_a_runtime_folder_that_is_not_there_is_a_disk_error(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runtime_folder_is_a_disk_error(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/nowhere/at/all")
     with pytest.raises(DiskError, match="No such file or directory"):
         make_folder(CONTROL)
 
 
-def test_what_a_killed_broker_left_is_emptied_and_used_again(runtime: Path) -> None:
+def test_the_folder_of_a_killed_broker_is_emptied_and_reused(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     (folder / "worker-1.log").write_text("old")
     (folder / "catalogue" / "page").write_text("old")
@@ -93,15 +93,15 @@ def test_what_a_killed_broker_left_is_emptied_and_used_again(runtime: Path) -> N
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "*", "::1"])
 @pytest.mark.parametrize("port", [CONTROL.port, CONTROL.port + 10])
-def test_two_brokers_have_a_folder_each(runtime: Path, host: str, port: int) -> None:
-    """Ports are those of a host: two brokers on different ones may have the same."""
+def test_two_brokers_have_different_folders(runtime: Path, host: str, port: int) -> None:
+    """Brokers on different hosts may use the same port."""
     other = Endpoint(host, port)
     if other == CONTROL:
         return
-    one, beside = make_folder(CONTROL), make_folder(other)
-    remove_folder(one)
-    assert not one.exists()
-    assert (beside / "catalogue").is_dir()
+    first, second = make_folder(CONTROL), make_folder(other)
+    remove_folder(first)
+    assert not first.exists()
+    assert (second / "catalogue").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -115,24 +115,24 @@ def test_two_brokers_have_a_folder_each(runtime: Path, host: str, port: int) -> 
         ("büro.local", "b_ro.local-39224"),
     ],
 )
-def test_the_name_is_safe_whatever_the_host(runtime: Path, host: str, name: str) -> None:
+def test_the_name_is_a_safe_file_name_for_any_host(runtime: Path, host: str, name: str) -> None:
     assert make_folder(Endpoint(host, CONTROL.port)) == base(runtime) / name
 
 
-def test_the_last_broker_removes_all(runtime: Path) -> None:
+def test_the_last_broker_removes_the_parent_folder_too(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     (folder / "worker-1.log").write_text("text")
     remove_folder(folder)
     assert list(runtime.iterdir()) == []
 
 
-def test_removing_what_is_gone_is_no_error(runtime: Path) -> None:
+def test_removing_a_removed_folder_is_no_error(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     remove_folder(folder)
     remove_folder(folder)
 
 
-def test_a_path_too_long_for_a_socket_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_too_long_for_a_socket_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / ("x" * MAX_SOCKET_PATH)))
-    with pytest.raises(DiskError, match="too long a path for a socket"):
+    with pytest.raises(DiskError, match="path too long for a Unix socket"):
         make_folder(CONTROL)

@@ -1,4 +1,4 @@
-"""Each edge of the state diagram of ``broker/supervision/supervisor.py``, then all of them at random."""
+"""Every transition in the diagram of ``broker/supervision/supervisor.py``, then random sequences of events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from msd.broker.supervision.supervisor import (
     BACKOFF_FIRST,
-    BACKOFF_LAST,
+    BACKOFF_MAX,
     CRASH_WINDOW,
-    CRASHES,
+    MAX_CRASHES,
     QUIT_GRACE,
     SILENT_AFTER,
-    STEADY,
+    STEADY_AFTER,
     Action,
     CatalogueReady,
     Event,
@@ -39,14 +39,14 @@ from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
 HANG_LIMIT = 60.0
-#: Any moment but 0, which would hide a time that was never set.
+#: Not 0, which would hide a time that was never set.
 START = 1000.0
-#: The edition of the catalogue that there is first.
+#: The first edition of the catalogue.
 EDITION = 3
 
 
-class Scene:
-    """A supervisor, the shell's part played for it, and a clock that the test moves."""
+class Scenario:
+    """A supervisor, methods that play the part of the shell, and a clock that the test moves."""
 
     def __init__(self, workers: int = 1, hang_limit: float = HANG_LIMIT) -> None:
         self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
@@ -61,7 +61,7 @@ class Scene:
     def spawned(self, number: int = 1) -> list[Action]:
         return self.handle(Spawned(number, next(self._pids)))
 
-    def beat(
+    def heartbeat(
         self, state: WorkerState = WorkerState.AWAKE, number: int = 1, pid: int | None = None, edition: int = EDITION
     ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
@@ -71,19 +71,19 @@ class Scene:
         return self.handle(Exited(number, self.pid(number), reason))
 
     def stall(self, seconds: float) -> list[Action]:
-        """The broker's process, or all of them, stand still for so long."""
+        """The broker's event loop stalls for ``seconds``."""
         self.now += seconds
         return self.handle(Stalled(seconds)) + self.handle(TimePassed())
 
-    def order(self, want: WantedState | None = None, number: int = 1) -> list[Action]:
-        return self.handle(ToggleReceived(number, want))
+    def toggle(self, wanted: WantedState | None = None, number: int = 1) -> list[Action]:
+        return self.handle(ToggleReceived(number, wanted))
 
     def wait(self, seconds: float) -> list[Action]:
         self.now += seconds
         return self.handle(TimePassed())
 
     def wait_for_deadline(self) -> list[Action]:
-        """Lets time pass to the next deadline, which must lead to another one."""
+        """Lets time pass to the next deadline, which must be followed by a later one or none."""
         deadline = self.supervisor.next_deadline()
         assert deadline is not None
         self.now = max(self.now, deadline)
@@ -102,7 +102,7 @@ class Scene:
         return self.supervisor.workers[number].wanted
 
     def crash(self, number: int = 1) -> list[Action]:
-        """The running process ends; the restart comes in its time, unless it is given up."""
+        """The process exits and, unless the worker has failed, is restarted after the backoff."""
         actions = self.exit(number)
         restart_at = self.supervisor.workers[number].restart_at
         if restart_at is not None:
@@ -112,77 +112,77 @@ class Scene:
         return actions
 
 
-Make = Callable[[], Scene]
+MakeScenario = Callable[[], Scenario]
 
 
-def starting(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scene:
-    scene = Scene(workers, hang_limit)
-    scene.handle(CatalogueReady(EDITION))
-    for number in scene.supervisor.workers:
-        scene.spawned(number)
-    return scene
+def starting(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scenario:
+    scenario = Scenario(workers, hang_limit)
+    scenario.handle(CatalogueReady(EDITION))
+    for number in scenario.supervisor.workers:
+        scenario.spawned(number)
+    return scenario
 
 
-def awake(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scene:
-    scene = starting(workers, hang_limit)
-    for number in scene.supervisor.workers:
-        scene.beat(number=number)
-    return scene
+def awake(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scenario:
+    scenario = starting(workers, hang_limit)
+    for number in scenario.supervisor.workers:
+        scenario.heartbeat(number=number)
+    return scenario
 
 
-def asleep() -> Scene:
-    scene = awake()
-    scene.order(WantedState.ASLEEP)
-    scene.beat(WorkerState.ASLEEP)
-    return scene
+def asleep() -> Scenario:
+    scenario = awake()
+    scenario.toggle(WantedState.ASLEEP)
+    scenario.heartbeat(WorkerState.ASLEEP)
+    return scenario
 
 
-def silent() -> Scene:
-    scene = awake()
-    scene.wait(SILENT_AFTER)
-    return scene
+def silent() -> Scenario:
+    scenario = awake()
+    scenario.wait(SILENT_AFTER)
+    return scenario
 
 
-def dead() -> Scene:
-    scene = awake()
-    scene.exit()
-    return scene
+def dead() -> Scenario:
+    scenario = awake()
+    scenario.exit()
+    return scenario
 
 
-def failed() -> Scene:
-    scene = awake()
-    for _ in range(CRASHES):
-        scene.crash()
-    return scene
+def failed() -> Scenario:
+    scenario = awake()
+    for _ in range(MAX_CRASHES):
+        scenario.crash()
+    return scenario
 
 
-# The start.
+# Starting.
 
 
 def test_nothing_is_spawned_before_the_catalogue_is_ready() -> None:
-    scene = Scene(4)
-    assert scene.supervisor.next_deadline() is None
-    assert scene.wait(1000) == []
+    scenario = Scenario(4)
+    assert scenario.supervisor.next_deadline() is None
+    assert scenario.wait(1000) == []
 
 
 def test_the_catalogue_spawns_every_worker() -> None:
-    assert Scene(3).handle(CatalogueReady(EDITION)) == [
+    assert Scenario(3).handle(CatalogueReady(EDITION)) == [
         Spawn(number, WantedState.AWAKE, EDITION) for number in (1, 2, 3)
     ]
 
 
 def test_a_worker_put_to_sleep_during_indexing_is_spawned_asleep() -> None:
-    scene = Scene(2)
-    assert scene.order(number=2) == [Publish()]
-    assert scene.handle(CatalogueReady(EDITION)) == [
+    scenario = Scenario(2)
+    assert scenario.toggle(number=2) == [Publish()]
+    assert scenario.handle(CatalogueReady(EDITION)) == [
         Spawn(1, WantedState.AWAKE, EDITION),
         Spawn(2, WantedState.ASLEEP, EDITION),
     ]
 
 
-def test_the_helpers_lead_to_the_states_they_are_named_for() -> None:
-    scenes = [starting(), awake(), asleep(), silent(), dead(), failed()]
-    assert [scene.state() for scene in scenes] == [
+def test_the_helpers_produce_the_states_they_are_named_after() -> None:
+    scenarios = [starting(), awake(), asleep(), silent(), dead(), failed()]
+    assert [scenario.state() for scenario in scenarios] == [
         WorkerState.STARTING,
         WorkerState.AWAKE,
         WorkerState.ASLEEP,
@@ -192,296 +192,296 @@ def test_the_helpers_lead_to_the_states_they_are_named_for() -> None:
     ]
 
 
-def test_all_awake_is_true_only_when_every_worker_is() -> None:
-    scene = starting(2)
-    scene.beat(number=1)
-    assert not scene.supervisor.all_awake
-    scene.beat(number=2)
-    assert scene.supervisor.all_awake
+def test_all_awake_is_true_only_if_every_worker_is_awake() -> None:
+    scenario = starting(2)
+    scenario.heartbeat(number=1)
+    assert not scenario.supervisor.all_awake
+    scenario.heartbeat(number=2)
+    assert scenario.supervisor.all_awake
 
 
-# The edges of the diagram.
+# The transitions of the diagram.
 
 
-def test_starting_to_awake_with_its_first_heartbeat() -> None:
-    scene = starting()
-    assert scene.beat() == [Publish()]
-    assert scene.state() is WorkerState.AWAKE
-    assert scene.supervisor.workers[1].epoch == 7000 + scene.pid()
+def test_starting_to_awake_at_the_first_heartbeat() -> None:
+    scenario = starting()
+    assert scenario.heartbeat() == [Publish()]
+    assert scenario.state() is WorkerState.AWAKE
+    assert scenario.supervisor.workers[1].epoch == 7000 + scenario.pid()
 
 
-def test_awake_to_asleep_as_the_worker_reports() -> None:
-    scene = awake()
-    assert scene.order(WantedState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
-    assert scene.state() is WorkerState.AWAKE
-    assert scene.beat(WorkerState.ASLEEP) == [Publish()]
-    assert scene.state() is WorkerState.ASLEEP
+def test_awake_to_asleep_when_the_worker_reports_it() -> None:
+    scenario = awake()
+    assert scenario.toggle(WantedState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
+    assert scenario.state() is WorkerState.AWAKE
+    assert scenario.heartbeat(WorkerState.ASLEEP) == [Publish()]
+    assert scenario.state() is WorkerState.ASLEEP
 
 
-def test_asleep_to_awake_as_the_worker_reports() -> None:
-    scene = asleep()
-    assert scene.order(WantedState.AWAKE) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
-    assert scene.state() is WorkerState.ASLEEP
-    assert scene.beat(WorkerState.AWAKE) == [Publish()]
-    assert scene.state() is WorkerState.AWAKE
+def test_asleep_to_awake_when_the_worker_reports_it() -> None:
+    scenario = asleep()
+    assert scenario.toggle(WantedState.AWAKE) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.state() is WorkerState.ASLEEP
+    assert scenario.heartbeat(WorkerState.AWAKE) == [Publish()]
+    assert scenario.state() is WorkerState.AWAKE
 
 
 @pytest.mark.parametrize("make", [awake, asleep])
-def test_awake_and_asleep_to_silent_after_three_missed_heartbeats(make: Make) -> None:
-    scene = make()
-    assert scene.wait(SILENT_AFTER - 0.01) == []
-    assert scene.wait(0.01) == [Publish()]
-    assert scene.state() is WorkerState.SILENT
+def test_awake_and_asleep_to_silent_after_three_missed_heartbeats(make: MakeScenario) -> None:
+    scenario = make()
+    assert scenario.wait(SILENT_AFTER - 0.01) == []
+    assert scenario.wait(0.01) == [Publish()]
+    assert scenario.state() is WorkerState.SILENT
 
 
-def test_a_heartbeat_in_time_keeps_a_worker_from_being_silent() -> None:
-    scene = awake()
+def test_a_worker_whose_heartbeats_are_in_time_is_not_silent() -> None:
+    scenario = awake()
     for _ in range(20):
-        assert scene.wait(SILENT_AFTER - 0.05) == []
-        assert scene.beat() == []
+        assert scenario.wait(SILENT_AFTER - 0.05) == []
+        assert scenario.heartbeat() == []
 
 
 @pytest.mark.parametrize("state", [WorkerState.AWAKE, WorkerState.ASLEEP])
-def test_silent_to_what_its_heartbeat_says(state: WorkerState) -> None:
-    scene = silent()
-    scene.beat(state)
-    assert scene.state() is state
+def test_silent_to_the_state_that_the_heartbeat_reports(state: WorkerState) -> None:
+    scenario = silent()
+    scenario.heartbeat(state)
+    assert scenario.state() is state
 
 
-def test_silent_to_dead_by_a_kill_at_the_hang_limit() -> None:
-    scene = silent()
-    assert scene.wait(HANG_LIMIT - SILENT_AFTER - 0.01) == []
-    assert scene.wait(0.01) == [Kill(1)]
-    assert scene.state() is WorkerState.SILENT
-    assert scene.exit() == [Publish()]
-    assert scene.state() is WorkerState.DEAD
+def test_silent_to_dead_after_a_kill_at_the_hang_limit() -> None:
+    scenario = silent()
+    assert scenario.wait(HANG_LIMIT - SILENT_AFTER - 0.01) == []
+    assert scenario.wait(0.01) == [Kill(1)]
+    assert scenario.state() is WorkerState.SILENT
+    assert scenario.exit() == [Publish()]
+    assert scenario.state() is WorkerState.DEAD
 
 
-def test_starting_to_dead_by_a_kill_at_the_hang_limit() -> None:
-    scene = starting()
-    assert scene.wait(HANG_LIMIT - 0.01) == []
-    assert scene.wait(0.01) == [Kill(1)]
-    scene.exit()
-    assert scene.state() is WorkerState.DEAD
+def test_starting_to_dead_after_a_kill_at_the_hang_limit() -> None:
+    scenario = starting()
+    assert scenario.wait(HANG_LIMIT - 0.01) == []
+    assert scenario.wait(0.01) == [Kill(1)]
+    scenario.exit()
+    assert scenario.state() is WorkerState.DEAD
 
 
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent])
-def test_a_stall_of_the_broker_is_not_the_workers_silence(make: Make) -> None:
-    scene = make()
-    state = scene.state()
-    assert scene.stall(1000 * HANG_LIMIT) == []
-    assert scene.state() is state
+def test_a_stall_of_the_broker_does_not_make_workers_silent(make: MakeScenario) -> None:
+    scenario = make()
+    state = scenario.state()
+    assert scenario.stall(1000 * HANG_LIMIT) == []
+    assert scenario.state() is state
 
 
-def test_a_stall_does_not_shorten_a_silence_either() -> None:
-    scene = awake()
-    scene.wait(SILENT_AFTER - 0.1)
-    scene.stall(1000)
-    assert scene.wait(0.05) == []
-    assert scene.wait(0.06) == [Publish()]
-    scene.stall(1000)
-    assert scene.wait(HANG_LIMIT - SILENT_AFTER) == [Kill(1)]
+def test_a_stall_does_not_reset_the_time_without_heartbeats() -> None:
+    scenario = awake()
+    scenario.wait(SILENT_AFTER - 0.1)
+    scenario.stall(1000)
+    assert scenario.wait(0.05) == []
+    assert scenario.wait(0.06) == [Publish()]
+    scenario.stall(1000)
+    assert scenario.wait(HANG_LIMIT - SILENT_AFTER) == [Kill(1)]
 
 
-def test_a_stall_said_too_long_hears_nobody_in_the_future() -> None:
-    scene = awake()
-    scene.handle(Stalled(1000))
-    assert scene.wait(SILENT_AFTER) == [Publish()]
+def test_a_stall_reported_too_long_does_not_date_heartbeats_in_the_future() -> None:
+    scenario = awake()
+    scenario.handle(Stalled(1000))
+    assert scenario.wait(SILENT_AFTER) == [Publish()]
 
 
-def test_a_stall_does_not_take_the_workers_time_to_end() -> None:
-    scene = awake()
-    scene.handle(QuitReceived())
-    assert scene.stall(1000) == []
-    assert scene.wait(QUIT_GRACE - 0.01) == []
-    assert scene.wait(0.02) == [Kill(1)]
+def test_a_stall_does_not_shorten_the_quit_grace() -> None:
+    scenario = awake()
+    scenario.handle(QuitReceived())
+    assert scenario.stall(1000) == []
+    assert scenario.wait(QUIT_GRACE - 0.01) == []
+    assert scenario.wait(0.02) == [Kill(1)]
 
 
-def test_a_stall_puts_no_restart_off() -> None:
-    scene = dead()
-    assert scene.stall(BACKOFF_FIRST) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+def test_a_stall_does_not_delay_a_restart() -> None:
+    scenario = dead()
+    assert scenario.stall(BACKOFF_FIRST) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_hang_limit_kills_a_process_once() -> None:
-    scene = silent()
-    assert Kill(1) in scene.wait(HANG_LIMIT)
-    assert scene.supervisor.next_deadline() is None
-    assert scene.wait(HANG_LIMIT) == []
+    scenario = silent()
+    assert Kill(1) in scenario.wait(HANG_LIMIT)
+    assert scenario.supervisor.next_deadline() is None
+    assert scenario.wait(HANG_LIMIT) == []
 
 
 def test_hang_limit_kills_the_next_process_too() -> None:
-    scene = starting()
-    scene.wait(HANG_LIMIT)
-    scene.crash()
-    assert scene.wait(HANG_LIMIT) == [Kill(1)]
+    scenario = starting()
+    scenario.wait(HANG_LIMIT)
+    scenario.crash()
+    assert scenario.wait(HANG_LIMIT) == [Kill(1)]
 
 
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent])
-def test_any_to_dead_when_its_process_ends(make: Make) -> None:
-    scene = make()
-    assert scene.exit(reason="Segmentation fault") == [Publish()]
-    worker = scene.supervisor.workers[1]
+def test_any_to_dead_when_the_process_exits(make: MakeScenario) -> None:
+    scenario = make()
+    assert scenario.exit(reason="Segmentation fault") == [Publish()]
+    worker = scenario.supervisor.workers[1]
     assert (worker.state, worker.pid, worker.epoch) == (WorkerState.DEAD, 0, 0)
     assert worker.reason == "Segmentation fault"
 
 
 def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
-    scene = awake()
+    scenario = awake()
     load = Load(bytes_sent=5, clients=1, malformed_messages=0)
-    scene.handle(HeartbeatReceived(1, scene.pid(), 7, WorkerState.AWAKE, EDITION, load, frozenset({9})))
-    assert scene.supervisor.workers[1].sessions == {9}
-    scene.exit()
-    worker = scene.supervisor.workers[1]
+    scenario.handle(HeartbeatReceived(1, scenario.pid(), 7, WorkerState.AWAKE, EDITION, load, frozenset({9})))
+    assert scenario.supervisor.workers[1].sessions == {9}
+    scenario.exit()
+    worker = scenario.supervisor.workers[1]
     assert (worker.load, worker.sessions) == (Load(), frozenset())
 
 
-def test_dead_to_starting_after_the_back_off() -> None:
-    scene = dead()
-    assert scene.wait(BACKOFF_FIRST - 0.01) == []
-    assert scene.wait(0.01) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
-    assert scene.state() is WorkerState.STARTING
-    assert scene.supervisor.workers[1].restarts == 1
+def test_dead_to_starting_after_the_backoff() -> None:
+    scenario = dead()
+    assert scenario.wait(BACKOFF_FIRST - 0.01) == []
+    assert scenario.wait(0.01) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.state() is WorkerState.STARTING
+    assert scenario.supervisor.workers[1].restarts == 1
 
 
-def test_a_worker_that_cannot_be_spawned_is_dead_and_tried_again() -> None:
-    scene = Scene()
-    scene.handle(CatalogueReady(EDITION))
-    scene.handle(Exited(1, 0, "cannot be started: Cannot allocate memory"))
-    assert scene.state() is WorkerState.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+def test_a_worker_that_cannot_be_spawned_is_dead_and_retried() -> None:
+    scenario = Scenario()
+    scenario.handle(CatalogueReady(EDITION))
+    scenario.handle(Exited(1, 0, "cannot start: Cannot allocate memory"))
+    assert scenario.state() is WorkerState.DEAD
+    assert scenario.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
-def test_a_worker_that_can_never_be_spawned_is_given_up() -> None:
-    """Its last good start, or none, lies far back: that does not make it steady."""
-    scene = awake()
-    scene.now += 10 * STEADY
-    scene.exit()
-    for _ in range(CRASHES - 1):
-        scene.wait_for_deadline()
-        scene.handle(Exited(1, 0, "cannot be started"))
-    assert scene.state() is WorkerState.FAILED
+def test_a_worker_that_can_never_be_spawned_fails() -> None:
+    """The time since the last successful start does not count as uptime."""
+    scenario = awake()
+    scenario.now += 10 * STEADY_AFTER
+    scenario.exit()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.wait_for_deadline()
+        scenario.handle(Exited(1, 0, "cannot start"))
+    assert scenario.state() is WorkerState.FAILED
 
 
 def test_dead_to_failed_after_too_many_crashes() -> None:
-    scene = awake()
-    for _ in range(CRASHES - 1):
-        scene.crash()
-        assert scene.state() is WorkerState.STARTING
-    assert scene.exit() == [Publish()]
-    assert scene.state() is WorkerState.FAILED
-    assert scene.supervisor.next_deadline() is None
-    assert scene.wait(10 * CRASH_WINDOW) == []
+    scenario = awake()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.crash()
+        assert scenario.state() is WorkerState.STARTING
+    assert scenario.exit() == [Publish()]
+    assert scenario.state() is WorkerState.FAILED
+    assert scenario.supervisor.next_deadline() is None
+    assert scenario.wait(10 * CRASH_WINDOW) == []
 
 
-@pytest.mark.parametrize("want", [None, WantedState.AWAKE])
-def test_failed_to_starting_by_a_toggle_or_a_wake(want: WantedState | None) -> None:
-    scene = failed()
-    assert scene.order(want) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
-    assert scene.state() is WorkerState.STARTING
+@pytest.mark.parametrize("wanted", [None, WantedState.AWAKE])
+def test_failed_to_starting_after_a_toggle_or_a_wake_order(wanted: WantedState | None) -> None:
+    scenario = failed()
+    assert scenario.toggle(wanted) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.state() is WorkerState.STARTING
 
 
-def test_a_worker_started_by_hand_has_its_crashes_forgiven() -> None:
-    scene = failed()
-    scene.order()
-    scene.spawned()
-    for _ in range(CRASHES - 1):
-        scene.crash()
-    assert scene.state() is WorkerState.STARTING
+def test_restarting_a_failed_worker_clears_its_crashes() -> None:
+    scenario = failed()
+    scenario.toggle()
+    scenario.spawned()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.crash()
+    assert scenario.state() is WorkerState.STARTING
 
 
-# Crashes and patience.
+# Crashes and backoff.
 
 
-def test_the_back_off_doubles() -> None:
-    scene = awake()
+def test_the_backoff_doubles() -> None:
+    scenario = awake()
     delays = []
-    for _ in range(CRASHES - 1):
-        scene.exit()
-        deadline = scene.supervisor.next_deadline()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.exit()
+        deadline = scenario.supervisor.next_deadline()
         assert deadline is not None
-        delays.append(round(deadline - scene.now, 6))
-        scene.wait_for_deadline()
-        scene.spawned()
-    assert delays == [min(BACKOFF_FIRST * 2**n, BACKOFF_LAST) for n in range(CRASHES - 1)] == [0.2, 0.4, 0.8, 1.6]
+        delays.append(round(deadline - scenario.now, 6))
+        scenario.wait_for_deadline()
+        scenario.spawned()
+    assert delays == [min(BACKOFF_FIRST * 2**n, BACKOFF_MAX) for n in range(MAX_CRASHES - 1)] == [0.2, 0.4, 0.8, 1.6]
 
 
-def test_a_steady_run_forgives_crashes() -> None:
-    scene = awake()
-    for _ in range(CRASHES - 1):
-        scene.crash()
-    scene.now += STEADY
-    scene.exit()
-    assert scene.state() is WorkerState.DEAD
-    assert scene.supervisor.next_deadline() == scene.now + BACKOFF_FIRST
+def test_a_steady_run_clears_the_crashes() -> None:
+    scenario = awake()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.crash()
+    scenario.now += STEADY_AFTER
+    scenario.exit()
+    assert scenario.state() is WorkerState.DEAD
+    assert scenario.supervisor.next_deadline() == scenario.now + BACKOFF_FIRST
 
 
-def test_a_run_just_short_of_steady_forgives_nothing() -> None:
-    scene = awake()
-    for _ in range(CRASHES - 1):
-        scene.crash()
-    scene.now += STEADY - 0.01
-    scene.exit()
-    assert scene.state() is WorkerState.FAILED
+def test_a_run_just_short_of_steady_does_not_clear_the_crashes() -> None:
+    scenario = awake()
+    for _ in range(MAX_CRASHES - 1):
+        scenario.crash()
+    scenario.now += STEADY_AFTER - 0.01
+    scenario.exit()
+    assert scenario.state() is WorkerState.FAILED
 
 
 def test_crashes_outside_the_window_do_not_count() -> None:
-    scene = awake()
-    for _ in range(3 * CRASHES):
-        scene.now += CRASH_WINDOW / (CRASHES - 1) + 1
-        scene.crash()
-    assert scene.state() is WorkerState.STARTING
+    scenario = awake()
+    for _ in range(3 * MAX_CRASHES):
+        scenario.now += CRASH_WINDOW / (MAX_CRASHES - 1) + 1
+        scenario.crash()
+    assert scenario.state() is WorkerState.STARTING
 
 
-def test_one_workers_crashes_leave_the_others_alone() -> None:
-    scene = awake(2)
-    for _ in range(CRASHES):
-        scene.crash(1)
-        scene.beat(number=2)
-    assert (scene.state(1), scene.state(2)) == (WorkerState.FAILED, WorkerState.AWAKE)
+def test_crashes_of_one_worker_do_not_affect_the_others() -> None:
+    scenario = awake(2)
+    for _ in range(MAX_CRASHES):
+        scenario.crash(1)
+        scenario.heartbeat(number=2)
+    assert (scenario.state(1), scenario.state(2)) == (WorkerState.FAILED, WorkerState.AWAKE)
 
 
-# Who may speak.
+# Stale heartbeats and exits.
 
 
 def test_the_heartbeat_of_a_stale_pid_is_ignored() -> None:
-    scene = awake()
-    old = scene.pid()
-    scene.crash()
-    assert scene.beat(pid=old) == []
-    assert scene.state() is WorkerState.STARTING
+    scenario = awake()
+    old = scenario.pid()
+    scenario.crash()
+    assert scenario.heartbeat(pid=old) == []
+    assert scenario.state() is WorkerState.STARTING
 
 
-def test_orders_go_to_the_process_that_runs_now() -> None:
-    """A heartbeat of the one before may come late: it does not say where orders go."""
+def test_orders_go_to_the_running_process() -> None:
+    """A late heartbeat of the previous process does not change the address for orders."""
 
     def beat(pid: int, route: bytes) -> None:
-        scene.handle(
+        scenario.handle(
             HeartbeatReceived(1, pid, 7, WorkerState.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route)
         )
 
     def route() -> object:
         return worker.route
 
-    scene = awake()
-    worker = scene.supervisor.workers[1]
-    old = scene.pid()
+    scenario = awake()
+    worker = scenario.supervisor.workers[1]
+    old = scenario.pid()
     beat(old, b"old")
     assert (route(), worker.load.bytes_sent) == (b"old", old)
-    scene.crash()
+    scenario.crash()
     assert route() is None
     beat(old, b"old")
     assert (route(), worker.load, worker.sessions) == (None, Load(), frozenset())
-    beat(scene.pid(), b"new")
+    beat(scenario.pid(), b"new")
     beat(old, b"old")
-    assert (route(), worker.load.bytes_sent, worker.sessions) == (b"new", scene.pid(), frozenset({scene.pid()}))
+    assert (route(), worker.load.bytes_sent, worker.sessions) == (b"new", scenario.pid(), frozenset({scenario.pid()}))
 
 
 def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
-    scene = awake()
-    old = scene.pid()
-    scene.exit()
-    assert scene.beat(pid=old) == []
-    assert scene.state() is WorkerState.DEAD
+    scenario = awake()
+    old = scenario.pid()
+    scenario.exit()
+    assert scenario.heartbeat(pid=old) == []
+    assert scenario.state() is WorkerState.DEAD
 
 
 def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
@@ -489,105 +489,105 @@ def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
 
 
 def test_the_exit_of_a_stale_pid_is_ignored() -> None:
-    scene = awake()
-    old = scene.pid()
-    scene.crash()
-    assert scene.handle(Exited(1, old, "again")) == []
-    assert scene.state() is WorkerState.STARTING
+    scenario = awake()
+    old = scenario.pid()
+    scenario.crash()
+    assert scenario.handle(Exited(1, old, "again")) == []
+    assert scenario.state() is WorkerState.STARTING
 
 
-# Orders.
+# Toggles and orders.
 
 
 def test_toggle_of_an_awake_worker_puts_it_to_sleep() -> None:
-    assert awake().order() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
+    assert awake().toggle() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
 
 
 def test_toggle_of_an_asleep_worker_wakes_it() -> None:
-    assert asleep().order() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+    assert asleep().toggle() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 @pytest.mark.parametrize("make", [starting, silent])
-def test_toggle_of_a_starting_or_silent_worker_flips_what_is_wanted(make: Make) -> None:
-    scene = make()
-    assert scene.order() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
-    assert scene.order() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+def test_toggle_of_a_starting_or_silent_worker_flips_its_wanted_state(make: MakeScenario) -> None:
+    scenario = make()
+    assert scenario.toggle() == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
+    assert scenario.toggle() == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_toggle_of_a_dead_worker_starts_it_now() -> None:
-    scene = dead()
-    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
-    assert scene.wait(BACKOFF_LAST) == []  # The restart that was pending is this one.
+    scenario = dead()
+    assert scenario.toggle() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.wait(BACKOFF_MAX) == []  # The toggle has replaced the pending restart.
 
 
 def test_toggle_of_a_dead_worker_wanted_asleep_starts_it_awake() -> None:
-    scene = asleep()
-    scene.exit()
-    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    scenario = asleep()
+    scenario.exit()
+    assert scenario.toggle() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
-def test_toggle_twice_before_the_worker_reacts_changes_nothing_in_the_end() -> None:
-    scene = awake()
-    scene.order()
-    scene.order()
-    assert scene.wanted() is WantedState.AWAKE
-    assert scene.beat() == []
+def test_two_toggles_before_the_worker_reacts_cancel_out() -> None:
+    scenario = awake()
+    scenario.toggle()
+    scenario.toggle()
+    assert scenario.wanted() is WantedState.AWAKE
+    assert scenario.heartbeat() == []
 
 
-@pytest.mark.parametrize("want", [WantedState.ASLEEP, WantedState.AWAKE])
+@pytest.mark.parametrize("wanted", [WantedState.ASLEEP, WantedState.AWAKE])
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent])
-def test_sleep_and_wake_orders_are_idempotent(make: Make, want: WantedState) -> None:
-    scene = make()
+def test_sleep_and_wake_orders_are_idempotent(make: MakeScenario, wanted: WantedState) -> None:
+    scenario = make()
     for _ in range(3):
-        assert SendOrder(1, want, EDITION) in scene.order(want)
-        assert scene.wanted() is want
+        assert SendOrder(1, wanted, EDITION) in scenario.toggle(wanted)
+        assert scenario.wanted() is wanted
 
 
-def test_sleep_of_a_dead_worker_leaves_its_restart_where_it_was() -> None:
-    scene = dead()
-    assert scene.order(WantedState.ASLEEP) == [Publish()]
-    assert scene.state() is WorkerState.DEAD
-    assert scene.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
+def test_sleep_of_a_dead_worker_does_not_change_its_restart_time() -> None:
+    scenario = dead()
+    assert scenario.toggle(WantedState.ASLEEP) == [Publish()]
+    assert scenario.state() is WorkerState.DEAD
+    assert scenario.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
 
 
 def test_sleep_of_a_failed_worker_does_not_start_it() -> None:
-    scene = failed()
-    assert scene.order(WantedState.ASLEEP) == [Publish()]
-    assert scene.state() is WorkerState.FAILED
-    assert scene.wait(1000) == []
+    scenario = failed()
+    assert scenario.toggle(WantedState.ASLEEP) == [Publish()]
+    assert scenario.state() is WorkerState.FAILED
+    assert scenario.wait(1000) == []
 
 
 def test_a_worker_wanted_asleep_is_restarted_asleep() -> None:
-    scene = asleep()
-    scene.exit()
-    assert scene.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
-    scene.spawned()
-    assert scene.beat(WorkerState.ASLEEP) == [Publish()]
+    scenario = asleep()
+    scenario.exit()
+    assert scenario.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
+    scenario.spawned()
+    assert scenario.heartbeat(WorkerState.ASLEEP) == [Publish()]
 
 
 def test_orders_are_repeated_until_heartbeats_agree() -> None:
-    scene = awake()
-    scene.order()
+    scenario = awake()
+    scenario.toggle()
     for _ in range(5):
-        assert scene.beat(WorkerState.AWAKE) == [SendOrder(1, WantedState.ASLEEP, EDITION)]
-    assert SendOrder(1, WantedState.ASLEEP, EDITION) not in scene.beat(WorkerState.ASLEEP)
-    assert scene.beat(WorkerState.ASLEEP) == []
+        assert scenario.heartbeat(WorkerState.AWAKE) == [SendOrder(1, WantedState.ASLEEP, EDITION)]
+    assert SendOrder(1, WantedState.ASLEEP, EDITION) not in scenario.heartbeat(WorkerState.ASLEEP)
+    assert scenario.heartbeat(WorkerState.ASLEEP) == []
 
 
-def test_a_worker_that_falls_asleep_by_itself_is_woken() -> None:
-    scene = awake()
-    assert scene.beat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+def test_a_worker_that_falls_asleep_without_an_order_is_woken() -> None:
+    scenario = awake()
+    assert scenario.heartbeat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 # Editions of the catalogue.
 
 
-def test_a_later_edition_is_ordered_of_every_worker_that_has_a_process() -> None:
-    scene = awake(4)
-    scene.exit(2)
-    scene.order(WantedState.ASLEEP, 3)
-    scene.crash(4)
-    assert scene.handle(CatalogueReady(EDITION + 1)) == [
+def test_a_later_edition_is_sent_to_every_worker_that_has_a_process() -> None:
+    scenario = awake(4)
+    scenario.exit(2)
+    scenario.toggle(WantedState.ASLEEP, 3)
+    scenario.crash(4)
+    assert scenario.handle(CatalogueReady(EDITION + 1)) == [
         SendOrder(1, WantedState.AWAKE, EDITION + 1),
         SendOrder(3, WantedState.ASLEEP, EDITION + 1),
         SendOrder(4, WantedState.AWAKE, EDITION + 1),
@@ -595,119 +595,119 @@ def test_a_later_edition_is_ordered_of_every_worker_that_has_a_process() -> None
 
 
 @pytest.mark.parametrize("make", [starting, awake, silent])
-def test_a_worker_that_serves_an_old_edition_is_told_until_it_serves_the_latest(make: Make) -> None:
-    scene = make()
-    scene.handle(CatalogueReady(EDITION + 1))
+def test_a_worker_that_serves_an_old_edition_receives_orders_until_it_serves_the_latest(make: MakeScenario) -> None:
+    scenario = make()
+    scenario.handle(CatalogueReady(EDITION + 1))
     for _ in range(3):
-        assert scene.beat()[0] == SendOrder(1, WantedState.AWAKE, EDITION + 1)
-    assert scene.beat(edition=EDITION + 1) == []
-    scene.handle(CatalogueReady(EDITION + 2))
-    assert scene.beat(edition=EDITION + 1) == [SendOrder(1, WantedState.AWAKE, EDITION + 2)]
+        assert scenario.heartbeat()[0] == SendOrder(1, WantedState.AWAKE, EDITION + 1)
+    assert scenario.heartbeat(edition=EDITION + 1) == []
+    scenario.handle(CatalogueReady(EDITION + 2))
+    assert scenario.heartbeat(edition=EDITION + 1) == [SendOrder(1, WantedState.AWAKE, EDITION + 2)]
 
 
-def test_a_worker_that_sleeps_is_told_of_a_later_edition_and_sleeps_on() -> None:
-    scene = asleep()
-    scene.handle(CatalogueReady(EDITION + 1))
-    assert scene.beat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION + 1)]
-    assert scene.beat(WorkerState.ASLEEP, edition=EDITION + 1) == []
+def test_a_sleeping_worker_is_sent_a_later_edition_and_stays_asleep() -> None:
+    scenario = asleep()
+    scenario.handle(CatalogueReady(EDITION + 1))
+    assert scenario.heartbeat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION + 1)]
+    assert scenario.heartbeat(WorkerState.ASLEEP, edition=EDITION + 1) == []
 
 
 def test_a_worker_is_restarted_with_the_latest_edition() -> None:
-    scene = dead()
-    assert scene.handle(CatalogueReady(EDITION + 1)) == []
-    assert scene.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
+    scenario = dead()
+    assert scenario.handle(CatalogueReady(EDITION + 1)) == []
+    assert scenario.wait_for_deadline() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
 
 
-def test_a_later_edition_starts_no_worker_that_was_given_up_but_it_has_it_when_woken() -> None:
-    scene = failed()
-    assert scene.handle(CatalogueReady(EDITION + 1)) == []
-    assert scene.order() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
+def test_a_later_edition_does_not_start_a_failed_worker_but_is_used_at_its_restart() -> None:
+    scenario = failed()
+    assert scenario.handle(CatalogueReady(EDITION + 1)) == []
+    assert scenario.toggle() == [Spawn(1, WantedState.AWAKE, EDITION + 1), Publish()]
 
 
-def test_nobody_turns_to_a_later_edition_while_all_is_ended() -> None:
-    scene = awake(2)
-    scene.handle(QuitReceived())
-    assert scene.handle(CatalogueReady(EDITION + 1)) == []
-    assert scene.beat() == [SendQuit(1)]
+def test_no_worker_is_sent_a_later_edition_during_a_shutdown() -> None:
+    scenario = awake(2)
+    scenario.handle(QuitReceived())
+    assert scenario.handle(CatalogueReady(EDITION + 1)) == []
+    assert scenario.heartbeat() == [SendQuit(1)]
 
 
-# The end.
+# Quitting.
 
 
-def test_quit_is_ordered_of_every_living_worker() -> None:
-    scene = awake(3)
-    scene.exit(2)
-    assert scene.handle(QuitReceived()) == [SendQuit(1), SendQuit(3)]
-    assert scene.supervisor.quitting
+def test_quit_is_sent_to_every_running_worker() -> None:
+    scenario = awake(3)
+    scenario.exit(2)
+    assert scenario.handle(QuitReceived()) == [SendQuit(1), SendQuit(3)]
+    assert scenario.supervisor.quitting
 
 
-def test_quit_stops_when_the_last_worker_has_ended() -> None:
-    scene = awake(2)
-    scene.handle(QuitReceived())
-    assert Stop() not in scene.exit(1)
-    assert scene.exit(2)[-1] == Stop()
+def test_quit_stops_when_the_last_worker_has_exited() -> None:
+    scenario = awake(2)
+    scenario.handle(QuitReceived())
+    assert Stop() not in scenario.exit(1)
+    assert scenario.exit(2)[-1] == Stop()
 
 
 def test_quit_kills_after_the_grace() -> None:
-    scene = awake(2)
-    scene.handle(QuitReceived())
-    scene.exit(1)
-    assert scene.wait(QUIT_GRACE - 0.01) == []
-    assert scene.wait(0.01) == [Kill(2)]
-    assert scene.wait(1000) == []
-    assert Stop() in scene.exit(2)
+    scenario = awake(2)
+    scenario.handle(QuitReceived())
+    scenario.exit(1)
+    assert scenario.wait(QUIT_GRACE - 0.01) == []
+    assert scenario.wait(0.01) == [Kill(2)]
+    assert scenario.wait(1000) == []
+    assert Stop() in scenario.exit(2)
 
 
 def test_quit_during_indexing_stops_at_once_and_spawns_nothing() -> None:
-    scene = Scene(4)
-    assert scene.handle(QuitReceived()) == [Stop()]
-    assert scene.handle(CatalogueReady(EDITION)) == [Stop()]
+    scenario = Scenario(4)
+    assert scenario.handle(QuitReceived()) == [Stop()]
+    assert scenario.handle(CatalogueReady(EDITION)) == [Stop()]
 
 
-def test_quit_with_every_worker_gone_stops_at_once() -> None:
-    scene = failed()
-    assert scene.handle(QuitReceived()) == [Stop()]
+def test_quit_without_a_running_worker_stops_at_once() -> None:
+    scenario = failed()
+    assert scenario.handle(QuitReceived()) == [Stop()]
 
 
-def test_quit_restarts_nobody() -> None:
-    scene = awake(2)
-    scene.exit(1)
-    scene.handle(QuitReceived())
-    scene.exit(2)
-    assert scene.supervisor.next_deadline() is None
-    assert all(not isinstance(action, Spawn) for action in scene.wait(1000))
+def test_quit_restarts_no_worker() -> None:
+    scenario = awake(2)
+    scenario.exit(1)
+    scenario.handle(QuitReceived())
+    scenario.exit(2)
+    assert scenario.supervisor.next_deadline() is None
+    assert all(not isinstance(action, Spawn) for action in scenario.wait(1000))
 
 
-def test_quit_is_repeated_until_the_worker_ends() -> None:
-    scene = awake()
-    scene.handle(QuitReceived())
-    assert scene.beat() == [SendQuit(1)]
-    assert scene.beat() == [SendQuit(1)]
+def test_quit_is_repeated_until_the_worker_exits() -> None:
+    scenario = awake()
+    scenario.handle(QuitReceived())
+    assert scenario.heartbeat() == [SendQuit(1)]
+    assert scenario.heartbeat() == [SendQuit(1)]
 
 
-def test_a_second_quit_does_not_move_the_grace() -> None:
-    scene = awake()
-    scene.handle(QuitReceived())
-    scene.wait(QUIT_GRACE / 2)
-    assert scene.handle(QuitReceived()) == []
-    assert scene.wait(QUIT_GRACE / 2) == [Kill(1)]
+def test_a_second_quit_does_not_extend_the_grace() -> None:
+    scenario = awake()
+    scenario.handle(QuitReceived())
+    scenario.wait(QUIT_GRACE / 2)
+    assert scenario.handle(QuitReceived()) == []
+    assert scenario.wait(QUIT_GRACE / 2) == [Kill(1)]
 
 
-def test_orders_during_quit_are_ignored() -> None:
-    scene = awake()
-    scene.handle(QuitReceived())
-    assert scene.order() == []
-    assert scene.wanted() is WantedState.AWAKE
+def test_toggles_during_quit_are_ignored() -> None:
+    scenario = awake()
+    scenario.handle(QuitReceived())
+    assert scenario.toggle() == []
+    assert scenario.wanted() is WantedState.AWAKE
 
 
-def test_a_process_that_was_just_started_at_quit_is_ended_too() -> None:
-    scene = awake(2)
-    scene.exit(1)
-    scene.wait(BACKOFF_FIRST)
-    scene.handle(QuitReceived())
-    assert scene.spawned(1) == [SendQuit(1)]
-    scene.exit(2)
-    assert Stop() in scene.exit(1)
+def test_a_process_that_is_being_started_at_quit_is_sent_quit_too() -> None:
+    scenario = awake(2)
+    scenario.exit(1)
+    scenario.wait(BACKOFF_FIRST)
+    scenario.handle(QuitReceived())
+    assert scenario.spawned(1) == [SendQuit(1)]
+    scenario.exit(2)
+    assert Stop() in scenario.exit(1)
 
 
 # Deadlines.
@@ -715,34 +715,34 @@ def test_a_process_that_was_just_started_at_quit_is_ended_too() -> None:
 
 @pytest.mark.parametrize("make", [starting, awake, asleep, silent, dead])
 @pytest.mark.parametrize("offset", [0.0, 0.1, 1 / 3, 12345.678])
-def test_every_deadline_leads_to_a_later_one_or_none(make: Make, offset: float) -> None:
-    scene = make()
-    scene.now += offset
-    if scene.pid():
-        scene.beat()
+def test_every_deadline_is_followed_by_a_later_one_or_none(make: MakeScenario, offset: float) -> None:
+    scenario = make()
+    scenario.now += offset
+    if scenario.pid():
+        scenario.heartbeat()
     for _ in range(20):
-        if scene.supervisor.next_deadline() is None:
+        if scenario.supervisor.next_deadline() is None:
             return
-        scene.wait_for_deadline()
-    pytest.fail("the deadlines never end")
+        scenario.wait_for_deadline()
+    pytest.fail("the deadlines never stop")
 
 
-def test_a_hang_limit_below_the_missed_heartbeats_is_no_busy_loop() -> None:
-    scene = awake(hang_limit=0.3)
-    assert scene.wait_for_deadline() == [Kill(1), Publish()]
-    assert scene.supervisor.next_deadline() is None
+def test_a_hang_limit_below_the_silence_limit_causes_no_busy_loop() -> None:
+    scenario = awake(hang_limit=0.3)
+    assert scenario.wait_for_deadline() == [Kill(1), Publish()]
+    assert scenario.supervisor.next_deadline() is None
 
 
-# Anything in any order.
+# Random sequences of events.
 
 
 class Supervision(RuleBasedStateMachine):
-    """Workers that do what they like, an operator who does, too, and time."""
+    """Workers, an operator and time act in any order."""
 
     pids: Bundle[tuple[int, int]] = Bundle("pids")
 
     @initialize(workers=st.integers(1, 4), hang_limit=st.sampled_from([0.3, 2.0, 60.0]))
-    def begin(self, workers: int, hang_limit: float) -> None:
+    def start(self, workers: int, hang_limit: float) -> None:
         self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
         self.now = START
         self.running: dict[int, int] = {}
@@ -755,7 +755,7 @@ class Supervision(RuleBasedStateMachine):
         before = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         actions = self.supervisor.handle(event, self.now)
         after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
-        assert (Publish() in actions) == (before != after), "published when, and only when, something changed"
+        assert (Publish() in actions) == (before != after), "published if, and only if, something changed"
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):
@@ -765,7 +765,7 @@ class Supervision(RuleBasedStateMachine):
                     assert not self.supervisor.quitting
                     self.spawn(number)
                 case Kill(number):
-                    assert self.running[number] not in self.killed, "killed once"
+                    assert self.running[number] not in self.killed, "killed twice"
                     self.killed.add(self.running[number])
                 case SendOrder(number, wanted, edition):
                     assert number in self.running
@@ -781,14 +781,14 @@ class Supervision(RuleBasedStateMachine):
     def spawn(self, number: int) -> None:
         if self.next_pid % 5 == 4:
             self.next_pid += 1
-            self.handle(Exited(number, 0, "cannot be started"))
+            self.handle(Exited(number, 0, "cannot start"))
             return
         self.running[number] = self.next_pid
         self.next_pid += 1
         self.handle(Spawned(number, self.running[number]))
 
     @rule()
-    def catalogue(self) -> None:
+    def catalogue_ready(self) -> None:
         running = set(self.running) if self.edition and not self.supervisor.quitting else set()
         self.edition += 1
         actions = self.handle(CatalogueReady(self.edition))
@@ -819,29 +819,29 @@ class Supervision(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def process_ends(self, data: st.DataObject) -> None:
+    def process_exits(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.running)))
-        self.handle(Exited(number, self.running.pop(number), "it ended"))
+        self.handle(Exited(number, self.running.pop(number), "exited with code 1"))
 
-    @rule(data=st.data(), want=st.sampled_from([None, *WantedState]))
-    def order(self, data: st.DataObject, want: WantedState | None) -> None:
+    @rule(data=st.data(), wanted=st.sampled_from([None, *WantedState]))
+    def toggle(self, data: st.DataObject, wanted: WantedState | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.supervisor.workers)))
-        self.handle(ToggleReceived(number, want))
-        if want is not None and not self.supervisor.quitting:
-            assert self.supervisor.workers[number].wanted is want
+        self.handle(ToggleReceived(number, wanted))
+        if wanted is not None and not self.supervisor.quitting:
+            assert self.supervisor.workers[number].wanted is wanted
 
     @rule(seconds=st.floats(0.01, 100))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.handle(TimePassed())
 
-    @rule(seconds=st.floats(0.01, 100), counted=st.floats(0, 1.1))
-    def stall(self, seconds: float, counted: float) -> None:
+    @rule(seconds=st.floats(0.01, 100), reported_share=st.floats(0, 1.1))
+    def stall(self, seconds: float, reported_share: float) -> None:
         killed = set(self.killed)
         self.now += seconds
-        self.handle(Stalled(counted * seconds))
+        self.handle(Stalled(reported_share * seconds))
         assert killed == self.killed
-        assert all(worker.heard_at <= self.now for worker in self.supervisor.workers.values())
+        assert all(worker.last_heartbeat_at <= self.now for worker in self.supervisor.workers.values())
 
     @rule()
     def deadline_comes(self) -> None:
@@ -851,21 +851,21 @@ class Supervision(RuleBasedStateMachine):
         self.now = max(self.now, deadline)
         self.handle(TimePassed())
         after = self.supervisor.next_deadline()
-        assert after is None or after > self.now, "no busy loop"
+        assert after is None or after > self.now, "busy loop"
 
-    @rule(sure=st.sampled_from([False, False, False, True]))
-    def quit(self, sure: bool) -> None:
-        if sure:
+    @rule(quits=st.sampled_from([False, False, False, True]))
+    def quit(self, quits: bool) -> None:
+        if quits:
             self.handle(QuitReceived())
 
     @invariant()
-    def holds(self) -> None:
+    def invariants_hold(self) -> None:
         self.supervisor.check_invariants()
         assert {n: w.pid for n, w in self.supervisor.workers.items() if w.pid} == self.running
         assert self.stopped == (self.supervisor.quitting and not self.running)
         if self.edition and not self.supervisor.quitting:
             gone = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
-            assert all(w.restart_at is not None for w in gone), "whoever is gone comes back"
+            assert all(w.restart_at is not None for w in gone), "every dead worker has a restart time"
 
 
 TestSupervision = Supervision.TestCase

@@ -1,4 +1,4 @@
-"""When ``--until-done`` may end the servers: not while somebody still needs them."""
+"""When ``--until-done`` may end the servers: not while a client still needs them."""
 
 from __future__ import annotations
 
@@ -8,162 +8,162 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.until_done import GONE_AFTER, MOST, SETTLE, UntilDone
+from msd.broker.supervision.until_done import GONE_AFTER, MAX_SESSIONS, SETTLE_TIME, UntilDone
 
 START = 1000.0
-#: Seconds between two turns of the broker's loop.
-TURN = 0.25
+#: Seconds per iteration of the broker's event loop.
+ITERATION = 0.25
 A, B = 1, 2
 
 
-class Scene:
-    """UntilDone, and a broker's loop that the test lets run."""
+class Scenario:
+    """An ``UntilDone``, and a broker's event loop that the test runs."""
 
     def __init__(self) -> None:
-        self.sessions = UntilDone()
+        self.until_done = UntilDone()
         self.now = START
-        self.sessions.pass_time(self.now, awake=True)
+        self.until_done.pass_time(self.now, awake=True)
 
     def wait(self, seconds: float, *reported: int, awake: bool = True) -> None:
-        """The loop runs for so long; a worker reports these sessions in every turn."""
-        for _ in range(round(seconds / TURN)):
-            self.now += TURN
-            self.sessions.reported(reported)
-            self.sessions.pass_time(self.now, awake=awake)
+        """Runs the loop for ``seconds``; a worker reports these sessions in every iteration."""
+        for _ in range(round(seconds / ITERATION)):
+            self.now += ITERATION
+            self.until_done.on_sessions(reported)
+            self.until_done.pass_time(self.now, awake=awake)
 
     def done(self, session: int) -> None:
-        self.sessions.done(session, self.now)
+        self.until_done.on_done(session, self.now)
 
     @property
     def may_end(self) -> bool:
-        return self.sessions.may_end(self.now)
+        return self.until_done.may_end(self.now)
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    made = Scene()
-    yield made
-    made.sessions.check_invariants()
+def scenario() -> Iterator[Scenario]:
+    scenario = Scenario()
+    yield scenario
+    scenario.until_done.check_invariants()
 
 
-def test_nothing_ends_before_somebody_is_done(scene: Scene) -> None:
-    scene.wait(1, A)
-    scene.wait(10 * GONE_AFTER)
-    assert not scene.may_end
-    assert scene.sessions.next_deadline() is None
+def test_the_servers_do_not_end_before_a_client_is_done(scenario: Scenario) -> None:
+    scenario.wait(1, A)
+    scenario.wait(10 * GONE_AFTER)
+    assert not scenario.may_end
+    assert scenario.until_done.next_deadline() is None
 
 
-def test_the_only_client_ends_it_once_others_had_time_to_be_reported(scene: Scene) -> None:
-    scene.wait(1, A)
-    scene.done(A)
-    assert not scene.may_end
-    assert scene.sessions.next_deadline() == scene.now + SETTLE
-    scene.wait(SETTLE, A)
-    assert scene.may_end
+def test_the_servers_end_when_the_only_client_is_done_and_the_settle_time_has_passed(scenario: Scenario) -> None:
+    scenario.wait(1, A)
+    scenario.done(A)
+    assert not scenario.may_end
+    assert scenario.until_done.next_deadline() == scenario.now + SETTLE_TIME
+    scenario.wait(SETTLE_TIME, A)
+    assert scenario.may_end
 
 
-def test_a_client_that_no_worker_has_reported_yet_ends_it_too(scene: Scene) -> None:
-    scene.done(A)
-    scene.wait(SETTLE, A)
-    assert scene.may_end
+def test_a_done_client_that_no_worker_has_reported_ends_the_servers(scenario: Scenario) -> None:
+    scenario.done(A)
+    scenario.wait(SETTLE_TIME, A)
+    assert scenario.may_end
 
 
-def test_another_client_keeps_it_until_it_is_done(scene: Scene) -> None:
-    scene.wait(1, A, B)
-    scene.done(A)
-    scene.wait(100, A, B)
-    assert not scene.may_end
-    assert scene.sessions.next_deadline() is None, "nothing is due while it depends on a client"
-    scene.done(B)
-    scene.wait(SETTLE, A, B)
-    assert scene.may_end
+def test_another_client_keeps_the_servers_until_it_is_done(scenario: Scenario) -> None:
+    scenario.wait(1, A, B)
+    scenario.done(A)
+    scenario.wait(100, A, B)
+    assert not scenario.may_end
+    assert scenario.until_done.next_deadline() is None, "no deadline while the end depends on a client"
+    scenario.done(B)
+    scenario.wait(SETTLE_TIME, A, B)
+    assert scenario.may_end
 
 
-def test_a_client_that_waits_for_sleeping_workers_keeps_it_for_ever(scene: Scene) -> None:
-    """Asleep or crashed, workers report no sessions."""
-    scene.wait(1, A, B)
-    scene.done(A)
-    scene.wait(1000, awake=False)
-    assert not scene.may_end
-    scene.wait(5, B)
-    scene.done(B)
-    scene.wait(SETTLE)
-    assert scene.may_end
+def test_a_client_that_waits_for_sleeping_workers_keeps_the_servers_without_limit(scenario: Scenario) -> None:
+    """Workers that are asleep or dead report no sessions."""
+    scenario.wait(1, A, B)
+    scenario.done(A)
+    scenario.wait(1000, awake=False)
+    assert not scenario.may_end
+    scenario.wait(5, B)
+    scenario.done(B)
+    scenario.wait(SETTLE_TIME)
+    assert scenario.may_end
 
 
-def test_a_client_that_was_last_seen_long_before_has_its_time_when_a_worker_wakes(scene: Scene) -> None:
-    scene.wait(1, A, B)
-    scene.done(A)
-    scene.wait(1000, awake=False)
-    scene.wait(GONE_AFTER - 1)
-    assert not scene.may_end
-    scene.wait(1.25)
-    assert scene.may_end
+def test_a_client_has_the_full_time_to_reconnect_after_a_worker_wakes(scenario: Scenario) -> None:
+    scenario.wait(1, A, B)
+    scenario.done(A)
+    scenario.wait(1000, awake=False)
+    scenario.wait(GONE_AFTER - 1)
+    assert not scenario.may_end
+    scenario.wait(1.25)
+    assert scenario.may_end
 
 
-def test_a_client_that_nobody_reports_is_gone_in_the_end(scene: Scene) -> None:
-    scene.wait(1, A, B)
-    scene.done(A)
-    scene.wait(GONE_AFTER - 2 * TURN)
-    assert not scene.may_end
-    scene.wait(2 * TURN)
-    assert scene.may_end
+def test_a_client_that_no_worker_reports_is_dropped_eventually(scenario: Scenario) -> None:
+    scenario.wait(1, A, B)
+    scenario.done(A)
+    scenario.wait(GONE_AFTER - 2 * ITERATION)
+    assert not scenario.may_end
+    scenario.wait(2 * ITERATION)
+    assert scenario.may_end
 
 
-def test_a_client_that_comes_later_is_waited_for(scene: Scene) -> None:
-    scene.done(A)
-    scene.wait(SETTLE - TURN)
-    scene.wait(60, B)
-    assert not scene.may_end
+def test_a_client_that_connects_during_the_settle_time_keeps_the_servers(scenario: Scenario) -> None:
+    scenario.done(A)
+    scenario.wait(SETTLE_TIME - ITERATION)
+    scenario.wait(60, B)
+    assert not scenario.may_end
 
 
-def test_a_late_report_does_not_open_a_session_that_is_done(scene: Scene) -> None:
-    """A worker that was frozen when the client said goodbye reports it for a while."""
-    scene.wait(1, A)
-    scene.done(A)
-    scene.wait(10 * GONE_AFTER, A)
-    assert scene.may_end
+def test_a_late_report_does_not_reopen_a_session_that_is_done(scenario: Scenario) -> None:
+    """A worker that was frozen when the client sent ``bye`` reports the session for a while."""
+    scenario.wait(1, A)
+    scenario.done(A)
+    scenario.wait(10 * GONE_AFTER, A)
+    assert scenario.may_end
 
 
-def test_a_stall_of_the_broker_makes_nobody_gone(scene: Scene) -> None:
-    scene.wait(1, A, B)
-    scene.done(A)
-    scene.now += 1000
-    scene.sessions.stalled(1000)
-    scene.sessions.pass_time(scene.now, awake=True)
-    assert not scene.may_end
+def test_a_stall_of_the_broker_drops_no_client(scenario: Scenario) -> None:
+    scenario.wait(1, A, B)
+    scenario.done(A)
+    scenario.now += 1000
+    scenario.until_done.on_stall(1000)
+    scenario.until_done.pass_time(scenario.now, awake=True)
+    assert not scenario.may_end
 
 
-def test_a_stall_said_too_long_does_not_turn_time_back(scene: Scene) -> None:
-    scene.wait(1, B)
-    scene.sessions.stalled(5)
-    scene.sessions.pass_time(scene.now, awake=True)
-    scene.wait(1, A)
+def test_a_stall_reported_too_long_does_not_turn_time_back(scenario: Scenario) -> None:
+    scenario.wait(1, B)
+    scenario.until_done.on_stall(5)
+    scenario.until_done.pass_time(scenario.now, awake=True)
+    scenario.wait(1, A)
 
 
-def test_it_remembers_a_bounded_number(scene: Scene) -> None:
-    scene.sessions.reported(range(10, 3 * MOST))
-    for session in range(3 * MOST):
-        scene.done(-session)
-    scene.sessions.check_invariants()
+def test_the_number_of_sessions_is_bounded(scenario: Scenario) -> None:
+    scenario.until_done.on_sessions(range(10, 3 * MAX_SESSIONS))
+    for session in range(3 * MAX_SESSIONS):
+        scenario.done(-session)
+    scenario.until_done.check_invariants()
 
 
-def test_a_flood_of_done_forgets_nobody_who_is_served(scene: Scene) -> None:
-    scene.wait(1, B)
-    for session in range(10, MOST + 100):
-        scene.done(session)
-    scene.wait(1)
-    assert not scene.may_end
+def test_a_flood_of_done_does_not_drop_a_client_that_is_being_served(scenario: Scenario) -> None:
+    scenario.wait(1, B)
+    for session in range(10, MAX_SESSIONS + 100):
+        scenario.done(session)
+    scenario.wait(1)
+    assert not scenario.may_end
 
 
-def test_what_is_over_is_forgotten(scene: Scene) -> None:
-    """Also without --until-done, over years."""
+def test_old_sessions_are_dropped(scenario: Scenario) -> None:
+    """Sessions are tracked without --until-done, too, and servers may run for years."""
     for session in range(1000):
-        scene.wait(TURN, session)
-        scene.done(session)
-    scene.wait(GONE_AFTER + TURN)
-    assert not scene.sessions._done
-    assert not scene.sessions._open
+        scenario.wait(ITERATION, session)
+        scenario.done(session)
+    scenario.wait(GONE_AFTER + ITERATION)
+    assert not scenario.until_done._done
+    assert not scenario.until_done._open
 
 
 @settings(max_examples=100, deadline=None)
@@ -179,16 +179,16 @@ def test_what_is_over_is_forgotten(scene: Scene) -> None:
         max_size=60,
     )
 )
-def test_in_any_order_the_invariants_hold(steps: list[tuple[str, int]]) -> None:
-    scene = Scene()
-    for what, number in steps:
-        match what:
+def test_the_invariants_hold_for_any_order_of_events(steps: list[tuple[str, int]]) -> None:
+    scenario = Scenario()
+    for step, number in steps:
+        match step:
             case "reported":
-                scene.sessions.reported([number])
+                scenario.until_done.on_sessions([number])
             case "done":
-                scene.done(number)
+                scenario.done(number)
             case "stalled":
-                scene.sessions.stalled(number)
+                scenario.until_done.on_stall(number)
             case _:
-                scene.wait(number, awake=what == "awake")
-        scene.sessions.check_invariants()
+                scenario.wait(number, awake=step == "awake")
+        scenario.until_done.check_invariants()
