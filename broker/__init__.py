@@ -1,4 +1,4 @@
-"""Server 5: supervises the workers, publishes their status, takes the operators' orders.
+"""The broker (server 5): supervises the workers, publishes their status, carries out the operators' orders.
 
-Never in the path of the data: while the broker is frozen, running downloads go on.
+Does not send file data: running downloads continue while the broker is frozen.
 """

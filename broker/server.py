@@ -1,8 +1,8 @@
-"""``msd serve``: the poll loop that joins the supervisor to processes, sockets and the console.
+"""``msd serve``: the event loop that connects the supervisor to processes, sockets and the console.
 
-Frames, exits, signals and orders become events of ``broker/supervision/supervisor.py``; its actions are carried
-out here. When a toggle is answered is decided in ``broker/supervision/pending_toggles.py``, when ``--until-done`` ends
-the servers in ``broker/supervision/until_done.py``.
+Converts messages, process exits, signals and orders to events of ``broker/supervision/supervisor.py``, and performs
+its actions. Does not decide when a toggle is answered (see ``broker/supervision/pending_toggles.py``) or when
+``--until-done`` ends the servers (see ``broker/supervision/until_done.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msd.broker.network.listeners import Listeners
 from msd.broker.network.ports import hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.status.event_log import EventLog
-from msd.broker.status.history import SAMPLE
+from msd.broker.status.history import SAMPLE_INTERVAL
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
@@ -54,292 +54,305 @@ from msd.wire.security.keys import Role
 from msd.wire.support.stall_detector import StallDetector
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds after which the loop looks even if nothing is due, so that no stall hides in a long wait.
-LONGEST_WAIT = 0.5
-#: What only operators may ask for.
-ORDERS = (Toggle, Quit)
+#: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
+MAX_WAIT = 0.5
+#: Requests that only operators may send.
+OPERATOR_REQUESTS = (Toggle, Quit)
 
 
 class Broker:
-    """A broker and its workers. ``run()`` returns the exit code; ``close()`` ends what is left.
+    """A broker and its workers. Call ``run()``, then ``close()``.
 
-    Raises ``MsdError`` where it cannot start.
+    Raises ``MsdError`` if it cannot start.
     """
 
     def __init__(
-        self, config: Config, screen: OutputThread, *, until_done: bool = False, console: Sequence[str] | None = None
+        self, config: Config, output: OutputThread, *, until_done: bool = False, console: Sequence[str] | None = None
     ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
-        config.server_keys()  # Wanting, they are reported before anything is opened.
+        config.server_keys()  # Fail early if required keys are missing.
         if not config.path.exists():
             raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
-        self._screen = screen
-        self._until_done = until_done
+        self._output = output
+        self._exit_when_done = until_done
         self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
-        self._board = SnapshotBuilder(config)
+        self._snapshot_builder = SnapshotBuilder(config)
         self._token = secrets.token_bytes(16)
-        self._sessions = UntilDone()
+        self._until_done = UntilDone()
         self._toggles: PendingToggles[Route] = PendingToggles()
         self._exit_code: int | None = None
-        self._next_publish = self._next_look = 0.0
-        #: The last snapshot, for the metrics.
-        self._latest: Status | None = None
-        self._journal = EventLog(screen.log)
+        self._next_publish = self._next_sample = 0.0
+        #: The last published snapshot, for the metrics.
+        self._last_status: Status | None = None
+        self._event_log = EventLog(output.log)
         self._resources = ExitStack()
         try:
-            self._open(config, console)
+            self._start(config, console)
         except BaseException:
             self._resources.close()
             raise
 
     def run(self) -> int:
-        """Serves until quit, SIGINT, SIGTERM, SIGHUP, or (with ``until_done``) a client's ``done``."""
-        while self._exit_code is None or not self._stopped:
+        """Serves until an operator quits, SIGINT, SIGTERM, SIGHUP, or (with ``until_done``) until the clients are done.
+        Returns the exit code.
+        """
+        while self._exit_code is None or not self._is_stopped:
             for source in self._wait():
-                self._sources[source]()
+                self._handlers[source]()
             now = time.monotonic()
-            # It may have been stopped since the wait has ended.
-            self._excuse(self._stalls.after_work(now), now)
+            # The process may have been suspended since the end of the wait.
+            self._on_stall(self._stall_detector.after_work(now), now)
             self._handle(TimePassed(), now)
-            for peer, answer in self._toggles.answers(self._supervisor, now):
-                peer.send(answer)
-            self._sessions.pass_time(now, awake=self._supervisor.any_awake)
-            if self._until_done and not self._supervisor.quitting and self._sessions.may_end(now):
-                self._end(0)
+            for peer, reply in self._toggles.pop_replies(self._supervisor, now):
+                peer.send(reply)
+            self._until_done.pass_time(now, awake=self._supervisor.any_awake)
+            if self._exit_when_done and not self._supervisor.quitting and self._until_done.may_end(now):
+                self._shut_down(0)
             if now >= self._next_publish:
                 self._publish(now)
-            if now >= self._next_look:
-                # The journal keeps a rate for each second, however seldom snapshots are published.
-                self._next_look = now + SAMPLE
-                self._journal.snapshot(self._snapshot(), time.time())
-            self._indexing.pass_time(now)
-            if self._doors.look(now):
-                # The new sockets know nothing of what the old ones said.
+            if now >= self._next_sample:
+                # Sample the rates every second, even if snapshots are published less often.
+                self._next_sample = now + SAMPLE_INTERVAL
+                self._event_log.on_snapshot(self._snapshot(), time.time())
+            self._indexer.pass_time(now)
+            if self._listeners.reopen_if_needed(now):
+                # A new status socket has no welcome message yet.
                 self._publish(now)
         return self._exit_code
 
     def close(self) -> None:
-        """Ends all processes and frees all ports."""
+        """Kills the remaining processes and frees all ports."""
         self._resources.close()
 
-    # Start.
+    # Starting.
 
-    def _open(self, config: Config, console: Sequence[str] | None) -> None:
-        release = self._resources.callback
+    def _start(self, config: Config, console: Sequence[str] | None) -> None:
+        at_close = self._resources.callback
         context = zmq.Context()
-        release(context.term)
+        at_close(context.term)
         for number, worker in enumerate(config.workers, 1):
-            release(hold_port(worker.endpoint, f"worker {number}").close)
+            at_close(hold_port(worker.endpoint, f"worker {number}").close)
         if config.metrics is not None:
             from msd.broker.status.metrics import Metrics
 
-            release(Metrics(config.metrics, lambda: self._latest).close)
+            at_close(Metrics(config.metrics, lambda: self._last_status).close)
         self._poller = zmq.Poller()
-        self._sources: dict[object, Callable[[], None]] = {}
-        self._doors = Listeners(
-            context, config, listen=self._listen, ignore=self._poller.unregister, on_requests=self._read_control
+        self._handlers: dict[object, Callable[[], None]] = {}
+        self._listeners = Listeners(
+            context,
+            config,
+            register=self._register,
+            unregister=self._poller.unregister,
+            on_requests=self._on_requests_readable,
         )
-        release(self._doors.close)
+        at_close(self._listeners.close)
         self._folder = make_folder(config.control)
-        release(remove_folder, self._folder)
-        endpoint = self._doors.open_local(self._folder)
-        self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._doors.keys)
-        release(self._processes.close)
-        # The end of the terminal is an order to end; started with nohup it is none.
+        at_close(remove_folder, self._folder)
+        endpoint = self._listeners.open_local_control(self._folder)
+        self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._listeners.keys)
+        at_close(self._processes.close)
+        # A closed terminal shuts the servers down, unless they were started with nohup.
         hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
         self._signals = SignalDescriptor(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
-        release(self._signals.close)
-        self._stopped = False
-        self._stalls = StallDetector(time.monotonic())
+        at_close(self._signals.close)
+        self._is_stopped = False
+        self._stall_detector = StallDetector(time.monotonic())
         assert config.path is not None
-        self._indexing = IndexerSupervisor(
+        self._indexer = IndexerSupervisor(
             config.path,
             self._folder,
-            note=self._screen.note,
-            listen=lambda source: self._listen(source, self._read_indexer),
-            ignore=self._poller.unregister,
+            note=self._output.note,
+            register=lambda source: self._register(source, self._on_indexer_output),
+            unregister=self._poller.unregister,
         )
-        release(self._indexing.close)
-        self._listen(self._signals.fileno(), self._read_signals)
-        self._desk = LocalConsole(
+        at_close(self._indexer.close)
+        self._register(self._signals.fileno(), self._on_signals)
+        self._local_console = LocalConsole(
             config,
-            self._screen,
+            self._output,
             console,
-            listen=self._listen,
-            ignore=self._poller.unregister,
+            register=self._register,
+            unregister=self._poller.unregister,
             toggle=lambda number: self._handle(supervisor.ToggleReceived(number, None), time.monotonic()),
-            end=self._end,
+            shut_down=self._shut_down,
         )
-        release(self._desk.close)
+        at_close(self._local_console.close)
 
-    def _listen(self, source: zmq.Socket[bytes] | int, handler: Callable[[], None]) -> None:
+    def _register(self, source: zmq.Socket[bytes] | int, handler: Callable[[], None]) -> None:
         self._poller.register(source, zmq.POLLIN)
-        self._sources[source] = handler
+        self._handlers[source] = handler
 
     # The supervisor's events and actions.
 
     def _handle(self, event: supervisor.Event, now: float) -> None:
-        self._journal.take(event)
+        self._event_log.on_event(event)
         for action in self._supervisor.handle(event, now):
-            self._do(action, now)
+            self._perform(action, now)
 
-    def _do(self, action: supervisor.Action, now: float) -> None:
+    def _perform(self, action: supervisor.Action, now: float) -> None:
         match action:
             case supervisor.Spawn(number, wanted, edition):
                 try:
                     pid = self._processes.spawn(number, wanted, edition)
                     event: supervisor.Event = supervisor.Spawned(number, pid)
                 except OSError as error:
-                    event = supervisor.Exited(number, 0, f"cannot be started: {error.strerror}")
+                    event = supervisor.Exited(number, 0, f"cannot start: {error.strerror}")
                 self._handle(event, now)
             case supervisor.SendOrder(number, wanted, edition):
-                self._order(number, Order(wanted=wanted, edition=edition))
+                self._send_order(number, Order(wanted=wanted, edition=edition))
             case supervisor.SendQuit(number):
-                self._order(number, QuitOrder())
+                self._send_order(number, QuitOrder())
             case supervisor.Kill(number):
                 self._processes.kill(number)
             case supervisor.Publish():
                 self._publish(now)
             case supervisor.Stop():
-                self._stopped = True
+                self._is_stopped = True
 
-    def _order(self, number: int, order: WorkerOrder) -> None:
-        # One that has not reported yet is told when it does.
+    def _send_order(self, number: int, order: WorkerOrder) -> None:
+        # A worker that has not sent a heartbeat yet receives the order after its first one.
         route = self._supervisor.workers[number].route
         if isinstance(route, Route):
             route.send(order)
 
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
-        status = self._latest = self._snapshot()
-        self._journal.snapshot(status, time.time())
-        self._doors.publish(status)
+        status = self._last_status = self._snapshot()
+        self._event_log.on_snapshot(status, time.time())
+        self._listeners.publish(status)
         if not self._supervisor.quitting:
-            self._desk.show(status, self._doors.keys.public if self._doors.keys else None)
+            self._local_console.show(status, self._listeners.keys.public if self._listeners.keys else None)
 
     def _snapshot(self) -> Status:
         now = time.monotonic()
-        return self._board.snapshot(
+        return self._snapshot_builder.build(
             self._supervisor,
             now,
-            malformed_messages=self._doors.malformed_messages,
-            rejected_connections=self._doors.rejected_connections,
+            malformed_messages=self._listeners.malformed_messages,
+            rejected_connections=self._listeners.rejected_connections,
         )
 
-    def _end(self, code: int) -> None:
+    def _shut_down(self, code: int) -> None:
         if self._supervisor.quitting:
             return
         self._exit_code = code
-        self._desk.close()
+        self._local_console.close()
         self._handle(supervisor.QuitReceived(), time.monotonic())
 
-    # What arrives.
+    # Messages, signals and exits.
 
-    def _read_signals(self) -> None:
+    def _on_signals(self) -> None:
         for number in self._signals.read():
             if number == signal.SIGCHLD:
                 now = time.monotonic()
-                for ended in self._processes.reap():
-                    self._handle(supervisor.Exited(ended.number, ended.pid, ended.reason), now)
-                self._desk.look()
+                for exited in self._processes.reap():
+                    self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
+                self._local_console.on_child_exit()
             else:
-                self._end(128 + number)
+                self._shut_down(128 + number)
 
-    def _read_indexer(self) -> None:
-        for indexed in self._indexing.read(time.monotonic()):
+    def _on_indexer_output(self) -> None:
+        for indexed in self._indexer.read_editions(time.monotonic()):
             if not self._supervisor.edition:
-                self._vouch(indexed)
+                self._set_catalogue(indexed)
             self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
 
-    def _vouch(self, indexed: Indexed) -> None:
-        """Says from now on that this catalogue is right."""
-        self._board.files = indexed.files
-        self._board.catalogue = bytes.fromhex(indexed.catalogue)
+    def _set_catalogue(self, indexed: Indexed) -> None:
+        """Includes this edition of the catalogue in the snapshots from now on."""
+        self._snapshot_builder.files = indexed.files
+        self._snapshot_builder.catalogue = bytes.fromhex(indexed.catalogue)
 
-    def _read_control(self) -> None:
+    def _on_requests_readable(self) -> None:
         now = time.monotonic()
-        for peer, role, request in self._doors.requests():
+        for peer, role, request in self._listeners.requests():
             if isinstance(request, Heartbeat):
-                self._hear(peer, request, now)
-            elif isinstance(request, ORDERS) and role is not Role.OPERATOR:
-                message = "this key is admitted as a client: orders are an operator's to give"
+                self._on_heartbeat(peer, request, now)
+            elif isinstance(request, OPERATOR_REQUESTS) and role is not Role.OPERATOR:
+                message = "this key is admitted as a client: only operators may give orders"
                 peer.send(Rejected(rid=request.rid, message=message, denied=True))
             else:
-                self._obey(peer, request, now)
+                self._on_request(peer, request, now)
 
-    def _hear(self, peer: Route, beat: Heartbeat, now: float) -> None:
-        if not secrets.compare_digest(beat.token, self._token):
+    def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
+        if not secrets.compare_digest(heartbeat.token, self._token):
             return
         event = supervisor.HeartbeatReceived(
-            beat.number, beat.pid, beat.epoch, beat.state, beat.edition, beat.load, frozenset(beat.sessions), peer
+            heartbeat.number,
+            heartbeat.pid,
+            heartbeat.epoch,
+            heartbeat.state,
+            heartbeat.edition,
+            heartbeat.load,
+            frozenset(heartbeat.sessions),
+            peer,
         )
         self._handle(event, now)
-        indexed = self._indexing.latest
-        if beat.edition == indexed.edition:
-            if beat.load.stale:
-                self._indexing.nudge()
-            if self._board.catalogue.hex() != indexed.catalogue:
-                # Not before there is a worker who has it, or clients would look for it in vain.
-                self._vouch(indexed)
+        latest = self._indexer.latest
+        if heartbeat.edition == latest.edition:
+            if heartbeat.load.stale:
+                self._indexer.request_rescan()
+            if self._snapshot_builder.catalogue.hex() != latest.catalogue:
+                # Publish the new catalogue only once a worker serves it.
+                self._set_catalogue(latest)
                 self._publish(now)
-        # What the supervisor made of it: the late word of a process that is gone counts for nothing.
-        if (worker := self._supervisor.workers.get(beat.number)) is not None:
-            self._board.measure(worker.number, worker.load.bytes_sent, now)
-            self._sessions.reported(worker.sessions)
+        # Use the supervisor's record; it ignores late heartbeats of dead processes.
+        if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
+            self._snapshot_builder.on_bytes_sent(worker.number, worker.load.bytes_sent, now)
+            self._until_done.on_sessions(worker.sessions)
 
-    def _obey(self, peer: Route, request: ControlRequest, now: float) -> None:
+    def _on_request(self, peer: Route, request: ControlRequest, now: float) -> None:
         match request:
-            case Toggle(rid=rid, number=number, want=want):
+            case Toggle(rid=rid, number=number, want=wanted):
                 if number not in self._supervisor.workers:
-                    message = f"there is no worker {number}: they are 1 to {len(self._supervisor.workers)}"
+                    message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
                     peer.send(Rejected(rid=rid, message=message))
                     return
                 self._toggles.add(peer, rid, number, now)
-                self._handle(supervisor.ToggleReceived(number, want), now)
+                self._handle(supervisor.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
-                peer.send(self._journal.report(rid, self._snapshot()))
+                peer.send(self._event_log.report(rid, self._snapshot()))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
-                self._end(0)
+                self._shut_down(0)
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))
-                self._sessions.done(session, now)
+                self._until_done.on_done(session, now)
             case Complaint(rid=rid, number=number):
                 peer.send(Accepted(rid=rid))
                 if number in self._supervisor.workers:
                     self._supervisor.workers[number].complaints += 1
 
-    # Time.
+    # Waiting and stalls.
 
     def _wait(self) -> list[object]:
-        """The sources that something has arrived from; waits until something is due."""
+        """Waits until a source is readable or a deadline passes; returns the readable sources."""
         began = time.monotonic()
-        until = max(began, min(began + LONGEST_WAIT, *self._due()))
-        ready = [source for source, _ in self._poller.poll(math.ceil((until - began) * 1000))]
+        deadline = max(began, min(began + MAX_WAIT, *self._deadlines()))
+        ready = [source for source, _ in self._poller.poll(math.ceil((deadline - began) * 1000))]
         now = time.monotonic()
-        self._excuse(self._stalls.after_wait(began, until, now), now)
+        self._on_stall(self._stall_detector.after_wait(began, deadline, now), now)
         return ready
 
-    def _excuse(self, stalled: float, now: float) -> None:
-        """Tells the cores for how long this process did not look."""
+    def _on_stall(self, stalled: float, now: float) -> None:
+        """Reports a stall of this loop to the pure cores."""
         if stalled:
             self._handle(supervisor.Stalled(stalled), now)
-            self._sessions.stalled(stalled)
+            self._until_done.on_stall(stalled)
 
-    def _due(self) -> list[float]:
-        """When time alone will matter."""
-        times = [
+    def _deadlines(self) -> list[float]:
+        """The times at which the loop has to continue without a message."""
+        deadlines = [
             self._next_publish,
-            self._next_look,
-            self._indexing.next_deadline(),
+            self._next_sample,
+            self._indexer.next_deadline(),
             self._toggles.next_deadline(),
             self._supervisor.next_deadline(),
         ]
-        if self._until_done and not self._supervisor.quitting:
-            times.append(self._sessions.next_deadline())
-        return [deadline for deadline in times if deadline is not None]
+        if self._exit_when_done and not self._supervisor.quitting:
+            deadlines.append(self._until_done.next_deadline())
+        return [deadline for deadline in deadlines if deadline is not None]
 
 
 def serve(
@@ -350,16 +363,16 @@ def serve(
     stdout: int = 1,
     verbose: bool = False,
 ) -> int:
-    """Runs a broker as ``config`` says; its exit code. ``console`` is the command of the console to show in
-    place of the plain one; ``verbose`` logs to standard error. Raises ``MsdError`` where it cannot.
+    """Runs a broker with ``config`` and returns its exit code. ``console`` is the command line of the console process,
+    None for the plain console; ``verbose`` logs to standard error. Raises ``MsdError`` if the broker cannot run.
     """
-    raise_descriptor_limit()  # A subscriber is a descriptor; there may be thousands.
-    screen = OutputThread(stdout, verbose=verbose)
+    raise_descriptor_limit()  # Every subscriber needs a descriptor, and there may be thousands.
+    output = OutputThread(stdout, verbose=verbose)
     try:
-        broker = Broker(config, screen, until_done=until_done, console=console)
+        broker = Broker(config, output, until_done=until_done, console=console)
         try:
             return broker.run()
         finally:
             broker.close()
     finally:
-        screen.close()
+        output.close()

@@ -1,0 +1,374 @@
+"""The broker's event loop with fakes for processes and sockets. Real servers are tested in tests/integration."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from msd.broker import server
+from msd.broker.network.control_socket import Route
+from msd.broker.server import Broker
+from msd.broker.supervision import until_done
+from msd.broker.terminal.output_thread import OutputThread
+from msd.wire.config.settings import Config, WorkerConfig
+from msd.wire.errors import NotFoundError, UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.child_messages import Indexed
+from msd.wire.protocol.messages import (
+    Accepted,
+    Complaint,
+    ControlRequest,
+    Done,
+    Heartbeat,
+    Load,
+    Message,
+    Order,
+    Quit,
+    QuitOrder,
+    Rejected,
+    Status,
+    StatusReport,
+    StatusRequest,
+    Toggle,
+)
+from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.security.keys import Role
+from tests.system import free_ports, is_free
+
+
+class FakeListeners:
+    """Yields the requests in ``inbox``; records published snapshots and, by peer, the messages sent."""
+
+    def __init__(self, context: object, config: Config, **callbacks: object) -> None:
+        self.keys = None
+        self.malformed_messages = self.rejected_connections = 0
+        self.inbox: list[tuple[bytes, Role, ControlRequest]] = []
+        self.sent: list[tuple[bytes, Message]] = []
+        self.published: list[Status] = []
+        self.is_closed = False
+
+    def open_local_control(self, folder: Path) -> str:
+        return f"ipc://{folder}/control"
+
+    def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
+        while self.inbox:
+            ident, role, request = self.inbox.pop(0)
+            sender: Any = self
+            yield Route(sender, ident), role, request
+
+    def send(self, ident: bytes, message: Message) -> None:
+        self.sent.append((ident, message))
+
+    def publish(self, status: Status) -> None:
+        self.published.append(status)
+
+    def reopen_if_needed(self, now: float) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeProcesses:
+    """Starts worker N with the pid 100 + N, unless ``error`` is set."""
+
+    def __init__(self, config: Config, folder: Path, control: str, token: bytes, keys: object) -> None:
+        self.token = token
+        self.spawned: list[tuple[int, WantedState, int]] = []
+        self.error: OSError | None = None
+
+    def spawn(self, number: int, wanted: WantedState, edition: int) -> int:
+        self.spawned.append((number, wanted, edition))
+        if self.error is not None:
+            raise self.error
+        return 100 + number
+
+    def close(self) -> None: ...
+
+
+class FakeIndexer:
+    """Completes the editions that the test appends to ``editions``."""
+
+    def __init__(self, root: Path, folder: Path, **callbacks: object) -> None:
+        self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
+        self.editions: list[Indexed] = []
+        self.rescans = 0
+
+    def read_editions(self, now: float) -> list[Indexed]:
+        editions, self.editions = self.editions, []
+        self.latest = editions[-1]
+        return editions
+
+    def request_rescan(self) -> None:
+        self.rescans += 1
+
+    def pass_time(self, now: float) -> None: ...
+
+    def next_deadline(self) -> float | None:
+        return None
+
+    def close(self) -> None: ...
+
+
+class FakeConsole:
+    def __init__(
+        self, config: Config, output: OutputThread, console: Sequence[str] | None, **callbacks: object
+    ) -> None:
+        self.shown: list[Status] = []
+
+    def show(self, status: Status, key: bytes | None) -> None:
+        self.shown.append(status)
+
+    def on_child_exit(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Harness:
+    """A broker with two workers, and its fakes."""
+
+    def __init__(self, config: Config, output: OutputThread, *, until_done: bool = False) -> None:
+        self.broker = Broker(config, output, until_done=until_done)
+        fakes: Any = self.broker
+        self.listeners: FakeListeners = fakes._listeners
+        self.processes: FakeProcesses = fakes._processes
+        self.indexer: FakeIndexer = fakes._indexer
+
+    def complete_edition(self, edition: int = 1, files: int = 1) -> None:
+        self.indexer.editions.append(
+            Indexed(files=files, size=9, hashed=9, catalogue=f"{edition:02}" * 32, edition=edition)
+        )
+        self.broker._on_indexer_output()
+
+    def receive(self, request: ControlRequest, ident: bytes = b"peer", role: Role = Role.OPERATOR) -> list[Message]:
+        """Handles a request; returns the messages sent to its sender."""
+        self.listeners.sent.clear()
+        self.listeners.inbox.append((ident, role, request))
+        self.broker._on_requests_readable()
+        return [message for peer, message in self.listeners.sent if peer == ident]
+
+    def heartbeat(
+        self,
+        number: int,
+        state: WorkerState = WorkerState.AWAKE,
+        *,
+        edition: int = 1,
+        token: bytes | None = None,
+        stale: bool = False,
+        sessions: Sequence[int] = (),
+    ) -> list[Message]:
+        """Handles a worker's heartbeat; returns the orders sent to the worker."""
+        heartbeat = Heartbeat(
+            token=self.processes.token if token is None else token,
+            number=number,
+            pid=100 + number,
+            epoch=7,
+            state=state,
+            edition=edition,
+            load=Load(stale=stale),
+            sessions=[*sessions],
+        )
+        return self.receive(heartbeat, b"worker %d" % number, Role.WORKER)
+
+    def start(self) -> None:
+        """Both workers are awake and serve edition 1."""
+        self.complete_edition()
+        for number in (1, 2):
+            self.heartbeat(number)
+
+    @property
+    def status(self) -> Status:
+        """The status that an operator receives."""
+        (report,) = self.receive(StatusRequest(rid=1))
+        assert isinstance(report, StatusReport)
+        return report.status
+
+
+@pytest.fixture
+def config(tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    for name, fake in (
+        ("Listeners", FakeListeners),
+        ("WorkerProcesses", FakeProcesses),
+        ("IndexerSupervisor", FakeIndexer),
+        ("LocalConsole", FakeConsole),
+    ):
+        monkeypatch.setattr(server, name, fake)
+    *ports, status, control = free_ports()
+    workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in ports[:2])
+    return Config(path=tmp_path, status_port=status, control_port=control, workers=workers)
+
+
+@pytest.fixture
+def output() -> Iterator[OutputThread]:
+    with Path(os.devnull).open("wb") as null, closing(OutputThread(null.fileno())) as output:
+        yield output
+
+
+@pytest.fixture
+def harness(config: Config, output: OutputThread) -> Iterator[Harness]:
+    harness = Harness(config, output)
+    yield harness
+    harness.broker.close()
+
+
+def states(harness: Harness) -> list[WorkerState]:
+    return [worker.state for worker in harness.status.workers]
+
+
+# Starting.
+
+
+def test_a_broker_without_a_path_to_share_is_not_started(config: Config, output: OutputThread) -> None:
+    with pytest.raises(UsageError, match="nothing to share"):
+        Broker(replace(config, path=None), output)
+
+
+def test_a_broker_whose_path_does_not_exist_is_not_started(
+    config: Config, output: OutputThread, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFoundError, match="no such file or folder to share"):
+        Broker(replace(config, path=tmp_path / "missing"), output)
+
+
+def test_a_start_that_fails_releases_everything(
+    config: Config, output: OutputThread, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> FakeIndexer:
+        raise OSError(12, "Cannot allocate memory")
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(server, "IndexerSupervisor", fail)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        Broker(config, output)
+    assert [*runtime_folder.iterdir()] == []
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert all(is_free(worker.endpoint.port) for worker in config.workers)
+
+
+def test_the_first_edition_is_published_and_spawns_the_workers(harness: Harness) -> None:
+    harness.complete_edition(files=3)
+    assert harness.processes.spawned == [(number, WantedState.AWAKE, 1) for number in (1, 2)]
+    assert (harness.status.files, harness.status.catalogue) == (3, bytes.fromhex("01" * 32))
+
+
+def test_a_worker_that_cannot_be_started_is_dead(harness: Harness) -> None:
+    harness.processes.error = OSError(12, "Cannot allocate memory")
+    harness.complete_edition()
+    assert {(worker.state, worker.reason) for worker in harness.status.workers} == {
+        (WorkerState.DEAD, "cannot start: Cannot allocate memory")
+    }
+
+
+# Heartbeats.
+
+
+def test_a_heartbeat_changes_the_state_and_is_published(harness: Harness) -> None:
+    harness.complete_edition()
+    harness.heartbeat(2)
+    assert states(harness) == [WorkerState.STARTING, WorkerState.AWAKE]
+    assert harness.listeners.published[-1].workers[1].state is WorkerState.AWAKE
+
+
+def test_a_heartbeat_with_a_wrong_token_is_ignored(harness: Harness) -> None:
+    harness.complete_edition()
+    harness.heartbeat(1, token=b"wrong")
+    assert states(harness) == [WorkerState.STARTING] * 2
+
+
+def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) -> None:
+    harness.start()
+    harness.complete_edition(2, files=5)
+    assert harness.status.files == 1
+    assert harness.heartbeat(1) == [Order(wanted=WantedState.AWAKE, edition=2)]
+    assert harness.status.files == 1
+    assert harness.heartbeat(1, edition=2) == []
+    assert harness.listeners.published[-1].files == 5
+
+
+def test_a_worker_that_finds_a_stale_file_causes_a_rescan(harness: Harness) -> None:
+    harness.start()
+    harness.heartbeat(1, edition=0, stale=True)
+    assert harness.indexer.rescans == 0, "the worker serves an old edition"
+    harness.heartbeat(1, stale=True)
+    assert harness.indexer.rescans == 1
+
+
+# Requests.
+
+
+def test_an_operator_toggles_a_worker(harness: Harness) -> None:
+    harness.start()
+    assert harness.receive(Toggle(rid=5, number=2)) == []
+    assert harness.listeners.sent == [(b"worker 2", Order(wanted=WantedState.ASLEEP, edition=1))]
+
+
+def test_a_toggle_of_an_unknown_worker_is_rejected(harness: Harness) -> None:
+    message = "no worker 3: the workers are numbered 1 to 2"
+    assert harness.receive(Toggle(rid=5, number=3)) == [Rejected(rid=5, message=message)]
+
+
+@pytest.mark.parametrize("request_", [Toggle(rid=5, number=1), Quit(rid=5)])
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
+def test_orders_of_a_peer_that_is_no_operator_are_denied(
+    harness: Harness, request_: ControlRequest, role: Role
+) -> None:
+    harness.start()
+    (reply,) = harness.receive(request_, role=role)
+    assert isinstance(reply, Rejected)
+    assert (reply.rid, reply.denied) == (5, True)
+    assert len(harness.listeners.sent) == 1, "no order was sent to a worker"
+    assert {worker.wanted for worker in harness.status.workers} == {WantedState.AWAKE}
+
+
+def test_complaints_are_counted(harness: Harness) -> None:
+    harness.start()
+    for number in (2, 2, 9):
+        complaint = Complaint(rid=5, number=number, id=bytes(32), index=0)
+        assert harness.receive(complaint, role=Role.CLIENT) == [Accepted(rid=5)]
+    assert [worker.complaints for worker in harness.status.workers] == [0, 2]
+
+
+# Exiting.
+
+
+def test_quit_orders_all_workers_to_exit(harness: Harness) -> None:
+    harness.start()
+    assert harness.receive(Quit(rid=5)) == [Accepted(rid=5)]
+    assert harness.listeners.sent[1:] == [(b"worker 1", QuitOrder()), (b"worker 2", QuitOrder())]
+
+
+def test_the_exit_code_after_quit_is_0(harness: Harness) -> None:
+    harness.receive(Quit(rid=5))
+    assert harness.broker.run() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_exit_code_after_a_signal_is_128_plus_its_number(harness: Harness, number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    assert harness.broker.run() == 128 + number
+
+
+def test_with_until_done_the_broker_exits_once_a_client_is_done(
+    config: Config, output: OutputThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(until_done, "SETTLE_TIME", 0.01)
+    harness = Harness(config, output, until_done=True)
+    with closing(harness.broker):
+        assert harness.receive(Done(rid=5, session=1), role=Role.CLIENT) == [Accepted(rid=5)]
+        assert harness.broker.run() == 0
+
+
+def test_serve_closes_the_broker_and_returns_its_exit_code(
+    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Broker, "run", lambda broker: 7)
+    with Path(os.devnull).open("wb") as null:
+        assert server.serve(config, until_done=False, stdout=null.fileno()) == 7
+    assert [*runtime_folder.iterdir()] == []
