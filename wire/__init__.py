@@ -1,7 +1,14 @@
-"""The contract shared by broker, workers and client: what may be said, and what the words mean.
+"""Code shared by the broker, the workers and the client: the protocol, configuration, sockets and keys.
 
-There is no process and no policy in this package, and nearly everything is a plain value or a
-function of its arguments. What is not: ``config_file`` reads ``config.toml``, ``endpoints`` resolves
-the names of hosts, and ``sockets`` tunes and reads the sockets that its callers open, and raises
-the limit of how many these may be.
+::
+
+    errors      the errors that users see, with their exit codes
+    protocol/   messages, their encoding, segments and states (pure)
+    config/     defaults, config.toml and the flags that all commands share
+    net/        ZeroMQ socket options, monitors and endpoints
+    security/   key files, and the ZAP handler that admits keys
+    support/    small helpers: text, units, log lines, output, malloc, stall detection
+
+Starts no process and makes no decision for one: the broker, the workers and the client do. Only ``config``, ``net``,
+``security`` and ``support`` touch files, sockets or the process.
 """

@@ -1,26 +1,26 @@
-"""The errors a user can meet, each with its exit code.
+"""The errors that users see, each with its exit code.
 
 ::
 
-    MsdError                  a bug, if it is ever seen as such           1
-    ├── UsageError            wrong flags, wrong configuration            2
-    ├── NotFoundError         no such file on the servers                 3
+    MsdError                  base class; an internal error if raised     1
+    ├── UsageError            wrong flags or configuration                2
+    ├── NotFoundError         the servers share no such file              3
     ├── NotAllowedError       a key, a role or a policy forbids it        4
-    ├── SourceError           the source changed, or every source is bad  5
-    ├── DiskError             the local disk: room, rights, faults        6
-    ├── NoAnswerError         nobody answered in time                     7
+    ├── SourceError           the file changed, or no worker has it right 5
+    ├── DiskError             local disk: space, permissions or I/O       6
+    ├── NoAnswerError         no server answered in time                  7
     ├── Interrupted           SIGINT or SIGTERM                     130, 143
-    └── ProtocolError         a peer said something that is no message    1
+    └── ProtocolError         a peer sent a malformed message             1
 
-A message is one line that says what is wrong and what to do about it. ``ProtocolError`` is the
-remote side's fault and is caught at the socket that received it; users never see it.
+An error message is one line that says what is wrong and how to fix it. ``ProtocolError`` is the remote side's
+fault. The code that reads the socket catches it, so users never see it.
 """
 
 from __future__ import annotations
 
 
 class MsdError(Exception):
-    """Base of all errors; ``str(error)`` is the one line shown to the user."""
+    """Base class of all errors; ``str(error)`` is the line shown to the user."""
 
     exit_code = 1
 
@@ -38,19 +38,19 @@ class NotFoundError(MsdError):
 
 
 class NotAllowedError(MsdError):
-    """A key, a role or a policy forbids it."""
+    """A key, a role or a policy forbids the operation."""
 
     exit_code = 4
 
 
 class SourceError(MsdError):
-    """The source changed, or no source sends valid data."""
+    """The shared file changed, or no worker sends valid data."""
 
     exit_code = 5
 
 
 class DiskError(MsdError):
-    """The local disk failed: no space, no permission, or a fault."""
+    """The local disk failed: no space, no permission, or an I/O error."""
 
     exit_code = 6
 
@@ -62,7 +62,7 @@ class NoAnswerError(MsdError):
 
 
 class Interrupted(MsdError):
-    """A signal ended the command; its number plus 128 is the exit code."""
+    """A signal ended the command. The exit code is 128 plus the signal number."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -70,4 +70,4 @@ class Interrupted(MsdError):
 
 
 class ProtocolError(MsdError):
-    """Bytes from a peer that are not a message of the protocol."""
+    """A peer sent bytes that are not a message of the protocol."""

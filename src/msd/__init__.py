@@ -1,7 +1,7 @@
 """MultiServer Downloader: downloads a file from several workers at once and verifies every byte.
 
 The Python API: ``download()``, the ``Servers`` to download from, the events that it emits, and the errors that it
-raises. The command ``msd`` is built on it. Each name is loaded when it is first used, so that commands start fast.
+raises. The command ``msd`` uses it, too. Each name is imported on first use, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ __all__ = [
 
 _EVENTS = "msd.client.events"
 _ERRORS = "msd.wire.errors"
-#: Where each name is defined, unless it is an event or an error.
+#: The modules of the names that are neither events nor errors.
 _MODULES = {"download": "msd.client.operations.download", "Servers": "msd.wire.config.settings"}
 
 

@@ -1,6 +1,6 @@
-"""The command ``msd``: mounts each folder's commands, and turns errors into lines and exit codes.
+"""The command ``msd``: registers the commands of all folders, and turns errors into messages and exit codes.
 
-Does nothing else. ``msd --help`` imports Typer and the signatures of the commands, no more.
+Contains no command itself. ``msd --help`` imports only Typer and the signatures of the commands.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import signal
 import sys
 from typing import Annotated, NoReturn
 
-# What is imported makes tens of thousands of objects, none of which is garbage: not worth looking at 80 times. It
-# stays so: what comes a thousand times a second makes no cycles.
+# Imports create tens of thousands of long-lived objects; a high GC threshold avoids about 80 useless collections. The
+# hot path creates no reference cycles, so the threshold stays high.
 gc.set_threshold(50_000)
 
-# Until the command runs, Ctrl-C simply ends the process: Python would show where in an import it was.
-# One that is ignored, as in the background of a shell, stays so.
-_PYTHONS_OWN = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-if _PYTHONS_OWN:
+# During imports, let SIGINT kill the process without a traceback. If the parent ignores SIGINT (background job), leave
+# it ignored.
+_SIGINT_IS_HANDLED = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _SIGINT_IS_HANDLED:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import typer  # noqa: E402
@@ -32,8 +32,8 @@ from msd.client import cli as client_commands  # noqa: E402
 
 app = typer.Typer(
     name="msd",
-    help="MultiServer Downloader: the download that does not stop, does not lie and does not wait.",
-    # Typer's rich help takes twice as long to import as all the rest.
+    help="MultiServer Downloader: keeps going when servers fail, and verifies every byte.",
+    # Importing rich for Typer's help takes twice as long as all other imports.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,8 +43,8 @@ key_commands.mount(app)
 client_commands.mount(app)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"msd {version('multiserver-downloader')}")
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
@@ -62,29 +62,29 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
-    # Started with a closed stream, as by ">&-": what is printed there goes nowhere.
+    # If a stream is closed (">&-"), discard what is printed to it.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            # An old terminal may not know all characters: each of them is a question mark there.
+            # An old terminal may not support all characters: print a question mark for the others.
             if stream.encoding.lower() not in ("utf-8", "utf8"):
                 stream.reconfigure(errors="replace")
-            # A file of the user may have a name that is not UTF-8: it is shown as it is.
+            # A local file may have a name that is not UTF-8: print its bytes unchanged.
             elif stream.errors == "strict":
                 stream.reconfigure(errors="surrogateescape")
-    if _PYTHONS_OWN:
+    if _SIGINT_IS_HANDLED:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _leave_only(sys.argv[1] if len(sys.argv) > 1 else "")
+    _keep_only(sys.argv[1] if len(sys.argv) > 1 else "")
     code = _run()
-    # The result stands; nothing is left to be interrupted.
+    # The exit code is final: ignore signals from here on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # That was told already, or there is nobody to tell.
+        with contextlib.suppress(OSError):  # Already reported, or the reader closed the pipe.
             stream.flush()
-    # Everything is closed and said: taking the interpreter apart, object by object, would take 15 ms.
+    # All resources are closed and output flushed; skip interpreter teardown (saves 15 ms).
     os._exit(code)
 
 
@@ -96,14 +96,14 @@ def _run() -> int:
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
         message = error.format_message().rstrip(".")
-        # Too few; or a flag was taken for one of them.
+        # Fewer than five ports were given, so Typer took a flag for a port or reached the end.
         if re.match(r"Option '(-p|--ports)' requires|Invalid value for '-p' / '--ports': '-", message):
-            return _fail("-p takes five ports, of four workers and of server 5: -p 21018 27215 35416 19222 39223", 2)
+            return _fail("-p takes five ports, for four workers and server 5: -p 21018 27215 35416 19222 39223", 2)
         return _fail(f"{message} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit:
-        # Typer's way to end at a closed pipe, which is not an error.
+        # Typer exits this way if the output pipe is closed, which is not an error.
         return 0
     except BrokenPipeError:
         return 0
@@ -112,17 +112,18 @@ def _run() -> int:
 
         if isinstance(error, MsdError):
             return _fail(str(error), error.exit_code)
-        # All other disks have been told of by then.
+        # Errors of other disks were converted to DiskError; this one is from printing.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"cannot print: {error.strerror}: make room where the output goes", 6)
+            return _fail(f"cannot write the output: {error.strerror}: free some space there", 6)
         if os.environ.get("MSD_DEBUG"):
             raise
-        return _fail(f"a bug: {type(error).__name__}: {error} (MSD_DEBUG=1 shows where; please report it)", 1)
+        problem = f"internal error: {type(error).__name__}: {error}"
+        return _fail(f"{problem}: please report it (MSD_DEBUG=1 shows a traceback)", 1)
 
 
-def _leave_only(name: str) -> None:
-    """Leaves no command but the one of this name for the rest of this process, if there is one: Typer works out the
-    flags of all of them before it runs one, which takes 15 ms.
+def _keep_only(name: str) -> None:
+    """Unregisters all commands except ``name``, if there is such a command: Typer prepares the flags of every
+    registered command before it runs one, which takes 15 ms.
     """
     commands = [command for command in app.registered_commands if command.name == name]
     if commands:
@@ -130,8 +131,8 @@ def _leave_only(name: str) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Says what was wrong, to people and with ``--json`` to programs, too."""
-    # Some of Typer's are of several lines.
+    """Prints an error message to standard error, with ``--json`` also as an event. Returns ``code``."""
+    # Some of Typer's messages have several lines.
     message = " ".join(message.split())
     if "--json" in sys.argv:
         import json

@@ -145,7 +145,7 @@ def test_an_unknown_file_name_gets_suggestions(serve: Serve, tmp_path: Path, rng
     check_failure(
         "download", "star.mp4", *server_flags, code=3, message="did you mean 'Star.mp4' or 'Stars.mp4'?", cwd=tmp_path
     )
-    check_failure("download", "zzz", *server_flags, code=3, message="msd list shows what is", cwd=tmp_path)
+    check_failure("download", "zzz", *server_flags, code=3, message="msd list shows the shared files", cwd=tmp_path)
     check_failure("download", *server_flags, code=2, message="3 files are shared: name one of them", cwd=tmp_path)
     check_failure(
         "download", "Star.mp4", "--id", "0" * 64, *server_flags, code=3, message="msd list --json", cwd=tmp_path
@@ -165,7 +165,7 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
-    expected = "msd: none of the shared files is called 'tow.bin': name the one that is meant; did you mean 'two.bin'"
+    expected = "msd: no shared file is named 'tow.bin': give its name; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(expected)
     # An explicit NAME that is not shared is a different error from a missing default.
     check_failure(

@@ -349,7 +349,7 @@ def check_malformed_count(system: System, credentials: Credentials | None) -> No
 
 def test_a_peer_without_an_admitted_key_receives_nothing(serve: Serve, source: Source, keys: Keyring) -> None:
     alice = keys.create_key("alice", Role.CLIENT)
-    stranger = keys.create_key("unknown")
+    unknown = keys.create_key("unknown")
     wrong_server_key = Credentials(alice.own, KeyPair.generate().public)
     system = keys.serve(serve, source(MIB), "-i", "0.05")
     file = file_id(system, alice)
@@ -358,7 +358,7 @@ def test_a_peer_without_an_admitted_key_receives_nothing(serve: Serve, source: S
     with ExitStack() as stack:
         peers = []
         for kind, port, requests in targets:
-            for credentials in (None, stranger, wrong_server_key):
+            for credentials in (None, unknown, wrong_server_key):
                 peer = stack.enter_context(Peer(kind, port, credentials))
                 peers.append(peer)
                 for request in requests:

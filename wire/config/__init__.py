@@ -1,1 +1,1 @@
-"""The configuration: built-in defaults, ``config.toml`` and the flags all commands share."""
+"""The configuration: built-in defaults, ``config.toml``, and the flags that all commands share."""

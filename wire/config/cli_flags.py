@@ -1,6 +1,6 @@
-"""The flags by which every command finds the servers: WHERE in the documentation.
+"""The flags that several commands share: where the servers are (WHERE in the documentation), and the output.
 
-The only module here that imports Typer, and imported by the modules of commands alone.
+The only module of ``wire`` that imports Typer. Only the modules that define commands import it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import typer
 Ports = tuple[int, int, int, int, int]
 
 ConfigFlag = Annotated[
-    str | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration file.  [./config.toml]")
+    str | None, typer.Option("-c", "--config", metavar="FILE", help="Configuration file.  [./config.toml]")
 ]
 HostFlag = Annotated[str | None, typer.Option("-a", "--address", metavar="HOST", help="IP address of the servers.")]
 PortsFlag = Annotated[
     Ports | None,
-    typer.Option("-p", "--ports", metavar="P1 P2 P3 P4 P5", help="Ports of four workers and of server 5."),
+    typer.Option("-p", "--ports", metavar="P1 P2 P3 P4 P5", help="Ports of the four workers and of server 5."),
 ]
 Server5Flag = Annotated[
-    str | None, typer.Option("--server5", metavar="HOST:PORT", help="Server 5, which knows all the others.")
+    str | None, typer.Option("--server5", metavar="HOST:PORT", help="Address of server 5, which lists the workers.")
 ]
 ServerKeyFlag = Annotated[
-    str | None, typer.Option("--server-key", metavar="KEY", help="The servers' key, as msd serve prints it.")
+    str | None, typer.Option("--server-key", metavar="KEY", help="Public key of the servers, printed by msd serve.")
 ]
 VerboseFlag = Annotated[
-    bool, typer.Option("--verbose", help="Log to standard error: an event a line, with time, level and worker.")
+    bool, typer.Option("--verbose", help="Log events to standard error, one per line, with time and level.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,8 +1,7 @@
-"""The configuration: built-in defaults, ``config.toml``, and the flags that win over it.
+"""The configuration: built-in defaults, ``config.toml``, and the flags that override it.
 
-Every command finds the servers through here, so that a server and its clients can share one file.
-What the file may hold is said in ``wire/config/toml_file.py``. Looks at no shared file, and asks the
-network for nothing but the addresses of hosts.
+Every command locates the servers by this module, so servers and clients can share one file. The syntax of the file is
+in ``wire/config/toml_file.py``. Does not touch shared files; the only network access is name resolution.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from msgspec.structs import replace
 from msd.wire.config.toml_file import parse_interval, parse_size, read_sections
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
-from msd.wire.security.keys import SERVER, Credentials, KeyFolder, KeyPair, credentials, parse_key
+from msd.wire.security.keys import SERVER, Credentials, KeyFolder, KeyPair, parse_key, select_credentials
 
 DEFAULT_FILE = Path("config.toml")
 LOOPBACK = "127.0.0.1"
@@ -27,7 +26,7 @@ DEFAULT_PORTS = (21018, 27215, 35416, 19222, 39223)
 
 
 class WorkerConfig(Struct, frozen=True):
-    """One worker: where it listens, and its limit in bytes a second (0 = none)."""
+    """A worker's endpoint, and its rate limit in bytes a second (0 = unlimited)."""
 
     endpoint: Endpoint
     rate: int = 0
@@ -36,8 +35,7 @@ class WorkerConfig(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """A complete configuration. Times are in seconds, sizes in bytes.
 
-    ``control_port`` is None where it is to be the status port plus one, ``metrics_port`` where there
-    are to be no metrics.
+    ``control_port`` None means the status port plus one; ``metrics_port`` None means no metrics endpoint.
     """
 
     path: Path | None = None
@@ -47,64 +45,67 @@ class Config(Struct, frozen=True):
     metrics_port: int | None = None
     interval: float = 2.0
     hang_limit: float = 60.0
-    #: "none", "curve", or "" where that depends on who could reach the servers.
+    #: "none", "curve", or "" for keys only if other machines can reach the servers.
     security: str = ""
-    #: The folder of the keys, and the servers' public key where they are not this machine's.
+    #: The folder of the keys; None for the user's default folder.
     keys: Path | None = None
+    #: The public key of servers on another machine.
     server_key: bytes | None = None
-    #: Which pair a client shows, by name; None for the only one.
+    #: The name of the key pair that a client uses; None for the only one.
     key: str | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     memory: int = 64 << 20
 
     @property
     def status(self) -> Endpoint:
-        """Server 5."""
+        """The endpoint of server 5's snapshots."""
         return Endpoint(self.host, self.status_port)
 
     @property
     def control(self) -> Endpoint:
+        """The endpoint of requests to the broker."""
         return Endpoint(self.host, self.control_port or self.status_port + 1)
 
     @property
     def metrics(self) -> Endpoint | None:
+        """The endpoint of the metrics, None without metrics."""
         return Endpoint(self.host, self.metrics_port) if self.metrics_port else None
 
     def checked(self) -> Config:
-        """This configuration, if its ports can work together; raises ``UsageError`` otherwise."""
+        """Returns this configuration. Raises ``UsageError`` if it has no workers or uses a port twice."""
         if not self.workers:
             raise UsageError("no worker is configured: give -p, or [[workers]] in config.toml")
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
         uses += [("server 5", self.status), ("the control port", self.control)]
         if self.metrics is not None:
             uses.append(("the metrics port", self.metrics))
-        seen: dict[int, list[tuple[str, Endpoint]]] = {}
-        for what, endpoint in uses:
-            check_port(endpoint.port, what)
-            others = seen.setdefault(endpoint.port, [])
-            for other, taken in others:
-                if taken.host == endpoint.host or {taken.host, endpoint.host} & {*ANY_HOSTS}:
-                    hint = " (the fifth port + 1)" if what == "the control port" and not self.control_port else ""
-                    raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {what}{hint}")
-            others.append((what, endpoint))
+        users_by_port: dict[int, list[tuple[str, Endpoint]]] = {}
+        for user, endpoint in uses:
+            check_port(endpoint.port, user)
+            other_users = users_by_port.setdefault(endpoint.port, [])
+            for other, other_endpoint in other_users:
+                if other_endpoint.host == endpoint.host or {other_endpoint.host, endpoint.host} & {*ANY_HOSTS}:
+                    hint = " (the fifth port + 1)" if user == "the control port" and not self.control_port else ""
+                    raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {user}{hint}")
+            other_users.append((user, endpoint))
         return self
 
     @property
-    def exposed(self) -> Endpoint | None:
-        """One of the endpoints that other machines can reach."""
-        every = (self.status, *(worker.endpoint for worker in self.workers))
-        return next((endpoint for endpoint in every if not endpoint.is_loopback), None)
+    def exposed_endpoint(self) -> Endpoint | None:
+        """The first endpoint that other machines can reach, None if there is none."""
+        endpoints = (self.status, *(worker.endpoint for worker in self.workers))
+        return next((endpoint for endpoint in endpoints if not endpoint.is_loopback), None)
 
     @property
     def is_encrypted(self) -> bool:
-        """True if these servers take keys: where it is said so, and wherever other machines could reach them."""
+        """True if the servers use keys: as configured, otherwise if other machines can reach them."""
         if self.security:
             return self.security == "curve"
-        return self.keys is not None or self.exposed is not None
+        return self.keys is not None or self.exposed_endpoint is not None
 
     @property
     def key_folder(self) -> KeyFolder:
-        """Where the keys lie. Raises ``UsageError`` for a user without a home."""
+        """The folder of the keys. Raises ``UsageError`` if the user has no home directory."""
         if self.keys is not None:
             return KeyFolder(self.keys)
         if home := os.environ.get("XDG_CONFIG_HOME"):
@@ -112,27 +113,28 @@ class Config(Struct, frozen=True):
         try:
             return KeyFolder(Path.home() / ".config" / "msd" / "keys")
         except RuntimeError:
-            raise UsageError("there is no home for keys: set XDG_CONFIG_HOME") from None
+            raise UsageError("no home directory for the keys: set XDG_CONFIG_HOME") from None
 
     def server_keys(self) -> KeyPair | None:
-        """The servers' own pair, None if they take no keys. Raises ``NotAllowedError`` if they would
-        have to.
+        """Returns the servers' own key pair, None if they use no keys. Raises ``NotAllowedError`` if the pair is
+        missing.
         """
         if not self.is_encrypted:
             return None
         pair = self.key_folder.load(SERVER)
-        if pair is None and self.exposed is not None:
+        exposed = self.exposed_endpoint
+        if pair is None and exposed is not None:
             raise NotAllowedError(
-                f"{self.exposed.host} can be reached from other machines, and anyone there could read the shared"
-                ' files: make keys with msd keys init, or write security = "none" under [broker] in config.toml'
+                f"{exposed.host} can be reached from other machines, and anyone there could read the shared"
+                ' files: create keys with msd keys init, or set security = "none" under [broker] in config.toml'
             )
         if pair is None:
-            raise NotAllowedError(f"there is no key of the servers in {self.key_folder.path}: msd keys init makes it")
+            raise NotAllowedError(f"no server key in {self.key_folder.path}: create it with msd keys init")
         return pair
 
     def resolved(self) -> Config:
-        """This configuration with numeric addresses, which is all that ZeroMQ binds to. Raises
-        ``UsageError`` for an unknown host.
+        """Returns this configuration with numeric addresses, because ZeroMQ binds to no others. Raises ``UsageError``
+        for an unknown host.
         """
         workers = tuple(replace(worker, endpoint=worker.endpoint.resolve()) for worker in self.workers)
         return replace(self, host=self.status.resolve().host, workers=workers)
@@ -147,11 +149,11 @@ class Config(Struct, frozen=True):
         ports: tuple[int, ...] | None = None,
         rate: str | None = None,
     ) -> Config:
-        """This configuration with the flags of the command line put over it."""
+        """Returns this configuration, overridden by the flags that are not None. Raises ``UsageError``."""
         changed = self
         if ports is not None:
             if count not in (None, 4):
-                raise UsageError(f"-p goes with four workers, not -n {count}: list another number in config.toml")
+                raise UsageError(f"-p is for four workers, not -n {count}: list other workers in config.toml")
             for port in ports:
                 check_port(port, "-p")
             rates = [w.rate for w in self.workers] if len(self.workers) == 4 else [0] * 4
@@ -162,7 +164,7 @@ class Config(Struct, frozen=True):
             changed = replace(changed, status_port=ports[4], workers=tuple(workers))
         if count is not None and count != len(changed.workers):
             raise UsageError(
-                f"-n {count}, but {len(changed.workers)} workers are configured: config.toml lists them as [[workers]]"
+                f"-n {count}, but {len(changed.workers)} workers are configured: list all [[workers]] in config.toml"
             )
         if host is not None:
             workers = (replace(w, endpoint=Endpoint(host, w.endpoint.port)) for w in changed.workers)
@@ -170,19 +172,19 @@ class Config(Struct, frozen=True):
         if path is not None:
             changed = replace(changed, path=Path(path))
         if interval is not None:
-            changed = replace(changed, interval=_flag("-i", parse_interval, interval))
+            changed = replace(changed, interval=_parse_flag("-i", parse_interval, interval))
         if rate is not None:
-            limit = _flag("--rate", parse_size, rate)
+            limit = _parse_flag("--rate", parse_size, rate)
             changed = replace(changed, workers=tuple(replace(w, rate=limit) for w in changed.workers))
         return changed
 
 
 class Servers(Struct, frozen=True):
-    """Where a client or an operator finds the servers.
+    """The endpoints of the servers, as a client or an operator uses them.
 
-    ``workers`` maps numbers (from 1) to endpoints. ``pinned`` says that they were given on the
-    command line and that what server 5 says of endpoints is to be ignored, so that proxies and
-    address translation work. ``credentials`` are what to show them, None if they take no keys.
+    ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if they were given on the command line:
+    the endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
+    ``credentials`` is None if the servers use no keys.
     """
 
     status: Endpoint
@@ -200,16 +202,16 @@ class Servers(Struct, frozen=True):
         server_key: str | None = None,
         config: str | Path | None = None,
     ) -> Servers:
-        """Finds the servers as every command does.
+        """Locates the servers as the commands do.
 
-        ``config`` is a configuration file, by default ``./config.toml`` if there is one. ``host`` and ``ports``
-        (those of four workers, then that of server 5) win over it. ``server5`` is the ``HOST:PORT`` of server 5,
-        which knows the workers. ``server_key`` is the public key that the servers print, for servers that take keys.
+        ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
+        workers, then server 5) override it. ``server5`` is the ``HOST:PORT`` of server 5, which lists the workers.
+        ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
 
-        Raises ``UsageError`` for wrong values and unknown hosts, ``NotAllowedError`` where a key is missing.
+        Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
         """
         if ports is not None and len(ports) != len(DEFAULT_PORTS):
-            raise UsageError(f"{len(ports)} ports: there are five, of four workers and of server 5")
+            raise UsageError(f"{len(ports)} ports: give five, for four workers and server 5")
         return locate_servers(
             load(config),
             host=host,
@@ -227,34 +229,36 @@ def locate_servers(
     server5: str | None = None,
     server_key: str | None = None,
 ) -> Servers:
-    """The servers named by ``config`` and the flags, by numeric address. Raises ``MsdError``."""
+    """Returns the servers of ``config`` and the flags, with numeric addresses. Raises ``MsdError``."""
     config = config.with_flags(host=host, ports=ports).checked()
     key = config.server_key
     if server_key is not None:
         try:
             key = parse_key(server_key)
         except ValueError as allowed:
-            raise UsageError(f"--server-key: must be {allowed}, as msd serve prints it") from None
-    shown = credentials(config.key_folder, key, config.key) if key is not None or config.is_encrypted else None
+            raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
+    uses_keys = key is not None or config.is_encrypted
+    credentials = select_credentials(config.key_folder, key, config.key) if uses_keys else None
     if server5 is not None:
         status = Endpoint.parse(server5).resolve()
         workers = {}
         if ports is not None:
-            workers = _by_number(config)
-        return Servers(status, workers, ports is not None, shown)
-    return Servers(config.status.seen_from(LOOPBACK).resolve(), _by_number(config), ports is not None, shown)
+            workers = _worker_endpoints(config)
+        return Servers(status, workers, ports is not None, credentials)
+    status = config.status.replace_wildcard(LOOPBACK).resolve()
+    return Servers(status, _worker_endpoints(config), ports is not None, credentials)
 
 
-def _by_number(config: Config) -> dict[int, Endpoint]:
+def _worker_endpoints(config: Config) -> dict[int, Endpoint]:
     numbered = enumerate(config.workers, 1)
-    return {number: worker.endpoint.seen_from(LOOPBACK).resolve() for number, worker in numbered}
+    return {number: worker.endpoint.replace_wildcard(LOOPBACK).resolve() for number, worker in numbered}
 
 
 def load(file: str | Path | None) -> Config:
-    """The configuration in ``file``; without one that in ``./config.toml``, if it is there.
+    """Reads the configuration from ``file``, by default from ``./config.toml`` if it exists.
 
-    Relative paths in it count from its folder. Raises ``UsageError``, naming the key, its value
-    and what is allowed.
+    Relative paths in the file are relative to its folder. Raises ``UsageError`` with the key, its value and what is
+    allowed.
     """
     path = Path(file) if file is not None else DEFAULT_FILE
     try:
@@ -262,14 +266,14 @@ def load(file: str | Path | None) -> Config:
     except FileNotFoundError:
         if file is None:
             return Config()
-        raise UsageError(f"{file}: no such file; -c names a config.toml") from None
+        raise UsageError(f"{file}: no such file: give the path of a config.toml with -c") from None
     broker = sections.get("broker", {})
     settings = {**broker, **sections.get("client", {})}
     if "keys" in settings:
         try:
             settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
         except RuntimeError:
-            raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: there is no such home") from None
+            raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: no such home directory") from None
     if "path" in sections.get("share", {}):
         settings["path"] = path.parent / sections["share"]["path"]
     host = broker.get("host", LOOPBACK)
@@ -280,7 +284,7 @@ def load(file: str | Path | None) -> Config:
     return Config(**settings)
 
 
-def _flag(flag: str, parse: Callable[[Any], Any], value: Any) -> Any:
+def _parse_flag(flag: str, parse: Callable[[Any], Any], value: Any) -> Any:
     try:
         return parse(value)
     except ValueError as allowed:

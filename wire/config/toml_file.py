@@ -1,7 +1,7 @@
-"""``config.toml``: the keys it may have, and what each of them may hold.
+"""Reads ``config.toml`` and checks its keys and values.
 
-Reads and checks the file; what its values mean, and what holds without them, is said in
-``wire/config/settings.py``. The flags of the command line are checked by the same parsers.
+``wire/config/settings.py`` has the meaning of the values and their defaults. The command line's flags are checked by
+the same parsers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from msd.wire.errors import UsageError
 from msd.wire.security.keys import parse_key
 
-#: A status snapshot names every worker; more would not fit a calm one.
+#: The most workers; a snapshot lists all of them and has to stay small.
 MAX_WORKERS = 64
-#: No size in bytes is as large: it has to fit a ``Natural`` of the protocol.
+#: The limit of sizes in bytes, so that they fit a ``Natural`` of the protocol.
 MAX_SIZE = 1 << 62
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -26,22 +26,20 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
 
 
 def read_sections(path: Path) -> dict[str, Any]:
-    """The sections of the file at ``path`` that are there: for ``workers`` a list of tables, for
-    each other one a table of its keys.
+    """Returns the sections in the file at ``path``: for ``workers`` a list of tables, otherwise a table of keys.
 
-    Raises ``FileNotFoundError``, and for whatever is wrong with the file ``UsageError``, naming the
-    key, its value and what is allowed.
+    Raises ``FileNotFoundError``, and ``UsageError`` for an invalid file, with the key, its value and what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        import tomllib  # Who only downloads mostly has no such file, and starts 4 ms sooner.
+        import tomllib  # Imported late: without a file, as in most downloads, a command starts 4 ms sooner.
 
         table = tomllib.loads(text)
     except FileNotFoundError:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (ValueError, RecursionError) as error:  # also for a number of 5000 digits
+    except (ValueError, RecursionError) as error:  # ValueError: also for a number of 5000 digits
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     try:
         return _checked(table)
@@ -52,7 +50,7 @@ def read_sections(path: Path) -> dict[str, Any]:
 def _checked(table: dict[str, Any]) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for name, value in table.items():
-        _known(name, _KEYS, "section")
+        _check_known(name, _KEYS, "section")
         expected = list if name == "workers" else dict
         if not isinstance(value, expected):
             raise UsageError(f"{name} must be written as {'[[workers]]' if expected is list else f'[{name}]'}")
@@ -75,7 +73,7 @@ def _section(name: str, where: str, value: Any) -> dict[str, Any]:
         raise UsageError(f"{where}must be a table")
     parsed = {}
     for key, raw in value.items():
-        _known(key, _KEYS[name], f"{where}key")
+        _check_known(key, _KEYS[name], f"{where}key")
         try:
             parsed[key] = _KEYS[name][key](raw)
         except ValueError as allowed:
@@ -83,25 +81,25 @@ def _section(name: str, where: str, value: Any) -> dict[str, Any]:
     return parsed
 
 
-def _known(name: str, names: Mapping[str, object], what: str) -> None:
+def _check_known(name: str, names: Mapping[str, object], kind: str) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(names)}"
-        raise UsageError(f"unknown {what} {name!r}{hint}")
+        hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(names)}"
+        raise UsageError(f"unknown {kind} {name!r}{hint}")
 
 
-# What each key may hold. A parser takes the TOML value and raises ValueError(what is allowed).
+# Parsers, one for each kind of value. They take the TOML value and raise ValueError(what is allowed).
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("a text that is not empty")
+        raise ValueError("a non-empty string")
     return value
 
 
 def _host(value: Any) -> str:
     host = _text(value)
-    # Names and IPv4 have no colon; whatever else has one must be IPv6.
+    # Host names and IPv4 addresses contain no colon, so this must be an IPv6 address.
     if ":" in host:
         try:
             return str(ipaddress.IPv6Address(host.strip("[]")))
@@ -117,14 +115,14 @@ def _port(value: Any) -> int:
 
 
 def parse_interval(value: Any) -> float:
-    """Seconds between two snapshots of server 5."""
+    """Parses the seconds between two snapshots of server 5. Raises ``ValueError``."""
     if type(value) not in (int, float) or not 0.05 <= value <= 86400:
         raise ValueError("seconds from 0.05 to 86400")
     return float(value)
 
 
 def _hang_limit(value: Any) -> float:
-    # Below a second, the heartbeats of a healthy worker would come too late.
+    # With less than a second, healthy workers would be restarted between two heartbeats.
     if type(value) not in (int, float) or not 1 <= value <= 86400:
         raise ValueError("seconds from 1 to 86400")
     return float(value)
@@ -132,7 +130,7 @@ def _hang_limit(value: Any) -> float:
 
 def _security(value: Any) -> str:
     if value not in ("none", "curve"):
-        raise ValueError('"none" or "curve", or the key left out')
+        raise ValueError('"none" or "curve", or not set')
     return str(value)
 
 
@@ -148,7 +146,9 @@ def _memory(value: Any) -> int:
 
 
 def parse_size(value: Any) -> int:
-    """Bytes from a number or a text such as ``"40MiB"``, ``"1.5 GB"``, ``"500k"``, ``"25MiB/s"``."""
+    """Parses a size in bytes, or a rate in bytes a second: a number, or a string such as ``"40MiB"``, ``"1.5 GB"``,
+    ``"500k"`` or ``"25MiB/s"``. Raises ``ValueError``.
+    """
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if type(value) is int and 0 <= value < MAX_SIZE:
         return value

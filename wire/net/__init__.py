@@ -1,1 +1,1 @@
-"""ZeroMQ sockets, their monitors, and the endpoints they bind or connect to."""
+"""ZeroMQ socket options, monitors of connecting sockets, and endpoints."""

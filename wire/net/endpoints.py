@@ -1,8 +1,8 @@
-"""Hosts, ports and the endpoints made of them.
+"""Endpoints: a host and a TCP port, parsed, checked and resolved.
 
-ZeroMQ takes ``tcp://127.0.0.1:80000`` for port 14464 and a wrong host without a word, so both are
-checked here, and names are resolved before ZeroMQ sees them: it would do so in its I/O thread,
-where one slow name server stalls every socket.
+ZeroMQ silently takes ``tcp://127.0.0.1:80000`` for port 14464 and accepts wrong hosts, so this module checks both. It
+also resolves host names: ZeroMQ would resolve them in its I/O thread, where one slow name server stalls every socket.
+Opens no socket.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from msd.wire.errors import UsageError
 
-#: Binding to one of these means every address of the machine.
+#: Wildcards: binding to one of these means all addresses of the machine.
 ANY_HOSTS = ("*", "0.0.0.0", "::")  # noqa: S104
 
 
@@ -26,7 +26,7 @@ class Endpoint(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """``HOST:PORT``, ``[V6]:PORT``, either with ``tcp://`` before it. Raises ``UsageError``."""
+        """Parses ``HOST:PORT`` or ``[IPV6]:PORT``, with or without ``tcp://``. Raises ``UsageError``."""
         host, colon, port = text.removeprefix("tcp://").rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit():
             raise UsageError(f"{text!r} is not HOST:PORT")
@@ -34,7 +34,7 @@ class Endpoint(Struct, frozen=True):
 
     @property
     def is_loopback(self) -> bool:
-        """True if only this machine can reach it."""
+        """True if only this machine can reach the endpoint."""
         if self.host == "localhost":
             return True
         try:
@@ -44,12 +44,12 @@ class Endpoint(Struct, frozen=True):
 
     @property
     def is_ipv6(self) -> bool:
-        """True if the host is written as an IPv6 address."""
+        """True if the host is an IPv6 address."""
         return ":" in self.host
 
     @property
     def url(self) -> str:
-        """The endpoint as ZeroMQ writes it; every address of the machine is ``*``."""
+        """The endpoint in ZeroMQ's notation, with ``*`` for a wildcard."""
         if self.host in ANY_HOSTS:
             return f"tcp://*:{self.port}"
         return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else f"tcp://{self.host}:{self.port}"
@@ -57,23 +57,23 @@ class Endpoint(Struct, frozen=True):
     def __str__(self) -> str:
         return self.url.removeprefix("tcp://")
 
-    def seen_from(self, host: str) -> Endpoint:
-        """This endpoint with ``host`` put in the place of "every address of that machine"."""
+    def replace_wildcard(self, host: str) -> Endpoint:
+        """Returns this endpoint, with ``host`` if its own host is a wildcard."""
         return Endpoint(host, self.port) if self.host in ANY_HOSTS else self
 
     def resolve(self) -> Endpoint:
-        """The endpoint by numeric address. Raises ``UsageError`` for an unknown host."""
+        """Returns this endpoint with a numeric address. Raises ``UsageError`` for an unknown host."""
         if self.host in ANY_HOSTS:
             return self
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # the latter for 127.0.0..1, or a part of over 63 letters
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # UnicodeError: an empty label, or one of over 63 characters
             raise UsageError(f"unknown host {self.host!r}: check its name, or give an IP address") from None
-        return Endpoint(str(found[0][4][0]), self.port)
+        return Endpoint(str(addresses[0][4][0]), self.port)
 
 
 def check_port(port: int, where: str) -> int:
-    """``port``, if it is one; raises ``UsageError`` naming ``where`` it stands otherwise."""
+    """Returns ``port``. Raises ``UsageError``, prefixed with ``where``, if it is out of range."""
     if not 1 <= port <= 65535:
         raise UsageError(f"{where}: {port} is not a port; ports are 1 to 65535")
     return port

@@ -1,6 +1,6 @@
-"""What becomes of a connecting socket's handshake, as its monitor tells.
+"""Reads the monitor of a connecting socket: connection opened, closed or refused.
 
-Parses events; what they lead to is decided elsewhere.
+Only parses monitor events. The caller decides what to do about them.
 """
 
 from __future__ import annotations
@@ -16,65 +16,72 @@ from msd.wire.net.sockets import receive
 from msd.wire.protocol.states import ConnectionRefusal
 
 
-class Handshake(Enum):
-    UP = auto()
-    #: The connection is gone. While there was none yet, one more attempt has failed.
-    DOWN = auto()
+class ConnectionEvent(Enum):
+    """A change of the connection of a connecting socket."""
+
+    OPENED = auto()  #: the handshake succeeded
+    CLOSED = auto()  #: the connection was closed, or an attempt to connect failed
 
 
-#: The handshake with another mechanism (zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH).
-_MISMATCH = 0x11000002
-_FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-_WATCHED = _FAILED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
-#: Seconds within which a server that does not like a handshake breaks it off. One that is frozen lets it
-#: run out, which says nothing.
-PROMPT = 1.0
+#: The peer uses another security mechanism (zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH).
+_MECHANISM_MISMATCH = 0x11000002
+_HANDSHAKE_FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+_MONITORED_EVENTS = (
+    _HANDSHAKE_FAILED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
+)
+#: A server that rejects a handshake closes the connection within this many seconds. After a longer time the
+#: handshake may have timed out because the server is frozen, which is not a refusal.
+REFUSAL_TIMEOUT_S = 1.0
 
 
 class Monitor:
-    """The monitor of a socket that has not connected yet; ``encrypted`` says that it will show a key.
-    Poll its own ``socket``, and always read it: one that nobody reads freezes ZeroMQ's I/O thread.
-    ``close()`` it before the socket.
+    """The monitor of a socket that has not connected yet. ``encrypted`` is True if the socket uses CURVE.
+
+    Poll ``socket`` and always read it: an unread monitor blocks ZeroMQ's I/O thread. Call ``close()`` before closing
+    the monitored socket.
     """
 
-    def __init__(self, watched: zmq.Socket[bytes], *, encrypted: bool) -> None:
-        self._watched = watched
+    def __init__(self, monitored: zmq.Socket[bytes], *, encrypted: bool) -> None:
+        self._monitored = monitored
         self._encrypted = encrypted
         self._connected_at = 0.0
-        self.socket = watched.get_monitor_socket(_WATCHED)
-        self.is_up = False
+        self.socket = monitored.get_monitor_socket(_MONITORED_EVENTS)
+        self.is_connected = False
 
-    def read(self) -> Iterator[Handshake | ConnectionRefusal]:
-        """What has happened since the last call, oldest first. A refusal is followed by ``DOWN``.
+    def read(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
+        """Yields the events since the last call, oldest first. ``CLOSED`` follows every refusal.
 
-        Where ZeroMQ has several threads CONNECTED may come late; then a refusal that gives no reason is missed,
-        and the next attempt's is told.
+        If ZeroMQ uses several I/O threads, EVENT_CONNECTED may arrive late. A refusal without a reason is then missed;
+        the next attempt reports it.
         """
         while (frames := receive(self.socket)) is not None:
             event, value = struct.unpack("=HI", frames[0].bytes)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self.is_up = True
-                yield Handshake.UP
+                self.is_connected = True
+                yield ConnectionEvent.OPENED
             elif event == zmq.EVENT_CONNECTED:
                 self._connected_at = time.monotonic()
-            elif event & _FAILED:
-                if why := self._why(event, value):
-                    yield why
-                yield Handshake.DOWN
-            elif event == zmq.EVENT_DISCONNECTED or self.is_up:
-                # CLOSED alone is normal while a refused port is tried again.
-                self.is_up = False
-                yield Handshake.DOWN
+            elif event & _HANDSHAKE_FAILED:
+                if refusal := self._refusal(event, value):
+                    yield refusal
+                yield ConnectionEvent.CLOSED
+            elif event == zmq.EVENT_DISCONNECTED or self.is_connected:
+                # While unconnected, EVENT_CLOSED only means that another attempt at a closed port failed.
+                self.is_connected = False
+                yield ConnectionEvent.CLOSED
 
     def close(self) -> None:
-        self._watched.disable_monitor()
-        # Without this, terminating the context hangs for ever.
+        """Stops monitoring."""
+        self._monitored.disable_monitor()
+        # Without this, terminating the context hangs.
         self.socket.close(0)
 
-    def _why(self, event: int, value: int) -> ConnectionRefusal | None:
+    def _refusal(self, event: int, value: int) -> ConnectionRefusal | None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             return ConnectionRefusal.KEY
-        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
             return ConnectionRefusal.MECHANISM
-        prompt = time.monotonic() < self._connected_at + PROMPT
-        return ConnectionRefusal.HANDSHAKE if self._encrypted and prompt else None
+        is_prompt = time.monotonic() < self._connected_at + REFUSAL_TIMEOUT_S
+        return ConnectionRefusal.HANDSHAKE if self._encrypted and is_prompt else None

@@ -1,8 +1,7 @@
-"""What all sockets of the project share: their ZeroMQ options, the one way of receiving, and how
-many a process may have.
+"""ZeroMQ socket options, binding, receiving, and the limit of open descriptors.
 
-Several defaults of ZeroMQ lose data, hang or crash; each value here has its reason beside it.
-Nothing in this module decides anything about a message.
+Several defaults of ZeroMQ lose data, hang or crash, so each value set here has its reason beside it. Does not
+interpret messages.
 """
 
 from __future__ import annotations
@@ -15,30 +14,33 @@ import zmq
 
 from msd.wire.security.keys import Credentials
 
-#: How long a stranger may take over the ZMTP handshake, in milliseconds. The default of 30 s would
-#: let a few hundred idle connections hold every file descriptor.
-HANDSHAKE_MS = 5000
-#: Parts of one message that are looked at; the protocol uses three. The rest is read and dropped.
-MAX_PARTS = 4
+#: How long a peer may take for the ZMTP handshake, in milliseconds. With the default of 30 s, a few hundred idle
+#: connections could hold every file descriptor.
+HANDSHAKE_TIMEOUT_MS = 5000
+#: The most frames of a message that are kept; the protocol uses three. Further frames are read and dropped.
+MAX_FRAMES = 4
+#: Seconds between two attempts to bind a port that is in use.
+BIND_RETRY_S = 0.002
 
 Frames = list[zmq.Frame]
 
 
 def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credentials | None = None) -> None:
-    """Sets what every TCP socket of the project needs, before it binds or connects. With
-    ``credentials`` it connects to servers that take keys.
+    """Sets the options that every TCP socket of the project needs. Call it before the socket binds or connects.
 
-    No ``ZMQ_HEARTBEAT_*`` anywhere: on a connection whose inbound pipe is full they abort the
-    process (libzmq #3937), and they cut links that are merely slow (libzmq #2709). TCP keepalive
-    and the retransmission limit find a vanished peer within a minute.
+    With ``credentials`` the socket connects by CURVE.
+
+    No ``ZMQ_HEARTBEAT_*`` options: on a connection whose inbound pipe is full they abort the process (libzmq #3937),
+    and they close connections that are only slow (libzmq #2709). TCP keepalive and the retransmission limit detect a
+    vanished peer within a minute.
     """
-    socket.handshake_ivl = HANDSHAKE_MS
+    socket.handshake_ivl = HANDSHAKE_TIMEOUT_MS
     socket.tcp_keepalive = 1
     socket.tcp_keepalive_idle = 30
     socket.tcp_keepalive_intvl = 10
     socket.tcp_keepalive_cnt = 3
     socket.tcp_maxrt = 60_000
-    # Only where needed: a socket with ipv6=1 binds [::] for "*", which fails on hosts without it.
+    # Only where needed: a socket with ipv6=1 binds [::] for "*", which fails on hosts without IPv6.
     socket.ipv6 = ipv6
     if credentials is not None:
         socket.curve_publickey = credentials.own.public
@@ -46,26 +48,26 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
         socket.curve_serverkey = credentials.server
 
 
-def bind(socket: zmq.Socket[bytes], url: str, patience: float = 0.0) -> None:
-    """Binds ``socket``. A port that was closed a moment ago may be busy for some milliseconds: it is
-    tried again for ``patience`` seconds. Raises ``zmq.ZMQError``.
+def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> None:
+    """Binds ``socket`` to ``url``. If the port is in use, retries for ``retry_timeout`` seconds: a port that was just
+    closed stays in use for some milliseconds. Raises ``zmq.ZMQError``.
     """
-    give_up = time.monotonic() + patience
+    deadline = time.monotonic() + retry_timeout
     while True:
         try:
             socket.bind(url)
             return
         except zmq.ZMQError as error:
-            if error.errno != zmq.EADDRINUSE or time.monotonic() >= give_up:
+            if error.errno != zmq.EADDRINUSE or time.monotonic() >= deadline:
                 raise
-        time.sleep(0.002)
+        time.sleep(BIND_RETRY_S)
 
 
 def receive(socket: zmq.Socket[bytes]) -> Frames | None:
-    """The next message as at most ``MAX_PARTS`` frames, or None if there is none.
+    """Returns the frames of the next message, or None if no message is waiting.
 
-    A longer message is read to its end and returned as the empty list: keeping a hundred thousand
-    parts would cost as many objects.
+    A message of more than ``MAX_FRAMES`` frames is read to its end and returned as an empty list: a hundred thousand
+    frames would cost as many objects.
     """
     try:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
@@ -74,17 +76,17 @@ def receive(socket: zmq.Socket[bytes]) -> Frames | None:
     frames = [frame]
     while frame.more:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
-        if len(frames) <= MAX_PARTS:
+        if len(frames) <= MAX_FRAMES:
             frames.append(frame)
-    return frames if len(frames) <= MAX_PARTS else []
+    return frames if len(frames) <= MAX_FRAMES else []
 
 
 def raise_descriptor_limit() -> None:
-    """Lets this process open as many files and sockets as it may without asking anybody.
+    """Raises the soft limit of open descriptors to the hard limit.
 
-    Each connection is a descriptor, and the usual limit of 1024 is for the sake of ``select``, which
-    nobody here uses. Where the limit cannot be raised, it stays.
+    Each connection takes a descriptor. The usual limit of 1024 exists for ``select``, which this project does not use.
+    If the limit cannot be raised, it stays.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))

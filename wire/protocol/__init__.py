@@ -1,1 +1,1 @@
-"""Messages, their encoding, and the values in them. Pure."""
+"""Messages, their encoding, and the values in them: segments, manifests and states. Pure."""

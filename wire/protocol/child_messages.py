@@ -1,6 +1,6 @@
-"""What the broker and the processes it starts exchange over their standard streams.
+"""Messages between the broker and its child processes over their standard streams.
 
-Not part of the protocol that clients speak: both sides are always of one version.
+Not part of the network protocol: both sides always have the same version.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited;
-    ``catalogue`` is the folder of all editions. ``secret`` is the servers' secret key and ``keys`` the
-    folder of the admitted ones, both empty where none are taken.
+    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited. ``catalogue`` is the
+    folder of all editions. ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are empty if
+    the servers use no keys.
     """
 
     number: Number
@@ -29,7 +29,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
 
 
 class IndexProgress(Message, tag="progress", frozen=True):
-    """A line of the indexer's output: how far it is, in bytes, and the file it is at."""
+    """A line of the indexer's output: the file being read, and the bytes done of ``total``."""
 
     name: str
     done: Natural
@@ -37,15 +37,15 @@ class IndexProgress(Message, tag="progress", frozen=True):
 
 
 class IndexSkipped(Message, tag="skipped", frozen=True):
-    """A line of the indexer's output: a file that is not shared, and why."""
+    """A line of the indexer's output: a file that is not shared, and the reason."""
 
     name: str
     why: str
 
 
 class Indexed(Message, tag="indexed", frozen=True):
-    """A line of the indexer's output: an edition of the catalogue is complete, whose digest is
-    ``catalogue``. ``hashed`` counts the bytes that had to be read.
+    """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
+    is the number of bytes that were read; the digests of all others came from the cache.
     """
 
     files: Natural

@@ -1,7 +1,7 @@
-"""Messages to frames and back: the only place that knows msgpack.
+"""Encodes messages into header frames and decodes them. The only module that uses msgpack.
 
-Nothing received is trusted: every frame is bounded, unpacked with limits and checked against the
-type of its message. Whatever is wrong with it becomes one ``ProtocolError``.
+Received frames are not trusted: their size is bounded, they are unpacked with limits, and every field is checked
+against its type. All failures become ``ProtocolError``. Does not read payload frames.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ import msgspec
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol.messages import Message
 
-#: No header is larger: a page of a catalogue is the largest one, see ``workers/source/catalogue.py``.
+#: The largest header in bytes. Pages of a catalogue come closest to it, see ``workers/source/catalogue.py``.
 MAX_HEADER = 1 << 20
-#: Every snapshot begins with this: what a SUB socket subscribes to.
+#: The prefix of every snapshot, which a SUB socket subscribes to.
 STATUS_TOPIC = b"msd1:"
 
 
 def encode(message: Message) -> bytes:
-    """The header frame of ``message``."""
+    """Returns the header frame of ``message``."""
     return bytes(msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,))))
 
 
 def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
-    """The message in a header frame, which must be of ``family``: one type, or a union of some.
+    """Returns the message in a header frame. ``family`` is the type, or the union of types, that it may have.
 
-    Raises ``ProtocolError``, and nothing else, whatever the frame holds.
+    Raises ``ProtocolError`` for any malformed frame, and nothing else.
     """
     if len(frame) > MAX_HEADER:
         raise ProtocolError(f"a header of {len(frame)} bytes")
     try:
         header = _unpack(frame)
-        if not isinstance(header, dict) or "type" not in header:  # a lone type would pass without
+        if not isinstance(header, dict) or "type" not in header:  # msgspec does not require the tag of a single type
             raise ValueError("no type")
         return msgspec.convert({"message": header}, _box(family), builtin_types=(bytes,)).message
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
@@ -45,8 +45,8 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
 
 @cache
 def _box(family: UnionType | type[Message]) -> Any:
-    """A struct that holds a message of ``family``: msgspec remembers how to convert to a struct, but
-    works it out anew for every union.
+    """Returns a struct type with one field of ``family``: msgspec caches the conversion to a struct, but analyses a
+    union in every call.
     """
     return msgspec.defstruct("Box", [("message", family)])
 

@@ -1,7 +1,7 @@
 """Every message of the protocol, as typed values.
 
-``docs/protocol.md`` is the authority on what they mean; ``wire/protocol/codec.py`` turns them into frames.
-Unknown keys are ignored, so that later versions may add some; wrong types are refused.
+``docs/protocol.md`` defines their meaning; ``wire/protocol/codec.py`` encodes them. Unknown keys are ignored, so that
+later versions can add keys; a value of the wrong type makes the message malformed.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
 PROTOCOL_VERSION = 1
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-#: A worker's number; bounded, for a client keeps one in 16 bits for each segment.
+#: A worker's number; bounded because a client stores one for each segment in 16 bits.
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
 Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-#: Characters of a file's name.
+#: The most characters of a file's name.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-#: Neither NaN nor infinite, so that a peer cannot stop a clock that is set by it.
+#: Neither NaN nor infinite: a timer that a peer sets must expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
-#: Seconds, too, but of something that may last for years.
+#: Seconds of something that may last for years.
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
-#: Seconds since 1970, of a time of day that can be written: to the year 9999 in all zones.
+#: Seconds since 1970; bounded so that it can be formatted as a date in every time zone (up to the year 9999).
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
-#: For people: nothing in it acts on a terminal.
+#: Text for people; it contains no character that could control a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
-#: The digest of a catalogue; empty while there is none yet.
+#: The digest of a catalogue; empty before the first edition.
 CatalogueId = Annotated[bytes, Meta(max_length=32)]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, gc=False):
-    """Base of all messages; the key ``type`` says which one it is."""
+    """Base class of all messages; the key ``type`` identifies the message."""
 
 
-# Data socket: client to worker. Every request carries an ``rid`` that its reply echoes.
+# Data socket: client to worker. Every request has an ``rid`` that its reply repeats.
 
 
 class Hello(Message, tag="hello", frozen=True):
-    """Opens a session. ``session`` is the same random number on all connections of one client."""
+    """Opens a session. ``session`` is a random number, the same on all connections of a client."""
 
     rid: Natural
     version: Natural
@@ -53,14 +53,14 @@ class Hello(Message, tag="hello", frozen=True):
 
 
 class List(Message, tag="list", frozen=True):
-    """Asks for the shared files whose names sort after ``after``."""
+    """Requests the shared files whose names sort after ``after``."""
 
     rid: Natural
     after: Annotated[str, Meta(max_length=4096)] = ""
 
 
 class Describe(Message, tag="describe", frozen=True):
-    """Asks for a file by name, by id, by both, or (neither) for the only one shared."""
+    """Requests the description of a file: by name, by id, by both, or by neither if only one file is shared."""
 
     rid: Natural
     name: Name | None = None
@@ -68,7 +68,7 @@ class Describe(Message, tag="describe", frozen=True):
 
 
 class Digests(Message, tag="digests", frozen=True):
-    """Asks for segment digests of ``id`` from segment ``start`` on."""
+    """Requests the segment digests of file ``id`` from segment ``start`` on."""
 
     rid: Natural
     id: FileId
@@ -76,7 +76,7 @@ class Digests(Message, tag="digests", frozen=True):
 
 
 class Get(Message, tag="get", frozen=True):
-    """Asks for one segment."""
+    """Requests one segment."""
 
     rid: Natural
     id: FileId
@@ -93,6 +93,8 @@ class Bye(Message, tag="bye", frozen=True):
 
 
 class Welcome(Message, tag="welcome", frozen=True):
+    """The reply to ``hello``. ``number`` is the worker's; ``files`` is the number of shared files."""
+
     rid: Natural
     version: Natural
     epoch: Natural
@@ -111,7 +113,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CataloguePage(Message, tag="catalog", frozen=True):
-    """A page of shared files in order of their names; ``more`` says whether there are others."""
+    """A page of shared files, sorted by name; ``more`` is True if further pages follow."""
 
     rid: Natural
     epoch: Natural
@@ -120,7 +122,7 @@ class CataloguePage(Message, tag="catalog", frozen=True):
 
 
 class Described(Message, tag="manifest", frozen=True):
-    """One file; its digests are asked for in pages."""
+    """The description of a file; its digests are requested in pages."""
 
     rid: Natural
     epoch: Natural
@@ -132,7 +134,7 @@ class Described(Message, tag="manifest", frozen=True):
 
 
 class DigestPage(Message, tag="digests", frozen=True):
-    """Digests from segment ``start`` on; the payload frame holds them, 32 bytes each."""
+    """Digests from segment ``start`` on; the payload frame contains them, 32 bytes each."""
 
     rid: Natural
     epoch: Natural
@@ -140,7 +142,7 @@ class DigestPage(Message, tag="digests", frozen=True):
 
 
 class Segment(Message, tag="segment", frozen=True):
-    """One segment; the payload frame holds its bytes."""
+    """One segment; the payload frame contains its bytes."""
 
     rid: Natural
     epoch: Natural
@@ -148,6 +150,8 @@ class Segment(Message, tag="segment", frozen=True):
 
 
 class Refusal(Message, tag="refusal", frozen=True):
+    """The negative reply to a request."""
+
     rid: Natural
     epoch: Natural
     reason: RefusalReason
@@ -162,8 +166,8 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What server 5 knows of one worker. ``rate`` is in bytes a second, as sent lately; ``uptime`` is that of
-    its process, 0 while there is none.
+    """One worker in a snapshot. ``rate`` is its recent sending rate in bytes a second. ``uptime`` is its process's, in
+    seconds, 0 without a process.
     """
 
     number: Number
@@ -184,8 +188,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(Message, tag="status", frozen=True):
-    """The whole state, at every change and every ``interval`` seconds. ``clients`` are those being served
-    now, each counted once however many workers serve it.
+    """The snapshot of server 5, published at every change and every ``interval`` seconds. ``clients`` is the number of
+    clients being served; a client of several workers counts once.
     """
 
     version: Natural
@@ -205,9 +209,8 @@ class Status(Message, tag="status", frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """How busy a worker is: totals since its process started. ``malformed_messages`` counts messages that were
-    none, ``refused`` connections that were not let in; ``stale`` says that it has met a file that is not
-    the one that was indexed.
+    """A worker's load: its current clients, and totals since its process started. ``stale`` is True if a file is no
+    longer the version that was indexed.
     """
 
     bytes_sent: Natural = 0
@@ -218,8 +221,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
-    """A worker's sign of life, from the loop that serves. ``token`` proves whose child it is,
-    ``edition`` is the catalogue that it serves.
+    """A worker's heartbeat, sent by the loop that serves requests. ``token`` proves that the sender is a child of the
+    broker; ``edition`` is the edition of the catalogue that it serves.
     """
 
     token: Annotated[bytes, Meta(max_length=64)]
@@ -233,7 +236,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
 
 
 class Toggle(Message, tag="toggle", frozen=True):
-    """Flips what is wanted of a worker, or sets it where ``want`` is given."""
+    """Flips the wanted state of a worker, or sets it to ``want``."""
 
     rid: Natural
     number: Number
@@ -241,15 +244,19 @@ class Toggle(Message, tag="toggle", frozen=True):
 
 
 class StatusRequest(Message, tag="status", frozen=True):
+    """Requests a ``report``."""
+
     rid: Natural
 
 
 class Quit(Message, tag="quit", frozen=True):
+    """Requests that the broker and all workers shut down."""
+
     rid: Natural
 
 
 class Done(Message, tag="done", frozen=True):
-    """A client has everything; ``session`` is the one of its ``hello``."""
+    """A client finished its download; ``session`` is that of its ``hello``."""
 
     rid: Natural
     session: Natural
@@ -271,14 +278,14 @@ ControlRequest = Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
 
 
 class Order(Message, tag="order", frozen=True):
-    """To a worker: what is wanted of it, and which edition of the catalogue it is to serve."""
+    """To a worker: its wanted state, and the edition of the catalogue that it has to serve."""
 
     wanted: WantedState
     edition: Natural
 
 
 class QuitOrder(Message, tag="quit-order", frozen=True):
-    """To a worker: let what is being sent finish, then end."""
+    """To a worker: finish sending, then exit."""
 
 
 class Accepted(Message, tag="accepted", frozen=True):
@@ -288,7 +295,7 @@ class Accepted(Message, tag="accepted", frozen=True):
 
 
 class Toggled(Message, tag="toggled", frozen=True):
-    """The state a toggle led to; ``reached`` is false if it was not there in time."""
+    """The state after a toggle; ``reached`` is False if the worker did not get to the wanted state in time."""
 
     rid: Natural
     number: Number
@@ -297,7 +304,9 @@ class Toggled(Message, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened at ``time`` (seconds since 1970), for people; ``bad``: nobody ordered it."""
+    """An event at ``time`` (seconds since 1970), for people. ``bad`` is True for failures, False for the effects of
+    requests.
+    """
 
     time: Timestamp
     text: Text
@@ -305,8 +314,8 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusReport(Message, tag="report", frozen=True):
-    """The answer to ``status``, with what happened lately, the newest first, and the workers' last rates, the
-    newest last, in the order of their numbers.
+    """The reply to ``status``: the snapshot, the recent events (newest first), and the recent rates in bytes a second
+    of each worker (newest last), in the order of the workers' numbers.
     """
 
     rid: Natural
@@ -316,7 +325,7 @@ class StatusReport(Message, tag="report", frozen=True):
 
 
 class Rejected(Message, tag="rejected", frozen=True):
-    """The request was not carried out; ``message`` says why. ``denied``: this key may not ask for it."""
+    """The request was not carried out; ``message`` is the reason. ``denied`` is True if the key's role forbids it."""
 
     rid: Natural
     message: Text

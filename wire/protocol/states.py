@@ -1,7 +1,7 @@
-"""The names of a worker's states, and why things are refused. A leaf: imports nothing of the project.
+"""Worker states, and the reasons why requests and connections are refused. Imports nothing of the project.
 
-What is *wanted* is the operator's word; the *state* is what is so. ``broker/supervision/supervisor.py`` holds
-the transitions.
+The *wanted* state is what the operator asked for; the *state* is the actual one. The transitions are in
+``broker/supervision/supervisor.py``.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from enum import Enum, StrEnum, auto
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing."""
+    """The actual state of a worker."""
 
-    STARTING = "starting"  #: its process is being started and has not reported yet
-    AWAKE = "awake"  #: it answers requests; shown as Alive
-    ASLEEP = "asleep"  #: its process lives, its port is closed
-    SILENT = "silent"  #: its process lives, its heartbeats are missing
-    DEAD = "dead"  #: its process is gone, a restart is pending
-    FAILED = "failed"  #: its process is gone, and restarting it was given up
+    STARTING = "starting"  #: its process was started and has not sent a heartbeat yet
+    AWAKE = "awake"  #: it serves requests; shown as Alive
+    ASLEEP = "asleep"  #: its process runs, its port is closed
+    SILENT = "silent"  #: its process runs, but its heartbeats are missing
+    DEAD = "dead"  #: its process ended, a restart is pending
+    FAILED = "failed"  #: its process ended, and the broker stopped restarting it
 
 
 class WantedState(StrEnum):
-    """What the operator wants a worker to be."""
+    """The state that the operator asked for."""
 
     AWAKE = "awake"
     ASLEEP = "asleep"
@@ -30,32 +30,32 @@ class WantedState(StrEnum):
 class RefusalReason(StrEnum):
     """Why a worker refuses a request."""
 
-    SLEEPING = "sleeping"  #: it is going to sleep: ask another one
-    BUSY = "busy"  #: too many requests of this client are queued: ask again later
+    SLEEPING = "sleeping"  #: it is going to sleep: ask another worker
+    BUSY = "busy"  #: too many requests of this client are queued: retry later
     UNKNOWN = "unknown"  #: it does not share a file of this name or id
-    CHANGED = "changed"  #: the file is not the version of its manifest any more
+    CHANGED = "changed"  #: the file no longer is the version of its manifest
     UNREADABLE = "unreadable"  #: the file cannot be read
-    BAD_REQUEST = "bad-request"  #: the request makes no sense
+    BAD_REQUEST = "bad-request"  #: the request is invalid, such as a segment past the end
 
 
 class ConnectionRefusal(Enum):
-    """Why the other side does not want this connection."""
+    """Why a server refuses a connection."""
 
-    KEY = auto()  #: it does not admit the key that was shown
-    MECHANISM = auto()  #: one side takes keys and the other does not
-    HANDSHAKE = auto()  #: the other side broke off; it may have another key than expected
-    VERSION = auto()  #: it speaks another version of the protocol
+    KEY = auto()  #: it does not admit the client's key
+    MECHANISM = auto()  #: one side uses keys and the other does not
+    HANDSHAKE = auto()  #: it closed the connection during the handshake; its key may be another than expected
+    VERSION = auto()  #: it uses another version of the protocol
 
-    def explained(self, server: object, *, encrypted: bool) -> str:
-        """What to tell people who could not connect to ``server``; ``encrypted``: they showed a key."""
+    def explain(self, server: object, *, encrypted: bool) -> str:
+        """Returns the error message of a client that ``server`` refused. ``encrypted`` is True if it used a key."""
         match self:
             case ConnectionRefusal.KEY:
-                return f"{server} does not admit this key: have it admitted there with msd keys admit"
+                return f"{server} does not admit this key: ask its operator to run msd keys admit"
             case ConnectionRefusal.MECHANISM if encrypted:
-                return f"{server} takes no keys: leave --server-key out, and server_key in config.toml"
+                return f"{server} does not use keys: remove --server-key, and server_key from config.toml"
             case ConnectionRefusal.MECHANISM:
-                return f"{server} takes keys only: give --server-key with the key that msd serve prints there"
+                return f"{server} requires a key: give --server-key with the key that msd serve prints there"
             case ConnectionRefusal.HANDSHAKE:
-                return f"{server} has another key than --server-key says: compare it with what msd serve prints there"
+                return f"{server} does not have the key of --server-key: compare it with what msd serve prints there"
             case ConnectionRefusal.VERSION:
-                return f"{server} speaks another version of the protocol: update the older side"
+                return f"{server} uses another version of the protocol: update the older side"

@@ -1,1 +1,1 @@
-"""Key files, and the ZAP handler that admits keys."""
+"""Key files, and the ZAP handler that admits clients by their keys."""

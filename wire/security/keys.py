@@ -1,15 +1,14 @@
-"""Keys: whose servers these are, who may come in, and as what.
+"""Key pairs and the folder that holds them: the servers' own pair, clients' pairs, and the admitted keys.
 
-A key pair is CURVE25519, 32 bytes each, written as 64 hexadecimal digits. They lie in a folder that
-no other user can read::
+A key is 32 bytes of CURVE25519, written as 64 hexadecimal digits. The folder is private to its user::
 
     server.key     the servers' own pair (secret)
-    NAME.key       a client's pair, made on the machine where it is used (secret)
-    NAME.pub       its public key, to be carried to the servers: a line "NAME KEY"
-    admitted/NAME  on the servers: a line "ROLE KEY" for each key that may come in
+    NAME.key       a client's pair, created on the machine where it is used (secret)
+    NAME.pub       its public key, to be copied to the servers: a line "NAME KEY"
+    admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key
 
-A secret is never printed, nor given as an argument of a command. Opens no socket; who is let in
-by these keys is decided in ``wire/security/zap.py``.
+A secret is never printed and never an argument of a command. Opens no socket: ``wire/security/zap.py`` decides about
+connections.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from msgspec import Struct
 from msd.wire.errors import DiskError, NotAllowedError, UsageError
 
 KEY_SIZE = 32
-#: The name of the servers' own pair.
+#: The name of the servers' own pair; a client's pair cannot have it.
 SERVER = "server"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -35,19 +34,22 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 class Role(StrEnum):
     """What an admitted key may do."""
 
-    CLIENT = "client"  #: see what is shared, download it, and see how the servers are
-    OPERATOR = "operator"  #: also give orders
-    WORKER = "worker"  #: nothing yet: for workers on other machines
+    CLIENT = "client"  #: list files, download them and read the servers' status
+    OPERATOR = "operator"  #: also toggle workers and stop the servers
+    WORKER = "worker"  #: nothing yet; reserved for workers on other machines
 
 
-# No Struct: a dataclass can keep a field out of its repr.
+# A dataclass because msgspec.Struct cannot exclude a field from its repr.
 @dataclass(frozen=True, slots=True)
 class KeyPair:
+    """A public and a secret key, 32 bytes each."""
+
     public: bytes
     secret: bytes = field(repr=False)
 
     @classmethod
     def generate(cls) -> KeyPair:
+        """Returns a new random pair."""
         import zmq
         from zmq.utils import z85
 
@@ -55,8 +57,8 @@ class KeyPair:
         return cls(z85.decode(public), z85.decode(secret))
 
     @classmethod
-    def of(cls, secret: bytes) -> KeyPair:
-        """The pair of a secret key."""
+    def from_secret(cls, secret: bytes) -> KeyPair:
+        """Returns the pair that belongs to a secret key."""
         import zmq
         from zmq.utils import z85
 
@@ -64,14 +66,14 @@ class KeyPair:
 
 
 class Credentials(Struct, frozen=True):
-    """What a client or an operator shows the servers, and the key by which it knows them."""
+    """The own key pair of a client or operator, and the public key of the servers."""
 
     own: KeyPair
     server: bytes
 
 
-class Admitted(Struct, frozen=True):
-    """A key that may come in."""
+class AdmittedKey(Struct, frozen=True):
+    """A public key that may connect, with its name and role."""
 
     name: str
     role: Role
@@ -79,130 +81,137 @@ class Admitted(Struct, frozen=True):
 
 
 class KeyFolder:
-    """The keys of one machine. Raises ``MsdError``, ``NotAllowedError`` where others could read them."""
+    """The key files of one machine.
+
+    Methods raise ``NotAllowedError`` if other users can access the files, ``DiskError`` if they cannot be read or
+    written, and ``UsageError`` for wrong names and keys.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def admitted_path(self) -> Path:
+        """The folder of the admitted keys."""
         return self.path / "admitted"
 
     def init(self) -> KeyPair:
-        """Makes the servers' own pair."""
+        """Creates the servers' own pair."""
         return self._create(SERVER)
 
     def new(self, name: str) -> tuple[KeyPair, Path]:
-        """Makes a client's pair; and the file of its public key, to be admitted by the servers."""
+        """Creates a client's pair. Returns it with the path of its public key, which the servers have to admit."""
         if name == SERVER:
-            raise UsageError(f"the name {SERVER!r} is the servers' own: choose another one")
+            raise UsageError(f"the name {SERVER!r} is reserved for the servers: choose another one")
         pair = self._create(name)
-        public = self.path / f"{name}.pub"
-        _write(public, f"{name} {pair.public.hex()}\n", 0o644)
-        return pair, public
+        public_path = self.path / f"{name}.pub"
+        _write(public_path, f"{name} {pair.public.hex()}\n", 0o644)
+        return pair, public_path
 
-    def admit(self, text: str, role: Role) -> Admitted:
-        """Admits the public key in ``text``, which is what a file ``NAME.pub`` holds."""
+    def admit(self, text: str, role: Role) -> AdmittedKey:
+        """Admits the public key in ``text``, the content of a file ``NAME.pub``."""
         name, _, key_text = text.strip().partition(" ")
         if not key_text and len(name) == 2 * KEY_SIZE:
-            raise UsageError("that is a secret key, which stays where it was made: admit the file NAME.pub beside it")
+            raise UsageError("this is a secret key, which must not leave its machine: admit the file NAME.pub instead")
         try:
-            admitted = Admitted(_checked_name(name), role, parse_key(key_text.strip()))
+            admitted = AdmittedKey(_checked_name(name), role, parse_key(key_text.strip()))
         except (ValueError, UsageError):
-            # Nothing of it is repeated: somebody may have taken a secret for it.
-            raise UsageError("not a public key: that is a line of a name, a space and 64 hexadecimal digits") from None
-        for other in self.admitted():
+            # Do not quote the text: it may contain a secret.
+            raise UsageError("not a public key: expected a name, a space and 64 hexadecimal digits") from None
+        for other in self.admitted_keys():
             if other.name == name and other.key != admitted.key:
-                raise UsageError(f"another key is admitted as {name}: revoke that first, or name this one otherwise")
+                raise UsageError(f"another key is already admitted as {name}: revoke it first, or use another name")
             if other.name != name and other.key == admitted.key:
-                raise UsageError(f"this key is admitted as {other.name} already: revoke that first")
+                raise UsageError(f"this key is already admitted as {other.name}: revoke it first")
         _make_folder(self.path)
         _make_folder(self.admitted_path)
         _write(self.admitted_path / name, f"{role} {admitted.key.hex()}\n", 0o600)
         return admitted
 
     def revoke(self, name: str) -> None:
+        """Removes the admitted key of that name. Raises ``UsageError`` if there is none."""
         try:
             (self.admitted_path / _checked_name(name)).unlink()
         except FileNotFoundError:
-            names = ", ".join(admitted.name for admitted in self.admitted())
-            raise UsageError(f"no key is admitted as {name!r}; there are {names or 'none'}") from None
+            names = ", ".join(admitted.name for admitted in self.admitted_keys())
+            hint = f"choose from {names}" if names else "no key is admitted yet"
+            raise UsageError(f"no key is admitted as {name!r}: {hint}") from None
         except OSError as error:
-            raise _unusable(self.admitted_path / name, error) from None
+            raise _disk_error(self.admitted_path / name, error) from None
 
-    def admitted(self) -> list[Admitted]:
-        """Every key that may come in, in order of their names. A file that is no such key admits nobody."""
+    def admitted_keys(self) -> list[AdmittedKey]:
+        """Returns the admitted keys, sorted by name. Ignores files that hold no valid key."""
         admitted = []
         try:
             names = sorted(os.listdir(self.admitted_path))
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _unusable(self.admitted_path, error) from None
+            raise _disk_error(self.admitted_path, error) from None
         _check_private(self.admitted_path)
         for name in names:
             try:
                 role, key = (self.admitted_path / name).read_text(encoding="ascii").split()
-                admitted.append(Admitted(_checked_name(name), Role(role), parse_key(key)))
+                admitted.append(AdmittedKey(_checked_name(name), Role(role), parse_key(key)))
             except (OSError, ValueError, UsageError):
                 continue
         return admitted
 
-    def pairs(self) -> list[str]:
-        """The names of the pairs whose secrets lie here, the servers' own not among them."""
+    def pair_names(self) -> list[str]:
+        """Returns the sorted names of the clients' pairs in this folder."""
         names = sorted(path.stem for path in self.path.glob("*.key"))
         return [name for name in names if name != SERVER]
 
     def load(self, name: str) -> KeyPair | None:
-        """The pair of that name, None if there is none."""
+        """Returns the pair of that name, None if there is none."""
         path = self.path / f"{name}.key"
         try:
             text = path.read_text(encoding="ascii")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise _unusable(path, error) from None
+            raise _disk_error(path, error) from None
         _check_private(self.path)
         _check_private(path)
         try:
-            return KeyPair.of(parse_key(text.strip()))
+            return KeyPair.from_secret(parse_key(text.strip()))
         except ValueError:
-            raise NotAllowedError(f"{path}: not a secret key: make a new one with msd keys") from None
+            raise NotAllowedError(f"{path}: not a secret key: remove it and create a new one with msd keys") from None
 
     def _create(self, name: str) -> KeyPair:
         path = self.path / f"{_checked_name(name)}.key"
         _make_folder(self.path)
         if path.exists():
-            raise UsageError(f"{path} exists: a key is made once; remove it to make another one")
+            raise UsageError(f"{path} already exists: remove it first to create another key")
         pair = KeyPair.generate()
         _write(path, pair.secret.hex() + "\n", 0o600)
         return pair
 
 
-def credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
-    """What to show the servers of that key: the pair ``name``, or the only one in the folder. Without a
-    ``server_key`` the servers are those of this machine, and their own pair is shown; None if it is not
-    here.
+def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
+    """Selects the key pair for the servers that have ``server_key``: the pair ``name``, by default the only one in the
+    folder. Without a ``server_key`` the servers are on this machine and their own pair is used; returns None if the
+    folder does not hold it. Raises ``NotAllowedError`` if no pair can be selected.
     """
-    own_servers = folder.load(SERVER)
-    if own_servers is not None and server_key in (None, own_servers.public):
-        return Credentials(own_servers, own_servers.public)
+    server_pair = folder.load(SERVER)
+    if server_pair is not None and server_key in (None, server_pair.public):
+        return Credentials(server_pair, server_pair.public)
     if server_key is None:
         return None
-    names = folder.pairs()
+    names = folder.pair_names()
     chosen = name if name is not None else names[0] if len(names) == 1 else ""
     pair = folder.load(chosen) if chosen in names else None
     if pair is None and names:
-        hint = 'say which as key = "NAME" under [client] in config.toml'
-        raise NotAllowedError(f"{folder.path} holds the keys {', '.join(names)}: {hint}")
+        hint = 'choose one with key = "NAME" under [client] in config.toml'
+        raise NotAllowedError(f"{folder.path} contains the keys {', '.join(names)}: {hint}")
     if pair is None:
-        hint = "make one with msd keys new NAME, and have it admitted"
-        raise NotAllowedError(f"{folder.path} holds no key of yours: {hint}")
+        hint = "create one with msd keys new NAME and have it admitted"
+        raise NotAllowedError(f"{folder.path} contains no client key: {hint}")
     return Credentials(pair, server_key)
 
 
 def parse_key(text: str) -> bytes:
-    """A key from its text. Raises ``ValueError`` (what is allowed), which does not repeat the text."""
+    """Parses a key. Raises ``ValueError`` with a description of the valid format; it does not quote the text."""
     try:
         key = bytes.fromhex(text)
     except ValueError:
@@ -214,7 +223,7 @@ def parse_key(text: str) -> bytes:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise UsageError(f"{name!r} cannot be the name of a key: use letters, digits and . _ @ -")
+        raise UsageError(f"invalid key name {name!r}: use letters, digits and . _ @ -")
     return name
 
 
@@ -222,18 +231,18 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise _disk_error(path, error) from None
     _check_private(path)
 
 
 def _check_private(path: Path) -> None:
     status = path.stat()
     if status.st_uid not in (os.getuid(), 0) or stat.S_IMODE(status.st_mode) & 0o077:
-        raise NotAllowedError(f"{path} is open to other users: chmod go= {path}")
+        raise NotAllowedError(f"{path} is accessible to other users: run chmod go= {path}")
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """Writes a whole file or none, never readable to more than ``mode`` says."""
+    """Writes a file atomically; its permissions never exceed ``mode``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.unlink(missing_ok=True)
@@ -244,8 +253,8 @@ def _write(path: Path, text: str, mode: int) -> None:
             os.fsync(fd)
         os.replace(temporary, path)
     except OSError as error:
-        raise _unusable(path, error) from None
+        raise _disk_error(path, error) from None
 
 
-def _unusable(path: Path, error: Exception) -> DiskError:
+def _disk_error(path: Path, error: Exception) -> DiskError:
     return DiskError(f"{path}: {getattr(error, 'strerror', None) or 'not a key'}")

@@ -1,9 +1,8 @@
-"""Who may connect: the doorkeeper of a process's server sockets.
+"""The ZAP handler: decides which connections to a process's server sockets are admitted, and in which role.
 
-ZeroMQ asks it over ZAP (RFC 27) before a connection counts as one. Also where there are no keys and
-everyone may come in: without somebody to ask, ZeroMQ takes random bytes for messages of its first
-version. A socket asks for each connection anew, and never again while it lasts: so revoking a key
-means closing the socket.
+ZeroMQ asks it over ZAP (RFC 27) during each handshake. It is also used without keys, when it admits everyone: without a
+ZAP handler libzmq accepts unauthenticated ZMTP 1 peers, which turns random bytes into messages. A connection is checked
+only once, during its handshake, so the caller has to close the socket to revoke a key.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ import zmq
 from msd.wire.errors import MsdError
 from msd.wire.security.keys import KeyFolder, KeyPair, Role
 
-#: Requests answered in one turn of the loop, so that a flood cannot keep it from anything else.
-READS_PER_TURN = 64
+#: The most requests that one call of ``handle`` answers, so that a flood cannot block the poll loop.
+MAX_REQUESTS_PER_CALL = 64
 
-_ZAP = "inproc://zeromq.zap.01"
+_ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _DOMAIN = b"msd"
-#: Roles that may connect at all.
-_WELCOME = (Role.CLIENT, Role.OPERATOR)
+#: Roles that may connect.
+_CONNECTING_ROLES = (Role.CLIENT, Role.OPERATOR)
 
 
 def role_of(frame: zmq.Frame) -> Role:
-    """The role in which the doorkeeper let in the connection that a frame came by; where none did,
-    that of a worker, which may ask for nothing.
+    """Returns the role in which the connection of a received frame was admitted. Without one, returns the role of a
+    worker, which may not send any request.
     """
     try:
         return Role(str(frame.get("User-Id")))
@@ -37,20 +36,20 @@ def role_of(frame: zmq.Frame) -> Role:
 
 
 def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, roles: Mapping[bytes, Role]) -> Role | None:
-    """The role in which a connection is let in, None if it is not. ``own`` is the servers' pair, None
-    where they take no keys; who shows that very pair is the operator of this machine.
+    """Returns the role in which a connection is admitted, None if it is rejected. ``own`` is the servers' key pair,
+    None if they use no keys. A peer that has the servers' own pair is the operator of this machine.
     """
     if own is None:
         return Role.OPERATOR if mechanism == b"NULL" else None
     if mechanism != b"CURVE":
         return None
     role = Role.OPERATOR if key == own.public else roles.get(key)
-    return role if role in _WELCOME else None
+    return role if role in _CONNECTING_ROLES else None
 
 
 class ZapHandler:
-    """Answers for all sockets of ``context`` that are given to ``guard``. ``own`` and ``folder`` are
-    None where no keys are taken. ``close()`` it after them.
+    """Admits connections to the sockets of ``context`` that were passed to ``protect``. ``own`` and ``folder`` are None
+    if no keys are used. ``close()`` it after those sockets.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], own: KeyPair | None, folder: Path | None) -> None:
@@ -58,17 +57,18 @@ class ZapHandler:
         self._own = own
         self._keys = KeyFolder(folder) if folder is not None else None
         self._roles: dict[bytes, Role] = {}
-        self._seen: object = None
+        #: The fingerprint of the folder of admitted keys when it was last read.
+        self._fingerprint: object = None
         self.reload()
-        #: Call ``answer`` when it is readable.
+        #: Call ``handle`` when it is readable.
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
-        self.socket.bind(_ZAP)
+        self.socket.bind(_ZAP_ENDPOINT)
 
     def protect(self, socket: zmq.Socket[bytes]) -> None:
-        """Has ZeroMQ ask before anybody is let in to ``socket``, which is not bound yet."""
+        """Makes ZeroMQ ask this handler about each connection to ``socket``. Call it before the socket is bound."""
         socket.zap_domain = _DOMAIN
-        # Without it, a doorkeeper that is not there would let everyone in.
+        # Otherwise ZeroMQ would admit everyone after this handler is closed.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if self._own is not None:
             socket.curve_secretkey = self._own.secret
@@ -76,44 +76,45 @@ class ZapHandler:
             socket.curve_server = True
 
     def handle(self) -> None:
-        """Answers what ZeroMQ has asked."""
-        for _ in range(READS_PER_TURN):
+        """Answers the waiting requests of ZeroMQ."""
+        for _ in range(MAX_REQUESTS_PER_CALL):
             try:
-                _, request, _, _, _, mechanism, *shown = self.socket.recv_multipart(zmq.NOBLOCK)
+                _, request, _, _, _, mechanism, *credentials = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            role = admitted_role(mechanism, shown[0] if shown else b"", self._own, self._roles)
+            role = admitted_role(mechanism, credentials[0] if credentials else b"", self._own, self._roles)
             self.rejected_connections += role is None
+            # Status 400 rather than 300, which ZeroMQ does not report to the connecting side.
             status = (b"200", b"OK") if role else (b"400", b"not admitted")
-            # Never 300: the connecting side would not hear of that.
             self.socket.send_multipart([b"1.0", request, *status, (role or "").encode(), b""])
 
     def reload(self) -> bool:
-        """Looks at the admitted keys; True if one of them may do less than before."""
+        """Reloads the admitted keys if they changed. Returns True if a key was revoked or lost rights."""
         if self._keys is None:
             return False
-        seen = _state(self._keys.admitted_path)
-        if seen == self._seen:
+        fingerprint = _fingerprint(self._keys.admitted_path)
+        if fingerprint == self._fingerprint:
             return False
-        self._seen = seen
+        self._fingerprint = fingerprint
         try:
-            roles = {admitted.key: admitted.role for admitted in self._keys.admitted()}
+            roles = {admitted.key: admitted.role for admitted in self._keys.admitted_keys()}
         except MsdError:
-            roles = {}  # Keys that somebody else may have written admit nobody.
+            roles = {}  # Other users may have written these keys: admit none of them.
         before, self._roles = self._roles, roles
         return any(_rank(roles.get(key)) < _rank(role) for key, role in before.items())
 
     def close(self) -> None:
+        """Closes the socket. From then on ZeroMQ rejects all new connections."""
         self.socket.close(0)
 
 
 def _rank(role: Role | None) -> int:
-    """How much a role may do, compared with others."""
+    """Orders roles by their rights."""
     return (None, Role.WORKER, Role.CLIENT, Role.OPERATOR).index(role)
 
 
-def _state(folder: Path) -> object:
-    """What tells this state of a folder from others."""
+def _fingerprint(folder: Path) -> object:
+    """A value that changes whenever a file in ``folder``, or the folder's mode, changes."""
     try:
         mode = folder.stat().st_mode
         with os.scandir(folder) as entries:

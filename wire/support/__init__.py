@@ -1,1 +1,1 @@
-"""Small functions that every folder needs: text, units, memory settings, stall detection."""
+"""Small helpers that every folder needs: text, units, log lines, output, memory settings, stall detection."""

@@ -8,15 +8,15 @@ from pathlib import PurePath
 
 
 def install_command(library: str) -> str:
-    """How to install ``library`` so that this interpreter finds it: with pipx, pip or uv, whichever made this
-    environment.
+    """Returns the command that installs ``library`` for this interpreter: with pipx, pip or uv, whichever tool created
+    this environment.
     """
     return command_for(library, prefix=sys.prefix, executable=sys.executable, has_pip=find_spec("pip") is not None)
 
 
 def command_for(library: str, *, prefix: str, executable: str, has_pip: bool) -> str:
-    """``install_command`` as a function of its arguments. ``prefix`` is the folder of the environment, ``has_pip`` says
-    whether pip is installed in it; uv makes environments without pip.
+    """``install_command`` as a function of its arguments. ``prefix`` is the environment's folder. ``has_pip`` tells
+    whether pip is installed in it; uv creates environments without pip.
     """
     if "pipx" in PurePath(prefix).parts:
         return f"pipx inject multiserver-downloader {library}"

@@ -1,4 +1,4 @@
-"""A log line: one an event, with its time, a level and whom it is about. Text only: writes nothing."""
+"""Formats a log line: time, level, source and text of one event. Writes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msd.wire.support.text import presentable
 Level = Literal["debug", "info", "warning", "error"]
 
 
-def log_line(time: float, level: Level, who: str, text: str) -> str:
-    """``time`` is in seconds since 1970; ``who`` is ``worker 2``, ``server 5``, ``client`` or the like."""
-    moment = datetime.fromtimestamp(time).astimezone().isoformat(timespec="milliseconds")
-    return f"{moment} {level:7} {who:8} {presentable(text)}"
+def log_line(time: float, level: Level, source: str, text: str) -> str:
+    """``time`` is in seconds since 1970; ``source`` is ``worker 2``, ``server 5``, ``client`` or similar."""
+    timestamp = datetime.fromtimestamp(time).astimezone().isoformat(timespec="milliseconds")
+    return f"{timestamp} {level:7} {source:8} {presentable(text)}"

@@ -1,15 +1,15 @@
-"""How glibc keeps the memory of freed segments: for the next ones, instead of giving it back.
+"""Makes glibc keep freed memory for reuse instead of returning it to the kernel.
 
-Its own rules return a freed buffer of 1 MiB to the kernel, and the next one costs a page fault for every
-4 KiB. Does nothing where the C library is another one.
+By default glibc returns a freed buffer of 1 MiB, and the next one then costs a page fault for every 4 KiB. Does nothing
+with other C libraries.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-#: ``mallopt`` parameters (malloc.h) and their values in bytes, but for the last: one arena, so that what ZeroMQ's
-#: thread allocates and the main thread frees lies where these settings hold.
+#: ``mallopt`` parameters (malloc.h) and their values: three thresholds in bytes, and a single arena, so that memory
+#: which ZeroMQ's thread allocates and the main thread frees is subject to these settings, too.
 _SETTINGS = {
     "M_TRIM_THRESHOLD": (-1, 256 << 20),
     "M_TOP_PAD": (-2, 64 << 20),
@@ -19,7 +19,9 @@ _SETTINGS = {
 
 
 def keep_freed_memory() -> None:
-    """Call it before ZeroMQ's threads start. For processes of our own, not for those that import us."""
+    """Changes the settings of the whole process, so only the command's own processes call it, before ZeroMQ starts its
+    threads.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for parameter, value in _SETTINGS.values():

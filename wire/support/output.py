@@ -1,4 +1,4 @@
-"""Printing lines that another program may read."""
+"""Prints lines that another program may read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import TextIO
 
 def print_line(text: str, stream: TextIO) -> None:
     """Prints a line and flushes it."""
-    # Nobody reads any more: no reason to end the download.
+    # A closed pipe must not end a download.
     with contextlib.suppress(BrokenPipeError):
         print(text, file=stream, flush=True)

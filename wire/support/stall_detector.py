@@ -1,34 +1,32 @@
-"""How long the broker's own process did not look at anything: stopped, swapped out, or just busy.
+"""Detects stalls of a poll loop: the process was suspended, swapped out or busy.
 
-Whoever measures the silence of others must not count such times. A pure core: takes times (seconds,
-monotonic), knows no clock.
+A process that measures the silence of its peers must not count its own stalls. Pure: takes times in monotonic seconds,
+has no clock.
 """
 
 from __future__ import annotations
 
-#: Not looking for longer than this (seconds) is a stall.
-STALL = 0.25
+#: Seconds without a poll that count as a stall.
+STALL_THRESHOLD_S = 0.25
 
 
 class StallDetector:
-    """Follows a poll loop."""
+    """Follows a poll loop that alternates between work and waiting."""
 
     def __init__(self, now: float) -> None:
-        self._looked_at = now
+        self._last_poll = now
 
     def after_work(self, now: float) -> float:
-        """The loop has been at work and it is ``now``, the time by which it will judge others. Returns for
-        how many seconds before that it did not look, 0 if all is well.
-        """
-        busy = now - self._looked_at
-        self._looked_at = now
-        return busy if busy > STALL else 0.0
+        """Call it after work, before judging peers by ``now``. Returns the stall's length in seconds, 0 if none."""
+        busy = now - self._last_poll
+        self._last_poll = now
+        return busy if busy > STALL_THRESHOLD_S else 0.0
 
     def after_wait(self, began: float, until: float, now: float) -> float:
-        """The loop waited from ``began`` on, ``until`` then at the latest, and it is ``now``. Returns for
-        how many seconds before ``now`` it did not look, 0 if all is well.
+        """Call it after a wait that started at ``began`` and should have ended at ``until`` at the latest. Returns the
+        length of the stall in seconds, 0 if none.
         """
-        busy, waited = began - self._looked_at, now - began
-        self._looked_at = now
-        # Of a wait that lasted too long nobody knows which part this process slept through.
-        return (busy if busy > STALL else 0.0) + (waited if now - until > STALL else 0.0)
+        busy, waited = began - self._last_poll, now - began
+        self._last_poll = now
+        # If the wait overran, the process may have been suspended during any part of it: count all of it.
+        return (busy if busy > STALL_THRESHOLD_S else 0.0) + (waited if now - until > STALL_THRESHOLD_S else 0.0)

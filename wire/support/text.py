@@ -1,4 +1,7 @@
-"""Which file names can be shared and shown: what could act on a terminal or mislead the eye cannot."""
+"""Decides which file names can be shared and printed, and escapes the others.
+
+A name is not presentable if it could control a terminal or mislead the reader.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import unicodedata
 
 #: Control characters, lone surrogates, line and paragraph separators.
 _REFUSED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
-#: Characters that turn the direction of the text around them: "fdp.exe" can be shown as "exe.pdf".
+#: Characters that change the direction of the text around them: they can make "fdp.exe" look like "exe.pdf".
 _DIRECTION = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def is_presentable(name: str) -> bool:
-    """True if a name can be shown as it is. Spaces of all kinds and joined emoji can."""
+    """True if ``name`` can be printed without escapes. All kinds of spaces and joined emoji can."""
     return not any(c in _DIRECTION or unicodedata.category(c) in _REFUSED_CATEGORIES for c in name)
 
 
 def presentable(name: str) -> str:
-    """``name``, escaped where it cannot be shown as it is."""
+    """Returns ``name``, with escapes if it is not presentable."""
     return name if is_presentable(name) else ascii(name)[1:-1]

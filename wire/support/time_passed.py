@@ -1,4 +1,4 @@
-"""The one event that all cores share."""
+"""The event that all pure cores share."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from msgspec import Struct
 
 
 class TimePassed(Struct, frozen=True):
-    """Only time has passed: a core does what is due."""
+    """No event but the passing of time: the core does what is due."""

@@ -1,4 +1,4 @@
-"""The Python API: its names, and when they are loaded."""
+"""The Python API: its names, and that they are imported on first use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msd
 
 
 @pytest.mark.parametrize("name", msd.__all__)
-def test_each_public_name_is_there(name: str) -> None:
+def test_each_public_name_exists_and_has_a_docstring(name: str) -> None:
     assert getattr(msd, name).__doc__
 
 
@@ -20,11 +20,11 @@ def test_any_other_name_is_an_attribute_error() -> None:
         _ = msd.upload
 
 
-def test_importing_msd_loads_none_of_its_modules() -> None:
+def test_importing_msd_imports_none_of_its_modules() -> None:
     code = "import sys, msd; print(*(name for name in sys.modules if name.startswith('msd')))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "msd\n"
 
 
-def test_download_is_the_function_also_after_its_module_was_loaded() -> None:
+def test_download_is_the_function_even_after_its_module_was_imported() -> None:
     code = "import msd.client.operations.download; from msd import download; assert callable(download)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The exit codes, which are a contract with scripts."""
+"""The exit codes, which scripts depend on."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_each_error_has_its_exit_code(kind: type[errors.MsdError], code: int) ->
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_s_exit_code_is_its_number_plus_128(number: int, code: int) -> None:
+def test_the_exit_code_of_a_signal_is_its_number_plus_128(number: int, code: int) -> None:
     error = errors.Interrupted("interrupted", number)
     assert error.exit_code == code
     assert str(error) == "interrupted"
-    assert errors.Interrupted.exit_code == errors.MsdError.exit_code, "one error's code is not all others'"
+    assert errors.Interrupted.exit_code == errors.MsdError.exit_code, "the code of an instance changed the class"

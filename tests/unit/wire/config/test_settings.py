@@ -1,4 +1,4 @@
-"""The configuration: defaults, config.toml, and the flags that win over it."""
+"""The configuration: defaults, config.toml, and the flags that override it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ KEY = "ab" * 32
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without keys."""
-    made = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(made))
+    """A home directory without keys."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return made
+    return folder
 
 
 def read(folder: Path, text: str) -> Config:
@@ -32,22 +32,23 @@ def read(folder: Path, text: str) -> Config:
     return load(str(file))
 
 
-def refused(folder: Path, text: str) -> str:
-    """What is said of this configuration, without the file's name before it."""
+def error_of(folder: Path, text: str) -> str:
+    """The error message of an invalid configuration, without the file's name at its start."""
     with pytest.raises(UsageError) as caught:
         read(folder, text)
     message = str(caught.value)
-    start = f"{folder / 'config.toml'}: "
-    assert message.startswith(start)
+    prefix = f"{folder / 'config.toml'}: "
+    assert message.startswith(prefix)
     assert "\n" not in message
-    return message.removeprefix(start)
+    return message.removeprefix(prefix)
 
 
 def workers(*ports: int, host: str = "127.0.0.1", rate: int = 0) -> tuple[WorkerConfig, ...]:
     return tuple(WorkerConfig(Endpoint(host, port), rate) for port in ports)
 
 
-def collision(config: Config) -> str:
+def check_error(config: Config) -> str:
+    """The error message of a configuration that fails its check."""
     with pytest.raises(UsageError) as caught:
         config.checked()
     return str(caught.value)
@@ -62,33 +63,33 @@ def test_the_defaults_are_the_ports_of_the_report_on_loopback() -> None:
     assert config.status == Endpoint("127.0.0.1", 39223)
     assert config.control == Endpoint("127.0.0.1", 39224)
     assert (config.path, config.interval, config.hang_limit, config.security) == (None, 2.0, 60.0, "")
-    assert (config.keys, config.server_key, config.exposed) == (None, None, None)
+    assert (config.keys, config.server_key, config.exposed_endpoint) == (None, None, None)
     assert not config.is_encrypted
     assert config.server_keys() is None
 
 
-def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_file_the_defaults_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(None) == Config()
 
 
-def test_the_file_in_the_current_folder_is_read_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_in_the_current_folder_is_read_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text("[broker]\ninterval = 9")
     assert load(None).interval == 9.0
 
 
-def test_an_empty_file_holds_the_defaults(tmp_path: Path) -> None:
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Config()
 
 
-def test_the_project_s_own_file_shows_the_defaults() -> None:
+def test_the_file_in_the_repository_contains_the_defaults() -> None:
     root = Path(__file__).parents[4]
     config = load(str(root / "config.toml"))
     assert config == Config(path=root / "share")
 
 
-# Every key: a good value.
+# A valid value of every key.
 
 
 @pytest.mark.parametrize(
@@ -120,18 +121,20 @@ def test_a_key_is_read(tmp_path: Path, text: str, key: str, value: object) -> No
     assert type(getattr(config, key)) is type(value)
 
 
-def test_a_worker_listens_on_the_broker_s_host_unless_it_has_its_own(tmp_path: Path) -> None:
+def test_a_worker_has_the_broker_s_host_unless_it_has_its_own(tmp_path: Path) -> None:
     config = read(
         tmp_path, "[[workers]]\nport = 80\n[[workers]]\nport = 81\nhost = '10.0.0.2'\n[broker]\nhost = '10.0.0.1'"
     )
     assert config.workers == workers(80, host="10.0.0.1") + workers(81, host="10.0.0.2")
 
 
-def test_the_broker_s_host_moves_the_default_workers(tmp_path: Path) -> None:
+def test_the_default_workers_have_the_broker_s_host(tmp_path: Path) -> None:
     assert read(tmp_path, "[broker]\nhost = '10.0.0.1'").workers == workers(*DEFAULT_PORTS[:4], host="10.0.0.1")
 
 
-def test_a_relative_share_counts_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_share_is_relative_to_the_folder_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
@@ -139,11 +142,11 @@ def test_a_relative_share_counts_from_the_folder_of_the_file(tmp_path: Path, mon
     assert load("../config.toml").path == Path("../my files/a")
 
 
-def test_an_absolute_share_is_itself(tmp_path: Path) -> None:
+def test_an_absolute_share_is_unchanged(tmp_path: Path) -> None:
     assert read(tmp_path, "[share]\npath = '/srv/files'").path == Path("/srv/files")
 
 
-def test_a_relative_folder_of_keys_counts_from_the_folder_of_the_file(
+def test_a_relative_folder_of_keys_is_relative_to_the_folder_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -153,34 +156,34 @@ def test_a_relative_folder_of_keys_counts_from_the_folder_of_the_file(
     assert load("../config.toml").keys == Path("../my keys")
 
 
-def test_an_absolute_folder_of_keys_is_itself_and_a_tilde_is_home(tmp_path: Path, home: Path) -> None:
+def test_an_absolute_folder_of_keys_is_unchanged_and_a_tilde_is_expanded(tmp_path: Path, home: Path) -> None:
     assert read(tmp_path, "[broker]\nkeys = '/srv/keys'").keys == Path("/srv/keys")
     assert read(tmp_path, "[broker]\nkeys = '~/keys'").keys == home / "keys"
 
 
-def test_the_home_of_a_user_who_is_not_there_is_wrong_use(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        read(tmp_path, "[broker]\nkeys = '~nobody-of-this-name/keys'")
+def test_the_home_of_an_unknown_user_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such home directory"):
+        read(tmp_path, "[broker]\nkeys = '~no-such-user/keys'")
 
 
-# Every key: a bad value is named with its key and with what is allowed.
+# An invalid value of every key: the error has the key, the value and what is allowed.
 
 A_PORT = "a port from 1 to 65535"
 SECONDS = "seconds from 0.05 to 86400"
-A_TEXT = "a text that is not empty"
+A_STRING = "a non-empty string"
 A_KEY = "a key of 64 hexadecimal digits"
-SECURITY = '"none" or "curve", or the key left out'
+SECURITY = '"none" or "curve", or not set'
 BYTES = 'bytes, such as 1048576 or "40MiB"'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[share]\npath = ''", f"[share] path = '': must be {A_TEXT}"),
-        ("[share]\npath = 3", f"[share] path = 3: must be {A_TEXT}"),
-        ('[share]\npath = "a\\u0000b"', f"[share] path = 'a\\x00b': must be {A_TEXT}"),
-        ("[broker]\nhost = ''", f"[broker] host = '': must be {A_TEXT}"),
-        ("[broker]\nhost = 127", f"[broker] host = 127: must be {A_TEXT}"),
+        ("[share]\npath = ''", f"[share] path = '': must be {A_STRING}"),
+        ("[share]\npath = 3", f"[share] path = 3: must be {A_STRING}"),
+        ('[share]\npath = "a\\u0000b"', f"[share] path = 'a\\x00b': must be {A_STRING}"),
+        ("[broker]\nhost = ''", f"[broker] host = '': must be {A_STRING}"),
+        ("[broker]\nhost = 127", f"[broker] host = 127: must be {A_STRING}"),
         ("[broker]\nstatus_port = 0", f"[broker] status_port = 0: must be {A_PORT}"),
         ("[broker]\nstatus_port = 80000", f"[broker] status_port = 80000: must be {A_PORT}"),
         ("[broker]\nstatus_port = '80'", f"[broker] status_port = '80': must be {A_PORT}"),
@@ -202,25 +205,25 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[broker]\nsecurity = ''", f"[broker] security = '': must be {SECURITY}"),
         ("[broker]\nsecurity = false", f"[broker] security = False: must be {SECURITY}"),
         ("[broker]\nsecurity = ['curve']", f"[broker] security = ['curve']: must be {SECURITY}"),
-        ("[broker]\nkeys = ''", f"[broker] keys = '': must be {A_TEXT}"),
-        ("[broker]\nkeys = true", f"[broker] keys = True: must be {A_TEXT}"),
-        ("[broker]\nserver_key = ''", f"[broker] server_key = '': must be {A_TEXT}"),
+        ("[broker]\nkeys = ''", f"[broker] keys = '': must be {A_STRING}"),
+        ("[broker]\nkeys = true", f"[broker] keys = True: must be {A_STRING}"),
+        ("[broker]\nserver_key = ''", f"[broker] server_key = '': must be {A_STRING}"),
         ("[broker]\nserver_key = 'abc'", f"[broker] server_key = 'abc': must be {A_KEY}"),
         (f"[broker]\nserver_key = '{KEY}ab'", f"[broker] server_key = '{KEY}ab': must be {A_KEY}"),
-        ("[broker]\nserver_key = 12", f"[broker] server_key = 12: must be {A_TEXT}"),
+        ("[broker]\nserver_key = 12", f"[broker] server_key = 12: must be {A_STRING}"),
         ("[client]\nmemory = '1MiB'", "[client] memory = '1MiB': must be at least \"4MiB\""),
         ("[client]\nmemory = 4194303", '[client] memory = 4194303: must be at least "4MiB"'),
         ("[client]\nmemory = 'much'", f"[client] memory = 'much': must be {BYTES}"),
         ("[[workers]]\nport = 65536", f"[[workers]] 1: port = 65536: must be {A_PORT}"),
         ("[[workers]]\nport = 80\n[[workers]]\nport = 'x'", f"[[workers]] 2: port = 'x': must be {A_PORT}"),
-        ("[[workers]]\nport = 80\nhost = ''", f"[[workers]] 1: host = '': must be {A_TEXT}"),
+        ("[[workers]]\nport = 80\nhost = ''", f"[[workers]] 1: host = '': must be {A_STRING}"),
         ("[[workers]]\nport = 80\nrate = -1", f"[[workers]] 1: rate = -1: must be {BYTES}"),
         ("[[workers]]\nport = 80\nrate = 'fast'", f"[[workers]] 1: rate = 'fast': must be {BYTES}"),
         ("[[workers]]\nhost = '127.0.0.1'", "[[workers]] 1: port is missing"),
     ],
 )
-def test_a_bad_value_is_named_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
-    assert refused(tmp_path, text) == message
+def test_an_invalid_value_is_reported_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    assert error_of(tmp_path, text) == message
 
 
 @pytest.mark.parametrize(
@@ -230,54 +233,54 @@ def test_a_bad_value_is_named_with_its_key_and_what_is_allowed(tmp_path: Path, t
         ("[broker]\nintervall = 80", "unknown [broker] key 'intervall'; did you mean interval?"),
         ("[share]\npaht = 'x'", "unknown [share] key 'paht'; did you mean path?"),
         ("[[workers]]\nprot = 1", "unknown [[workers]] 1: key 'prot'; did you mean port?"),
-        ("[client]\nxyz = 1", "unknown [client] key 'xyz'; there are memory, key"),
+        ("[client]\nxyz = 1", "unknown [client] key 'xyz'; expected one of memory, key"),
         ("[brokr]\n", "unknown section 'brokr'; did you mean broker?"),
         ("[worker]\n", "unknown section 'worker'; did you mean workers?"),
-        ("xyz = 1", "unknown section 'xyz'; there are share, broker, workers, client"),
+        ("xyz = 1", "unknown section 'xyz'; expected one of share, broker, workers, client"),
         ("share = 'path'", "share must be written as [share]"),
         ("[[broker]]\n", "broker must be written as [broker]"),
         ("[workers]\nport = 1", "workers must be written as [[workers]]"),
         ("workers = [1]", "[[workers]] 1: must be a table"),
     ],
 )
-def test_an_unknown_key_is_named_with_the_nearest_one(tmp_path: Path, text: str, message: str) -> None:
-    assert refused(tmp_path, text) == message
+def test_an_unknown_key_is_reported_with_the_most_similar_one(tmp_path: Path, text: str, message: str) -> None:
+    assert error_of(tmp_path, text) == message
 
 
-def test_more_workers_than_a_status_can_name_are_refused(tmp_path: Path) -> None:
+def test_too_many_workers_are_refused(tmp_path: Path) -> None:
     lines = [f"[[workers]]\nport = {port}" for port in range(1, MAX_WORKERS + 2)]
     assert len(read(tmp_path, "\n".join(lines[:-1])).workers) == MAX_WORKERS
-    assert refused(tmp_path, "\n".join(lines)) == f"{MAX_WORKERS + 1} [[workers]]: at most {MAX_WORKERS}"
+    assert error_of(tmp_path, "\n".join(lines)) == f"{MAX_WORKERS + 1} [[workers]]: at most {MAX_WORKERS}"
 
 
 @pytest.mark.parametrize(
     "text", ["[broker", "a = ", "a = 1\na = 2", f"[broker]\ninterval = {'9' * 5000}", "a = " + "[" * 5000]
 )
-def test_what_is_not_toml_is_said_to_be_none(tmp_path: Path, text: str) -> None:
-    assert refused(tmp_path, text).startswith("not valid TOML: ")
+def test_invalid_toml_is_reported(tmp_path: Path, text: str) -> None:
+    assert error_of(tmp_path, text).startswith("not valid TOML: ")
 
 
-def test_a_named_file_that_is_missing_is_wrong_use(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     file = str(tmp_path / "none.toml")
     with pytest.raises(UsageError) as caught:
         load(file)
-    assert str(caught.value) == f"{file}: no such file; -c names a config.toml"
+    assert str(caught.value) == f"{file}: no such file: give the path of a config.toml with -c"
 
 
-def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(str(tmp_path))
     assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory"
 
 
-def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_bytes(b"[share]\npath = '\xff'")
     with pytest.raises(UsageError, match="cannot be read: 'utf-8' codec"):
         load(str(file))
 
 
-# The flags win.
+# Flags override the file.
 
 
 def test_without_flags_nothing_changes() -> None:
@@ -285,7 +288,7 @@ def test_without_flags_nothing_changes() -> None:
     assert config.with_flags() == config
 
 
-def test_each_flag_wins_over_the_file() -> None:
+def test_each_flag_overrides_the_file() -> None:
     config = Config(path=Path("a"), interval=9.0, workers=workers(1, 2, rate=5))
     assert config.with_flags(path="b").path == Path("b")
     assert config.with_flags(interval=0.5).interval == 0.5
@@ -293,25 +296,25 @@ def test_each_flag_wins_over_the_file() -> None:
     assert config.with_flags(rate="0").workers == workers(1, 2)
 
 
-def test_a_share_on_the_command_line_counts_from_the_current_folder(tmp_path: Path) -> None:
+def test_a_share_on_the_command_line_is_relative_to_the_current_folder(tmp_path: Path) -> None:
     assert read(tmp_path, "[share]\npath = 'a'").with_flags(path="b").path == Path("b")
 
 
-def test_the_host_flag_moves_server_5_and_every_worker() -> None:
+def test_the_host_flag_applies_to_server_5_and_every_worker() -> None:
     config = Config(workers=workers(1, 2, host="10.0.0.9", rate=7)).with_flags(host="10.0.0.1")
     assert config.status == Endpoint("10.0.0.1", 39223)
     assert config.control == Endpoint("10.0.0.1", 39224)
     assert config.workers == workers(1, 2, host="10.0.0.1", rate=7)
 
 
-def test_the_ports_flag_names_four_workers_and_server_5() -> None:
+def test_the_ports_flag_sets_the_ports_of_four_workers_and_server_5() -> None:
     config = Config(host="10.0.0.1").with_flags(ports=PORTS)
     assert config.workers == workers(5001, 5002, 5003, 5004, host="10.0.0.1")
     assert config.status.port == 5005
     assert config.control.port == 5006
 
 
-def test_the_ports_flag_replaces_workers_of_another_number() -> None:
+def test_the_ports_flag_replaces_any_other_number_of_workers() -> None:
     assert Config(workers=workers(1, 2, rate=7)).with_flags(ports=PORTS).workers == workers(5001, 5002, 5003, 5004)
 
 
@@ -324,157 +327,157 @@ def test_the_ports_flag_keeps_the_control_port_of_the_file() -> None:
     assert Config(control_port=7000).with_flags(ports=PORTS).control.port == 7000
 
 
-def test_the_ports_flag_goes_with_four_workers() -> None:
+def test_the_ports_flag_requires_four_workers() -> None:
     assert len(Config().with_flags(ports=PORTS, count=4).workers) == 4
     with pytest.raises(UsageError) as caught:
         Config().with_flags(ports=PORTS, count=3)
-    assert str(caught.value) == "-p goes with four workers, not -n 3: list another number in config.toml"
+    assert str(caught.value) == "-p is for four workers, not -n 3: list other workers in config.toml"
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])
-def test_a_number_of_workers_that_are_not_configured_is_refused(count: int) -> None:
+def test_a_worker_count_other_than_configured_is_refused(count: int) -> None:
     with pytest.raises(UsageError, match=rf"-n {count}, but 2 workers are configured: .*\[\[workers\]\]"):
         Config(workers=workers(1, 2)).with_flags(count=count)
 
 
-def test_a_number_of_workers_that_are_configured_is_fine() -> None:
+def test_the_configured_worker_count_is_accepted() -> None:
     config = Config(workers=workers(1, 2))
     assert config.with_flags(count=2) == config
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
-def test_a_port_flag_out_of_range_is_named(port: int) -> None:
+def test_a_port_flag_out_of_range_is_reported(port: int) -> None:
     with pytest.raises(UsageError, match=f"-p: {port} is not a port; ports are 1 to 65535"):
         Config().with_flags(ports=(5001, 5002, port, 5004, 5005))
 
 
 @pytest.mark.parametrize("interval", [0.0, 0.01, -1.0, 1e6, float("nan"), float("inf")])
-def test_an_interval_flag_out_of_range_is_named(interval: float) -> None:
+def test_an_interval_flag_out_of_range_is_reported(interval: float) -> None:
     with pytest.raises(UsageError) as caught:
         Config().with_flags(interval=interval)
     assert str(caught.value) == f"-i {interval}: must be {SECONDS}"
 
 
-def test_a_rate_flag_that_is_no_size_is_named() -> None:
+def test_an_invalid_rate_flag_is_reported() -> None:
     with pytest.raises(UsageError) as caught:
         Config().with_flags(rate="fast")
     assert str(caught.value) == f"--rate fast: must be {BYTES}"
 
 
-# Ports that cannot work together.
+# Conflicting ports.
 
 
-def test_a_port_given_twice_is_named_with_both_its_uses() -> None:
-    assert collision(Config(workers=workers(1, 2, 1))) == "port 1 is given twice: for worker 1 and for worker 3"
-    assert collision(Config(workers=workers(1, 39223))) == "port 39223 is given twice: for worker 2 and for server 5"
+def test_a_port_given_twice_is_reported_with_both_uses() -> None:
+    assert check_error(Config(workers=workers(1, 2, 1))) == "port 1 is given twice: for worker 1 and for worker 3"
+    assert check_error(Config(workers=workers(1, 39223))) == "port 39223 is given twice: for worker 2 and for server 5"
 
 
-def test_ports_of_the_command_line_given_twice_are_refused() -> None:
-    assert "for worker 1 and for worker 2" in collision(Config().with_flags(ports=(5001, 5001, 5003, 5004, 5005)))
-    assert "for worker 4 and for server 5" in collision(Config().with_flags(ports=(5001, 5002, 5003, 5005, 5005)))
+def test_a_port_given_twice_on_the_command_line_is_refused() -> None:
+    assert "for worker 1 and for worker 2" in check_error(Config().with_flags(ports=(5001, 5001, 5003, 5004, 5005)))
+    assert "for worker 4 and for server 5" in check_error(Config().with_flags(ports=(5001, 5002, 5003, 5005, 5005)))
 
 
-def test_a_control_port_nobody_chose_is_explained_when_it_collides() -> None:
+def test_a_conflict_of_the_default_control_port_is_explained() -> None:
     config = Config().with_flags(ports=(5001, 5002, 5003, 5006, 5005))
-    assert collision(config) == "port 5006 is given twice: for worker 4 and for the control port (the fifth port + 1)"
+    assert check_error(config) == "port 5006 is given twice: for worker 4 and for the control port (the fifth port + 1)"
 
 
-def test_a_control_port_that_was_chosen_is_not_explained() -> None:
+def test_a_conflict_of_a_configured_control_port_needs_no_explanation() -> None:
     config = Config(control_port=39223)
-    assert collision(config) == "port 39223 is given twice: for server 5 and for the control port"
+    assert check_error(config) == "port 39223 is given twice: for server 5 and for the control port"
 
 
-def test_a_control_port_past_the_last_port_is_refused() -> None:
-    assert collision(Config(status_port=65535)).startswith("the control port: 65536 is not a port")
+def test_a_default_control_port_out_of_range_is_refused() -> None:
+    assert check_error(Config(status_port=65535)).startswith("the control port: 65536 is not a port")
     assert Config(status_port=65535, control_port=65534).checked().control.port == 65534
 
 
-def test_two_hosts_may_use_the_same_port() -> None:
+def test_two_hosts_can_use_the_same_port() -> None:
     config = Config(workers=workers(80, host="10.0.0.1") + workers(80, host="10.0.0.2"))
     assert config.checked() is config
 
 
 def test_a_third_use_of_a_port_is_compared_with_both_others() -> None:
     config = Config(workers=workers(80, host="10.0.0.1") + workers(80, 80, host="10.0.0.2"))
-    assert collision(config) == "port 80 is given twice: for worker 2 and for worker 3"
+    assert check_error(config) == "port 80 is given twice: for worker 2 and for worker 3"
 
 
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
-def test_a_port_on_every_address_is_a_port_on_each(host: str) -> None:
-    each, every = workers(80, host="10.0.0.1"), workers(80, host=host)
-    for pair in (each + every, every + each):
-        assert "port 80 is given twice" in collision(Config(workers=pair))
+def test_a_port_on_a_wildcard_conflicts_with_the_port_on_any_host(host: str) -> None:
+    one_address, wildcard = workers(80, host="10.0.0.1"), workers(80, host=host)
+    for pair in (one_address + wildcard, wildcard + one_address):
+        assert "port 80 is given twice" in check_error(Config(workers=pair))
 
 
-def test_no_worker_at_all_is_refused(tmp_path: Path) -> None:
-    assert collision(read(tmp_path, "workers = []")).startswith("no worker is configured")
+def test_a_configuration_without_workers_is_refused(tmp_path: Path) -> None:
+    assert check_error(read(tmp_path, "workers = []")).startswith("no worker is configured")
 
 
-# What may be bound, and who has to show a key.
+# Which servers need keys.
 
 
-def with_keys(folder: Path) -> KeyPair:
-    """The servers' own pair, made in this folder."""
+def create_server_pair(folder: Path) -> KeyPair:
+    """Creates the servers' own pair in ``folder``."""
     return Config(keys=folder).key_folder.init()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_loopback_may_be_plain(host: str) -> None:
+def test_servers_on_loopback_need_no_keys(host: str) -> None:
     config = Config().with_flags(host=host)
-    assert config.exposed is None
+    assert config.exposed_endpoint is None
     assert not config.is_encrypted
     assert config.server_keys() is None
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "*", "::", "192.168.1.2", "example.org"])
-def test_a_host_others_can_reach_needs_keys_or_a_word_on_security(host: str, home: Path) -> None:
+def test_an_exposed_host_needs_keys_or_a_security_setting(host: str, home: Path) -> None:
     config = Config().with_flags(host=host)
-    assert config.exposed == config.status
+    assert config.exposed_endpoint == config.status
     assert config.is_encrypted
     with pytest.raises(NotAllowedError) as caught:
         config.server_keys()
     assert str(caught.value).startswith(f"{host} can be reached from other machines")
     assert "msd keys init" in str(caught.value)
     assert 'security = "none"' in str(caught.value)
-    pair = with_keys(home / ".config" / "msd" / "keys")
+    pair = create_server_pair(home / ".config" / "msd" / "keys")
     assert config.server_keys() == pair
 
 
-def test_one_worker_others_can_reach_is_enough_to_need_it() -> None:
+def test_one_exposed_worker_needs_keys() -> None:
     config = Config(workers=workers(1, 2, 3) + workers(4, host="10.0.0.1"))
-    assert config.exposed == Endpoint("10.0.0.1", 4)
+    assert config.exposed_endpoint == Endpoint("10.0.0.1", 4)
     with pytest.raises(NotAllowedError, match=r"10\.0\.0\.1 can be reached"):
         config.server_keys()
 
 
-def test_the_word_none_allows_it(tmp_path: Path) -> None:
-    with_keys(tmp_path / "keys")
+def test_security_none_allows_exposed_servers_without_keys(tmp_path: Path) -> None:
+    create_server_pair(tmp_path / "keys")
     config = Config(host="0.0.0.0", security="none", keys=tmp_path / "keys")
     assert not config.is_encrypted
     assert config.server_keys() is None
 
 
-@pytest.mark.parametrize("said", ["the word curve", "a folder of keys"])
-def test_loopback_takes_keys_where_it_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+@pytest.mark.parametrize("setting", ["security", "keys"])
+def test_servers_on_loopback_can_use_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
     folder = tmp_path / "msd" / "keys"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    config = Config(security="curve") if said == "the word curve" else Config(keys=folder)
+    config = Config(security="curve") if setting == "security" else Config(keys=folder)
     assert config.is_encrypted
     with pytest.raises(NotAllowedError) as caught:
         config.server_keys()
-    assert str(caught.value) == f"there is no key of the servers in {folder}: msd keys init makes it"
-    pair = with_keys(folder)
+    assert str(caught.value) == f"no server key in {folder}: create it with msd keys init"
+    pair = create_server_pair(folder)
     assert config.server_keys() == pair
 
 
-def test_keys_that_others_could_read_are_no_keys(tmp_path: Path) -> None:
-    with_keys(tmp_path / "keys")
+def test_keys_that_other_users_can_access_are_refused(tmp_path: Path) -> None:
+    create_server_pair(tmp_path / "keys")
     (tmp_path / "keys").chmod(0o755)
-    with pytest.raises(NotAllowedError, match="is open to other users"):
+    with pytest.raises(NotAllowedError, match="is accessible to other users"):
         Config(keys=tmp_path / "keys").server_keys()
 
 
-def test_the_keys_lie_where_it_is_said_or_in_the_home(
+def test_the_folder_of_keys_is_configured_or_in_the_home_directory(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Config().key_folder.path == home / ".config" / "msd" / "keys"
@@ -483,121 +486,121 @@ def test_the_keys_lie_where_it_is_said_or_in_the_home(
     assert Config(keys=tmp_path).key_folder.path == tmp_path
 
 
-def test_a_user_without_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
+def test_a_missing_home_directory_is_reported_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Path:
         raise RuntimeError
 
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(UsageError, match=r"^there is no home for keys: set XDG_CONFIG_HOME$"):
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(UsageError, match=r"^no home directory for the keys: set XDG_CONFIG_HOME$"):
         _ = Config().key_folder
 
 
-# Where a client finds the servers.
+# Locating the servers.
 
 
-def test_a_client_finds_the_servers_in_the_file() -> None:
-    found = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
+def test_the_servers_are_located_by_the_file() -> None:
+    servers = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
     loopback = "127.0.0.1"
-    assert found == Servers(
+    assert servers == Servers(
         Endpoint(loopback, 39223), {1: Endpoint(loopback, 1), 2: Endpoint(loopback, 2)}, pinned=False
     )
 
 
-def test_the_ports_of_the_command_line_are_pinned() -> None:
-    found = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
-    assert found.pinned
-    assert found.status == Endpoint("127.0.0.2", 5005)
-    assert found.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
+def test_ports_on_the_command_line_are_pinned() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
+    assert servers.pinned
+    assert servers.status == Endpoint("127.0.0.2", 5005)
+    assert servers.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
 
 
-def test_the_host_alone_pins_nothing() -> None:
-    found = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
-    assert not found.pinned
-    assert {endpoint.host for endpoint in (found.status, *found.workers.values())} == {"127.0.0.2"}
+def test_a_host_on_the_command_line_is_not_pinned() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
+    assert not servers.pinned
+    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} == {"127.0.0.2"}
 
 
-def test_with_server_5_alone_it_is_asked_for_the_others() -> None:
-    found = locate_servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
-    assert found == Servers(Endpoint("127.0.0.3", 7000), {}, pinned=False)
+def test_with_only_server_5_the_workers_are_unknown_at_first() -> None:
+    servers = locate_servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
+    assert servers == Servers(Endpoint("127.0.0.3", 7000), {}, pinned=False)
 
 
-def test_with_server_5_and_ports_both_count() -> None:
-    found = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
-    assert found.pinned
-    assert found.status == Endpoint("127.0.0.3", 7000)
-    assert found.workers[4] == Endpoint("127.0.0.2", 5004)
+def test_server_5_and_ports_can_be_combined() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
+    assert servers.pinned
+    assert servers.status == Endpoint("127.0.0.3", 7000)
+    assert servers.workers[4] == Endpoint("127.0.0.2", 5004)
 
 
 @pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
-def test_a_server_on_every_address_is_looked_for_on_this_machine(host: str) -> None:
-    found = locate_servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
-    assert found.status == Endpoint("127.0.0.1", 39223)
-    assert found.workers == {1: Endpoint("127.0.0.1", 1)}
+def test_servers_on_a_wildcard_are_reached_on_loopback(host: str) -> None:
+    servers = locate_servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
+    assert servers.status == Endpoint("127.0.0.1", 39223)
+    assert servers.workers == {1: Endpoint("127.0.0.1", 1)}
 
 
-def test_names_are_resolved_before_zeromq_sees_them() -> None:
-    found = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
-    assert found.status.host in ("127.0.0.1", "::1")
-    found = locate_servers(Config(), host="localhost", ports=None, server5=None)
-    assert {endpoint.host for endpoint in (found.status, *found.workers.values())} <= {"127.0.0.1", "::1"}
+def test_host_names_are_resolved() -> None:
+    servers = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
+    assert servers.status.host in ("127.0.0.1", "::1")
+    servers = locate_servers(Config(), host="localhost", ports=None, server5=None)
+    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} <= {"127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize("server5", ["7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
-def test_a_server_5_that_is_none_is_wrong_use(server5: str) -> None:
+def test_an_invalid_server_5_is_a_usage_error(server5: str) -> None:
     with pytest.raises(UsageError):
         locate_servers(Config(), host=None, ports=None, server5=server5)
 
 
-def test_a_client_refuses_ports_that_cannot_work_together() -> None:
+def test_a_client_refuses_conflicting_ports() -> None:
     with pytest.raises(UsageError, match="port 5001 is given twice"):
         locate_servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
 
 
-# What a client shows the servers.
+# Credentials.
 
 
-def test_servers_that_take_no_keys_are_shown_none(home: Path) -> None:
-    with_keys(home / ".config" / "msd" / "keys")
+def test_servers_without_keys_need_no_credentials(home: Path) -> None:
+    create_server_pair(home / ".config" / "msd" / "keys")
     assert locate_servers(Config()).credentials is None
     assert locate_servers(Config(host="10.0.0.1", security="none")).credentials is None
 
 
 @pytest.mark.parametrize("flags", [{}, {"server5": "127.0.0.3:7000"}, {"ports": PORTS}])
-def test_the_servers_of_this_machine_are_shown_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
+def test_the_servers_of_this_machine_are_used_with_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
     config = Config(keys=tmp_path / "keys")
     assert locate_servers(config, **flags).credentials is None
-    pair = with_keys(tmp_path / "keys")
+    pair = create_server_pair(tmp_path / "keys")
     assert locate_servers(config, **flags).credentials == Credentials(pair, pair.public)
 
 
-def test_the_server_key_of_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+def test_a_server_key_on_the_command_line_overrides_the_file(tmp_path: Path) -> None:
     config = Config(keys=tmp_path / "keys", server_key=b"\x01" * 32)
     pair, _ = config.key_folder.new("laptop")
     assert locate_servers(config).credentials == Credentials(pair, b"\x01" * 32)
     assert locate_servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
 
 
-def test_a_server_key_needs_a_key_to_show() -> None:
-    with pytest.raises(NotAllowedError, match="holds no key of yours: make one with msd keys new NAME"):
+def test_a_server_key_requires_a_client_key() -> None:
+    with pytest.raises(NotAllowedError, match="contains no client key: create one with msd keys new NAME"):
         locate_servers(Config(), server_key=KEY)
 
 
 @pytest.mark.parametrize("text", ["", "abc", KEY[2:], KEY + "ab", "laptop " + KEY])
-def test_a_server_key_that_is_none_is_wrong_use_and_not_repeated(text: str) -> None:
+def test_an_invalid_server_key_is_a_usage_error_and_not_quoted(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         locate_servers(Config(), server_key=text)
-    assert str(caught.value) == f"--server-key: must be {A_KEY}, as msd serve prints it"
+    assert str(caught.value) == f"--server-key: must be {A_KEY}, as printed by msd serve"
 
 
-def test_without_a_metrics_port_there_are_no_metrics() -> None:
+def test_without_a_metrics_port_there_is_no_metrics_endpoint() -> None:
     assert Config().metrics is None
 
 
-def test_metrics_are_on_the_brokers_host_wherever_a_flag_moves_it(tmp_path: Path) -> None:
+def test_metrics_are_on_the_brokers_host(tmp_path: Path) -> None:
     config = read(tmp_path, "[broker]\nmetrics_port = 9000").with_flags(host="10.0.0.1", ports=PORTS)
     assert config.metrics == Endpoint("10.0.0.1", 9000)
 
 
 @pytest.mark.parametrize(("port", "other"), [(39223, "server 5"), (39224, "the control port"), (21018, "worker 1")])
-def test_the_metrics_port_is_nobody_elses(port: int, other: str) -> None:
-    assert collision(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"
+def test_the_metrics_port_cannot_be_another_port(port: int, other: str) -> None:
+    assert check_error(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"

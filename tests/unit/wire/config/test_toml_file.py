@@ -1,4 +1,4 @@
-"""Sizes as config.toml and the flags write them; all else of the file is in test_wire_config.py."""
+"""Sizes in config.toml and flags. ``test_settings.py`` tests all other values by loading files."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         (" 8 ", 8),
     ],
 )
-def test_a_size_is_read(text: object, size: int) -> None:
+def test_a_size_is_parsed(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-NO_NUMBERS = ["", " ", "k", "MiB", "-1", "+1", "1e6", "0x10", "1.", ".5", "1,5", "inf", "nan"]
-NO_UNITS = ["5i", "5iB", "1PB", "1 M b", "1Mbps", "1/s/s"]
+INVALID_NUMBERS = ["", " ", "k", "MiB", "-1", "+1", "1e6", "0x10", "1.", ".5", "1,5", "inf", "nan"]
+INVALID_UNITS = ["5i", "5iB", "1PB", "1 M b", "1Mbps", "1/s/s"]
 TOO_LARGE = [MAX_SIZE, str(MAX_SIZE), "4611686018428T", "9" * 400, "9" * 5000]
 
 
-@pytest.mark.parametrize("text", [*NO_NUMBERS, *NO_UNITS, *TOO_LARGE, -1, 1.5, True, None, []])
-def test_what_is_no_size_is_refused(text: object) -> None:
+@pytest.mark.parametrize("text", [*INVALID_NUMBERS, *INVALID_UNITS, *TOO_LARGE, -1, 1.5, True, None, []])
+def test_an_invalid_size_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(BYTES)}$"):
         parse_size(text)
 
 
 @given(st.integers(0, 1 << 20), st.sampled_from(["", "k", "M", "G", "T"]), st.booleans(), st.booleans())
 @settings(deadline=None)
-def test_a_unit_is_a_power_of_1000_or_with_an_i_of_1024(number: int, unit: str, binary: bool, a_second: bool) -> None:
+def test_a_unit_is_a_power_of_1000_or_with_an_i_of_1024(number: int, unit: str, binary: bool, is_rate: bool) -> None:
     binary = binary and unit != ""
-    text = f"{number}{unit}{'i' if binary else ''}B{'/s' if a_second else ''}"
+    text = f"{number}{unit}{'i' if binary else ''}B{'/s' if is_rate else ''}"
     assert parse_size(text) == number * (1024 if binary else 1000) ** ["", "k", "M", "G", "T"].index(unit)
 
 

@@ -1,4 +1,4 @@
-"""Hosts, ports and the endpoints made of them."""
+"""Endpoints: parsed, checked, formatted and resolved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
         ("*:39223", "*", 39223),
     ],
 )
-def test_host_and_port_are_read(text: str, host: str, port: int) -> None:
+def test_host_and_port_are_parsed(text: str, host: str, port: int) -> None:
     assert Endpoint.parse(text) == Endpoint(host, port)
 
 
@@ -29,25 +29,25 @@ def test_host_and_port_are_read(text: str, host: str, port: int) -> None:
     "text",
     ["", ":", "host", "host:", ":80", "80", "host:x", "host:8 0", "host:-1", "host:+1", "host:٣", "tcp://", "[::1]"],
 )
-def test_what_is_not_host_and_port_is_refused_by_its_name(text: str) -> None:
+def test_any_other_text_is_refused_and_quoted(text: str) -> None:
     with pytest.raises(UsageError, match="is not HOST:PORT") as caught:
         Endpoint.parse(text)
     assert repr(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("port", [0, 65536, 80000])
-def test_a_port_out_of_range_is_refused_where_zeromq_would_take_it(port: int) -> None:
+def test_a_port_out_of_range_is_refused_although_zeromq_would_accept_it(port: int) -> None:
     with pytest.raises(UsageError, match=f"127.0.0.1:{port}: {port} is not a port; ports are 1 to 65535"):
         Endpoint.parse(f"127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize("port", [1, 65535])
-def test_a_port_in_range_is_that_port(port: int) -> None:
+def test_a_port_in_range_is_returned(port: int) -> None:
     assert check_port(port, "-p") == port
 
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
-def test_a_wrong_port_is_named_with_the_place_where_it_stands(port: int) -> None:
+def test_a_port_out_of_range_is_reported_with_its_source(port: int) -> None:
     with pytest.raises(UsageError, match=f"-p: {port} is not a port"):
         check_port(port, "-p")
 
@@ -63,14 +63,14 @@ def test_a_wrong_port_is_named_with_the_place_where_it_stands(port: int) -> None
         (Endpoint("::", 80), "tcp://*:80", "*:80"),
     ],
 )
-def test_an_endpoint_is_written_as_zeromq_writes_it(endpoint: Endpoint, url: str, text: str) -> None:
+def test_an_endpoint_is_formatted_for_zeromq_and_for_people(endpoint: Endpoint, url: str, text: str) -> None:
     assert endpoint.url == url
     assert str(endpoint) == text
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
 @settings(deadline=None)
-def test_an_endpoint_survives_being_written_and_read(address: object, port: int) -> None:
+def test_parsing_is_the_inverse_of_formatting(address: object, port: int) -> None:
     endpoint = Endpoint(str(address), port)
     if endpoint.host not in ANY_HOSTS:
         assert Endpoint.parse(str(endpoint)) == Endpoint.parse(endpoint.url) == endpoint
@@ -78,7 +78,7 @@ def test_an_endpoint_survives_being_written_and_read(address: object, port: int)
 
 @given(st.text(max_size=30))
 @settings(deadline=None)
-def test_any_text_is_an_endpoint_or_wrong_use(text: str) -> None:
+def test_any_text_is_an_endpoint_or_a_usage_error(text: str) -> None:
     try:
         endpoint = Endpoint.parse(text)
     except UsageError:
@@ -87,14 +87,14 @@ def test_any_text_is_an_endpoint_or_wrong_use(text: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_a_loopback_address_is_only_for_this_machine(host: str) -> None:
+def test_a_loopback_address_is_recognized(host: str) -> None:
     assert Endpoint(host, 80).is_loopback
 
 
 @pytest.mark.parametrize(
     "host", ["*", "0.0.0.0", "::", "192.168.1.2", "10.0.0.1", "example.org", "localhost.evil.org", ""]
 )
-def test_any_other_host_counts_as_reachable_from_other_machines(host: str) -> None:
+def test_any_other_host_is_not_loopback(host: str) -> None:
     assert not Endpoint(host, 80).is_loopback
 
 
@@ -106,12 +106,12 @@ def test_only_a_host_with_colons_is_ipv6() -> None:
 
 
 @pytest.mark.parametrize("host", ANY_HOSTS)
-def test_every_address_of_a_machine_is_seen_as_the_host_it_was_reached_at(host: str) -> None:
-    assert Endpoint(host, 80).seen_from("10.1.2.3") == Endpoint("10.1.2.3", 80)
+def test_a_wildcard_is_replaced(host: str) -> None:
+    assert Endpoint(host, 80).replace_wildcard("10.1.2.3") == Endpoint("10.1.2.3", 80)
 
 
-def test_a_named_host_is_seen_as_itself() -> None:
-    assert Endpoint("10.9.9.9", 80).seen_from("10.1.2.3") == Endpoint("10.9.9.9", 80)
+def test_a_host_that_is_no_wildcard_is_not_replaced() -> None:
+    assert Endpoint("10.9.9.9", 80).replace_wildcard("10.1.2.3") == Endpoint("10.9.9.9", 80)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", *ANY_HOSTS])
@@ -123,8 +123,8 @@ def test_a_name_resolves_to_an_address() -> None:
     assert Endpoint("localhost", 80).resolve().host in ("127.0.0.1", "::1")
 
 
-# None of these reaches a name server. Python refuses all but the first with an error of another type.
+# Invalid names, so no name server is asked. Python raises UnicodeError instead of OSError for all but the first.
 @pytest.mark.parametrize("host", ["", "127.0.0..1", "a" * 64, "a.b..c"])
-def test_an_unknown_host_is_wrong_use(host: str) -> None:
+def test_an_unknown_host_is_a_usage_error(host: str) -> None:
     with pytest.raises(UsageError, match="unknown host"):
         Endpoint(host, 80).resolve()

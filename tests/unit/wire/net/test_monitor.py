@@ -1,4 +1,4 @@
-"""What a monitor makes of a handshake, told by real sockets."""
+"""Monitors: the events of real connections that are opened, closed and refused."""
 
 from __future__ import annotations
 
@@ -12,84 +12,89 @@ import pytest
 import zmq
 
 from msd.wire.net import monitor
-from msd.wire.net.monitor import PROMPT, Handshake, Monitor
+from msd.wire.net.monitor import REFUSAL_TIMEOUT_S, ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
-from tests.unit.doorway import PATIENCE, doorway
+from tests.unit.zap_server import TIMEOUT, zap_server
 
-OWN, LAPTOP, STRANGER = (KeyPair.of(bytes([n]) * 32) for n in range(1, 1 + 3))
-SHOWN = Credentials(LAPTOP, OWN.public)
+SERVER, LAPTOP, UNKNOWN = (KeyPair.from_secret(bytes([n]) * 32) for n in range(1, 4))
+CREDENTIALS = Credentials(LAPTOP, SERVER.public)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
-    made = KeyFolder(tmp_path / "keys")
-    made.admit(f"laptop {LAPTOP.public.hex()}", Role.CLIENT)
-    return made
+    """A folder of keys in which LAPTOP is admitted."""
+    keys = KeyFolder(tmp_path / "keys")
+    keys.admit(f"laptop {LAPTOP.public.hex()}", Role.CLIENT)
+    return keys
 
 
-# Servers that answer.
+# Servers that complete the handshake.
 
 
-@pytest.mark.parametrize("own", [None, OWN], ids=["plain", "curve"])
-def test_a_connection_comes_up_and_goes_down(folder: KeyFolder, own: KeyPair | None) -> None:
-    with doorway(own, folder.path if own else None) as door:
-        client = door.knock(SHOWN if own else None)
-        door.until(lambda: client.told)
-        assert client.monitor.is_up
-        door.socket.close(0)
-        door.until(lambda: len(client.told) > 1)
-        assert client.told == [Handshake.UP, Handshake.DOWN]
-        assert not client.monitor.is_up
+@pytest.mark.parametrize("own", [None, SERVER], ids=["plain", "curve"])
+def test_a_connection_is_opened_and_closed(folder: KeyFolder, own: KeyPair | None) -> None:
+    with zap_server(own, folder.path if own else None) as server:
+        client = server.connect(CREDENTIALS if own else None)
+        server.wait_until(lambda: client.events)
+        assert client.monitor.is_connected
+        server.socket.close(0)
+        server.wait_until(lambda: len(client.events) > 1)
+        assert client.events == [ConnectionEvent.OPENED, ConnectionEvent.CLOSED]
+        assert not client.monitor.is_connected
 
 
 @pytest.mark.parametrize(
-    ("shown", "why"),
+    ("credentials", "refusal"),
     [
-        (Credentials(STRANGER, OWN.public), ConnectionRefusal.KEY),
-        (Credentials(LAPTOP, STRANGER.public), ConnectionRefusal.HANDSHAKE),
+        (Credentials(UNKNOWN, SERVER.public), ConnectionRefusal.KEY),
+        (Credentials(LAPTOP, UNKNOWN.public), ConnectionRefusal.HANDSHAKE),
     ],
     ids=["another client's key", "another server's key"],
 )
-def test_a_refusal_is_told_with_its_reason_and_then_the_end(
-    folder: KeyFolder, shown: Credentials, why: ConnectionRefusal
+def test_a_refusal_is_reported_with_its_reason_before_the_close(
+    folder: KeyFolder, credentials: Credentials, refusal: ConnectionRefusal
 ) -> None:
-    with doorway(OWN, folder.path) as door:
-        client = door.knock(shown)
-        door.until(lambda: Handshake.DOWN in client.told)
-        assert client.told[:2] == [why, Handshake.DOWN]
-        assert Handshake.UP not in client.told
-        assert not client.monitor.is_up
-        assert door.arrived == []
+    with zap_server(SERVER, folder.path) as server:
+        client = server.connect(credentials)
+        server.wait_until(lambda: ConnectionEvent.CLOSED in client.events)
+        assert client.events[:2] == [refusal, ConnectionEvent.CLOSED]
+        assert ConnectionEvent.OPENED not in client.events
+        assert not client.monitor.is_connected
+        assert server.received == []
 
 
-@pytest.mark.parametrize(("own", "shown"), [(OWN, None), (None, SHOWN)], ids=["no key", "a key in vain"])
-def test_that_one_side_takes_keys_and_the_other_does_not_is_told_sooner_or_later(
-    folder: KeyFolder, own: KeyPair | None, shown: Credentials | None
+@pytest.mark.parametrize(
+    ("own", "credentials"), [(SERVER, None), (None, CREDENTIALS)], ids=["client without key", "server without key"]
+)
+def test_a_mechanism_mismatch_is_reported_after_some_attempts(
+    folder: KeyFolder, own: KeyPair | None, credentials: Credentials | None
 ) -> None:
-    """Both sides look: where the server is the first, all that this one sees is that it breaks off."""
-    with doorway(own, folder.path if own else None) as door:
-        client = door.knock(shown, again_ms=5)
-        door.until(lambda: ConnectionRefusal.MECHANISM in client.told and client.told[-1] is Handshake.DOWN)
-        assert client.refused[-1] is ConnectionRefusal.MECHANISM
-        assert set(client.refused[:-1]) <= ({ConnectionRefusal.HANDSHAKE} if shown else set())
-        assert Handshake.UP not in client.told
-        assert door.arrived == []
+    """Both sides detect the mismatch. If the server detects it first, the client only sees a closed connection."""
+    with zap_server(own, folder.path if own else None) as server:
+        client = server.connect(credentials, reconnect_ms=5)
+        server.wait_until(
+            lambda: ConnectionRefusal.MECHANISM in client.events and client.events[-1] is ConnectionEvent.CLOSED
+        )
+        assert client.refusals[-1] is ConnectionRefusal.MECHANISM
+        assert set(client.refusals[:-1]) <= ({ConnectionRefusal.HANDSHAKE} if credentials else set())
+        assert ConnectionEvent.OPENED not in client.events
+        assert server.received == []
 
 
-def test_servers_of_another_key_break_off_again_and_again(folder: KeyFolder) -> None:
-    with doorway(OWN, folder.path) as door:
-        client = door.knock(Credentials(LAPTOP, STRANGER.public), again_ms=1)
-        door.until(lambda: len(client.refused) >= 3)
-        assert set(client.refused) == {ConnectionRefusal.HANDSHAKE}
+def test_a_server_with_another_key_refuses_every_attempt(folder: KeyFolder) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        client = server.connect(Credentials(LAPTOP, UNKNOWN.public), reconnect_ms=1)
+        server.wait_until(lambda: len(client.refusals) >= 3)
+        assert set(client.refusals) == {ConnectionRefusal.HANDSHAKE}
 
 
-# A server that breaks off the handshake, as one that dies does.
+# Servers that close the connection during the handshake, as a crashing server does.
 
 
 class Clock:
-    """Stands still unless the test moves it."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -100,25 +105,26 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(monitor, "time", made)
-    return made
+    """The clock of the module ``monitor``."""
+    fake_clock = Clock()
+    monkeypatch.setattr(monitor, "time", fake_clock)
+    return fake_clock
 
 
-class Dialled:
-    """A socket that connects to ``port`` once, and its monitor."""
+class MonitoredSocket:
+    """A socket that tries to connect to ``port`` once, and its monitor."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], port: int, *, encrypted: bool) -> None:
         self.socket = context.socket(zmq.DEALER)
-        tune(self.socket, credentials=SHOWN if encrypted else None)
+        tune(self.socket, credentials=CREDENTIALS if encrypted else None)
         self.socket.linger = 0
         self.socket.reconnect_ivl = -1
         self.monitor = Monitor(self.socket, encrypted=encrypted)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
-    def read(self) -> list[Handshake | ConnectionRefusal]:
-        """What it tells next, which may be nothing that matters."""
-        assert self.monitor.socket.poll(int(PATIENCE * 1000))
+    def read(self) -> list[ConnectionEvent | ConnectionRefusal]:
+        """Waits until the monitor is readable and returns its events. The list may be empty."""
+        assert self.monitor.socket.poll(int(TIMEOUT * 1000))
         return [*self.monitor.read()]
 
     def close(self) -> None:
@@ -128,63 +134,52 @@ class Dialled:
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
+    """A listening TCP socket."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(PATIENCE)
+        listening.settimeout(TIMEOUT)
         yield listening
 
 
-def broken_off(
-    listener: socket.socket, clock: Clock, *, encrypted: bool, after: float
-) -> list[Handshake | ConnectionRefusal]:
-    """What is told of a server that ends the connection so many seconds after it was made."""
-    with zmq.Context() as context, closing(Dialled(context, listener.getsockname()[1], encrypted=encrypted)) as dialled:
-        taken, _ = listener.accept()
-        with taken:
-            assert dialled.read() == []
-            clock.now += after
-        told: list[Handshake | ConnectionRefusal] = []
-        give_up = time.monotonic() + PATIENCE
-        while Handshake.DOWN not in told:
-            assert time.monotonic() < give_up
-            told += dialled.read()
-        return told[: told.index(Handshake.DOWN) + 1]
+def events_of_closed_handshake(
+    listener: socket.socket, clock: Clock, *, encrypted: bool, delay: float
+) -> list[ConnectionEvent | ConnectionRefusal]:
+    """The events of a client whose server closes the connection ``delay`` seconds after accepting it."""
+    port = listener.getsockname()[1]
+    with zmq.Context() as context, closing(MonitoredSocket(context, port, encrypted=encrypted)) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            assert client.read() == []
+            clock.now += delay
+        events: list[ConnectionEvent | ConnectionRefusal] = []
+        deadline = time.monotonic() + TIMEOUT
+        while ConnectionEvent.CLOSED not in events:
+            assert time.monotonic() < deadline
+            events += client.read()
+        return events[: events.index(ConnectionEvent.CLOSED) + 1]
 
 
 @pytest.mark.parametrize(
-    ("encrypted", "after", "told"),
+    ("encrypted", "delay", "events"),
     [
-        (True, PROMPT - 0.01, [ConnectionRefusal.HANDSHAKE, Handshake.DOWN]),
-        (True, PROMPT, [Handshake.DOWN]),
-        (True, 5.0, [Handshake.DOWN]),
-        (False, 0.0, [Handshake.DOWN]),
-        (False, 5.0, [Handshake.DOWN]),
+        (True, REFUSAL_TIMEOUT_S - 0.01, [ConnectionRefusal.HANDSHAKE, ConnectionEvent.CLOSED]),
+        (True, REFUSAL_TIMEOUT_S, [ConnectionEvent.CLOSED]),
+        (True, 5.0, [ConnectionEvent.CLOSED]),
+        (False, 0.0, [ConnectionEvent.CLOSED]),
+        (False, 5.0, [ConnectionEvent.CLOSED]),
     ],
 )
-def test_only_a_prompt_end_of_an_encrypted_handshake_may_be_a_refusal(
-    listener: socket.socket, clock: Clock, encrypted: bool, after: float, told: list[Handshake | ConnectionRefusal]
+def test_only_a_prompt_close_of_an_encrypted_handshake_is_a_refusal(
+    listener: socket.socket,
+    clock: Clock,
+    encrypted: bool,
+    delay: float,
+    events: list[ConnectionEvent | ConnectionRefusal],
 ) -> None:
-    assert broken_off(listener, clock, encrypted=encrypted, after=after) == told
+    assert events_of_closed_handshake(listener, clock, encrypted=encrypted, delay=delay) == events
 
 
-def test_a_port_where_nobody_listens_is_no_event(listener: socket.socket) -> None:
+def test_a_closed_port_causes_no_event(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
-    with zmq.Context() as context, closing(Dialled(context, port, encrypted=True)) as dialled:
-        assert dialled.read() == []
-
-
-# For people.
-
-
-@pytest.mark.parametrize("encrypted", [True, False])
-@pytest.mark.parametrize("why", list(ConnectionRefusal))
-def test_every_refusal_says_in_a_line_who_refuses_and_what_to_do(why: ConnectionRefusal, encrypted: bool) -> None:
-    told = why.explained("10.0.0.1:39223", encrypted=encrypted)
-    assert told.startswith("10.0.0.1:39223 ")
-    assert "\n" not in told
-    assert any(hint in told for hint in ("msd keys admit", "--server-key", "update"))
-
-
-def test_a_key_that_is_missing_is_not_told_as_one_too_many() -> None:
-    assert "give --server-key" in ConnectionRefusal.MECHANISM.explained("a", encrypted=False)
-    assert "leave --server-key out" in ConnectionRefusal.MECHANISM.explained("a", encrypted=True)
+    with zmq.Context() as context, closing(MonitoredSocket(context, port, encrypted=True)) as client:
+        assert client.read() == []

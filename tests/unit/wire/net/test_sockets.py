@@ -1,4 +1,4 @@
-"""What all sockets share: here how many a process may have, and a port that is not free yet."""
+"""Socket options, binding busy ports, receiving long messages, and the limit of descriptors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import zmq
 
-from msd.wire.net.sockets import bind, raise_descriptor_limit
+from msd.wire.net.sockets import HANDSHAKE_TIMEOUT_MS, MAX_FRAMES, bind, raise_descriptor_limit, receive, tune
+from msd.wire.security.keys import Credentials, KeyPair
 
 
 @pytest.fixture
 def limits() -> Iterator[tuple[int, int]]:
-    """The limits of a process that may have more descriptors than it has."""
+    """Lowers the soft limit of descriptors during the test; the limits."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowered = (512, before[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, lowered)
@@ -22,7 +23,7 @@ def limits() -> Iterator[tuple[int, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_process_may_have_as_many_descriptors_as_it_is_allowed(limits: tuple[int, int]) -> None:
+def test_the_soft_limit_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> None:
     raise_descriptor_limit()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limits[1], limits[1])
 
@@ -41,12 +42,12 @@ def test_a_limit_that_cannot_be_raised_stays(
 
 
 class Clock:
-    """Moves by sleeping; ``then`` is called after so many sleeps."""
+    """A clock that ``sleep`` advances; calls ``callback`` at the sleep number ``sleeps``."""
 
-    def __init__(self, sleeps: int, then: Callable[[], object]) -> None:
+    def __init__(self, sleeps: int, callback: Callable[[], object]) -> None:
         self.now = 1000.0
         self._sleeps = sleeps
-        self._then = then
+        self._callback = callback
 
     def monotonic(self) -> float:
         return self.now
@@ -55,51 +56,94 @@ class Clock:
         self.now += seconds
         self._sleeps -= 1
         if not self._sleeps:
-            self._then()
+            self._callback()
 
 
 @pytest.fixture
-def taken() -> Iterator[socket.socket]:
+def listener() -> Iterator[socket.socket]:
+    """A socket that listens on a port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
 
 
 @pytest.fixture
 def router() -> Iterator[zmq.Socket[bytes]]:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as made:
-        yield made
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router_socket:
+        yield router_socket
 
 
-def url(listening: socket.socket) -> str:
-    return f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+def url(listener: socket.socket) -> str:
+    return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_port_that_becomes_free_in_time_is_bound(
-    taken: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
+def test_bind_retries_until_the_port_is_free(
+    listener: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msd.wire.net.sockets.time", Clock(5, taken.close))
-    wanted = url(taken)
-    bind(router, wanted, patience=1.0)
-    assert router.getsockopt_string(zmq.LAST_ENDPOINT) == wanted
+    monkeypatch.setattr("msd.wire.net.sockets.time", Clock(5, listener.close))
+    expected = url(listener)
+    bind(router, expected, retry_timeout=1.0)
+    assert router.getsockopt_string(zmq.LAST_ENDPOINT) == expected
 
 
-@pytest.mark.parametrize("patience", [0.0, 1.0])
-def test_a_port_that_stays_taken_is_given_up(
-    taken: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch, patience: float
+@pytest.mark.parametrize("retry_timeout", [0.0, 1.0])
+def test_bind_fails_if_the_port_stays_in_use(
+    listener: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch, retry_timeout: float
 ) -> None:
-    clock = Clock(-1, taken.close)
+    clock = Clock(-1, listener.close)
     monkeypatch.setattr("msd.wire.net.sockets.time", clock)
     with pytest.raises(zmq.ZMQError) as caught:
-        bind(router, url(taken), patience)
+        bind(router, url(listener), retry_timeout)
     assert caught.value.errno == zmq.EADDRINUSE
-    assert patience <= clock.now - 1000.0 < patience + 0.01
+    assert retry_timeout <= clock.now - 1000.0 < retry_timeout + 0.01
 
 
-def test_an_address_that_is_not_here_is_given_up_at_once(
-    router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bind_does_not_retry_other_errors(router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(-1, lambda: None)
     monkeypatch.setattr("msd.wire.net.sockets.time", clock)
     with pytest.raises(zmq.ZMQError):
-        bind(router, "tcp://192.0.2.1:1", patience=60.0)
+        bind(router, "tcp://192.0.2.1:1", retry_timeout=60.0)
     assert clock.now == 1000.0
+
+
+def test_tune_sets_the_options_of_all_sockets(router: zmq.Socket[bytes]) -> None:
+    tune(router)
+    assert router.handshake_ivl == HANDSHAKE_TIMEOUT_MS
+    assert router.tcp_keepalive == 1
+    assert router.ipv6 == 0
+    assert router.mechanism == zmq.NULL
+
+
+def test_tune_with_credentials_uses_curve(router: zmq.Socket[bytes]) -> None:
+    own, server = KeyPair.generate(), KeyPair.generate()
+    tune(router, ipv6=True, credentials=Credentials(own, server.public))
+    assert router.ipv6 == 1
+    assert router.mechanism == zmq.CURVE
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+    """Two connected sockets."""
+    with zmq.Context() as context, context.socket(zmq.PAIR) as first, context.socket(zmq.PAIR) as second:
+        first.bind("inproc://pair")
+        second.connect("inproc://pair")
+        yield first, second
+
+
+def test_receive_returns_none_without_a_message(pair: tuple[zmq.Socket[bytes], zmq.Socket[bytes]]) -> None:
+    assert receive(pair[0]) is None
+
+
+@pytest.mark.parametrize("count", [1, MAX_FRAMES, MAX_FRAMES + 1, 1000])
+def test_receive_drops_the_frames_of_a_too_long_message(
+    pair: tuple[zmq.Socket[bytes], zmq.Socket[bytes]], count: int
+) -> None:
+    sender, receiver = pair
+    sender.send_multipart([bytes([number % 256]) for number in range(count)])
+    sender.send(b"next")
+    frames = receive(receiver)
+    assert frames is not None
+    expected = [bytes([number]) for number in range(count)] if count <= MAX_FRAMES else []
+    assert [frame.bytes for frame in frames] == expected
+    following = receive(receiver)
+    assert following is not None
+    assert [frame.bytes for frame in following] == [b"next"]

@@ -1,4 +1,4 @@
-"""Who is let in, in which role: the decision, the admitted keys as they change, and real connections."""
+"""Admission of connections: the decision, changes of the admitted keys, and real connections."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from pathlib import Path
 import pytest
 import zmq
 
-from msd.wire.net.monitor import Handshake
+from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from msd.wire.security.zap import ZapHandler, admitted_role, role_of
-from tests.unit.doorway import PATIENCE, Doorway, doorway
+from tests.unit.zap_server import TIMEOUT, ZapServer, zap_server
 
-OWN, LAPTOP, BOSS, WORKER, STRANGER = (KeyPair.of(bytes([n]) * 32) for n in range(1, 1 + 5))
-ROLES = {LAPTOP.public: Role.CLIENT, BOSS.public: Role.OPERATOR, WORKER.public: Role.WORKER}
+SERVER, LAPTOP, OPERATOR, WORKER, UNKNOWN = (KeyPair.from_secret(bytes([n]) * 32) for n in range(1, 6))
+ROLES = {LAPTOP.public: Role.CLIENT, OPERATOR.public: Role.OPERATOR, WORKER.public: Role.WORKER}
 MECHANISMS = (b"NULL", b"PLAIN", b"CURVE", b"GSSAPI", b"curve", b"")
-KEYS = (OWN.public, *ROLES, STRANGER.public, OWN.secret, b"", bytes(32))
+KEYS = (SERVER.public, *ROLES, UNKNOWN.public, SERVER.secret, b"", bytes(32))
 
-#: A message as ZeroMQ's first version sent it, without any handshake.
+#: A message in ZMTP 1, which has no handshake.
 ZMTP_1 = b"\x01\x00\x06\x00hello"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
-    made = KeyFolder(tmp_path / "keys")
-    for name, pair in (("laptop", LAPTOP), ("boss", BOSS), ("worker", WORKER)):
-        admit(made, name, pair, ROLES[pair.public])
-    return made
+    """A folder of keys in which LAPTOP, OPERATOR and WORKER are admitted."""
+    keys = KeyFolder(tmp_path / "keys")
+    for name, pair in (("laptop", LAPTOP), ("operator", OPERATOR), ("worker", WORKER)):
+        admit(keys, name, pair, ROLES[pair.public])
+    return keys
 
 
 def admit(folder: KeyFolder, name: str, pair: KeyPair, role: Role) -> None:
@@ -39,17 +40,17 @@ def admit(folder: KeyFolder, name: str, pair: KeyPair, role: Role) -> None:
 
 
 @contextmanager
-def doorkeeper(folder: KeyFolder) -> Iterator[ZapHandler]:
+def zap_handler(folder: KeyFolder) -> Iterator[ZapHandler]:
     with zmq.Context() as context:
-        made = ZapHandler(context, OWN, folder.path)
+        handler = ZapHandler(context, SERVER, folder.path)
         try:
-            yield made
+            yield handler
         finally:
-            made.close()
+            handler.close()
 
 
-def roles(keeper: ZapHandler) -> dict[bytes, Role]:
-    return dict(keeper._roles)
+def roles(handler: ZapHandler) -> dict[bytes, Role]:
+    return dict(handler._roles)
 
 
 # The decision.
@@ -57,135 +58,135 @@ def roles(keeper: ZapHandler) -> dict[bytes, Role]:
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.hex()[:8])
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_without_keys_everyone_who_shows_none_is_an_operator(mechanism: bytes, key: bytes) -> None:
+def test_without_keys_every_plain_connection_is_an_operator(mechanism: bytes, key: bytes) -> None:
     expected = Role.OPERATOR if mechanism == b"NULL" else None
     assert admitted_role(mechanism, key, None, ROLES) is expected
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.hex()[:8])
 @pytest.mark.parametrize("mechanism", [mechanism for mechanism in MECHANISMS if mechanism != b"CURVE"])
-def test_with_keys_nothing_but_curve_is_let_in(mechanism: bytes, key: bytes) -> None:
-    assert admitted_role(mechanism, key, OWN, ROLES) is None
+def test_with_keys_only_curve_is_admitted(mechanism: bytes, key: bytes) -> None:
+    assert admitted_role(mechanism, key, SERVER, ROLES) is None
 
 
 @pytest.mark.parametrize(
     ("key", "role"),
     [
-        (OWN.public, Role.OPERATOR),
+        (SERVER.public, Role.OPERATOR),
         (LAPTOP.public, Role.CLIENT),
-        (BOSS.public, Role.OPERATOR),
+        (OPERATOR.public, Role.OPERATOR),
         (WORKER.public, None),
-        (STRANGER.public, None),
-        (OWN.secret, None),
+        (UNKNOWN.public, None),
+        (SERVER.secret, None),
         (b"", None),
         (bytes(32), None),
     ],
 )
-def test_a_key_is_let_in_as_it_was_admitted(key: bytes, role: Role | None) -> None:
-    assert admitted_role(b"CURVE", key, OWN, ROLES) is role
+def test_a_key_has_its_admitted_role(key: bytes, role: Role | None) -> None:
+    assert admitted_role(b"CURVE", key, SERVER, ROLES) is role
 
 
-def test_the_servers_own_key_is_an_operator_whatever_it_is_admitted_as() -> None:
-    assert admitted_role(b"CURVE", OWN.public, OWN, {OWN.public: Role.WORKER}) is Role.OPERATOR
+def test_the_servers_own_key_is_an_operator_even_if_admitted_in_another_role() -> None:
+    assert admitted_role(b"CURVE", SERVER.public, SERVER, {SERVER.public: Role.WORKER}) is Role.OPERATOR
 
 
-def test_a_frame_of_a_connection_that_nobody_let_in_may_ask_for_nothing() -> None:
+def test_a_frame_of_a_connection_without_a_role_has_the_role_without_rights() -> None:
     assert role_of(zmq.Frame(b"hello")) is Role.WORKER
 
 
-# The admitted keys as they change.
+# Changes of the admitted keys.
 
 
-def test_a_key_that_is_added_is_let_in_and_disturbs_nobody(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
-        assert roles(keeper) == ROLES
-        assert not keeper.reload()
-        admit(folder, "new", STRANGER, Role.CLIENT)
-        assert not keeper.reload()
-        assert roles(keeper) == {**ROLES, STRANGER.public: Role.CLIENT}
+def test_a_new_key_is_admitted_and_no_right_is_lost(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
+        assert roles(handler) == ROLES
+        assert not handler.reload()
+        admit(folder, "new", UNKNOWN, Role.CLIENT)
+        assert not handler.reload()
+        assert roles(handler) == {**ROLES, UNKNOWN.public: Role.CLIENT}
 
 
-def test_a_key_that_is_removed_is_let_in_no_longer(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
+def test_a_revoked_key_is_reported_once(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
         folder.revoke("laptop")
-        assert keeper.reload()
-        assert LAPTOP.public not in roles(keeper)
-        assert not keeper.reload()
+        assert handler.reload()
+        assert LAPTOP.public not in roles(handler)
+        assert not handler.reload()
 
 
-def test_a_role_that_is_lowered_counts_as_less(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
-        admit(folder, "boss", BOSS, Role.CLIENT)
-        assert keeper.reload()
-        assert roles(keeper)[BOSS.public] is Role.CLIENT
+def test_a_lowered_role_is_a_loss_of_rights(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
+        admit(folder, "operator", OPERATOR, Role.CLIENT)
+        assert handler.reload()
+        assert roles(handler)[OPERATOR.public] is Role.CLIENT
 
 
-def test_a_role_that_is_raised_holds_from_then_on(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
+def test_a_raised_role_is_no_loss_of_rights(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
         admit(folder, "laptop", LAPTOP, Role.OPERATOR)
-        keeper.reload()
-        assert roles(keeper)[LAPTOP.public] is Role.OPERATOR
+        assert not handler.reload()
+        assert roles(handler)[LAPTOP.public] is Role.OPERATOR
 
 
-def test_the_first_key_ever_is_noticed(tmp_path: Path) -> None:
+def test_the_first_admitted_key_is_detected(tmp_path: Path) -> None:
     folder = KeyFolder(tmp_path / "keys")
-    with doorkeeper(folder) as keeper:
-        assert not keeper.reload()
+    with zap_handler(folder) as handler:
+        assert not handler.reload()
         admit(folder, "laptop", LAPTOP, Role.CLIENT)
-        assert not keeper.reload()
-        assert roles(keeper) == {LAPTOP.public: Role.CLIENT}
+        assert not handler.reload()
+        assert roles(handler) == {LAPTOP.public: Role.CLIENT}
 
 
-def test_a_file_that_is_damaged_admits_nobody_and_one_that_is_repaired_does(folder: KeyFolder) -> None:
+def test_a_damaged_key_file_is_ignored_until_it_is_repaired(folder: KeyFolder) -> None:
     path = folder.admitted_path / "laptop"
-    with doorkeeper(folder) as keeper:
-        good = path.read_text()
-        path.write_text(good[:-2])
-        assert keeper.reload()
-        assert LAPTOP.public not in roles(keeper)
-        path.write_text(good)
-        assert not keeper.reload()
-        assert LAPTOP.public in roles(keeper)
+    with zap_handler(folder) as handler:
+        valid = path.read_text()
+        path.write_text(valid[:-2])
+        assert handler.reload()
+        assert LAPTOP.public not in roles(handler)
+        path.write_text(valid)
+        assert not handler.reload()
+        assert LAPTOP.public in roles(handler)
 
 
-def test_a_folder_that_is_gone_admits_nobody(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
+def test_without_its_folder_no_key_is_admitted(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
         folder.path.rename(folder.path.with_name("elsewhere"))
-        assert keeper.reload()
-        assert roles(keeper) == {}
+        assert handler.reload()
+        assert roles(handler) == {}
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
-def test_a_folder_that_is_open_to_others_admits_nobody_at_the_start(folder: KeyFolder, mode: int) -> None:
+def test_keys_in_a_folder_open_to_other_users_are_not_admitted(folder: KeyFolder, mode: int) -> None:
     folder.admitted_path.chmod(mode)
-    with doorkeeper(folder) as keeper:
-        assert roles(keeper) == {}
+    with zap_handler(folder) as handler:
+        assert roles(handler) == {}
 
 
-def test_a_folder_that_is_opened_to_others_admits_nobody_any_more(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
+def test_opening_the_folder_to_other_users_revokes_all_keys(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
         folder.admitted_path.chmod(0o755)
-        assert keeper.reload()
-        assert roles(keeper) == {}
+        assert handler.reload()
+        assert roles(handler) == {}
 
 
-def test_an_open_folder_admits_nobody_from_the_next_change_on(folder: KeyFolder) -> None:
-    with doorkeeper(folder) as keeper:
-        admit(folder, "new", STRANGER, Role.CLIENT)
+def test_closing_the_folder_to_other_users_admits_its_keys_again(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
+        admit(folder, "new", UNKNOWN, Role.CLIENT)
         folder.admitted_path.chmod(0o755)
-        assert keeper.reload()
-        assert roles(keeper) == {}
+        assert handler.reload()
+        assert roles(handler) == {}
         folder.admitted_path.chmod(0o700)
         os.utime(folder.admitted_path / "new", (1, 1))
-        assert not keeper.reload()
-        assert len(roles(keeper)) == 4
+        assert not handler.reload()
+        assert len(roles(handler)) == 4
 
 
-def test_where_no_keys_are_taken_there_is_nothing_to_refresh() -> None:
+def test_without_keys_there_is_nothing_to_reload() -> None:
     with zmq.Context() as context:
-        keeper = ZapHandler(context, None, None)
-        assert not keeper.reload()
-        keeper.close()
+        handler = ZapHandler(context, None, None)
+        assert not handler.reload()
+        handler.close()
 
 
 # Real connections.
@@ -193,102 +194,101 @@ def test_where_no_keys_are_taken_there_is_nothing_to_refresh() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "role"),
-    [(OWN, Role.OPERATOR), (LAPTOP, Role.CLIENT), (BOSS, Role.OPERATOR)],
-    ids=["own", "client", "operator"],
+    [(SERVER, Role.OPERATOR), (LAPTOP, Role.CLIENT), (OPERATOR, Role.OPERATOR)],
+    ids=["server", "client", "operator"],
 )
-def test_an_admitted_key_comes_in_and_its_messages_say_in_which_role(
-    folder: KeyFolder, pair: KeyPair, role: Role
-) -> None:
-    with doorway(OWN, folder.path) as door:
-        client = door.knock(Credentials(pair, OWN.public))
-        door.until(lambda: door.arrived)
-        assert door.arrived == [(b"hello", role)]
-        assert client.told == [Handshake.UP]
-        assert door.doorkeeper.rejected_connections == 0
+def test_messages_of_an_admitted_key_carry_its_role(folder: KeyFolder, pair: KeyPair, role: Role) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        client = server.connect(Credentials(pair, SERVER.public))
+        server.wait_until(lambda: server.received)
+        assert server.received == [(b"hello", role)]
+        assert client.events == [ConnectionEvent.OPENED]
+        assert server.zap_handler.rejected_connections == 0
 
 
-@pytest.mark.parametrize("pair", [WORKER, STRANGER], ids=["worker", "stranger"])
-def test_a_key_that_is_not_admitted_is_refused_and_counted(folder: KeyFolder, pair: KeyPair) -> None:
-    with doorway(OWN, folder.path) as door:
-        client = door.knock(Credentials(pair, OWN.public))
-        door.until(lambda: client.refused)
-        assert client.refused == [ConnectionRefusal.KEY]
-        assert door.doorkeeper.rejected_connections == 1
-        admitted_comes_in(door)
+@pytest.mark.parametrize("pair", [WORKER, UNKNOWN], ids=["worker", "unknown"])
+def test_a_connection_of_another_key_is_rejected_and_counted(folder: KeyFolder, pair: KeyPair) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        client = server.connect(Credentials(pair, SERVER.public))
+        server.wait_until(lambda: client.refusals)
+        assert client.refusals == [ConnectionRefusal.KEY]
+        assert server.zap_handler.rejected_connections == 1
+        check_only_admitted_messages_arrive(server)
 
 
-def test_whoever_shows_no_key_is_refused_where_keys_are_taken(folder: KeyFolder) -> None:
-    with doorway(OWN, folder.path) as door:
-        client = door.knock(None, again_ms=5)
-        door.until(lambda: ConnectionRefusal.MECHANISM in client.told)
-        assert Handshake.UP not in client.told
-        admitted_comes_in(door)
+def test_a_client_without_a_key_is_refused_by_servers_with_keys(folder: KeyFolder) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        client = server.connect(None, reconnect_ms=5)
+        server.wait_until(lambda: ConnectionRefusal.MECHANISM in client.events)
+        assert ConnectionEvent.OPENED not in client.events
+        check_only_admitted_messages_arrive(server)
 
 
-def test_whoever_shows_a_key_is_refused_where_none_are_taken() -> None:
-    with doorway() as door:
-        client = door.knock(Credentials(LAPTOP, OWN.public), again_ms=5)
-        door.until(lambda: ConnectionRefusal.MECHANISM in client.told)
-        assert Handshake.UP not in client.told
-        plain = door.knock(None, b"plain")
-        door.until(lambda: door.arrived)
-        assert door.arrived == [(b"plain", Role.OPERATOR)]
-        assert plain.told == [Handshake.UP]
+def test_a_client_with_a_key_is_refused_by_servers_without_keys() -> None:
+    with zap_server() as server:
+        client = server.connect(Credentials(LAPTOP, SERVER.public), reconnect_ms=5)
+        server.wait_until(lambda: ConnectionRefusal.MECHANISM in client.events)
+        assert ConnectionEvent.OPENED not in client.events
+        plain = server.connect(None, b"plain")
+        server.wait_until(lambda: server.received)
+        assert server.received == [(b"plain", Role.OPERATOR)]
+        assert plain.events == [ConnectionEvent.OPENED]
 
 
-def test_a_doorkeeper_that_is_gone_lets_nobody_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msd.wire.net.sockets.HANDSHAKE_MS", 100)
-    with doorway() as door:
-        door.doorkeeper.close()
-        client = door.knock(None)
-        door.until(lambda: client.told)
-        assert client.told[0] is Handshake.DOWN
-        assert door.arrived == []
+def test_after_the_handler_is_closed_all_connections_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msd.wire.net.sockets.HANDSHAKE_TIMEOUT_MS", 100)
+    with zap_server() as server:
+        server.zap_handler.close()
+        client = server.connect(None)
+        server.wait_until(lambda: client.events)
+        assert client.events[0] is ConnectionEvent.CLOSED
+        assert server.received == []
 
 
 @pytest.mark.parametrize(
     "data",
     [ZMTP_1, ZMTP_1 * 50, b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, bytes(range(256))],
-    ids=["a message", "messages", "http", "a greeting", "every byte"],
+    ids=["one message", "messages", "http", "a greeting", "all bytes"],
 )
-@pytest.mark.parametrize("own", [None, OWN], ids=["plain", "curve"])
-def test_bytes_without_a_handshake_are_no_message(folder: KeyFolder, own: KeyPair | None, data: bytes) -> None:
-    with doorway(own, folder.path if own else None) as door, connected(door) as raw:
-        raw.sendall(data)
-        door.until(lambda: is_closed(raw))
-        client = door.knock(Credentials(LAPTOP, OWN.public) if own else None, b"proper")
-        door.until(lambda: client.told and door.arrived)
-        assert [message for message, _ in door.arrived] == [b"proper"]
+@pytest.mark.parametrize("own", [None, SERVER], ids=["plain", "curve"])
+def test_bytes_without_a_handshake_are_not_received(folder: KeyFolder, own: KeyPair | None, data: bytes) -> None:
+    with zap_server(own, folder.path if own else None) as server, tcp_connection(server) as connection:
+        connection.sendall(data)
+        server.wait_until(lambda: is_closed(connection))
+        client = server.connect(Credentials(LAPTOP, SERVER.public) if own else None, b"valid")
+        server.wait_until(lambda: client.events and server.received)
+        assert [message for message, _ in server.received] == [b"valid"]
 
 
-def test_without_a_doorkeeper_they_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is what the bytes above are: whoever changes them sees here whether they still say something."""
+def test_without_a_handler_they_are_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that the bytes of the test above are a message for a socket without a ZAP handler."""
     monkeypatch.setattr(ZapHandler, "protect", lambda self, socket: None)
-    with doorway() as door, connected(door) as raw:
-        raw.sendall(ZMTP_1)
-        door.until(lambda: door.arrived)
-        assert door.arrived == [(b"hello", Role.WORKER)]
+    with zap_server() as server, tcp_connection(server) as connection:
+        connection.sendall(ZMTP_1)
+        server.wait_until(lambda: server.received)
+        assert server.received == [(b"hello", Role.WORKER)]
 
 
-def admitted_comes_in(door: Doorway) -> None:
-    """Nothing of what was refused before has arrived, or ever will."""
-    assert door.arrived == []
-    door.knock(Credentials(LAPTOP, OWN.public), b"admitted")
-    door.until(lambda: door.arrived)
-    assert door.arrived == [(b"admitted", Role.CLIENT)]
+def check_only_admitted_messages_arrive(server: ZapServer) -> None:
+    """No message of a rejected connection was received; those of an admitted key are."""
+    assert server.received == []
+    server.connect(Credentials(LAPTOP, SERVER.public), b"admitted")
+    server.wait_until(lambda: server.received)
+    assert server.received == [(b"admitted", Role.CLIENT)]
 
 
 @contextmanager
-def connected(door: Doorway) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), timeout=PATIENCE) as raw:
-        raw.setblocking(False)
-        yield raw
+def tcp_connection(server: ZapServer) -> Iterator[socket.socket]:
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as connection:
+        connection.setblocking(False)
+        yield connection
 
 
-def is_closed(raw: socket.socket) -> bool:
-    """True once the other side has ended the connection."""
+def is_closed(connection: socket.socket) -> bool:
+    """True after the server closed the connection."""
     try:
-        while raw.recv(4096):
+        while connection.recv(4096):
             pass
     except BlockingIOError:
         return False

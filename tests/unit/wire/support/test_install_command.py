@@ -1,4 +1,4 @@
-"""The command that an error proposes fits the tool that made the environment."""
+"""The proposed command fits the tool that created the environment."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from msd.wire.support.install_command import command_for, install_command
         ),
     ],
 )
-def test_the_command_depends_on_the_tool_that_made_the_environment(prefix: str, has_pip: bool, command: str) -> None:
+def test_the_command_depends_on_the_tool_that_created_the_environment(prefix: str, has_pip: bool, command: str) -> None:
     assert command_for("matplotlib", prefix=prefix, executable=f"{prefix}/bin/python", has_pip=has_pip) == command
 
 
-def test_in_a_checkout_the_command_uses_its_own_interpreter() -> None:
+def test_in_a_checkout_the_command_uses_the_running_interpreter() -> None:
     assert install_command("matplotlib") == f"{sys.executable} -m pip install matplotlib"

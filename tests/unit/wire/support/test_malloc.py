@@ -1,4 +1,4 @@
-"""What is freed stays: counted in page faults, without a clock."""
+"""Freed memory is reused: measured in page faults, without a clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROUNDS, BUFFERS = 10, 16
-#: Fills and frees buffers of a segment's size again and again; prints the page faults after the first round.
+#: Repeatedly fills and frees buffers of a segment's size; prints the page faults after the first round.
 CODE = f"""
 import resource, sys
 from msd.wire.support.malloc import keep_freed_memory
@@ -26,14 +26,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def faults(how: str) -> int:
-    command = [sys.executable, "-c", CODE, how]
+def page_faults(mode: str) -> int:
+    command = [sys.executable, "-c", CODE, mode]
     return int(subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[4]).stdout)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
-def test_what_was_freed_costs_no_page_faults_again() -> None:
+def test_reusing_freed_memory_causes_no_page_faults() -> None:
     pages = ROUNDS * BUFFERS * (1 << 20) // 4096
-    assert faults("kept") < pages / 20
-    # So that it is not the measurement that is wrong.
-    assert faults("given back") > pages / 2
+    assert page_faults("kept") < pages / 20
+    # Proves that the measurement detects returned memory.
+    assert page_faults("returned") > pages / 2

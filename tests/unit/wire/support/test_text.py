@@ -1,4 +1,4 @@
-"""wire/support/text.py: which names can be shown."""
+"""File names that can be printed, and escapes for the others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from msd.wire.support.text import is_presentable, presentable
 @pytest.mark.parametrize(
     "name", ["Star.mp4", "a folder/ä b.bin", "星.mp4", "it's", "13.05\u202fPM.png", "\u00a0", "👩\u200d👩\u200d👧.png"]
 )
-def test_an_ordinary_name_is_printed_as_it_is(name: str) -> None:
+def test_an_ordinary_name_is_presentable(name: str) -> None:
     assert presentable(name) == name
     assert is_presentable(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "escaped"),
     [
         ("a\x1b[31mb", r"a\x1b[31mb"),
         ("line\nline", r"line\nline"),
@@ -25,6 +25,6 @@ def test_an_ordinary_name_is_printed_as_it_is(name: str) -> None:
         ("it's\x07", r"it's\x07"),
     ],
 )
-def test_what_could_act_on_a_terminal_is_escaped(name: str, shown: str) -> None:
-    assert presentable(name) == shown
+def test_a_name_that_could_control_a_terminal_or_mislead_is_escaped(name: str, escaped: str) -> None:
+    assert presentable(name) == escaped
     assert not is_presentable(name)

@@ -1,0 +1,50 @@
+"""Messages between the broker and its child processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from msd.wire.errors import ProtocolError
+from msd.wire.protocol import messages
+from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped, WorkerSettings
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.states import WantedState
+
+SETTINGS = WorkerSettings(
+    number=1,
+    parent=100,
+    bind="tcp://127.0.0.1:21018",
+    control="ipc://control",
+    token=b"token",
+    catalogue="/cache/catalogue",
+    edition=1,
+    rate=0,
+    wanted=WantedState.AWAKE,
+)
+
+
+def test_settings_without_keys_have_no_secret() -> None:
+    decoded = decode(encode(SETTINGS), WorkerSettings)
+    assert decoded == SETTINGS
+    assert (decoded.secret, decoded.keys) == (b"", "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        IndexProgress(name="film.bin", done=1, total=2),
+        IndexSkipped(name="film.bin", why="not a regular file"),
+        Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=3),
+    ],
+    ids=["progress", "skipped", "indexed"],
+)
+def test_the_lines_of_the_indexer_are_told_apart_by_their_type(line: IndexLine) -> None:
+    decoded = decode(encode(line), IndexLine)
+    assert type(decoded) is type(line)
+    assert decoded == line
+
+
+@pytest.mark.parametrize("family", [messages.DataRequest, messages.ControlRequest, messages.ControlReply])
+def test_the_network_protocol_does_not_include_them(family: object) -> None:
+    with pytest.raises(ProtocolError):
+        decode(encode(SETTINGS), family)  # type: ignore[arg-type]

@@ -1,0 +1,45 @@
+"""States and reasons: their names in messages, and the error messages of refused connections."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from msd.wire.errors import ProtocolError
+from msd.wire.protocol import messages
+from msd.wire.protocol.codec import decode
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WantedState, WorkerState
+
+
+def test_the_names_in_messages_are_those_of_the_protocol() -> None:
+    assert [*WorkerState] == ["starting", "awake", "asleep", "silent", "dead", "failed"]
+    assert [*RefusalReason] == ["sleeping", "busy", "unknown", "changed", "unreadable", "bad-request"]
+
+
+def test_a_worker_can_be_in_each_wanted_state() -> None:
+    assert {str(state) for state in WantedState} <= {str(state) for state in WorkerState}
+
+
+def test_an_unknown_state_or_reason_is_malformed() -> None:
+    order = {"type": "order", "wanted": "tired", "edition": 1}
+    refusal = {"type": "refusal", "rid": 1, "epoch": 1, "reason": "mood"}
+    with pytest.raises(ProtocolError, match="wanted"):
+        decode(msgpack.packb(order), messages.WorkerOrder)
+    with pytest.raises(ProtocolError, match="reason"):
+        decode(msgpack.packb(refusal), messages.DataReply)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize("refusal", list(ConnectionRefusal))
+def test_every_refusal_is_explained_in_one_line_with_the_server_and_a_remedy(
+    refusal: ConnectionRefusal, encrypted: bool
+) -> None:
+    message = refusal.explain("10.0.0.1:39223", encrypted=encrypted)
+    assert message.startswith("10.0.0.1:39223 ")
+    assert "\n" not in message
+    assert any(remedy in message for remedy in ("msd keys admit", "--server-key", "update"))
+
+
+def test_a_mechanism_mismatch_is_explained_by_which_side_uses_keys() -> None:
+    assert "give --server-key" in ConnectionRefusal.MECHANISM.explain("a", encrypted=False)
+    assert "remove --server-key" in ConnectionRefusal.MECHANISM.explain("a", encrypted=True)

@@ -1,0 +1,18 @@
+"""The event ``TimePassed``, which the pure cores accept."""
+
+from __future__ import annotations
+
+import pytest
+
+from msd.wire.support.time_passed import TimePassed
+
+
+def test_all_instances_are_equal_and_hashable() -> None:
+    assert {TimePassed(), TimePassed()} == {TimePassed()}
+
+
+def test_it_carries_no_time() -> None:
+    """The cores get the time as their argument ``now``, so the event cannot contradict it."""
+    assert TimePassed.__struct_fields__ == ()
+    with pytest.raises(TypeError):
+        TimePassed(1.0)
