@@ -1,4 +1,4 @@
-"""Fixtures for all tests: what a test leaves behind fails it, and the seed is printed."""
+"""Fixtures for all tests: leak detection, a printed random seed, servers, files, folders."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ import zmq
 
 from tests.system import Serve, Source, System, make_file
 
-#: Seconds a test's threads and processes have to go away.
-GRACE = 5.0
+#: Seconds for the threads and processes of a test to end before they count as leaked.
+LEAK_TIMEOUT = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell that starts a command in the background has it ignore SIGINT; what the tests start
-    # would inherit that.
+    # A shell starts background jobs with SIGINT ignored, and the processes of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = int(os.environ.get("MSD_SEED") or random.SystemRandom().randrange(2**32))
-    # For those who run tests beside this process.
+    # The pytest-xdist processes inherit the seed.
     os.environ["MSD_SEED"] = str(seed)
     config.stash[SEED] = seed
     random.seed(seed)
@@ -45,60 +44,60 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
-    """Random numbers that the printed seed repeats, different for each test."""
+    """A random generator derived from the printed seed, different for each test."""
     return random.Random(f"{request.config.stash[SEED]} {request.node.nodeid}")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _zero_copy_thread() -> None:
-    """Starts pyzmq's own thread for zero-copy sends, which lives as long as the process."""
-    with zmq.Context() as context, context.socket(zmq.PAIR) as one, context.socket(zmq.PAIR) as other:
-        one.bind("inproc://warm-up")
-        other.connect("inproc://warm-up")
-        one.send(bytes(1 << 20), copy=False)
-        other.recv()
-    # Its threads (an I/O thread and a reaper) count from when they have their names.
-    deadline = time.monotonic() + GRACE
-    while _held()["ZeroMQ threads"] != 2:
+    """Starts pyzmq's thread for zero-copy sends, which lives as long as the process."""
+    with zmq.Context() as context, context.socket(zmq.PAIR) as sender, context.socket(zmq.PAIR) as receiver:
+        sender.bind("inproc://warm-up")
+        receiver.connect("inproc://warm-up")
+        sender.send(bytes(1 << 20), copy=False)
+        receiver.recv()
+    # Wait until its threads (an I/O thread and a reaper) have their names, which ``_resources`` counts.
+    deadline = time.monotonic() + LEAK_TIMEOUT
+    while _resources()["ZeroMQ threads"] != 2:
         assert time.monotonic() < deadline
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind(_zero_copy_thread: None) -> Iterator[None]:
-    """Fails a test that leaks a process, a thread (ZeroMQ's included) or a socket."""
-    before = _held()
+def _no_leaks(_zero_copy_thread: None) -> Iterator[None]:
+    """Fails a test that leaks a process, a thread (ZeroMQ's threads included) or a socket."""
+    before = _resources()
     yield
-    deadline = time.monotonic() + GRACE
-    while leaked := _held() - before:
+    deadline = time.monotonic() + LEAK_TIMEOUT
+    while leaked := _resources() - before:
         if time.monotonic() > deadline:
-            pytest.fail(f"left behind: {dict(leaked)}")
+            pytest.fail(f"leaked: {dict(leaked)}")
         gc.collect()
-        time.sleep(0.01)  # Not for the test's sake: what ends by itself is given its time.
+        time.sleep(0.01)  # Threads and processes may still be ending.
 
 
-def _held() -> Counter[str]:
-    """What this process holds, by kind."""
-    held: Counter[str] = Counter()
+def _resources() -> Counter[str]:
+    """Counts the resources of this process by kind."""
+    counts: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
             children = (task / "children").read_text().split()
             name = (task / "comm").read_text().strip()
         except OSError:
             continue
-        held["processes"] += len(children)
-        held["ZeroMQ threads"] += name.startswith("ZMQ")
-    held["threads"] = threading.active_count()
+        counts["processes"] += len(children)
+        counts["ZeroMQ threads"] += name.startswith("ZMQ")
+    counts["threads"] = threading.active_count()
     for fd in Path("/proc/self/fd").iterdir():
         try:
-            held["sockets"] += os.readlink(fd).startswith("socket:")
+            counts["sockets"] += os.readlink(fd).startswith("socket:")
         except OSError:
             continue
-    return held
+    return counts
 
 
 @pytest.fixture
 def serve(runtime_folder: Path) -> Iterator[Serve]:
-    """Starts servers for a path and waits until they are ready; ends them after the test."""
+    """A function that starts servers for a path and waits until they are ready; they end with the test."""
     with ExitStack() as stack:
 
         def start(path: Path, *arguments: str, **options: Any) -> System:
@@ -109,13 +108,13 @@ def serve(runtime_folder: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def source(tmp_path: Path, rng: random.Random) -> Source:
-    """Makes a file of so many bytes of noise to be shared."""
+    """A function that creates a file of ``size`` random bytes to share."""
     return lambda size: make_file(tmp_path / "shared" / "film.bin", size, rng)
 
 
 @pytest.fixture
 def runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Folders of its own for the broker and the cache; short, for the sake of Unix sockets."""
+    """Private folders for the broker and the cache. The path is short, because paths of Unix sockets are limited."""
     folder = Path(tempfile.mkdtemp(prefix="msd-t-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

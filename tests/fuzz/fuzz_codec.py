@@ -1,9 +1,10 @@
-"""Coverage-guided fuzzing of the codec and of a worker's answers, by atheris. Pytest does not collect it.
+"""Fuzzes the codec and a worker's replies, guided by coverage, with atheris. Pytest does not collect this file.
 
-In the folder of the project: ``pip install atheris && python -m tests.fuzz.fuzz_codec -max_total_time=600 [CORPUS]``
+Run it in the root of the repository:
+``pip install atheris && python -m tests.fuzz.fuzz_codec -max_total_time=600 [CORPUS]``
 
-An input is a frame as it is, or a recipe for a header whose keys are those of some message. The first exception that
-is no ``ProtocolError`` ends it, with a traceback and the input in a file.
+An input is either a frame, or the source of random values for the keys of a message. Any exception except
+``ProtocolError`` stops the run, prints a traceback and saves the input in a file.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ def main() -> None:
         atheris: Any = importlib.import_module("atheris")
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris")
-    with atheris.instrument_imports(include=["wire", "workers"]):
+    with atheris.instrument_imports(include=["msd"]):
         from msd.wire.errors import ProtocolError
         from msd.wire.protocol import messages
         from msd.wire.protocol.codec import decode, encode
         from msd.wire.protocol.segments import digest, file_id
-        from msd.workers.serving.answer import Identity, Job, answer, to_keep
+        from msd.workers.serving.answer import Identity, Job, answer, compact_request
         from msd.workers.source.catalogue import Catalogue, SharedFile, Version
     import msgpack
     import msgspec
@@ -39,7 +40,7 @@ def main() -> None:
         messages.WorkerOrder,
     )
     kinds = [kind for family in families for kind in get_args(family) or (family,)]
-    me = Identity(number=1, epoch=7)
+    identity = Identity(number=1, epoch=7)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = SharedFile("film.bin", Version(1, 1, 12, 1, 1), file_id(12, digest(b"") * 12), 0)
@@ -47,34 +48,40 @@ def main() -> None:
         (folder / "digests").write_bytes(digest(b"") * 12)
         catalogue = Catalogue(folder)
 
-    def value(recipe: Any, depth: int) -> Any:
-        match recipe.ConsumeIntInRange(0, 10 if depth else 8):
+    def value(random_values: Any, depth: int) -> Any:
+        match random_values.ConsumeIntInRange(0, 10 if depth else 8):
             case 0:
-                return recipe.ConsumeIntInRange(0, 2**64 - 1)
+                return random_values.ConsumeIntInRange(0, 2**64 - 1)
             case 1:
-                return recipe.ConsumeIntInRange(-(2**63), 20)
+                return random_values.ConsumeIntInRange(-(2**63), 20)
             case 2:
-                return recipe.ConsumeUnicodeNoSurrogates(20)
+                return random_values.ConsumeUnicodeNoSurrogates(20)
             case 3:
-                return recipe.ConsumeBytes(32)
+                return random_values.ConsumeBytes(32)
             case 4:
                 return file.id
             case 5:
-                return recipe.ConsumeFloat()
+                return random_values.ConsumeFloat()
             case 6:
-                return recipe.PickValueInList([None, True, False, "", b"", "film.bin", "awake", "asleep", "busy"])
+                return random_values.PickValueInList(
+                    [None, True, False, "", b"", "film.bin", "awake", "asleep", "busy"]
+                )
             case 7:
-                return msgpack.ExtType(recipe.ConsumeIntInRange(0, 127), recipe.ConsumeBytes(4))
+                return msgpack.ExtType(random_values.ConsumeIntInRange(0, 127), random_values.ConsumeBytes(4))
             case 8:
-                return recipe.ConsumeIntInRange(0, 20)
+                return random_values.ConsumeIntInRange(0, 20)
             case 9:
-                return [value(recipe, depth - 1) for _ in range(recipe.ConsumeIntInRange(0, 4))]
+                return [value(random_values, depth - 1) for _ in range(random_values.ConsumeIntInRange(0, 4))]
             case _:
-                return header(recipe, depth - 1)
+                return header(random_values, depth - 1)
 
-    def header(recipe: Any, depth: int) -> dict[str, Any]:
-        kind = recipe.PickValueInList(kinds)
-        fields = {name: value(recipe, depth) for name in kind.__struct_fields__ if recipe.ConsumeIntInRange(0, 15)}
+    def header(random_values: Any, depth: int) -> dict[str, Any]:
+        kind = random_values.PickValueInList(kinds)
+        fields = {
+            name: value(random_values, depth)
+            for name in kind.__struct_fields__
+            if random_values.ConsumeIntInRange(0, 15)
+        }
         return {"type": kind.__struct_config__.tag, **fields}
 
     def check(frame: bytes, family: Any) -> None:
@@ -85,20 +92,20 @@ def main() -> None:
         assert decode(encode(message), family) == message
         if family is not messages.DataRequest:
             return
-        for request in (message, to_keep(message, catalogue)):
+        for request in (message, compact_request(message, catalogue)):
             for awake in (True, False):
-                reply = answer(request, me, catalogue, awake=awake)
+                reply = answer(request, identity, catalogue, awake=awake)
                 if reply is not None and not isinstance(reply, Job):
                     assert decode(encode(reply), messages.DataReply) == reply
 
-    def once(data: bytes) -> None:
-        recipe = atheris.FuzzedDataProvider(data)
-        is_frame = recipe.ConsumeBool()
-        frame = recipe.ConsumeBytes(len(data)) if is_frame else msgpack.packb(header(recipe, 3))
+    def test_one_input(data: bytes) -> None:
+        random_values = atheris.FuzzedDataProvider(data)
+        is_frame = random_values.ConsumeBool()
+        frame = random_values.ConsumeBytes(len(data)) if is_frame else msgpack.packb(header(random_values, 3))
         for family in families:
             check(frame, family)
 
-    atheris.Setup(sys.argv, once)
+    atheris.Setup(sys.argv, test_one_input)
     atheris.Fuzz()
 
 
