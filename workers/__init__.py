@@ -1,4 +1,4 @@
-"""One worker process: it answers requests for the segments of the shared files.
+"""One worker process: answers requests for segments of the shared files.
 
-A worker knows nothing of the other workers, and nothing of the clients but their requests.
+A worker does not know the other workers, and knows clients only by their requests.
 """

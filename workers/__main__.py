@@ -1,8 +1,9 @@
-"""``python -m workers``: what the broker starts.
+"""``python -m msd.workers``: the entry point of the processes that the broker starts.
 
 ``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER until standard input is closed, and prints
-progress, a JSON object a line. ``serve`` reads its settings from standard input and serves until
-that is closed. Both end with the exit codes of ``wire/errors.py`` and one line on standard error.
+progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until
+standard input is closed. On errors both print one line on standard error and exit with the codes of
+``wire/errors.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(arguments: list[str]) -> int:
             case ["serve"]:
                 _serve()
             case _:
-                print("workers: started by msd serve; not meant to be run by hand", file=sys.stderr)
+                print("workers: internal command: run msd serve instead", file=sys.stderr)
                 return 2
     except MsdError as error:
         print(error, file=sys.stderr)
@@ -45,23 +46,25 @@ def _index(root: Path, folder: Path) -> None:
 
     _die_with_parent(os.getppid())
 
-    def report(line: IndexLine) -> None:
+    def print_line(line: IndexLine) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
     root = root.absolute()
     try:
-        # A worker may be about to read it.
+        # Replace the file atomically: a worker may read it at any time.
         new = folder / "root.new"
         new.write_bytes(os.fsencode(root))
         new.rename(folder / "root")
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from None
-    keep_indexed(root, folder, DigestCache(cache_folder(folder)), report)
+    keep_indexed(root, folder, DigestCache(cache_folder(folder)), print_line)
 
 
 def cache_folder(folder: Path) -> Path:
-    """Where digests are kept from run to run; within the catalogue's ``folder``, which does not
-    last, for a user who has no home (as in a container that runs under just any uid).
+    """Returns the folder that keeps digests between runs.
+
+    Without a home folder (a container with an arbitrary uid) that is a folder inside the catalogue's
+    ``folder``, which is deleted at the end of the run.
     """
     if home := os.environ.get("XDG_CACHE_HOME"):
         return Path(home, "msd", "digests")
@@ -86,8 +89,8 @@ def _serve() -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when the broker ends, however it ends. SIGKILL, because a
-    frozen process would never act on anything else.
+    """Makes the kernel kill this process when the broker exits for any reason. Uses SIGKILL because a
+    frozen process acts on no other signal.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -1,1 +1,1 @@
-"""Hashes the shared files into a catalogue, and keeps it up to date."""
+"""Hashes the shared files into a catalogue and keeps it up to date."""

@@ -1,8 +1,8 @@
-"""Cuts every shared file into segments and writes the catalogue.
+"""Hashes the segments of the shared files and writes the catalogue.
 
-Files that have not changed are not read again: their digests come from the catalogue before, or, in
-another run, from the user's cache folder. Which files there are is found out in ``workers/source/scan.py``;
-when that is done, and done again, is said in ``workers/indexing/indexer.py``.
+Unchanged files are not read again: their digests come from the previous catalogue, or in a later run from the user's
+cache folder. Does not scan the shared folder (``workers/source/scan.py``) and does not decide when to index
+(``workers/indexing/rescan_policy.py``).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalog
 from msd.workers.source.local_files import open_shared
 
 #: Seconds between two lines of progress.
-PROGRESS_INTERVAL = 0.1
-#: A file changed more recently than this (seconds) may change again within the same clock tick of
-#: its file system, unseen; its digests are not kept.
-SETTLED = 2.0
+PROGRESS_INTERVAL_S = 0.1
+#: Digests of a file that changed more recently than this (seconds) are not cached: it may change again within the same
+#: clock tick of its file system, which leaves its timestamps unchanged.
+SETTLED_AFTER_S = 2.0
 #: Digests not used for this long (seconds) are removed from the cache.
-CACHE_AGE = 30 * 86400.0
+CACHE_MAX_AGE_S = 30 * 86400.0
 
-Report = Callable[[IndexLine], None]
+OnProgress = Callable[[IndexLine], None]
 
 
-class Moved(OSError):
-    """A file that changed while it was read."""
+class FileChangedError(OSError):
+    """A file changed while it was read."""
 
 
 def write_catalogue(
@@ -42,43 +42,43 @@ def write_catalogue(
     wanted: Mapping[str, Version],
     folder: Path,
     cache: DigestCache,
-    report: Report,
+    on_progress: OnProgress,
     previous: Catalogue | None = None,
 ) -> tuple[Indexed, dict[str, Version]]:
-    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens only those that
+    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens only the files that
     the ``previous`` catalogue does not hold in the wanted version.
 
-    ``report`` is called with progress and with each file that is left out because it cannot be read.
-    One that changes meanwhile stays as it was in the previous catalogue. Also returns the versions
-    that it holds. Raises ``OSError`` if ``folder`` cannot be written to.
+    Calls ``on_progress`` with the progress, and with each file that is left out because it cannot be read.
+    A file that changes while it is read keeps its entry of the previous catalogue, if it has one. Returns the final
+    line of progress and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
-    before = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
-    same = {name for name, file in before.items() if file.version == wanted[name]}
-    progress = _Progress(report, sum(version.size for name, version in wanted.items() if name not in same))
+    old_entries = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
+    unchanged = {name for name, file in old_entries.items() if file.version == wanted[name]}
+    progress = _Progress(on_progress, sum(version.size for name, version in wanted.items() if name not in unchanged))
     files: list[SharedFile] = []
-    first = 0
-    with (folder / "digests").open("wb") as digests:
+    first_digest = 0
+    with (folder / "digests").open("wb") as digests_file:
         for name in sorted(wanted):
-            reused = name in same
+            reused = name in unchanged
             if not reused:
                 try:
-                    version, its_digests = _index_file(root, name, cache, progress)
+                    version, digests = _index_file(root, name, cache, progress)
                 except OSError as error:
-                    reused = isinstance(error, Moved) and name in before
+                    reused = isinstance(error, FileChangedError) and name in old_entries
                     if not reused:
-                        report(IndexSkipped(name=name, why=error.strerror or str(error)))
+                        on_progress(IndexSkipped(name=name, why=error.strerror or str(error)))
                         continue
                 finally:
-                    progress.file_done(wanted[name].size)
+                    progress.on_file_done(wanted[name].size)
             if reused:
                 assert previous is not None
-                file = structs.replace(before[name], first=first)
-                its_digests = previous.all_digests(before[name])
+                file = structs.replace(old_entries[name], first_digest=first_digest)
+                digests = previous.all_digests(old_entries[name])
             else:
-                file = SharedFile(name, version, file_id(version.size, its_digests), first)
-            digests.write(its_digests)
+                file = SharedFile(name, version, file_id(version.size, digests), first_digest)
+            digests_file.write(digests)
             files.append(file)
-            first += file.segments
+            first_digest += file.segments
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     size = sum(file.size for file in files)
     indexed = Indexed(files=len(files), size=size, hashed=progress.hashed, catalogue=catalogue_id(files).hex())
@@ -86,16 +86,17 @@ def write_catalogue(
 
 
 class DigestCache:
-    """Digests of files by their version, one file for each in ``folder``.
+    """Caches the digests of files by version, one cache entry (a file in ``folder``) per version.
 
-    Each holds the id and then the digests, so that a damaged one is recognised and ignored.
-    Failures to write are ignored too: the cache only saves time.
+    An entry holds the file's id followed by its digests, so that damaged entries are detected and ignored.
+    Write errors are ignored too: the cache only saves time.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def load(self, version: Version) -> bytes | None:
+        """Returns the digests of a version, or None if there is no intact entry. Renews the entry's age."""
         path = self._path(version)
         try:
             content = path.read_bytes()
@@ -105,11 +106,11 @@ class DigestCache:
         id, digests = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
         return digests if id == file_id(version.size, digests) else None
 
-    def store(self, version: Version, digests: bytes, began: float) -> None:
-        """Keeps the digests of a version that was looked up and read after ``began`` (seconds of the
-        clock of the files), unless it was changed so shortly before that it may not be settled.
+    def store(self, version: Version, digests: bytes, started: float) -> None:
+        """Stores the digests of a version that was opened and read after ``started`` (seconds since the epoch),
+        unless the file had changed within ``SETTLED_AFTER_S`` before that.
         """
-        if began - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED:
+        if started - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED_AFTER_S:
             return
         path = self._path(version)
         temporary = path.with_suffix(f".{os.getpid()}")
@@ -119,11 +120,11 @@ class DigestCache:
             temporary.replace(path)
 
     def expire(self, used: Iterable[Version]) -> None:
-        """Removes what was not used for ``CACHE_AGE``; these versions are in use."""
+        """Removes entries not used for ``CACHE_MAX_AGE_S``. The versions in ``used`` count as used now."""
         for version in used:
             with contextlib.suppress(OSError):
                 os.utime(self._path(version))
-        oldest = time.time() - CACHE_AGE
+        oldest = time.time() - CACHE_MAX_AGE_S
         with contextlib.suppress(OSError):
             for path in self._folder.iterdir():
                 if path.stat().st_mtime < oldest:
@@ -134,43 +135,45 @@ class DigestCache:
 
 
 class _Progress:
-    """Counts what was read and reports it now and then."""
+    """Counts the bytes read, and reports them every ``PROGRESS_INTERVAL_S``."""
 
-    def __init__(self, report: Report, total: int) -> None:
-        self._report = report
+    def __init__(self, on_progress: OnProgress, total: int) -> None:
+        self._on_progress = on_progress
         self._total = total
         self._done = 0
-        self._next = 0.0
+        self._next_report = 0.0
         self.hashed = 0
 
-    def read(self, name: str, done: int, length: int) -> None:
-        """``length`` more bytes of file ``name`` were read, ``done`` of them in all."""
+    def on_read(self, name: str, done: int, length: int) -> None:
+        """Counts ``length`` bytes read of file ``name``, whose first ``done`` bytes are processed now."""
         self.hashed += length
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + PROGRESS_INTERVAL
-            self._report(IndexProgress(name=name, done=min(self._done + done, self._total), total=self._total))
+        if now >= self._next_report:
+            self._next_report = now + PROGRESS_INTERVAL_S
+            self._on_progress(IndexProgress(name=name, done=min(self._done + done, self._total), total=self._total))
 
-    def file_done(self, size: int) -> None:
+    def on_file_done(self, size: int) -> None:
         self._done += size
 
 
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
-    """The version of a file and its digests. Raises ``OSError``; ``Moved`` if it does not stand still."""
-    # Before anything is looked at: hashing takes long, and must not make the file look settled.
-    began = time.time()
+    """Returns the version of a file and its digests. Raises ``OSError``; in particular ``FileChangedError`` if the
+    file changes while it is read.
+    """
+    # Take the time before opening the file: hashing may take long, and must not make the file look settled.
+    started = time.time()
     fd, status = open_shared(root, name)
     with os.fdopen(fd, "rb", buffering=0):
         version = Version.of(status)
         digests = cache.load(version)
         if digests is None:
             digests = _hash(fd, version, name, progress)
-            cache.store(version, digests, began)
+            cache.store(version, digests, started)
     return version, digests
 
 
 def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
-    """The digests of an open file. Raises ``Moved`` as soon as it is not this version any more."""
+    """Returns the digests of an open file. Raises ``FileChangedError`` as soon as its version differs."""
     size = version.size
     digests = bytearray()
     buffer = memoryview(bytearray(span(size, 0)[1] if size else 0))
@@ -178,21 +181,21 @@ def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
     for index in range(segment_count(size)):
         offset, length = span(size, index)
         if _is_hole(fd, offset, length):
-            # Zeros, that need not be read; the same buffer of them for all holes.
+            # A hole reads as zeros: hash the same zeros for every hole instead of reading it.
             digests += digest(zeros[:length])
             read = length
         else:
             read = os.preadv(fd, [buffer[:length]], offset)
             digests += digest(buffer[:length])
-            progress.read(name, offset + read, read)
+            progress.on_read(name, offset + read, read)
         if read != length or Version.of(os.fstat(fd)) != version:
-            raise Moved(0, "it keeps changing while it is read")
+            raise FileChangedError(0, "changed while being read")
     return bytes(digests)
 
 
 def _is_hole(fd: int, offset: int, length: int) -> bool:
-    """True if the file system says that there is nothing but a hole."""
+    """True if the file system reports the whole range as a hole."""
     try:
         return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
     except OSError as error:
-        return error.errno == errno.ENXIO  # No data from there to the end.
+        return error.errno == errno.ENXIO  # No data up to the end of the file.

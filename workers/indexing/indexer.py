@@ -1,8 +1,8 @@
-"""The indexing process: indexes what is shared, and again whenever that has changed.
+"""The indexing process: indexes the shared files, and indexes them again after each change.
 
-Each time it writes a whole new catalogue, an *edition*, into a folder of its own. Workers turn to
-it when the broker tells them. How a file is hashed is said in ``workers/indexing/catalogue_writer.py``, when to
-look and what to index in ``workers/indexing/rescan_policy.py``.
+Each time it writes a complete new catalogue, an *edition*, into a folder of its own. Workers switch to an edition
+when the broker orders them to. Does not hash files (``workers/indexing/catalogue_writer.py``) and does not decide
+when to scan or what to index (``workers/indexing/rescan_policy.py``).
 """
 
 from __future__ import annotations
@@ -20,89 +20,91 @@ from msgspec import structs
 from msd.wire.errors import DiskError, MsdError, NotFoundError
 from msd.wire.protocol.child_messages import IndexLine, IndexSkipped
 from msd.wire.support.text import presentable
-from msd.workers.indexing.catalogue_writer import DigestCache, Report, write_catalogue
-from msd.workers.indexing.rescan_policy import Watch
+from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
+from msd.workers.indexing.rescan_policy import RescanPolicy
 from msd.workers.source.catalogue import Catalogue, Version, editions, open_edition
-from msd.workers.source.scan import Look, look, unshareable
+from msd.workers.source.scan import Scan, scan, unshareable_error
 
-#: Editions kept: a worker may be about to open the one before the last.
-KEPT = 2
-#: Seconds between two times that the cache is cleared of what is old.
-EXPIRY = 86400.0
-#: What is not shared while an edition cannot be written.
-CHANGES = "what has changed"
+#: Editions kept on disk. Two, because a worker may be about to open the one before the latest.
+KEPT_EDITIONS = 2
+#: Seconds between two removals of expired digests from the cache.
+CACHE_EXPIRY_INTERVAL_S = 86400.0
+#: The name reported as not shared while an edition cannot be written.
+LATEST_CHANGES = "the latest changes"
 
 
-def keep_indexed(root: Path, folder: Path, cache: DigestCache, report: Report) -> None:
-    """Writes an edition of the catalogue of ``root`` into ``folder``, and one more after each change,
-    until standard input ends. A line on it says that something may have changed.
+def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
+    """Writes an edition of the catalogue of ``root`` into ``folder``, and another one after each change, until
+    standard input is closed. A line on standard input requests a scan.
 
-    Raises ``MsdError`` if nothing can be indexed to begin with. Later, or with editions from before, that
-    is an edition of no files or leads to another attempt.
+    Raises ``MsdError`` if the first edition cannot be written. Once ``folder`` holds an edition, errors lead to
+    an edition without files or to a retry.
     """
-    indexer = _Indexer(root, folder, cache, report)
-    if indexer.is_first:
-        indexer.look()
-    # From now on it competes with the workers.
+    indexer = _Indexer(root, folder, cache, on_progress)
+    if not indexer.has_edition:
+        indexer.update()
+    # From now on, workers serve at the same time: give them priority.
     os.nice(10)
-    while _wait(indexer.watch):
-        indexer.look()
+    while _wait(indexer.policy):
+        indexer.update()
 
 
 class _Indexer:
-    """Adds editions to ``folder``, each a folder that is named by its number."""
+    """Adds editions to ``folder``, each in a subfolder named by its number."""
 
-    def __init__(self, root: Path, folder: Path, cache: DigestCache, report: Report) -> None:
+    def __init__(self, root: Path, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
         self._root = root
         self._folder = folder
         self._cache = cache
-        self._notes = _Notes(report)
+        self._progress = _ProgressFilter(on_progress)
         self._expire_at = 0.0
-        #: True while this process has added none: the first one is added although nothing may have changed.
+        #: True until this process has added an edition: its first edition is added even if nothing changed.
         self._is_new = True
-        with self._previous() as previous:
-            self.is_first = previous is None
-            self.watch = Watch({file.name: file.version for file in previous.files} if previous else {})
+        with self._latest_edition() as latest:
+            self.has_edition = latest is not None
+            self.policy = RescanPolicy({file.name: file.version for file in latest.files} if latest else {})
 
-    def look(self) -> None:
-        """Looks once, and adds an edition if there is reason to. Raises ``MsdError`` while there is none."""
-        began = time.monotonic()
+    def update(self) -> None:
+        """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
+        started = time.monotonic()
         try:
-            found = look(self._root)
+            result = scan(self._root)
         except MsdError as error:
-            if self.is_first:
+            if not self.has_edition:
                 raise
-            found = Look({}, {presentable(self._root.name): str(error)})
-        self._notes.looked(found)
+            result = Scan({}, {presentable(self._root.name): str(error)})
+        self._progress.on_scan(result)
         now = time.monotonic()
-        wanted = self.watch.looked(found.files, now - began, now)
+        wanted = self.policy.on_scan(result.files, now - started, now)
         if wanted is None:
             return
-        held = self.watch.held
+        indexed = self.policy.indexed
         try:
-            held = self._index(wanted)
+            indexed = self._index(wanted)
         except MsdError as error:
-            if self.is_first:
+            if not self.has_edition:
                 raise
-            self._notes(IndexSkipped(name=CHANGES, why=str(error)))
+            self._progress(IndexSkipped(name=LATEST_CHANGES, why=str(error)))
         else:
-            self._notes.indexed(held)
-            self.is_first = False
-        self.watch.indexed(held, time.monotonic())
+            self._progress.on_indexed(indexed)
+            self.has_edition = True
+        self.policy.on_indexed(indexed, time.monotonic())
 
     def _index(self, wanted: Mapping[str, Version]) -> Mapping[str, Version]:
-        """Adds an edition of what is wanted, if it is another one; the versions that are held now."""
-        # Not among the others before it is complete, whatever ends this process.
+        """Indexes the ``wanted`` versions, and adds an edition if it differs from the latest. Returns the versions in
+        the latest edition.
+        """
+        # Write under another name and rename at the end: an interrupted run must not leave an incomplete edition.
         unfinished = self._folder / "unfinished"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            with self._previous() as previous:
-                indexed, held = write_catalogue(self._root, wanted, unfinished, self._cache, self._notes, previous)
-            if self.is_first and not held:
-                raise self._nothing(wanted)
-            if held == self.watch.held and not self._is_new:
-                return held
+            with self._latest_edition() as latest:
+                line, indexed = write_catalogue(self._root, wanted, unfinished, self._cache, self._progress, latest)
+            if not self.has_edition and not indexed:
+                raise self._nothing_shareable_error(wanted)
+            if indexed == self.policy.indexed and not self._is_new:
+                return indexed
             numbers = editions(self._folder)
             number = numbers[-1] + 1 if numbers else 1
             unfinished.rename(self._folder / str(number))
@@ -110,21 +112,21 @@ class _Indexer:
             raise DiskError(f"{self._folder}: {error.strerror or error}") from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-        for old in numbers[: 1 - KEPT]:
+        for old in numbers[: 1 - KEPT_EDITIONS]:
             shutil.rmtree(self._folder / str(old), ignore_errors=True)
-        self._notes(structs.replace(indexed, edition=number))
+        self._progress(structs.replace(line, edition=number))
         self._is_new = False
-        self._expire(held)
-        return held
+        self._expire_cache(indexed)
+        return indexed
 
-    def _nothing(self, wanted: Mapping[str, Version]) -> MsdError:
+    def _nothing_shareable_error(self, wanted: Mapping[str, Version]) -> MsdError:
         for name in wanted:
-            return unshareable(self._root, self._notes.said[name])
-        return NotFoundError(f"{self._root}: holds no file that can be shared")
+            return unshareable_error(self._root, self._progress.last_reasons[name])
+        return NotFoundError(f"{self._root}: contains no file that can be shared")
 
     @contextlib.contextmanager
-    def _previous(self) -> Iterator[Catalogue | None]:
-        """The latest edition, if there is one."""
+    def _latest_edition(self) -> Iterator[Catalogue | None]:
+        """Opens the latest edition; None if there is none."""
         try:
             _, catalogue = open_edition(self._folder, 0)
         except FileNotFoundError:
@@ -137,44 +139,46 @@ class _Indexer:
         finally:
             catalogue.close()
 
-    def _expire(self, held: Mapping[str, Version]) -> None:
+    def _expire_cache(self, indexed: Mapping[str, Version]) -> None:
         if time.monotonic() >= self._expire_at:
-            self._expire_at = time.monotonic() + EXPIRY
-            self._cache.expire(held.values())
+            self._expire_at = time.monotonic() + CACHE_EXPIRY_INTERVAL_S
+            self._cache.expire(indexed.values())
 
 
-class _Notes:
-    """Reports, but says only once why something is not shared."""
+class _ProgressFilter:
+    """Forwards lines of progress, but reports the reason why a file is not shared only once."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        #: Why, by name; as long as it is so.
-        self.said: dict[str, str] = {}
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        #: The reported reasons by name, for as long as they hold.
+        self.last_reasons: dict[str, str] = {}
 
     def __call__(self, line: IndexLine) -> None:
         if isinstance(line, IndexSkipped):
-            if self.said.get(line.name) == line.why:
+            if self.last_reasons.get(line.name) == line.why:
                 return
-            self.said[line.name] = line.why
-        self._report(line)
+            self.last_reasons[line.name] = line.why
+        self._on_progress(line)
 
-    def looked(self, found: Look) -> None:
-        """Says what cannot be shared; what is not there any more would be said again."""
-        there = {CHANGES, *found.files, *found.skipped}
-        self.said = {name: why for name, why in self.said.items() if name in there}
-        for name, why in found.skipped.items():
+    def on_scan(self, result: Scan) -> None:
+        """Reports the files that cannot be shared. Forgets deleted files: if they return, they are reported again."""
+        present = {LATEST_CHANGES, *result.files, *result.skipped}
+        self.last_reasons = {name: why for name, why in self.last_reasons.items() if name in present}
+        for name, why in result.skipped.items():
             self(IndexSkipped(name=name, why=why))
 
-    def indexed(self, held: Mapping[str, Version]) -> None:
-        """These are shared now, and an edition could be written."""
-        self.said = {name: why for name, why in self.said.items() if name not in held and name != CHANGES}
+    def on_indexed(self, indexed: Mapping[str, Version]) -> None:
+        """Forgets the reasons that no longer hold: these files are shared now, and the edition was written."""
+        self.last_reasons = {
+            name: why for name, why in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES
+        }
 
 
-def _wait(watch: Watch[Version]) -> bool:
-    """Waits until it is time to look; False if standard input has ended."""
-    while (left := watch.next_look - time.monotonic()) > 0:
-        if select.select([0], [], [], left)[0]:
+def _wait(policy: RescanPolicy[Version]) -> bool:
+    """Waits until the next scan is due; returns False if standard input was closed."""
+    while (remaining := policy.next_scan - time.monotonic()) > 0:
+        if select.select([0], [], [], remaining)[0]:
             if not os.read(0, 4096):
                 return False
-            watch.nudge()
+            policy.request_rescan()
     return True

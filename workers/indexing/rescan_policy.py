@@ -1,8 +1,10 @@
-"""When to look at the shared files again, and which of them are to be indexed then: a pure core.
+"""Decides when to scan the shared files again, and which files to index after a scan.
 
-Whoever writes a file seldom does so in one stroke, so a change of a file is indexed when two looks
-in a row have seen the same of it; until then its old entry stays. What could not be indexed is tried
-again, ever less often. Times are in seconds on the caller's monotonic clock; versions are opaque.
+Files are rarely written atomically: a change is indexed once two scans in a row see the same version; until then
+the old entry stays. Files that could not be indexed are retried with exponential backoff.
+
+Does not scan or index anything, and reads no clock: times are seconds on the caller's monotonic clock, and versions
+are opaque.
 """
 
 from __future__ import annotations
@@ -10,53 +12,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
-#: Between two looks while nothing happens, and between two while something does.
-CALM, ALERT = 2.0, 0.5
-#: Looking takes at most one part in so many of the time, however many files there are.
-LOOK_SHARE = 20
-#: The first and the longest wait after a file could not be indexed; each is twice the one before.
-RETRY_FIRST, RETRY_LAST = 2.0, 60.0
+#: Seconds between two scans while nothing changes, and while changes are pending.
+IDLE_INTERVAL_S, ACTIVE_INTERVAL_S = 2.0, 0.5
+#: The pause after a scan is at least this many times as long as the scan took, however many files there are.
+PAUSE_PER_SCAN = 20
+#: First and longest wait (seconds) before a file that could not be indexed is retried; each wait doubles the last.
+MIN_RETRY_S, MAX_RETRY_S = 2.0, 60.0
 
 V = TypeVar("V")
 
 
-class Watch(Generic[V]):
-    """Compares what is seen of the shared files, their versions by name, with what is indexed."""
+class RescanPolicy(Generic[V]):
+    """Compares the scanned versions of the shared files, by name, with the indexed versions."""
 
-    def __init__(self, held: Mapping[str, V]) -> None:
-        #: What the latest edition holds.
-        self.held = held
-        #: What the last look saw; None before the first.
-        self._last: Mapping[str, V] | None = None
-        #: What ``looked`` last wanted, and the names for which that differs from what was held.
+    def __init__(self, indexed: Mapping[str, V]) -> None:
+        #: The versions in the latest edition.
+        self.indexed = indexed
+        #: The versions that the last scan saw; None before the first scan.
+        self._last_scan: Mapping[str, V] | None = None
+        #: The versions that ``on_scan`` last returned, and the names whose entries differ from ``indexed``.
         self._wanted: Mapping[str, V] = {}
         self._due: set[str] = set()
-        #: Files that differ from what is held because they could not be indexed: how long they wait
-        #: and until when.
+        #: Files that could not be indexed: the length of the current wait, and when it ends.
         self._failed: dict[str, tuple[float, float]] = {}
-        #: When a look is due for a nudge.
-        self._soon = 0.0
-        self.next_look = 0.0
+        #: The earliest time for a requested scan.
+        self._earliest_scan = 0.0
+        self.next_scan = 0.0
 
-    def nudge(self) -> None:
-        """Something says that a file has changed: look as soon as may be."""
-        self.next_look = min(self.next_look, self._soon)
+    def request_rescan(self) -> None:
+        """A file may have changed: brings the next scan forward as far as the pause after the last scan permits."""
+        self.next_scan = min(self.next_scan, self._earliest_scan)
 
-    def looked(self, seen: Mapping[str, V], took: float, now: float) -> Mapping[str, V] | None:
-        """A look that took so long and ended now. What the next edition is to hold, or None if there
-        is no reason for one. The first look always is one, and takes all it sees to stand still.
+    def on_scan(self, seen: Mapping[str, V], duration: float, now: float) -> Mapping[str, V] | None:
+        """Handles a scan that took ``duration`` seconds and ended at ``now``.
+
+        Returns the versions for the next edition, or None if no new edition is needed. The first scan always
+        returns all files that it saw, without waiting for a second scan to confirm them.
         """
-        first, last = self._last is None, seen if self._last is None else self._last
-        self._last = seen
-        changed = _differing(seen, self.held)
+        is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
+        self._last_scan = seen
+        changed = _changed_names(seen, self.indexed)
         self._failed = {name: wait for name, wait in self._failed.items() if name in changed}
         pending = {name for name in changed if name not in self._failed or now >= self._failed[name][1]}
         self._due = {name for name in pending if seen.get(name) == last.get(name)}
-        self._soon = now + max(ALERT, LOOK_SHARE * took)
-        self.next_look = self._soon if pending else now + max(CALM, LOOK_SHARE * took)
-        if not self._due and not first:
+        self._earliest_scan = now + max(ACTIVE_INTERVAL_S, PAUSE_PER_SCAN * duration)
+        self.next_scan = self._earliest_scan if pending else now + max(IDLE_INTERVAL_S, PAUSE_PER_SCAN * duration)
+        if not self._due and not is_first:
             return None
-        wanted = dict(self.held)
+        wanted = dict(self.indexed)
         for name in self._due:
             if name in seen:
                 wanted[name] = seen[name]
@@ -65,16 +68,18 @@ class Watch(Generic[V]):
         self._wanted = wanted
         return wanted
 
-    def indexed(self, held: Mapping[str, V], now: float) -> None:
-        """It was tried to index what was wanted, and ``held`` is what the latest edition holds now."""
+    def on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
+        """Handles the end of an attempt to index the wanted versions; ``indexed`` holds the versions in the latest
+        edition now.
+        """
         for name in self._due:
-            if held.get(name) != self._wanted.get(name):
-                wait = min(2 * self._failed[name][0], RETRY_LAST) if name in self._failed else RETRY_FIRST
+            if indexed.get(name) != self._wanted.get(name):
+                wait = min(2 * self._failed[name][0], MAX_RETRY_S) if name in self._failed else MIN_RETRY_S
                 self._failed[name] = wait, now + wait
-        self.held = held
+        self.indexed = indexed
 
 
-def _differing(seen: Mapping[str, V], held: Mapping[str, V]) -> set[str]:
-    if seen == held:
+def _changed_names(seen: Mapping[str, V], indexed: Mapping[str, V]) -> set[str]:
+    if seen == indexed:
         return set()
-    return {name for name, version in seen.items() if held.get(name) != version} | (held.keys() - seen.keys())
+    return {name for name, version in seen.items() if indexed.get(name) != version} | (indexed.keys() - seen.keys())

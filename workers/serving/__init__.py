@@ -1,1 +1,1 @@
-"""Answers the requests of clients."""
+"""Serves the requests of clients."""

@@ -1,6 +1,6 @@
-"""What a worker answers: a function of the request, the catalogue and the worker's state.
+"""Answers requests: computes the reply from the request, the catalogue and the worker's state.
 
-Reads no file and sends nothing: a request whose reply has a payload becomes a ``Job``.
+Reads no shared file and sends nothing: a request whose reply has a payload becomes a ``Job``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from msd.wire.protocol.segments import segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
-#: The requests with large replies: they wait for their turn. All others are answered at once, so
-#: that a client's ``hello`` measures the round trip and not its own queue.
-LARGE = (List, Digests, Get)
+#: Requests with large replies, which go through the fair queue. All others are answered immediately, so
+#: that a client's ``hello`` measures the round-trip time and not its own queue.
+QUEUED_REQUESTS = (List, Digests, Get)
 
 
 class Job(Struct, frozen=True):
-    """A request whose reply has a payload: a segment of ``file``, or digests from ``index`` on."""
+    """A reply whose payload must still be read: segment ``index`` of ``file``, or with ``digests`` a page of
+    its digests from segment ``index`` on.
+    """
 
     rid: int
     file: SharedFile
@@ -41,46 +43,46 @@ class Job(Struct, frozen=True):
 
 
 class Identity(Struct, frozen=True):
-    """Who answers: the worker's number, and a random number for this run of its process."""
+    """Identifies a worker process: its number, and a random number for this run of the process."""
 
     number: int
     epoch: int
 
 
-def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: bool) -> DataReply | Job | None:
-    """The reply to ``request``, the job it makes, or None where there is nothing to say."""
+def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, awake: bool) -> DataReply | Job | None:
+    """Returns the reply to ``request``, the job that produces it, or None if the request has no reply."""
     if isinstance(request, Bye):
         return None
     if not awake:
-        return refusal(request.rid, me, RefusalReason.SLEEPING)
+        return refusal(request.rid, identity, RefusalReason.SLEEPING)
     match request:
-        # First what comes a thousand times a second.
+        # The most frequent requests first: there may be thousands per second.
         case Get(rid=rid, id=id, index=index) | Digests(rid=rid, id=id, start=index):
             file = catalogue.find(None, id)
             if file is None:
-                return refusal(rid, me, RefusalReason.UNKNOWN)
+                return refusal(rid, identity, RefusalReason.UNKNOWN)
             if index >= file.segments:
-                return refusal(rid, me, RefusalReason.BAD_REQUEST, f"segment {index} of {file.segments}")
+                return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"segment {index} of {file.segments}")
             return Job(rid, file, index, digests=isinstance(request, Digests))
         case Hello(rid=rid):
             return Welcome(
                 rid=rid,
                 version=PROTOCOL_VERSION,
-                epoch=me.epoch,
-                number=me.number,
+                epoch=identity.epoch,
+                number=identity.number,
                 files=len(catalogue.files),
                 catalogue=catalogue.id,
             )
         case List(rid=rid, after=after):
             entries, more = catalogue.page(after)
-            return CataloguePage(rid=rid, epoch=me.epoch, entries=entries, more=more)
+            return CataloguePage(rid=rid, epoch=identity.epoch, entries=entries, more=more)
         case Describe(rid=rid, name=name, id=id):
             file = catalogue.find(name, id)
             if file is None:
-                return refusal(rid, me, RefusalReason.UNKNOWN)
+                return refusal(rid, identity, RefusalReason.UNKNOWN)
             return Described(
                 rid=rid,
-                epoch=me.epoch,
+                epoch=identity.epoch,
                 name=file.name,
                 size=file.size,
                 mtime_ns=file.mtime_ns,
@@ -89,14 +91,14 @@ def answer(request: DataRequest, me: Identity, catalogue: Catalogue, *, awake: b
             )
 
 
-def to_keep(request: DataRequest, catalogue: Catalogue) -> DataRequest:
-    """A request of the same answer that may wait for its turn: it holds no text of the client's,
-    so that hundreds of them take little memory.
+def compact_request(request: DataRequest, catalogue: Catalogue) -> DataRequest:
+    """Returns a request with the same answer that holds no text sent by the client, so that hundreds of
+    queued requests need little memory.
     """
     if isinstance(request, List):
         return List(rid=request.rid, after=catalogue.shared_before(request.after))
     return request
 
 
-def refusal(rid: int, me: Identity, reason: RefusalReason, detail: str = "") -> Refusal:
-    return Refusal(rid=rid, epoch=me.epoch, reason=reason, detail=detail[:1024])
+def refusal(rid: int, identity: Identity, reason: RefusalReason, detail: str = "") -> Refusal:
+    return Refusal(rid=rid, epoch=identity.epoch, reason=reason, detail=detail[:1024])

@@ -1,42 +1,43 @@
-"""The clients a worker serves: opened by ``hello``, closed by ``bye`` or by age.
+"""Tracks the sessions of a worker's clients: opened by ``hello``, closed by ``bye`` or by timeout.
 
-ZeroMQ does not say when a client disconnects, so one that was not heard for a while counts as gone.
+Needs a timeout because a ROUTER socket does not report disconnected clients. Reads no clock: ``now`` is an argument.
 """
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-#: Seconds after which a client that said nothing counts as gone.
-SILENT_AFTER = 30.0
+#: A session whose connections sent nothing for this long (seconds) is closed.
+SESSION_TIMEOUT_S = 30.0
 
 K = TypeVar("K")
 
 
 class ClientSessions(Generic[K]):
-    """Which session each connection belongs to, and when it was last heard."""
+    """The session of each connection, and when the connection last sent a request."""
 
     def __init__(self) -> None:
         self._open: dict[K, tuple[int, float]] = {}
 
     def open(self, key: K, session: int, now: float) -> None:
-        """A client said ``hello``; with session 0 it asks not to be counted."""
+        """Handles a ``hello``. Session 0 asks not to be counted."""
         if session:
             self._open[key] = (session, now)
 
-    def heard(self, key: K, now: float) -> None:
+    def touch(self, key: K, now: float) -> None:
+        """Handles any other request; opens no session."""
         if key in self._open:
             self._open[key] = (self._open[key][0], now)
 
-    def end(self, key: K) -> None:
+    def close(self, key: K) -> None:
         self._open.pop(key, None)
 
     def clear(self) -> None:
         self._open.clear()
 
     def current(self, now: float) -> list[int]:
-        """The sessions open at ``now``, each once; forgets those not heard for ``SILENT_AFTER``."""
-        for key, (_, heard) in list(self._open.items()):
-            if now - heard > SILENT_AFTER:
+        """Closes sessions that timed out; returns the sessions that are open at ``now``, sorted, without duplicates."""
+        for key, (_, last_request) in list(self._open.items()):
+            if now - last_request > SESSION_TIMEOUT_S:
                 del self._open[key]
         return sorted({session for session, _ in self._open.values()})

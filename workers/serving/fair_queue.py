@@ -1,12 +1,13 @@
-"""Whose request is answered next: fair turns, bounded memory, and the rate limit.
+"""Decides which request is answered next: fair turns, bounded memory, and the rate limit.
 
-A worker keeps requests, which are small, and reads a segment only when it may be handed to ZeroMQ.
-Clients take turns; few replies of a client are inside ZeroMQ at a time, so one that never reads
-holds little, and a budget of bytes bounds what all of them hold together. A client with nothing
-inside may always have one reply, so that those who do not read cannot starve those who do. One
-that asks for far more than anybody needs at once has to wait for those who do not.
+A worker queues requests, which are small, and reads a segment only when it can hand it to ZeroMQ.
+Clients take turns. A client may have only a few replies in flight (handed to ZeroMQ and not yet
+released), so a client that never reads ties up little memory, and a byte budget bounds the replies in
+flight of all clients together. A client with nothing in flight may always have one reply, so clients
+that do not read cannot starve those that do. A client that queues far more requests than it needs is
+served after the others.
 
-Knows neither sockets nor files nor the clock: clients are opaque keys, ``now`` is an argument.
+Does not know sockets, files or the clock: clients are opaque keys, ``now`` is an argument.
 """
 
 from __future__ import annotations
@@ -16,185 +17,195 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
-#: Replies of one client inside ZeroMQ. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
-#: the loop may have others to serve.
-REPLIES_INSIDE = 8
-#: Requests of one client waiting for their turn; more are refused as busy.
+#: Replies of one client in flight. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
+#: the event loop can serve other clients.
+MAX_IN_FLIGHT = 8
+#: Queued requests of one client; further requests are refused as busy.
 MAX_QUEUED = 128
-#: With more than so many waiting a client is greedy: no window of ours is as large. It may have one reply
-#: inside; and while others wait, the greedy ones get one turn in ``GREEDY_SHARE``.
-GREEDY, GREEDY_SHARE = 64, 10
-#: A client is new until so many of its replies have left, and of no more than so many it is remembered
-#: that they are not. While both wait, the new ones get every other turn: those who never read are stuck
-#: before they are anything else, and many of them together must not stop those who do.
-PROVEN, REMEMBERED = 32, 4096
-#: Bytes of replies inside ZeroMQ, of all clients together that have more than one there.
-BUDGET = 64 << 20
-#: A rate limit catches up on at most this much (seconds) of unused time: the poll loop may be late
-#: by a millisecond or two, but an idle worker saves nothing for a burst.
-CATCH_UP = 0.005
+#: A client with more queued requests than this is greedy (our own client's windows are smaller). It may have one
+#: reply in flight.
+GREEDY_ABOVE = 64
+#: While other clients wait, greedy clients get one turn in this many.
+GREEDY_TURN_INTERVAL = 10
+#: A client counts as new until this many of its replies have completed. While both wait, new and proven clients
+#: alternate: clients that never read stay new, so even many of them cannot stop those that do read.
+PROVEN_AFTER = 32
+#: Clients whose completed replies are counted; beyond that, the client served longest ago counts as new again.
+MAX_TRACKED_CLIENTS = 4096
+#: Bytes of replies in flight, summed over all clients with more than one reply in flight.
+IN_FLIGHT_BUDGET = 64 << 20
+#: The rate limit makes up for at most this much unused time (seconds): the event loop may be late by a millisecond
+#: or two, but an idle worker does not accumulate credit for a burst.
+MAX_CATCH_UP_S = 0.005
 
-_MODEST, _NEW, _GREEDY = 0, 1, 2
-#: Whose turn it is before the others', by the number of the turn.
-_ORDERS = ((_MODEST, _NEW, _GREEDY), (_NEW, _MODEST, _GREEDY), (_GREEDY, _MODEST, _NEW, _GREEDY))
+_PROVEN, _NEW, _GREEDY = 0, 1, 2
+#: The order in which client classes are served: on even and odd turns, and on the turns of the greedy clients.
+_SERVING_ORDERS = ((_PROVEN, _NEW, _GREEDY), (_NEW, _PROVEN, _GREEDY), (_GREEDY, _PROVEN, _NEW, _GREEDY))
 
 K = TypeVar("K")
-J = TypeVar("J")
+R = TypeVar("R")
 
 
-class _Client(Generic[J], Struct):
-    queue: deque[J] = field(default_factory=deque)
-    #: Its replies inside ZeroMQ, and their bytes.
-    inside: int = 0
-    size: int = 0
-    #: The line in which the client waits: all and only those that may have a turn are in one.
-    line: int | None = None
+class _Client(Generic[R], Struct):
+    queue: deque[R] = field(default_factory=deque)
+    #: Replies in flight, and their bytes.
+    in_flight: int = 0
+    in_flight_bytes: int = 0
+    #: The class in whose ready list the client is; None while it is in none, because it may not be served.
+    ready_as: int | None = None
 
     @property
     def is_greedy(self) -> bool:
-        return len(self.queue) > GREEDY
+        return len(self.queue) > GREEDY_ABOVE
 
     @property
-    def may_have_a_turn(self) -> bool:
-        waiting = len(self.queue)
-        return waiting > 0 and self.inside < (1 if waiting > GREEDY else REPLIES_INSIDE)
+    def may_be_served(self) -> bool:
+        queued = len(self.queue)
+        return queued > 0 and self.in_flight < (1 if queued > GREEDY_ABOVE else MAX_IN_FLIGHT)
 
-    def count(self, replies: int, size: int) -> int:
-        """Counts replies that went in, or out; by how much more of its bytes count against the budget now."""
-        before = self.size if self.inside > 1 else 0
-        self.inside += replies
-        self.size += size
-        return (self.size if self.inside > 1 else 0) - before
+    def add_in_flight(self, replies: int, size: int) -> int:
+        """Adds (or, if negative, removes) replies in flight. Returns the change of the bytes that count towards the
+        budget.
+        """
+        before = self.in_flight_bytes if self.in_flight > 1 else 0
+        self.in_flight += replies
+        self.in_flight_bytes += size
+        return (self.in_flight_bytes if self.in_flight > 1 else 0) - before
 
 
-class FairQueue(Generic[K, J]):
-    """The queues of all clients. ``rate`` is in bytes a second, 0 for no limit."""
+class FairQueue(Generic[K, R]):
+    """The request queues of all clients. ``rate`` is in bytes per second, 0 for no limit."""
 
     def __init__(self, rate: int = 0) -> None:
         self._rate = rate
-        # Those with a queue or something inside, and no others: who has left is not remembered.
-        self._clients: dict[K, _Client[J]] = {}
-        self._lines: tuple[deque[K], deque[K], deque[K]] = (deque(), deque(), deque())
-        #: How many replies have left, by client; the one that was served longest ago first.
-        self._left: OrderedDict[K, int] = OrderedDict()
-        self._turn = 0
+        #: Clients with queued requests or replies in flight, and no others.
+        self._clients: dict[K, _Client[R]] = {}
+        #: The clients that may be served, by class, each list in the order of their turns.
+        self._ready: tuple[deque[K], deque[K], deque[K]] = (deque(), deque(), deque())
+        #: Completed replies by client; the client served longest ago first.
+        self._completed: OrderedDict[K, int] = OrderedDict()
+        self._turn_number = 0
         self._queued = 0
-        self._counted = 0
-        self._free_at = 0.0
+        self._budget_used = 0
+        self._next_send_at = 0.0
 
-    def add(self, key: K, job: J) -> bool:
-        """Queues a job of client ``key``; False if too many of it are queued already."""
+    def add(self, key: K, request: R) -> bool:
+        """Queues a request of client ``key``; returns False if the client's queue is full."""
         client = self._clients.get(key)
         if client is None:
             client = self._clients[key] = _Client()
         if len(client.queue) >= MAX_QUEUED:
             return False
-        client.queue.append(job)
+        client.queue.append(request)
         self._queued += 1
-        self._enlist(key, client)
+        self._mark_ready(key, client)
         return True
 
     def is_full(self, key: K) -> bool:
-        """True if no more jobs of a client may be queued now."""
+        """True if the client's queue is full."""
         client = self._clients.get(key)
         return client is not None and len(client.queue) >= MAX_QUEUED
 
-    def next(self, now: float) -> tuple[K, J] | None:
-        """Takes the job to be done now, if there is one. What becomes of its reply is announced by ``sent`` or
-        ``dropped``.
+    def next(self, now: float) -> tuple[K, R] | None:
+        """Takes the request to be answered now, if any. Its reply counts as in flight from here on: report what
+        happens to it with ``on_sent`` or ``on_dropped``.
         """
-        if now < self._free_at or not any(self._lines):
+        if now < self._next_send_at or not any(self._ready):
             return None
-        self._turn += 1
-        for line in _ORDERS[self._turn % 2 if self._turn % GREEDY_SHARE else 2]:
-            for _ in range(len(self._lines[line])):
-                key = self._lines[line].popleft()
+        self._turn_number += 1
+        for client_class in _SERVING_ORDERS[self._turn_number % 2 if self._turn_number % GREEDY_TURN_INTERVAL else 2]:
+            for _ in range(len(self._ready[client_class])):
+                key = self._ready[client_class].popleft()
                 client = self._clients[key]
-                client.line = None
-                grown = line != _GREEDY and client.is_greedy
-                if grown or (client.inside and self._counted >= BUDGET):
-                    self._enlist(key, client)
+                client.ready_as = None
+                became_greedy = client_class != _GREEDY and client.is_greedy
+                if became_greedy or (client.in_flight and self._budget_used >= IN_FLIGHT_BUDGET):
+                    self._mark_ready(key, client)
                     continue
-                job = client.queue.popleft()
+                request = client.queue.popleft()
                 self._queued -= 1
-                self._counted += client.count(1, 0)
-                self._settle(key, client)
-                return key, job
+                self._budget_used += client.add_in_flight(1, 0)
+                self._update(key, client)
+                return key, request
         return None
 
-    def sent(self, key: K, size: int, now: float) -> None:
+    def on_sent(self, key: K, size: int, now: float) -> None:
         """A reply of ``size`` bytes was handed to ZeroMQ."""
         if self._rate:
-            self._free_at = max(self._free_at, now - CATCH_UP) + size / self._rate
-        self._counted += self._clients[key].count(0, size)
+            self._next_send_at = max(self._next_send_at, now - MAX_CATCH_UP_S) + size / self._rate
+        self._budget_used += self._clients[key].add_in_flight(0, size)
 
-    def dropped(self, key: K) -> None:
+    def on_dropped(self, key: K) -> None:
         """A reply was not handed to ZeroMQ."""
         client = self._clients[key]
-        self._counted += client.count(-1, 0)
-        self._settle(key, client)
+        self._budget_used += client.add_in_flight(-1, 0)
+        self._update(key, client)
 
-    def left(self, key: K, size: int) -> None:
-        """A reply of ``size`` bytes has left ZeroMQ (to the network, or because the client is gone)."""
+    def on_completed(self, key: K, size: int) -> None:
+        """ZeroMQ released a reply of ``size`` bytes: it was transmitted, or the client disconnected."""
         client = self._clients[key]
-        self._counted += client.count(-1, -size)
-        self._left[key] = self._left.pop(key, 0) + 1
-        if len(self._left) > REMEMBERED:
-            self._left.popitem(last=False)
-        self._settle(key, client)
+        self._budget_used += client.add_in_flight(-1, -size)
+        self._completed[key] = self._completed.pop(key, 0) + 1
+        if len(self._completed) > MAX_TRACKED_CLIENTS:
+            self._completed.popitem(last=False)
+        self._update(key, client)
 
-    def forget(self, key: K) -> None:
-        """The client is gone: so are its requests. What is inside is still announced by ``left``."""
+    def discard(self, key: K) -> None:
+        """Drops the queued requests of a disconnected client. ``on_completed`` still follows for each of its replies
+        in flight.
+        """
         if client := self._clients.get(key):
             self._queued -= len(client.queue)
             client.queue.clear()
-            self._delist(key, client)
-            self._settle(key, client)
+            self._unmark_ready(key, client)
+            self._update(key, client)
 
-    def clear(self) -> list[tuple[K, J]]:
-        """Takes all queued jobs, in no order that matters, and forgets all clients."""
-        jobs = [(key, job) for key, client in self._clients.items() for job in client.queue]
+    def clear(self) -> list[tuple[K, R]]:
+        """Removes and returns all queued requests, in unspecified order. Replies in flight stay counted."""
+        requests = [(key, request) for key, client in self._clients.items() for request in client.queue]
         for key in list(self._clients):
-            self.forget(key)
-        return jobs
+            self.discard(key)
+        return requests
 
     @property
-    def waits(self) -> bool:
-        """True while jobs are queued: for the rate limit, or for replies to leave."""
+    def has_queued(self) -> bool:
+        """True while requests are queued: for the rate limit, or until replies in flight complete."""
         return self._queued > 0
 
     def next_deadline(self, now: float) -> float | None:
-        """When the rate limit lets the next job pass, if one waits for that and nothing else."""
-        return self._free_at if any(self._lines) and now < self._free_at else None
+        """Returns when the rate limit admits the next reply, or None if nothing waits for the rate limit alone."""
+        return self._next_send_at if any(self._ready) and now < self._next_send_at else None
 
     def check_invariants(self) -> None:
         for key, client in self._clients.items():
-            assert client.line is None or client.queue, key
-            assert client.line is not None or not client.may_have_a_turn, key
-            assert all((key in line) == (client.line == number) for number, line in enumerate(self._lines)), key
-            assert 0 <= client.inside <= REPLIES_INSIDE, key
-            assert client.queue or client.inside, key
+            assert client.ready_as is None or client.queue, key
+            assert client.ready_as is not None or not client.may_be_served, key
+            assert all((key in ready) == (client.ready_as == number) for number, ready in enumerate(self._ready)), key
+            assert 0 <= client.in_flight <= MAX_IN_FLIGHT, key
+            assert client.queue or client.in_flight, key
             assert len(client.queue) <= MAX_QUEUED, key
-        for line in self._lines:
-            assert len(set(line)) == len(line)
-            assert set(line) <= set(self._clients)
+        for ready in self._ready:
+            assert len(set(ready)) == len(ready)
+            assert set(ready) <= set(self._clients)
         assert self._queued == sum(len(client.queue) for client in self._clients.values())
-        assert self._counted == sum(client.size for client in self._clients.values() if client.inside > 1)
+        assert self._budget_used == sum(
+            client.in_flight_bytes for client in self._clients.values() if client.in_flight > 1
+        )
 
-    def _settle(self, key: K, client: _Client[J]) -> None:
-        """Puts the client in the line if it may have a turn, and drops it if nothing of it is left."""
+    def _update(self, key: K, client: _Client[R]) -> None:
+        """Marks the client as ready if it may be served; removes it if it has nothing queued or in flight."""
         if client.queue:
-            self._enlist(key, client)
-        elif not client.inside:
+            self._mark_ready(key, client)
+        elif not client.in_flight:
             del self._clients[key]
 
-    def _enlist(self, key: K, client: _Client[J]) -> None:
-        if client.may_have_a_turn and client.line is None:
-            proven = self._left.get(key, 0) >= PROVEN
-            client.line = _GREEDY if client.is_greedy else _MODEST if proven else _NEW
-            self._lines[client.line].append(key)
+    def _mark_ready(self, key: K, client: _Client[R]) -> None:
+        if client.may_be_served and client.ready_as is None:
+            proven = self._completed.get(key, 0) >= PROVEN_AFTER
+            client.ready_as = _GREEDY if client.is_greedy else _PROVEN if proven else _NEW
+            self._ready[client.ready_as].append(key)
 
-    def _delist(self, key: K, client: _Client[J]) -> None:
-        if client.line is not None:
-            self._lines[client.line].remove(key)
-            client.line = None
+    def _unmark_ready(self, key: K, client: _Client[R]) -> None:
+        if client.ready_as is not None:
+            self._ready[client.ready_as].remove(key)
+            client.ready_as = None

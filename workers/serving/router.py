@@ -1,8 +1,7 @@
-"""The ROUTER through which a worker meets its clients: requests in, replies out.
+"""The worker's ROUTER socket: receives requests, sends replies.
 
-Never waits, and keeps no reply that cannot be sent. Which replies have left ZeroMQ is known to
-``workers/serving/send_completions.py``; whose comes next, and how many may be inside, is decided in
-``workers/serving/fair_queue.py``.
+Never blocks, and drops replies that cannot be sent. Does not know which replies ZeroMQ has finished with
+(``workers/serving/send_completions.py``) or which request is served next (``workers/serving/fair_queue.py``).
 """
 
 from __future__ import annotations
@@ -19,56 +18,57 @@ from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Message
 from msd.workers.serving.send_completions import SendCompletions
 
-#: Milliseconds for which replies already handed to ZeroMQ may still leave after the port is closed.
+#: After the port is closed, ZeroMQ may send the replies it already has for this long (milliseconds).
 LINGER_MS = 1000
-#: Bytes of replies that the kernel keeps for a connection beyond what its peer has room for: a segment. Left to
-#: itself it keeps 4 MiB: some hundred peers that never read then fill all the memory it has for TCP, and from there
-#: on it drops what others send. What is on its way counts in addition, so a long link is as fast as without.
-UNSENT = 1 << 20
-#: How the parts of a reply are sent. As numbers, for pyzmq's flags take a microsecond to be joined.
-LAST = int(zmq.NOBLOCK)
-MORE = LAST | int(zmq.SNDMORE)
-EVENTS, READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
+#: Unsent bytes that the kernel buffers per connection beyond the peer's receive window: one segment. By default the
+#: kernel buffers 4 MiB; about a hundred peers that never read then exhaust its TCP memory, and it drops packets of
+#: other connections. Bytes in flight on the network are not limited, so throughput over long distances is unchanged.
+MAX_UNSENT_BYTES = 1 << 20
+# Send flags and socket options as integers: combining pyzmq's enum flags takes a microsecond per send.
+_SEND_LAST = int(zmq.NOBLOCK)
+_SEND_MORE = _SEND_LAST | int(zmq.SNDMORE)
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
-#: A client: which of this process's ROUTER sockets it is connected to, and its id there. ZeroMQ
-#: reuses ids, so one alone must not outlive its socket.
-Client = tuple[int, bytes]
+#: Identifies a connected client: the generation of this process's ROUTER socket, and the routing id there.
+#: ZeroMQ reuses routing ids, so a routing id is valid only together with its socket.
+ClientKey = tuple[int, bytes]
 
 
 class Router:
-    """One ROUTER after another on the same port. ``departures`` is told of the large replies that ZeroMQ holds, each
-    noted as its client's and with its size, also of those that may still leave from a former socket. ``guard`` is
-    called with each socket before it is bound, ``gone`` with a client that turns out to have disconnected.
-    ``close()`` it when done.
+    """A ROUTER socket that can be closed and reopened on the same port. Call ``close()`` when done.
+
+    ``send_completions`` tracks the large replies in flight, tagged with their client and their size in bytes;
+    replies of a closed socket stay tracked until ZeroMQ releases them. ``protect`` is called with each socket
+    before it is bound, ``on_disconnected`` with a client whose connection turns out to be closed.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
-        departures: SendCompletions[tuple[Client, int]],
+        send_completions: SendCompletions[tuple[ClientKey, int]],
         *,
         protect: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
-        gone: Callable[[Client], None],
+        on_disconnected: Callable[[ClientKey], None],
     ) -> None:
         self._context = context
         self._endpoint = endpoint
-        self._departures = departures
+        self._send_completions = send_completions
         self._protect = protect
-        self._gone = gone
-        #: What to poll for requests; None while the port is closed.
+        self._on_disconnected = on_disconnected
+        #: Readable when requests arrive; None while the port is closed.
         self.socket: zmq.Socket[bytes] | None = None
         self._generation = 0
 
     def open(self) -> None:
-        """Binds the port. Raises ``OSError`` where that cannot be, ``zmq.ZMQError`` where no descriptors are left."""
+        """Binds the port. Raises ``OSError`` if that fails, ``zmq.ZMQError`` if no file descriptors are left."""
         socket = self._context.socket(zmq.ROUTER)
         try:
             tune(socket, ipv6=self._endpoint.is_ipv6)
             socket.linger = LINGER_MS
-            # Sends never block: EHOSTUNREACH says that a client is gone, EAGAIN that it is over its credit.
+            # Sends never block: EHOSTUNREACH means the client disconnected, EAGAIN that its send queue is full.
             socket.router_mandatory = 1
-            # Large replies take their turns; this many small ones a client may leave unread.
+            # Messages queued per client. The fair queue keeps large replies far below this; small replies may reach it.
             socket.sndhwm = 1024
             socket.rcvhwm = 64
             socket.maxmsgsize = 65536
@@ -84,20 +84,20 @@ class Router:
         self._generation += 1
 
     def close(self) -> None:
-        """Closes the port; what was sent may still leave."""
+        """Closes the port. ZeroMQ may still send the replies it already has, for ``LINGER_MS``."""
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
     @property
-    def has_more(self) -> bool:
-        """True if there is a message to be received."""
+    def is_readable(self) -> bool:
+        """True if a message can be received."""
         assert self.socket is not None
-        return bool(int(self.socket.getsockopt(EVENTS)) & READABLE)
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _READABLE)
 
-    def receive(self) -> tuple[Client, zmq.Frame] | None:
-        """The next message and who sent it, None if there is none. Raises ``ProtocolError`` if it is
-        not of one frame.
+    def receive(self) -> tuple[ClientKey, zmq.Frame] | None:
+        """Returns the next message with its sender, or None if none has arrived. Raises ``ProtocolError`` if
+        the message does not have exactly one frame.
         """
         assert self.socket is not None
         frames = receive(self.socket)
@@ -107,53 +107,53 @@ class Router:
             raise ProtocolError(f"{len(frames)} frames")
         return (self._generation, frames[0].bytes), frames[1]
 
-    def send(self, client: Client, reply: Message) -> None:
-        """Sends a small reply, or drops it if the client is gone or reads none."""
-        self._hand_over(client, encode(reply))
+    def send(self, client: ClientKey, reply: Message) -> None:
+        """Sends a small reply; drops it if the client is disconnected or its send queue is full."""
+        self._send_parts(client, encode(reply))
 
-    def send_large(self, client: Client, head: bytes, payload: bytes) -> bool:
-        """Sends a large reply without copying it; False if it was dropped."""
-        # Of one without payload the head is the last part. However short, it is not to be copied: when
-        # ZeroMQ lets go of it, it has left.
-        last = self._departures.frame(payload or head, (client, len(head) + len(payload)))
+    def send_large(self, client: ClientKey, head: bytes, payload: bytes) -> bool:
+        """Sends a large reply without copying it; returns False if it was dropped."""
+        # Without a payload, the header is the last part. Even a short last part is not copied: only for a
+        # zero-copy frame does ZeroMQ report that it has finished with it.
+        last = self._send_completions.frame(payload or head, (client, len(head) + len(payload)))
         parts = (head, last) if payload else (last,)
-        if not self._hand_over(client, *parts):
-            self._departures.disregard()
+        if not self._send_parts(client, *parts):
+            self._send_completions.cancel_last()
             return False
         return True
 
-    def _hand_over(self, client: Client, *parts: bytes | zmq.Frame) -> bool:
-        """Gives a reply to ZeroMQ; False if it is dropped."""
-        generation, ident = client
+    def _send_parts(self, client: ClientKey, *parts: bytes | zmq.Frame) -> bool:
+        """Hands a reply to ZeroMQ; returns False if it was dropped."""
+        generation, routing_id = client
         if self.socket is None or generation != self._generation:
             return False
         send = self.socket.send
         try:
-            send(ident, MORE)
+            send(routing_id, _SEND_MORE)
             for part in parts[:-1]:
-                send(part, MORE)
-            send(parts[-1], LAST)
+                send(part, _SEND_MORE)
+            send(parts[-1], _SEND_LAST)
         except zmq.Again:
-            # It has a thousand replies to read; what it asked for beyond that it has to ask again.
+            # The client has 1024 unread replies; drop this one, it must re-request.
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
-            self._gone(client)
+            self._on_disconnected(client)
             return False
         return True
 
 
 def _listen(endpoint: Endpoint) -> tcp.socket:
-    """A socket that listens there, with what ZeroMQ has no option for; connections inherit it."""
+    """Returns a listening socket with TCP options that ZeroMQ does not offer; accepted connections inherit them."""
     family = tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET
     listener = tcp.socket(family, tcp.SOCK_STREAM)
     try:
-        # The broker holds the port, with a socket that never listens; and its last connections may linger.
+        # The broker reserves the port with a bound socket that never listens, and closed connections may linger.
         listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
         if endpoint.is_ipv6:
             listener.setsockopt(tcp.IPPROTO_IPV6, tcp.IPV6_V6ONLY, 0)
-        listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, UNSENT)
+        listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
         listener.bind(("" if endpoint.host == "*" else endpoint.host, endpoint.port))
         listener.listen(512)
     except OSError:

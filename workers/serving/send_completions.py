@@ -1,9 +1,10 @@
-"""What ZeroMQ has let go of: replies that are sent from where they lie, and when they have left.
+"""Zero-copy sends, and notification when ZeroMQ has released the buffer.
 
-Stands in for pyzmq's collector (``zmq/utils/garbage.py``), which keeps what ZeroMQ sends, and has a thread that
-waits for its end. That thread takes the interpreter from the one that serves, once for each reply: a third of a
-worker's own work. Here nobody waits: what has left is read when there is time for it, and can be polled for.
-Knows nothing of clients and turns: see ``workers/serving/router.py``.
+Replaces pyzmq's collector (``zmq/utils/garbage.py``), which keeps each buffer until ZeroMQ releases it and waits for
+that in a thread. That thread takes the GIL from the serving thread once per reply, which costs a third of a worker's
+own CPU time. Here the serving thread polls for releases and reads them itself.
+
+Does not know clients or the fair queue: see ``workers/serving/router.py``.
 """
 
 from __future__ import annotations
@@ -14,73 +15,79 @@ from typing import Generic, TypeVar
 import zmq
 from zmq.backend.cython import _zmq
 
-N = TypeVar("N")
+T = TypeVar("T")
 
-#: Where ``zmq.Frame`` looks for its collector: there is no other way to give it one.
+#: The module globals in which ``zmq.Frame`` looks up its collector; pyzmq has no other way to replace it.
 _PYZMQ = vars(_zmq)
-_URL = "inproc://departures"
-#: What ``zmq.Frame`` has sent when ZeroMQ lets go of a frame: the number that ``store`` gave it.
+_URL = "inproc://send-completions"
+#: The message that ``zmq.Frame`` sends when ZeroMQ releases a frame: the number returned by ``store``.
 _NUMBER = struct.Struct("N")
 _NOBLOCK = int(zmq.NOBLOCK)
 
 
-class SendCompletions(Generic[N]):
-    """The frames inside ZeroMQ, each with a note of whose it is. For the one thread that makes them. ``close()`` it
-    after the contexts of those who send them.
+class SendCompletions(Generic[T]):
+    """Creates zero-copy frames, each with a tag, and reports the tags of the frames that ZeroMQ has released.
+
+    Not thread-safe: use it only in the thread that sends the frames. Call ``close()`` after terminating the contexts
+    of the sending sockets.
     """
 
     def __init__(self) -> None:
-        # Its sockets are within this process: that takes no thread of ZeroMQ's.
+        # Both sockets are inproc, so the context needs no I/O thread.
         self._context = zmq.Context(io_threads=0)
-        #: What to poll for departures.
+        #: Readable when ZeroMQ has released a frame.
         self.socket = self._context.socket(zmq.PULL)
-        # ``zmq.Frame`` asks a collector for these two, makes the mutex itself, and calls ``store``.
+        # The interface that ``zmq.Frame`` expects of a collector: these two attributes (it creates the mutex itself)
+        # and ``store``.
         self._push_socket = self._context.socket(zmq.PUSH)
         self._push_mutex = None
-        # Without bounds: whoever lets go of a frame must never wait for us.
+        # No high-water mark: the thread that releases a frame must never block.
         self.socket.rcvhwm = self._push_socket.sndhwm = 0
         self.socket.bind(_URL)
         self._push_socket.connect(_URL)
-        #: What was given to ZeroMQ, kept for as long as it may read it, and the note; None where nobody cares.
-        self._inside: dict[int, tuple[bytes, N | None]] = {}
-        self._last = 0
-        self._note: N | None = None
+        #: By number: each buffer that ZeroMQ may still read, and its tag (None if its release is not reported).
+        self._in_flight: dict[int, tuple[bytes, T | None]] = {}
+        self._last_number = 0
+        #: The tag for the next call of ``store``.
+        self._tag: T | None = None
 
     def __bool__(self) -> bool:
-        """True while ZeroMQ holds frames, as far as is known."""
-        return bool(self._inside)
+        """True while frames are in flight: not yet reported as released."""
+        return bool(self._in_flight)
 
-    def frame(self, data: bytes, note: N) -> zmq.Frame:
-        """A frame that is ``data`` and no copy of it, to be sent once; ``collect`` tells the note when it has left."""
-        self._note = note
-        usual, _PYZMQ["_gc"] = _PYZMQ["_gc"], self
+    def frame(self, data: bytes, tag: T) -> zmq.Frame:
+        """Returns a frame that refers to ``data`` without copying it, to be sent once. ``collect`` returns ``tag``
+        once neither the caller nor ZeroMQ uses the frame any more.
+        """
+        self._tag = tag
+        pyzmq_collector, _PYZMQ["_gc"] = _PYZMQ["_gc"], self
         try:
             return zmq.Frame(data, copy=False)
         finally:
-            _PYZMQ["_gc"] = usual
+            _PYZMQ["_gc"] = pyzmq_collector
 
     def store(self, data: bytes, _: object) -> int:
-        """Called by ``zmq.Frame``: keeps what it is made of, and gives it a number."""
-        self._last += 1
-        self._inside[self._last] = data, self._note
-        return self._last
+        """Called by ``zmq.Frame``: keeps the buffer alive and returns its number."""
+        self._last_number += 1
+        self._in_flight[self._last_number] = data, self._tag
+        return self._last_number
 
-    def disregard(self) -> None:
-        """The last frame is not sent: its departure means nothing."""
-        data, _ = self._inside[self._last]
-        self._inside[self._last] = data, None
+    def cancel_last(self) -> None:
+        """The last frame was not sent: its release is not reported."""
+        data, _ = self._in_flight[self._last_number]
+        self._in_flight[self._last_number] = data, None
 
-    def collect(self) -> list[N]:
-        """The notes of what has left since the last call."""
-        notes = []
+    def collect(self) -> list[T]:
+        """Returns the tags of the frames released since the last call. Never blocks."""
+        tags = []
         try:
-            while self._inside:
-                _, note = self._inside.pop(*_NUMBER.unpack(self.socket.recv(_NOBLOCK)))
-                if note is not None:
-                    notes.append(note)
+            while self._in_flight:
+                _, tag = self._in_flight.pop(*_NUMBER.unpack(self.socket.recv(_NOBLOCK)))
+                if tag is not None:
+                    tags.append(tag)
         except zmq.Again:
-            pass  # That was all.
-        return notes
+            pass  # No further releases yet.
+        return tags
 
     def close(self) -> None:
         self._context.destroy(0)

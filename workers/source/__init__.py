@@ -1,1 +1,1 @@
-"""The shared files: the catalogue that describes them, and reads from the disk."""
+"""The shared files: the catalogue that describes them, and reading them from disk."""

@@ -1,8 +1,9 @@
-"""The catalogue: which files are shared, in which version, and where their digests lie.
+"""Reads the catalogue: the shared files, their versions and their digests.
 
-The indexer writes each edition of it into a folder; every worker reads it from there. It is two files:
-``files.jsonl``, a line for each file sorted by name, and ``digests``, all segment digests in the
-same order. Digests are read when they are asked for, so a worker's memory does not grow with them.
+The indexer writes each edition of the catalogue into a folder of its own, and every worker reads it
+there. An edition consists of two files: ``files.jsonl``, one line per file, sorted by name, and
+``digests``, all segment digests in the same order. Digests are read from disk per request, so a
+worker's memory does not grow with their number.
 
 Does not open the shared files: see ``workers/source/local_files.py``.
 """
@@ -20,16 +21,16 @@ from blake3 import blake3
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
 
-#: A page of the catalogue holds at most this many entries and about this many bytes of names: it
-#: has to stay below ``msd.wire.protocol.codec.MAX_HEADER``.
+#: Limits of one page of the catalogue: entries, and bytes of names (approximately). A page must stay
+#: below ``msd.wire.protocol.codec.MAX_HEADER``.
 PAGE_ENTRIES = 256
 PAGE_BYTES = 256 << 10
-#: Digests in one reply: 256 KiB of them describe 8 GiB.
+#: Digests per reply: 256 KiB of digests cover 8 GiB of a file.
 DIGESTS_PER_PAGE = 8192
 
 
 class Version(msgspec.Struct, frozen=True):
-    """What tells one version of a file on disk from every other."""
+    """Identifies one version of a file on disk."""
 
     device: int
     inode: int
@@ -41,8 +42,8 @@ class Version(msgspec.Struct, frozen=True):
     def of(cls, stat: os.stat_result) -> Version:
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
-    def is_of(self, stat: os.stat_result) -> bool:
-        """True if ``stat`` is of this version."""
+    def matches(self, stat: os.stat_result) -> bool:
+        """True if ``stat`` describes this version. Compares fields: cheaper than building a ``Version``."""
         return (
             stat.st_mtime_ns == self.mtime_ns
             and stat.st_ctime_ns == self.ctime_ns
@@ -53,12 +54,14 @@ class Version(msgspec.Struct, frozen=True):
 
 
 class SharedFile(msgspec.Struct, frozen=True):
-    """One shared file: a line of the catalogue. ``first`` counts the digests before its own."""
+    """One shared file: a line of the catalogue. ``first_digest`` is the position of its first digest in
+    the file ``digests``, counted in digests.
+    """
 
     name: str
     version: Version
     id: bytes
-    first: int
+    first_digest: int
 
     @property
     def size(self) -> int:
@@ -66,8 +69,8 @@ class SharedFile(msgspec.Struct, frozen=True):
 
     @property
     def mtime_ns(self) -> int:
-        """Its time of modification as the protocol can say it: 64 bits end in the year 2262, and a
-        file system may give a later one.
+        """The modification time, clamped to 64 bits as the protocol requires: that range ends in the year
+        2262, but a file system may report later times.
         """
         return max(-(2**63), min(self.version.mtime_ns, 2**63 - 1))
 
@@ -81,7 +84,10 @@ class SharedFile(msgspec.Struct, frozen=True):
 
 
 class Catalogue:
-    """The catalogue in a folder. ``close()`` it when done."""
+    """One edition of the catalogue, read from ``folder``. Call ``close()`` when done.
+
+    Raises ``OSError`` if the edition cannot be read.
+    """
 
     def __init__(self, folder: Path) -> None:
         lines = (folder / "files.jsonl").read_bytes()
@@ -98,8 +104,8 @@ class Catalogue:
         os.close(self._digests)
 
     def find(self, name: str | None, id: bytes | None) -> SharedFile | None:
-        """The file of this name and this id, either of them left open; with neither the only file
-        there is.
+        """Finds the file with this name and this id; ``None`` matches any. With neither given, returns the
+        file if exactly one is shared.
         """
         if name is not None:
             file = self._by_name.get(name)
@@ -109,11 +115,11 @@ class Catalogue:
         return self.files[0] if len(self.files) == 1 else None
 
     def copies(self, file: SharedFile) -> list[SharedFile]:
-        """All files with the content of ``file``, itself among them."""
+        """Returns all files with the same content as ``file``, including ``file``."""
         return self._by_id[file.id]
 
     def page(self, after: str) -> tuple[list[Entry], bool]:
-        """The entries that sort after the name ``after``, and whether there are more than these."""
+        """Returns one page of the entries that sort after the name ``after``, and whether more follow."""
         start = bisect.bisect_right(self._names, after)
         entries: list[Entry] = []
         length = 0
@@ -125,34 +131,36 @@ class Catalogue:
         return entries, start + len(entries) < len(self.files)
 
     def shared_before(self, name: str) -> str:
-        """The last name of a shared file that does not sort after ``name``, "" if there is none: the
-        same page follows both. A string that the catalogue holds anyway.
+        """Returns the last shared name that does not sort after ``name``, or "" if there is none.
+
+        The same page follows both names, but the result is a string that the catalogue holds anyway, so
+        keeping it costs no memory.
         """
         index = bisect.bisect_right(self._names, name)
         return self._names[index - 1] if index else ""
 
     def digests(self, file: SharedFile, start: int) -> bytes:
-        """A page of the digests of ``file`` from segment ``start`` on; empty past its end."""
+        """Returns one page of the digests of ``file`` from segment ``start`` on; empty past the end."""
         start = min(start, file.segments)
         count = min(DIGESTS_PER_PAGE, file.segments - start)
-        return os.pread(self._digests, count * DIGEST_SIZE, (file.first + start) * DIGEST_SIZE)
+        return os.pread(self._digests, count * DIGEST_SIZE, (file.first_digest + start) * DIGEST_SIZE)
 
     def all_digests(self, file: SharedFile) -> bytes:
-        return os.pread(self._digests, file.segments * DIGEST_SIZE, file.first * DIGEST_SIZE)
+        return os.pread(self._digests, file.segments * DIGEST_SIZE, file.first_digest * DIGEST_SIZE)
 
     def digest(self, file: SharedFile, index: int) -> bytes:
-        """The digest of one segment."""
-        return os.pread(self._digests, DIGEST_SIZE, (file.first + index) * DIGEST_SIZE)
+        """Returns the digest of one segment."""
+        return os.pread(self._digests, DIGEST_SIZE, (file.first_digest + index) * DIGEST_SIZE)
 
 
 def editions(folder: Path) -> list[int]:
-    """The numbers of the editions in ``folder``, each a folder of that name, the newest last."""
+    """Returns the numbers of the editions in ``folder``, oldest first. Each is a subfolder named by its number."""
     return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
 
 
 def open_edition(folder: Path, number: int) -> tuple[int, Catalogue]:
-    """The edition of this number, or the newest if that is gone already, and its number. Raises
-    ``FileNotFoundError`` if there is none.
+    """Opens edition ``number``, or the newest edition if that one was deleted. Returns the number of the
+    opened edition and its catalogue. Raises ``FileNotFoundError`` if there is no edition.
     """
     while True:
         try:
@@ -165,8 +173,8 @@ def open_edition(folder: Path, number: int) -> tuple[int, Catalogue]:
 
 
 def catalogue_id(files: Iterable[SharedFile]) -> bytes:
-    """The digest of a catalogue: BLAKE3 over the name (UTF-8), a zero byte and the id of each file
-    in order of the names.
+    """Returns the digest of a catalogue: BLAKE3 over the name (UTF-8), a zero byte and the id of each
+    file, in the order of the names.
     """
     hasher = blake3()
     for file in files:

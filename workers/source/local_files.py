@@ -1,9 +1,9 @@
-"""The shared files as a worker reads them: ranges of the originals, never copies, never mmap.
+"""Reads segments of the shared files with ``pread``.
 
-A file that is truncated under an mmap kills the process that sends from it (SIGBUS); ``pread``
-returns short, and the client gets a refusal. A file counts as shared only in the version of the
-catalogue: that is checked on the opened file, before and after each read, so neither a rewritten
-file nor one replaced by a link or a device is ever served.
+Does not use mmap: truncating a mapped file kills the process that reads it (SIGBUS), whereas
+``pread`` returns fewer bytes and the client gets a refusal. Serves a file only in the version that the
+catalogue describes. The version is checked on the open descriptor before and after each read, so a file
+that was rewritten or replaced (by a link or a device, for example) is never served.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile
 
-#: Open files kept for the next request.
-OPEN_FILES = 64
+#: Files kept open for later requests.
+MAX_OPEN_FILES = 64
 
 
-class Refused(Exception):
-    """A segment cannot be read; ``args`` are the ``RefusalReason`` and a detail for people. ``data`` is what
-    was read, if that much was, from a file that is not the version of the catalogue.
+class ReadRefused(Exception):
+    """A segment cannot be served: ``reason`` for the client, ``detail`` for people.
+
+    ``data`` holds the bytes if they were read, but the file is not the indexed version.
     """
 
     def __init__(self, reason: RefusalReason, detail: str, data: bytes = b"") -> None:
@@ -34,11 +35,11 @@ class Refused(Exception):
 
 
 class LocalFiles:
-    """Reads segments of the files below ``root``, which is a folder or the one file shared."""
+    """Reads segments of the files below ``root``, which is the shared folder or the only shared file."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        #: Descriptors by the names of the files; there is one of each name in a catalogue.
+        #: Open descriptors by file name, least recently used first.
         self._open: OrderedDict[str, int] = OrderedDict()
 
     def close(self) -> None:
@@ -46,7 +47,9 @@ class LocalFiles:
             os.close(self._open.popitem()[1])
 
     def read(self, file: SharedFile, index: int) -> bytes:
-        """The bytes of segment ``index``. Raises ``Refused`` if they are not those of the catalogue."""
+        """Returns the bytes of segment ``index``. Raises ``ReadRefused`` if the file cannot be read or is not
+        the indexed version.
+        """
         offset, length = span(file.size, index)
         fd = self._descriptor(file)
         try:
@@ -54,12 +57,12 @@ class LocalFiles:
             data = os.pread(fd, length, offset)
             after = os.fstat(fd)
         except OSError as error:
-            self._forget(file)
-            raise _refused(error) from None
+            self._close_file(file)
+            raise _read_refused(error) from None
         version = file.version
-        if len(data) != length or not (version.is_of(before) and version.is_of(after)):
-            self._forget(file)
-            raise Refused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
+        if len(data) != length or not (version.matches(before) and version.matches(after)):
+            self._close_file(file)
+            raise ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
         return data
 
     def _descriptor(self, file: SharedFile) -> int:
@@ -68,45 +71,45 @@ class LocalFiles:
             try:
                 fd, _ = open_shared(self._root, file.name)
             except OSError as error:
-                raise _refused(error) from None
+                raise _read_refused(error) from None
             self._open[file.name] = fd
-            if len(self._open) > OPEN_FILES:
+            if len(self._open) > MAX_OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(file.name)
         return fd
 
-    def _forget(self, file: SharedFile) -> None:
+    def _close_file(self, file: SharedFile) -> None:
         fd = self._open.pop(file.name, None)
         if fd is not None:
             os.close(fd)
 
 
-def _refused(error: OSError) -> Refused:
+def _read_refused(error: OSError) -> ReadRefused:
     match error.errno:
         case errno.ENOENT:
-            return Refused(RefusalReason.CHANGED, "the file is gone")
+            return ReadRefused(RefusalReason.CHANGED, "the file was deleted or renamed")
         case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
-            return Refused(RefusalReason.BUSY, os.strerror(error.errno))  # That passes.
+            return ReadRefused(RefusalReason.BUSY, os.strerror(error.errno))  # Transient: clients retry.
         case code:
-            return Refused(RefusalReason.UNREADABLE, os.strerror(code or 0))
+            return ReadRefused(RefusalReason.UNREADABLE, os.strerror(code or 0))
 
 
 def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:
-    """Opens the shared file ``name`` for reading: its descriptor and its status.
+    """Opens the shared file ``name`` for reading; returns its descriptor and its status.
 
-    ``root`` is the folder or the one file that is shared. Raises ``OSError``; ``PermissionError``
-    for whatever is not a regular file inside of ``root``.
+    ``root`` is the shared folder or the only shared file. Raises ``OSError``; in particular
+    ``PermissionError`` if ``name`` is not a regular file inside ``root``.
     """
     path = root / name if root.is_dir() else root
-    # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+    # O_NONBLOCK: without it, opening a FIFO that has no writer blocks.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         stat = os.fstat(fd)
-        # Asked of the opened file, not of its path: nobody can swap a link in between.
+        # Check the open descriptor, not the path: the path could be replaced by a link in between.
         real = Path(os.readlink(f"/proc/self/fd/{fd}"))
         inside = real == root.resolve() or root.resolve() in real.parents
         if not inside or not _is_regular(stat):
-            raise PermissionError(1, "not a regular file inside of what is shared", name)
+            raise PermissionError(1, "not a regular file inside the shared folder", name)
     except BaseException:
         os.close(fd)
         raise

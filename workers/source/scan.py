@@ -1,7 +1,7 @@
-"""One look at the shared files: which there are, in which version, and what cannot be shared and why.
+"""Scans the shared folder: lists its files with their versions, and those that cannot be shared with the reason.
 
-Opens no file, so it is quick: what a file really is, is checked once more when it is opened (see
-``workers/source/local_files.py``). Strings instead of ``Path`` objects, for a folder may hold very many.
+Opens no file, which keeps scans fast; ``workers/source/local_files.py`` checks each file again when it is
+opened. Paths are strings instead of ``Path`` objects because a folder may hold very many files.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.text import is_presentable, presentable
 from msd.workers.source.catalogue import Version
 
-#: What a download writes to until it is complete.
-UNFINISHED = ".part"
+#: Suffix of part files, which downloads write to until they are complete.
+PART_SUFFIX = ".part"
 
 
-class Look(NamedTuple):
-    """The versions of the files that may be shared, and why the others may not, each by name (for the
-    others: one that can be shown).
+class Scan(NamedTuple):
+    """The result of a scan: ``files`` maps each shareable name to its version, ``skipped`` maps every other
+    name, escaped for display, to the reason.
     """
 
     files: dict[str, Version]
     skipped: dict[str, str]
 
 
-def look(root: Path) -> Look:
-    """Looks at ``root``, a folder or a file. Raises ``MsdError`` if there is nothing, or nothing that
-    may be looked at, or a file that may not be shared.
+def scan(root: Path) -> Scan:
+    """Scans ``root``, a folder or a file. Raises ``MsdError`` if it does not exist, cannot be read, or is
+    a file that cannot be shared.
     """
     try:
         status = root.stat()
         if stat.S_ISDIR(status.st_mode):
-            return _look_below(str(root))
+            return _scan_folder(str(root))
         _check_name(root.name)
-        return Look({root.name: _version(status)}, {})
+        return Scan({root.name: _version(status)}, {})
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"{root}: no such file or folder to share: check -f or [share] path") from None
     except OSError as error:
-        raise unshareable(root, error.strerror or str(error)) from None
+        raise unshareable_error(root, error.strerror or str(error)) from None
 
 
-def unshareable(root: Path, why: str) -> MsdError:
+def unshareable_error(root: Path, why: str) -> MsdError:
     return SourceError(f"{root}: cannot be shared: {why}")
 
 
-def _look_below(root: str) -> Look:
-    found = Look({}, {})
-    #: A link is shared if its target lies below this.
-    inside = os.path.join(os.path.realpath(root), "")
+def _scan_folder(root: str) -> Scan:
+    result = Scan({}, {})
+    # A link is shared only if its target is below this prefix.
+    real_root = os.path.join(os.path.realpath(root), "")
     folders = [""]
     while folders:
         folder = folders.pop()
@@ -64,50 +64,52 @@ def _look_below(root: str) -> Look:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(name + "/")
                         else:
-                            found.files[name] = _examine(entry, name, inside)
+                            result.files[name] = _examine(entry, name, real_root)
                     except OSError as error:
-                        _skip(found, name, error, vanished=not entry.is_symlink())
+                        _skip(result, name, error, may_vanish=not entry.is_symlink())
         except OSError as error:
             if not folder:
                 raise
-            _skip(found, folder[:-1], error, vanished=True)
-    return found
+            _skip(result, folder[:-1], error, may_vanish=True)
+    return result
 
 
-def _skip(found: Look, name: str, error: OSError, *, vanished: bool) -> None:
-    """Notes why a file or folder is not shared, unless it is just gone (``vanished``, if it can be)."""
-    if not (vanished and isinstance(error, FileNotFoundError)):
-        found.skipped[presentable(name)] = error.strerror or str(error)
+def _skip(result: Scan, name: str, error: OSError, *, may_vanish: bool) -> None:
+    """Records why a file or folder is not shared. With ``may_vanish``, ignores one that was deleted during
+    the scan.
+    """
+    if not (may_vanish and isinstance(error, FileNotFoundError)):
+        result.skipped[presentable(name)] = error.strerror or str(error)
 
 
-def _examine(entry: os.DirEntry[str], name: str, inside: str) -> Version:
-    """The version of a file that may be shared. Raises ``OSError`` if it may not be."""
+def _examine(entry: os.DirEntry[str], name: str, real_root: str) -> Version:
+    """Returns the version of a shareable file. Raises ``OSError`` with the reason if it cannot be shared."""
     _check_name(name)
-    if name.endswith(UNFINISHED):
-        raise OSError(0, f"an unfinished download (*{UNFINISHED})")
+    if name.endswith(PART_SUFFIX):
+        raise OSError(0, f"an unfinished download (*{PART_SUFFIX})")
     status = entry.stat()
     if entry.is_symlink():
         if stat.S_ISDIR(status.st_mode):
             raise OSError(0, "a link to a folder")
         version = _version(status)
-        if not os.path.realpath(entry.path).startswith(inside):
-            raise OSError(0, "a link that leads out of what is shared")
+        if not os.path.realpath(entry.path).startswith(real_root):
+            raise OSError(0, "a link that points outside the shared folder")
         return version
     return _version(status)
 
 
 def _check_name(name: str) -> None:
-    """Raises ``OSError`` if a file of this name may not be shared."""
+    """Raises ``OSError`` if a file with this name cannot be shared."""
     if len(name) > 4096:
         raise OSError(0, "its name is longer than 4096 characters")
     if name.isascii() and name.isprintable():
-        return  # As most are: no need to look at each character.
+        return  # Fast path: most names need no check of each character.
     try:
         name.encode()
     except UnicodeEncodeError:
         raise OSError(0, "its name is not UTF-8") from None
     if not is_presentable(name):
-        raise OSError(0, "its name holds control characters")
+        raise OSError(0, "its name contains control characters")
 
 
 def _version(status: os.stat_result) -> Version:

@@ -1,4 +1,4 @@
-"""How the shared files are cut, and what is not read twice. Which they are: ``test_workers_looking.py``."""
+"""Hashing the shared files into a catalogue, and reusing digests of earlier runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.protocol.segments import digest, file_id, segment_count, span
 from msd.workers.indexing import catalogue_writer
-from msd.workers.indexing.catalogue_writer import CACHE_AGE, SETTLED, DigestCache, write_catalogue
+from msd.workers.indexing.catalogue_writer import CACHE_MAX_AGE_S, SETTLED_AFTER_S, DigestCache, write_catalogue
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.local_files import LocalFiles, open_shared
-from msd.workers.source.scan import look
+from msd.workers.source.scan import scan
 
 NUMBERS = bytes(range(245))
 
@@ -34,12 +34,12 @@ def digests_of(data: bytes) -> bytes:
 
 @dataclass
 class Bench:
-    """A folder to share, a folder for the catalogue, a cache, and all lines of the last run."""
+    """A shared folder, a folder for the catalogue, a cache, and the lines of progress of the last run."""
 
     root: Path
     folder: Path
     cache: DigestCache
-    cached: Path
+    cache_folder: Path
     lines: list[IndexLine] = field(default_factory=list)
 
     def put(self, name: str, data: bytes = NUMBERS) -> Path:
@@ -55,29 +55,29 @@ class Bench:
         wanted: Mapping[str, Version] | None = None,
         previous: Catalogue | None = None,
     ) -> Indexed:
-        """Indexes what there is, or is ``wanted``; ``meanwhile`` is called with each report of progress."""
+        """Indexes the ``wanted`` files, by default all. Calls ``meanwhile`` at each line of progress."""
         self.lines.clear()
         root = root or self.root
 
-        def report(line: IndexLine) -> None:
-            assert msgspec.json.encode(line), "it can be printed"
+        def on_progress(line: IndexLine) -> None:
+            assert msgspec.json.encode(line), "the line can be printed"
             self.lines.append(line)
             if isinstance(line, IndexProgress):
                 meanwhile()
 
         if wanted is None:
-            wanted = look(root).files
-        indexed, held = write_catalogue(root, wanted, self.folder, self.cache, report, previous)
-        assert held == {file.name: file.version for file in self.files()}
+            wanted = scan(root).files
+        indexed, versions = write_catalogue(root, wanted, self.folder, self.cache, on_progress, previous)
+        assert versions == {file.name: file.version for file in self.files()}
         return indexed
 
     @contextmanager
     def previous(self) -> Iterator[Catalogue]:
-        """What is indexed now, as the catalogue before the next one."""
-        before = self.folder.with_name("before")
-        shutil.rmtree(before, ignore_errors=True)
-        shutil.copytree(self.folder, before)
-        catalogue = Catalogue(before)
+        """Returns a copy of the current catalogue, for use as the previous one of the next run."""
+        copy = self.folder.with_name("previous")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.folder, copy)
+        catalogue = Catalogue(copy)
         yield catalogue
         catalogue.close()
 
@@ -108,18 +108,18 @@ def bench(tmp_path: Path) -> Bench:
     root, folder = tmp_path / "shared", tmp_path / "catalogue"
     root.mkdir()
     folder.mkdir()
-    cached = tmp_path / "cache" / "digests"
-    return Bench(root, folder, DigestCache(cached), cached)
+    cache_folder = tmp_path / "cache" / "digests"
+    return Bench(root, folder, DigestCache(cache_folder), cache_folder)
 
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file counts as old enough to be kept in the cache."""
-    monkeypatch.setattr(catalogue_writer, "SETTLED", -3600.0)
+    """Lets every file count as old enough to be cached."""
+    monkeypatch.setattr(catalogue_writer, "SETTLED_AFTER_S", -3600.0)
 
 
 def tick(path: Path) -> None:
-    """Returns when the file system's clock is past the last change of ``path``."""
+    """Waits until the file system's clock is past the last change of ``path``."""
     probe = path.parent / ".tick"
     while True:
         probe.touch()
@@ -128,24 +128,24 @@ def tick(path: Path) -> None:
     probe.unlink()
 
 
-# What is written.
+# The catalogue.
 
 
 def test_245_bytes_become_twelve_digests(bench: Bench) -> None:
     path = bench.put("numbers")
     indexed = bench.run()
-    by_hand = b"".join(digest(NUMBERS[start : start + 21]) for start in range(0, 245, 21))
-    assert len(by_hand) == 12 * 32
-    assert bench.digests("numbers") == by_hand
+    expected = b"".join(digest(NUMBERS[start : start + 21]) for start in range(0, 245, 21))
+    assert len(expected) == 12 * 32
+    assert bench.digests("numbers") == expected
     (file,) = bench.files()
-    assert file == SharedFile("numbers", Version.of(path.stat()), file_id(245, by_hand), 0)
+    assert file == SharedFile("numbers", Version.of(path.stat()), file_id(245, expected), 0)
     catalogue = Catalogue(bench.folder)
     assert indexed == Indexed(files=1, size=245, hashed=245, catalogue=catalogue.id.hex())
     catalogue.close()
     assert bench.skipped == {}
 
 
-def test_one_file_is_shared_by_its_own_name(bench: Bench) -> None:
+def test_a_single_file_is_shared_under_its_own_name(bench: Bench) -> None:
     path = bench.put("a b.txt")
     bench.put("not shared")
     assert bench.run(path).files == 1
@@ -153,7 +153,7 @@ def test_one_file_is_shared_by_its_own_name(bench: Bench) -> None:
     assert bench.digests("a b.txt") == digests_of(NUMBERS)
 
 
-def test_the_files_of_a_folder_are_sorted_by_their_names(bench: Bench) -> None:
+def test_the_files_of_a_folder_are_sorted_by_name(bench: Bench) -> None:
     data = {
         "b/c": b"c" * 30,
         "a b": b"x",
@@ -182,19 +182,19 @@ def test_an_empty_file_is_shared(bench: Bench) -> None:
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
 @settings(deadline=None, max_examples=30)
-def test_what_is_indexed_is_what_a_worker_reads(contents: list[bytes]) -> None:
+def test_the_catalogue_matches_the_segments_that_a_worker_reads(contents: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder, "root"), Path(folder, "out"), DigestCache(Path(folder, "cache")), Path(folder))
         bench.folder.mkdir()
         for number, data in enumerate(contents):
             bench.put(str(number), data)
         bench.run()
-        library, catalogue = LocalFiles(bench.root), Catalogue(bench.folder)
+        local_files, catalogue = LocalFiles(bench.root), Catalogue(bench.folder)
         for file, data in zip(catalogue.files, contents, strict=True):
-            segments = [library.read(file, number) for number in range(file.segments)]
+            segments = [local_files.read(file, number) for number in range(file.segments)]
             assert b"".join(segments) == data
             assert catalogue.digests(file, 0) == b"".join(map(digest, segments))
-        library.close()
+        local_files.close()
         catalogue.close()
 
 
@@ -206,8 +206,8 @@ def test_a_file_of_more_than_twelve_segments_is_indexed(bench: Bench) -> None:
     assert bench.files()[0].segments == 13
 
 
-def test_progress_is_reported_and_never_goes_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL", 0.0)
+def test_progress_is_reported_and_never_decreases(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL_S", 0.0)
     for name in ("a", "b"):
         bench.put(name)
     bench.run()
@@ -218,31 +218,31 @@ def test_progress_is_reported_and_never_goes_back(bench: Bench, monkeypatch: pyt
     assert [line.done for line in progress] == sorted(line.done for line in progress)
 
 
-# What cannot be read.
+# Unreadable files.
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is unreadable to root")
-def test_what_may_not_be_read_is_left_out(bench: Bench) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_read_permission_is_skipped(bench: Bench) -> None:
     bench.put("numbers")
-    bench.put("mine").chmod(0)
+    bench.put("private").chmod(0)
     bench.run()
     assert bench.names() == ["numbers"]
-    assert bench.skipped == {"mine": "Permission denied"}
+    assert bench.skipped == {"private": "Permission denied"}
 
 
-def test_what_has_become_a_link_out_since_it_was_seen_is_left_out(bench: Bench, tmp_path: Path) -> None:
+def test_a_file_replaced_by_a_link_out_of_the_folder_after_the_scan_is_skipped(bench: Bench, tmp_path: Path) -> None:
     bench.put("numbers")
     link = bench.put("link")
-    wanted = look(bench.root).files
+    wanted = scan(bench.root).files
     link.unlink()
     (tmp_path / "secret").write_bytes(NUMBERS)
     link.symlink_to(tmp_path / "secret")
     bench.run(wanted=wanted)
     assert bench.names() == ["numbers"]
-    assert bench.skipped == {"link": "not a regular file inside of what is shared"}
+    assert bench.skipped == {"link": "not a regular file inside the shared folder"}
 
 
-def test_a_catalogue_of_no_files_can_be_written_and_read(bench: Bench) -> None:
+def test_an_empty_catalogue_can_be_written_and_read(bench: Bench) -> None:
     indexed = bench.run()
     catalogue = Catalogue(bench.folder)
     catalogue.close()
@@ -250,13 +250,13 @@ def test_a_catalogue_of_no_files_can_be_written_and_read(bench: Bench) -> None:
     assert indexed == Indexed(files=0, size=0, hashed=0, catalogue=catalogue.id.hex())
 
 
-# Files that do not stand still.
+# Files that change during a run.
 
 
-def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_no_further(
+def test_a_file_that_changes_while_being_read_is_skipped_and_not_read_further(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL", 0.0)
+    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL_S", 0.0)
     busy = bench.put("busy")
     bench.put("numbers")
 
@@ -266,28 +266,30 @@ def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_no_further(
 
     indexed = bench.run(meanwhile=grow)
     assert bench.names() == ["numbers"]
-    assert bench.skipped == {"busy": "it keeps changing while it is read"}
+    assert bench.skipped == {"busy": "changed while being read"}
     assert bench.digests("numbers") == digests_of(NUMBERS)
     assert indexed.hashed == 21 + 245
 
 
-def test_a_file_that_is_rewritten_after_it_was_read_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL", 0.0)
+def test_a_file_that_is_rewritten_after_its_last_segment_was_read_is_skipped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL_S", 0.0)
     path = bench.put("numbers")
-    version = path.stat()
+    original = path.stat()
     tick(path)
 
     def rewrite() -> None:
-        """At the last segment, and so that neither the size nor the time of modification tells."""
+        """Rewrites the file at its last segment, keeping its size and its modification time."""
         if len(bench.lines) == 12:
             path.write_bytes(bytes(245))
-            os.utime(path, ns=(version.st_atime_ns, version.st_mtime_ns))
+            os.utime(path, ns=(original.st_atime_ns, original.st_mtime_ns))
 
     assert bench.run(meanwhile=rewrite).files == 0
-    assert not bench.cached.exists()
+    assert not bench.cache_folder.exists()
 
 
-def test_a_file_that_changes_while_it_is_read_stays_as_it_was_in_the_catalogue_before(bench: Bench) -> None:
+def test_a_file_that_changes_while_being_read_keeps_its_previous_entry(bench: Bench) -> None:
     bench.put("a")
     path = bench.put("numbers")
     bench.run()
@@ -300,25 +302,27 @@ def test_a_file_that_changes_while_it_is_read_stays_as_it_was_in_the_catalogue_b
     assert bench.skipped == {}
 
 
-def test_a_file_that_is_deleted_meanwhile_is_left_out(bench: Bench) -> None:
+def test_a_file_that_is_deleted_during_the_run_is_skipped(bench: Bench) -> None:
     bench.put("a")
-    doomed = bench.put("b")
-    bench.run(meanwhile=lambda: doomed.unlink(missing_ok=True))
+    path = bench.put("b")
+    bench.run(meanwhile=lambda: path.unlink(missing_ok=True))
     assert bench.names() == ["a"]
     assert bench.skipped == {"b": "No such file or directory"}
 
 
-# The catalogue before.
+# The previous catalogue.
 
 
-def test_only_what_differs_from_the_catalogue_before_is_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_that_differ_from_the_previous_catalogue_are_opened(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened = []
 
-    def open_and_note(root: Path, name: str) -> tuple[int, os.stat_result]:
+    def open_and_record(root: Path, name: str) -> tuple[int, os.stat_result]:
         opened.append(name)
         return open_shared(root, name)
 
-    monkeypatch.setattr(catalogue_writer, "open_shared", open_and_note)
+    monkeypatch.setattr(catalogue_writer, "open_shared", open_and_record)
     contents = {"a": b"first", "b": NUMBERS, "c": b"", "d": b"last" * 20}
     for name, data in contents.items():
         bench.put(name, data)
@@ -335,11 +339,11 @@ def test_only_what_differs_from_the_catalogue_before_is_opened(bench: Bench, mon
         assert bench.digests(name) == digests_of(data)
 
 
-def test_a_file_of_which_the_old_version_is_wanted_stays_as_it_was(bench: Bench) -> None:
-    """It moves still; that is decided elsewhere."""
+def test_a_file_wanted_in_its_old_version_keeps_its_previous_entry(bench: Bench) -> None:
+    """The rescan policy still wants the old version of a file that is being written."""
     path = bench.put("a")
     bench.run()
-    before, wanted = bench.files(), look(bench.root).files
+    before, wanted = bench.files(), scan(bench.root).files
     path.write_bytes(b"half of it")
     with bench.previous() as previous:
         assert bench.run(wanted=wanted, previous=previous).hashed == 0
@@ -350,7 +354,7 @@ def test_a_file_of_which_the_old_version_is_wanted_stays_as_it_was(bench: Bench)
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_second_run_reads_nothing(bench: Bench) -> None:
+def test_a_second_run_takes_all_digests_from_the_cache(bench: Bench) -> None:
     bench.put("a")
     bench.put("b/c", b"hello")
     bench.put("empty", b"")
@@ -374,7 +378,7 @@ def test_only_a_file_that_changed_is_read_again(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_file_rewritten_in_its_size_and_its_time_is_read_again(bench: Bench) -> None:
+def test_a_file_rewritten_with_the_same_size_and_modification_time_is_read_again(bench: Bench) -> None:
     path = bench.put("a")
     bench.run()
     before = path.stat()
@@ -401,10 +405,10 @@ def test_a_file_rewritten_in_its_size_and_its_time_is_read_again(bench: Bench) -
         lambda content: bytes(len(content)),
     ],
 )
-def test_a_damaged_entry_is_ignored_and_written_anew(bench: Bench, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_cache_entry_is_ignored_and_replaced(bench: Bench, damage: Callable[[bytes], bytes]) -> None:
     bench.put("a")
     bench.run()
-    (entry,) = bench.cached.iterdir()
+    (entry,) = bench.cache_folder.iterdir()
     intact = entry.read_bytes()
     assert intact == bench.files()[0].id + digests_of(NUMBERS)
     entry.write_bytes(damage(intact))
@@ -415,68 +419,68 @@ def test_a_damaged_entry_is_ignored_and_written_anew(bench: Bench, damage: Calla
 
 
 @pytest.mark.usefixtures("settled")
-def test_the_entry_of_another_file_is_ignored(bench: Bench) -> None:
+def test_a_cache_entry_that_holds_another_file_s_digests_is_ignored(bench: Bench) -> None:
     bench.put("a")
     bench.run()
-    (entry,) = bench.cached.iterdir()
+    (entry,) = bench.cache_folder.iterdir()
     bench.put("b", b"hello")
     bench.run()
-    (other,) = set(bench.cached.iterdir()) - {entry}
+    (other,) = set(bench.cache_folder.iterdir()) - {entry}
     entry.write_bytes(other.read_bytes())
     assert bench.run().hashed == 245
     assert bench.digests("a") == digests_of(NUMBERS)
 
 
-def test_a_file_that_changed_just_now_is_not_kept(bench: Bench) -> None:
+def test_a_file_that_changed_recently_is_not_cached(bench: Bench) -> None:
     path = bench.put("a")
-    soon = time.time_ns() + 3600 * 10**9  # however slow this machine is
-    os.utime(path, ns=(soon, soon))
+    future = time.time_ns() + 3600 * 10**9  # still recent on the slowest machine
+    os.utime(path, ns=(future, future))
     assert bench.run().hashed == 245
     assert bench.run().hashed == 245
-    assert not bench.cached.exists()
+    assert not bench.cache_folder.exists()
 
 
 @pytest.mark.parametrize(
-    ("mtime_age", "ctime_age", "kept"), [(0, 99, False), (99, 0, False), (0, 0, False), (99, 99, True)]
+    ("mtime_age", "ctime_age", "cached"), [(0, 99, False), (99, 0, False), (0, 0, False), (99, 99, True)]
 )
-def test_both_times_of_a_file_must_be_old_for_it_to_be_kept(
-    tmp_path: Path, mtime_age: int, ctime_age: int, kept: bool
+def test_a_file_is_cached_only_if_both_of_its_timestamps_are_old(
+    tmp_path: Path, mtime_age: int, ctime_age: int, cached: bool
 ) -> None:
-    soon = time.time_ns() + 60 * 10**9
-    past = time.time_ns() - int((SETTLED + 1) * 1e9)
-    version = Version(1, 2, 245, past if mtime_age else soon, past if ctime_age else soon)
+    recent = time.time_ns() + 60 * 10**9
+    past = time.time_ns() - int((SETTLED_AFTER_S + 1) * 1e9)
+    version = Version(1, 2, 245, past if mtime_age else recent, past if ctime_age else recent)
     cache = DigestCache(tmp_path)
     cache.store(version, digests_of(NUMBERS), time.time())
-    assert cache.load(version) == (digests_of(NUMBERS) if kept else None)
+    assert cache.load(version) == (digests_of(NUMBERS) if cached else None)
 
 
-def test_a_file_is_kept_once_it_has_settled(tmp_path: Path) -> None:
+def test_a_file_is_cached_once_it_has_settled(tmp_path: Path) -> None:
     version = Version(1, 2, 245, 1000 * 10**9, 999 * 10**9)
     cache = DigestCache(tmp_path)
-    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED - 0.01)
+    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED_AFTER_S - 0.01)
     assert cache.load(version) is None
-    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED + 0.01)
+    cache.store(version, digests_of(NUMBERS), 1000 + SETTLED_AFTER_S + 0.01)
     assert cache.load(version) == digests_of(NUMBERS)
 
 
-def test_a_file_does_not_settle_while_it_is_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was just changed is hashed for ten seconds; it may have changed again in its first tick."""
+def test_the_time_spent_hashing_does_not_let_a_file_settle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has just changed is hashed for several seconds; it may have changed again within the first tick."""
     path = bench.put("a")
     now = path.stat().st_ctime
     monkeypatch.setattr(time, "time", lambda: now)
 
     def pass_time() -> None:
         nonlocal now
-        now += 10 * SETTLED
+        now += 10 * SETTLED_AFTER_S
 
     bench.run(meanwhile=pass_time)
-    assert not bench.cached.exists()
+    assert not bench.cache_folder.exists()
     assert bench.run(meanwhile=pass_time).hashed == 245
-    assert len(list(bench.cached.iterdir())) == 1, "by now it has settled"
+    assert len(list(bench.cache_folder.iterdir())) == 1, "the file has settled by now"
 
 
 @pytest.mark.parametrize("key", ["device", "inode", "size", "mtime_ns", "ctime_ns"])
-def test_an_entry_is_for_one_version_only(tmp_path: Path, key: str) -> None:
+def test_a_cache_entry_belongs_to_exactly_one_version(tmp_path: Path, key: str) -> None:
     values = {"device": 1, "inode": 2, "size": 245, "mtime_ns": 3, "ctime_ns": 4}
     cache = DigestCache(tmp_path)
     cache.store(Version(**values), digests_of(NUMBERS), time.time())
@@ -484,7 +488,7 @@ def test_an_entry_is_for_one_version_only(tmp_path: Path, key: str) -> None:
     assert cache.load(Version(**{**values, key: 246})) is None
 
 
-def test_storing_leaves_no_other_file_behind(tmp_path: Path) -> None:
+def test_storing_leaves_no_temporary_file_behind(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path / "deep" / "cache")
     for _ in range(2):
         cache.store(Version(1, 2, 245, 3, 4), digests_of(NUMBERS), time.time())
@@ -492,7 +496,7 @@ def test_storing_leaves_no_other_file_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_cache_that_cannot_be_written_is_done_without(bench: Bench, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_is_ignored(bench: Bench, tmp_path: Path) -> None:
     bench.put("a")
     (tmp_path / "file").touch()
     bench.cache = DigestCache(tmp_path / "file" / "digests")
@@ -501,29 +505,29 @@ def test_a_cache_that_cannot_be_written_is_done_without(bench: Bench, tmp_path: 
     bench.cache.expire([Version(1, 2, 245, 3, 4)])
 
 
-def test_what_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
+def test_entries_not_used_for_long_are_removed(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path)
-    old, used, held, fresh = (Version(1, inode, 245, 3, 4) for inode in range(4))
-    long_ago = time.time() - CACHE_AGE - 60
-    for version in (old, used, held):
+    old, loaded, indexed, new = (Version(1, inode, 245, 3, 4) for inode in range(4))
+    long_ago = time.time() - CACHE_MAX_AGE_S - 60
+    for version in (old, loaded, indexed):
         cache.store(version, digests_of(NUMBERS), time.time())
         for path in tmp_path.iterdir():
             os.utime(path, (long_ago, long_ago))
-    cache.store(fresh, digests_of(NUMBERS), time.time())
-    assert cache.load(used) is not None
-    cache.expire([held])
+    cache.store(new, digests_of(NUMBERS), time.time())
+    assert cache.load(loaded) is not None
+    cache.expire([indexed])
     assert cache.load(old) is None
-    assert cache.load(held) is not None
-    assert cache.load(used) is not None
-    assert cache.load(fresh) is not None
+    assert cache.load(indexed) is not None
+    assert cache.load(loaded) is not None
+    assert cache.load(new) is not None
 
 
-def test_an_entry_used_within_its_age_stays(tmp_path: Path) -> None:
+def test_entries_used_recently_are_kept(tmp_path: Path) -> None:
     cache = DigestCache(tmp_path)
     version = Version(1, 2, 245, 3, 4)
     cache.store(version, digests_of(NUMBERS), time.time())
     (path,) = tmp_path.iterdir()
-    lately = time.time() - CACHE_AGE + 60
-    os.utime(path, (lately, lately))
+    last_use = time.time() - CACHE_MAX_AGE_S + 60
+    os.utime(path, (last_use, last_use))
     cache.expire([])
     assert path.exists()

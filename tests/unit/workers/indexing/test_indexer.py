@@ -1,4 +1,4 @@
-"""The indexing process as the broker starts it: an edition of the catalogue for each state of the files."""
+"""The indexing process as the broker starts it: it writes an edition after each change of the files."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from msd.wire.errors import DiskError, NotFoundError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
 from msd.workers.indexing import catalogue_writer
 from msd.workers.indexing.catalogue_writer import DigestCache
-from msd.workers.indexing.indexer import KEPT
+from msd.workers.indexing.indexer import KEPT_EDITIONS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue
-from tests.system import PATIENCE
+from tests.system import TIMEOUT
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
-#: The same, but files that nobody nudges it for are never looked at again, the others soon.
-NUDGED = """
+#: The same, but the indexer scans only on request, and then soon.
+RESCAN_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
-rescan_policy.CALM, rescan_policy.ALERT, rescan_policy.RETRY_FIRST = 3600.0, 0.05, 0.05
+rescan_policy.IDLE_INTERVAL_S, rescan_policy.ACTIVE_INTERVAL_S, rescan_policy.MIN_RETRY_S = 3600.0, 0.05, 0.05
 from msd.workers.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 
 
-class IndexerSupervisor:
-    """A process that keeps ``root`` indexed, and what it has printed."""
+class IndexerProcess:
+    """A process that keeps ``root`` indexed, and the lines that it has printed."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -47,7 +47,7 @@ class IndexerSupervisor:
 
     def next(self) -> Indexed:
         """Waits for the next edition."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             while self._lines:
                 line = self._lines.pop(0)
@@ -61,21 +61,21 @@ class IndexerSupervisor:
     def pid(self) -> int:
         return self._process.pid
 
-    def nudge(self) -> None:
+    def request_rescan(self) -> None:
         assert self._process.stdin is not None
         os.write(self._process.stdin.fileno(), b"\n")
 
     @property
     def is_quiet(self) -> bool:
-        """True if it prints nothing for as long as some looks take."""
+        """True if the process prints nothing while several scans take place."""
         assert self._process.stdout is not None
         return not self._lines and not select.select([self._process.stdout], [], [], 0.25)[0]
 
     def end(self) -> int:
-        """Closes its standard input; its exit code. It prints no more editions."""
+        """Closes standard input; returns the exit code. Asserts that the process prints nothing more."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        code = self._process.wait(PATIENCE)
+        code = self._process.wait(TIMEOUT)
         assert self._process.stdout is not None
         assert self._process.stdout.read() == b""
         return code
@@ -83,21 +83,21 @@ class IndexerSupervisor:
     def _read(self, deadline: float) -> None:
         assert self._process.stdout is not None
         stdout = self._process.stdout.fileno()
-        assert select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "nothing is printed"
+        assert select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "the process prints nothing"
         data = os.read(stdout, 65536)
-        assert data, "it has ended"
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        self._lines += [msgspec.json.decode(line, type=IndexLine) for line in whole]
+        assert data, "the process has exited"
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._lines += [msgspec.json.decode(line, type=IndexLine) for line in lines]
 
 
 @contextmanager
-def indexing(root: Path, folder: Path, *, nudged: bool = True) -> Iterator[IndexerSupervisor]:
-    command = [sys.executable, "-c", NUDGED] if nudged else WORKERS
+def indexing(root: Path, folder: Path, *, only_on_request: bool = True) -> Iterator[IndexerProcess]:
+    command = [sys.executable, "-c", RESCAN_ON_REQUEST] if only_on_request else WORKERS
     with subprocess.Popen(
         [*command, "index", str(root), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
-            yield IndexerSupervisor(process)
+            yield IndexerProcess(process)
         finally:
             process.kill()
 
@@ -118,7 +118,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(path: Path, data: bytes) -> Path:
-    """Makes or replaces a file, in one step: no look sees half of it."""
+    """Creates or replaces a file atomically: no scan sees a part of it."""
     path.parent.mkdir(exist_ok=True)
     new = path.parents[1] / "new"
     new.write_bytes(data)
@@ -130,7 +130,7 @@ def editions(folder: Path) -> set[int]:
 
 
 def shared(folder: Path, edition: Indexed) -> dict[str, int]:
-    """The sizes of the files of an edition by their names, as a worker reads them."""
+    """Returns the sizes of the files of an edition by name, as a worker reads them."""
     catalogue = Catalogue(folder / str(edition.edition))
     catalogue.close()
     sizes = {file.name: file.size for file in catalogue.files}
@@ -139,66 +139,64 @@ def shared(folder: Path, edition: Indexed) -> dict[str, int]:
     return sizes
 
 
-def test_a_changed_file_is_indexed_again_until_standard_input_ends(root: Path, folder: Path) -> None:
+def test_changes_are_indexed_until_standard_input_is_closed(root: Path, folder: Path) -> None:
     put(root / "numbers", bytes(range(245)))
-    with indexing(root, folder, nudged=False) as process:
+    with indexing(root, folder, only_on_request=False) as process:
         first = process.next()
         assert (first.edition, first.hashed) == (1, 245)
         assert shared(folder, first) == {"numbers": 245}
         assert os.fsdecode((folder / "root").read_bytes()) == str(root)
         assert {path.name for path in folder.iterdir()} == {"1", "root"}
         put(root / "numbers", bytes(range(100)))
-        process.nudge()
+        process.request_rescan()
         second = process.next()
         assert (second.edition, second.hashed) == (2, 100)
         assert shared(folder, second) == {"numbers": 100}
-        assert shared(folder, first) == {"numbers": 245}, "workers may read it still"
+        assert shared(folder, first) == {"numbers": 245}, "workers may still read the first edition"
         assert process.end() == 0
 
 
-def test_what_comes_and_goes_in_a_folder_is_an_edition_of_which_the_last_ones_are_kept(
-    root: Path, folder: Path
-) -> None:
+def test_each_change_is_an_edition_and_only_the_latest_editions_are_kept(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         assert shared(folder, process.next()) == {"one": 1}
         put(root / "sub" / "two", b"22")
-        process.nudge()
+        process.request_rescan()
         assert shared(folder, process.next()) == {"one": 1, "sub/two": 2}
         (root / "one").unlink()
-        process.nudge()
+        process.request_rescan()
         assert shared(folder, process.next()) == {"sub/two": 2}
         (root / "sub" / "two").rename(root / "two")
-        process.nudge()
+        process.request_rescan()
         last = process.next()
         assert shared(folder, last) == {"two": 2}
-        assert (last.edition, editions(folder)) == (4, set(range(5 - KEPT, 5)))
+        assert (last.edition, editions(folder)) == (4, set(range(5 - KEPT_EDITIONS, 5)))
         assert process.end() == 0
         assert process.skipped == []
 
 
-def test_a_process_started_again_goes_on_counting_and_keeps_the_last_edition(root: Path, folder: Path) -> None:
+def test_a_restarted_indexer_continues_the_numbers_of_the_editions(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     for number in (1, 2, 3):
         with indexing(root, folder) as process:
             assert process.next().edition == number
             assert process.end() == 0
-        assert editions(folder) == set(range(max(1, number - KEPT + 1), number + 1))
+        assert editions(folder) == set(range(max(1, number - KEPT_EDITIONS + 1), number + 1))
 
 
-def test_a_single_file_that_is_gone_leaves_an_edition_of_no_files_until_it_is_back(root: Path, folder: Path) -> None:
+def test_while_the_single_shared_file_is_missing_the_edition_is_empty(root: Path, folder: Path) -> None:
     path = put(root / "numbers", bytes(range(245)))
     with indexing(path, folder) as process:
         first = process.next()
         path.unlink()
-        process.nudge()
+        process.request_rescan()
         second = process.next()
         assert (second.edition, shared(folder, second)) == (2, {})
         (skipped,) = process.skipped
         assert skipped.name == "numbers"
         assert "no such file or folder to share" in skipped.why
         put(path, bytes(range(245)))
-        process.nudge()
+        process.request_rescan()
         third = process.next()
         assert (third.edition, third.catalogue) == (3, first.catalogue)
         assert shared(folder, third) == {"numbers": 245}
@@ -206,30 +204,30 @@ def test_a_single_file_that_is_gone_leaves_an_edition_of_no_files_until_it_is_ba
         assert process.end() == 0
 
 
-def test_a_nudge_for_nothing_is_no_edition(root: Path, folder: Path) -> None:
+def test_a_scan_without_changes_adds_no_edition(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         process.next()
         (root / "empty folder").mkdir()
-        process.nudge()
+        process.request_rescan()
         assert process.is_quiet
         put(root / "two", b"22")
-        process.nudge()
+        process.request_rescan()
         assert shared(folder, process.next()) == {"one": 1, "two": 2}
         assert process.is_quiet
         assert process.end() == 0
 
 
-def test_nothing_to_share_at_the_start_is_an_error_of_one_line(root: Path, folder: Path) -> None:
+def test_nothing_to_share_at_the_start_is_an_error(root: Path, folder: Path) -> None:
     command = [*WORKERS, "index", str(root), str(folder)]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    said = f"{root}: holds no file that can be shared\n"
-    assert (done.returncode, done.stdout, done.stderr) == (NotFoundError.exit_code, "", said)
+    error = f"{root}: contains no file that can be shared\n"
+    assert (result.returncode, result.stdout, result.stderr) == (NotFoundError.exit_code, "", error)
 
 
-def test_a_file_that_never_stands_still_delays_no_other(root: Path, folder: Path) -> None:
+def test_a_file_that_keeps_changing_does_not_delay_others(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     log = put(root / "log", b"0")
     stop = threading.Event()
@@ -245,19 +243,19 @@ def test_a_file_that_never_stands_still_delays_no_other(root: Path, folder: Path
         writer.start()
         try:
             put(root / "two", b"22")
-            process.nudge()
+            process.request_rescan()
             second = process.next()
             assert shared(folder, second) == {"log": 1, "one": 1, "two": 2}
             assert second.hashed == 2
         finally:
             stop.set()
             writer.join()
-        process.nudge()
+        process.request_rescan()
         assert shared(folder, process.next()) == {"log": log.stat().st_size, "one": 1, "two": 2}
         assert process.skipped == []
 
 
-def test_a_link_that_leads_out_is_said_once_and_its_target_makes_no_editions(
+def test_a_skipped_file_is_reported_once_and_its_changes_add_no_edition(
     root: Path, folder: Path, tmp_path: Path
 ) -> None:
     put(root / "one", b"1")
@@ -267,28 +265,28 @@ def test_a_link_that_leads_out_is_said_once_and_its_target_makes_no_editions(
     with indexing(root, folder) as process:
         assert shared(folder, process.next()) == {"one": 1}
         put(target, b"changed")
-        put(root / "film.part", b"more of it")
-        process.nudge()
+        put(root / "film.part", b"longer")
+        process.request_rescan()
         assert process.is_quiet
         put(root / "two", b"22")
-        process.nudge()
+        process.request_rescan()
         assert shared(folder, process.next()) == {"one": 1, "two": 2}
         assert {line.name for line in process.skipped} == {"link", "film.part"}
         assert len(process.skipped) == 2
 
 
-def test_nothing_to_share_after_a_restart_is_an_edition_of_no_files(root: Path, folder: Path) -> None:
+def test_nothing_to_share_after_a_restart_is_an_empty_edition(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         assert process.next().edition == 1
         assert process.end() == 0
     (root / "one").unlink()
     root.rmdir()
-    with indexing(root, folder, nudged=False) as process:
+    with indexing(root, folder, only_on_request=False) as process:
         second = process.next()
         assert (second.edition, shared(folder, second)) == (2, {})
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + 10, 19), "workers serve meanwhile"
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + 10, 19), "workers have priority"
         (skipped,) = process.skipped
         assert "no such file or folder to share" in skipped.why
         root.mkdir()
@@ -297,20 +295,21 @@ def test_nothing_to_share_after_a_restart_is_an_edition_of_no_files(root: Path, 
         assert process.end() == 0
 
 
-class Direct:
-    """An indexer within this process, whose every look is called for; and what it has said."""
+class InProcess:
+    """An indexer within this process that scans only when told to, and the lines it has reported."""
 
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
         self.cache = DigestCache(cache)
         self.indexer = Indexer(root, folder, self.cache, self.lines.append)
 
-    def look(self, *, later: float = 0.0) -> None:
-        """Two looks, so that what has changed stands still; any attempt that is put off is due now."""
-        watch = self.indexer.watch
-        watch._failed = {name: (wait, until - later) for name, (wait, until) in watch._failed.items()}
-        self.indexer.look()
-        self.indexer.look()
+    def update(self, *, retry: bool = False) -> None:
+        """Scans twice, so that changes are confirmed. With ``retry``, all pending retries are due now."""
+        policy = self.indexer.policy
+        if retry:
+            policy._failed = {name: (wait, 0.0) for name, (wait, _) in policy._failed.items()}
+        self.indexer.update()
+        self.indexer.update()
 
     @property
     def editions(self) -> list[Indexed]:
@@ -322,64 +321,64 @@ class Direct:
 
 
 @pytest.fixture
-def direct(root: Path, folder: Path, tmp_path: Path) -> Direct:
+def in_process(root: Path, folder: Path, tmp_path: Path) -> InProcess:
     put(root / "one", b"1")
-    direct = Direct(root, folder, tmp_path / "digests")
-    direct.indexer.look()
-    assert len(direct.editions) == 1
-    return direct
+    in_process = InProcess(root, folder, tmp_path / "digests")
+    in_process.indexer.update()
+    assert len(in_process.editions) == 1
+    return in_process
 
 
-def test_what_could_not_be_read_for_a_moment_is_tried_again_and_said_once(
-    direct: Direct, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
+    in_process: InProcess, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(root / "two", b"22")
-    with monkeypatch.context() as broken:
+    with monkeypatch.context() as broken_disk:
 
         def fail(root: Path, name: str) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        broken.setattr(catalogue_writer, "open_shared", fail)
+        broken_disk.setattr(catalogue_writer, "open_shared", fail)
         for _ in range(3):
-            direct.look(later=60)
-    assert direct.skipped == [("two", "Input/output error")]
-    assert len(direct.editions) == 1, "it would be the same one again"
-    direct.look()
-    assert len(direct.editions) == 1, "it waits"
-    direct.look(later=60)
-    assert len(direct.editions) == 2
-    assert set(direct.indexer.watch.held) == {"one", "two"}
+            in_process.update(retry=True)
+    assert in_process.skipped == [("two", "Input/output error")]
+    assert len(in_process.editions) == 1, "another edition would be the same"
+    in_process.update()
+    assert len(in_process.editions) == 1, "the retry is not due yet"
+    in_process.update(retry=True)
+    assert len(in_process.editions) == 2
+    assert set(in_process.indexer.policy.indexed) == {"one", "two"}
 
 
-def test_an_edition_that_cannot_be_written_is_tried_again_and_said_once(
-    direct: Direct, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_edition_that_could_not_be_written_is_retried_and_reported_once(
+    in_process: InProcess, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(root / "two", b"22")
-    with monkeypatch.context() as full:
-        full.setattr(Path, "write_bytes", no_room)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(Path, "write_bytes", fail_with_disk_full)
         for _ in range(3):
-            direct.look(later=60)
-    assert direct.skipped == [("what has changed", f"{folder}: No space left on device")]
+            in_process.update(retry=True)
+    assert in_process.skipped == [("the latest changes", f"{folder}: No space left on device")]
     assert [path.name for path in folder.iterdir()] == ["1"]
-    direct.look(later=60)
-    assert len(direct.editions) == 2
+    in_process.update(retry=True)
+    assert len(in_process.editions) == 2
 
 
-def no_room(path: Path, data: bytes) -> int:
+def fail_with_disk_full(path: Path, data: bytes) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_first_edition_that_cannot_be_written_is_an_error_of_one_line(
+def test_failing_to_write_the_first_edition_is_an_error(
     root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(root / "one", b"1")
-    monkeypatch.setattr(Path, "write_bytes", no_room)
+    monkeypatch.setattr(Path, "write_bytes", fail_with_disk_full)
     with pytest.raises(DiskError) as caught:
-        Direct(root, folder, tmp_path / "digests").indexer.look()
+        InProcess(root, folder, tmp_path / "digests").indexer.update()
     assert str(caught.value) == f"{folder}: No space left on device"
 
 
-def test_a_first_and_only_file_that_cannot_be_read_is_an_error_of_one_line(
+def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
     root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = put(root / "one", b"1")
@@ -389,36 +388,34 @@ def test_a_first_and_only_file_that_cannot_be_read_is_an_error_of_one_line(
 
     monkeypatch.setattr(catalogue_writer, "open_shared", fail)
     with pytest.raises(SourceError) as caught:
-        Direct(path, folder, tmp_path / "digests").indexer.look()
+        InProcess(path, folder, tmp_path / "digests").indexer.update()
     assert str(caught.value) == f"{path}: cannot be shared: Permission denied"
     assert list(folder.iterdir()) == []
 
 
-def test_a_share_that_may_not_be_looked_at_any_more_is_an_edition_of_no_files(
-    direct: Direct, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_that_becomes_unreadable_is_an_empty_edition(
+    in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    with monkeypatch.context() as locked:
-        locked.setattr(os, "scandir", fail)
-        direct.look()
-    assert direct.indexer.watch.held == {}
-    assert "cannot be shared: Permission denied" in direct.skipped[0][1]
-    direct.look()
-    assert set(direct.indexer.watch.held) == {"one"}
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "scandir", fail)
+        in_process.update()
+    assert in_process.indexer.policy.indexed == {}
+    assert "cannot be shared: Permission denied" in in_process.skipped[0][1]
+    in_process.update()
+    assert set(in_process.indexer.policy.indexed) == {"one"}
 
 
-def test_the_cache_is_cleared_once_a_day_of_what_no_edition_holds(
-    direct: Direct, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cleared: list[int] = []
-    monkeypatch.setattr(direct.cache, "expire", lambda used: cleared.append(len(list(used))))
+def test_the_cache_is_expired_once_a_day(in_process: InProcess, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_use: list[int] = []
+    monkeypatch.setattr(in_process.cache, "expire", lambda used: in_use.append(len(list(used))))
     put(root / "two", b"22")
-    direct.look()
-    assert cleared == [], "it was at the start"
-    direct.indexer._expire_at = 0.0
+    in_process.update()
+    assert in_use == [], "the cache was expired at the start"
+    in_process.indexer._expire_at = 0.0
     for name in ("three", "four"):
         put(root / name, b"333")
-        direct.look()
-    assert cleared == [3]
+        in_process.update()
+    assert in_use == [3]

@@ -1,4 +1,4 @@
-"""What a worker answers to each request, awake and asleep."""
+"""The answers of a worker to each request, awake and asleep."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, Manifest, digest, file_id, segment_count
 from msd.wire.protocol.states import RefusalReason
-from msd.workers.serving.answer import Identity, Job, answer, refusal, to_keep
+from msd.workers.serving.answer import Identity, Job, answer, compact_request, refusal
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
-ME = Identity(number=3, epoch=77)
+IDENTITY = Identity(number=3, epoch=77)
 
 
 def write(folder: Path, **sizes: int) -> None:
-    """Writes a catalogue of files of these names and sizes."""
-    files, digests = [], b""
+    """Writes a catalogue with files of these names and sizes."""
+    files, all_digests = [], b""
     for inode, (name, size) in enumerate(sorted(sizes.items())):
-        its_digests = digest(name.encode()) * segment_count(size)
+        digests = digest(name.encode()) * segment_count(size)
         version = Version(1, inode, size, 1000 + inode, 2000)
-        files.append(SharedFile(name, version, file_id(size, its_digests), len(digests) // DIGEST_SIZE))
-        digests += its_digests
+        files.append(SharedFile(name, version, file_id(size, digests), len(all_digests) // DIGEST_SIZE))
+        all_digests += digests
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
-    (folder / "digests").write_bytes(digests)
+    (folder / "digests").write_bytes(all_digests)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def file_of(catalogue: Catalogue, name: str) -> SharedFile:
 
 
 def ask(request: DataRequest, catalogue: Catalogue) -> DataReply | Job | None:
-    """The answer of a worker that is awake; a message must be one that a client can read."""
-    reply = answer(request, ME, catalogue, awake=True)
+    """Returns the answer of an awake worker, and asserts that a client can decode it."""
+    reply = answer(request, IDENTITY, catalogue, awake=True)
     if reply is not None and not isinstance(reply, Job):
         assert decode(encode(reply), DataReply) == reply
     return reply
@@ -72,7 +72,7 @@ def requests(catalogue: Catalogue) -> list[DataRequest]:
         Hello(rid=5, version=1, session=9),
         List(rid=5),
         Describe(rid=5, name="big"),
-        Describe(rid=5, name="none"),
+        Describe(rid=5, name="missing"),
         Digests(rid=5, id=id, start=0),
         Get(rid=5, id=id, index=0),
         Get(rid=5, id=bytes(32), index=0),
@@ -80,48 +80,48 @@ def requests(catalogue: Catalogue) -> list[DataRequest]:
     ]
 
 
-def test_hello_is_welcomed_with_who_answers_and_what_is_shared(catalogue: Catalogue) -> None:
+def test_welcome_identifies_the_worker_and_the_catalogue(catalogue: Catalogue) -> None:
     assert ask(Hello(rid=5, version=1, session=9), catalogue) == Welcome(
         rid=5, version=PROTOCOL_VERSION, epoch=77, number=3, files=3, catalogue=catalogue.id
     )
 
 
-def test_a_client_of_another_version_is_told_ours(catalogue: Catalogue) -> None:
+def test_welcome_holds_the_worker_s_protocol_version_for_any_client(catalogue: Catalogue) -> None:
     reply = ask(Hello(rid=5, version=99, session=9), catalogue)
     assert isinstance(reply, Welcome)
     assert reply.version == PROTOCOL_VERSION
 
 
-def test_a_list_is_a_page_of_the_catalogue(catalogue: Catalogue) -> None:
+def test_list_is_answered_with_a_page_of_the_catalogue(catalogue: Catalogue) -> None:
     entries = [file.entry for file in catalogue.files]
     assert ask(List(rid=5), catalogue) == CataloguePage(rid=5, epoch=77, entries=entries, more=False)
     assert ask(List(rid=6, after="big"), catalogue) == CataloguePage(rid=6, epoch=77, entries=entries[1:], more=False)
 
 
-def test_a_list_that_is_longer_than_a_page_says_so(tmp_path: Path) -> None:
+def test_a_page_states_whether_more_entries_follow(tmp_path: Path) -> None:
     write(tmp_path, **{f"file {index:03}": index for index in range(300)})
     catalogue = Catalogue(tmp_path)
-    reply = ask(List(rid=5), catalogue)
-    assert isinstance(reply, CataloguePage)
-    assert reply.more
-    rest = ask(List(rid=6, after=reply.entries[-1].name), catalogue)
-    assert isinstance(rest, CataloguePage)
-    assert not rest.more
-    assert len(reply.entries) + len(rest.entries) == 300
+    first = ask(List(rid=5), catalogue)
+    assert isinstance(first, CataloguePage)
+    assert first.more
+    second = ask(List(rid=6, after=first.entries[-1].name), catalogue)
+    assert isinstance(second, CataloguePage)
+    assert not second.more
+    assert len(first.entries) + len(second.entries) == 300
     catalogue.close()
 
 
-def test_a_request_that_waits_has_the_same_answer(catalogue: Catalogue) -> None:
+def test_a_compacted_request_has_the_same_answer(catalogue: Catalogue) -> None:
     for request in [*requests(catalogue), List(rid=6, after="bog"), List(rid=7, after="z")]:
-        assert ask(to_keep(request, catalogue), catalogue) == ask(request, catalogue)
+        assert ask(compact_request(request, catalogue), catalogue) == ask(request, catalogue)
 
 
-def test_a_list_that_waits_holds_no_text_of_the_client(catalogue: Catalogue) -> None:
-    """Hundreds of them may wait for each of hundreds of clients."""
+def test_a_compacted_list_request_holds_no_text_sent_by_the_client(catalogue: Catalogue) -> None:
+    """Hundreds of requests may be queued for each of hundreds of clients."""
     for after in ("🙂" * 4096, "b" * 4096, "A" * 4096):
-        kept = to_keep(List(rid=5, after=after), catalogue)
-        assert isinstance(kept, List)
-        assert any(kept.after is name for name in ("", *(file.name for file in catalogue.files)))
+        compacted = compact_request(List(rid=5, after=after), catalogue)
+        assert isinstance(compacted, List)
+        assert any(compacted.after is name for name in ("", *(file.name for file in catalogue.files)))
 
 
 def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> None:
@@ -132,7 +132,7 @@ def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> N
     assert ask(Describe(rid=5, name="big", id=file.id), catalogue) == described
 
 
-def test_a_file_of_a_time_the_protocol_cannot_say_is_described(tmp_path: Path) -> None:
+def test_describes_a_file_whose_time_is_outside_the_protocol_s_range(tmp_path: Path) -> None:
     file = SharedFile("a", Version(1, 2, 0, 10**20, 4), file_id(0, b""), 0)
     (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
     (tmp_path / "digests").touch()
@@ -150,24 +150,24 @@ def test_an_empty_file_is_described(catalogue: Catalogue) -> None:
     assert reply.id == Manifest.build("empty", 0, b"").id
 
 
-def test_a_file_need_not_be_named_where_there_is_one(tmp_path: Path, catalogue: Catalogue) -> None:
-    assert ask(Describe(rid=5), catalogue) == refusal(5, ME, RefusalReason.UNKNOWN)
+def test_describes_the_only_file_without_a_name(tmp_path: Path, catalogue: Catalogue) -> None:
+    assert ask(Describe(rid=5), catalogue) == refusal(5, IDENTITY, RefusalReason.UNKNOWN)
     write(tmp_path, only=13)
-    alone = Catalogue(tmp_path)
-    reply = ask(Describe(rid=5), alone)
+    single = Catalogue(tmp_path)
+    reply = ask(Describe(rid=5), single)
     assert isinstance(reply, Described)
     assert reply.name == "only"
-    alone.close()
+    single.close()
 
 
-def test_what_is_not_shared_is_unknown(catalogue: Catalogue) -> None:
+def test_files_that_are_not_shared_are_refused_as_unknown(catalogue: Catalogue) -> None:
     big, small = file_of(catalogue, "big"), file_of(catalogue, "small")
     unknown: list[DataRequest] = [
-        Describe(rid=5, name="none"),
+        Describe(rid=5, name="missing"),
         Describe(rid=5, name="../big"),
         Describe(rid=5, id=bytes(32)),
         Describe(rid=5, name="big", id=small.id),
-        Describe(rid=5, name="none", id=big.id),
+        Describe(rid=5, name="missing", id=big.id),
         Digests(rid=5, id=bytes(32), start=0),
         Get(rid=5, id=bytes(32), index=0),
     ]
@@ -175,32 +175,32 @@ def test_what_is_not_shared_is_unknown(catalogue: Catalogue) -> None:
         assert ask(request, catalogue) == Refusal(rid=5, epoch=77, reason=RefusalReason.UNKNOWN)
 
 
-def test_a_segment_that_is_asked_for_becomes_a_job(catalogue: Catalogue) -> None:
+def test_a_request_for_a_segment_becomes_a_job(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     for index in (0, 11):
         assert ask(Get(rid=5, id=file.id, index=index), catalogue) == Job(5, file, index, digests=False)
 
 
-def test_digests_that_are_asked_for_become_a_job(catalogue: Catalogue) -> None:
+def test_a_request_for_digests_becomes_a_job(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     for start in (0, 11):
         assert ask(Digests(rid=5, id=file.id, start=start), catalogue) == Job(5, file, start, digests=True)
 
 
 @pytest.mark.parametrize("index", [12, 13, 2**63 - 1])
-def test_a_segment_past_the_end_is_a_bad_request(catalogue: Catalogue, index: int) -> None:
+def test_an_index_past_the_end_is_refused_as_a_bad_request(catalogue: Catalogue, index: int) -> None:
     id = file_of(catalogue, "big").id
-    refused = Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail=f"segment {index} of 12")
-    assert ask(Get(rid=5, id=id, index=index), catalogue) == refused
-    assert ask(Digests(rid=5, id=id, start=index), catalogue) == refused
+    expected = Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail=f"segment {index} of 12")
+    assert ask(Get(rid=5, id=id, index=index), catalogue) == expected
+    assert ask(Digests(rid=5, id=id, start=index), catalogue) == expected
 
 
-def test_an_empty_file_has_no_segment_to_ask_for(catalogue: Catalogue) -> None:
+def test_every_segment_of_an_empty_file_is_refused_as_a_bad_request(catalogue: Catalogue) -> None:
     reply = ask(Get(rid=5, id=file_of(catalogue, "empty").id, index=0), catalogue)
     assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail="segment 0 of 0")
 
 
-def test_every_reply_echoes_its_request_and_names_the_epoch(catalogue: Catalogue) -> None:
+def test_every_reply_holds_the_request_s_rid_and_the_worker_s_epoch(catalogue: Catalogue) -> None:
     for request in requests(catalogue):
         reply = ask(request, catalogue)
         assert reply is not None
@@ -208,18 +208,18 @@ def test_every_reply_echoes_its_request_and_names_the_epoch(catalogue: Catalogue
         assert isinstance(reply, Job) or reply.epoch == 77
 
 
-def test_a_worker_that_goes_to_sleep_refuses_everything(catalogue: Catalogue) -> None:
+def test_a_worker_going_to_sleep_refuses_all_requests(catalogue: Catalogue) -> None:
     for request in requests(catalogue):
-        reply = answer(request, ME, catalogue, awake=False)
+        reply = answer(request, IDENTITY, catalogue, awake=False)
         assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.SLEEPING)
 
 
 @pytest.mark.parametrize("awake", [True, False])
 def test_bye_has_no_reply(catalogue: Catalogue, awake: bool) -> None:
-    assert answer(Bye(session=9), ME, catalogue, awake=awake) is None
+    assert answer(Bye(session=9), IDENTITY, catalogue, awake=awake) is None
 
 
-def test_a_long_detail_is_cut_to_what_a_client_reads() -> None:
-    reply = refusal(5, ME, RefusalReason.UNREADABLE, "x" * 5000)
+def test_a_long_detail_is_truncated_to_the_protocol_s_limit() -> None:
+    reply = refusal(5, IDENTITY, RefusalReason.UNREADABLE, "x" * 5000)
     assert decode(encode(reply), DataReply) == reply
     assert reply.detail == "x" * 1024

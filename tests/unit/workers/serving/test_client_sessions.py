@@ -1,8 +1,8 @@
-"""Which clients count as being served."""
+"""Which sessions count as open."""
 
 from __future__ import annotations
 
-from msd.workers.serving.client_sessions import SILENT_AFTER, ClientSessions
+from msd.workers.serving.client_sessions import SESSION_TIMEOUT_S, ClientSessions
 
 
 def test_a_session_is_open_from_hello_to_bye() -> None:
@@ -10,42 +10,48 @@ def test_a_session_is_open_from_hello_to_bye() -> None:
     assert sessions.current(0.0) == []
     sessions.open("a", 7, 0.0)
     assert sessions.current(1.0) == [7]
-    sessions.end("a")
+    sessions.close("a")
     assert sessions.current(1.0) == []
 
 
-def test_the_connections_of_one_client_are_one_session() -> None:
+def test_session_0_is_not_counted() -> None:
+    sessions: ClientSessions[str] = ClientSessions()
+    sessions.open("a", 0, 0.0)
+    assert sessions.current(0.0) == []
+
+
+def test_several_connections_of_a_client_are_one_session() -> None:
     sessions: ClientSessions[str] = ClientSessions()
     for key in ("a", "b"):
         sessions.open(key, 7, 0.0)
     sessions.open("c", 3, 0.0)
     assert sessions.current(0.0) == [3, 7]
-    sessions.end("a")
+    sessions.close("a")
     assert sessions.current(0.0) == [3, 7]
-    sessions.end("b")
+    sessions.close("b")
     assert sessions.current(0.0) == [3]
 
 
-def test_a_client_that_says_nothing_counts_as_gone_after_a_while() -> None:
+def test_a_session_without_requests_times_out() -> None:
     sessions: ClientSessions[str] = ClientSessions()
     sessions.open("a", 7, 100.0)
-    assert sessions.current(100.0 + SILENT_AFTER) == [7]
-    assert sessions.current(100.5 + SILENT_AFTER) == []
-    assert sessions.current(100.0) == [], "it is forgotten, not hidden"
+    assert sessions.current(100.0 + SESSION_TIMEOUT_S) == [7]
+    assert sessions.current(100.5 + SESSION_TIMEOUT_S) == []
+    assert sessions.current(100.0) == [], "the session is closed, not only hidden"
 
 
-def test_a_client_that_is_heard_stays() -> None:
+def test_a_request_renews_the_timeout() -> None:
     sessions: ClientSessions[str] = ClientSessions()
     sessions.open("a", 7, 0.0)
     sessions.open("b", 8, 0.0)
-    sessions.heard("a", SILENT_AFTER)
-    assert sessions.current(2 * SILENT_AFTER) == [7]
+    sessions.touch("a", SESSION_TIMEOUT_S)
+    assert sessions.current(2 * SESSION_TIMEOUT_S) == [7]
 
 
-def test_being_heard_opens_no_session() -> None:
+def test_other_requests_do_not_open_a_session() -> None:
     sessions: ClientSessions[str] = ClientSessions()
-    sessions.heard("a", 0.0)
-    sessions.end("b")
+    sessions.touch("a", 0.0)
+    sessions.close("b")
     assert sessions.current(0.0) == []
 
 
@@ -56,7 +62,7 @@ def test_a_second_hello_replaces_the_session() -> None:
     assert sessions.current(0.0) == [8]
 
 
-def test_a_closed_port_ends_all_sessions() -> None:
+def test_clear_closes_all_sessions() -> None:
     sessions: ClientSessions[str] = ClientSessions()
     sessions.open("a", 7, 0.0)
     sessions.open("b", 8, 0.0)

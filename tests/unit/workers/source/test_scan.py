@@ -1,4 +1,4 @@
-"""What one look sees of the shared files: which may be shared, and why the others may not."""
+"""Scans of the shared folder: which files are shared, and the reasons for skipping the others."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from msd.wire.errors import MsdError, NotFoundError, SourceError
-from msd.workers.source import scan
 from msd.workers.source.catalogue import Version
-from msd.workers.source.scan import look
+from msd.workers.source.scan import scan
 
 
 @pytest.fixture
@@ -29,54 +28,54 @@ def put(path: Path) -> Path:
 
 
 def skipped(root: Path) -> dict[str, str]:
-    """What is left out of ``root``, where nothing but ``numbers`` is to be shared."""
-    found = look(root)
-    assert list(found.files) == ["numbers"]
-    assert all(name.isprintable() for name in found.skipped)
-    return found.skipped
+    """Scans ``root`` and returns the skipped files; asserts that only ``numbers`` is shared."""
+    result = scan(root)
+    assert list(result.files) == ["numbers"]
+    assert all(name.isprintable() for name in result.skipped)
+    return result.skipped
 
 
-def test_a_look_sees_the_version_of_each_file(root: Path) -> None:
+def test_a_scan_returns_the_version_of_each_file(root: Path) -> None:
     for name in (".hidden", "sub/sub/ü 🙂", "empty folder/x"):
         put(root / name)
     (root / "empty folder" / "x").unlink()
     versions = {name: Version.of((root / name).stat()) for name in ("numbers", ".hidden", "sub/sub/ü 🙂")}
-    assert look(root) == (versions, {})
+    assert scan(root) == (versions, {})
 
 
-def test_one_file_is_seen_by_its_own_name(root: Path) -> None:
+def test_a_single_file_is_shared_under_its_own_name(root: Path) -> None:
     path = root / "numbers"
-    assert look(path) == ({"numbers": Version.of(path.stat())}, {})
+    assert scan(path) == ({"numbers": Version.of(path.stat())}, {})
 
 
-def test_what_is_no_regular_file_is_left_out(root: Path) -> None:
+def test_skips_anything_but_regular_files(root: Path) -> None:
     os.mkfifo(root / "fifo")
     os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
     (root / "zero").symlink_to("/dev/zero")
     assert skipped(root) == dict.fromkeys(["fifo", "socket", "zero"], "not a regular file")
 
 
-def test_a_link_out_of_the_folder_is_left_out_whatever_it_leads_to(root: Path, tmp_path: Path) -> None:
+def test_skips_links_that_point_outside_the_folder(root: Path, tmp_path: Path) -> None:
     secret = put(tmp_path / "shared and more" / "secret")
     (root / "link").symlink_to(secret)
     (root / "relative").symlink_to("../shared and more/secret")
     (root / "folder").symlink_to(secret.parent)
-    out = "a link that leads out of what is shared"
+    why = "a link that points outside the shared folder"
     before = skipped(root)
-    assert before == {"link": out, "relative": out, "folder": "a link to a folder"}
+    assert before == {"link": why, "relative": why, "folder": "a link to a folder"}
     secret.write_bytes(b"changed")
     assert skipped(root) == before
 
 
-def test_a_link_inside_of_the_folder_is_shared(root: Path, tmp_path: Path) -> None:
+def test_shares_links_that_stay_inside_the_folder(root: Path, tmp_path: Path) -> None:
     (root / "link").symlink_to("numbers")
-    assert look(root).files["link"] == Version.of((root / "numbers").stat())
-    other = tmp_path / "another way"
-    other.symlink_to(root)
-    assert look(other) == look(root)
+    assert scan(root).files["link"] == Version.of((root / "numbers").stat())
+    link_to_root = tmp_path / "link to root"
+    link_to_root.symlink_to(root)
+    assert scan(link_to_root) == scan(root)
 
 
-def test_a_link_to_nothing_or_to_itself_is_left_out(root: Path) -> None:
+def test_skips_dangling_and_circular_links(root: Path) -> None:
     (root / "dangling").symlink_to("nothing")
     (root / "loop").symlink_to("loop")
     (root / "folder loop").symlink_to(".")
@@ -87,61 +86,61 @@ def test_a_link_to_nothing_or_to_itself_is_left_out(root: Path) -> None:
     }
 
 
-def test_a_download_that_is_not_complete_is_left_out(root: Path) -> None:
+def test_skips_part_files_unless_shared_explicitly(root: Path) -> None:
     put(root / "sub" / "film.mp4.part")
     assert skipped(root) == {"sub/film.mp4.part": "an unfinished download (*.part)"}
-    assert list(look(root / "sub" / "film.mp4.part").files) == ["film.mp4.part"], "unless it is all that is named"
+    assert list(scan(root / "sub" / "film.mp4.part").files) == ["film.mp4.part"]
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "\x1b[31mred", "delete\x7f", "c1\x9b", "sub\n/file"])
-def test_a_name_with_control_characters_is_left_out(root: Path, name: str) -> None:
+def test_skips_a_name_with_control_characters(root: Path, name: str) -> None:
     put(root / name)
-    assert skipped(root) == {ascii(name)[1:-1]: "its name holds control characters"}
+    assert skipped(root) == {ascii(name)[1:-1]: "its name contains control characters"}
 
 
-def test_a_name_that_is_not_utf8_is_left_out(root: Path) -> None:
+def test_skips_a_name_that_is_not_utf8(root: Path) -> None:
     put(root / os.fsdecode(b"latin \xe9"))
     assert skipped(root) == {"latin \\udce9": "its name is not UTF-8"}
 
 
-def test_a_file_that_is_too_large_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "MAX_FILE_SIZE", 245)
+def test_skips_a_file_that_is_too_large(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msd.workers.source.scan.MAX_FILE_SIZE", 245)
     (root / "large").write_bytes(bytes(246))
     assert skipped(root) == {"large": "larger than 245 bytes"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked to root")
-def test_a_folder_that_may_not_be_read_is_left_out(root: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_skips_a_folder_without_read_permission(root: Path) -> None:
     folder = put(root / os.fsdecode(b"locked \xe9") / "file").parent
     folder.chmod(0)
     assert skipped(root) == {"locked \\udce9": "Permission denied"}
     folder.chmod(0o700)
 
 
-def test_a_folder_that_has_just_gone_is_no_news(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = put(root / "sub" / "file").parent
+def test_ignores_a_folder_that_is_deleted_during_the_scan(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted = put(root / "sub" / "file").parent
     scandir = os.scandir
 
     def remove_and_scan(path: str) -> object:
-        if Path(path) == gone:
-            (gone / "file").unlink()
-            gone.rmdir()
+        if Path(path) == deleted:
+            (deleted / "file").unlink()
+            deleted.rmdir()
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", remove_and_scan)
     assert skipped(root) == {}
 
 
-def test_a_share_that_is_missing_is_no_such_file(root: Path) -> None:
+def test_a_missing_share_is_an_error(root: Path) -> None:
     for path in (root / "none", root / "numbers" / "below a file"):
         with pytest.raises(NotFoundError) as caught:
-            look(path)
+            scan(path)
         assert str(caught.value).startswith(f"{path}: no such file or folder to share")
 
 
 @pytest.mark.parametrize("call", ["stat", "scandir"])
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(107, "Not connected")])
-def test_a_share_that_cannot_be_looked_at_is_an_error_of_one_line(
+def test_a_share_that_cannot_be_read_is_an_error(
     root: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: OSError
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -150,7 +149,7 @@ def test_a_share_that_cannot_be_looked_at_is_an_error_of_one_line(
     monkeypatch.setattr(os, call, fail)
     monkeypatch.setattr(Path, "stat", os.stat if call == "stat" else Path.stat)
     with pytest.raises(MsdError) as caught:
-        look(root)
+        scan(root)
     assert str(caught.value) == f"{root}: cannot be shared: {error.strerror}"
 
 
@@ -158,7 +157,7 @@ def test_a_share_that_cannot_be_looked_at_is_an_error_of_one_line(
     ("name", "why"),
     [
         ("fifo", "not a regular file"),
-        ("line\nbreak", "its name holds control characters"),
+        ("line\nbreak", "its name contains control characters"),
         (os.fsdecode(b"\xe9"), "its name is not UTF-8"),
     ],
 )
@@ -169,5 +168,5 @@ def test_a_single_file_that_cannot_be_shared_is_an_error(root: Path, name: str, 
     else:
         put(path)
     with pytest.raises(SourceError) as caught:
-        look(path)
+        scan(path)
     assert str(caught.value) == f"{path}: cannot be shared: {why}"

@@ -1,0 +1,219 @@
+"""The serving process, controlled over the protocol as the broker and clients do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import zmq
+
+from msd.wire.protocol.child_messages import WorkerSettings
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import (
+    ControlRequest,
+    DataReply,
+    DataRequest,
+    Describe,
+    Described,
+    Get,
+    Heartbeat,
+    List,
+    Order,
+    QuitOrder,
+    Refusal,
+    Segment,
+    WorkerOrder,
+)
+from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
+from msd.workers.serving.fair_queue import MAX_QUEUED
+from msd.workers.serving.worker import STALE_REPORT_S
+from tests.system import free_ports, wait_for
+
+MIB = 1 << 20
+TIMEOUT_MS = 30_000
+
+
+class Bench:
+    """A worker process, its broker's control socket, and sockets of clients."""
+
+    def __init__(self, folder: Path, port: int, stack: ExitStack) -> None:
+        self._stack = stack
+        self._port = port
+        self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+        self._control = stack.enter_context(self.context.socket(zmq.ROUTER))
+        self._control.linger = 0
+        self._control.bind(f"ipc://{folder}/control")
+        self._routing_id = b""
+        self.process: subprocess.Popen[bytes]
+
+    def client(self) -> zmq.Socket[bytes]:
+        dealer = self._stack.enter_context(self.context.socket(zmq.DEALER))
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{self._port}")
+        return dealer
+
+    def is_listening(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self._port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def heartbeat(self, condition: Callable[[Heartbeat], bool]) -> Heartbeat:
+        """Waits for a heartbeat that meets ``condition``."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while self._control.poll(max(0, int(1000 * (deadline - time.monotonic())))):
+            self._routing_id, frame = self._control.recv_multipart()
+            message = decode(frame, ControlRequest)
+            if isinstance(message, Heartbeat) and condition(message):
+                return message
+        pytest.fail("no such heartbeat")
+
+    def order(self, order: WorkerOrder) -> None:
+        self._control.send_multipart([self._routing_id, encode(order)])
+
+
+@contextmanager
+def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Iterator[Bench]:
+    """Runs a worker that shares ``root``, and asserts that it exits when its standard input is closed."""
+    command = [sys.executable, "-m", "msd.workers", "index", str(root), str(folder)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    port, *_ = free_ports()
+    settings = encode(
+        WorkerSettings(
+            number=1,
+            parent=os.getpid(),
+            bind=f"tcp://127.0.0.1:{port}",
+            control=f"ipc://{folder}/control",
+            token=b"",
+            catalogue=str(folder),
+            edition=edition,
+            rate=rate,
+            wanted=WantedState.AWAKE,
+        )
+    )
+    with (
+        ExitStack() as stack,
+        subprocess.Popen([sys.executable, "-m", "msd.workers", "serve"], stdin=subprocess.PIPE) as process,
+    ):
+        assert process.stdin is not None
+        os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
+        bench = Bench(folder, port, stack)
+        bench.process = process
+        yield bench
+        process.stdin.close()
+        assert process.wait(TIMEOUT_MS / 1000) == 0
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "numbers"
+    root.write_bytes(bytes(range(245)))
+    return root
+
+
+def ask(client: zmq.Socket[bytes], request: DataRequest) -> DataReply:
+    client.send(encode(request))
+    assert client.poll(TIMEOUT_MS), "no reply"
+    reply: DataReply = decode(client.recv_multipart()[0], DataReply)
+    return reply
+
+
+def file_id(client: zmq.Socket[bytes]) -> bytes:
+    """Returns the id of the only shared file."""
+    described = ask(client, Describe(rid=1))
+    assert isinstance(described, Described)
+    return described.id
+
+
+def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) -> None:
+    """
+    1. The rate limit is one byte per second, so that requests stay queued.
+    2. Forty clients each fill their queue with list requests that hold the longest name: 16 KiB of text.
+    3. A small request at the end of each is answered, so all requests before it were received.
+    """
+    with serving(root, runtime_folder, rate=1) as bench:
+        page = encode(List(rid=1, after="x" * 4095 + "\N{GRINNING FACE}"))
+        clients = [bench.client() for _ in range(40)]
+        for client in clients:
+            for _ in range(MAX_QUEUED):
+                client.send(page)
+            client.send(encode(Describe(rid=2)))
+        for client in clients:
+            while client.poll(TIMEOUT_MS):
+                if isinstance(decode(client.recv(), DataReply), Described):
+                    break
+            else:
+                pytest.fail("no answer")
+        status = Path(f"/proc/{bench.process.pid}/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
+    assert peak < 80 * MIB, peak
+
+
+def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder, rate=1) as bench:
+        client = bench.client()
+        id = file_id(client)
+        assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment), "the rate limit admits the first reply"
+        for rid in range(MAX_QUEUED):
+            client.send(encode(Get(rid=rid, id=id, index=0)))
+        refusal = ask(client, Get(rid=MAX_QUEUED, id=id, index=0))
+        assert isinstance(refusal, Refusal)
+        assert (refusal.rid, refusal.reason) == (MAX_QUEUED, RefusalReason.BUSY)
+
+
+def test_a_worker_whose_edition_was_deleted_serves_the_newest(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder, edition=99) as bench:
+        assert bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE).edition == 1
+
+
+def test_heartbeats_report_for_a_limited_time_that_a_file_differs_from_the_edition(
+    root: Path, runtime_folder: Path
+) -> None:
+    with serving(root, runtime_folder) as bench:
+        client = bench.client()
+        id = file_id(client)
+        root.write_bytes(bytes(245))
+        refusal = ask(client, Get(rid=2, id=id, index=0))
+        assert isinstance(refusal, Refusal)
+        assert refusal.reason is RefusalReason.CHANGED
+        bench.heartbeat(lambda heartbeat: heartbeat.load.stale)
+        since = time.monotonic()
+        bench.heartbeat(lambda heartbeat: not heartbeat.load.stale)
+        assert time.monotonic() - since > STALE_REPORT_S / 2
+
+
+def test_a_worker_ordered_to_sleep_refuses_queued_and_new_requests_and_then_closes_its_port(
+    root: Path, runtime_folder: Path
+) -> None:
+    with serving(root, runtime_folder, rate=1) as bench:
+        client = bench.client()
+        id = file_id(client)
+        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE)
+        assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment)
+        client.send(encode(Get(rid=3, id=id, index=1)))
+        assert not client.poll(100), "the rate limit keeps the request in the queue"
+        bench.order(Order(wanted=WantedState.ASLEEP, edition=1))
+        assert client.poll(TIMEOUT_MS), "no reply"
+        for rid, refusal in ((3, decode(client.recv(), DataReply)), (4, ask(client, Describe(rid=4)))):
+            assert isinstance(refusal, Refusal)
+            assert (refusal.rid, refusal.reason) == (rid, RefusalReason.SLEEPING)
+        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.ASLEEP)
+        wait_for("the port to be closed", lambda: not bench.is_listening())
+        bench.order(Order(wanted=WantedState.AWAKE, edition=1))
+        assert file_id(client) == id
+
+
+def test_a_worker_ordered_to_quit_exits(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder) as bench:
+        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE)
+        bench.order(QuitOrder())
+        assert bench.process.wait(TIMEOUT_MS / 1000) == 0
