@@ -95,8 +95,8 @@ class Broker:
             raise
 
     def run(self) -> int:
-        """Serves until an operator quits, SIGINT, SIGTERM, SIGHUP, or (with ``until_done``) until the clients are done.
-        Returns the exit code.
+        """Serves until an operator quits, a signal (SIGINT, SIGTERM, SIGHUP) arrives, or, with ``until_done``, the
+        clients are done. Returns the exit code.
         """
         while self._exit_code is None or not self._is_stopped:
             for source in self._wait():

@@ -31,7 +31,7 @@ Unregister = Callable[[zmq.Socket[bytes]], None]
 class Listeners:
     """All sockets of a broker. ``register`` is called with each socket to poll and the function to call when it is
     readable, ``unregister`` before a socket is closed. ``on_requests`` is called when there may be requests.
-    ``close()`` them.
+    Call ``close()`` when done.
 
     Raises ``MsdError`` if a socket cannot be opened.
     """

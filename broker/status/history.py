@@ -146,7 +146,7 @@ class History:
         return events, [[*self._rates.get(worker.number, ())] for worker in workers]
 
     def on_lost(self, reason: str, now: float, *, refused: bool = False) -> None:
-        """Server 5 does not answer, or (``refused``) does not admit this operator: the last snapshot may be stale."""
+        """Records that server 5 does not answer or, if ``refused``, does not admit this operator."""
         self.lost_reason = reason
         if self.lost_at is None or refused != self.is_refused:
             self.lost_at = now if self.lost_at is None else self.lost_at
@@ -216,7 +216,7 @@ def _changes(before: Status, after: Status) -> Iterator[Change]:
         files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
         yield "", f"shared files changed: now {files}" if before.catalogue else f"sharing {files}", False
     if (gained := _clients(after) - _clients(before)) and before.epoch == after.epoch:
-        clients = f"{abs(gained):,} client{'' if abs(gained) == 1 else 's'}"
+        clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"
         yield "", f"{clients} {'connected' if gained > 0 else 'disconnected'}: now serving {_clients(after):,}", False
     known = {worker.number: worker for worker in before.workers}
     for worker in after.workers:

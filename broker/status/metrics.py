@@ -100,7 +100,7 @@ class SnapshotCollector:
         self._latest = latest
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics without values; prometheus_client needs the names to answer a request for some of them."""
+        """The metrics without values; prometheus_client uses the names to answer requests for single metrics."""
         return _families(None)
 
     def collect(self) -> Iterable[Metric]:
@@ -111,9 +111,9 @@ def _families(status: Status | None) -> Iterator[Metric]:
     """All metrics, without values if there is no snapshot."""
     workers = status.workers if status is not None else []
     for name, (help_text, worker_value) in WORKER_GAUGES.items():
-        yield _filled(GaugeMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
+        yield _with_values(GaugeMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
     for name, (help_text, worker_value) in WORKER_COUNTERS.items():
-        yield _filled(CounterMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
+        yield _with_values(CounterMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
     states = GaugeMetricFamily("msd_worker_state", "1 for the state the worker is in.", labels=["worker", "state"])
     for worker in workers:
         for state in WorkerState:
@@ -129,7 +129,7 @@ def _families(status: Status | None) -> Iterator[Metric]:
     yield catalogue
 
 
-def _filled(
+def _with_values(
     family: GaugeMetricFamily | CounterMetricFamily,
     workers: list[WorkerStatus],
     value: Callable[[WorkerStatus], float],

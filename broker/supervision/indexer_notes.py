@@ -19,6 +19,7 @@ class IndexerNotes:
         self._skipped = 0
 
     def format(self, line: IndexLine) -> list[str]:
+        """The notes for one line of the indexer's output; often one, sometimes none."""
         match line:
             case IndexProgress(name=name, done=done, total=total):
                 return [f"indexing {name}: {100 * done // max(total, 1)} %"]

@@ -15,8 +15,8 @@ from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import Indexed
 
-#: Seconds before the indexer is restarted: the first delay, doubled after every exit, and the longest one. A run of
-#: ``BACKOFF_MAX`` seconds resets the delay.
+#: Seconds before the indexer is restarted: the first delay, which doubles with every exit, and the maximum. A run of
+#: ``BACKOFF_MAX`` seconds resets it.
 BACKOFF_FIRST, BACKOFF_MAX = 2.0, 60.0
 
 
@@ -39,7 +39,7 @@ class IndexerBackoff:
 
 
 class IndexerSupervisor:
-    """The indexer of ``root``, which writes its catalogues to ``folder``. ``close()`` it.
+    """The indexer of ``root``, which writes its catalogues to ``folder``. Call ``close()`` when done.
 
     ``note`` shows a note to people. ``register`` and ``unregister`` are called with the descriptor; call
     ``read_editions`` when it is readable. Raises ``OSError`` if the first start fails.

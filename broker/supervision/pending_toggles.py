@@ -36,7 +36,7 @@ class PendingToggles(Generic[PeerT]):
         self._pending: list[_Toggle[PeerT]] = []
 
     def add(self, peer: PeerT, rid: int, number: int, now: float) -> None:
-        """``peer`` (opaque here) toggled worker ``number`` with request ``rid``."""
+        """Adds a toggle of worker ``number`` that ``peer`` (opaque here) requested with the id ``rid``."""
         deadline = now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT
         self._pending.append(_Toggle(peer, rid, number, deadline))
 

@@ -1,6 +1,6 @@
 """Decides when workers are started, killed and restarted: the pure core of the broker.
 
-Takes events and ``now`` (seconds, monotonic), returns actions; uses no process, socket or clock.
+Takes events and ``now`` (seconds, monotonic), returns actions; starts no process and uses no socket or clock.
 The shell (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
 event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers silent.
 
@@ -24,9 +24,9 @@ from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds without a heartbeat after which a worker is silent: three missed heartbeats, sent every 0.25 s.
+#: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
 SILENT_AFTER = 0.75
-#: Seconds before a restart: the first delay, doubled after every crash, and the longest one.
+#: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
 BACKOFF_FIRST, BACKOFF_MAX = 0.2, 10.0
 #: Seconds of uptime after which earlier crashes no longer count.
 STEADY_AFTER = 30.0
@@ -202,8 +202,8 @@ class Supervisor:
 
     def check_invariants(self) -> None:
         for worker in self.workers.values():
-            gone = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
-            assert not (gone and worker.pid), worker
+            is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
+            assert not (is_down and worker.pid), worker
             assert (worker.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
             assert worker.epoch == 0 or worker.state is not WorkerState.STARTING, worker
             assert worker.epoch or not (worker.route or worker.sessions), worker
@@ -284,15 +284,15 @@ class Supervisor:
     def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None) -> list[Action]:
         if self.quitting:
             return []
-        gone = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
+        is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
         if wanted is None:
             # Toggling a worker that is dead or failed restarts it.
-            sleep = worker.wanted is WantedState.AWAKE and not gone
+            sleep = worker.wanted is WantedState.AWAKE and not is_down
             wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE
         worker.wanted = wanted
         if worker.pid:
             return [self._order(worker)]
-        if gone and wanted is WantedState.AWAKE:
+        if is_down and wanted is WantedState.AWAKE:
             worker.crashes.clear()
             return self._restart(worker)
         return []

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 GONE_AFTER = 30.0
 #: Seconds from a client's ``done`` until all workers have reported their other sessions: two heartbeats.
 SETTLE_TIME = 0.5
-#: Open, and done, sessions kept: as many as 64 heartbeats can report. The one reported longest ago is dropped first.
+#: Maximum number of open sessions, and of done ones: as many as 64 heartbeats can report. The session reported longest
+#: ago is dropped first.
 MAX_SESSIONS = 65536
 
 
@@ -26,8 +27,8 @@ class UntilDone:
     """The sessions of all clients. Call ``pass_time`` often: it drops old sessions."""
 
     def __init__(self) -> None:
-        #: Sessions that are not done, each with the value of ``_awake_for`` at its last report; the one reported
-        #: longest ago first.
+        #: Sessions that are not done, in the order of their last reports, each with the value of ``_awake_for`` at that
+        #: time.
         self._open: OrderedDict[int, float] = OrderedDict()
         #: Likewise, sessions that are done: workers may report them for a while longer.
         self._done: OrderedDict[int, float] = OrderedDict()
@@ -37,12 +38,12 @@ class UntilDone:
         self._done_at: float | None = None
 
     def on_sessions(self, sessions: Iterable[int]) -> None:
-        """A worker's heartbeat listed these open sessions."""
+        """Records the open sessions that a worker's heartbeat lists."""
         for session in sessions:
             self._refresh(self._done if session in self._done else self._open, session)
 
     def on_done(self, session: int, now: float) -> None:
-        """The client of ``session`` finished its download."""
+        """Records that the client of ``session`` has finished its download."""
         self._open.pop(session, None)
         self._refresh(self._done, session)
         self._done_at = now
@@ -57,7 +58,7 @@ class UntilDone:
                 sessions.popitem(last=False)
 
     def on_stall(self, seconds: float) -> None:
-        """The broker's event loop was stalled: that time does not count towards ``GONE_AFTER``."""
+        """Excludes a stall of the broker's event loop from the time that counts towards ``GONE_AFTER``."""
         if self._updated_at is not None:
             self._updated_at += seconds
 

@@ -193,9 +193,9 @@ def test_the_local_control_socket_requires_no_keys(harness: Harness, runtime_fol
 
 @pytest.mark.parametrize("port", ["status_port", "control_port"])
 def test_a_port_in_use_is_named_and_no_socket_stays_open(harness: Harness, port: str) -> None:
-    free, taken = free_ports(), getattr(harness.config, port)
-    config = replace(Config(status_port=free[0], control_port=free[1]), **{port: taken})
-    with zmq.Context() as context, pytest.raises(UsageError, match=str(taken)):
+    free, in_use = free_ports(), getattr(harness.config, port)
+    config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
+    with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
         Listeners(context, config, register=lambda *_: None, unregister=lambda _: None, on_requests=lambda: None)
 
 
@@ -282,12 +282,12 @@ def test_a_publisher_with_too_many_unknown_topics_is_replaced(stack: ExitStack) 
     for _ in range(MAX_UNKNOWN_TOPIC_BYTES // len(STATUS_TOPIC) + 1):
         subscriber.socket.unsubscribe(STATUS_TOPIC)
         subscriber.socket.subscribe(STATUS_TOPIC)
-    unknown = harness.connect(zmq.SUB, harness.config.status.url, None)
-    unknown.socket.subscribe(b"x" * (MAX_UNKNOWN_TOPIC_BYTES // 32))
-    harness.until(lambda: ConnectionEvent.OPENED in unknown.events)
+    other = harness.connect(zmq.SUB, harness.config.status.url, None)
+    other.socket.subscribe(b"x" * (MAX_UNKNOWN_TOPIC_BYTES // 32))
+    harness.until(lambda: ConnectionEvent.OPENED in other.events)
     assert not harness.reopen_if_needed()
     for number in range(33):
-        unknown.socket.subscribe(b"%2d" % number * (MAX_UNKNOWN_TOPIC_BYTES // 64))
+        other.socket.subscribe(b"%2d" % number * (MAX_UNKNOWN_TOPIC_BYTES // 64))
     harness.until(harness.reopen_if_needed)
     harness.until(
         lambda: ConnectionEvent.CLOSED in subscriber.events and subscriber.events[-1] is ConnectionEvent.OPENED
@@ -295,7 +295,7 @@ def test_a_publisher_with_too_many_unknown_topics_is_replaced(stack: ExitStack) 
 
 
 def test_listeners_that_could_not_reopen_can_be_closed(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the socket of the ZAP handler stays open, and terminating the context hangs."""
+    """An open socket of the ZAP handler would make terminating the context hang."""
 
     def fail(*_: object, **__: object) -> Publisher:
         raise zmq.ZMQError(zmq.EADDRINUSE)

@@ -195,7 +195,7 @@ def test_clients_connecting_and_disconnecting_do_not_displace_failures() -> None
     events, _ = history.recent()
     assert len(events) == MAX_REPORTED_EVENTS
     assert [event.text for event in events if event.bad] == ["worker 1 died"]
-    assert events[0].text == "1 client disconnected: now serving 0"
+    assert events[0].text == "client disconnected: now serving 0"
     assert "worker 1 died" in table.overview(history, "msd download", 80, NOW)
 
 
@@ -218,9 +218,9 @@ def test_clients_are_counted_by_server_5_or_else_by_the_workers() -> None:
 
 def test_clients_connecting_and_disconnecting_are_events() -> None:
     assert new_events(snapshot(), snapshot(clients=1), snapshot(clients=3), snapshot(clients=2), snapshot(epoch=2)) == [
-        "1 client connected: now serving 1",
+        "client connected: now serving 1",
         "2 clients connected: now serving 3",
-        "1 client disconnected: now serving 2",
+        "client disconnected: now serving 2",
     ]
 
 

@@ -90,7 +90,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 EDITION = Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=1)
 
 
-def test_an_exit_before_the_first_edition_is_raised() -> None:
+def test_an_exit_before_the_first_edition_raises_its_reason() -> None:
     scenario = Scenario(NotFoundError("no such file"))
     with pytest.raises(NotFoundError):
         scenario.indexer.read_editions(scenario.now)

@@ -68,7 +68,7 @@ def test_a_done_client_that_no_worker_has_reported_ends_the_servers(scenario: Sc
     assert scenario.may_end
 
 
-def test_another_client_keeps_the_servers_until_it_is_done(scenario: Scenario) -> None:
+def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Scenario) -> None:
     scenario.wait(1, A, B)
     scenario.done(A)
     scenario.wait(100, A, B)
@@ -79,7 +79,7 @@ def test_another_client_keeps_the_servers_until_it_is_done(scenario: Scenario) -
     assert scenario.may_end
 
 
-def test_a_client_that_waits_for_sleeping_workers_keeps_the_servers_without_limit(scenario: Scenario) -> None:
+def test_a_client_that_waits_for_sleeping_workers_keeps_the_servers_running(scenario: Scenario) -> None:
     """Workers that are asleep or dead report no sessions."""
     scenario.wait(1, A, B)
     scenario.done(A)
@@ -110,7 +110,7 @@ def test_a_client_that_no_worker_reports_is_dropped_eventually(scenario: Scenari
     assert scenario.may_end
 
 
-def test_a_client_that_connects_during_the_settle_time_keeps_the_servers(scenario: Scenario) -> None:
+def test_a_client_that_connects_during_the_settle_time_keeps_the_servers_running(scenario: Scenario) -> None:
     scenario.done(A)
     scenario.wait(SETTLE_TIME - ITERATION)
     scenario.wait(60, B)
