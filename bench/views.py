@@ -124,13 +124,13 @@ def measure_console(system: System) -> None:
         time.sleep(MEASURE_S)
         without = (cpu_seconds(system.pid) - began) / MEASURE_S
         with Terminal("console", *system.server_flags) as console:
-            console.sees("4 of 4 alive")
+            console.expect("4 of 4 alive")
             wait_for("a rate", lambda: "MB/s" in console.text)
-            broker_cpu, console_cpu, read = cpu_seconds(system.pid), cpu_seconds(console.pid), len(console.read)
+            broker_cpu, console_cpu, read = cpu_seconds(system.pid), cpu_seconds(console.pid), len(console.chunks)
             time.sleep(MEASURE_S)
             with_console = (cpu_seconds(system.pid) - broker_cpu) / MEASURE_S
             drawing = (cpu_seconds(console.pid) - console_cpu) / MEASURE_S
-            times = [at for at, _ in console.read[read:]]
+            times = [at for at, _ in console.chunks[read:]]
             console.press("q")
             console.wait()
     # Bytes written within 30 ms belong to one frame.

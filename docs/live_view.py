@@ -55,7 +55,7 @@ if __name__ == "__main__":
             System(film, "--rate", "6MiB").wait_until_ready() as servers,
             Terminal("download", *servers.server_flags, "-o", str(copy)) as terminal,
         ):
-            terminal.until("a quarter of the file", lambda: percent(terminal.text) >= SLEEP_AT)
+            terminal.wait_until("a quarter of the file", lambda: percent(terminal.text) >= SLEEP_AT)
             servers.put_to_sleep(2)
-            terminal.until("worker 2 asleep", lambda: percent(terminal.text) >= PICTURE_AT)
+            terminal.wait_until("worker 2 asleep", lambda: percent(terminal.text) >= PICTURE_AT)
             save_svg(frames(terminal.text)[-1], PICTURE)

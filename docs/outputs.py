@@ -1,6 +1,6 @@
-"""Makes ``docs/outputs.md``, what commands print, from a real system: ``python -m docs.outputs`` (``make outputs``).
+"""Writes ``docs/outputs.md``, the output of commands on real servers: ``python -m docs.outputs`` (``make outputs``).
 
-``tests/integration/test_documented_outputs.py`` runs the same commands and compares what they print.
+Does not compare anything: ``tests/integration/test_documented_outputs.py`` runs the same commands and compares.
 """
 
 from __future__ import annotations
@@ -16,55 +16,58 @@ from pathlib import Path
 from tests.system import Ports, System, make_file, run_msd
 
 PAGE = Path(__file__).parent / "outputs.md"
-#: The report's ports, for they are what the rest of the documentation shows.
+#: The report's ports, which the rest of the documentation shows, too.
 PORTS: Ports = (21018, 27215, 35416, 19222, 39223)
 HEAD = """\
 # What the commands print
 
-Made by `make outputs` from servers at work, and kept as it is by a test. Here `config.toml` in the current folder says
-`[share] path = "films"`, and where the servers are. What `serve`, `console` and `demo` show is in the
-[README](../README.md); what `download --json` prints, in [events.md](events.md).
+Written by `make outputs` from running servers; a test compares it. The commands run in a folder whose `config.toml`
+sets `[share] path = "films"` and the ports. The README shows the [console](../README.md) and the demo; the output of
+`download --json` is described in [events.md](events.md).
 """
-#: What is run, in this order, and what it shows.
-STORY = (
+#: Titles of the sections and their commands, in the order in which they run.
+SECTIONS = (
     ("Which files are shared", ("list", "list --json")),
-    ("A download without a terminal, and once more", ("download Star.mp4", "download Star.mp4")),
-    ("A file that is right, and one that is not", ("download Star.mp4 --update", "verify Star.mp4", "verify Moon.mp4")),
-    ("What is mistyped", ("downlod", "download Stra.mp4")),
+    ("A download without a terminal, and a second attempt", ("download Star.mp4", "download Star.mp4")),
+    (
+        "A file that matches the shared one, and one that does not",
+        ("download Star.mp4 --update", "verify Star.mp4", "verify Moon.mp4"),
+    ),
+    ("Mistyped commands and file names", ("downlod", "download Stra.mp4")),
     ("A worker is shut down", ("toggle 2", "status")),
-    ("It is woken up", ("toggle 2 --wake",)),
+    ("The worker is woken up", ("toggle 2 --wake",)),
     ("Keys", ("keys init", "keys new laptop", "keys admit keys/laptop.pub --role client", "keys list")),
-    ("The end", ("quit", "list")),
+    ("Shutting down", ("quit", "list")),
 )
 
 
 def page(ports: Ports, folder: Path) -> str:
-    """The page, from servers at these ports; all files are made in ``folder``."""
+    """Returns the page, made by servers on ``ports``; all files are created in ``folder``."""
     return "\n".join([HEAD, *sections(ports, folder)])
 
 
 def sections(ports: Ports, folder: Path) -> Iterator[str]:
-    prepare(ports, folder)
+    make_files(ports, folder)
     with System(folder / "films", "-c", "config.toml", ports=ports, cwd=folder) as servers:
         servers.wait_until_ready()
         yield f"## Servers without a terminal\n\n```\n$ msd serve --plain\n{servers.out.text}\n```\n"
-        for title, commands in STORY:
-            shown = []
+        for title, commands in SECTIONS:
+            outputs = []
             for command in commands:
-                shown.append(f"$ msd {command}\n{printed(command, folder)}")
+                outputs.append(f"$ msd {command}\n{output_of(command, folder)}")
                 if command == "quit":
                     servers.wait()
-            yield f"## {title}\n\n```\n" + "\n".join(shown) + "```\n"
+            yield f"## {title}\n\n```\n" + "\n".join(outputs) + "```\n"
 
 
-def printed(command: str, folder: Path) -> str:
-    """What a command prints, on both streams."""
+def output_of(command: str, folder: Path) -> str:
+    """Runs a command and returns its output on both streams."""
     ended = run_msd(*shlex.split(command), cwd=folder)
     return (ended.stderr + ended.stdout).replace(f"{folder}/", "")
 
 
-def prepare(ports: Ports, folder: Path) -> None:
-    """Two shared files, another version of one of them, and the configuration."""
+def make_files(ports: Ports, folder: Path) -> None:
+    """Creates two shared files, a changed copy of one of them, and the configuration."""
     rng = random.Random(1)  # noqa: S311
     for name, size in (("Moon.mp4", 3 << 20), ("Star.mp4", 12 << 20)):
         make_file(folder / "films" / name, size, rng)

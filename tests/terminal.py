@@ -1,4 +1,7 @@
-"""Commands of the project on a terminal of their own, for tests: keys in, bytes out."""
+"""Runs a command on a pseudo-terminal: types keys and records what the command writes.
+
+Does not interpret escape sequences.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from typing import Any, Self
 
 from tests.system import MSD, TIMEOUT, wait_for
 
-#: What a shell does: leads the session, runs the command in the foreground, takes the terminal back
-#: after it, and stays. Writes the command's process and its exit code to the first descriptor, until the
-#: second one is closed. With "leads" the session is the command's own and the terminal stays with it, as where
-#: sshd or tmux starts it.
+#: Does what an interactive shell does: leads the session, runs the command in the foreground, takes the terminal back
+#: afterwards, and keeps running. Writes the command's pid and its exit code to the first descriptor, and exits when the
+#: second one is closed. With "leads" the command leads a session of its own and keeps the terminal, as if sshd or tmux
+#: had started it.
 _SHELL = """
 import os, signal, sys
-told, until, leads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leads"
+results, stop, leads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leads"
 def take_terminal():
     os.close(os.open(os.ttyname(0), os.O_RDWR))
 if not leads:
@@ -43,62 +46,62 @@ if not command:
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     os.closerange(3, 256)
     os.execvp(sys.argv[4], sys.argv[4:])
-os.write(told, b"%d\\n" % command)
+os.write(results, b"%d\\n" % command)
 _, status = os.waitpid(command, 0)
 if not leads:
     os.tcsetpgrp(0, os.getpgrp())
-os.write(told, b"%d\\n" % os.waitstatus_to_exitcode(status))
-os.read(until, 1)
+os.write(results, b"%d\\n" % os.waitstatus_to_exitcode(status))
+os.read(stop, 1)
 """
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 80 × 24, which a shell has, or the command itself, if it ``leads``; ended
-    with the ``with`` block at the latest.
+    """A command on a pseudo-terminal of 80 × 24. The terminal's session is led by a shell, or with ``leads_session`` by
+    the command itself. Leaving the ``with`` block ends the command.
     """
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, leads: bool = False) -> None:
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False) -> None:
         self._master, self._slave = pty.openpty()
         self.resize(80, 24)
-        self.settings = self.settings_now
-        #: What was written, and when it was read.
-        self.read: list[tuple[float, bytes]] = []
-        told, tell = os.pipe()
-        until, self._until = os.pipe()
+        self.settings = self.current_settings
+        #: The bytes written to the terminal, each chunk with the time it was read.
+        self.chunks: list[tuple[float, bytes]] = []
+        results, shell_results = os.pipe()
+        shell_stop, self._stop_shell = os.pipe()
         shell = [sys.executable, "-S", "-E", "-c", _SHELL]
         self._shell = subprocess.Popen(
-            [*shell, str(tell), str(until), "leads" if leads else "follows", *MSD, *arguments],
+            [*shell, str(shell_results), str(shell_stop), "leads" if leads_session else "follows", *MSD, *arguments],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,
             start_new_session=True,
-            pass_fds=[tell, until],
+            pass_fds=[shell_results, shell_stop],
             env={**os.environ, "TERM": "xterm-256color", **(env or {})},
         )
-        os.close(tell)
-        os.close(until)
-        self._told = os.fdopen(told)
-        self.pid = int(self._told.readline())
-        self._code: int | None = None
+        os.close(shell_results)
+        os.close(shell_stop)
+        self._results = os.fdopen(results)
+        self.pid = int(self._results.readline())
+        self._exit_code: int | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow)
+        self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
     @property
     def text(self) -> str:
-        """All that was written, the escape sequences with it."""
-        return b"".join(data for _, data in [*self.read]).decode("utf-8", "replace")
+        """Everything written so far, including escape sequences."""
+        return b"".join(data for _, data in [*self.chunks]).decode("utf-8", "replace")
 
     @property
-    def settings_now(self) -> list[Any]:
-        """How the terminal is set, as by ``stty``."""
+    def current_settings(self) -> list[Any]:
+        """The terminal's settings, as ``stty`` shows them."""
         return termios.tcgetattr(self._slave)
 
     def press(self, keys: str) -> int:
-        """Types; how much was written before that, for ``sees``."""
-        mark = len(self.text)
+        """Types keys. Returns the length of ``text`` before them, to pass to ``expect``."""
+        written = len(self.text)
         os.write(self._master, keys.encode())
-        return mark
+        return written
 
     def resize(self, width: int, height: int) -> None:
         fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -106,24 +109,24 @@ class Terminal:
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def sees(self, text: str, mark: int = 0) -> None:
-        """Waits until this is written, after the first ``mark`` characters."""
-        self.until(repr(text), lambda: text in self.text[mark:])
+    def expect(self, text: str, after: int = 0) -> None:
+        """Waits until ``text`` is written, ignoring the first ``after`` characters."""
+        self.wait_until(repr(text), lambda: text in self.text[after:])
 
-    def until(self, what: str, probe: Callable[[], bool]) -> None:
-        """Waits for this; fails with the end of what was written."""
+    def wait_until(self, description: str, condition: Callable[[], bool]) -> None:
+        """Waits for ``condition``; after a timeout, fails with the last characters written."""
         try:
-            wait_for(what, probe)
+            wait_for(description, condition)
         except AssertionError as error:
-            raise AssertionError(f"{error}; there is {self.text[-3000:]!r}") from None
+            raise AssertionError(f"{error}; the terminal shows {self.text[-3000:]!r}") from None
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """The exit code, once all that was written has been read."""
-        if self._code is None:
-            assert select.select([self._told], [], [], timeout)[0], f"still running: {self.text[-3000:]!r}"
-            self._code = int(self._told.readline())
-        wait_for("all that was written", lambda: not select.select([self._master], [], [], 0.02)[0])
-        return self._code
+        """Waits for the command and returns its exit code, once all its output has been read."""
+        if self._exit_code is None:
+            assert select.select([self._results], [], [], timeout)[0], f"still running: {self.text[-3000:]!r}"
+            self._exit_code = int(self._results.readline())
+        wait_for("the rest of the output", lambda: not select.select([self._master], [], [], 0.02)[0])
+        return self._exit_code
 
     def __enter__(self) -> Self:
         return self
@@ -132,32 +135,31 @@ class Terminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._code is None:
-                self._end(signal.SIGTERM)
+            if self._exit_code is None:
+                self._signal_if_running(signal.SIGTERM)
                 with contextlib.suppress(AssertionError):
                     self.wait(5)
-            if self._code is None:
-                self._end(signal.SIGKILL)
+            if self._exit_code is None:
+                self._signal_if_running(signal.SIGKILL)
                 self.wait()
         finally:
             self._stop.set()
             self._thread.join()
-            os.close(self._until)
-            if self._code is None:
+            os.close(self._stop_shell)
+            if self._exit_code is None:
                 self._shell.kill()
             self._shell.wait(TIMEOUT)
-            self._told.close()
+            self._results.close()
             os.close(self._slave)
             os.close(self._master)
 
-    def _end(self, number: int) -> None:
-        """Signals the command, if it has not ended."""
-        # Once the shell has told its code, its number may be another process's.
-        if not select.select([self._told], [], [], 0)[0]:
+    def _signal_if_running(self, number: int) -> None:
+        # Once the shell has reported the exit code, another process may have the same pid.
+        if not select.select([self._results], [], [], 0)[0]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def _follow(self) -> None:
+    def _read(self) -> None:
         while not self._stop.is_set():
             if select.select([self._master], [], [], 0.02)[0]:
-                self.read.append((time.monotonic(), os.read(self._master, 65536)))
+                self.chunks.append((time.monotonic(), os.read(self._master, 65536)))

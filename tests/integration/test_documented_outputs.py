@@ -1,4 +1,4 @@
-"""What the documentation shows of the commands is what they print, but for figures that differ from run to run."""
+"""The outputs shown in the documentation are what the commands print, except for figures that vary between runs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from docs.outputs import PAGE, PORTS, page
 from tests.system import free_ports, run_msd
 
 README = Path(__file__).parents[2] / "README.md"
-#: What differs from run to run of the commands on the page, and what it is written as.
-VARIES = (
+#: Patterns of text that varies between runs of the commands on the page, and their replacements.
+VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:[\d.]+\+00:00)?", "DATE"),
     (r"(?<=key is |laptop |server )( *)\b[0-9a-f]{64}\b", "KEY"),
-    # Of a download: how fast it was, and from whom. A slow machine prints more than one block, a busy one that it
-    # asked twice.
-    (r"^(Server\d|Total): [\d.]+(?:/[\d.]+)?, download speed: [\d.]+kb/s", r"\1: SO MUCH"),
-    (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " SO FAST, FROM THEM"),
+    # A download: its speed and the bytes per worker. A slow machine prints more than one block of metric lines, a busy
+    # one a line about retries.
+    (r"^(Server\d|Total): [\d.]+(?:/[\d.]+)?, download speed: [\d.]+kb/s", r"\1: FIGURES"),
+    (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " DURATION AND RATES"),
     (r"\([\d.]+ s\)", "(SECONDS)"),
-    # Of the status: times, what was sent and how fast, processes, who came first.
+    # The status: times, bytes sent, rates, pids, and the order of simultaneous events.
     (r"^( [●○] .*) \d:\d\d:\d\d  ( +\d+ +\d+) .*", r"\1 UPTIME \2 SENT"),
     (r" · [^·]+ · (?=2 files$)", " · RATE · "),
     (r"process \d+", "process NUMBER"),
     (r"[\d,]+ bytes sent", "SENT"),
-    (r"^\d\d:\d\d:\d\d   .* clients? (came|left): .*\n", ""),
+    (r"^\d\d:\d\d:\d\d   .* clients? (connected|disconnected): .*\n", ""),
     (r"^\d\d:\d\d:\d\d   (worker )\d( is alive)", r"TIME \1N\2"),
-    (r"^\d\d:\d\d:\d\d   (server 5 says: )\d", r"TIME \1N"),
+    (r"^\d\d:\d\d:\d\d   (server 5 reports )\d", r"TIME \1N"),
     (r"^\d\d:\d\d:\d\d   ", "TIME "),
 )
-#: The demo is run with less: all figures are others, and some lines may be missing.
-LOOSE = (
+#: The test runs a smaller demo: all figures differ, and some lines may be missing.
+DEMO_VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"(?<![\w.])\d+(?:[.,:T+-]\d+)*|(?<=Server)\d", "0"),
     (r"\b0 ?(?:B|[kKMGT]i?B|kb)\b", "AMOUNT"),
@@ -42,41 +42,41 @@ LOOSE = (
 )
 
 
-def shape(text: str, loose: Sequence[tuple[str, str]]) -> list[str]:
-    """The lines of an output without what differs from run to run; each of them once."""
-    for pattern, instead in loose:
-        text = re.sub(pattern, instead, text, flags=re.MULTILINE)
+def normalized_lines(text: str, varying: Sequence[tuple[str, str]]) -> list[str]:
+    """Returns the distinct lines of an output, with the varying parts replaced."""
+    for pattern, replacement in varying:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     return [*dict.fromkeys(line.rstrip() for line in text.splitlines())]
 
 
 def sections(text: str) -> Iterator[tuple[str, list[str]]]:
     for part in text.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
-        yield title, shape(body, VARIES)
+        yield title, normalized_lines(body, VARYING)
 
 
-def test_the_page_of_outputs_shows_what_commands_print(runtime_folder: Path, tmp_path: Path) -> None:
+def test_the_page_of_outputs_matches_the_commands(runtime_folder: Path, tmp_path: Path) -> None:
     ports = free_ports()
     printed = page(ports, tmp_path)
-    for ours, documented in zip(ports, PORTS, strict=True):
-        printed = re.sub(rf"\b{ours}\b", str(documented), printed)
+    for port, documented in zip(ports, PORTS, strict=True):
+        printed = re.sub(rf"\b{port}\b", str(documented), printed)
     assert dict(sections(PAGE.read_text(encoding="utf-8"))) == dict(sections(printed)), "run make outputs"
 
 
 @pytest.mark.alone
-def test_the_readme_shows_what_the_demo_prints(runtime_folder: Path) -> None:
+def test_the_demo_prints_the_lines_shown_in_the_readme(runtime_folder: Path) -> None:
     text = README.read_text(encoding="utf-8")
     shown = text.split("What the demo prints:\n\n```\n")[1].split("```")[0]
     ended = run_msd("demo", "--size", "48MiB", "--seconds", "5")
     assert ended.returncode == 0, ended.stderr
-    real = shape(ended.stdout + "\n" + ended.stderr, LOOSE)
-    missing = [line for line in shape(shown, LOOSE) if line != "…" and line not in real]
-    assert not missing, real
+    printed = normalized_lines(ended.stdout + "\n" + ended.stderr, DEMO_VARYING)
+    missing = [line for line in normalized_lines(shown, DEMO_VARYING) if line != "…" and line not in printed]
+    assert not missing, printed
 
 
-def test_shapes_differ_where_words_and_sizes_do_and_not_where_times_do() -> None:
-    def same(one: str, other: str) -> bool:
-        return shape(one, VARIES) == shape(other, VARIES)
+def test_normalized_lines_differ_in_words_and_sizes_but_not_in_times() -> None:
+    def same(first: str, second: str) -> bool:
+        return normalized_lines(first, VARYING) == normalized_lines(second, VARYING)
 
     assert same(
         "copy: 4.0 MiB verified in 0.30 s, 12.1 MiB/s (worker 1 3.0 MiB)",

@@ -1,4 +1,4 @@
-"""A real run: what its report says and shows, and the metrics of the servers meanwhile."""
+"""Reports of real downloads and their charts, and the metrics endpoint of the servers."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports,
 RATE = ("--rate", "8MiB")
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_report(path: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return report
 
 
-def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_the_report_of_a_download_with_a_killed_worker_is_drawn(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
     1. Worker 2 is put to sleep, worker 3 is killed, worker 2 is woken up.
-    2. The report has what ``done`` says, and what happened with its times.
-    3. ``msd plot`` draws it.
+    2. The report contains the fields of ``done`` and the events with their times.
+    3. ``msd plot`` draws a chart of it.
     """
     system = serve(source(32 * MIB), *RATE)
     with system.download("-o", "copy.bin", "--report", "report.json", interval=0.02, cwd=tmp_path) as client:
@@ -43,7 +43,7 @@ def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source:
         client.wait_until_verified(0.6)
         system.wake(2)
         done = client.wait_until_done()
-    report = read(tmp_path / "report.json")
+    report = read_report(tmp_path / "report.json")
     assert {**{key: done[key] for key in done.keys() - {"event", "at"}}, "version": 1}.items() <= report.items()
     assert report["retries"]["lost"] >= 1
     assert 0 < report["rate_p50"] <= report["rate_peak"] < 64 * MIB
@@ -53,14 +53,14 @@ def test_the_report_of_a_run_with_a_killed_worker_is_drawn(serve: Serve, source:
     gaps = [after["at"] - before["at"] for before, after in pairwise(samples[:-1])]
     assert min(gaps) > 0.09
     assert samples[-1]["bytes"] == 32 * MIB
-    told = {(event["name"], event["state"]) for event in events if event["event"] == "worker"}
-    assert {("2", "asleep"), ("3", "lost"), ("2", "ready")} <= told
+    states = {(event["name"], event["state"]) for event in events if event["event"] == "worker"}
+    assert {("2", "asleep"), ("3", "lost"), ("2", "ready")} <= states
     drawn = run_msd("plot", "report.json", "-o", "run.svg", cwd=tmp_path)
     assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
     assert 10_000 < (tmp_path / "run.svg").stat().st_size < 300_000
 
 
-def test_people_are_told_what_went_wrong_on_the_way(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_a_download_prints_a_line_about_its_retries(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(16 * MIB), "--rate", "2MiB")
     arguments = ["download", *system.server_flags, "-i", "0.05", "-o", "copy.bin"]
     with Process([*MSD, *arguments], cwd=tmp_path) as client:
@@ -69,18 +69,18 @@ def test_people_are_told_what_went_wrong_on_the_way(serve: Serve, source: Source
         assert client.wait() == 0
     first, second = client.out.text.splitlines()
     assert "verified in" in first
-    assert "asked again for segments: " in second
-    assert " lost" in second
+    assert "retried segments: " in second
+    assert "(connection lost)" in second
     assert "median " in second
 
 
-def test_an_interrupted_download_leaves_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_an_interrupted_download_writes_a_report(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(24 * MIB), *RATE)
     with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
         client.wait_until_verified(0.2)
         client.signal(signal.SIGINT)
         assert client.wait() == 130
-    report = read(tmp_path / "report.json")
+    report = read_report(tmp_path / "report.json")
     assert report["error"]["code"] == 130
     assert report["rate_p50"] > 0
     assert {event["event"] for event in report["events"]} >= {"start", "worker", "progress"}
@@ -88,19 +88,19 @@ def test_an_interrupted_download_leaves_a_report(serve: Serve, source: Source, t
     assert {*os.listdir(tmp_path)} >= {"copy.bin.part", "report.json", "run.png"}
 
 
-def test_a_download_that_finds_nobody_reports_how_long_it_waited(tmp_path: Path) -> None:
+def test_a_download_without_servers_reports_how_long_it_waited(tmp_path: Path) -> None:
     nowhere = ["-p", *map(str, free_ports())]
     with Download(nowhere, "--timeout", "1.2", "--report", "report.json", cwd=tmp_path) as client:
         assert client.wait() == 7
-    report = read(tmp_path / "report.json")
+    report = read_report(tmp_path / "report.json")
     assert report["error"]["code"] == 7
     assert report["waited_seconds"] == pytest.approx(1.2, abs=0.5)
-    with pytest.raises(UsageError, match="there is nothing to draw: nothing was transferred"):
+    with pytest.raises(UsageError, match="nothing to draw: the download transferred nothing"):
         plot(str(tmp_path / "report.json"), str(tmp_path / "run.svg"))
 
 
 def with_metrics(tmp_path: Path, rng: random.Random) -> tuple[Path, tuple[int, ...]]:
-    """A configuration of servers with metrics, and its ports; the sixth is theirs."""
+    """Writes a configuration with a metrics port. Returns its path and the ports; the sixth is the metrics port."""
     make_file(tmp_path / "Star.mp4", MIB, rng)
     chosen = free_ports()
     ports = (*chosen, wait_for("another port", lambda: next((p for p in free_ports() if p not in chosen), None)))
@@ -111,7 +111,7 @@ def with_metrics(tmp_path: Path, rng: random.Random) -> tuple[Path, tuple[int, .
     return config, ports
 
 
-def test_metrics_tell_of_a_sleeping_worker_and_their_port_is_free_afterwards(
+def test_metrics_show_a_sleeping_worker_and_the_port_is_free_afterwards(
     runtime_folder: Path, tmp_path: Path, rng: random.Random
 ) -> None:
     config, ports = with_metrics(tmp_path, rng)
@@ -138,7 +138,7 @@ def test_metrics_tell_of_a_sleeping_worker_and_their_port_is_free_afterwards(
     assert "Traceback" not in servers.err.text
 
 
-def test_a_metrics_port_that_cannot_be_had_is_told(runtime_folder: Path, tmp_path: Path, rng: random.Random) -> None:
+def test_a_metrics_port_in_use_is_a_usage_error(runtime_folder: Path, tmp_path: Path, rng: random.Random) -> None:
     config, ports = with_metrics(tmp_path, rng)
     with closing(socket.create_server(("127.0.0.1", ports[5]))):
         busy = run_msd("serve", "-c", str(config))
@@ -151,7 +151,7 @@ def test_a_metrics_port_that_cannot_be_had_is_told(runtime_folder: Path, tmp_pat
     assert f"port {ports[4] + 1} is given twice: for the control port and for the metrics port" in twice.stderr
 
 
-def test_metrics_without_prometheus_client_are_wrong_use(
+def test_metrics_without_prometheus_client_are_a_usage_error(
     runtime_folder: Path, tmp_path: Path, rng: random.Random
 ) -> None:
     config, ports = with_metrics(tmp_path, rng)
@@ -161,7 +161,7 @@ def test_metrics_without_prometheus_client_are_wrong_use(
     refused = run_msd("serve", "-c", str(config), env={**os.environ, "PYTHONPATH": str(missing)})
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"msd: metrics_port needs prometheus_client: {sys.executable} -m pip install prometheus_client, "
-        "or leave the key out\n"
+        f"msd: metrics_port requires prometheus_client: {sys.executable} -m pip install prometheus_client, "
+        "or remove the key\n"
     )
     assert is_free(ports[5])

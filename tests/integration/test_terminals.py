@@ -1,4 +1,4 @@
-"""Commands on terminals of all kinds, on pipes, and without standard input: no traceback, nothing broken."""
+"""Commands on terminals of all kinds, on pipes and with closed streams: no traceback, and the terminal is restored."""
 
 from __future__ import annotations
 
@@ -21,138 +21,139 @@ from tests.terminal import Terminal
 from tests.unit.client.display.test_terminal_painter import Screen
 
 OnTerminal = Callable[..., Terminal]
-#: What begins and what ends a picture.
-PICTURE, END = "\x1b[?7l", "\x1b[?7h"
-#: A size that some program has left in the environment, as readline does for all that is started from it.
-LEFT_BEHIND = {"COLUMNS": "100", "LINES": "50"}
+#: The escape sequences at the start and the end of a frame of the live view.
+FRAME_START, FRAME_END = "\x1b[?7l", "\x1b[?7h"
+#: A stale terminal size in the environment; readline sets it for the programs that it starts.
+STALE_SIZE = {"COLUMNS": "100", "LINES": "50"}
 
 
 @pytest.fixture
 def on_terminal(runtime_folder: Path) -> Iterator[OnTerminal]:
-    """Starts a command on a terminal of its own; ends it after the test."""
+    """Returns a function that starts a command on a terminal; the command is ended after the test."""
     with ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(Terminal(*arguments, **options))
 
 
 @pytest.fixture
 def slow(serve: Serve, source: Source) -> System:
-    """Servers of a file that takes a while."""
+    """Servers that need 10 s to send their file."""
     return serve(source(40 * MIB), "--rate", "1MiB")
 
 
-def pictures(terminal: Terminal) -> list[str]:
-    """Those that are complete."""
-    drawn = [text.partition(END) for text in terminal.text.split(PICTURE)[1:]]
-    return [picture for picture, end, _ in drawn if end]
+def live_frames(terminal: Terminal) -> list[str]:
+    """Returns the complete frames of the live view."""
+    parts = [text.partition(FRAME_END) for text in terminal.text.split(FRAME_START)[1:]]
+    return [frame for frame, end, _ in parts if end]
 
 
-def shown(terminal: Terminal) -> list[str]:
-    """What stands there, below a prompt, if nothing was ever resized."""
-    screen = Screen(200, breaks=False)
+def screen_lines(terminal: Terminal) -> list[str]:
+    """Returns the lines on the screen, starting with a prompt, if the terminal was never resized."""
+    screen = Screen(200, rewraps=False)
     screen.write("$\n" + terminal.text)
     return screen.shown
 
 
 def fits(terminal: Terminal, width: int, height: int) -> bool:
-    """The last picture is that of a terminal of this size, and of no narrower one: its bar takes all but two
-    columns, up to 50.
+    """Returns True if the last frame was drawn for this size and not for a narrower terminal: the progress bar takes
+    all columns but two, up to 50.
     """
-    picture = pictures(terminal)[-1]
-    return min(width - 2, 50) <= widest(picture) < width and picture.count("\n") + 1 < height
+    frame = live_frames(terminal)[-1]
+    return min(width - 2, 50) <= widest_line(frame) < width and frame.count("\n") + 1 < height
 
 
-def is_drawn(terminal: Terminal, mark: int, height: int) -> bool:
-    return height in frames(terminal, mark)
+def is_drawn(terminal: Terminal, after: int, height: int) -> bool:
+    return height in console_heights(terminal, after)
 
 
-def frames(terminal: Terminal, mark: int) -> list[int]:
-    """The lowest line of each frame of the console that begins at its first one, after so many characters."""
-    drawn = terminal.text[mark:].split("\x1b[1;1H")[1:]
-    return [max(map(int, re.findall(r"\x1b\[(\d+);\d+H", frame)), default=1) for frame in drawn]
+def console_heights(terminal: Terminal, after: int) -> list[int]:
+    """Returns the lowest line of each full redraw of the console, ignoring the first ``after`` characters."""
+    redraws = terminal.text[after:].split("\x1b[1;1H")[1:]
+    return [max(map(int, re.findall(r"\x1b\[(\d+);\d+H", redraw)), default=1) for redraw in redraws]
 
 
-def widest(picture: str) -> int:
-    """The columns of a picture's widest line."""
-    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", picture)
+def widest_line(frame: str) -> int:
+    """Returns the columns of a frame's widest line."""
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", frame)
     return max(len(line) for line in text.replace("\r", "").split("\n"))
 
 
-def test_a_download_follows_the_size_of_its_terminal_and_leaves_nothing_of_its_picture(
+def test_the_live_view_follows_the_size_of_the_terminal_and_is_erased_at_the_end(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
-    terminal = on_terminal("download", *slow.server_flags, "-o", str(copy), env=LEFT_BEHIND)
-    terminal.sees("worker 4  ready")
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(copy), env=STALE_SIZE)
+    terminal.expect("worker 4  ready")
     for width, height in ((40, 12), (120, 30), (20, 5), (80, 24)):
         terminal.resize(width, height)
-        terminal.until(f"a picture of {width} columns", partial(fits, terminal, width, height))
+        terminal.wait_until(f"a frame of {width} columns", partial(fits, terminal, width, height))
     terminal.press("\x03")
     assert terminal.wait() == 130
-    told = "".join(shown(terminal)).removeprefix("$").removeprefix("^C")
+    text = "".join(screen_lines(terminal)).removeprefix("$").removeprefix("^C")
     assert re.fullmatch(
-        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB verified so far; "
-        r"what .*copy\.part holds stays, run the same command again to go on",
-        told,
+        r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB verified; "
+        r"progress saved in .*copy\.part; run the same command to resume",
+        text,
     )
-    assert terminal.settings_now == terminal.settings
+    assert terminal.current_settings == terminal.settings
 
 
-def test_a_command_that_has_ended_by_itself_leaves_nothing_behind() -> None:
+def test_a_command_that_exits_leaves_no_process_behind() -> None:
     with Terminal("--version") as terminal:
-        wait_for("its end", lambda: not Path(f"/proc/{terminal.pid}").exists())
+        wait_for("the end of the process", lambda: not Path(f"/proc/{terminal.pid}").exists())
 
 
-def test_pictures_come_at_most_10_times_a_second(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
+def test_the_live_view_draws_at_most_10_frames_a_second(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
     terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
-    terminal.sees("worker 4  ready")
-    wait_for("some pictures", lambda: len(pictures(terminal)) > 6)
-    times = [at for at, data in [*terminal.read] if PICTURE.encode() in data]
+    terminal.expect("worker 4  ready")
+    wait_for("some frames", lambda: len(live_frames(terminal)) > 6)
+    times = [at for at, data in [*terminal.chunks] if FRAME_START.encode() in data]
     assert len(times) <= 10 * (times[-1] - times[0]) + 1
 
 
-def test_a_download_that_is_killed_leaves_the_terminal_as_it_was(
-    slow: System, on_terminal: OnTerminal, tmp_path: Path
-) -> None:
+def test_a_killed_download_leaves_the_terminal_unchanged(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
     terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
-    terminal.sees("worker 4  ready")
+    terminal.expect("worker 4  ready")
     terminal.signal(signal.SIGKILL)
     terminal.wait()
-    assert terminal.settings_now == terminal.settings
-    # Nothing was switched on or off but the wrapping of lines, and that only within a picture.
-    switched = re.findall(r"\x1b\[\?(\d+)([hl])", terminal.text)
-    assert {number for number, _ in switched} == {"7"}
-    assert [to for _, to in switched] == ["l", "h"] * (len(switched) // 2)
+    assert terminal.current_settings == terminal.settings
+    # The live view changes only line wrapping, and restores it at the end of each frame.
+    modes = re.findall(r"\x1b\[\?(\d+)([hl])", terminal.text)
+    assert {number for number, _ in modes} == {"7"}
+    assert [value for _, value in modes] == ["l", "h"] * (len(modes) // 2)
 
 
-def test_a_download_that_is_stopped_by_ctrl_z_gives_the_terminal_to_the_shell_and_goes_on(
+def test_ctrl_z_suspends_a_download_which_continues_after_sigcont(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
     terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"))
-    terminal.sees("worker 4  ready")
+    terminal.expect("worker 4  ready")
     terminal.press("\x1a")
-    wait_for("it to stop", lambda: Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
-    wait_for("the picture to go", lambda: shown(terminal) in (["$"], ["$", "^Z"]))
-    mark = len(terminal.text)
+    wait_for(
+        "the suspended process",
+        lambda: Path(f"/proc/{terminal.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T",
+    )
+    wait_for("the erased live view", lambda: screen_lines(terminal) in (["$"], ["$", "^Z"]))
+    before = len(terminal.text)
     terminal.signal(signal.SIGCONT)
-    terminal.sees("worker 4  ready", mark)
+    terminal.expect("worker 4  ready", before)
 
 
-def test_ctrl_z_stops_nothing_where_no_shell_could_continue_it(
+def test_ctrl_z_is_ignored_if_no_shell_could_continue_the_process(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), leads=True)
-    terminal.sees("worker 4  ready")
-    mark = terminal.press("\x1a")
-    terminal.sees("worker 4  ready", mark)
-    # Nor does the second one.
-    mark = terminal.press("\x1a")
-    terminal.sees("worker 4  ready", mark)
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), leads_session=True)
+    terminal.expect("worker 4  ready")
+    before = terminal.press("\x1a")
+    terminal.expect("worker 4  ready", before)
+    # A second Ctrl-Z is ignored, too.
+    before = terminal.press("\x1a")
+    terminal.expect("worker 4  ready", before)
     terminal.press("\x03")
     assert terminal.wait() == 130
 
 
 @pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"TERM": ""}], ids=["dumb", "none"])
-def test_a_dumb_terminal_gets_the_metric_lines(
+def test_a_dumb_terminal_shows_the_metric_lines(
     serve: Serve, source: Source, on_terminal: OnTerminal, tmp_path: Path, env: dict[str, str]
 ) -> None:
     terminal = on_terminal("download", *serve(source(MIB)).server_flags, "-o", str(tmp_path / "copy"), env=env)
@@ -161,46 +162,42 @@ def test_a_dumb_terminal_gets_the_metric_lines(
     assert "Total: 1048.58" in terminal.text
 
 
-def test_without_colours_the_view_is_the_same_but_for_them(
-    slow: System, on_terminal: OnTerminal, tmp_path: Path
-) -> None:
+def test_no_color_turns_off_the_colours_of_the_live_view(slow: System, on_terminal: OnTerminal, tmp_path: Path) -> None:
     terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), env={"NO_COLOR": "1"})
-    terminal.sees("worker 4  ready")
+    terminal.expect("worker 4  ready")
     assert not re.search(r"\x1b\[3\dm", terminal.text)
 
 
-def test_a_resized_console_and_a_stopped_one_go_on(slow: System, on_terminal: OnTerminal) -> None:
-    terminal = on_terminal("console", *slow.server_flags, env=LEFT_BEHIND)
-    terminal.sees("4 of 4 alive")
-    terminal.sees("? help")
-    assert max(frames(terminal, 0)) == 24
+def test_a_console_follows_the_size_of_the_terminal(slow: System, on_terminal: OnTerminal) -> None:
+    terminal = on_terminal("console", *slow.server_flags, env=STALE_SIZE)
+    terminal.expect("4 of 4 alive")
+    terminal.expect("? help")
+    assert max(console_heights(terminal, 0)) == 24
     for width, height in ((20, 5), (200, 60), (80, 24)):
-        mark = len(terminal.text)
+        before = len(terminal.text)
         terminal.resize(width, height)
-        terminal.until(f"{height} lines", partial(is_drawn, terminal, mark, height))
-    mark = terminal.press("1")
-    terminal.sees("worker 1 fell asleep", mark)
+        terminal.wait_until(f"{height} lines", partial(is_drawn, terminal, before, height))
+    before = terminal.press("1")
+    terminal.expect("worker 1 fell asleep", before)
     terminal.press("q")
     assert terminal.wait() == 0
-    assert terminal.settings_now == terminal.settings
+    assert terminal.current_settings == terminal.settings
 
 
 @pytest.mark.parametrize(
     "command", ["list", "status", "status --watch", "status --json", "download -o copy --force", "toggle 1 --wake"]
 )
-def test_a_reader_that_has_seen_enough_ends_nothing_badly(
-    serve: Serve, source: Source, tmp_path: Path, command: str
-) -> None:
+def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path, command: str) -> None:
     """As in ``msd list | head -1``."""
     system = serve(source(MIB), "-i", "0.1")
     read, write = os.pipe()
     os.close(read)
-    with os.fdopen(write, "w") as nobody:
+    with os.fdopen(write, "w") as closed_pipe:
         ended = subprocess.run(
             [*MSD, *command.split(), *system.server_flags],
             cwd=tmp_path,
             stdin=subprocess.DEVNULL,
-            stdout=nobody,
+            stdout=closed_pipe,
             stderr=subprocess.PIPE,
             text=True,
             timeout=TIMEOUT,
@@ -210,20 +207,20 @@ def test_a_reader_that_has_seen_enough_ends_nothing_badly(
     assert "rror" not in ended.stderr
 
 
-def test_a_terminal_of_another_encoding_is_shown_what_it_knows(
+def test_characters_unknown_to_the_terminals_encoding_are_replaced(
     slow: System, on_terminal: OnTerminal, tmp_path: Path
 ) -> None:
-    old = {"PYTHONIOENCODING": "ascii"}
-    told = run_msd("status", *slow.server_flags, env={**os.environ, **old})
-    assert (told.returncode, told.stderr) == (0, "")
-    assert "? 1 " in told.stdout
-    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), env=old)
-    terminal.sees("worker 4  ready")
-    terminal.sees("----")
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    status = run_msd("status", *slow.server_flags, env={**os.environ, **ascii_only})
+    assert (status.returncode, status.stderr) == (0, "")
+    assert "? 1 " in status.stdout
+    terminal = on_terminal("download", *slow.server_flags, "-o", str(tmp_path / "copy"), env=ascii_only)
+    terminal.expect("worker 4  ready")
+    terminal.expect("----")
     assert terminal.text.isascii()
 
 
-def test_status_as_data_says_what_happened(slow: System) -> None:
+def test_the_status_as_json_contains_the_events(slow: System) -> None:
     slow.put_to_sleep(2)
     status = json.loads(run_msd("status", "--json", *slow.server_flags).stdout)
     newest = status["events"][0]
@@ -232,7 +229,9 @@ def test_status_as_data_says_what_happened(slow: System) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_reason_to_fail(serve: Serve, source: Source, tmp_path: Path, closed: str) -> None:
+def test_commands_succeed_with_closed_standard_streams(
+    serve: Serve, source: Source, tmp_path: Path, closed: str
+) -> None:
     path = source(MIB)
     system = serve(path)
     for command in ("download -o copy --force", "list", "status", "verify copy"):
@@ -244,7 +243,9 @@ def test_closed_streams_are_no_reason_to_fail(serve: Serve, source: Source, tmp_
     assert files_equal(path, tmp_path / "copy")
 
 
-def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_verbose_logs_one_event_per_line_with_time_level_and_source(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
     line = re.compile(time + r" (debug  |info   |warning) (worker \d|server 5|client  ) \S.*")
     system = serve(source(8 * MIB), "--rate", "1MiB", "--verbose")
@@ -253,24 +254,24 @@ def test_verbose_logs_an_event_a_line_with_time_level_and_worker(serve: Serve, s
     ) as client:
         wait_for("progress", lambda: '"progress"' in client.out.text)
         system.kill(2)
-        wait_for("the word of it", lambda: "worker 2 died: killed by SIGKILL" in system.err.text)
+        wait_for("the death of worker 2", lambda: "worker 2 died: killed by SIGKILL" in system.err.text)
         assert client.wait() == 0
     run_msd("toggle", "3", *system.server_flags)
-    wait_for("the word of it", lambda: "worker 3 fell asleep" in system.err.text)
-    wait_for("the word of it", lambda: "a client came: 1 served now" in system.err.text)
-    for told in (system.err.text, client.err.text):
-        assert all(line.fullmatch(each) for each in told.splitlines()), told
-        times = [each.split()[0] for each in told.splitlines()]
+    wait_for("worker 3 asleep", lambda: "worker 3 fell asleep" in system.err.text)
+    wait_for("the client in the log", lambda: "client connected: now serving 1" in system.err.text)
+    for log in (system.err.text, client.err.text):
+        assert all(line.fullmatch(entry) for entry in log.splitlines()), log
+        times = [entry.split()[0] for entry in log.splitlines()]
         assert all(earlier <= later for earlier, later in pairwise(times))
     assert re.search(r" warning worker 2 lost", client.err.text)
-    assert re.search(r" info    worker 3 is toggled\n", system.err.text)
+    assert re.search(r" info    worker 3 toggled\n", system.err.text)
     assert [line for _, line in system.out.lines if line.startswith("ready: 4 workers share 1 file; msd download")]
 
 
-def test_an_orderly_end_is_logged_once_and_not_as_failures(serve: Serve, source: Source, tmp_path: Path) -> None:
+def test_shutting_down_is_logged_once_and_without_failures(serve: Serve, source: Source, tmp_path: Path) -> None:
     system = serve(source(MIB), "--until-done", "--verbose")
     with system.download("-o", "copy", cwd=tmp_path) as client:
         client.wait_until_done()
     assert system.wait() == 0
-    assert system.err.text.count(" info    server 5 ends, and all workers") == 1
+    assert system.err.text.count(" info    server 5 shutting down") == 1
     assert " warning worker" not in system.err.text
