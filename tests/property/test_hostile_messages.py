@@ -1,4 +1,4 @@
-"""Whatever is sent: a message or a ``ProtocolError``, and an answer to every request."""
+"""Arbitrary bytes decode to a message or raise ``ProtocolError``, and a worker answers every request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msd.wire.protocol import child_messages, messages
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, DataRequest, Message
 from msd.wire.protocol.segments import digest, file_id, segment_count
-from msd.workers.serving.answer import Identity, Job, answer, to_keep
+from msd.workers.serving.answer import Identity, Job, answer, compact_request
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
 FAMILIES: list[UnionType | type[Message]] = [
@@ -29,10 +29,13 @@ FAMILIES: list[UnionType | type[Message]] = [
     messages.WorkerOrder,
     child_messages.WorkerSettings,
 ]
-KINDS = sorted({kind for family in FAMILIES for kind in get_args(family) or (family,)}, key=lambda kind: kind.__name__)
-FIELDS = sorted({name for kind in KINDS for name in kind.__struct_fields__})
+MESSAGE_TYPES = sorted(
+    {message_type for family in FAMILIES for message_type in get_args(family) or (family,)},
+    key=lambda each: each.__name__,
+)
+FIELDS = sorted({name for message_type in MESSAGE_TYPES for name in message_type.__struct_fields__})
 
-#: Sizes of the shared files; that of one with several pages of digests among them.
+#: Sizes of the shared files, in bytes. "large" has several pages of digests.
 SIZES = {"empty": 0, "film.bin": 12 << 20, "Zoë/x": 245, "large": 9 << 33}
 IDS = {name: file_id(size, digest(name.encode()) * segment_count(size)) for name, size in SIZES.items()}
 
@@ -47,29 +50,29 @@ SCALARS = (
     | st.builds(msgpack.Timestamp, st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**9 - 1))
 )
 KEYS = SCALARS.filter(lambda key: key == key) | st.sampled_from(["type", *FIELDS])
-ANYTHING = st.recursive(
+ANY_VALUE = st.recursive(
     SCALARS, lambda values: st.lists(values, max_size=5) | st.dictionaries(KEYS, values, max_size=5), max_leaves=30
 )
-TYPES = st.sampled_from([str(kind.__struct_config__.tag) for kind in KINDS])
-#: Values that are right somewhere.
-LIKELY: st.SearchStrategy[Any] = (
+TAGS = st.sampled_from([str(message_type.__struct_config__.tag) for message_type in MESSAGE_TYPES])
+#: Values that are valid in some field.
+FIELD_VALUES: st.SearchStrategy[Any] = (
     st.integers(0, 20)
     | st.sampled_from([2**63 - 1, 1 << 20, *SIZES, *IDS.values(), "awake", "x" * 4096, b"", bytes(32), None, [], {}])
-    | ANYTHING
+    | ANY_VALUE
 )
-NEARLY = st.builds(
-    lambda kind, keys: {"type": kind, **keys}, TYPES, st.dictionaries(st.sampled_from(FIELDS), LIKELY, max_size=8)
+NEARLY_VALID = st.builds(
+    lambda tag, keys: {"type": tag, **keys}, TAGS, st.dictionaries(st.sampled_from(FIELDS), FIELD_VALUES, max_size=8)
 )
 
 
 def requests() -> st.SearchStrategy[dict[str, Any]]:
-    """Requests to a worker as they might be right, of values that are right somewhere."""
+    """Requests to a worker with all their fields, and values that are valid in some field."""
 
-    def fields(kind: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
-        tag = {"type": st.just(kind.__struct_config__.tag)}
-        return st.fixed_dictionaries({**tag, **dict.fromkeys(kind.__struct_fields__, LIKELY)})
+    def fields(message_type: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
+        tag = {"type": st.just(message_type.__struct_config__.tag)}
+        return st.fixed_dictionaries({**tag, **dict.fromkeys(message_type.__struct_fields__, FIELD_VALUES)})
 
-    return st.one_of([fields(kind) for kind in get_args(DataRequest)])
+    return st.one_of([fields(message_type) for message_type in get_args(DataRequest)])
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 def check(frame: bytes, family: UnionType | type[Message]) -> Message | None:
-    """The message in a frame, None if it is none; fails for anything else."""
+    """Decodes a frame; None if it raises ``ProtocolError``. Fails on any other result."""
     try:
         message: Message = decode(frame, family)
     except ProtocolError:
@@ -96,20 +99,20 @@ def check(frame: bytes, family: UnionType | type[Message]) -> Message | None:
     return message
 
 
-def packed(value: object) -> bytes:
+def pack(value: object) -> bytes:
     return bytes(msgpack.packb(value))
 
 
 @given(st.sampled_from(FAMILIES), st.binary(max_size=300))
 @settings(deadline=None, max_examples=300)
-def test_any_bytes_are_a_message_or_a_protocol_error(family: UnionType | type[Message], frame: bytes) -> None:
+def test_arbitrary_bytes_are_a_message_or_a_protocol_error(family: UnionType | type[Message], frame: bytes) -> None:
     check(frame, family)
 
 
-@given(st.sampled_from(FAMILIES), ANYTHING | NEARLY)
+@given(st.sampled_from(FAMILIES), ANY_VALUE | NEARLY_VALID)
 @settings(deadline=None, max_examples=200)
-def test_anything_in_msgpack_is_a_message_or_a_protocol_error(family: UnionType | type[Message], value: object) -> None:
-    check(packed(value), family)
+def test_arbitrary_msgpack_is_a_message_or_a_protocol_error(family: UnionType | type[Message], value: object) -> None:
+    check(pack(value), family)
 
 
 @given(
@@ -118,21 +121,21 @@ def test_anything_in_msgpack_is_a_message_or_a_protocol_error(family: UnionType 
     st.sampled_from([b"\x91", b"\x81\xa1a", b"\x81\x91", b"\xdc\x00\x01"]),
 )
 @settings(deadline=None, max_examples=50)
-def test_any_depth_is_a_message_or_a_protocol_error(
+def test_nesting_of_any_depth_is_a_message_or_a_protocol_error(
     family: UnionType | type[Message], depth: int, opening: bytes
 ) -> None:
     check(opening * depth + b"\xc0", family)
 
 
-@given(requests() | NEARLY, st.booleans())
+@given(requests() | NEARLY_VALID, st.booleans())
 @settings(deadline=None, max_examples=300)
-def test_every_request_has_an_answer(catalogue: Catalogue, header: dict[str, Any], awake: bool) -> None:
-    request: Any = check(packed(header), DataRequest)
+def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any], awake: bool) -> None:
+    request: Any = check(pack(header), DataRequest)
     if request is None:
         return
-    me = Identity(number=3, epoch=77)
-    for asked in (request, to_keep(request, catalogue)):
-        reply = answer(asked, me, catalogue, awake=awake)
+    identity = Identity(number=3, epoch=77)
+    for variant in (request, compact_request(request, catalogue)):
+        reply = answer(variant, identity, catalogue, awake=awake)
         match reply:
             case None:
                 assert isinstance(request, messages.Bye)

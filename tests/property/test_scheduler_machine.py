@@ -1,5 +1,5 @@
-"""The scheduler under arbitrary interleavings: whatever happens, its invariants hold and, once one
-worker behaves, the download ends."""
+"""The scheduler under arbitrary interleavings of events: its invariants always hold, and one worker without faults
+is enough to finish the download."""
 
 from __future__ import annotations
 
@@ -24,87 +24,91 @@ REASONS = st.sampled_from(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """Plays the connections: ``asked`` are the requests that are out on each of them, ``stale``
-    those that the scheduler has given up and that may be answered all the same."""
+    """Simulates the connections.
+
+    ``outstanding`` holds the requests on each connection, ``dropped`` those that the scheduler dropped after a
+    "sleeping" refusal: the worker may still answer them.
+    """
 
     @initialize(unchecked=st.sets(st.integers(0, SEGMENTS - 1)))
     def begin(self, unchecked: set[int]) -> None:
         self.now = 100.0
         self.scheduler = Scheduler(SEGMENTS, WORKERS, unchecked=sorted(unchecked))
         self.unchecked = set(unchecked)
-        self.asked: dict[int, list[int]] = {}
-        self.stale: dict[int, list[int]] = {}
+        self.outstanding: dict[int, list[int]] = {}
+        self.dropped: dict[int, list[int]] = {}
         self.verified: set[int] = set()
         self.epoch = 0
         self.ended: core.Action | None = None
         self.feed(TimePassed())
 
     def feed(self, event: core.Event) -> None:
-        before = [self.scheduler.where(index) for index in range(SEGMENTS)]
+        before = [self.scheduler.state_of(index) for index in range(SEGMENTS)]
         actions = self.scheduler.handle(event, self.now)
         self.check_transitions(before, event, actions)
         for action in actions:
             assert self.ended is None
             match action:
                 case core.RequestSegment(worker, index):
-                    assert worker in self.asked, "asked a worker that is not connected"
-                    assert index not in self.asked[worker], "asked twice of the same worker"
-                    assert index not in self.verified, "asked for what is there already"
-                    assert index not in self.unchecked, "asked for what the disk may have"
-                    self.asked[worker].append(index)
+                    assert worker in self.outstanding, "requested from a worker that is not connected"
+                    assert index not in self.outstanding[worker], "requested twice from the same worker"
+                    assert index not in self.verified, "requested a verified segment"
+                    assert index not in self.unchecked, "requested an unchecked segment"
+                    self.outstanding[worker].append(index)
                 case core.Ban(worker, _):
-                    del self.asked[worker]
+                    del self.outstanding[worker]
                 case core.Finish():
                     assert self.verified == set(range(SEGMENTS))
                     self.ended = action
                 case core.Unban(worker):
-                    assert worker not in self.asked, "readmitted while it is connected"
-                    assert isinstance(event, core.CatalogueVouched)
+                    assert worker not in self.outstanding, "unbanned while it is connected"
+                    assert isinstance(event, core.CataloguePublished)
                 case core.GiveUp():
-                    assert not self.asked, "given up while somebody is there"
+                    assert not self.outstanding, "gave up while a worker is connected"
                     self.ended = action
 
     def check_transitions(self, before: list[SegmentState], event: core.Event, actions: list[core.Action]) -> None:
-        """What became of each segment is in the table, by this event or by being asked for after it."""
+        """Checks that ``TRANSITIONS`` allows the change of each segment, by this event or by a request after it."""
         for index, start in enumerate(before):
-            end = self.scheduler.where(index)
-            asked = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
+            end = self.scheduler.state_of(index)
+            requested = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
             steps = [(start, end)]
-            if asked and end is SegmentState.ASKED and start is not SegmentState.ASKED:
-                middle = {SegmentState.UNCHECKED: SegmentState.UNASKED}.get(start, start)
-                steps = [(start, middle), (middle, SegmentState.ASKED)]
-            for one, other in steps:
-                causes = core.TRANSITIONS.get((one, other), ())
-                by_request = asked and core.RequestSegment in causes
-                assert one == other or by_request or type(event) in causes, (index, start, end, event, actions)
+            if requested and end is SegmentState.OUTSTANDING and start is not SegmentState.OUTSTANDING:
+                middle = {SegmentState.UNCHECKED: SegmentState.UNREQUESTED}.get(start, start)
+                steps = [(start, middle), (middle, SegmentState.OUTSTANDING)]
+            for before_step, after_step in steps:
+                causes = core.TRANSITIONS.get((before_step, after_step), ())
+                by_request = requested and core.RequestSegment in causes
+                allowed = before_step == after_step or by_request or type(event) in causes
+                assert allowed, (index, start, end, event, actions)
 
     @rule(catalogue=CATALOGUES)
-    def vouch(self, catalogue: bytes) -> None:
-        self.feed(core.CatalogueVouched(catalogue))
+    def publish(self, catalogue: bytes) -> None:
+        self.feed(core.CataloguePublished(catalogue))
 
-    @rule(worker=numbers, renewed=st.booleans(), catalogue=CATALOGUES)
-    def connect(self, worker: int, renewed: bool, catalogue: bytes) -> None:
-        if worker not in self.asked:
-            self.epoch += renewed
-            self.asked[worker], self.stale[worker] = [], []
+    @rule(worker=numbers, is_new_process=st.booleans(), catalogue=CATALOGUES)
+    def connect(self, worker: int, is_new_process: bool, catalogue: bytes) -> None:
+        if worker not in self.outstanding:
+            self.epoch += is_new_process
+            self.outstanding[worker], self.dropped[worker] = [], []
             self.feed(core.WorkerReady(worker, self.epoch, catalogue=catalogue))
-            if self.scheduler.workers[worker].ban:
-                self.asked.pop(worker, None)
+            if self.scheduler.workers[worker].ban_reason:
+                self.outstanding.pop(worker, None)
 
     @rule(worker=numbers)
     def lose(self, worker: int) -> None:
-        if self.asked.pop(worker, None) is not None:
+        if self.outstanding.pop(worker, None) is not None:
             self.feed(core.WorkerLost(worker))
 
-    @rule(worker=numbers, choice=st.integers(0, 99), good=st.booleans())
-    def deliver(self, worker: int, choice: int, good: bool) -> None:
-        out = self.asked.get(worker) or self.stale.get(worker)
-        if worker not in self.asked or not out:
+    @rule(worker=numbers, choice=st.integers(0, 99), valid=st.booleans())
+    def deliver(self, worker: int, choice: int, valid: bool) -> None:
+        requests = self.outstanding.get(worker) or self.dropped.get(worker)
+        if worker not in self.outstanding or not requests:
             return
-        index = out.pop(choice % len(out))
+        index = requests.pop(choice % len(requests))
         if index in self.verified:
-            self.feed(core.SegmentLate(worker, index))
-        elif good:
+            self.feed(core.SegmentDuplicate(worker, index))
+        elif valid:
             self.verified.add(index)
             self.feed(core.SegmentWritten(worker, index))
         else:
@@ -112,20 +116,20 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
     def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
-        if self.asked.get(worker):
-            index = self.asked[worker].pop(choice % len(self.asked[worker]))
+        if self.outstanding.get(worker):
+            index = self.outstanding[worker].pop(choice % len(self.outstanding[worker]))
             if reason is RefusalReason.SLEEPING:
-                self.stale[worker] += self.asked[worker]
-                self.asked[worker] = []
+                self.dropped[worker] += self.outstanding[worker]
+                self.outstanding[worker] = []
             self.feed(core.SegmentRefused(worker, index, reason))
 
     @precondition(lambda self: self.unchecked)
-    @rule(good=st.booleans())
-    def check_disk(self, good: bool) -> None:
+    @rule(valid=st.booleans())
+    def check_disk(self, valid: bool) -> None:
         index = self.unchecked.pop()
-        if good:
+        if valid:
             self.verified.add(index)
-        self.feed(core.SegmentChecked(index, good))
+        self.feed(core.SegmentChecked(index, valid))
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.6, 5.0]))
     def wait(self, seconds: float) -> None:
@@ -138,12 +142,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(core.ClientStalled(seconds))
 
     @invariant()
-    def holds(self) -> None:
+    def invariants_hold(self) -> None:
         self.scheduler.check_invariants()
         for worker in WORKERS:
-            assert not set(self.scheduler.x(worker)) - self.verified
-        delivered = [index for worker in WORKERS for index in self.scheduler.x(worker)]
-        assert len(delivered) == len(set(delivered)), "one segment in two X"
+            assert not set(self.scheduler.delivered_by(worker)) - self.verified
+        delivered = [index for worker in WORKERS for index in self.scheduler.delivered_by(worker)]
+        assert len(delivered) == len(set(delivered)), "a segment in the X of two workers"
 
     @invariant()
     def deadline_is_ahead(self) -> None:
@@ -151,25 +155,25 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert due is None or due > self.now
 
     def teardown(self) -> None:
-        """From here on worker 9 behaves: it must be able to finish the download."""
+        """Connects worker 9, which has no faults: it must be able to finish the download."""
         if not hasattr(self, "scheduler") or self.ended:
             return
         while self.unchecked:
-            self.check_disk(good=False)
-        self.asked.setdefault(9, [])
+            self.check_disk(valid=False)
+        self.outstanding.setdefault(9, [])
         self.feed(core.WorkerReady(9, 1))
         for _ in range(1000):
             if self.ended:
                 break
-            if self.asked[9]:
-                index = self.asked[9].pop(0)
-                late = index in self.verified
+            if self.outstanding[9]:
+                index = self.outstanding[9].pop(0)
+                is_duplicate = index in self.verified
                 self.verified.add(index)
-                self.feed(core.SegmentLate(9, index) if late else core.SegmentWritten(9, index))
+                self.feed(core.SegmentDuplicate(9, index) if is_duplicate else core.SegmentWritten(9, index))
             else:
                 self.now += 0.5
                 self.feed(TimePassed())
-        assert self.ended == core.Finish(), "one worker that behaves must be enough"
+        assert self.ended == core.Finish(), "one worker without faults must be enough"
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

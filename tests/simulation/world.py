@@ -1,8 +1,8 @@
-"""A world on a virtual clock: workers of given rate, delay and misfortune around a real scheduler.
+"""Simulates workers with given rates, delays and faults on a virtual clock, around a real scheduler.
 
-A worker serves its requests one after another, a segment in ``1 / rate`` seconds (times jitter);
-requests and replies each take ``delay`` seconds and keep their order. Nothing here waits or draws
-from the real world: a seed repeats a run exactly.
+A worker serves its requests one after another and needs ``1 / rate`` seconds (times jitter) for a segment. Requests
+and replies each take ``delay`` seconds and keep their order. A run never waits and uses no source of randomness but
+its seed, so the seed repeats the run exactly.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from msd.client.scheduling.scheduler import Scheduler
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds after which a client notices that a worker's process was killed.
-LOSS_NOTICED = 0.002
-#: Seconds for which a worker that goes to sleep refuses requests before its port is closed.
-FAREWELL = 0.25
+#: Seconds until the client detects that a connection was lost.
+LOSS_DETECTION_S = 0.002
+#: Seconds for which a worker that goes to sleep refuses requests before it closes its port.
+REFUSAL_PERIOD_S = 0.25
 
 
 @dataclass
 class Worker:
-    """A worker: ``rate`` in segments a second, ``delay`` in seconds one way, ``jitter`` the share by
-    which a service time varies."""
+    """A simulated worker.
+
+    ``rate`` is in segments per second, ``delay`` in seconds one way. ``jitter`` is the fraction by which service times
+    vary, ``corrupt`` the probability that a segment is corrupt.
+    """
 
     rate: float
     delay: float = 0.0005
@@ -39,18 +42,21 @@ class Worker:
     asleep: bool = False
     epoch: int = 1
     queue: deque[int] = field(default_factory=deque)
-    #: Changes whenever what is being served is not served any more.
-    turn: int = 0
+    #: The segment being served, None if the worker is idle.
     serving: int | None = None
-    #: Seconds of work left on what is being served while frozen.
-    left: float = 0.0
-    ends: float = 0.0
+    #: When serving it ends.
+    finish_at: float = 0.0
+    #: While frozen: the seconds of work left on it.
+    work_left: float = 0.0
+    #: Incremented whenever a scheduled end of serving becomes invalid.
+    generation: int = 0
+    #: When the last reply arrives at the client: replies keep their order.
     last_arrival: float = 0.0
 
 
 @dataclass
 class Outcome:
-    """``seconds`` it took, segments received in vain, and how it ended."""
+    """How a download ended: its duration in seconds, the segments received and those wasted, and the last action."""
 
     seconds: float
     wasted: int
@@ -59,7 +65,7 @@ class Outcome:
 
 
 class World:
-    """One download of ``segments`` segments from ``workers``."""
+    """One download of ``segments`` segments from ``workers``. With ``check``, checks all invariants after each event."""
 
     def __init__(self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True) -> None:
         self.now = 0.0
@@ -78,49 +84,55 @@ class World:
         self.log: list[str] = []
 
     def at(self, time: float, act: Callable[[], None]) -> None:
+        """Schedules a call of ``act``."""
         heapq.heappush(self._events, (max(time, self.now), next(self._order), act))
 
     def run(self, limit: float = 10_000.0) -> Outcome:
+        """Runs the download to its end. Fails after ``limit`` virtual seconds, or if no event is left."""
         for number, worker in self.workers.items():
             if worker.up:
                 self._connect(number)
         self._feed(TimePassed())
         while self.ended is None:
-            assert self._events, f"nothing will ever happen again: {self.story()}"
+            assert self._events, f"deadlock: {self.story()}"
             self.now, _, act = heapq.heappop(self._events)
-            assert self.now < limit, f"not done after {limit} s: {self.story()}"
+            assert self.now < limit, f"not finished after {limit} s: {self.story()}"
             act()
         return Outcome(self.now, self.wasted, self.received, self.ended)
 
     def story(self) -> str:
-        """What a failure needs to be understood."""
-        states = [f"{n}: y={self.scheduler.y(n)} {w}" for n, w in self.workers.items()]
+        """Describes the state and the latest events, for the message of a failed test."""
+        states = [f"{n}: outstanding={self.scheduler.outstanding(n)} {w}" for n, w in self.workers.items()]
         return "\n".join([f"t={self.now:.3f} remaining={self.scheduler.remaining}", *states, *self.log[-20:]])
 
-    # What may happen to workers and to the client.
+    # Faults of workers and of the client.
 
     def freeze(self, number: int) -> None:
+        """Suspends the worker's process."""
         worker = self.workers[number]
         if worker.up and not worker.frozen:
             worker.frozen = True
-            worker.turn += 1
-            worker.left = worker.ends - self.now
+            worker.generation += 1
+            worker.work_left = worker.finish_at - self.now
 
     def thaw(self, number: int) -> None:
+        """Resumes a frozen worker."""
         worker = self.workers[number]
         if worker.up and worker.frozen:
             worker.frozen = False
             if worker.serving is not None:
-                self._finish_at(number, self.now + worker.left)
+                self._finish_at(number, self.now + worker.work_left)
 
     def kill(self, number: int) -> None:
+        """Kills the worker's process."""
         worker = self.workers[number]
         if worker.up:
             self._stop(worker)
             worker.up = False
-            self._deliver(LOSS_NOTICED, lambda: self._feed(core.WorkerLost(number)))
+            self._deliver(LOSS_DETECTION_S, lambda: self._feed(core.WorkerLost(number)))
 
     def start(self, number: int) -> None:
+        """Starts a new process of a killed or sleeping worker."""
         worker = self.workers[number]
         if not worker.up:
             worker.up, worker.frozen, worker.asleep = True, False, False
@@ -128,6 +140,7 @@ class World:
             self._connect(number)
 
     def sleep(self, number: int) -> None:
+        """Puts the worker to sleep: it refuses its requests, then closes its port."""
         worker = self.workers[number]
         if not worker.up or worker.asleep:
             return
@@ -141,15 +154,15 @@ class World:
         def close() -> None:
             if worker.asleep and worker.epoch == epoch:
                 worker.up = False
-                self._deliver(LOSS_NOTICED, lambda: self._feed(core.WorkerLost(number)))
+                self._deliver(LOSS_DETECTION_S, lambda: self._feed(core.WorkerLost(number)))
 
-        self.at(self.now + FAREWELL, close)
+        self.at(self.now + REFUSAL_PERIOD_S, close)
 
     def stall(self, seconds: float) -> None:
-        """The client itself does nothing for so long."""
+        """Suspends the client for this many seconds."""
         self._stalled_until = max(self._stalled_until, self.now + seconds)
 
-        def go_on() -> None:
+        def resume() -> None:
             if self.now < self._stalled_until:
                 return
             inbox, self._inbox = self._inbox, []
@@ -158,12 +171,12 @@ class World:
                 act()
             self._feed(TimePassed())
 
-        self.at(self._stalled_until, go_on)
+        self.at(self._stalled_until, resume)
 
-    # The mechanics.
+    # Events in virtual time.
 
     def _stop(self, worker: Worker) -> None:
-        worker.turn += 1
+        worker.generation += 1
         worker.serving = None
         worker.queue.clear()
 
@@ -175,11 +188,11 @@ class World:
             if worker.up and worker.epoch == epoch:
                 self._feed(core.WorkerReady(number, epoch, 2 * worker.delay))
 
-        # A client opens a new connection after it has noticed that the old one is gone.
-        self._deliver(max(2 * worker.delay, 2 * LOSS_NOTICED), up)
+        # The client connects again only after it detected the loss of the old connection.
+        self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), up)
 
     def _deliver(self, delay: float, act: Callable[[], None]) -> None:
-        """Has the client see something ``delay`` seconds from now, or when it looks again."""
+        """Calls ``act`` at the client after ``delay`` seconds, or when the client's stall ends."""
 
         def arrive() -> None:
             if self.now < self._stalled_until:
@@ -242,13 +255,13 @@ class World:
 
     def _finish_at(self, number: int, time: float) -> None:
         worker = self.workers[number]
-        worker.turn += 1
-        worker.ends = time
-        turn, index = worker.turn, worker.serving
+        worker.generation += 1
+        worker.finish_at = time
+        generation, index = worker.generation, worker.serving
         assert index is not None
 
         def finish() -> None:
-            if worker.turn != turn:
+            if worker.generation != generation:
                 return
             worker.serving = None
             delay = worker.delay * self._rng.uniform(1, 1 + worker.jitter)
@@ -260,12 +273,12 @@ class World:
         self.at(time, finish)
 
     def _arrive(self, number: int, index: int, epoch: int, bad: bool) -> None:
-        if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban:
+        if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban_reason:
             return  # The connection is closed.
         self.received += 1
         if not self.scheduler.is_missing(index):
             self.wasted += 1
-            self._feed(core.SegmentLate(number, index))
+            self._feed(core.SegmentDuplicate(number, index))
         elif bad:
             self.wasted += 1
             self._feed(core.SegmentCorrupt(number, index))
