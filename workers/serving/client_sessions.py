@@ -1,6 +1,7 @@
 """Tracks the sessions of a worker's clients: opened by ``hello``, closed by ``bye`` or by timeout.
 
-Needs a timeout because a ROUTER socket does not report disconnected clients. Reads no clock: ``now`` is an argument.
+A timeout is needed because a ROUTER socket does not report disconnected clients. Does not read the clock: ``now`` is an
+argument.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A worker queues requests, which are small, and reads a segment only when it can hand it to ZeroMQ.
 Clients take turns. A client may have only a few replies in flight (handed to ZeroMQ and not yet
-released), so a client that never reads ties up little memory, and a byte budget bounds the replies in
-flight of all clients together. A client with nothing in flight may always have one reply, so clients
+released), so a client that never reads ties up little memory, and a byte budget limits the replies
+in flight of all clients together. A client with nothing in flight may always have one reply, so clients
 that do not read cannot starve those that do. A client that queues far more requests than it needs is
 served after the others.
 
@@ -25,7 +25,7 @@ MAX_QUEUED = 128
 #: A client with more queued requests than this is greedy (our own client's windows are smaller). It may have one
 #: reply in flight.
 GREEDY_ABOVE = 64
-#: While other clients wait, greedy clients get one turn in this many.
+#: While other clients wait, one turn in this many goes to the greedy clients.
 GREEDY_TURN_INTERVAL = 10
 #: A client counts as new until this many of its replies have completed. While both wait, new and proven clients
 #: alternate: clients that never read stay new, so even many of them cannot stop those that do read.
@@ -51,7 +51,7 @@ class _Client(Generic[R], Struct):
     #: Replies in flight, and their bytes.
     in_flight: int = 0
     in_flight_bytes: int = 0
-    #: The class in whose ready list the client is; None while it is in none, because it may not be served.
+    #: The class in whose ready list the client is; None if it is in no ready list, because it may not be served.
     ready_as: int | None = None
 
     @property

@@ -48,7 +48,7 @@ class SendCompletions(Generic[T]):
         #: By number: each buffer that ZeroMQ may still read, and its tag (None if its release is not reported).
         self._in_flight: dict[int, tuple[bytes, T | None]] = {}
         self._last_number = 0
-        #: The tag for the next call of ``store``.
+        #: The tag that ``store`` gives to the next frame.
         self._tag: T | None = None
 
     def __bool__(self) -> bool:

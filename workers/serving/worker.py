@@ -81,7 +81,7 @@ class PortBusyError(MsdError):
 
 
 class Worker:
-    """One worker. ``run()`` serves until the worker is ordered to quit or the broker exits."""
+    """One worker process. ``run()`` serves until the broker orders the worker to quit, or exits."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings

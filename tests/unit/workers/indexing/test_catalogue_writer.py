@@ -118,7 +118,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue_writer, "SETTLED_AFTER_S", -3600.0)
 
 
-def tick(path: Path) -> None:
+def wait_for_clock_tick(path: Path) -> None:
     """Waits until the file system's clock is past the last change of ``path``."""
     probe = path.parent / ".tick"
     while True:
@@ -277,7 +277,7 @@ def test_a_file_that_is_rewritten_after_its_last_segment_was_read_is_skipped(
     monkeypatch.setattr(catalogue_writer, "PROGRESS_INTERVAL_S", 0.0)
     path = bench.put("numbers")
     original = path.stat()
-    tick(path)
+    wait_for_clock_tick(path)
 
     def rewrite() -> None:
         """Rewrites the file at its last segment, keeping its size and its modification time."""
@@ -382,7 +382,7 @@ def test_a_file_rewritten_with_the_same_size_and_modification_time_is_read_again
     path = bench.put("a")
     bench.run()
     before = path.stat()
-    tick(path)
+    wait_for_clock_tick(path)
     path.write_bytes(bytes(245))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_mtime_ns == before.st_mtime_ns
@@ -419,7 +419,7 @@ def test_a_damaged_cache_entry_is_ignored_and_replaced(bench: Bench, damage: Cal
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_cache_entry_that_holds_another_file_s_digests_is_ignored(bench: Bench) -> None:
+def test_a_cache_entry_with_the_digests_of_another_file_is_ignored(bench: Bench) -> None:
     bench.put("a")
     bench.run()
     (entry,) = bench.cache_folder.iterdir()

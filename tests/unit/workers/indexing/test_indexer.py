@@ -156,7 +156,7 @@ def test_changes_are_indexed_until_standard_input_is_closed(root: Path, folder: 
         assert process.end() == 0
 
 
-def test_each_change_is_an_edition_and_only_the_latest_editions_are_kept(root: Path, folder: Path) -> None:
+def test_each_change_adds_an_edition_and_only_the_latest_editions_are_kept(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         assert shared(folder, process.next()) == {"one": 1}
@@ -275,7 +275,7 @@ def test_a_skipped_file_is_reported_once_and_its_changes_add_no_edition(
         assert len(process.skipped) == 2
 
 
-def test_nothing_to_share_after_a_restart_is_an_empty_edition(root: Path, folder: Path) -> None:
+def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, folder: Path) -> None:
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         assert process.next().edition == 1
@@ -393,7 +393,7 @@ def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
     assert list(folder.iterdir()) == []
 
 
-def test_a_folder_that_becomes_unreadable_is_an_empty_edition(
+def test_a_folder_that_becomes_unreadable_leads_to_an_empty_edition(
     in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

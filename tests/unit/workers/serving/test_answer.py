@@ -86,7 +86,7 @@ def test_welcome_identifies_the_worker_and_the_catalogue(catalogue: Catalogue) -
     )
 
 
-def test_welcome_holds_the_worker_s_protocol_version_for_any_client(catalogue: Catalogue) -> None:
+def test_welcome_holds_the_protocol_version_of_the_worker_for_any_client(catalogue: Catalogue) -> None:
     reply = ask(Hello(rid=5, version=99, session=9), catalogue)
     assert isinstance(reply, Welcome)
     assert reply.version == PROTOCOL_VERSION
@@ -132,7 +132,7 @@ def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> N
     assert ask(Describe(rid=5, name="big", id=file.id), catalogue) == described
 
 
-def test_describes_a_file_whose_time_is_outside_the_protocol_s_range(tmp_path: Path) -> None:
+def test_describes_a_file_whose_time_is_outside_the_range_of_the_protocol(tmp_path: Path) -> None:
     file = SharedFile("a", Version(1, 2, 0, 10**20, 4), file_id(0, b""), 0)
     (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
     (tmp_path / "digests").touch()
@@ -200,7 +200,7 @@ def test_every_segment_of_an_empty_file_is_refused_as_a_bad_request(catalogue: C
     assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail="segment 0 of 0")
 
 
-def test_every_reply_holds_the_request_s_rid_and_the_worker_s_epoch(catalogue: Catalogue) -> None:
+def test_every_reply_holds_the_rid_of_the_request_and_the_epoch_of_the_worker(catalogue: Catalogue) -> None:
     for request in requests(catalogue):
         reply = ask(request, catalogue)
         assert reply is not None
@@ -219,7 +219,7 @@ def test_bye_has_no_reply(catalogue: Catalogue, awake: bool) -> None:
     assert answer(Bye(session=9), IDENTITY, catalogue, awake=awake) is None
 
 
-def test_a_long_detail_is_truncated_to_the_protocol_s_limit() -> None:
+def test_a_long_detail_is_truncated_to_the_limit_of_the_protocol() -> None:
     reply = refusal(5, IDENTITY, RefusalReason.UNREADABLE, "x" * 5000)
     assert decode(encode(reply), DataReply) == reply
     assert reply.detail == "x" * 1024

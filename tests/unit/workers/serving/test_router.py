@@ -35,10 +35,10 @@ class Bench:
         stack.callback(self.send_completions.close)
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         self.disconnected: list[ClientKey] = []
-        self.router = self.make(Endpoint("127.0.0.1", 0))
+        self.router = self.make_router(Endpoint("127.0.0.1", 0))
         self.router.open()
 
-    def make(self, endpoint: Endpoint) -> Router:
+    def make_router(self, endpoint: Endpoint) -> Router:
         router = Router(self.context, endpoint, self.send_completions, on_disconnected=self.disconnected.append)
         self.stack.callback(router.close)
         return router
@@ -102,7 +102,7 @@ def test_a_closed_router_has_no_socket_and_sends_nothing(bench: Bench) -> None:
 def test_opening_a_busy_port_fails(bench: Bench) -> None:
     assert bench.router.socket is not None
     endpoint = Endpoint.parse(bench.router.socket.getsockopt_string(zmq.LAST_ENDPOINT))
-    other = bench.make(endpoint)
+    other = bench.make_router(endpoint)
     with pytest.raises(OSError, match="in use"):
         other.open()
     assert other.socket is None
@@ -119,7 +119,7 @@ def test_opening_a_busy_port_fails(bench: Bench) -> None:
     ],
 )
 def test_listens_on_one_address_or_on_all(bench: Bench, host: str, addresses: list[str]) -> None:
-    router = bench.make(Endpoint(host, 0))
+    router = bench.make_router(Endpoint(host, 0))
     router.open()
     assert router.socket is not None
     port = Endpoint.parse(router.socket.getsockopt_string(zmq.LAST_ENDPOINT)).port

@@ -86,7 +86,7 @@ def test_a_cancelled_frame_is_released_but_not_reported(pair: Pair) -> None:
     assert pair.collect() == ["sent"]
 
 
-def test_other_zero_copy_sends_of_the_process_use_pyzmqs_own_collector(pair: Pair) -> None:
+def test_other_zero_copy_sends_of_the_process_use_the_collector_of_pyzmq(pair: Pair) -> None:
     pair.send(bytes(MIB), "tag")
     tracker = pair.sender.send(bytes(MIB), copy=False, track=True)
     pair.receiver.recv()

@@ -135,7 +135,7 @@ def test_an_entry_holds_name_size_time_and_id(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize(("mtime_ns", "expected"), [(10**20, 2**63 - 1), (-(10**20), -(2**63)), (7, 7)])
-def test_a_modification_time_outside_the_protocol_s_range_is_clamped(
+def test_a_modification_time_outside_the_range_of_the_protocol_is_clamped(
     tmp_path: Path, mtime_ns: int, expected: int
 ) -> None:
     """A file dated in the year 5138 must not prevent the other files from being listed."""
