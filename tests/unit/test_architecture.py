@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md that a machine can check: which room imports which, and what stays pure."""
+"""The rules of docs/architecture.md: which rooms import each other, which modules are pure, where tests are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("broker", "client", "wire", "workers")
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**/*.py"))
+#: The modules that need a test module.
+TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROOT / "src" / "msd" / "cli.py"]
 
-#: Which room of a folder uses which other rooms of that folder: these, and no others. All of ``broker``, ``client`` and
-#: ``workers`` may also use ``wire``; none of the three uses another of the three.
+#: The rooms of its own folder that each room imports, exactly. All rooms of ``broker``, ``client`` and ``workers`` may
+#: also import ``wire``; none of these three folders imports another of the three.
 ROOMS = {
     "broker/cli": "operator server terminal",
     "broker/server": "network status supervision terminal",
@@ -49,18 +51,18 @@ ROOMS = {
     "wire/support": "",
     "wire/errors": "",
 }
-#: The most modules that lie directly in a folder, beside its rooms.
-LOOSE_MODULES = {"broker": 4, "client": 4, "workers": 3, "wire": 3}
+#: The most modules directly in a folder, outside its rooms (``__init__.py`` included).
+MAX_LOOSE_MODULES = {"broker": 4, "client": 4, "workers": 3, "wire": 3}
 
-#: What the folders may import besides the standard library and ``msd.wire``.
+#: Third-party libraries that all modules of a folder may import.
 THIRD_PARTY = {
     "broker": {"zmq", "msgspec"},
     "workers": {"zmq", "msgspec", "blake3"},
     "client": {"zmq", "msgspec"},
     "wire": {"msgspec"},
 }
-#: Modules that may import more.
-ALSO = {
+#: Further libraries that single modules may import.
+THIRD_PARTY_OF_MODULE = {
     "wire/protocol/codec.py": {"msgpack"},
     "wire/protocol/segments.py": {"blake3"},
     "wire/security/zap.py": {"zmq"},
@@ -79,7 +81,7 @@ ALSO = {
     "client/display/live_layout.py": {"rich"},
     "client/report/chart.py": {"matplotlib"},
 }
-#: The pure cores: they decide, so they know no socket, clock, file, process or log.
+#: The pure modules: they use no socket, clock, file, process or log.
 PURE = (
     "broker/status/event_log.py",
     "broker/status/history.py",
@@ -119,32 +121,44 @@ PURE = (
     "wire/support/time_passed.py",
     "wire/support/units.py",
 )
-#: What pure cores take from modules that are not pure: types and values, no functions.
-VALUES = {
+#: The names that pure modules may import from modules that are not pure: types and values, no functions.
+IMPURE_MODULE_VALUES = {
     "client/events.py": {"Event", "Progress", "Report", "Retried", "Sampled", "Started", "Syncing", "Waiting"}
     | {"WorkerChanged", "WorkerProgress"},
     "wire/config/settings.py": {"LOOPBACK", "Config", "Servers"},
     "wire/net/endpoints.py": {"Endpoint"},
     "workers/source/catalogue.py": {"Catalogue", "SharedFile"},
 }
-IMPURE = {"zmq", "time", "os", "socket", "subprocess", "threading", "logging", "random", "secrets", "pathlib", "signal"}
+IMPURE_LIBRARIES = {
+    "zmq",
+    "time",
+    "os",
+    "socket",
+    "subprocess",
+    "threading",
+    "logging",
+    "random",
+    "secrets",
+    "pathlib",
+    "signal",
+}
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The full names of the modules that a file imports, wherever in it."""
+    """Yields the full names of all modules that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            # ``from room import module``, or a name of a module.
+            # The name may be a module (``from room import module``) or an attribute of one.
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 yield name if is_module(name) else str(node.module)
 
 
 def is_module(name: str) -> bool:
-    """True if ``name`` is a module or package of ours."""
+    """True if ``name`` is a module or package of this repository."""
     path = ROOT.joinpath("src", *name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
 
@@ -154,83 +168,99 @@ def relative(path: Path) -> str:
 
 
 def room(path: Path) -> str:
-    """``client/network/pool.py`` is in ``client/network``; ``client/cli.py`` is a room of its own."""
+    """The room of a module: ``client/network`` of ``client/network/pool.py``, ``client/cli`` of ``client/cli.py``."""
     folder, inner = path.relative_to(ROOT).parts[:2]
     return f"{folder}/{inner.removesuffix('.py')}"
 
 
-def ours(path: Path) -> set[str]:
-    """The modules of ours that a file imports."""
+def own_imports(path: Path) -> set[str]:
+    """The modules of this repository that a file imports."""
     return {name for name in imported(path) if name.split(".")[0] in {"msd", "tests", "bench", "docs", *FOLDERS}}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_import_of_ours_begins_with_msd(path: Path) -> None:
-    assert {name.split(".")[0] for name in ours(path)} <= {"msd"}
+def test_every_import_of_this_repository_begins_with_msd(path: Path) -> None:
+    assert {name.split(".")[0] for name in own_imports(path)} <= {"msd"}
 
 
 @pytest.mark.parametrize("name", ROOMS)
-def test_a_room_uses_the_rooms_it_is_said_to_use(name: str) -> None:
+def test_a_room_imports_exactly_the_rooms_in_the_table(name: str) -> None:
     folder = name.split("/")[0]
-    used = {
+    imported_rooms = {
         "/".join(module.split(".")[1:3])
         for path in MODULES
         if path.name != "__init__.py" and room(path) == name
-        for module in ours(path)
+        for module in own_imports(path)
     }
-    assert {other for other in used if not other.startswith((f"{folder}/", "wire"))} == set()
-    assert {other.split("/")[1] for other in used - {name} if other.startswith(f"{folder}/")} == {*ROOMS[name].split()}
+    assert {other for other in imported_rooms if not other.startswith((f"{folder}/", "wire"))} == set()
+    assert {other.split("/")[1] for other in imported_rooms - {name} if other.startswith(f"{folder}/")} == {
+        *ROOMS[name].split()
+    }
 
 
-def test_every_module_is_in_a_room() -> None:
+def test_every_module_is_in_a_room_of_the_table() -> None:
     assert {room(path) for path in MODULES if path.parent.name not in FOLDERS or path.name != "__init__.py"} == {*ROOMS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_few_modules_lie_directly_in_a_folder(folder: str) -> None:
-    assert len([path for path in MODULES if path.parent == ROOT / folder]) <= LOOSE_MODULES[folder]
+def test_few_modules_are_outside_rooms(folder: str) -> None:
+    assert len([path for path in MODULES if path.parent == ROOT / folder]) <= MAX_LOOSE_MODULES[folder]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_folder_imports_the_libraries_it_may(path: Path) -> None:
+def test_a_module_imports_only_allowed_libraries(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
-    foreign = {name.split(".")[0] for name in imported(path)} - {"msd"} - sys.stdlib_module_names
-    assert foreign <= THIRD_PARTY[folder] | ALSO.get(relative(path), set())
+    third_party = {name.split(".")[0] for name in imported(path)} - {"msd"} - sys.stdlib_module_names
+    assert third_party <= THIRD_PARTY[folder] | THIRD_PARTY_OF_MODULE.get(relative(path), set())
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_a_pure_core_knows_no_socket_clock_or_file(name: str) -> None:
-    assert not {module.split(".")[0] for module in imported(ROOT / name)} & IMPURE
+def test_a_pure_module_uses_no_socket_clock_or_file(name: str) -> None:
+    assert not {module.split(".")[0] for module in imported(ROOT / name)} & IMPURE_LIBRARIES
     calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("open", "print")]
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_a_pure_core_uses_only_values_of_modules_that_are_not_pure(name: str) -> None:
+def test_a_pure_module_imports_only_values_from_impure_modules(name: str) -> None:
     for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("msd."):
             for alias in node.names:
                 path = f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else str(node.module)
                 module = path.removeprefix("msd.").replace(".", "/") + ".py"
-                assert module in PURE or alias.name in VALUES.get(module, set()), f"{alias.name} of {module}"
+                assert module in PURE or alias.name in IMPURE_MODULE_VALUES.get(module, set()), (
+                    f"{alias.name} of {module}"
+                )
         elif isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "msd"]
 
 
-def test_no_module_has_the_name_of_one_of_pythons() -> None:
+def test_no_module_has_the_name_of_a_standard_module() -> None:
     names = {path.stem for path in MODULES} - {"__init__", "__main__"}
     assert not names & sys.stdlib_module_names
 
 
+def unit_test_of(path: Path) -> Path:
+    """The test module of a module: at the same path below tests/unit, ``test_main.py`` for ``__main__.py``."""
+    folder = path.relative_to(ROOT).parent
+    mirrored = folder.relative_to("src") if folder.parts[0] == "src" else folder
+    return ROOT / "tests" / "unit" / mirrored / f"test_{path.stem.strip('_')}.py"
+
+
+@pytest.mark.parametrize("path", TESTED_MODULES, ids=relative)
+def test_every_module_has_its_test_module(path: Path) -> None:
+    assert unit_test_of(path).is_file(), f"{relative(unit_test_of(path))} is missing"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_module_says_its_job_in_its_first_lines(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
+def test_the_command_line_imports_only_typer_and_the_command_modules() -> None:
     code = "import sys, typer; before = {*sys.modules}; import msd.cli; print(*{*sys.modules} - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    light = {
+    expected = {
         "__future__",
         "gc",
         "msd",
@@ -245,22 +275,23 @@ def test_the_command_line_starts_with_typer_and_nothing_else() -> None:
         "msd.wire.config",
         "msd.wire.config.cli_flags",
     }
-    assert set(loaded) == light
+    assert set(loaded) == expected
 
 
-def test_the_contents_and_links_of_the_documentation_lead_somewhere() -> None:
+def test_the_links_in_the_documentation_are_valid() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             path, _, anchor = target.partition("#")
-            where = (page.parent / path) if path else page
-            assert where.exists(), (page.name, target)
+            linked = (page.parent / path) if path else page
+            assert linked.exists(), (page.name, target)
             if anchor:
-                heads = re.findall(r"^#+ (.+)$", where.read_text(encoding="utf-8"), re.MULTILINE)
-                assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], target
+                headings = re.findall(r"^#+ (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+                assert anchor in anchors, (page.name, target)
 
 
-def test_the_figures_of_the_documentation_are_those_of_the_code() -> None:
+def test_the_diagrams_in_the_documentation_match_the_code() -> None:
     from docs.figures import with_figure
 
     page = (ROOT / "docs" / "scheduler.md").read_text(encoding="utf-8")

@@ -1,0 +1,67 @@
+"""Plain English: unclear phrases that must not come back in code, tests and documentation.
+
+Each pattern stands for a habit: pronouns for programs, metaphors, and idioms instead of the field's terms. The patterns
+match single lines, ignoring case.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Each pattern with the words to use instead.
+PATTERNS = {
+    r"\b(no|some)body\b": "name the client, worker, operator or process",
+    r"\bwho(so)?ever\b": "name the client, worker, operator or process",
+    r"\bone who\b|\bthose who\b": "name the client, worker, operator or process",
+    r"(message|file|key|name|one)s? (that|which) (was|were|is|are) none\b": "malformed, invalid, empty",
+    r"\bin vain\b": "wasted, unused, without effect",
+    r"\banew\b": "again, or a verb with re-",
+    r"\bfor ever\b": "indefinitely, without a limit",
+    r"\ball the same\b": "anyway, still",
+    r"\bso many of\b|\bso many (seconds|bytes|times)\b": "name the number, such as ``count`` or ``seconds``",
+    r"\bhung up on\b": "disconnected, SIGHUP",
+    r"\bthe marked worker\b": "the selected worker",
+    r"\bwhat (came|becomes?|became) of\b": "result, state, outcome",
+    r"\bin so many words\b": "explicitly",
+    r"\b(the|a) (late|old|last) word\b": "stale heartbeat, reply or event",
+    r"\bdoorkeepers?\b|\bdoorway\b": "ZAP handler",
+    r"\bknock(s|ed|ing)?\b": "connect",
+    r"\btakes? leave of\b": "says bye, closes the session",
+    r"\blet in\b|\blets? (no one|every ?one) in\b": "admitted",
+    r"\bstrangers?\b|\bliars?\b": "unauthorised peer, unknown key, worker that sends corrupt data",
+    r"(?<![`\"'])\bsets? aside\b": "ban",  # the state in events is quoted
+    r"\bas it is shared\b": "the shared file",
+}
+#: The one file that has to contain the phrases.
+EXCLUDED = Path(__file__)
+
+
+def checked_files() -> list[Path]:
+    """All product code, tests, benchmarks and documentation."""
+    folders = ("broker", "client", "wire", "workers", "tests", "bench", "docs")
+    code = [path for folder in folders for path in (ROOT / folder).glob("**/*.py")]
+    code += (ROOT / "src" / "msd").glob("*.py")
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+    return sorted(path for path in [*code, *pages] if path != EXCLUDED)
+
+
+def findings(pattern: str) -> list[str]:
+    """The lines that match ``pattern``, as ``file:line: text``."""
+    regex = re.compile(pattern, re.IGNORECASE)
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in checked_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        # Names of tests and of attributes are phrases, too.
+        if regex.search(line) or regex.search(line.replace("_", " "))
+    ]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_unclear_phrases_do_not_come_back(pattern: str) -> None:
+    found = findings(pattern)
+    assert not found, f"write instead: {PATTERNS[pattern]}\n" + "\n".join(found)
