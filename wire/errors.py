@@ -6,7 +6,7 @@
     ├── UsageError            wrong flags or configuration                2
     ├── NotFoundError         the servers share no such file              3
     ├── NotAllowedError       a key, a role or a policy forbids it        4
-    ├── SourceError           the file changed, or no worker has it right 5
+    ├── SourceError           the file changed, or every copy is corrupt  5
     ├── DiskError             local disk: space, permissions or I/O       6
     ├── NoAnswerError         no server answered in time                  7
     ├── Interrupted           SIGINT or SIGTERM                     130, 143

@@ -62,7 +62,7 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
-    # If a stream is closed (">&-"), discard what is printed to it.
+    # If the shell closed a stream (">&-"), discard all output to it.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))

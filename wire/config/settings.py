@@ -1,7 +1,7 @@
 """The configuration: built-in defaults, ``config.toml``, and the flags that override it.
 
-Every command locates the servers by this module, so servers and clients can share one file. The syntax of the file is
-in ``wire/config/toml_file.py``. Does not touch shared files; the only network access is name resolution.
+Every command locates the servers with this module, so servers and clients can share one file.
+``wire/config/toml_file.py`` parses the file. Does not touch shared files; the only network access is name resolution.
 """
 
 from __future__ import annotations
@@ -79,15 +79,15 @@ class Config(Struct, frozen=True):
         uses += [("server 5", self.status), ("the control port", self.control)]
         if self.metrics is not None:
             uses.append(("the metrics port", self.metrics))
-        users_by_port: dict[int, list[tuple[str, Endpoint]]] = {}
-        for user, endpoint in uses:
-            check_port(endpoint.port, user)
-            other_users = users_by_port.setdefault(endpoint.port, [])
-            for other, other_endpoint in other_users:
+        uses_by_port: dict[int, list[tuple[str, Endpoint]]] = {}
+        for purpose, endpoint in uses:
+            check_port(endpoint.port, purpose)
+            other_uses = uses_by_port.setdefault(endpoint.port, [])
+            for other, other_endpoint in other_uses:
                 if other_endpoint.host == endpoint.host or {other_endpoint.host, endpoint.host} & {*ANY_HOSTS}:
-                    hint = " (the fifth port + 1)" if user == "the control port" and not self.control_port else ""
-                    raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {user}{hint}")
-            other_users.append((user, endpoint))
+                    hint = " (the fifth port + 1)" if purpose == "the control port" and not self.control_port else ""
+                    raise UsageError(f"port {endpoint.port} is given twice: for {other} and for {purpose}{hint}")
+            other_uses.append((purpose, endpoint))
         return self
 
     @property
@@ -98,7 +98,7 @@ class Config(Struct, frozen=True):
 
     @property
     def is_encrypted(self) -> bool:
-        """True if the servers use keys: as configured, otherwise if other machines can reach them."""
+        """True if the servers use keys: because the configuration says so, or because other machines can reach them."""
         if self.security:
             return self.security == "curve"
         return self.keys is not None or self.exposed_endpoint is not None

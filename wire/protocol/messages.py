@@ -25,6 +25,7 @@ MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 #: Neither NaN nor infinite: a timer that a peer sets must expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
+#: Bytes a second.
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
 #: Seconds of something that may last for years.
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
@@ -32,6 +33,7 @@ Duration = Annotated[float, Meta(ge=0, le=2**40)]
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
 #: Text for people; it contains no character that could control a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
+#: The id of a file's content, see ``segments.file_id``.
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 #: The digest of a catalogue; empty before the first edition.
 CatalogueId = Annotated[bytes, Meta(max_length=32)]
@@ -166,8 +168,8 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker in a snapshot. ``rate`` is its recent sending rate in bytes a second. ``uptime`` is its process's, in
-    seconds, 0 without a process.
+    """One worker in a snapshot. ``rate`` is its recent sending rate in bytes a second. ``uptime`` is the age of its
+    process in seconds, 0 without a process.
     """
 
     number: Number
@@ -304,9 +306,7 @@ class Toggled(Message, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event at ``time`` (seconds since 1970), for people. ``bad`` is True for failures, False for the effects of
-    requests.
-    """
+    """An event at ``time`` (seconds since 1970), as text for people. ``bad`` is True for failures."""
 
     time: Timestamp
     text: Text

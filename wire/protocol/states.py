@@ -33,7 +33,7 @@ class RefusalReason(StrEnum):
     SLEEPING = "sleeping"  #: it is going to sleep: ask another worker
     BUSY = "busy"  #: too many requests of this client are queued: retry later
     UNKNOWN = "unknown"  #: it does not share a file of this name or id
-    CHANGED = "changed"  #: the file no longer is the version of its manifest
+    CHANGED = "changed"  #: the file is no longer the version of the manifest
     UNREADABLE = "unreadable"  #: the file cannot be read
     BAD_REQUEST = "bad-request"  #: the request is invalid, such as a segment past the end
 

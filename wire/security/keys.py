@@ -66,7 +66,7 @@ class KeyPair:
 
 
 class Credentials(Struct, frozen=True):
-    """The own key pair of a client or operator, and the public key of the servers."""
+    """A client's or operator's own key pair, and the public key of the servers."""
 
     own: KeyPair
     server: bytes

@@ -6,4 +6,4 @@ from msgspec import Struct
 
 
 class TimePassed(Struct, frozen=True):
-    """No event but the passing of time: the core does what is due."""
+    """Only time has passed: the core handles its expired deadlines."""
