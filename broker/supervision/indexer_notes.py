@@ -19,7 +19,7 @@ class IndexerNotes:
         self._skipped = 0
 
     def format(self, line: IndexLine) -> list[str]:
-        """The notes for one line of the indexer's output; often one, sometimes none."""
+        """The notes for one line of the indexer's output; empty for a skipped file beyond the limit."""
         match line:
             case IndexProgress(name=name, done=done, total=total):
                 return [f"indexing {name}: {100 * done // max(total, 1)} %"]

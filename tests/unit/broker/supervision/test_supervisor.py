@@ -864,8 +864,8 @@ class Supervision(RuleBasedStateMachine):
         assert {n: w.pid for n, w in self.supervisor.workers.items() if w.pid} == self.running
         assert self.stopped == (self.supervisor.quitting and not self.running)
         if self.edition and not self.supervisor.quitting:
-            gone = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
-            assert all(w.restart_at is not None for w in gone), "every dead worker has a restart time"
+            exited = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
+            assert all(w.restart_at is not None for w in exited), "every dead worker has a restart time"
 
 
 TestSupervision = Supervision.TestCase

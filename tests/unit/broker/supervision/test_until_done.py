@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.until_done import GONE_AFTER, MAX_SESSIONS, SETTLE_TIME, UntilDone
+from msd.broker.supervision.until_done import MAX_SESSIONS, SESSION_TIMEOUT, SETTLE_TIME, UntilDone
 
 START = 1000.0
 #: Seconds per iteration of the broker's event loop.
@@ -48,7 +48,7 @@ def scenario() -> Iterator[Scenario]:
 
 def test_the_servers_do_not_end_before_a_client_is_done(scenario: Scenario) -> None:
     scenario.wait(1, A)
-    scenario.wait(10 * GONE_AFTER)
+    scenario.wait(10 * SESSION_TIMEOUT)
     assert not scenario.may_end
     assert scenario.until_done.next_deadline() is None
 
@@ -95,7 +95,7 @@ def test_a_client_has_the_full_time_to_reconnect_after_a_worker_wakes(scenario: 
     scenario.wait(1, A, B)
     scenario.done(A)
     scenario.wait(1000, awake=False)
-    scenario.wait(GONE_AFTER - 1)
+    scenario.wait(SESSION_TIMEOUT - 1)
     assert not scenario.may_end
     scenario.wait(1.25)
     assert scenario.may_end
@@ -104,7 +104,7 @@ def test_a_client_has_the_full_time_to_reconnect_after_a_worker_wakes(scenario: 
 def test_a_client_that_no_worker_reports_is_dropped_eventually(scenario: Scenario) -> None:
     scenario.wait(1, A, B)
     scenario.done(A)
-    scenario.wait(GONE_AFTER - 2 * ITERATION)
+    scenario.wait(SESSION_TIMEOUT - 2 * ITERATION)
     assert not scenario.may_end
     scenario.wait(2 * ITERATION)
     assert scenario.may_end
@@ -121,7 +121,7 @@ def test_a_late_report_does_not_reopen_a_session_that_is_done(scenario: Scenario
     """A worker that was frozen when the client sent ``bye`` reports the session for a while."""
     scenario.wait(1, A)
     scenario.done(A)
-    scenario.wait(10 * GONE_AFTER, A)
+    scenario.wait(10 * SESSION_TIMEOUT, A)
     assert scenario.may_end
 
 
@@ -161,7 +161,7 @@ def test_old_sessions_are_dropped(scenario: Scenario) -> None:
     for session in range(1000):
         scenario.wait(ITERATION, session)
         scenario.done(session)
-    scenario.wait(GONE_AFTER + ITERATION)
+    scenario.wait(SESSION_TIMEOUT + ITERATION)
     assert not scenario.until_done._done
     assert not scenario.until_done._open
 
