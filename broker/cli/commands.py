@@ -33,7 +33,7 @@ def serve(
     ] = None,
     count: Annotated[int | None, typer.Option("-n", metavar="N", help="Number of worker processes.")] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
-    host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to serve on.")] = None,
+    host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
     ports: PortsFlag = None,
     rate: Annotated[
         str | None, typer.Option(metavar="R", help="Maximum bytes per second and worker, such as 25MiB.  [no limit]")
@@ -172,7 +172,7 @@ def demo(
     size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the test file.")] = "256MiB",
     seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Approximate duration.")] = 10.0,
 ) -> int:
-    """Demonstrate a download that continues while workers sleep and are killed.
+    """Run a demo download while workers sleep and are killed.
 
     Example: msd demo
     """

@@ -15,7 +15,7 @@ from msd.wire.config.cli_flags import ConfigFlag
 if TYPE_CHECKING:
     from msd.wire.security.keys import KeyFolder
 
-keys = typer.Typer(name="keys", help="Create keys, and admit or revoke them.", rich_markup_mode=None)
+keys = typer.Typer(name="keys", help="Create, admit and revoke keys.", rich_markup_mode=None)
 
 
 @keys.command()
