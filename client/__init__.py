@@ -1,1 +1,1 @@
-"""The client: finds out what is shared, fetches it from all workers at once, and verifies it."""
+"""The client: finds the shared files, downloads one from all workers at once and verifies it."""

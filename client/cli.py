@@ -1,6 +1,6 @@
-"""The commands of the client's side: download, list, verify, plot.
+"""The client's commands: download, list, verify, plot.
 
-Imports nothing heavy: what a command needs is imported when it runs.
+Each command imports its modules when it runs, so that ``msd`` starts fast.
 """
 
 from __future__ import annotations
@@ -20,31 +20,35 @@ if TYPE_CHECKING:
 
 
 def download(
-    name: Annotated[str | None, typer.Argument(help="The shared file, if there are several.")] = None,
+    name: Annotated[str | None, typer.Argument(help="The name of the shared file.  [default: the only file]")] = None,
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
-    output: Annotated[str | None, typer.Option("-o", "--output", metavar="OUT", help="The file to create.")] = None,
-    interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Time between two metrics.")] = 1.0,
-    id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The version to fetch, as msd list --json shows.")
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="OUT", help="The file to create.  [default: NAME in the current folder]"
+        ),
     ] = None,
-    update: Annotated[
-        bool, typer.Option("--update", help="Fetch only what OUT lacks, and leave it alone if it is right.")
-    ] = False,
+    interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Seconds between progress lines.")] = 1.0,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The version to download; msd list --json shows the ids.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Fetch only the differences to an existing OUT.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Give up after so long without progress.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Give up after this time without progress.  [default: never]"),
     ] = None,
-    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait for the disk at the end.")] = False,
-    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download, as JSON.")] = None,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
+    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download as JSON.")] = None,
     json: JsonFlag = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Download a file from all its servers at once.
+    """Download a file from all servers at once.
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
@@ -52,18 +56,18 @@ def download(
     from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import UsageError
 
-    shown, pace = _choose_show(json=json, quiet=quiet, verbose=verbose)
+    printer, max_interval = _choose_printer(json=json, quiet=quiet, verbose=verbose)
     try:
-        _catch_signals()
+        _install_signal_handlers()
         if quiet and (json or verbose):
             other = "--json" if json else "--verbose"
-            raise UsageError(f"{other} and --quiet contradict each other: give one of them")
+            raise UsageError(f"{other} and --quiet contradict each other: give only one")
         for flag, seconds in (("-i", interval), ("--timeout", timeout)):
             if seconds is not None and not seconds > 0:
-                raise UsageError(f"{flag} {seconds:g}: must be seconds above 0")
+                raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
         if output in ("", "-"):
-            raise UsageError(f"-o {output}: a download is written to a file; give its name")
-        record = ReportFile(report)
+            raise UsageError(f"-o {output}: the output must be a file: give its name")
+        report_file = ReportFile(report)
         settings = load(config)
         from pathlib import Path
 
@@ -71,7 +75,7 @@ def download(
         from msd.wire.support.malloc import keep_freed_memory
 
         keep_freed_memory()
-        with record:
+        with report_file:
             result = run(
                 locate_servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
                 name,
@@ -81,14 +85,14 @@ def download(
                 update=update,
                 timeout=timeout,
                 sync=not no_sync,
-                interval=min(interval, pace),
+                interval=min(interval, max_interval),
                 memory=settings.memory,
-                on_event=record.listener(shown.event),
+                on_event=report_file.recorder(printer.on_event),
             )
-            record.done(result)
-        shown.done(result)
+            report_file.write(result)
+        printer.on_done(result)
     finally:
-        shown.close()
+        printer.close()
 
 
 def list_command(
@@ -108,7 +112,7 @@ def list_command(
     from msd.client.operations.list_files import list_files
     from msd.wire.config.settings import load, locate_servers
     from msd.wire.support.text import presentable
-    from msd.wire.support.units import amount
+    from msd.wire.support.units import format_size
 
     files = list_files(locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
@@ -121,13 +125,13 @@ def list_command(
         print(dumps({"files": rows}))
         return
     for file in files:
-        print(f"{amount(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
+        print(f"{format_size(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
 
 
 def verify(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The file on this disk.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The local file.")],
     name: Annotated[
-        str | None, typer.Argument(help="The shared file.  [the only one, or the one that is called like FILE]")
+        str | None, typer.Argument(help="The shared file.  [default: the only file, or the one with FILE's name]")
     ] = None,
     config: ConfigFlag = None,
     host: HostFlag = None,
@@ -135,38 +139,37 @@ def verify(
     server5: Server5Flag = None,
     server_key: ServerKeyFlag = None,
 ) -> None:
-    """Compare a file with the one that is shared, segment by segment.
+    """Compare a local file with the shared file, segment by segment.
 
     Example: msd verify Star.mp4
     """
     import contextlib
     from pathlib import Path
 
-    from msd.client.operations.verify import mismatches, verify
+    from msd.client.operations.verify import mismatch_lines, verify
     from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import SourceError
 
-    verdict = verify(
+    comparison = verify(
         locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), Path(file), name
     )
-    if not verdict.is_same:
-        # Whoever reads only the first lines is told by the exit code all the same.
+    if not comparison.matches:
+        # If the reader closes the pipe early, the exit code still reports the difference.
         with contextlib.suppress(OSError):
-            for line in mismatches(verdict):
+            for line in mismatch_lines(comparison):
                 print(line)
-        raise SourceError(
-            f"{file} is not {verdict.name} as it is shared: msd download {verdict.name} --update -o {file} mends it"
-        )
-    print(f"{file}: {verdict.name} as it is shared, all {verdict.segments} segments of it")
+        repair = f"msd download {comparison.name} --update -o {file}"
+        raise SourceError(f"{file} differs from the shared {comparison.name}: repair it with {repair}")
+    print(f"{file} matches {comparison.name} ({comparison.segments} segments verified)")
 
 
 def plot(
-    report: Annotated[str, typer.Argument(metavar="REPORT", help="What msd download --report has written.")],
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="A report written by msd download --report.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="The picture: a file named .svg, .png or .pdf.")
+        str, typer.Option("-o", "--output", metavar="FILE", help="The chart: a file named .svg, .png or .pdf.")
     ],
 ) -> None:
-    """Draw a download as a picture: the rate by worker over time, and what happened to whom.
+    """Draw a chart of a download: the rate of each worker over time, and what happened to the workers.
 
     Example: msd plot report.json -o run.svg
     """
@@ -197,33 +200,33 @@ def _parse_id(text: str | None) -> bytes | None:
     return id
 
 
-def _choose_show(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
-    """How the download is shown, and how often (seconds) that needs to know how far it is."""
+def _choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
+    """Returns the printer for these flags, and how often (in seconds) it needs ``Progress`` events."""
     import os
     import sys
 
     from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter
 
     if verbose:
-        # Nothing else may be drawn on standard error then.
+        # The log has standard error to itself, so there is no live view.
         return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
     if json:
         return JsonPrinter(), math.inf
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb"):
         return LinePrinter(quiet=quiet), math.inf
-    from msd.client.display.live_view import LIVE_INTERVAL, LiveView
+    from msd.client.display.live_view import PROGRESS_INTERVAL_S, LiveView
 
-    return LiveView(sys.stderr), LIVE_INTERVAL
+    return LiveView(sys.stderr), PROGRESS_INTERVAL_S
 
 
-def _catch_signals() -> None:
-    """Has SIGINT and SIGTERM end the download in order."""
+def _install_signal_handlers() -> None:
+    """Makes SIGINT and SIGTERM raise ``Interrupted``."""
     import signal
 
     from msd.wire.errors import Interrupted
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        raise Interrupted("interrupted: run the same command again to go on", number)
+        raise Interrupted("interrupted: run the same command to resume", number)
 
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -1,4 +1,7 @@
-"""What a download tells while it runs, and what it says at the end. Plain values."""
+"""The events of a download, and the report at its end. Plain values.
+
+Their text is written by ``client/display/printers.py``, their JSON by ``client/report/json_values.py``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from msgspec import Struct, field
 
 
 class Started(Struct, frozen=True):
-    """The file is known; the first request follows."""
+    """The file is known; the first request follows. ``bytes`` is the file's size."""
 
     name: str
     output: Path
@@ -19,8 +22,10 @@ class Started(Struct, frozen=True):
 
 
 class WorkerProgress(Struct, frozen=True):
-    """One worker: bytes of X, bytes of X and Y together, and its rate since the last progress
-    (bytes a second).
+    """The progress of one worker.
+
+    ``received`` are the verified bytes it delivered, ``assigned`` these plus the bytes outstanding. ``rate`` is in
+    bytes a second since the last progress event.
     """
 
     name: str
@@ -30,8 +35,10 @@ class WorkerProgress(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """Where the download stands: verified bytes, those of them found on the disk, and the rate of
-    verified bytes since the start. ``wasted_bytes`` were received in vain.
+    """The progress of a download, ``seconds`` after its first request.
+
+    ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is in bytes a second,
+    received and verified since the first request. ``wasted_bytes`` were received but are duplicate or corrupt.
     """
 
     bytes: int
@@ -44,17 +51,17 @@ class Progress(Struct, frozen=True):
 
 
 class Sampled(Struct, frozen=True):
-    """Where the download stands, up to ten times a second, however often ``Progress`` is asked for:
-    what reports and pictures are made of.
-    """
+    """The progress up to ten times a second, for reports and charts; independent of the interval of ``Progress``."""
 
     progress: Progress
 
 
 class WorkerChanged(Struct, frozen=True):
-    """A worker (or ``server 5``) is now ``ready``, ``lost`` (its connection) or ``set aside``, or server
-    5 says that it is ``asleep``, ``silent``, ``dead`` or ``failed``; ``detail`` says why, for people.
-    ``segments`` counts those asked of a lost one that go to others.
+    """The state of a worker, or of ``server 5``, changed.
+
+    ``state`` is ``ready``, ``lost`` (the connection was lost), ``set aside`` (the client banned the worker), or what
+    server 5 reports: ``asleep``, ``silent``, ``dead`` or ``failed``. ``detail`` is the reason as text. ``segments`` is
+    the number of outstanding segments that are reassigned because the connection was lost.
     """
 
     name: str
@@ -64,14 +71,17 @@ class WorkerChanged(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """Nothing has moved for ``seconds``, for this reason."""
+    """The download has made no progress for ``seconds``; ``reason`` is text."""
 
     reason: str
     seconds: float
 
 
 class Retried(Struct, frozen=True):
-    """A segment will be asked for again: it was refused or corrupt."""
+    """A segment will be requested again: ``worker`` refused it or sent it corrupt.
+
+    ``cause`` is ``corrupt`` or a ``RefusalReason``; ``detail`` is the worker's explanation.
+    """
 
     worker: str
     segment: int
@@ -80,11 +90,15 @@ class Retried(Struct, frozen=True):
 
 
 class Syncing(Struct, frozen=True):
-    """All is verified; the disk is being waited for."""
+    """All segments are verified; the client waits for the disk."""
 
 
 class WorkerReport(Struct):
-    """What came from one worker. ``failures`` counts lost connections with open requests."""
+    """The totals of one worker.
+
+    ``bytes`` and ``segments`` were verified. ``failures`` counts connections lost with outstanding requests,
+    ``corrupt`` the corrupt segments.
+    """
 
     bytes: int = 0
     segments: int = 0
@@ -95,10 +109,9 @@ class WorkerReport(Struct):
 class Report(Struct, frozen=True):
     """The result of a download. ``seconds`` runs from the first request to the rename.
 
-    ``retries`` counts segments that were asked for again, by cause; ``waited_seconds`` are those in
-    which nothing moved for more than one. ``rate_p50`` and ``rate_peak`` are the median and the highest
-    rate (bytes a second) of the seconds in which something arrived. ``unchanged`` says that an update
-    found the file right as it was, and left it alone.
+    ``retries`` counts the retried segments by cause. ``waited_seconds`` sums up the periods of more than one second
+    without progress. ``rate_p50`` and ``rate_peak`` are the median and the highest rate, in bytes a second, over the
+    seconds in which data arrived. ``unchanged`` is True if an update found the output up to date.
     """
 
     file: str

@@ -1,1 +1,1 @@
-"""Shows a running download to a person or a program."""
+"""Displays a download: as lines, as a log, as JSON or as a live view."""

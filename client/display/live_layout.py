@@ -1,6 +1,6 @@
-"""What the live view of a download shows, as lines for a width and a height: a pure core.
+"""Lays out the live view of a download as lines for a given width and height, from the download's events.
 
-Follows the events of one download. How lines come onto a terminal is said in ``client/display/terminal_painter.py``.
+Pure: no clock, no output. ``client/display/terminal_painter.py`` draws the lines.
 """
 
 from __future__ import annotations
@@ -10,138 +10,147 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from msd.client.display.rate_meter import LATELY, RateMeter, TimeRemaining
+from msd.client.display.rate_meter import RATE_WINDOW_S, RateMeter, TimeRemaining
 from msd.client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.text import presentable
-from msd.wire.support.units import amount, span
+from msd.wire.support.units import format_duration, format_size
 
-#: Columns of the bar at least and at most (a short line is not broken where the terminal becomes narrower), and
-#: of the file's name at most.
-BAR, BAR_MOST, NAME = 8, 40, 32
-#: Lines of a reason at most.
-MESSAGE = 3
-#: Said by server 5: a connection that is lost as well says less.
-DOWN = ("asleep", "dead", "failed")
+#: Columns of the bar; a short line seldom wraps when the terminal becomes narrower.
+MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
+#: Maximum columns of the file's name.
+MAX_NAME_WIDTH = 32
+#: Maximum lines of a message.
+MAX_MESSAGE_LINES = 3
+#: States reported by server 5 that explain a lost connection; ``lost`` does not replace them.
+DOWN_STATES = ("asleep", "dead", "failed")
 
 
 class LiveLayout:
-    """Everything a view of one download has to show. ``take`` every event, with ``now`` in seconds."""
+    """The content of the live view of one download. Times are in monotonic seconds."""
 
     def __init__(self, bar: tuple[str, str] = ("━", "╌")) -> None:
-        #: What is done, and what is not.
-        self._full, self._empty = bar
+        #: The characters for the done and the remaining part of the bar.
+        self._done_char, self._remaining_char = bar
         self._started: Started | None = None
         self._progress: Progress | None = None
+        #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
-        #: What it waits for, and since when if that is more than usual.
-        self._message = "looking for the servers"
-        self._waits_since: float | None = None
-        #: What is to be known of server 5, if it is not well.
-        self._status = ""
-        self._meter, self._remaining = RateMeter(LATELY), TimeRemaining()
-        self._workers: dict[str, RateMeter] = {}
+        #: What the client is waiting for, and since when if the download is stalled.
+        self._message = "connecting to the servers"
+        self._stalled_since: float | None = None
+        #: The state of server 5, if it has a problem.
+        self._server5_message = ""
+        self._meter, self._remaining = RateMeter(RATE_WINDOW_S), TimeRemaining()
+        self._worker_meters: dict[str, RateMeter] = {}
 
-    def take(self, event: Event, now: float) -> None:
+    def handle(self, event: Event, now: float) -> None:
         match event:
             case Started():
                 self._started = event
-                self._say("")
+                self._set_message("")
             case Progress():
-                self._advance(event, now)
+                self._on_progress(event, now)
             case WorkerChanged("server 5", state, detail):
-                self._status = f"server 5 {state}: {detail}" if detail else ""
+                self._server5_message = f"server 5 {state}: {detail}" if detail else ""
             case WorkerChanged(name, state, detail):
-                if state != "lost" or self._states.get(name, ("",))[0] not in DOWN:
+                if state != "lost" or self._states.get(name, ("",))[0] not in DOWN_STATES:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
-                self._say(reason, now - seconds)
+                self._set_message(reason, now - seconds)
             case Syncing():
-                self._say("syncing to disk")
+                self._set_message("syncing to disk")
             case _:
                 pass
 
     def lines(self, width: int, height: int, now: float) -> list[Text]:
-        """The picture: no line is wider than ``width``, and there are no more than ``height``."""
+        """Returns at most ``height`` lines, each at most ``width`` columns wide."""
         width, height = max(width, 1), max(height, 1)
         head = [*self._head(width, now)]
-        reasons = [line for text in (self._status, self._waits(now)) for line in _wrapped(text, width)]
+        messages = [
+            line for text in (self._server5_message, self._waiting_text(now)) for line in _wrap_text(text, width)
+        ]
         rows = self._rows(width, now)
-        room = max(0, height - len(head) - len(reasons))
-        if len(rows) > room:
-            rows = [*rows[: max(0, room - 1)], Text(f"… {len(rows) - room + 1} more")][:room]
-        lines = [*head, *rows, *reasons][:height]
+        available = max(0, height - len(head) - len(messages))
+        if len(rows) > available:
+            rows = [*rows[: max(0, available - 1)], Text(f"… {len(rows) - available + 1} more")][:available]
+        lines = [*head, *rows, *messages][:height]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         return lines
 
-    def _say(self, message: str, waits_since: float | None = None) -> None:
-        self._message, self._waits_since = message, waits_since
+    def _set_message(self, message: str, stalled_since: float | None = None) -> None:
+        self._message, self._stalled_since = message, stalled_since
 
-    def _waits(self, now: float) -> str:
+    def _waiting_text(self, now: float) -> str:
         return (
-            self._message if self._waits_since is None else f"waiting {span(now - self._waits_since)}: {self._message}"
+            self._message
+            if self._stalled_since is None
+            else f"waiting {format_duration(now - self._stalled_since)}: {self._message}"
         )
 
-    def _advance(self, progress: Progress, now: float) -> None:
-        before = self._progress
-        if progress.bytes > (before.bytes if before else 0):
-            self._say("")
+    def _on_progress(self, progress: Progress, now: float) -> None:
+        last = self._progress
+        if progress.bytes > (last.bytes if last else 0):
+            self._set_message("")
         received = progress.bytes - progress.reused_bytes
-        self._meter.take(received, now)
-        self._remaining.take(received, progress.total - progress.bytes, now)
+        self._meter.update(received, now)
+        self._remaining.update(received, progress.total - progress.bytes, now)
         for worker in progress.workers:
-            self._workers.setdefault(worker.name, RateMeter(LATELY)).take(worker.received, now)
+            self._worker_meters.setdefault(worker.name, RateMeter(RATE_WINDOW_S)).update(worker.received, now)
         self._progress = progress
 
     def _head(self, width: int, now: float) -> Iterator[Text]:
-        """The bar and the figures."""
+        """Yields the bar and the figures."""
         started, progress = self._started, self._progress
         if started is None:
             return
         done = progress.bytes if progress else 0
         share = done / started.bytes if started.bytes else 1.0
         name = Text(presentable(started.output.name))
-        name.truncate(max(1, min(NAME, width - BAR - 7)), overflow="ellipsis")
-        bar = min(BAR_MOST, max(0, width - name.cell_len - 7))
+        name.truncate(max(1, min(MAX_NAME_WIDTH, width - MIN_BAR_WIDTH - 7)), overflow="ellipsis")
+        bar = min(MAX_BAR_WIDTH, max(0, width - name.cell_len - 7))
         full = int(bar * share)
         yield Text.assemble(
-            name, " ", (self._full * full, "green"), (self._empty * (bar - full), "dim"), f" {share:4.0%}"
+            name, " ", (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), f" {share:4.0%}"
         )
         rate = self._meter.rate(now)
         left = self._remaining.seconds(now)
-        figures = [f"{amount(done)} of {amount(started.bytes)}", f"{amount(rate)}/s"]
+        figures = [f"{format_size(done)} of {format_size(started.bytes)}", f"{format_size(rate)}/s"]
         if left is not None and 0 < share < 1:
-            figures.append(f"{span(left)} left")
+            figures.append(f"{format_duration(left)} left")
         if progress and progress.reused_bytes:
-            figures.append(f"{amount(done - progress.reused_bytes)} received")
-            figures.append(f"{amount(progress.reused_bytes)} verified on disk")
+            figures.append(f"{format_size(done - progress.reused_bytes)} received")
+            figures.append(f"{format_size(progress.reused_bytes)} reused from disk")
         if progress and progress.wasted_bytes:
-            figures.append(f"{amount(progress.wasted_bytes)} in vain")
-        yield from _flowing(figures, width)
+            figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate or corrupt)")
+        yield from _wrap_parts(figures, width)
 
     def _rows(self, width: int, now: float) -> list[Text]:
-        """A line a worker: its state, its rate, X/Y, and what it owes. What has no room is left out."""
+        """Returns a row for each worker: state, rate, bytes received / requested, and bytes in flight.
+
+        Columns that do not fit are omitted, from the right.
+        """
         workers = self._progress.workers if self._progress else ()
         rows = [self._cells(worker, now) for worker in workers]
         for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2)):
             widths = [max((cell_len(row[column]) for row in rows), default=0) for column in columns]
-            # The state gives way, but not all of it.
             spare = width - sum(widths) - 2 * (len(widths) - 1)
-            if spare >= 0 or widths[1] + spare >= 6:
+            # The state says why a worker is down: shorten it only after the bytes in flight are omitted, to 6 columns.
+            if spare >= 0 or (len(columns) < 5 and widths[1] + spare >= 6):
                 break
         widths[1] = max(1, widths[1] + min(0, spare))
         return [_row([row[column] for column in columns], widths, self._style(row[0])) for row in rows]
 
     def _cells(self, worker: WorkerProgress, now: float) -> tuple[str, str, str, str, str]:
         state, detail = self._states.get(worker.name, ("not connected", ""))
-        why = f"{state}: {presentable(detail)}" if detail and state not in ("ready", "lost", "asleep") else state
-        owed = worker.assigned - worker.received
+        has_reason = detail and state not in ("ready", "lost", "asleep")
+        in_flight = worker.assigned - worker.received
         return (
             f"worker {worker.name}",
-            why,
-            f"{amount(self._workers[worker.name].rate(now))}/s",
-            f"{amount(worker.received)}/{amount(worker.assigned)}",
-            f"owes {amount(owed)}" if owed else "",
+            f"{state}: {presentable(detail)}" if has_reason else state,
+            f"{format_size(self._worker_meters[worker.name].rate(now))}/s",
+            f"{format_size(worker.received)}/{format_size(worker.assigned)}",
+            f"{format_size(in_flight)} in flight" if in_flight else "",
         )
 
     def _style(self, worker: str) -> str:
@@ -159,8 +168,8 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
     return line
 
 
-def _flowing(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
-    """Parts with gaps between them, on as many lines as they need; none is broken."""
+def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
+    """Joins ``parts`` with gaps into lines of at most ``width`` columns. Does not split a part."""
     line = ""
     for part in parts:
         if line and cell_len(line) + len(gap) + cell_len(part) > width:
@@ -171,9 +180,9 @@ def _flowing(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text
         yield Text(line)
 
 
-def _wrapped(text: str, width: int) -> list[Text]:
-    """A reason on the lines that it needs; what is beyond ``MESSAGE`` of them is left out."""
-    lines = [*_flowing(presentable(text).split(), width, " ")]
-    if len(lines) > MESSAGE:
-        lines[MESSAGE - 1].append(" …")
-    return lines[:MESSAGE]
+def _wrap_text(text: str, width: int) -> list[Text]:
+    """Wraps a message at spaces into at most ``MAX_MESSAGE_LINES`` lines."""
+    lines = [*_wrap_parts(presentable(text).split(), width, " ")]
+    if len(lines) > MAX_MESSAGE_LINES:
+        lines[MAX_MESSAGE_LINES - 1].append(" …")
+    return lines[:MAX_MESSAGE_LINES]

@@ -1,7 +1,7 @@
-"""The live view of a download on a terminal: a total bar, and a row for each worker.
+"""The live view of a download on a terminal: a progress bar, and a row for each worker.
 
-Draws from a thread of its own, a few times a second: the loop that transfers only says what has happened,
-and never waits for a terminal.
+Draws in its own thread a few times a second, so that the transfer never waits for the terminal. The content of a frame
+is computed in ``client/display/live_layout.py``.
 """
 
 from __future__ import annotations
@@ -17,81 +17,81 @@ from typing import TextIO
 from rich.console import Console
 
 from msd.client.display.live_layout import LiveLayout
-from msd.client.display.printers import result, told
+from msd.client.display.printers import event_lines, result_lines
 from msd.client.display.terminal_painter import TerminalPainter
 from msd.client.events import Event, Report, Retried
 from msd.wire.support.output import print_line
 
-#: Seconds between two redraws.
-REDRAW = 0.125
-#: Seconds between two looks at how far it is.
-LIVE_INTERVAL = 0.25
-#: Seconds that the end waits for a terminal that takes nothing.
-CLOSE = 1.0
+#: Time between two frames.
+REDRAW_INTERVAL_S = 0.125
+#: Time between two ``Progress`` events that the view needs.
+PROGRESS_INTERVAL_S = 0.25
+#: How long ``close`` waits for a blocked terminal.
+CLOSE_TIMEOUT_S = 1.0
 
 
 class LiveView:
-    """Shows a download on ``terminal``; the result goes to standard output."""
+    """Shows a download on ``terminal`` and prints the result on standard output."""
 
     def __init__(self, terminal: TextIO) -> None:
         self._console = Console(file=terminal, highlight=False)
-        self._view = LiveLayout() if self._console.encoding.startswith("utf") else LiveLayout(("#", "-"))
+        self._layout = LiveLayout() if self._console.encoding.startswith("utf") else LiveLayout(("#", "-"))
         self._painter = TerminalPainter(self._console)
-        #: Guards the view: events come from one thread, pictures are taken by another.
-        self._lock = threading.Lock()
-        #: Held while something is drawn.
-        self._drawing = threading.Lock()
-        #: LinePrinter that are to stay, and were not written yet.
-        self._staying: deque[str] = deque()
-        self._end = threading.Event()
+        #: Guards the layout: one thread updates it, the other reads it.
+        self._layout_lock = threading.Lock()
+        #: Held while a frame is drawn.
+        self._draw_lock = threading.Lock()
+        #: Permanent lines that are not written yet.
+        self._pending_lines: deque[str] = deque()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
         self._thread.start()
-        self._pauses = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
-        if self._pauses:
-            signal.signal(signal.SIGTSTP, self._pause)
+        self._handles_suspend = signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+        if self._handles_suspend:
+            signal.signal(signal.SIGTSTP, self._suspend)
 
     @property
-    def draws(self) -> int:
-        """How often it has drawn."""
-        return self._painter.draws
+    def draw_count(self) -> int:
+        """Number of frames drawn."""
+        return self._painter.draw_count
 
-    def event(self, event: Event) -> None:
-        with self._lock:
-            self._view.take(event, time.monotonic())
-            if isinstance(event, Retried) and (line := told(event)):
-                self._staying.append(line)
+    def on_event(self, event: Event) -> None:
+        with self._layout_lock:
+            self._layout.handle(event, time.monotonic())
+            if isinstance(event, Retried) and (line := event_lines(event)):
+                self._pending_lines.append(line)
 
-    def done(self, report: Report) -> None:
+    def on_done(self, report: Report) -> None:
         self.close()
-        print_line(result(report), sys.stdout)
+        print_line(result_lines(report), sys.stdout)
 
     def close(self) -> None:
-        """Takes the picture away."""
-        self._end.set()
-        self._thread.join(CLOSE)
-        if self._pauses:
+        """Erases the view and stops its thread."""
+        self._closed.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._handles_suspend:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
-    def _pause(self, *_: object) -> None:
-        """Ctrl-Z: the terminal is the shell's, until this goes on."""
-        with self._drawing:
+    def _suspend(self, *_: object) -> None:
+        """Handles Ctrl-Z: erases the view and suspends the process. The view returns when the process continues."""
+        with self._draw_lock:
             self._painter.draw([])
-            # Not SIGSTOP: where no shell could continue it the system ignores SIGTSTP, and so does this.
+            # SIGTSTP rather than SIGSTOP: the kernel ignores it if no shell could continue the process.
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTSTP)
-            signal.signal(signal.SIGTSTP, self._pause)
+            signal.signal(signal.SIGTSTP, self._suspend)
 
     def _run(self) -> None:
-        # Where the terminal is gone there is nothing to show, and no reason to end the download.
+        # A lost terminal must not end the download.
         with contextlib.suppress(OSError):
-            while not self._end.wait(REDRAW):
+            while not self._closed.wait(REDRAW_INTERVAL_S):
                 self._draw(*self._painter.size)
             self._draw(0, 0)
 
     def _draw(self, width: int, height: int) -> None:
-        with self._lock:
-            # A line as wide as the terminal would leave it open where the cursor is.
-            lines = self._view.lines(width - 1, height - 1, time.monotonic()) if width else []
-            above = [self._staying.popleft() for _ in range(len(self._staying))]
-        with self._drawing:
+        with self._layout_lock:
+            # One column less than the terminal: after a full line the cursor position differs between terminals.
+            lines = self._layout.lines(width - 1, height - 1, time.monotonic()) if width else []
+            above = [self._pending_lines.popleft() for _ in range(len(self._pending_lines))]
+        with self._draw_lock:
             self._painter.draw(lines, above)

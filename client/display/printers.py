@@ -1,6 +1,6 @@
-"""What a download prints: the report's metric lines for people, or JSON lines for programs.
+"""Prints a download: the report's metric lines for people, or JSON lines for programs.
 
-Formats values; measures and decides nothing.
+Formats values only; measures nothing.
 """
 
 from __future__ import annotations
@@ -16,173 +16,183 @@ from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.text import presentable
-from msd.wire.support.units import amount, kb, speed
+from msd.wire.support.units import format_kb, format_rate, format_size
+
+#: Why a segment is retried, as text.
+RETRY_CAUSES = {
+    "lost": "connection lost",
+    "corrupt": "corrupt",
+    "sleeping": "worker asleep",
+    "busy": "worker busy",
+    "unknown": "file not shared",
+    "changed": "file changed",
+    "unreadable": "file unreadable",
+    "bad-request": "bad request",
+}
 
 
 class Printer(Protocol):
-    """How a download is shown. Why one has failed is told by ``msd.py``."""
+    """Shows the events and the result of a download. The command ``msd`` prints errors."""
 
-    def event(self, event: Event) -> None: ...
+    def on_event(self, event: Event) -> None: ...
 
-    def done(self, report: Report) -> None: ...
+    def on_done(self, report: Report) -> None: ...
 
     def close(self) -> None:
-        """Nothing more will be shown."""
+        """Ends the output. Also called after an error."""
 
 
 class LinePrinter:
-    """The report's metric lines on standard error, one line of result on standard output; the one without
-    the other, or neither.
+    """Prints metric lines on standard error unless ``quiet``, and the result on standard output.
+
+    ``result`` says whether to print the result; by default it is printed unless ``quiet``.
     """
 
     def __init__(self, *, quiet: bool, result: bool | None = None) -> None:
         self._quiet = quiet
-        self._tells_result = not quiet if result is None else result
+        self._prints_result = not quiet if result is None else result
 
-    def event(self, event: Event) -> None:
-        if not self._quiet and (line := told(event)):
-            _say(line)
+    def on_event(self, event: Event) -> None:
+        if not self._quiet and (line := event_lines(event)):
+            _print_stderr(line)
 
-    def done(self, report: Report) -> None:
-        if self._tells_result:
-            print_line(result(report), sys.stdout)
+    def on_done(self, report: Report) -> None:
+        if self._prints_result:
+            print_line(result_lines(report), sys.stdout)
 
     def close(self) -> None:
         pass
 
 
 class LogPrinter:
-    """A line for each event on standard error, with its time, a level and the worker; what else there is to
-    be shown is another's.
-    """
+    """Logs each event on standard error, with time, level and worker. Passes everything on to ``printer``."""
 
-    def __init__(self, show: Printer) -> None:
-        self._show = show
+    def __init__(self, printer: Printer) -> None:
+        self._printer = printer
 
-    def event(self, event: Event) -> None:
-        self._show.event(event)
-        if (line := logged(event)) is not None:
-            _say(log_line(time.time(), *line))
+    def on_event(self, event: Event) -> None:
+        self._printer.on_event(event)
+        if (entry := log_entry(event)) is not None:
+            _print_stderr(log_line(time.time(), *entry))
 
-    def done(self, report: Report) -> None:
-        self._show.done(report)
+    def on_done(self, report: Report) -> None:
+        self._printer.on_done(report)
 
     def close(self) -> None:
-        self._show.close()
+        self._printer.close()
 
 
 class JsonPrinter:
-    """A JSON object a line on standard output, each with its ``event``."""
+    """Prints each event as one line of JSON on standard output."""
 
-    def event(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if not isinstance(event, Sampled):
-            _put(event_values(event))
+            _print_json(event_values(event))
 
-    def done(self, report: Report) -> None:
-        _put({"event": "done", **report_values(report)})
+    def on_done(self, report: Report) -> None:
+        _print_json({"event": "done", **report_values(report)})
 
     def close(self) -> None:
         pass
 
 
-def told(event: Event) -> str:
-    """An event as a line for people, or some lines of metrics; empty for what is not told."""
+def event_lines(event: Event) -> str:
+    """Returns an event as text, several lines for ``Progress``. Empty for an event that is not shown."""
     match event:
         case Started(name, output, _, size, segments):
-            return f"{name}: {amount(size)} in {segments} segments, to {output}"
+            return f"{name}: {format_size(size)} in {segments} segments, to {output}"
         case Progress():
-            return metrics(event)
+            return metric_lines(event)
         case WorkerChanged(_, state) if state != "ready":
-            return presentable(" ".join(_change(event)))
+            return presentable(" ".join(_worker_change(event)))
         case Waiting(reason, seconds):
-            return presentable(f"waiting since {since(seconds)}: {reason}")
+            return presentable(f"waiting since {start_time(seconds)}: {reason}")
         case Retried(worker, segment, "corrupt"):
-            return f"worker {worker} sent segment {segment} corrupt: asking another one"
+            return f"worker {worker} sent a corrupt segment {segment}; retrying elsewhere"
         case Syncing():
             return "syncing to disk"
         case _:
             return ""
 
 
-def logged(event: Event) -> tuple[Level, str, str] | None:
-    """An event as a line of a log: its level, whom it is about, what there is to say. None for a sample."""
+def log_entry(event: Event) -> tuple[Level, str, str] | None:
+    """Returns the level, the source and the text of an event's log line. None for a sample."""
     match event:
         case Started(name, output, id, size, segments):
             return "info", "client", f"{name} ({id[:16]}…): {size:,} bytes in {segments:,} segments, to {output}"
         case Progress():
-            told = (
-                f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} of them found on the disk"
-            )
-            return "debug", "client", f"{told}; {event.wasted_bytes:,} received in vain"
+            verified = f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} reused from disk"
+            return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate or corrupt)"
         case WorkerChanged(_, state):
-            return "info" if state in ("ready", "asleep") else "warning", *_change(event)
+            return "info" if state in ("ready", "asleep") else "warning", *_worker_change(event)
         case Waiting(reason, seconds):
             return "warning", "client", f"waiting for {seconds:.1f} s: {reason}"
         case Retried(worker, segment, cause, detail):
-            told = f"segment {segment} will be asked for again: {cause}{' (' + detail + ')' if detail else ''}"
-            return "warning", f"worker {worker}", told
+            reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
+            return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
         case Syncing():
             return "info", "client", "syncing to disk"
         case Sampled():
             return None
 
 
-def _change(event: WorkerChanged) -> tuple[str, str]:
-    """Who has changed, and what there is to say of it."""
-    who = f"worker {event.name}" if event.name.isdigit() else event.name
-    return who, f"{event.state}: {event.detail}" if event.detail else event.state
+def _worker_change(event: WorkerChanged) -> tuple[str, str]:
+    """Returns the source of a state change, and its text."""
+    source = f"worker {event.name}" if event.name.isdigit() else event.name
+    return source, f"{event.state}: {event.detail}" if event.detail else event.state
 
 
-def metrics(progress: Progress) -> str:
-    """The report's lines: for each server what was received of what was assigned and its speed,
-    then the total. Amounts in kB of 1000 bytes; the total's speed is all verified bytes over the
-    time.
+def metric_lines(progress: Progress) -> str:
+    """Returns the report's metric lines: received / assigned and speed of each server, then the total.
+
+    Amounts are in kB (1000 bytes). The total's speed is the average since the first request.
     """
     lines = [
-        f"Server{w.name}: {kb(w.received)}/{kb(w.assigned)}, download speed: {speed(w.rate)}" for w in progress.workers
+        f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_rate(w.rate)}"
+        for w in progress.workers
     ]
-    total = f"Total: {kb(progress.bytes)}, download speed: {speed(progress.rate)}"
+    total = f"Total: {format_kb(progress.bytes)}, download speed: {format_rate(progress.rate)}"
     if progress.reused_bytes:
-        total += f", verified on disk: {kb(progress.reused_bytes)}"
+        total += f", verified on disk: {format_kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
 
 
-def since(seconds: float) -> str:
-    """The time of day so many seconds ago."""
+def start_time(seconds: float) -> str:
+    """Returns the local time of day ``seconds`` ago, as ``14:02:31``."""
     return f"{datetime.now() - timedelta(seconds=seconds):%H:%M:%S}"
 
 
-def result(report: Report) -> str:
-    """What came from where, in one line; in a second one what went wrong on the way, if anything did."""
+def result_lines(report: Report) -> str:
+    """Returns the result and the sources of the bytes in one line, and a second line if there were problems."""
     if report.unchanged:
-        return f"{report.output}: already right, all {amount(report.bytes)} of it ({report.seconds:.2f} s)"
-    sources = [f"worker {name} {amount(w.bytes)}" for name, w in report.workers.items() if w.bytes]
+        return f"{report.output}: already up to date ({format_size(report.bytes)})"
+    sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
     if report.reused_bytes:
-        sources.append(f"disk {amount(report.reused_bytes)}")
-    rate = f", {amount(report.received_bytes / report.seconds)}/s" if report.received_bytes else ""
-    where = f" ({', '.join(sources)})" if sources else ""
-    line = f"{report.output}: {amount(report.bytes)} verified in {report.seconds:.2f} s{rate}{where}"
-    return "\n".join(filter(None, (line, _trouble(report))))
+        sources.append(f"disk {format_size(report.reused_bytes)}")
+    rate = f", {format_size(report.received_bytes / report.seconds)}/s" if report.received_bytes else ""
+    origin = f" ({', '.join(sources)})" if sources else ""
+    line = f"{report.output}: {format_size(report.bytes)} verified in {report.seconds:.2f} s{rate}{origin}"
+    return "\n".join(filter(None, (line, _problems(report))))
 
 
-def _trouble(report: Report) -> str:
-    """One line about retries, waiting and waste, and the rate in spite of them; empty if all went well."""
-    told = []
+def _problems(report: Report) -> str:
+    """Returns one line about retries, waiting, wasted bytes and the resulting rate; empty without problems."""
+    problems = []
     if report.retries:
-        causes = ", ".join(f"{count} {cause}" for cause, count in report.retries.items())
-        told.append(f"asked again for segments: {causes}")
+        causes = ", ".join(f"{count} ({RETRY_CAUSES.get(cause, cause)})" for cause, count in report.retries.items())
+        problems.append(f"retried segments: {causes}")
     if report.waited_seconds:
-        told.append(f"waited {report.waited_seconds:.1f} s")
+        problems.append(f"waited {report.waited_seconds:.1f} s")
     if report.wasted_bytes:
-        told.append(f"{amount(report.wasted_bytes)} received in vain")
-    if told and report.rate_p50:
-        told.append(f"median {amount(report.rate_p50)}/s, peak {amount(report.rate_peak)}/s")
-    return "  " + "; ".join(told) if told else ""
+        problems.append(f"{format_size(report.wasted_bytes)} wasted (duplicate or corrupt)")
+    if problems and report.rate_p50:
+        problems.append(f"median {format_size(report.rate_p50)}/s, peak {format_size(report.rate_peak)}/s")
+    return "  " + "; ".join(problems) if problems else ""
 
 
-def _say(text: str) -> None:
+def _print_stderr(text: str) -> None:
     print_line(text, sys.stderr)
 
 
-def _put(values: dict[str, object]) -> None:
+def _print_json(values: dict[str, object]) -> None:
     print_line(json.dumps(values), sys.stdout)

@@ -1,7 +1,7 @@
-"""How fast it has been lately, and how long the rest will take, for people: a pure core.
+"""The current rate and the remaining time of a download, for the live view. Pure: no clock, no output.
 
-Bytes arrive a whole segment at a time. A rate is therefore taken from one arrival to another, never up to
-the present moment, which would have it fall between two segments and jump with each.
+Bytes arrive in whole segments. A rate is therefore measured from one arrival to another. Measured up to the present,
+it would fall between two segments and jump at each arrival.
 """
 
 from __future__ import annotations
@@ -9,63 +9,63 @@ from __future__ import annotations
 import math
 from collections import deque
 
-#: Seconds from which a rate is taken, and the remaining time.
-LATELY, LONG = 3.0, 15.0
-#: Arrivals that count at least, however long ago they were.
-FEWEST = 4
-#: Nothing has come for so many seconds, and for so many times the usual gap: it stands still.
-STILL, GAPS = 2.0, 4.0
-#: No time is shorter (seconds).
-SHORTEST = 0.001
-#: Seconds in which the remaining time that is shown turns to another one.
-SETTLING = 3.0
+#: Window of the displayed rate, and of the rate behind the remaining time.
+RATE_WINDOW_S, REMAINING_WINDOW_S = 3.0, 15.0
+#: Arrivals to keep even if they are older than the window.
+MIN_ARRIVALS = 4
+#: A download is stalled if nothing arrived for this time and for this multiple of the usual gap.
+STALL_S, STALL_GAPS = 2.0, 4.0
+#: Lower bound of a time span, so that a rate stays finite.
+MIN_SPAN_S = 0.001
+#: Time constant with which the displayed remaining time follows the estimate.
+SMOOTHING_S = 3.0
 
 
 class RateMeter:
-    """The rate of a total that grows, in bytes a second, over the last ``window`` seconds of ``now``."""
+    """Measures the rate of a growing total, in bytes a second, over the last ``window`` seconds."""
 
     def __init__(self, window: float) -> None:
         self._window = window
-        #: When how much was there: at each arrival.
+        #: The time and the total of each arrival.
         self._arrivals: deque[tuple[float, int]] = deque()
 
-    def take(self, total: int, now: float) -> None:
-        """There is so much now."""
+    def update(self, total: int, now: float) -> None:
+        """Records the current total."""
         if total == (self._arrivals[-1][1] if self._arrivals else 0):
             return
-        if self.is_still(now):
+        if self.is_stalled(now):
             self._arrivals.clear()
         self._arrivals.append((now, total))
-        while len(self._arrivals) > FEWEST and self._arrivals[1][0] <= now - self._window:
+        while len(self._arrivals) > MIN_ARRIVALS and self._arrivals[1][0] <= now - self._window:
             self._arrivals.popleft()
 
-    def is_still(self, now: float) -> bool:
-        """Nothing has come for longer than usual."""
+    def is_stalled(self, now: float) -> bool:
+        """True if nothing has arrived for much longer than the usual gap."""
         if len(self._arrivals) < 2:
             return False
-        usual = (self._arrivals[-1][0] - self._arrivals[0][0]) / (len(self._arrivals) - 1)
-        return now - self._arrivals[-1][0] > max(STILL, GAPS * usual)
+        usual_gap = (self._arrivals[-1][0] - self._arrivals[0][0]) / (len(self._arrivals) - 1)
+        return now - self._arrivals[-1][0] > max(STALL_S, STALL_GAPS * usual_gap)
 
     def rate(self, now: float) -> float:
-        """0 while nothing comes."""
-        if len(self._arrivals) < 2 or self.is_still(now):
+        """Returns the rate in bytes a second, 0 during a stall."""
+        if len(self._arrivals) < 2 or self.is_stalled(now):
             return 0.0
-        (begin, before), (end, after) = self._arrivals[0], self._arrivals[-1]
-        return (after - before) / max(end - begin, SHORTEST)
+        (start, first_total), (end, last_total) = self._arrivals[0], self._arrivals[-1]
+        return (last_total - first_total) / max(end - start, MIN_SPAN_S)
 
 
 class TimeRemaining:
-    """When ``wanted`` bytes will be there: a time that runs down evenly, and turns slowly where the rate does."""
+    """Estimates the remaining time. The value counts down evenly and follows a change of the rate slowly."""
 
     def __init__(self) -> None:
-        self._meter = RateMeter(LONG)
-        #: The end as it is shown, and when that was last looked at.
+        self._meter = RateMeter(REMAINING_WINDOW_S)
+        #: The displayed end time, and when it was last updated.
         self._end: float | None = None
-        self._at = 0.0
+        self._updated_at = 0.0
 
-    def take(self, received: int, missing: int, now: float) -> None:
-        """So many bytes have come over the network, so many are missing."""
-        self._meter.take(received, now)
+    def update(self, received: int, missing: int, now: float) -> None:
+        """Records the bytes received over the network and the bytes still missing."""
+        self._meter.update(received, now)
         rate = self._meter.rate(now)
         if not rate:
             self._end = None
@@ -73,9 +73,9 @@ class TimeRemaining:
         end = now + missing / rate
         if self._end is None:
             self._end = end
-        self._end += (end - self._end) * -math.expm1(-(now - self._at) / SETTLING)
-        self._at = now
+        self._end += (end - self._end) * -math.expm1(-(now - self._updated_at) / SMOOTHING_S)
+        self._updated_at = now
 
     def seconds(self, now: float) -> float | None:
-        """None while nobody can say."""
+        """Returns the remaining seconds, None if unknown."""
         return None if self._end is None else max(0.0, self._end - now)

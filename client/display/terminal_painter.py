@@ -1,8 +1,8 @@
-"""Draws a picture of some lines in place, again and again, at the end of what a terminal shows.
+"""Redraws a frame of lines in place, below the earlier output of a terminal.
 
-The cursor waits at the picture's first character. A terminal that is resized keeps it there, whether it breaks
-the lines anew or cuts them: the next picture begins where the last one did, and nothing of that is left. What a
-terminal is set to is the same before and after each picture, so whatever ends the process breaks nothing.
+After each frame the cursor is at the frame's first character. It stays there when the terminal is resized, whether the
+terminal rewraps or cuts the lines, so the next frame overwrites the last one completely. Terminal modes are restored
+after each frame, so a killed process leaves the terminal usable. Does not decide what to draw.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-#: Within a picture nothing wraps: a terminal may be narrower by now than it has said. Erased to its end, a line
-#: leaves nothing of the one before.
-OPEN, CLOSE, END = "\x1b[?7l", "\x1b[?7h", "\x1b[K"
+#: Escape sequences. Lines in a frame must not wrap, because the terminal may have become narrower than last reported.
+DISABLE_WRAP, ENABLE_WRAP, ERASE_TO_LINE_END = "\x1b[?7l", "\x1b[?7h", "\x1b[K"
 
 
 class TerminalPainter:
-    """The pictures on one terminal."""
+    """Draws frames on one terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        #: The last picture, and the terminal's size when it was drawn.
-        self._drawn: list[Text] = []
-        self._size = self.size
-        #: How often it has drawn.
-        self.draws = 0
+        #: The last frame, and the terminal's size when it was drawn.
+        self._last_frame: list[Text] = []
+        self._last_size = self.size
+        #: Number of frames drawn.
+        self.draw_count = 0
 
     @property
     def size(self) -> tuple[int, int]:
-        """The columns and lines of the terminal, now. ``COLUMNS`` and ``LINES``, which rich puts above that, are
-        what it had when somebody set them (readline does so for each process that is started from it).
+        """The current columns and lines of the terminal.
+
+        rich prefers ``COLUMNS`` and ``LINES``, which may be outdated: readline sets them for each process it starts.
         """
         try:
             columns, lines = os.get_terminal_size(self._console.file.fileno())
@@ -42,20 +42,20 @@ class TerminalPainter:
         return columns or width, lines or height
 
     def draw(self, lines: Sequence[Text], above: Sequence[str] = ()) -> None:
-        """Draws ``lines`` in place of the last picture, if they are others; lines ``above`` it stay for good."""
+        """Draws ``lines`` over the last frame, if they differ from it. The lines ``above`` stay on the terminal."""
         size = self.size
-        if lines == self._drawn and size == self._size and not above:
+        if lines == self._last_frame and size == self._last_size and not above:
             return
-        self.draws += 1
-        text = "".join(f"{line}{END}\n" for line in above)
-        text += OPEN + "\n".join(f"{self._rendered(line)}{END}" for line in lines) + CLOSE
+        self.draw_count += 1
+        text = "".join(f"{line}{ERASE_TO_LINE_END}\n" for line in above)
+        text += DISABLE_WRAP + "\n".join(f"{self._rendered(line)}{ERASE_TO_LINE_END}" for line in lines) + ENABLE_WRAP
         if not lines:
-            text += END
-        if self._drawn or len(lines) > 1:
-            # Below is what was there before. Not from the first line on: tmux would keep that for its history.
+            text += ERASE_TO_LINE_END
+        if self._last_frame or len(lines) > 1:
+            # Erase the rest of the last frame, but not from its first line: tmux would save that in its history.
             text += "\n\x1b[J\x1b[A" if len(lines) < 2 else "\x1b[J"
         text += "\r" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "")
-        self._drawn, self._size = [*lines], size
+        self._last_frame, self._last_size = [*lines], size
         self._console.file.write(text)
         self._console.file.flush()
 

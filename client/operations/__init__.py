@@ -1,5 +1,5 @@
-"""What a client does with the servers: download, verify and list files.
+"""The client's operations: download, verify and list files.
 
-Each operation runs its own loop over the connection pool; what is decided is in
-``scheduling``, ``manifest`` and ``network``.
+Each operation runs its own loop over the connection pool. The decisions are made in ``scheduling``, ``manifest`` and
+``network``.
 """

@@ -1,6 +1,7 @@
-"""``download()``: one file from all workers at once, verified, under its name.
+"""``download()``: downloads one file from all workers at once and verifies it.
 
-Finds the manifest, has it transferred into the part file, and gives that its name.
+Finds the manifest, runs the transfer into the part file and renames that file. Contains no transfer loop: see
+``client/operations/transfer.py``.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from msd.client.events import Event, OnEvent, Report, Started, Syncing
 from msd.client.manifest.fetch import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
-from msd.client.report.totals import RunningTotals
+from msd.client.report.totals import RunningTotals, Totals
 from msd.client.storage.part_file import PartFile, check_output
-from msd.client.storage.update import UpdateFile
+from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.settings import Servers
 from msd.wire.errors import Interrupted, MsdError
 from msd.wire.protocol.segments import Manifest
-from msd.wire.support.units import amount
+from msd.wire.support.units import format_size
 
-#: Seconds the broker has to answer ``done``; it may be frozen.
-DONE_PATIENCE = 1.0
+#: How long to wait for the broker to confirm ``done``; the broker may be frozen.
+DONE_TIMEOUT_S = 1.0
 
 
 def download(
@@ -46,71 +47,70 @@ def download(
     current folder. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file alone.
 
-    ``id`` asks for one version of the file by its 32 bytes. ``timeout`` is how many seconds the download waits without
-    progress; None waits for ever. With ``sync`` False the download does not wait until the data is on the disk.
+    ``id`` (32 bytes) selects one version of the file. ``timeout`` is how many seconds the download waits without
+    progress; None waits indefinitely. With ``sync`` False the download does not wait until the data is on the disk.
     ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` bounds the bytes of outstanding
     requests. ``on_event`` is called from this thread and must not block.
 
-    Raises ``MsdError``. The part file then stays, and the next call continues from it.
+    Raises ``MsdError``. The part file is kept, and the next call resumes from it.
     """
     output = Path(output) if output is not None else None
     replace = force or update
     if output is not None:
         check_output(output, replace=replace)
-    summary = RunningTotals()
+    totals = RunningTotals()
 
-    def tell(event: Event) -> None:
-        summary.take(event, time.monotonic())
+    def emit(event: Event) -> None:
+        totals.handle(event, time.monotonic())
         on_event(event)
 
-    peers = ConnectionPool(servers, download=True)
+    pool = ConnectionPool(servers, download=True)
     try:
-        manifest, catalogue = find_manifest(peers, name, id, timeout=timeout, on_event=tell)
+        manifest, catalogue = find_manifest(pool, name, id, timeout=timeout, on_event=emit)
         target = output if output is not None else Path(safe_name(manifest.name))
         check_output(target, replace=replace)
-        part = UpdateFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
+        part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
-            tell(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
+            emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
             transfer = Transfer(
-                peers,
+                pool,
                 manifest,
                 part,
                 catalogue=catalogue,
                 timeout=timeout,
                 interval=interval,
                 memory=memory,
-                on_event=tell,
+                on_event=emit,
             )
-            _fetch(transfer, part, manifest, sync=sync, tell=tell)
+            _run(transfer, part, manifest, sync=sync, on_event=emit)
             part.publish(replace=replace, sync=sync)
         finally:
             part.close()
         ended = time.monotonic()
-        if peers.control is not None:
-            peers.transport.tell_done(peers.control, DONE_PATIENCE)
-        return _report(target, manifest, transfer, summary, ended, unchanged=part.is_same)
+        if pool.control is not None:
+            pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
+        return _report(target, manifest, transfer, totals.compute(ended), ended, unchanged=part.output_matches)
     finally:
-        peers.close()
+        pool.close()
 
 
-def _fetch(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, tell: OnEvent) -> None:
-    """Has every segment in the part file, and with ``sync`` on the disk. Who interrupts it is told what stays."""
+def _run(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, on_event: OnEvent) -> None:
+    """Runs the transfer, and with ``sync`` waits for the disk. If interrupted, the error says what was saved."""
     try:
         transfer.run()
         if sync:
-            tell(Syncing())
-            _in_thread(part)
+            on_event(Syncing())
+            _sync_in_thread(part)
     except Interrupted as error:
-        told = f"interrupted: {amount(transfer.verified)} of {amount(manifest.size)} verified so far"
-        kept = "" if part.is_same else f"what {part.path} holds stays, "
-        told = f"{told}; {kept}run the same command again to go on"
-        raise Interrupted(told, error.exit_code - 128) from None
+        verified = f"{format_size(transfer.verified)} of {format_size(manifest.size)} verified"
+        saved = "" if part.output_matches else f"progress saved in {part.path}; "
+        message = f"interrupted: {verified}; {saved}run the same command to resume"
+        raise Interrupted(message, error.exit_code - 128) from None
 
 
 def _report(
-    output: Path, manifest: Manifest, transfer: Transfer, summary: RunningTotals, ended: float, *, unchanged: bool
+    output: Path, manifest: Manifest, transfer: Transfer, totals: Totals, ended: float, *, unchanged: bool
 ) -> Report:
-    totals = summary.totals(ended)
     return Report(
         file=manifest.name,
         output=output,
@@ -130,24 +130,25 @@ def _report(
 
 
 def safe_name(name: str) -> str:
-    """The base name of a shared file, fit to be a file in the current folder: without separators
-    and control characters, and never empty or only dots.
+    """Returns the base name of a shared file as a safe local file name.
+
+    Replaces separators and control characters; never returns an empty name or only dots.
     """
     base = re.sub(r"[\x00-\x1f\x7f/\\]", "_", name.rsplit("/", 1)[-1])
     return base if base.strip(".") else "download"
 
 
-def _in_thread(part: PartFile) -> None:
-    """Syncs in a thread: the main one stays open to signals, and to the display."""
+def _sync_in_thread(part: PartFile) -> None:
+    """Syncs in a thread, so that the main thread can handle signals."""
     errors: list[MsdError] = []
 
-    def work() -> None:
+    def sync() -> None:
         try:
             part.sync()
         except MsdError as error:
             errors.append(error)
 
-    thread = threading.Thread(target=work, name="sync")
+    thread = threading.Thread(target=sync, name="sync")
     thread.start()
     thread.join()
     if errors:

@@ -1,4 +1,4 @@
-"""What the servers share: the catalogue of one worker, page by page."""
+"""``msd list``: fetches the list of shared files from one worker, page by page. Downloads no file."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ import time
 from itertools import pairwise
 
 from msd.client.network.connection import new_rid
+from msd.client.network.events import ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
-from msd.client.network.transport import LinkOpened, ReplyReceived
 from msd.wire.config.settings import Servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import CataloguePage, Entry, List
 
-#: Seconds after which nobody is taken to answer any more.
-PATIENCE = 5.0
+#: How long to wait for each answer.
+ANSWER_TIMEOUT_S = 5.0
 
 
-def list_files(servers: Servers, patience: float = PATIENCE) -> list[Entry]:
-    """All shared files in order of their names, as the first worker that has told them all has them.
+def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entry]:
+    """Returns all shared files, sorted by name. Asks all workers; the first complete list wins.
 
-    Raises ``NoAnswerError`` after ``patience`` seconds without an answer.
+    Raises ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
-    peers = ConnectionPool(servers, download=False)
-    #: What each worker has told so far; the first to have told all is believed.
-    told: dict[int, list[Entry]] = {}
-    give_up = time.monotonic() + patience
+    pool = ConnectionPool(servers, download=False)
+    #: The files that each worker has listed so far.
+    listed: dict[int, list[Entry]] = {}
+    deadline = time.monotonic() + timeout
     try:
-        while time.monotonic() < give_up:
-            for event in peers.turn(give_up):
+        while time.monotonic() < deadline:
+            for event in pool.poll(deadline):
                 match event:
-                    case LinkOpened(worker):
-                        told[worker] = []
-                        peers.request(worker, List(rid=new_rid()))
+                    case ConnectionOpened(worker):
+                        listed[worker] = []
+                        pool.request(worker, List(rid=new_rid()))
                     case ReplyReceived(worker, List(after=after), CataloguePage(entries=page, more=more)):
                         if not _continues(page, after):
-                            continue  # It could go on for ever.
-                        told[worker] += page
+                            continue  # Out of order: a faulty worker could repeat pages indefinitely.
+                        listed[worker] += page
                         if not more or not page:
-                            return told[worker]
-                        give_up = time.monotonic() + patience
-                        peers.request(worker, List(rid=new_rid(), after=page[-1].name))
-        raise NoAnswerError(f"no worker answers: {peers.why_waiting()}")
+                            return listed[worker]
+                        deadline = time.monotonic() + timeout
+                        pool.request(worker, List(rid=new_rid(), after=page[-1].name))
+        raise NoAnswerError(f"cannot list the files: {pool.waiting_reason()}")
     finally:
-        peers.close()
+        pool.close()
 
 
 def _continues(page: list[Entry], after: str) -> bool:
-    """True if the names of a page go on where the last one ended, each greater than the one before."""
+    """True if the page's names are sorted and all come after the last name of the previous page."""
     names = [after, *(entry.name for entry in page)]
-    return all(one < other for one, other in pairwise(names))
+    return all(earlier < later for earlier, later in pairwise(names))

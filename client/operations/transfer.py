@@ -1,24 +1,29 @@
-"""The transfer of one file: joins the scheduler to the connections and the part file.
+"""The transfer of one file: connects the scheduler to the connection pool and the part file.
 
-What arrives is hashed and written here, in this one thread; ZeroMQ's own threads receive the next
-segments meanwhile. Decides nothing but the order in which things are looked at: what has arrived
-first, time after it.
+Hashes and writes received segments in one thread, while ZeroMQ's threads receive the next ones. Makes no scheduling
+decisions, but determines their order: replies are handled before timeouts.
 """
 
 from __future__ import annotations
 
 import time
 
-import zmq
 from msgspec import Struct, field
 
 from msd.client.events import OnEvent, Progress, Retried, Sampled, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.connection import new_rid
+from msd.client.network.events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    NetworkEvent,
+    Payload,
+    ReplyReceived,
+    SnapshotReceived,
+)
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressTimeout
-from msd.client.network.transport import LinkClosed, LinkOpened, ReplyReceived, SnapshotReceived, TransportEvent
 from msd.client.scheduling import events
-from msd.client.scheduling.events import Fault, GiveUp
+from msd.client.scheduling.events import BanReason, GiveUp
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.worker_pace import MAX_WINDOW
 from msd.client.storage.part_file import PartFile
@@ -28,29 +33,28 @@ from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds between two samples.
-SAMPLE = 0.1
+#: Seconds between two ``Sampled`` events.
+SAMPLE_INTERVAL_S = 0.1
 
 
-class _Mark(Struct):
-    """When progress was told last, and the bytes of each worker then."""
+class _Baseline(Struct):
+    """When progress was last reported, and each worker's bytes at that time."""
 
     at: float
     bytes: dict[int, int] = field(default_factory=dict)
 
 
 class Transfer:
-    """One file on its way from ``peers`` into ``part``.
+    """Downloads one file from the workers of ``pool`` into ``part``.
 
-    ``catalogue`` is what server 5 vouched for when the manifest was found, empty if it had not said;
-    ``interval`` is the time between two ``Progress`` events in seconds, ``memory`` bounds the bytes
-    outstanding. The counts of bytes are public: ``received`` over the network, ``wasted`` of these,
-    ``reused`` from the disk.
+    ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
+    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` limits the outstanding bytes.
+    Counts bytes: ``received`` over the network, ``wasted`` of these (duplicate or corrupt), ``reused`` from the disk.
     """
 
     def __init__(
         self,
-        peers: ConnectionPool,
+        pool: ConnectionPool,
         manifest: Manifest,
         part: PartFile,
         *,
@@ -61,192 +65,198 @@ class Transfer:
         on_event: OnEvent,
     ) -> None:
         self.received = self.wasted = self.reused = 0
-        self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in peers.numbers}
+        self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in pool.worker_numbers}
         self.started = time.monotonic()
-        self._peers = peers
+        self._pool = pool
         self._manifest = manifest
         self._part = part
         self._interval = interval
         self._on_event = on_event
-        self._patience = ProgressTimeout(timeout, self.started)
+        self._progress_timeout = ProgressTimeout(timeout, self.started)
         self._candidates = iter(part.candidates())
-        self._zeros = [*part.zeros()]
-        share = memory // max(1, len(peers.numbers) * (manifest.span(0)[1] if manifest.size else 1))
+        self._zero_segments = [*part.zero_segments()]
+        share = memory // max(1, len(pool.worker_numbers) * (manifest.span(0)[1] if manifest.size else 1))
         self._scheduler = Scheduler(
             manifest.segments,
-            peers.numbers,
+            pool.worker_numbers,
             window=max(1, min(MAX_WINDOW, share)),
-            unchecked=[*part.candidates(), *self._zeros],
+            unchecked=[*part.candidates(), *self._zero_segments],
         )
         self._catalogue = catalogue
-        #: What server 5 said last of each worker.
-        self._said: dict[int, WorkerState] = {}
+        #: Each worker's state in the last snapshot of server 5.
+        self._last_states: dict[int, WorkerState] = {}
         self._finished = False
-        #: True once nothing is left to do for what the disk held.
-        self._settled = False
-        self._told = _Mark(self.started)
-        self._sampled = _Mark(self.started)
+        #: True once all data on the disk is checked and, if needed, copied.
+        self._reuse_finished = False
+        self._last_progress = _Baseline(self.started)
+        self._last_sample = _Baseline(self.started)
 
     @property
     def verified(self) -> int:
-        """Bytes of the file that are here, as they were shared."""
-        unsettled = 0 if self._settled else self._part.unsettled
-        return sum(report.bytes for report in self.workers.values()) + self.reused - unsettled
+        """Verified bytes of the file, received or reused, without those still to be copied into the part file."""
+        uncopied = 0 if self._reuse_finished else self._part.uncopied_bytes
+        return sum(report.bytes for report in self.workers.values()) + self.reused - uncopied
 
     def run(self) -> None:
-        """Returns when every segment is verified and written. Raises ``MsdError``."""
-        self._feed(events.CatalogueVouched(self._catalogue))
-        if self._peers.status is not None:
-            self._feed(events.CatalogueVouched(self._peers.status.catalogue))
-        while self._zeros:
-            self._checked(self._zeros.pop(), good=True)
-        for opened in self._peers.ready.values():
-            self._ready(opened)
-        self._feed(TimePassed())
+        """Runs until every segment is verified and written. Raises ``MsdError``."""
+        self._schedule(events.CataloguePublished(self._catalogue))
+        if self._pool.status is not None:
+            self._schedule(events.CataloguePublished(self._pool.status.catalogue))
+        while self._zero_segments:
+            self._on_segment_checked(self._zero_segments.pop(), matches=True)
+        for opened in self._pool.ready.values():
+            self._on_worker_ready(opened)
+        self._schedule(TimePassed())
         while not self._finished:
-            checking = self._check_one()
+            is_busy = self._reuse_next()
             now = time.monotonic()
-            self._peers.wait(now if checking else self._deadline(now))
-            if self._peers.stalled:
-                self._feed(events.ClientStalled(self._peers.stalled))
-                self._patience.excuse(self._peers.stalled)
-            for event in self._peers.events():
-                self._take(event)
-            self._feed(TimePassed())
-            self._tell()
-        while self._check_one():
-            self._tell()
-        self._settled = True
+            self._pool.wait(now if is_busy else self._deadline(now))
+            if self._pool.stalled_seconds:
+                self._schedule(events.ClientStalled(self._pool.stalled_seconds))
+                self._progress_timeout.extend(self._pool.stalled_seconds)
+            for event in self._pool.events():
+                self._on_network_event(event)
+            self._schedule(TimePassed())
+            self._emit_due()
+        while self._reuse_next():
+            self._emit_due()
+        self._reuse_finished = True
         now = time.monotonic()
-        self._on_event(Sampled(self._progress(now, self._sampled)))
-        self._on_event(self._progress(now, self._told))
+        self._on_event(Sampled(self._progress(now, self._last_sample)))
+        self._on_event(self._progress(now, self._last_progress))
 
-    # What arrives.
+    # Network events.
 
-    def _take(self, event: TransportEvent) -> None:
+    def _on_network_event(self, event: NetworkEvent) -> None:
         match event:
             case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
                 self._on_event(Retried(str(worker), index, reason.value, detail))
-                self._feed(events.SegmentRefused(worker, index, reason))
+                self._schedule(events.SegmentRefused(worker, index, reason))
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
-                self._receive(worker, index, payload)
+                self._on_segment(worker, index, payload)
             case ReplyReceived(worker, Get(index=index)):
-                self._feed(events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
+                self._schedule(events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
             case SnapshotReceived(status):
-                self._hear(status)
-            case LinkOpened():
-                self._ready(event)
-            case LinkClosed(worker):
-                owed = len(self._scheduler.y(worker)) if worker in self._scheduler.workers else 0
-                if owed:
+                self._on_snapshot(status)
+            case ConnectionOpened():
+                self._on_worker_ready(event)
+            case ConnectionClosed(worker):
+                outstanding = len(self._scheduler.outstanding(worker)) if worker in self._scheduler.workers else 0
+                if outstanding:
                     self.workers[worker].failures += 1
                 if worker in self._scheduler.workers:
-                    self._feed(events.WorkerLost(worker))
-                    detail = f"{owed} segments go to others" if owed else ""
-                    self._on_event(WorkerChanged(str(worker), "lost", detail, owed))
+                    self._schedule(events.WorkerLost(worker))
+                    plural = "" if outstanding == 1 else "s"
+                    detail = f"{outstanding} segment{plural} reassigned" if outstanding else ""
+                    self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
-    def _hear(self, status: Status) -> None:
-        """Tells what server 5 says of workers that are not well; the scheduler has no need of that."""
-        self._feed(events.CatalogueVouched(status.catalogue))
+    def _on_snapshot(self, status: Status) -> None:
+        """Emits an event for each worker that server 5 newly reports as unavailable, or as awake after a silence."""
+        self._schedule(events.CataloguePublished(status.catalogue))
         for worker in status.workers:
-            before, self._said[worker.number] = self._said.get(worker.number), worker.state
+            before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
             if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
                 self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
             elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
                 self._on_event(WorkerChanged(str(worker.number), "ready"))
 
-    def _ready(self, opened: LinkOpened) -> None:
+    def _on_worker_ready(self, opened: ConnectionOpened) -> None:
         self.workers.setdefault(opened.worker, WorkerReport())
         self._on_event(WorkerChanged(str(opened.worker), "ready"))
         welcome = opened.welcome
-        self._feed(events.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
+        self._schedule(events.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
 
-    def _receive(self, worker: int, index: int, payload: zmq.Frame) -> None:
+    def _on_segment(self, worker: int, index: int, payload: Payload) -> None:
         data = payload.buffer
         self.received += len(data)
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
-            self._feed(events.SegmentLate(worker, index))
+            self._schedule(events.SegmentDuplicate(worker, index))
         elif digest(data) != self._manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))
-            if (control := self._peers.control) is not None:
-                self._peers.transport.complain(control, worker, self._manifest.id, index)
-            self._feed(events.SegmentCorrupt(worker, index))
+            if (control := self._pool.control) is not None:
+                self._pool.transport.report_corrupt(control, worker, self._manifest.id, index)
+            self._schedule(events.SegmentCorrupt(worker, index))
         else:
             self._part.write(index, data)
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
-            self._patience.moved(time.monotonic())
-            self._feed(events.SegmentWritten(worker, index))
+            self._progress_timeout.reset(time.monotonic())
+            self._schedule(events.SegmentWritten(worker, index))
 
-    def _check_one(self) -> bool:
-        """Hashes one segment that the disk may hold; False if nothing of that kind is left to do."""
+    def _reuse_next(self) -> bool:
+        """Hashes one segment that may be on the disk, or copies one from the output; False if none is left."""
         index = next(self._candidates, None)
         if index is None:
-            settled = self._part.settle()
-            if settled:
-                self._patience.moved(time.monotonic())
-            return settled
-        self._checked(index, good=self._part.holds(index))
+            copied = self._part.copy_next()
+            if copied:
+                self._progress_timeout.reset(time.monotonic())
+            return copied
+        self._on_segment_checked(index, matches=self._part.holds(index))
         return True
 
-    def _checked(self, index: int, *, good: bool) -> None:
-        if good:
+    def _on_segment_checked(self, index: int, *, matches: bool) -> None:
+        if matches:
             self.reused += self._manifest.span(index)[1]
-        self._patience.moved(time.monotonic())
-        self._feed(events.SegmentChecked(index, good))
+        self._progress_timeout.reset(time.monotonic())
+        self._schedule(events.SegmentChecked(index, matches))
 
-    # What is to be done.
+    # Scheduling.
 
-    def _feed(self, event: events.Event) -> None:
+    def _schedule(self, event: events.Event) -> None:
+        """Passes an event to the scheduler and executes the actions that it returns."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
                 case events.RequestSegment(worker, index):
                     rid = new_rid()
-                    self._peers.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
+                    self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
                 case events.Ban(worker, fault):
                     self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
-                    self._peers.ban(worker)
+                    self._pool.ban(worker)
                 case events.Unban(worker):
-                    self._peers.unban(worker)
+                    self._pool.unban(worker)
                 case events.Finish():
                     self._finished = True
                 case events.GiveUp():
-                    raise _no_source(action)
+                    raise _source_error(action)
 
     def _deadline(self, now: float) -> float:
-        due = [self._told.at + self._interval, self._sampled.at + SAMPLE, self._patience.next_deadline()]
+        due = [
+            self._last_progress.at + self._interval,
+            self._last_sample.at + SAMPLE_INTERVAL_S,
+            self._progress_timeout.next_deadline(),
+        ]
         if (deadline := self._scheduler.next_deadline(now)) is not None:
             due.append(deadline)
         return min(due)
 
-    # What is told.
+    # Progress.
 
-    def _tell(self) -> None:
+    def _emit_due(self) -> None:
         now = time.monotonic()
-        if news := self._peers.news():
+        if news := self._pool.status_change():
             self._on_event(news)
-        # Not by ``now``: this process may have been stopped since.
-        if waiting := self._patience.check(self._peers.looked_at, self._peers.why_waiting()):
+        # Use the time of the last poll; the process may have been suspended since.
+        if waiting := self._progress_timeout.check(self._pool.last_poll_at, self._pool.waiting_reason()):
             self._on_event(waiting)
-        if now >= self._sampled.at + SAMPLE:
-            self._on_event(Sampled(self._progress(now, self._sampled)))
-        if now >= self._told.at + self._interval:
-            self._on_event(self._progress(now, self._told))
+        if now >= self._last_sample.at + SAMPLE_INTERVAL_S:
+            self._on_event(Sampled(self._progress(now, self._last_sample)))
+        if now >= self._last_progress.at + self._interval:
+            self._on_event(self._progress(now, self._last_progress))
 
-    def _progress(self, now: float, since: _Mark) -> Progress:
-        """How far it is; the workers' rates are those since the mark, which is moved to now."""
-        span = max(now - since.at, 1e-6)
+    def _progress(self, now: float, since: _Baseline) -> Progress:
+        """The current progress. The workers' rates are averages since the baseline ``since``, which is reset to now."""
+        seconds_since = max(now - since.at, 1e-6)
         since.at = now
         workers = []
         for number, report in sorted(self.workers.items()):
-            owed = sum(self._manifest.span(index)[1] for index in self._scheduler.y(number))
-            rate = (report.bytes - since.bytes.get(number, 0)) / span
+            outstanding = sum(self._manifest.span(index)[1] for index in self._scheduler.outstanding(number))
+            rate = (report.bytes - since.bytes.get(number, 0)) / seconds_since
             since.bytes[number] = report.bytes
-            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + owed, rate))
+            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
         received = sum(report.bytes for report in self.workers.values())
         seconds = now - self.started
         return Progress(
@@ -260,13 +270,13 @@ class Transfer:
         )
 
 
-def _no_source(given_up: GiveUp) -> SourceError:
-    faults = set(given_up.faults.values())
-    named = ", ".join(f"worker {number} {fault}" for number, fault in sorted(given_up.faults.items()))
-    if faults & {Fault.CHANGED, Fault.UNKNOWN}:
-        advice = "the file changed on the servers, or is not shared any more: run this again in a moment"
-    elif Fault.CORRUPT in faults:
-        advice = f"no worker sends segment {given_up.segment} as it was shared: check the file there"
+def _source_error(given_up: GiveUp) -> SourceError:
+    reasons = set(given_up.bans.values())
+    named = ", ".join(f"worker {number}: {reason}" for number, reason in sorted(given_up.bans.items()))
+    if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
+        advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
+    elif BanReason.CORRUPT in reasons:
+        advice = f"no worker sent a valid copy of segment {given_up.segment}: check the file on the servers"
     else:
         advice = "check the file on the servers"
-    return SourceError(f"every worker has failed ({named}): {advice}")
+    return SourceError(f"every worker failed ({named}): {advice}")

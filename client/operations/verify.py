@@ -1,6 +1,6 @@
-"""``msd verify``: a file on this disk compared with the shared one, segment by segment.
+"""``msd verify``: compares a local file with the shared file, segment by segment.
 
-Fetches digests only, and changes nothing.
+Fetches only the digests and changes no file.
 """
 
 from __future__ import annotations
@@ -14,92 +14,94 @@ from msgspec import Struct
 
 from msd.client.manifest.fetch import find_manifest
 from msd.client.network.pool import ConnectionPool
-from msd.client.storage.local_copy import LocalCopy, unreadable
+from msd.client.storage.local_copy import LocalCopy, read_error
 from msd.wire.config.settings import Servers
 from msd.wire.errors import UsageError
 from msd.wire.protocol.segments import Manifest, span
 from msd.wire.support.text import presentable
 
-#: Seconds after which nobody is taken to answer any more.
-PATIENCE = 5.0
+#: How long to wait for each answer.
+ANSWER_TIMEOUT_S = 5.0
 
 
 class Comparison(Struct, frozen=True):
-    """What became of the comparison: ``size`` is what the file should have, ``held`` what it has, in
-    bytes; ``bad`` are the segments that it does not hold as they were shared.
+    """The result of a comparison with the shared file ``name``.
+
+    ``size`` is the shared file's size in bytes and ``segments`` its number of segments. ``local_size`` is the local
+    file's size in bytes. ``differing`` lists the segments that do not match, in ascending order.
     """
 
     name: str
     size: int
-    held: int
+    local_size: int
     segments: int
-    bad: tuple[int, ...]
+    differing: tuple[int, ...]
 
     @property
-    def is_same(self) -> bool:
-        return not self.bad and self.held == self.size
+    def matches(self) -> bool:
+        return not self.differing and self.local_size == self.size
 
 
-def verify(servers: Servers, file: Path, name: str | None = None, patience: float = PATIENCE) -> Comparison:
-    """Compares ``file`` with the shared file ``name``, which may be left out where one is shared, or one that is
-    called as ``file`` is.
+def verify(servers: Servers, file: Path, name: str | None = None, timeout: float = ANSWER_TIMEOUT_S) -> Comparison:
+    """Compares ``file`` with the shared file ``name``.
 
-    Raises ``MsdError``, ``NoAnswerError`` after ``patience`` seconds without an answer.
+    ``name`` may be omitted if only one file is shared or one has the same base name as ``file``.
+
+    Raises ``MsdError``; ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise UsageError(f"{file}: no such file to verify") from None
+        raise UsageError(f"{file}: no such file: give the file to verify") from None
     except OSError as error:
-        raise unreadable(file, error) from None
+        raise read_error(file, error) from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{file} is not a regular file: give one to verify")
-        peers = ConnectionPool(servers, download=False)
+            raise UsageError(f"{file} is not a regular file: give the file to verify")
+        pool = ConnectionPool(servers, download=False)
         try:
             manifest, _ = find_manifest(
-                peers, name, None, timeout=patience, on_event=lambda event: None, guess=file.name
+                pool, name, None, timeout=timeout, on_event=lambda event: None, fallback_name=file.name
             )
         finally:
-            peers.close()
+            pool.close()
         try:
             return compare(fd, manifest)
         except OSError as error:
-            raise unreadable(file, error) from None
+            raise read_error(file, error) from None
     finally:
         os.close(fd)
 
 
 def compare(fd: int, manifest: Manifest) -> Comparison:
-    """Reads and hashes an open file, but for its holes. Raises ``OSError`` where it cannot be read."""
+    """Compares an open file with a manifest. Reads no holes. Raises ``OSError`` if the file cannot be read."""
     copy = LocalCopy(fd, manifest)
-    held = os.fstat(fd).st_size
-    data = {*copy.candidates()}
+    local_size = os.fstat(fd).st_size
+    with_data = {*copy.candidates()}
 
-    def is_right(index: int) -> bool:
-        if index in data:
-            return copy.load(index) is not None
-        return sum(manifest.span(index)) <= held and copy.is_zeros(index)
+    def matches(index: int) -> bool:
+        if index in with_data:
+            return copy.read(index) is not None
+        return sum(manifest.span(index)) <= local_size and copy.is_all_zeros(index)
 
-    bad = tuple(index for index in range(manifest.segments) if not is_right(index))
-    return Comparison(manifest.name, manifest.size, held, manifest.segments, bad)
+    differing = tuple(index for index in range(manifest.segments) if not matches(index))
+    return Comparison(manifest.name, manifest.size, local_size, manifest.segments, differing)
 
 
-def mismatches(verdict: Comparison) -> Iterator[str]:
-    """What is not as it was shared, for people: a line for each run of bad segments."""
-    name = presentable(verdict.name)
-    for first, last in _runs(verdict.bad):
-        start, (offset, length) = span(verdict.size, first)[0], span(verdict.size, last)
+def mismatch_lines(comparison: Comparison) -> Iterator[str]:
+    """Yields the differences as text: one line for each run of differing segments, one for a different size."""
+    name = presentable(comparison.name)
+    for first, last in _runs(comparison.differing):
+        start, (offset, length) = span(comparison.size, first)[0], span(comparison.size, last)
         which = f"segment {first} differs" if first == last else f"segments {first} to {last} differ"
         yield f"{which}: bytes {start} to {offset + length - 1}"
-    if verdict.held > verdict.size:
-        yield f"{verdict.held - verdict.size} bytes more than {name} has"
-    elif verdict.held < verdict.size:
-        yield f"{verdict.size - verdict.held} bytes less than {name} has"
+    excess = comparison.local_size - comparison.size
+    if excess:
+        yield f"{abs(excess)} bytes {'longer' if excess > 0 else 'shorter'} than {name}"
 
 
 def _runs(numbers: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """The first and the last number of each run of consecutive ones."""
+    """Yields the first and the last number of each run of consecutive numbers."""
     first = 0
     for position, number in enumerate(numbers):
         if position + 1 == len(numbers) or numbers[position + 1] != number + 1:

@@ -1,1 +1,1 @@
-"""What is left of a finished download: totals, the report file, and its chart."""
+"""Reports a download: totals, event log, JSON values, the report file and its chart."""

@@ -1,6 +1,6 @@
-"""What a picture of a run shows: rates by worker over time, what happened to whom, what was verified.
+"""Computes the content of a chart from the events of a report: rates, worker state changes and verified bytes.
 
-Computed from the events of a report, by a pure core; drawn in ``client/report/chart.py``.
+Pure. ``client/report/chart.py`` draws the chart.
 """
 
 from __future__ import annotations
@@ -12,31 +12,34 @@ from typing import Any
 
 from msgspec import Struct
 
-#: A segment arrives whole but was on its way before: its bytes count for up to so many seconds before
-#: it was seen.
-SPREAD = 1.0
-#: Seconds over which a rate is taken: the samples are too short to hold many segments.
-SMOOTHING = 0.6
-#: Points of all curves together; an SVG of them stays well below 300 KB.
+#: A sample counts a segment when it is complete. Its bytes are spread over up to this time before the sample.
+MAX_SPREAD_S = 1.0
+#: Window of a rate: a single sample is too short to contain many segments.
+RATE_WINDOW_S = 0.6
+#: Maximum points of all curves together, so that an SVG stays well below 300 KB.
 MAX_POINTS = 1600
-#: Marks shown; of more, the first.
+#: Maximum number of marks; the first are kept.
 MAX_MARKS = 200
-#: Within so many seconds a lost connection and the reason for it are one mark.
-TOGETHER = 2.0
+#: A lost connection and its reason are merged into one mark if they are at most this far apart.
+MERGE_WINDOW_S = 2.0
 
-#: What a worker's states are called where they are marked.
-MARKS = {
-    "asleep": "slept",
+#: The kind of mark for each worker state.
+STATE_MARKS = {
+    "asleep": "asleep",
     "dead": "died",
-    "failed": "given up",
-    "silent": "froze",
-    "lost": "lost",
+    "failed": "failed",
+    "silent": "silent",
+    "lost": "connection lost",
     "set aside": "set aside",
 }
+#: Kinds of marks for a worker that is available again, after a sleep or after a failure.
+AWAKE, RECOVERED = "awake", "recovered"
+#: The kind of mark for a corrupt segment.
+CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
-    """Verified bytes at a time, by where they came from."""
+    """Verified bytes at a time, reused from the disk and received from each worker."""
 
     at: float
     reused: int
@@ -44,16 +47,22 @@ class Sample(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """Something that happened to a worker: a value of ``MARKS``, ``woke``, ``came back`` or ``lied``."""
+    """An event of a worker. ``kind`` is a value of ``STATE_MARKS``, ``AWAKE``, ``RECOVERED`` or ``CORRUPT``."""
 
     at: float
     worker: str
-    what: str
+    kind: str
+
+
+class NothingTransferredError(ValueError):
+    """The report has no progress to draw."""
 
 
 class ChartData(Struct, frozen=True):
-    """``rates`` (bytes a second) and ``received`` (bytes) of each worker, and ``reused`` bytes from the
-    disk, at each of ``times`` (seconds since the start).
+    """The curves and marks of a chart.
+
+    ``times`` are in seconds since the start. ``rates`` (bytes a second), ``received`` (bytes) and ``reused`` (bytes
+    found on the disk) have one value for each of them.
     """
 
     times: Sequence[float]
@@ -62,13 +71,15 @@ class ChartData(Struct, frozen=True):
     reused: Sequence[float]
     total: int
     marks: Sequence[Mark]
-    #: Marks beyond ``MAX_MARKS``.
-    left_out: int
+    #: Number of marks beyond ``MAX_MARKS``.
+    omitted_marks: int
 
 
 def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
-    """The picture of these events of a report. Raises ``ValueError`` where nothing was transferred,
-    and ``KeyError``, ``TypeError`` or ``ValueError`` where they are no such events.
+    """Computes the chart of a report's events.
+
+    Raises ``NothingTransferredError`` if they contain no progress, and ``KeyError``, ``TypeError`` or ``ValueError`` if
+    they are malformed.
     """
     events = sorted(events, key=_time)
     samples = [
@@ -77,7 +88,7 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
         if event["event"] == "progress"
     ]
     if not samples or not samples[-1].at > 0:
-        raise ValueError("nothing was transferred")
+        raise NothingTransferredError
     names = sorted(samples[-1].workers, key=lambda name: (len(name), name))
     end = samples[-1].at
     points = max(2, min(300, MAX_POINTS // max(1, len(names))))
@@ -88,23 +99,23 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     return ChartData(
         times=times,
         rates={name: _rates(times, curve) for name, curve in curves.items()},
-        received={name: _at(times, curve) for name, curve in curves.items()},
-        reused=_at(times, [(s.at, s.reused) for s in samples]),
+        received={name: _interpolate(times, curve) for name, curve in curves.items()},
+        reused=_interpolate(times, [(s.at, s.reused) for s in samples]),
         total=max(int(event["total"]) for event in events if event["event"] == "progress"),
         marks=marks[:MAX_MARKS],
-        left_out=max(0, len(marks) - MAX_MARKS),
+        omitted_marks=max(0, len(marks) - MAX_MARKS),
     )
 
 
 def _time(event: Mapping[str, Any]) -> float:
     at = float(event["at"])
     if not (math.isfinite(at) and at >= 0):
-        raise ValueError("a time that is none")
+        raise ValueError("invalid time")
     return at
 
 
 def _times_ready(events: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """When each worker could be asked (again)."""
+    """Returns the times at which each worker became ready."""
     times: dict[str, list[float]] = {}
     for event in events:
         match event:
@@ -114,21 +125,24 @@ def _times_ready(events: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def _spread(samples: Iterable[tuple[float, int]], ready: Sequence[float]) -> list[tuple[float, int]]:
-    """The samples at which something new had arrived, each with one before it from which on it did."""
+    """Returns the curve of a worker's received bytes, with each increase spread over the time before its sample.
+
+    An increase starts at most ``MAX_SPREAD_S`` before its sample, and not before the worker last became ready.
+    """
     curve: list[tuple[float, int]] = [(0.0, 0)]
     for at, total in samples:
-        before, known = curve[-1]
-        if total > known:
-            asked = ready[bisect_left(ready, at) - 1] if ready and ready[0] < at else 0.0
-            begin = max(before, at - SPREAD, asked)
-            if begin > before:
-                curve.append((begin, known))
+        last_at, last_total = curve[-1]
+        if total > last_total:
+            ready_at = ready[bisect_left(ready, at) - 1] if ready and ready[0] < at else 0.0
+            start = max(last_at, at - MAX_SPREAD_S, ready_at)
+            if start > last_at:
+                curve.append((start, last_total))
             curve.append((at, total))
     return curve
 
 
-def _at(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
-    """The values of a curve at these times, on straight lines between its points."""
+def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
+    """Returns the values of a curve at the given times, by linear interpolation."""
     values: list[float] = []
     position = 0
     for time in times:
@@ -144,48 +158,48 @@ def _at(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[floa
 
 
 def _rates(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
-    """How fast a curve grows, at each time: over half of ``SMOOTHING`` before and after it."""
+    """Returns the slope of a curve at each time, over a window of ``RATE_WINDOW_S`` around it."""
     end = times[-1]
-    half = max(times[1] - times[0], min(SMOOTHING, end / 8)) / 2
-    begins = [max(0.0, time - half) for time in times]
+    half = max(times[1] - times[0], min(RATE_WINDOW_S, end / 8)) / 2
+    starts = [max(0.0, time - half) for time in times]
     ends = [min(end, time + half) for time in times]
-    grown = zip(_at(begins, curve), _at(ends, curve), begins, ends, strict=True)
-    return [(after - before) / (until - since) for before, after, since, until in grown]
+    windows = zip(_interpolate(starts, curve), _interpolate(ends, curve), starts, ends, strict=True)
+    return [(last - first) / (until - since) for first, last, since, until in windows]
 
 
 def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
-    """What happened to the workers, without what could not be told apart at ``step`` seconds a point."""
+    """Returns the marks of the workers. Of equal marks less than ``step`` seconds apart, only the first is kept."""
     marks: list[Mark] = []
-    #: The last mark of each worker that is not well, by position in ``marks``.
+    #: The position in ``marks`` of the last mark of each worker that is not available.
     down: dict[str, int] = {}
     for event in events:
         at = float(event["at"])
         match event:
             case {"event": "worker", "name": str(name), "state": "ready"}:
                 if (position := down.pop(name, None)) is not None:
-                    woke = marks[position].what == "slept"
-                    marks.append(Mark(at, name, "woke" if woke else "came back"))
-            case {"event": "worker", "name": str(name), "state": str(state)} if state in MARKS:
-                _mark_down(marks, down, Mark(at, name, MARKS[state]))
+                    slept = marks[position].kind == STATE_MARKS["asleep"]
+                    marks.append(Mark(at, name, AWAKE if slept else RECOVERED))
+            case {"event": "worker", "name": str(name), "state": str(state)} if state in STATE_MARKS:
+                _mark_down(marks, down, Mark(at, name, STATE_MARKS[state]))
             case {"event": "retry", "worker": str(name), "cause": "corrupt"}:
-                marks.append(Mark(at, name, "lied"))
-    seen: dict[tuple[str, str], float] = {}
+                marks.append(Mark(at, name, CORRUPT))
+    last_kept: dict[tuple[str, str], float] = {}
     kept = []
     for mark in marks:
-        if mark.at - seen.get((mark.worker, mark.what), -math.inf) >= step:
-            seen[mark.worker, mark.what] = mark.at
+        if mark.at - last_kept.get((mark.worker, mark.kind), -math.inf) >= step:
+            last_kept[mark.worker, mark.kind] = mark.at
             kept.append(mark)
     return [mark for mark in kept if mark.worker.isdigit()]
 
 
 def _mark_down(marks: list[Mark], down: dict[str, int], mark: Mark) -> None:
-    """Adds a mark of a worker that is not well, or has it explain the one before."""
+    """Adds a mark of a worker that is not available, or merges it with the worker's previous mark."""
     position = down.get(mark.worker)
-    before = marks[position] if position is not None else None
-    if before is None or mark.at - before.at > TOGETHER:
-        if before is not None and mark.what in ("lost", before.what):
-            return  # Known to be down.
+    last = marks[position] if position is not None else None
+    if last is None or mark.at - last.at > MERGE_WINDOW_S:
+        if last is not None and mark.kind in (STATE_MARKS["lost"], last.kind):
+            return  # The worker is already marked as unavailable.
         down[mark.worker] = len(marks)
         marks.append(mark)
-    elif position is not None and before.what == "lost":
-        marks[position] = Mark(before.at, mark.worker, mark.what)
+    elif position is not None and last.kind == STATE_MARKS["lost"]:
+        marks[position] = Mark(last.at, mark.worker, mark.kind)

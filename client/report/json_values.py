@@ -1,6 +1,6 @@
-"""What a download tells, as the values of JSON: the schema of ``--json`` and of a report's events.
+"""Converts events and reports to JSON values: the schema of ``--json`` and of a report's events.
 
-FairQueue values into others; prints and writes nothing. What it says is documented in ``docs/events.md``.
+Prints and writes nothing. ``docs/events.md`` documents the schema.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from msd.client.events import Event, Progress, Report, Retried, Sampled, Started
 from msd.client.report.totals import Totals
 from msd.wire.errors import MsdError
 
-#: Of the schema. Events and keys may be added without another one; what is there keeps its name and meaning.
+#: Version of the schema. New events and keys do not change it; existing ones keep their name and meaning.
 VERSION = 1
 
 
 def event_values(event: Event) -> dict[str, object]:
-    """An event as the values of JSON. A sample is a ``progress`` like all others."""
+    """Converts an event to JSON values. A ``Sampled`` event becomes a ``progress``, too."""
     match event:
         case Started():
             return {
@@ -55,12 +55,12 @@ def event_values(event: Event) -> dict[str, object]:
 
 
 def error_values(error: MsdError) -> dict[str, object]:
-    """An error as the values of JSON."""
+    """Converts an error to JSON values."""
     return {"code": error.exit_code, "message": str(error)}
 
 
 def report_values(report: Report) -> dict[str, object]:
-    """The report as the values of JSON."""
+    """Converts a report to JSON values."""
     return {
         **asdict(report),
         "output": str(report.output),
@@ -71,7 +71,7 @@ def report_values(report: Report) -> dict[str, object]:
 
 
 def totals_values(totals: Totals) -> dict[str, object]:
-    """What a download sums up, as the values of JSON."""
+    """Converts totals to JSON values."""
     return {
         "retries": totals.retries,
         "waited_seconds": round(totals.waited_seconds, 3),

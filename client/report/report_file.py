@@ -1,6 +1,6 @@
-"""The file of ``--report``: what became of a download, with its events, also where it failed.
+"""Writes the file of ``--report``: the result of a download, or its error, and all events.
 
-Writes it whole or not at all. What stands in it is said in ``docs/operations.md``.
+The file is written atomically. ``docs/operations.md`` documents its content.
 """
 
 from __future__ import annotations
@@ -22,38 +22,37 @@ from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.support.output import print_line
 
-#: Of the file's format; keys may be added without another one.
+#: Version of the file format. New keys do not change it.
 VERSION = 1
 
 
 class ReportFile:
-    """Records a download while its ``with`` block lasts, and writes the report at its end.
+    """Records a download and writes its report. If the ``with`` block fails, the report has the error.
 
-    ``file`` None records and writes nothing. Raises ``UsageError`` where the report could not be
-    written: now, not after the download.
+    With ``file`` None it records and writes nothing. Raises ``UsageError`` at once if the report could not be written.
     """
 
     def __init__(self, file: str | None) -> None:
         self._file = file
         self._started = time.monotonic()
-        self._recording = EventRecorder()
-        self._summary = RunningTotals()
+        self._event_log = EventRecorder()
+        self._totals = RunningTotals()
         if file is not None:
-            check_file(file, "--report")
+            check_writable(file, "--report")
 
-    def listener(self, on_event: OnEvent) -> OnEvent:
-        """What to give the events to, instead of ``on_event``, which gets them all the same."""
+    def recorder(self, on_event: OnEvent) -> OnEvent:
+        """Returns a function that records an event and passes it on to ``on_event``."""
         if self._file is None:
             return on_event
 
-        def listen(event: Event) -> None:
-            self._take(event)
+        def record(event: Event) -> None:
+            self._record(event)
             on_event(event)
 
-        return listen
+        return record
 
-    def done(self, report: Report) -> None:
-        """The download is through. Raises ``DiskError``."""
+    def write(self, report: Report) -> None:
+        """Writes the report of a finished download. Raises ``DiskError``."""
         self._write(report_values(report))
 
     def __enter__(self) -> Self:
@@ -62,54 +61,55 @@ class ReportFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Of a command that was wrong there is nothing to report.
+        # A usage error means that no download took place.
         if isinstance(error, MsdError) and not isinstance(error, UsageError):
-            totals = self._summary.totals(time.monotonic() - self._started)
+            totals = self._totals.compute(time.monotonic() - self._started)
             try:
                 self._write({"error": error_values(error), **totals_values(totals)})
-            except DiskError as failed:
-                # Beside the error itself, which is what counts.
-                print_line(f"msd: {failed}", sys.stderr)
+            except DiskError as write_error:
+                # Report this in addition to the original error.
+                print_line(f"msd: {write_error}", sys.stderr)
 
-    def _take(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         now = time.monotonic() - self._started
-        self._recording.take(event, now)
-        self._summary.take(event, now)
+        self._event_log.record(event, now)
+        self._totals.handle(event, now)
         if isinstance(event, Started):
-            ours = (event.output, event.output.with_name(event.output.name + ".part"))
-            if os.path.realpath(self._file or "") in map(os.path.realpath, ours):
-                raise UsageError(f"--report {self._file}: is the file to download; give the report another name")
+            download_paths = (event.output, event.output.with_name(event.output.name + ".part"))
+            if os.path.realpath(self._file or "") in map(os.path.realpath, download_paths):
+                raise UsageError(f"--report {self._file}: is the file to download: give the report another name")
 
     def _write(self, values: dict[str, object]) -> None:
         file, self._file = self._file, None
         if file is None:
             return
-        text = json.dumps({"version": VERSION, **values, "events": self._recording.entries()})
+        text = json.dumps({"version": VERSION, **values, "events": self._event_log.entries()})
         try:
             replace_file(Path(file), text.encode() + b"\n")
         except OSError as error:
-            raise DiskError(f"{file}: the report cannot be written: {error.strerror}") from None
+            raise DiskError(f"{file}: cannot write the report: {error.strerror}") from None
 
 
-def check_file(file: str, flag: str) -> None:
-    """Raises ``UsageError`` where ``file``, given with ``flag``, cannot be written."""
+def check_writable(file: str, flag: str) -> None:
+    """Raises ``UsageError`` if ``file``, given with ``flag``, is a folder or is in a folder that does not exist."""
     path = Path(file)
     if not path.parent.is_dir() or path.is_dir():
-        raise UsageError(f"{flag} {file}: not a file in a folder that exists")
+        raise UsageError(f"{flag} {file}: must be a file in an existing folder")
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: beside its name first. What is no regular file (a pipe, a
-    device, a link) is written to as it is. Raises ``OSError``.
+    """Writes a file atomically, through a temporary file. Raises ``OSError``.
+
+    A path that exists but is not a regular file (a pipe, a device, a link) is written to directly.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             path.write_bytes(data)
             return
-    beside = path.with_name(f".msd-{os.getpid()}.part")
+    temporary = path.with_name(f".msd-{os.getpid()}.part")
     try:
-        beside.write_bytes(data)
-        beside.replace(path)
+        temporary.write_bytes(data)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,7 +1,6 @@
-"""What a download sums up at its end: retries by cause, time waited, and how fast it was.
+"""Computes the totals of a download from its events: retries by cause, waiting time and rates.
 
-A pure core, fed with the events of the download and with ``now`` (seconds, monotonic). Knows nothing
-of segments or files; the bytes are counted by ``client/operations/transfer.py``.
+Pure: times are arguments, in monotonic seconds. Does not count the bytes; ``client/operations/transfer.py`` does.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ from msgspec import Struct, field
 
 from msd.client.events import Event, Progress, Retried, Sampled, Started, Waiting, WorkerChanged
 
-#: No time is shorter (seconds), where there is a rate to be told.
-SHORTEST = 0.001
-#: Seconds over which a rate is taken. Segments arrive whole, so over much less a peak would tell of
-#: their size, not of the network.
-WINDOW = 1.0
+#: Lower bound of a time span, so that a rate stays finite.
+MIN_SPAN_S = 0.001
+#: Window of a rate. Segments arrive whole: over a much shorter window, the peak would depend on their size.
+RATE_WINDOW_S = 1.0
 
 
 class Totals(Struct, frozen=True):
-    """Segments that were asked for again, by cause (``lost`` is that of a lost connection), seconds in
-    which nothing moved, and rates in bytes a second.
+    """The totals of a download.
+
+    ``retries`` counts the retried segments by cause; ``lost`` stands for a lost connection. ``waited_seconds`` is the
+    time without progress. ``rate_p50`` (the median) and ``rate_peak`` are in bytes a second.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
@@ -32,22 +32,22 @@ class Totals(Struct, frozen=True):
 
 
 class RunningTotals:
-    """Sums up one download: give it every event."""
+    """Updates the totals of one download with each of its events."""
 
     def __init__(self) -> None:
         self._retries: Counter[str] = Counter()
-        #: Seconds of the waits that are over, and when the present one began.
+        #: Total seconds of the finished waits, and the start of the current one.
         self._waited = 0.0
         self._waiting_since: float | None = None
-        #: Bytes verified so far, wherever they came from.
+        #: Verified bytes so far, received or reused.
         self._bytes = 0
-        #: Where the present window began, and where the transfer is: seconds and received bytes.
-        self._window: tuple[float, int] | None = None
-        self._here = (0.0, 0)
-        #: The rate of each window that is over and in which something arrived.
+        #: Time (seconds) and received bytes at the start of the current window, and at the last sample.
+        self._window_start: tuple[float, int] | None = None
+        self._last_sample = (0.0, 0)
+        #: The rate of each finished window in which data arrived.
         self._rates = array("d")
 
-    def take(self, event: Event, now: float) -> None:
+    def handle(self, event: Event, now: float) -> None:
         match event:
             case Retried(cause=cause):
                 self._retries[cause] += 1
@@ -62,14 +62,14 @@ class RunningTotals:
             case _:
                 pass
 
-    def totals(self, now: float) -> Totals:
-        """The sums up to now."""
+    def compute(self, now: float) -> Totals:
+        """Returns the totals up to ``now``."""
         waiting = now - self._waiting_since if self._waiting_since is not None else 0.0
         rates = sorted([*self._rates, *self._last_window()])
         return Totals(
             retries=dict(sorted(self._retries.items())),
             waited_seconds=self._waited + waiting,
-            # Not by the module of statistics, which takes 3 ms to import.
+            # The module ``statistics`` takes 3 ms to import.
             rate_p50=(rates[len(rates) // 2] + rates[~(len(rates) // 2)]) / 2 if rates else 0.0,
             rate_peak=rates[-1] if rates else 0.0,
         )
@@ -78,23 +78,25 @@ class RunningTotals:
         if progress.bytes > self._bytes:
             self._stop_waiting(now)
         self._bytes = progress.bytes
-        self._here = (progress.seconds, progress.bytes - progress.reused_bytes)
-        if self._window is None:
-            # From the first request on, which is the zero of ``seconds``.
-            self._window = (0.0, 0)
-        begin, before = self._window
-        seconds, received = self._here
-        if seconds >= begin + WINDOW:
-            if received > before:
-                self._rates.append((received - before) / (seconds - begin))
-            self._window = self._here
+        self._last_sample = (progress.seconds, progress.bytes - progress.reused_bytes)
+        if self._window_start is None:
+            # ``seconds`` counts from the first request.
+            self._window_start = (0.0, 0)
+        start, received_before = self._window_start
+        seconds, received = self._last_sample
+        if seconds >= start + RATE_WINDOW_S:
+            if received > received_before:
+                self._rates.append((received - received_before) / (seconds - start))
+            self._window_start = self._last_sample
 
     def _last_window(self) -> list[float]:
-        """The rate of the window that is not over, where it is long enough to count, or all there is."""
-        begin, before = self._window or (0.0, 0)
-        seconds, received = self._here
-        is_long = seconds - begin >= WINDOW / 2 or not self._rates
-        return [(received - before) / max(seconds - begin, SHORTEST)] if is_long and received > before else []
+        """Returns the rate of the unfinished window if it is at least half as long as a full one, or the only one."""
+        start, received_before = self._window_start or (0.0, 0)
+        seconds, received = self._last_sample
+        is_long_enough = seconds - start >= RATE_WINDOW_S / 2 or not self._rates
+        if not is_long_enough or received <= received_before:
+            return []
+        return [(received - received_before) / max(seconds - start, MIN_SPAN_S)]
 
     def _stop_waiting(self, now: float) -> None:
         if self._waiting_since is not None:

@@ -1,1 +1,1 @@
-"""The local disk: the part file, an older copy to update, a copy to verify."""
+"""Local files: the part file, an older output to update, and a file to verify."""

@@ -1,6 +1,6 @@
-"""What a file on this disk holds of one version of a shared file: read, hashed, compared.
+"""Reads a local file and compares its segments with a manifest.
 
-Writes nothing: see ``client/storage/part_file.py``.
+Writes nothing; ``client/storage/part_file.py`` does that.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from msd.wire.protocol.segments import Manifest, digest
 
 
 class LocalCopy:
-    """An open file, compared with a manifest. The descriptor stays the caller's to close."""
+    """An open file and the manifest to compare it with. The caller closes the descriptor."""
 
     def __init__(self, fd: int, manifest: Manifest) -> None:
         self._fd = fd
         self._manifest = manifest
         self._buffer = memoryview(bytearray(manifest.span(0)[1] if manifest.size else 0))
-        #: By length.
-        self._digests_of_zeros: dict[int, bytes] = {}
+        #: The digest of an all-zero segment, by the segment's length in bytes.
+        self._zero_digests: dict[int, bytes] = {}
 
     def read(self, index: int) -> memoryview | None:
-        """Segment ``index`` if the file holds it as it was shared; valid until the next call.
+        """Returns segment ``index`` if its data matches the manifest, else None. The data is valid until the next call.
 
-        What the disk cannot read it does not hold: ``load`` tells the difference.
+        Raises ``OSError`` if the disk cannot read it.
         """
-        try:
-            return self.load(index)
-        except OSError:
-            return None
-
-    def load(self, index: int) -> memoryview | None:
-        """As ``read``, but raises ``OSError`` where the disk fails."""
         offset, length = self._manifest.span(index)
         data = self._buffer[:length]
         read = os.preadv(self._fd, [data], offset)
         return data if read == length and digest(data) == self._manifest.digest(index) else None
 
-    def is_zeros(self, index: int) -> bool:
-        """True if the segment is to be nothing but zeros."""
+    def try_read(self, index: int) -> memoryview | None:
+        """Like ``read``, but also returns None if the disk cannot read the segment."""
+        try:
+            return self.read(index)
+        except OSError:
+            return None
+
+    def is_all_zeros(self, index: int) -> bool:
+        """True if, according to the manifest, the segment consists of zeros."""
         _, length = self._manifest.span(index)
-        if length not in self._digests_of_zeros:
-            self._digests_of_zeros[length] = digest(bytes(length))
-        return self._manifest.digest(index) == self._digests_of_zeros[length]
+        if length not in self._zero_digests:
+            self._zero_digests[length] = digest(bytes(length))
+        return self._manifest.digest(index) == self._zero_digests[length]
 
     def candidates(self) -> Iterator[int]:
-        """The segments of which the file holds any data, in order."""
+        """Yields in ascending order the segments in which the file has any data (not only a hole)."""
         last = -1
-        for start, end in self.data():
+        for start, end in self.data_ranges():
             for index in range(max(start // len(self._buffer), last + 1), -(-end // len(self._buffer))):
                 last = index
                 yield index
 
-    def data(self) -> Iterator[tuple[int, int]]:
-        """Where the file holds data rather than holes, in bytes from and to; nothing past the size
-        that it should have. All of it, where its file system knows no holes.
+    def data_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yields the ranges, as (start, end) in bytes, in which the file has data rather than holes, up to the
+        manifest's size. On a file system without holes this is the whole file.
         """
         end, size = 0, self._manifest.size
         while end < size:
@@ -76,22 +76,22 @@ class LocalCopy:
 
 
 def disk_error(path: Path, error: OSError) -> DiskError:
-    """The error to show for one of the system's about ``path``, with what to do."""
+    """Converts an ``OSError`` about ``path`` into an error that says what to do."""
     hint = {
-        errno.ENOSPC: ": make room, then run it again; the part file is kept",
-        errno.EDQUOT: ": free some of your quota, then run it again; the part file is kept",
-        errno.EIO: ": the disk has a fault; the part file is kept",
-        errno.ENAMETOOLONG: ": give a shorter -o",
-        errno.EACCES: ": give an -o in a folder you may write to",
-        errno.EROFS: ": give an -o on a disk that can be written",
+        errno.ENOSPC: ": free some space, then run the same command again; the part file is kept",
+        errno.EDQUOT: ": free some of your quota, then run the same command again; the part file is kept",
+        errno.EIO: ": check the disk; the part file is kept",
+        errno.ENAMETOOLONG: ": give a shorter name with -o",
+        errno.EACCES: ": give an -o in a folder that you can write to",
+        errno.EROFS: ": give an -o on a writable disk",
     }.get(error.errno or 0, "")
     return DiskError(f"{path}: {error.strerror or error}{hint}")
 
 
-def unreadable(path: Path, error: OSError) -> DiskError:
-    """The error to show where a file that is there cannot be read."""
+def read_error(path: Path, error: OSError) -> DiskError:
+    """Like ``disk_error``, for an existing file that cannot be read."""
     hint = {
-        errno.EIO: ": the disk has a fault",
-        errno.EACCES: ": give yourself the right to read it, with chmod u+r",
+        errno.EIO: ": check the disk",
+        errno.EACCES: ": make it readable with chmod u+r",
     }.get(error.errno or 0, "")
     return DiskError(f"{path}: cannot be read: {error.strerror or error}{hint}")

@@ -1,7 +1,7 @@
-"""``OUT.part``: verified segments at their places, then one rename.
+"""``OUT.part``: verified segments are written at their offsets, then the file is renamed to ``OUT``.
 
-There is no journal that could run ahead of the data. What an earlier run left is a source like any
-other: hashed against the manifest and kept where it is right.
+Keeps no journal, which could claim data that never reached the disk. To resume, the segments that an earlier run left
+are hashed and compared with the manifest.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from msd.wire.protocol.segments import Manifest
 
 
 def check_output(output: Path, *, replace: bool) -> None:
-    """Raises ``MsdError`` if a download to ``output`` cannot end well; touches nothing."""
+    """Raises ``MsdError`` if a download could not be saved as ``output``. Changes nothing on the disk."""
     try:
         status = output.stat()
     except FileNotFoundError:
         if output.is_symlink():
-            raise UsageError(f"{output} is a link to nothing: remove it, or give another -o") from None
+            raise UsageError(f"{output} is a dangling symbolic link: remove it, or give another -o") from None
         if not output.parent.is_dir():
             raise UsageError(f"{output.parent}: no such folder: create it, or give another -o") from None
         return
@@ -38,9 +38,9 @@ def check_output(output: Path, *, replace: bool) -> None:
 
 
 class PartFile:
-    """The part file of ``output`` for one manifest. Raises ``DiskError``; ``close()`` it.
+    """The part file of ``output`` for one manifest. The caller must ``close()`` it.
 
-    Only one download may hold it at a time.
+    A lock allows one download at a time. Methods raise ``DiskError``.
     """
 
     def __init__(self, output: Path, manifest: Manifest) -> None:
@@ -50,9 +50,8 @@ class PartFile:
         self._fd = _open_locked(self.path)
         self._copy = LocalCopy(self._fd, manifest)
         try:
-            #: The segments of which an earlier run may have left data.
-            self._left = list(self._copy.candidates())
-            self._prepare()
+            self._candidates = list(self._copy.candidates())
+            self._set_size()
         except BaseException as error:
             PartFile.close(self)
             if isinstance(error, OSError):
@@ -60,36 +59,36 @@ class PartFile:
             raise
 
     def candidates(self) -> list[int]:
-        """The segments of which the disk may hold data, in order."""
-        return self._left
+        """Returns, in ascending order, the segments that an earlier run may have written."""
+        return self._candidates
 
-    def zeros(self) -> Iterator[int]:
-        """The segments that are right already because they are zeros, as the holes of the file are."""
-        held = set(self.candidates())
+    def zero_segments(self) -> Iterator[int]:
+        """Yields the all-zero segments that are complete without a write, because a hole reads as zeros."""
+        written = set(self.candidates())
         for index in range(self._manifest.segments):
-            if self._copy.is_zeros(index) and index not in held:
+            if self._copy.is_all_zeros(index) and index not in written:
                 yield index
 
     def holds(self, index: int) -> bool:
-        """True if the disk holds segment ``index`` as the manifest has it; reads and hashes it."""
-        return self._copy.read(index) is not None
+        """Reads and hashes segment ``index``; True if it matches the manifest."""
+        return self._copy.try_read(index) is not None
 
-    def settle(self) -> bool:
-        """Does a segment's worth of what is left to do before the file is whole; False if nothing is."""
+    def copy_next(self) -> bool:
+        """Copies one segment from an existing ``output``; False if none is left. ``UpdatePartFile`` implements it."""
         return False
 
     @property
-    def unsettled(self) -> int:
-        """How many bytes of what it holds ``settle`` may have to do something for."""
+    def uncopied_bytes(self) -> int:
+        """Bytes that ``holds`` reported present but that ``copy_next`` may still have to copy."""
         return 0
 
     @property
-    def is_same(self) -> bool:
-        """True while there is an ``output`` that is right as it is, and this file has nothing in it."""
+    def output_matches(self) -> bool:
+        """True while an existing ``output`` matches the manifest, so that the part file is not needed."""
         return False
 
     def write(self, index: int, data: memoryview) -> None:
-        """Writes a segment at its place."""
+        """Writes a segment at its offset."""
         offset, _ = self._manifest.span(index)
         try:
             while data:
@@ -100,24 +99,24 @@ class PartFile:
             raise disk_error(self.path, error) from None
 
     def sync(self) -> None:
-        """Waits until the data is on the disk; releases the GIL."""
+        """Waits until the data is on the disk. Releases the GIL."""
         try:
             os.fdatasync(self._fd)
         except OSError as error:
             raise disk_error(self.path, error) from None
 
     def publish(self, *, replace: bool, sync: bool) -> None:
-        """Gives the file its name. With ``sync`` that survives a power cut.
+        """Renames the part file to ``output``. With ``sync`` the rename survives a power failure.
 
-        Raises ``UsageError`` if there is a file of that name by now and it is not to be replaced.
+        Raises ``UsageError`` if ``output`` exists by now and ``replace`` is False.
         """
         try:
             if not os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
-                raise DiskError(f"{self.path} was replaced meanwhile: run it again")
+                raise DiskError(f"{self.path} was replaced during the download: run the command again")
             if replace:
                 os.rename(self.path, self._output)
             else:
-                self._rename_to_new()
+                self._rename_without_replacing()
             if sync:
                 folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY)
                 try:
@@ -128,32 +127,34 @@ class PartFile:
             raise disk_error(self._output, error) from None
 
     def close(self) -> None:
-        """Closes the file, and removes it where it holds nothing to go on from."""
+        """Closes the file, and removes it if it is empty."""
         if not os.fstat(self._fd).st_size:
             self._discard()
         os.close(self._fd)
 
     def _discard(self) -> None:
-        """Removes the file, if it still is the one of its name."""
+        """Removes the part file, unless another file has taken its path."""
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
                 os.unlink(self.path)
 
-    def _prepare(self) -> None:
-        """Gives the file its size, if there is room for what is missing."""
-        held = sum(end - start for start, end in self._copy.data())
-        _check_room(self._fd, self._output, self._manifest.size - held)
-        # Never posix_fallocate: slow on tmpfs, and elsewhere emulated by writing zeros.
+    def _set_size(self) -> None:
+        """Sets the file to its final size, after checking that the disk has room for the missing bytes."""
+        present = sum(end - start for start, end in self._copy.data_ranges())
+        _check_free_space(self._fd, self._output, self._manifest.size - present)
+        # posix_fallocate is slow on tmpfs, and some file systems emulate it by writing zeros.
         os.ftruncate(self._fd, self._manifest.size)
 
-    def _rename_to_new(self) -> None:
-        """Renames without replacing anything that has come there since the start."""
+    def _rename_without_replacing(self) -> None:
+        """Renames the part file, but never over a file that was created since the download started."""
         try:
             os.link(self.path, self._output, follow_symlinks=False)
         except FileExistsError:
-            raise UsageError(f"{self._output} exists now: give another -o, --update or --force") from None
+            raise UsageError(
+                f"{self._output} was created in the meantime: give another -o, --update or --force"
+            ) from None
         except OSError:
-            # No hard links on this file system: the check is all there is.
+            # A file system without hard links: check, then rename (not atomic).
             check_output(self._output, replace=False)
             os.rename(self.path, self._output)
         else:
@@ -161,9 +162,10 @@ class PartFile:
 
 
 def _open_locked(path: Path) -> int:
-    """Opens and locks the part file; checks that the locked one is still the one of that name, and has
-    no other: killed while it gave the file its name, an earlier run leaves one file of both names, and
-    what is written into the one would be written into the other.
+    """Opens and locks the part file. Retries if the path refers to another file once the lock is held.
+
+    If the file has a second hard link, a run was killed between linking it to ``output`` and removing the part file's
+    name. Writing to it would change ``output``, so that name is removed and a new file is created.
     """
     while True:
         try:
@@ -180,10 +182,12 @@ def _open_locked(path: Path) -> int:
                     return fd
                 os.unlink(path)
         except FileNotFoundError:
-            pass  # Renamed by the download that had it before.
+            pass  # The previous download renamed it.
         except BlockingIOError:
             os.close(fd)
-            raise DiskError(f"{path}: another download is writing it: wait for it, or give another -o") from None
+            raise DiskError(
+                f"{path}: another download is writing to it: wait until it ends, or give another -o"
+            ) from None
         except OSError as error:
             os.close(fd)
             raise disk_error(path, error) from None
@@ -193,10 +197,11 @@ def _open_locked(path: Path) -> int:
         os.close(fd)
 
 
-def _check_room(fd: int, output: Path, needed: int) -> None:
-    room = os.fstatvfs(fd)
-    free = room.f_bavail * room.f_frsize
+def _check_free_space(fd: int, output: Path, needed: int) -> None:
+    disk = os.fstatvfs(fd)
+    free = disk.f_bavail * disk.f_frsize
     if needed > free:
         raise DiskError(
-            f"{output}: needs {needed:,} bytes more and the disk has {free:,}: make room, then run it again"
+            f"{output}: needs {needed:,} more bytes but the disk has {free:,} free: "
+            "free some space, then run the same command again"
         )

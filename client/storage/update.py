@@ -1,7 +1,7 @@
-"""``--update``: an older ``OUT`` as one more source of segments, read and never written.
+"""``--update``: reuses the matching segments of an existing ``OUT``.
 
-What it holds of the wanted version is copied into the part file, which replaces it in the end. While
-nothing has turned out to be different, nothing is copied: an ``OUT`` that is right is left alone.
+Reads ``OUT`` and never writes to it. Segments that match the manifest are copied into the part file, which replaces
+``OUT`` at the end. Nothing is copied before the first difference is found, so an up-to-date ``OUT`` stays untouched.
 """
 
 from __future__ import annotations
@@ -11,89 +11,92 @@ import stat
 from collections import deque
 from pathlib import Path
 
-from msd.client.storage.local_copy import LocalCopy, disk_error, unreadable
+from msd.client.storage.local_copy import LocalCopy, disk_error, read_error
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
 
-class UpdateFile(PartFile):
-    """The part file of an ``output`` that exists. Where both hold a segment, the part file's is kept.
+class UpdatePartFile(PartFile):
+    """The part file of an ``output`` that exists. If both have a segment, the part file's copy is used.
 
-    Where ``output`` is a link, the file it leads to is brought up to date, and the link stays.
+    If ``output`` is a symbolic link, its target is updated and the link stays.
     """
 
     def __init__(self, output: Path, manifest: Manifest) -> None:
         if output.is_symlink():
             output = output.resolve()
         try:
-            self._old = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._output_fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise unreadable(output, error) from None
-        self._as_opened = os.fstat(self._old)
-        self._is_same = self._as_opened.st_size == manifest.size
-        #: Segments that ``output`` holds and the part file may lack.
-        self._borrowed: deque[int] = deque()
-        self._borrowed_bytes = 0
-        self._source = LocalCopy(self._old, manifest)
+            raise read_error(output, error) from None
+        self._initial_status = os.fstat(self._output_fd)
+        self._output_matches = self._initial_status.st_size == manifest.size
+        #: Matching segments of ``output`` that were found before the first difference and are not copied yet.
+        self._uncopied: deque[int] = deque()
+        self._uncopied_bytes = 0
+        self._output_copy = LocalCopy(self._output_fd, manifest)
         try:
-            held = {*self._source.candidates()}
+            in_output = {*self._output_copy.candidates()}
             super().__init__(output, manifest)
         except BaseException as error:
-            os.close(self._old)
+            os.close(self._output_fd)
             if isinstance(error, OSError):
                 raise disk_error(output, error) from None
             raise
-        self._in_part = {*self._left}
-        self._left = sorted(self._in_part | held)
+        self._part_candidates = {*self._candidates}
+        self._candidates = sorted(self._part_candidates | in_output)
 
     @property
-    def is_same(self) -> bool:
-        """True while all that was looked at is right; at the end ``output`` is left alone then."""
-        return self._is_same
+    def output_matches(self) -> bool:
+        """True while every segment checked so far matches. If it is still True at the end, ``output`` is kept."""
+        return self._output_matches
 
     def holds(self, index: int) -> bool:
-        if not self._is_same:
-            return self._adopt(index)
-        if self._source.read(index) is not None:
-            self._borrowed.append(index)
-            self._borrowed_bytes += self._manifest.span(index)[1]
+        if not self._output_matches:
+            return self._part_holds(index) or self._copy_from_output(index)
+        if self._output_copy.try_read(index) is not None:
+            self._uncopied.append(index)
+            self._uncopied_bytes += self._manifest.span(index)[1]
             return True
-        self._diverge()
-        return self._is_in_part(index)
+        self._begin_new_version()
+        return self._part_holds(index)
 
     def write(self, index: int, data: memoryview) -> None:
-        if self._is_same:
-            self._diverge()
+        if self._output_matches:
+            self._begin_new_version()
         super().write(index, data)
 
-    def settle(self) -> bool:
-        """Copies one of the segments that ``output`` alone holds."""
-        if self._is_same or not self._borrowed:
+    def copy_next(self) -> bool:
+        """Copies one segment that only ``output`` has; False if none is left.
+
+        Raises ``DiskError`` if that segment has changed since it was checked.
+        """
+        if self._output_matches or not self._uncopied:
             return False
-        index = self._borrowed.popleft()
-        self._borrowed_bytes -= self._manifest.span(index)[1]
-        if not self._is_in_part(index):
+        index = self._uncopied.popleft()
+        self._uncopied_bytes -= self._manifest.span(index)[1]
+        if not self._part_holds(index):
             try:
-                data = self._source.load(index)
+                data = self._output_copy.read(index)
             except OSError as error:
-                raise unreadable(self._output, error) from None
+                raise read_error(self._output, error) from None
             if data is None:
-                raise self._changed()
+                raise self._modified_error()
             self.write(index, data)
         return True
 
     @property
-    def unsettled(self) -> int:
-        """What ``output`` alone holds: it is to be copied, unless all of it turns out right."""
-        return self._borrowed_bytes
+    def uncopied_bytes(self) -> int:
+        """Bytes of matching segments not copied yet; they need no copy if all of ``output`` matches."""
+        return self._uncopied_bytes
 
     def sync(self) -> None:
-        if not self._is_same:
+        if not self._output_matches:
             super().sync()
             return
         try:
-            os.fdatasync(self._old)
+            os.fdatasync(self._output_fd)
         except OSError as error:
             raise disk_error(self._output, error) from None
 
@@ -101,60 +104,60 @@ class UpdateFile(PartFile):
         try:
             now = os.stat(self._output)
         except OSError:
-            raise self._changed() from None
-        if not os.path.samestat(now, self._as_opened) or _state(now) != _state(self._as_opened):
-            raise self._changed()
-        if self._is_same:
+            raise self._modified_error() from None
+        if not os.path.samestat(now, self._initial_status) or _size_and_mtime(now) != _size_and_mtime(
+            self._initial_status
+        ):
+            raise self._modified_error()
+        if self._output_matches:
             self._discard()
             return
-        self._take_over_mode()
+        self._copy_mode()
         super().publish(replace=replace, sync=sync)
 
     def close(self) -> None:
-        os.close(self._old)
+        os.close(self._output_fd)
         super().close()
 
-    def _prepare(self) -> None:
-        # As long as the output may be right as it is, no room is needed.
-        if not self._is_same:
-            # The next run must be able to go on with it, even if the output is not to be written.
-            self._take_over_mode(also=stat.S_IRUSR | stat.S_IWUSR)
-            super()._prepare()
+    def _set_size(self) -> None:
+        # While the output may be up to date, the part file needs no space.
+        if not self._output_matches:
+            # Even if the output is read-only, the next run must be able to resume.
+            self._copy_mode(extra=stat.S_IRUSR | stat.S_IWUSR)
+            super()._set_size()
 
-    def _take_over_mode(self, also: int = 0) -> None:
-        """Lets nobody do more with the new file than with the old one."""
-        mode = self._as_opened.st_mode & 0o777 | also
+    def _copy_mode(self, extra: int = 0) -> None:
+        """Gives the part file the permissions of ``output``, plus the mode bits ``extra``."""
+        mode = self._initial_status.st_mode & 0o777 | extra
         try:
             if os.fstat(self._fd).st_mode & 0o777 != mode:
                 os.fchmod(self._fd, mode)
         except OSError as error:
             raise disk_error(self.path, error) from None
 
-    def _diverge(self) -> None:
-        """Something is different: there will be a new file."""
-        self._is_same = False
+    def _begin_new_version(self) -> None:
+        """Called at the first difference: from now on segments are written to the part file."""
+        self._output_matches = False
         try:
-            self._prepare()
+            self._set_size()
         except OSError as error:
             raise disk_error(self.path, error) from None
 
-    def _adopt(self, index: int) -> bool:
-        """True if the part file holds the segment, or gets it now."""
-        if self._is_in_part(index):
-            return True
-        data = self._source.read(index)
+    def _copy_from_output(self, index: int) -> bool:
+        """Copies a segment from ``output`` into the part file; False if it does not match."""
+        data = self._output_copy.try_read(index)
         if data is None:
             return False
         self.write(index, data)
         return True
 
-    def _is_in_part(self, index: int) -> bool:
-        """True if the part file has the segment, if only as a hole that is to be one."""
-        return super().holds(index) if index in self._in_part else self._copy.is_zeros(index)
+    def _part_holds(self, index: int) -> bool:
+        """True if the part file has the segment, be it as data or as a hole that stands for zeros."""
+        return super().holds(index) if index in self._part_candidates else self._copy.is_all_zeros(index)
 
-    def _changed(self) -> DiskError:
-        return DiskError(f"{self._output} was changed by somebody else meanwhile: run it again")
+    def _modified_error(self) -> DiskError:
+        return DiskError(f"{self._output} was modified during the update: run the command again")
 
 
-def _state(status: os.stat_result) -> tuple[int, int]:
+def _size_and_mtime(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns

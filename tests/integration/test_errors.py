@@ -75,10 +75,10 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download --id 12", 2, "an id is 64 hexadecimal digits"),
         ("download --server5 nonsense", 2, "is not HOST:PORT"),
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
-        ("download -i 0", 2, "-i 0: must be seconds above 0"),
-        ("download --timeout nan", 2, "--timeout nan: must be seconds above 0"),
+        ("download -i 0", 2, "-i 0: must be more than 0 seconds"),
+        ("download --timeout nan", 2, "--timeout nan: must be more than 0 seconds"),
         ("download -o -", 2, "is written to a file"),
-        ("download --report missing/report", 2, "not a file in a folder that exists"),
+        ("download --report missing/report", 2, "must be a file in an existing folder"),
         ("download --json --quiet", 2, "contradict each other"),
         ("download --quiet --verbose", 2, "contradict each other"),
         ("demo --size 0", 2, "--size 0: must be at least 1MiB"),
@@ -161,7 +161,7 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     system = serve(folder)
     right = run_msd("verify", str(folder / "two.bin"), *system.server_flags)
     assert (right.returncode, right.stderr) == (0, "")
-    assert "two.bin as it is shared" in right.stdout
+    assert "matches two.bin" in right.stdout
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
@@ -178,7 +178,7 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
         "verify", str(odd), *system.server_flags, code=2, message="2 files are shared: name one of them", cwd=tmp_path
     )
     ended = run_msd("quit", *system.server_flags)
-    assert (ended.returncode, ended.stdout) == (0, "server 5 and its 4 workers are ending\n")
+    assert (ended.returncode, ended.stdout) == (0, "shutting down the broker and 4 workers\n")
     assert system.wait() == 0
 
 
@@ -225,8 +225,8 @@ def test_an_interrupted_download_keeps_its_part_file_and_resumes(
         assert client.wait() == code
     message = client.events[-1]["message"]
     kept = re.fullmatch(
-        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB verified so far; "
-        r"what copy\.bin\.part holds stays, run the same command again to go on",
+        r"interrupted: (\d+)\.\d MiB of 24\.0 MiB verified; "
+        r"progress saved in copy\.bin\.part; run the same command to resume",
         message,
     )
     assert kept is not None, message
@@ -247,7 +247,7 @@ def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source
             "copy.bin",
             *system.server_flags,
             code=6,
-            message="another download is writing it",
+            message="another download is writing to it",
             cwd=tmp_path,
         )
         client.wait_until_done()

@@ -97,7 +97,7 @@ def test_an_output_created_during_the_download_is_not_replaced(serve: Serve, sou
         client.wait_until_verified(0.2)
         (tmp_path / "copy.bin").write_text("precious")
         assert client.wait() == 2
-    assert "exists now" in client.events[-1]["message"]
+    assert "was created in the meantime" in client.events[-1]["message"]
     assert (tmp_path / "copy.bin").read_text() == "precious"
     with system.download("-o", "copy.bin", "--force", cwd=tmp_path) as client:
         assert client.wait_until_done()["received_bytes"] == 0

@@ -198,7 +198,7 @@ def test_if_every_worker_sends_a_corrupt_segment_no_output_is_published(
         server_flags = ["-p", *map(str, [*ports[:4], system.ports[4]])]
         with Download(server_flags, "-o", "copy.bin", cwd=tmp_path) as client:
             assert client.wait() == 5
-    assert "sends segment" in client.events[-1]["message"]
+    assert "no worker sent a valid copy of segment" in client.events[-1]["message"]
     assert not (tmp_path / "copy.bin").exists()
 
 
@@ -238,7 +238,7 @@ def test_a_full_disk_keeps_the_verified_segments(serve: Serve, source: Source, t
     assert done.returncode == 0, (done.returncode, done.stderr, (tmp_path / "first.err").read_text())
     assert (tmp_path / "first.code").read_text() == "6\n"
     error = (tmp_path / "first.err").read_text()
-    assert "make room, then run it again" in error
+    assert "free some space, then run the same command again" in error
     assert error.count("\n") == 1
     held = int((tmp_path / "first.held").read_text())
     assert held >= 8
@@ -348,7 +348,7 @@ def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, t
     assert damaged.stdout.splitlines() == [
         "segment 3 differs: bytes 3145728 to 4194303",
         "segments 7 to 8 differ: bytes 7340032 to 9437183",
-        "4 bytes more than film.bin has",
+        "4 bytes longer than film.bin",
     ]
     assert "--update" in damaged.stderr
     repaired = run_msd("download", *server_flags, "-o", str(copy), "--update", "--json")

@@ -1,4 +1,4 @@
-"""The helpers of the client's commands. The commands themselves: tests/integration."""
+"""The parts of the client's commands that need no server. The commands themselves: tests/integration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msd.client.operations import verify
 from msd.wire.errors import SourceError, UsageError
 
 
-def test_no_id_is_no_id() -> None:
+def test_the_id_may_be_omitted() -> None:
     assert _parse_id(None) is None
 
 
@@ -23,13 +23,13 @@ def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "ab", "ab" * 31, "ab" * 33, "xy" * 32, "ä" * 64, "a" * 63])
-def test_anything_else_is_wrong_use(text: str) -> None:
+def test_any_other_id_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
         _parse_id(text)
 
 
-class Closed:
-    """A pipe that nobody reads any more."""
+class ClosedPipe:
+    """A pipe whose reader has closed it."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
@@ -38,11 +38,13 @@ class Closed:
         raise BrokenPipeError
 
 
-def test_a_file_that_differs_does_so_though_nobody_reads_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_an_error_even_if_the_pipe_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def differs(*_: Any) -> verify.Comparison:
-        return verify.Comparison("film.bin", size=9, held=9, segments=9, bad=(1, 3, 5))
+        return verify.Comparison("film.bin", size=9, local_size=9, segments=9, differing=(1, 3, 5))
 
     monkeypatch.setattr(verify, "verify", differs)
-    monkeypatch.setattr(sys, "stdout", Closed())
-    with pytest.raises(SourceError, match=r"is not film\.bin as it is shared"):
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    with pytest.raises(
+        SourceError, match=r"copy\.bin differs from the shared film\.bin: repair it with msd download film\.bin"
+    ):
         cli.verify("copy.bin")

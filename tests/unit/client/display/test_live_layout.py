@@ -1,4 +1,4 @@
-"""The live view of a download says all there is to say, in whatever room there is."""
+"""The content of the live view, at any terminal size."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ STARTED = Started("Star.mp4", Path("out/final.mp4"), "ab" * 32, 100 * MIB, 100)
 
 
 def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int = 4) -> Progress:
-    """Each worker sends 1 MiB a second and owes 3."""
-    each = int(seconds * MIB)
-    rows = tuple(WorkerProgress(str(n), each, each + 3 * MIB, 0.0) for n in range(1, workers + 1))
-    done = workers * each + reused
+    """The progress after ``seconds``: each worker sends 1 MiB a second and has 3 MiB in flight."""
+    received = int(seconds * MIB)
+    rows = tuple(WorkerProgress(str(n), received, received + 3 * MIB, 0.0) for n in range(1, workers + 1))
+    done = workers * received + reused
     return Progress(done, 100 * MIB, reused, seconds, 0.0, rows, wasted)
 
 
 def running(**values: int) -> LiveLayout:
-    """A view of a download after 5 seconds."""
+    """The live view of a download after 5 seconds."""
     view = LiveLayout()
-    view.take(STARTED, 0.0)
+    view.handle(STARTED, 0.0)
     for number in range(1, values.get("workers", 4) + 1):
-        view.take(WorkerChanged(str(number), "ready"), 0.0)
+        view.handle(WorkerChanged(str(number), "ready"), 0.0)
     for step in range(21):
-        view.take(progress(step / 4, **values), step / 4)
+        view.handle(progress(step / 4, **values), step / 4)
     return view
 
 
@@ -36,80 +36,80 @@ def text(view: LiveLayout, width: int = 79, height: int = 23) -> str:
     return "\n".join(line.plain for line in view.lines(width, height, 5.0))
 
 
-def test_what_is_seen_at_80_columns() -> None:
+def test_the_view_at_80_columns() -> None:
     assert text(running()) == (
         f"final.mp4 {'━' * 8}{'╌' * 32}  20%\n"
         "20.0 MiB of 100.0 MiB  4.0 MiB/s  0:20 left\n"
-        "worker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  owes 3.0 MiB\n"
-        "worker 2  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  owes 3.0 MiB\n"
-        "worker 3  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  owes 3.0 MiB\n"
-        "worker 4  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  owes 3.0 MiB"
+        "worker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
+        "worker 2  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
+        "worker 3  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
+        "worker 4  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight"
     )
 
 
-def test_what_was_received_is_told_apart_from_what_was_verified_on_disk_and_what_was_in_vain() -> None:
-    told = text(running(reused=10 * MIB, wasted=2 * MIB))
-    assert "30.0 MiB of 100.0 MiB" in told
-    assert "20.0 MiB received" in told
-    assert "10.0 MiB verified on disk" in told
-    assert "2.0 MiB in vain" in told
+def test_received_reused_and_wasted_bytes_are_shown_separately() -> None:
+    shown = text(running(reused=10 * MIB, wasted=2 * MIB))
+    assert "30.0 MiB of 100.0 MiB" in shown
+    assert "20.0 MiB received" in shown
+    assert "10.0 MiB reused from disk" in shown
+    assert "2.0 MiB wasted (duplicate or corrupt)" in shown
 
 
-def test_a_worker_that_is_down_says_why_and_a_lost_connection_does_not_hide_it() -> None:
+def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connection() -> None:
     view = running()
-    view.take(WorkerChanged("2", "dead", "killed by SIGKILL"), 5.0)
-    view.take(WorkerChanged("2", "lost", "3 segments go to others", 3), 5.0)
-    view.take(WorkerChanged("3", "lost", "1 segments go to others", 1), 5.0)
+    view.handle(WorkerChanged("2", "dead", "killed by SIGKILL"), 5.0)
+    view.handle(WorkerChanged("2", "lost", "3 segments reassigned", 3), 5.0)
+    view.handle(WorkerChanged("3", "lost", "1 segment reassigned", 1), 5.0)
     assert "worker 2  dead: killed by SIGKILL  " in text(view)
     assert "worker 3  lost " in text(view)
-    view.take(WorkerChanged("2", "ready"), 5.0)
+    view.handle(WorkerChanged("2", "ready"), 5.0)
     assert "worker 2  ready" in text(view)
 
 
-def test_why_nothing_moves_is_said_until_something_does() -> None:
+def test_the_reason_for_a_stall_is_shown_until_there_is_progress() -> None:
     view = running()
-    view.take(Waiting("0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)", 1.0), 5.0)
+    view.handle(Waiting("0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)", 1.0), 5.0)
     narrow = text(view, 40).split("\n")[-2:]
     assert narrow[0].startswith("waiting 0:01: ")
     assert " ".join(narrow).endswith("0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)")
     assert "waiting 1:01: 0 of 4" in "\n".join(line.plain for line in view.lines(79, 23, 65.0))
-    view.take(progress(5.5), 5.5)
+    view.handle(progress(5.5), 5.5)
     assert "waiting" not in text(view)
 
 
-def test_while_nothing_moves_there_is_neither_a_rate_nor_a_remaining_time() -> None:
+def test_during_a_stall_rates_are_zero_and_no_remaining_time_is_shown() -> None:
     view = running()
-    view.take(progress(5.0), 30.0)
-    told = "\n".join(line.plain for line in view.lines(79, 23, 30.0))
-    assert "left" not in told
-    assert told.count("0 B/s") == 5
+    view.handle(progress(5.0), 30.0)
+    shown = "\n".join(line.plain for line in view.lines(79, 23, 30.0))
+    assert "left" not in shown
+    assert shown.count("0 B/s") == 5
 
 
-def test_before_the_file_is_known_it_says_what_it_looks_for() -> None:
+def test_before_the_file_is_known_the_view_says_that_it_connects() -> None:
     view = LiveLayout()
-    assert text(view) == "looking for the servers"
-    view.take(WorkerChanged("server 5", "lost", "it does not answer; going on without its status"), 0.0)
-    assert text(view).startswith("server 5 lost: it does not answer; going on without its status\n")
+    assert text(view) == "connecting to the servers"
+    view.handle(WorkerChanged("server 5", "lost", "it does not answer; continuing without its status"), 0.0)
+    assert text(view).startswith("server 5 lost: it does not answer; continuing without its status\n")
 
 
-def test_at_the_end_it_waits_for_the_disk() -> None:
+def test_at_the_end_the_view_says_that_it_waits_for_the_disk() -> None:
     view = running()
-    view.take(Syncing(), 5.0)
+    view.handle(Syncing(), 5.0)
     assert text(view).endswith("\nsyncing to disk")
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 39, 59, 79, 200])
 @pytest.mark.parametrize("height", [1, 3, 9, 59])
-def test_it_fits_whatever_terminal_there_is(width: int, height: int) -> None:
+def test_the_view_fits_any_terminal(width: int, height: int) -> None:
     view = running(reused=10 * MIB, wasted=MIB, workers=9)
-    view.take(WorkerChanged("5", "dead", "killed by SIGKILL"), 5.0)
-    view.take(Waiting("nobody answers at 127.0.0.1:39223: is msd serve running there?", 3.0), 5.0)
+    view.handle(WorkerChanged("5", "dead", "killed by SIGKILL"), 5.0)
+    view.handle(Waiting("no answer from 127.0.0.1:39223: is msd serve running there?", 3.0), 5.0)
     lines = view.lines(width, height, 5.0)
     assert len(lines) <= height
     assert max(line.cell_len for line in lines) <= width
 
 
-def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_seen() -> None:
+def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_shown() -> None:
     lines = text(running(), 39).split("\n")
     assert lines[2:] == [f"worker {n}  ready  1.0 MiB/s" for n in (1, 2, 3, 4)] or lines[3:] == [
         f"worker {n}  ready  1.0 MiB/s" for n in (1, 2, 3, 4)
@@ -117,19 +117,19 @@ def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_seen() -> None:
     assert "20%" in lines[0]
 
 
-def test_where_there_is_no_room_for_all_workers_the_others_are_counted() -> None:
+def test_workers_that_do_not_fit_are_counted() -> None:
     assert text(running(workers=9), 79, 7).split("\n")[-1] == "… 5 more"
 
 
-def test_wide_characters_take_the_columns_they_take() -> None:
+def test_wide_characters_count_as_two_columns() -> None:
     view = LiveLayout()
-    view.take(Started("x", Path("映画" * 30), "ab" * 32, 100, 1), 0.0)
+    view.handle(Started("x", Path("映画" * 30), "ab" * 32, 100, 1), 0.0)
     assert all(line.cell_len <= 40 for line in view.lines(40, 10, 0.0))
 
 
-def test_what_others_say_cannot_act_on_the_terminal() -> None:
+def test_text_from_the_network_cannot_control_the_terminal() -> None:
     view = running()
-    view.take(WorkerChanged("2", "dead", "\x1b[2J"), 5.0)
-    view.take(Waiting("\x1b[2J", 1.0), 5.0)
-    view.take(WorkerChanged("server 5", "lost", "\x1b]0;x\x07"), 5.0)
+    view.handle(WorkerChanged("2", "dead", "\x1b[2J"), 5.0)
+    view.handle(Waiting("\x1b[2J", 1.0), 5.0)
+    view.handle(WorkerChanged("server 5", "lost", "\x1b]0;x\x07"), 5.0)
     assert not set(text(view)) & {"\x1b", "\x07"}

@@ -1,4 +1,4 @@
-"""The live view draws seldom, and never has the transfer wait."""
+"""The live view draws at a limited rate and never blocks the transfer."""
 
 from __future__ import annotations
 
@@ -14,77 +14,77 @@ from tests.system import wait_for
 from tests.unit.client.display.test_live_layout import STARTED, progress
 
 
-class Counted(io.StringIO):
-    """A terminal that counts what is written to it, until it is gone."""
+class FakeTerminal(io.StringIO):
+    """A terminal that counts the writes, and can be closed."""
 
     writes = 0
-    is_gone = False
+    is_closed = False
 
     def isatty(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        if self.is_gone:
+        if self.is_closed:
             raise OSError(5, "Input/output error")
         self.writes += bool(text)
         return super().write(text)
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Counted:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
     monkeypatch.setenv("TERM", "xterm")
-    return Counted()
+    return FakeTerminal()
 
 
 @pytest.fixture
-def view(terminal: Counted) -> Iterator[LiveView]:
+def view(terminal: FakeTerminal) -> Iterator[LiveView]:
     view = LiveView(terminal)
     yield view
     view.close()
 
 
-def test_however_much_comes_it_is_drawn_at_most_10_times_a_second(terminal: Counted, view: LiveView) -> None:
-    view.event(STARTED)
-    wait_for("the first picture", lambda: view.draws)
-    began, draws, writes = time.monotonic(), view.draws, terminal.writes
+def test_the_view_is_drawn_at_most_10_times_a_second(terminal: FakeTerminal, view: LiveView) -> None:
+    view.on_event(STARTED)
+    wait_for("the first frame", lambda: view.draw_count)
+    start, draws, writes = time.monotonic(), view.draw_count, terminal.writes
     events = 0
-    while (seconds := time.monotonic() - began) < 1.0:
-        view.event(progress(seconds))
+    while (seconds := time.monotonic() - start) < 1.0:
+        view.on_event(progress(seconds))
         events += 1
     assert events > 1000
-    assert 2 <= view.draws - draws <= 10 * seconds
-    assert terminal.writes - writes == view.draws - draws
+    assert 2 <= view.draw_count - draws <= 10 * seconds
+    assert terminal.writes - writes == view.draw_count - draws
 
 
-def test_a_corrupt_segment_stays_on_the_terminal(terminal: Counted, view: LiveView) -> None:
-    view.event(STARTED)
-    view.event(Retried("3", 7, "sleeping"))
-    view.event(Retried("3", 7, "corrupt"))
+def test_the_line_about_a_corrupt_segment_stays_on_the_terminal(terminal: FakeTerminal, view: LiveView) -> None:
+    view.on_event(STARTED)
+    view.on_event(Retried("3", 7, "sleeping"))
+    view.on_event(Retried("3", 7, "corrupt"))
     view.close()
-    assert "worker 3 sent segment 7 corrupt: asking another one" in terminal.getvalue()
+    assert "worker 3 sent a corrupt segment 7; retrying elsewhere" in terminal.getvalue()
     assert terminal.getvalue().count("worker 3") == 1
 
 
-def test_the_bar_is_coloured(terminal: Counted, view: LiveView) -> None:
-    view.event(STARTED)
-    view.event(progress(5.0))
+def test_the_bar_is_coloured(terminal: FakeTerminal, view: LiveView) -> None:
+    view.on_event(STARTED)
+    view.on_event(progress(5.0))
     wait_for("a coloured bar", lambda: "\x1b[32m" in terminal.getvalue())
 
 
-def test_no_color_is_heeded(terminal: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_respected(terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     view = LiveView(terminal)
-    view.event(STARTED)
-    view.event(progress(5.0))
-    wait_for("a picture", lambda: "20%" in terminal.getvalue())
+    view.on_event(STARTED)
+    view.on_event(progress(5.0))
+    wait_for("a frame", lambda: "20%" in terminal.getvalue())
     view.close()
     assert "━" in terminal.getvalue()
     assert "\x1b[3" not in terminal.getvalue()
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_download(terminal: Counted, view: LiveView) -> None:
-    view.event(STARTED)
-    wait_for("the first picture", lambda: view.draws)
-    terminal.is_gone = True
-    view.event(progress(5.0))
+def test_a_closed_terminal_does_not_end_the_download(terminal: FakeTerminal, view: LiveView) -> None:
+    view.on_event(STARTED)
+    wait_for("the first frame", lambda: view.draw_count)
+    terminal.is_closed = True
+    view.on_event(progress(5.0))
     view.close()

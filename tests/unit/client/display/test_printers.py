@@ -1,4 +1,4 @@
-"""What a download prints, for people and for programs."""
+"""The output of a download, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from msd.client.display.printers import JsonPrinter, LinePrinter, Printer, metrics, result, since
+from msd.client.display.printers import (
+    RETRY_CAUSES,
+    JsonPrinter,
+    LinePrinter,
+    Printer,
+    log_entry,
+    metric_lines,
+    result_lines,
+    start_time,
+)
 from msd.client.events import (
     Event,
     Progress,
@@ -25,13 +34,12 @@ from msd.client.events import (
     WorkerProgress,
     WorkerReport,
 )
-from msd.client.report.json_values import report_values
-from msd.wire.support.units import amount
+from msd.wire.protocol.states import RefusalReason
 
 ID = "ab" * 32
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), ID, 12 * MIB, 12)
-#: The figures of the report's own example.
+#: The numbers of the example in the report.
 PROGRESS = Progress(
     bytes=8_642_720,
     total=11_523_640,
@@ -45,7 +53,7 @@ PROGRESS = Progress(
         WorkerProgress("4", 2_880_910, 2_880_910, 36_011_350.0),
     ),
 )
-REPORTS_LINES = """\
+METRIC_LINES = """\
 Server1: 0.0/0.0, download speed: 0kb/s
 Server2: 2880.91/2880.91, download speed: 0kb/s
 Server3: 2880.91/2880.91, download speed: 18005.67kb/s
@@ -65,7 +73,7 @@ REPORT = Report(
 EVENTS: list[Event] = [
     STARTED,
     PROGRESS,
-    WorkerChanged("2", "lost", "3 segments go to others"),
+    WorkerChanged("2", "lost", "3 segments reassigned"),
     Waiting("0 of 4 workers alive", 1.23456),
     Retried("3", 7, "corrupt"),
     Syncing(),
@@ -74,15 +82,15 @@ EVENTS: list[Event] = [
 
 
 class ClosedPipe(io.StringIO):
-    """A stream whose reader is gone."""
+    """A stream whose reader has closed it."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError
 
 
-def lines(capsys: pytest.CaptureFixture[str], show: Printer, *events: Event) -> list[str]:
+def lines(capsys: pytest.CaptureFixture[str], printer: Printer, *events: Event) -> list[str]:
     for event in events:
-        show.event(event)
+        printer.on_event(event)
     out, err = capsys.readouterr()
     assert out == ""
     return err.splitlines()
@@ -94,57 +102,40 @@ def objects(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-# For people.
+# Text.
 
 
-def test_the_metrics_are_the_reports_lines() -> None:
-    assert metrics(PROGRESS) == REPORTS_LINES
+def test_the_metric_lines_match_the_report() -> None:
+    assert metric_lines(PROGRESS) == METRIC_LINES
 
 
-def test_what_was_found_on_the_disk_is_added_to_the_total() -> None:
+def test_reused_bytes_are_added_to_the_total_line() -> None:
     progress = Progress(bytes=3000, total=4000, reused_bytes=1000, seconds=1.0, rate=2000.0, workers=())
-    assert metrics(progress) == "Total: 3.0, download speed: 2.0kb/s, verified on disk: 1.0"
+    assert metric_lines(progress) == "Total: 3.0, download speed: 2.0kb/s, verified on disk: 1.0"
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [
-        (0, "0 B"),
-        (1, "1 B"),
-        (1023, "1023 B"),
-        (1024, "1.0 KiB"),
-        (1536, "1.5 KiB"),
-        (12 * MIB, "12.0 MiB"),
-        (1.2345 * MIB, "1.2 MiB"),
-        (5 << 30, "5.0 GiB"),
-        (64 << 40, "64.0 TiB"),
-        (2048 << 40, "2048.0 TiB"),
-    ],
-)
-def test_an_amount_is_written_for_people(size: float, text: str) -> None:
-    assert amount(size) == text
-
-
-def test_the_result_says_what_came_from_where() -> None:
-    assert result(REPORT) == "out/final.mp4: 4.0 MiB verified in 2.00 s, 1.5 MiB/s (worker 1 3.0 MiB, disk 1.0 MiB)"
+def test_the_result_names_the_sources() -> None:
+    assert (
+        result_lines(REPORT) == "out/final.mp4: 4.0 MiB verified in 2.00 s, 1.5 MiB/s (worker 1 3.0 MiB, disk 1.0 MiB)"
+    )
 
 
 def test_the_result_of_an_empty_file_names_no_source() -> None:
     empty = Report("e", Path("e"), ID, 0, 0.01, 0, 0, 0, {"1": WorkerReport()})
-    assert result(empty) == "e: 0 B verified in 0.01 s"
+    assert result_lines(empty) == "e: 0 B verified in 0.01 s"
 
 
-def test_a_result_all_from_the_disk_has_no_rate() -> None:
+def test_a_result_that_is_completely_reused_has_no_rate() -> None:
     kept = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
-    assert result(kept) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
+    assert result_lines(kept) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
 
 
-def test_a_file_that_was_right_is_said_to_be_so() -> None:
-    right = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {}, unchanged=True)
-    assert result(right) == "e: already right, all 1.0 MiB of it (0.50 s)"
+def test_the_result_of_an_unchanged_file_says_that_it_is_up_to_date() -> None:
+    unchanged = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {}, unchanged=True)
+    assert result_lines(unchanged) == "e: already up to date (1.0 MiB)"
 
 
-def test_what_went_wrong_on_the_way_is_a_second_line() -> None:
+def test_problems_are_a_second_line() -> None:
     report = replace(
         REPORT,
         retries={"corrupt": 3, "lost": 12},
@@ -153,74 +144,101 @@ def test_what_went_wrong_on_the_way_is_a_second_line() -> None:
         rate_p50=1.5 * MIB,
         rate_peak=2 * MIB,
     )
-    first, second = result(report).splitlines()
-    assert first == result(REPORT)
+    first, second = result_lines(report).splitlines()
+    assert first == result_lines(REPORT)
     assert second == (
-        "  asked again for segments: 3 corrupt, 12 lost; waited 3.0 s; 2.0 MiB received in vain;"
+        "  retried segments: 3 (corrupt), 12 (connection lost); waited 3.0 s; 2.0 MiB wasted (duplicate or corrupt);"
         " median 1.5 MiB/s, peak 2.0 MiB/s"
     )
 
 
-def test_rates_alone_are_no_second_line() -> None:
-    assert result(replace(REPORT, rate_p50=1.5 * MIB, rate_peak=2 * MIB)) == result(REPORT)
+def test_without_problems_there_is_no_second_line() -> None:
+    assert result_lines(replace(REPORT, rate_p50=1.5 * MIB, rate_peak=2 * MIB)) == result_lines(REPORT)
 
 
-def test_each_event_is_told_in_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [event for event in EVENTS if not isinstance(event, Waiting)]
-    assert lines(capsys, LinePrinter(quiet=False), *told) == [
+def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [event for event in EVENTS if not isinstance(event, Waiting)]
+    assert lines(capsys, LinePrinter(quiet=False), *events) == [
         "Star.mp4: 12.0 MiB in 12 segments, to out/final.mp4",
-        *REPORTS_LINES.splitlines(),
-        "worker 2 lost: 3 segments go to others",
-        "worker 3 sent segment 7 corrupt: asking another one",
+        *METRIC_LINES.splitlines(),
+        "worker 2 lost: 3 segments reassigned",
+        "worker 3 sent a corrupt segment 7; retrying elsewhere",
         "syncing to disk",
     ]
 
 
-def test_a_wait_is_told_with_its_reason_and_the_time_it_began(capsys: pytest.CaptureFixture[str]) -> None:
-    show = LinePrinter(quiet=False)
-    times = [since(3600)]
-    (line,) = lines(capsys, show, Waiting("0 of 4 workers alive", 3600.0))
-    times.append(since(3600))
+def test_each_event_but_a_sample_is_a_log_entry() -> None:
+    assert [log_entry(event) for event in EVENTS] == [
+        ("info", "client", "Star.mp4 (abababababababab…): 12,582,912 bytes in 12 segments, to out/final.mp4"),
+        (
+            "debug",
+            "client",
+            "8,642,720 of 11,523,640 bytes verified, 0 reused from disk, 0 wasted (duplicate or corrupt)",
+        ),
+        ("warning", "worker 2", "lost: 3 segments reassigned"),
+        ("warning", "client", "waiting for 1.2 s: 0 of 4 workers alive"),
+        ("warning", "worker 3", "retrying segment 7: corrupt"),
+        ("info", "client", "syncing to disk"),
+        None,
+    ]
+
+
+def test_the_log_entry_of_a_refusal_has_its_reason_and_detail() -> None:
+    entry = log_entry(Retried("1", 3, "unreadable", "Input/output error"))
+    assert entry == ("warning", "worker 1", "retrying segment 3: file unreadable (Input/output error)")
+    assert (log_entry(WorkerChanged("1", "ready")) or ("",))[0] == "info"
+
+
+@pytest.mark.parametrize("cause", ["lost", "corrupt", *RefusalReason])
+def test_every_cause_of_a_retry_has_a_text(cause: str) -> None:
+    assert cause in RETRY_CAUSES
+
+
+def test_a_wait_is_printed_with_its_start_time_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=False)
+    times = [start_time(3600)]
+    (line,) = lines(capsys, printer, Waiting("0 of 4 workers alive", 3600.0))
+    times.append(start_time(3600))
     assert line in [f"waiting since {time}: 0 of 4 workers alive" for time in times]
     assert re.fullmatch(r"\d\d:\d\d:\d\d", times[0])
 
 
-def test_server_5_is_called_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_5_is_not_printed_as_a_worker(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(capsys, LinePrinter(quiet=False), WorkerChanged("server 5", "lost")) == ["server 5 lost"]
 
 
-@pytest.mark.parametrize("show", [LinePrinter(quiet=False), JsonPrinter()], ids=["lines", "json"])
-def test_a_closed_pipe_is_no_error(show: Printer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("printer", [LinePrinter(quiet=False), JsonPrinter()], ids=["lines", "json"])
+def test_a_closed_pipe_is_not_an_error(printer: Printer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", ClosedPipe())
     monkeypatch.setattr("sys.stderr", ClosedPipe())
     for event in EVENTS:
-        show.event(event)
-    show.done(REPORT)
+        printer.on_event(event)
+    printer.on_done(REPORT)
 
 
-def test_what_is_ordinary_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ordinary_events_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines(capsys, LinePrinter(quiet=False), WorkerChanged("1", "ready"), Retried("1", 3, "sleeping")) == []
 
 
-def test_quiet_says_nothing_at_all(capsys: pytest.CaptureFixture[str]) -> None:
-    show = LinePrinter(quiet=True)
-    assert lines(capsys, show, *EVENTS) == []
-    show.done(REPORT)
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=True)
+    assert lines(capsys, printer, *EVENTS) == []
+    printer.on_done(REPORT)
     assert capsys.readouterr() == ("", "")
 
 
 def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    LinePrinter(quiet=False).done(REPORT)
-    assert capsys.readouterr() == (result(REPORT) + "\n", "")
+    LinePrinter(quiet=False).on_done(REPORT)
+    assert capsys.readouterr() == (result_lines(REPORT) + "\n", "")
 
 
-# For programs.
+# JSON.
 
 
 def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    show = JsonPrinter()
+    printer = JsonPrinter()
     for event in EVENTS:
-        show.event(event)
+        printer.on_event(event)
     received = {"received": 2_880_910, "assigned": 2_880_910}
     assert objects(capsys) == [
         {
@@ -247,7 +265,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
                 "4": {**received, "rate": 36_011_350},
             },
         },
-        {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments go to others"},
+        {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned"},
         {"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235},
         {"event": "retry", "worker": "3", "segment": 7, "cause": "corrupt", "detail": ""},
         {"event": "waiting", "reason": "syncing to disk", "seconds": 0.0},
@@ -255,7 +273,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[str]) -> None:
-    JsonPrinter().done(REPORT)
+    JsonPrinter().on_done(REPORT)
     assert objects(capsys) == [
         {
             "event": "done",
@@ -278,7 +296,3 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             "unchanged": False,
         }
     ]
-
-
-def test_the_report_as_a_dict_is_json_through_and_through() -> None:
-    assert json.loads(json.dumps(report_values(REPORT))) == report_values(REPORT)

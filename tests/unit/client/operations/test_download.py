@@ -1,6 +1,4 @@
-"""How the Python API is called, the name of the output where the user gives none, and what an interrupt says. The
-download itself: tests/integration.
-"""
+"""The default name of the output, and the message after an interrupt. The download itself: tests/integration."""
 
 from __future__ import annotations
 
@@ -40,12 +38,12 @@ from msd.wire.protocol.segments import Manifest, digest, segment_count, span
         ("films/", "download"),
     ],
 )
-def test_the_base_name_fit_to_be_a_file_here(name: str, safe: str) -> None:
+def test_a_safe_name_is_made_from_the_base_name(name: str, safe: str) -> None:
     assert safe_name(name) == safe
 
 
 @given(st.text(max_size=50))
-def test_no_name_leads_anywhere_else(name: str) -> None:
+def test_a_safe_name_never_leaves_the_folder(name: str) -> None:
     safe = safe_name(name)
     assert safe
     assert Path(safe).name == safe
@@ -53,24 +51,24 @@ def test_no_name_leads_anywhere_else(name: str) -> None:
     assert not any(ord(character) < 32 or character in "/\\\x7f" for character in safe)
 
 
-FILM = bytes(range(245)) * 10
+DATA = bytes(range(245)) * 10
 
 
 def interrupt(*_: object, **__: object) -> None:
-    raise Interrupted("interrupted: run the same command again to go on", signal.SIGINT)
+    raise Interrupted("interrupted: run the same command to resume", signal.SIGINT)
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a download of ``FILM`` says that is interrupted when so many bytes are verified."""
-    spans = (span(len(FILM), index) for index in range(segment_count(len(FILM))))
-    manifest = Manifest.build("film", len(FILM), b"".join(digest(FILM[at : at + length]) for at, length in spans))
+    """Runs a download of ``DATA`` that is interrupted after ``verified`` bytes, and returns the error message."""
+    spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
+    manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(download, "find_manifest", lambda *_, **__: (manifest, b""))
 
-    def run(verified: int, *, within: Any = interrupt, update: bool = False) -> str:
-        transfer = SimpleNamespace(verified=verified, run=within)
-        monkeypatch.setattr(download, "Transfer", lambda *_, **__: transfer)
+    def run(verified: int, *, transfer: Any = interrupt, update: bool = False) -> str:
+        fake = SimpleNamespace(verified=verified, run=transfer)
+        monkeypatch.setattr(download, "Transfer", lambda *_, **__: fake)
         with pytest.raises(Interrupted) as raised:
             download.download(
                 locate_servers(Config(), host=None, ports=None, server5=None), output=tmp_path / "copy", update=update
@@ -81,36 +79,32 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_an_interrupted_resume_does_not_say_that_only_what_it_has_looked_at_is_kept(
-    tmp_path: Path, interrupted: Any
-) -> None:
-    (tmp_path / "copy.part").write_bytes(FILM)
-    told = (
-        "interrupted: 21 B of 2.4 KiB verified so far; what copy.part holds stays, run the same command again to go on"
-    )
-    assert interrupted(21) == told
-    assert (tmp_path / "copy.part").read_bytes() == FILM
+def test_an_interrupted_resume_keeps_the_whole_part_file(tmp_path: Path, interrupted: Any) -> None:
+    (tmp_path / "copy.part").write_bytes(DATA)
+    message = "interrupted: 21 B of 2.4 KiB verified; progress saved in copy.part; run the same command to resume"
+    assert interrupted(21) == message
+    assert (tmp_path / "copy.part").read_bytes() == DATA
 
 
-def test_an_interrupted_update_names_no_part_file_as_long_as_it_needs_none(tmp_path: Path, interrupted: Any) -> None:
-    (tmp_path / "copy").write_bytes(FILM)
-    told = "interrupted: 21 B of 2.4 KiB verified so far; run the same command again to go on"
-    assert interrupted(21, update=True) == told
+def test_an_interrupted_update_names_a_part_file_only_if_there_is_one(tmp_path: Path, interrupted: Any) -> None:
+    (tmp_path / "copy").write_bytes(DATA)
+    message = "interrupted: 21 B of 2.4 KiB verified; run the same command to resume"
+    assert interrupted(21, update=True) == message
     assert not (tmp_path / "copy.part").exists()
-    (tmp_path / "copy").write_bytes(FILM[1:])
-    assert "what copy.part holds stays" in interrupted(21, update=True)
+    (tmp_path / "copy").write_bytes(DATA[1:])
+    assert "progress saved in copy.part" in interrupted(21, update=True)
     assert (tmp_path / "copy.part").exists()
 
 
-def test_an_interrupt_once_the_file_has_its_name_names_no_part_file(
+def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
     tmp_path: Path, interrupted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish = PartFile.publish
 
-    def late(part: PartFile, **options: bool) -> None:
+    def publish_and_interrupt(part: PartFile, **options: bool) -> None:
         publish(part, **options)
         interrupt()
 
-    monkeypatch.setattr(PartFile, "publish", late)
-    assert ".part" not in interrupted(len(FILM), within=lambda: None)
+    monkeypatch.setattr(PartFile, "publish", publish_and_interrupt)
+    assert ".part" not in interrupted(len(DATA), transfer=lambda: None)
     assert (tmp_path / "copy").exists()

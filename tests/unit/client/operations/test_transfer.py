@@ -1,4 +1,4 @@
-"""The loop of a download: how long it is away from the network."""
+"""The loop of a download: how often it polls the network, what it reports, and when it gives up."""
 
 from __future__ import annotations
 
@@ -9,62 +9,68 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Progress
-from msd.client.network.transport import LinkOpened, ReplyReceived, SnapshotReceived, TransportEvent
+from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
+from msd.client.network.events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.update import UpdateFile
+from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment, Status, Welcome
 from msd.wire.protocol.states import RefusalReason
-from tests.unit.client.storage.test_part_file import DATA, MIB, SIZE, STAR, piece
+from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
 
 
-class Quiet:
-    """ConnectionPool of whom nobody is there; counts how often they were listened to."""
+class FakePool:
+    """A connection pool without connections. Returns prepared events and records bans and requests."""
 
-    numbers = (1, 2, 3, 4)
-    stalled = 0.0
-    looked_at = 0.0
+    worker_numbers = (1, 2, 3, 4)
+    stalled_seconds = 0.0
+    last_poll_at = 0.0
 
     def __init__(self, catalogue: bytes = b"") -> None:
         self.status = SimpleNamespace(catalogue=catalogue, workers=[])
+        self.control: Any = None
+        self.transport: Any = None
         self.ready: dict[int, Any] = {}
-        self.turns = 0
-        self.asked: list[tuple[int, int]] = []
-        self.done: list[tuple[str, int]] = []
-        #: What the next turns bring.
-        self.coming: list[list[TransportEvent]] = []
+        self.polls = 0
+        self.requests: list[tuple[int, int]] = []
+        self.bans: list[tuple[str, int]] = []
+        #: The events of the next polls.
+        self.next_events: list[list[NetworkEvent]] = []
 
     def wait(self, deadline: float) -> None:
-        self.turns += 1
+        self.polls += 1
 
     def events(self) -> list[Any]:
-        return self.coming.pop(0) if self.coming else []
+        return self.next_events.pop(0) if self.next_events else []
 
     def request(self, worker: int, request: Get) -> None:
-        self.asked.append((worker, request.index))
+        self.requests.append((worker, request.index))
 
     def ban(self, worker: int) -> None:
-        self.done.append(("set aside", worker))
+        self.bans.append(("ban", worker))
 
     def unban(self, worker: int) -> None:
-        self.done.append(("readmit", worker))
+        self.bans.append(("unban", worker))
 
-    def news(self) -> None:
+    def status_change(self) -> None:
         return None
 
-    def why_waiting(self) -> str:
-        return "nobody is there"
+    def waiting_reason(self) -> str:
+        return "no connection"
 
 
-def begin(
-    peers: Quiet, part: PartFile, catalogue: bytes = b"", on_event: OnEvent = lambda event: None, interval: float = 1.0
+def transfer_of(
+    pool: FakePool,
+    part: PartFile,
+    catalogue: bytes = b"",
+    on_event: OnEvent = lambda event: None,
+    interval: float = 1.0,
 ) -> Transfer:
     return Transfer(
-        peers,  # type: ignore[arg-type]
-        STAR,
+        pool,  # type: ignore[arg-type]
+        MANIFEST,
         part,
         catalogue=catalogue,
         timeout=None,
@@ -75,104 +81,145 @@ def begin(
 
 
 @pytest.mark.parametrize("update", [False, True])
-def test_the_network_waits_for_no_more_than_one_segment_s_hash(
+def test_the_network_is_polled_after_each_hashed_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
 ) -> None:
     output = tmp_path / "film.mp4"
     held = output if update else output.with_name("film.mp4.part")
     held.write_bytes(DATA)
-    peers = Quiet()
+    pool = FakePool()
+    #: The number of polls before each hash.
     hashed_at: list[int] = []
-    read = LocalCopy.read
+    try_read = LocalCopy.try_read
 
-    def counted(copy: LocalCopy, index: int) -> memoryview | None:
-        hashed_at.append(peers.turns)
-        return read(copy, index)
+    def count(copy: LocalCopy, index: int) -> memoryview | None:
+        hashed_at.append(pool.polls)
+        return try_read(copy, index)
 
-    monkeypatch.setattr(LocalCopy, "read", counted)
-    with closing(UpdateFile(output, STAR) if update else PartFile(output, STAR)) as part:
-        transfer = begin(peers, part)
+    monkeypatch.setattr(LocalCopy, "try_read", count)
+    with closing(UpdatePartFile(output, MANIFEST) if update else PartFile(output, MANIFEST)) as part:
+        transfer = transfer_of(pool, part)
         transfer.run()
     assert transfer.reused == SIZE
-    # Each hash in a turn of its own.
-    assert len(hashed_at) == len({*hashed_at}) == STAR.segments
+    # There is a poll between any two hashes.
+    assert len(hashed_at) == len({*hashed_at}) == MANIFEST.segments
 
 
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
-def opened(worker: int, catalogue: bytes) -> LinkOpened:
+def opened(worker: int, catalogue: bytes) -> ConnectionOpened:
     welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=worker, files=1, catalogue=catalogue)
-    return LinkOpened(worker, welcome, 0.001)
+    return ConnectionOpened(worker, welcome, 0.001)
 
 
-def told(catalogue: bytes) -> SnapshotReceived:
+def snapshot(catalogue: bytes) -> SnapshotReceived:
     status = Status(version=1, epoch=1, seq=1, interval=2.0, control="", catalogue=catalogue, files=1, workers=[])
     return SnapshotReceived(status)
 
 
 def refused(worker: int, reason: RefusalReason) -> ReplyReceived:
-    request = Get(rid=1, id=STAR.id, index=0)
+    request = Get(rid=1, id=MANIFEST.id, index=0)
     return ReplyReceived(worker, request, Refusal(rid=1, epoch=7, reason=reason), None)
 
 
-@pytest.mark.parametrize("found_with", [OLD, NEW])
-def test_what_was_vouched_for_when_the_file_was_found_decides_whether_it_changed(
-    tmp_path: Path, found_with: bytes
-) -> None:
-    """Server 5 vouches for the new catalogue already when the transfer begins; worker 1 is the only one."""
-    peers = Quiet(NEW)
-    # Nothing more comes after this: the last event ends the test where nothing was given up.
-    peers.coming = [[opened(1, OLD)], [refused(1, RefusalReason.UNKNOWN)], [told(b"x" * 32)]]
-    with closing(PartFile(tmp_path / "film.mp4", STAR)) as part:
-        transfer = begin(peers, part, found_with)
+@pytest.mark.parametrize("initial", [OLD, NEW])
+def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_path: Path, initial: bytes) -> None:
+    """Server 5 publishes the new catalogue before the transfer starts. The only worker has the old catalogue."""
+    pool = FakePool(NEW)
+    # The last event ends the test if the transfer does not give up.
+    pool.next_events = [[opened(1, OLD)], [refused(1, RefusalReason.UNKNOWN)], [snapshot(b"x" * 32)]]
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part, initial)
 
         def news() -> None:
-            if peers.done[-1:] == [("readmit", 1)]:
+            if pool.bans[-1:] == [("unban", 1)]:
                 raise KeyboardInterrupt
 
-        peers.news = news  # type: ignore[method-assign]
-        with pytest.raises(SourceError if found_with is OLD else KeyboardInterrupt):
+        pool.status_change = news  # type: ignore[method-assign]
+        with pytest.raises(SourceError if initial is OLD else KeyboardInterrupt):
             transfer.run()
-    assert peers.done == [("set aside", 1), ("readmit", 1)][: 1 if found_with is OLD else 2]
+    assert pool.bans == [("ban", 1), ("unban", 1)][: 1 if initial is OLD else 2]
 
 
-def test_progress_does_not_stand_at_its_end_while_an_output_is_copied(tmp_path: Path) -> None:
-    """The output differs in its last segment only, which comes at once."""
+def test_progress_does_not_reach_the_end_while_the_output_is_copied(tmp_path: Path) -> None:
+    """The output differs only in its last segment, which arrives at once."""
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA[:-1] + b"?")
-    last = STAR.segments - 1
-    answer = Segment(rid=1, epoch=7, index=last)
-    request = Get(rid=1, id=STAR.id, index=last)
-    payload = SimpleNamespace(buffer=piece(DATA, last))
-    peers = Quiet()
-    peers.coming = [
+    last = MANIFEST.segments - 1
+    reply = Segment(rid=1, epoch=7, index=last)
+    request = Get(rid=1, id=MANIFEST.id, index=last)
+    payload = SimpleNamespace(buffer=segment_of(DATA, last))
+    pool = FakePool()
+    pool.next_events = [
         [opened(1, OLD)],
         *([[]] * last),
-        [ReplyReceived(1, request, answer, payload)],  # type: ignore[arg-type]
+        [ReplyReceived(1, request, reply, payload)],
     ]
     events: list[Event] = []
-    with closing(UpdateFile(output, STAR)) as part:
-        transfer = begin(peers, part, on_event=events.append, interval=0.0)
+    with closing(UpdatePartFile(output, MANIFEST)) as part:
+        transfer = transfer_of(pool, part, on_event=events.append, interval=0.0)
         transfer.run()
         part.publish(replace=True, sync=False)
-    assert (transfer.reused, transfer.received, peers.asked) == (SIZE - 1234, 1234, [(1, last)])
+    assert (transfer.reused, transfer.received, pool.requests) == (SIZE - 1234, 1234, [(1, last)])
     steps = [event.bytes for event in events if isinstance(event, Progress)]
     assert steps == sorted(steps)
     assert steps[-1] == SIZE
-    # One more in each turn, and all of them only at the end.
+    # One more segment after each poll, and the full size only at the end.
     assert {*steps} >= {1234 + n * MIB for n in range(1, 16)}
     assert len([step for step in steps if step == SIZE]) <= 2
     assert output.read_bytes() == DATA
 
 
-def test_an_output_that_is_right_counts_as_a_whole(tmp_path: Path) -> None:
+def test_an_up_to_date_output_counts_completely(tmp_path: Path) -> None:
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA)
     events: list[Event] = []
-    with closing(UpdateFile(output, STAR)) as part:
-        transfer = begin(Quiet(), part, on_event=events.append, interval=0.0)
+    with closing(UpdatePartFile(output, MANIFEST)) as part:
+        transfer = transfer_of(FakePool(), part, on_event=events.append, interval=0.0)
         transfer.run()
     steps = [(event.bytes, event.reused_bytes) for event in events if isinstance(event, Progress)]
     assert {*steps} == {(0, 0), (SIZE, SIZE)}
     assert transfer.reused == SIZE
+
+
+def received(index: int, data: bytes | memoryview) -> ReplyReceived:
+    payload = SimpleNamespace(buffer=memoryview(data))
+    request = Get(rid=1, id=MANIFEST.id, index=index)
+    return ReplyReceived(1, request, Segment(rid=1, epoch=7, index=index), payload)
+
+
+def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path: Path) -> None:
+    pool = FakePool()
+    complaints: list[tuple[str, int, bytes, int]] = []
+    pool.control = "control"
+    pool.transport = SimpleNamespace(report_corrupt=lambda *complaint: complaints.append(complaint))
+    segments: list[list[NetworkEvent]] = [[received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)]
+    pool.next_events = [[opened(1, OLD)], [received(0, b"?" * MIB)], *segments]
+    events: list[Event] = []
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part, on_event=events.append)
+        transfer.run()
+    assert (transfer.received, transfer.wasted, transfer.workers[1].corrupt) == (SIZE + MIB, MIB, 1)
+    assert Retried("1", 0, "corrupt") in events
+    assert complaints == [("control", 1, MANIFEST.id, 0)]
+
+
+def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> None:
+    pool = FakePool()
+    pool.next_events = [[opened(1, OLD)], [ConnectionClosed(1)]]
+    events: list[Event] = []
+
+    def stop(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, WorkerChanged) and event.state == "lost":
+            raise KeyboardInterrupt
+
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part, on_event=stop)
+        with pytest.raises(KeyboardInterrupt):
+            transfer.run()
+    count = len(pool.requests)
+    assert count > 1
+    assert events[-1] == WorkerChanged("1", "lost", f"{count} segments reassigned", count)
+    assert transfer.workers[1].failures == 1

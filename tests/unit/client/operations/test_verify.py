@@ -1,4 +1,4 @@
-"""A file compared with the shared one: which segments differ, and how that is said."""
+"""A local file compared with the shared file: which segments differ, and how this is reported."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from typing import Any
 import pytest
 
 from msd.client.operations import verify as verify_module
-from msd.client.operations.verify import Comparison, compare, mismatches, verify
+from msd.client.operations.verify import Comparison, compare, mismatch_lines, verify
 from msd.wire.config.settings import Config, locate_servers
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 #: Eleven segments of 21 bytes and one of 14.
 NUMBERS = bytes(range(245))
-ALL = tuple(range(12))
+ALL_SEGMENTS = tuple(range(12))
 
 
-def manifest(data: bytes, name: str = "numbers") -> Manifest:
+def manifest_of(data: bytes, name: str = "numbers") -> Manifest:
     spans = (span(len(data), index) for index in range(segment_count(len(data))))
     digests = b"".join(digest(data[offset : offset + length]) for offset, length in spans)
     return Manifest.build(name, len(data), digests)
 
 
-def verdict_of(path: Path, held: bytes, shared: bytes = NUMBERS) -> Comparison:
-    """What a file that holds ``held`` is, where ``shared`` is shared."""
-    path.write_bytes(held)
+def compare_bytes(path: Path, local: bytes, shared: bytes = NUMBERS) -> Comparison:
+    """Compares a file with the content ``local`` with the shared content ``shared``."""
+    path.write_bytes(local)
     fd = os.open(path, os.O_RDONLY)
     try:
-        verdict = compare(fd, manifest(shared))
+        comparison = compare(fd, manifest_of(shared))
     finally:
         os.close(fd)
-    assert (verdict.name, verdict.size, verdict.held) == ("numbers", len(shared), len(held))
-    assert verdict.segments == segment_count(len(shared))
-    assert verdict.is_same == (held == shared) == (not list(mismatches(verdict)))
-    return verdict
+    assert (comparison.name, comparison.size, comparison.local_size) == ("numbers", len(shared), len(local))
+    assert comparison.segments == segment_count(len(shared))
+    assert comparison.matches == (local == shared) == (not list(mismatch_lines(comparison)))
+    return comparison
 
 
-def differing(*positions: int) -> bytes:
-    """The numbers, other ones at these positions."""
+def with_changes(*positions: int) -> bytes:
+    """Returns the numbers, changed at these positions."""
     data = bytearray(NUMBERS)
     for position in positions:
         data[position] ^= 1
     return bytes(data)
 
 
-def test_a_file_that_is_the_same_has_no_mismatch(tmp_path: Path) -> None:
-    assert verdict_of(tmp_path / "file", NUMBERS).bad == ()
+def test_an_equal_file_has_no_differing_segment(tmp_path: Path) -> None:
+    assert compare_bytes(tmp_path / "file", NUMBERS).differing == ()
 
 
 @pytest.mark.parametrize(
-    ("held", "bad", "told"),
+    ("local", "differing", "lines"),
     [
-        pytest.param(differing(0), (0,), ["segment 0 differs: bytes 0 to 20"], id="first"),
-        pytest.param(differing(62, 63), (2, 3), ["segments 2 to 3 differ: bytes 42 to 83"], id="two"),
-        pytest.param(differing(244), (11,), ["segment 11 differs: bytes 231 to 244"], id="last"),
+        pytest.param(with_changes(0), (0,), ["segment 0 differs: bytes 0 to 20"], id="first"),
+        pytest.param(with_changes(62, 63), (2, 3), ["segments 2 to 3 differ: bytes 42 to 83"], id="two"),
+        pytest.param(with_changes(244), (11,), ["segment 11 differs: bytes 231 to 244"], id="last"),
         pytest.param(
-            differing(20, 84, 110, 146, 240),
+            with_changes(20, 84, 110, 146, 240),
             (0, 4, 5, 6, 11),
             [
                 "segment 0 differs: bytes 0 to 20",
@@ -69,64 +69,62 @@ def test_a_file_that_is_the_same_has_no_mismatch(tmp_path: Path) -> None:
             ],
             id="runs",
         ),
-        pytest.param(bytes(245), ALL, ["segments 0 to 11 differ: bytes 0 to 244"], id="all"),
+        pytest.param(bytes(245), ALL_SEGMENTS, ["segments 0 to 11 differ: bytes 0 to 244"], id="all"),
         pytest.param(
             NUMBERS[:100],
-            ALL[4:],
-            ["segments 4 to 11 differ: bytes 84 to 244", "145 bytes less than numbers has"],
+            ALL_SEGMENTS[4:],
+            ["segments 4 to 11 differ: bytes 84 to 244", "145 bytes shorter than numbers"],
             id="shorter",
         ),
         pytest.param(
             NUMBERS[:231],
             (11,),
-            ["segment 11 differs: bytes 231 to 244", "14 bytes less than numbers has"],
+            ["segment 11 differs: bytes 231 to 244", "14 bytes shorter than numbers"],
             id="shorter by a segment",
         ),
         pytest.param(
             b"",
-            ALL,
-            ["segments 0 to 11 differ: bytes 0 to 244", "245 bytes less than numbers has"],
+            ALL_SEGMENTS,
+            ["segments 0 to 11 differ: bytes 0 to 244", "245 bytes shorter than numbers"],
             id="empty",
         ),
-        pytest.param(NUMBERS + bytes(5), (), ["5 bytes more than numbers has"], id="longer"),
+        pytest.param(NUMBERS + bytes(5), (), ["5 bytes longer than numbers"], id="longer"),
         pytest.param(
-            differing(30) + bytes(5),
+            with_changes(30) + bytes(5),
             (1,),
-            ["segment 1 differs: bytes 21 to 41", "5 bytes more than numbers has"],
+            ["segment 1 differs: bytes 21 to 41", "5 bytes longer than numbers"],
             id="longer and different",
         ),
     ],
 )
-def test_each_run_of_segments_and_the_size_are_told(
-    tmp_path: Path, held: bytes, bad: tuple[int, ...], told: list[str]
+def test_each_run_of_differing_segments_and_the_size_are_reported(
+    tmp_path: Path, local: bytes, differing: tuple[int, ...], lines: list[str]
 ) -> None:
-    verdict = verdict_of(tmp_path / "file", held)
-    assert verdict.bad == bad
-    assert list(mismatches(verdict)) == told
+    comparison = compare_bytes(tmp_path / "file", local)
+    assert comparison.differing == differing
+    assert list(mismatch_lines(comparison)) == lines
 
 
-def test_an_empty_file_is_shared_like_any_other(tmp_path: Path) -> None:
-    assert verdict_of(tmp_path / "file", b"", shared=b"").is_same
-    verdict = verdict_of(tmp_path / "file", b"abc", shared=b"")
-    assert list(mismatches(verdict)) == ["3 bytes more than numbers has"]
+def test_an_empty_shared_file(tmp_path: Path) -> None:
+    assert compare_bytes(tmp_path / "file", b"", shared=b"").matches
+    comparison = compare_bytes(tmp_path / "file", b"abc", shared=b"")
+    assert list(mismatch_lines(comparison)) == ["3 bytes longer than numbers"]
 
 
-def test_a_name_is_shown_without_what_could_harm_a_terminal() -> None:
-    (told,) = mismatches(Comparison("a\x1b[2Jb", size=1, held=2, segments=1, bad=()))
-    assert "\x1b" not in told
+def test_control_characters_in_a_name_are_escaped() -> None:
+    (line,) = mismatch_lines(Comparison("a\x1b[2Jb", size=1, local_size=2, segments=1, differing=()))
+    assert "\x1b" not in line
 
 
-def test_what_is_no_file_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_without_a_request(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (("none", "no such file"), ("", "not a regular file"), ("pipe", "not a regular file")):
-        with pytest.raises(UsageError, match=told):
+    for name, message in (("none", "no such file"), ("", "not a regular file"), ("pipe", "not a regular file")):
+        with pytest.raises(UsageError, match=message):
             verify(locate_servers(Config(), host=None, ports=None, server5=None), tmp_path / name)
 
 
-def test_holes_are_not_read_and_right_where_there_are_to_be_zeros(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of twelve segments the file holds the first one; 4 to 7 and 11 are to be zeros, and 11 is cut off."""
+def test_holes_are_not_read_and_match_where_zeros_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of twelve segments the local file has only the first; 4 to 7 and 11 are shared as zeros, and 11 is cut off."""
     segment = 1 << 16
     shared = b"".join(bytes([index not in (4, 5, 6, 7, 11)]) * segment for index in range(12))
     path = tmp_path / "file"
@@ -141,20 +139,20 @@ def test_holes_are_not_read_and_right_where_there_are_to_be_zeros(
 
     monkeypatch.setattr(os, "preadv", preadv)
     with path.open("rb") as file:
-        verdict = compare(file.fileno(), manifest(shared))
-    assert (read, verdict.bad) == ([0], (1, 2, 3, 8, 9, 10, 11))
+        comparison = compare(file.fileno(), manifest_of(shared))
+    assert (read, comparison.differing) == ([0], (1, 2, 3, 8, 9, 10, 11))
 
 
-def test_a_file_that_the_disk_cannot_read_is_not_called_different(
+def test_a_file_that_the_disk_cannot_read_is_not_reported_as_different(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> int:
+    def fail(*_: Any) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     path = tmp_path / "file"
     path.write_bytes(NUMBERS)
-    monkeypatch.setattr(os, "preadv", broken)
+    monkeypatch.setattr(os, "preadv", fail)
     monkeypatch.setattr(verify_module, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
-    monkeypatch.setattr(verify_module, "find_manifest", lambda *_, **__: (manifest(NUMBERS), b""))
-    with pytest.raises(DiskError, match=r"file: cannot be read: Input/output error: the disk has a fault$"):
+    monkeypatch.setattr(verify_module, "find_manifest", lambda *_, **__: (manifest_of(NUMBERS), b""))
+    with pytest.raises(DiskError, match=r"file: cannot be read: Input/output error: check the disk$"):
         verify(locate_servers(Config(), host=None, ports=None, server5=None), path)

@@ -1,4 +1,4 @@
-"""The file of --report: written whole or not at all, also where the download fails."""
+"""The file of ``--report``: written atomically, also if the download fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REPORT = Report("film", Path("copy"), "ab" * 32, 5, 1.0, 5, 0, 0, {}, {"corrupt"
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -31,17 +31,17 @@ def read(name: str = "report.json") -> Any:
 
 
 def fail_with(error: MsdError, on_event: OnEvent = lambda event: None) -> None:
-    with ReportFile("report.json") as record:
-        record.listener(on_event)(Retried("1", 3, "corrupt"))
+    with ReportFile("report.json") as report_file:
+        report_file.recorder(on_event)(Retried("1", 3, "corrupt"))
         raise error
 
 
-def test_a_report_has_the_result_at_its_top_and_the_events_below() -> None:
-    heard: list[Event] = []
-    with ReportFile("report.json") as record:
-        record.listener(heard.append)(STARTED)
-        record.done(REPORT)
-    assert heard == [STARTED]
+def test_a_report_has_the_result_and_the_events() -> None:
+    events: list[Event] = []
+    with ReportFile("report.json") as report_file:
+        report_file.recorder(events.append)(STARTED)
+        report_file.write(REPORT)
+    assert events == [STARTED]
     report = read()
     assert report["version"] == 1
     assert (report["file"], report["bytes"], report["retries"]) == ("film", 5, {"corrupt": 1})
@@ -50,8 +50,8 @@ def test_a_report_has_the_result_at_its_top_and_the_events_below() -> None:
     assert os.listdir() == ["report.json"]
 
 
-@pytest.mark.parametrize("error", [NoAnswerError("nobody"), Interrupted("interrupted", signal.SIGINT)])
-def test_a_failed_download_has_a_report_too(error: MsdError) -> None:
+@pytest.mark.parametrize("error", [NoAnswerError("no answer"), Interrupted("interrupted", signal.SIGINT)])
+def test_a_failed_download_has_a_report_with_the_error(error: MsdError) -> None:
     with pytest.raises(type(error)):
         fail_with(error)
     report = read()
@@ -61,55 +61,57 @@ def test_a_failed_download_has_a_report_too(error: MsdError) -> None:
     assert "bytes" not in report
 
 
-def test_of_wrong_use_there_is_nothing_to_report() -> None:
+def test_a_usage_error_writes_no_report() -> None:
     with pytest.raises(UsageError):
         fail_with(UsageError("wrong"))
     assert os.listdir() == []
 
 
 def test_without_a_file_nothing_is_recorded_or_written() -> None:
-    def heard(event: Event) -> None: ...
+    def on_event(event: Event) -> None: ...
 
-    with ReportFile(None) as record:
-        assert record.listener(heard) is heard
-        record.done(REPORT)
+    with ReportFile(None) as report_file:
+        assert report_file.recorder(on_event) is on_event
+        report_file.write(REPORT)
     assert os.listdir() == []
 
 
 @pytest.mark.parametrize("file", ["folder", "missing/report"])
-def test_where_no_report_could_be_written_is_said_before_the_download(file: str) -> None:
+def test_an_invalid_report_path_is_rejected_before_the_download(file: str) -> None:
     Path("folder").mkdir()
-    with pytest.raises(UsageError, match=f"--report {file}: not a file in a folder that exists"):
+    with pytest.raises(UsageError, match=f"--report {file}: must be a file in an existing folder"):
         ReportFile(file)
 
 
 @pytest.mark.parametrize("file", ["copy", "./copy", "copy.part"])
-def test_a_report_never_takes_the_place_of_the_download(file: str) -> None:
+def test_a_report_must_not_replace_the_download(file: str) -> None:
     Path(file).write_text("kept")
-    with pytest.raises(UsageError, match="is the file to download"), ReportFile(file) as record:
-        record.listener(lambda event: None)(STARTED)
+    with pytest.raises(UsageError, match="is the file to download"), ReportFile(file) as report_file:
+        report_file.recorder(lambda event: None)(STARTED)
     assert Path(file).read_text() == "kept"
 
 
-def test_a_report_that_cannot_be_written_is_a_disk_error_and_leaves_nothing() -> None:
-    record = ReportFile("report.json")
+def test_a_report_that_cannot_be_written_is_a_disk_error_and_leaves_no_file() -> None:
+    report_file = ReportFile("report.json")
     Path("report.json").mkdir()
-    with pytest.raises(DiskError, match="the report cannot be written"):
-        record.done(REPORT)
+    with pytest.raises(DiskError, match="cannot write the report"):
+        report_file.write(REPORT)
     assert os.listdir() == ["report.json"]
     assert os.listdir("report.json") == []
 
 
-def test_beside_a_failure_a_report_that_cannot_be_written_is_only_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_a_failed_download_a_report_that_cannot_be_written_is_only_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def mkdir(event: Event) -> None:
         Path("report.json").mkdir()
 
     with pytest.raises(NoAnswerError):
-        fail_with(NoAnswerError("nobody"), on_event=mkdir)
-    assert "report.json: the report cannot be written" in capsys.readouterr().err
+        fail_with(NoAnswerError("no answer"), on_event=mkdir)
+    assert "report.json: cannot write the report" in capsys.readouterr().err
 
 
-def test_a_report_replaces_the_one_before_at_once() -> None:
+def test_a_report_replaces_the_previous_report_atomically() -> None:
     Path("report.json").write_text("old")
     with Path("report.json").open() as reader:
         replace_file(Path("report.json"), b"new")
@@ -117,16 +119,16 @@ def test_a_report_replaces_the_one_before_at_once() -> None:
     assert Path("report.json").read_text() == "new"
 
 
-def test_what_is_no_file_is_written_to_and_not_replaced() -> None:
+def test_a_link_or_pipe_is_written_to_and_not_replaced() -> None:
     Path("link").symlink_to("target")
     replace_file(Path("link"), b"new")
     assert Path("link").is_symlink()
     assert Path("target").read_bytes() == b"new"
     os.mkfifo("pipe")
-    got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(Path("pipe").read_bytes()))
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(Path("pipe").read_bytes()))
     reader.start()
     replace_file(Path("pipe"), b"through")
     reader.join()
-    assert got == [b"through"]
+    assert received == [b"through"]
     assert Path("pipe").is_fifo()

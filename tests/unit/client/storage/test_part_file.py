@@ -1,4 +1,4 @@
-"""The part file: whatever lies in it, only what the manifest says is kept."""
+"""The part file: writing, resuming, locking and publishing. Only segments that match the manifest are reused."""
 
 from __future__ import annotations
 
@@ -14,38 +14,37 @@ from types import SimpleNamespace
 
 import pytest
 
-from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile, check_output
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 MIB = 1 << 20
-#: 16 segments of 1 MiB and a short one: holes are at least a block, so segments must be many.
+#: 16 segments of 1 MiB and a short one: large enough for segments to be holes, which consist of whole blocks.
 SIZE = 16 * MIB + 1234
 
 
 def content(size: int, seed: int = 1) -> bytes:
-    """Bytes without a zero and without a repeated segment."""
+    """Returns ``size`` bytes without a zero byte and without two equal segments."""
     pattern = bytes(1 + (seed + n) % 255 for n in range(255))
     return b"".join(
         (n * 7919 + seed).to_bytes(4, "big").replace(b"\0", b"\1") + pattern for n in range(size // 259 + 1)
     )[:size]
 
 
-def manifest(data: bytes) -> Manifest:
-    pieces = (span(len(data), index) for index in range(segment_count(len(data))))
-    digests = b"".join(digest(data[offset : offset + length]) for offset, length in pieces)
+def manifest_of(data: bytes) -> Manifest:
+    spans = (span(len(data), index) for index in range(segment_count(len(data))))
+    digests = b"".join(digest(data[offset : offset + length]) for offset, length in spans)
     return Manifest.build("film.mp4", len(data), digests)
 
 
-def piece(data: bytes, index: int) -> memoryview:
+def segment_of(data: bytes, index: int) -> memoryview:
     offset, length = span(len(data), index)
     return memoryview(data)[offset : offset + length]
 
 
 DATA = content(SIZE)
-STAR = manifest(DATA)
-TAKEN = r"exists: give another -o, --update to bring it up to date, or --force to replace it$"
+MANIFEST = manifest_of(DATA)
+EXISTS = r"exists: give another -o, --update to bring it up to date, or --force to replace it$"
 
 
 @pytest.fixture
@@ -58,16 +57,16 @@ def part_path(output: Path) -> Path:
 
 
 @pytest.fixture
-def left(output: Path) -> Iterator[int]:
-    """The part file of an earlier run, of the full size and all hole; a descriptor to write to."""
+def part_fd(output: Path) -> Iterator[int]:
+    """A descriptor of an earlier run's part file. It has its full size and is one hole."""
     with part_path(output).open("wb", buffering=0) as file:
         file.truncate(SIZE)
         yield file.fileno()
 
 
-def kept(part: PartFile, of: Manifest = STAR) -> set[int]:
-    """The segments that a download would not ask for."""
-    return {index for index in part.candidates() if part.holds(index)} | set(part.zeros())
+def reused(part: PartFile) -> set[int]:
+    """Returns the segments that a download would not request."""
+    return {index for index in part.candidates() if part.holds(index)} | set(part.zero_segments())
 
 
 # A whole download.
@@ -75,12 +74,12 @@ def kept(part: PartFile, of: Manifest = STAR) -> set[int]:
 
 @pytest.mark.parametrize("size", [1, 11, 245, 12 * 4096, SIZE])
 @pytest.mark.parametrize("sync", [True, False])
-def test_segments_written_in_any_order_become_the_file(output: Path, size: int, sync: bool) -> None:
+def test_segments_written_in_any_order_form_the_file(output: Path, size: int, sync: bool) -> None:
     data = content(size)
-    with closing(PartFile(output, manifest(data))) as part:
+    with closing(PartFile(output, manifest_of(data))) as part:
         assert list(part.candidates()) == []
         for index in reversed(range(segment_count(size))):
-            part.write(index, piece(data, index))
+            part.write(index, segment_of(data, index))
             assert part.holds(index)
         part.sync()
         assert not output.exists()
@@ -89,105 +88,105 @@ def test_segments_written_in_any_order_become_the_file(output: Path, size: int, 
     assert not part_path(output).exists()
 
 
-def test_an_empty_file_becomes_one(output: Path) -> None:
-    with closing(PartFile(output, manifest(b""))) as part:
-        assert (list(part.candidates()), list(part.zeros())) == ([], [])
+def test_an_empty_file_is_published(output: Path) -> None:
+    with closing(PartFile(output, manifest_of(b""))) as part:
+        assert (list(part.candidates()), list(part.zero_segments())) == ([], [])
         part.publish(replace=True, sync=True)
     assert output.read_bytes() == b""
 
 
-def test_the_part_file_has_its_full_size_and_no_blocks_at_once(output: Path) -> None:
-    with closing(PartFile(output, STAR)):
+def test_a_new_part_file_has_its_full_size_but_no_blocks(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)):
         status = part_path(output).stat()
     assert status.st_size == SIZE
     assert status.st_blocks * 512 < MIB
 
 
-def test_publishing_replaces_an_older_output(output: Path) -> None:
+def test_publishing_replaces_an_existing_output(output: Path) -> None:
     output.write_bytes(b"old")
-    with closing(PartFile(output, manifest(b"new"))) as part:
+    with closing(PartFile(output, manifest_of(b"new"))) as part:
         for index in range(3):
-            part.write(index, piece(b"new", index))
+            part.write(index, segment_of(b"new", index))
         assert output.read_bytes() == b"old"
         part.publish(replace=True, sync=False)
     assert output.read_bytes() == b"new"
 
 
-def test_the_part_file_stays_after_a_failure(output: Path) -> None:
-    with closing(PartFile(output, STAR)) as part:
-        part.write(3, piece(DATA, 3))
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == {3}
+def test_the_part_file_is_kept_after_a_failure(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        part.write(3, segment_of(DATA, 3))
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == {3}
 
 
-# What an earlier run left.
+# Resuming from an earlier run.
 
 
-def test_nothing_left_means_nothing_kept(output: Path) -> None:
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == set()
+def test_without_an_earlier_run_no_segment_is_reused(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set()
 
 
-def test_a_complete_part_file_is_kept_whole(output: Path) -> None:
+def test_a_complete_part_file_is_reused_completely(output: Path) -> None:
     part_path(output).write_bytes(DATA)
-    with closing(PartFile(output, STAR)) as part:
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == list(range(17))
-        assert kept(part) == set(range(17))
+        assert reused(part) == set(range(17))
 
 
 @pytest.mark.parametrize("at", [0, MIB - 1, 5 * MIB + 77, SIZE - 1])
-def test_a_damaged_byte_costs_its_segment(output: Path, at: int) -> None:
+def test_only_the_segment_of_a_damaged_byte_is_fetched_again(output: Path, at: int) -> None:
     damaged = bytearray(DATA)
     damaged[at] ^= 1
     part_path(output).write_bytes(damaged)
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == set(range(17)) - {at // MIB}
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set(range(17)) - {at // MIB}
 
 
-def test_only_where_there_is_data_are_there_candidates(output: Path, left: int) -> None:
+def test_only_segments_with_data_are_candidates(output: Path, part_fd: int) -> None:
     for index in (2, 3, 9, 16):
-        os.pwrite(left, piece(DATA, index), index * MIB)
-    with closing(PartFile(output, STAR)) as part:
+        os.pwrite(part_fd, segment_of(DATA, index), index * MIB)
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == [2, 3, 9, 16]
-        assert kept(part) == {2, 3, 9, 16}
+        assert reused(part) == {2, 3, 9, 16}
 
 
-def test_a_segment_that_is_half_hole_is_a_candidate_once_and_not_kept(output: Path, left: int) -> None:
-    os.pwrite(left, DATA[4 * MIB : 4 * MIB + 8192], 4 * MIB)
-    os.pwrite(left, DATA[5 * MIB - 8192 : 5 * MIB], 5 * MIB - 8192)
-    with closing(PartFile(output, STAR)) as part:
+def test_a_segment_with_a_hole_in_it_is_one_candidate_and_not_reused(output: Path, part_fd: int) -> None:
+    os.pwrite(part_fd, DATA[4 * MIB : 4 * MIB + 8192], 4 * MIB)
+    os.pwrite(part_fd, DATA[5 * MIB - 8192 : 5 * MIB], 5 * MIB - 8192)
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == [4]
-        assert kept(part) == set()
+        assert reused(part) == set()
 
 
-def test_data_across_a_border_makes_both_segments_candidates(output: Path, left: int) -> None:
-    os.pwrite(left, b"x" * 8192, 7 * MIB - 4096)
-    with closing(PartFile(output, STAR)) as part:
+def test_data_across_a_segment_border_makes_both_segments_candidates(output: Path, part_fd: int) -> None:
+    os.pwrite(part_fd, b"x" * 8192, 7 * MIB - 4096)
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == [6, 7]
 
 
-def test_a_shorter_part_file_keeps_its_beginning(output: Path) -> None:
+def test_the_complete_segments_of_a_shorter_part_file_are_reused(output: Path) -> None:
     part_path(output).write_bytes(DATA[: 3 * MIB + 5])
-    with closing(PartFile(output, STAR)) as part:
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == [0, 1, 2, 3]
-        assert kept(part) == {0, 1, 2}
+        assert reused(part) == {0, 1, 2}
 
 
-def test_a_longer_part_file_is_cut(output: Path) -> None:
+def test_a_longer_part_file_is_truncated(output: Path) -> None:
     part_path(output).write_bytes(DATA + b"x" * 3 * MIB)
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == set(range(17))
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set(range(17))
         assert part_path(output).stat().st_size == SIZE
 
 
-def test_the_part_file_of_another_version_keeps_what_is_the_same(output: Path) -> None:
+def test_the_part_file_of_another_version_is_reused_where_it_matches(output: Path) -> None:
     other = DATA[: 8 * MIB] + content(SIZE - 8 * MIB, seed=99)
     part_path(output).write_bytes(other)
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == set(range(8))
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set(range(8))
 
 
-# File systems that know no holes.
+# File systems without holes.
 
 
 def fail_to_seek(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
@@ -197,42 +196,29 @@ def fail_to_seek(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
     monkeypatch.setattr(os, "lseek", lseek)
 
 
-def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:
-    return list(LocalCopy(fd, Manifest("film.mp4", size, b"", b"")).data())
-
-
-def test_without_holes_all_of_a_file_is_data(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert data_ranges(left, SIZE) == []
-    fail_to_seek(monkeypatch, errno.EINVAL)
-    assert data_ranges(left, SIZE) == [(0, SIZE)]
-    assert data_ranges(left, SIZE - 5) == [(0, SIZE - 5)]
-    assert data_ranges(left, 2 * SIZE) == [(0, SIZE)]
-    assert data_ranges(left, 0) == []
-
-
-def test_without_holes_what_is_right_is_kept_all_the_same(
-    output: Path, left: int, monkeypatch: pytest.MonkeyPatch
+def test_without_support_for_holes_matching_segments_are_reused(
+    output: Path, part_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    os.pwrite(left, piece(DATA, 4), 4 * MIB)
+    os.pwrite(part_fd, segment_of(DATA, 4), 4 * MIB)
     fail_to_seek(monkeypatch, errno.EINVAL)
-    with closing(PartFile(output, STAR)) as part:
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == list(range(17))
-        assert kept(part) == {4}
+        assert reused(part) == {4}
 
 
-def test_without_holes_a_new_part_file_has_no_candidates(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_support_for_holes_a_new_part_file_has_no_candidates(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_to_seek(monkeypatch, errno.EINVAL)
-    with closing(PartFile(output, STAR)) as part:
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == []
 
 
-def test_a_disk_that_fails_while_data_is_looked_for_is_a_disk_error(
-    output: Path, left: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_seek_is_a_disk_error(output: Path, part_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_to_seek(monkeypatch, errno.EIO)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(DiskError, match=r"film\.mp4\.part: Input/output error"):
-        PartFile(output, STAR)
+        PartFile(output, MANIFEST)
     assert len(os.listdir("/proc/self/fd")) == before
     assert part_path(output).stat().st_size == SIZE
 
@@ -240,63 +226,64 @@ def test_a_disk_that_fails_while_data_is_looked_for_is_a_disk_error(
 # Zeros.
 
 
-def test_a_file_of_zeros_is_there_before_it_is_asked_for(output: Path) -> None:
+def test_a_file_of_zeros_needs_no_request(output: Path) -> None:
     data = bytes(SIZE)
-    with closing(PartFile(output, manifest(data))) as part:
-        assert list(part.zeros()) == list(range(17))
+    with closing(PartFile(output, manifest_of(data))) as part:
+        assert list(part.zero_segments()) == list(range(17))
         part.publish(replace=True, sync=False)
     assert output.read_bytes() == data
 
 
-def test_only_the_zeros_of_a_mixed_file_are_there(output: Path) -> None:
+def test_only_all_zero_segments_need_no_request(output: Path) -> None:
     data = bytes(4 * MIB) + DATA[4 * MIB : 16 * MIB] + bytes(1234)
-    with closing(PartFile(output, manifest(data))) as part:
-        assert list(part.zeros()) == [0, 1, 2, 3, 16]
+    with closing(PartFile(output, manifest_of(data))) as part:
+        assert list(part.zero_segments()) == [0, 1, 2, 3, 16]
 
 
-def test_zeros_that_were_overwritten_are_checked_like_any_other(output: Path, left: int) -> None:
-    os.pwrite(left, b"x", 5 * MIB)
-    of = manifest(bytes(SIZE))
-    with closing(PartFile(output, of)) as part:
+def test_zeros_that_an_earlier_run_overwrote_are_checked(output: Path, part_fd: int) -> None:
+    os.pwrite(part_fd, b"x", 5 * MIB)
+    with closing(PartFile(output, manifest_of(bytes(SIZE)))) as part:
         assert list(part.candidates()) == [5]
-        assert kept(part, of) == set(range(17)) - {5}
+        assert reused(part) == set(range(17)) - {5}
 
 
-def test_without_zeros_in_the_file_a_hole_is_worth_nothing(output: Path, left: int) -> None:
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == set()
+def test_a_hole_is_not_reused_if_the_file_has_no_zeros_there(output: Path, part_fd: int) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set()
 
 
 # Locks.
 
 
-def test_two_downloads_cannot_write_the_same_part_file(output: Path) -> None:
-    with closing(PartFile(output, STAR)), pytest.raises(DiskError, match="another download is writing it"):
-        PartFile(output, STAR)
+def test_two_downloads_cannot_use_the_same_part_file(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)), pytest.raises(DiskError, match="another download is writing to it"):
+        PartFile(output, MANIFEST)
 
 
-def test_two_downloads_of_two_outputs_do_not_meet(output: Path) -> None:
-    with closing(PartFile(output, STAR)), closing(PartFile(output.with_name("other.mp4"), STAR)):
+def test_downloads_to_different_outputs_do_not_conflict(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)), closing(PartFile(output.with_name("other.mp4"), MANIFEST)):
         pass
 
 
-def test_the_lock_ends_with_the_part_file(output: Path) -> None:
-    PartFile(output, STAR).close()
-    PartFile(output, STAR).close()
+def test_closing_the_part_file_releases_the_lock(output: Path) -> None:
+    PartFile(output, MANIFEST).close()
+    PartFile(output, MANIFEST).close()
 
 
-def test_a_second_download_that_is_refused_leaves_the_first_alone(output: Path) -> None:
-    with closing(PartFile(output, STAR)) as part:
-        part.write(0, piece(DATA, 0))
+def test_a_rejected_second_download_does_not_disturb_the_first(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        part.write(0, segment_of(DATA, 0))
         with pytest.raises(DiskError):
-            PartFile(output, manifest(b"tiny"))
+            PartFile(output, manifest_of(b"tiny"))
         assert part.holds(0)
         assert part_path(output).stat().st_size == SIZE
 
 
-def test_a_lock_on_a_file_that_was_renamed_is_not_enough(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other download publishes between this one's open and its lock."""
-    other = PartFile(output, STAR)
+def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another download publishes its part file between this download's open and its lock."""
+    other = PartFile(output, MANIFEST)
     real = fcntl.flock
 
     def publish_first(fd: int, operation: int) -> None:
@@ -306,53 +293,53 @@ def test_a_lock_on_a_file_that_was_renamed_is_not_enough(output: Path, monkeypat
         real(fd, operation)
 
     monkeypatch.setattr(fcntl, "flock", publish_first)
-    with closing(PartFile(output, STAR)) as part:
-        part.write(0, piece(DATA, 0))
-        assert output.read_bytes() == bytes(SIZE)  # What the other one published, untouched.
+    with closing(PartFile(output, MANIFEST)) as part:
+        part.write(0, segment_of(DATA, 0))
+        assert output.read_bytes() == bytes(SIZE)  # What the other download published is unchanged.
         assert part_path(output).exists()
 
 
-def test_a_disk_that_has_no_locks_is_a_disk_error(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_a_disk_error(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(DiskError, match="No locks available"):
-        PartFile(output, STAR)
+        PartFile(output, MANIFEST)
 
 
-# What is closed.
+# Closing.
 
 
 def test_an_empty_part_file_is_removed(output: Path) -> None:
-    with closing(PartFile(output, manifest(b""))):
+    with closing(PartFile(output, manifest_of(b""))):
         assert part_path(output).exists()
     assert list(output.parent.iterdir()) == []
 
 
-def test_without_room_only_a_part_file_that_holds_data_stays(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_only_a_part_file_with_data_is_kept(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096))
     for data in (b"", b"x"):
         part_path(output).write_bytes(data)
-        with pytest.raises(DiskError, match="make room"):
-            PartFile(output, STAR)
+        with pytest.raises(DiskError, match="free some space"):
+            PartFile(output, MANIFEST)
         assert [path.read_bytes() for path in output.parent.iterdir()] == [data] * len(data)
 
 
-@pytest.mark.parametrize("theirs", [b"", b"theirs"])
-def test_a_part_file_of_somebody_else_is_not_removed(output: Path, theirs: bytes) -> None:
+@pytest.mark.parametrize("foreign", [b"", b"foreign"])
+def test_a_foreign_part_file_is_not_removed(output: Path, foreign: bytes) -> None:
     path, moved = part_path(output), output.with_name("moved")
-    with closing(PartFile(output, manifest(b""))):
+    with closing(PartFile(output, manifest_of(b""))):
         path.rename(moved)
-        path.write_bytes(theirs)
-    assert (path.read_bytes(), moved.read_bytes()) == (theirs, b"")
+        path.write_bytes(foreign)
+    assert (path.read_bytes(), moved.read_bytes()) == (foreign, b"")
 
 
-# What cannot be a part file.
+# Invalid part files.
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
-def test_only_a_regular_part_file_is_written(output: Path, kind: str) -> None:
+def test_a_part_file_must_be_a_regular_file(output: Path, kind: str) -> None:
     path = part_path(output)
     match kind:
         case "folder":
@@ -362,22 +349,22 @@ def test_only_a_regular_part_file_is_written(output: Path, kind: str) -> None:
         case "link":
             path.symlink_to(output.with_name("elsewhere"))
     with pytest.raises(DiskError, match=r"film\.mp4\.part"):
-        PartFile(output, STAR)
+        PartFile(output, MANIFEST)
     assert not output.with_name("elsewhere").exists()
 
 
-def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_asked_for(output: Path) -> None:
+def test_a_file_larger_than_the_disk_is_rejected_at_once(output: Path) -> None:
     huge = Manifest("huge", 1 << 50, b"", b"")
-    with pytest.raises(DiskError, match=r"needs 1,125,899,906,842,624 bytes more and the disk has [\d,]+: make room"):
+    with pytest.raises(DiskError, match=r"needs 1,125,899,906,842,624 more bytes but the disk has [\d,]+ free: "):
         PartFile(output, huge)
 
 
-def test_a_name_too_long_with_its_suffix_is_a_disk_error(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="give a shorter -o"):
-        PartFile(tmp_path / ("x" * 253), STAR)
+def test_a_part_file_name_that_is_too_long_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="give a shorter name with -o"):
+        PartFile(tmp_path / ("x" * 253), MANIFEST)
 
 
-_LIMITED = """
+WRITE_WITH_SIZE_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
 from msd.client.storage.part_file import PartFile
@@ -396,20 +383,24 @@ except DiskError as error:
 """
 
 
-def test_a_write_that_fails_half_way_is_a_disk_error_and_what_was_written_stays(output: Path) -> None:
-    """A limit on the size of files fails like a full disk: some bytes fit, then no more."""
+def test_a_write_that_fails_half_way_is_a_disk_error_and_keeps_the_written_bytes(output: Path) -> None:
+    """A limit on the file size behaves like a full disk: some bytes fit, then the write fails."""
     run = subprocess.run(
-        [sys.executable, "-c", _LIMITED, str(output)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", WRITE_WITH_SIZE_LIMIT, str(output)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert run.stdout == f"{part_path(output)}: File too large\n"
     assert part_path(output).read_bytes()[:30] == b"x" * 30
 
 
-# What has come there since the start.
+# An output that is created during the download.
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_an_output_that_came_meanwhile_is_only_replaced_if_that_is_meant(
+def test_an_output_created_during_the_download_is_replaced_only_on_request(
     output: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     def no_links(source: Path, target: Path, *, follow_symlinks: bool) -> None:
@@ -417,11 +408,11 @@ def test_an_output_that_came_meanwhile_is_only_replaced_if_that_is_meant(
 
     if not links:
         monkeypatch.setattr(os, "link", no_links)
-    with closing(PartFile(output, manifest(b"n"))) as part:
-        part.write(0, piece(b"n", 0))
+    with closing(PartFile(output, manifest_of(b"n"))) as part:
+        part.write(0, segment_of(b"n", 0))
         output.write_bytes(b"old")
-        told = r"exists now: give another -o, --update or --force$" if links else TAKEN
-        with pytest.raises(UsageError, match=told):
+        message = r"was created in the meantime: give another -o, --update or --force$" if links else EXISTS
+        with pytest.raises(UsageError, match=message):
             part.publish(replace=False, sync=False)
         assert (output.read_bytes(), part_path(output).read_bytes()) == (b"old", b"n")
         output.unlink()
@@ -430,81 +421,81 @@ def test_an_output_that_came_meanwhile_is_only_replaced_if_that_is_meant(
     assert not part_path(output).exists()
 
 
-def test_a_part_file_that_is_the_output_as_well_is_not_written(output: Path) -> None:
-    """As an earlier run leaves it that is killed while it gives the file its name."""
-    output.write_bytes(b"theirs")
+def test_a_part_file_linked_to_the_output_is_not_written(output: Path) -> None:
+    """An earlier run was killed between linking the part file to the output and removing the part file's name."""
+    output.write_bytes(b"foreign")
     os.link(output, part_path(output))
     before = output.stat()
-    with closing(PartFile(output, STAR)) as part:
+    with closing(PartFile(output, MANIFEST)) as part:
         assert list(part.candidates()) == []
-        part.write(0, piece(DATA, 0))
-        assert (output.read_bytes(), output.stat().st_nlink) == (b"theirs", 1)
+        part.write(0, segment_of(DATA, 0))
+        assert (output.read_bytes(), output.stat().st_nlink) == (b"foreign", 1)
         assert part_path(output).stat().st_ino != before.st_ino
-    with closing(PartFile(output, STAR)) as part:
-        assert kept(part) == {0}
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == {0}
 
 
-def test_a_part_file_with_another_name_is_left_alone_while_it_is_written(output: Path) -> None:
-    with closing(PartFile(output, STAR)) as part:
-        part.write(0, piece(DATA, 0))
+def test_a_linked_part_file_that_is_in_use_is_not_removed(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        part.write(0, segment_of(DATA, 0))
         os.link(part_path(output), output)
-        with pytest.raises(DiskError, match="another download is writing it"):
-            PartFile(output, STAR)
+        with pytest.raises(DiskError, match="another download is writing to it"):
+            PartFile(output, MANIFEST)
         assert part_path(output).samefile(output)
         os.unlink(output)
 
 
-# What can be an output.
+# Valid outputs.
 
 
-def test_a_new_name_in_a_folder_is_fine(output: Path) -> None:
+def test_a_new_file_in_an_existing_folder_is_a_valid_output(output: Path) -> None:
     check_output(output, replace=False)
     assert list(output.parent.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"missing: no such folder: create it, or give another -o$"):
         check_output(tmp_path / "missing" / "film.mp4", replace=False)
 
 
-def test_an_output_that_exists_is_only_replaced_if_that_is_meant(output: Path) -> None:
+def test_an_existing_output_is_replaced_only_on_request(output: Path) -> None:
     output.write_bytes(b"old")
-    with pytest.raises(UsageError, match=TAKEN):
+    with pytest.raises(UsageError, match=EXISTS):
         check_output(output, replace=False)
     check_output(output, replace=True)
     assert output.read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("replace", [True, False])
-@pytest.mark.parametrize(("kind", "told"), [("folder", "is a folder"), ("fifo", "is not a regular file")])
-def test_only_a_regular_file_is_ever_replaced(output: Path, kind: str, told: str, replace: bool) -> None:
+@pytest.mark.parametrize(("kind", "message"), [("folder", "is a folder"), ("fifo", "is not a regular file")])
+def test_only_a_regular_file_is_replaced(output: Path, kind: str, message: str, replace: bool) -> None:
     if kind == "folder":
         output.mkdir()
     else:
         os.mkfifo(output)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         check_output(output, replace=replace)
 
 
 @pytest.mark.parametrize("replace", [True, False])
-def test_a_link_to_nothing_is_not_replaced(output: Path, replace: bool) -> None:
+def test_a_dangling_link_is_not_replaced(output: Path, replace: bool) -> None:
     output.symlink_to("nothing")
-    with pytest.raises(UsageError, match="is a link to nothing"):
+    with pytest.raises(UsageError, match="is a dangling symbolic link"):
         check_output(output, replace=replace)
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/full"])
-def test_a_device_is_no_output(device: str) -> None:
+def test_a_device_is_not_a_valid_output(device: str) -> None:
     with pytest.raises(UsageError, match="not a regular file"):
         check_output(Path(device), replace=True)
 
 
-def test_a_name_too_long_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="give a shorter -o"):
+def test_an_output_name_that_is_too_long_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="give a shorter name with -o"):
         check_output(tmp_path / ("x" * 300), replace=False)
 
 
-def test_a_file_in_the_place_of_a_folder_is_an_error(output: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_a_disk_error(output: Path) -> None:
     output.write_bytes(b"")
     with pytest.raises(DiskError, match="Not a directory"):
         check_output(output / "film.mp4", replace=False)

@@ -1,0 +1,104 @@
+"""The list of shared files: the pages of one worker, checked for order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from msd.client.network.events import ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.client.operations import list_files as list_module
+from msd.client.operations.list_files import list_files
+from msd.wire.config.settings import Config, locate_servers
+from msd.wire.errors import NoAnswerError
+from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, Entry, List, Welcome
+
+SERVERS = locate_servers(Config(), host=None, ports=None, server5=None)
+
+
+class FakePool:
+    """A connection pool that answers requests with ``reply``: the page for a worker and a name, or None."""
+
+    def __init__(self, workers: int, reply: Callable[[int, str], CataloguePage | None]) -> None:
+        self._reply = reply
+        self._events: list[NetworkEvent] = [opened(number) for number in range(1, workers + 1)]
+        self.requests: list[tuple[int, str]] = []
+        self.is_closed = False
+
+    def poll(self, deadline: float) -> list[NetworkEvent]:
+        events, self._events = self._events, []
+        return events
+
+    def request(self, worker: int, request: List) -> None:
+        self.requests.append((worker, request.after))
+        if (page := self._reply(worker, request.after)) is not None:
+            self._events.append(ReplyReceived(worker, request, page, None))
+
+    def waiting_reason(self) -> str:
+        return "0 of 4 workers alive"
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def opened(worker: int) -> ConnectionOpened:
+    welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=worker, files=1, catalogue=b"")
+    return ConnectionOpened(worker, welcome, 0.001)
+
+
+def entry(name: str) -> Entry:
+    return Entry(name=name, size=5, mtime_ns=0, id=b"i" * 32)
+
+
+def page(*names: str, more: bool = False) -> CataloguePage:
+    return CataloguePage(rid=1, epoch=7, entries=[entry(name) for name in names], more=more)
+
+
+@pytest.fixture
+def use_pool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakePool]:
+    def use(workers: int, reply: Callable[[int, str], CataloguePage | None]) -> FakePool:
+        pool = FakePool(workers, reply)
+        monkeypatch.setattr(list_module, "ConnectionPool", lambda *_, **__: pool)
+        return pool
+
+    return use
+
+
+def names_of(files: list[Entry]) -> list[str]:
+    return [file.name for file in files]
+
+
+def test_the_pages_of_a_worker_are_joined(use_pool: Any) -> None:
+    pages = {"": page("a", "b", more=True), "b": page("c", more=True), "c": page("d")}
+    pool = use_pool(1, lambda worker, after: pages[after])
+    assert names_of(list_files(SERVERS)) == ["a", "b", "c", "d"]
+    assert pool.requests == [(1, ""), (1, "b"), (1, "c")]
+    assert pool.is_closed
+
+
+def test_the_first_complete_list_wins(use_pool: Any) -> None:
+    """Worker 1 replies with one page and then not at all; worker 2 replies with all pages."""
+    pages = {(1, ""): page("a", more=True), (2, ""): page("x", more=True), (2, "x"): page("y")}
+    use_pool(2, lambda worker, after: pages.get((worker, after)))
+    assert names_of(list_files(SERVERS)) == ["x", "y"]
+
+
+def test_an_empty_page_is_the_last(use_pool: Any) -> None:
+    use_pool(1, lambda worker, after: page("a", more=True) if not after else page(more=True))
+    assert names_of(list_files(SERVERS)) == ["a"]
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a", "a"), ("", "a")])
+def test_a_page_out_of_order_is_ignored(use_pool: Any, names: tuple[str, ...]) -> None:
+    pool = use_pool(1, lambda worker, after: page(*names))
+    with pytest.raises(NoAnswerError, match="cannot list the files: 0 of 4 workers alive"):
+        list_files(SERVERS, timeout=0.05)
+    assert pool.is_closed
+
+
+def test_a_repeated_page_does_not_extend_the_list_indefinitely(use_pool: Any) -> None:
+    pool = use_pool(1, lambda worker, after: page("a", "b", more=True))
+    with pytest.raises(NoAnswerError):
+        list_files(SERVERS, timeout=0.05)
+    assert pool.requests == [(1, ""), (1, "b")]

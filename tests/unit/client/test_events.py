@@ -1,0 +1,63 @@
+"""Every event of a download has a JSON form, documented in docs/events.md, and a text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from msd.client.display.printers import event_lines, log_entry
+from msd.client.events import (
+    Event,
+    Progress,
+    Retried,
+    Sampled,
+    Started,
+    Syncing,
+    Waiting,
+    WorkerChanged,
+    WorkerProgress,
+)
+from msd.client.report.json_values import event_values
+
+PROGRESS = Progress(5, 10, 2, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),), 1)
+EVENTS: list[Event] = [
+    Started("film.mp4", Path("copy.mp4"), "ab" * 32, 10, 2),
+    PROGRESS,
+    Sampled(PROGRESS),
+    WorkerChanged("1", "lost", "1 segment reassigned", 1),
+    Waiting("0 of 4 workers alive", 1.5),
+    Retried("1", 1, "corrupt"),
+    Syncing(),
+]
+DOCUMENT = Path(__file__).parents[3] / "docs" / "events.md"
+
+
+def documented_keys(event: str) -> set[str]:
+    """Returns the keys in the table of ``event`` in docs/events.md."""
+    (section,) = re.findall(rf"^## {event}\n(.*?)(?=^## |\Z)", DOCUMENT.read_text(), re.M | re.S)
+    return {key for cell in re.findall(r"^\| (`.*?`) \|", section, re.M) for key in re.findall(r"`(\w+)`", cell)}
+
+
+def test_there_is_an_example_of_every_event() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_has_the_documented_json_keys(event: Event) -> None:
+    values = event_values(event)
+    assert values.keys() == documented_keys(str(values["event"]))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_event_but_a_sample_has_a_text_and_a_log_entry(event: Event) -> None:
+    is_sample = isinstance(event, Sampled)
+    assert bool(event_lines(event)) is not is_sample
+    assert (log_entry(event) is None) is is_sample
+
+
+def test_events_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        EVENTS[4].reason = "other"  # type: ignore[misc, union-attr]
