@@ -65,7 +65,7 @@ class Outcome:
 
 
 class World:
-    """One download of ``segments`` segments from ``workers``. With ``check``, checks all invariants after each event."""
+    """One download of ``segments`` segments from ``workers``; with ``check``, checks invariants after each event."""
 
     def __init__(self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True) -> None:
         self.now = 0.0
