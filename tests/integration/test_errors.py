@@ -51,7 +51,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download --json -p 1 2", 2, "-p takes five ports"),
         ("download -p a b c d e", 2, "'a' is not a valid int"),
         ("plot -p 1 2", 2, "No such option: -p"),
-        ("serve -f film -a 0.0.0.0", 4, 'write security = "none"'),
+        ("serve -f film -a 0.0.0.0", 4, 'set security = "none"'),
         ("serve -f film --rate fast", 2, "--rate fast: must be bytes"),
         ("serve -f film -i 0", 2, "-i 0.0: must be seconds"),
         ("serve -f fifo", 5, "not a regular file"),

@@ -38,13 +38,13 @@ def test_settings_without_keys_have_no_secret() -> None:
     ],
     ids=["progress", "skipped", "indexed"],
 )
-def test_the_lines_of_the_indexer_are_told_apart_by_their_type(line: IndexLine) -> None:
+def test_each_line_of_the_indexer_is_decoded_to_its_type(line: IndexLine) -> None:
     decoded = decode(encode(line), IndexLine)
     assert type(decoded) is type(line)
     assert decoded == line
 
 
 @pytest.mark.parametrize("family", [messages.DataRequest, messages.ControlRequest, messages.ControlReply])
-def test_the_network_protocol_does_not_include_them(family: object) -> None:
+def test_they_are_malformed_in_the_network_protocol(family: object) -> None:
     with pytest.raises(ProtocolError):
         decode(encode(SETTINGS), family)  # type: ignore[arg-type]

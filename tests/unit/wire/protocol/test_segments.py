@@ -1,4 +1,4 @@
-"""How a file is cut, and the manifest that names the pieces."""
+"""Segment sizes and spans, digests, file ids and manifests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def digests_of(data: bytes) -> bytes:
     return b"".join(digest(data[offset : offset + length]) for offset, length in spans)
 
 
-def test_245_bytes_become_eleven_segments_of_21_bytes_and_one_of_14() -> None:
+def test_245_bytes_are_eleven_segments_of_21_bytes_and_one_of_14() -> None:
     assert segment_size(245) == 21
     lengths = [span(245, index)[1] for index in range(segment_count(245))]
     assert lengths == [21] * 11 + [14]
@@ -62,7 +62,7 @@ def test_245_bytes_become_eleven_segments_of_21_bytes_and_one_of_14() -> None:
         (MAX_FILE_SIZE, MAX_SEGMENT_SIZE, MAX_SEGMENTS),
     ],
 )
-def test_a_file_is_cut_into_twelve_until_segments_would_be_over_the_limit(
+def test_a_file_has_twelve_segments_unless_they_exceed_the_limit(
     file_size: int, size: int, count: int
 ) -> None:
     assert segment_size(file_size) == size
@@ -76,7 +76,7 @@ def test_the_last_segment_of_a_file_just_over_the_limit_is_one_byte() -> None:
 
 @given(st.integers(0, 64 * KIB) | st.integers(11 * MIB, 40 * MIB))
 @settings(deadline=None)
-def test_the_spans_of_a_file_tile_it_exactly(file_size: int) -> None:
+def test_the_spans_cover_a_file_without_gaps_and_overlaps(file_size: int) -> None:
     end = 0
     for index in range(segment_count(file_size)):
         offset, length = span(file_size, index)
@@ -100,34 +100,34 @@ def test_all_segments_but_the_last_have_the_same_size_and_the_last_is_not_empty(
         assert span(file_size, count - 2) == (offset - size, size)
 
 
-def test_a_segment_s_digest_is_its_blake3() -> None:
-    # The first bytes of BLAKE3 of nothing, from its specification.
+def test_the_digest_of_a_segment_is_blake3() -> None:
+    # The first bytes of the BLAKE3 digest of empty input, from its test vectors.
     assert digest(b"").hex().startswith("af1349b9f5f9a1a6a0404dea36dcc949")
     assert digest(b"abc") == blake3(b"abc").digest()
     assert digest(memoryview(b"xabcx")[1:4]) == digest(b"abc")
 
 
-def test_the_id_of_a_file_is_its_canonical_encoding_hashed() -> None:
+def test_the_id_of_a_file_is_the_digest_of_its_canonical_encoding() -> None:
     data = bytes(range(245))
     digests = b"".join(blake3(data[start : start + 21]).digest() for start in range(0, 245, 21))
-    by_hand = blake3(
+    expected = blake3(
         bytes([0, 0, 0, 0, 0, 0, 0, 245])  # the file's size
         + bytes([0, 0, 0, 0, 0, 0, 0, 21])  # the segment size
         + digests
     ).digest()
-    assert file_id(245, digests) == by_hand
-    assert Manifest.build("any name", 245, digests_of(data)).id == by_hand
+    assert file_id(245, digests) == expected
+    assert Manifest.build("any name", 245, digests_of(data)).id == expected
 
 
-def test_the_id_of_an_empty_file_is_that_of_sixteen_zero_bytes() -> None:
+def test_the_id_of_an_empty_file_is_the_digest_of_sixteen_zero_bytes() -> None:
     assert file_id(0, b"") == blake3(bytes(16)).digest()
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
 @settings(deadline=None)
-def test_two_files_have_the_same_id_only_if_they_hold_the_same(one: bytes, other: bytes) -> None:
-    ids = [file_id(len(data), digests_of(data)) for data in (one, other)]
-    assert (ids[0] == ids[1]) == (one == other)
+def test_two_files_have_the_same_id_only_if_their_content_is_equal(first: bytes, second: bytes) -> None:
+    ids = [file_id(len(data), digests_of(data)) for data in (first, second)]
+    assert (ids[0] == ids[1]) == (first == second)
 
 
 def test_neither_the_name_nor_the_time_is_part_of_the_id() -> None:
@@ -135,7 +135,7 @@ def test_neither_the_name_nor_the_time_is_part_of_the_id() -> None:
     assert Manifest.build("a", 5, digests).id == Manifest.build("b", 5, digests).id
 
 
-def test_a_manifest_knows_its_segments() -> None:
+def test_a_manifest_has_the_span_and_digest_of_each_segment() -> None:
     data = bytes(range(245))
     manifest = Manifest.build("numbers", 245, digests_of(data))
     assert (manifest.name, manifest.size, manifest.segments) == ("numbers", 245, 12)
@@ -161,13 +161,13 @@ def test_a_manifest_of_an_empty_file_has_no_segments() -> None:
         (245, 12 * DIGEST_SIZE + 1),
     ],
 )
-def test_digests_that_cannot_belong_to_the_size_are_refused(size: int, length: int) -> None:
+def test_a_wrong_number_of_digests_is_refused(size: int, length: int) -> None:
     with pytest.raises(ProtocolError, match=f"{length} bytes of digests for a file of {size} bytes"):
         Manifest.build("name", size, bytes(length))
 
 
 @pytest.mark.parametrize("size", [-1, MAX_FILE_SIZE + 1, 1 << 63])
-def test_a_size_no_file_can_have_is_refused(size: int) -> None:
+def test_a_size_out_of_range_is_refused(size: int) -> None:
     with pytest.raises(ProtocolError, match="outside"):
         Manifest.build("name", size, b"")
 
