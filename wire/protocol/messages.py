@@ -19,7 +19,7 @@ Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 #: A worker's number; bounded because a client stores one for each segment in 16 bits.
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
-Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 #: The most characters of a file's name.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
@@ -110,7 +110,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Name
     size: Natural
-    mtime_ns: Time
+    mtime_ns: TimestampNs
     id: FileId
 
 
@@ -130,7 +130,7 @@ class Described(Message, tag="manifest", frozen=True):
     epoch: Natural
     name: Name
     size: Natural
-    mtime_ns: Time
+    mtime_ns: TimestampNs
     segment_size: Natural
     id: FileId
 
