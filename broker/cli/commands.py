@@ -112,7 +112,7 @@ def toggle(
     with _connect(config, host, ports, server5, server_key) as operator:
         for number in numbers:
             toggled = operator.toggle(number, wanted)
-            # The reader closed the pipe; still toggle the remaining workers.
+            # If the reader has closed the pipe, still toggle the remaining workers.
             with contextlib.suppress(BrokenPipeError):
                 print(f"worker {number}: {toggled.state}", flush=True)
             if not toggled.reached:
@@ -135,7 +135,7 @@ def quit(
     with _connect(config, host, ports, server5, server_key) as operator:
         operator.quit()
         workers = len(operator.latest.workers)
-    # The reader closed the pipe; the servers shut down anyway.
+    # If the reader has closed the pipe, the servers still shut down.
     with contextlib.suppress(BrokenPipeError):
         print(f"shutting down the broker and {workers} workers", flush=True)
 

@@ -22,7 +22,7 @@ q          {quit}
 Ctrl-C     {interrupt}
 
 ● Alive    the worker answers requests
-○ Dead     it does not; the reason follows
+○ Dead     the worker does not answer; the reason follows
 Alive?     the last known state; server 5 does not answer
 Rst Cli    restarts of the worker's process; clients it serves now
 Rate       bytes per second, and the rates of the last 30 seconds

@@ -36,7 +36,7 @@ class ConsoleProcess:
             os.close(reader)
 
     def exit_code(self) -> int | None:
-        """Returns the exit code, negative for a signal, None while the process runs."""
+        """Returns the exit code (negative: the signal that killed the process), or None while the process runs."""
         return self._process.poll()
 
     def stop(self) -> None:

@@ -66,7 +66,7 @@ class OutputThread:
             self._print_error(log_line(time.time(), level, source, text))
 
     def note(self, line: str) -> None:
-        """Prints a line to standard error, if verbose as a line of the log."""
+        """Prints a line to standard error; if verbose, as a line of the log."""
         if self._verbose:
             self.log("info", "server 5", line)
         else:
@@ -78,7 +78,7 @@ class OutputThread:
             self._enqueue(sys.stderr.fileno(), line)
 
     def close(self) -> None:
-        """Writes the queued texts, for at most half a second."""
+        """Waits at most half a second for the queued texts to be written."""
         self._texts.put(None)
         self._thread.join(0.5)
 

@@ -19,17 +19,17 @@ RULE = "-----"
 
 
 class ToggleLine(Struct, frozen=True):
-    """The number of a worker: toggle it."""
+    """The number of the worker to toggle."""
 
     number: int
 
 
 class QuitLine(Struct, frozen=True):
-    """The line ``-1``."""
+    """The line ``-1``: shut down."""
 
 
 class InvalidLine(Struct, frozen=True):
-    """``message`` says which lines are valid."""
+    """Any other line; ``message`` lists the valid choices."""
 
     message: str
 
@@ -81,13 +81,13 @@ def parse_line(line: str, workers: int) -> ToggleLine | QuitLine | InvalidLine |
 
 
 def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
-    where = f"--server5 {server5}"
+    flags = f"--server5 {server5}"
     if len(workers) == 4 and all(worker.host == server5.host for worker in workers):
-        where = f"-a {server5.host} -p {' '.join(str(worker.port) for worker in workers)} {server5.port}"
+        flags = f"-a {server5.host} -p {' '.join(str(worker.port) for worker in workers)} {server5.port}"
     if key is not None:
-        where += f" --server-key {key.hex()}"
+        flags += f" --server-key {key.hex()}"
     # The name is optional if only one file is shared.
-    return f"msd download {'' if files == 1 else 'NAME '}{where}"
+    return f"msd download {'' if files == 1 else 'NAME '}{flags}"
 
 
 def _remark(worker: WorkerStatus) -> str:

@@ -14,13 +14,13 @@ from msd.wire.protocol.messages import WorkerStatus
 from msd.wire.support.text import presentable
 
 BARS = "▁▂▃▄▅▆▇█"
-#: Width of the sparkline: at most, and on a terminal of 80 columns.
+#: Maximum and minimum width of the sparkline; a terminal of 80 columns has room for the minimum.
 MAX_SPARKLINE, MIN_SPARKLINE = 30, 8
 #: Width of a row without the status and the sparkline, including the gaps.
 FIXED_WIDTH = 57
-#: Number of events in an overview.
+#: Maximum number of events in an overview.
 OVERVIEW_EVENTS = 10
-#: Width of the status: at least (on a terminal of 80 columns), and at most.
+#: Minimum and maximum width of the status; a terminal of 80 columns has room for the minimum.
 MIN_STATUS, MAX_STATUS = 15, 48
 
 
@@ -103,7 +103,7 @@ def clients_served(clients: int) -> str:
 
 
 def alarm(history: History) -> str:
-    """Returns the alarm while server 5 does not answer; otherwise an empty string."""
+    """Returns the alarm while server 5 does not answer or refuses this operator, otherwise an empty string."""
     if history.lost_at is None:
         return ""
     since = f"since {format_time(history.lost_at)}"
@@ -131,7 +131,7 @@ def wrap_command(command: str, width: int) -> str:
 
 
 def sparkline(rates: Sequence[float], width: int, top: float) -> str:
-    """Returns the last ``width`` rates as bars; a rate of 0 is a blank."""
+    """Returns the last ``width`` rates as bars; a rate of 0 becomes a blank."""
     last = rates[-width:]
     return "".join(BARS[min(int(r / top * len(BARS)), len(BARS) - 1)] if r > 0 < top else " " for r in last)
 
@@ -141,7 +141,7 @@ def format_rate(bytes_per_second: float) -> str:
 
 
 def format_size(size: float) -> str:
-    """Formats bytes with a decimal unit."""
+    """Formats a number of bytes with a decimal unit (1 kB is 1000 bytes)."""
     unit, *larger = ("B", "kB", "MB", "GB", "TB", "PB")
     while size >= 999.5 and larger:
         size /= 1000

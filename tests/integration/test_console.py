@@ -47,9 +47,9 @@ def is_restored(terminal: Terminal) -> bool:
     return terminal.text.rfind(LEFT) > terminal.text.rfind(ENTERED) and terminal.current_settings == terminal.settings
 
 
-def console_of(serving: Terminal) -> int:
+def console_of(terminal: Terminal) -> int:
     """Returns the pid of the console that ``msd serve`` has started."""
-    children = Path(f"/proc/{serving.pid}/task/{serving.pid}/children").read_text().split()
+    children = Path(f"/proc/{terminal.pid}/task/{terminal.pid}/children").read_text().split()
     (pid,) = (int(pid) for pid in children if b"console" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
     return pid
 

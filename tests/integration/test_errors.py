@@ -77,7 +77,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
         ("download -i 0", 2, "-i 0: must be more than 0 seconds"),
         ("download --timeout nan", 2, "--timeout nan: must be more than 0 seconds"),
-        ("download -o -", 2, "is written to a file"),
+        ("download -o -", 2, "the output must be a file"),
         ("download --report missing/report", 2, "must be a file in an existing folder"),
         ("download --json --quiet", 2, "contradict each other"),
         ("download --quiet --verbose", 2, "contradict each other"),
@@ -159,9 +159,9 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     for name in ("one.bin", "two.bin"):
         make_file(folder / name, 1000, rng)
     system = serve(folder)
-    right = run_msd("verify", str(folder / "two.bin"), *system.server_flags)
-    assert (right.returncode, right.stderr) == (0, "")
-    assert "matches two.bin" in right.stdout
+    intact = run_msd("verify", str(folder / "two.bin"), *system.server_flags)
+    assert (intact.returncode, intact.stderr) == (0, "")
+    assert "matches two.bin" in intact.stdout
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
@@ -192,7 +192,7 @@ def test_a_name_that_is_not_utf_8_is_printed_as_raw_bytes(serve: Serve, source: 
             [*MSD, *command, *system.server_flags], env=strict, cwd=tmp_path, capture_output=True, check=False
         )
         assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.startswith(b"\xff.mp4: ")
+        assert ended.stdout.startswith(b"\xff.mp4")
 
 
 def test_a_file_that_changes_on_the_servers_ends_the_download_with_code_5(

@@ -218,7 +218,7 @@ def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_
         assert files_equal(path, tmp_path / "copy.mp4")
         console.write_stdin("2\n7\n")
         wait_for("worker 2 asleep", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
-        wait_for("an error message", lambda: "'7' is no choice" in console.out.text)
+        wait_for("an error message", lambda: "invalid choice '7'" in console.out.text)
         workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
         assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
         console.write_stdin("-1\n")

@@ -260,7 +260,7 @@ def test_frozen_workers_do_not_block_toggles_of_other_workers(serve: Serve, sour
     assert toggled.stdout.endswith("worker 3: asleep\nworker 4: asleep\n")
     assert (toggled.returncode, toggled.stderr) == (
         7,
-        "msd: worker 1, 2 did not get there within 3 s: see msd status\n",
+        "msd: worker 1, 2 did not change state within 3 s: see msd status\n",
     )
 
 
