@@ -31,7 +31,7 @@ figures: .venv/installed
 
 # Draws docs/run.svg from a download with faults.
 pictures: .venv/installed
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m docs.pictures
 
 # Draws docs/console.svg and docs/live.svg from running servers.
 screenshots: .venv/installed

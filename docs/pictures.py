@@ -1,4 +1,4 @@
-"""Draws ``docs/run.svg`` from a real download with faults: ``python docs/pictures.py`` (``make pictures``).
+"""Draws ``docs/run.svg`` from a real download with faults: ``python -m docs.pictures`` (``make pictures``).
 
 Four workers send 8 MiB/s each. Worker 2 is put to sleep and woken up, worker 3 is killed, and a proxy corrupts the
 segments of worker 4.
