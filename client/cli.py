@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def download(
-    name: Annotated[str | None, typer.Argument(help="The name of the shared file.  [default: the only file]")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The name of the shared file.  [default: the only file]")
+    ] = None,
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
@@ -131,7 +133,8 @@ def list_command(
 def verify(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The local file.")],
     name: Annotated[
-        str | None, typer.Argument(help="The shared file.  [default: the only file, or the one with FILE's name]")
+        str | None,
+        typer.Argument(metavar="NAME", help="The shared file.  [default: the only file, or the one with FILE's name]"),
     ] = None,
     config: ConfigFlag = None,
     host: HostFlag = None,
@@ -169,7 +172,7 @@ def plot(
         str, typer.Option("-o", "--output", metavar="FILE", help="The chart: a file named .svg, .png or .pdf.")
     ],
 ) -> None:
-    """Draw a chart of a download: the rate of each worker over time, and what happened to the workers.
+    """Draw a chart of a download: the rate and the events of each worker over time.
 
     Example: msd plot report.json -o run.svg
     """

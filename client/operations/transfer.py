@@ -213,8 +213,8 @@ class Transfer:
                 case events.RequestSegment(worker, index):
                     rid = new_rid()
                     self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
-                case events.Ban(worker, fault):
-                    self._on_event(WorkerChanged(str(worker), "set aside", fault.value))
+                case events.Ban(worker, reason):
+                    self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
                     self._pool.ban(worker)
                 case events.Unban(worker):
                     self._pool.unban(worker)

@@ -194,7 +194,9 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
     complaints: list[tuple[str, int, bytes, int]] = []
     pool.control = "control"
     pool.transport = SimpleNamespace(report_corrupt=lambda *complaint: complaints.append(complaint))
-    segments: list[list[NetworkEvent]] = [[received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)]
+    segments: list[list[NetworkEvent]] = [
+        [received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)
+    ]
     pool.next_events = [[opened(1, OLD)], [received(0, b"?" * MIB)], *segments]
     events: list[Event] = []
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
