@@ -38,7 +38,9 @@ def download(
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The version to download; msd list --json shows the ids.")
     ] = None,
-    update: Annotated[bool, typer.Option("--update", help="Fetch only the differences to an existing OUT.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Reuse an existing OUT: fetch only the differences.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     timeout: Annotated[
         float | None,
@@ -211,7 +213,7 @@ def _choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer,
     from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter
 
     if verbose:
-        # The log has standard error to itself, so there is no live view.
+        # The log uses standard error, so there is no live view.
         return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
     if json:
         return JsonPrinter(), math.inf

@@ -24,7 +24,7 @@ class Started(Struct, frozen=True):
 class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
-    ``received`` are the verified bytes it delivered, ``assigned`` these plus the bytes outstanding. ``rate`` is in
+    ``received`` are the verified bytes it delivered, ``assigned`` also includes the outstanding bytes. ``rate`` is in
     bytes a second since the last progress event.
     """
 
@@ -78,7 +78,7 @@ class Waiting(Struct, frozen=True):
 
 
 class Retried(Struct, frozen=True):
-    """A segment will be requested again: ``worker`` refused it or sent it corrupt.
+    """A segment will be requested again: ``worker`` refused it or sent corrupt data.
 
     ``cause`` is ``corrupt`` or a ``RefusalReason``; ``detail`` is the worker's explanation.
     """

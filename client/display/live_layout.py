@@ -15,7 +15,7 @@ from msd.client.events import Event, Progress, Started, Syncing, Waiting, Worker
 from msd.wire.support.text import presentable
 from msd.wire.support.units import format_duration, format_size
 
-#: Columns of the bar; a short line seldom wraps when the terminal becomes narrower.
+#: Minimum and maximum columns of the bar. A short line seldom wraps when the terminal becomes narrower.
 MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
 #: Maximum columns of the file's name.
 MAX_NAME_WIDTH = 32

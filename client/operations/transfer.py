@@ -1,7 +1,7 @@
 """The transfer of one file: connects the scheduler to the connection pool and the part file.
 
-Hashes and writes received segments in one thread, while ZeroMQ's threads receive the next ones. Makes no scheduling
-decisions, but determines their order: replies are handled before timeouts.
+Hashes and writes received segments in one thread, while ZeroMQ's threads receive the next ones. The scheduler makes
+the decisions; this loop handles replies before timeouts.
 """
 
 from __future__ import annotations

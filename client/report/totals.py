@@ -90,7 +90,7 @@ class RunningTotals:
             self._window_start = self._last_sample
 
     def _last_window(self) -> list[float]:
-        """Returns the rate of the unfinished window if it is at least half as long as a full one, or the only one."""
+        """Returns the rate of the unfinished window, if it is at least half a window long or the only one."""
         start, received_before = self._window_start or (0.0, 0)
         seconds, received = self._last_sample
         is_long_enough = seconds - start >= RATE_WINDOW_S / 2 or not self._rates

@@ -1,6 +1,6 @@
 """``OUT.part``: verified segments are written at their offsets, then the file is renamed to ``OUT``.
 
-Keeps no journal, which could claim data that never reached the disk. To resume, the segments that an earlier run left
+Keeps no journal, which could claim data that never reached the disk. To resume, the segments that an earlier run wrote
 are hashed and compared with the manifest.
 """
 
@@ -74,7 +74,7 @@ class PartFile:
         return self._copy.try_read(index) is not None
 
     def copy_next(self) -> bool:
-        """Copies one segment from an existing ``output``; False if none is left. ``UpdatePartFile`` implements it."""
+        """Copies one segment from an existing ``output``; False if none is left. Only ``UpdatePartFile`` copies any."""
         return False
 
     @property
@@ -164,8 +164,8 @@ class PartFile:
 def _open_locked(path: Path) -> int:
     """Opens and locks the part file. Retries if the path refers to another file once the lock is held.
 
-    If the file has a second hard link, a run was killed between linking it to ``output`` and removing the part file's
-    name. Writing to it would change ``output``, so that name is removed and a new file is created.
+    A second hard link means that an earlier run was killed between linking the file to ``output`` and removing the part
+    file's name. Writing to the file would change ``output``, so that name is removed and a new file is created.
     """
     while True:
         try:

@@ -71,7 +71,7 @@ def test_the_bar_is_coloured(terminal: FakeTerminal, view: LiveView) -> None:
     wait_for("a coloured bar", lambda: "\x1b[32m" in terminal.getvalue())
 
 
-def test_no_color_is_respected(terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_no_color_is_respected(terminal: FakeTerminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     view = LiveView(terminal)
     view.on_event(STARTED)

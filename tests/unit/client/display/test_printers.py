@@ -126,8 +126,8 @@ def test_the_result_of_an_empty_file_names_no_source() -> None:
 
 
 def test_a_result_that_is_completely_reused_has_no_rate() -> None:
-    kept = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
-    assert result_lines(kept) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
+    reused = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
+    assert result_lines(reused) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
 
 
 def test_the_result_of_an_unchanged_file_says_that_it_is_up_to_date() -> None:

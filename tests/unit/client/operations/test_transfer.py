@@ -85,8 +85,8 @@ def test_the_network_is_polled_after_each_hashed_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
 ) -> None:
     output = tmp_path / "film.mp4"
-    held = output if update else output.with_name("film.mp4.part")
-    held.write_bytes(DATA)
+    existing = output if update else output.with_name("film.mp4.part")
+    existing.write_bytes(DATA)
     pool = FakePool()
     #: The number of polls before each hash.
     hashed_at: list[int] = []
