@@ -1,4 +1,7 @@
-"""Fetches the manifest of a shared file: joins the decisions of ``client/manifest/resolver.py`` to the connections."""
+"""Fetches the manifest of a shared file: sends the requests that ``client/manifest/resolver.py`` decides on.
+
+Makes no decisions itself.
+"""
 
 from __future__ import annotations
 

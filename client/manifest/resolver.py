@@ -22,7 +22,7 @@ from msd.wire.support.time_passed import TimePassed
 
 #: Seconds to wait for further answers before the majority decides.
 MAJORITY_TIMEOUT_S = 0.5
-#: The same, if server 5 publishes a catalogue that no connected worker serves.
+#: The same while server 5 publishes a catalogue: gives a worker that serves it time to answer.
 PUBLISHED_TIMEOUT_S = 2.0
 #: Seconds to wait for digests or names before asking another worker.
 REPLY_TIMEOUT_S = 1.0
@@ -30,7 +30,7 @@ REPLY_TIMEOUT_S = 1.0
 RETRY_DELAY_S = 0.1
 
 
-# Events: those of the network, and these.
+# Events, in addition to those of the network.
 
 
 class StatusUpdated(Struct, frozen=True):
@@ -100,11 +100,12 @@ class ManifestResolver:
         self._welcomes: dict[int, Welcome] = {}
         #: The name requested from each of them; None for its only file.
         self._requested_names: dict[int, str | None] = {}
-        #: The answers of connected workers: a description, or None for "no such file". The next digest source first.
+        #: The answers of connected workers: a description, or None for "no such file". The preferred digest source
+        #: comes first.
         self._answers: dict[int, Described | None] = {}
         #: Workers that sent an impossible reply. They are ignored until the manifest is found.
         self._banned: set[int] = set()
-        #: Workers that did not know the file that they had described before. A second time bans them.
+        #: Workers that no longer knew the file and were asked to describe it again. The next time they are banned.
         self._redescribed: set[int] = set()
         self._first_answer_at: float | None = None
         #: The chosen description, the worker that its digests are requested from, and the digests received.
@@ -213,7 +214,7 @@ class ManifestResolver:
                     # Ask the other workers first.
                     self._answers[worker] = self._answers.pop(worker)
             case DigestPage(start=start):
-                # Another start is a stale reply, from a worker that was asked twice.
+                # A different start means a stale reply from a worker that was asked twice.
                 if worker == self._digest_source and start * DIGEST_SIZE == len(self._digests):
                     page = payload.bytes if payload is not None else b""
                     if not page or len(page) % DIGEST_SIZE:

@@ -86,7 +86,7 @@ class Connection:
         """Returns the event for a received message; None if no request is outstanding for its request id.
 
         Raises ``ProtocolError`` if the message cannot be a valid reply. The connection is then unusable, because the
-        request will never be answered. Such a message is also our own ``hello``, received after a TCP self-connect.
+        request will never be answered. One such message is our own ``hello``, which arrives after a TCP self-connect.
         """
         if not 1 <= len(frames) <= 2:
             raise ProtocolError(f"a reply of {len(frames)} frames")

@@ -1,6 +1,6 @@
 """Decides when to connect to which worker. Pure.
 
-Combines the snapshots of server 5 with the outcome of each connection. Snapshots are hints: they tell when an attempt
+Combines the snapshots of server 5 with the outcome of each connection. Snapshots are hints: they show when an attempt
 to connect makes sense. They never close a working connection, and without snapshots every worker is tried.
 """
 
@@ -32,7 +32,7 @@ MAX_REFUSAL_GAP_S = 5.0
 REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
-# Events: those of the network, and these.
+# Events, in addition to those of the network.
 
 
 class WorkerBanned(Struct, frozen=True):

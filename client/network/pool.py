@@ -1,6 +1,6 @@
 """All connections of one client: which workers are connected, what server 5 publishes, what was received.
 
-Joins the decisions of ``client/network/connection_policy.py`` to the sockets of ``client/network/transport.py``.
+Applies the decisions of ``client/network/connection_policy.py`` to the sockets of ``client/network/transport.py``.
 Decides nothing about segments.
 """
 
@@ -89,9 +89,9 @@ class ConnectionPool:
         self.last_poll_at = now
 
     def events(self) -> Iterator[NetworkEvent]:
-        """Yields what was received when ``wait`` returned, and opens and closes connections accordingly. Exhaust it.
+        """Yields the events that were ready when ``wait`` returned, and opens and closes connections accordingly.
 
-        Raises ``NotAllowedError`` if the servers refuse this client.
+        The caller must exhaust the iterator. Raises ``NotAllowedError`` if the servers refuse this client.
         """
         for event in self.transport.read():
             if not isinstance(event, ReplyReceived):

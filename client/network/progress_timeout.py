@@ -24,7 +24,7 @@ class ProgressTimeout:
         self._last_reason = None
 
     def extend(self, seconds: float) -> None:
-        """Does not count the last ``seconds``, in which this process did not run."""
+        """Extends the timeout by ``seconds`` during which this process did not run."""
         self._last_progress += seconds
 
     def check(self, now: float, reason: str) -> Waiting | None:

@@ -29,9 +29,9 @@ from msd.wire.protocol.states import ConnectionRefusal
 
 #: Milliseconds that queued messages have to leave at the end.
 LINGER_MS = 200
-#: ZeroMQ's I/O threads with encryption: they decrypt received data at about 1 GiB per second of processor time, and
-#: each serves its own connections. Without encryption a second thread costs more than it gains (measured on two
-#: processors).
+#: The maximum number of ZeroMQ's I/O threads with encryption. Decrypting takes about a second of processor time per
+#: GiB, and each thread serves its own connections. Without encryption a second thread costs more than it gains
+#: (measured on two processors).
 MAX_IO_THREADS = 4
 #: The maximum number of replies read from one connection before the next poll.
 MAX_REPLIES_PER_POLL = 8
@@ -53,7 +53,7 @@ def round_robin(sources: Iterable[Iterator[T]]) -> Iterator[T]:
 class Transport:
     """All sockets of one client of ``servers``. ``close()`` it.
 
-    ``session`` identifies the client to the workers and server 5; it is 0 if the client is no download.
+    ``session`` identifies the client to the workers and server 5; it is 0 unless the client is a download.
     """
 
     def __init__(self, servers: Servers, *, session: int) -> None:
@@ -73,7 +73,7 @@ class Transport:
         self._readable = {source for source, _ in self._poller.poll(math.ceil(max(0.0, timeout) * 1000))}
 
     def read(self) -> Iterator[NetworkEvent]:
-        """Yields what was received when ``wait`` returned. Exhaust it.
+        """Yields the events that were ready when ``wait`` returned. The caller must exhaust the iterator.
 
         Reads each reply just before yielding it, while its data is still in the processor's caches, and one reply
         from each connection in turn, so that the next request to any of them is never delayed for long.
@@ -134,7 +134,7 @@ class Transport:
             connection.close(LINGER_MS)
         self._status_monitor.close()
         self._status.close(0)
-        # Also closes sockets that a signal left half set up: with one open socket, ending the context would hang.
+        # Also closes sockets that a signal left half initialised: one open socket makes the context's termination hang.
         self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:

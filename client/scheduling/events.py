@@ -82,7 +82,7 @@ class CataloguePublished(Struct, frozen=True):
 
 
 class ClientStalled(Struct, frozen=True):
-    """The client's own process did not run for this many seconds, so the workers were not silent during them."""
+    """The client's own process did not run for this many seconds. They do not count as silence of the workers."""
 
     seconds: float
 

@@ -304,7 +304,7 @@ class Scheduler:
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
     def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
-        """When ``worker`` would deliver one more segment; if its rate is unknown, it is assumed to be fast."""
+        """When ``worker`` would deliver one more segment. Assumes one round trip if its rate is unknown."""
         if not worker.outstanding:
             return now + (1 / worker.rate if worker.rate else worker.round_trip)
         first, step = worker.predict_arrivals(now)

@@ -33,7 +33,7 @@ class SegmentTable:
         self._first_fresh = 0
         #: Missing segments below ``_first_fresh`` that no worker has a request for, the next one first.
         self._requeued: deque[int] = deque()
-        #: Missing segments and the workers they are requested from: the index of all Y by segment.
+        #: The outstanding segments and the workers they are requested from: all Y, indexed by segment.
         self._requested_from: dict[int, list[int]] = {}
         #: Missing segments that arrived corrupt, and the workers that sent them. Each is in ``_requested_from``
         #: as well, or waits for a different worker.

@@ -32,7 +32,7 @@ def simulate(
         world = World(segments, workers, seed, check=seed == 0)
         setup(world)
         outcome = world.run()
-        assert outcome.ended == Finish()
+        assert outcome.result == Finish()
         outcomes.append(outcome)
     return outcomes
 
@@ -136,16 +136,16 @@ def test_a_stall_of_the_client_is_not_taken_for_silent_workers() -> None:
 
 def test_a_worker_that_sends_corrupt_segments_is_banned_and_the_others_deliver_the_file() -> None:
     world = World(100, [Worker(40, corrupt=1.0), Worker(40), Worker(40)])
-    assert world.run().ended == Finish()
+    assert world.run().result == Finish()
     assert world.scheduler.workers[1].ban_reason == "corrupt"
     assert world.wasted == 3 or world.scheduler.workers[1].corrupt_count == 3
 
 
 def test_the_scheduler_gives_up_if_all_workers_send_corrupt_segments() -> None:
-    ended = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().ended
-    assert isinstance(ended, GiveUp)
-    assert set(ended.bans) == {1, 2, 3, 4}
-    assert 0 <= ended.segment < 100
+    result = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().result
+    assert isinstance(result, GiveUp)
+    assert set(result.bans) == {1, 2, 3, 4}
+    assert 0 <= result.segment < 100
 
 
 # Random faults.
@@ -185,7 +185,7 @@ def run_all(seeds: range) -> None:
             outcome = random_world(seed, check=seed % 10 == 0).run()
         except AssertionError as error:
             raise AssertionError(f"replay with random_world({seed}).run(): {error}") from error
-        assert outcome.ended == Finish(), f"seed {seed}: {outcome}"
+        assert outcome.result == Finish(), f"seed {seed}: {outcome}"
 
 
 def test_a_thousand_random_fault_sequences_are_survived(rng: random.Random) -> None:

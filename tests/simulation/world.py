@@ -44,13 +44,13 @@ class Worker:
     queue: deque[int] = field(default_factory=deque)
     #: The segment being served, None if the worker is idle.
     serving: int | None = None
-    #: When serving it ends.
+    #: When the worker finishes that segment.
     finish_at: float = 0.0
-    #: While frozen: the seconds of work left on it.
+    #: Seconds of work left on that segment while the worker is frozen.
     work_left: float = 0.0
-    #: Incremented whenever a scheduled end of serving becomes invalid.
+    #: Incremented whenever the scheduled ``finish_at`` becomes invalid.
     generation: int = 0
-    #: When the last reply arrives at the client: replies keep their order.
+    #: When the last reply arrives at the client. The next reply cannot arrive before it.
     last_arrival: float = 0.0
 
 
@@ -61,7 +61,7 @@ class Outcome:
     seconds: float
     wasted: int
     received: int
-    ended: core.Action
+    result: core.Action
 
 
 class World:
@@ -78,14 +78,14 @@ class World:
         self._stalled_until = 0.0
         self._inbox: list[Callable[[], None]] = []
         self._timer: float | None = None
-        self.ended: core.Action | None = None
+        self.result: core.Action | None = None
         self.received = self.wasted = 0
         self.segments = segments
         self.log: list[str] = []
 
-    def at(self, time: float, act: Callable[[], None]) -> None:
-        """Schedules a call of ``act``."""
-        heapq.heappush(self._events, (max(time, self.now), next(self._order), act))
+    def at(self, time: float, callback: Callable[[], None]) -> None:
+        """Schedules a call of ``callback``."""
+        heapq.heappush(self._events, (max(time, self.now), next(self._order), callback))
 
     def run(self, limit: float = 10_000.0) -> Outcome:
         """Runs the download to its end. Fails after ``limit`` virtual seconds, or if no event is left."""
@@ -93,14 +93,14 @@ class World:
             if worker.up:
                 self._connect(number)
         self._feed(TimePassed())
-        while self.ended is None:
-            assert self._events, f"deadlock: {self.story()}"
-            self.now, _, act = heapq.heappop(self._events)
-            assert self.now < limit, f"not finished after {limit} s: {self.story()}"
-            act()
-        return Outcome(self.now, self.wasted, self.received, self.ended)
+        while self.result is None:
+            assert self._events, f"deadlock: {self.describe_state()}"
+            self.now, _, callback = heapq.heappop(self._events)
+            assert self.now < limit, f"not finished after {limit} s: {self.describe_state()}"
+            callback()
+        return Outcome(self.now, self.wasted, self.received, self.result)
 
-    def story(self) -> str:
+    def describe_state(self) -> str:
         """Describes the state and the latest events, for the message of a failed test."""
         states = [f"{n}: outstanding={self.scheduler.outstanding(n)} {w}" for n, w in self.workers.items()]
         return "\n".join([f"t={self.now:.3f} remaining={self.scheduler.remaining}", *states, *self.log[-20:]])
@@ -167,8 +167,8 @@ class World:
                 return
             inbox, self._inbox = self._inbox, []
             self._feed(core.ClientStalled(seconds))
-            for act in inbox:
-                act()
+            for callback in inbox:
+                callback()
             self._feed(TimePassed())
 
         self.at(self._stalled_until, resume)
@@ -191,14 +191,14 @@ class World:
         # The client connects again only after it detected the loss of the old connection.
         self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), up)
 
-    def _deliver(self, delay: float, act: Callable[[], None]) -> None:
-        """Calls ``act`` at the client after ``delay`` seconds, or when the client's stall ends."""
+    def _deliver(self, delay: float, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` at the client after ``delay`` seconds, or when the client's stall ends."""
 
         def arrive() -> None:
             if self.now < self._stalled_until:
-                self._inbox.append(act)
+                self._inbox.append(callback)
             else:
-                act()
+                callback()
 
         self.at(self.now + delay, arrive)
 
@@ -208,7 +208,7 @@ class World:
                 case core.RequestSegment(number, index):
                     self._request(number, index)
                 case core.Finish() | core.GiveUp():
-                    self.ended = action
+                    self.result = action
                 case core.Ban(number, _):
                     self._stop(self.workers[number])
         self.log.append(f"{self.now:.4f} {event}")
@@ -266,20 +266,20 @@ class World:
             worker.serving = None
             delay = worker.delay * self._rng.uniform(1, 1 + worker.jitter)
             worker.last_arrival = max(worker.last_arrival, self.now + delay)
-            epoch, bad = worker.epoch, self._rng.random() < worker.corrupt
-            self._deliver(worker.last_arrival - self.now, lambda: self._arrive(number, index, epoch, bad))
+            epoch, is_corrupt = worker.epoch, self._rng.random() < worker.corrupt
+            self._deliver(worker.last_arrival - self.now, lambda: self._arrive(number, index, epoch, is_corrupt))
             self._serve(number)
 
         self.at(time, finish)
 
-    def _arrive(self, number: int, index: int, epoch: int, bad: bool) -> None:
+    def _arrive(self, number: int, index: int, epoch: int, is_corrupt: bool) -> None:
         if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban_reason:
             return  # The connection is closed.
         self.received += 1
         if not self.scheduler.is_missing(index):
             self.wasted += 1
             self._feed(core.SegmentDuplicate(number, index))
-        elif bad:
+        elif is_corrupt:
             self.wasted += 1
             self._feed(core.SegmentCorrupt(number, index))
         else:

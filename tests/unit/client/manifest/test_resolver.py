@@ -199,7 +199,7 @@ def test_a_page_that_was_not_requested_is_ignored() -> None:
     assert scene.send_digests(1) == [Found(STAR)]
 
 
-# Which id is right.
+# The choice of the version.
 
 
 def test_the_given_id_is_fetched_from_the_first_worker_that_has_it() -> None:
@@ -464,14 +464,14 @@ def test_the_resolution_fails_if_all_workers_are_banned() -> None:
     assert "msd status" in failure(scene.handle(received(2, impossible)), SourceError)
 
 
-@pytest.mark.parametrize("page", [b"", b"x" * 33], ids=["empty", "torn"])
+@pytest.mark.parametrize("page", [b"", b"x" * 33], ids=["empty", "truncated"])
 def test_after_an_impossible_page_the_digests_are_requested_from_another_worker(page: bytes) -> None:
     scene = scene_with_request()
     assert scene.handle(received(1, DigestPage(rid=1, epoch=1, start=0), page)) == request_digests(2)
     assert scene.send_digests(2) == [Found(STAR)]
 
 
-@pytest.mark.parametrize("count", [12, 13], ids=["as many", "too many"])
+@pytest.mark.parametrize("count", [12, 13], ids=["right count", "too many"])
 def test_digests_that_do_not_hash_to_the_id_are_requested_from_another_worker(count: int) -> None:
     scene = scene_with_request()
     assert scene.handle(

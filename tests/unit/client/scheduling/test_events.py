@@ -18,7 +18,7 @@ def reachable(start: SegmentState) -> set[SegmentState]:
     return found
 
 
-def test_a_segment_that_is_here_never_becomes_missing() -> None:
+def test_a_verified_or_reused_segment_never_becomes_missing() -> None:
     assert {start for start, _ in TRANSITIONS} == MISSING
 
 
