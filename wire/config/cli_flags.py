@@ -1,4 +1,4 @@
-"""The flags that several commands share: where the servers are (WHERE in the documentation), and the output.
+"""The flags that several commands share: how to find the servers, and the format of the output.
 
 The only module of ``wire`` that imports Typer. Only the modules that define commands import it.
 """
