@@ -44,8 +44,8 @@ class Servers(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """``inject`` runs in parallel with the download, from its start. ``rates`` are in MiB/s per server, ``ideal`` in
-    seconds. The limit is ``times`` the ideal time plus ``plus`` seconds.
+    """A download under faults; ``inject`` runs in parallel with it, from its start. ``rates`` are in MiB/s per server,
+    ``ideal`` and ``delay`` in seconds. The limit is ``times`` the ideal time plus ``plus`` seconds.
     """
 
     name: str
@@ -84,13 +84,15 @@ CASES = [
     Case("one worker killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
     Case("one worker frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
     Case(
-        "two frozen, after 1 s and 1.5 s",
+        "two workers frozen, 1 s and 1.5 s",
         EQUAL,
         1.5 + 164 / 80,
         after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
         plus=0.8,
     ),
-    Case("one frozen every other second", EQUAL, 2 * 768 / 280, after(*FREEZE_AND_THAW), times=1.1, size=768 * MIB),
+    Case(
+        "one worker frozen every other second", EQUAL, 2 * 768 / 280, after(*FREEZE_AND_THAW), times=1.1, size=768 * MIB
+    ),
     Case(
         "all workers down for 2 s",
         EQUAL,
@@ -228,7 +230,7 @@ def run() -> None:
     have_aria2 = shutil.which("aria2c") and shutil.which("nginx")
     if not have_aria2:
         print("aria2 or nginx is not installed: apt install aria2 nginx-light")
-    print(f"{'case':34} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
+    print(f"{'case':36} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
     figures: dict[str, dict[str, list[float]]] = {}
     with memory_folder() as folder:
         (folder / "shared").mkdir()
@@ -243,7 +245,7 @@ def run() -> None:
             waste = max(share for _, share in own_runs)
             aria2 = f"{statistics.median(aria2_runs):6.2f}" if aria2_runs else "     –"
             print(
-                f"{case.name:34} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
+                f"{case.name:36} {case.ideal:6.2f} {seconds:6.2f} {seconds - case.ideal:+12.2f}"
                 f" {seconds / case.ideal:10.3f} {case.limit:6.2f} {waste:6.1%} {aria2}",
                 flush=True,
             )

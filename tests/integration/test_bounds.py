@@ -110,8 +110,8 @@ def check_memory(system: System, size: int, output: Path) -> None:
         while client.process.poll() is None:
             try:
                 peak = max(peak, peak_rss(client.pid))
-            except (FileNotFoundError, ValueError):
-                break  # The process has ended.
+            except (FileNotFoundError, IndexError):
+                break  # The process has ended: /proc has no entry, or a zombie without VmHWM.
             wait_for(
                 "the end of the download",
                 lambda: client.process.poll() is not None or client.verified_bytes < size or None,
