@@ -62,9 +62,7 @@ def test_245_bytes_are_eleven_segments_of_21_bytes_and_one_of_14() -> None:
         (MAX_FILE_SIZE, MAX_SEGMENT_SIZE, MAX_SEGMENTS),
     ],
 )
-def test_a_file_has_twelve_segments_unless_they_exceed_the_limit(
-    file_size: int, size: int, count: int
-) -> None:
+def test_a_file_has_twelve_segments_unless_they_exceed_the_limit(file_size: int, size: int, count: int) -> None:
     assert segment_size(file_size) == size
     assert segment_count(file_size) == count
 
