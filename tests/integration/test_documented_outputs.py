@@ -17,8 +17,8 @@ VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:[\d.]+\+00:00)?", "DATE"),
     (r"(?<=key is |laptop |server )( *)\b[0-9a-f]{64}\b", "KEY"),
-    # A download: its speed and the bytes per worker. A slow machine prints more than one block of metric lines, a busy
-    # one a line about retries.
+    # A download: its speed and the bytes per worker. A slow machine prints more than one block of metric lines, and a
+    # busy machine prints a line about retries.
     (r"^(Server\d|Total): [\d.]+(?:/[\d.]+)?, download speed: [\d.]+kb/s", r"\1: FIGURES"),
     (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " DURATION AND RATES"),
     (r"\([\d.]+ s\)", "(SECONDS)"),

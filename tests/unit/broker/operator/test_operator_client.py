@@ -73,7 +73,7 @@ class FakeBroker:
         )
 
     def publish(self, *statuses: Status) -> None:
-        # The welcome message arrives before ZeroMQ has registered the subscription; wait for the latter.
+        # The welcome message can arrive before ZeroMQ has registered the subscription.
         assert self._subscribed.wait(10)
         for status in statuses:
             self._push.send(self._snapshot(status))

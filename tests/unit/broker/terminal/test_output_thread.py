@@ -16,7 +16,7 @@ from msd.broker.terminal.output_thread import MAX_QUEUED, OutputThread
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that holds one page."""
+    """A pipe with a capacity of 4096 bytes."""
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     yield reader, writer

@@ -89,7 +89,7 @@ def test_a_sparkline_shows_the_last_rates(rates: tuple[float, ...], top: float, 
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_950, "100 kB"), (999_600, "1.0 MB"),
      (2**63, "9223 PB")],
 )  # fmt: skip
-def test_amounts_are_in_units_of_1000(size: int, text: str) -> None:
+def test_sizes_have_decimal_units(size: int, text: str) -> None:
     assert table.format_size(size) == text
 
 
