@@ -309,12 +309,12 @@ def test_a_disk_that_fails_during_the_copy_is_not_reported_as_a_modification(
 ) -> None:
     put(output, damage(DATA, {9}))
 
-    def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def failing_preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with closing(UpdatePartFile(output, MANIFEST)) as part:
         assert reused(part) == ALL - {9}
-        monkeypatch.setattr(os, "preadv", broken)
+        monkeypatch.setattr(os, "preadv", failing_preadv)
         with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Input/output error: check the disk$"):
             copy_all(part)
 
@@ -323,12 +323,12 @@ def test_a_segment_that_the_disk_cannot_read_is_fetched(output: Path, monkeypatc
     put(output, DATA)
     real = os.preadv
 
-    def broken(fd: int, buffers: list[memoryview], offset: int) -> int:
+    def failing_preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
         if offset == 3 * SEGMENT:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(fd, buffers, offset)
 
-    monkeypatch.setattr(os, "preadv", broken)
+    monkeypatch.setattr(os, "preadv", failing_preadv)
     with closing(UpdatePartFile(output, MANIFEST)) as part:
         assert reused(part) == ALL - {3}
 
