@@ -327,7 +327,7 @@ UNFINISHED_HANDSHAKES = {
     "half a greeting": GREETING[:11],
     "a greeting": GREETING,
     "half a command": GREETING + READY[:9],
-    "8 GiB to come": GREETING + b"\x06" + GIB_8,
+    "a command of 8 GiB, not sent": GREETING + b"\x06" + GIB_8,
 }
 
 

@@ -48,11 +48,11 @@ def free_ports() -> Ports:
     return demo.free_ports(20000 + slot * share, 20000 + (slot + 1) * share)
 
 
-def wait_for(what: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
-    """Polls ``probe`` and returns its first true value; after ``timeout`` seconds, fails with the text ``what``."""
+def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
+    """Polls ``probe`` and returns its first true value. Fails after ``timeout`` seconds, naming ``description``."""
     deadline = time.monotonic() + timeout
     while not (value := probe()):
-        assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {what}"
+        assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {description}"
         time.sleep(0.005)
     return value
 

@@ -239,8 +239,8 @@ def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: ra
     """
     1. A peer subscribes to 6 MB of random topics. ZeroMQ would store them at 40 bytes per byte.
     2. The broker disconnects the peer. The peer reconnects, subscribes again and is disconnected again.
-    3. Another peer receives snapshots meanwhile. The broker's peak memory grows only by what ZeroMQ reads at once:
-       28 MiB measured, 240 MiB without the limit.
+    3. Another peer receives snapshots meanwhile. The broker's peak memory grows only by the data that ZeroMQ reads at
+       once: 28 MiB measured, 240 MiB without the limit.
     """
     system = serve(source(MIB))
     before = memory_of(system.pid)
@@ -273,7 +273,7 @@ def test_a_message_of_very_many_parts_takes_no_memory(serve: Serve, source: Sour
 
 
 def converse(port: int, sent: bytes) -> bytes:
-    """Sends bytes to a port, closes the sending direction and returns what the port sends until it closes."""
+    """Sends bytes to a port, ends the stream, and returns all bytes received until the port closes."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as stream:
         with suppress(OSError):
             stream.sendall(sent)
@@ -520,8 +520,8 @@ def test_no_secret_key_is_disclosed(
 
     assert run("servers", "keys", "init") == 2
     assert run("servers", "keys", "admit", str(laptop / "laptop.key"), "--role", "client") == 2
-    keys.create_key("stranger")
-    assert run("stranger", "status", *server_flags) == 4
+    keys.create_key("unknown")
+    assert run("unknown", "status", *server_flags) == 4
     secret = laptop / "laptop.key"
     secret.chmod(0o644)
     assert run("laptop", "list", *server_flags) == 4
@@ -586,8 +586,8 @@ def test_only_the_client_with_the_revoked_key_is_disconnected(
     wait_for(
         "alice to be admitted", lambda: run_msd("list", *system.server_flags, env=keys.env("alice")).returncode == 0
     )
-    with system.download("-o", "alice", cwd=tmp_path, env=keys.env("alice")) as again:
-        again.wait_until_verified((alice.verified_bytes + 2 * MIB) / path.stat().st_size)
+    with system.download("-o", "alice", cwd=tmp_path, env=keys.env("alice")) as resumed:
+        resumed.wait_until_verified((alice.verified_bytes + 2 * MIB) / path.stat().st_size)
     check_unharmed(system, before, processes)
 
 
