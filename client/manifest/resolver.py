@@ -252,7 +252,7 @@ class ManifestResolver:
         return self._request_digests(self._chosen, now)
 
     def _choose(self, now: float) -> tuple[int, Described | None] | None:
-        """Returns the worker to believe and its answer; None if it is not decided yet."""
+        """Returns the chosen answer and its worker; None if the choice is not possible yet."""
         answers = self._answers
         if self._id is not None:
             for worker, answer in answers.items():

@@ -1,4 +1,4 @@
-"""Which version of which file is chosen, which workers are believed, and how the manifest is fetched."""
+"""Which version of a file is chosen, which workers are banned, and how the manifest is fetched."""
 
 from __future__ import annotations
 
