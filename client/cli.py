@@ -44,7 +44,7 @@ def download(
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Give up after this time without progress.  [default: never]"),
+        typer.Option(metavar="SECONDS", help="Give up after SECONDS without progress.  [default: never]"),
     ] = None,
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download as JSON.")] = None,
@@ -70,7 +70,7 @@ def download(
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
         if output in ("", "-"):
-            raise UsageError(f"-o {output}: the output must be a file: give its name")
+            raise UsageError(f"-o {output}: not a file name: give the name of the file to create")
         report_file = ReportFile(report)
         settings = load(config)
         from pathlib import Path
@@ -171,7 +171,7 @@ def verify(
 def plot(
     report: Annotated[str, typer.Argument(metavar="REPORT", help="A report written by msd download --report.")],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="The chart: a file named .svg, .png or .pdf.")
+        str, typer.Option("-o", "--output", metavar="FILE", help="The file to create (.svg, .png or .pdf).")
     ],
 ) -> None:
     """Draw a chart of a download: the rate and the events of each worker over time.
@@ -206,14 +206,14 @@ def _parse_id(text: str | None) -> bytes | None:
 
 
 def _choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
-    """Returns the printer for these flags, and how often (in seconds) it needs ``Progress`` events."""
+    """Returns the printer for these flags, and the longest interval (seconds) it allows between ``Progress`` events."""
     import os
     import sys
 
     from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter
 
     if verbose:
-        # The log uses standard error, so there is no live view.
+        # The log is written to standard error, so no live view is shown.
         return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
     if json:
         return JsonPrinter(), math.inf

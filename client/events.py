@@ -1,6 +1,6 @@
 """The events of a download, and the report at its end. Plain values.
 
-Their text is written by ``client/display/printers.py``, their JSON by ``client/report/json_values.py``.
+``client/display/printers.py`` converts them to text, ``client/report/json_values.py`` converts them to JSON.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Started(Struct, frozen=True):
 class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
-    ``received`` are the verified bytes it delivered, ``assigned`` also includes the outstanding bytes. ``rate`` is in
-    bytes a second since the last progress event.
+    ``received`` counts the verified bytes that the worker delivered, ``assigned`` counts the outstanding
+    bytes as well. ``rate`` is the average since the last progress event, in bytes a second.
     """
 
     name: str
@@ -37,8 +37,9 @@ class WorkerProgress(Struct, frozen=True):
 class Progress(Struct, frozen=True):
     """The progress of a download, ``seconds`` after its first request.
 
-    ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is in bytes a second,
-    received and verified since the first request. ``wasted_bytes`` were received but are duplicate or corrupt.
+    ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average of
+    the received bytes since the first request, in bytes a second. ``wasted_bytes`` were received but are duplicate or
+    corrupt.
     """
 
     bytes: int
@@ -51,7 +52,7 @@ class Progress(Struct, frozen=True):
 
 
 class Sampled(Struct, frozen=True):
-    """The progress up to ten times a second, for reports and charts; independent of the interval of ``Progress``."""
+    """The progress, emitted up to ten times a second for reports and charts, whatever the interval of ``Progress``."""
 
     progress: Progress
 
@@ -59,9 +60,9 @@ class Sampled(Struct, frozen=True):
 class WorkerChanged(Struct, frozen=True):
     """The state of a worker, or of ``server 5``, changed.
 
-    ``state`` is ``ready``, ``lost`` (the connection was lost), ``set aside`` (the client banned the worker), or what
-    server 5 reports: ``asleep``, ``silent``, ``dead`` or ``failed``. ``detail`` is the reason as text. ``segments`` is
-    the number of outstanding segments that are reassigned because the connection was lost.
+    ``state`` is ``ready``, ``lost`` (the connection was lost), ``set aside`` (the client banned the worker), or a
+    state that server 5 reports: ``asleep``, ``silent``, ``dead`` or ``failed``. ``detail`` is the reason as text.
+    ``segments`` is the number of outstanding segments that are reassigned because the connection was lost.
     """
 
     name: str
@@ -71,7 +72,7 @@ class WorkerChanged(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """The download has made no progress for ``seconds``; ``reason`` is text."""
+    """The download has made no progress for ``seconds``; ``reason`` explains why."""
 
     reason: str
     seconds: float
@@ -90,13 +91,13 @@ class Retried(Struct, frozen=True):
 
 
 class Syncing(Struct, frozen=True):
-    """All segments are verified; the client waits for the disk."""
+    """All segments are verified; the client waits until they are on the disk."""
 
 
 class WorkerReport(Struct):
     """The totals of one worker.
 
-    ``bytes`` and ``segments`` were verified. ``failures`` counts connections lost with outstanding requests,
+    ``bytes`` and ``segments`` count verified data, ``failures`` the connections lost with outstanding requests, and
     ``corrupt`` the corrupt segments.
     """
 
@@ -107,11 +108,11 @@ class WorkerReport(Struct):
 
 
 class Report(Struct, frozen=True):
-    """The result of a download. ``seconds`` runs from the first request to the rename.
+    """The result of a download. ``seconds`` is the time from the first request to the rename.
 
-    ``retries`` counts the retried segments by cause. ``waited_seconds`` sums up the periods of more than one second
-    without progress. ``rate_p50`` and ``rate_peak`` are the median and the highest rate, in bytes a second, over the
-    seconds in which data arrived. ``unchanged`` is True if an update found the output up to date.
+    ``retries`` counts the retried segments by cause. ``waited_seconds`` is the total of all periods of more than one
+    second without progress. ``rate_p50`` and ``rate_peak`` are the median and the highest rate, in bytes a second, over
+    the seconds in which data arrived. ``unchanged`` is True if an update found the output up to date.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""Lays out the live view of a download as lines for a given width and height, from the download's events.
+"""Converts a download's events into the lines of the live view, for a given width and height.
 
 Pure: no clock, no output. ``client/display/terminal_painter.py`` draws the lines.
 """
@@ -15,11 +15,11 @@ from msd.client.events import Event, Progress, Started, Syncing, Waiting, Worker
 from msd.wire.support.text import presentable
 from msd.wire.support.units import format_duration, format_size
 
-#: Minimum and maximum columns of the bar. A short line seldom wraps when the terminal becomes narrower.
+#: Minimum and maximum width of the bar in columns. A short line rarely wraps when the terminal becomes narrower.
 MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
-#: Maximum columns of the file's name.
+#: Maximum width of the file's name in columns.
 MAX_NAME_WIDTH = 32
-#: Maximum lines of a message.
+#: Maximum number of lines per message.
 MAX_MESSAGE_LINES = 3
 #: States reported by server 5 that explain a lost connection; ``lost`` does not replace them.
 DOWN_STATES = ("asleep", "dead", "failed")
@@ -35,10 +35,10 @@ class LiveLayout:
         self._progress: Progress | None = None
         #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
-        #: What the client is waiting for, and since when if the download is stalled.
+        #: The status message, and the start of the stall if the download is stalled.
         self._message = "connecting to the servers"
         self._stalled_since: float | None = None
-        #: The state of server 5, if it has a problem.
+        #: The message about server 5; empty unless server 5 has a problem.
         self._server5_message = ""
         self._meter, self._remaining = RateMeter(RATE_WINDOW_S), TimeRemaining()
         self._worker_meters: dict[str, RateMeter] = {}
@@ -100,7 +100,7 @@ class LiveLayout:
         self._progress = progress
 
     def _head(self, width: int, now: float) -> Iterator[Text]:
-        """Yields the bar and the figures."""
+        """Yields the lines with the bar and the figures."""
         started, progress = self._started, self._progress
         if started is None:
             return
@@ -135,7 +135,8 @@ class LiveLayout:
         for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2)):
             widths = [max((cell_len(row[column]) for row in rows), default=0) for column in columns]
             spare = width - sum(widths) - 2 * (len(widths) - 1)
-            # The state says why a worker is down: shorten it only after the bytes in flight are omitted, to 6 columns.
+            # The state explains why a worker is down: omit the bytes in flight before shortening the state, and omit
+            # received / requested before shortening the state to less than 6 columns.
             if spare >= 0 or (len(columns) < 5 and widths[1] + spare >= 6):
                 break
         widths[1] = max(1, widths[1] + min(0, spare))
@@ -169,7 +170,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
 
 
 def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
-    """Joins ``parts`` with gaps into lines of at most ``width`` columns. Does not split a part."""
+    """Joins ``parts`` with gaps into lines of at most ``width`` columns. Never splits a part."""
     line = ""
     for part in parts:
         if line and cell_len(line) + len(gap) + cell_len(part) > width:

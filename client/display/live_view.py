@@ -24,7 +24,7 @@ from msd.wire.support.output import print_line
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
-#: Time between two ``Progress`` events that the view needs.
+#: Longest interval between ``Progress`` events that the view allows.
 PROGRESS_INTERVAL_S = 0.25
 #: How long ``close`` waits for a blocked terminal.
 CLOSE_TIMEOUT_S = 1.0
@@ -41,7 +41,7 @@ class LiveView:
         self._layout_lock = threading.Lock()
         #: Held while a frame is drawn.
         self._draw_lock = threading.Lock()
-        #: Permanent lines that are not written yet.
+        #: Lines to print permanently above the view, not written yet.
         self._pending_lines: deque[str] = deque()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
@@ -76,7 +76,7 @@ class LiveView:
         """Handles Ctrl-Z: erases the view and suspends the process. The view returns when the process continues."""
         with self._draw_lock:
             self._painter.draw([])
-            # SIGTSTP rather than SIGSTOP: the kernel ignores it if no shell could continue the process.
+            # SIGTSTP, not SIGSTOP: the kernel ignores SIGTSTP if no shell could continue the process.
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTSTP)
             signal.signal(signal.SIGTSTP, self._suspend)
@@ -90,7 +90,7 @@ class LiveView:
 
     def _draw(self, width: int, height: int) -> None:
         with self._layout_lock:
-            # One column less than the terminal: after a full line the cursor position differs between terminals.
+            # Leave the last column free: after a full line, the cursor position differs between terminals.
             lines = self._layout.lines(width - 1, height - 1, time.monotonic()) if width else []
             above = [self._pending_lines.popleft() for _ in range(len(self._pending_lines))]
         with self._draw_lock:

@@ -18,7 +18,7 @@ from msd.wire.support.output import print_line
 from msd.wire.support.text import presentable
 from msd.wire.support.units import format_kb, format_rate, format_size
 
-#: Why a segment is retried, as text.
+#: The text for each cause of a retry.
 RETRY_CAUSES = {
     "lost": "connection lost",
     "corrupt": "corrupt",
@@ -32,7 +32,7 @@ RETRY_CAUSES = {
 
 
 class Printer(Protocol):
-    """Shows the events and the result of a download. The command ``msd`` prints errors."""
+    """Shows the events and the result of a download. ``msd.cli`` prints errors."""
 
     def on_event(self, event: Event) -> None: ...
 
@@ -45,7 +45,7 @@ class Printer(Protocol):
 class LinePrinter:
     """Prints metric lines on standard error unless ``quiet``, and the result on standard output.
 
-    ``result`` says whether to print the result; by default it is printed unless ``quiet``.
+    ``result`` overrides whether the result is printed; by default it is printed unless ``quiet``.
     """
 
     def __init__(self, *, quiet: bool, result: bool | None = None) -> None:
@@ -97,7 +97,7 @@ class JsonPrinter:
 
 
 def event_lines(event: Event) -> str:
-    """Returns an event as text, several lines for ``Progress``. Empty for an event that is not shown."""
+    """Returns an event as text (several lines for ``Progress``), or an empty string if the event is not shown."""
     match event:
         case Started(name, output, _, size, segments):
             return f"{name}: {format_size(size)} in {segments} segments, to {output}"
@@ -108,7 +108,7 @@ def event_lines(event: Event) -> str:
         case Waiting(reason, seconds):
             return presentable(f"waiting since {start_time(seconds)}: {reason}")
         case Retried(worker, segment, "corrupt"):
-            return f"worker {worker} sent a corrupt segment {segment}; retrying elsewhere"
+            return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
         case Syncing():
             return "syncing to disk"
         case _:
@@ -116,7 +116,7 @@ def event_lines(event: Event) -> str:
 
 
 def log_entry(event: Event) -> tuple[Level, str, str] | None:
-    """Returns the level, the source and the text of an event's log line. None for a sample."""
+    """Returns the level, the source and the text of an event's log line; None for ``Sampled``, which is not logged."""
     match event:
         case Started(name, output, id, size, segments):
             return "info", "client", f"{name} ({id[:16]}…): {size:,} bytes in {segments:,} segments, to {output}"
@@ -176,7 +176,7 @@ def result_lines(report: Report) -> str:
 
 
 def _problems(report: Report) -> str:
-    """Returns one line about retries, waiting, wasted bytes and the resulting rate; empty without problems."""
+    """Returns one line about retries, waiting, wasted bytes and the resulting rate; empty if there were no problems."""
     problems = []
     if report.retries:
         causes = ", ".join(f"{count} ({RETRY_CAUSES.get(cause, cause)})" for cause, count in report.retries.items())

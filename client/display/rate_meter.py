@@ -1,7 +1,7 @@
 """The current rate and the remaining time of a download, for the live view. Pure: no clock, no output.
 
-Bytes arrive in whole segments. A rate is therefore measured from one arrival to another. Measured up to the present,
-it would fall between two segments and jump at each arrival.
+Bytes arrive in whole segments, so a rate is measured from one arrival to another. A rate measured up to the present
+would fall between two segments and jump at each arrival.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections import deque
 
-#: Window of the displayed rate, and of the rate behind the remaining time.
+#: Window of the displayed rate, and of the rate from which the remaining time is estimated.
 RATE_WINDOW_S, REMAINING_WINDOW_S = 3.0, 15.0
-#: Arrivals to keep even if they are older than the window.
+#: Minimum number of arrivals to keep, even if they are older than the window.
 MIN_ARRIVALS = 4
-#: A download is stalled if nothing arrived for this time and for this multiple of the usual gap.
+#: A download is stalled if nothing has arrived for this time and for this multiple of the usual gap between arrivals.
 STALL_S, STALL_GAPS = 2.0, 4.0
 #: Lower bound of a time span, so that a rate stays finite.
 MIN_SPAN_S = 0.001
-#: Time constant with which the displayed remaining time follows the estimate.
+#: Time constant of the smoothing of the displayed remaining time.
 SMOOTHING_S = 3.0
 
 
@@ -40,7 +40,7 @@ class RateMeter:
             self._arrivals.popleft()
 
     def is_stalled(self, now: float) -> bool:
-        """True if nothing has arrived for much longer than the usual gap."""
+        """True if nothing has arrived for much longer than the usual gap between arrivals."""
         if len(self._arrivals) < 2:
             return False
         usual_gap = (self._arrivals[-1][0] - self._arrivals[0][0]) / (len(self._arrivals) - 1)
@@ -55,7 +55,7 @@ class RateMeter:
 
 
 class TimeRemaining:
-    """Estimates the remaining time. The value counts down evenly and follows a change of the rate slowly."""
+    """Estimates the remaining time. The estimate counts down evenly and adapts slowly to a change of the rate."""
 
     def __init__(self) -> None:
         self._meter = RateMeter(REMAINING_WINDOW_S)

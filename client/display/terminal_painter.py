@@ -1,8 +1,8 @@
 """Redraws a frame of lines in place, below the earlier output of a terminal.
 
 After each frame the cursor is at the frame's first character. It stays there when the terminal is resized, whether the
-terminal rewraps or cuts the lines, so the next frame overwrites the last one completely. Terminal modes are restored
-after each frame, so a killed process leaves the terminal usable. Does not decide what to draw.
+terminal rewraps or truncates the lines, so the next frame overwrites the last one completely. Terminal modes are
+restored after each frame, so a killed process leaves the terminal usable. Does not decide what to draw.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-#: Escape sequences. Lines in a frame must not wrap, because the terminal may have become narrower than last reported.
+#: Escape sequences. Wrapping is disabled while drawing, because the terminal may be narrower than last reported.
 DISABLE_WRAP, ENABLE_WRAP, ERASE_TO_LINE_END = "\x1b[?7l", "\x1b[?7h", "\x1b[K"
 
 
@@ -30,9 +30,10 @@ class TerminalPainter:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The current columns and lines of the terminal.
+        """The current size of the terminal in columns and lines.
 
-        rich prefers ``COLUMNS`` and ``LINES``, which may be outdated: readline sets them for each process it starts.
+        Asks rich only as a fallback: rich prefers the variables ``COLUMNS`` and ``LINES``, which may be outdated
+        because readline sets them for each process it starts.
         """
         try:
             columns, lines = os.get_terminal_size(self._console.file.fileno())
@@ -42,7 +43,7 @@ class TerminalPainter:
         return columns or width, lines or height
 
     def draw(self, lines: Sequence[Text], above: Sequence[str] = ()) -> None:
-        """Draws ``lines`` over the last frame, if they differ from it. The lines ``above`` stay on the terminal."""
+        """Draws ``lines`` over the last frame if anything changed, below the permanent lines ``above``."""
         size = self.size
         if lines == self._last_frame and size == self._last_size and not above:
             return
@@ -52,7 +53,8 @@ class TerminalPainter:
         if not lines:
             text += ERASE_TO_LINE_END
         if self._last_frame or len(lines) > 1:
-            # Erase the rest of the last frame, but not from its first line: tmux would save that in its history.
+            # Erase the rest of the last frame, but not from its first line on: tmux would save the erased lines in its
+            # history.
             text += "\n\x1b[J\x1b[A" if len(lines) < 2 else "\x1b[J"
         text += "\r" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "")
         self._last_frame, self._last_size = [*lines], size

@@ -28,16 +28,17 @@ def find_manifest(
     on_event: OnEvent,
     fallback_name: str | None = None,
 ) -> tuple[Manifest, bytes]:
-    """Returns the manifest of a file, and the catalogue that server 5 published when it was chosen (empty if unknown).
+    """Returns a file's manifest, and the catalogue that server 5 published when the version was chosen.
 
-    Without a ``name`` it is the only shared file or, if several are shared, the one named ``fallback_name``. ``id`` is
-    the version, None for the right one. ``timeout`` is in seconds without progress; None waits forever.
+    Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
+    ``id`` selects a version; None selects the current one. ``timeout`` is the limit in seconds without progress; None
+    waits indefinitely. The catalogue is empty if unknown.
 
     Raises ``MsdError``.
     """
-    if name is not None and not _may_be_shared(name):
+    if name is not None and not _is_valid_name(name):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
-    if fallback_name is not None and not _may_be_shared(fallback_name):
+    if fallback_name is not None and not _is_valid_name(fallback_name):
         fallback_name = None
     manifest_resolver = resolver.ManifestResolver(name, id, fallback_name)
     progress_timeout = ProgressTimeout(timeout, time.monotonic())
@@ -75,6 +76,6 @@ def find_manifest(
             on_event(waiting)
 
 
-def _may_be_shared(name: str) -> bool:
-    """True if this can be the name of a shared file."""
+def _is_valid_name(name: str) -> bool:
+    """True if a shared file can have this name."""
     return 0 < len(name) <= MAX_NAME and is_presentable(name)

@@ -1,8 +1,8 @@
 """Decides which version of which file to download, and verifies its manifest. Pure.
 
-Workers may differ. The right version is the one with the id that the user gave; else the one described by a worker
-whose catalogue server 5 publishes; else the one that the majority of the answering workers describes. A manifest is
-accepted only if its digests hash to its id.
+Workers may describe different versions of a file. If the user gave an id, that version is chosen. Otherwise the choice
+is the current version: the one described by a worker that serves the catalogue published by server 5 or, without such
+a worker, the one described by most of the answering workers. A manifest is accepted only if its digests hash to its id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from msd.wire.support.time_passed import TimePassed
 
 #: Seconds to wait for further answers before the majority decides.
 MAJORITY_TIMEOUT_S = 0.5
-#: The same while server 5 publishes a catalogue: gives a worker that serves it time to answer.
+#: The same if server 5 publishes a catalogue: a worker that serves this catalogue gets more time to answer.
 PUBLISHED_TIMEOUT_S = 2.0
 #: Seconds to wait for digests or names before asking another worker.
 REPLY_TIMEOUT_S = 1.0
@@ -34,7 +34,7 @@ RETRY_DELAY_S = 0.1
 
 
 class StatusUpdated(Struct, frozen=True):
-    """``catalogue`` is the one that server 5 publishes, None if unknown; ``workers`` is the number of known workers."""
+    """The catalogue that server 5 publishes (None if unknown) and the number of known workers."""
 
     catalogue: bytes | None
     workers: int
@@ -47,14 +47,14 @@ Event = ConnectionOpened | ConnectionClosed | ReplyReceived | StatusUpdated | Ti
 
 
 class RequestDescription(Struct, frozen=True):
-    """Request the description of the file ``name``; None for the only file, or for the one with the given id."""
+    """Request the description of the file ``name``; None requests the only file, or the file with the given id."""
 
     worker: int
     name: str | None
 
 
 class RequestDigests(Struct, frozen=True):
-    """Request the digests of the file with this id, from the segment ``start`` on."""
+    """Request the digests of the file with this id, starting at segment ``start``."""
 
     worker: int
     id: bytes
@@ -62,7 +62,7 @@ class RequestDigests(Struct, frozen=True):
 
 
 class RequestNames(Struct, frozen=True):
-    """Request the first names of the catalogue, for suggestions."""
+    """Request the first file names of the catalogue, to suggest similar names to the user."""
 
     worker: int
 
@@ -74,7 +74,7 @@ class Found(Struct, frozen=True):
 
 
 class Fail(Struct, frozen=True):
-    """The file cannot be found."""
+    """No manifest can be found; ``error`` says why."""
 
     error: MsdError
 
@@ -83,9 +83,9 @@ Action = RequestDescription | RequestDigests | RequestNames | Found | Fail
 
 
 class ManifestResolver:
-    """Resolves the file ``name`` and the version ``id`` (None: the right version) to a manifest.
+    """Finds the manifest of the file ``name`` in the version ``id`` (None: the current version).
 
-    Without a ``name`` it is the only shared file or, if several are shared, the one named ``fallback_name`` (if given).
+    Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
     """
 
     def __init__(self, name: str | None, id: bytes | None, fallback_name: str | None = None) -> None:
@@ -98,33 +98,33 @@ class ManifestResolver:
         self.catalogue = b""
         #: The connected workers.
         self._welcomes: dict[int, Welcome] = {}
-        #: The name requested from each of them; None for its only file.
+        #: The name requested from each of them; None if the request has no name.
         self._requested_names: dict[int, str | None] = {}
         #: The answers of connected workers: a description, or None for "no such file". The preferred digest source
         #: comes first.
         self._answers: dict[int, Described | None] = {}
-        #: Workers that sent an impossible reply. They are ignored until the manifest is found.
+        #: Workers that sent invalid replies. They are ignored until the manifest is found.
         self._banned: set[int] = set()
-        #: Workers that no longer knew the file and were asked to describe it again. The next time they are banned.
+        #: Workers that described the file, then did not know it. If this happens again, the worker is banned.
         self._redescribed: set[int] = set()
         self._first_answer_at: float | None = None
-        #: The chosen description, the worker that its digests are requested from, and the digests received.
+        #: The chosen description, the worker from which its digests are requested, and the digests received.
         self._chosen: Described | None = None
         self._digest_source: int | None = None
         self._digests = b""
         #: The workers that sent these digests.
         self._digest_senders: set[int] = set()
-        #: The number of bytes of digests at the time of the last request for digests.
+        #: How many bytes of digests had been received at the last request for digests.
         self._requested_offset = -1
         #: When digests or names were last requested.
         self._requested_at = math.inf
         #: When digests may be requested again after a temporary refusal.
         self._retry_at = 0.0
-        #: The worker that names are requested from.
+        #: The worker from which names are requested.
         self._names_source: int | None = None
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns what to do."""
+        """Updates the state and returns the actions to perform."""
         match event:
             case ConnectionOpened(worker, welcome):
                 self._welcomes[worker] = welcome
@@ -156,7 +156,7 @@ class ManifestResolver:
         return self._advance(now)
 
     def next_deadline(self) -> float | None:
-        """When ``TimePassed`` may have an effect; None if only another event can."""
+        """Returns when ``TimePassed`` may next have an effect; None if only other events can."""
         if self._names_source is not None:
             return self._requested_at + REPLY_TIMEOUT_S
         if self._chosen is not None:
@@ -166,7 +166,7 @@ class ManifestResolver:
         return self._first_answer_at + (PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S)
 
     def _check_reply_timeout(self, now: float) -> None:
-        """On timeout, moves the silent worker to the end of the list, so that another one is asked if there is one."""
+        """On timeout, moves the silent worker to the end of the list, so that another worker, if any, is asked next."""
         if now < self._requested_at + REPLY_TIMEOUT_S:
             return
         for silent in (self._digest_source, self._names_source):
@@ -187,7 +187,7 @@ class ManifestResolver:
             return None
         match reply:
             case Described():
-                if self._is_possible(reply, self._requested_names[worker]):
+                if self._is_acceptable(reply, self._requested_names[worker]):
                     self._record_answer(worker, reply, now)
                 else:
                     self._ban(worker)
@@ -237,7 +237,7 @@ class ManifestResolver:
         self._digest_senders.clear()
 
     def _advance(self, now: float) -> list[Action]:
-        """Chooses a version if none is chosen, then requests its next digests."""
+        """Chooses a version if none is chosen yet, then requests the next digests of the chosen version."""
         if self._chosen is None:
             if len(self._banned) >= self._worker_count > 0:
                 return [Fail(SourceError("no worker returned a valid description of the file: see msd status"))]
@@ -272,13 +272,13 @@ class ManifestResolver:
         return next((w, a) for w, a in answers.items() if (a.id if a else None) == winner)
 
     def _request_digests(self, chosen: Described, now: float) -> list[Action]:
-        """Requests the next digests; if they are complete, verifies them."""
+        """Requests the next digests, or verifies the digests if all have arrived."""
         if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
             return self._verify_digests(chosen, now)
         if self._digest_source is None:
             sources = [w for w, a in self._answers.items() if a and a.id == chosen.id]
             if not sources:
-                # All workers with this version are gone: start over with the remaining and new workers.
+                # All workers with this version are gone: choose again among the remaining and new workers.
                 self._chosen = None
                 self._first_answer_at = now
                 self._discard_digests()
@@ -307,7 +307,7 @@ class ManifestResolver:
         return self._request_digests(chosen, now)
 
     def _fail(self, worker: int, now: float) -> list[Action]:
-        """The file does not exist: fails, or first requests names to suggest from the worker."""
+        """Handles a file that does not exist: fails, or first requests file names from the worker for suggestions."""
         if self._requested_names[worker] is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
@@ -319,8 +319,8 @@ class ManifestResolver:
         self._requested_at = now
         return [RequestNames(worker)]
 
-    def _is_possible(self, description: Described, requested_name: str | None) -> bool:
-        """True if a description is consistent, is of the requested file, and its name is safe to show."""
+    def _is_acceptable(self, description: Described, requested_name: str | None) -> bool:
+        """True if a description is consistent, describes the requested file, and its name is safe to print."""
         return (
             description.size <= MAX_FILE_SIZE
             and description.segment_size == segment_size(description.size)
@@ -340,5 +340,5 @@ class ManifestResolver:
         similar = difflib.get_close_matches(name, shared_names, n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else "; msd list shows the shared files"
         if self._name is None:
-            return UsageError(f"no shared file is named {name!r}: give its name{hint}")
+            return UsageError(f"no shared file is named {name!r}: give the name of a shared file{hint}")
         return NotFoundError(f"{name!r} is not shared{hint}")

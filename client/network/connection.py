@@ -1,6 +1,6 @@
 """One connection to a worker: a DEALER and its monitor, from the handshake to the first fault.
 
-Does not reconnect. A connection is never used again after a fault: some faults leave a DEALER dead for good, and
+Does not reconnect. A connection is never used again after a fault: some faults leave a DEALER permanently dead, and
 ZeroMQ would send the requests to the worker's next process.
 """
 
@@ -40,12 +40,12 @@ class Connection:
         self._worker = worker
         #: Requests without a reply, by request id.
         self._outstanding: dict[int, Message] = {}
-        #: The epoch of the worker's ``welcome``; None before it.
+        #: The epoch of the worker's ``welcome``; None until the ``welcome`` arrives.
         self._epoch: int | None = None
         self._hello_sent_at = 0.0
         dealer = context.socket(zmq.DEALER)
         tune(dealer, ipv6=endpoint.is_ipv6, credentials=credentials)
-        # Larger than any window: if ZeroMQ stopped reading, TCP would take the pause for a dead peer.
+        # Larger than any window: if ZeroMQ stopped reading, TCP would mistake the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
         dealer.maxmsgsize = MAX_SEGMENT_SIZE + 4096
         # With 1, a disconnect would discard replies that were received but not read yet.
@@ -95,9 +95,9 @@ class Connection:
         if request is None:
             return None
         if self._epoch not in (None, reply.epoch):
-            raise ProtocolError("a reply from another process than the one that sent the welcome")
+            raise ProtocolError("the reply and the welcome are from different processes")
         if isinstance(request, Get) and getattr(reply, "index", request.index) != request.index:
-            raise ProtocolError("another segment than the requested one")
+            raise ProtocolError("the reply has a different segment from the requested one")
         if isinstance(request, Hello):
             if not isinstance(reply, Welcome):
                 raise ProtocolError("the first reply is not a welcome")
@@ -106,11 +106,11 @@ class Connection:
         return ReplyReceived(self._worker, request, reply, frames[1] if len(frames) == 2 else None)
 
     def send_bye(self, session: int) -> None:
-        """Tells the worker that the session ends, if the connection is open."""
+        """Sends ``bye`` to the worker, if the connection is open."""
         if self.monitor.is_connected:
             self.send(Bye(session=session))
 
     def close(self, linger_ms: int = 0) -> None:
-        """Closes the sockets; queued messages have ``linger_ms`` milliseconds to leave."""
+        """Closes the sockets. ZeroMQ may send queued messages for another ``linger_ms`` milliseconds."""
         self.monitor.close()
         self.dealer.close(linger_ms)

@@ -17,14 +17,14 @@ from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
-#: Seconds to wait for the first snapshot before trying the workers without one.
+#: Seconds to wait for the first snapshot before connecting to the workers without one.
 FIRST_SNAPSHOT_TIMEOUT_S = 0.2
 #: Seconds between two new subscriptions while server 5 is silent.
 RESUBSCRIBE_INTERVAL_S = 5.0
 #: Seconds before a failed connection is retried: doubles from the minimum to the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.25, 4.0
 #: How long (seconds) every attempt must fail before a refusal is considered definitive. A handshake that is closed
-#: without a reason needs longer: a server that dies may close one, but only a server with another key closes all.
+#: without a reason needs longer: a dying server may close one, but only a server with a different key closes them all.
 REFUSAL_PERIOD_S, HANDSHAKE_REFUSAL_PERIOD_S = 0.1, 1.0
 #: A refusal more than this many seconds after the previous one is unrelated to it.
 MAX_REFUSAL_GAP_S = 5.0
@@ -36,7 +36,7 @@ REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
 class WorkerBanned(Struct, frozen=True):
-    """Do not connect to this run of the worker's process, unless the ban is lifted."""
+    """The worker is banned: do not connect to this run of its process until the ban is lifted."""
 
     worker: int
 
@@ -76,7 +76,7 @@ Action = OpenConnection | CloseConnection | Resubscribe
 
 
 class KnownWorker(Struct):
-    """A worker and its connection."""
+    """The state of one worker and of the connection to it."""
 
     endpoint: Endpoint
     #: The state in the latest snapshot; None while server 5 is silent.
@@ -110,7 +110,7 @@ class ConnectionPolicy:
         self._refused_since: float | None = None
         self._last_refusal_at = now
         self._refusal = ConnectionRefusal.HANDSHAKE
-        #: When server 5 counts as silent.
+        #: When server 5 counts as silent, unless a snapshot arrives first.
         self._status_deadline = now + FIRST_SNAPSHOT_TIMEOUT_S
         #: True if server 5 was silent at the last deadline.
         self._status_timed_out = False
@@ -121,7 +121,7 @@ class ConnectionPolicy:
         return self.status is None and not self._status_timed_out
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns what to do."""
+        """Updates the state and returns the actions to perform."""
         actions: list[Action] = []
         match event:
             case SnapshotReceived(status):
@@ -136,7 +136,7 @@ class ConnectionPolicy:
                 self._record_refusal(refusal, now)
                 worker.has_socket = worker.is_connected = False
                 worker.retry_at = now + min(MIN_BACKOFF_S * 2**worker.failures, MAX_BACKOFF_S)
-                # Bounded: after a thousand failures the power would overflow a float.
+                # Bounded: after a thousand failures the power of two would overflow a float.
                 worker.failures = min(worker.failures + 1, 16)
             case StatusRefused(refusal):
                 self._record_refusal(refusal, now)
@@ -156,7 +156,7 @@ class ConnectionPolicy:
         return actions
 
     def next_deadline(self) -> float:
-        """When ``TimePassed`` may next have an effect, or ``refusal`` return another value."""
+        """Returns when ``TimePassed`` may next have an effect, or ``refusal`` may return a different value."""
         times = [worker.retry_at for worker in self.workers.values() if self._may_open(worker)]
         if self._refused_since is not None and self._refusal is not ConnectionRefusal.HANDSHAKE:
             times.append(self._refused_since + REFUSAL_PERIOD_S)
@@ -168,7 +168,7 @@ class ConnectionPolicy:
         return self._refused_since is not None
 
     def refusal(self, now: float) -> ConnectionRefusal | None:
-        """Why the servers refuse this client; None if they do not, or if it is not definitive yet."""
+        """Returns why the servers refuse this client; None if there is no refusal or it is not definitive yet."""
         if self._refused_since is None:
             return None
         if self._refusal is ConnectionRefusal.HANDSHAKE:
@@ -211,7 +211,7 @@ class ConnectionPolicy:
                 worker.retry_at, worker.failures = now, 0
                 worker.is_banned = worker.is_banned and reported.epoch == worker.epoch
                 if worker.has_socket and not worker.is_connected:
-                    # ZeroMQ may be in a long backoff of its own: a new socket connects at once.
+                    # ZeroMQ may be in a long backoff of its own, but a new socket connects at once.
                     actions.append(self._close_connection(reported.number, worker))
             worker.reported_state, worker.epoch = reported.state, reported.epoch
             if worker.has_socket and not worker.is_connected and worker.reported_state not in REACHABLE_STATES:

@@ -1,4 +1,4 @@
-"""What happened on a client's connections. Plain values.
+"""Events on a client's connections. Plain values.
 
 The transport emits these events. The connection policy, the resolver and the transfer handle them. Contains no
 decisions.
@@ -19,7 +19,7 @@ class Payload(Protocol):
 
     @property
     def buffer(self) -> memoryview:
-        """The data where it was received, without a copy."""
+        """The data in the received frame, without a copy."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""All connections of one client: which workers are connected, what server 5 publishes, what was received.
+"""Manages all connections of one client: the connected workers, the snapshots of server 5, and the received events.
 
 Applies the decisions of ``client/network/connection_policy.py`` to the sockets of ``client/network/transport.py``.
 Decides nothing about segments.
@@ -26,9 +26,9 @@ MIN_STALL_S = 0.25
 
 
 class ConnectionPool:
-    """All connections of one client. ``close()`` it.
+    """All connections of one client. The caller must ``close()`` it.
 
-    The servers count a client among those they serve only if it is a ``download``.
+    ``download`` is True for a download; the servers count only downloads as clients.
     """
 
     def __init__(self, servers: Servers, *, download: bool) -> None:
@@ -38,7 +38,7 @@ class ConnectionPool:
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
         self.stalled_seconds = 0.0
-        #: When the last ``wait`` ended. Silence up to this time is not caused by this process.
+        #: When the last ``wait`` ended. Later messages are not read yet, so timeouts are evaluated at this time.
         self.last_poll_at = time.monotonic()
         #: Whether server 5 was reachable at the last ``status_change``.
         self._last_reachable = True
@@ -79,7 +79,7 @@ class ConnectionPool:
         return [*self.events()]
 
     def wait(self, deadline: float) -> None:
-        """Waits until something is received, at most until ``deadline``. Measures stalls of this process."""
+        """Waits until a message arrives, the policy is due, or ``deadline`` passes. Measures stalls of this process."""
         start = time.monotonic()
         until = max(start, min(self._policy.next_deadline(), deadline))
         self.transport.wait(until - start)
@@ -96,7 +96,7 @@ class ConnectionPool:
         for event in self.transport.read():
             if not isinstance(event, ReplyReceived):
                 if isinstance(event, ConnectionOpened) and event.welcome.version != PROTOCOL_VERSION:
-                    # Not permanent: the worker may be updated while others serve the file.
+                    # Do not ban the worker: it may be updated while others serve the file.
                     self._other_versions[event.worker] = event.welcome.version
                     self.transport.close_connection(event.worker)
                     event = ConnectionClosed(event.worker, ConnectionRefusal.VERSION)
@@ -109,13 +109,13 @@ class ConnectionPool:
                         self.ready.pop(worker, None)
                 self._apply(event, time.monotonic())
             yield event
-        # Use the time of ``wait``: messages that arrived since are not read yet, so their absence is not silence.
+        # Use the time when ``wait`` ended: later messages are not read yet, so a peer that seems silent may not be.
         self._apply(TimePassed(), self.last_poll_at)
         if refusal := self._policy.refusal(self.last_poll_at):
             raise NotAllowedError(self._explain(refusal))
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` is from ``new_rid()``, if the worker is connected."""
+        """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
         self.transport.request(worker, request)
 
     def ban(self, worker: int) -> None:
@@ -138,7 +138,7 @@ class ConnectionPool:
         return WorkerChanged("server 5", "lost", "it does not answer; continuing without its status")
 
     def waiting_reason(self) -> str:
-        """Explains to the user why there is no progress."""
+        """Returns why there is no progress, as text for the user."""
         if self.ready:
             return f"connected to {len(self.ready)} of {len(self.worker_numbers)} workers, but receiving no data"
         if self._policy.is_refused:
@@ -150,13 +150,15 @@ class ConnectionPool:
         states = [worker.state for worker in self.status.workers]
         if WorkerState.AWAKE in states:
             return f"server 5 reports {states.count(WorkerState.AWAKE)} workers alive, but none is reachable"
-        details = ", ".join(f"{w.number} {w.state}" for w in self.status.workers)
+        details = ", ".join(f"worker {w.number} {w.state}" for w in self.status.workers)
         return f"0 of {len(states)} workers alive ({details})"
 
     def _explain(self, refusal: ConnectionRefusal) -> str:
         if refusal is ConnectionRefusal.VERSION:
-            others = ", ".join(f"worker {number} version {version}" for number, version in self._other_versions.items())
-            return f"this client uses version {PROTOCOL_VERSION} of the protocol, {others}: update the older side"
+            others = ", ".join(
+                f"worker {number} uses version {version}" for number, version in self._other_versions.items()
+            )
+            return f"this client uses protocol version {PROTOCOL_VERSION}, {others}: update the older side"
         return refusal.explain(self._servers.status, encrypted=self._servers.credentials is not None)
 
     def _apply(self, event: connection_policy.Event, now: float) -> None:

@@ -27,10 +27,10 @@ from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal
 
-#: Milliseconds that queued messages have to leave at the end.
+#: Milliseconds for which ZeroMQ may still send queued messages at the end.
 LINGER_MS = 200
-#: The maximum number of ZeroMQ's I/O threads with encryption. Decrypting takes about a second of processor time per
-#: GiB, and each thread serves its own connections. Without encryption a second thread costs more than it gains
+#: The maximum number of ZeroMQ's I/O threads if connections are encrypted. Decryption takes about a second of processor
+#: time per GiB, and a connection uses only one thread. Without encryption, a second thread costs more than it gains
 #: (measured on two processors).
 MAX_IO_THREADS = 4
 #: The maximum number of replies read from one connection before the next poll.
@@ -51,7 +51,7 @@ def round_robin(sources: Iterable[Iterator[T]]) -> Iterator[T]:
 
 
 class Transport:
-    """All sockets of one client of ``servers``. ``close()`` it.
+    """All sockets of one client of ``servers``. The caller must ``close()`` it.
 
     ``session`` identifies the client to the workers and server 5; it is 0 unless the client is a download.
     """
@@ -107,7 +107,7 @@ class Transport:
             connection.close()
 
     def request(self, worker: int, request: Message) -> None:
-        """Sends a request whose ``rid`` is from ``new_rid()``; drops it if there is no connection to the worker."""
+        """Sends a request, or drops it if there is no connection. The request's ``rid`` must be from ``new_rid()``."""
         if (connection := self._connections.get(worker)) is not None:
             connection.send(request)
 
@@ -134,7 +134,7 @@ class Transport:
             connection.close(LINGER_MS)
         self._status_monitor.close()
         self._status.close(0)
-        # Also closes sockets that a signal left half initialised: one open socket makes the context's termination hang.
+        # Also closes a socket whose setup was interrupted by a signal: one open socket makes the termination hang.
         self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
@@ -155,14 +155,14 @@ class Transport:
 
     def _read_status(self) -> Iterator[NetworkEvent]:
         while (frames := receive(self._status)) is not None:
-            # Ignore malformed messages: the next snapshot is complete in itself.
+            # Ignore a malformed snapshot: the next one replaces it completely.
             with contextlib.suppress(ProtocolError):
                 header = frames[0].bytes.removeprefix(STATUS_TOPIC) if frames else b""
                 yield SnapshotReceived(decode(header, Status))
 
     def _read_connection(self, worker: int, connection: Connection) -> Iterator[NetworkEvent]:
         if self._connections.get(worker) is not connection:
-            return  # An event of another connection led to this one being closed.
+            return  # The caller closed this connection while it handled an event of another one.
         # Read the monitor first: its events are older than the messages read after it.
         dead = connection.read_monitor(self._session)
         # Messages from a dead connection are still valid: read them all.
@@ -178,7 +178,7 @@ class Transport:
             if event is not None:
                 yield event
             if self._connections.get(worker) is not connection:
-                return  # The event led to the connection being closed.
+                return  # The caller closed this connection while it handled the event.
         if dead:
             self.close_connection(worker)
             yield ConnectionClosed(worker, connection.refusal)

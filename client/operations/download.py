@@ -23,7 +23,7 @@ from msd.wire.errors import Interrupted, MsdError
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.units import format_size
 
-#: How long to wait for the broker to confirm ``done``; the broker may be frozen.
+#: How long to wait until the broker confirms ``done``; the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
 
 
@@ -45,12 +45,12 @@ def download(
 
     ``name`` may be omitted if only one file is shared. ``output`` defaults to the base name of the shared file, in the
     current folder. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
-    segments that differ and leaves an up-to-date file alone.
+    segments that differ and leaves an up-to-date file unchanged.
 
-    ``id`` (32 bytes) selects one version of the file. ``timeout`` is how many seconds the download waits without
-    progress; None waits indefinitely. With ``sync`` False the download does not wait until the data is on the disk.
-    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` bounds the bytes of outstanding
-    requests. ``on_event`` is called from this thread and must not block.
+    ``id`` (32 bytes) selects one version of the file. ``timeout`` is the time limit without progress, in
+    seconds; None waits indefinitely. With ``sync`` False the download does not wait until the data is on the disk.
+    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` limits the outstanding bytes.
+    ``on_event`` is called in the caller's thread and must not block.
 
     Raises ``MsdError``. The part file is kept, and the next call resumes from it.
     """
@@ -95,7 +95,7 @@ def download(
 
 
 def _run(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, on_event: OnEvent) -> None:
-    """Runs the transfer, and with ``sync`` waits for the disk. If interrupted, the error says what was saved."""
+    """Runs the transfer, and with ``sync`` waits for the disk. Adds the saved progress to an ``Interrupted`` error."""
     try:
         transfer.run()
         if sync:

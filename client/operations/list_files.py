@@ -1,4 +1,4 @@
-"""``msd list``: fetches the list of shared files from one worker, page by page. Downloads no file."""
+"""``msd list``: fetches the list of shared files, page by page. Downloads no file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
                         listed[worker] = []
                         pool.request(worker, List(rid=new_rid()))
                     case ReplyReceived(worker, List(after=after), CataloguePage(entries=page, more=more)):
-                        if not _continues(page, after):
-                            continue  # Out of order: a faulty worker could repeat pages indefinitely.
+                        if not _is_next_page(page, after):
+                            continue  # Ignore an unsorted page: a faulty worker could repeat pages indefinitely.
                         listed[worker] += page
                         if not more or not page:
                             return listed[worker]
@@ -45,7 +45,7 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
         pool.close()
 
 
-def _continues(page: list[Entry], after: str) -> bool:
+def _is_next_page(page: list[Entry], after: str) -> bool:
     """True if the page's names are sorted and all come after the last name of the previous page."""
     names = [after, *(entry.name for entry in page)]
     return all(earlier < later for earlier, later in pairwise(names))

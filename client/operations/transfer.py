@@ -93,7 +93,7 @@ class Transfer:
 
     @property
     def verified(self) -> int:
-        """Verified bytes of the file, received or reused, without those still to be copied into the part file."""
+        """Verified bytes of the file, received or reused, without the bytes not yet copied into the part file."""
         uncopied = 0 if self._reuse_finished else self._part.uncopied_bytes
         return sum(report.bytes for report in self.workers.values()) + self.reused - uncopied
 
@@ -151,7 +151,7 @@ class Transfer:
                     self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
     def _on_snapshot(self, status: Status) -> None:
-        """Emits an event for each worker that server 5 newly reports as unavailable, or as awake after a silence."""
+        """Emits an event for each worker that server 5 newly reports as unavailable, or as awake after silence."""
         self._schedule(events.CataloguePublished(status.catalogue))
         for worker in status.workers:
             before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
@@ -188,7 +188,7 @@ class Transfer:
             self._schedule(events.SegmentWritten(worker, index))
 
     def _reuse_next(self) -> bool:
-        """Hashes one segment that may be on the disk, or copies one from the output; False if none is left."""
+        """Hashes one segment that may be on the disk, or copies one from an existing output; False if none is left."""
         index = next(self._candidates, None)
         if index is None:
             copied = self._part.copy_next()
@@ -207,7 +207,7 @@ class Transfer:
     # Scheduling.
 
     def _schedule(self, event: events.Event) -> None:
-        """Passes an event to the scheduler and executes the actions that it returns."""
+        """Passes an event to the scheduler and performs the actions that it returns."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
                 case events.RequestSegment(worker, index):
@@ -237,8 +237,8 @@ class Transfer:
 
     def _emit_due(self) -> None:
         now = time.monotonic()
-        if news := self._pool.status_change():
-            self._on_event(news)
+        if changed := self._pool.status_change():
+            self._on_event(changed)
         # Use the time of the last poll; the process may have been suspended since.
         if waiting := self._progress_timeout.check(self._pool.last_poll_at, self._pool.waiting_reason()):
             self._on_event(waiting)
@@ -270,13 +270,13 @@ class Transfer:
         )
 
 
-def _source_error(given_up: GiveUp) -> SourceError:
-    reasons = set(given_up.bans.values())
-    named = ", ".join(f"worker {number}: {reason}" for number, reason in sorted(given_up.bans.items()))
+def _source_error(action: GiveUp) -> SourceError:
+    reasons = set(action.bans.values())
+    bans = ", ".join(f"worker {number}: {reason}" for number, reason in sorted(action.bans.items()))
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
     elif BanReason.CORRUPT in reasons:
-        advice = f"no worker sent a valid copy of segment {given_up.segment}: check the file on the servers"
+        advice = f"no worker sent a valid copy of segment {action.segment}: check the file on the servers"
     else:
         advice = "check the file on the servers"
-    return SourceError(f"every worker failed ({named}): {advice}")
+    return SourceError(f"every worker failed ({bans}): {advice}")

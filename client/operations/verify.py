@@ -74,7 +74,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
 
 
 def compare(fd: int, manifest: Manifest) -> Comparison:
-    """Compares an open file with a manifest. Reads no holes. Raises ``OSError`` if the file cannot be read."""
+    """Compares an open file with a manifest, without reading holes. Raises ``OSError`` if the file cannot be read."""
     copy = LocalCopy(fd, manifest)
     local_size = os.fstat(fd).st_size
     with_data = {*copy.candidates()}
@@ -93,8 +93,8 @@ def mismatch_lines(comparison: Comparison) -> Iterator[str]:
     name = presentable(comparison.name)
     for first, last in _runs(comparison.differing):
         start, (offset, length) = span(comparison.size, first)[0], span(comparison.size, last)
-        which = f"segment {first} differs" if first == last else f"segments {first} to {last} differ"
-        yield f"{which}: bytes {start} to {offset + length - 1}"
+        difference = f"segment {first} differs" if first == last else f"segments {first} to {last} differ"
+        yield f"{difference}: bytes {start} to {offset + length - 1}"
     excess = comparison.local_size - comparison.size
     if excess:
         yield f"{abs(excess)} bytes {'longer' if excess > 0 else 'shorter'} than {name}"

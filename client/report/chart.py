@@ -36,10 +36,10 @@ FORMATS: dict[str, dict[str, None]] = {
 }
 #: Width and height in inches.
 SIZE = (9.0, 6.0)
-#: The colour-blind-safe palette of Okabe and Ito; repeated if there are more workers.
+#: The colour-blind-safe palette of Okabe and Ito; repeated if there are more workers than colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 DISK_COLOUR = "#BBBBBB"
-#: The marker of each kind of mark. Kinds differ in shape, because the colour identifies the worker.
+#: The shape of each kind of mark. Kinds do not differ in colour, because the colour identifies the worker.
 SHAPES = {
     STATE_MARKS["asleep"]: "v",
     AWAKE: "^",
@@ -51,9 +51,9 @@ SHAPES = {
     STATE_MARKS["lost"]: "d",
     STATE_MARKS["failed"]: "8",
 }
-#: With more marks than this, their vertical lines would hide the rates, so no lines are drawn.
+#: With more marks than this, no vertical lines are drawn at the marks: they would hide the rates.
 MAX_LINES = 40
-#: Maximum number of workers in the legend, and of labels on the axis of workers.
+#: Maximum number of workers in the legend, and of labels on the worker axis.
 MAX_LABELS = 16
 
 
@@ -124,13 +124,13 @@ def _draw(data: ChartData, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE, layout="constrained")
-    rates, rows, share = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
+    rates, marks, verified = figure.subplots(3, 1, sharex=True, height_ratios=(5, 2, 2))
     names = [*data.rates]
     colours = {name: COLOURS[position % len(COLOURS)] for position, name in enumerate(names)}
     _draw_rates(rates, data, colours)
-    _draw_rows(rows, data, colours)
-    _draw_share(share, data, colours)
-    figure.suptitle(_short(title), fontsize=11)
+    _draw_marks(marks, data, colours)
+    _draw_verified(verified, data, colours)
+    figure.suptitle(_shorten(title), fontsize=11)
     return figure
 
 
@@ -148,7 +148,7 @@ def _draw_rates(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, reverse=True)
 
 
-def _draw_rows(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
+def _draw_marks(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     names = [*colours]
@@ -173,7 +173,7 @@ def _draw_rows(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
         axes.set_title(f"{data.omitted_marks} more marks", fontsize=8, loc="right")
     axes.grid(axis="y", linewidth=0.4)
     axes.set_ylabel("worker")
-    # The legend has no colours, because these identify the workers.
+    # The legend has no colours, because colours identify workers.
     handles = [
         Line2D([], [], marker=SHAPES[kind], label=kind, color="white", markeredgecolor="black") for kind in kinds
     ]
@@ -181,7 +181,7 @@ def _draw_rows(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
         axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
-def _draw_share(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
+def _draw_verified(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
     """Draws the verified bytes over time, by source: the disk, and each worker."""
     # The curves are monotonic, so half of the points are enough.
     times = [*data.times[:-1:2], data.times[-1]]
@@ -197,5 +197,5 @@ def _draw_share(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 100 else text[:99] + "…"

@@ -12,11 +12,11 @@ from typing import Any
 
 from msgspec import Struct
 
-#: A sample counts a segment when it is complete. Its bytes are spread over up to this time before the sample.
+#: Only complete segments are counted in a sample, so their bytes are spread over up to this time before the sample.
 MAX_SPREAD_S = 1.0
-#: Window of a rate: a single sample is too short to contain many segments.
+#: Window of a rate: too few segments arrive between two samples to measure a rate.
 RATE_WINDOW_S = 0.6
-#: Maximum points of all curves together, so that an SVG stays well below 300 KB.
+#: Maximum number of points of all curves together, so that an SVG stays well below 300 KB.
 MAX_POINTS = 1600
 #: Maximum number of marks; the first are kept.
 MAX_MARKS = 200
@@ -32,14 +32,14 @@ STATE_MARKS = {
     "lost": "connection lost",
     "set aside": "set aside",
 }
-#: Kinds of marks for a worker that is available again, after a sleep or after a failure.
+#: The kinds of mark for a worker that is available again: after sleep, and after a failure.
 AWAKE, RECOVERED = "awake", "recovered"
 #: The kind of mark for a corrupt segment.
 CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
-    """Verified bytes at a time, reused from the disk and received from each worker."""
+    """The verified bytes at the time ``at``: reused from the disk, and received from each worker."""
 
     at: float
     reused: int
@@ -62,7 +62,7 @@ class ChartData(Struct, frozen=True):
     """The curves and marks of a chart.
 
     ``times`` are in seconds since the start. ``rates`` (bytes a second), ``received`` (bytes) and ``reused`` (bytes
-    found on the disk) have one value for each of them.
+    found on the disk) have one value for each time.
     """
 
     times: Sequence[float]
@@ -78,8 +78,8 @@ class ChartData(Struct, frozen=True):
 def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     """Computes the chart of a report's events.
 
-    Raises ``NothingTransferredError`` if they contain no progress, and ``KeyError``, ``TypeError`` or ``ValueError`` if
-    they are malformed.
+    Raises ``NothingTransferredError`` if the events contain no progress, and ``KeyError``, ``TypeError`` or
+    ``ValueError`` if they are malformed.
     """
     events = sorted(events, key=_time)
     samples = [
@@ -168,7 +168,7 @@ def _rates(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[f
 
 
 def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
-    """Returns the marks of the workers. Of equal marks less than ``step`` seconds apart, only the first is kept."""
+    """Returns the marks of the workers. Drops a mark less than ``step`` seconds after an equal one that was kept."""
     marks: list[Mark] = []
     #: The position in ``marks`` of the last mark of each worker that is not available.
     down: dict[str, int] = {}
@@ -193,7 +193,7 @@ def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
 
 
 def _mark_down(marks: list[Mark], down: dict[str, int], mark: Mark) -> None:
-    """Adds a mark of a worker that is not available, or merges it with the worker's previous mark."""
+    """Adds a mark of a worker that became unavailable, or merges it with the worker's previous mark."""
     position = down.get(mark.worker)
     last = marks[position] if position is not None else None
     if last is None or mark.at - last.at > MERGE_WINDOW_S:

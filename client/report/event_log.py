@@ -28,7 +28,7 @@ class EventRecorder:
     def __init__(self) -> None:
         self._samples: list[tuple[float, Entry]] = []
         self._others: deque[tuple[float, Entry]] = deque(maxlen=MAX_EVENTS)
-        #: One of ``_sampling_step`` samples is kept; ``_skipped`` counts those since the last kept one.
+        #: Every ``_sampling_step``-th sample is kept; ``_skipped`` counts the samples since the last kept one.
         self._sampling_step = 1
         self._skipped = 0
         #: The newest sample if it was skipped, so that the end is always recorded.
@@ -45,7 +45,7 @@ class EventRecorder:
                 self._others.append((at, event_values(event)))
 
     def entries(self) -> list[Entry]:
-        """Returns the recorded events in the order of time."""
+        """Returns the recorded events in chronological order."""
         kept = sorted([*self._others, *self._samples, *self._newest], key=lambda entry: entry[0])
         return [{"at": round(at, 3), **values} for at, values in kept]
 

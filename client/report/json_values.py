@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def event_values(event: Event) -> dict[str, object]:
-    """Converts an event to JSON values. A ``Sampled`` event becomes a ``progress``, too."""
+    """Converts an event to JSON values. ``Progress`` and ``Sampled`` both become a ``progress`` event."""
     match event:
         case Started():
             return {
@@ -55,12 +55,12 @@ def event_values(event: Event) -> dict[str, object]:
 
 
 def error_values(error: MsdError) -> dict[str, object]:
-    """Converts an error to JSON values."""
+    """Converts an error to JSON values: its exit code and its message."""
     return {"code": error.exit_code, "message": str(error)}
 
 
 def report_values(report: Report) -> dict[str, object]:
-    """Converts a report to JSON values."""
+    """Converts a report to JSON values, with rounded times and rates."""
     return {
         **asdict(report),
         "output": str(report.output),
@@ -71,7 +71,7 @@ def report_values(report: Report) -> dict[str, object]:
 
 
 def totals_values(totals: Totals) -> dict[str, object]:
-    """Converts totals to JSON values."""
+    """Converts totals to JSON values, with rounded times and rates."""
     return {
         "retries": totals.retries,
         "waited_seconds": round(totals.waited_seconds, 3),

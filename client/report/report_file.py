@@ -27,9 +27,9 @@ VERSION = 1
 
 
 class ReportFile:
-    """Records a download and writes its report. If the ``with`` block fails, the report has the error.
+    """Records a download and writes its report. If the ``with`` block fails, the report contains the error.
 
-    With ``file`` None it records and writes nothing. Raises ``UsageError`` at once if the report could not be written.
+    With ``file`` None nothing is recorded or written. Raises ``UsageError`` at once if ``file`` cannot be written.
     """
 
     def __init__(self, file: str | None) -> None:
@@ -61,13 +61,13 @@ class ReportFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A usage error means that no download took place.
+        # After a usage error there is no download to report.
         if isinstance(error, MsdError) and not isinstance(error, UsageError):
             totals = self._totals.compute(time.monotonic() - self._started)
             try:
                 self._write({"error": error_values(error), **totals_values(totals)})
             except DiskError as write_error:
-                # Report this in addition to the original error.
+                # Print this error in addition to the original one.
                 print_line(f"msd: {write_error}", sys.stderr)
 
     def _record(self, event: Event) -> None:
@@ -77,7 +77,7 @@ class ReportFile:
         if isinstance(event, Started):
             download_paths = (event.output, event.output.with_name(event.output.name + ".part"))
             if os.path.realpath(self._file or "") in map(os.path.realpath, download_paths):
-                raise UsageError(f"--report {self._file}: is the file to download: give the report another name")
+                raise UsageError(f"--report {self._file} is the output or its part file: give the report another name")
 
     def _write(self, values: dict[str, object]) -> None:
         file, self._file = self._file, None

@@ -1,6 +1,6 @@
 """Computes the totals of a download from its events: retries by cause, waiting time and rates.
 
-Pure: times are arguments, in monotonic seconds. Does not count the bytes; ``client/operations/transfer.py`` does.
+Pure: times are arguments, in monotonic seconds. ``client/operations/transfer.py`` counts the bytes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RunningTotals:
         return Totals(
             retries=dict(sorted(self._retries.items())),
             waited_seconds=self._waited + waiting,
-            # The module ``statistics`` takes 3 ms to import.
+            # The median; the module ``statistics`` would take 3 ms to import.
             rate_p50=(rates[len(rates) // 2] + rates[~(len(rates) // 2)]) / 2 if rates else 0.0,
             rate_peak=rates[-1] if rates else 0.0,
         )
@@ -80,7 +80,7 @@ class RunningTotals:
         self._bytes = progress.bytes
         self._last_sample = (progress.seconds, progress.bytes - progress.reused_bytes)
         if self._window_start is None:
-            # ``seconds`` counts from the first request.
+            # The first window starts at the first request, which is second 0.
             self._window_start = (0.0, 0)
         start, received_before = self._window_start
         seconds, received = self._last_sample

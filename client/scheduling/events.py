@@ -1,8 +1,8 @@
 """The scheduler's events (what happened) and actions (what to do). Plain values.
 
-Each kind of failure is an event of its own, because each has its own policy (``docs/scheduler.md``).
-``TRANSITIONS`` lists how events change the state of a segment: the figure in that page is drawn from it, and
-the property tests check the scheduler against it.
+Each kind of failure has its own event, because each has its own policy (``docs/scheduler.md``).
+``TRANSITIONS`` lists how events change the state of a segment. The figure on that page is generated from it, and the
+property tests check the scheduler against it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SegmentRefused(Struct, frozen=True):
 
 
 class SegmentChecked(Struct, frozen=True):
-    """The data on disk for a segment was hashed; ``valid`` if it matches the segment's digest."""
+    """The data on disk for a segment was hashed; ``valid`` is True if it matches the segment's digest."""
 
     index: int
     valid: bool
@@ -157,7 +157,7 @@ class SegmentState(enum.StrEnum):
     UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
     UNREQUESTED = "unrequested"  #: no worker has a request for it
     OUTSTANDING = "outstanding"  #: in the Y of one or more workers
-    SUSPECT = "suspect"  #: arrived corrupt, waits for a different worker
+    SUSPECT = "suspect"  #: arrived corrupt; waits for a different worker
     VERIFIED = "verified"  #: in the X of a worker
     REUSED = "reused"  #: found on disk and valid
 
@@ -172,7 +172,7 @@ TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Ac
     (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
     (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (WorkerLost, SegmentRefused, SegmentCorrupt),
     (SegmentState.SUSPECT, SegmentState.OUTSTANDING): (RequestSegment,),
-    # The reply to a request that the scheduler had already dropped.
+    # A reply to a request that the scheduler had already dropped.
     (SegmentState.UNREQUESTED, SegmentState.VERIFIED): (SegmentWritten,),
     (SegmentState.SUSPECT, SegmentState.VERIFIED): (SegmentWritten,),
     (SegmentState.UNREQUESTED, SegmentState.SUSPECT): (SegmentCorrupt,),

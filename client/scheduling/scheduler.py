@@ -1,19 +1,21 @@
 """Decides which worker is asked for which segment: the pure core of the client.
 
-Takes events and ``now`` (seconds, monotonic) and returns actions. It knows no socket, clock or file, and never
-holds a payload: a segment is a number. For each worker it keeps **X**, the segments that the worker delivered and
-that were verified, and **Y**, the segments requested from it that have not arrived; for the file, the segments that
-no worker has a request for.
+Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a segment
+is just a number. For each worker the scheduler tracks **X**, the verified segments that the worker delivered, and
+**Y**, the segments requested from the worker that have not arrived; for the file, the segments that no worker has a
+request for.
 
 The rules:
 
-- Each worker has a window of outstanding requests, computed from its measured rate and round trip: enough to
-  keep its connection busy, and little to lose or to wait for. A worker with credit gets the next request.
+- Each worker has a window of outstanding requests, computed from its measured rate and round trip: large
+  enough to keep its connection busy, and small enough that few segments are delayed if the worker fails. A worker with
+  credit gets the next request.
 - The Y of a lost worker goes back to the front of the queue at once. X is never requested again.
 - When no unrequested segment is left, a worker with credit is asked for the outstanding segment with the latest
-  predicted finish, if it would deliver it sooner (a hedge). So a download never waits for a slow or frozen worker,
-  and no worker is ever dropped for being slow. The first verified copy wins.
-- A corrupt segment is requested from a different worker. A worker that sent three is banned from this download.
+  predicted finish, if that worker is expected to deliver the segment sooner (a hedge). So a download never waits for a
+  slow or frozen worker, and no worker is ever dropped for being slow. The first verified copy wins.
+- A corrupt segment is requested from a different worker. A worker that sent three corrupt segments is banned from
+  this download.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Scheduler:
     """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
 
     ``window`` bounds the requests outstanding with one worker, to bound memory. The disk may hold the segments in
-    ``unchecked``; they are not requested before a ``SegmentChecked`` event. Only ``handle`` changes the state.
+    ``unchecked``; each is requested only after its ``SegmentChecked`` event. Only ``handle`` changes the state.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Scheduler:
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
         self._segment_table = SegmentTable(segments, unchecked)
-        #: The catalogue that server 5 publishes, and all it has published since the manifest was resolved.
+        #: The catalogue that server 5 publishes, and all catalogues it has published since the manifest was resolved.
         self._catalogue = b""
         self._published: set[bytes] = set()
         self._ended = False
@@ -92,7 +94,6 @@ class Scheduler:
         return self._segment_table.is_missing(index)
 
     def state_of(self, index: int) -> SegmentState:
-        """The state of a segment."""
         return self._segment_table.state_of(index)
 
     def delivered_by(self, worker: int) -> list[int]:
@@ -106,7 +107,7 @@ class Scheduler:
     # Events and actions.
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns what to do. Returns nothing once ``Finish`` or ``GiveUp`` was returned."""
+        """Updates the state and returns the actions to perform: none after ``Finish`` or ``GiveUp`` was returned."""
         if self._ended:
             return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_segments(event, now)]
@@ -123,14 +124,14 @@ class Scheduler:
         return actions
 
     def next_deadline(self, now: float) -> float | None:
-        """When ``TimePassed`` may have an effect; None if only another event can."""
+        """Returns when ``TimePassed`` may next have an effect; None if only other events can."""
         due = [w.paused_until for w in self.workers.values() if w.ready and w.paused_until > now]
         if self._segment_table.requested_from and any(self._has_credit(w, now) for w in self.workers.values()):
             due.append(now + HEDGE_INTERVAL_S)
         return None if self._ended else min(due, default=None)
 
     def check_invariants(self) -> None:
-        """Raises ``AssertionError`` if the state contradicts itself."""
+        """Raises ``AssertionError`` if the state is inconsistent."""
         self._segment_table.check_invariants()
         requested_from: dict[int, set[int]] = {}
         for worker in self.workers.values():
@@ -200,7 +201,7 @@ class Scheduler:
         worker.paused_until = now
 
     def _on_catalogue(self, catalogue: bytes) -> Iterator[Unban]:
-        """Lifts the bans due to the old catalogue if it changed: each change gives a banned worker one retry."""
+        """Lifts the bans due to the old catalogue if it changed: each change gives a banned worker another try."""
         if not catalogue or catalogue == self._catalogue:
             return
         self._catalogue = catalogue
@@ -214,7 +215,7 @@ class Scheduler:
                 yield Unban(worker.number)
 
     def _count_reply(self, worker: WorkerPace, index: int, now: float) -> None:
-        """Updates the worker for a reply with data to its request for ``index``, valid or not."""
+        """Records that the worker replied to its request for ``index`` with data, valid or not."""
         worker.count_arrival(now)
         worker.outstanding.pop(index, None)
 
@@ -248,17 +249,17 @@ class Scheduler:
         return Ban(worker.number, reason)
 
     def _drop_requests(self, worker: WorkerPace) -> None:
-        """Returns the worker's Y to the front of the queue, in its order."""
+        """Returns the worker's Y to the front of the queue, in the same order."""
         outstanding, worker.outstanding = worker.outstanding, {}
         for index in reversed(outstanding):
             self._segment_table.drop_request(index, worker.number)
 
-    # The choice of worker and segment.
+    # Choosing workers and segments.
 
     def _request_segments(self, event: Event, now: float) -> Iterator[Action]:
-        """Requests segments from all workers with credit, one from each in turn, to be fair."""
-        # A segment from one worker gives credit to that worker only, and all others already have as many requests
-        # as they may have: so the work for an event does not grow with the number of workers.
+        """Requests segments from all workers with credit: one from each in turn, to be fair."""
+        # A written segment gives credit only to the worker that sent it; the others already have as many requests as
+        # they may have. So the time to handle a segment does not grow with the number of workers.
         workers = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
         while workers:
             workers = [worker for worker in workers if self._has_credit(worker, now)]
@@ -286,12 +287,12 @@ class Scheduler:
         return len(worker.outstanding) < limit
 
     def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
-        """False if ``worker`` sent the segment corrupt and another worker has not tried it yet."""
+        """False if ``worker`` sent a corrupt copy of the segment and some other usable worker has not."""
         usable = {w.number for w in self.workers.values() if not w.ban_reason}
         return worker.number not in senders or usable <= senders
 
     def _choose_hedge(self, worker: WorkerPace, now: float) -> int | None:
-        """Returns the outstanding segment with the latest predicted finish, if ``worker`` would deliver it sooner."""
+        """Returns the outstanding segment with the latest predicted finish that ``worker`` would deliver sooner."""
         own_finish = self._predict_next_finish(worker, now)
         finishes: dict[int, float] = {}
         for other in self.workers.values():
@@ -304,7 +305,7 @@ class Scheduler:
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
     def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
-        """When ``worker`` would deliver one more segment. Assumes one round trip if its rate is unknown."""
+        """Predicts when ``worker`` would deliver one more segment. Assumes one round trip if its rate is unknown."""
         if not worker.outstanding:
             return now + (1 / worker.rate if worker.rate else worker.round_trip)
         first, step = worker.predict_arrivals(now)

@@ -1,7 +1,7 @@
 """Tracks the state of each segment of a file for the scheduler. Pure.
 
-Every missing segment is in exactly one of four states: unchecked, unrequested, outstanding or suspect. Which
-worker is asked for which segment is decided in ``client/scheduling/scheduler.py``.
+Every missing segment is in exactly one of four states: unchecked, unrequested, outstanding or suspect.
+``client/scheduling/scheduler.py`` decides which worker is asked for which segment.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ class SegmentTable:
         return self._source[index] in (MISSING, UNCHECKED)
 
     def state_of(self, index: int) -> SegmentState:
-        """The state of a segment."""
         source = self._source[index]
         if source != MISSING:
             return {UNCHECKED: SegmentState.UNCHECKED, REUSED: SegmentState.REUSED}.get(source, SegmentState.VERIFIED)
@@ -72,7 +71,7 @@ class SegmentTable:
     # State changes.
 
     def take_unrequested(self, may_request: Callable[[Set[int]], bool]) -> int | None:
-        """Removes and returns the next segment to request, None if there is none; call ``add_request`` for it.
+        """Removes and returns the next segment to request, None if there is none. Call ``add_request`` next.
 
         Returns a suspect segment only if ``may_request`` accepts the set of workers that sent it corrupt.
         """
@@ -92,7 +91,7 @@ class SegmentTable:
         self._requested_from.setdefault(index, []).append(worker)
 
     def drop_request(self, index: int, worker: int) -> None:
-        """Forgets the request to the worker, if there is one. If it was the last for the segment, requeues it first."""
+        """Removes the request to the worker, if any. Requeues the segment at the front if no other request is left."""
         workers = self._requested_from.get(index, [])
         if worker not in workers:
             return
@@ -110,7 +109,7 @@ class SegmentTable:
         self.remaining -= 1
         self._corrupt_senders.pop(index, None)
         if self._requested_from.pop(index, None) is None and index in self._requeued:
-            # The reply to a request that was already dropped.
+            # A reply to a request that was already dropped.
             self._requeued.remove(index)
 
     def mark_corrupt(self, index: int, worker: int) -> None:
@@ -132,7 +131,7 @@ class SegmentTable:
             self._requeued.append(index)
 
     def check_invariants(self) -> None:
-        """Raises ``AssertionError`` if the indexes contradict each other."""
+        """Raises ``AssertionError`` if the data structures are inconsistent."""
         missing = {index for index, source in enumerate(self._source) if source == MISSING}
         assert self.remaining == len(missing) + self._source.count(UNCHECKED)
         assert all(workers and len(set(workers)) == len(workers) for workers in self._requested_from.values())

@@ -1,4 +1,4 @@
-"""What the scheduler knows of one worker: its outstanding requests, its rate, when its replies are expected. Pure.
+"""The scheduler's record of one worker: its outstanding requests, its rate and its predicted replies. Pure.
 
 Times are in seconds on the caller's monotonic clock, rates in segments per second.
 """
@@ -17,9 +17,9 @@ WINDOW_GAIN = 2.0
 #: The window until the rate is known, and its minimum: a rate cannot be measured with one request in flight.
 INITIAL_WINDOW, MIN_WINDOW = 4, 2
 #: Shorter round trips (seconds) count as this long, because both ends also need time for other work. A larger value
-#: puts more in flight, and data that left the processor's caches costs more to receive, hash and write.
+#: puts more in flight, and data that has left the processor's caches costs more to receive, hash and write.
 MIN_ROUND_TRIP_S = 0.001
-#: The maximum window, whatever the memory allows.
+#: The maximum window, even if memory allows more.
 MAX_WINDOW = 64
 #: Seconds over which arrivals are counted to measure a worker's rate: single replies come in bursts.
 RATE_SPAN_S = 0.1
@@ -29,7 +29,7 @@ STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
 
 
 class WorkerPace(Struct):
-    """The scheduler's record of one worker."""
+    """The state of one worker in a download."""
 
     number: int
     epoch: int = 0
@@ -45,7 +45,7 @@ class WorkerPace(Struct):
     outstanding: dict[int, None] = field(default_factory=dict)
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
-    #: The time of the last arrival, or when Y stopped being empty.
+    #: The time of the last reply, or of the first request after Y was empty.
     waiting_since: float = 0.0
     #: Segments per second, None until measured; arrivals are counted from ``span_start`` on.
     rate: float | None = None
@@ -57,10 +57,10 @@ class WorkerPace(Struct):
     corrupt_count: int = 0
 
     def predict_arrivals(self, now: float) -> tuple[float, float]:
-        """Returns when the first segment of Y is expected, and the time between it and each further one (seconds).
+        """Returns when the first segment of Y is expected, and the seconds between two segments of Y.
 
-        An overdue segment is expected to take as long again as it is already late. The first arrival is estimated
-        the same way.
+        An overdue segment is expected to take as long again as it is already late. If the rate is unknown, the first
+        segment counts as overdue from ``waiting_since`` on.
         """
         waited = now - self.waiting_since
         if self.rate is None:
@@ -69,7 +69,7 @@ class WorkerPace(Struct):
         return (self.waiting_since + step if waited <= step else now + waited - step), step
 
     def is_stalled(self, now: float) -> bool:
-        """True if an arrival is long overdue."""
+        """True if the next segment is long overdue."""
         step = 1 / self.rate if self.rate else 0.0
         return bool(self.outstanding) and now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * step)
 

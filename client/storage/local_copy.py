@@ -76,7 +76,7 @@ class LocalCopy:
 
 
 def disk_error(path: Path, error: OSError) -> DiskError:
-    """Converts an ``OSError`` about ``path`` into an error that says what to do."""
+    """Converts an ``OSError`` about ``path`` into a ``DiskError``, with a hint if the cause is known."""
     hint = {
         errno.ENOSPC: ": free some space, then run the same command again; the part file is kept",
         errno.EDQUOT: ": free some of your quota, then run the same command again; the part file is kept",

@@ -1,7 +1,7 @@
 """``OUT.part``: verified segments are written at their offsets, then the file is renamed to ``OUT``.
 
-Keeps no journal, which could claim data that never reached the disk. To resume, the segments that an earlier run wrote
-are hashed and compared with the manifest.
+Keeps no journal, because it could list data that never reached the disk. To resume, the segments that an earlier run
+wrote are hashed and compared with the manifest.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _open_locked(path: Path) -> int:
                     return fd
                 os.unlink(path)
         except FileNotFoundError:
-            pass  # The previous download renamed it.
+            pass  # Another download renamed or removed the part file after it was opened.
         except BlockingIOError:
             os.close(fd)
             raise DiskError(

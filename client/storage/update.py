@@ -120,7 +120,7 @@ class UpdatePartFile(PartFile):
         super().close()
 
     def _set_size(self) -> None:
-        # While the output may be up to date, the part file needs no space.
+        # The part file needs no space while the output may be up to date.
         if not self._output_matches:
             # Even if the output is read-only, the next run must be able to resume.
             self._copy_mode(extra=stat.S_IRUSR | stat.S_IWUSR)
@@ -136,7 +136,7 @@ class UpdatePartFile(PartFile):
             raise disk_error(self.path, error) from None
 
     def _begin_new_version(self) -> None:
-        """Called at the first difference: from now on segments are written to the part file."""
+        """Prepares the part file at the first difference: from now on, segments are written to it."""
         self._output_matches = False
         try:
             self._set_size()
@@ -152,7 +152,7 @@ class UpdatePartFile(PartFile):
         return True
 
     def _part_holds(self, index: int) -> bool:
-        """True if the part file has the segment, be it as data or as a hole that stands for zeros."""
+        """True if the part file has the segment: as data, or as a hole if the segment is all zeros."""
         return super().holds(index) if index in self._part_candidates else self._copy.is_all_zeros(index)
 
     def _modified_error(self) -> DiskError:

@@ -1,7 +1,7 @@
 """MultiServer Downloader: downloads a file from several workers at once and verifies every byte.
 
 The Python API: ``download()``, the ``Servers`` to download from, the events that it emits, and the errors that it
-raises. The command ``msd`` uses it, too. Each name is imported on first use, so that commands start fast.
+raises. The command ``msd`` uses the same API. Each name is imported on first use, so that commands start fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command ``msd``: registers the commands of all folders, and turns errors into messages and exit codes.
+"""The command ``msd``: registers the commands of all packages, and turns errors into messages and exit codes.
 
 Contains no command itself. ``msd --help`` imports only Typer and the signatures of the commands.
 """
@@ -76,7 +76,7 @@ def main() -> NoReturn:
                 stream.reconfigure(errors="surrogateescape")
     if _SIGINT_IS_HANDLED:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    _keep_only(sys.argv[1] if len(sys.argv) > 1 else "")
+    _unregister_other_commands(sys.argv[1] if len(sys.argv) > 1 else "")
     code = _run()
     # The exit code is final: ignore signals from here on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -112,16 +112,16 @@ def _run() -> int:
 
         if isinstance(error, MsdError):
             return _fail(str(error), error.exit_code)
-        # Errors of other disks were converted to DiskError; this one is from printing.
+        # Errors from writing files were already converted to DiskError; this one is from printing.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"cannot write the output: {error.strerror}: free some space there", 6)
+            return _fail(f"cannot write the output: {error.strerror}: free some space", 6)
         if os.environ.get("MSD_DEBUG"):
             raise
         problem = f"internal error: {type(error).__name__}: {error}"
         return _fail(f"{problem}: please report it (MSD_DEBUG=1 shows a traceback)", 1)
 
 
-def _keep_only(name: str) -> None:
+def _unregister_other_commands(name: str) -> None:
     """Unregisters all commands except ``name``, if there is such a command: Typer prepares the flags of every
     registered command before it runs one, which takes 15 ms.
     """

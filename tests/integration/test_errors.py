@@ -77,7 +77,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
         ("download -i 0", 2, "-i 0: must be more than 0 seconds"),
         ("download --timeout nan", 2, "--timeout nan: must be more than 0 seconds"),
-        ("download -o -", 2, "the output must be a file"),
+        ("download -o -", 2, "not a file name: give the name of the file to create"),
         ("download --report missing/report", 2, "must be a file in an existing folder"),
         ("download --json --quiet", 2, "contradict each other"),
         ("download --quiet --verbose", 2, "contradict each other"),
@@ -165,7 +165,7 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
     assert unnamed.returncode == 2
-    expected = "msd: no shared file is named 'tow.bin': give its name; did you mean 'two.bin'"
+    expected = "msd: no shared file is named 'tow.bin': give the name of a shared file; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(expected)
     # An explicit NAME that is not shared is a different error from a missing default.
     check_failure(

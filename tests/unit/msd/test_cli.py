@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd.cli import _keep_only, app
+from msd.cli import _unregister_other_commands, app
 from tests.system import MSD, run_msd
 
 #: The path of the installed command; a shell completes its name.
@@ -100,7 +100,7 @@ def test_a_typing_error_is_answered_with_a_suggestion(arguments: list[str], sugg
 def test_only_the_named_command_stays_registered(monkeypatch: pytest.MonkeyPatch, name: str, left: set[str]) -> None:
     monkeypatch.setattr(app, "registered_commands", app.registered_commands)
     monkeypatch.setattr(app, "registered_groups", app.registered_groups)
-    _keep_only(name)
+    _unregister_other_commands(name)
     assert {command.name for command in app.registered_commands} == left
     assert bool(app.registered_groups) == (left == TOP_LEVEL)
 
@@ -110,7 +110,7 @@ def test_output_to_a_full_disk_is_a_disk_error(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         result = subprocess.run([*MSD, *arguments], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 6
-    assert result.stderr == "msd: cannot write the output: No space left on device: free some space there\n"
+    assert result.stderr == "msd: cannot write the output: No space left on device: free some space\n"
 
 
 def test_a_closed_output_pipe_is_no_error() -> None:

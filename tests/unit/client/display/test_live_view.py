@@ -61,7 +61,7 @@ def test_the_line_about_a_corrupt_segment_stays_on_the_terminal(terminal: FakeTe
     view.on_event(Retried("3", 7, "sleeping"))
     view.on_event(Retried("3", 7, "corrupt"))
     view.close()
-    assert "worker 3 sent a corrupt segment 7; retrying elsewhere" in terminal.getvalue()
+    assert "worker 3 sent a corrupt copy of segment 7; retrying elsewhere" in terminal.getvalue()
     assert terminal.getvalue().count("worker 3") == 1
 
 

@@ -162,7 +162,7 @@ def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[s
         "Star.mp4: 12.0 MiB in 12 segments, to out/final.mp4",
         *METRIC_LINES.splitlines(),
         "worker 2 lost: 3 segments reassigned",
-        "worker 3 sent a corrupt segment 7; retrying elsewhere",
+        "worker 3 sent a corrupt copy of segment 7; retrying elsewhere",
         "syncing to disk",
     ]
 

@@ -98,12 +98,13 @@ def test_a_worker_of_another_protocol_version_is_refused(scene: Scene) -> None:
     assert scene.poll() == [ConnectionClosed(1, ConnectionRefusal.VERSION)]
     assert scene.pool.ready == {}
     scene.now += 1.0
-    with pytest.raises(NotAllowedError, match=rf"worker 1 version {PROTOCOL_VERSION + 1}: update the older side"):
+    with pytest.raises(NotAllowedError, match=rf"worker 1 uses version {PROTOCOL_VERSION + 1}: update the older side"):
         scene.poll()
 
 
 def test_the_waiting_reason_lists_the_states_of_the_workers(scene: Scene) -> None:
-    assert scene.pool.waiting_reason() == "0 of 4 workers alive (1 asleep, 2 asleep, 3 asleep, 4 asleep)"
+    states = "worker 1 asleep, worker 2 asleep, worker 3 asleep, worker 4 asleep"
+    assert scene.pool.waiting_reason() == f"0 of 4 workers alive ({states})"
     scene.incoming = [opened(1)]
     scene.poll()
     assert scene.pool.waiting_reason() == "connected to 1 of 4 workers, but receiving no data"
