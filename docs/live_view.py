@@ -1,7 +1,7 @@
 """Makes ``docs/live.svg`` from a real download: ``python -m docs.live_view`` (``make screenshots``).
 
-Four workers serve one download on a pseudo-terminal; worker 2 is asleep. Does not draw anything itself: the picture is
-what ``msd download`` last wrote to the terminal.
+Four workers serve one download on a pseudo-terminal; worker 2 is asleep. This module draws nothing itself: the picture
+is the last frame that ``msd download`` wrote to the terminal.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ PICTURE = Path(__file__).with_name("live.svg")
 #: Columns of the pseudo-terminal.
 WIDTH = 80
 FILE_BYTES = 240 * MIB
-#: Percent of the file at which worker 2 is put to sleep, and at which the picture is made.
+#: Verified percentage of the file at which worker 2 is put to sleep, and at which the picture is taken.
 SLEEP_AT, PICTURE_AT = 25, 45
 
 
 def frames(output: str) -> list[str]:
-    """The complete frames that the live view wrote; it turns line wrapping off for each."""
+    """Returns the complete frames of the live view, each drawn with line wrapping turned off."""
     return [frame.replace("\x1b[K", "") for frame in re.findall(r"\x1b\[\?7l(.*?)\x1b\[\?7h", output, re.DOTALL)]
 
 
 def percent(output: str) -> int:
-    """How much of the file the last frame shows as verified."""
+    """Returns the verified percentage of the file that the last frame shows."""
     shown = re.findall(r"(\d+)%", output)
     return int(shown[-1]) if shown else 0
 
 
 def save_svg(frame: str, path: Path) -> None:
-    """Writes a frame with its colours as SVG."""
+    """Saves a frame with its colours as SVG."""
     console = Console(width=WIDTH, file=io.StringIO(), record=True, force_terminal=True)
     for line in frame.splitlines():
         console.print(Text.from_ansi(line), soft_wrap=True)
@@ -57,5 +57,5 @@ if __name__ == "__main__":
         ):
             terminal.wait_until("a quarter of the file", lambda: percent(terminal.text) >= SLEEP_AT)
             servers.put_to_sleep(2)
-            terminal.wait_until("worker 2 asleep", lambda: percent(terminal.text) >= PICTURE_AT)
+            terminal.wait_until("more of the file", lambda: percent(terminal.text) >= PICTURE_AT)
             save_svg(frames(terminal.text)[-1], PICTURE)

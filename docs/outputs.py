@@ -1,6 +1,6 @@
 """Writes ``docs/outputs.md``, the output of commands on real servers: ``python -m docs.outputs`` (``make outputs``).
 
-Does not compare anything: ``tests/integration/test_documented_outputs.py`` runs the same commands and compares.
+Does not check the page: ``tests/integration/test_documented_outputs.py`` runs the same commands and compares outputs.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 from tests.system import Ports, System, make_file, run_msd
 
 PAGE = Path(__file__).parent / "outputs.md"
-#: The report's ports, which the rest of the documentation shows, too.
+#: The ports of the report, which the rest of the documentation also shows.
 PORTS: Ports = (21018, 27215, 35416, 19222, 39223)
 HEAD = """\
 # What the commands print
 
-Written by `make outputs` from running servers; a test compares it. The commands run in a folder whose `config.toml`
-sets `[share] path = "films"` and the ports. The README shows the [console](../README.md) and the demo; the output of
-`download --json` is described in [events.md](events.md).
+`make outputs` generates this page with running servers; a test checks it. The commands run in a folder whose
+`config.toml` sets `[share] path = "films"` and the ports. The README shows the [console](../README.md) and the demo;
+[events.md](events.md) describes the output of `download --json`.
 """
-#: Titles of the sections and their commands, in the order in which they run.
+#: Section titles and the commands of each section, in the order in which the commands run.
 SECTIONS = (
     ("Which files are shared", ("list", "list --json")),
     ("A download without a terminal, and a second attempt", ("download Star.mp4", "download Star.mp4")),
@@ -42,7 +42,7 @@ SECTIONS = (
 
 
 def page(ports: Ports, folder: Path) -> str:
-    """Returns the page, made by servers on ``ports``; all files are created in ``folder``."""
+    """Returns the page, generated with servers on ``ports``; all files are created in ``folder``."""
     return "\n".join([HEAD, *sections(ports, folder)])
 
 

@@ -19,7 +19,7 @@ from msd.broker.operator.status_feed import StatusFeed
 from tests.system import MIB, TIMEOUT, System, make_file
 
 DOCS = Path(__file__).parent
-#: The report's ports, which the rest of the documentation shows, too.
+#: The ports of the report, which the rest of the documentation also shows.
 PORTS = (21018, 27215, 35416, 19222, 39223)
 #: Columns and lines of the terminal.
 SIZE = (100, 24)
@@ -35,7 +35,7 @@ async def save_screenshot(app: ConsoleApp, servers: System, path: Path) -> None:
                 await asyncio.sleep(0.05)
 
     def rows() -> list[tuple[bool, int]]:
-        """Returns for each worker if it is alive, and its number of rates above 0."""
+        """Returns, for each worker, whether it is alive and how many of its recent rates are above 0."""
         return [(row.is_alive, len([rate for rate in row.rates if rate])) for row in app.history.rows(0.0)]
 
     async def run_steps(pilot: Pilot[int]) -> None:
