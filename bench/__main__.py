@@ -13,7 +13,7 @@ NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scali
 
 # SIGTERM unwinds the stack like Ctrl-C, so all processes started here end.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-# Without bytecode files each process would compile msd again, which takes 40 ms. Users have the files.
+# Without bytecode files each process would compile msd again, which takes 40 ms. Installations have these files.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 print(machine())
 for name in sys.argv[1:] or NAMES:

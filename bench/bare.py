@@ -4,7 +4,7 @@
 ``fetch FILE SIZE WINDOW PORT …`` keeps WINDOW requests in flight with each server, hashes and writes each segment, and
 prints the seconds from the first request to the last write (DEALER, BLAKE3, ``pwrite``).
 
-It compares no digest and has no timeouts, retries, counters or output. A server serves one client. Requests go to the
+It compares no digests and has no timeouts, retries, counters or output. A server serves one client. Requests go to the
 servers in strict rotation, so the slowest server sets the pace.
 """
 

@@ -14,11 +14,11 @@ from bench.measuring import machine
 
 @dataclass(frozen=True)
 class Bound:
-    """The median of ``values`` must reach ``floor`` and should reach ``goal``; with ``at_most`` both are maxima."""
+    """The median of ``values`` must reach ``limit`` and should reach ``goal``; with ``at_most`` both are maxima."""
 
     name: str
     values: Sequence[float]
-    floor: float
+    limit: float
     goal: float | None = None
     at_most: bool = False
 
@@ -28,13 +28,13 @@ class Bound:
 
     @property
     def verdict(self) -> str:
-        if not self._meets(self.floor):
+        if not self._meets(self.limit):
             return "NOT MET"
         return "met" if self.goal is None or self._meets(self.goal) else "met, goal not met"
 
     def __str__(self) -> str:
         spread = f" ({min(self.values):.3g}–{max(self.values):.3g})" if len(self.values) > 1 else ""
-        wanted = f"{'≤' if self.at_most else '≥'} {self.floor:g}" + (f", goal {self.goal:g}" if self.goal else "")
+        wanted = f"{'≤' if self.at_most else '≥'} {self.limit:g}" + (f", goal {self.goal:g}" if self.goal else "")
         return f"{self.name}: {self.median:.3g}{spread}; must be {wanted}: {self.verdict}"
 
     def _meets(self, limit: float) -> bool:
@@ -42,7 +42,7 @@ class Bound:
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Returns the ratio of each round; the two values of a round are measured one right after the other."""
+    """Returns the ratio for each round; the two values of a round are measured one right after the other."""
     return [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]
 
 
@@ -55,7 +55,7 @@ def conclude(name: str, figures: Mapping[str, Any], bounds: Sequence[Bound]) -> 
             "what": bound.name,
             "values": bound.values,
             "at_most": bound.at_most,
-            "floor": bound.floor,
+            "limit": bound.limit,
             "goal": bound.goal,
             "verdict": bound.verdict,
         }

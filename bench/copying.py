@@ -1,9 +1,9 @@
 """One large file from the page cache to tmpfs: msd against cp, curl, axel, and aria2 with four nginx servers.
 
 All programs run once per round, in alternation. A ratio is the median of the per-round ratios, with its range.
-Processor time and memory include all processes of a row, servers too. cp, curl, axel and aria2 verify nothing. The
-bare pyzmq loop (``bench/bare.py``) hashes and writes; it is an upper bound, not a usable tool. cp uses no network, and
-within one tmpfs the kernel copies for it. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of
+Processor time covers all processes of a row, including servers. cp, curl, axel and aria2 verify nothing. The bare pyzmq
+loop (``bench/bare.py``) hashes and writes; it is an upper bound, not a usable tool. cp uses no network, and within one
+tmpfs the kernel copies for it. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of
 rounds.
 """
 
@@ -23,7 +23,7 @@ from bench.peers import Sample, Side
 GIB = 1 << 30
 CP = "cp (kernel copies)"
 #: The heading of the column of ratios.
-RATIO = "msd's speed relative to it (1.0 = parity)"
+RATIO = "msd's speed relative to this row (1.0 = parity)"
 
 
 def run() -> None:
@@ -100,7 +100,7 @@ def limits(samples: dict[str, list[Sample]]) -> Iterator[Bound]:
 
 
 def faster_aria2(samples: dict[str, list[Sample]], *, over_https: bool) -> str | None:
-    """Returns the name of the faster aria2 setting; None if aria2 is missing."""
+    """Returns the name of the faster aria2 row; None if aria2 was not measured."""
     names = [name for name in samples if name.startswith("aria2") and ("HTTPS" in name) == over_https]
     return min(names, key=lambda name: statistics.median(seconds(samples[name])), default=None)
 

@@ -23,14 +23,14 @@ from msd.client.storage.part_file import PartFile
 from msd.wire.config.settings import Servers
 from msd.wire.protocol.segments import Manifest, segment_size
 
-#: Seconds for all clients to connect.
+#: Seconds within which all clients must connect and receive their first segments.
 TIMEOUT = 120.0
 #: Bytes are counted from the time when every client has ``WARM_UP_SEGMENTS``, for at most ``MAX_SECONDS``, and only
 #: until the fastest client has ``MAX_SHARE`` of its file, so that all clients download during the measurement.
 MAX_SECONDS, WARM_UP_SEGMENTS, MAX_SHARE = 10.0, 2, 0.9
 #: Seconds between two reads of the counters.
 POLL_INTERVAL = 0.005
-#: Number of segment positions that a client writes to.
+#: Number of segment positions in the part file that a client writes to.
 POSITIONS = 16
 
 

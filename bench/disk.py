@@ -1,7 +1,7 @@
-"""Verifying a file in the page cache against only reading it; indexing.
+"""Compares verifying a file in the page cache with only reading it, and measures indexing.
 
-Rates are per core: bytes per processor second. Then servers are started twice for the same file, to see how many bytes
-their indexer reads.
+Rates are per core: bytes per processor second. Then servers are started twice for the same file, to measure how many
+bytes their indexer reads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Downloads under faults against the ideal time, beside aria2 with four nginx servers of the same rates.
+"""Download times under faults, compared with the ideal and with aria2 and four nginx servers of the same rates.
 
 The *ideal* time is the file size divided by the sum of the available rates. The time of msd is ``seconds`` in its
 ``done`` event; the time of aria2 is that of its process. aria2 and nginx are Debian packages; without them, the aria2
@@ -64,7 +64,7 @@ class Case:
 
 
 def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers], None]:
-    """Returns a fault that runs each action a number of seconds after the previous action."""
+    """Returns a function that runs each action its number of seconds after the previous action."""
 
     def run(servers: Servers) -> None:
         for seconds, action in steps:
@@ -84,7 +84,7 @@ CASES = [
     Case("one worker killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
     Case("one worker frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
     Case(
-        "two workers frozen, 1 s and 1.5 s",
+        "two workers frozen after 1 s, 1.5 s",
         EQUAL,
         1.5 + 164 / 80,
         after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
@@ -126,7 +126,7 @@ class OurServers:
 
 
 class Nginx:
-    """Four nginx servers of one process each."""
+    """Four nginx servers with one process each."""
 
     def __init__(self, source: Path, folder: Path, case: Case) -> None:
         self._commands: list[list[str]] = []
@@ -163,7 +163,7 @@ class Nginx:
 
 @contextmanager
 def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[None]:
-    """Injects the faults of a case from a thread. Errors are accepted only if ``done``: the download may end first."""
+    """Injects the faults of a case from a thread. Accepts errors only if ``done()``: the download may end first."""
 
     def inject() -> None:
         try:
@@ -178,7 +178,7 @@ def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[N
 
 
 def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
-    """Returns the seconds of a download with msd and its share of wasted bytes."""
+    """Downloads with msd and returns the seconds it took and the share of wasted bytes."""
     config = folder / "config.toml"
     ports = free_ports()
     workers = "".join(
@@ -205,7 +205,9 @@ def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
 
 
 def run_aria2(case: Case, source: Path, folder: Path) -> float:
-    """Returns the seconds of aria2 with one connection to each of four nginx servers; infinite after a timeout."""
+    """Downloads with aria2 over one connection to each of four nginx servers and returns the seconds; infinity after
+    a timeout.
+    """
     servers = Nginx(source, folder, case)
     (folder / "copy").unlink(missing_ok=True)
     # A different address per server, because aria2 limits connections per host.

@@ -1,4 +1,4 @@
-"""Measuring whole processes: alternating rounds, medians, paired ratios."""
+"""Measures whole processes in alternating rounds; formats medians and paired ratios."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_interleaved(cases: Mapping[str, Callable[[], float]], rounds: int) -> di
 
 
 def paired_ratio(numerators: list[float], denominators: list[float]) -> str:
-    """Formats the median and the range of the per-round ratios."""
+    """Returns the median and the range of the per-round ratios as text."""
     ratios = [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 

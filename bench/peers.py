@@ -1,7 +1,7 @@
 """The sides of a comparison: msd and other programs that copy or download the same file.
 
-The servers of a side run as long as its context; it runs one transfer at a time. Processor time and memory include the
-servers.
+Servers started for a side run until their context ends. A side runs one transfer at a time. Processor time includes
+the servers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLE_INTERVAL_MS = 10
 @dataclass(frozen=True)
 class Sample:
     """One transfer: wall-clock seconds, processor seconds of all processes, and the peak memory (MiB) of the client and
-    of the largest server process. ``transfer`` is the duration in seconds that the program itself reports; 0: none.
+    of the largest server process. ``transfer`` is the duration in seconds that the program itself reports, or 0.
     """
 
     seconds: float

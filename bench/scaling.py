@@ -1,11 +1,11 @@
 """Scaling: one to four workers, and one to a hundred clients.
 
-Workers: one ``msd download`` of the whole file from one to four workers. The rate is that of its ``done`` event.
+Workers: one ``msd download`` of the whole file from one to four workers. The time is ``seconds`` in its ``done`` event.
 
 Clients: concurrent downloads from the same four workers (see ``bench/crowd.py``). Each is a process with the real
 client: connections, windows, hashing, and writing, always to the same 16 MiB. The measurement starts when all clients
 are connected and have two segments, and ends after 10 s or when the first client has nine tenths of its file. So all
-clients download all the time, and neither start-up nor completion is measured.
+clients download throughout, and neither start-up nor completion is measured.
 """
 
 from __future__ import annotations

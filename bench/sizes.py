@@ -1,8 +1,8 @@
 """Files of 1 KiB to 8 GiB: download time, and memory of both sides, which must not grow with the file size.
 
 The file and its copy are in memory, so 8 GiB need 16 GiB; sizes that do not fit are skipped with a message.
-MSD_BENCH_LARGEST sets the largest size in bytes. The rates are those of the transfers without start-up (for a small
-file mostly connection set-up); the seconds are those of the whole command.
+MSD_BENCH_LARGEST sets the largest size in bytes. The rates exclude start-up, but for a small file they are mostly those
+of connection set-up; the seconds are those of the whole command.
 """
 
 from __future__ import annotations
@@ -69,6 +69,6 @@ def show(name: str, size: int, values: list[Sample]) -> None:
 
 
 def available_bytes(folder: Path) -> int:
-    """Returns the bytes available for files in a folder in memory."""
+    """Returns the number of bytes available for files in a folder on tmpfs."""
     available = int(Path("/proc/meminfo").read_text().partition("MemAvailable:")[2].split()[0]) * KIB
     return min(shutil.disk_usage(folder).free, available)

@@ -30,7 +30,7 @@ from tests.terminal import Terminal
 
 #: Seconds for which the servers are measured.
 MEASURE_S = 10.0
-#: The kinds of output: flags, and whether the client has a terminal.
+#: The kinds of output: their flags, and whether the client runs on a terminal.
 OUTPUTS = {
     "--quiet": (["--quiet"], False),
     "metric lines": (["-i", "1"], False),
@@ -92,7 +92,7 @@ def download(system: System, folder: Path, flags: list[str], *, on_terminal: boo
 
 @contextmanager
 def open_terminal() -> Iterator[tuple[int, list[bytes]]]:
-    """Yields a terminal to write to, and a list that has all bytes written to it when the block ends."""
+    """Yields a terminal to write to, and a list that holds all bytes written to the terminal when the block ends."""
     master, slave = pty.openpty()
     written: list[bytes] = []
 
