@@ -1,6 +1,6 @@
 """Hostile peers for tests: malformed messages, floods of requests, peers with and without keys.
 
-``python -m tests.hostile`` floods from a process of its own, so that the flood takes no time from the test process.
+``python -m tests.hostile`` floods from a separate process, so that the flood does not slow down the test process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def process_and_children(pid: int) -> list[int]:
 
 
 class Keyring:
-    """The keys of the servers and of users. Each owner has a configuration folder, as on a machine of its own."""
+    """The keys of the servers and of users. Each owner has its own configuration folder, as on a separate machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -300,7 +300,7 @@ class MessageFuzzer:
         return self._rng.choice(("type", "rid", "id", "", "x" * 20, 5, b"rid", None))
 
 
-# Bytes that are not ZMTP (the protocol of ZeroMQ), or only part of it.
+# Bytes that are not ZMTP (the protocol of ZeroMQ), and incomplete ZMTP handshakes.
 
 #: The first bytes of every ZMTP 3 connection.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -337,7 +337,7 @@ UNFINISHED_HANDSHAKES = {
 def flood(behaviour: str, connections: int, client: WellBehavedClient, ports: Sequence[int]) -> Process:
     """Starts a process that floods each port over ``connections`` connections, with requests for the segments of
     the client's file. ``behaviour``: ``no-read`` never reads a reply, ``steady`` sends a new request for each segment
-    it receives, ``greedy`` also sends one for each refusal.
+    it receives, ``greedy`` also sends a new request for each refusal.
     """
     arguments = [behaviour, str(connections), client.file.hex(), str(client.segments), *map(str, ports)]
     return Process([sys.executable, "-m", "tests.hostile", *arguments], cwd=Path(__file__).parents[1])
@@ -353,7 +353,7 @@ def main(behaviour: str, connections: str, file: str, segments: str, *ports: str
                 dealer = context.socket(zmq.DEALER)
                 dealer.linger = 0
                 if behaviour == "no-read":
-                    # Keep the memory of this process and of the kernel low: their buffers would take gigabytes.
+                    # Small buffers: with the defaults this process and the kernel would buffer gigabytes of replies.
                     dealer.rcvhwm = 1
                     dealer.rcvbuf = 65536
                 dealer.connect(f"tcp://127.0.0.1:{port}")

@@ -1,7 +1,7 @@
 """A TCP proxy that injects network faults: rate limit, delay, stall, refusal, reset, cut, bit flips.
 
 It runs in one thread and forwards one port. The faults are plain attributes that any thread may change at any
-time; a change applies to the bytes read from then on. The proxy knows nothing of the protocol.
+time; a change applies to the bytes read from then on. The proxy does not know the msd protocol.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Proxy:
             direction.received += len(data)
             data = self._flip_bits(data)
             if self.rate:
-                # Compensate for up to five ticks of lateness; a longer pause allows no burst.
+                # Compensate for up to five ticks of lateness; a longer pause must not cause a burst.
                 self._next_read_at = max(self._next_read_at, now - 5 * TICK) + len(data) / self.rate
             if self.cut_after is not None and direction.received > self.cut_after:
                 data = b""
@@ -170,7 +170,7 @@ class _Direction:
         return bool(self.in_transit) and self.in_transit[0][0] <= now
 
     def write(self) -> None:
-        """Writes the first chunk, which must be due; keeps the bytes that the target does not accept."""
+        """Writes the first chunk, which must be due; keeps the bytes that the target does not accept yet."""
         arrival, data = self.in_transit.popleft()
         sent = self.target.send(data)
         self.bytes_in_transit -= sent

@@ -1,6 +1,6 @@
 """A relay between a client and a worker that speaks the protocol and corrupts or delays replies.
 
-Faults below the protocol, of connections and bytes, are the job of ``tests/proxy.py``.
+``tests/proxy.py`` injects faults below the protocol, in connections and bytes.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ MIB = 1 << 20
 
 Ports = tuple[int, int, int, int, int]
 
-#: The number of this pytest-xdist process, and the number of processes that get ports of their own.
+#: The number of this pytest-xdist process, and the maximum number of processes with separate port ranges.
 XDIST_NUMBER, XDIST_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
 
 
@@ -139,7 +139,7 @@ class Download(Process):
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events so far; the key ``at`` is added: the time each was read, by ``time.monotonic()``."""
+        """The events so far, each with an additional key ``at``: the ``time.monotonic()`` at which it was read."""
         return [{**json.loads(line), "at": at} for at, line in [*self.out.lines]]
 
     @staticmethod
@@ -213,7 +213,7 @@ class System(Process):
                 assert operator.toggle(number, want).reached
 
     def kill(self, *numbers: int) -> None:
-        """Sends SIGKILL to workers. Waits for a worker that is being restarted; skips a failed worker."""
+        """Sends SIGKILL to workers. Waits for workers that are being restarted; skips failed workers."""
         for number in numbers:
 
             def running_or_failed(number: int = number) -> WorkerStatus | None:
@@ -221,7 +221,7 @@ class System(Process):
                 return worker if worker.pid or worker.state is WorkerState.FAILED else None
 
             # os.kill(0, …) would kill the test process and its whole process group.
-            if pid := wait_for(f"a process of worker {number}", running_or_failed).pid:
+            if pid := wait_for(f"the process of worker {number}", running_or_failed).pid:
                 os.kill(pid, signal.SIGKILL)
 
     def download(self, *arguments: str, **options: Any) -> Download:
@@ -242,7 +242,7 @@ def run_msd(*arguments: str, timeout: float = TIMEOUT, **options: Any) -> subpro
 
 
 def is_free(port: int) -> bool:
-    """Returns True if a server could listen on this loopback port now."""
+    """Returns True if a program can listen on this loopback port now."""
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

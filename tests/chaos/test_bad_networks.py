@@ -1,4 +1,4 @@
-"""Downloads through networks that delay, stall, cut, reset and flip bits, with real processes.
+"""Real downloads through networks that delay data, flip bits, and stall, cut and reset connections.
 
 The client connects to each worker and to server 5 through a proxy of its own. Faults apply to the workers only,
 unless a test says otherwise.
@@ -59,7 +59,7 @@ def test_a_long_fat_network_is_used_fully(network: Build, source: Source, tmp_pa
         done = client.wait_until_done()
     assert files_equal(path, tmp_path / "copy")
     assert done["wasted_bytes"] <= 0.05 * path.stat().st_size
-    # A window that never grew would take four times as long. This is not a benchmark; see make bench.
+    # If the window never grew, the download would take four times as long. This is not a benchmark; see make bench.
     assert done["seconds"] < 3 / 0.6
 
 
@@ -68,7 +68,7 @@ def test_a_stalled_connection_to_one_worker_does_not_stall_the_download(
     source: Source,
     tmp_path: Path,
 ) -> None:
-    """The proxy forwards nothing and closes nothing: the client fetches the segments from the other workers."""
+    """The proxy forwards nothing but keeps the connection open: the client fetches the segments from other workers."""
     path = source(48 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:

@@ -48,7 +48,7 @@ class RawClient:
 
 @pytest.mark.alone
 def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
-    """All clients wait for the workers to wake up. When the first client is done, the others nearly are."""
+    """All clients wait for the workers to wake up. When the first client finishes, the others have nearly finished."""
     path = source(16 * MIB)
     system = serve(path, "--rate", "16MiB")
     system.put_to_sleep(1, 2, 3, 4)
@@ -61,7 +61,7 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
             clients.append(client)
         wait_for("all clients to wait", lambda: all(client.events_of("waiting") for client in clients))
         system.wake(1, 2, 3, 4)
-        wait_for("the first client to be done", lambda: any(client.events_of("done") for client in clients), 60)
+        wait_for("the first client to finish", lambda: any(client.events_of("done") for client in clients), 60)
         shares = [client.verified_bytes for client in clients]
         for client in clients:
             client.wait_until_done(60)

@@ -52,7 +52,7 @@ Profile = Callable[[FrameType, str, Any], None]
 def running_worker(
     root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile | None = None
 ) -> Iterator[Servers]:
-    """Runs a worker for ``root`` in a thread of this process; its broker does not exist."""
+    """Runs a worker for ``root`` in a thread of this process, without a broker."""
 
     def run() -> None:
         sys.setprofile(profile)
@@ -72,7 +72,7 @@ def running_worker(
         rate=0,
         wanted=WantedState.AWAKE,
     )
-    # Only the main thread may set signal handlers. End of standard input ends the worker instead of a signal.
+    # Only the main thread may set signal handlers. The worker stops at the end of standard input, without a signal.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: None)
     read_end, write_end = os.pipe()
@@ -88,7 +88,7 @@ def running_worker(
 
 
 class CallRecorder:
-    """Records calls of system functions, ZeroMQ and BLAKE3: their number, and the addresses of payloads.
+    """Counts calls of system functions, ZeroMQ and BLAKE3, and records the addresses of their payloads.
 
     It keeps a reference to each payload read or received, so that its address is never reused.
     """
@@ -209,7 +209,7 @@ def test_a_segment_is_never_copied_in_user_space(
     assert len(read) == len(received) == SEGMENTS
     assert sent == read, "the segment was copied between read and send"
     assert written == received, "the segment was copied between receive and write"
-    # One more hash is of zeros, for the digest of a hole.
+    # One additional hash is of zeros: it gives the digest of a hole.
     hashed_payloads = [place for place in hashed if place in received]
     assert hashed_payloads == received, "the segment was copied between receive and hash"
     assert len(hashed) <= SEGMENTS + 1
@@ -230,7 +230,7 @@ def test_a_segment_takes_few_function_calls(
         return count
 
     with running_worker(source(SIZE), runtime_folder, monkeypatch, count_calls("worker")) as servers:
-        # Count the threads that the download starts, too.
+        # Also count calls in the threads that the download starts.
         threading.setprofile(count_calls("client"))
         sys.setprofile(count_calls("client"))
         try:

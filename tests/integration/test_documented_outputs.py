@@ -1,4 +1,4 @@
-"""The outputs shown in the documentation are what the commands print, except for figures that vary between runs."""
+"""The commands print what the documentation shows, except for figures that vary between runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from docs.outputs import PAGE, PORTS, page
 from tests.system import free_ports, run_msd
 
 README = Path(__file__).parents[2] / "README.md"
-#: Patterns of text that varies between runs of the commands on the page, and their replacements.
+#: Patterns of text that varies between runs of the commands in docs/outputs.md, and their replacements.
 VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:[\d.]+\+00:00)?", "DATE"),

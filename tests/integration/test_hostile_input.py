@@ -72,7 +72,7 @@ from tests.system import MIB, TIMEOUT, Serve, Source, System, files_equal, make_
 
 #: Maximum growth of a process's memory after hostile input, in bytes.
 MAX_GROWTH = 20 * MIB
-#: Messages sent to one port before the next port has its turn.
+#: Number of messages sent to one port before the test turns to the next port.
 BATCH = 100
 #: Seconds for which segments are counted.
 MEASURE_S = 1.0
@@ -221,7 +221,7 @@ def test_malformed_messages_are_counted_and_dropped(
 
 
 def check_unharmed(system: System, before: Status, processes: list[int]) -> None:
-    """Checks that no process has ended and none was started."""
+    """Checks that no process has ended and no process was started."""
     assert system.process.poll() is None
     assert process_and_children(system.pid) == processes
     workers = system.status().workers
@@ -237,7 +237,7 @@ def wait_until_closed(peer: Peer) -> None:
 @pytest.mark.parametrize("length", [1000, 20, 4000])
 def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: random.Random, length: int) -> None:
     """
-    1. A peer subscribes to 6 MB of random topics. ZeroMQ would store them at 40 bytes per byte.
+    1. A peer subscribes to 6 MB of random topics. ZeroMQ would need 40 bytes to store each byte.
     2. The broker disconnects the peer. The peer reconnects, subscribes again and is disconnected again.
     3. Another peer receives snapshots meanwhile. The broker's peak memory grows only by the data that ZeroMQ reads at
        once: 28 MiB measured, 240 MiB without the limit.
@@ -396,7 +396,7 @@ def outcome(peer: Peer, request: Message, expected: type[Message]) -> str:
     replies: Any = DataReply if isinstance(request, DataRequest) else ControlReply
     if isinstance(request, Heartbeat):
         peer.socket.send(encode(request))
-        # If the next message is the reply to the status request, there was no reply to the heartbeat.
+        # If the next message is the reply to a status request, the heartbeat got no reply.
         return "no reply" if isinstance(peer.request(StatusRequest(rid=77), replies), StatusReport) else "reply"
     reply = peer.request(request, replies)
     assert reply.rid == getattr(request, "rid", None)
@@ -451,7 +451,7 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
             outcomes["quit", role] = "no conn"
         assert [worker.complaints for worker in system.status().workers] == [3, 0, 0, 0]
         assert system.states() == ["awake"] * 3 + ["asleep"]
-        # The client asks first: the servers end as soon as a role with the right to quit asks.
+        # The client's quit request is sent first, because the servers end at the first permitted quit request.
         for role, peer in reversed(quitting):
             peer.socket.send(encode(quit_request))
             if role == "client":
@@ -538,7 +538,7 @@ def test_no_secret_key_is_disclosed(
     for pair in pairs:
         assert pair is not None
         assert not [source for source, text in seen.items() if any(form in text for form in encodings(pair.secret))]
-        # The public key is found: the search itself works.
+        # The search works: it finds the public key.
         assert [source for source, text in seen.items() if pair.public.hex().encode() in text]
 
 
@@ -547,7 +547,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 def encodings(secret: bytes) -> Iterator[bytes]:
-    """Yields each half of a secret key in the encodings in which it might appear."""
+    """Yields each half of a secret key in every encoding in which it might appear."""
     for part in (secret[:16], secret[16:]):
         yield part
         for text in (part.hex(), part.hex().upper()):
@@ -627,8 +627,8 @@ class FloodResult:
     """Measurements of a flood by 200 clients that send requests and never read.
 
     ``undisturbed`` and ``flooded`` are the segments/s of a well-behaved client before the flood and in each of its
-    first ten seconds. These are the worst: requests and first replies still fill the buffers. ``peaks`` is the peak
-    memory of each worker in bytes.
+    first ten seconds. These seconds are the worst, because requests and first replies still fill the buffers. ``peaks``
+    is the peak memory of each worker in bytes.
     """
 
     undisturbed: float
@@ -685,7 +685,7 @@ def test_clients_that_never_read_leave_other_clients_a_tenth_of_their_rate(flood
 def test_a_flooding_client_takes_at_most_half_the_rate_of_another_client(
     serve: Serve, source: Source, behaviour: str
 ) -> None:
-    """``steady`` always has more requests outstanding than a worker queues; ``greedy`` also resends refused ones."""
+    """``steady`` keeps more requests outstanding than a worker queues; ``greedy`` also resends refused requests."""
     system = serve(source(1200 * 1024), "--rate", "16MiB")
     with WellBehavedClient(system.ports[:4]) as client:
         undisturbed = client.count_segments(MEASURE_S)

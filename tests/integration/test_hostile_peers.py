@@ -136,7 +136,7 @@ def test_a_modification_time_in_the_far_future_is_harmless(serve: Serve, source:
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_commands_work_with_a_closed_standard_stream(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
-    """As with ``>&-`` in a shell."""
+    """A shell starts the command with the stream closed (``>&-``)."""
     system = serve(source(1000))
     for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
         command = " ".join([*MSD, *arguments, *system.server_flags])

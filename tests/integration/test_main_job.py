@@ -1,4 +1,4 @@
-"""The main job with real processes: a verified download from four workers and server 5."""
+"""The main use case with real processes: a verified download from four workers and server 5."""
 
 from __future__ import annotations
 
@@ -115,11 +115,11 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
 
 
 @pytest.mark.alone
-def test_the_default_ports_work_with_worker_35416_asleep_during_a_download(
+def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
-    """Port 35416 is an ephemeral port of the kernel. A worker on it sleeps for 10 s while a client runs; no outgoing
-    connection may take the port meanwhile.
+    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs; no
+    outgoing connection may take the port meanwhile.
     """
     path = source(24 * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
@@ -175,7 +175,7 @@ def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: 
 
 
 def data_extents(path: Path) -> Iterator[tuple[int, int]]:
-    """Yields offset and length of each part of a file that is not a hole."""
+    """Yields the offset and the length of each range of a file that is not a hole."""
     with path.open("rb") as file:
         end = 0
         while end < path.stat().st_size:

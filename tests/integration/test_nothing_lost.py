@@ -40,7 +40,7 @@ def bytes_sent(system: System) -> int:
 
 
 def wait_until_sent(system: System, size: int) -> None:
-    """Waits until the workers report ``size`` bytes sent; their heartbeats lag a moment behind."""
+    """Waits until the workers report ``size`` bytes sent; their heartbeats arrive a moment later."""
     wait_for(f"{size} bytes sent", lambda: bytes_sent(system) >= size)
 
 
@@ -90,7 +90,7 @@ def fetched_and_reused(done: dict[str, Any]) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("blocks", [8, pytest.param(32, marks=pytest.mark.soak)])
-def test_of_2_gib_only_missing_segments_are_fetched(
+def test_only_missing_segments_of_a_2_gib_file_are_fetched(
     serve: Serve, memory_folder: Path, rng: random.Random, blocks: int
 ) -> None:
     size = blocks * 64 * MIB
@@ -138,7 +138,7 @@ def test_of_2_gib_only_missing_segments_are_fetched(
         part.unlink(missing_ok=True)
 
 
-def test_3_gib_of_zeros_take_neither_transfer_nor_disk_space(serve: Serve, tmp_path: Path) -> None:
+def test_3_gib_of_zeros_need_neither_transfer_nor_disk_space(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "shared" / "zeros.img"
     path.parent.mkdir()
     size = 3 << 30

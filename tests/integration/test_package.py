@@ -1,4 +1,4 @@
-"""The wheel: what it puts into an environment, and what it leaves alone there."""
+"""The wheel contains every module, and installing it does not affect other packages in an environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this checkout, built in a copy so that the build leaves nothing here."""
+    """A wheel, built in a copy of the checkout so that the build leaves no files in the checkout."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("src", "broker", "client", "wire", "workers"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("*.egg-info"))
@@ -29,16 +29,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_a_wheel_holds_every_module_and_the_marker_for_type_checkers(wheel: Path) -> None:
+def test_the_wheel_contains_every_module_and_the_marker_for_type_checkers(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if name.startswith("msd/")}
+        contained = {name for name in archive.namelist() if name.startswith("msd/")}
     folders = [ROOT / name for name in ("broker", "client", "wire", "workers")]
     modules = {f"msd/{path.relative_to(ROOT)}" for folder in folders for path in folder.rglob("*.py")}
-    assert held == modules | {"msd/__init__.py", "msd/__main__.py", "msd/cli.py", "msd/py.typed"}
+    assert contained == modules | {"msd/__init__.py", "msd/__main__.py", "msd/cli.py", "msd/py.typed"}
 
 
-def test_a_wheel_leaves_a_foreign_package_of_the_same_name_as_our_folder_alone(wheel: Path, tmp_path: Path) -> None:
-    """1. A foreign package ``client`` is installed. 2. msd comes. 3. msd goes. 4. ``client`` is as it was."""
+def test_installing_and_removing_msd_leaves_another_package_named_client_unchanged(wheel: Path, tmp_path: Path) -> None:
+    """
+    1. Another package named ``client`` is installed.
+    2. msd is installed and removed: ``client`` is unchanged.
+    """
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")

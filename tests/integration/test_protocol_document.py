@@ -24,7 +24,7 @@ from blake3 import blake3
 from tests.system import MIB, Serve, make_file
 
 Map = dict[str, Any]
-TIMEOUT_S = 10.0  # of each wait
+TIMEOUT_S = 10.0  # for each wait
 WINDOW = 2  # requests in flight per worker
 
 # --- Files, segments, ids ---
@@ -180,7 +180,7 @@ class Client:
         worker.close()
 
     def describe(self, name: str) -> Map:
-        """Returns the manifest by a worker with the current catalogue, or else the most frequent one.
+        """Returns the manifest of a worker with the current catalogue; without such a worker, the most frequent one.
 
         Drops the workers that disagree.
         """
@@ -251,7 +251,7 @@ class Client:
             todo = deque(index for index in todo if index in missing)
 
     def ready(self) -> list[Connection]:
-        """Returns the workers that have sent a message or closed the connection."""
+        """Returns the connections on which a message has arrived, or which are closed."""
         poller = zmq.Poller()
         for worker in self.workers:
             poller.register(worker.socket, zmq.POLLIN)

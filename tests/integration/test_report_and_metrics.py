@@ -100,7 +100,7 @@ def test_a_download_without_servers_reports_how_long_it_waited(tmp_path: Path) -
 
 
 def with_metrics(tmp_path: Path, rng: random.Random) -> tuple[Path, tuple[int, ...]]:
-    """Writes a configuration with a metrics port. Returns its path and the ports; the sixth is the metrics port."""
+    """Writes a configuration with a metrics port. Returns its path and the ports; the sixth port is for metrics."""
     make_file(tmp_path / "Star.mp4", MIB, rng)
     chosen = free_ports()
     ports = (*chosen, wait_for("another port", lambda: next((p for p in free_ports() if p not in chosen), None)))

@@ -93,7 +93,7 @@ def end_by_line(system: System) -> None:
 def test_every_way_to_stop_the_servers_is_orderly(
     serve: Serve, source: Source, end: Callable[[System], None], code: int
 ) -> None:
-    """One worker is frozen: the broker kills it when the grace period is over."""
+    """One worker is frozen: the broker kills this worker when the grace period is over."""
     system = serve(source(MIB), stdin=subprocess.PIPE)
     workers = pids(system)
     os.kill(workers[0], signal.SIGSTOP)
@@ -112,7 +112,7 @@ def test_servers_started_with_nohup_ignore_sighup(source: Source, runtime_folder
     with Process(["nohup", *MSD, "serve", "--plain", "-f", str(path), "-p", *ports]) as process:
         wait_for("ready", lambda: any(line.startswith("ready") for _, line in [*process.out.lines]))
         process.process.send_signal(signal.SIGHUP)
-        # The broker would have handled the signal before this request.
+        # If the broker obeyed SIGHUP, it would have done so before it handled this request.
         assert run_msd("status", "-p", *ports).returncode == 0
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(10) == 143
@@ -150,8 +150,8 @@ def check_stays_up(system: System, seconds: float) -> None:
 def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
     1. Two clients download; one of them is frozen halfway.
-    2. The other client is done: the servers stay up for longer than they would take to end.
-    3. The frozen client resumes and is done: the servers end.
+    2. The other client finishes: the servers stay up for longer than a shutdown would take.
+    3. The frozen client resumes and finishes: the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -169,9 +169,9 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
 
 def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Two clients download; one is done, the other is halfway.
+    1. Two clients download; one has finished, the other is halfway.
     2. All workers are put to sleep and worker 1 crashes: the client waits and the servers stay up.
-    3. The workers are woken up: the client is done and the servers end.
+    3. The workers are woken up: the client finishes and the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -351,7 +351,7 @@ def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: So
 
 
 def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """The file is served twice, once it is old enough for the digest cache to trust its timestamps."""
+    """The servers start twice, after the file is old enough for the digest cache to trust its timestamps."""
     path = source(3 * MIB)
     wait_for("the file to be old enough", lambda: time.time() - path.stat().st_ctime > 2.1)
     first = serve(path)

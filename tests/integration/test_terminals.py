@@ -47,7 +47,7 @@ def live_frames(terminal: Terminal) -> list[str]:
 
 
 def screen_lines(terminal: Terminal) -> list[str]:
-    """Returns the lines on the screen, starting with a prompt, if the terminal was never resized."""
+    """Returns the lines on the screen of a terminal that was never resized; the first line is a prompt."""
     screen = Screen(200, rewraps=False)
     screen.write("$\n" + terminal.text)
     return screen.shown
@@ -66,13 +66,13 @@ def is_drawn(terminal: Terminal, after: int, height: int) -> bool:
 
 
 def console_heights(terminal: Terminal, after: int) -> list[int]:
-    """Returns the lowest line of each full redraw of the console, ignoring the first ``after`` characters."""
+    """Returns the lowest line number of each full redraw of the console, ignoring the first ``after`` characters."""
     redraws = terminal.text[after:].split("\x1b[1;1H")[1:]
     return [max(map(int, re.findall(r"\x1b\[(\d+);\d+H", redraw)), default=1) for redraw in redraws]
 
 
 def widest_line(frame: str) -> int:
-    """Returns the columns of a frame's widest line."""
+    """Returns the number of columns of a frame's widest line."""
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", frame)
     return max(len(line) for line in text.replace("\r", "").split("\n"))
 
@@ -188,7 +188,7 @@ def test_a_console_follows_the_size_of_the_terminal(slow: System, on_terminal: O
     "command", ["list", "status", "status --watch", "status --json", "download -o copy --force", "toggle 1 --wake"]
 )
 def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path, command: str) -> None:
-    """As in ``msd list | head -1``."""
+    """The reader of standard output closes the pipe early, as in ``msd list | head -1``."""
     system = serve(source(MIB), "-i", "0.1")
     read, write = os.pipe()
     os.close(read)

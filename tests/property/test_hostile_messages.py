@@ -54,7 +54,7 @@ ANY_VALUE = st.recursive(
     SCALARS, lambda values: st.lists(values, max_size=5) | st.dictionaries(KEYS, values, max_size=5), max_leaves=30
 )
 TAGS = st.sampled_from([str(message_type.__struct_config__.tag) for message_type in MESSAGE_TYPES])
-#: Values that are valid in some field.
+#: Values that are valid in some field of a message, and arbitrary values.
 FIELD_VALUES: st.SearchStrategy[Any] = (
     st.integers(0, 20)
     | st.sampled_from([2**63 - 1, 1 << 20, *SIZES, *IDS.values(), "awake", "x" * 4096, b"", bytes(32), None, [], {}])
@@ -66,7 +66,7 @@ NEARLY_VALID = st.builds(
 
 
 def requests() -> st.SearchStrategy[dict[str, Any]]:
-    """Requests to a worker with all their fields, and values that are valid in some field."""
+    """Generates requests to a worker that have all their fields, with values that are valid in some field."""
 
     def fields(message_type: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
         tag = {"type": st.just(message_type.__struct_config__.tag)}
@@ -90,7 +90,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 def check(frame: bytes, family: UnionType | type[Message]) -> Message | None:
-    """Decodes a frame; None if it raises ``ProtocolError``. Fails on any other result."""
+    """Decodes a frame; None for a ``ProtocolError``. Any other error or result fails the test."""
     try:
         message: Message = decode(frame, family)
     except ProtocolError:

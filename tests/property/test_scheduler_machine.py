@@ -147,7 +147,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             assert not set(self.scheduler.delivered_by(worker)) - self.verified
         delivered = [index for worker in WORKERS for index in self.scheduler.delivered_by(worker)]
-        assert len(delivered) == len(set(delivered)), "a segment in the X of two workers"
+        assert len(delivered) == len(set(delivered)), "a segment is in the X of two workers"
 
     @invariant()
     def deadline_is_ahead(self) -> None:
@@ -155,7 +155,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert due is None or due > self.now
 
     def teardown(self) -> None:
-        """Connects worker 9, which has no faults: it must be able to finish the download."""
+        """Connects worker 9, which has no faults and must be able to finish the download."""
         if not hasattr(self, "scheduler") or self.ended:
             return
         while self.unchecked:

@@ -1,4 +1,4 @@
-"""The guarantees of the scheduler on a virtual clock: duration compared with the ideal, and waste.
+"""The guarantees of the scheduler on a virtual clock: its duration compared with the ideal, and its waste.
 
 The *ideal* duration is the number of segments divided by the sum of the available rates. Rates are in segments (of
 1 MiB) per second.
@@ -188,12 +188,12 @@ def run_all(seeds: range) -> None:
         assert outcome.result == Finish(), f"seed {seed}: {outcome}"
 
 
-def test_a_thousand_random_fault_sequences_are_survived(rng: random.Random) -> None:
+def test_downloads_survive_a_thousand_random_fault_sequences(rng: random.Random) -> None:
     first = rng.randrange(10**9)
     run_all(range(first, first + 1000))
 
 
 @pytest.mark.soak
-def test_a_million_random_fault_sequences_are_survived(rng: random.Random) -> None:
+def test_downloads_survive_a_million_random_fault_sequences(rng: random.Random) -> None:
     first = rng.randrange(10**9)
     run_all(range(first, first + int(os.environ.get("MSD_SOAK_SEEDS", "1000000"))))

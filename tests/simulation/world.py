@@ -1,8 +1,8 @@
 """Simulates workers with given rates, delays and faults on a virtual clock, around a real scheduler.
 
 A worker serves its requests one after another and needs ``1 / rate`` seconds (times jitter) for a segment. Requests
-and replies each take ``delay`` seconds and keep their order. A run never waits and uses no source of randomness but
-its seed, so the seed repeats the run exactly.
+and replies each take ``delay`` seconds and keep their order. A run never sleeps, and its seed is the only source of
+randomness, so the same seed repeats the run exactly.
 """
 
 from __future__ import annotations
@@ -184,15 +184,15 @@ class World:
         worker = self.workers[number]
         epoch = worker.epoch
 
-        def up() -> None:
+        def open_connection() -> None:
             if worker.up and worker.epoch == epoch:
                 self._feed(core.WorkerReady(number, epoch, 2 * worker.delay))
 
-        # The client connects again only after it detected the loss of the old connection.
-        self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), up)
+        # The client connects again only after it has detected the loss of the old connection.
+        self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), open_connection)
 
     def _deliver(self, delay: float, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` at the client after ``delay`` seconds, or when the client's stall ends."""
+        """Calls ``callback`` after ``delay`` seconds, or when the client's stall ends if that is later."""
 
         def arrive() -> None:
             if self.now < self._stalled_until:
@@ -287,5 +287,5 @@ class World:
 
 
 def ideal(segments: int, workers: list[Worker]) -> float:
-    """Seconds that an ideal client needs: segments over the sum of the rates."""
+    """Seconds that an ideal client needs: the number of segments divided by the sum of the rates."""
     return segments / sum(worker.rate for worker in workers)

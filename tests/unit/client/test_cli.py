@@ -1,4 +1,4 @@
-"""The parts of the client's commands that need no server. The commands themselves: tests/integration."""
+"""The parts of the client's commands that need no server. Tests of whole commands: tests/integration."""
 
 from __future__ import annotations
 

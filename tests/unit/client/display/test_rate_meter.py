@@ -12,7 +12,7 @@ STEP = 0.25
 
 
 def arrivals(rate: float, segment: int, until: float) -> list[tuple[float, int]]:
-    """Returns the time and the total at each step, if segments of ``segment`` bytes arrive at an average ``rate``."""
+    """Returns time and total at each step, for segments of ``segment`` bytes that arrive at an average ``rate``."""
     return [(step * STEP, int(step * STEP * rate // segment) * segment) for step in range(int(until / STEP))]
 
 
@@ -23,7 +23,7 @@ def test_a_steady_rate_is_measured_for_any_segment_size(segment: int) -> None:
     for now, total in arrivals(1000.0, segment, 60.0):
         meter.update(total, now)
         rates.append(meter.rate(now))
-    # The time of an arrival is only known to one step.
+    # Arrival times are known only to within one step.
     assert min(rates[80:]) >= 900
     assert max(rates[80:]) <= 1100
 
@@ -57,7 +57,7 @@ def test_the_remaining_time_counts_down_without_jumps(segment: int) -> None:
             shown.append(seconds)
             assert abs(seconds - (100 - now)) < 5
     assert len(shown) > 250
-    # Each step reduces the remaining time by the step, within half a second.
+    # Each step reduces the remaining time by the step's length, to within half a second.
     assert all(abs(before - after - STEP) < 0.5 for before, after in pairwise(shown))
 
 

@@ -14,7 +14,7 @@ from msd.client.display.terminal_painter import TerminalPainter
 
 
 class Screen(io.StringIO):
-    """A terminal with its rows and its cursor. If resized, it rewraps lines that are too wide, or cuts them."""
+    """A terminal with its rows and its cursor. When it is resized, it rewraps lines that are too wide, or cuts them."""
 
     def __init__(self, width: int, *, rewraps: bool) -> None:
         super().__init__()

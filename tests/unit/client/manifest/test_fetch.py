@@ -1,4 +1,4 @@
-"""How the manifest is fetched: which requests are sent for the resolver's actions, and when it gives up."""
+"""How the manifest is fetched: which requests the resolver's actions cause, and when fetching gives up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
 
 
 class FakePool:
-    """A pool with one worker that shares STAR. Each poll takes a second; ``is_silent`` workers never reply."""
+    """A pool with one worker that shares STAR. Each poll takes a second. If ``is_silent``, the worker never replies."""
 
     worker_numbers = (1,)
     stalled_seconds = 0.0
@@ -83,7 +83,7 @@ def find(pool: FakePool, name: str | None = None, **options: Any) -> tuple[Manif
     return find_manifest(pool, name, None, timeout=30.0, on_event=events.append, **options)  # type: ignore[arg-type]
 
 
-def test_the_manifest_comes_with_the_published_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_manifest_is_returned_with_the_published_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = FakePool(monkeypatch)
     assert find(pool, STAR.name) == (STAR, CATALOGUE)
     assert [type(request) for request in pool.requests] == [Describe, Digests]
@@ -105,7 +105,7 @@ def test_an_impossible_name_is_not_requested(monkeypatch: pytest.MonkeyPatch, na
     assert find(pool, fallback_name=name)[0] == STAR
 
 
-def test_silent_workers_are_reported_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_worker_is_reported_before_the_fetch_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = FakePool(monkeypatch, is_silent=True)
     events: list[Event] = []
     with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: no data"):

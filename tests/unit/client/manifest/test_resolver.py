@@ -46,7 +46,7 @@ NEW, OLD = b"n" * 32, b"o" * 32
 
 
 def version(text: str, size: int = 245, name: str = NAME) -> Manifest:
-    """A version of a file; ``text`` makes it different from others."""
+    """A version of a file; ``text`` distinguishes it from other versions."""
     digests = b"".join(digest(f"{text}{index}".encode()) for index in range(segment_count(size)))
     return Manifest.build(name, size, digests)
 
@@ -120,7 +120,7 @@ class Scene:
         return self.handle(ConnectionClosed(worker))
 
     def wait_for_deadline(self) -> list[Action]:
-        """Moves the clock to the deadline, and checks that the next one is later (no busy loop)."""
+        """Moves the clock to the deadline, and checks that the next deadline is later (no busy loop)."""
         deadline = self.resolver.next_deadline()
         assert deadline is not None
         assert deadline > self.now
@@ -337,7 +337,7 @@ def test_the_only_file_is_requested_whatever_the_fallback_name() -> None:
 
 
 def test_a_worker_that_was_not_asked_for_the_fallback_name_may_describe_another_file() -> None:
-    """Worker 1 shares one file, worker 2 already shares two: only worker 2 is asked for the fallback name."""
+    """Worker 1 shares one file, worker 2 already shares two: only worker 2 gets a request for the fallback name."""
     scene = Scene(None, workers=2, fallback_name="film")
     assert scene.connect(1, files=1) == [RequestDescription(1, None)]
     assert scene.connect(2, files=2) == [RequestDescription(2, "film")]
@@ -501,7 +501,7 @@ def test_digests_continue_from_another_worker_if_their_source_is_lost() -> None:
     assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
-def test_a_source_that_twice_does_not_know_its_own_file_is_banned() -> None:
+def test_a_source_that_twice_refuses_its_own_file_as_unknown_is_banned() -> None:
     scene = scene_with_request()
     assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
     assert scene.describe(1) == request_digests(2)

@@ -26,7 +26,7 @@ def frames(message: Message, *payload: bytes) -> list[zmq.Frame]:
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    """A connection to worker 3, that is not open."""
+    """A connection to worker 3, which is not open yet."""
     with zmq.Context() as context, closing(Connection(context, 3, Endpoint("127.0.0.1", 1), None)) as connection:
         yield connection
 

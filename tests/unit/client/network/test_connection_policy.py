@@ -392,7 +392,7 @@ def test_an_unbanned_worker_is_tried_when_it_is_reachable() -> None:
     assert scene.states(WorkerState.AWAKE) == [open_action()]
 
 
-# Servers that refuse this client.
+# Refusals by the servers.
 
 WITH_REASON = [refusal for refusal in ConnectionRefusal if refusal is not ConnectionRefusal.HANDSHAKE]
 
@@ -471,7 +471,7 @@ def test_an_open_connection_ends_a_refusal(refusal: ConnectionRefusal) -> None:
     scene.connect(2)
     assert scene.refusal is None
     assert not scene.policy.is_refused
-    # A refusal after that starts a new period.
+    # A refusal after the connection was open starts a new period.
     scene.disconnect(2)
     scene.disconnect(1, refusal)
     assert scene.refusal is None

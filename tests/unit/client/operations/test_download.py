@@ -1,4 +1,4 @@
-"""The default name of the output, and the message after an interrupt. The download itself: tests/integration."""
+"""The default name of the output, and the message after an interrupt. Tests of whole downloads: tests/integration."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_progress_does_not_reach_the_end_while_the_output_is_copied(tmp_path: Pa
     steps = [event.bytes for event in events if isinstance(event, Progress)]
     assert steps == sorted(steps)
     assert steps[-1] == SIZE
-    # One more segment after each poll, and the full size only at the end.
+    # Progress grows by one segment after each poll, and reaches the full size only at the end.
     assert {*steps} >= {1234 + n * MIB for n in range(1, 16)}
     assert len([step for step in steps if step == SIZE]) <= 2
     assert output.read_bytes() == DATA

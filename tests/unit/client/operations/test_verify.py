@@ -42,7 +42,7 @@ def compare_bytes(path: Path, local: bytes, shared: bytes = NUMBERS) -> Comparis
 
 
 def with_changes(*positions: int) -> bytes:
-    """Returns the numbers, changed at these positions."""
+    """Returns ``NUMBERS`` with the bytes at these positions changed."""
     data = bytearray(NUMBERS)
     for position in positions:
         data[position] ^= 1
@@ -124,7 +124,9 @@ def test_an_invalid_file_is_rejected_without_a_request(tmp_path: Path) -> None:
 
 
 def test_holes_are_not_read_and_match_where_zeros_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of twelve segments the local file has only the first; 4 to 7 and 11 are shared as zeros, and 11 is cut off."""
+    """The local file has only the first of twelve segments, then a hole; it ends one byte before the end of segment 11.
+    Segments 4 to 7 and 11 of the shared file are zeros.
+    """
     segment = 1 << 16
     shared = b"".join(bytes([index not in (4, 5, 6, 7, 11)]) * segment for index in range(12))
     path = tmp_path / "file"

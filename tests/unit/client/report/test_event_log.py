@@ -17,7 +17,7 @@ def times_of(recorder: EventRecorder, kind: str) -> list[Any]:
     return [entry["at"] for entry in recorder.entries() if entry["event"] == kind]
 
 
-def test_every_event_is_recorded_in_the_order_of_time() -> None:
+def test_every_event_is_recorded_in_chronological_order() -> None:
     recorder = EventRecorder()
     recorder.record(STARTED, 0.25)
     recorder.record(sample(0.1, MIB), 0.35)
@@ -53,7 +53,7 @@ def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch
     assert len(gaps) == 1
 
 
-def test_of_too_many_other_events_the_newest_are_kept() -> None:
+def test_if_there_are_too_many_other_events_the_newest_are_kept() -> None:
     recorder = EventRecorder()
     for number in range(event_log.MAX_EVENTS + 5):
         recorder.record(Retried("1", number, "busy"), number)

@@ -1,4 +1,4 @@
-"""The JSON values of errors, reports and totals. The values of events: tests/unit/client/test_events.py."""
+"""The JSON values of errors, reports and totals. For the values of events see tests/unit/client/test_events.py."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_the_peak_is_the_best_second_and_the_median_is_over_all_seconds() -> Non
     fast = steady(4 * MIB, 3, 4, 3 * MIB)
     slow_again = steady(MIB, 4, 7, 7 * MIB)
     totals = totals_of(*slow, *fast, *slow_again)
-    # The windows do not start exactly where the rate changes.
+    # The windows of one second do not start exactly when the rate changes.
     assert totals.rate_peak == pytest.approx(4 * MIB, rel=0.4)
     assert totals.rate_p50 == pytest.approx(MIB, rel=0.01)
 

@@ -97,7 +97,7 @@ def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> N
     """
     1. Worker 1 has requests for all segments, and has not replied for a while.
     2. Worker 2 connects. With its long round trip it would deliver no segment sooner.
-    3. Worker 3 has a short round trip: it gets the segment with the latest predicted finish.
+    3. Worker 3 connects with a short round trip: it gets the segment with the latest predicted finish.
     """
     scene.begin(1, 3)
     scene.ready(1)
@@ -250,7 +250,7 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
 
 
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
-    """Even at a high rate: a segment that waits has left the processor's caches before it is hashed."""
+    """Even at a high rate the window is small: waiting segments leave the processor's caches before they are hashed."""
     scene.begin(10_000, 1)
     scene.feed(WorkerReady(1, 7, round_trip=0.0001))
     for _ in range(400):
@@ -266,7 +266,7 @@ OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
 
 
 def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
-    """One ready worker for each of the catalogues; the manifest was resolved with the old one."""
+    """Makes one worker ready for each catalogue; the manifest was resolved with the old catalogue."""
     scene.begin(100, len(catalogues))
     scene.feed(CataloguePublished(OLD))
     for number, catalogue in enumerate(catalogues, 1):

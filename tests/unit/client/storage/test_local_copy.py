@@ -65,7 +65,7 @@ def test_segments_with_data_are_candidates_once_and_in_order(fd: int) -> None:
     assert list(LocalCopy(fd, MANIFEST).candidates()) == [2, 3, 9]
 
 
-def test_data_ranges_leave_out_holes_and_what_exceeds_the_manifest(fd: int) -> None:
+def test_data_ranges_omit_holes_and_data_beyond_the_manifest(fd: int) -> None:
     os.truncate(fd, SIZE)
     os.pwrite(fd, b"x" * MIB, 4 * MIB)
     assert data_ranges(fd, SIZE) == [(4 * MIB, 5 * MIB)]

@@ -19,7 +19,7 @@ from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 MIB = 1 << 20
-#: 16 segments of 1 MiB and a short one: large enough for segments to be holes, which consist of whole blocks.
+#: 16 segments of 1 MiB and a shorter one. A segment can be a hole, because it consists of whole blocks.
 SIZE = 16 * MIB + 1234
 
 
@@ -58,7 +58,7 @@ def part_path(output: Path) -> Path:
 
 @pytest.fixture
 def part_fd(output: Path) -> Iterator[int]:
-    """A descriptor of an earlier run's part file. It has its full size and is one hole."""
+    """A descriptor of an earlier run's part file, which has its full size and is a single hole."""
     with part_path(output).open("wb", buffering=0) as file:
         file.truncate(SIZE)
         yield file.fileno()
@@ -282,7 +282,7 @@ def test_a_rejected_second_download_does_not_disturb_the_first(output: Path) -> 
 def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another download publishes its part file between this download's open and its lock."""
+    """Another download publishes its part file after this download has opened the file and before it locks the file."""
     other = PartFile(output, MANIFEST)
     real = fcntl.flock
 
@@ -295,7 +295,7 @@ def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
     monkeypatch.setattr(fcntl, "flock", publish_first)
     with closing(PartFile(output, MANIFEST)) as part:
         part.write(0, segment_of(DATA, 0))
-        assert output.read_bytes() == bytes(SIZE)  # What the other download published is unchanged.
+        assert output.read_bytes() == bytes(SIZE)  # The output of the other download is unchanged.
         assert part_path(output).exists()
 
 

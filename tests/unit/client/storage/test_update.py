@@ -1,4 +1,4 @@
-"""``--update``: any ``OUT`` matches the manifest afterwards, and an up-to-date one is not touched."""
+"""``--update`` makes any ``OUT`` match the manifest, and does not touch an ``OUT`` that is up to date."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = 12 * SEGMENT - 5
 DATA = content(SIZE)
 MANIFEST = manifest_of(DATA)
 ALL = set(range(12))
-#: A modification time (in ns) long ago, so that any change of a file changes its time.
+#: A modification time (in ns) long ago, so that any later change of a file gives it a different time.
 OLD_TIME_NS = 10**18
 
 
@@ -49,7 +49,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the disk appear full."""
+    """Makes the disk appear to be full."""
     monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096))
 
 
@@ -228,7 +228,7 @@ def test_an_output_is_replaced_by_an_empty_file(output: Path, old: bytes) -> Non
     assert os.listdir(output.parent) == [output.name]
 
 
-def test_an_output_that_is_one_hole_differs_at_the_first_write(output: Path) -> None:
+def test_an_output_that_is_a_single_hole_differs_at_the_first_write(output: Path) -> None:
     put_sparse(output, bytes(SIZE))
     with closing(UpdatePartFile(output, MANIFEST)) as part:
         assert reused(part) == set()
@@ -405,7 +405,7 @@ def append(output: Path) -> None:
 
 
 def replace(output: Path) -> None:
-    """Replaces the file by one of the same size and time."""
+    """Replaces the file with another file of the same size and modification time."""
     other = output.with_name("other")
     put(other, damage(DATA, {7}))
     other.rename(output)
@@ -441,7 +441,7 @@ def test_an_output_modified_before_it_is_copied_is_not_replaced(output: Path, ch
             copy_all(part)
     assert (output.read_bytes(), file_state(output)) == modified
     with closing(PartFile(output, MANIFEST)) as part:
-        assert reused(part) >= {9, 10, 11}  # The next run resumes with these.
+        assert reused(part) >= {9, 10, 11}  # The next run resumes with these segments.
 
 
 # Disk space.
