@@ -44,7 +44,7 @@ from tests.system import free_ports, is_free
 
 
 class FakeListeners:
-    """Yields the requests in ``inbox``; records published snapshots and, by peer, the messages sent."""
+    """Yields the requests in ``inbox``; records the published snapshots and the messages sent to each peer."""
 
     def __init__(self, context: object, config: Config, **callbacks: object) -> None:
         self.keys = None
@@ -77,7 +77,7 @@ class FakeListeners:
 
 
 class FakeProcesses:
-    """Starts worker N with the pid 100 + N, unless ``error`` is set."""
+    """Pretends to start worker N with the pid 100 + N, or raises ``error`` if it is set."""
 
     def __init__(self, config: Config, folder: Path, control: str, token: bytes, keys: object) -> None:
         self.token = token
@@ -94,7 +94,7 @@ class FakeProcesses:
 
 
 class FakeIndexer:
-    """Completes the editions that the test appends to ``editions``."""
+    """Returns the editions that the test appends to ``editions``."""
 
     def __init__(self, root: Path, folder: Path, **callbacks: object) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
@@ -178,7 +178,7 @@ class Harness:
         return self.receive(heartbeat, b"worker %d" % number, Role.WORKER)
 
     def start(self) -> None:
-        """Both workers are awake and serve edition 1."""
+        """Completes edition 1 and receives a heartbeat of each worker, so both are awake and serve it."""
         self.complete_edition()
         for number in (1, 2):
             self.heartbeat(number)
@@ -295,7 +295,7 @@ def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) 
 def test_a_worker_that_finds_a_stale_file_causes_a_rescan(harness: Harness) -> None:
     harness.start()
     harness.heartbeat(1, edition=0, stale=True)
-    assert harness.indexer.rescans == 0, "the worker serves an old edition"
+    assert harness.indexer.rescans == 0, "the worker serves an old edition, so no rescan is needed"
     harness.heartbeat(1, stale=True)
     assert harness.indexer.rescans == 1
 
@@ -316,7 +316,7 @@ def test_a_toggle_of_an_unknown_worker_is_rejected(harness: Harness) -> None:
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=1), Quit(rid=5)])
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
-def test_orders_of_a_peer_that_is_no_operator_are_denied(
+def test_orders_of_a_peer_that_is_not_an_operator_are_denied(
     harness: Harness, request_: ControlRequest, role: Role
 ) -> None:
     harness.start()

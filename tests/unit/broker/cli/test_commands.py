@@ -1,4 +1,4 @@
-"""The operator's commands: invalid arguments, late workers and a closed pipe."""
+"""The operator's commands: invalid arguments, a frozen worker and a closed pipe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.snapshots import snapshot
 
 
 class FakeOperator:
-    """Records the orders. Every worker falls asleep at once, except worker 3, which is frozen."""
+    """Records orders. Workers fall asleep immediately, except worker 3, which is frozen."""
 
     def __init__(self) -> None:
         self.orders: list[tuple[int, WantedState | None]] = []
@@ -43,9 +43,9 @@ class FakeOperator:
 
 @pytest.fixture
 def operator(monkeypatch: pytest.MonkeyPatch) -> FakeOperator:
-    made = FakeOperator()
-    monkeypatch.setattr(commands, "_connect", lambda *flags: made)
-    return made
+    fake = FakeOperator()
+    monkeypatch.setattr(commands, "_connect", lambda *flags: fake)
+    return fake
 
 
 class ClosedPipe:
@@ -81,10 +81,10 @@ def test_quit_sends_its_order_without_a_status_request(
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "65", "18446744073709551616"])
-def test_an_impossible_worker_number_is_a_usage_error(number: str) -> None:
-    ended = run_msd("toggle", "--", number)
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert f"'N …': {number} is not in the range 1<=x<={MAX_WORKERS}" in ended.stderr
+def test_a_worker_number_out_of_range_is_a_usage_error(number: str) -> None:
+    result = run_msd("toggle", "--", number)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert f"'N …': {number} is not in the range 1<=x<={MAX_WORKERS}" in result.stderr
 
 
 def test_mount_registers_every_command() -> None:

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def old_handlers() -> Iterator[None]:
+def restore_signal_handlers() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in handlers.items():
@@ -47,7 +47,7 @@ def test_a_port_in_use_is_not_free() -> None:
         ("1MiB", 3601.0, "--seconds 3601: must be from 0.5 to 3600"),
     ],
 )
-def test_impossible_sizes_and_durations_are_usage_errors(size: str, seconds: float, message: str) -> None:
+def test_invalid_sizes_and_durations_are_usage_errors(size: str, seconds: float, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         demo.run(size, seconds)
     assert str(caught.value).startswith(message)

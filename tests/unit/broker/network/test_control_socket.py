@@ -1,4 +1,4 @@
-"""A control socket: roles, malformed messages, floods, and replies to peers that have disconnected."""
+"""The control socket: roles, malformed messages, floods, and replies to peers that have disconnected."""
 
 from __future__ import annotations
 

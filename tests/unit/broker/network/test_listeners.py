@@ -38,7 +38,7 @@ class Client:
     events: list[ConnectionEvent | ConnectionRefusal] = field(default_factory=list)
 
     def request(self, rid: int) -> None:
-        # A client whose key was refused cannot send; without NOBLOCK it would wait without limit.
+        # A client whose key was refused cannot send; without NOBLOCK it would block indefinitely.
         with suppress(zmq.Again):
             self.socket.send(encode(StatusRequest(rid=rid)), zmq.NOBLOCK)
 
@@ -47,7 +47,7 @@ class Client:
 
 
 class Harness:
-    """Listeners on free ports, which accept all requests, and clients. Everything is polled in ``until`` only."""
+    """Listeners on free ports that accept all requests, and their clients. Sockets are polled only in ``until``."""
 
     def __init__(self, stack: ExitStack, folder: KeyFolder | None) -> None:
         self._stack = stack
@@ -55,7 +55,7 @@ class Harness:
         self._handlers: dict[object, Callable[[], None]] = {}
         self._clients: list[Client] = []
         self.now = 1000.0
-        #: The senders' roles and addresses, by request id.
+        #: The senders' roles and routes, by request id.
         self.roles: dict[int, Role] = {}
         self.routes: dict[int, Route] = {}
         ports = free_ports()
@@ -133,7 +133,7 @@ def harness(stack: ExitStack, folder: KeyFolder) -> Harness:
 
 
 def admitted(harness: Harness, folder: KeyFolder, name: str, role: Role) -> Credentials:
-    """The credentials of a newly admitted client or operator."""
+    """Admits a new key in ``role`` and returns credentials with this key."""
     assert harness.listeners.keys is not None
     pair = KeyPair.generate()
     folder.admit(f"{name} {pair.public.hex()}", role)
@@ -192,7 +192,7 @@ def test_the_local_control_socket_requires_no_keys(harness: Harness, runtime_fol
 
 
 @pytest.mark.parametrize("port", ["status_port", "control_port"])
-def test_a_port_in_use_is_named_and_no_socket_stays_open(harness: Harness, port: str) -> None:
+def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harness, port: str) -> None:
     free, in_use = free_ports(), getattr(harness.config, port)
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
@@ -275,7 +275,7 @@ def test_the_totals_are_kept_when_sockets_are_reopened(harness: Harness, folder:
 
 
 def test_a_publisher_with_too_many_unknown_topics_is_replaced(stack: ExitStack) -> None:
-    """Subscriptions to the status topic do not count, however many there are: subscribers come and go."""
+    """Subscriptions to the status topic are not counted, because subscribers come and go."""
     harness = Harness(stack, None)
     subscriber = harness.subscribe(None)
     harness.until(lambda: ConnectionEvent.OPENED in subscriber.events)
@@ -294,8 +294,8 @@ def test_a_publisher_with_too_many_unknown_topics_is_replaced(stack: ExitStack) 
     )
 
 
-def test_listeners_that_could_not_reopen_can_be_closed(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An open socket of the ZAP handler would make terminating the context hang."""
+def test_listeners_that_failed_to_reopen_can_be_closed(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the ZAP handler's socket stayed open, terminating the context would hang."""
 
     def fail(*_: object, **__: object) -> Publisher:
         raise zmq.ZMQError(zmq.EADDRINUSE)

@@ -31,7 +31,7 @@ def listener(port: int, host: str = LOOPBACK) -> socket.socket:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A free port outside the range of the kernel's ephemeral ports."""
+    """A free port outside the kernel's ephemeral port range."""
     for number in range(22300, 22400):
         try:
             listener(number).close()
@@ -66,7 +66,7 @@ def test_a_port_is_free_after_it_was_released(port: int) -> None:
 
 
 @pytest.mark.parametrize("host", [LOOPBACK, "*", "0.0.0.0"])
-def test_a_port_in_use_is_named(port: int, host: str) -> None:
+def test_the_error_names_the_port_in_use(port: int, host: str) -> None:
     with closing(listener(port)), pytest.raises(UsageError, match=rf"^port {port} \(worker 3\) is in use: "):
         hold_port(Endpoint(host, port), "worker 3")
 
@@ -76,7 +76,7 @@ def test_a_port_can_be_held_on_all_addresses(port: int) -> None:
         assert holder.getsockname() == ("0.0.0.0", port)
 
 
-def test_an_address_of_another_machine_is_named() -> None:
+def test_the_error_names_an_address_of_another_machine() -> None:
     with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: check -a$"):
         hold_port(Endpoint("192.0.2.1", 22300), "worker 1")
 

@@ -20,7 +20,7 @@ from tests.system import free_ports
 def test_subscriptions_to_unknown_topics_are_counted(
     subscription: bytes, is_unknown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A topic is unknown if no status message begins with it."""
+    """A topic is unknown if no status message starts with it."""
     queue: list[list[zmq.Frame]] = []
     monkeypatch.setattr("msd.broker.network.publisher.receive", lambda socket: queue.pop() if queue else None)
     with zmq.Context() as context, closing(Publisher(context, Endpoint("127.0.0.1", free_ports()[4]))) as publisher:
@@ -45,7 +45,7 @@ def test_a_flood_of_subscriptions_is_read_in_parts(monkeypatch: pytest.MonkeyPat
     def flood(socket: object) -> list[object]:
         nonlocal read
         read += 1
-        assert read <= READS_PER_TURN, "it does not stop reading"
+        assert read <= READS_PER_TURN, "drain() must stop after READS_PER_TURN messages"
         return []
 
     monkeypatch.setattr("msd.broker.network.publisher.receive", flood)

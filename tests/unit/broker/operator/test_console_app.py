@@ -75,7 +75,7 @@ class ConsoleDriver:
         await self.wait_until(repr(text), lambda: text in self.text)
 
     async def receive(self, event: FeedEvent, text: str) -> None:
-        """Receives an event and waits until ``text`` is shown."""
+        """Adds an event to the feed and waits until the console shows ``text``."""
         self.feed.queued.append(event)
         await self.expect(text)
 
@@ -83,7 +83,7 @@ class ConsoleDriver:
 def run_console(
     steps: Callable[[ConsoleDriver], Awaitable[None]], *, owns_servers: bool = True, size: tuple[int, int] = (80, 24)
 ) -> CountingConsole:
-    """Runs a console with four workers awake and calls ``steps``. Returns the console after it has ended."""
+    """Runs a console that shows four awake workers, and calls ``steps``. Returns the console after it has exited."""
     feed = FakeFeed()
     app = CountingConsole(feed, SERVERS, owns_servers=owns_servers)
 
@@ -143,7 +143,7 @@ def test_with_clients_q_asks_and_only_y_quits() -> None:
         for key in ("n", "escape", "q"):
             await driver.pilot.press("q")
             await driver.expect("2 clients are being served. Stop the servers anyway?")
-            await driver.pilot.press("1")  # must not reach the console behind the question
+            await driver.pilot.press("1")  # must not reach the console behind the dialog
             await driver.pilot.press(key)
             await driver.wait_until("the question to close", lambda: len(driver.app.screen_stack) == 1)
         assert driver.feed.toggled == []
@@ -153,7 +153,7 @@ def test_with_clients_q_asks_and_only_y_quits() -> None:
     assert run_console(steps).return_value == 0
 
 
-def test_q_leaves_a_console_of_other_servers_without_a_question() -> None:
+def test_q_leaves_a_console_that_does_not_own_the_servers_without_asking() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(clients=2), "2 clients served")
         await driver.expect("q leave")
@@ -162,7 +162,7 @@ def test_q_leaves_a_console_of_other_servers_without_a_question() -> None:
     assert run_console(steps, owns_servers=False).return_value == 0
 
 
-def test_ctrl_c_ends_the_console_at_once_even_during_a_question() -> None:
+def test_ctrl_c_ends_the_console_at_once_even_if_a_dialog_is_open() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(clients=2), "2 clients served")
         await driver.pilot.press("q")
@@ -188,7 +188,7 @@ def test_any_key_closes_the_help() -> None:
     [("question_mark", "Press any key to close.", "ab"), ("q", "Stop the servers anyway?", "nn")],
 )
 def test_two_keys_in_quick_succession_close_only_the_dialog(opening_key: str, text: str, closing_keys: str) -> None:
-    """Both keys are in the dialog's queue before it has handled the first."""
+    """Both keys are queued before the dialog has handled the first one."""
 
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(clients=2), "2 clients served")
@@ -204,11 +204,11 @@ def test_two_keys_in_quick_succession_close_only_the_dialog(opening_key: str, te
     run_console(steps)
 
 
-def test_the_console_follows_the_size_of_the_terminal() -> None:
+def test_the_console_adapts_to_the_size_of_the_terminal() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         reason = "killed by SIGKILL, by the out-of-memory killer"
         await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=reason), "Dead: killed b…")
-        assert f"1 Dead: {reason}" in driver.text  # in the details of the selected worker
+        assert f"1 Dead: {reason}" in driver.text  # the selected worker's details show the whole reason
         await driver.pilot.resize_terminal(200, 60)
         await driver.expect(f"Dead: {reason}")
         assert len(driver.text.split("\n")) == 60
@@ -231,7 +231,7 @@ def test_a_redraw_during_a_resize_is_repeated_when_all_widgets_have_their_new_si
         while driver.app.size.width != 80:
             await asyncio.sleep(0)
         assert driver.app.query_one("#workers").size.width == 200
-        # The timer may fire now, while the widgets still have their old widths.
+        # Simulate the redraw timer firing while the widgets still have their old widths.
         driver.app._tick()
         await driver.expect("Dead: killed b…")
 
@@ -240,7 +240,7 @@ def test_a_redraw_during_a_resize_is_repeated_when_all_widgets_have_their_new_si
 
 def test_events_are_wrapped_to_the_width_beside_a_scroll_bar() -> None:
     async def steps(driver: ConsoleDriver) -> None:
-        # With the time of day in front, each line is exactly as wide as the terminal.
+        # Each event, with its time of day, is exactly as wide as the terminal without a scroll bar.
         driver.feed.queued += [OrderFailed("x" * (80 - 11))] * 30
         await driver.expect("\n" + " " * 11 + "x ")
 
@@ -287,7 +287,7 @@ def test_an_alarm_is_shown_until_server_5_answers_again() -> None:
         await driver.receive(
             Server5Lost("server 5 at 127.0.0.1:39223 does not answer"), "! SERVER 5 DOES NOT ANSWER since "
         )
-        assert driver.text.count("Alive? ") == 5  # the selected worker is shown twice
+        assert driver.text.count("Alive? ") == 5  # four rows, and the details of the selected worker
         assert "server 5 lost" in driver.text
         await driver.receive(snapshot(epoch=2), "server 5 restarted")
         await driver.wait_until("the alarm to disappear", lambda: "DOES NOT ANSWER" not in driver.text)

@@ -13,7 +13,7 @@ from msd.broker.operator.dialogs import Help, Question
 
 
 class DialogApp(App[None]):
-    """Opens a dialog at once and records its results, and the keys that it did not handle."""
+    """Opens a dialog when the app starts, and records its results."""
 
     CSS = dialogs.CSS
 
@@ -28,7 +28,7 @@ class DialogApp(App[None]):
 
 
 def answer(dialog: ModalScreen[bool] | ModalScreen[None], *keys: str) -> DialogApp:
-    """Shows a dialog on 80 × 24, records its text and presses the keys."""
+    """Shows a dialog on a screen of 80 × 24, records its text and presses the keys."""
     app = DialogApp(dialog)
 
     async def run() -> None:

@@ -73,7 +73,7 @@ class FakeBroker:
         )
 
     def publish(self, *statuses: Status) -> None:
-        # The welcome message can arrive before ZeroMQ has registered the subscription.
+        # ZeroMQ drops messages until it has registered the subscription; the welcome message may arrive earlier.
         assert self._subscribed.wait(10)
         for status in statuses:
             self._push.send(self._snapshot(status))
@@ -107,20 +107,20 @@ class FakeBroker:
 
 @pytest.fixture
 def broker() -> Iterator[FakeBroker]:
-    made = FakeBroker()
-    yield made
-    made.close()
+    fake_broker = FakeBroker()
+    yield fake_broker
+    fake_broker.close()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(operator_client, "time", made)
-    return made
+    fake_clock = Clock()
+    monkeypatch.setattr(operator_client, "time", fake_clock)
+    return fake_clock
 
 
 def test_each_order_has_its_own_timeout(broker: FakeBroker, clock: Clock) -> None:
-    """Toggling a frozen worker takes 3 s, so four toggles take longer than the timeout of one."""
+    """Toggling a frozen worker takes 3 s, so four toggles take longer than the timeout of a single order."""
 
     def reply_late(request: Message) -> Message:
         assert isinstance(request, Toggle)
@@ -165,7 +165,7 @@ def test_snapshots_of_a_restarted_broker_are_returned(broker: FakeBroker, clock:
 
 
 def test_a_broker_that_stops_publishing_no_longer_answers(broker: FakeBroker, clock: Clock) -> None:
-    """The wait ends after three intervals of 2 s plus 1 s; the clock advances by 4 s each time it is read."""
+    """The client waits 7 s: three status intervals of 2 s plus 1 s. The clock advances by 4 s each time it is read."""
 
     class RunningClock(Clock):
         def monotonic(self) -> float:

@@ -19,7 +19,7 @@ SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
 
 
 class FakeOperator:
-    """Replies with a report of four workers awake; publishes one snapshot, then does not answer."""
+    """Reports four awake workers, publishes one snapshot, and then stops answering."""
 
     def __init__(self, servers: Servers) -> None:
         assert servers is SERVERS
@@ -47,7 +47,7 @@ def operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_command, "OperatorClient", FakeOperator)
 
 
-def test_the_status_is_the_reports_table_and_the_contents_of_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_contains_the_table_and_the_overview_of_the_console(capsys: pytest.CaptureFixture[str]) -> None:
     status_command.show(SERVERS, json=False, watch=False)
     text = capsys.readouterr().out
     assert "Server 2 at Port: 27215 Status: Alive To shut down/wake up enter 2\n" in text
@@ -64,7 +64,7 @@ def test_json_contains_workers_and_events(capsys: pytest.CaptureFixture[str]) ->
     assert status["events"] == [{"time": 3.25, "text": "worker 2 woke up", "bad": False}]
 
 
-def test_watch_prints_every_snapshot_until_server_5_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_prints_every_snapshot_until_server_5_stops_answering(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(NoAnswerError):
         status_command.show(SERVERS, json=True, watch=True)
     first, second = map(json.loads, capsys.readouterr().out.splitlines())

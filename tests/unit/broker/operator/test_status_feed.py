@@ -19,20 +19,20 @@ E = TypeVar("E", Status, Server5Lost, OrderFailed)
 
 @pytest.fixture
 def broker() -> Iterator[FakeBroker]:
-    made = FakeBroker()
-    yield made
-    made.close()
+    fake_broker = FakeBroker()
+    yield fake_broker
+    fake_broker.close()
 
 
 class RecordingFeed:
-    """A feed that keeps all its events."""
+    """Collects all events of a feed."""
 
     def __init__(self, broker: FakeBroker) -> None:
         self.feed = StatusFeed(broker.servers)
         self._events: list[FeedEvent] = []
 
     def events(self, kind: type[E]) -> list[E]:
-        # The status in a report counts like a published one.
+        # Treat the status in a report like a published one.
         self._events += [event.status if isinstance(event, StatusReport) else event for event in self.feed.poll()]
         return [event for event in self._events if isinstance(event, kind)]
 
@@ -42,10 +42,10 @@ class RecordingFeed:
 
 @pytest.fixture
 def recorder(broker: FakeBroker) -> Iterator[RecordingFeed]:
-    made = RecordingFeed(broker)
-    wait_for("the first snapshot", lambda: made.has_status(10))
-    yield made
-    made.feed.close()
+    recording = RecordingFeed(broker)
+    wait_for("the first snapshot", lambda: recording.has_status(10))
+    yield recording
+    recording.feed.close()
 
 
 def test_published_snapshots_are_received_at_once(broker: FakeBroker, recorder: RecordingFeed) -> None:
@@ -102,10 +102,10 @@ def test_orders_are_dropped_while_the_broker_does_not_answer(monkeypatch: pytest
         recorder.feed.close()
 
 
-def test_a_silent_broker_is_connected_to_again(
+def test_the_feed_reconnects_to_a_silent_broker(
     broker: FakeBroker, recorder: RecordingFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker welcomes each new connection with its newest snapshot."""
+    """The broker sends its latest snapshot to each new connection, so a second one proves a reconnect."""
     monkeypatch.setattr(status_feed, "REQUEST_INTERVAL_S", 0.02)
     monkeypatch.setattr(status_feed, "SILENCE_TIMEOUT_S", 0.1)
     wait_for("a second welcome", lambda: len(recorder.events(Status)) >= 2)

@@ -17,7 +17,7 @@ NOW = 1_700_000_000.0
 
 
 def history_of(*statuses: Status) -> History:
-    """The history after these snapshots, received a second apart."""
+    """The history after these snapshots, received one second apart."""
     history = History()
     for seconds, status in enumerate(statuses):
         history.on_snapshot(status, NOW + seconds)
@@ -113,7 +113,7 @@ def test_the_first_catalogue_and_a_new_catalogue_are_events() -> None:
 
 
 @pytest.mark.parametrize(("epoch", "text"), [(1, "answers again"), (2, "restarted")])
-def test_server_5_is_lost_once_and_answers_again(epoch: int, text: str) -> None:
+def test_losing_server_5_is_one_event_and_its_return_another(epoch: int, text: str) -> None:
     history = history_of(snapshot())
     history.on_lost("no answer", NOW + 10)
     history.on_lost("no answer", NOW + 11)
@@ -133,8 +133,8 @@ def test_servers_that_start_after_their_console_are_reported_as_alive() -> None:
     ]
 
 
-def test_a_new_broker_causes_no_events_of_its_workers() -> None:
-    """Its workers have new epochs, and their complaints start at 0."""
+def test_a_new_broker_causes_no_events_about_its_workers() -> None:
+    """The new broker's workers have new epochs, and their complaint counts start at 0."""
     before = with_worker(snapshot(), 1, complaints=5)
     assert new_events(before, with_worker(snapshot(epoch=2), 1, epoch=999)) == []
 
@@ -178,7 +178,7 @@ def test_a_clock_that_is_set_back_does_not_stop_the_rates() -> None:
     assert len(history.rows(NOW)[0].rates) == 2
 
 
-def test_the_oldest_events_are_forgotten() -> None:
+def test_the_oldest_events_are_dropped() -> None:
     history = History()
     for number in range(MAX_EVENTS + 50):
         history.add(f"note {number}", NOW)
@@ -241,7 +241,7 @@ def test_a_report_of_one_history_can_be_merged_into_another() -> None:
     other.merge(StatusReport(rid=1, status=snapshot(), events=events, rates=rates))
     assert shown_events(other) == shown_events(first)
     other.on_snapshot(snapshot(WorkerState.AWAKE), NOW + 9)
-    assert shown_events(other) == shown_events(first)  # no event for the first snapshot
+    assert shown_events(other) == shown_events(first)  # a snapshot after a merge causes no event
     assert first.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
 
 
@@ -304,7 +304,7 @@ def test_a_refusal_after_a_loss_is_a_second_event() -> None:
     assert history.lost_at == NOW + 10
 
 
-def test_a_snapshot_of_an_older_broker_is_accepted() -> None:
+def test_a_snapshot_from_an_older_broker_version_is_accepted() -> None:
     header = msgspec.to_builtins(snapshot())
     del header["clients"], header["workers"][0]["uptime"]
     history = history_of(msgspec.convert(header, Status))

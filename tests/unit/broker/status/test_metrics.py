@@ -1,4 +1,4 @@
-"""Metrics: values and names by Prometheus' conventions, and an HTTP server that no client can block."""
+"""Metrics: values, names that follow the Prometheus conventions, and an HTTP server that no client can block."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def samples(text: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
-    """The values, by metric name and labels."""
+    """Parses the text format into values by metric name and labels."""
     values: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text):
         sample: Sample
@@ -141,7 +141,7 @@ def test_no_file_name_is_exported(metrics: Endpoint) -> None:
 
 def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
     """
-    1. Names have one prefix and are lower case.
+    1. Names have the prefix msd_ and are lower case.
     2. Counters end in _total, gauges do not.
     3. Units are base units, at the end of the name or before _total.
     4. Every metric has a help text, and the same labels on all its samples.
@@ -154,7 +154,7 @@ def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
         assert name.endswith("_total") == (kind == "counter")
         assert kind in ("counter", "gauge")
         words = name.removesuffix("_total").split("_")
-        assert not UNITS & {*words[:-1]}, f"{name}: the unit comes last"
+        assert not UNITS & {*words[:-1]}, f"{name}: the unit must come last"
         assert not {"kilobytes", "mb", "ms", "milliseconds", "minutes", "rate", "count"} & {*words}
     for values in samples(text).values():
         assert len({tuple(name for name, _ in labels) for labels in values}) == 1
@@ -179,7 +179,7 @@ def test_describing_the_metrics_does_not_read_a_snapshot() -> None:
     assert [*SnapshotCollector(latest).describe()]
 
 
-def test_a_port_in_use_is_named(endpoint: Endpoint) -> None:
+def test_the_error_names_the_port_in_use(endpoint: Endpoint) -> None:
     with (
         closing(socket.create_server((endpoint.host, endpoint.port))),
         pytest.raises(UsageError, match=rf"port {endpoint.port} \(metrics\) is in use"),
@@ -197,7 +197,7 @@ def test_closing_frees_the_port_and_ends_the_thread(endpoint: Endpoint) -> None:
     assert threading.active_count() == before
 
 
-def test_a_silent_client_is_disconnected_and_the_next_one_served(
+def test_a_silent_client_is_disconnected_and_the_next_client_is_served(
     metrics: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT", 0.05)

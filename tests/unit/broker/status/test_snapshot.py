@@ -32,7 +32,7 @@ def builder() -> SnapshotBuilder:
 
 
 def running(workers: int = 4, load: Load | None = None) -> Supervisor:
-    """Awake workers with the pids 101, 102 and so on."""
+    """A supervisor of awake workers with the pids 101, 102 and so on."""
     supervisor = Supervisor(range(1, workers + 1), hang_limit=60)
     supervisor.handle(CatalogueReady(1), NOW)
     for number in range(1, workers + 1):
@@ -112,7 +112,7 @@ def test_a_snapshot_with_a_very_long_reason_can_be_sent_and_received() -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\udce9"])
-def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
+def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> None:
     """The maximum number of workers, with the largest numbers and the longest texts."""
     largest = 2**63 - 1
     longest = "ffff:" * 7 + "ffff"
@@ -125,7 +125,7 @@ def test_the_largest_snapshot_fits_what_a_client_accepts(letter: str) -> None:
         MAX_WORKERS, Load(bytes_sent=largest, clients=largest, malformed_messages=largest, rejected_connections=largest)
     )
     for worker in supervisor.workers.values():
-        worker.state = WorkerState.STARTING  # the longest name
+        worker.state = WorkerState.STARTING  # the longest state name
         worker.reason = letter * 1024
         worker.epoch = worker.pid = worker.restarts = worker.complaints = largest
     status = snapshots.build(supervisor, NOW, malformed_messages=largest, rejected_connections=largest)

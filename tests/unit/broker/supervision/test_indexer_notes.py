@@ -1,4 +1,4 @@
-"""Notes about the indexer's messages."""
+"""The notes that the broker prints for the indexer's messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_progress_is_shown_in_percent() -> None:
         (indexed(files=1, size=0, hashed=0), "indexed 1 file, 0 B"),
     ],
 )
-def test_an_edition_is_summarized_with_the_share_that_was_cached(message: Indexed, note: str) -> None:
+def test_the_summary_of_an_edition_distinguishes_read_and_cached_bytes(message: Indexed, note: str) -> None:
     assert IndexerNotes().format(message) == [note]
 
 

@@ -1,4 +1,4 @@
-"""When the indexer is restarted, which notes are shown, and that its editions are read."""
+"""Restarts of the indexer, the notes that are shown, and the editions that are read from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_delay_doubles_up_to_the_maximum() -> None:
     assert (delays[0], delays[-1]) == (2.0, 60.0)
 
 
-def test_a_repeated_reason_is_not_news_and_another_reason_is() -> None:
+def test_only_a_changed_reason_is_news() -> None:
     backoff = IndexerBackoff()
     is_news = [backoff.on_exit(reason, 0.0)[1] for reason in ("a", "a", "b", "b", "a")]
     assert is_news == [True, False, True, False, True]
@@ -39,7 +39,7 @@ def test_a_long_run_resets_the_delay() -> None:
 
 
 class FakeIndexer:
-    """Replaces the process: returns the lines, and raises the errors, of ``outputs``."""
+    """Replaces the indexer process: ``read_lines`` returns the lines in ``outputs`` and raises the errors in it."""
 
     outputs: list[IndexLine | MsdError]
     starts = 0
@@ -76,7 +76,7 @@ class Scenario:
         self.now = self.indexer._started_at
 
     def wait(self, seconds: float) -> int:
-        """Lets time pass; returns how many indexers have been started so far."""
+        """Advances the clock by ``seconds``; returns the number of indexers started so far."""
         self.now += seconds
         self.indexer.pass_time(self.now)
         return FakeIndexer.starts

@@ -31,7 +31,7 @@ def heartbeat(supervisor: Supervisor, number: int, state: WorkerState) -> None:
 
 
 def reply_to_sleep(rid: int, state: WorkerState, number: int = 1) -> Toggled:
-    """The reply to a toggle that wants worker ``number`` asleep."""
+    """The reply to an operator's order to put worker ``number`` to sleep."""
     return Toggled(rid=rid, number=number, state=state, reached=state is WorkerState.ASLEEP)
 
 

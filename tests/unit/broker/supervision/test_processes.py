@@ -18,15 +18,15 @@ from msd.wire.protocol.child_messages import Indexed
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A broker's folder."""
+    """A broker's folder with an empty catalogue folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "broker"
     (folder / "catalogue").mkdir(parents=True)
     return folder
 
 
-#: ``python -m msd.workers`` that rescans only on request.
-RESCANS_ON_REQUEST = """
+#: Runs ``python -m msd.workers`` with an indexer that rescans only on request.
+RESCAN_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
 rescan_policy.IDLE_INTERVAL_S, rescan_policy.ACTIVE_INTERVAL_S = 3600.0, 0.05
@@ -42,7 +42,7 @@ def test_the_indexer_reports_each_edition_and_rescans_on_request(
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
         assert command[1:4] == ["-P", "-m", "msd.workers"]
-        return popen([sys.executable, "-c", RESCANS_ON_REQUEST, *command[4:]], **options)
+        return popen([sys.executable, "-c", RESCAN_ON_REQUEST, *command[4:]], **options)
 
     monkeypatch.setattr(subprocess, "Popen", start)
     (tmp_path / "numbers").write_bytes(bytes(range(245)))

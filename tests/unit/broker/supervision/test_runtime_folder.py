@@ -126,7 +126,7 @@ def test_the_last_broker_removes_the_parent_folder_too(runtime: Path) -> None:
     assert list(runtime.iterdir()) == []
 
 
-def test_removing_a_removed_folder_is_no_error(runtime: Path) -> None:
+def test_removing_a_removed_folder_is_not_an_error(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     remove_folder(folder)
     remove_folder(folder)

@@ -39,14 +39,14 @@ from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.time_passed import TimePassed
 
 HANG_LIMIT = 60.0
-#: Not 0, which would hide a time that was never set.
+#: Not 0, so that a time that was never set (0) is detected.
 START = 1000.0
 #: The first edition of the catalogue.
 EDITION = 3
 
 
 class Scenario:
-    """A supervisor, methods that play the part of the shell, and a clock that the test moves."""
+    """A supervisor, a clock that the test advances, and methods that pass events to the supervisor."""
 
     def __init__(self, workers: int = 1, hang_limit: float = HANG_LIMIT) -> None:
         self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
@@ -83,7 +83,7 @@ class Scenario:
         return self.handle(TimePassed())
 
     def wait_for_deadline(self) -> list[Action]:
-        """Lets time pass to the next deadline, which must be followed by a later one or none."""
+        """Advances the clock to the next deadline. Asserts that the following deadline, if any, is later."""
         deadline = self.supervisor.next_deadline()
         assert deadline is not None
         self.now = max(self.now, deadline)
@@ -180,7 +180,7 @@ def test_a_worker_put_to_sleep_during_indexing_is_spawned_asleep() -> None:
     ]
 
 
-def test_the_helpers_produce_the_states_they_are_named_after() -> None:
+def test_each_helper_produces_the_state_in_its_name() -> None:
     scenarios = [starting(), awake(), asleep(), silent(), dead(), failed()]
     assert [scenario.state() for scenario in scenarios] == [
         WorkerState.STARTING,
@@ -283,7 +283,7 @@ def test_a_stall_does_not_reset_the_time_without_heartbeats() -> None:
     assert scenario.wait(HANG_LIMIT - SILENT_AFTER) == [Kill(1)]
 
 
-def test_a_stall_reported_too_long_does_not_date_heartbeats_in_the_future() -> None:
+def test_an_overestimated_stall_does_not_date_heartbeats_in_the_future() -> None:
     scenario = awake()
     scenario.handle(Stalled(1000))
     assert scenario.wait(SILENT_AFTER) == [Publish()]
@@ -724,7 +724,7 @@ def test_every_deadline_is_followed_by_a_later_one_or_none(make: MakeScenario, o
         if scenario.supervisor.next_deadline() is None:
             return
         scenario.wait_for_deadline()
-    pytest.fail("the deadlines never stop")
+    pytest.fail("there is always another deadline")
 
 
 def test_a_hang_limit_below_the_silence_limit_causes_no_busy_loop() -> None:
@@ -737,7 +737,7 @@ def test_a_hang_limit_below_the_silence_limit_causes_no_busy_loop() -> None:
 
 
 class Supervision(RuleBasedStateMachine):
-    """Workers, an operator and time act in any order."""
+    """Events of workers and of an operator, and the passing of time, in any order."""
 
     pids: Bundle[tuple[int, int]] = Bundle("pids")
 
@@ -755,7 +755,7 @@ class Supervision(RuleBasedStateMachine):
         before = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         actions = self.supervisor.handle(event, self.now)
         after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
-        assert (Publish() in actions) == (before != after), "published if, and only if, something changed"
+        assert (Publish() in actions) == (before != after), "published if and only if something changed"
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):
@@ -844,7 +844,7 @@ class Supervision(RuleBasedStateMachine):
         assert all(worker.last_heartbeat_at <= self.now for worker in self.supervisor.workers.values())
 
     @rule()
-    def deadline_comes(self) -> None:
+    def deadline_passes(self) -> None:
         deadline = self.supervisor.next_deadline()
         if deadline is None:
             return

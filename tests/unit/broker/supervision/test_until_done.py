@@ -17,7 +17,7 @@ A, B = 1, 2
 
 
 class Scenario:
-    """An ``UntilDone``, and a broker's event loop that the test runs."""
+    """An ``UntilDone`` in a simulated event loop of the broker."""
 
     def __init__(self) -> None:
         self.until_done = UntilDone()
@@ -25,7 +25,7 @@ class Scenario:
         self.until_done.pass_time(self.now, awake=True)
 
     def wait(self, seconds: float, *reported: int, awake: bool = True) -> None:
-        """Runs the loop for ``seconds``; a worker reports these sessions in every iteration."""
+        """Runs the loop for ``seconds``; in every iteration a worker reports the sessions ``reported``."""
         for _ in range(round(seconds / ITERATION)):
             self.now += ITERATION
             self.until_done.on_sessions(reported)
@@ -73,7 +73,7 @@ def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Sce
     scenario.done(A)
     scenario.wait(100, A, B)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline() is None, "no deadline while the end depends on a client"
+    assert scenario.until_done.next_deadline() is None, "the end depends on a client, not on time"
     scenario.done(B)
     scenario.wait(SETTLE_TIME, A, B)
     assert scenario.may_end
@@ -118,7 +118,7 @@ def test_a_client_that_connects_during_the_settle_time_keeps_the_servers_running
 
 
 def test_a_late_report_does_not_reopen_a_session_that_is_done(scenario: Scenario) -> None:
-    """A worker that was frozen when the client sent ``bye`` reports the session for a while."""
+    """A worker that was frozen when the client sent ``bye`` still reports the session for a while."""
     scenario.wait(1, A)
     scenario.done(A)
     scenario.wait(10 * SESSION_TIMEOUT, A)
@@ -134,7 +134,7 @@ def test_a_stall_of_the_broker_drops_no_client(scenario: Scenario) -> None:
     assert not scenario.may_end
 
 
-def test_a_stall_reported_too_long_does_not_turn_time_back(scenario: Scenario) -> None:
+def test_an_overestimated_stall_does_not_move_the_clock_back(scenario: Scenario) -> None:
     scenario.wait(1, B)
     scenario.until_done.on_stall(5)
     scenario.until_done.pass_time(scenario.now, awake=True)
@@ -148,7 +148,7 @@ def test_the_number_of_sessions_is_bounded(scenario: Scenario) -> None:
     scenario.until_done.check_invariants()
 
 
-def test_a_flood_of_done_does_not_drop_a_client_that_is_being_served(scenario: Scenario) -> None:
+def test_a_flood_of_done_messages_does_not_drop_a_client_that_is_being_served(scenario: Scenario) -> None:
     scenario.wait(1, B)
     for session in range(10, MAX_SESSIONS + 100):
         scenario.done(session)
@@ -157,7 +157,7 @@ def test_a_flood_of_done_does_not_drop_a_client_that_is_being_served(scenario: S
 
 
 def test_old_sessions_are_dropped(scenario: Scenario) -> None:
-    """Sessions are tracked without --until-done, too, and servers may run for years."""
+    """Sessions are also tracked without ``--until-done``, and servers may run for years."""
     for session in range(1000):
         scenario.wait(ITERATION, session)
         scenario.done(session)

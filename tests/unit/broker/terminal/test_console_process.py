@@ -15,14 +15,14 @@ from msd.broker.terminal import console_process
 from msd.broker.terminal.console_process import RESET_SEQUENCE, ConsoleProcess, console_command, is_terminal
 
 TIMEOUT_S = 20.0
-#: Waits for the end of file on the pipe that ``--supervisor`` names, then exits with code 5.
+#: Waits for end of file on the pipe that ``--supervisor`` specifies, then exits with code 5.
 WAIT_FOR_BROKER = "import os, sys; os.read(int(sys.argv[-1]), 1); sys.exit(5)"
 IGNORE_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
 
 
 @pytest.fixture
 def terminal() -> Iterator[int]:
-    """Makes a pseudo-terminal standard input; yields its other end."""
+    """Replaces standard input with a pseudo-terminal; yields the terminal's master end."""
     master, slave = os.openpty()
     stdin = os.dup(0)
     os.dup2(slave, 0)

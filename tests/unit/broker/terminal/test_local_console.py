@@ -1,4 +1,4 @@
-"""The broker's own terminal: when it prints, which lines are orders, and how the exit of the console is handled."""
+"""The local console: when it prints, which lines are orders, and how it handles the exit of the console process."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FakeProcess:
 
 
 class Terminal:
-    """A local console whose input is a pipe, and the orders that it carried out."""
+    """A local console whose input is a pipe, and the orders that it has carried out."""
 
     def __init__(self, console: Sequence[str] | None) -> None:
         self.output = FakeOutput()
@@ -84,7 +84,7 @@ class Terminal:
         )
 
     def enter(self, data: bytes, writer: int) -> None:
-        """Writes ``data`` to the input and has the console read it."""
+        """Writes ``data`` to the input and lets the console read it."""
         os.write(writer, data)
         (handler,) = self.handlers.values()
         handler()
@@ -132,7 +132,7 @@ def test_lines_toggle_workers_and_shut_down(writer: int) -> None:
 def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
     terminal = Terminal(None)
     with open(os.devnull, "wb") as null:
-        os.dup2(null.fileno(), writer)  # closes the pipe
+        os.dup2(null.fileno(), writer)  # closes the pipe's writing end
     (handler,) = terminal.handlers.values()
     handler()
     assert terminal.handlers == {}

@@ -55,7 +55,7 @@ def test_a_table_is_printed_again_only_if_it_has_changed(pipe: tuple[int, int]) 
     assert printed(reader) == "A\nB\nA\n"
 
 
-def test_a_line_in_between_does_not_repeat_the_table(pipe: tuple[int, int]) -> None:
+def test_a_line_in_between_does_not_cause_the_table_to_be_repeated(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     output = OutputThread(writer)
     output.show_table("A")
@@ -119,10 +119,11 @@ def test_a_full_pipe_does_not_block(pipe: tuple[int, int]) -> None:
 
     threading.Thread(target=print_tables, daemon=True).start()
     assert ended.wait(5), "the full pipe blocked the caller"
-    # The first texts are complete; those that did not fit into the queue are missing.
+    # The first texts are printed in full; texts that did not fit into the queue are dropped.
     assert printed(reader).startswith("00000 xxx")
     os.close(reader)
-    output.close()  # Its thread must not write to the descriptor after another test has reused the number.
+    # End the thread before another test reuses the descriptor's number.
+    output.close()
 
 
 def test_a_closed_pipe_is_not_an_error(pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]) -> None:

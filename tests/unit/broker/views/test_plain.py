@@ -1,4 +1,4 @@
-"""The report's status table, the lines an operator enters, and the ready line."""
+"""The status table, the lines that an operator enters, and the ready line."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_the_ready_line_names_server_5_if_there_are_not_four_workers() -> None:
     assert ready_line(Config(workers=workers), 1).endswith("; msd download --server5 127.0.0.1:39223")
 
 
-def test_the_ready_line_replaces_the_wildcard_address_by_loopback() -> None:
+def test_the_ready_line_replaces_the_wildcard_address_with_loopback() -> None:
     workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
     line = ready_line(Config(host="*", workers=workers), 1)
     assert line.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
@@ -211,7 +211,7 @@ def test_the_ready_line_contains_the_servers_key() -> None:
     assert line.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")
 
 
-def test_the_client_command_replaces_the_workers_wildcard_address_by_that_of_server_5() -> None:
+def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_server_5() -> None:
     servers = Servers(Endpoint("192.168.1.5", 39223), {}, pinned=False)
     snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
     assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
