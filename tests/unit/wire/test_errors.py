@@ -34,4 +34,6 @@ def test_the_exit_code_of_a_signal_is_its_number_plus_128(number: int, code: int
     error = errors.Interrupted("interrupted", number)
     assert error.exit_code == code
     assert str(error) == "interrupted"
-    assert errors.Interrupted.exit_code == errors.MsdError.exit_code, "the code of an instance changed the class"
+    assert errors.Interrupted.exit_code == errors.MsdError.exit_code, (
+        "an instance's exit code must not change the class"
+    )

@@ -33,7 +33,7 @@ def read(folder: Path, text: str) -> Config:
 
 
 def error_of(folder: Path, text: str) -> str:
-    """The error message of an invalid configuration, without the file's name at its start."""
+    """The error message of an invalid configuration, without the leading file name."""
     with pytest.raises(UsageError) as caught:
         read(folder, text)
     message = str(caught.value)
@@ -121,14 +121,14 @@ def test_a_key_is_read(tmp_path: Path, text: str, key: str, value: object) -> No
     assert type(getattr(config, key)) is type(value)
 
 
-def test_a_worker_has_the_broker_s_host_unless_it_has_its_own(tmp_path: Path) -> None:
+def test_a_worker_has_the_host_of_the_broker_unless_it_sets_its_own(tmp_path: Path) -> None:
     config = read(
         tmp_path, "[[workers]]\nport = 80\n[[workers]]\nport = 81\nhost = '10.0.0.2'\n[broker]\nhost = '10.0.0.1'"
     )
     assert config.workers == workers(80, host="10.0.0.1") + workers(81, host="10.0.0.2")
 
 
-def test_the_default_workers_have_the_broker_s_host(tmp_path: Path) -> None:
+def test_the_default_workers_have_the_host_of_the_broker(tmp_path: Path) -> None:
     assert read(tmp_path, "[broker]\nhost = '10.0.0.1'").workers == workers(*DEFAULT_PORTS[:4], host="10.0.0.1")
 
 
@@ -166,7 +166,7 @@ def test_the_home_of_an_unknown_user_is_a_usage_error(tmp_path: Path) -> None:
         read(tmp_path, "[broker]\nkeys = '~no-such-user/keys'")
 
 
-# An invalid value of every key: the error has the key, the value and what is allowed.
+# Invalid values of every key: the error contains the key, the value and the allowed values.
 
 A_PORT = "a port from 1 to 65535"
 SECONDS = "seconds from 0.05 to 86400"
@@ -222,7 +222,9 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[[workers]]\nhost = '127.0.0.1'", "[[workers]] 1: port is missing"),
     ],
 )
-def test_an_invalid_value_is_reported_with_its_key_and_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_value_is_reported_with_its_key_and_the_allowed_values(
+    tmp_path: Path, text: str, message: str
+) -> None:
     assert error_of(tmp_path, text) == message
 
 
@@ -243,7 +245,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_what_is_allowed(tmp_path:
         ("workers = [1]", "[[workers]] 1: must be a table"),
     ],
 )
-def test_an_unknown_key_is_reported_with_the_most_similar_one(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unknown_key_is_reported_with_the_most_similar_known_key(tmp_path: Path, text: str, message: str) -> None:
     assert error_of(tmp_path, text) == message
 
 
@@ -417,7 +419,7 @@ def test_a_configuration_without_workers_is_refused(tmp_path: Path) -> None:
 
 
 def create_server_pair(folder: Path) -> KeyPair:
-    """Creates the servers' own pair in ``folder``."""
+    """Creates the servers' own key pair in ``folder``."""
     return Config(keys=folder).key_folder.init()
 
 
@@ -602,5 +604,5 @@ def test_metrics_are_on_the_brokers_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("port", "other"), [(39223, "server 5"), (39224, "the control port"), (21018, "worker 1")])
-def test_the_metrics_port_cannot_be_another_port(port: int, other: str) -> None:
+def test_the_metrics_port_must_differ_from_all_other_ports(port: int, other: str) -> None:
     assert check_error(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"

@@ -1,4 +1,4 @@
-"""Sizes in config.toml and flags. ``test_settings.py`` tests all other values by loading files."""
+"""Parsing sizes in config.toml and flags. ``test_settings.py`` tests all other values by loading files."""
 
 from __future__ import annotations
 

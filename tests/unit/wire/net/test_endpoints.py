@@ -1,4 +1,4 @@
-"""Endpoints: parsed, checked, formatted and resolved."""
+"""Parsing, checking, formatting and resolving endpoints."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_wildcard_is_replaced(host: str) -> None:
     assert Endpoint(host, 80).replace_wildcard("10.1.2.3") == Endpoint("10.1.2.3", 80)
 
 
-def test_a_host_that_is_no_wildcard_is_not_replaced() -> None:
+def test_a_host_that_is_not_a_wildcard_is_not_replaced() -> None:
     assert Endpoint("10.9.9.9", 80).replace_wildcard("10.1.2.3") == Endpoint("10.9.9.9", 80)
 
 
@@ -123,7 +123,7 @@ def test_a_name_resolves_to_an_address() -> None:
     assert Endpoint("localhost", 80).resolve().host in ("127.0.0.1", "::1")
 
 
-# Invalid names, so no name server is asked. Python raises UnicodeError instead of OSError for all but the first.
+# These names are invalid, so no name server is asked. For all but the first, Python raises UnicodeError, not OSError.
 @pytest.mark.parametrize("host", ["", "127.0.0..1", "a" * 64, "a.b..c"])
 def test_an_unknown_host_is_a_usage_error(host: str) -> None:
     with pytest.raises(UsageError, match="unknown host"):

@@ -24,7 +24,7 @@ CREDENTIALS = Credentials(LAPTOP, SERVER.public)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
-    """A folder of keys in which LAPTOP is admitted."""
+    """A key folder in which LAPTOP is admitted."""
     keys = KeyFolder(tmp_path / "keys")
     keys.admit(f"laptop {LAPTOP.public.hex()}", Role.CLIENT)
     return keys
@@ -90,7 +90,7 @@ def test_a_server_with_another_key_refuses_every_attempt(folder: KeyFolder) -> N
         assert set(client.refusals) == {ConnectionRefusal.HANDSHAKE}
 
 
-# Servers that close the connection during the handshake, as a crashing server does.
+# Servers that close the connection during the handshake, as in a crash.
 
 
 class Clock:
@@ -105,7 +105,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of the module ``monitor``."""
+    """Replaces the clock of the module ``monitor``."""
     fake_clock = Clock()
     monkeypatch.setattr(monitor, "time", fake_clock)
     return fake_clock

@@ -1,4 +1,4 @@
-"""Socket options, binding busy ports, receiving long messages, and the limit of descriptors."""
+"""Socket options, binding ports in use, receiving long messages, and the descriptor limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msd.wire.security.keys import Credentials, KeyPair
 
 @pytest.fixture
 def limits() -> Iterator[tuple[int, int]]:
-    """Lowers the soft limit of descriptors during the test; the limits."""
+    """Lowers the soft descriptor limit during the test; yields the soft and the hard limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowered = (512, before[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, lowered)
@@ -29,7 +29,7 @@ def test_the_soft_limit_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError])
-def test_a_limit_that_cannot_be_raised_stays(
+def test_a_limit_that_cannot_be_raised_is_kept(
     limits: tuple[int, int], error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -42,7 +42,7 @@ def test_a_limit_that_cannot_be_raised_stays(
 
 
 class Clock:
-    """A clock that ``sleep`` advances; calls ``callback`` at the sleep number ``sleeps``."""
+    """A clock that ``sleep`` advances. Calls ``callback`` once ``sleep`` has been called ``sleeps`` times."""
 
     def __init__(self, sleeps: int, callback: Callable[[], object]) -> None:
         self.now = 1000.0

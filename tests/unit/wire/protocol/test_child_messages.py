@@ -45,6 +45,6 @@ def test_each_line_of_the_indexer_is_decoded_to_its_type(line: IndexLine) -> Non
 
 
 @pytest.mark.parametrize("family", [messages.DataRequest, messages.ControlRequest, messages.ControlReply])
-def test_they_are_malformed_in_the_network_protocol(family: object) -> None:
+def test_child_messages_are_malformed_in_the_network_protocol(family: object) -> None:
     with pytest.raises(ProtocolError):
         decode(encode(SETTINGS), family)  # type: ignore[arg-type]

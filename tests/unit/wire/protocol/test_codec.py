@@ -1,4 +1,4 @@
-"""Encoding and decoding: messages are unchanged, and malformed frames raise ProtocolError and nothing else."""
+"""Decoding an encoded message restores it, and malformed frames raise ProtocolError and no other exception."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def tag_of(kind: type[Message]) -> str:
 
 TAGS = sorted({tag_of(kind) for kind in MEMBERS})
 
-#: Invalid in every field of every message: lists contain values, maps or (``rates``) lists of numbers.
+#: Invalid in every field of every message: no field is a list of lists of lists.
 INVALID = [[[]]]  # type: ignore[var-annotated]
 
 
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
-    """The valid values of a field of this type."""
+    """Generates valid values of a field of this type."""
     match kind:
         case inspect.IntType(ge=ge, le=le):
             return st.integers(-(2**63) if ge is None else ge, 2**63 - 1 if le is None else le)
@@ -84,7 +84,7 @@ ANY_VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(m
 
 
 def lookalikes(kind: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
-    """Headers of this type, with any of its keys missing or with any value."""
+    """Generates headers of this type in which any key may be missing or have an arbitrary value."""
     type_info = inspect.type_info(kind)
     assert isinstance(type_info, inspect.StructType)
     optional = {field.encode_name: values(field.type) | ANY_VALUES for field in type_info.fields}
@@ -151,7 +151,7 @@ def test_a_header_is_a_plain_msgpack_map_with_a_type() -> None:
     }
 
 
-def test_the_status_topic_is_that_of_the_protocol() -> None:
+def test_the_status_topic_matches_the_protocol() -> None:
     assert STATUS_TOPIC == b"msd1:"
 
 
@@ -249,7 +249,7 @@ def test_a_message_of_another_family_is_malformed() -> None:
     [None, 1, "hello", b"hello", [], ["hello"], {}, {1: 2}, {b"type": "hello"}, {"type": 1}, {"type": None}],
     ids=repr,
 )
-def test_a_header_that_is_no_map_with_a_type_is_malformed_in_every_family(value: object) -> None:
+def test_a_header_that_is_not_a_map_with_a_type_is_malformed_in_every_family(value: object) -> None:
     for family in FAMILIES.values():
         error_of(packed(value), family)
 
@@ -277,14 +277,14 @@ def test_every_value_is_limited_even_of_an_unknown_key(largest: object, too_larg
 @pytest.mark.parametrize(
     "frame",
     [
-        b"\xdd\xff\xff\xff\xff",  # an array of 2**32 - 1
-        b"\xdf\xff\xff\xff\xff",  # a map
-        b"\xdb\xff\xff\xff\xff",  # a text
-        b"\xc6\xff\xff\xff\xff",  # bytes
-        b"\xc9\xff\xff\xff\xff\x05",  # an extension
-        b"\x91" * MAX_HEADER,  # arrays in arrays
+        b"\xdd\xff\xff\xff\xff",  # announces an array of 2**32 - 1 values
+        b"\xdf\xff\xff\xff\xff",  # a map of that length
+        b"\xdb\xff\xff\xff\xff",  # a text of that length
+        b"\xc6\xff\xff\xff\xff",  # bytes of that length
+        b"\xc9\xff\xff\xff\xff\x05",  # an extension of that length
+        b"\x91" * MAX_HEADER,  # nested arrays
         b"\xd6\xff\x00\x00\x00\x00",  # a timestamp
-        b"\xc1",  # reserved
+        b"\xc1",  # a reserved type
         b"",
     ],
     ids=["array", "map", "text", "bytes", "extension", "depth", "timestamp", "reserved", "empty"],

@@ -1,4 +1,4 @@
-"""The valid and invalid values of messages' fields, and the keys of the protocol in messages."""
+"""Valid and invalid values of the fields of messages, and the keys that messages have on the wire."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MISLEADS_THE_READER = [*"\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 
 def received(header: dict[str, Any], family: Any) -> Any:
-    """The message that the receiver of this header decodes."""
+    """Decodes a header as its receiver does."""
     return decode(msgpack.packb(header), family)
 
 
@@ -45,7 +45,7 @@ def error_of(header: dict[str, Any], family: Any) -> str:
 
 
 @pytest.mark.parametrize("rid", [-1, 2**63, 2**64 - 1, 1.0, 1.5, float("nan"), True, "1", b"1", None, [], {}], ids=repr)
-def test_a_value_that_is_no_natural_number_is_malformed(rid: object) -> None:
+def test_a_value_that_is_not_a_natural_number_is_malformed(rid: object) -> None:
     assert "message.rid" in error_of({"type": "quit", "rid": rid}, messages.ControlRequest)
 
 
@@ -60,13 +60,13 @@ def test_the_largest_numbers_can_be_encoded() -> None:
 
 
 @pytest.mark.parametrize("interval", [float("nan"), float("inf"), -1.0, "2", None], ids=repr)
-def test_an_interval_that_is_no_duration_is_malformed(interval: object) -> None:
+def test_an_interval_that_is_not_a_duration_is_malformed(interval: object) -> None:
     assert received(STATUS, Status).interval == 2.0
     assert "message.interval" in error_of({**STATUS, "interval": interval}, Status)
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0, 253_402_300_800.0, 2.0**40, "1", None], ids=repr)
-def test_a_time_that_is_no_date_is_malformed(time: object) -> None:
+def test_a_time_that_is_not_a_date_is_malformed(time: object) -> None:
     report = {"type": "report", "rid": 1, "status": {**STATUS}}
     event = {"time": 253_402_000_000.0, "text": "", "bad": False}
     assert received({**report, "events": [event]}, messages.ControlReply).events[0].time == event["time"]
@@ -105,7 +105,7 @@ def test_any_other_text_is_unchanged(text: str) -> None:
 
 
 def test_every_text_that_users_see_is_checked() -> None:
-    """The peer sends these texts, and msd prints them unchanged."""
+    """msd prints these texts unchanged, and the peer that sends them may be malicious."""
     refusal = {"type": "refusal", "rid": 1, "epoch": 1, "reason": "unknown", "detail": "\x1b[2J"}
     assert "detail" in error_of(refusal, messages.DataReply)
     worker = {"number": 1, "endpoint": "", "state": "dead", "wanted": "awake", "epoch": 0, "pid": 0, "restarts": 0}
@@ -115,7 +115,7 @@ def test_every_text_that_users_see_is_checked() -> None:
     assert "reason" in error_of({**STATUS, "workers": [malformed]}, Status)
 
 
-# Keys whose names differ from the attributes.
+# Keys that differ from the names of the attributes.
 
 
 def test_the_counters_have_the_keys_of_the_protocol() -> None:

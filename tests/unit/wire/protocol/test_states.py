@@ -1,4 +1,4 @@
-"""States and reasons: their names in messages, and the error messages of refused connections."""
+"""States and reasons: their names in messages, and the error messages for refused connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key files: created, admitted and revoked; never accessible to other users; secrets never printed."""
+"""Creating, admitting and revoking keys: files are never accessible to other users, secrets are never printed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ INVALID_NAMES = [
     "ä",
     "a\x1b[2J",
 ]
-#: Modes of a folder that other users can access.
+#: Folder modes that give access to other users.
 OPEN_MODES = [0o710, 0o701, 0o704, 0o750, 0o770, 0o777]
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path: Path) -> KeyFolder:
 
 @pytest.fixture
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Sets the umask that is the fixture's parameter."""
+    """Sets the umask to the fixture's parameter."""
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
@@ -206,7 +206,8 @@ def test_keys_that_belong_to_another_user_are_refused(folder: KeyFolder, monkeyp
     if os.getuid():
         monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     else:
-        os.chown(folder.path, 1, -1)  # root owns the folder in the other branch, and root's files are accepted
+        # Files that belong to root are always accepted, so another user must own the folder.
+        os.chown(folder.path, 1, -1)
     with pytest.raises(NotAllowedError):
         folder.load(SERVER)
 
@@ -398,7 +399,7 @@ def test_a_damaged_file_is_ignored_and_does_not_affect_other_keys(folder: KeyFol
     (folder.admitted_path / "damaged").write_bytes(text)
     (folder.admitted_path / "folder").mkdir()
     (folder.admitted_path / "nowhere").symlink_to("nothing")
-    # A temporary file, as a power failure can leave it.
+    # A temporary file, as left behind by a power failure.
     (folder.admitted_path / ".other.123").write_text(f"operator {OTHER.public.hex()}\n")
     assert [admitted.name for admitted in folder.admitted_keys()] == ["laptop"]
     folder.revoke("damaged")

@@ -1,4 +1,4 @@
-"""Admission of connections: the decision, changes of the admitted keys, and real connections."""
+"""Admission of connections: the decision, changes to the admitted keys, and real connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ZMTP_1 = b"\x01\x00\x06\x00hello"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
-    """A folder of keys in which LAPTOP, OPERATOR and WORKER are admitted."""
+    """A key folder in which LAPTOP, OPERATOR and WORKER are admitted."""
     keys = KeyFolder(tmp_path / "keys")
     for name, pair in (("laptop", LAPTOP), ("operator", OPERATOR), ("worker", WORKER)):
         admit(keys, name, pair, ROLES[pair.public])
@@ -90,11 +90,11 @@ def test_the_servers_own_key_is_an_operator_even_if_admitted_in_another_role() -
     assert admitted_role(b"CURVE", SERVER.public, SERVER, {SERVER.public: Role.WORKER}) is Role.OPERATOR
 
 
-def test_a_frame_of_a_connection_without_a_role_has_the_role_without_rights() -> None:
+def test_a_frame_without_a_role_has_the_role_without_rights() -> None:
     assert role_of(zmq.Frame(b"hello")) is Role.WORKER
 
 
-# Changes of the admitted keys.
+# Changes to the admitted keys.
 
 
 def test_a_new_key_is_admitted_and_no_right_is_lost(folder: KeyFolder) -> None:
@@ -121,7 +121,7 @@ def test_a_lowered_role_is_a_loss_of_rights(folder: KeyFolder) -> None:
         assert roles(handler)[OPERATOR.public] is Role.CLIENT
 
 
-def test_a_raised_role_is_no_loss_of_rights(folder: KeyFolder) -> None:
+def test_a_raised_role_is_not_a_loss_of_rights(folder: KeyFolder) -> None:
     with zap_handler(folder) as handler:
         admit(folder, "laptop", LAPTOP, Role.OPERATOR)
         assert not handler.reload()
@@ -260,8 +260,8 @@ def test_bytes_without_a_handshake_are_not_received(folder: KeyFolder, own: KeyP
         assert [message for message, _ in server.received] == [b"valid"]
 
 
-def test_without_a_handler_they_are_received(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proves that the bytes of the test above are a message for a socket without a ZAP handler."""
+def test_without_a_handler_bytes_without_a_handshake_are_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that the test above is valid: a socket without a ZAP handler receives these bytes as a message."""
     monkeypatch.setattr(ZapHandler, "protect", lambda self, socket: None)
     with zap_server() as server, tcp_connection(server) as connection:
         connection.sendall(ZMTP_1)
@@ -270,7 +270,7 @@ def test_without_a_handler_they_are_received(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def check_only_admitted_messages_arrive(server: ZapServer) -> None:
-    """No message of a rejected connection was received; those of an admitted key are."""
+    """Asserts that no message has been received so far, and that a message of an admitted key is."""
     assert server.received == []
     server.connect(Credentials(LAPTOP, SERVER.public), b"admitted")
     server.wait_until(lambda: server.received)
@@ -286,7 +286,7 @@ def tcp_connection(server: ZapServer) -> Iterator[socket.socket]:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """True after the server closed the connection."""
+    """True if the server has closed the connection."""
     try:
         while connection.recv(4096):
             pass

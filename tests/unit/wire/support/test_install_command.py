@@ -1,4 +1,4 @@
-"""The proposed command fits the tool that created the environment."""
+"""The suggested command matches the tool that created the environment."""
 
 from __future__ import annotations
 

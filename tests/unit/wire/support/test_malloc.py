@@ -1,4 +1,4 @@
-"""Freed memory is reused: measured in page faults, without a clock."""
+"""Freed memory is reused, as the number of page faults shows."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def page_faults(mode: str) -> int:
 def test_reusing_freed_memory_causes_no_page_faults() -> None:
     pages = ROUNDS * BUFFERS * (1 << 20) // 4096
     assert page_faults("kept") < pages / 20
-    # Proves that the measurement detects returned memory.
+    # Proves that the measurement detects memory that is returned to the kernel.
     assert page_faults("returned") > pages / 2

@@ -1,4 +1,4 @@
-"""Printed lines: flushed at once, and a closed pipe is no error."""
+"""Printed lines are flushed immediately, and a closed pipe is not an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from msd.wire.support.output import print_line
 
 
-def test_a_line_is_flushed_at_once() -> None:
+def test_a_line_is_flushed_immediately() -> None:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb", buffering=0) as reader, os.fdopen(write_end, "w") as writer:
         print_line("first", writer)

@@ -1,4 +1,4 @@
-"""Stalls of a poll loop: after work, after a wait, and both."""
+"""Stalls of a poll loop, caused by long work, by a late wake-up, or by both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msd.wire.support.stall_detector import STALL_THRESHOLD_S, StallDetector
 NOW = 1000.0
 
 
-def test_a_wait_that_ends_in_time_is_no_stall() -> None:
+def test_a_wait_that_ends_in_time_is_not_a_stall() -> None:
     detector = StallDetector(NOW)
     assert detector.after_wait(NOW, NOW + 60, NOW + 60 + STALL_THRESHOLD_S) == 0
     assert detector.after_wait(NOW + 60 + STALL_THRESHOLD_S, NOW + 120, NOW + 61) == 0

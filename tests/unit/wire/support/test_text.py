@@ -1,4 +1,4 @@
-"""File names that can be printed, and escapes for the others."""
+"""Printable file names, and escaped file names."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ def test_all_instances_are_equal_and_hashable() -> None:
     assert {TimePassed(), TimePassed()} == {TimePassed()}
 
 
-def test_it_carries_no_time() -> None:
-    """The cores get the time as their argument ``now``, so the event cannot contradict it."""
+def test_the_event_carries_no_time() -> None:
+    """The pure cores receive the time as their argument ``now``; a time in the event could contradict it."""
     assert TimePassed.__struct_fields__ == ()
     with pytest.raises(TypeError):
         TimePassed(1.0)
