@@ -34,7 +34,7 @@ def digests_of(data: bytes) -> bytes:
 
 @dataclass
 class Bench:
-    """A shared folder, a folder for the catalogue, a cache, and the lines of progress of the last run."""
+    """A shared folder, a catalogue folder, a cache, and the progress lines of the last run."""
 
     root: Path
     folder: Path
@@ -55,12 +55,12 @@ class Bench:
         wanted: Mapping[str, Version] | None = None,
         previous: Catalogue | None = None,
     ) -> Indexed:
-        """Indexes the ``wanted`` files, by default all. Calls ``meanwhile`` at each line of progress."""
+        """Indexes the ``wanted`` files, by default all. Calls ``meanwhile`` at each progress line."""
         self.lines.clear()
         root = root or self.root
 
         def on_progress(line: IndexLine) -> None:
-            assert msgspec.json.encode(line), "the line can be printed"
+            assert msgspec.json.encode(line), "the line must be encodable"
             self.lines.append(line)
             if isinstance(line, IndexProgress):
                 meanwhile()
@@ -114,12 +114,12 @@ def bench(tmp_path: Path) -> Bench:
 
 @pytest.fixture
 def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets every file count as old enough to be cached."""
+    """Makes every file count as old enough to be cached."""
     monkeypatch.setattr(catalogue_writer, "SETTLED_AFTER_S", -3600.0)
 
 
 def wait_for_clock_tick(path: Path) -> None:
-    """Waits until the file system's clock is past the last change of ``path``."""
+    """Waits until the file system's clock has advanced past the last change of ``path``."""
     probe = path.parent / ".tick"
     while True:
         probe.touch()
@@ -340,7 +340,7 @@ def test_only_files_that_differ_from_the_previous_catalogue_are_opened(
 
 
 def test_a_file_wanted_in_its_old_version_keeps_its_previous_entry(bench: Bench) -> None:
-    """The rescan policy still wants the old version of a file that is being written."""
+    """While a file is being written, the rescan policy still wants its old version."""
     path = bench.put("a")
     bench.run()
     before, wanted = bench.files(), scan(bench.root).files
@@ -433,7 +433,7 @@ def test_a_cache_entry_with_the_digests_of_another_file_is_ignored(bench: Bench)
 
 def test_a_file_that_changed_recently_is_not_cached(bench: Bench) -> None:
     path = bench.put("a")
-    future = time.time_ns() + 3600 * 10**9  # still recent on the slowest machine
+    future = time.time_ns() + 3600 * 10**9  # so that the change is recent even on a slow machine
     os.utime(path, ns=(future, future))
     assert bench.run().hashed == 245
     assert bench.run().hashed == 245
@@ -464,7 +464,7 @@ def test_a_file_is_cached_once_it_has_settled(tmp_path: Path) -> None:
 
 
 def test_the_time_spent_hashing_does_not_let_a_file_settle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that has just changed is hashed for several seconds; it may have changed again within the first tick."""
+    """Hashing takes several seconds, but the file may have changed again within the clock tick of its last change."""
     path = bench.put("a")
     now = path.stat().st_ctime
     monkeypatch.setattr(time, "time", lambda: now)
@@ -476,7 +476,7 @@ def test_the_time_spent_hashing_does_not_let_a_file_settle(bench: Bench, monkeyp
     bench.run(meanwhile=pass_time)
     assert not bench.cache_folder.exists()
     assert bench.run(meanwhile=pass_time).hashed == 245
-    assert len(list(bench.cache_folder.iterdir())) == 1, "the file has settled by now"
+    assert len(list(bench.cache_folder.iterdir())) == 1, "the second run starts after the file has settled"
 
 
 @pytest.mark.parametrize("key", ["device", "inode", "size", "mtime_ns", "ctime_ns"])

@@ -1,4 +1,4 @@
-"""The indexing process as the broker starts it: it writes an edition after each change of the files."""
+"""The indexing process, started as the broker starts it, writes an edition after each change to the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from msd.workers.source.catalogue import Catalogue
 from tests.system import TIMEOUT
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
-#: The same, but the indexer scans only on request, and then soon.
+#: Runs ``python -m msd.workers`` with an indexer that rescans only on request, with short pauses.
 RESCAN_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
@@ -118,7 +118,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def put(path: Path, data: bytes) -> Path:
-    """Creates or replaces a file atomically: no scan sees a part of it."""
+    """Creates or replaces a file atomically, so that no scan sees a partly written file."""
     path.parent.mkdir(exist_ok=True)
     new = path.parents[1] / "new"
     new.write_bytes(data)
@@ -130,7 +130,7 @@ def editions(folder: Path) -> set[int]:
 
 
 def shared(folder: Path, edition: Indexed) -> dict[str, int]:
-    """Returns the sizes of the files of an edition by name, as a worker reads them."""
+    """Returns the sizes of an edition's files by name, as a worker reads them."""
     catalogue = Catalogue(folder / str(edition.edition))
     catalogue.close()
     sizes = {file.name: file.size for file in catalogue.files}
@@ -295,8 +295,8 @@ def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, 
         assert process.end() == 0
 
 
-class InProcess:
-    """An indexer within this process that scans only when told to, and the lines it has reported."""
+class InProcessIndexer:
+    """An indexer in the test's process that scans only in ``update``, and the lines it has reported."""
 
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
@@ -321,16 +321,16 @@ class InProcess:
 
 
 @pytest.fixture
-def in_process(root: Path, folder: Path, tmp_path: Path) -> InProcess:
+def in_process(root: Path, folder: Path, tmp_path: Path) -> InProcessIndexer:
     put(root / "one", b"1")
-    in_process = InProcess(root, folder, tmp_path / "digests")
+    in_process = InProcessIndexer(root, folder, tmp_path / "digests")
     in_process.indexer.update()
     assert len(in_process.editions) == 1
     return in_process
 
 
 def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
-    in_process: InProcess, root: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcessIndexer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(root / "two", b"22")
     with monkeypatch.context() as broken_disk:
@@ -342,16 +342,16 @@ def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
         for _ in range(3):
             in_process.update(retry=True)
     assert in_process.skipped == [("two", "Input/output error")]
-    assert len(in_process.editions) == 1, "another edition would be the same"
+    assert len(in_process.editions) == 1, "an edition without changes must not be written"
     in_process.update()
-    assert len(in_process.editions) == 1, "the retry is not due yet"
+    assert len(in_process.editions) == 1, "the retry must not be due yet"
     in_process.update(retry=True)
     assert len(in_process.editions) == 2
     assert set(in_process.indexer.policy.indexed) == {"one", "two"}
 
 
 def test_an_edition_that_could_not_be_written_is_retried_and_reported_once(
-    in_process: InProcess, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcessIndexer, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(root / "two", b"22")
     with monkeypatch.context() as full_disk:
@@ -374,7 +374,7 @@ def test_failing_to_write_the_first_edition_is_an_error(
     put(root / "one", b"1")
     monkeypatch.setattr(Path, "write_bytes", fail_with_disk_full)
     with pytest.raises(DiskError) as caught:
-        InProcess(root, folder, tmp_path / "digests").indexer.update()
+        InProcessIndexer(root, folder, tmp_path / "digests").indexer.update()
     assert str(caught.value) == f"{folder}: No space left on device"
 
 
@@ -388,13 +388,13 @@ def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
 
     monkeypatch.setattr(catalogue_writer, "open_shared", fail)
     with pytest.raises(SourceError) as caught:
-        InProcess(path, folder, tmp_path / "digests").indexer.update()
+        InProcessIndexer(path, folder, tmp_path / "digests").indexer.update()
     assert str(caught.value) == f"{path}: cannot be shared: Permission denied"
     assert list(folder.iterdir()) == []
 
 
 def test_a_folder_that_becomes_unreadable_leads_to_an_empty_edition(
-    in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcessIndexer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -408,12 +408,14 @@ def test_a_folder_that_becomes_unreadable_leads_to_an_empty_edition(
     assert set(in_process.indexer.policy.indexed) == {"one"}
 
 
-def test_the_cache_is_expired_once_a_day(in_process: InProcess, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_expired_once_a_day(
+    in_process: InProcessIndexer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     in_use: list[int] = []
     monkeypatch.setattr(in_process.cache, "expire", lambda used: in_use.append(len(list(used))))
     put(root / "two", b"22")
     in_process.update()
-    assert in_use == [], "the cache was expired at the start"
+    assert in_use == [], "the cache is expired at the start, and then once a day"
     in_process.indexer._expire_at = 0.0
     for name in ("three", "four"):
         put(root / name, b"333")

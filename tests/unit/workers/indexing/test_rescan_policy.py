@@ -16,7 +16,7 @@ from msd.workers.indexing.rescan_policy import (
     RescanPolicy,
 )
 
-#: An arbitrary time other than 0. Sums of it and the constants of the module are exact floats.
+#: An arbitrary time other than 0. Adding the constants of the module to it is exact.
 START = 1024.0
 
 Files = dict[str, int]
@@ -113,7 +113,7 @@ def test_a_change_that_is_reverted_is_not_indexed() -> None:
     bench.scan(a=2)
     assert bench.scan(a=1) is None
     assert bench.pause == IDLE_INTERVAL_S
-    assert bench.scan(a=2) is None, "the scans before the revert do not count"
+    assert bench.scan(a=2) is None, "scans before the revert must not count"
     assert bench.scan(a=2) == {"a": 2}
 
 
@@ -176,7 +176,7 @@ def test_deleting_a_file_resets_its_backoff() -> None:
 
 
 def test_an_edition_that_could_not_be_written_is_retried_completely() -> None:
-    """For example because the disk is full. A deleted file is still in the old edition."""
+    """The disk may be full, for example. The old edition still contains the deleted file."""
     policy = RescanPolicy({"a": 1, "b": 1})
     assert policy.on_scan({"a": 2}, 0.0, START) == {"a": 2}
     policy.on_indexed({"a": 1, "b": 1}, START)

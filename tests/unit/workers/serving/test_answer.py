@@ -1,4 +1,4 @@
-"""The answers of a worker to each request, awake and asleep."""
+"""A worker's answers to each request, awake and asleep."""
 
 from __future__ import annotations
 

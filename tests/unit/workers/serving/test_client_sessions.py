@@ -37,7 +37,7 @@ def test_a_session_without_requests_times_out() -> None:
     sessions.open("a", 7, 100.0)
     assert sessions.current(100.0 + SESSION_TIMEOUT_S) == [7]
     assert sessions.current(100.5 + SESSION_TIMEOUT_S) == []
-    assert sessions.current(100.0) == [], "the session is closed, not only hidden"
+    assert sessions.current(100.0) == [], "a timed-out session must be removed"
 
 
 def test_a_request_renews_the_timeout() -> None:

@@ -36,7 +36,7 @@ def filled(*clients: str, requests: int = 10, rate: int = 0) -> FairQueue[str, i
 
 
 def take(queue: FairQueue[str, int], size: int = MIB, now: float = 0.0) -> tuple[str, int] | None:
-    """Takes the next request, and reports its reply as sent."""
+    """Takes the next request and reports its reply as sent."""
     entry = queue.next(now)
     if entry is not None:
         queue.on_sent(entry[0], size, now)
@@ -45,7 +45,7 @@ def take(queue: FairQueue[str, int], size: int = MIB, now: float = 0.0) -> tuple
 
 
 def take_all(queue: FairQueue[str, int], size: int = MIB) -> list[tuple[str, int]]:
-    """Takes requests until none is admitted; no reply completes."""
+    """Takes requests until the queue returns None. No reply completes."""
     taken = []
     while (entry := take(queue, size)) is not None:
         taken.append(entry)
@@ -58,7 +58,7 @@ def complete(queue: FairQueue[str, int], client: str, size: int = MIB) -> None:
 
 
 def serve(queue: FairQueue[str, int], turn_count: int) -> list[tuple[str, int]]:
-    """Takes ``turn_count`` requests; each reply completes immediately."""
+    """Takes ``turn_count`` requests. Each reply completes immediately."""
     taken = []
     for _ in range(turn_count):
         entry = take(queue)
@@ -223,12 +223,12 @@ def test_a_client_with_nothing_in_flight_may_exceed_the_budget_by_one_reply() ->
     queue.add("newcomer", 1)
     assert take_all(queue) == [("newcomer", 0)]
     complete(queue, "newcomer")
-    assert take_all(queue) == [("newcomer", 1)], "clients that do not read cannot starve it"
+    assert take_all(queue) == [("newcomer", 1)], "clients that do not read must not starve the newcomer"
 
 
 def test_the_budget_counts_bytes_and_not_replies() -> None:
     queue = filled("a", "b")
-    # The only reply in flight of a client does not count, whatever its size.
+    # A client's only reply in flight does not count towards the budget, whatever its size.
     assert take(queue, IN_FLIGHT_BUDGET) == ("a", 0)
     assert take(queue, 1) == ("b", 0)
     assert take(queue, 1) == ("a", 1)
@@ -392,7 +392,7 @@ class FairQueueMachine(RuleBasedStateMachine):
         self.in_flight: list[tuple[str, int]] = []
         self.sent_bytes = 0
         self.now = self.start = 1000.0
-        #: By client: the turns of each other client while this client could have been served.
+        #: By client: the number of turns of each other client while this client could have been served.
         self.passed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.ever_greedy: set[str] = set()
 
@@ -437,7 +437,9 @@ class FairQueueMachine(RuleBasedStateMachine):
         entry = self.queue.next(self.now)
         if entry is None:
             deadline = self.queue.next_deadline(self.now)
-            assert not servable or (deadline is not None and deadline > self.now), "a client waits without a reason"
+            assert not servable or (deadline is not None and deadline > self.now), (
+                "a client that could be served has to wait"
+            )
             return
         client, request = entry
         assert client in servable
@@ -447,7 +449,7 @@ class FairQueueMachine(RuleBasedStateMachine):
                 self.passed[other].clear()
             else:
                 self.passed[other][client] += 1
-                # Clients that are or were greedy may be in another ready list, with another share of the turns.
+                # A client that is or was greedy may be in a different ready list, with a different share of the turns.
                 if not self.ever_greedy & {client, other}:
                     assert self.passed[other][client] == 1, f"{client} had two turns before {other} had one"
         if self.rate:

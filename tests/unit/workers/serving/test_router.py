@@ -44,7 +44,7 @@ class Bench:
         return router
 
     def connect(self, *, rcvhwm: int = 1000) -> tuple[zmq.Socket[bytes], ClientKey]:
-        """Connects a client that has sent one request; returns its socket and its key at the router."""
+        """Connects a client and receives a first request from it. Returns its socket and the router's key for it."""
         assert self.router.socket is not None
         dealer = self.stack.enter_context(self.context.socket(zmq.DEALER))
         dealer.linger = 0
@@ -76,7 +76,7 @@ class Bench:
         """Waits until a send has completed; returns the tags of all completed sends."""
         assert self.router.socket is not None
         for _ in range(TIMEOUT_MS // 10):
-            # ZeroMQ releases the replies to a disconnected client only when it is called.
+            # ZeroMQ releases the replies to a disconnected client only during a call to one of its functions.
             self.router.socket.poll(0)
             if self.send_completions.socket.poll(10):
                 return self.send_completions.collect()
@@ -151,7 +151,7 @@ def accepted(port: int) -> Iterator[socket.socket]:
 
 @pytest.mark.parametrize("spare", range(4))
 def test_without_free_descriptors_the_router_stays_closed_and_can_open_later(bench: Bench, spare: int) -> None:
-    """ResourceWarnings are errors, so a failed attempt must not leave a socket open."""
+    """Pytest turns ResourceWarnings into errors, so the test fails if a failed attempt leaves a socket open."""
     bench.router.close()
     original = _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(map(int, os.listdir("/proc/self/fd")))
@@ -205,7 +205,7 @@ def test_a_large_reply_arrives_and_completes(bench: Bench, payload: bytes) -> No
 
 def test_unread_replies_do_not_complete(bench: Bench) -> None:
     _, client = bench.connect(rcvhwm=1)
-    for _ in range(64):  # exceeds the buffers of a connection
+    for _ in range(64):  # more than a connection can buffer
         assert bench.router.send_large(client, HEAD, bytes(MIB))
     completed = 0
     while bench.send_completions.socket.poll(200):

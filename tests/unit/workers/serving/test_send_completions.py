@@ -1,4 +1,4 @@
-"""Zero-copy sends over real sockets, and the reports of released frames."""
+"""Zero-copy sends over real sockets, and reports of released frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_MS = 10_000
 
 
 class Pair:
-    """Two connected sockets, and the completions of the sender."""
+    """Two connected sockets, and the send completions of the sender."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.completions: SendCompletions[str] = SendCompletions()

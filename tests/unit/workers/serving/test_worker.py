@@ -1,4 +1,4 @@
-"""The serving process, controlled over the protocol as the broker and clients do."""
+"""The serving process, which the tests control over the protocol as the broker and clients do."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Bench:
         return True
 
     def heartbeat(self, condition: Callable[[Heartbeat], bool]) -> Heartbeat:
-        """Waits for a heartbeat that meets ``condition``."""
+        """Waits for a heartbeat that satisfies ``condition``."""
         deadline = time.monotonic() + TIMEOUT_MS / 1000
         while self._control.poll(max(0, int(1000 * (deadline - time.monotonic())))):
             self._routing_id, frame = self._control.recv_multipart()
@@ -137,8 +137,8 @@ def file_id(client: zmq.Socket[bytes]) -> bytes:
 def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) -> None:
     """
     1. The rate limit is one byte per second, so that requests stay queued.
-    2. Forty clients each fill their queue with list requests that hold the longest name: 16 KiB of text.
-    3. A small request at the end of each is answered, so all requests before it were received.
+    2. Each of 40 clients fills its queue with list requests with the longest name, 16 KiB in memory.
+    3. Then each client sends a describe request. Its reply proves that the worker has read all earlier requests.
     """
     with serving(root, runtime_folder, rate=1) as bench:
         page = encode(List(rid=1, after="x" * 4095 + "\N{GRINNING FACE}"))

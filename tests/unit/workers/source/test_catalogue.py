@@ -1,4 +1,4 @@
-"""Reading the catalogue. The files it lists do not exist here, because the catalogue never opens them."""
+"""Reading the catalogue. The listed files do not exist in these tests, because the catalogue never opens them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def digests_of(name: str, size: int) -> bytes:
 
 
 def write(folder: Path, sizes: Sequence[tuple[str, int]]) -> list[SharedFile]:
-    """Writes a catalogue with files of these names and sizes, in the format of the indexer."""
+    """Writes a catalogue with files of these names and sizes, in the indexer's format."""
     files, all_digests = [], b""
     for inode, (name, size) in enumerate(sizes):
         digests = digests_of(name, size)
@@ -143,7 +143,7 @@ def test_a_modification_time_outside_the_range_of_the_protocol_is_clamped(
     (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
     (tmp_path / "digests").write_bytes(digests_of("a", 245))
     catalogue = Catalogue(tmp_path)
-    assert catalogue.files == [file], "the version keeps the time on disk"
+    assert catalogue.files == [file], "the version must keep the time on disk"
     (entry,), more = catalogue.page("")
     assert entry.mtime_ns == catalogue.files[0].mtime_ns == expected
     page = CataloguePage(rid=1, epoch=1, entries=[entry], more=more)

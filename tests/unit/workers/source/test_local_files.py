@@ -132,7 +132,7 @@ def truncate(path: Path) -> None:
 
 
 def truncate_and_fill(path: Path) -> None:
-    """Restores the length, but the end of the file is zeros now."""
+    """Truncates the file and restores its length, so that it ends with zeros."""
     os.truncate(path, 100)
     os.truncate(path, 245)
 
@@ -146,8 +146,8 @@ def rewrite(path: Path) -> None:
     path.write_bytes(bytes(245))
 
 
-def rewrite_unseen(path: Path) -> None:
-    """Restores the size and the modification time; only the ctime differs."""
+def rewrite_and_restore_mtime(path: Path) -> None:
+    """Changes the content and restores the modification time. The size is the same; only the ctime differs."""
     before = path.stat()
     path.write_bytes(bytes(245))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -162,7 +162,7 @@ def replace(path: Path) -> None:
     other.replace(path)
 
 
-def replace_by_the_same(path: Path) -> None:
+def replace_by_identical_file(path: Path) -> None:
     other = path.with_name("other")
     other.write_bytes(NUMBERS)
     other.replace(path)
@@ -214,9 +214,9 @@ CHANGED = [
     truncate_and_fill,
     append,
     rewrite,
-    rewrite_unseen,
+    rewrite_and_restore_mtime,
     replace,
-    replace_by_the_same,
+    replace_by_identical_file,
     replace_by_inner_symlink,
     delete,
     touch,
@@ -301,7 +301,7 @@ def test_a_file_that_was_moved_back_is_read_once_it_is_indexed_again(root: Path,
     assert local_files.read(shared(root / "numbers", "numbers"), 0) == NUMBERS[:21]
 
 
-@pytest.mark.parametrize("change", [truncate, rewrite_unseen, append], ids=name_of)
+@pytest.mark.parametrize("change", [truncate, rewrite_and_restore_mtime, append], ids=name_of)
 def test_a_file_that_changes_during_a_read_is_refused_as_changed(
     root: Path, local_files: LocalFiles, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
