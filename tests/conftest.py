@@ -21,15 +21,15 @@ import zmq
 
 from tests.system import Serve, Source, System, make_file
 
-#: Seconds for the threads and processes of a test to end before they count as leaked.
+#: Seconds that a test's threads and processes may take to end before they count as leaked.
 LEAK_TIMEOUT = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts background jobs with SIGINT ignored, and the processes of the tests would inherit that.
+    # Shells start background jobs with SIGINT ignored, and processes started by the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = int(os.environ.get("MSD_SEED") or random.SystemRandom().randrange(2**32))
-    # The pytest-xdist processes inherit the seed.
+    # pytest-xdist workers inherit the seed.
     os.environ["MSD_SEED"] = str(seed)
     config.stash[SEED] = seed
     random.seed(seed)
@@ -50,13 +50,13 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session", autouse=True)
 def _zero_copy_thread() -> None:
-    """Starts pyzmq's thread for zero-copy sends, which lives as long as the process."""
+    """Starts pyzmq's zero-copy thread now: it runs until the process exits and must not count as a leak."""
     with zmq.Context() as context, context.socket(zmq.PAIR) as sender, context.socket(zmq.PAIR) as receiver:
         sender.bind("inproc://warm-up")
         receiver.connect("inproc://warm-up")
         sender.send(bytes(1 << 20), copy=False)
         receiver.recv()
-    # Wait until its threads (an I/O thread and a reaper) have their names, which ``_resources`` counts.
+    # ``_resources`` recognizes ZeroMQ threads by name. Wait until pyzmq's two (I/O and reaper) have theirs.
     deadline = time.monotonic() + LEAK_TIMEOUT
     while _resources()["ZeroMQ threads"] != 2:
         assert time.monotonic() < deadline
@@ -64,7 +64,7 @@ def _zero_copy_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_leaks(_zero_copy_thread: None) -> Iterator[None]:
-    """Fails a test that leaks a process, a thread (ZeroMQ's threads included) or a socket."""
+    """Fails a test that leaks a process, a thread (including ZeroMQ's) or a socket."""
     before = _resources()
     yield
     deadline = time.monotonic() + LEAK_TIMEOUT
@@ -76,7 +76,7 @@ def _no_leaks(_zero_copy_thread: None) -> Iterator[None]:
 
 
 def _resources() -> Counter[str]:
-    """Counts the resources of this process by kind."""
+    """Counts the child processes, threads, ZeroMQ threads and sockets of this process."""
     counts: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
@@ -97,7 +97,7 @@ def _resources() -> Counter[str]:
 
 @pytest.fixture
 def serve(runtime_folder: Path) -> Iterator[Serve]:
-    """A function that starts servers for a path and waits until they are ready; they end with the test."""
+    """A function that starts servers for a path and waits until they are ready. They are stopped after the test."""
     with ExitStack() as stack:
 
         def start(path: Path, *arguments: str, **options: Any) -> System:
@@ -108,13 +108,13 @@ def serve(runtime_folder: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def source(tmp_path: Path, rng: random.Random) -> Source:
-    """A function that creates a file of ``size`` random bytes to share."""
+    """A function that creates a shared file of ``size`` random bytes."""
     return lambda size: make_file(tmp_path / "shared" / "film.bin", size, rng)
 
 
 @pytest.fixture
 def runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Private folders for the broker and the cache. The path is short, because paths of Unix sockets are limited."""
+    """Private runtime and cache folders. The runtime folder has a short path, because Unix socket paths are limited."""
     folder = Path(tempfile.mkdtemp(prefix="msd-t-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Runs a command on a pseudo-terminal: types keys and records what the command writes.
+"""Runs a command on a pseudo-terminal, types keys and records the output.
 
 Does not interpret escape sequences.
 """
@@ -23,10 +23,10 @@ from typing import Any, Self
 
 from tests.system import MSD, TIMEOUT, wait_for
 
-#: Does what an interactive shell does: leads the session, runs the command in the foreground, takes the terminal back
-#: afterwards, and keeps running. Writes the command's pid and its exit code to the first descriptor, and exits when the
-#: second one is closed. With "leads" the command leads a session of its own and keeps the terminal, as if sshd or tmux
-#: had started it.
+#: Acts like an interactive shell: it is the session leader, runs the command in the foreground, takes the terminal back
+#: afterwards and keeps running. It writes the command's pid and exit code to the first descriptor, and exits when the
+#: second descriptor is closed. With "leads", the command leads its own session and keeps the terminal, as if started by
+#: sshd or tmux.
 _SHELL = """
 import os, signal, sys
 results, stop, leads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leads"
@@ -56,8 +56,8 @@ os.read(stop, 1)
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 80 × 24. The terminal's session is led by a shell, or with ``leads_session`` by
-    the command itself. Leaving the ``with`` block ends the command.
+    """A command on a pseudo-terminal of 80 × 24. The session leader is a shell, or with ``leads_session`` the command
+    itself. Leaving the ``with`` block ends the command.
     """
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False) -> None:
@@ -94,11 +94,11 @@ class Terminal:
 
     @property
     def current_settings(self) -> list[Any]:
-        """The terminal's settings, as ``stty`` shows them."""
+        """The terminal's current attributes, from ``tcgetattr``."""
         return termios.tcgetattr(self._slave)
 
     def press(self, keys: str) -> int:
-        """Types keys. Returns the length of ``text`` before them, to pass to ``expect``."""
+        """Types keys. Returns the previous length of ``text``, to pass to ``expect`` as ``after``."""
         written = len(self.text)
         os.write(self._master, keys.encode())
         return written
@@ -110,18 +110,18 @@ class Terminal:
         os.kill(self.pid, number)
 
     def expect(self, text: str, after: int = 0) -> None:
-        """Waits until ``text`` is written, ignoring the first ``after`` characters."""
+        """Waits until ``text`` appears in the output, ignoring the first ``after`` characters."""
         self.wait_until(repr(text), lambda: text in self.text[after:])
 
     def wait_until(self, description: str, condition: Callable[[], bool]) -> None:
-        """Waits for ``condition``; after a timeout, fails with the last characters written."""
+        """Waits for ``condition``. On timeout, fails and shows the last 3000 characters of output."""
         try:
             wait_for(description, condition)
         except AssertionError as error:
             raise AssertionError(f"{error}; the terminal shows {self.text[-3000:]!r}") from None
 
     def wait(self, timeout: float = TIMEOUT) -> int:
-        """Waits for the command and returns its exit code, once all its output has been read."""
+        """Waits until the command has exited and all its output has been read. Returns its exit code."""
         if self._exit_code is None:
             assert select.select([self._results], [], [], timeout)[0], f"still running: {self.text[-3000:]!r}"
             self._exit_code = int(self._results.readline())
@@ -154,7 +154,7 @@ class Terminal:
             os.close(self._master)
 
     def _signal_if_running(self, number: int) -> None:
-        # Once the shell has reported the exit code, another process may have the same pid.
+        # Once the shell has reported the exit code, the pid may belong to another process.
         if not select.select([self._results], [], [], 0)[0]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)

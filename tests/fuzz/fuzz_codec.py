@@ -1,10 +1,10 @@
-"""Fuzzes the codec and a worker's replies, guided by coverage, with atheris. Pytest does not collect this file.
+"""Coverage-guided fuzzing of the codec and a worker's replies, with atheris. Pytest does not collect this file.
 
-Run it in the root of the repository:
+Run it from the repository root:
 ``pip install atheris && python -m tests.fuzz.fuzz_codec -max_total_time=600 [CORPUS]``
 
-An input is either a frame, or the source of random values for the keys of a message. Any exception except
-``ProtocolError`` stops the run, prints a traceback and saves the input in a file.
+Each input is either decoded as a frame, or used as random data to build a message. Any exception except
+``ProtocolError`` stops the run, prints a traceback and saves the input to a file.
 """
 
 from __future__ import annotations

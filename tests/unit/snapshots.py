@@ -1,4 +1,4 @@
-"""Snapshots of server 5 for tests."""
+"""Builds snapshots of server 5 for tests."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def snapshot(*states: WorkerState, **values: Any) -> Status:
 
 
 def with_worker(status: Status, number: int, **values: Any) -> Status:
-    """A newer snapshot like ``status``, with other values of one worker."""
+    """A newer copy of ``status`` in which ``values`` replace those of one worker."""
     workers = [msgspec.structs.replace(w, **values) if w.number == number else w for w in status.workers]
     return msgspec.structs.replace(status, workers=workers, seq=next(_sequence_numbers))

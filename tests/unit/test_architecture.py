@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md: which rooms import each other, which modules are pure, where tests are."""
+"""The rules of docs/architecture.md: which rooms import each other, which modules are pure, and where the tests are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**
 #: The modules that need a test module.
 TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROOT / "src" / "msd" / "cli.py"]
 
-#: The rooms of its own folder that each room imports, exactly. All rooms of ``broker``, ``client`` and ``workers`` may
-#: also import ``wire``; none of these three folders imports another of the three.
+#: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
+#: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
     "broker/cli": "operator server terminal",
     "broker/server": "network status supervision terminal",
@@ -51,7 +51,7 @@ ROOMS = {
     "wire/support": "",
     "wire/errors": "",
 }
-#: The most modules directly in a folder, outside its rooms (``__init__.py`` included).
+#: The maximum number of modules directly in a folder, outside its rooms (including ``__init__.py``).
 MAX_LOOSE_MODULES = {"broker": 4, "client": 4, "workers": 3, "wire": 3}
 
 #: Third-party libraries that all modules of a folder may import.
@@ -61,7 +61,7 @@ THIRD_PARTY = {
     "client": {"zmq", "msgspec"},
     "wire": {"msgspec"},
 }
-#: Further libraries that single modules may import.
+#: Additional libraries that individual modules may import.
 THIRD_PARTY_OF_MODULE = {
     "wire/protocol/codec.py": {"msgpack"},
     "wire/protocol/segments.py": {"blake3"},
@@ -121,7 +121,7 @@ PURE = (
     "wire/support/time_passed.py",
     "wire/support/units.py",
 )
-#: The names that pure modules may import from modules that are not pure: types and values, no functions.
+#: The names that pure modules may import from impure modules: types and values, but no functions.
 IMPURE_MODULE_VALUES = {
     "client/events.py": {"Event", "Progress", "Report", "Retried", "Sampled", "Started", "Syncing", "Waiting"}
     | {"WorkerChanged", "WorkerProgress"},
@@ -145,7 +145,7 @@ IMPURE_LIBRARIES = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Yields the full names of all modules that a file imports, also inside functions."""
+    """Yields the full names of all modules that a file imports, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -168,7 +168,7 @@ def relative(path: Path) -> str:
 
 
 def room(path: Path) -> str:
-    """The room of a module: ``client/network`` of ``client/network/pool.py``, ``client/cli`` of ``client/cli.py``."""
+    """The room of a module: ``client/network`` for ``client/network/pool.py``, ``client/cli`` for ``client/cli.py``."""
     folder, inner = path.relative_to(ROOT).parts[:2]
     return f"{folder}/{inner.removesuffix('.py')}"
 
@@ -235,13 +235,13 @@ def test_a_pure_module_imports_only_values_from_impure_modules(name: str) -> Non
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "msd"]
 
 
-def test_no_module_has_the_name_of_a_standard_module() -> None:
+def test_no_module_has_the_name_of_a_standard_library_module() -> None:
     names = {path.stem for path in MODULES} - {"__init__", "__main__"}
     assert not names & sys.stdlib_module_names
 
 
 def unit_test_of(path: Path) -> Path:
-    """The test module of a module: at the same path below tests/unit, ``test_main.py`` for ``__main__.py``."""
+    """The path of a module's test module: the same path below tests/unit, and ``test_main.py`` for ``__main__.py``."""
     folder = path.relative_to(ROOT).parent
     mirrored = folder.relative_to("src") if folder.parts[0] == "src" else folder
     return ROOT / "tests" / "unit" / mirrored / f"test_{path.stem.strip('_')}.py"

@@ -1,7 +1,7 @@
-"""Plain English: unclear phrases that must not come back in code, tests and documentation.
+"""Plain English: unclear phrases must not reappear in code, tests or documentation.
 
-Each pattern stands for a habit: pronouns for programs, metaphors, and idioms instead of the field's terms. The patterns
-match single lines, ignoring case.
+Each pattern matches a kind of unclear phrase: pronouns for programs, metaphors, or idioms instead of technical terms.
+The patterns match single lines, ignoring case.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Each pattern with the words to use instead.
+#: Each pattern, with the words to use instead.
 PATTERNS = {
     r"\b(no|some)body\b": "name the client, worker, operator or process",
     r"\bwho(so)?ever\b": "name the client, worker, operator or process",
@@ -33,10 +33,10 @@ PATTERNS = {
     r"\btakes? leave of\b": "says bye, closes the session",
     r"\blet in\b|\blets? (no one|every ?one) in\b": "admitted",
     r"\bstrangers?\b|\bliars?\b": "unauthorised peer, unknown key, worker that sends corrupt data",
-    r"(?<![`\"'])\bsets? aside\b": "ban",  # the state in events is quoted
+    r"(?<![`\"'])\bsets? aside\b": "ban",  # events contain the state's name, in quotes
     r"\bas it is shared\b": "the shared file",
 }
-#: The one file that has to contain the phrases.
+#: This file, which has to contain the phrases.
 EXCLUDED = Path(__file__)
 
 
@@ -56,12 +56,12 @@ def findings(pattern: str) -> list[str]:
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in checked_files()
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        # Names of tests and of attributes are phrases, too.
+        # Identifiers, such as the names of tests, are checked as phrases, too.
         if regex.search(line) or regex.search(line.replace("_", " "))
     ]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_unclear_phrases_do_not_come_back(pattern: str) -> None:
+def test_unclear_phrases_do_not_reappear(pattern: str) -> None:
     found = findings(pattern)
     assert not found, f"write instead: {PATTERNS[pattern]}\n" + "\n".join(found)

@@ -1,4 +1,4 @@
-"""The TCP proxy of ``tests/proxy.py`` injects the faults that its attributes promise."""
+"""The TCP proxy of ``tests/proxy.py`` injects the faults that its attributes configure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.proxy import Proxy
 
 @pytest.fixture
 def echo() -> Iterator[int]:
-    """The port of a server that echoes; it serves one connection at a time."""
+    """The port of an echo server that serves one connection at a time."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:

@@ -1,4 +1,4 @@
-"""A ROUTER socket with a ZAP handler, and clients that connect to it: for tests of admission and of monitors."""
+"""A ROUTER socket with a ZAP handler, and clients that connect to it, for tests of admission and of monitors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Client:
 
 
 class ZapServer:
-    """A server that handles requests, messages and monitor events only during ``wait_until``."""
+    """A server that handles ZAP requests, messages and monitor events only during ``wait_until``."""
 
     def __init__(self, stack: ExitStack, own: KeyPair | None, folder: Path | None) -> None:
         self._stack = stack
@@ -94,6 +94,6 @@ class ZapServer:
 
 @contextmanager
 def zap_server(own: KeyPair | None = None, folder: Path | None = None) -> Iterator[ZapServer]:
-    """A running ``ZapServer``. ``own`` is its key pair and ``folder`` its folder of keys, None without keys."""
+    """A running ``ZapServer``. ``own`` is its key pair and ``folder`` its key folder; both are None without keys."""
     with ExitStack() as stack:
         yield ZapServer(stack, own, folder)

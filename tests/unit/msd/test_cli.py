@@ -1,4 +1,4 @@
-"""The command line: help, completion, errors of Typer, and which libraries a command imports."""
+"""The command line: help, completion, Typer's errors, and the libraries that a command imports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import typer.main
 from msd.cli import _unregister_other_commands, app
 from tests.system import MSD, run_msd
 
-#: The path of the installed command; a shell completes its name.
+#: The path of the installed command. Typer generates completion scripts for the name of the running program.
 INSTALLED = str(Path(sys.executable).with_name("msd"))
 ROOT = typer.main.get_command(app)
 
 
 def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yields every command that is no group, with its words."""
+    """Yields each command, but no groups, with the words that invoke it."""
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         words = (*before, name)
         if hasattr(command, "commands"):
@@ -32,7 +32,7 @@ def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ..
 
 
 COMMANDS = dict(commands())
-#: The names of the commands outside groups.
+#: The names of the top-level commands.
 TOP_LEVEL = {words[0] for words in COMMANDS if len(words) == 1}
 
 
@@ -43,7 +43,7 @@ def test_the_help_of_a_command_has_one_valid_example(words: tuple[str, ...]) -> 
     prefix = ["msd", *words]
     arguments = shlex.split(example)
     assert arguments[: len(prefix)] == prefix
-    # Raises an error for invalid arguments; does not run the command.
+    # Raises an error for invalid arguments, and does not run the command.
     command.make_context(words[-1], arguments[len(prefix) :])  # type: ignore[attr-defined]
 
 
@@ -64,7 +64,7 @@ def test_a_shell_can_complete_commands_flags_and_values(line: str, completions: 
 
 
 def test_completion_can_be_printed_and_installed(tmp_path: Path) -> None:
-    # Typer detects the shell by the parent process, so a shell has to run the command.
+    # Typer detects the shell from the parent process, so the command must be run by a shell.
     def in_bash(flag: str) -> str:
         command = f"{shlex.join([INSTALLED, flag])}; exit $?"
         environment = {**os.environ, "HOME": str(tmp_path)}
@@ -88,7 +88,7 @@ def test_completion_can_be_printed_and_installed(tmp_path: Path) -> None:
         (["keys", "admit", "x", "--role", "operatr"], "operator"),
     ],
 )
-def test_a_typing_error_is_answered_with_a_suggestion(arguments: list[str], suggestion: str) -> None:
+def test_a_misspelled_word_is_answered_with_a_suggestion(arguments: list[str], suggestion: str) -> None:
     result = run_msd(*arguments)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert suggestion in result.stderr
@@ -113,7 +113,7 @@ def test_output_to_a_full_disk_is_a_disk_error(arguments: list[str]) -> None:
     assert result.stderr == "msd: cannot write the output: No space left on device: free some space\n"
 
 
-def test_a_closed_output_pipe_is_no_error() -> None:
+def test_a_closed_output_pipe_is_not_an_error() -> None:
     with subprocess.Popen([*MSD, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

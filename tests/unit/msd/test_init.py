@@ -1,4 +1,4 @@
-"""The Python API: its names, and that they are imported on first use."""
+"""The Python API: its public names, which are imported on first use."""
 
 from __future__ import annotations
 
