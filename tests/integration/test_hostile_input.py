@@ -131,7 +131,7 @@ class Target:
         """Sends one message. ``harmless``: skips it if it happens to be a valid toggle or quit."""
         frames = self.fuzzer.message()
         if self.requests is None:
-            # Long subscriptions have a test of their own.
+            # A separate test sends long subscriptions.
             frames = [frame[:32] if frame[:1] == b"\x01" else frame for frame in frames]
         elif (request := self._request(frames)) is None:
             self.malformed_messages += 1

@@ -15,7 +15,7 @@ from tests.unit.client.display.test_live_layout import STARTED, progress
 
 
 class FakeTerminal(io.StringIO):
-    """A terminal that counts the writes, and can be closed."""
+    """A terminal that counts writes and can be closed."""
 
     writes = 0
     is_closed = False

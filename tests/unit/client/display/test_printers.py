@@ -39,7 +39,7 @@ from msd.wire.protocol.states import RefusalReason
 ID = "ab" * 32
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), ID, 12 * MIB, 12)
-#: The numbers of the example in the report.
+#: The figures of the example in the report.
 PROGRESS = Progress(
     bytes=8_642_720,
     total=11_523_640,
@@ -125,7 +125,7 @@ def test_the_result_of_an_empty_file_names_no_source() -> None:
     assert result_lines(empty) == "e: 0 B verified in 0.01 s"
 
 
-def test_a_result_that_is_completely_reused_has_no_rate() -> None:
+def test_the_result_of_a_completely_reused_file_has_no_rate() -> None:
     reused = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
     assert result_lines(reused) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
 
@@ -135,7 +135,7 @@ def test_the_result_of_an_unchanged_file_says_that_it_is_up_to_date() -> None:
     assert result_lines(unchanged) == "e: already up to date (1.0 MiB)"
 
 
-def test_problems_are_a_second_line() -> None:
+def test_problems_are_printed_on_a_second_line() -> None:
     report = replace(
         REPORT,
         retries={"corrupt": 3, "lost": 12},

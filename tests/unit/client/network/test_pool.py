@@ -1,4 +1,4 @@
-"""The connections of one client: stalls of its own process, and the events it passes on."""
+"""The connections of one client: stalls of the client process, and the events that the pool returns."""
 
 from __future__ import annotations
 

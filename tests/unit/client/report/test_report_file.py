@@ -1,4 +1,4 @@
-"""The file of ``--report``: written atomically, also if the download fails."""
+"""The file of ``--report``: it is written atomically, even if the download fails."""
 
 from __future__ import annotations
 
