@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.system import MIB, System
 
-#: Rounds and file size (bytes) of the benchmarks with large files.
+#: Rounds and file size (in bytes) of the benchmarks with large files.
 ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
 SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 4 << 30)
 TMPFS = Path("/dev/shm")

@@ -4,7 +4,7 @@ Both sides use two processes that read, send, receive, hash and write the same f
 rates exclude start-up: the time of msd is ``seconds`` in its ``done`` event, from the first request to the rename; the
 time of the bare loop is from its first request to its last write. The bare loop runs with a small window, which is best
 for it (the data is still in the processor cache), and with the large window to which that of msd grows. The faster of
-these two counts. The table also shows the ratio of the whole processes, including start-up.
+the two bare loops counts. The table also shows the ratio of the whole processes, including start-up.
 """
 
 from __future__ import annotations
