@@ -1,4 +1,4 @@
-"""The broker (server 5): supervises the workers, publishes their status, carries out the operators' orders.
+"""The broker (server 5): supervises the workers, publishes their status and carries out operators' orders.
 
-Does not send file data: running downloads continue while the broker is frozen.
+Does not send file data, so running downloads continue even while the broker is frozen.
 """

@@ -1,8 +1,8 @@
 """``msd serve``: the event loop that connects the supervisor to processes, sockets and the console.
 
 Converts messages, process exits, signals and orders to events of ``broker/supervision/supervisor.py``, and performs
-its actions. Does not decide when a toggle is answered (see ``broker/supervision/pending_toggles.py``) or when
-``--until-done`` ends the servers (see ``broker/supervision/until_done.py``).
+the actions that it returns. Does not decide when a toggle is answered (see ``broker/supervision/pending_toggles.py``)
+or when ``--until-done`` ends the servers (see ``broker/supervision/until_done.py``).
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Broker:
             raise
 
     def run(self) -> int:
-        """Serves until an operator quits, a signal (SIGINT, SIGTERM, SIGHUP) arrives, or, with ``until_done``, the
-        clients are done. Returns the exit code.
+        """Serves until an operator orders a shutdown, a signal (SIGINT, SIGTERM, SIGHUP) arrives, or, with
+        ``until_done``, the clients are done. Returns the exit code.
         """
         while self._exit_code is None or not self._is_stopped:
             for source in self._wait():
@@ -342,7 +342,7 @@ class Broker:
             self._until_done.on_stall(stalled)
 
     def _deadlines(self) -> list[float]:
-        """The times at which the loop has to continue without a message."""
+        """The times at which the loop must wake up even if no source is readable."""
         deadlines = [
             self._next_publish,
             self._next_sample,

@@ -36,7 +36,7 @@ def serve(
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
     ports: PortsFlag = None,
     rate: Annotated[
-        str | None, typer.Option(metavar="R", help="Maximum bytes per second and worker, such as 25MiB.  [no limit]")
+        str | None, typer.Option(metavar="R", help="Maximum bytes per second per worker, such as 25MiB.  [no limit]")
     ] = None,
     until_done: Annotated[
         bool, typer.Option("--until-done", help="Exit once a client has finished downloading.")
@@ -44,7 +44,7 @@ def serve(
     plain: Annotated[
         bool,
         typer.Option(
-            "--plain", help="Print the status table and read choices as lines, instead of showing the console."
+            "--plain", help="Print the status table and read choices line by line instead of showing the console."
         ),
     ] = False,
     verbose: VerboseFlag = False,
@@ -54,11 +54,11 @@ def serve(
     Example: msd serve -i 2 -n 4 -f Star.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     from msd.broker.server import serve as run
-    from msd.broker.terminal.console_process import console_command, is_terminal
+    from msd.broker.terminal.console_process import can_show_console, console_command
     from msd.wire.config.settings import load
 
     settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
-    console = None if plain or not is_terminal() else console_command(config, host, ports)
+    console = None if plain or not can_show_console() else console_command(config, host, ports)
     return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 
 
@@ -89,7 +89,7 @@ def status(
 
 def toggle(
     # The maximum is ``msd.wire.config.toml_file.MAX_WORKERS``; importing it here would be slow.
-    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="Numbers of the workers.")],
+    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="Worker numbers.")],
     config: ConfigFlag = None,
     host: HostFlag = None,
     ports: PortsFlag = None,
@@ -112,7 +112,7 @@ def toggle(
     with _connect(config, host, ports, server5, server_key) as operator:
         for number in numbers:
             toggled = operator.toggle(number, wanted)
-            # If the reader has closed the pipe, still toggle the remaining workers.
+            # If the output pipe is closed, still toggle the remaining workers.
             with contextlib.suppress(BrokenPipeError):
                 print(f"worker {number}: {toggled.state}", flush=True)
             if not toggled.reached:
@@ -135,7 +135,7 @@ def quit(
     with _connect(config, host, ports, server5, server_key) as operator:
         operator.quit()
         workers = len(operator.latest.workers)
-    # If the reader has closed the pipe, the servers still shut down.
+    # The servers shut down even if the output pipe is closed.
     with contextlib.suppress(BrokenPipeError):
         print(f"shutting down the broker and {workers} workers", flush=True)
 
@@ -148,16 +148,16 @@ def console(
     server_key: ServerKeyFlag = None,
     supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> int:
-    """Watch the servers and toggle workers, full screen.
+    """Watch the servers and toggle workers in a full-screen console.
 
     Example: msd console --server5 192.168.1.5:39223
     """
     from msd.broker.operator.operator_client import OperatorClient
-    from msd.broker.terminal.console_process import is_terminal
+    from msd.broker.terminal.console_process import can_show_console
     from msd.wire.config.settings import load, locate_servers
     from msd.wire.errors import UsageError
 
-    if not is_terminal():
+    if not can_show_console():
         raise UsageError("msd console needs a terminal in the foreground: use msd status --watch instead")
     servers = locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
     if supervisor is None:
@@ -172,7 +172,7 @@ def demo(
     size: Annotated[str, typer.Option(metavar="BYTES", help="Size of the test file.")] = "256MiB",
     seconds: Annotated[float, typer.Option(metavar="SECONDS", help="Approximate duration.")] = 10.0,
 ) -> int:
-    """Run a demo download while workers sleep and are killed.
+    """Run a demo download while workers are put to sleep and killed.
 
     Example: msd demo
     """

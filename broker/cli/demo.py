@@ -1,7 +1,7 @@
 """``msd demo``: a download that continues while workers are put to sleep and killed.
 
-Runs the public commands, without simulation: a broker with four workers, a download, toggles and a ``kill -9``. Leaves
-no files or processes behind, even if a signal ends it.
+Runs the real commands, without simulation: a broker with four workers, a download, toggles and a ``kill -9``. Leaves
+no files or processes behind, even if a signal interrupts it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def run(size_text: str, seconds: float) -> int:
         _print(f"creating a test file of {size:,} random bytes")
         _make_file(source, size)
         ports = free_ports()
-        # One worker sleeps for a while and one is dead for a moment, so each of the four gets a little more than a
-        # quarter of the total rate.
+        # One worker sleeps for a while and another is dead for a moment, so each of the four workers gets a little more
+        # than a quarter of the total rate.
         rate = max(1, int(size / seconds / 3.5))
         serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
         _print(f"starting the broker and four workers, each limited to {rate / 1e6:.1f} MB/s")
@@ -73,7 +73,7 @@ def run(size_text: str, seconds: float) -> int:
 
 @contextlib.contextmanager
 def _raise_on_signals() -> Iterator[None]:
-    """Makes signals raise ``Interrupted``, so that child processes are ended and files removed.
+    """Makes signals raise ``Interrupted``, so that child processes are stopped and files are removed.
 
     Child processes must run in their own sessions: otherwise Ctrl-C reaches all of them, and each prints a message.
     """
@@ -85,7 +85,7 @@ def _raise_on_signals() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise Interrupted("demo interrupted", number)
 
-    # Leave signals ignored that the parent ignores, as nohup does.
+    # If the parent ignores a signal (nohup ignores SIGHUP), leave it ignored.
     old_handlers = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
@@ -95,8 +95,8 @@ def _raise_on_signals() -> Iterator[None]:
 
 
 def free_ports(lowest: int = 20000, highest: int = 32000) -> tuple[int, int, int, int, int]:
-    """Returns five free ports; the port after the fifth (the control port) is free, too. The default range is outside
-    the kernel's range for outgoing connections.
+    """Returns five free ports; the port after the fifth (the control port) is also free. The default range does not
+    overlap the kernel's range of ephemeral ports.
     """
     chosen: list[int] = []
     while len(chosen) < 5:
@@ -136,7 +136,7 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *flags, "-i", "1", "-o", str(output)]
     _print(f"msd download {NAME} {' '.join(flags)}")
     servers = locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None)
-    # Turn the live view off: it cannot share a terminal with the lines of the demo and the servers.
+    # Turn the live view off: it cannot share a terminal with the output of the demo and the servers.
     environment = {**os.environ, "TERM": "dumb"}
     with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=environment) as client:
         try:
@@ -153,7 +153,7 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
 
 
 def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int) -> None:
-    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each at a given share of the file."""
+    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each once a given fraction of the file was sent."""
     with OperatorClient(servers) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
             (0.25, "msd toggle 2: putting worker 2 to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),

@@ -1,7 +1,6 @@
 """The commands of ``msd keys``: create keys, admit and revoke clients and operators.
 
-Defines flags and prints results; the keys themselves are handled by ``wire/security/keys.py``, which is imported when a
-command runs.
+Defines flags and prints results; ``wire/security/keys.py`` handles the keys and is imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def admit(
     ],
     role: Annotated[
         Literal["client", "operator", "worker"],
-        typer.Option(help="What the key may do; operators may also toggle workers and quit."),
+        typer.Option(help="What the key may do; operators may also toggle workers and shut the servers down."),
     ],
     config: ConfigFlag = None,
 ) -> None:

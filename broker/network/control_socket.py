@@ -24,8 +24,8 @@ READS_PER_TURN = 256
 
 class ControlSocket:
     """A ROUTER socket, bound to ``url``. ``protect`` is called with the socket before it is bound; without
-    ``protect``, every peer counts as an operator, so only this user may be able to reach ``url``. If the port is in
-    use, binding is retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if it fails.
+    ``protect``, every peer counts as an operator, so ``url`` must be accessible to this user only. If the port is in
+    use, binding is retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if binding fails.
     """
 
     def __init__(

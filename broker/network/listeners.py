@@ -1,7 +1,7 @@
 """Opens the broker's sockets: status and control for admitted peers, local control for its own workers.
 
-Closes and reopens the sockets if a key loses rights, or if ZeroMQ stores too many subscriptions: only that ends the
-connections concerned. All other peers reconnect. Does not handle the requests: see ``broker/server.py``.
+Closes and reopens the sockets if a key loses rights, or if ZeroMQ stores too many subscriptions: ZeroMQ offers no other
+way to end the connections concerned. All other peers reconnect. Does not handle the requests: see ``broker/server.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import zmq
 
 from msd.broker.network.control_socket import ControlSocket, Route
-from msd.broker.network.ports import cannot_listen
+from msd.broker.network.ports import listen_error
 from msd.broker.network.publisher import Publisher
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import ControlRequest, Status
@@ -21,7 +21,7 @@ from msd.wire.security.zap import ZapHandler
 
 #: Seconds between two checks of the admitted keys.
 KEY_CHECK_INTERVAL = 0.5
-#: Seconds for which binding a port is retried after its previous socket was closed.
+#: How long (seconds) binding a port is retried after the previous socket on it was closed.
 REOPEN_TIMEOUT = 2.0
 
 Register = Callable[[zmq.Socket[bytes], Callable[[], None]], None]
@@ -30,7 +30,7 @@ Unregister = Callable[[zmq.Socket[bytes]], None]
 
 class Listeners:
     """All sockets of a broker. ``register`` is called with each socket to poll and the function to call when it is
-    readable, ``unregister`` before a socket is closed. ``on_requests`` is called when there may be requests.
+    readable, ``unregister`` before a socket is closed. ``on_requests`` is called when requests may be waiting.
     Call ``close()`` when done.
 
     Raises ``MsdError`` if a socket cannot be opened.
@@ -51,7 +51,7 @@ class Listeners:
         self._unregister = unregister
         self._on_requests = on_requests
         self._local_control: ControlSocket | None = None
-        #: Malformed messages received by control sockets that are closed now.
+        #: Malformed messages received by control sockets that have since been closed.
         self._earlier_malformed = 0
         self._next_key_check = 0.0
         self._open_sockets: list[Publisher | ControlSocket] = []
@@ -76,7 +76,7 @@ class Listeners:
         return self._zap.rejected_connections
 
     def open_local_control(self, folder: Path) -> str:
-        """Opens the workers' control socket in ``folder``, which only this user may access. Returns its endpoint."""
+        """Opens the workers' control socket in ``folder``, which must be private to this user. Returns its endpoint."""
         endpoint = f"ipc://{folder / 'control'}"
         self._local_control = ControlSocket(self._context, endpoint)
         self._register(self._local_control.socket, self._on_requests)
@@ -125,7 +125,7 @@ class Listeners:
                 retry_timeout=retry_timeout,
             )
         except zmq.ZMQError as error:
-            raise cannot_listen(config.control, "control", error.errno or 0) from None
+            raise listen_error(config.control, "control", error.errno or 0) from None
         self._on_opened(self._control, self._on_requests)
 
     def _open_publisher(self, retry_timeout: float) -> None:
@@ -133,7 +133,7 @@ class Listeners:
         try:
             self._publisher = Publisher(self._context, status, protect=self._zap.protect, retry_timeout=retry_timeout)
         except zmq.ZMQError as error:
-            raise cannot_listen(status, "server 5", error.errno or 0) from None
+            raise listen_error(status, "server 5", error.errno or 0) from None
         self._on_opened(self._publisher, self._publisher.drain)
 
     def _on_opened(self, opened: Publisher | ControlSocket, on_readable: Callable[[], None]) -> None:

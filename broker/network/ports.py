@@ -11,9 +11,9 @@ from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
 
 def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
-    """Binds a worker's port without listening, until the returned socket is closed.
+    """Reserves a worker's port by binding it without listening. Closing the returned socket releases the port.
 
-    So a port in use is reported before any worker is started. While the worker sleeps or restarts, no other program
+    A port in use is thus reported before any worker is started. While the worker sleeps or restarts, no other program
     can take the port, and a client that keeps connecting to it cannot connect to itself (TCP self-connect, which
     happens after a few thousand attempts). The worker can bind the same port, because both sockets set SO_REUSEADDR.
     Raises ``UsageError``.
@@ -25,12 +25,12 @@ def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
         holder.bind(("" if endpoint.host in ANY_HOSTS else endpoint.host, endpoint.port))
     except OSError as error:
         holder.close()
-        raise cannot_listen(endpoint, purpose, error.errno or 0) from None
+        raise listen_error(endpoint, purpose, error.errno or 0) from None
     return holder
 
 
-def cannot_listen(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
-    """The error for a port that cannot be bound. ``purpose`` is what the port is for, ``code`` the ``errno``."""
+def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
+    """Returns the error for a port that cannot be bound. ``purpose`` names its use; ``code`` is the ``errno``."""
     match code:
         case errno.EADDRINUSE:
             return UsageError(

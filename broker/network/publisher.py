@@ -18,7 +18,7 @@ from msd.wire.protocol.messages import Status
 
 #: Subscriptions read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
-#: Total bytes of subscriptions to unknown topics before the socket has to be replaced.
+#: The socket is replaced once the subscriptions to unknown topics exceed this many bytes in total.
 MAX_UNKNOWN_TOPIC_BYTES = 16384
 #: First byte of a subscription message; the topic follows.
 SUBSCRIBE = b"\x01"
@@ -26,7 +26,7 @@ SUBSCRIBE = b"\x01"
 
 class Publisher:
     """The XPUB socket. ``protect`` is called with the socket before it is bound. If the port is in use, binding is
-    retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if it fails.
+    retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if binding fails.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Publisher:
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
         self.socket.linger = 0
-        # Subscriptions are short. 1024 is the minimum, because the limit applies to CURVE handshakes, too.
+        # Subscriptions are short. 1024 is the minimum, because the limit also applies to CURVE handshakes.
         self.socket.maxmsgsize = 1024
         # ZeroMQ applies all queued subscriptions before the application can see them, so keep the queue short.
         self.socket.rcvhwm = 4
@@ -60,7 +60,7 @@ class Publisher:
         self.socket.send(frame, zmq.NOBLOCK)
 
     def drain(self) -> None:
-        """Reads some of the queued subscriptions; reading them is what makes ZeroMQ send the welcome message."""
+        """Reads queued subscriptions, up to a limit. ZeroMQ sends the welcome message only when they are read."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None or self.has_too_many_topics:
@@ -71,7 +71,7 @@ class Publisher:
 
     @property
     def has_too_many_topics(self) -> bool:
-        """True if this socket has to be replaced. ZeroMQ stores every subscription, at about 40 bytes of memory per
+        """True if this socket must be replaced. ZeroMQ stores every subscription, at about 40 bytes of memory per
         byte of topic, and offers no way to reject one.
         """
         return self._unknown_topic_bytes > MAX_UNKNOWN_TOPIC_BYTES

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class SignalDescriptor:
-    """Catches these signals until ``close()``, which restores the previous handlers. Main thread only."""
+    """Catches the given signals until ``close()``, which restores the previous handlers. Main thread only."""
 
     def __init__(self, *numbers: signal.Signals) -> None:
         self._reader, self._writer = socket.socketpair()

@@ -1,8 +1,8 @@
 """The operator's full-screen console: a Textual application.
 
 Turns keys into orders and the events of its ``Feed`` into lines. The contents are kept by
-``broker/status/history.py`` and formatted by ``broker/views/table.py``. Opens no sockets. Draws from a timer, so the
-rate of incoming events does not affect how often it draws.
+``broker/status/history.py`` and formatted by ``broker/views/table.py``. Opens no sockets. Redraws on a timer, so a high
+rate of incoming events does not cause more redraws.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ EXIT_SERVERS_GONE = 1
 
 
 class ConsoleApp(App[int]):
-    """The console of the servers that ``feed`` is connected to; its result is the exit code. With ``owns_servers``
-    the servers shut down when the console ends.
+    """The console of the servers that ``feed`` is connected to; its result is the exit code. If ``owns_servers`` is
+    true, the servers shut down when the console ends.
     """
 
     TITLE = "msd"
@@ -170,11 +170,11 @@ class ConsoleApp(App[int]):
                     self.history.on_lost(reason, now, refused=refused)
                 case OrderFailed(text):
                     self.history.add(text, now, is_failure=True)
-        # While the application exits, its screen or the widgets are already gone.
+        # While the application exits, its screen or widgets may already be gone.
         if not self.screen_stack or not self.screen_stack[0].query("#title"):
             return
-        # Compare every width: after a resize the widgets change their sizes one after another, and a scroll bar that
-        # appears narrows its widget.
+        # Compare every width: after a resize the widgets change size one after another, and a widget becomes narrower
+        # when its scroll bar appears.
         widths = (self.size.width, self._width_of("#workers"), self._width_of("#events"))
         if self._needs_redraw or widths != self._widths:
             self._needs_redraw, self._widths = False, widths
@@ -240,7 +240,7 @@ class ConsoleApp(App[int]):
         return self.screen_stack[0].query_one(selector)
 
     def _print_error_renderables(self) -> None:
-        """Prints nothing: Textual would print a traceback, but ``run`` raises the exception instead."""
+        """Prints no traceback: ``run`` raises the exception instead."""
 
 
 def run(servers: Servers, supervisor: int | None = None) -> int:
@@ -249,7 +249,7 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     """
     # Block signals until the console has taken over the terminal and can restore it.
     signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_SIGNALS)
-    # Inherited values may be outdated, and Textual would ignore every resize in their favour.
+    # Textual prefers these variables to the terminal's size: with inherited values it would ignore every resize.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
     # Textual draws on standard error, which may be redirected to a file.
@@ -281,7 +281,7 @@ def _install_exit_handlers(app: ConsoleApp, supervisor: int | None) -> None:
 
     def on_servers_gone() -> None:
         loop.remove_reader(supervisor)
-        # The shell controls the terminal again; restoring the settings from the background must not stop this process.
+        # The shell has taken the terminal back: ignore SIGTTOU, or restoring the settings would stop this process.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         app.exit(EXIT_SERVERS_GONE)
 

@@ -48,7 +48,7 @@ class _Dialog(ModalScreen[T]):
 
     def dismiss(self, result: T | None = None) -> AwaitComplete:
         """Dismisses the dialog unless it is already closed. Without this check a second key pressed in quick succession
-        would dismiss the screen underneath, too.
+        would also dismiss the screen underneath.
         """
         return super().dismiss(result) if self.is_current else AwaitComplete()
 
@@ -70,8 +70,8 @@ class Question(_Dialog[bool]):
 
 
 class Help(_Dialog[None]):
-    """Explains the keys and columns until any key is pressed. ``owns_servers``: the servers shut down when the console
-    ends.
+    """Shows the help for keys and columns until any key is pressed. If ``owns_servers`` is true, the servers shut down
+    when the console ends.
     """
 
     def __init__(self, *, owns_servers: bool) -> None:

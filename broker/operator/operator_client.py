@@ -1,7 +1,7 @@
 """A blocking client of server 5: sends one request at a time and waits for its reply until a deadline.
 
-Reads the control socket's port from a snapshot, so the status port is all that has to be configured. Does not
-reconnect and does not print.
+Reads the control socket's port from a snapshot, so only the status port has to be configured. Does not reconnect and
+does not print.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import ConnectionRefusal, WantedState
 
-#: Seconds to wait for the reply to one request. The broker answers a toggle after 3 s at the latest.
+#: Seconds to wait for the reply to one request. The broker answers a toggle within 3 s.
 REQUEST_TIMEOUT_S = 5.0
 #: Seconds for which every handshake must fail before a wrong server key is reported as the cause.
 HANDSHAKE_FAILURE_WINDOW_S = 1.0
@@ -127,7 +127,7 @@ class OperatorClient:
 
     def _request(self, request: Message, reply_type: type[R]) -> R:
         deadline = time.monotonic() + self._timeout
-        # A closed connection accepts no message; its monitor reports why.
+        # Sending on a closed connection fails; the monitor reports the cause.
         with contextlib.suppress(zmq.Again):
             self._control_socket.send(encode(request), zmq.NOBLOCK)
         while True:
@@ -150,7 +150,7 @@ class OperatorClient:
                 return receive(socket) or []
             for event in monitor.read():
                 if event is ConnectionRefusal.HANDSHAKE:
-                    # A server that is shutting down may close one handshake; a wrong key fails all of them.
+                    # A server that is shutting down may abort one handshake; with a wrong key every handshake fails.
                     failing_since = failing_since or time.monotonic()
                     if time.monotonic() < failing_since + HANDSHAKE_FAILURE_WINDOW_S:
                         continue
@@ -160,8 +160,8 @@ class OperatorClient:
 
 
 def parse_snapshot(frames: Frames) -> Status | None:
-    """Returns the snapshot in a message of the status socket, None for a malformed message. Raises
-    ``NotAllowedError`` if it uses another version of the protocol.
+    """Returns the snapshot in a message from the status socket, None for a malformed message. Raises
+    ``NotAllowedError`` if server 5 uses another version of the protocol.
     """
     try:
         status: Status | None = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status) if len(frames) == 1 else None
@@ -169,14 +169,14 @@ def parse_snapshot(frames: Frames) -> Status | None:
         return None
     if status is not None and status.version != PROTOCOL_VERSION:
         raise NotAllowedError(
-            f"server 5 uses protocol version {status.version}, this command version"
+            f"server 5 uses protocol version {status.version}, but this command uses version"
             f" {PROTOCOL_VERSION}: update the older side"
         )
     return status
 
 
 def parse_reply(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | None:
-    """Returns the reply in a message of the control socket, None for a malformed message."""
+    """Returns the reply in a message from the control socket, None for a malformed message."""
     try:
         reply: Accepted | Toggled | StatusReport | Rejected | None = (
             decode(frames[0].buffer, ControlReply) if len(frames) == 1 else None

@@ -1,4 +1,4 @@
-"""``msd status``: prints the report's table and the contents of the console, once or for every published snapshot.
+"""``msd status``: prints the status table and the contents of the console, once or for every published snapshot.
 
 Does not format them: see ``broker/views/plain.py`` and ``broker/views/table.py``.
 """

@@ -47,7 +47,7 @@ class Server5Lost(Struct, frozen=True):
 
 
 class OrderFailed(Struct, frozen=True):
-    """An order failed; ``text`` says which and why."""
+    """An order failed; ``text`` names the order and the cause."""
 
     text: str
 
@@ -59,7 +59,7 @@ class Feed(Protocol):
     """The interface between a console and server 5."""
 
     def poll(self) -> list[FeedEvent]:
-        """Returns the events since the last call."""
+        """Returns the events received since the last call."""
 
     def toggle(self, number: int) -> None:
         """Toggles a worker without waiting for the reply; a failure becomes an ``OrderFailed`` event."""

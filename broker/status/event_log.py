@@ -31,7 +31,7 @@ class EventLog:
             case supervisor.Spawned(number, pid):
                 self._log("info", f"worker {number}", f"started (pid {pid})")
             case supervisor.ToggleReceived(number, wanted):
-                self._log("info", f"worker {number}", f"ordered to be {wanted}" if wanted else "toggled")
+                self._log("info", f"worker {number}", f"wanted state set to {wanted}" if wanted else "toggled")
             case supervisor.CatalogueReady(edition):
                 self._log("info", SERVER_5, f"catalogue edition {edition} is ready")
             case supervisor.QuitReceived():
@@ -40,7 +40,7 @@ class EventLog:
             case supervisor.Stalled(seconds):
                 self._log("warning", SERVER_5, f"event loop stalled for {seconds:.1f} s")
             case _:
-                pass  # Heartbeats and time are not logged; an exit is logged from the next snapshot.
+                pass  # Heartbeats and time are not logged; an exit is logged when the next snapshot shows it.
 
     def on_snapshot(self, status: Status, now: float) -> None:
         """Logs the changes since the last snapshot. ``now`` is in seconds since 1970."""

@@ -1,4 +1,4 @@
-"""Builds what an operator's console shows, from the snapshots of server 5: a pure core.
+"""Builds the contents of an operator's console from the snapshots of server 5: a pure core.
 
 Compares each snapshot with the one before and keeps the latest events and rates. Does not format them: see
 ``broker/views/table.py``. ``now`` is wall-clock time in seconds since 1970, used only for display, ordering and
@@ -30,8 +30,8 @@ Change = tuple[str, str, bool]
 
 
 class HistoryEvent(Struct, frozen=True):
-    """An event at ``time``, in one line. ``is_failure``: no operator ordered it. ``source`` is the worker or
-    server 5; it is empty if ``text`` already names the source.
+    """An event at ``time``, in one line. ``is_failure`` is True for failures, such as a crash or a failed order.
+    ``source`` is the worker or server 5; it is empty if ``text`` already names the source.
     """
 
     time: float
@@ -45,7 +45,9 @@ class HistoryEvent(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One worker, as shown. ``remark`` says why the worker is not alive, or that it is about to change state."""
+    """The displayed values of one worker. ``remark`` says why the worker is not alive, or that it is about to change
+    state.
+    """
 
     number: int
     endpoint: str
@@ -95,7 +97,7 @@ class History:
 
     @property
     def clients(self) -> int:
-        """Clients being served. If the broker does not count them, the largest count of any worker."""
+        """Number of clients being served: the broker's count, or the largest count of a worker if that is higher."""
         return _clients(self.status) if self.status is not None else 0
 
     def on_snapshot(self, status: Status, now: float) -> list[HistoryEvent]:
@@ -158,7 +160,7 @@ class History:
         self.events = newest([HistoryEvent(now, text, is_failure, source), *self.events], MAX_EVENTS)
 
     def rows(self, now: float) -> list[Row]:
-        """The workers in order of their numbers. Uptimes stop while server 5 is lost."""
+        """The workers in order of their numbers. Uptimes do not advance while server 5 is lost."""
         if self.status is None:
             return []
         age = 0.0 if self.lost_at is not None else max(0.0, now - self._received_at)
@@ -185,7 +187,7 @@ class History:
 
 def newest(events: Sequence[HistoryEvent], count: int) -> list[HistoryEvent]:
     """The newest ``count`` events; both lists are newest first. Half of the places are reserved for failures, so
-    that clients connecting and disconnecting do not displace them.
+    that events of clients connecting and disconnecting do not displace them.
     """
     kept = {id(event) for event in [event for event in events if event.is_failure][: count // 2]}
     others = [event for event in events if id(event) not in kept][: count - len(kept)]

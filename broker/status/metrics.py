@@ -1,7 +1,7 @@
-"""Prometheus metrics of the servers, over plain HTTP on a port of their own.
+"""Serves Prometheus metrics of the servers over plain HTTP on a separate port.
 
-A thread of its own reads the broker's last snapshot for each request: the broker's loop does no work for it. Exports
-no file names. The only module that imports prometheus_client.
+A separate thread answers each request from the broker's last snapshot, so the broker's loop does no work for it.
+Exports no file names. The only module that imports prometheus_client.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from msd.broker.network.ports import cannot_listen
+from msd.broker.network.ports import listen_error
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
@@ -80,7 +80,7 @@ class Metrics:
         try:
             self._server = _Server(endpoint)
         except OSError as error:
-            raise cannot_listen(endpoint, "metrics", error.errno or 0) from None
+            raise listen_error(endpoint, "metrics", error.errno or 0) from None
         self._server.set_app(make_wsgi_app(registry))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
@@ -114,7 +114,9 @@ def _families(status: Status | None) -> Iterator[Metric]:
         yield _with_values(GaugeMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
     for name, (help_text, worker_value) in WORKER_COUNTERS.items():
         yield _with_values(CounterMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
-    states = GaugeMetricFamily("msd_worker_state", "1 for the state the worker is in.", labels=["worker", "state"])
+    states = GaugeMetricFamily(
+        "msd_worker_state", "1 for the worker's current state, 0 for all others.", labels=["worker", "state"]
+    )
     for worker in workers:
         for state in WorkerState:
             states.add_metric([str(worker.number), state.value], worker.state is state)
@@ -123,7 +125,7 @@ def _families(status: Status | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, help_text, value=None if status is None else value(status))
     for name, (help_text, value) in COUNTERS.items():
         yield CounterMetricFamily(name, help_text, value=None if status is None else value(status))
-    catalogue = InfoMetricFamily("msd_catalogue", "The catalogue of the shared files, by its digest.")
+    catalogue = InfoMetricFamily("msd_catalogue", "Digest of the catalogue of shared files.")
     if status is not None:
         catalogue.add_metric([], {"id": status.catalogue.hex()})
     yield catalogue

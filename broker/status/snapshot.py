@@ -17,7 +17,7 @@ from msd.wire.protocol.states import WorkerState
 
 #: Seconds over which a worker's rate is measured.
 RATE_WINDOW = 1.0
-#: A longer reason is cut: a snapshot of 64 workers must fit into the 64 KiB that a client accepts.
+#: Longer reasons are truncated: a snapshot of 64 workers must fit into the 64 KiB that a client accepts.
 MAX_REASON_BYTES = 200
 
 

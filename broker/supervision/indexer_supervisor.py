@@ -1,7 +1,7 @@
 """Runs the indexer, restarts it when it exits, and shows its notes.
 
-Does not format the notes: see ``broker/supervision/indexer_notes.py``. Does not decide what a new edition of the
-catalogue leads to: see ``broker/supervision/supervisor.py``.
+Does not format the notes: see ``broker/supervision/indexer_notes.py``. Does not switch workers to a new edition of the
+catalogue: see ``broker/supervision/supervisor.py``.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ class IndexerBackoff:
         self._delay = 0.0
 
     def on_exit(self, reason: str, uptime: float) -> tuple[float, bool]:
-        """The seconds until the restart, and whether ``reason`` differs from that of the previous exit. ``uptime``
-        is how long the indexer ran, in seconds.
+        """Returns the seconds until the restart, and whether ``reason`` differs from that of the previous exit.
+        ``uptime`` is how long the indexer ran, in seconds.
         """
         if uptime >= BACKOFF_MAX:
             self._last_reason, self._delay = "", 0.0
-        is_news, self._last_reason = reason != self._last_reason, reason
+        is_new_reason, self._last_reason = reason != self._last_reason, reason
         self._delay = min(2 * self._delay, BACKOFF_MAX) or BACKOFF_FIRST
-        return self._delay, is_news
+        return self._delay, is_new_reason
 
 
 class IndexerSupervisor:
     """The indexer of ``root``, which writes its catalogues to ``folder``. Call ``close()`` when done.
 
-    ``note`` shows a note to people. ``register`` and ``unregister`` are called with the descriptor; call
-    ``read_editions`` when it is readable. Raises ``OSError`` if the first start fails.
+    ``note`` is called with each note to display. ``register`` and ``unregister`` are called with the indexer's
+    descriptor; call ``read_editions`` when it is readable. Raises ``OSError`` if the first start fails.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class IndexerSupervisor:
 
     def read_editions(self, now: float) -> list[Indexed]:
         """The editions completed since the last call. Raises ``MsdError`` if the indexer exited before its first
-        edition; later it is restarted.
+        edition. After the first edition an indexer that exits is restarted instead.
         """
         assert self._indexer is not None
         try:
@@ -98,7 +98,7 @@ class IndexerSupervisor:
             self._indexer.request_rescan()
 
     def pass_time(self, now: float) -> None:
-        """Restarts the indexer if that is due."""
+        """Restarts the indexer if a restart is due."""
         if self._restart_at is not None and now >= self._restart_at:
             self._started_at = now
             try:
@@ -123,7 +123,7 @@ class IndexerSupervisor:
         self._notes = IndexerNotes()
 
     def _schedule_restart(self, reason: str, now: float) -> None:
-        delay, is_news = self._backoff.on_exit(reason, now - self._started_at)
-        if is_news:
+        delay, is_new_reason = self._backoff.on_exit(reason, now - self._started_at)
+        if is_new_reason:
             self._show_note(f"indexer exited ({reason}): restarting in {delay:g} s")
         self._restart_at = now + delay

@@ -15,7 +15,7 @@ from msd.wire.protocol.messages import Toggled
 
 #: Seconds after which a toggle is answered although its worker has not reached the wanted state.
 TOGGLE_TIMEOUT = 3.0
-#: Toggles that may be pending at once; any more are answered at once, with the worker's present state.
+#: Maximum number of pending toggles; further toggles are answered immediately, with the worker's current state.
 MAX_PENDING = 1024
 
 
@@ -30,7 +30,7 @@ class _Toggle(Generic[PeerT], Struct, frozen=True):
 
 
 class PendingToggles(Generic[PeerT]):
-    """The toggles that are not answered yet."""
+    """The toggles that have not been answered yet."""
 
     def __init__(self) -> None:
         self._pending: list[_Toggle[PeerT]] = []

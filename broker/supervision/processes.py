@@ -1,7 +1,7 @@
 """Starts, kills and reaps the broker's child processes: the indexer and the workers.
 
-Does not decide when: see ``broker/supervision/supervisor.py``. Every child is a new command, because a process that
-holds ZeroMQ contexts must not be forked.
+Does not decide when: see ``broker/supervision/supervisor.py``. Every child is started as a new program, because a
+process that holds ZeroMQ contexts must not be forked without an exec.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from msd.wire.support.text import presentable
 
 
 class ExitedProcess(Struct, frozen=True):
-    """A worker's process that has exited. ``reason`` is for people."""
+    """A worker's process that has exited. ``reason`` is human-readable."""
 
     number: int
     pid: int
@@ -75,7 +75,7 @@ class WorkerProcesses:
                 start_new_session=True,
             )
         assert process.stdin is not None
-        # The process has already exited; ``reap`` returns it.
+        # BrokenPipeError: the process has already exited; ``reap`` will report it.
         with contextlib.suppress(BrokenPipeError):
             os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
         self._running[number] = process
@@ -144,7 +144,7 @@ class IndexerProcess:
     def request_rescan(self) -> None:
         """Asks the process to check the files for changes now."""
         assert self._process.stdin is not None
-        # The pipe is full of such requests, or the process has exited, which ``read_lines`` reports.
+        # Ignore a pipe that is full of such requests, and a process that has exited, which ``read_lines`` reports.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._process.stdin.fileno(), b"\n")
 

@@ -1,8 +1,8 @@
 """Decides when workers are started, killed and restarted: the pure core of the broker.
 
 Takes events and ``now`` (seconds, monotonic), returns actions; starts no process and uses no socket or clock.
-The shell (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
-event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers silent.
+The caller (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
+event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers look silent.
 
 States and transitions::
 
@@ -53,7 +53,7 @@ class Spawned(Struct, frozen=True):
 
 
 class Exited(Struct, frozen=True):
-    """A worker's process exited, or (pid 0) could not be started. ``reason`` is for people."""
+    """A worker's process exited, or (pid 0) could not be started. ``reason`` is human-readable."""
 
     number: int
     pid: int
@@ -130,7 +130,7 @@ class Publish(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """All workers have exited after ``QuitReceived``: the broker can exit, too."""
+    """All workers have exited after ``QuitReceived``: the broker can exit as well."""
 
 
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 #: Seconds for the console to restore the terminal and exit after SIGTERM, before it is killed.
 STOP_TIMEOUT_S = 2.0
-#: Escape sequence that turns off what a killed console had turned on: the key protocol, focus, paste and size reports;
-#: turns on line wrapping and the cursor, and returns to the main screen.
+#: Escape sequence that undoes the settings of a killed console: turns off the key protocol, focus, paste and size
+#: reports; turns on line wrapping and the cursor; returns to the main screen.
 RESET_SEQUENCE = "\x1b[<u\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?7h\x1b[?25h\x1b[?1049l\r"
 
 
@@ -53,7 +53,7 @@ class ConsoleProcess:
         terminal; it is empty if the console itself has restored everything.
         """
         os.close(self._pipe)
-        # Changing the settings from the background must not stop this process.
+        # Ignore SIGTTOU, or changing the settings from the background would stop this process.
         old_handler = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
             if termios.tcgetattr(0) == self._settings:
@@ -66,7 +66,7 @@ class ConsoleProcess:
         return RESET_SEQUENCE
 
 
-def is_terminal() -> bool:
+def can_show_console() -> bool:
     """Returns True if a console can be shown: standard input and output are a terminal with cursor movement, and this
     process runs in its foreground.
     """

@@ -1,8 +1,7 @@
-"""The broker's own terminal: the plain console, or in its place a child process that runs
-``broker/operator/console_app.py``.
+"""The broker's own terminal: the plain console, or a child process that runs ``broker/operator/console_app.py``.
 
-Prints the status table, reads lines, starts the console process and handles its exit. Does not carry out orders: that
-is done by ``broker/server.py``.
+Prints the status table, reads lines, starts the console process and handles its exit. Does not carry out orders: see
+``broker/server.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState
 
-#: Exit codes of a console that the operator left, with q and with Ctrl-C.
+#: Exit codes of a console that the operator ended with q or with Ctrl-C.
 EXIT_QUIT, EXIT_INTERRUPTED = 0, 130
 
 
@@ -54,12 +53,12 @@ class LocalConsole:
 
     def show(self, status: Status, key: bytes | None) -> None:
         """Shows the status. Once all workers are awake, prints the ready line with the command for a client. ``key`` is
-        the servers' public key, None without security.
+        the servers' public key, None if they use no keys.
         """
         if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in status.workers):
             self._is_ready_announced = True
             self._output.announce(ready_line(self._config, status.files, key))
-        # Do not show every step of a start without failures.
+        # Do not print a table for every step of a start without failures.
         is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
         if is_starting and not self._is_ready_announced:
             return
@@ -70,7 +69,7 @@ class LocalConsole:
         self._output.show_table(self._last_table)
 
     def on_child_exit(self) -> None:
-        """Handles the exit of the console process, if it is the child that has ended."""
+        """Handles the exit of a child process if it was the console process."""
         if self._process is not None and (code := self._process.exit_code()) is not None:
             self._take_terminal_back()
             if code in (EXIT_QUIT, EXIT_INTERRUPTED):

@@ -1,1 +1,1 @@
-"""Formats snapshots as text for people. Pure: prints nothing."""
+"""Formats snapshots as human-readable text. Pure: prints nothing."""

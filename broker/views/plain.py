@@ -19,7 +19,7 @@ RULE = "-----"
 
 
 class ToggleLine(Struct, frozen=True):
-    """The number of the worker to toggle."""
+    """A worker's number: toggle that worker."""
 
     number: int
 
@@ -50,7 +50,7 @@ def status_table(status: Status) -> str:
 
 def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
     """Returns the line printed once all workers are awake, with the command for a client. ``key`` is the servers'
-    public key, None without security.
+    public key, None if they use no keys.
     """
     server5 = config.status.replace_wildcard(LOOPBACK)
     workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
@@ -59,7 +59,7 @@ def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
 
 
 def client_command(servers: Servers, status: Status) -> str:
-    """Returns the command with which a client downloads from ``servers``."""
+    """Returns the command that downloads a file from ``servers``."""
     workers = [Endpoint.parse(worker.endpoint).replace_wildcard(servers.status.host) for worker in status.workers]
     if servers.pinned:
         workers = list(servers.workers.values())

@@ -25,7 +25,7 @@ MIN_STATUS, MAX_STATUS = 15, 48
 
 
 def heading(width: int) -> str:
-    """Returns the names of the columns."""
+    """Returns the heading line with the names of the columns."""
     status_width, sparkline_width = _flexible_widths(width)
     rate = f"{'Rate':>10} {'':{sparkline_width}}"
     return (
@@ -51,7 +51,7 @@ def worker_line(row: Row, width: int, top: float, *, selected: bool = False, cur
 
 
 def details(row: Row, width: int, *, current: bool = True) -> list[str]:
-    """Returns everything known about a worker, wrapped to ``width``: first its state with the whole reason."""
+    """Returns everything known about a worker, wrapped to ``width``. Its state with the full reason comes first."""
     parts = [f"{row.number} {_status_text(row, current=current)}", row.endpoint.removeprefix("tcp://")]
     parts.append(f"process {row.pid}" if row.pid else "no process")
     if row.restarts:
@@ -172,7 +172,7 @@ def clip(text: str, width: int) -> str:
 
 
 def _status_text(row: Row, *, current: bool) -> str:
-    """Returns Alive or Dead, with the reason."""
+    """Returns Alive or Dead, a ``?`` if it is not current, and the remark."""
     state = "Alive" if row.is_alive else "Dead"
     return f"{state}{'' if current else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
 

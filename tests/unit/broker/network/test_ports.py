@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from msd.broker.network.ports import cannot_listen, hold_port
+from msd.broker.network.ports import hold_port, listen_error
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 
@@ -84,7 +84,7 @@ def test_the_error_names_an_address_of_another_machine() -> None:
 def test_each_error_says_what_to_do() -> None:
     endpoint = Endpoint(LOOPBACK, 80)
     messages = {
-        code: str(cannot_listen(endpoint, "server 5", code))
+        code: str(listen_error(endpoint, "server 5", code))
         for code in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENODEV, errno.EACCES, errno.ENOBUFS)
     }
     assert messages == {

@@ -30,7 +30,7 @@ def event_log(lines: list[Line]) -> EventLog:
     [
         (supervisor.Spawned(2, 4711), ("info", "worker 2", "started (pid 4711)")),
         (supervisor.ToggleReceived(3, None), ("info", "worker 3", "toggled")),
-        (supervisor.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "ordered to be asleep")),
+        (supervisor.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "wanted state set to asleep")),
         (supervisor.CatalogueReady(7), ("info", "server 5", "catalogue edition 7 is ready")),
         (supervisor.QuitReceived(), ("info", "server 5", "shutting down")),
         (supervisor.Stalled(2.5), ("warning", "server 5", "event loop stalled for 2.5 s")),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from msd.broker.terminal import console_process
-from msd.broker.terminal.console_process import RESET_SEQUENCE, ConsoleProcess, console_command, is_terminal
+from msd.broker.terminal.console_process import RESET_SEQUENCE, ConsoleProcess, can_show_console, console_command
 
 TIMEOUT_S = 20.0
 #: Waits for end of file on the pipe that ``--supervisor`` specifies, then exits with code 5.
@@ -101,21 +101,21 @@ def test_a_dumb_terminal_cannot_show_a_console(term: str | None, monkeypatch: py
     monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp())
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert is_terminal()
+    assert can_show_console()
     if term is None:
         monkeypatch.delenv("TERM")
     else:
         monkeypatch.setenv("TERM", term)
-    assert not is_terminal()
+    assert not can_show_console()
 
 
 def test_a_console_needs_a_terminal_in_the_foreground(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(os, "isatty", lambda descriptor: descriptor == 0)
-    assert not is_terminal()
+    assert not can_show_console()
     monkeypatch.setattr(os, "isatty", lambda descriptor: True)
     monkeypatch.setattr(os, "tcgetpgrp", lambda descriptor: os.getpgrp() + 1)
-    assert not is_terminal()
+    assert not can_show_console()
 
 
 def test_the_console_command_passes_on_the_flags_of_serve() -> None:
