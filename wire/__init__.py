@@ -9,6 +9,6 @@
     security/   key files, and the ZAP handler that admits keys
     support/    small helpers: text, units, log lines, output, malloc, stall detection
 
-Starts no process and makes no decision for one: the broker, the workers and the client do. Only ``config``, ``net``,
-``security`` and ``support`` touch files, sockets or the process.
+Contains no logic of the broker, the workers or the client. Only ``config``, ``net``, ``security`` and ``support`` touch
+files, sockets or the process.
 """

@@ -13,7 +13,7 @@
     └── ProtocolError         a peer sent a malformed message             1
 
 An error message is one line that says what is wrong and how to fix it. ``ProtocolError`` is the remote side's
-fault. The code that reads the socket catches it, so users never see it.
+fault. The code that reads the socket catches it, so users do not see it.
 """
 
 from __future__ import annotations
@@ -70,4 +70,4 @@ class Interrupted(MsdError):
 
 
 class ProtocolError(MsdError):
-    """A peer sent bytes that are not a message of the protocol."""
+    """A peer sent bytes that are not a valid message of the protocol."""

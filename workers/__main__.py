@@ -1,7 +1,7 @@
 """``python -m msd.workers``: the entry point of the processes that the broker starts.
 
-``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER until standard input is closed, and prints
-progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until
+``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER up to date until standard input is closed, and
+prints progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until
 standard input is closed. On errors both print one line on standard error and exit with the codes of
 ``wire/errors.py``.
 """
@@ -61,9 +61,9 @@ def _index(root: Path, folder: Path) -> None:
 
 
 def cache_folder(folder: Path) -> Path:
-    """Returns the folder that keeps digests between runs.
+    """Returns the folder that caches digests between runs.
 
-    Without a home folder (a container with an arbitrary uid) that is a folder inside the catalogue's
+    If the user has no home folder (a container with an arbitrary uid), returns a folder inside the catalogue's
     ``folder``, which is deleted at the end of the run.
     """
     if home := os.environ.get("XDG_CACHE_HOME"):

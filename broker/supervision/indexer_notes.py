@@ -1,4 +1,4 @@
-"""Formats the indexer's messages as notes for people.
+"""Formats the indexer's messages as human-readable notes.
 
 Does not print them. A folder may contain any number of files that cannot be shared, so only the first few are named.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.support.units import format_size
 
-#: Skipped files that are named; the others are counted.
+#: Maximum number of skipped files reported by name; the others are only counted.
 MAX_NAMED_SKIPS = 20
 
 
@@ -23,7 +23,7 @@ class IndexerNotes:
         match line:
             case IndexProgress(name=name, done=done, total=total):
                 return [f"indexing {name}: {100 * done // max(total, 1)} %"]
-            case IndexSkipped(name=name, why=reason):
+            case IndexSkipped(name=name, reason=reason):
                 self._skipped += 1
                 return [f"not shared: {name}: {reason}"] if self._skipped <= MAX_NAMED_SKIPS else []
             case Indexed(files=files, size=size, hashed=hashed):

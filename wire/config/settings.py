@@ -51,7 +51,7 @@ class Config(Struct, frozen=True):
     keys: Path | None = None
     #: The public key of servers on another machine.
     server_key: bytes | None = None
-    #: The name of the key pair that a client uses; None for the only one.
+    #: The name of the key pair that a client uses; None if there is only one pair.
     key: str | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     memory: int = 64 << 20
@@ -72,7 +72,7 @@ class Config(Struct, frozen=True):
         return Endpoint(self.host, self.metrics_port) if self.metrics_port else None
 
     def checked(self) -> Config:
-        """Returns this configuration. Raises ``UsageError`` if it has no workers or uses a port twice."""
+        """Returns this configuration unchanged. Raises ``UsageError`` if it has no workers or uses a port twice."""
         if not self.workers:
             raise UsageError("no worker is configured: give -p, or [[workers]] in config.toml")
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
@@ -133,7 +133,7 @@ class Config(Struct, frozen=True):
         return pair
 
     def resolved(self) -> Config:
-        """Returns this configuration with numeric addresses, because ZeroMQ binds to no others. Raises ``UsageError``
+        """Returns this configuration with numeric addresses, because ZeroMQ binds only to those. Raises ``UsageError``
         for an unknown host.
         """
         workers = tuple(replace(worker, endpoint=worker.endpoint.resolve()) for worker in self.workers)
@@ -257,8 +257,8 @@ def _worker_endpoints(config: Config) -> dict[int, Endpoint]:
 def load(file: str | Path | None) -> Config:
     """Reads the configuration from ``file``, by default from ``./config.toml`` if it exists.
 
-    Relative paths in the file are relative to its folder. Raises ``UsageError`` with the key, its value and what is
-    allowed.
+    Relative paths in the file are relative to its folder. Raises ``UsageError`` with the key, its value and the
+    allowed values.
     """
     path = Path(file) if file is not None else DEFAULT_FILE
     try:

@@ -1,7 +1,7 @@
 """Reads ``config.toml`` and checks its keys and values.
 
-``wire/config/settings.py`` has the meaning of the values and their defaults. The command line's flags are checked by
-the same parsers.
+``wire/config/settings.py`` defines the meaning of the values and their defaults. The same parsers check the flags of
+the command line.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from msd.wire.errors import UsageError
 from msd.wire.security.keys import parse_key
 
-#: The most workers; a snapshot lists all of them and has to stay small.
+#: Maximum number of workers; a snapshot lists all of them and must stay small.
 MAX_WORKERS = 64
-#: The limit of sizes in bytes, so that they fit a ``Natural`` of the protocol.
+#: Sizes in bytes must be below this limit, so that they fit a ``Natural`` of the protocol.
 MAX_SIZE = 1 << 62
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -28,7 +28,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
 def read_sections(path: Path) -> dict[str, Any]:
     """Returns the sections in the file at ``path``: for ``workers`` a list of tables, otherwise a table of keys.
 
-    Raises ``FileNotFoundError``, and ``UsageError`` for an invalid file, with the key, its value and what is allowed.
+    Raises ``FileNotFoundError``, and for an invalid file ``UsageError`` with the key, its value and the allowed values.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def read_sections(path: Path) -> dict[str, Any]:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: also for a number of 5000 digits
+    except (ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     try:
         return _checked(table)
@@ -61,7 +61,7 @@ def _checked(table: dict[str, Any]) -> dict[str, Any]:
         )
     workers = sections.get("workers", [])
     if len(workers) > MAX_WORKERS:
-        raise UsageError(f"{len(workers)} [[workers]]: at most {MAX_WORKERS}")
+        raise UsageError(f"{len(workers)} [[workers]]: at most {MAX_WORKERS} are allowed")
     for number, worker in enumerate(workers, 1):
         if "port" not in worker:
             raise UsageError(f"[[workers]] {number}: port is missing")
@@ -88,7 +88,8 @@ def _check_known(name: str, names: Mapping[str, object], kind: str) -> None:
         raise UsageError(f"unknown {kind} {name!r}{hint}")
 
 
-# Parsers, one for each kind of value. They take the TOML value and raise ValueError(what is allowed).
+# Parsers, one for each kind of value. They take the TOML value, and raise ``ValueError`` with a description of the
+# allowed values.
 
 
 def _text(value: Any) -> str:
@@ -117,14 +118,14 @@ def _port(value: Any) -> int:
 def parse_interval(value: Any) -> float:
     """Parses the seconds between two snapshots of server 5. Raises ``ValueError``."""
     if type(value) not in (int, float) or not 0.05 <= value <= 86400:
-        raise ValueError("seconds from 0.05 to 86400")
+        raise ValueError("a number of seconds from 0.05 to 86400")
     return float(value)
 
 
 def _hang_limit(value: Any) -> float:
     # With less than a second, healthy workers would be restarted between two heartbeats.
     if type(value) not in (int, float) or not 1 <= value <= 86400:
-        raise ValueError("seconds from 1 to 86400")
+        raise ValueError("a number of seconds from 1 to 86400")
     return float(value)
 
 
@@ -153,14 +154,14 @@ def parse_size(value: Any) -> int:
     if type(value) is int and 0 <= value < MAX_SIZE:
         return value
     if match is None:
-        raise ValueError('bytes, such as 1048576 or "40MiB"')
+        raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
     number, unit, binary = match.groups()
     if binary and not unit:
-        raise ValueError('bytes, such as 1048576 or "40MiB"')
+        raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
     factor = 1024 ** "kmgt".index(unit.lower()) * 1024 if binary else _UNITS[unit.lower()]
     size = float(number) * factor
     if size >= MAX_SIZE or 0 < size < 1:
-        raise ValueError('bytes, such as 1048576 or "40MiB"')
+        raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
     return int(size)
 
 

@@ -1,6 +1,6 @@
 """Endpoints: a host and a TCP port, parsed, checked and resolved.
 
-ZeroMQ silently takes ``tcp://127.0.0.1:80000`` for port 14464 and accepts wrong hosts, so this module checks both. It
+ZeroMQ silently takes ``tcp://127.0.0.1:80000`` for port 14464 and accepts invalid hosts, so this module checks both. It
 also resolves host names: ZeroMQ would resolve them in its I/O thread, where one slow name server stalls every socket.
 Opens no socket.
 """
@@ -58,7 +58,7 @@ class Endpoint(Struct, frozen=True):
         return self.url.removeprefix("tcp://")
 
     def replace_wildcard(self, host: str) -> Endpoint:
-        """Returns this endpoint, with ``host`` if its own host is a wildcard."""
+        """Returns this endpoint; if its host is a wildcard, replaces it with ``host``."""
         return Endpoint(host, self.port) if self.host in ANY_HOSTS else self
 
     def resolve(self) -> Endpoint:
@@ -67,7 +67,7 @@ class Endpoint(Struct, frozen=True):
             return self
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # UnicodeError: an empty label, or one of over 63 characters
+        except (OSError, UnicodeError):  # UnicodeError: an empty label, or one longer than 63 characters
             raise UsageError(f"unknown host {self.host!r}: check its name, or give an IP address") from None
         return Endpoint(str(addresses[0][4][0]), self.port)
 
@@ -75,5 +75,5 @@ class Endpoint(Struct, frozen=True):
 def check_port(port: int, where: str) -> int:
     """Returns ``port``. Raises ``UsageError``, prefixed with ``where``, if it is out of range."""
     if not 1 <= port <= 65535:
-        raise UsageError(f"{where}: {port} is not a port; ports are 1 to 65535")
+        raise UsageError(f"{where}: {port} is not a valid port; ports are 1 to 65535")
     return port

@@ -17,7 +17,7 @@ from msd.wire.protocol.states import ConnectionRefusal
 
 
 class ConnectionEvent(Enum):
-    """A change of the connection of a connecting socket."""
+    """A change in the connection of a connecting socket."""
 
     OPENED = auto()  #: the handshake succeeded
     CLOSED = auto()  #: the connection was closed, or an attempt to connect failed
@@ -31,8 +31,8 @@ _HANDSHAKE_FAILED = (
 _MONITORED_EVENTS = (
     _HANDSHAKE_FAILED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED
 )
-#: A server that rejects a handshake closes the connection within this many seconds. After a longer time the
-#: handshake may have timed out because the server is frozen, which is not a refusal.
+#: A server that rejects a handshake closes the connection within this many seconds. If the connection closes later,
+#: the handshake may have timed out because the server is frozen, which is not a refusal.
 REFUSAL_TIMEOUT_S = 1.0
 
 

@@ -1,7 +1,7 @@
-"""ZeroMQ socket options, binding, receiving, and the limit of open descriptors.
+"""ZeroMQ socket options, binding, receiving, and the limit on open descriptors.
 
-Several defaults of ZeroMQ lose data, hang or crash, so each value set here has its reason beside it. Does not
-interpret messages.
+Several defaults of ZeroMQ lose data, hang or crash, so the values set here come with their reasons. Does not interpret
+messages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msd.wire.security.keys import Credentials
 #: How long a peer may take for the ZMTP handshake, in milliseconds. With the default of 30 s, a few hundred idle
 #: connections could hold every file descriptor.
 HANDSHAKE_TIMEOUT_MS = 5000
-#: The most frames of a message that are kept; the protocol uses three. Further frames are read and dropped.
+#: Maximum number of frames kept per message; the protocol uses three. Further frames are read and dropped.
 MAX_FRAMES = 4
 #: Seconds between two attempts to bind a port that is in use.
 BIND_RETRY_S = 0.002
@@ -28,7 +28,7 @@ Frames = list[zmq.Frame]
 def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credentials | None = None) -> None:
     """Sets the options that every TCP socket of the project needs. Call it before the socket binds or connects.
 
-    With ``credentials`` the socket connects by CURVE.
+    With ``credentials`` the socket connects with CURVE encryption.
 
     No ``ZMQ_HEARTBEAT_*`` options: on a connection whose inbound pipe is full they abort the process (libzmq #3937),
     and they close connections that are only slow (libzmq #2709). TCP keepalive and the retransmission limit detect a
@@ -66,8 +66,8 @@ def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> Non
 def receive(socket: zmq.Socket[bytes]) -> Frames | None:
     """Returns the frames of the next message, or None if no message is waiting.
 
-    A message of more than ``MAX_FRAMES`` frames is read to its end and returned as an empty list: a hundred thousand
-    frames would cost as many objects.
+    A message of more than ``MAX_FRAMES`` frames is read to its end and returned as an empty list, because a message of
+    a hundred thousand frames would create as many objects.
     """
     try:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
@@ -82,10 +82,10 @@ def receive(socket: zmq.Socket[bytes]) -> Frames | None:
 
 
 def raise_descriptor_limit() -> None:
-    """Raises the soft limit of open descriptors to the hard limit.
+    """Raises the soft limit on open descriptors to the hard limit.
 
     Each connection takes a descriptor. The usual limit of 1024 exists for ``select``, which this project does not use.
-    If the limit cannot be raised, it stays.
+    If the limit cannot be raised, it stays unchanged.
     """
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):

@@ -29,7 +29,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
 
 
 class IndexProgress(Message, tag="progress", frozen=True):
-    """A line of the indexer's output: the file being read, and the bytes done of ``total``."""
+    """A line of the indexer's output: the file being read, and how many of ``total`` bytes are done."""
 
     name: str
     done: Natural
@@ -40,12 +40,12 @@ class IndexSkipped(Message, tag="skipped", frozen=True):
     """A line of the indexer's output: a file that is not shared, and the reason."""
 
     name: str
-    why: str
+    reason: str
 
 
 class Indexed(Message, tag="indexed", frozen=True):
     """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
-    is the number of bytes that were read; the digests of all others came from the cache.
+    is the number of bytes that were read; all other digests were reused.
     """
 
     files: Natural

@@ -16,9 +16,9 @@ import msgspec
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol.messages import Message
 
-#: The largest header in bytes. Pages of a catalogue come closest to it, see ``workers/source/catalogue.py``.
+#: Maximum size of a header in bytes. Pages of a catalogue come closest to it, see ``workers/source/catalogue.py``.
 MAX_HEADER = 1 << 20
-#: The prefix of every snapshot, which a SUB socket subscribes to.
+#: The prefix of every snapshot; SUB sockets subscribe to it.
 STATUS_TOPIC = b"msd1:"
 
 
@@ -28,7 +28,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
-    """Returns the message in a header frame. ``family`` is the type, or the union of types, that it may have.
+    """Returns the message in a header frame. ``family`` is the expected type or union of types.
 
     Raises ``ProtocolError`` for any malformed frame, and nothing else.
     """
@@ -36,7 +36,7 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
         raise ProtocolError(f"a header of {len(frame)} bytes")
     try:
         header = _unpack(frame)
-        if not isinstance(header, dict) or "type" not in header:  # msgspec does not require the tag of a single type
+        if not isinstance(header, dict) or "type" not in header:  # msgspec requires the tag only for a union
             raise ValueError("no type")
         return msgspec.convert({"message": header}, _box(family), builtin_types=(bytes,)).message
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:

@@ -20,18 +20,18 @@ Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
 TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-#: The most characters of a file's name.
+#: Maximum length of a file's name, in characters.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-#: Neither NaN nor infinite: a timer that a peer sets must expire.
+#: Seconds; neither NaN nor infinite, because a timer that a peer sets must expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: Bytes a second.
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
-#: Seconds of something that may last for years.
+#: A duration in seconds that may last for years.
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
 #: Seconds since 1970; bounded so that it can be formatted as a date in every time zone (up to the year 9999).
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
-#: Text for people; it contains no character that could control a terminal.
+#: Human-readable text without characters that could control a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
 #: The id of a file's content, see ``segments.file_id``.
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -95,7 +95,7 @@ class Bye(Message, tag="bye", frozen=True):
 
 
 class Welcome(Message, tag="welcome", frozen=True):
-    """The reply to ``hello``. ``number`` is the worker's; ``files`` is the number of shared files."""
+    """The reply to ``hello``. ``number`` is the worker's number; ``files`` is the number of shared files."""
 
     rid: Natural
     version: Natural
@@ -191,7 +191,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(Message, tag="status", frozen=True):
     """The snapshot of server 5, published at every change and every ``interval`` seconds. ``clients`` is the number of
-    clients being served; a client of several workers counts once.
+    clients being served; a client connected to several workers counts once.
     """
 
     version: Natural
@@ -224,7 +224,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
     """A worker's heartbeat, sent by the loop that serves requests. ``token`` proves that the sender is a child of the
-    broker; ``edition`` is the edition of the catalogue that it serves.
+    broker; ``edition`` is the edition of the catalogue that the worker serves.
     """
 
     token: Annotated[bytes, Meta(max_length=64)]
@@ -258,7 +258,7 @@ class Quit(Message, tag="quit", frozen=True):
 
 
 class Done(Message, tag="done", frozen=True):
-    """A client finished its download; ``session`` is that of its ``hello``."""
+    """A client finished its download; ``session`` is the number from its ``hello``."""
 
     rid: Natural
     session: Natural
@@ -280,7 +280,7 @@ ControlRequest = Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
 
 
 class Order(Message, tag="order", frozen=True):
-    """To a worker: its wanted state, and the edition of the catalogue that it has to serve."""
+    """To a worker: its wanted state, and the edition of the catalogue that it must serve."""
 
     wanted: WantedState
     edition: Natural
@@ -297,7 +297,7 @@ class Accepted(Message, tag="accepted", frozen=True):
 
 
 class Toggled(Message, tag="toggled", frozen=True):
-    """The state after a toggle; ``reached`` is False if the worker did not get to the wanted state in time."""
+    """The state after a toggle; ``reached`` is False if the worker did not reach the wanted state in time."""
 
     rid: Natural
     number: Number
@@ -306,7 +306,7 @@ class Toggled(Message, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event at ``time`` (seconds since 1970), as text for people. ``bad`` is True for failures."""
+    """An event at ``time`` (seconds since 1970), as human-readable text. ``bad`` is True for failures."""
 
     time: Timestamp
     text: Text

@@ -15,12 +15,12 @@ from msd.wire.errors import ProtocolError
 
 #: The number of segments of a small file: the optimum found by the report's authors.
 SMALL_FILE_SEGMENTS = 12
-#: The largest segment of an ordinary file, in bytes; a segment is sent as one message. 1 MiB was measured best: 256 KiB
-#: costs a third of the rate, 4 MiB is no faster, loses more data with a connection and needs more memory.
+#: Maximum segment size of an ordinary file, in bytes; a segment is sent as one message. Measurements favour 1 MiB: with
+#: 256 KiB the rate drops by a third; 4 MiB is no faster, loses more data with a connection and needs more memory.
 SEGMENT_LIMIT = 1 << 20
-#: The most segments of a file: for larger files the segment limit doubles, so that a manifest stays within 32 MiB.
+#: Maximum number of segments: for larger files the segment limit doubles, so that a manifest stays within 32 MiB.
 MAX_SEGMENTS = 1 << 20
-#: The largest segment in bytes; it bounds the memory that a client lets one message allocate.
+#: Maximum segment size in bytes; it bounds the memory that one message can make a client allocate.
 MAX_SEGMENT_SIZE = 64 << 20
 MAX_FILE_SIZE = MAX_SEGMENTS * MAX_SEGMENT_SIZE
 
@@ -29,10 +29,10 @@ DIGEST_SIZE = 32
 
 @lru_cache(4096)
 def segment_size(file_size: int) -> int:
-    """Returns the size in bytes of every segment but the last: ``ceil(file_size / 12)``, but at most ``SEGMENT_LIMIT``.
+    """Returns the size in bytes of all segments but the last: ``ceil(file_size / 12)``, at most ``SEGMENT_LIMIT``.
     The limit is doubled until the file has at most ``MAX_SEGMENTS`` segments.
 
-    0 for an empty file, which has no segments.
+    Returns 0 for an empty file, which has no segments.
     """
     limit = SEGMENT_LIMIT
     while file_size > MAX_SEGMENTS * limit:

@@ -1,4 +1,4 @@
-"""Worker states, and the reasons why requests and connections are refused. Imports nothing of the project.
+"""Worker states, and the reasons why requests and connections are refused. Imports no other module of the project.
 
 The *wanted* state is what the operator asked for; the *state* is the actual one. The transitions are in
 ``broker/supervision/supervisor.py``.
@@ -43,11 +43,11 @@ class ConnectionRefusal(Enum):
 
     KEY = auto()  #: it does not admit the client's key
     MECHANISM = auto()  #: one side uses keys and the other does not
-    HANDSHAKE = auto()  #: it closed the connection during the handshake; its key may be another than expected
+    HANDSHAKE = auto()  #: it closed the connection during the handshake; its key may differ from the expected key
     VERSION = auto()  #: it uses another version of the protocol
 
     def explain(self, server: object, *, encrypted: bool) -> str:
-        """Returns the error message of a client that ``server`` refused. ``encrypted`` is True if it used a key."""
+        """Returns the error message for a client that ``server`` refused. ``encrypted``: the client used a key."""
         match self:
             case ConnectionRefusal.KEY:
                 return f"{server} does not admit this key: ask its operator to run msd keys admit"
@@ -56,6 +56,6 @@ class ConnectionRefusal(Enum):
             case ConnectionRefusal.MECHANISM:
                 return f"{server} requires a key: give --server-key with the key that msd serve prints there"
             case ConnectionRefusal.HANDSHAKE:
-                return f"{server} does not have the key of --server-key: compare it with what msd serve prints there"
+                return f"{server} does not have the key of --server-key: compare that with what msd serve prints there"
             case ConnectionRefusal.VERSION:
                 return f"{server} uses another version of the protocol: update the older side"

@@ -7,8 +7,8 @@ A key is 32 bytes of CURVE25519, written as 64 hexadecimal digits. The folder is
     NAME.pub       its public key, to be copied to the servers: a line "NAME KEY"
     admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key
 
-A secret is never printed and never an argument of a command. Opens no socket: ``wire/security/zap.py`` decides about
-connections.
+Secret keys are never printed and never passed as arguments of a command. Opens no socket: ``wire/security/zap.py``
+decides which connections are admitted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class KeyFolder:
     """The key files of one machine.
 
     Methods raise ``NotAllowedError`` if other users can access the files, ``DiskError`` if they cannot be read or
-    written, and ``UsageError`` for wrong names and keys.
+    written, and ``UsageError`` for invalid names and keys.
     """
 
     def __init__(self, path: Path) -> None:
@@ -100,7 +100,7 @@ class KeyFolder:
         return self._create(SERVER)
 
     def new(self, name: str) -> tuple[KeyPair, Path]:
-        """Creates a client's pair. Returns it with the path of its public key, which the servers have to admit."""
+        """Creates a client's pair. Returns the pair and the path of its public key, which the servers must admit."""
         if name == SERVER:
             raise UsageError(f"the name {SERVER!r} is reserved for the servers: choose another one")
         pair = self._create(name)
@@ -140,7 +140,7 @@ class KeyFolder:
             raise _disk_error(self.admitted_path / name, error) from None
 
     def admitted_keys(self) -> list[AdmittedKey]:
-        """Returns the admitted keys, sorted by name. Ignores files that hold no valid key."""
+        """Returns the admitted keys, sorted by name. Ignores files that do not contain a valid key."""
         admitted = []
         try:
             names = sorted(os.listdir(self.admitted_path))
@@ -191,7 +191,7 @@ class KeyFolder:
 def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
     """Selects the key pair for the servers that have ``server_key``: the pair ``name``, by default the only one in the
     folder. Without a ``server_key`` the servers are on this machine and their own pair is used; returns None if the
-    folder does not hold it. Raises ``NotAllowedError`` if no pair can be selected.
+    folder does not contain it. Raises ``NotAllowedError`` if no pair can be selected.
     """
     server_pair = folder.load(SERVER)
     if server_pair is not None and server_key in (None, server_pair.public):

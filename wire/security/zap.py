@@ -2,7 +2,7 @@
 
 ZeroMQ asks it over ZAP (RFC 27) during each handshake. It is also used without keys, when it admits everyone: without a
 ZAP handler libzmq accepts unauthenticated ZMTP 1 peers, which turns random bytes into messages. A connection is checked
-only once, during its handshake, so the caller has to close the socket to revoke a key.
+only once, during its handshake, so the caller must close the socket to revoke a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zmq
 from msd.wire.errors import MsdError
 from msd.wire.security.keys import KeyFolder, KeyPair, Role
 
-#: The most requests that one call of ``handle`` answers, so that a flood cannot block the poll loop.
+#: Maximum number of requests that one call of ``handle`` answers, so that a flood cannot block the poll loop.
 MAX_REQUESTS_PER_CALL = 64
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -26,8 +26,8 @@ _CONNECTING_ROLES = (Role.CLIENT, Role.OPERATOR)
 
 
 def role_of(frame: zmq.Frame) -> Role:
-    """Returns the role in which the connection of a received frame was admitted. Without one, returns the role of a
-    worker, which may not send any request.
+    """Returns the role in which the connection of a received frame was admitted. If the frame carries no role, returns
+    ``Role.WORKER``, which may not send any request.
     """
     try:
         return Role(str(frame.get("User-Id")))
@@ -49,7 +49,7 @@ def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, roles: Mapp
 
 class ZapHandler:
     """Admits connections to the sockets of ``context`` that were passed to ``protect``. ``own`` and ``folder`` are None
-    if no keys are used. ``close()`` it after those sockets.
+    if no keys are used. Call ``close()`` after closing those sockets.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], own: KeyPair | None, folder: Path | None) -> None:
@@ -109,12 +109,12 @@ class ZapHandler:
 
 
 def _rank(role: Role | None) -> int:
-    """Orders roles by their rights."""
+    """Returns a number that is higher for a role with more rights."""
     return (None, Role.WORKER, Role.CLIENT, Role.OPERATOR).index(role)
 
 
 def _fingerprint(folder: Path) -> object:
-    """A value that changes whenever a file in ``folder``, or the folder's mode, changes."""
+    """Returns a value that changes whenever a file in ``folder`` or the folder's mode changes."""
     try:
         mode = folder.stat().st_mode
         with os.scandir(folder) as entries:

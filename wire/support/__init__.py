@@ -1,1 +1,1 @@
-"""Small helpers that every folder needs: text, units, log lines, output, memory settings, stall detection."""
+"""Small helpers for the whole project: text, units, log lines, output, memory settings, stall detection."""

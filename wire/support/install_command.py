@@ -15,8 +15,8 @@ def install_command(library: str) -> str:
 
 
 def command_for(library: str, *, prefix: str, executable: str, has_pip: bool) -> str:
-    """``install_command`` as a function of its arguments. ``prefix`` is the environment's folder. ``has_pip`` tells
-    whether pip is installed in it; uv creates environments without pip.
+    """Like ``install_command``, but depends only on its arguments. ``prefix`` is the environment's folder. ``has_pip``
+    is True if pip is installed in it; uv creates environments without pip.
     """
     if "pipx" in PurePath(prefix).parts:
         return f"pipx inject multiserver-downloader {library}"

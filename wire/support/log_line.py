@@ -11,6 +11,6 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 def log_line(time: float, level: Level, source: str, text: str) -> str:
-    """``time`` is in seconds since 1970; ``source`` is ``worker 2``, ``server 5``, ``client`` or similar."""
+    """Returns the line. ``time`` is in seconds since 1970; ``source`` is, for example, ``worker 2`` or ``client``."""
     timestamp = datetime.fromtimestamp(time).astimezone().isoformat(timespec="milliseconds")
     return f"{timestamp} {level:7} {source:8} {presentable(text)}"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ctypes
 
-#: ``mallopt`` parameters (malloc.h) and their values: three thresholds in bytes, and a single arena, so that memory
-#: which ZeroMQ's thread allocates and the main thread frees is subject to these settings, too.
+#: ``mallopt`` parameters (malloc.h) and their values: three thresholds in bytes, and a single arena, so that the
+#: thresholds also apply to memory that ZeroMQ's thread allocates and the main thread frees.
 _SETTINGS = {
     "M_TRIM_THRESHOLD": (-1, 256 << 20),
     "M_TOP_PAD": (-2, 64 << 20),
@@ -19,8 +19,8 @@ _SETTINGS = {
 
 
 def keep_freed_memory() -> None:
-    """Changes the settings of the whole process, so only the command's own processes call it, before ZeroMQ starts its
-    threads.
+    """Changes the settings of the whole process, so only msd's own processes call it. They call it before ZeroMQ starts
+    its threads.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
 """Detects stalls of a poll loop: the process was suspended, swapped out or busy.
 
-A process that measures the silence of its peers must not count its own stalls. Pure: takes times in monotonic seconds,
-has no clock.
+A process that measures the silence of its peers must not count its own stalls. Pure: takes times in monotonic seconds
+and reads no clock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ STALL_THRESHOLD_S = 0.25
 
 
 class StallDetector:
-    """Follows a poll loop that alternates between work and waiting."""
+    """Tracks a poll loop that alternates between work and waiting."""
 
     def __init__(self, now: float) -> None:
         self._last_poll = now
@@ -23,8 +23,8 @@ class StallDetector:
         return busy if busy > STALL_THRESHOLD_S else 0.0
 
     def after_wait(self, began: float, until: float, now: float) -> float:
-        """Call it after a wait that started at ``began`` and should have ended at ``until`` at the latest. Returns the
-        length of the stall in seconds, 0 if none.
+        """Call it after a wait that started at ``began`` and should have ended by ``until``. Returns the stall's
+        length in seconds, 0 if none.
         """
         busy, waited = began - self._last_poll, now - began
         self._last_poll = now

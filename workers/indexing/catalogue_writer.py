@@ -1,6 +1,6 @@
 """Hashes the segments of the shared files and writes the catalogue.
 
-Unchanged files are not read again: their digests come from the previous catalogue, or in a later run from the user's
+Unchanged files are not read again: their digests come from the previous catalogue or, after a restart, from the user's
 cache folder. Does not scan the shared folder (``workers/source/scan.py``) and does not decide when to index
 (``workers/indexing/rescan_policy.py``).
 """
@@ -34,7 +34,7 @@ OnProgress = Callable[[IndexLine], None]
 
 
 class FileChangedError(OSError):
-    """A file changed while it was read."""
+    """A file changed while it was being read."""
 
 
 def write_catalogue(
@@ -48,9 +48,9 @@ def write_catalogue(
     """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens only the files that
     the ``previous`` catalogue does not hold in the wanted version.
 
-    Calls ``on_progress`` with the progress, and with each file that is left out because it cannot be read.
+    Calls ``on_progress`` with the progress, and for each file that is left out because it cannot be read.
     A file that changes while it is read keeps its entry of the previous catalogue, if it has one. Returns the final
-    line of progress and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
+    message and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
     old_entries = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
     unchanged = {name for name, file in old_entries.items() if file.version == wanted[name]}
@@ -66,7 +66,7 @@ def write_catalogue(
                 except OSError as error:
                     reused = isinstance(error, FileChangedError) and name in old_entries
                     if not reused:
-                        on_progress(IndexSkipped(name=name, why=error.strerror or str(error)))
+                        on_progress(IndexSkipped(name=name, reason=error.strerror or str(error)))
                         continue
                 finally:
                     progress.on_file_done(wanted[name].size)
@@ -96,7 +96,7 @@ class DigestCache:
         self._folder = folder
 
     def load(self, version: Version) -> bytes | None:
-        """Returns the digests of a version, or None if there is no intact entry. Renews the entry's age."""
+        """Returns the digests of a version, or None if there is no intact entry. Marks the entry as used now."""
         path = self._path(version)
         try:
             content = path.read_bytes()
@@ -107,7 +107,7 @@ class DigestCache:
         return digests if id == file_id(version.size, digests) else None
 
     def store(self, version: Version, digests: bytes, started: float) -> None:
-        """Stores the digests of a version that was opened and read after ``started`` (seconds since the epoch),
+        """Stores the digests of a version that was opened and read after ``started`` (seconds since 1970),
         unless the file had changed within ``SETTLED_AFTER_S`` before that.
         """
         if started - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED_AFTER_S:
@@ -145,7 +145,7 @@ class _Progress:
         self.hashed = 0
 
     def on_read(self, name: str, done: int, length: int) -> None:
-        """Counts ``length`` bytes read of file ``name``, whose first ``done`` bytes are processed now."""
+        """Counts ``length`` more bytes read of file ``name``, whose first ``done`` bytes have now been processed."""
         self.hashed += length
         now = time.monotonic()
         if now >= self._next_report:
@@ -160,7 +160,7 @@ def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) 
     """Returns the version of a file and its digests. Raises ``OSError``; in particular ``FileChangedError`` if the
     file changes while it is read.
     """
-    # Take the time before opening the file: hashing may take long, and must not make the file look settled.
+    # Take the time before opening the file: hashing may take long and must not make the file look settled.
     started = time.time()
     fd, status = open_shared(root, name)
     with os.fdopen(fd, "rb", buffering=0):
@@ -198,4 +198,4 @@ def _is_hole(fd: int, offset: int, length: int) -> bool:
     try:
         return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
     except OSError as error:
-        return error.errno == errno.ENXIO  # No data up to the end of the file.
+        return error.errno == errno.ENXIO  # There is no data from ``offset`` to the end of the file.

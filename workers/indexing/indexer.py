@@ -1,6 +1,6 @@
 """The indexing process: indexes the shared files, and indexes them again after each change.
 
-Each time it writes a complete new catalogue, an *edition*, into a folder of its own. Workers switch to an edition
+Each time it writes a complete new catalogue, an *edition*, into a separate folder. Workers switch to an edition
 when the broker orders them to. Does not hash files (``workers/indexing/catalogue_writer.py``) and does not decide
 when to scan or what to index (``workers/indexing/rescan_policy.py``).
 """
@@ -43,7 +43,7 @@ def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnPr
     indexer = _Indexer(root, folder, cache, on_progress)
     if not indexer.has_edition:
         indexer.update()
-    # From now on, workers serve at the same time: give them priority.
+    # From now on, workers are serving: give them priority over indexing.
     os.nice(10)
     while _wait(indexer.policy):
         indexer.update()
@@ -84,7 +84,7 @@ class _Indexer:
         except MsdError as error:
             if not self.has_edition:
                 raise
-            self._progress(IndexSkipped(name=LATEST_CHANGES, why=str(error)))
+            self._progress(IndexSkipped(name=LATEST_CHANGES, reason=str(error)))
         else:
             self._progress.on_indexed(indexed)
             self.has_edition = True
@@ -146,31 +146,31 @@ class _Indexer:
 
 
 class _ProgressFilter:
-    """Forwards lines of progress, but reports the reason why a file is not shared only once."""
+    """Forwards progress, but reports the reason why a file is not shared only when it changes."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
-        #: The reported reasons by name, for as long as they hold.
+        #: The reported reasons by name, while they apply.
         self.last_reasons: dict[str, str] = {}
 
     def __call__(self, line: IndexLine) -> None:
         if isinstance(line, IndexSkipped):
-            if self.last_reasons.get(line.name) == line.why:
+            if self.last_reasons.get(line.name) == line.reason:
                 return
-            self.last_reasons[line.name] = line.why
+            self.last_reasons[line.name] = line.reason
         self._on_progress(line)
 
     def on_scan(self, result: Scan) -> None:
         """Reports the files that cannot be shared. Forgets deleted files: if they return, they are reported again."""
         present = {LATEST_CHANGES, *result.files, *result.skipped}
-        self.last_reasons = {name: why for name, why in self.last_reasons.items() if name in present}
-        for name, why in result.skipped.items():
-            self(IndexSkipped(name=name, why=why))
+        self.last_reasons = {name: reason for name, reason in self.last_reasons.items() if name in present}
+        for name, reason in result.skipped.items():
+            self(IndexSkipped(name=name, reason=reason))
 
     def on_indexed(self, indexed: Mapping[str, Version]) -> None:
-        """Forgets the reasons that no longer hold: these files are shared now, and the edition was written."""
+        """Forgets the reasons for files that are now shared, and for a failure to write an edition."""
         self.last_reasons = {
-            name: why for name, why in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES
+            name: reason for name, reason in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES
         }
 
 

@@ -14,9 +14,9 @@ from typing import Generic, TypeVar
 
 #: Seconds between two scans while nothing changes, and while changes are pending.
 IDLE_INTERVAL_S, ACTIVE_INTERVAL_S = 2.0, 0.5
-#: The pause after a scan is at least this many times as long as the scan took, however many files there are.
+#: The pause after a scan lasts at least this many times as long as the scan, however many files there are.
 PAUSE_PER_SCAN = 20
-#: First and longest wait (seconds) before a file that could not be indexed is retried; each wait doubles the last.
+#: First and longest wait (seconds) before a file that could not be indexed is retried; the wait doubles each time.
 MIN_RETRY_S, MAX_RETRY_S = 2.0, 60.0
 
 V = TypeVar("V")
@@ -40,7 +40,7 @@ class RescanPolicy(Generic[V]):
         self.next_scan = 0.0
 
     def request_rescan(self) -> None:
-        """A file may have changed: brings the next scan forward as far as the pause after the last scan permits."""
+        """Brings the next scan forward, as far as the pause after the last scan permits: a file may have changed."""
         self.next_scan = min(self.next_scan, self._earliest_scan)
 
     def on_scan(self, seen: Mapping[str, V], duration: float, now: float) -> Mapping[str, V] | None:
@@ -69,8 +69,8 @@ class RescanPolicy(Generic[V]):
         return wanted
 
     def on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
-        """Handles the end of an attempt to index the wanted versions; ``indexed`` holds the versions in the latest
-        edition now.
+        """Handles the end of an attempt to index the wanted versions; ``indexed`` holds the versions that the latest
+        edition now contains.
         """
         for name in self._due:
             if indexed.get(name) != self._wanted.get(name):

@@ -56,7 +56,7 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
     if not awake:
         return refusal(request.rid, identity, RefusalReason.SLEEPING)
     match request:
-        # The most frequent requests first: there may be thousands per second.
+        # The most frequent requests come first: there may be thousands per second.
         case Get(rid=rid, id=id, index=index) | Digests(rid=rid, id=id, start=index):
             file = catalogue.find(None, id)
             if file is None:
@@ -92,8 +92,8 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
 
 
 def compact_request(request: DataRequest, catalogue: Catalogue) -> DataRequest:
-    """Returns a request with the same answer that holds no text sent by the client, so that hundreds of
-    queued requests need little memory.
+    """Returns an equivalent request that contains no text sent by the client, so that hundreds of queued
+    requests need little memory.
     """
     if isinstance(request, List):
         return List(rid=request.rid, after=catalogue.shared_before(request.after))

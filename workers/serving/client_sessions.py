@@ -1,7 +1,7 @@
 """Tracks the sessions of a worker's clients: opened by ``hello``, closed by ``bye`` or by timeout.
 
-A timeout is needed because a ROUTER socket does not report disconnected clients. Does not read the clock: ``now`` is an
-argument.
+A timeout is needed because a ROUTER socket does not report disconnected clients. Does not read the clock: the
+caller passes ``now``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ClientSessions(Generic[K]):
         self._open: dict[K, tuple[int, float]] = {}
 
     def open(self, key: K, session: int, now: float) -> None:
-        """Handles a ``hello``. Session 0 asks not to be counted."""
+        """Handles a ``hello``. A client with session 0 is not counted."""
         if session:
             self._open[key] = (session, now)
 

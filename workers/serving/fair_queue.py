@@ -7,7 +7,7 @@ in flight of all clients together. A client with nothing in flight may always ha
 that do not read cannot starve those that do. A client that queues far more requests than it needs is
 served after the others.
 
-Does not know sockets, files or the clock: clients are opaque keys, ``now`` is an argument.
+Does not use sockets, files or the clock: clients are opaque keys, and the caller passes ``now``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
-#: Replies of one client in flight. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
+#: Maximum replies in flight per client. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
 #: the event loop can serve other clients.
 MAX_IN_FLIGHT = 8
-#: Queued requests of one client; further requests are refused as busy.
+#: Maximum queued requests per client; further requests are refused as busy.
 MAX_QUEUED = 128
 #: A client with more queued requests than this is greedy (our own client's windows are smaller). It may have one
 #: reply in flight.
@@ -30,12 +30,12 @@ GREEDY_TURN_INTERVAL = 10
 #: A client counts as new until this many of its replies have completed. While both wait, new and proven clients
 #: alternate: clients that never read stay new, so even many of them cannot stop those that do read.
 PROVEN_AFTER = 32
-#: Clients whose completed replies are counted; beyond that, the client served longest ago counts as new again.
+#: Maximum clients whose completed replies are counted; beyond that, the one served longest ago counts as new again.
 MAX_TRACKED_CLIENTS = 4096
-#: Bytes of replies in flight, summed over all clients with more than one reply in flight.
+#: Maximum bytes of replies in flight, summed over all clients with more than one reply in flight.
 IN_FLIGHT_BUDGET = 64 << 20
-#: The rate limit makes up for at most this much unused time (seconds): the event loop may be late by a millisecond
-#: or two, but an idle worker does not accumulate credit for a burst.
+#: Unused time (seconds) that the rate limit makes up for at most: the event loop may be late by a millisecond or two,
+#: but an idle worker does not accumulate credit for a burst.
 MAX_CATCH_UP_S = 0.005
 
 _PROVEN, _NEW, _GREEDY = 0, 1, 2
@@ -107,8 +107,8 @@ class FairQueue(Generic[K, R]):
         return client is not None and len(client.queue) >= MAX_QUEUED
 
     def next(self, now: float) -> tuple[K, R] | None:
-        """Takes the request to be answered now, if any. Its reply counts as in flight from here on: report what
-        happens to it with ``on_sent`` or ``on_dropped``.
+        """Removes and returns the request to answer now, if any. From then on its reply counts as in flight: report
+        the outcome with ``on_sent`` or ``on_dropped``.
         """
         if now < self._next_send_at or not any(self._ready):
             return None
@@ -169,7 +169,7 @@ class FairQueue(Generic[K, R]):
 
     @property
     def has_queued(self) -> bool:
-        """True while requests are queued: for the rate limit, or until replies in flight complete."""
+        """True while requests are queued, waiting for the rate limit or for replies in flight to complete."""
         return self._queued > 0
 
     def next_deadline(self, now: float) -> float | None:

@@ -1,6 +1,6 @@
 """The worker's ROUTER socket: receives requests, sends replies.
 
-Never blocks, and drops replies that cannot be sent. Does not know which replies ZeroMQ has finished with
+Never blocks, and drops replies that cannot be sent. Does not know which replies ZeroMQ has released
 (``workers/serving/send_completions.py``) or which request is served next (``workers/serving/fair_queue.py``).
 """
 
@@ -39,7 +39,7 @@ class Router:
 
     ``send_completions`` tracks the large replies in flight, tagged with their client and their size in bytes;
     replies of a closed socket stay tracked until ZeroMQ releases them. ``protect`` is called with each socket
-    before it is bound, ``on_disconnected`` with a client whose connection turns out to be closed.
+    before it is bound, ``on_disconnected`` with each client that turns out to be disconnected.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Router:
 
     def send_large(self, client: ClientKey, head: bytes, payload: bytes) -> bool:
         """Sends a large reply without copying it; returns False if it was dropped."""
-        # Without a payload, the header is the last part. Even a short last part is not copied: only for a
-        # zero-copy frame does ZeroMQ report that it has finished with it.
+        # Without a payload, the header is the last part. Even a short last part is not copied, because ZeroMQ
+        # reports only for zero-copy frames that it has released them.
         last = self._send_completions.frame(payload or head, (client, len(head) + len(payload)))
         parts = (head, last) if payload else (last,)
         if not self._send_parts(client, *parts):
@@ -134,7 +134,7 @@ class Router:
                 send(part, _SEND_MORE)
             send(parts[-1], _SEND_LAST)
         except zmq.Again:
-            # The client has 1024 unread replies; drop this one, it must re-request.
+            # The client has 1024 unread replies: drop this reply. The client must request it again.
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
@@ -149,7 +149,7 @@ def _listen(endpoint: Endpoint) -> tcp.socket:
     family = tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET
     listener = tcp.socket(family, tcp.SOCK_STREAM)
     try:
-        # The broker reserves the port with a bound socket that never listens, and closed connections may linger.
+        # Needed because the broker reserves the port with a bound socket, and closed connections may linger on it.
         listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
         if endpoint.is_ipv6:
             listener.setsockopt(tcp.IPPROTO_IPV6, tcp.IPV6_V6ONLY, 0)

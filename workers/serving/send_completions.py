@@ -1,10 +1,10 @@
 """Zero-copy sends, and notification when ZeroMQ has released the buffer.
 
 Replaces pyzmq's collector (``zmq/utils/garbage.py``), which keeps each buffer until ZeroMQ releases it and waits for
-that in a thread. That thread takes the GIL from the serving thread once per reply, which costs a third of a worker's
-own CPU time. Here the serving thread polls for releases and reads them itself.
+the release in a thread. That thread takes the GIL from the serving thread once per reply, which costs a third of a
+worker's own CPU time. Here the serving thread itself polls for releases.
 
-Does not know clients or the fair queue: see ``workers/serving/router.py``.
+Knows neither clients nor the fair queue: see ``workers/serving/router.py``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class SendCompletions(Generic[T]):
     def __init__(self) -> None:
         # Both sockets are inproc, so the context needs no I/O thread.
         self._context = zmq.Context(io_threads=0)
-        #: Readable when ZeroMQ has released a frame.
+        #: Readable once ZeroMQ has released a frame.
         self.socket = self._context.socket(zmq.PULL)
         # The interface that ``zmq.Frame`` expects of a collector: these two attributes (it creates the mutex itself)
         # and ``store``.
@@ -52,7 +52,7 @@ class SendCompletions(Generic[T]):
         self._tag: T | None = None
 
     def __bool__(self) -> bool:
-        """True while frames are in flight: not yet reported as released."""
+        """True while frames are in flight, that is, not yet released."""
         return bool(self._in_flight)
 
     def frame(self, data: bytes, tag: T) -> zmq.Frame:
@@ -73,7 +73,7 @@ class SendCompletions(Generic[T]):
         return self._last_number
 
     def cancel_last(self) -> None:
-        """The last frame was not sent: its release is not reported."""
+        """Call it if the last frame was not sent: its release will not be reported."""
         data, _ = self._in_flight[self._last_number]
         self._in_flight[self._last_number] = data, None
 

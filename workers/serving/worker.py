@@ -52,7 +52,7 @@ from msd.workers.source.local_files import LocalFiles, ReadRefused
 #: Seconds between two heartbeats; the broker considers a worker silent after three missed heartbeats.
 HEARTBEAT_INTERVAL_S = 0.25
 #: After the order to sleep, a worker still refuses requests ("sleeping") for this long (seconds). Otherwise outstanding
-#: requests would get no answer at all; 0.2 s was measured to be enough.
+#: requests would get no answer at all; in measurements 0.2 s was enough.
 SLEEP_GRACE_S = 0.25
 #: How long (seconds) binding a busy port is retried; closing a ROUTER takes a moment to free its port.
 BIND_TIMEOUT_S = 5.0
@@ -68,7 +68,7 @@ REPLIES_PER_TURN = 8
 BUSY_REFUSAL_INTERVAL_S = 0.01
 
 #: Seconds between two checks for completed sends while replies are in flight but no request is queued. The checks
-#: release memory; ZeroMQ releases the replies to a disconnected client only when it is called.
+#: release memory; ZeroMQ releases the replies to a disconnected client only when one of its functions is called.
 IDLE_COLLECT_INTERVAL_S = 0.1
 
 #: How long (seconds) heartbeats report that a file differs from the served edition. Limited, because the difference
@@ -81,12 +81,12 @@ class PortBusyError(MsdError):
 
 
 class Worker:
-    """One worker process. ``run()`` serves until the broker orders the worker to quit, or exits."""
+    """One worker process. ``run()`` serves until the broker exits or orders the worker to quit."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._editions = Path(settings.catalogue)
-        # If a newer edition was opened instead, the order to switch to it follows.
+        # If this opens a newer edition instead, the broker's order to switch to it follows.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._local_files = LocalFiles(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._identity = Identity(settings.number, secrets.randbits(62))
@@ -107,7 +107,7 @@ class Worker:
             on_disconnected=self._on_disconnected,
         )
         self._wanted = settings.wanted
-        #: When the port is closed; None unless the worker is going to sleep.
+        #: When to close the port; None unless the worker is going to sleep.
         self._close_at: float | None = None
         self._bind_since = time.monotonic()
         self._next_heartbeat = 0.0
@@ -117,7 +117,7 @@ class Worker:
         self._next_busy_refusal = 0.0
         #: True if the last ``_serve`` stopped at its limit: more replies may be sent without waiting.
         self._may_serve_more = False
-        #: Heartbeats report until then that a file differs from the served edition.
+        #: Until this time, heartbeats report that a file differs from the served edition.
         self._stale_until = 0.0
         self._running = True
 
@@ -128,8 +128,8 @@ class Worker:
         signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         # Readable after SIGTERM, or after the broker has exited and standard input is closed.
-        stop_signals = {wakeup.fileno(), sys.stdin.fileno()}
-        for source in (self._control, self._zap.socket, *stop_signals):
+        stop_sources = {wakeup.fileno(), sys.stdin.fileno()}
+        for source in (self._control, self._zap.socket, *stop_sources):
             self._poller.register(source, zmq.POLLIN)
         polls_completions = False
         try:
@@ -141,7 +141,7 @@ class Worker:
                     polls_completions = not polls_completions
                     self._poller.register(self._send_completions.socket, zmq.POLLIN if polls_completions else 0)
                 ready = dict(self._poller.poll(self._timeout_ms()))
-                if not stop_signals.isdisjoint(ready):
+                if not stop_sources.isdisjoint(ready):
                     break
                 if self._control in ready:
                     self._handle_orders()
@@ -168,7 +168,7 @@ class Worker:
         return WorkerState.AWAKE if self._router.socket is not None and self._close_at is None else WorkerState.ASLEEP
 
     def _update_state(self) -> None:
-        """Moves towards the wanted state. Sends a heartbeat when one is due or the state has changed."""
+        """Moves towards the wanted state. Sends a heartbeat if one is due or the state has changed."""
         now = time.monotonic()
         before = self._state
         if self._wanted is WantedState.AWAKE:
@@ -258,14 +258,14 @@ class Worker:
                     self._running = False
 
     def _switch_to(self, edition: int) -> None:
-        """Serves another edition of the catalogue from now on."""
+        """Switches to another edition of the catalogue."""
         try:
             catalogue = Catalogue(self._editions / str(edition))
         except FileNotFoundError:
-            return  # Already replaced by a newer edition; the order to switch to that follows.
+            return  # Already deleted: newer editions exist, and the order to switch to one of them follows.
         self._catalogue.close()
         self._catalogue, self._edition, self._stale_until = catalogue, edition, 0.0
-        # Do not keep files open that are no longer shared.
+        # Close files that may no longer be shared.
         self._local_files.close()
         self._next_heartbeat = 0.0
 
@@ -288,14 +288,14 @@ class Worker:
         return max(0, math.ceil((min(due) - now) * 1000))
 
     def _read_requests(self) -> bool:
-        """Receives requests up to the limits per iteration; returns True if none is left to be received."""
+        """Receives requests up to the limits per iteration; returns True if no more are waiting."""
         now = time.monotonic()
         decoded = 0
         for number in range(RECEIVES_PER_TURN):
             if decoded >= READS_PER_TURN:
                 break
             if number == 1 and not self._router.is_readable:
-                return True  # Usually only one has arrived, and this check is cheaper than a failing receive.
+                return True  # Usually only one message is waiting, and this check is cheaper than a failing receive.
             try:
                 received = self._router.receive()
                 if received is None:

@@ -1,9 +1,9 @@
 """Reads the catalogue: the shared files, their versions and their digests.
 
-The indexer writes each edition of the catalogue into a folder of its own, and every worker reads it
-there. An edition consists of two files: ``files.jsonl``, one line per file, sorted by name, and
+The indexer writes each edition of the catalogue into a separate folder, from which every worker reads
+it. An edition consists of two files: ``files.jsonl``, one line per file, sorted by name, and
 ``digests``, all segment digests in the same order. Digests are read from disk per request, so a
-worker's memory does not grow with their number.
+worker's memory does not grow with the number of digests.
 
 Does not open the shared files: see ``workers/source/local_files.py``.
 """
@@ -133,8 +133,8 @@ class Catalogue:
     def shared_before(self, name: str) -> str:
         """Returns the last shared name that does not sort after ``name``, or "" if there is none.
 
-        The same page follows both names, but the result is a string that the catalogue holds anyway, so
-        keeping it costs no memory.
+        The same page follows both names, but the catalogue already holds the returned string, so keeping it
+        costs no memory.
         """
         index = bisect.bisect_right(self._names, name)
         return self._names[index - 1] if index else ""

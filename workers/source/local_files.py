@@ -22,9 +22,9 @@ MAX_OPEN_FILES = 64
 
 
 class ReadRefused(Exception):
-    """A segment cannot be served: ``reason`` for the client, ``detail`` for people.
+    """A segment cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
 
-    ``data`` holds the bytes if they were read, but the file is not the indexed version.
+    ``data`` holds the bytes read from a file that is not the indexed version; it is empty if nothing was read.
     """
 
     def __init__(self, reason: RefusalReason, detail: str, data: bytes = b"") -> None:
@@ -89,7 +89,7 @@ def _read_refused(error: OSError) -> ReadRefused:
         case errno.ENOENT:
             return ReadRefused(RefusalReason.CHANGED, "the file was deleted or renamed")
         case errno.EMFILE | errno.ENFILE | errno.ENOMEM:
-            return ReadRefused(RefusalReason.BUSY, os.strerror(error.errno))  # Transient: clients retry.
+            return ReadRefused(RefusalReason.BUSY, os.strerror(error.errno))  # Temporary: clients retry.
         case code:
             return ReadRefused(RefusalReason.UNREADABLE, os.strerror(code or 0))
 

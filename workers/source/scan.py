@@ -1,4 +1,4 @@
-"""Scans the shared folder: lists its files with their versions, and those that cannot be shared with the reason.
+"""Scans the shared folder: lists its files with their versions, and the reasons why other files cannot be shared.
 
 Opens no file, which keeps scans fast; ``workers/source/local_files.py`` checks each file again when it is
 opened. Paths are strings instead of ``Path`` objects because a folder may hold very many files.
@@ -45,8 +45,8 @@ def scan(root: Path) -> Scan:
         raise unshareable_error(root, error.strerror or str(error)) from None
 
 
-def unshareable_error(root: Path, why: str) -> MsdError:
-    return SourceError(f"{root}: cannot be shared: {why}")
+def unshareable_error(root: Path, reason: str) -> MsdError:
+    return SourceError(f"{root}: cannot be shared: {reason}")
 
 
 def _scan_folder(root: str) -> Scan:
@@ -75,8 +75,8 @@ def _scan_folder(root: str) -> Scan:
 
 
 def _skip(result: Scan, name: str, error: OSError, *, may_vanish: bool) -> None:
-    """Records why a file or folder is not shared. With ``may_vanish``, ignores one that was deleted during
-    the scan.
+    """Records why a file or folder is not shared. With ``may_vanish``, ignores an entry that was deleted
+    during the scan.
     """
     if not (may_vanish and isinstance(error, FileNotFoundError)):
         result.skipped[presentable(name)] = error.strerror or str(error)

@@ -32,7 +32,7 @@ def test_the_summary_of_an_edition_distinguishes_read_and_cached_bytes(message: 
 
 def test_the_first_skipped_files_are_named_and_the_others_counted() -> None:
     notes = IndexerNotes()
-    skipped = [notes.format(IndexSkipped(name=f"pipe-{n}", why="not a regular file")) for n in range(5000)]
+    skipped = [notes.format(IndexSkipped(name=f"pipe-{n}", reason="not a regular file")) for n in range(5000)]
     assert skipped[:MAX_NAMED_SKIPS] == [[f"not shared: pipe-{n}: not a regular file"] for n in range(MAX_NAMED_SKIPS)]
     assert not any(skipped[MAX_NAMED_SKIPS:])
     assert notes.format(indexed())[0] == f"not shared: {5000 - MAX_NAMED_SKIPS:,} more"
@@ -41,5 +41,5 @@ def test_the_first_skipped_files_are_named_and_the_others_counted() -> None:
 def test_no_count_is_shown_if_all_skipped_files_were_named() -> None:
     notes = IndexerNotes()
     for number in range(MAX_NAMED_SKIPS):
-        notes.format(IndexSkipped(name=str(number), why="a link to a folder"))
+        notes.format(IndexSkipped(name=str(number), reason="a link to a folder"))
     assert len(notes.format(indexed())) == 1

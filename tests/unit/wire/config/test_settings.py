@@ -169,11 +169,11 @@ def test_the_home_of_an_unknown_user_is_a_usage_error(tmp_path: Path) -> None:
 # Invalid values of every key: the error contains the key, the value and the allowed values.
 
 A_PORT = "a port from 1 to 65535"
-SECONDS = "seconds from 0.05 to 86400"
+SECONDS = "a number of seconds from 0.05 to 86400"
 A_STRING = "a non-empty string"
 A_KEY = "a key of 64 hexadecimal digits"
 SECURITY = '"none" or "curve", or not set'
-BYTES = 'bytes, such as 1048576 or "40MiB"'
+BYTES = 'a number of bytes, such as 1048576 or "40MiB"'
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ BYTES = 'bytes, such as 1048576 or "40MiB"'
         ("[broker]\ninterval = '2'", f"[broker] interval = '2': must be {SECONDS}"),
         ("[broker]\ninterval = true", f"[broker] interval = True: must be {SECONDS}"),
         (f"[broker]\ninterval = {10**400}", f"[broker] interval = {10**400}: must be {SECONDS}"),
-        ("[broker]\nhang_limit = -60", "[broker] hang_limit = -60: must be seconds from 1 to 86400"),
+        ("[broker]\nhang_limit = -60", "[broker] hang_limit = -60: must be a number of seconds from 1 to 86400"),
         ("[broker]\nsecurity = 'plain'", f"[broker] security = 'plain': must be {SECURITY}"),
         ("[broker]\nsecurity = 'CURVE'", f"[broker] security = 'CURVE': must be {SECURITY}"),
         ("[broker]\nsecurity = ''", f"[broker] security = '': must be {SECURITY}"),
@@ -252,7 +252,7 @@ def test_an_unknown_key_is_reported_with_the_most_similar_known_key(tmp_path: Pa
 def test_too_many_workers_are_refused(tmp_path: Path) -> None:
     lines = [f"[[workers]]\nport = {port}" for port in range(1, MAX_WORKERS + 2)]
     assert len(read(tmp_path, "\n".join(lines[:-1])).workers) == MAX_WORKERS
-    assert error_of(tmp_path, "\n".join(lines)) == f"{MAX_WORKERS + 1} [[workers]]: at most {MAX_WORKERS}"
+    assert error_of(tmp_path, "\n".join(lines)) == f"{MAX_WORKERS + 1} [[workers]]: at most {MAX_WORKERS} are allowed"
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_the_configured_worker_count_is_accepted() -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_flag_out_of_range_is_reported(port: int) -> None:
-    with pytest.raises(UsageError, match=f"-p: {port} is not a port; ports are 1 to 65535"):
+    with pytest.raises(UsageError, match=f"-p: {port} is not a valid port; ports are 1 to 65535"):
         Config().with_flags(ports=(5001, 5002, port, 5004, 5005))
 
 
@@ -390,7 +390,7 @@ def test_a_conflict_of_a_configured_control_port_needs_no_explanation() -> None:
 
 
 def test_a_default_control_port_out_of_range_is_refused() -> None:
-    assert check_error(Config(status_port=65535)).startswith("the control port: 65536 is not a port")
+    assert check_error(Config(status_port=65535)).startswith("the control port: 65536 is not a valid port")
     assert Config(status_port=65535, control_port=65534).checked().control.port == 65534
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from msd.wire.config.toml_file import MAX_SIZE, parse_size
 
-BYTES = 'bytes, such as 1048576 or "40MiB"'
+BYTES = 'a number of bytes, such as 1048576 or "40MiB"'
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_any_other_text_is_refused_and_quoted(text: str) -> None:
 
 @pytest.mark.parametrize("port", [0, 65536, 80000])
 def test_a_port_out_of_range_is_refused_although_zeromq_would_accept_it(port: int) -> None:
-    with pytest.raises(UsageError, match=f"127.0.0.1:{port}: {port} is not a port; ports are 1 to 65535"):
+    with pytest.raises(UsageError, match=f"127.0.0.1:{port}: {port} is not a valid port; ports are 1 to 65535"):
         Endpoint.parse(f"127.0.0.1:{port}")
 
 
@@ -48,7 +48,7 @@ def test_a_port_in_range_is_returned(port: int) -> None:
 
 @pytest.mark.parametrize("port", [-1, 0, 65536])
 def test_a_port_out_of_range_is_reported_with_its_source(port: int) -> None:
-    with pytest.raises(UsageError, match=f"-p: {port} is not a port"):
+    with pytest.raises(UsageError, match=f"-p: {port} is not a valid port"):
         check_port(port, "-p")
 
 

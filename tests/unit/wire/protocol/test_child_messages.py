@@ -33,7 +33,7 @@ def test_settings_without_keys_have_no_secret() -> None:
     "line",
     [
         IndexProgress(name="film.bin", done=1, total=2),
-        IndexSkipped(name="film.bin", why="not a regular file"),
+        IndexSkipped(name="film.bin", reason="not a regular file"),
         Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=3),
     ],
     ids=["progress", "skipped", "indexed"],

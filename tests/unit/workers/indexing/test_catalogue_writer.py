@@ -83,7 +83,7 @@ class Bench:
 
     @property
     def skipped(self) -> dict[str, str]:
-        return {line.name: line.why for line in self.lines if isinstance(line, IndexSkipped)}
+        return {line.name: line.reason for line in self.lines if isinstance(line, IndexSkipped)}
 
     def files(self) -> list[SharedFile]:
         catalogue = Catalogue(self.folder)

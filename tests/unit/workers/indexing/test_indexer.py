@@ -194,7 +194,7 @@ def test_while_the_single_shared_file_is_missing_the_edition_is_empty(root: Path
         assert (second.edition, shared(folder, second)) == (2, {})
         (skipped,) = process.skipped
         assert skipped.name == "numbers"
-        assert "no such file or folder to share" in skipped.why
+        assert "no such file or folder to share" in skipped.reason
         put(path, bytes(range(245)))
         process.request_rescan()
         third = process.next()
@@ -288,7 +288,7 @@ def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, 
         own = os.getpriority(os.PRIO_PROCESS, 0)
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + 10, 19), "workers have priority"
         (skipped,) = process.skipped
-        assert "no such file or folder to share" in skipped.why
+        assert "no such file or folder to share" in skipped.reason
         root.mkdir()
         put(root / "one", b"1")
         assert shared(folder, process.next()) == {"one": 1}
@@ -317,7 +317,7 @@ class InProcessIndexer:
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
-        return [(line.name, line.why) for line in self.lines if isinstance(line, IndexSkipped)]
+        return [(line.name, line.reason) for line in self.lines if isinstance(line, IndexSkipped)]
 
 
 @pytest.fixture
