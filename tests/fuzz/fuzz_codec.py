@@ -79,7 +79,7 @@ def main() -> None:
         kind = random_values.PickValueInList(kinds)
         fields = {
             name: value(random_values, depth)
-            for name in kind.__struct_fields__
+            for name in kind.__struct_encode_fields__
             if random_values.ConsumeIntInRange(0, 15)
         }
         return {"type": kind.__struct_config__.tag, **fields}

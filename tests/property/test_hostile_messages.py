@@ -33,7 +33,7 @@ MESSAGE_TYPES = sorted(
     {message_type for family in FAMILIES for message_type in get_args(family) or (family,)},
     key=lambda each: each.__name__,
 )
-FIELDS = sorted({name for message_type in MESSAGE_TYPES for name in message_type.__struct_fields__})
+FIELDS = sorted({name for message_type in MESSAGE_TYPES for name in message_type.__struct_encode_fields__})
 
 #: Sizes of the shared files, in bytes. "large" has several pages of digests.
 SIZES = {"empty": 0, "film.bin": 12 << 20, "Zoë/x": 245, "large": 9 << 33}
@@ -70,7 +70,7 @@ def requests() -> st.SearchStrategy[dict[str, Any]]:
 
     def fields(message_type: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
         tag = {"type": st.just(message_type.__struct_config__.tag)}
-        return st.fixed_dictionaries({**tag, **dict.fromkeys(message_type.__struct_fields__, FIELD_VALUES)})
+        return st.fixed_dictionaries({**tag, **dict.fromkeys(message_type.__struct_encode_fields__, FIELD_VALUES)})
 
     return st.one_of([fields(message_type) for message_type in get_args(DataRequest)])
 
