@@ -1,4 +1,4 @@
-"""Errors: each prints one line that says what is wrong and what to do, and has the documented exit code."""
+"""Each error prints one line that says what is wrong and what to do, and has the documented exit code."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_a_deleted_shared_file_is_refused_and_workers_keep_running(
     system = serve(path)
     path.unlink()
     refused = run_msd("download", "-o", "copy.bin", *system.server_flags, "--quiet", cwd=tmp_path)
-    # Code 5 before the servers have rescanned the folder, 3 afterwards.
+    # The code is 5 before the servers have rescanned the folder, and 3 afterwards.
     assert refused.returncode in (5, 3), refused.stderr
     assert refused.stderr.count("\n") == 1
     wait_for("all workers awake", lambda: system.states() == ["awake"] * 4)
