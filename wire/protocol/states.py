@@ -56,6 +56,6 @@ class ConnectionRefusal(Enum):
             case ConnectionRefusal.MECHANISM:
                 return f"{server} requires a key: give --server-key with the key that msd serve prints there"
             case ConnectionRefusal.HANDSHAKE:
-                return f"{server} does not have the key of --server-key: compare that with what msd serve prints there"
+                return f"{server} does not have the key of --server-key: compare it with the key that msd serve prints"
             case ConnectionRefusal.VERSION:
                 return f"{server} uses another version of the protocol: update the older side"
