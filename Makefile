@@ -27,20 +27,20 @@ bench: .venv/installed
 	$(BIN)/python -m bench
 
 figures: .venv/installed
-	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/make_figures.py
 
 # Draws docs/run.svg from a download with faults.
 pictures: .venv/installed
-	$(BIN)/python -m docs.pictures
+	$(BIN)/python -m docs.make_run_svg
 
 # Draws docs/console.svg and docs/live.svg from running servers.
 screenshots: .venv/installed
-	$(BIN)/python -m docs.screenshots
-	$(BIN)/python -m docs.live_view
+	$(BIN)/python -m docs.make_console_svg
+	$(BIN)/python -m docs.make_live_svg
 
 # Writes docs/outputs.md, the output of commands, from running servers; a test compares it.
 outputs: .venv/installed
-	$(BIN)/python -m docs.outputs
+	$(BIN)/python -m docs.make_outputs
 
 # PIP_CONSTRAINT, unlike -c, also pins the build dependencies.
 .venv/installed: pyproject.toml constraints.txt

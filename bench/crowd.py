@@ -16,11 +16,11 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from bench.measuring import memory_folder
-from msd.client.manifest.fetch import find_manifest
+from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.part_file import PartFile
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.protocol.segments import Manifest, segment_size
 
 #: Seconds within which all clients must connect and receive their first segments.

@@ -23,8 +23,8 @@ from typing import Protocol
 
 from bench.bounds import Bound, conclude
 from bench.measuring import make_random_file, memory_folder
-from tests.proxy import Proxy
-from tests.system import MIB, Download, System, free_ports
+from tests.network_fault_proxy import Proxy
+from tests.processes import MIB, Download, System, free_ports
 
 ROUNDS = 3
 SIZE = 384 * MIB

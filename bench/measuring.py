@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.system import MIB, System
+from tests.processes import MIB, System
 
 #: Rounds and file size (in bytes) of the benchmarks with large files.
 ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from msd.wire.config.settings import Servers, load, locate_servers
-from tests.system import MSD, Process, free_ports, run_msd, wait_for
+from msd.wire.config.servers import Servers, locate_servers
+from msd.wire.config.settings import load
+from tests.processes import MSD, Process, free_ports, run_msd, wait_for
 
 
 @dataclass(frozen=True)

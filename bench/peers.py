@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.ours import RunningServers
-from tests.system import MSD, Download, free_ports, wait_for
+from tests.processes import MSD, Download, free_ports, wait_for
 
 TICK = os.sysconf("SC_CLK_TCK")
 #: Milliseconds between two samples of a client's memory.

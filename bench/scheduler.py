@@ -6,8 +6,8 @@ import statistics
 import time
 
 from bench.bounds import conclude
-from msd.client.scheduling.events import RequestSegment, SegmentWritten, WorkerReady
 from msd.client.scheduling.scheduler import Scheduler
+from msd.client.scheduling.scheduler_events import RequestSegment, SegmentWritten, WorkerReady
 
 ROUNDS = 3
 CASES = [(10_000, 4), (1_000_000, 4), (1_000_000, 64)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.bounds import Bound, conclude, ratios
 from bench.measuring import run_interleaved, seconds, serving
-from tests.system import MSD
+from tests.processes import MSD
 
 ROUNDS = 15
 #: All modules that a download loads.

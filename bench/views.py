@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.bounds import conclude
 from bench.measuring import ROUNDS, SIZE, make_random_file, memory_folder, paired_ratio, serving
 from bench.peers import Side, cpu_seconds
-from tests.system import MSD, System, wait_for
+from tests.processes import MSD, System, wait_for
 from tests.terminal import Terminal
 
 #: Seconds for which the servers are measured.

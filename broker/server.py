@@ -31,6 +31,7 @@ from msd.broker.supervision.runtime_folder import make_folder, remove_folder
 from msd.broker.supervision.until_done import UntilDone
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
+from msd.wire.config.exposure import load_server_keys
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.net.sockets import raise_descriptor_limit
@@ -50,14 +51,12 @@ from msd.wire.protocol.messages import (
     Toggle,
     WorkerOrder,
 )
-from msd.wire.security.keys import Role
+from msd.wire.security.permissions import is_permitted
+from msd.wire.support.core import TimePassed
 from msd.wire.support.stall_detector import StallDetector
-from msd.wire.support.time_passed import TimePassed
 
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT = 0.5
-#: Requests that only operators may send.
-OPERATOR_REQUESTS = (Toggle, Quit)
 
 
 class Broker:
@@ -71,7 +70,7 @@ class Broker:
     ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
-        config.server_keys()  # Fail early if required keys are missing.
+        load_server_keys(config)  # Fail early if required keys are missing.
         if not config.path.exists():
             raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
@@ -267,11 +266,12 @@ class Broker:
     def _on_requests_readable(self) -> None:
         now = time.monotonic()
         for peer, role, request in self._listeners.requests():
-            if isinstance(request, Heartbeat):
+            if not is_permitted(role, request):
+                if not isinstance(request, Heartbeat):
+                    message = "this key is admitted as a client: only operators may give orders"
+                    peer.send(Rejected(rid=request.rid, message=message, denied=True))
+            elif isinstance(request, Heartbeat):
                 self._on_heartbeat(peer, request, now)
-            elif isinstance(request, OPERATOR_REQUESTS) and role is not Role.OPERATOR:
-                message = "this key is admitted as a client: only operators may give orders"
-                peer.send(Rejected(rid=request.rid, message=message, denied=True))
             else:
                 self._on_request(peer, request, now)
 

@@ -5,7 +5,6 @@ Each command imports its modules when it runs, so that ``msd`` starts fast.
 
 from __future__ import annotations
 
-import math
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,6 @@ from msd.wire.config.cli_flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag,
 
 if TYPE_CHECKING:
     from types import FrameType
-
-    from msd.client.display.printers import Printer
 
 
 def download(
@@ -56,11 +53,13 @@ def download(
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
+    from msd.client.display.choose_printer import choose_printer
     from msd.client.report.report_file import ReportFile
-    from msd.wire.config.settings import load, locate_servers
+    from msd.wire.config.servers import locate_servers
+    from msd.wire.config.settings import load
     from msd.wire.errors import UsageError
 
-    printer, max_interval = _choose_printer(json=json, quiet=quiet, verbose=verbose)
+    printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose)
     try:
         _install_signal_handlers()
         if quiet and (json or verbose):
@@ -114,11 +113,11 @@ def list_command(
     from datetime import datetime
 
     from msd.client.operations.list_files import list_files
-    from msd.wire.config.settings import load, locate_servers
-    from msd.wire.support.text import presentable
+    from msd.wire.config.servers import Servers
+    from msd.wire.support.presentable_names import presentable
     from msd.wire.support.units import format_size
 
-    files = list_files(locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
+    files = list_files(Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config))
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
     if json:
         from json import dumps
@@ -152,11 +151,11 @@ def verify(
     from pathlib import Path
 
     from msd.client.operations.verify import mismatch_lines, verify
-    from msd.wire.config.settings import load, locate_servers
+    from msd.wire.config.servers import Servers
     from msd.wire.errors import SourceError
 
     comparison = verify(
-        locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key), Path(file), name
+        Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config), Path(file), name
     )
     if not comparison.matches:
         # If the reader closes the pipe early, the exit code still reports the difference.
@@ -203,25 +202,6 @@ def _parse_id(text: str | None) -> bytes | None:
     if len(id) != 32:
         raise UsageError(f"--id {text}: an id is 64 hexadecimal digits; msd list --json shows them")
     return id
-
-
-def _choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
-    """Returns the printer for these flags, and the longest interval (seconds) it allows between ``Progress`` events."""
-    import os
-    import sys
-
-    from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter
-
-    if verbose:
-        # The log is written to standard error, so no live view is shown.
-        return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
-    if json:
-        return JsonPrinter(), math.inf
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("", "dumb"):
-        return LinePrinter(quiet=quiet), math.inf
-    from msd.client.display.live_view import PROGRESS_INTERVAL_S, LiveView
-
-    return LiveView(sys.stderr), PROGRESS_INTERVAL_S
 
 
 def _install_signal_handlers() -> None:

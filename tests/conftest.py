@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import zmq
 
-from tests.system import Serve, Source, System, make_file
+from tests.processes import Serve, Source, System, make_file
 
 #: Seconds that a test's threads and processes may take to end before they count as leaked.
 LEAK_TIMEOUT = 5.0

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from tests.system import MSD, TIMEOUT, wait_for
+from tests.processes import MSD, TIMEOUT, wait_for
 
 #: Acts like an interactive shell: it is the session leader, runs the command in the foreground, takes the terminal back
 #: afterwards and keeps running. It writes the command's pid and exit code to the first descriptor, and exits when the

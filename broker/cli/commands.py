@@ -78,10 +78,10 @@ def status(
     Example: msd status --json
     """
     from msd.broker.operator.status_command import show
-    from msd.wire.config.settings import load, locate_servers
+    from msd.wire.config.servers import Servers
 
     show(
-        locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key),
+        Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config),
         json=json,
         watch=watch,
     )
@@ -154,12 +154,12 @@ def console(
     """
     from msd.broker.operator.operator_client import OperatorClient
     from msd.broker.terminal.console_process import can_show_console
-    from msd.wire.config.settings import load, locate_servers
+    from msd.wire.config.servers import Servers
     from msd.wire.errors import UsageError
 
     if not can_show_console():
         raise UsageError("msd console needs a terminal in the foreground: use msd status --watch instead")
-    servers = locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key)
+    servers = Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config)
     if supervisor is None:
         # Fail before the full-screen console starts, so that the error message stays visible.
         OperatorClient(servers).close()
@@ -191,6 +191,6 @@ def _connect(
     config: str | None, host: str | None, ports: Ports | None, server5: str | None, server_key: str | None
 ) -> OperatorClient:
     from msd.broker.operator.operator_client import OperatorClient
-    from msd.wire.config.settings import load, locate_servers
+    from msd.wire.config.servers import Servers
 
-    return OperatorClient(locate_servers(load(config), host=host, ports=ports, server5=server5, server_key=server_key))
+    return OperatorClient(Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config))

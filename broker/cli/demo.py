@@ -23,7 +23,8 @@ from types import FrameType
 from typing import Any
 
 from msd.broker.operator.operator_client import OperatorClient
-from msd.wire.config.settings import Config, Servers, locate_servers
+from msd.wire.config.servers import Servers, locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.config.toml_file import parse_size
 from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.protocol.states import WantedState

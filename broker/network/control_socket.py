@@ -14,6 +14,7 @@ from msgspec import Struct
 from msd.wire.errors import ProtocolError
 from msd.wire.net.sockets import bind, receive, tune
 from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.limits import MAX_REQUEST_FRAME
 from msd.wire.protocol.messages import ControlRequest, Message
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import role_of
@@ -24,7 +25,7 @@ READS_PER_TURN = 256
 
 class ControlSocket:
     """A ROUTER socket, bound to ``url``. ``protect`` is called with the socket before it is bound; without
-    ``protect``, every peer counts as an operator, so ``url`` must be accessible to this user only. If the port is in
+    ``protect``, every peer counts as a worker, so ``url`` must be accessible to this user only. If the port is in
     use, binding is retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if binding fails.
     """
 
@@ -43,7 +44,7 @@ class ControlSocket:
         self.socket.router_mandatory = 1
         self.socket.linger = 500
         self.socket.sndhwm = 64
-        self.socket.maxmsgsize = 65536
+        self.socket.maxmsgsize = MAX_REQUEST_FRAME
         self.malformed_messages = 0
         if protect is not None:
             protect(self.socket)
@@ -66,8 +67,7 @@ class ControlSocket:
             except ProtocolError:
                 self.malformed_messages += 1
                 continue
-            # Only this user can reach an unprotected socket.
-            role = role_of(frames[1]) if self._is_protected else Role.OPERATOR
+            role = role_of(frames[1]) if self._is_protected else Role.WORKER
             yield Route(self, frames[0].bytes), role, request
 
     def send(self, ident: bytes, message: Message) -> None:

@@ -14,6 +14,7 @@ import zmq
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, receive, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
+from msd.wire.protocol.limits import MAX_SUBSCRIPTION_FRAME
 from msd.wire.protocol.messages import Status
 
 #: Subscriptions read per iteration of the event loop, so that a flood does not block it.
@@ -42,8 +43,7 @@ class Publisher:
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
         self.socket.linger = 0
-        # Subscriptions are short. 1024 is the minimum, because the limit also applies to CURVE handshakes.
-        self.socket.maxmsgsize = 1024
+        self.socket.maxmsgsize = MAX_SUBSCRIPTION_FRAME
         # ZeroMQ applies all queued subscriptions before the application can see them, so keep the queue short.
         self.socket.rcvhwm = 4
         self._unknown_topic_bytes = 0

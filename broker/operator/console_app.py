@@ -1,8 +1,8 @@
 """The operator's full-screen console: a Textual application.
 
 Turns keys into orders and the events of its ``Feed`` into lines. The contents are kept by
-``broker/status/history.py`` and formatted by ``broker/views/table.py``. Opens no sockets. Redraws on a timer, so a high
-rate of incoming events does not cause more redraws.
+``broker/status/history.py`` and formatted by ``broker/views/console_lines.py``. Opens no sockets. Redraws on a timer,
+so a high rate of incoming events does not cause more redraws.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from msd.broker.operator import dialogs
 from msd.broker.operator.dialogs import Help, Question
 from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
 from msd.broker.status.history import History
-from msd.broker.views import table
-from msd.broker.views.plain import client_command
-from msd.wire.config.settings import Servers
+from msd.broker.views import console_lines
+from msd.broker.views.status_table import client_command
+from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
 from msd.wire.protocol.messages import Status, StatusReport
 
@@ -188,31 +188,33 @@ class ConsoleApp(App[int]):
     def _draw(self, now: float, width: int, row_width: int, event_width: int) -> None:
         self.draw_count += 1
         history = self.history
-        title = f"msd · {self._servers.status} · {table.summary(history)}"
-        self._update("title", table.clip(title, width))
-        alarm = table.alarm(history)
+        title = f"msd · {self._servers.status} · {console_lines.summary(history)}"
+        self._update("title", console_lines.clip(title, width))
+        alarm = console_lines.alarm(history)
         self._widget("#alarm").display = bool(alarm)
         self._update("alarm", alarm)
         self._draw_workers(now, row_width)
         events = Content("\n").join(
-            Content.styled("\n".join(table.event_lines(event, event_width)), "$text-error" if event.is_failure else "")
+            Content.styled(
+                "\n".join(console_lines.event_lines(event, event_width)), "$text-error" if event.is_failure else ""
+            )
             for event in history.events
         )
         self._update("lines", events)
         if history.status is not None:
-            self._update("client", table.wrap_command(client_command(self._servers, history.status), width))
+            self._update("client", console_lines.wrap_command(client_command(self._servers, history.status), width))
         quit_label = "q stop the servers" if self._owns_servers else "q leave"
         self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quit_label}   ? help")
 
     def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)
         workers = self.screen_stack[0].query_one(OptionList)
-        self._update("heading", table.heading(width))
+        self._update("heading", console_lines.heading(width))
         top = max((rate for row in rows for rate in row.rates), default=0.0)
         current = self.history.lost_at is None
         lines = [
             Content.styled(
-                table.worker_line(row, width, top, selected=index == workers.highlighted, current=current),
+                console_lines.worker_line(row, width, top, selected=index == workers.highlighted, current=current),
                 "$text-success" if row.is_alive and current else "$text-warning" if current else "$text-muted",
             )
             for index, row in enumerate(rows)
@@ -227,7 +229,7 @@ class ConsoleApp(App[int]):
         self._contents["workers"] = lines
         selected = workers.highlighted
         has_details = selected is not None and selected < len(rows)
-        details = table.details(rows[selected or 0], width, current=current) if has_details else []
+        details = console_lines.details(rows[selected or 0], width, current=current) if has_details else []
         self._update("selected", "\n".join(details))
 
     def _update(self, name: str, content: str | Content) -> None:

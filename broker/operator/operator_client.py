@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 import zmq
 
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import Monitor

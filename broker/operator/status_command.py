@@ -1,6 +1,6 @@
 """``msd status``: prints the status table and the contents of the console, once or for every published snapshot.
 
-Does not format them: see ``broker/views/plain.py`` and ``broker/views/table.py``.
+Does not format them: see ``broker/views/status_table.py`` and ``broker/views/console_lines.py``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from json import dumps
 from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
-from msd.broker.views.plain import client_command, status_table
-from msd.broker.views.table import overview
-from msd.wire.config.settings import Servers
+from msd.broker.views.console_lines import overview
+from msd.broker.views.status_table import client_command, status_table
+from msd.wire.config.servers import Servers
 from msd.wire.protocol.messages import LoggedEvent
 
 

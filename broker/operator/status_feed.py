@@ -18,7 +18,7 @@ import zmq
 from msgspec import Struct
 
 from msd.broker.operator.operator_client import OperatorClient, new_rid, parse_reply, parse_snapshot
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import receive

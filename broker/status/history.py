@@ -1,7 +1,7 @@
 """Builds the contents of an operator's console from the snapshots of server 5: a pure core.
 
 Compares each snapshot with the one before and keeps the latest events and rates. Does not format them: see
-``broker/views/table.py``. ``now`` is wall-clock time in seconds since 1970, used only for display, ordering and
+``broker/views/console_lines.py``. ``now`` is wall-clock time in seconds since 1970, used only for display, ordering and
 sampling.
 """
 

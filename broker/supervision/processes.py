@@ -23,7 +23,7 @@ from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.states import WantedState
 from msd.wire.security.keys import KeyPair
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 
 
 class ExitedProcess(Struct, frozen=True):

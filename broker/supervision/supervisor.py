@@ -22,7 +22,7 @@ from msgspec import Struct, field
 
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
 SILENT_AFTER = 0.75

@@ -13,6 +13,8 @@ import sys
 import termios
 from collections.abc import Sequence
 
+from msd.wire.support.output import has_cursor_movement
+
 #: Seconds for the console to restore the terminal and exit after SIGTERM, before it is killed.
 STOP_TIMEOUT_S = 2.0
 #: Escape sequence that undoes the settings of a killed console: turns off the key protocol, focus, paste and size
@@ -70,7 +72,7 @@ def can_show_console() -> bool:
     """Returns True if a console can be shown: standard input and output are a terminal with cursor movement, and this
     process runs in its foreground.
     """
-    if os.environ.get("TERM", "dumb") in ("", "dumb"):
+    if not has_cursor_movement():
         return False
     try:
         return os.isatty(0) and os.isatty(1) and os.tcgetpgrp(0) == os.getpgrp()

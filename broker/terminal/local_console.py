@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from msd.broker.terminal.console_process import ConsoleProcess
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.output_thread import OutputThread
-from msd.broker.views.plain import InvalidLine, QuitLine, ToggleLine, parse_line, ready_line, status_table
+from msd.broker.terminal.typed_commands import InvalidLine, QuitLine, ToggleLine, parse_line
+from msd.broker.views.status_table import ready_line, status_table
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState

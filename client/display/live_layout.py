@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from msd.client.display.rate_meter import RATE_WINDOW_S, RateMeter, TimeRemaining
+from msd.client.display.rate_and_time_left import RATE_WINDOW_S, RateMeter, TimeRemaining
 from msd.client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_size
 
 #: Minimum and maximum width of the bar in columns. A short line rarely wraps when the terminal becomes narrower.

@@ -15,7 +15,7 @@ from msd.client.events import Event, Progress, Report, Retried, Sampled, Started
 from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_kb, format_rate, format_size
 
 #: The text for each cause of a retry.

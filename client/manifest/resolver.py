@@ -12,13 +12,13 @@ from collections import Counter
 
 from msgspec import Struct
 
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, Payload, ReplyReceived
+from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, Payload, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import CataloguePage, DataReply, Described, DigestPage, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.text import is_presentable
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
+from msd.wire.support.presentable_names import is_presentable
 
 #: Seconds to wait for further answers before the majority decides.
 MAJORITY_TIMEOUT_S = 0.5

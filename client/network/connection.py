@@ -12,14 +12,14 @@ import time
 
 import zmq
 
-from msd.client.network.events import ConnectionOpened, ReplyReceived
+from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.limits import MAX_REPLY_FRAME
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
-from msd.wire.protocol.segments import MAX_SEGMENT_SIZE
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
@@ -47,7 +47,7 @@ class Connection:
         tune(dealer, ipv6=endpoint.is_ipv6, credentials=credentials)
         # Larger than any window: if ZeroMQ stopped reading, TCP would mistake the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
-        dealer.maxmsgsize = MAX_SEGMENT_SIZE + 4096
+        dealer.maxmsgsize = MAX_REPLY_FRAME
         # With 1, a disconnect would discard replies that were received but not read yet.
         dealer.immediate = 0
         dealer.reconnect_ivl = 250

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
+from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds to wait for the first snapshot before connecting to the workers without one.
 FIRST_SNAPSHOT_TIMEOUT_S = 0.2

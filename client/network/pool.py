@@ -12,14 +12,20 @@ from collections.abc import Iterator
 
 from msd.client.events import WorkerChanged
 from msd.client.network import connection_policy
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.network.network_events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    NetworkEvent,
+    ReplyReceived,
+    SnapshotReceived,
+)
 from msd.client.network.transport import Transport
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds without a poll after which this process counts as stalled.
 MIN_STALL_S = 0.25

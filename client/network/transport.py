@@ -17,8 +17,8 @@ from typing import TypeVar
 import zmq
 
 from msd.client.network.connection import Connection, new_rid
-from msd.client.network.events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
-from msd.wire.config.settings import Servers
+from msd.client.network.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
+from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import Monitor

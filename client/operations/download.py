@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from msd.client.events import Event, OnEvent, Report, Started, Syncing
-from msd.client.manifest.fetch import find_manifest
+from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.report.totals import RunningTotals, Totals
 from msd.client.storage.part_file import PartFile, check_output
 from msd.client.storage.update import UpdatePartFile
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.units import format_size

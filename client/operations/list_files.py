@@ -6,9 +6,9 @@ import time
 from itertools import pairwise
 
 from msd.client.network.connection import new_rid
-from msd.client.network.events import ConnectionOpened, ReplyReceived
+from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import CataloguePage, Entry, List
 

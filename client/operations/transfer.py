@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from msd.client.events import OnEvent, Progress, Retried, Sampled, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.connection import new_rid
-from msd.client.network.events import (
+from msd.client.network.network_events import (
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
@@ -22,16 +22,16 @@ from msd.client.network.events import (
 )
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressTimeout
-from msd.client.scheduling import events
-from msd.client.scheduling.events import BanReason, GiveUp
+from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.worker_pace import MAX_WINDOW
+from msd.client.scheduling.scheduler_events import BanReason, GiveUp
+from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Status
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds between two ``Sampled`` events.
 SAMPLE_INTERVAL_S = 0.1
@@ -75,11 +75,10 @@ class Transfer:
         self._progress_timeout = ProgressTimeout(timeout, self.started)
         self._candidates = iter(part.candidates())
         self._zero_segments = [*part.zero_segments()]
-        share = memory // max(1, len(pool.worker_numbers) * (manifest.span(0)[1] if manifest.size else 1))
         self._scheduler = Scheduler(
             manifest.segments,
             pool.worker_numbers,
-            window=max(1, min(MAX_WINDOW, share)),
+            window=memory_window(memory, len(pool.worker_numbers), manifest.span(0)[1] if manifest.size else 1),
             unchecked=[*part.candidates(), *self._zero_segments],
         )
         self._catalogue = catalogue
@@ -99,9 +98,9 @@ class Transfer:
 
     def run(self) -> None:
         """Runs until every segment is verified and written. Raises ``MsdError``."""
-        self._schedule(events.CataloguePublished(self._catalogue))
+        self._schedule(scheduler_events.CataloguePublished(self._catalogue))
         if self._pool.status is not None:
-            self._schedule(events.CataloguePublished(self._pool.status.catalogue))
+            self._schedule(scheduler_events.CataloguePublished(self._pool.status.catalogue))
         while self._zero_segments:
             self._on_segment_checked(self._zero_segments.pop(), matches=True)
         for opened in self._pool.ready.values():
@@ -112,7 +111,7 @@ class Transfer:
             now = time.monotonic()
             self._pool.wait(now if is_busy else self._deadline(now))
             if self._pool.stalled_seconds:
-                self._schedule(events.ClientStalled(self._pool.stalled_seconds))
+                self._schedule(scheduler_events.ClientStalled(self._pool.stalled_seconds))
                 self._progress_timeout.extend(self._pool.stalled_seconds)
             for event in self._pool.events():
                 self._on_network_event(event)
@@ -131,11 +130,11 @@ class Transfer:
         match event:
             case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
                 self._on_event(Retried(str(worker), index, reason.value, detail))
-                self._schedule(events.SegmentRefused(worker, index, reason))
+                self._schedule(scheduler_events.SegmentRefused(worker, index, reason))
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
                 self._on_segment(worker, index, payload)
             case ReplyReceived(worker, Get(index=index)):
-                self._schedule(events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
+                self._schedule(scheduler_events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
             case SnapshotReceived(status):
                 self._on_snapshot(status)
             case ConnectionOpened():
@@ -145,14 +144,14 @@ class Transfer:
                 if outstanding:
                     self.workers[worker].failures += 1
                 if worker in self._scheduler.workers:
-                    self._schedule(events.WorkerLost(worker))
+                    self._schedule(scheduler_events.WorkerLost(worker))
                     plural = "" if outstanding == 1 else "s"
                     detail = f"{outstanding} segment{plural} reassigned" if outstanding else ""
                     self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
     def _on_snapshot(self, status: Status) -> None:
         """Emits an event for each worker that server 5 newly reports as unavailable, or as awake after silence."""
-        self._schedule(events.CataloguePublished(status.catalogue))
+        self._schedule(scheduler_events.CataloguePublished(status.catalogue))
         for worker in status.workers:
             before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
             if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
@@ -164,28 +163,28 @@ class Transfer:
         self.workers.setdefault(opened.worker, WorkerReport())
         self._on_event(WorkerChanged(str(opened.worker), "ready"))
         welcome = opened.welcome
-        self._schedule(events.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
+        self._schedule(scheduler_events.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
 
     def _on_segment(self, worker: int, index: int, payload: Payload) -> None:
         data = payload.buffer
         self.received += len(data)
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
-            self._schedule(events.SegmentDuplicate(worker, index))
+            self._schedule(scheduler_events.SegmentDuplicate(worker, index))
         elif digest(data) != self._manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))
             if (control := self._pool.control) is not None:
                 self._pool.transport.report_corrupt(control, worker, self._manifest.id, index)
-            self._schedule(events.SegmentCorrupt(worker, index))
+            self._schedule(scheduler_events.SegmentCorrupt(worker, index))
         else:
             self._part.write(index, data)
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
             self._progress_timeout.reset(time.monotonic())
-            self._schedule(events.SegmentWritten(worker, index))
+            self._schedule(scheduler_events.SegmentWritten(worker, index))
 
     def _reuse_next(self) -> bool:
         """Hashes one segment that may be on the disk, or copies one from an existing output; False if none is left."""
@@ -202,25 +201,25 @@ class Transfer:
         if matches:
             self.reused += self._manifest.span(index)[1]
         self._progress_timeout.reset(time.monotonic())
-        self._schedule(events.SegmentChecked(index, matches))
+        self._schedule(scheduler_events.SegmentChecked(index, matches))
 
     # Scheduling.
 
-    def _schedule(self, event: events.Event) -> None:
+    def _schedule(self, event: scheduler_events.Event) -> None:
         """Passes an event to the scheduler and performs the actions that it returns."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
-                case events.RequestSegment(worker, index):
+                case scheduler_events.RequestSegment(worker, index):
                     rid = new_rid()
                     self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
-                case events.Ban(worker, reason):
+                case scheduler_events.Ban(worker, reason):
                     self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
                     self._pool.ban(worker)
-                case events.Unban(worker):
+                case scheduler_events.Unban(worker):
                     self._pool.unban(worker)
-                case events.Finish():
+                case scheduler_events.Finish():
                     self._finished = True
-                case events.GiveUp():
+                case scheduler_events.GiveUp():
                     raise _source_error(action)
 
     def _deadline(self, now: float) -> float:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from msd.client.manifest.fetch import find_manifest
+from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.storage.local_copy import LocalCopy, read_error
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import UsageError
 from msd.wire.protocol.segments import Manifest, span
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 
 #: How long to wait for each answer.
 ANSWER_TIMEOUT_S = 5.0

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from msd.client.events import Event, OnEvent, Report, Started
-from msd.client.report.event_log import EventRecorder
+from msd.client.report.event_recorder import EventRecorder
 from msd.client.report.json_values import error_values, report_values, totals_values
 from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError

@@ -24,7 +24,7 @@ import math
 from collections.abc import Iterable, Iterator, Set
 from functools import partial
 
-from msd.client.scheduling.events import (
+from msd.client.scheduling.scheduler_events import (
     Action,
     Ban,
     BanReason,
@@ -47,7 +47,7 @@ from msd.client.scheduling.events import (
 from msd.client.scheduling.segment_table import SegmentTable
 from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.

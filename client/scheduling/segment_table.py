@@ -10,7 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Set
 
-from msd.client.scheduling.events import SegmentState
+from msd.client.scheduling.scheduler_events import SegmentState
 
 #: Values of ``SegmentTable._source`` that are not worker numbers.
 MISSING, REUSED, UNCHECKED = 0, 0xFFFF, 0xFFFE

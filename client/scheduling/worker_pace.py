@@ -9,7 +9,7 @@ import math
 
 from msgspec import Struct, field
 
-from msd.client.scheduling.events import BanReason
+from msd.client.scheduling.scheduler_events import BanReason
 
 #: The window of a worker, in requests, is 1 plus ``WINDOW_GAIN`` times the segments it delivers in one round trip.
 #: With a gain of 1 the window would never grow: the measured rate would be the rate that the window allows.
@@ -26,6 +26,13 @@ RATE_SPAN_S = 0.1
 #: A worker is stalled after this many seconds without an expected arrival, and at least ``STALL_STEPS`` times
 #: its usual time between two arrivals.
 STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
+
+
+def memory_window(memory: int, workers: int, segment_size: int) -> int:
+    """Returns the largest window at which all ``workers`` together have at most ``memory`` bytes outstanding; at least
+    one segment of ``segment_size`` bytes for each, and at most ``MAX_WINDOW``.
+    """
+    return max(1, min(MAX_WINDOW, memory // max(1, workers * segment_size)))
 
 
 class WorkerPace(Struct):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         WorkerReport,
     )
     from msd.client.operations.download import download
-    from msd.wire.config.settings import Servers
+    from msd.wire.config.servers import Servers
     from msd.wire.errors import (
         DiskError,
         Interrupted,
@@ -63,7 +63,7 @@ __all__ = [
 _EVENTS = "msd.client.events"
 _ERRORS = "msd.wire.errors"
 #: The modules of the names that are neither events nor errors.
-_MODULES = {"download": "msd.client.operations.download", "Servers": "msd.wire.config.settings"}
+_MODULES = {"download": "msd.client.operations.download", "Servers": "msd.wire.config.servers"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from msd.wire.protocol.states import WorkerState
-from tests.proxy import Proxy
-from tests.system import MIB, Download, Serve, Source, System, files_equal, wait_for
+from tests.network_fault_proxy import Proxy
+from tests.processes import MIB, Download, Serve, Source, System, files_equal, wait_for
 
 
 @dataclass

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from msd.broker.operator.operator_client import OperatorClient
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.security.keys import KeyFolder
-from tests.system import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
+from tests.processes import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
 from tests.terminal import Terminal
 
 #: The escape sequences that a console writes when it starts and ends.

@@ -24,7 +24,7 @@ import zmq
 from blake3 import blake3
 
 from msd.client.operations.download import download
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
@@ -33,7 +33,7 @@ from msd.wire.protocol.segments import segment_count
 from msd.wire.protocol.states import WantedState
 from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
 from msd.workers.serving.worker import Worker
-from tests.system import TIMEOUT, Source, files_equal, free_ports
+from tests.processes import TIMEOUT, Source, files_equal, free_ports
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from docs.outputs import PAGE, PORTS, page
-from tests.system import free_ports, run_msd
+from docs.make_outputs import PAGE, PORTS, page
+from tests.processes import free_ports, run_msd
 
 README = Path(__file__).parents[2] / "README.md"
 #: Patterns of text that varies between runs of the commands in docs/outputs.md, and their replacements.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, make_file, run_msd, wait_for
+from tests.processes import MIB, MSD, Download, Process, Serve, Source, free_ports, make_file, run_msd, wait_for
 
 #: Ports without a listener.
 NOWHERE = ["-p", *map(str, free_ports())]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system import MIB, Download, Serve, Source, run_msd, wait_for
+from tests.processes import MIB, Download, Serve, Source, run_msd, wait_for
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
 TYPES: dict[str, tuple[type, ...]] = {

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
-from tests.relay import Relay
-from tests.system import (
+from tests.corrupting_relay import Relay
+from tests.processes import (
     MIB,
     MSD,
     Download,

@@ -21,7 +21,7 @@ import pytest
 import zmq
 from blake3 import blake3
 
-from tests.system import MIB, Serve, make_file
+from tests.processes import MIB, Serve, make_file
 
 Map = dict[str, Any]
 TIMEOUT_S = 10.0  # for each wait

@@ -18,7 +18,19 @@ import pytest
 
 from msd.client.report.chart import plot
 from msd.wire.errors import UsageError
-from tests.system import MIB, MSD, Download, Process, Serve, Source, free_ports, is_free, make_file, run_msd, wait_for
+from tests.processes import (
+    MIB,
+    MSD,
+    Download,
+    Process,
+    Serve,
+    Source,
+    free_ports,
+    is_free,
+    make_file,
+    run_msd,
+    wait_for,
+)
 
 RATE = ("--rate", "8MiB")
 

@@ -19,7 +19,7 @@ from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import QUIT_GRACE
 from msd.wire.protocol.states import WantedState, WorkerState
-from tests.system import (
+from tests.processes import (
     MIB,
     MSD,
     TIMEOUT,

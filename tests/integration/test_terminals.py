@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import MIB, MSD, TIMEOUT, Process, Serve, Source, System, files_equal, run_msd, wait_for
+from tests.processes import MIB, MSD, TIMEOUT, Process, Serve, Source, System, files_equal, run_msd, wait_for
 from tests.terminal import Terminal
 from tests.unit.client.display.test_terminal_painter import Screen
 

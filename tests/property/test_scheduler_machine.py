@@ -7,11 +7,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from msd.client.scheduling import events as core
-from msd.client.scheduling.events import SegmentState
+from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
+from msd.client.scheduling.scheduler_events import SegmentState
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 WORKERS = (1, 2, 3)
 SEGMENTS = 12

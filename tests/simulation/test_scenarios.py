@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from msd.client.scheduling.events import Finish, GiveUp
+from msd.client.scheduling.scheduler_events import Finish, GiveUp
 from tests.simulation.world import Outcome, Worker, World
 
 SEEDS = range(10)

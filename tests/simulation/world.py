@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from msd.client.scheduling import events as core
+from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 #: Seconds until the client detects that a connection was lost.
 LOSS_DETECTION_S = 0.002

@@ -7,7 +7,7 @@ Every command locates the servers with this module, so servers and clients can s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from msd.wire.config.toml_file import parse_interval, parse_size, read_sections
-from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
-from msd.wire.security.keys import SERVER, Credentials, KeyFolder, KeyPair, parse_key, select_credentials
+from msd.wire.security.keys import KeyFolder
 
 DEFAULT_FILE = Path("config.toml")
 LOOPBACK = "127.0.0.1"
@@ -91,19 +91,6 @@ class Config(Struct, frozen=True):
         return self
 
     @property
-    def exposed_endpoint(self) -> Endpoint | None:
-        """The first endpoint that other machines can reach, None if there is none."""
-        endpoints = (self.status, *(worker.endpoint for worker in self.workers))
-        return next((endpoint for endpoint in endpoints if not endpoint.is_loopback), None)
-
-    @property
-    def is_encrypted(self) -> bool:
-        """True if the servers use keys: because the configuration says so, or because other machines can reach them."""
-        if self.security:
-            return self.security == "curve"
-        return self.keys is not None or self.exposed_endpoint is not None
-
-    @property
     def key_folder(self) -> KeyFolder:
         """The folder of the keys. Raises ``UsageError`` if the user has no home directory."""
         if self.keys is not None:
@@ -114,23 +101,6 @@ class Config(Struct, frozen=True):
             return KeyFolder(Path.home() / ".config" / "msd" / "keys")
         except RuntimeError:
             raise UsageError("no home directory for the keys: set XDG_CONFIG_HOME") from None
-
-    def server_keys(self) -> KeyPair | None:
-        """Returns the servers' own key pair, None if they use no keys. Raises ``NotAllowedError`` if the pair is
-        missing.
-        """
-        if not self.is_encrypted:
-            return None
-        pair = self.key_folder.load(SERVER)
-        exposed = self.exposed_endpoint
-        if pair is None and exposed is not None:
-            raise NotAllowedError(
-                f"{exposed.host} can be reached from other machines, and anyone there could read the shared"
-                ' files: create keys with msd keys init, or set security = "none" under [broker] in config.toml'
-            )
-        if pair is None:
-            raise NotAllowedError(f"no server key in {self.key_folder.path}: create it with msd keys init")
-        return pair
 
     def resolved(self) -> Config:
         """Returns this configuration with numeric addresses, because ZeroMQ binds only to those. Raises ``UsageError``
@@ -177,81 +147,6 @@ class Config(Struct, frozen=True):
             limit = _parse_flag("--rate", parse_size, rate)
             changed = replace(changed, workers=tuple(replace(w, rate=limit) for w in changed.workers))
         return changed
-
-
-class Servers(Struct, frozen=True):
-    """The endpoints of the servers, as a client or an operator uses them.
-
-    ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if they were given on the command line:
-    the endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
-    ``credentials`` is None if the servers use no keys.
-    """
-
-    status: Endpoint
-    workers: Mapping[int, Endpoint]
-    pinned: bool
-    credentials: Credentials | None = None
-
-    @classmethod
-    def find(
-        cls,
-        host: str | None = None,
-        *,
-        ports: Sequence[int] | None = None,
-        server5: str | None = None,
-        server_key: str | None = None,
-        config: str | Path | None = None,
-    ) -> Servers:
-        """Locates the servers as the commands do.
-
-        ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
-        workers, then server 5) override it. ``server5`` is the ``HOST:PORT`` of server 5, which lists the workers.
-        ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
-
-        Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
-        """
-        if ports is not None and len(ports) != len(DEFAULT_PORTS):
-            raise UsageError(f"{len(ports)} ports: give five, for four workers and server 5")
-        return locate_servers(
-            load(config),
-            host=host,
-            ports=tuple(ports) if ports is not None else None,
-            server5=server5,
-            server_key=server_key,
-        )
-
-
-def locate_servers(
-    config: Config,
-    *,
-    host: str | None = None,
-    ports: tuple[int, ...] | None = None,
-    server5: str | None = None,
-    server_key: str | None = None,
-) -> Servers:
-    """Returns the servers of ``config`` and the flags, with numeric addresses. Raises ``MsdError``."""
-    config = config.with_flags(host=host, ports=ports).checked()
-    key = config.server_key
-    if server_key is not None:
-        try:
-            key = parse_key(server_key)
-        except ValueError as allowed:
-            raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
-    uses_keys = key is not None or config.is_encrypted
-    credentials = select_credentials(config.key_folder, key, config.key) if uses_keys else None
-    if server5 is not None:
-        status = Endpoint.parse(server5).resolve()
-        workers = {}
-        if ports is not None:
-            workers = _worker_endpoints(config)
-        return Servers(status, workers, ports is not None, credentials)
-    status = config.status.replace_wildcard(LOOPBACK).resolve()
-    return Servers(status, _worker_endpoints(config), ports is not None, credentials)
-
-
-def _worker_endpoints(config: Config) -> dict[int, Endpoint]:
-    numbered = enumerate(config.workers, 1)
-    return {number: worker.endpoint.replace_wildcard(LOOPBACK).resolve() for number, worker in numbered}
 
 
 def load(file: str | Path | None) -> Config:

@@ -12,6 +12,7 @@ import time
 
 import zmq
 
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.security.keys import Credentials
 
 #: How long a peer may take for the ZMTP handshake, in milliseconds. With the default of 30 s, a few hundred idle
@@ -23,6 +24,19 @@ MAX_FRAMES = 4
 BIND_RETRY_S = 0.002
 
 Frames = list[zmq.Frame]
+
+
+def tcp_socket(
+    context: zmq.Context[zmq.Socket[bytes]],
+    socket_type: int,
+    endpoint: Endpoint,
+    credentials: Credentials | None = None,
+) -> zmq.Socket[bytes]:
+    """Creates a tuned socket that will bind or connect to ``endpoint``, without linger."""
+    socket = context.socket(socket_type)
+    tune(socket, ipv6=endpoint.is_ipv6, credentials=credentials)
+    socket.linger = 0
+    return socket
 
 
 def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credentials | None = None) -> None:

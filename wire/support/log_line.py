@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TextIO
 
 
@@ -11,3 +12,8 @@ def print_line(text: str, stream: TextIO) -> None:
     # A closed pipe must not end a download.
     with contextlib.suppress(BrokenPipeError):
         print(text, file=stream, flush=True)
+
+
+def has_cursor_movement() -> bool:
+    """Returns True if ``TERM`` names a terminal that can move its cursor."""
+    return os.environ.get("TERM", "dumb") not in ("", "dumb")

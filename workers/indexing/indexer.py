@@ -19,7 +19,7 @@ from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, NotFoundError
 from msd.wire.protocol.child_messages import IndexLine, IndexSkipped
-from msd.wire.support.text import presentable
+from msd.wire.support.presentable_names import presentable
 from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
 from msd.workers.indexing.rescan_policy import RescanPolicy
 from msd.workers.source.catalogue import Catalogue, Version, editions, open_edition

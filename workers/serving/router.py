@@ -15,6 +15,7 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.codec import encode
+from msd.wire.protocol.limits import MAX_REQUEST_FRAME
 from msd.wire.protocol.messages import Message
 from msd.workers.serving.send_completions import SendCompletions
 
@@ -71,7 +72,7 @@ class Router:
             # Messages queued per client. The fair queue keeps large replies far below this; small replies may reach it.
             socket.sndhwm = 1024
             socket.rcvhwm = 64
-            socket.maxmsgsize = 65536
+            socket.maxmsgsize = MAX_REQUEST_FRAME
             self._protect(socket)
             with _listen(self._endpoint) as listener:
                 socket.use_fd = listener.fileno()

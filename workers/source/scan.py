@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msd.wire.errors import MsdError, NotFoundError, SourceError
 from msd.wire.protocol.segments import MAX_FILE_SIZE
-from msd.wire.support.text import is_presentable, presentable
+from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import Version
 
 #: Suffix of part files, which downloads write to until they are complete.

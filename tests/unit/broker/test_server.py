@@ -40,7 +40,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.security.keys import Role
-from tests.system import free_ports, is_free
+from tests.processes import free_ports, is_free
 
 
 class FakeListeners:

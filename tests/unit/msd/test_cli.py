@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from msd.cli import _unregister_other_commands, app
-from tests.system import MSD, run_msd
+from tests.processes import MSD, run_msd
 
 #: The path of the installed command. Typer generates completion scripts for the name of the running program.
 INSTALLED = str(Path(sys.executable).with_name("msd"))

@@ -14,7 +14,7 @@ from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import Toggled
 from msd.wire.protocol.states import WantedState, WorkerState
-from tests.system import run_msd
+from tests.processes import run_msd
 from tests.unit.snapshots import snapshot
 
 

@@ -13,7 +13,7 @@ from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Rou
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
 from msd.wire.security.keys import Role
-from tests.system import free_ports
+from tests.processes import free_ports
 
 #: Milliseconds a message may take to arrive.
 TIMEOUT_MS = 10_000
@@ -58,9 +58,9 @@ def test_a_reply_is_sent_to_the_sender_of_the_request(control: ControlSocket, pe
     assert peer.recv() == encode(Accepted(rid=5))
 
 
-def test_a_peer_of_an_unprotected_socket_is_an_operator(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+def test_a_peer_of_an_unprotected_socket_is_a_worker(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
     peer.send(encode(StatusRequest(rid=1)))
-    assert requests(control, 1)[0][1] is Role.OPERATOR
+    assert requests(control, 1)[0][1] is Role.WORKER
 
 
 def test_the_role_at_a_protected_socket_is_that_of_the_connection(

@@ -23,7 +23,7 @@ from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, Status, StatusRequest
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
-from tests.system import free_ports
+from tests.processes import free_ports
 
 TIMEOUT = 10.0
 STATUS = Status(version=PROTOCOL_VERSION, epoch=1, seq=1, interval=2.0, control="", catalogue=b"", files=0, workers=[])
@@ -184,11 +184,11 @@ def test_without_keys_every_peer_is_an_operator(stack: ExitStack) -> None:
     assert not harness.reopen_if_needed()
 
 
-def test_the_local_control_socket_requires_no_keys(harness: Harness, runtime_folder: Path) -> None:
+def test_the_local_control_socket_requires_no_keys_and_serves_workers(harness: Harness, runtime_folder: Path) -> None:
     client = harness.connect(zmq.DEALER, harness.listeners.open_local_control(runtime_folder), None)
     client.request(1)
     harness.until(lambda: accepted(client, 1))
-    assert harness.roles == {1: Role.OPERATOR}
+    assert harness.roles == {1: Role.WORKER}
 
 
 @pytest.mark.parametrize("port", ["status_port", "control_port"])

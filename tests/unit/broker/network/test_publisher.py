@@ -10,7 +10,7 @@ import zmq
 from msd.broker.network.publisher import MAX_UNKNOWN_TOPIC_BYTES, READS_PER_TURN, Publisher
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC
-from tests.system import free_ports
+from tests.processes import free_ports
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from textual.pilot import Pilot
 
 from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, StatusReport
 from msd.wire.protocol.states import WorkerState
-from tests.system import TIMEOUT
+from tests.processes import TIMEOUT
 from tests.unit.snapshots import PORTS, snapshot, with_worker
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)

@@ -10,7 +10,7 @@ import zmq
 
 from msd.broker.operator import operator_client
 from msd.broker.operator.operator_client import REQUEST_TIMEOUT_S, OperatorClient
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode

@@ -8,7 +8,7 @@ from typing import Self
 import pytest
 
 from msd.broker.operator import status_command
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport

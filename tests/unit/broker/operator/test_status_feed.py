@@ -11,7 +11,7 @@ from msd.broker.operator import status_feed
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost, StatusFeed
 from msd.wire.protocol.messages import Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
 from msd.wire.protocol.states import WorkerState
-from tests.system import wait_for
+from tests.processes import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
 
 E = TypeVar("E", Status, Server5Lost, OrderFailed)

@@ -8,7 +8,7 @@ from msd.broker.status.event_log import EventLog
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 from tests.unit.snapshots import snapshot, with_worker
 
 NOW = 1_700_000_000.0

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from msd.broker.status.history import MAX_EVENTS, MAX_RATES, MAX_REPORTED_EVENTS, History, newest
-from msd.broker.views import table
+from msd.broker.views import console_lines
 from msd.wire.protocol.messages import Status, StatusReport
 from msd.wire.protocol.states import WantedState, WorkerState
 from tests.unit.snapshots import snapshot, with_worker
@@ -196,7 +196,7 @@ def test_clients_connecting_and_disconnecting_do_not_displace_failures() -> None
     assert len(events) == MAX_REPORTED_EVENTS
     assert [event.text for event in events if event.bad] == ["worker 1 died"]
     assert events[0].text == "client disconnected: now serving 0"
-    assert "worker 1 died" in table.overview(history, "msd download", 80, NOW)
+    assert "worker 1 died" in console_lines.overview(history, "msd download", 80, NOW)
 
 
 def test_failures_do_not_displace_all_other_events() -> None:

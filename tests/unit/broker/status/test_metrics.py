@@ -21,7 +21,7 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
-from tests.system import is_free, wait_for
+from tests.processes import is_free, wait_for
 
 #: The base units in use, as the Prometheus conventions spell them.
 UNITS = {"bytes", "seconds"}

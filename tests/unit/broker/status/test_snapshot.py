@@ -21,7 +21,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
 from msd.wire.protocol.states import WantedState, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 NOW = 1000.0
 MIB = 1 << 20

@@ -36,7 +36,7 @@ from msd.broker.supervision.supervisor import (
 )
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 HANG_LIMIT = 60.0
 #: Not 0, so that a time that was never set (0) is detected.

@@ -11,7 +11,7 @@ from msd.broker.terminal import local_console
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
-from msd.broker.views.plain import status_table
+from msd.broker.views.status_table import status_table
 from msd.wire.config.settings import Config
 from msd.wire.protocol.states import WorkerState
 from tests.unit.snapshots import snapshot

@@ -10,7 +10,7 @@ import pytest
 
 from msd.client.display.live_view import LiveView
 from msd.client.events import Retried
-from tests.system import wait_for
+from tests.processes import wait_for
 from tests.unit.client.display.test_live_layout import STARTED, progress
 
 

@@ -23,7 +23,7 @@ from msd.client.manifest.resolver import (
     RequestNames,
     StatusUpdated,
 )
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, ReplyReceived
+from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -38,7 +38,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 START = 1000.0
 NAME = "Star.mp4"

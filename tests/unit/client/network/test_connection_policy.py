@@ -25,11 +25,11 @@ from msd.client.network.connection_policy import (
     WorkerBanned,
     WorkerUnbanned,
 )
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
+from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, Welcome, WorkerStatus
 from msd.wire.protocol.states import ConnectionRefusal, WantedState, WorkerState
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 START = 1000.0
 INTERVAL = 2.0

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from msd.client.network.events import (
+from msd.client.network.network_events import (
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
@@ -15,7 +15,8 @@ from msd.client.network.events import (
     SnapshotReceived,
 )
 from msd.client.network.pool import MIN_STALL_S, ConnectionPool
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.errors import NotAllowedError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment, Welcome
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState

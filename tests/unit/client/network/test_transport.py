@@ -10,7 +10,8 @@ import pytest
 import zmq
 
 from msd.client.network.transport import Transport, round_robin
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Get

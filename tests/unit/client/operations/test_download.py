@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from msd.client.operations import download
 from msd.client.operations.download import safe_name
 from msd.client.storage.part_file import PartFile
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.errors import Interrupted
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from msd.client.network.events import ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.client.network.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
 from msd.client.operations import list_files as list_module
 from msd.client.operations.list_files import list_files
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, Entry, List, Welcome
 

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
-from msd.client.network.events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.network.network_events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    NetworkEvent,
+    ReplyReceived,
+    SnapshotReceived,
+)
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile

@@ -12,7 +12,8 @@ import pytest
 
 from msd.client.operations import verify as verify_module
 from msd.client.operations.verify import Comparison, compare, mismatch_lines, verify
-from msd.wire.config.settings import Config, locate_servers
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 

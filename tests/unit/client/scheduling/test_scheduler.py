@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.client.scheduling.events import (
+from msd.client.scheduling.scheduler import BUSY_PAUSE_S, SLEEPING_PAUSE_S, Scheduler
+from msd.client.scheduling.scheduler_events import (
     Action,
     Ban,
     BanReason,
@@ -25,10 +26,9 @@ from msd.client.scheduling.events import (
     WorkerLost,
     WorkerReady,
 )
-from msd.client.scheduling.scheduler import BUSY_PAUSE_S, SLEEPING_PAUSE_S, Scheduler
 from msd.client.scheduling.worker_pace import INITIAL_WINDOW
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.time_passed import TimePassed
+from msd.wire.support.core import TimePassed
 
 
 class Scene:

@@ -6,7 +6,7 @@ from collections.abc import Set
 
 import pytest
 
-from msd.client.scheduling.events import SegmentState
+from msd.client.scheduling.scheduler_events import SegmentState
 from msd.client.scheduling.segment_table import SegmentTable
 
 

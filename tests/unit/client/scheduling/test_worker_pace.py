@@ -13,6 +13,7 @@ from msd.client.scheduling.worker_pace import (
     STALL_TIMEOUT_S,
     WINDOW_GAIN,
     WorkerPace,
+    memory_window,
 )
 
 START = 50.0
@@ -77,3 +78,11 @@ def test_a_worker_is_stalled_when_an_arrival_is_long_overdue(rate: float, timeou
     assert worker.is_stalled(START + timeout + 0.01)
     worker.outstanding.clear()
     assert not worker.is_stalled(START + timeout + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("memory", "workers", "segment_size", "window"),
+    [(64, 4, 2, 8), (64, 4, 3, 5), (64, 0, 1, 64), (64, 100, 1, 1), (10**9, 4, 1, MAX_WINDOW), (0, 4, 1, 1)],
+)
+def test_the_windows_of_all_workers_fit_the_memory(memory: int, workers: int, segment_size: int, window: int) -> None:
+    assert memory_window(memory, workers, segment_size) == window

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from msd.wire.config.settings import DEFAULT_PORTS, Config, Servers, WorkerConfig, load, locate_servers
+from msd.wire.config.exposure import exposed_endpoint, load_server_keys, uses_keys
+from msd.wire.config.settings import DEFAULT_PORTS, Config, WorkerConfig, load
 from msd.wire.config.toml_file import MAX_WORKERS
-from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.security.keys import Credentials, KeyPair
 
 PORTS = (5001, 5002, 5003, 5004, 5005)
 KEY = "ab" * 32
@@ -63,9 +62,9 @@ def test_the_defaults_are_the_ports_of_the_report_on_loopback() -> None:
     assert config.status == Endpoint("127.0.0.1", 39223)
     assert config.control == Endpoint("127.0.0.1", 39224)
     assert (config.path, config.interval, config.hang_limit, config.security) == (None, 2.0, 60.0, "")
-    assert (config.keys, config.server_key, config.exposed_endpoint) == (None, None, None)
-    assert not config.is_encrypted
-    assert config.server_keys() is None
+    assert (config.keys, config.server_key, exposed_endpoint(config)) == (None, None, None)
+    assert not uses_keys(config)
+    assert load_server_keys(config) is None
 
 
 def test_without_a_file_the_defaults_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,68 +414,21 @@ def test_a_configuration_without_workers_is_refused(tmp_path: Path) -> None:
     assert check_error(read(tmp_path, "workers = []")).startswith("no worker is configured")
 
 
-# Which servers need keys.
+def test_without_a_metrics_port_there_is_no_metrics_endpoint() -> None:
+    assert Config().metrics is None
 
 
-def create_server_pair(folder: Path) -> KeyPair:
-    """Creates the servers' own key pair in ``folder``."""
-    return Config(keys=folder).key_folder.init()
+def test_metrics_are_on_the_brokers_host(tmp_path: Path) -> None:
+    config = read(tmp_path, "[broker]\nmetrics_port = 9000").with_flags(host="10.0.0.1", ports=PORTS)
+    assert config.metrics == Endpoint("10.0.0.1", 9000)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_servers_on_loopback_need_no_keys(host: str) -> None:
-    config = Config().with_flags(host=host)
-    assert config.exposed_endpoint is None
-    assert not config.is_encrypted
-    assert config.server_keys() is None
+@pytest.mark.parametrize(("port", "other"), [(39223, "server 5"), (39224, "the control port"), (21018, "worker 1")])
+def test_the_metrics_port_must_differ_from_all_other_ports(port: int, other: str) -> None:
+    assert check_error(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "::", "192.168.1.2", "example.org"])
-def test_an_exposed_host_needs_keys_or_a_security_setting(host: str, home: Path) -> None:
-    config = Config().with_flags(host=host)
-    assert config.exposed_endpoint == config.status
-    assert config.is_encrypted
-    with pytest.raises(NotAllowedError) as caught:
-        config.server_keys()
-    assert str(caught.value).startswith(f"{host} can be reached from other machines")
-    assert "msd keys init" in str(caught.value)
-    assert 'security = "none"' in str(caught.value)
-    pair = create_server_pair(home / ".config" / "msd" / "keys")
-    assert config.server_keys() == pair
-
-
-def test_one_exposed_worker_needs_keys() -> None:
-    config = Config(workers=workers(1, 2, 3) + workers(4, host="10.0.0.1"))
-    assert config.exposed_endpoint == Endpoint("10.0.0.1", 4)
-    with pytest.raises(NotAllowedError, match=r"10\.0\.0\.1 can be reached"):
-        config.server_keys()
-
-
-def test_security_none_allows_exposed_servers_without_keys(tmp_path: Path) -> None:
-    create_server_pair(tmp_path / "keys")
-    config = Config(host="0.0.0.0", security="none", keys=tmp_path / "keys")
-    assert not config.is_encrypted
-    assert config.server_keys() is None
-
-
-@pytest.mark.parametrize("setting", ["security", "keys"])
-def test_servers_on_loopback_can_use_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    folder = tmp_path / "msd" / "keys"
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    config = Config(security="curve") if setting == "security" else Config(keys=folder)
-    assert config.is_encrypted
-    with pytest.raises(NotAllowedError) as caught:
-        config.server_keys()
-    assert str(caught.value) == f"no server key in {folder}: create it with msd keys init"
-    pair = create_server_pair(folder)
-    assert config.server_keys() == pair
-
-
-def test_keys_that_other_users_can_access_are_refused(tmp_path: Path) -> None:
-    create_server_pair(tmp_path / "keys")
-    (tmp_path / "keys").chmod(0o755)
-    with pytest.raises(NotAllowedError, match="is accessible to other users"):
-        Config(keys=tmp_path / "keys").server_keys()
+# The folder of keys.
 
 
 def test_the_folder_of_keys_is_configured_or_in_the_home_directory(
@@ -495,114 +447,3 @@ def test_a_missing_home_directory_is_reported_with_a_remedy(monkeypatch: pytest.
     monkeypatch.setattr(Path, "home", fail)
     with pytest.raises(UsageError, match=r"^no home directory for the keys: set XDG_CONFIG_HOME$"):
         _ = Config().key_folder
-
-
-# Locating the servers.
-
-
-def test_the_servers_are_located_by_the_file() -> None:
-    servers = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
-    loopback = "127.0.0.1"
-    assert servers == Servers(
-        Endpoint(loopback, 39223), {1: Endpoint(loopback, 1), 2: Endpoint(loopback, 2)}, pinned=False
-    )
-
-
-def test_ports_on_the_command_line_are_pinned() -> None:
-    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
-    assert servers.pinned
-    assert servers.status == Endpoint("127.0.0.2", 5005)
-    assert servers.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
-
-
-def test_a_host_on_the_command_line_is_not_pinned() -> None:
-    servers = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
-    assert not servers.pinned
-    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} == {"127.0.0.2"}
-
-
-def test_with_only_server_5_the_workers_are_unknown_at_first() -> None:
-    servers = locate_servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
-    assert servers == Servers(Endpoint("127.0.0.3", 7000), {}, pinned=False)
-
-
-def test_server_5_and_ports_can_be_combined() -> None:
-    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
-    assert servers.pinned
-    assert servers.status == Endpoint("127.0.0.3", 7000)
-    assert servers.workers[4] == Endpoint("127.0.0.2", 5004)
-
-
-@pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
-def test_servers_on_a_wildcard_are_reached_on_loopback(host: str) -> None:
-    servers = locate_servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
-    assert servers.status == Endpoint("127.0.0.1", 39223)
-    assert servers.workers == {1: Endpoint("127.0.0.1", 1)}
-
-
-def test_host_names_are_resolved() -> None:
-    servers = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
-    assert servers.status.host in ("127.0.0.1", "::1")
-    servers = locate_servers(Config(), host="localhost", ports=None, server5=None)
-    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} <= {"127.0.0.1", "::1"}
-
-
-@pytest.mark.parametrize("server5", ["7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
-def test_an_invalid_server_5_is_a_usage_error(server5: str) -> None:
-    with pytest.raises(UsageError):
-        locate_servers(Config(), host=None, ports=None, server5=server5)
-
-
-def test_a_client_refuses_conflicting_ports() -> None:
-    with pytest.raises(UsageError, match="port 5001 is given twice"):
-        locate_servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
-
-
-# Credentials.
-
-
-def test_servers_without_keys_need_no_credentials(home: Path) -> None:
-    create_server_pair(home / ".config" / "msd" / "keys")
-    assert locate_servers(Config()).credentials is None
-    assert locate_servers(Config(host="10.0.0.1", security="none")).credentials is None
-
-
-@pytest.mark.parametrize("flags", [{}, {"server5": "127.0.0.3:7000"}, {"ports": PORTS}])
-def test_the_servers_of_this_machine_are_used_with_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
-    config = Config(keys=tmp_path / "keys")
-    assert locate_servers(config, **flags).credentials is None
-    pair = create_server_pair(tmp_path / "keys")
-    assert locate_servers(config, **flags).credentials == Credentials(pair, pair.public)
-
-
-def test_a_server_key_on_the_command_line_overrides_the_file(tmp_path: Path) -> None:
-    config = Config(keys=tmp_path / "keys", server_key=b"\x01" * 32)
-    pair, _ = config.key_folder.new("laptop")
-    assert locate_servers(config).credentials == Credentials(pair, b"\x01" * 32)
-    assert locate_servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
-
-
-def test_a_server_key_requires_a_client_key() -> None:
-    with pytest.raises(NotAllowedError, match="contains no client key: create one with msd keys new NAME"):
-        locate_servers(Config(), server_key=KEY)
-
-
-@pytest.mark.parametrize("text", ["", "abc", KEY[2:], KEY + "ab", "laptop " + KEY])
-def test_an_invalid_server_key_is_a_usage_error_and_not_quoted(text: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        locate_servers(Config(), server_key=text)
-    assert str(caught.value) == f"--server-key: must be {A_KEY}, as printed by msd serve"
-
-
-def test_without_a_metrics_port_there_is_no_metrics_endpoint() -> None:
-    assert Config().metrics is None
-
-
-def test_metrics_are_on_the_brokers_host(tmp_path: Path) -> None:
-    config = read(tmp_path, "[broker]\nmetrics_port = 9000").with_flags(host="10.0.0.1", ports=PORTS)
-    assert config.metrics == Endpoint("10.0.0.1", 9000)
-
-
-@pytest.mark.parametrize(("port", "other"), [(39223, "server 5"), (39224, "the control port"), (21018, "worker 1")])
-def test_the_metrics_port_must_differ_from_all_other_ports(port: int, other: str) -> None:
-    assert check_error(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msd.wire.config.settings import Servers
+from msd.wire.config.servers import Servers
 from msd.wire.errors import DiskError, MsdError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.security.keys import (

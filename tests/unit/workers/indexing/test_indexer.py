@@ -23,7 +23,7 @@ from msd.workers.indexing.catalogue_writer import DigestCache
 from msd.workers.indexing.indexer import KEPT_EDITIONS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue
-from tests.system import TIMEOUT
+from tests.processes import TIMEOUT
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
 #: Runs ``python -m msd.workers`` with an indexer that rescans only on request, with short pauses.

@@ -35,7 +35,7 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
 from msd.workers.serving.fair_queue import MAX_QUEUED
 from msd.workers.serving.worker import STALE_REPORT_S
-from tests.system import free_ports, wait_for
+from tests.processes import free_ports, wait_for
 
 MIB = 1 << 20
 TIMEOUT_MS = 30_000

@@ -1,0 +1,184 @@
+"""Formats the lines of the operator's console for a given width: a pure core.
+
+Handles columns and units; colours and the terminal are left to the caller. Widths are in columns.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from datetime import datetime
+
+from msd.broker.status.history import History, HistoryEvent, Row, newest
+from msd.wire.protocol.messages import WorkerStatus
+from msd.wire.support.presentable_names import presentable
+
+BARS = "▁▂▃▄▅▆▇█"
+#: Maximum and minimum width of the sparkline; a terminal of 80 columns has room for the minimum.
+MAX_SPARKLINE, MIN_SPARKLINE = 30, 8
+#: Width of a row without the status and the sparkline, including the gaps.
+FIXED_WIDTH = 57
+#: Maximum number of events in an overview.
+OVERVIEW_EVENTS = 10
+#: Minimum and maximum width of the status; a terminal of 80 columns has room for the minimum.
+MIN_STATUS, MAX_STATUS = 15, 48
+
+
+def heading(width: int) -> str:
+    """Returns the heading line with the names of the columns."""
+    status_width, sparkline_width = _flexible_widths(width)
+    rate = f"{'Rate':>10} {'':{sparkline_width}}"
+    return (
+        f"    # {'Port':>5} {'Status':{status_width}} {'Uptime':>8} {'Rst':>3} {'Cli':>3} {rate} {'Sent':>9} {'Bad':>5}"
+    )
+
+
+def worker_line(row: Row, width: int, top: float, *, selected: bool = False, current: bool = True) -> str:
+    """Returns a worker's row. ``top`` is the rate (bytes per second) that fills the sparkline's height; ``current`` is
+    False if the row is only the last known state.
+    """
+    mark = "›" if selected else " "
+    status_width, sparkline_width = _flexible_widths(width)
+    sign, status = "●" if row.is_alive else "○", _status_text(row, current=current)
+    failures = f"{row.complaints:,}/{row.rejections:,}" if row.complaints or row.rejections else "-"
+    rates = sparkline(row.rates, sparkline_width, top)
+    return (
+        f"{mark}{sign} {row.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
+        f" {format_duration(row.uptime):>8}"
+        f" {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3} {format_rate(row.rate):>10}"
+        f" {rates:>{sparkline_width}} {format_size(row.bytes_sent):>9} {clip(failures, 5):>5}"
+    )
+
+
+def details(row: Row, width: int, *, current: bool = True) -> list[str]:
+    """Returns everything known about a worker, wrapped to ``width``. Its state with the full reason comes first."""
+    parts = [f"{row.number} {_status_text(row, current=current)}", row.endpoint.removeprefix("tcp://")]
+    parts.append(f"process {row.pid}" if row.pid else "no process")
+    if row.restarts:
+        parts.append(f"{row.restarts:,} restart{'' if row.restarts == 1 else 's'}")
+    parts += failure_counts(row)
+    parts += [clients_served(row.clients), f"{row.bytes_sent:,} bytes sent"]
+    return wrap(" · ".join(parts), width)
+
+
+def failure_counts(worker: Row | WorkerStatus) -> list[str]:
+    """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
+    counts = (
+        (worker.complaints, "corrupt segment", "corrupt segments"),
+        (worker.malformed_messages, "malformed message", "malformed messages"),
+        (worker.rejected_connections, "refused connection", "refused connections"),
+    )
+    return [f"{count:,} {singular if count == 1 else plural}" for count, singular, plural in counts if count]
+
+
+def overview(history: History, command: str, width: int, now: float) -> str:
+    """Returns the contents of the console as one text: summary, workers, last events and the client's ``command``."""
+    rows = history.rows(now)
+    top = max((rate for row in rows for rate in row.rates), default=0.0)
+    lines = [summary(history), "", heading(width).rstrip(), *(worker_line(row, width, top).rstrip() for row in rows)]
+    for row in rows:
+        if row.remark or row.complaints or row.rejections:
+            lines += ["", *details(row, width)]
+    lines += ["", "Events, newest first"]
+    for event in newest(history.events, OVERVIEW_EVENTS):
+        lines += event_lines(event, width)
+    return "\n".join([*lines, "", "Command for a client", wrap_command(command, width)])
+
+
+def summary(history: History) -> str:
+    """Returns the state of all servers in one line."""
+    status = history.status
+    if status is None:
+        return "waiting for server 5"
+    alive = sum(row.is_alive for row in history.rows(0.0))
+    files = f"{status.files:,} file{'' if status.files == 1 else 's'}" if status.catalogue else "indexing the files"
+    total = sum(worker.rate for worker in status.workers)
+    return (
+        f"{alive} of {len(status.workers)} alive · {clients_served(history.clients)} · {format_rate(total)} · {files}"
+    )
+
+
+def clients_served(clients: int) -> str:
+    return f"{clients:,} client{'' if clients == 1 else 's'} served"
+
+
+def alarm(history: History) -> str:
+    """Returns the alarm while server 5 does not answer or refuses this operator, otherwise an empty string."""
+    if history.lost_at is None:
+        return ""
+    since = f"since {format_time(history.lost_at)}"
+    hint = "; showing the last known state" if history.status else ""
+    problem = "REFUSES THIS CONSOLE" if history.is_refused else "DOES NOT ANSWER"
+    return f"! SERVER 5 {problem} {since}{hint} ({history.lost_reason})"
+
+
+def event_lines(event: HistoryEvent, width: int) -> list[str]:
+    """Returns an event as lines of at most ``width`` columns."""
+    return wrap(
+        f"{format_time(event.time)} {'!' if event.is_failure else ' '} {presentable(event.sentence)}", width, indent=11
+    )
+
+
+def wrap(text: str, width: int, indent: int = 2) -> list[str]:
+    """Wraps a text; every line but the first is indented."""
+    return textwrap.wrap(text, max(width, indent + 10), subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def wrap_command(command: str, width: int) -> str:
+    """Wraps a command with backslashes at the line ends, so that it can be pasted into a shell."""
+    lines = textwrap.wrap(command, max(width - 2, 20), break_long_words=False, break_on_hyphens=False)
+    return " \\\n".join(lines)
+
+
+def sparkline(rates: Sequence[float], width: int, top: float) -> str:
+    """Returns the last ``width`` rates as bars; a rate of 0 becomes a blank."""
+    last = rates[-width:]
+    return "".join(BARS[min(int(r / top * len(BARS)), len(BARS) - 1)] if r > 0 < top else " " for r in last)
+
+
+def format_rate(bytes_per_second: float) -> str:
+    return f"{format_size(bytes_per_second)}/s" if bytes_per_second >= 0.5 else "-"
+
+
+def format_size(size: float) -> str:
+    """Formats a number of bytes with a decimal unit (1 kB is 1000 bytes)."""
+    unit, *larger = ("B", "kB", "MB", "GB", "TB", "PB")
+    while size >= 999.5 and larger:
+        size /= 1000
+        unit, *larger = larger
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Formats a duration in at most eight columns; 0 becomes a dash."""
+    if seconds <= 0:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h" if days < 10000 else f"{days}d"
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def format_time(time: float) -> str:
+    """Formats seconds since 1970 as the local time of day."""
+    return f"{datetime.fromtimestamp(time):%H:%M:%S}"
+
+
+def clip(text: str, width: int) -> str:
+    """Cuts a text to ``width`` columns, with an ellipsis if it was longer."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _status_text(row: Row, *, current: bool) -> str:
+    """Returns Alive or Dead, a ``?`` if it is not current, and the remark."""
+    state = "Alive" if row.is_alive else "Dead"
+    return f"{state}{'' if current else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
+
+
+def _flexible_widths(width: int) -> tuple[int, int]:
+    """Returns the widths of the status and of the sparkline."""
+    available = max(width - FIXED_WIDTH, MIN_STATUS + MIN_SPARKLINE)
+    sparkline_width = min(MAX_SPARKLINE, max(MIN_SPARKLINE, available // 3))
+    return min(available - sparkline_width, MAX_STATUS), sparkline_width

@@ -1,0 +1,68 @@
+"""The text of the plain console: the report's status table, and the line with the command for a client.
+
+Formats only, does not print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msd.broker.views.console_lines import failure_counts
+from msd.wire.config.servers import Servers
+from msd.wire.config.settings import LOOPBACK, Config
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.messages import Status, WorkerStatus
+from msd.wire.protocol.states import WorkerState
+
+RULE = "-----"
+
+
+def status_table(status: Status) -> str:
+    """Returns the report's status table. A row ends with a remark if the worker is neither awake nor asleep, or if
+    failures were counted.
+    """
+    rows = [RULE, "MultiServer Downloader", RULE]
+    for worker in status.workers:
+        alive = "Alive" if worker.state is WorkerState.AWAKE else "Dead"
+        port = Endpoint.parse(worker.endpoint).port
+        row = f"Server {worker.number} at Port: {port} Status: {alive}"
+        rows.append(f"{row} To shut down/wake up enter {worker.number}{_remark(worker)}")
+    rows += ["To quit, enter -1:", "", "Enter your Choice:"]
+    return "\n".join(rows)
+
+
+def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
+    """Returns the line printed once all workers are awake, with the command for a client. ``key`` is the servers'
+    public key, None if they use no keys.
+    """
+    server5 = config.status.replace_wildcard(LOOPBACK)
+    workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
+    shared = f"{files} file{'' if files == 1 else 's'}"
+    return f"ready: {len(workers)} workers share {shared}; {_download_command(server5, workers, files, key)}"
+
+
+def client_command(servers: Servers, status: Status) -> str:
+    """Returns the command that downloads a file from ``servers``."""
+    workers = [Endpoint.parse(worker.endpoint).replace_wildcard(servers.status.host) for worker in status.workers]
+    if servers.pinned:
+        workers = list(servers.workers.values())
+    key = servers.credentials.server if servers.credentials else None
+    return _download_command(servers.status, workers, status.files, key)
+
+
+def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
+    flags = f"--server5 {server5}"
+    if len(workers) == 4 and all(worker.host == server5.host for worker in workers):
+        flags = f"-a {server5.host} -p {' '.join(str(worker.port) for worker in workers)} {server5.port}"
+    if key is not None:
+        flags += f" --server-key {key.hex()}"
+    # The name is optional if only one file is shared.
+    return f"msd download {'' if files == 1 else 'NAME '}{flags}"
+
+
+def _remark(worker: WorkerStatus) -> str:
+    remarks = []
+    if worker.state not in (WorkerState.AWAKE, WorkerState.ASLEEP):
+        remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
+    remarks += failure_counts(worker)
+    return f" ({', '.join(remarks)})" if remarks else ""

@@ -1,0 +1,25 @@
+"""Decides how a download is shown: live view, metric lines, JSON lines or a log."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter, Printer
+from msd.wire.support.output import has_cursor_movement
+
+
+def choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
+    """Returns the printer for these flags and this terminal, and the longest interval (seconds) it allows between
+    ``Progress`` events.
+    """
+    if verbose:
+        # The log is written to standard error, so no live view is shown.
+        return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
+    if json:
+        return JsonPrinter(), math.inf
+    if quiet or not sys.stderr.isatty() or not has_cursor_movement():
+        return LinePrinter(quiet=quiet), math.inf
+    from msd.client.display.live_view import PROGRESS_INTERVAL_S, LiveView
+
+    return LiveView(sys.stderr), PROGRESS_INTERVAL_S

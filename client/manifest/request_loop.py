@@ -1,0 +1,81 @@
+"""Fetches the manifest of a shared file: sends the requests that ``client/manifest/resolver.py`` decides on.
+
+Makes no decisions itself.
+"""
+
+from __future__ import annotations
+
+import time
+
+from msd.client.events import OnEvent
+from msd.client.manifest import resolver
+from msd.client.network.connection import new_rid
+from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
+from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressTimeout
+from msd.wire.errors import NotFoundError
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List
+from msd.wire.protocol.segments import Manifest
+from msd.wire.support.presentable_names import is_presentable
+
+
+def find_manifest(
+    pool: ConnectionPool,
+    name: str | None,
+    id: bytes | None,
+    *,
+    timeout: float | None,
+    on_event: OnEvent,
+    fallback_name: str | None = None,
+) -> tuple[Manifest, bytes]:
+    """Returns a file's manifest, and the catalogue that server 5 published when the version was chosen.
+
+    Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
+    ``id`` selects a version; None selects the current one. ``timeout`` is the limit in seconds without progress; None
+    waits indefinitely. The catalogue is empty if unknown.
+
+    Raises ``MsdError``.
+    """
+    if name is not None and not _is_valid_name(name):
+        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
+    if fallback_name is not None and not _is_valid_name(fallback_name):
+        fallback_name = None
+    manifest_resolver = resolver.ManifestResolver(name, id, fallback_name)
+    progress_timeout = ProgressTimeout(timeout, time.monotonic())
+    actions: list[resolver.Action] = []
+    while True:
+        catalogue = pool.status.catalogue if pool.status else b""
+        updated = resolver.StatusUpdated(catalogue or None, len(pool.worker_numbers))
+        actions += manifest_resolver.handle(updated, time.monotonic())
+        for action in actions:
+            rid = new_rid()
+            match action:
+                case resolver.RequestDescription(worker, requested_name):
+                    pool.request(worker, Describe(rid=rid, name=requested_name, id=id))
+                case resolver.RequestDigests(worker, file, start):
+                    pool.request(worker, Digests(rid=rid, id=file, start=start))
+                case resolver.RequestNames(worker):
+                    pool.request(worker, List(rid=rid))
+                case resolver.Found(manifest):
+                    return manifest, manifest_resolver.catalogue
+                case resolver.Fail(error):
+                    raise error
+        actions = []
+        deadline = progress_timeout.next_deadline()
+        if (due := manifest_resolver.next_deadline()) is not None:
+            deadline = min(deadline, due)
+        for event in pool.poll(deadline):
+            if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
+                progress_timeout.reset(time.monotonic())
+            if isinstance(event, ConnectionOpened | ConnectionClosed | ReplyReceived):
+                actions += manifest_resolver.handle(event, time.monotonic())
+        progress_timeout.extend(pool.stalled_seconds)
+        if changed := pool.status_change():
+            on_event(changed)
+        if waiting := progress_timeout.check(pool.last_poll_at, pool.waiting_reason()):
+            on_event(waiting)
+
+
+def _is_valid_name(name: str) -> bool:
+    """True if a shared file can have this name."""
+    return 0 < len(name) <= MAX_NAME and is_presentable(name)

@@ -1,0 +1,73 @@
+"""A relay between a client and a worker that speaks the protocol and corrupts or delays replies.
+
+``tests/network_fault_proxy.py`` injects faults below the protocol, in connections and bytes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import zmq
+
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import DataReply, DataRequest, Segment
+
+
+class Relay:
+    """Forwards messages between one client at ``port`` and the worker at ``target``. A context manager.
+
+    ``corrupt_every=n`` flips a bit in the first segment and in every nth after it; ``corrupted`` counts these.
+    ``hold`` delays all replies until this many seconds after the first request. ``requests`` records the
+    requests of the client.
+    """
+
+    def __init__(self, port: int, target: int, *, corrupt_every: int = 0, hold: float = 0.0) -> None:
+        self.requests: list[DataRequest] = []
+        self.corrupted = 0
+        self._segments = 0
+        self._corrupt_every = corrupt_every
+        self._hold = hold
+        self._stop = threading.Event()
+        self._context = zmq.Context()
+        self._frontend = self._context.socket(zmq.ROUTER)
+        self._backend = self._context.socket(zmq.DEALER)
+        self._frontend.bind(f"tcp://127.0.0.1:{port}")
+        self._backend.connect(f"tcp://127.0.0.1:{target}")
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._context.destroy(0)
+
+    def _run(self) -> None:
+        client, release_at = b"", 0.0
+        while not self._stop.is_set():
+            if self._frontend.poll(5):
+                client, *frames = self._frontend.recv_multipart()
+                release_at = release_at or time.monotonic() + self._hold
+                self.requests.append(decode(frames[0], DataRequest))
+                self._backend.send_multipart(frames)
+            while time.monotonic() >= release_at and self._backend.poll(0):
+                self._frontend.send_multipart([client, *self._maybe_corrupt(self._backend.recv_multipart())])
+
+    def _maybe_corrupt(self, frames: list[bytes]) -> list[bytes]:
+        reply = decode(frames[0], DataReply)
+        if not isinstance(reply, Segment) or not self._corrupt_every:
+            return frames
+        self._segments += 1
+        if (self._segments - 1) % self._corrupt_every:
+            return frames
+        self.corrupted += 1
+        payload = bytearray(frames[1])
+        payload[self._segments % len(payload)] ^= 1
+        return [encode(reply), bytes(payload)]

@@ -1,0 +1,149 @@
+"""Misbehaving peers and hostile conditions: the client rejects wrong data and does not hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import zmq
+
+from msd.client.operations.list_files import list_files
+from msd.wire.config.servers import Servers, locate_servers
+from msd.wire.config.settings import Config
+from msd.wire.errors import NoAnswerError
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import CataloguePage, DataRequest, Entry, Hello, List, Welcome
+from tests.processes import MIB, MSD, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
+
+
+@pytest.fixture
+def closing_ports() -> Iterator[list[int]]:
+    """Four ports that accept connections and close them at once."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+
+    def serve(listener: socket.socket) -> None:
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                return
+
+    threads = [threading.Thread(target=serve, args=(listener,)) for listener in listeners]
+    for thread in threads:
+        thread.start()
+    yield [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+    for thread in threads:
+        thread.join()
+
+
+def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: list[int], tmp_path: Path) -> None:
+    server_flags = ["-p", *map(str, [*closing_ports, free_ports()[4]])]
+    with Download(server_flags, "--timeout", "5", cwd=tmp_path) as client:
+        assert client.wait(20) == 7
+
+
+def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
+    """Each page must continue after the last name of the previous page, or the listing would never end."""
+    ports = free_ports()
+    servers = locate_servers(Config(), host=None, ports=ports, server5=None)
+    one_worker = Servers(servers.status, {1: servers.workers[1]}, pinned=True)
+    with ExitStack() as stack:
+        context = stack.enter_context(zmq.Context())
+        router = stack.enter_context(context.socket(zmq.ROUTER))
+        router.linger = 0
+        router.bind(f"tcp://127.0.0.1:{ports[0]}")
+        stop = threading.Event()
+        pages = []
+
+        def answer() -> None:
+            while not stop.is_set():
+                if not router.poll(20):
+                    continue
+                peer, frame = router.recv_multipart()
+                match decode(frame, DataRequest):
+                    case Hello(rid=rid):
+                        welcome = Welcome(rid=rid, version=1, epoch=1, number=1, files=9, catalogue=b"")
+                        router.send_multipart([peer, encode(welcome)])
+                    case List(rid=rid):
+                        pages.append(rid)
+                        entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
+                        page = CataloguePage(rid=rid, epoch=1, entries=[entry], more=True)
+                        router.send_multipart([peer, encode(page)])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(NoAnswerError):
+                list_files(one_worker, timeout=1)
+        finally:
+            stop.set()
+            thread.join()
+    assert len(pages) == 2
+
+
+def test_an_output_created_during_the_download_is_not_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(16 * MIB)
+    system = serve(path, "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_verified(0.2)
+        (tmp_path / "copy.bin").write_text("precious")
+        assert client.wait() == 2
+    assert "was created in the meantime" in client.events[-1]["message"]
+    assert (tmp_path / "copy.bin").read_text() == "precious"
+    with system.download("-o", "copy.bin", "--force", cwd=tmp_path) as client:
+        assert client.wait_until_done()["received_bytes"] == 0
+    assert files_equal(path, tmp_path / "copy.bin")
+
+
+def test_a_part_file_that_was_swapped_is_not_published(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(16 * MIB), "--rate", "4MiB")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_verified(0.2)
+        (tmp_path / "copy.bin.part").unlink()
+        (tmp_path / "copy.bin.part").write_bytes(b"garbage")
+        assert client.wait() == 6
+    assert not (tmp_path / "copy.bin").exists()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "line\nbreak"])
+def test_an_invalid_name_is_rejected_at_once(tmp_path: Path, name: str) -> None:
+    result = run_msd("download", "-p", *map(str, free_ports()), "--", name, cwd=tmp_path)
+    assert result.returncode == 3
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_modification_time_in_the_far_future_is_harmless(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(1000)
+    system = serve(path)
+    os.utime(path, ns=(10**20, 10**20))
+    system.signal(signal.SIGTERM)
+    system.wait()
+    restarted = serve(path)
+    assert "film.bin" in run_msd("list", *restarted.server_flags).stdout
+    with restarted.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_done()
+    wait_for("all workers awake", lambda: restarted.states() == ["awake"] * 4)
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_commands_work_with_a_closed_standard_stream(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
+    """A shell starts the command with the stream closed (``>&-``)."""
+    system = serve(source(1000))
+    for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
+        command = " ".join([*MSD, *arguments, *system.server_flags])
+        result = subprocess.run(
+            f"exec {command} {closed}>&-", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "bug" not in result.stderr

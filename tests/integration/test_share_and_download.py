@@ -1,0 +1,292 @@
+"""The main use case with real processes: a verified download from four workers and server 5."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, List, Refusal
+from msd.wire.protocol.states import RefusalReason, WantedState
+from tests.processes import (
+    MIB,
+    MSD,
+    TIMEOUT,
+    Process,
+    Serve,
+    Source,
+    files_equal,
+    free_ports,
+    is_free,
+    make_file,
+    run_msd,
+    wait_for,
+)
+
+#: At this rate per worker, four workers send 48 MiB in 1.5 s: long enough to inject faults.
+RATE = ("--rate", "8MiB")
+SIZE = 48 * MIB
+#: Maximum requests in flight from a client to one worker.
+WINDOW = 8
+
+
+def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
+    """Checks the output and the byte counts; at most ``in_flight`` MiB of segments were received twice."""
+    assert files_equal(source, output)
+    assert not output.with_name(output.name + ".part").exists()
+    size = source.stat().st_size
+    assert done["bytes"] == size
+    assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == size
+    assert sum(worker["bytes"] for worker in done["workers"].values()) + done["reused_bytes"] == size
+    assert done["wasted_bytes"] <= in_flight * MIB
+
+
+def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(SIZE)
+    with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
+        done = client.wait_until_done()
+    check_result(done, path, tmp_path / "copy.bin")
+    assert [done["workers"][name]["segments"] for name in "1234"] == pytest.approx([12] * 4, abs=3)
+
+
+@pytest.mark.parametrize("victims", [(3,), (1, 4), (1, 2, 3)])
+def test_killed_workers_waste_only_segments_in_flight(
+    serve: Serve, source: Source, tmp_path: Path, victims: tuple[int, ...]
+) -> None:
+    path = source(SIZE)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_verified(0.3)
+        system.kill(*victims)
+        done = client.wait_until_done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW * len(victims))
+    assert all(done["workers"][str(victim)]["failures"] == 1 for victim in victims)
+    wait_for("the killed workers to be restarted", lambda: system.states() == ["awake"] * 4)
+    assert [worker.restarts for worker in system.status().workers] == [int(n in victims) for n in (1, 2, 3, 4)]
+
+
+def test_each_worker_can_be_toggled_during_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(SIZE)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_verified(0.1)
+        for number in (1, 2, 3, 4):
+            system.put_to_sleep(number)
+            system.wake(number)
+        done = client.wait_until_done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
+
+
+def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awake(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """
+    1. All four workers are put to sleep: no data arrives; the client reports why and keeps running.
+    2. After 3 s worker 3 is woken up: data arrives within 0.2 s.
+    3. Worker 3 alone sends the rest.
+    """
+    path = source(24 * MIB)
+    system = serve(path, *RATE)
+    with system.download("-o", "copy.bin", interval=0.01, cwd=tmp_path) as client:
+        client.wait_until_verified(0.3)
+        system.put_to_sleep(1, 2, 3, 4)
+        before = wait_for("the last replies", lambda: client.verified_bytes if client.events_of("waiting") else None)
+        wait_for("3 s to pass", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
+        assert client.verified_bytes == before
+        assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
+        with OperatorClient(system.servers) as operator:
+            woken_at = client.events[-1]["at"]
+            assert operator.toggle(3, WantedState.AWAKE).reached
+        first_data = wait_for(
+            "data", lambda: next((e for e in client.events_of("progress") if e["bytes"] > before), None)
+        )
+        done = client.wait_until_done()
+    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
+    assert first_data["at"] - woken_at < 0.2
+
+
+@pytest.mark.alone
+def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
+    serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs; no
+    outgoing connection may take the port meanwhile.
+    """
+    path = source(24 * MIB)
+    ports = (21018, 27215, 35416, 19222, 39223)
+    # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
+    wait_for("the ports to be free", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
+    system = serve(path, "--rate", "512KiB", ports=ports)
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_verified(0.02)
+        system.put_to_sleep(3)
+        asleep_since = client.events[-1]["at"]
+        wait_for("10 s to pass", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
+        system.wake(3)
+        before = client.events_of("progress")[-1]["workers"]["3"]["received"]
+        wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)
+        done = client.wait_until_done(60)
+    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW)
+
+
+SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 12 * MIB + 1)
+
+
+def test_files_of_all_sizes_and_names_are_downloaded_correctly(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
+    names = {f"size-{size}": size for size in SIZES}
+    names |= {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
+    for name, size in names.items():
+        make_file(tmp_path / "shared" / name, size, rng)
+    system = serve(tmp_path / "shared")
+    for number, name in enumerate(names):
+        output = tmp_path / f"copy {number}"
+        with system.download("-o", str(output), "--no-sync", "--", name) as client:
+            client.wait_until_done()
+    for number, name in enumerate(names):
+        assert files_equal(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
+
+
+def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    path = tmp_path / "shared" / "sparse.img"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        for offset in (0, 1 << 30, (3 << 30) - 5):
+            file.seek(offset)
+            file.write(rng.randbytes(5))
+    with serve(path).download("-o", "copy.img", cwd=tmp_path) as client:
+        done = client.wait_until_done(120)
+    copy = tmp_path / "copy.img"
+    assert copy.stat().st_size == path.stat().st_size == done["bytes"]
+    # Compare only the data of both files; reading holes would fill the page cache with zeros.
+    for extent in {*data_extents(path), *data_extents(copy)}:
+        assert read_at(path, *extent) == read_at(copy, *extent)
+    assert done["received_bytes"] == 3 * MIB
+
+
+def data_extents(path: Path) -> Iterator[tuple[int, int]]:
+    """Yields the offset and the length of each range of a file that is not a hole."""
+    with path.open("rb") as file:
+        end = 0
+        while end < path.stat().st_size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            yield start, end - start
+
+
+def read_at(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), length, offset)
+
+
+def test_until_done_ends_the_servers_after_the_download(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(MIB), "--until-done")
+    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+        client.wait_until_done()
+    assert system.wait() == 0
+
+
+def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_a_pipe(
+    runtime_folder: Path, tmp_path: Path, rng: random.Random
+) -> None:
+    """
+    1. `msd serve`, `list`, `download` and `status` read the same config.toml.
+    2. Lines on standard input toggle a worker and quit; an invalid line gets an error message.
+    """
+    path = make_file(tmp_path / "Star.mp4", 3 * MIB, rng)
+    ports = free_ports()
+    blocks = "".join(f"[[workers]]\nport = {port}\n" for port in ports[:4])
+    config = tmp_path / "config.toml"
+    config.write_text(f'[share]\npath = "Star.mp4"\n[broker]\nstatus_port = {ports[4]}\n{blocks}')
+    with Process([*MSD, "serve", "-c", str(config)], stdin=subprocess.PIPE) as console:
+        wait_for("ready", lambda: console.out.text.startswith("ready"))
+        assert "Star.mp4" in run_msd("list", cwd=tmp_path).stdout
+        assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
+        assert files_equal(path, tmp_path / "copy.mp4")
+        console.write_stdin("2\n7\n")
+        wait_for("worker 2 asleep", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
+        wait_for("an error message", lambda: "invalid choice '7'" in console.out.text)
+        workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
+        assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
+        console.write_stdin("-1\n")
+        assert console.wait() == 0
+
+
+def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """The test uses a raw socket, because the client might reject such names itself."""
+    shared = tmp_path / "shared"
+    make_file(shared / "film.bin", 100, rng)
+    make_file(tmp_path / "secret", 100, rng)
+    (shared / "way-out").symlink_to(tmp_path / "secret")
+    (shared / "way-in").symlink_to(shared / "film.bin")
+    os.mkfifo(shared / "fifo")
+    system = serve(shared)
+    names = ["../secret", str(tmp_path / "secret"), str(shared / "film.bin"), "way-out", "fifo", ".", "film.bin/", "no"]
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{system.ports[0]}")
+
+        def describe(name: str) -> DataReply:
+            dealer.send(encode(Describe(rid=1, name=name)))
+            assert dealer.poll(int(TIMEOUT * 1000))
+            reply: DataReply = decode(dealer.recv(), DataReply)
+            return reply
+
+        for name in names:
+            reply = describe(name)
+            assert isinstance(reply, Refusal), name
+            assert reply.reason is RefusalReason.UNKNOWN
+        assert isinstance(describe("way-in"), Described)
+
+
+def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
+    """The status socket ignores data requests."""
+    system = serve(source(1000), "-i", "0.2")
+    with zmq.Context() as context, context.socket(zmq.XSUB) as subscriber:
+        subscriber.linger = 0
+        subscriber.connect(f"tcp://127.0.0.1:{system.ports[4]}")
+        subscriber.send(encode(Describe(rid=1)))
+        subscriber.send(b"\x01")
+        for _ in range(3):
+            assert subscriber.poll(int(TIMEOUT * 1000))
+            assert subscriber.recv().startswith(STATUS_TOPIC)
+
+
+def test_one_of_two_identical_files_may_be_deleted(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """Identical files share an id, so the workers read the remaining file."""
+    for kept, deleted in (("a", "b"), ("b", "a")):
+        folder = tmp_path / f"without-{deleted}"
+        make_file(folder / "a", 3 * MIB, rng)
+        (folder / "b").write_bytes((folder / "a").read_bytes())
+        system = serve(folder)
+        (folder / deleted).unlink()
+        with system.download("-o", str(tmp_path / f"copy-{deleted}"), kept) as client:
+            client.wait_until_done()
+        assert files_equal(folder / kept, tmp_path / f"copy-{deleted}")
+
+
+def test_all_of_many_small_requests_are_answered(serve: Serve, source: Source) -> None:
+    system = serve(source(1000))
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{system.ports[0]}")
+        requests = [kind(rid=rid) for rid in range(0, 200, 2) for kind in (Describe, List)]
+        for request in requests:
+            dealer.send(encode(request))
+        for _ in requests:
+            assert dealer.poll(int(TIMEOUT * 1000))
+            reply = decode(dealer.recv(), DataReply)
+            assert isinstance(reply, Described | CataloguePage)

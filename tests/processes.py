@@ -1,0 +1,277 @@
+"""Helpers for tests with real processes: start servers, download from them, read events.
+
+Every process is started through the public command and ended by its pid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from msd.broker.cli import demo
+from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.config.servers import Servers, locate_servers
+from msd.wire.config.settings import Config
+from msd.wire.protocol.messages import Status, WorkerStatus
+from msd.wire.protocol.states import WantedState, WorkerState
+
+MSD = [sys.executable, "-P", "-m", "msd"]
+#: Default timeout of every wait, in seconds; MSD_TEST_TIME_FACTOR raises it on slow machines.
+TIMEOUT = 30.0 * float(os.environ.get("MSD_TEST_TIME_FACTOR", "1"))
+
+MIB = 1 << 20
+
+Ports = tuple[int, int, int, int, int]
+
+#: The number of this pytest-xdist process, and the maximum number of processes with separate port ranges.
+XDIST_NUMBER, XDIST_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 4
+
+
+T = TypeVar("T")
+
+
+def free_ports() -> Ports:
+    """Returns ports that are free now, from a range that no other test process uses."""
+    share = 12000 // XDIST_PROCESSES
+    slot = XDIST_NUMBER % XDIST_PROCESSES
+    return demo.free_ports(20000 + slot * share, 20000 + (slot + 1) * share)
+
+
+def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
+    """Polls ``probe`` and returns its first true value. Fails after ``timeout`` seconds, naming ``description``."""
+    deadline = time.monotonic() + timeout
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {description}"
+        time.sleep(0.005)
+    return value
+
+
+class Output:
+    """The lines that a process has written to a stream, each with the time it was read."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.lines: list[tuple[float, str]] = []
+        self._thread = threading.Thread(target=self._read, args=(stream,))
+        self._thread.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self.lines.append((time.monotonic(), line.rstrip("\n")))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line for _, line in self.lines)
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+class Process:
+    """A process under test and its two output streams. A context manager: leaving it ends the process."""
+
+    def __init__(self, arguments: list[str], **options: Any) -> None:
+        self.process = subprocess.Popen(
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **{"stdin": subprocess.DEVNULL, **options},
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.out = Output(self.process.stdout)
+        self.err = Output(self.process.stderr)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def write_stdin(self, text: str) -> None:
+        """Writes to standard input, which must be a pipe."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(text)
+        self.process.stdin.flush()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Waits for the process to end and returns its exit code."""
+        code = self.process.wait(timeout)
+        self.out.join()
+        self.err.join()
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+class Download(Process):
+    """``msd download --json`` and its events; ``server_flags`` are the options that locate the servers."""
+
+    def __init__(self, server_flags: list[str], *arguments: str, interval: float = 0.05, **options: Any) -> None:
+        super().__init__([*MSD, "download", *server_flags, "--json", "-i", str(interval), *arguments], **options)
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events so far, each with an additional key ``at``: the ``time.monotonic()`` at which it was read."""
+        return [{**json.loads(line), "at": at} for at, line in [*self.out.lines]]
+
+    @staticmethod
+    def parse(text: str) -> list[dict[str, Any]]:
+        """Parses the output of ``msd download --json``."""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
+        """Returns the events of one kind, such as ``"progress"``."""
+        return [event for event in self.events if event["event"] == kind]
+
+    @property
+    def verified_bytes(self) -> int:
+        """Bytes verified, according to the last progress event."""
+        return int((self.events_of("progress") or [{"bytes": 0}])[-1]["bytes"])
+
+    def wait_until_verified(self, share: float) -> None:
+        """Waits until this share of the file (0 to 1) is verified."""
+
+        def reached() -> bool:
+            verified = any(e["bytes"] >= share * e["total"] for e in self.events_of("progress"))
+            assert verified or self.process.poll() is None, self.out.text[-2000:] + self.err.text
+            return verified
+
+        wait_for(f"{share:.0%} of the file", reached)
+
+    def wait_until_done(self, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """Waits for the ``done`` event and returns it; if the download fails, the test fails with its output."""
+        code = self.wait(timeout)
+        assert code == 0, f"code {code}: {self.out.text[-2000:]} {self.err.text}"
+        assert self.events[-1]["event"] == "done"
+        return self.events[-1]
+
+
+class System(Process):
+    """``msd serve``, and methods that operate it; ``server_flags`` locate it for other commands."""
+
+    def __init__(self, path: Path, *arguments: str, ports: Ports | None = None, **options: Any) -> None:
+        self.ports = ports or free_ports()
+        self.server_flags = ["-a", "127.0.0.1", "-p", *map(str, self.ports)]
+        self.servers: Servers = locate_servers(Config(), host="127.0.0.1", ports=self.ports, server5=None)
+        super().__init__([*MSD, "serve", "-f", str(path), *self.server_flags, *arguments], **options)
+
+    def wait_until_ready(self) -> Self:
+        def ready() -> bool:
+            assert self.process.poll() is None, self.err.text
+            return any(line.startswith("ready") for _, line in [*self.out.lines])
+
+        wait_for("ready", ready)
+        return self
+
+    def status(self) -> Status:
+        with OperatorClient(self.servers) as operator:
+            return operator.status()
+
+    def worker(self, number: int) -> WorkerStatus:
+        return self.status().workers[number - 1]
+
+    def states(self) -> list[str]:
+        return [worker.state.value for worker in self.status().workers]
+
+    def put_to_sleep(self, *numbers: int) -> None:
+        self._toggle(numbers, WantedState.ASLEEP)
+
+    def wake(self, *numbers: int) -> None:
+        self._toggle(numbers, WantedState.AWAKE)
+
+    def _toggle(self, numbers: tuple[int, ...], want: WantedState) -> None:
+        with OperatorClient(self.servers) as operator:
+            for number in numbers:
+                assert operator.toggle(number, want).reached
+
+    def kill(self, *numbers: int) -> None:
+        """Sends SIGKILL to workers. Waits for workers that are being restarted; skips failed workers."""
+        for number in numbers:
+
+            def running_or_failed(number: int = number) -> WorkerStatus | None:
+                worker = self.worker(number)
+                return worker if worker.pid or worker.state is WorkerState.FAILED else None
+
+            # os.kill(0, …) would kill the test process and its whole process group.
+            if pid := wait_for(f"the process of worker {number}", running_or_failed).pid:
+                os.kill(pid, signal.SIGKILL)
+
+    def download(self, *arguments: str, **options: Any) -> Download:
+        return Download(self.server_flags, *arguments, **options)
+
+
+def run_msd(*arguments: str, timeout: float = TIMEOUT, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs one ``msd`` command and waits for it to end."""
+    return subprocess.run(
+        [*MSD, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        **options,
+    )
+
+
+def is_free(port: int) -> bool:
+    """Returns True if a program can listen on this loopback port now."""
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+    return True
+
+
+def make_file(path: Path, size: int, rng: random.Random) -> Path:
+    """Writes a file of ``size`` random bytes and returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        while size > 0:
+            size -= file.write(rng.randbytes(min(size, 4 * MIB)))
+    return path
+
+
+def files_equal(first: Path, second: Path) -> bool:
+    """Returns True if two files have the same content."""
+    with first.open("rb") as left, second.open("rb") as right:
+        while (data := left.read(4 * MIB)) == right.read(4 * MIB):
+            if not data:
+                return True
+    return False
+
+
+#: The types of the fixtures ``serve`` and ``source``.
+Serve = Callable[..., System]
+Source = Callable[[int], Path]

@@ -1,0 +1,201 @@
+"""The console's lines fit their width and are understandable without colours."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+
+from msd.broker.status.history import History, HistoryEvent, Row
+from msd.broker.views import console_lines
+from msd.wire.protocol.messages import LoggedEvent
+from msd.wire.protocol.states import WorkerState
+from tests.unit.snapshots import snapshot, with_worker
+
+
+def row(state: WorkerState = WorkerState.AWAKE, remark: str = "", **values: object) -> Row:
+    settings: dict[str, object] = {
+        "number": 1,
+        "endpoint": "tcp://127.0.0.1:21018",
+        "pid": 4711,
+        "state": state,
+        "remark": remark,
+        "uptime": 3725.0,
+        "restarts": 0,
+        "clients": 2,
+        "rate": 7.3e6,
+        "rates": (1.0, 2.0, 4.0),
+        "bytes_sent": 123_400_000,
+        "complaints": 0,
+        "malformed_messages": 0,
+        "rejected_connections": 0,
+    }
+    return Row(**{**settings, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [80, 100, 133, 200])
+def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
+    longest = row(
+        WorkerState.FAILED,
+        "failed: " + "x" * 200,
+        number=64,
+        endpoint="tcp://127.0.0.1:65535",
+        uptime=1e10,
+        restarts=12345,
+        clients=54321,
+        rate=9.99e14,
+        rates=(1.0,) * 30,
+        bytes_sent=2**63 - 1,
+        complaints=123456,
+        malformed_messages=123456,
+    )
+    for example in (row(), longest):
+        line = console_lines.worker_line(example, width, 4.0, selected=True, current=False)
+        assert len(line) == len(console_lines.heading(width)) <= width
+
+
+def test_alive_and_dead_differ_by_more_than_colour() -> None:
+    alive, dead = (console_lines.worker_line(row(state), 80, 1.0) for state in (WorkerState.AWAKE, WorkerState.ASLEEP))
+    assert "● " in alive
+    assert "Alive" in alive
+    assert "○ " in dead
+    assert "Dead" in dead
+
+
+def test_the_line_of_a_dead_worker_contains_the_reason() -> None:
+    assert "Dead: killed by SIGKILL " in console_lines.worker_line(row(WorkerState.DEAD, "killed by SIGKILL"), 120, 1.0)
+
+
+def test_a_state_that_is_not_current_has_a_question_mark() -> None:
+    assert "Alive? " in console_lines.worker_line(row(), 80, 1.0, current=False)
+
+
+def test_the_selected_row_is_marked() -> None:
+    assert console_lines.worker_line(row(), 80, 1.0, selected=True).startswith("›")
+    assert not console_lines.worker_line(row(), 80, 1.0).startswith("›")
+
+
+@pytest.mark.parametrize(
+    ("rates", "top", "bars"),
+    [((0.0, 1.0, 4.0, 8.0), 8.0, " ▂▅█"), ((), 8.0, ""), ((0.0, 0.0), 0.0, "  "), (tuple(range(9)), 8.0, "▂▃▄▅▆▇██")],
+)
+def test_a_sparkline_shows_the_last_rates(rates: tuple[float, ...], top: float, bars: str) -> None:
+    assert console_lines.sparkline(rates, 8, top) == bars
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_950, "100 kB"), (999_600, "1.0 MB"),
+     (2**63, "9223 PB")],
+)  # fmt: skip
+def test_sizes_have_decimal_units(size: int, text: str) -> None:
+    assert console_lines.format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "-"), (59.9, "0:00:59"), (3725, "1:02:05"), (90000, "1d 01h"), (1e10, "115740d")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert console_lines.format_duration(seconds) == text
+
+
+def test_a_wrapped_command_can_be_pasted() -> None:
+    command = f"msd download -a 127.0.0.1 -p 1 2 3 4 5 --server-key {'f' * 64}"
+    lines = console_lines.wrap_command(command, 80).split("\n")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 80
+    assert "".join(line.removesuffix("\\") for line in lines) == command
+
+
+def test_control_characters_of_an_event_are_removed() -> None:
+    assert "\x1b" not in console_lines.event_lines(HistoryEvent(0.0, "worker 1 died: \x1b[2J"), 80)[0]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "XXX+12", "XXX-14", "XXX+24", "XXX-24"])
+@pytest.mark.parametrize("extreme", [0.0, 253_402_000_000.0])
+def test_any_time_in_a_message_can_be_formatted(zone: str, extreme: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    msgspec.convert({"time": extreme, "text": "", "bad": False}, LoggedEvent)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert len(console_lines.format_time(extreme)) == len("00:00:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_long_event_is_wrapped_and_not_truncated() -> None:
+    reason = "exited with code 1: " + "the broker's folder was removed, and the catalogue with it " * 3
+    lines = console_lines.event_lines(HistoryEvent(0.0, f"worker 1 died: {reason}", is_failure=True), 79)
+    assert max(map(len, lines)) <= 79
+    assert " ".join(line.strip() for line in lines).endswith(reason.strip())
+    assert all(line.startswith(" " * 11) for line in lines[1:])
+
+
+def test_the_details_of_a_worker_contain_the_whole_reason_and_all_counts() -> None:
+    dead = row(
+        WorkerState.DEAD,
+        "killed by SIGKILL, " * 9 + "the end",
+        pid=0,
+        restarts=1,
+        complaints=2,
+        malformed_messages=3,
+        rejected_connections=1,
+        clients=1,
+    )
+    lines = console_lines.details(dead, 79)
+    assert max(map(len, lines)) <= 79
+    text = " ".join(line.strip() for line in lines)
+    assert text.startswith("1 Dead: killed by SIGKILL")
+    for part in (
+        "the end",
+        "127.0.0.1:21018",
+        "no process",
+        "1 restart ",
+        "2 corrupt segments",
+        "3 malformed messages",
+        "1 refused connection",
+        "1 client served",
+        "123,400,000 bytes sent",
+    ):
+        assert part in text
+
+
+def test_the_overview_contains_everything_that_the_console_shows() -> None:
+    history = History()
+    history.on_snapshot(snapshot(clients=1), 0.0)
+    reason = "killed by SIGKILL, possibly by the out-of-memory killer of the kernel"
+    history.on_snapshot(with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason), 1.0)
+    text = console_lines.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
+    for part in (
+        "1 of 2 alive · 1 client served",
+        console_lines.heading(80).strip(),
+        "○  2 27215 Dead: killed b…",
+        f"2 Dead: {reason} ",
+        f"{console_lines.format_time(1.0)} ! worker 2 died: {reason}",
+        "Command for a client\nmsd download -p 1 2 3 4 5",
+    ):
+        assert " ".join(part.split()) in " ".join(text.split()), part
+    assert max(map(len, text.split("\n"))) <= 80
+
+
+def test_the_alarm_contains_the_time_and_the_reason() -> None:
+    history = History()
+    history.on_snapshot(snapshot(), 0.0)
+    assert console_lines.alarm(history) == ""
+    history.on_lost("connection refused", 60.0)
+    alarm = console_lines.alarm(history)
+    assert (
+        "SERVER 5 DOES NOT ANSWER since " + console_lines.format_time(60.0) + "; showing the last known state" in alarm
+    )
+    assert "connection refused" in alarm
+
+
+def test_the_summary_counts_workers_clients_and_files() -> None:
+    history = History()
+    assert console_lines.summary(history) == "waiting for server 5"
+    history.on_snapshot(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP, clients=1), 0.0)
+    assert console_lines.summary(history) == "1 of 2 alive · 1 client served · - · 1 file"
+    history.on_snapshot(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
+    assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · - · indexing the files"

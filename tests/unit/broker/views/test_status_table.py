@@ -1,0 +1,186 @@
+"""The report's status table, and the line with the command for a client."""
+
+from __future__ import annotations
+
+import pytest
+
+from msd.broker.views.status_table import client_command, ready_line, status_table
+from msd.wire.config.servers import Servers
+from msd.wire.config.settings import Config, WorkerConfig
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from msd.wire.protocol.states import WantedState, WorkerState
+
+PORTS = (21018, 27215, 35416, 19222)
+REPORT = """\
+-----
+MultiServer Downloader
+-----
+Server 1 at Port: 21018 Status: Dead To shut down/wake up enter 1
+Server 2 at Port: 27215 Status: Alive To shut down/wake up enter 2
+Server 3 at Port: 35416 Status: Alive To shut down/wake up enter 3
+Server 4 at Port: 19222 Status: Alive To shut down/wake up enter 4
+To quit, enter -1:
+
+Enter your Choice:"""
+
+
+def status(
+    *states: WorkerState,
+    reason: str = "",
+    host: str = "127.0.0.1",
+    complaints: int = 0,
+    malformed_messages: int = 0,
+    rejected_connections: int = 0,
+) -> Status:
+    workers = [
+        WorkerStatus(
+            number=number,
+            endpoint=f"tcp://{host}:{PORTS[number - 1]}",
+            state=state,
+            wanted=WantedState.AWAKE,
+            epoch=1,
+            pid=100,
+            restarts=0,
+            clients=0,
+            bytes_sent=0,
+            rate=0.0,
+            reason=reason,
+            complaints=complaints,
+            malformed_messages=malformed_messages,
+            rejected_connections=rejected_connections,
+        )
+        for number, state in enumerate(states, 1)
+    ]
+    return Status(
+        version=PROTOCOL_VERSION,
+        epoch=1,
+        seq=1,
+        interval=2.0,
+        control="tcp://127.0.0.1:39224",
+        catalogue=b"",
+        files=1,
+        workers=workers,
+    )
+
+
+def row(
+    state: WorkerState,
+    reason: str = "",
+    *,
+    complaints: int = 0,
+    malformed_messages: int = 0,
+    rejected_connections: int = 0,
+) -> str:
+    snapshot = status(
+        state,
+        reason=reason,
+        complaints=complaints,
+        malformed_messages=malformed_messages,
+        rejected_connections=rejected_connections,
+    )
+    return status_table(snapshot).split("\n")[3]
+
+
+def test_the_table_matches_the_report() -> None:
+    assert status_table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
+
+
+def test_only_an_awake_worker_is_shown_as_alive() -> None:
+    assert [state for state in WorkerState if "Alive" in row(state)] == [WorkerState.AWAKE]
+    assert [state for state in WorkerState if "Dead" in row(state)] == [
+        state for state in WorkerState if state is not WorkerState.AWAKE
+    ]
+
+
+def test_an_awake_or_sleeping_worker_has_no_remark() -> None:
+    assert row(WorkerState.AWAKE, "old reason").endswith("enter 1")
+    assert row(WorkerState.ASLEEP, "old reason").endswith("enter 1")
+
+
+@pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.SILENT, WorkerState.DEAD, WorkerState.FAILED])
+def test_any_other_state_is_appended_to_the_row(state: WorkerState) -> None:
+    plain = "Server 1 at Port: 21018 Status: Dead To shut down/wake up enter 1"
+    assert row(state) == f"{plain} ({state.value})"
+    assert row(state, "killed by SIGKILL") == f"{plain} ({state.value}: killed by SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("complaints", "malformed_messages", "rejected_connections", "remark"),
+    [
+        (1, 0, 0, "1 corrupt segment"),
+        (0, 12, 0, "12 malformed messages"),
+        (0, 0, 1234567, "1,234,567 refused connections"),
+        (1, 2, 3, "1 corrupt segment, 2 malformed messages, 3 refused connections"),
+    ],
+)
+def test_failure_counts_are_appended_to_the_row(
+    complaints: int, malformed_messages: int, rejected_connections: int, remark: str
+) -> None:
+    plain = "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
+    assert (
+        row(
+            WorkerState.AWAKE,
+            complaints=complaints,
+            malformed_messages=malformed_messages,
+            rejected_connections=rejected_connections,
+        )
+        == f"{plain} ({remark})"
+    )
+    dead = row(
+        WorkerState.DEAD,
+        "killed by SIGKILL",
+        complaints=complaints,
+        malformed_messages=malformed_messages,
+        rejected_connections=rejected_connections,
+    )
+    assert dead == f"{plain.replace('Alive', 'Dead')} (dead: killed by SIGKILL, {remark})"
+
+
+@pytest.mark.parametrize("host", ["*", "[::1]"])
+def test_the_port_is_shown_for_every_kind_of_host(host: str) -> None:
+    assert "at Port: 21018 Status" in status_table(status(WorkerState.AWAKE, host=host))
+
+
+def test_the_ready_line_contains_the_command_for_a_client() -> None:
+    assert ready_line(Config(), 1) == (
+        "ready: 4 workers share 1 file; msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+    )
+
+
+@pytest.mark.parametrize("files", [0, 2, 1000])
+def test_the_ready_line_contains_a_placeholder_unless_exactly_one_file_is_shared(files: int) -> None:
+    flags = "-a 127.0.0.1 -p 21018 27215 35416 19222 39223"
+    assert ready_line(Config(), files) == f"ready: 4 workers share {files} files; msd download NAME {flags}"
+
+
+def test_the_ready_line_names_server_5_if_there_are_not_four_workers() -> None:
+    workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
+    assert ready_line(Config(workers=workers), 1).endswith("; msd download --server5 127.0.0.1:39223")
+
+
+def test_the_ready_line_replaces_the_wildcard_address_with_loopback() -> None:
+    workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
+    line = ready_line(Config(host="*", workers=workers), 1)
+    assert line.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
+
+
+def test_the_ready_line_contains_the_servers_key() -> None:
+    key = bytes(range(32))
+    assert ready_line(Config(), 1, key) == f"{ready_line(Config(), 1)} --server-key {key.hex()}"
+    workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in (1001, 1002))
+    line = ready_line(Config(workers=workers), 2, key)
+    assert line.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")
+
+
+def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_server_5() -> None:
+    servers = Servers(Endpoint("192.168.1.5", 39223), {}, pinned=False)
+    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
+
+
+def test_the_client_command_contains_the_configured_workers_if_they_are_pinned() -> None:
+    workers = {number: Endpoint("192.168.1.5", 1000 + number) for number in (1, 2, 3, 4)}
+    servers = Servers(Endpoint("192.168.1.5", 39223), workers, pinned=True)
+    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"

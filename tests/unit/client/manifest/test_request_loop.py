@@ -1,0 +1,114 @@
+"""How the manifest is fetched: which requests the resolver's actions cause, and when fetching gives up."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import zmq
+
+from msd.client.events import Event, Waiting, WorkerChanged
+from msd.client.manifest.request_loop import find_manifest
+from msd.client.network.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.wire.errors import NoAnswerError, NotFoundError
+from msd.wire.protocol.messages import (
+    MAX_NAME,
+    PROTOCOL_VERSION,
+    Describe,
+    Described,
+    DigestPage,
+    Digests,
+    List,
+    Message,
+    Refusal,
+    Welcome,
+)
+from msd.wire.protocol.segments import Manifest, digest, segment_count, segment_size
+from msd.wire.protocol.states import RefusalReason
+
+CATALOGUE = b"c" * 32
+STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
+
+
+class FakePool:
+    """A pool with one worker that shares STAR. Each poll takes a second. If ``is_silent``, the worker never replies."""
+
+    worker_numbers = (1,)
+    stalled_seconds = 0.0
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool = False) -> None:
+        self.status = SimpleNamespace(catalogue=CATALOGUE)
+        self.last_poll_at = 1000.0
+        self.requests: list[Message] = []
+        self._is_silent = is_silent
+        welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=1, files=1, catalogue=CATALOGUE)
+        self._incoming: list[NetworkEvent] = [ConnectionOpened(1, welcome, 0.001)]
+        monkeypatch.setattr("time.monotonic", lambda: self.last_poll_at)
+
+    def poll(self, deadline: float) -> list[NetworkEvent]:
+        self.last_poll_at += 1.0
+        incoming, self._incoming = self._incoming, []
+        return incoming
+
+    def request(self, worker: int, request: Message) -> None:
+        self.requests.append(request)
+        if not self._is_silent:
+            self._incoming.append(self._reply(worker, request))
+
+    def status_change(self) -> WorkerChanged | None:
+        return None
+
+    def waiting_reason(self) -> str:
+        return "no data"
+
+    def _reply(self, worker: int, request: Any) -> ReplyReceived:
+        match request:
+            case Describe(name=None | STAR.name):
+                size, rid = STAR.size, request.rid
+                reply = Described(
+                    rid=rid, epoch=7, name=STAR.name, size=size, mtime_ns=1, segment_size=segment_size(size), id=STAR.id
+                )
+                return ReplyReceived(worker, request, reply, None)
+            case Digests():
+                page = DigestPage(rid=request.rid, epoch=7, start=request.start)
+                return ReplyReceived(worker, request, page, zmq.Frame(STAR.digests))
+            case _:
+                refusal = Refusal(rid=request.rid, epoch=7, reason=RefusalReason.UNKNOWN)
+                return ReplyReceived(worker, request, refusal, None)
+
+
+def find(pool: FakePool, name: str | None = None, **options: Any) -> tuple[Manifest, bytes]:
+    events: list[Event] = options.pop("events", [])
+    return find_manifest(pool, name, None, timeout=30.0, on_event=events.append, **options)  # type: ignore[arg-type]
+
+
+def test_the_manifest_is_returned_with_the_published_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FakePool(monkeypatch)
+    assert find(pool, STAR.name) == (STAR, CATALOGUE)
+    assert [type(request) for request in pool.requests] == [Describe, Digests]
+
+
+def test_names_are_requested_for_an_unknown_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FakePool(monkeypatch)
+    with pytest.raises(NotFoundError, match="'Moon' is not shared"):
+        find(pool, "Moon")
+    assert [type(request) for request in pool.requests] == [Describe, List]
+
+
+@pytest.mark.parametrize("name", ["", "x" * (MAX_NAME + 1), "a\x1bb"])
+def test_an_impossible_name_is_not_requested(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    pool = FakePool(monkeypatch)
+    with pytest.raises(NotFoundError, match="cannot be the name of a shared file"):
+        find(pool, name)
+    assert pool.requests == []
+    assert find(pool, fallback_name=name)[0] == STAR
+
+
+def test_a_silent_worker_is_reported_before_the_fetch_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FakePool(monkeypatch, is_silent=True)
+    events: list[Event] = []
+    with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: no data"):
+        find(pool, events=events)
+    assert [type(event) for event in events] == [Waiting]
+    assert pool.last_poll_at == 1030.0

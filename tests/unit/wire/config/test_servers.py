@@ -1,0 +1,135 @@
+"""Locating the servers by the configuration and the flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msd.wire.config.servers import Servers, locate_servers
+from msd.wire.config.settings import Config, WorkerConfig, load
+from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.security.keys import Credentials, KeyPair
+
+PORTS = (5001, 5002, 5003, 5004, 5005)
+KEY = "ab" * 32
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory without keys."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return folder
+
+
+def read(folder: Path, text: str) -> Config:
+    file = folder / "config.toml"
+    file.write_text(text, encoding="utf-8")
+    return load(str(file))
+
+
+def workers(*ports: int, host: str = "127.0.0.1", rate: int = 0) -> tuple[WorkerConfig, ...]:
+    return tuple(WorkerConfig(Endpoint(host, port), rate) for port in ports)
+
+
+def create_server_pair(folder: Path) -> KeyPair:
+    """Creates the servers' own key pair in ``folder``."""
+    return Config(keys=folder).key_folder.init()
+
+
+def test_the_servers_are_located_by_the_file() -> None:
+    servers = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
+    loopback = "127.0.0.1"
+    assert servers == Servers(
+        Endpoint(loopback, 39223), {1: Endpoint(loopback, 1), 2: Endpoint(loopback, 2)}, pinned=False
+    )
+
+
+def test_ports_on_the_command_line_are_pinned() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
+    assert servers.pinned
+    assert servers.status == Endpoint("127.0.0.2", 5005)
+    assert servers.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
+
+
+def test_a_host_on_the_command_line_is_not_pinned() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
+    assert not servers.pinned
+    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} == {"127.0.0.2"}
+
+
+def test_with_only_server_5_the_workers_are_unknown_at_first() -> None:
+    servers = locate_servers(Config(), host=None, ports=None, server5="127.0.0.3:7000")
+    assert servers == Servers(Endpoint("127.0.0.3", 7000), {}, pinned=False)
+
+
+def test_server_5_and_ports_can_be_combined() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="127.0.0.3:7000")
+    assert servers.pinned
+    assert servers.status == Endpoint("127.0.0.3", 7000)
+    assert servers.workers[4] == Endpoint("127.0.0.2", 5004)
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "::"])
+def test_servers_on_a_wildcard_are_reached_on_loopback(host: str) -> None:
+    servers = locate_servers(Config(host=host, workers=workers(1, host=host)), host=None, ports=None, server5=None)
+    assert servers.status == Endpoint("127.0.0.1", 39223)
+    assert servers.workers == {1: Endpoint("127.0.0.1", 1)}
+
+
+def test_host_names_are_resolved() -> None:
+    servers = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
+    assert servers.status.host in ("127.0.0.1", "::1")
+    servers = locate_servers(Config(), host="localhost", ports=None, server5=None)
+    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize("server5", ["7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
+def test_an_invalid_server_5_is_a_usage_error(server5: str) -> None:
+    with pytest.raises(UsageError):
+        locate_servers(Config(), host=None, ports=None, server5=server5)
+
+
+def test_a_client_refuses_conflicting_ports() -> None:
+    with pytest.raises(UsageError, match="port 5001 is given twice"):
+        locate_servers(Config(), host=None, ports=(5001, 5001, 5003, 5004, 5005), server5=None)
+
+
+# Credentials.
+
+
+def test_servers_without_keys_need_no_credentials(home: Path) -> None:
+    create_server_pair(home / ".config" / "msd" / "keys")
+    assert locate_servers(Config()).credentials is None
+    assert locate_servers(Config(host="10.0.0.1", security="none")).credentials is None
+
+
+@pytest.mark.parametrize("flags", [{}, {"server5": "127.0.0.3:7000"}, {"ports": PORTS}])
+def test_the_servers_of_this_machine_are_used_with_their_own_pair(tmp_path: Path, flags: dict[str, Any]) -> None:
+    config = Config(keys=tmp_path / "keys")
+    assert locate_servers(config, **flags).credentials is None
+    pair = create_server_pair(tmp_path / "keys")
+    assert locate_servers(config, **flags).credentials == Credentials(pair, pair.public)
+
+
+def test_a_server_key_on_the_command_line_overrides_the_file(tmp_path: Path) -> None:
+    config = Config(keys=tmp_path / "keys", server_key=b"\x01" * 32)
+    pair, _ = config.key_folder.new("laptop")
+    assert locate_servers(config).credentials == Credentials(pair, b"\x01" * 32)
+    assert locate_servers(config, server_key=KEY).credentials == Credentials(pair, b"\xab" * 32)
+
+
+def test_a_server_key_requires_a_client_key() -> None:
+    with pytest.raises(NotAllowedError, match="contains no client key: create one with msd keys new NAME"):
+        locate_servers(Config(), server_key=KEY)
+
+
+@pytest.mark.parametrize("text", ["", "abc", KEY[2:], KEY + "ab", "laptop " + KEY])
+def test_an_invalid_server_key_is_a_usage_error_and_not_quoted(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        locate_servers(Config(), server_key=text)
+    assert str(caught.value) == "--server-key: must be a key of 64 hexadecimal digits, as printed by msd serve"

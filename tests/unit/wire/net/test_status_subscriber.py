@@ -1,0 +1,70 @@
+"""The subscription to server 5, against a real XPUB socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.monitor import ConnectionEvent
+from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.protocol.codec import STATUS_TOPIC, encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status
+from tests.processes import free_ports, wait_for
+
+STATUS = Status(
+    version=PROTOCOL_VERSION,
+    epoch=1,
+    seq=2,
+    interval=1.0,
+    control="tcp://127.0.0.1:39224",
+    catalogue=b"",
+    files=0,
+    workers=[],
+)
+
+
+class Scene:
+    """A publisher and a subscriber."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.endpoint = Endpoint("127.0.0.1", free_ports()[4])
+        self.publisher = context.socket(zmq.XPUB)
+        self.publisher.linger = 0
+        self.publisher.bind(self.endpoint.url)
+        self.subscriber = StatusSubscriber(context, self.endpoint, None)
+        assert self.publisher.poll(10_000)
+        assert self.publisher.recv() == b"\x01" + STATUS_TOPIC
+
+    def next_snapshot(self) -> Status:
+        return wait_for("a snapshot", lambda: next(self.subscriber.read_snapshots(), None))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with zmq.Context() as context:
+        made = Scene(context)
+        yield made
+        made.subscriber.close()
+        made.publisher.close()
+
+
+def test_a_published_snapshot_is_received(scene: Scene) -> None:
+    scene.publisher.send(STATUS_TOPIC + encode(STATUS))
+    assert scene.next_snapshot() == STATUS
+
+
+def test_malformed_snapshots_are_skipped(scene: Scene) -> None:
+    scene.publisher.send(STATUS_TOPIC + b"malformed")
+    assert wait_for("the message", lambda: scene.subscriber.sources[0].poll(100))
+    assert [*scene.subscriber.read_snapshots()] == []
+    scene.publisher.send(STATUS_TOPIC + encode(STATUS))
+    assert scene.next_snapshot() == STATUS
+
+
+def test_the_state_of_the_connection_is_reported(scene: Scene) -> None:
+    assert wait_for("the handshake", lambda: next(scene.subscriber.read_connection(), None)) is ConnectionEvent.OPENED
+    scene.publisher.close()
+    assert wait_for("the end", lambda: next(scene.subscriber.read_connection(), None)) is ConnectionEvent.CLOSED

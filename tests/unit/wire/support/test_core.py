@@ -1,0 +1,47 @@
+"""What the base of all cores adds to a core: a history of decisions for failed invariants."""
+
+from __future__ import annotations
+
+import pytest
+
+from msd.wire.support.core import MAX_DECISIONS, Core
+
+
+class Counter(Core[int, str]):
+    """Counts up to a limit that its invariant forbids to exceed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def _decide(self, event: int, now: float) -> list[str]:
+        self.total += event
+        return [f"total {self.total}"]
+
+    def _assert_invariants(self) -> None:
+        assert self.total < 100, f"the total is {self.total}"
+
+
+def test_a_failed_invariant_shows_the_last_decisions() -> None:
+    counter = Counter()
+    assert counter.handle(40, 1.0) == ["total 40"]
+    counter.check_invariants()
+    counter.handle(60, 2.5)
+    with pytest.raises(AssertionError) as caught:
+        counter.check_invariants()
+    message = str(caught.value).splitlines()
+    assert message[0].startswith("the total is 100")
+    assert message[-2:] == ["  1.000000 40 -> ['total 40']", "  2.500000 60 -> ['total 100']"]
+
+
+def test_the_history_is_bounded() -> None:
+    counter = Counter()
+    for number in range(MAX_DECISIONS + 10):
+        counter.handle(2, float(number))
+    with pytest.raises(AssertionError) as caught:
+        counter.check_invariants()
+    assert str(caught.value).count(" -> ") == MAX_DECISIONS
+
+
+def test_without_a_deadline_of_its_own_a_core_waits_for_events() -> None:
+    assert Counter().next_deadline(1.0) is None

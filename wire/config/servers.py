@@ -1,0 +1,92 @@
+"""Locates the servers for a client or an operator: by the configuration, the flags and server 5's address.
+
+Opens no sockets; resolves host names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from msd.wire.config.exposure import uses_keys
+from msd.wire.config.settings import DEFAULT_PORTS, LOOPBACK, Config, load
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.security.keys import Credentials, parse_key, select_credentials
+
+
+class Servers(Struct, frozen=True):
+    """The endpoints of the servers, as a client or an operator uses them.
+
+    ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if they were given on the command line:
+    the endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
+    ``credentials`` is None if the servers use no keys.
+    """
+
+    status: Endpoint
+    workers: Mapping[int, Endpoint]
+    pinned: bool
+    credentials: Credentials | None = None
+
+    @classmethod
+    def find(
+        cls,
+        host: str | None = None,
+        *,
+        ports: Sequence[int] | None = None,
+        server5: str | None = None,
+        server_key: str | None = None,
+        config: str | Path | None = None,
+    ) -> Servers:
+        """Locates the servers as the commands do.
+
+        ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
+        workers, then server 5) override it. ``server5`` is the ``HOST:PORT`` of server 5, which lists the workers.
+        ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
+
+        Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
+        """
+        if ports is not None and len(ports) != len(DEFAULT_PORTS):
+            raise UsageError(f"{len(ports)} ports: give five, for four workers and server 5")
+        return locate_servers(
+            load(config),
+            host=host,
+            ports=tuple(ports) if ports is not None else None,
+            server5=server5,
+            server_key=server_key,
+        )
+
+
+def locate_servers(
+    config: Config,
+    *,
+    host: str | None = None,
+    ports: tuple[int, ...] | None = None,
+    server5: str | None = None,
+    server_key: str | None = None,
+) -> Servers:
+    """Returns the servers of ``config`` and the flags, with numeric addresses. Raises ``MsdError``."""
+    config = config.with_flags(host=host, ports=ports).checked()
+    key = config.server_key
+    if server_key is not None:
+        try:
+            key = parse_key(server_key)
+        except ValueError as allowed:
+            raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
+    needs_credentials = key is not None or uses_keys(config)
+    credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
+    if server5 is not None:
+        status = Endpoint.parse(server5).resolve()
+        workers = {}
+        if ports is not None:
+            workers = _worker_endpoints(config)
+        return Servers(status, workers, ports is not None, credentials)
+    status = config.status.replace_wildcard(LOOPBACK).resolve()
+    return Servers(status, _worker_endpoints(config), ports is not None, credentials)
+
+
+def _worker_endpoints(config: Config) -> dict[int, Endpoint]:
+    numbered = enumerate(config.workers, 1)
+    return {number: worker.endpoint.replace_wildcard(LOOPBACK).resolve() for number, worker in numbered}

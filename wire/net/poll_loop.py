@@ -1,0 +1,53 @@
+"""Polls sockets and descriptors, calls their handlers, and notices when the process stalls.
+
+Decides nothing: what a readable source or a stall means is up to the handlers and the caller.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import zmq
+
+from msd.wire.support.stall_detector import StallDetector
+
+Source = zmq.Socket[bytes] | int
+
+
+class PollLoop:
+    """The sources of one process and their handlers. The caller repeats ``wait()`` and ``dispatch()``."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._handlers: dict[Source, Callable[[], None]] = {}
+        self._readable: list[Source] = []
+        self._stall_detector = StallDetector(time.monotonic())
+
+    def register(self, source: Source, handler: Callable[[], None]) -> None:
+        """Calls ``handler`` in ``dispatch()`` whenever ``source`` is readable."""
+        self._poller.register(source, zmq.POLLIN)
+        self._handlers[source] = handler
+
+    def unregister(self, source: Source) -> None:
+        """Forgets a source; call it before the source is closed."""
+        self._poller.unregister(source)
+        del self._handlers[source]
+
+    def wait(self, deadlines: Iterable[float | None]) -> float:
+        """Waits until a source is readable or the first of ``deadlines`` (monotonic seconds) passes. At least one of
+        them must not be None. Returns the length of the stall that this process had, in seconds, 0 if none.
+        """
+        began = time.monotonic()
+        deadline = max(began, min(deadline for deadline in deadlines if deadline is not None))
+        self._readable = [source for source, _ in self._poller.poll(math.ceil((deadline - began) * 1000))]
+        return self._stall_detector.after_wait(began, deadline, time.monotonic())
+
+    def dispatch(self) -> float:
+        """Calls the handlers of the readable sources. Returns the length of a stall since ``wait()``, as that does."""
+        for source in self._readable:
+            # An earlier handler may have unregistered the source.
+            if (handler := self._handlers.get(source)) is not None:
+                handler()
+        return self._stall_detector.after_work(time.monotonic())

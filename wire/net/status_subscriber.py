@@ -1,0 +1,59 @@
+"""A subscription to server 5: the SUB socket, its monitor, and the snapshots that arrive.
+
+Does not decide what silence, a refusal or another protocol version means, and does not reconnect by itself: close the
+subscriber and create a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import zmq
+
+from msd.wire.errors import ProtocolError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.monitor import ConnectionEvent, Monitor
+from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.protocol.codec import STATUS_TOPIC, decode
+from msd.wire.protocol.limits import MAX_SNAPSHOT_FRAME
+from msd.wire.protocol.messages import Status
+from msd.wire.protocol.states import ConnectionRefusal
+from msd.wire.security.keys import Credentials
+
+#: ZeroMQ's delay before it reconnects, in milliseconds: the first one, and the longest.
+RECONNECT_MS, MAX_RECONNECT_MS = 100, 1000
+
+
+class StatusSubscriber:
+    """Subscribes to the snapshots at ``endpoint``. Poll ``sources`` for reading. Call ``close()`` when done."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, credentials: Credentials | None
+    ) -> None:
+        self._socket = tcp_socket(context, zmq.SUB, endpoint, credentials)
+        # Only the latest snapshot counts; a slow reader would otherwise receive old ones.
+        self._socket.conflate = 1
+        self._socket.maxmsgsize = MAX_SNAPSHOT_FRAME
+        self._socket.reconnect_ivl = RECONNECT_MS
+        self._socket.reconnect_ivl_max = MAX_RECONNECT_MS
+        self._socket.subscribe(STATUS_TOPIC)
+        self._monitor = Monitor(self._socket, encrypted=credentials is not None)
+        self._socket.connect(endpoint.url)
+        #: The sockets to poll.
+        self.sources = (self._socket, self._monitor.socket)
+
+    def read_connection(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
+        """Yields what happened to the connection since the last call, oldest first."""
+        return self._monitor.read()
+
+    def read_snapshots(self) -> Iterator[Status]:
+        """Yields the snapshots that have arrived. Skips malformed ones: the next one has the complete state."""
+        while (frames := receive(self._socket)) is not None:
+            if len(frames) == 1:
+                with contextlib.suppress(ProtocolError):
+                    yield decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
+
+    def close(self) -> None:
+        self._monitor.close()
+        self._socket.close(0)

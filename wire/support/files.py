@@ -1,0 +1,27 @@
+"""Writes a file atomically: readers see the old content or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o666, sync: bool = False) -> None:
+    """Writes ``data`` to a temporary file beside ``path`` and renames it to ``path``.
+
+    The permissions are ``mode`` less the umask, from the first moment on. With ``sync`` the data is on the disk before
+    the rename. Raises ``OSError``; the temporary file is then removed and the old content stays.
+    """
+    temporary = path.with_name(f".msd-{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(fd)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
