@@ -1,7 +1,7 @@
 """MultiServer Downloader: downloads a file from several workers at once and verifies every byte.
 
 The Python API: ``download()``, the ``Servers`` to download from, the events that it emits, and the errors that it
-raises. The command ``msd`` uses the same API. Each name is imported on first use, so that commands start fast.
+raises. Each name is imported on first use, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -60,17 +60,21 @@ __all__ = [
     "download",
 ]
 
-_EVENTS = "msd.client.events"
-_ERRORS = "msd.wire.errors"
-#: The modules of the names that are neither events nor errors.
-_MODULES = {"download": "msd.client.operations.download", "Servers": "msd.wire.config.servers"}
+#: The modules that define these names, in the order of their import times.
+_MODULES = (
+    "msd.wire.errors",
+    "msd.client.events",
+    "msd.wire.config.servers",
+    "msd.client.operations.download",
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    is_error = name.endswith("Error") or name == "Interrupted"
-    return getattr(import_module(_MODULES.get(name, _ERRORS if is_error else _EVENTS)), name)
+    if name in __all__:
+        for module in map(import_module, _MODULES):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

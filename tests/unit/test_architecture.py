@@ -190,6 +190,13 @@ def test_every_import_of_this_repository_begins_with_msd(path: Path) -> None:
     assert {name.split(".")[0] for name in own_imports(path)} <= {"msd"}
 
 
+@pytest.mark.parametrize("folder", ["tests", "bench", "docs"])
+def test_no_script_imports_a_module_of_the_product_under_another_name(folder: str) -> None:
+    """In the checkout ``import client`` works, too, and would load every module a second time."""
+    for path in (ROOT / folder).glob("**/*.py"):
+        assert not {name.split(".")[0] for name in own_imports(path)} & {*FOLDERS}, relative(path)
+
+
 @pytest.mark.parametrize("name", ROOMS)
 def test_a_room_imports_exactly_the_rooms_in_the_table(name: str) -> None:
     folder = name.split("/")[0]

@@ -45,7 +45,8 @@ def checked_files() -> list[Path]:
     folders = ("broker", "client", "wire", "workers", "tests", "bench", "docs")
     code = [path for folder in folders for path in (ROOT / folder).glob("**/*.py")]
     code += (ROOT / "src" / "msd").glob("*.py")
-    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+    names = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "config.toml", "pyproject.toml")
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in names)]
     return sorted(path for path in [*code, *pages] if path != EXCLUDED)
 
 

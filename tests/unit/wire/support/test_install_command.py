@@ -1,30 +1,39 @@
-"""The suggested command matches the tool that created the environment."""
+"""The command that an error proposes fits the tool that created the environment."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from msd.wire.support.install_command import command_for, install_command
+from msd.wire.support.install_command import PIPX_FILE, command_for, install_command
 
 
 @pytest.mark.parametrize(
-    ("prefix", "has_pip", "command"),
+    ("has_pipx", "has_pip", "command"),
     [
-        ("/home/me/msd/.venv", True, "/home/me/msd/.venv/bin/python -m pip install matplotlib"),
-        ("/home/me/.local/share/pipx/venvs/msd", False, "pipx inject multiserver-downloader matplotlib"),
-        ("/home/me/.local/share/pipx/venvs/msd", True, "pipx inject multiserver-downloader matplotlib"),
-        (
-            "/home/me/.local/share/uv/tools/msd",
-            False,
-            "uv pip install --python /home/me/.local/share/uv/tools/msd matplotlib",
-        ),
+        (False, True, "/opt/msd/bin/python -m pip install matplotlib"),
+        (True, False, "pipx inject multiserver-downloader matplotlib"),
+        (True, True, "pipx inject multiserver-downloader matplotlib"),
+        (False, False, "uv pip install --python /opt/msd matplotlib"),
     ],
 )
-def test_the_command_depends_on_the_tool_that_created_the_environment(prefix: str, has_pip: bool, command: str) -> None:
-    assert command_for("matplotlib", prefix=prefix, executable=f"{prefix}/bin/python", has_pip=has_pip) == command
+def test_the_command_depends_on_the_tool_that_created_the_environment(
+    has_pipx: bool, has_pip: bool, command: str
+) -> None:
+    assert command == command_for(
+        "matplotlib", prefix="/opt/msd", executable="/opt/msd/bin/python", has_pipx=has_pipx, has_pip=has_pip
+    )
 
 
-def test_in_a_checkout_the_command_uses_the_running_interpreter() -> None:
-    assert install_command("matplotlib") == f"{sys.executable} -m pip install matplotlib"
+def test_a_path_with_a_space_is_quoted_for_the_shell() -> None:
+    command = command_for("matplotlib", prefix="/my env", executable="/my env/bin/python", has_pipx=False, has_pip=True)
+    assert command == "'/my env/bin/python' -m pip install matplotlib"
+
+
+def test_pipx_is_recognised_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert "pipx" not in install_command("matplotlib").split()
+    (tmp_path / PIPX_FILE).touch()
+    assert install_command("matplotlib") == "pipx inject multiserver-downloader matplotlib"
