@@ -21,7 +21,7 @@ from msd.broker.network.listeners import Listeners
 from msd.broker.network.ports import hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.status.event_log import EventLog
-from msd.broker.status.history import SAMPLE_INTERVAL
+from msd.broker.status.history import SAMPLE_INTERVAL_S
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
@@ -56,7 +56,7 @@ from msd.wire.support.core import TimePassed
 from msd.wire.support.stall_detector import StallDetector
 
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
-MAX_WAIT = 0.5
+MAX_WAIT_S = 0.5
 
 
 class Broker:
@@ -113,7 +113,7 @@ class Broker:
                 self._publish(now)
             if now >= self._next_sample:
                 # Sample the rates every second, even if snapshots are published less often.
-                self._next_sample = now + SAMPLE_INTERVAL
+                self._next_sample = now + SAMPLE_INTERVAL_S
                 self._event_log.on_snapshot(self._snapshot(), time.time())
             self._indexer.pass_time(now)
             if self._listeners.reopen_if_needed(now):
@@ -329,7 +329,7 @@ class Broker:
     def _wait(self) -> list[object]:
         """Waits until a source is readable or a deadline passes; returns the readable sources."""
         began = time.monotonic()
-        deadline = max(began, min(began + MAX_WAIT, *self._deadlines()))
+        deadline = max(began, min(began + MAX_WAIT_S, *self._deadlines()))
         ready = [source for source, _ in self._poller.poll(math.ceil((deadline - began) * 1000))]
         now = time.monotonic()
         self._on_stall(self._stall_detector.after_wait(began, deadline, now), now)

@@ -12,7 +12,8 @@ import zmq
 from msgspec import Struct
 
 from msd.wire.errors import ProtocolError
-from msd.wire.net.sockets import bind, receive, tune
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.sockets import bind, receive, tcp_socket
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.limits import MAX_REQUEST_FRAME
 from msd.wire.protocol.messages import ControlRequest, Message
@@ -24,23 +25,25 @@ READS_PER_TURN = 256
 
 
 class ControlSocket:
-    """A ROUTER socket, bound to ``url``. ``protect`` is called with the socket before it is bound; without
-    ``protect``, every peer counts as a worker, so ``url`` must be accessible to this user only. If the port is in
-    use, binding is retried for ``retry_timeout`` seconds. Raises ``zmq.ZMQError`` if binding fails.
+    """A ROUTER socket, bound to ``endpoint``: a TCP endpoint, or the URL of another transport. ``protect`` is called
+    with the socket before it is bound; without ``protect``, every peer counts as a worker, so ``endpoint`` must be
+    accessible to this user only. If the port is in use, binding is retried for ``retry_timeout`` seconds. Raises
+    ``zmq.ZMQError`` if binding fails.
     """
 
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        url: str,
+        endpoint: Endpoint | str,
         *,
-        ipv6: bool = False,
         protect: Callable[[zmq.Socket[bytes]], None] | None = None,
         retry_timeout: float = 0.0,
     ) -> None:
         self._is_protected = protect is not None
-        self.socket = context.socket(zmq.ROUTER)
-        tune(self.socket, ipv6=ipv6)
+        if isinstance(endpoint, Endpoint):
+            self.socket, url = tcp_socket(context, zmq.ROUTER, endpoint), endpoint.url
+        else:
+            self.socket, url = context.socket(zmq.ROUTER), endpoint
         self.socket.router_mandatory = 1
         self.socket.linger = 500
         self.socket.sndhwm = 64

@@ -21,9 +21,9 @@ from msd.wire.security.keys import Role
 from msd.wire.security.zap import ZapHandler
 
 #: Seconds between two checks of the admitted keys.
-KEY_CHECK_INTERVAL = 0.5
+KEY_CHECK_INTERVAL_S = 0.5
 #: How long (seconds) binding a port is retried after the previous socket on it was closed.
-REOPEN_TIMEOUT = 2.0
+REOPEN_TIMEOUT_S = 2.0
 
 Register = Callable[[zmq.Socket[bytes], Callable[[], None]], None]
 Unregister = Callable[[zmq.Socket[bytes]], None]
@@ -96,16 +96,16 @@ class Listeners:
         """Reopens sockets if there are too many subscriptions or a key was revoked; True if any was reopened."""
         if self._publisher.has_too_many_topics:
             self._close_socket(self._publisher)
-            self._open_publisher(REOPEN_TIMEOUT)
+            self._open_publisher(REOPEN_TIMEOUT_S)
             return True
         if now < self._next_key_check:
             return False
-        self._next_key_check = now + KEY_CHECK_INTERVAL
+        self._next_key_check = now + KEY_CHECK_INTERVAL_S
         if not self._zap.reload():
             return False
         self._earlier_malformed += self._control.malformed_messages
         self._close_sockets()
-        self._open(REOPEN_TIMEOUT)
+        self._open(REOPEN_TIMEOUT_S)
         return True
 
     def close(self) -> None:
@@ -119,11 +119,7 @@ class Listeners:
         config = self._config
         try:
             self._control = ControlSocket(
-                self._context,
-                config.control.url,
-                ipv6=config.control.is_ipv6,
-                protect=self._zap.protect,
-                retry_timeout=retry_timeout,
+                self._context, config.control, protect=self._zap.protect, retry_timeout=retry_timeout
             )
         except zmq.ZMQError as error:
             raise listen_error(config.control, "control", error.errno or 0) from None

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import zmq
 
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import bind, receive, tune
+from msd.wire.net.sockets import bind, receive, tcp_socket
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.limits import MAX_SUBSCRIPTION_FRAME
 from msd.wire.protocol.messages import Status
@@ -38,11 +38,9 @@ class Publisher:
         protect: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
         retry_timeout: float = 0.0,
     ) -> None:
-        self.socket = context.socket(zmq.XPUB)
-        tune(self.socket, ipv6=endpoint.is_ipv6)
+        self.socket = tcp_socket(context, zmq.XPUB, endpoint)
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
-        self.socket.linger = 0
         self.socket.maxmsgsize = MAX_SUBSCRIPTION_FRAME
         # ZeroMQ applies all queued subscriptions before the application can see them, so keep the queue short.
         self.socket.rcvhwm = 4

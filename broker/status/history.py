@@ -22,7 +22,7 @@ MAX_EVENTS = 200
 #: Events included in a ``StatusReport``.
 MAX_REPORTED_EVENTS = 32
 #: Rates kept per worker, and seconds between two of them.
-MAX_RATES, SAMPLE_INTERVAL = 30, 1.0
+MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
 SERVER_5 = "server 5"
 
 #: The source, text and ``is_failure`` of an event.
@@ -118,7 +118,7 @@ class History:
             for source, text, is_failure in _changes(before, status):
                 self.add(text, now, source=source, is_failure=is_failure)
         # A clock that is set back must not stop the sampling.
-        if not 0 <= now - self._sampled_at < SAMPLE_INTERVAL * 0.9:
+        if not 0 <= now - self._sampled_at < SAMPLE_INTERVAL_S * 0.9:
             self._sampled_at = now
             for worker in status.workers:
                 self._rates.setdefault(worker.number, deque(maxlen=MAX_RATES)).append(worker.rate)

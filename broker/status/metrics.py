@@ -30,7 +30,7 @@ except ImportError:
     ) from None
 
 #: Seconds a request may take. Requests are answered one at a time, so a slow client delays the next one.
-REQUEST_TIMEOUT = 2.0
+REQUEST_TIMEOUT_S = 2.0
 
 #: Metrics of each worker: name, help text, value. Counters restart at 0 with the worker's process, as Prometheus
 #: allows.
@@ -164,7 +164,7 @@ class _Server(WSGIServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         self._connection = request
-        timer = threading.Timer(REQUEST_TIMEOUT, _shut_down, [request])
+        timer = threading.Timer(REQUEST_TIMEOUT_S, _shut_down, [request])
         timer.start()
         try:
             if not self._is_aborted:

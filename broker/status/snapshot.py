@@ -14,9 +14,10 @@ from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
+from msd.wire.support.windowed_rate import WindowedRate
 
 #: Seconds over which a worker's rate is measured.
-RATE_WINDOW = 1.0
+RATE_WINDOW_S = 1.0
 #: Longer reasons are truncated: a snapshot of 64 workers must fit into the 64 KiB that a client accepts.
 MAX_REASON_BYTES = 200
 
@@ -28,7 +29,7 @@ class SnapshotBuilder:
         self._config = config
         self._epoch = secrets.randbits(62)
         self._seq = 0
-        self._meters = {number: _RateMeter() for number in range(1, len(config.workers) + 1)}
+        self._meters = {number: WindowedRate(RATE_WINDOW_S) for number in range(1, len(config.workers) + 1)}
         self.catalogue = b""
         self.files = 0
 
@@ -76,24 +77,6 @@ class SnapshotBuilder:
                 for worker in supervisor.workers.values()
             ],
         )
-
-
-class _RateMeter:
-    """The rate (bytes per second) of a growing total, over the last ``RATE_WINDOW`` seconds."""
-
-    def __init__(self) -> None:
-        #: Time and total at the start of the window.
-        self._start = (0.0, 0)
-        self.rate = 0.0
-
-    def update(self, total: int, now: float) -> None:
-        started_at, before = self._start
-        if total < before or not started_at:
-            self._start = (now, total)
-            self.rate = 0.0
-        elif now - started_at >= RATE_WINDOW:
-            self.rate = (total - before) / (now - started_at)
-            self._start = (now, total)
 
 
 def as_json(status: Status) -> Mapping[str, object]:

@@ -16,8 +16,8 @@ from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import Indexed
 
 #: Seconds before the indexer is restarted: the first delay, which doubles with every exit, and the maximum. A run of
-#: ``BACKOFF_MAX`` seconds resets it.
-BACKOFF_FIRST, BACKOFF_MAX = 2.0, 60.0
+#: ``MAX_BACKOFF_S`` seconds resets it.
+MIN_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 
 
 class IndexerBackoff:
@@ -31,10 +31,10 @@ class IndexerBackoff:
         """Returns the seconds until the restart, and whether ``reason`` differs from that of the previous exit.
         ``uptime`` is how long the indexer ran, in seconds.
         """
-        if uptime >= BACKOFF_MAX:
+        if uptime >= MAX_BACKOFF_S:
             self._last_reason, self._delay = "", 0.0
         is_new_reason, self._last_reason = reason != self._last_reason, reason
-        self._delay = min(2 * self._delay, BACKOFF_MAX) or BACKOFF_FIRST
+        self._delay = min(2 * self._delay, MAX_BACKOFF_S) or MIN_BACKOFF_S
         return self._delay, is_new_reason
 
 

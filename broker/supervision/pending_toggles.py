@@ -14,7 +14,7 @@ from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.protocol.messages import Toggled
 
 #: Seconds after which a toggle is answered although its worker has not reached the wanted state.
-TOGGLE_TIMEOUT = 3.0
+TOGGLE_TIMEOUT_S = 3.0
 #: Maximum number of pending toggles; further toggles are answered immediately, with the worker's current state.
 MAX_PENDING = 1024
 
@@ -37,7 +37,7 @@ class PendingToggles(Generic[PeerT]):
 
     def add(self, peer: PeerT, rid: int, number: int, now: float) -> None:
         """Adds a toggle of worker ``number`` that ``peer`` (opaque here) requested with the id ``rid``."""
-        deadline = now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT
+        deadline = now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT_S
         self._pending.append(_Toggle(peer, rid, number, deadline))
 
     def pop_replies(self, supervisor: Supervisor, now: float) -> list[tuple[PeerT, Toggled]]:

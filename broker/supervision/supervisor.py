@@ -22,18 +22,19 @@ from msgspec import Struct, field
 
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.backoff import backoff
 from msd.wire.support.core import TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
-SILENT_AFTER = 0.75
+SILENT_AFTER_S = 0.75
 #: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
-BACKOFF_FIRST, BACKOFF_MAX = 0.2, 10.0
+MIN_BACKOFF_S, MAX_BACKOFF_S = 0.2, 10.0
 #: Seconds of uptime after which earlier crashes no longer count.
-STEADY_AFTER = 30.0
-#: A worker that crashes this often within ``CRASH_WINDOW`` seconds has failed and is not restarted.
-MAX_CRASHES, CRASH_WINDOW = 5, 60.0
+STEADY_AFTER_S = 30.0
+#: A worker that crashes this often within ``CRASH_WINDOW_S`` seconds has failed and is not restarted.
+MAX_CRASHES, CRASH_WINDOW_S = 5, 60.0
 #: Seconds the workers have to exit after ``SendQuit`` before they are killed.
-QUIT_GRACE = 1.5
+QUIT_GRACE_S = 1.5
 
 
 # Events.
@@ -150,7 +151,7 @@ class WorkerRecord(Struct):
     last_heartbeat_at: float = 0.0
     started_at: float = 0.0
     restarts: int = 0
-    #: Times of the crashes within ``CRASH_WINDOW``; cleared by a run of ``STEADY_AFTER`` seconds.
+    #: Times of the crashes within ``CRASH_WINDOW_S``; cleared by a run of ``STEADY_AFTER_S`` seconds.
     crashes: deque[float] = field(default_factory=deque)
     #: Time of the next restart; set in state dead only.
     restart_at: float | None = None
@@ -177,10 +178,6 @@ class Supervisor:
     @property
     def quitting(self) -> bool:
         return self._quit_deadline is not None
-
-    @property
-    def all_awake(self) -> bool:
-        return all(worker.state is WorkerState.AWAKE for worker in self.workers.values())
 
     @property
     def any_awake(self) -> bool:
@@ -246,14 +243,14 @@ class Supervisor:
         if pid != worker.pid:
             return
         # A process that could not be started (pid 0) has no uptime.
-        if pid and now >= worker.started_at + STEADY_AFTER:
+        if pid and now >= worker.started_at + STEADY_AFTER_S:
             worker.crashes.clear()
         worker.pid = worker.epoch = 0
         worker.reason = reason
         worker.sessions = frozenset()
         worker.load = Load()
         worker.route = None
-        while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW:
+        while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW_S:
             worker.crashes.popleft()
         worker.crashes.append(now)
         worker.state = WorkerState.DEAD
@@ -262,7 +259,7 @@ class Supervisor:
         if len(worker.crashes) >= MAX_CRASHES:
             worker.state = WorkerState.FAILED
             return
-        worker.restart_at = now + min(BACKOFF_FIRST * 2 ** (len(worker.crashes) - 1), BACKOFF_MAX)
+        worker.restart_at = now + backoff(len(worker.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
 
     def _on_heartbeat(self, heartbeat: HeartbeatReceived, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
@@ -300,7 +297,7 @@ class Supervisor:
     def _on_quit(self, now: float) -> list[Action]:
         if self.quitting:
             return []
-        self._quit_deadline = now + QUIT_GRACE
+        self._quit_deadline = now + QUIT_GRACE_S
         for worker in self.workers.values():
             worker.restart_at = None
         return [SendQuit(w.number) for w in self.workers.values() if w.pid]
@@ -310,7 +307,7 @@ class Supervisor:
         for worker in self.workers.values():
             worker.last_heartbeat_at = min(worker.last_heartbeat_at + seconds, now)
         if self._quit_deadline is not None:
-            self._quit_deadline = min(self._quit_deadline + seconds, now + QUIT_GRACE)
+            self._quit_deadline = min(self._quit_deadline + seconds, now + QUIT_GRACE_S)
 
     def _check_timeouts(self, worker: WorkerRecord, now: float) -> list[Action]:
         if worker.restart_at is not None and now >= worker.restart_at:
@@ -320,7 +317,7 @@ class Supervisor:
         if self._quit_deadline is not None:
             return self._kill(worker) if now >= self._quit_deadline else []
         # Compute exactly as ``_worker_deadline`` does, to avoid float rounding.
-        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.last_heartbeat_at + SILENT_AFTER:
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.last_heartbeat_at + SILENT_AFTER_S:
             worker.state = WorkerState.SILENT
         return self._kill(worker) if now >= worker.last_heartbeat_at + self._hang_limit else []
 
@@ -347,5 +344,5 @@ class Supervisor:
         if self._quit_deadline is not None:
             return self._quit_deadline
         if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
-            return worker.last_heartbeat_at + SILENT_AFTER
+            return worker.last_heartbeat_at + SILENT_AFTER_S
         return worker.last_heartbeat_at + self._hang_limit

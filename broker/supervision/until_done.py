@@ -2,7 +2,7 @@
 
 Workers report their open sessions, but forget all of them when they go to sleep or crash, while the clients wait
 for a worker to wake up. So a session stays open until its client sends ``done``, or until no worker has reported it
-for ``SESSION_TIMEOUT`` seconds during which at least one worker was awake and the client could have reconnected.
+for ``SESSION_TIMEOUT_S`` seconds during which at least one worker was awake and the client could have reconnected.
 (Clients send ``bye`` to workers only, so a client that gives up also counts as served for these 30 s.)
 
 A client that has not reached a worker yet is unknown here. Takes ``now`` (seconds, monotonic).
@@ -15,9 +15,9 @@ from collections.abc import Iterable
 
 #: Seconds, with a worker awake, after which a session that no worker reports is dropped. Clients try to reconnect
 #: more often than that.
-SESSION_TIMEOUT = 30.0
+SESSION_TIMEOUT_S = 30.0
 #: Seconds from a client's ``done`` until all workers have reported their other sessions: two heartbeats.
-SETTLE_TIME = 0.5
+SETTLE_TIME_S = 0.5
 #: Maximum number of open sessions, and of done sessions: as many as 64 heartbeats can report. The session whose last
 #: report is oldest is dropped first.
 MAX_SESSIONS = 65536
@@ -54,11 +54,11 @@ class UntilDone:
             self._awake_for += max(0.0, now - self._updated_at)
         self._updated_at = now
         for sessions in (self._open, self._done):
-            while sessions and next(iter(sessions.values())) <= self._awake_for - SESSION_TIMEOUT:
+            while sessions and next(iter(sessions.values())) <= self._awake_for - SESSION_TIMEOUT_S:
                 sessions.popitem(last=False)
 
     def on_stall(self, seconds: float) -> None:
-        """Excludes a stall of the broker's event loop from the time that counts towards ``SESSION_TIMEOUT``."""
+        """Excludes a stall of the broker's event loop from the time that counts towards ``SESSION_TIMEOUT_S``."""
         if self._updated_at is not None:
             self._updated_at += seconds
 
@@ -69,7 +69,7 @@ class UntilDone:
 
     def next_deadline(self) -> float | None:
         """Time from which ``may_end`` is true; None if that depends on clients."""
-        return None if self._done_at is None or self._open else self._done_at + SETTLE_TIME
+        return None if self._done_at is None or self._open else self._done_at + SETTLE_TIME_S
 
     def check_invariants(self) -> None:
         assert not self._open.keys() & self._done.keys()

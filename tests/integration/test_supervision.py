@@ -17,7 +17,7 @@ import pytest
 
 from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.supervision import until_done
-from msd.broker.supervision.supervisor import QUIT_GRACE
+from msd.broker.supervision.supervisor import QUIT_GRACE_S
 from msd.wire.protocol.states import WantedState, WorkerState
 from tests.processes import (
     MIB,
@@ -160,7 +160,7 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
         slow.signal(signal.SIGSTOP)
         with system.download("-o", "fast.bin", cwd=tmp_path) as fast:
             fast.wait_until_done()
-        check_stays_up(system, until_done.SETTLE_TIME + QUIT_GRACE + 1)
+        check_stays_up(system, until_done.SETTLE_TIME_S + QUIT_GRACE_S + 1)
         slow.signal(signal.SIGCONT)
         slow.wait_until_done()
     assert system.wait(timeout=5) == 0
@@ -183,7 +183,7 @@ def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, sourc
         system.put_to_sleep(1, 2, 3, 4)
         slow.signal(signal.SIGCONT)
         system.kill(1)
-        check_stays_up(system, until_done.SETTLE_TIME + QUIT_GRACE + 1)
+        check_stays_up(system, until_done.SETTLE_TIME_S + QUIT_GRACE_S + 1)
         wait_for("the client to wait", lambda: slow.events_of("waiting"))
         system.wake(1, 2, 3, 4)
         slow.wait_until_done()

@@ -358,7 +358,7 @@ def test_the_exit_code_after_a_signal_is_128_plus_its_number(harness: Harness, n
 def test_with_until_done_the_broker_exits_once_a_client_is_done(
     config: Config, output: OutputThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(until_done, "SETTLE_TIME", 0.01)
+    monkeypatch.setattr(until_done, "SETTLE_TIME_S", 0.01)
     harness = Harness(config, output, until_done=True)
     with closing(harness.broker):
         assert harness.receive(Done(rid=5, session=1), role=Role.CLIENT) == [Accepted(rid=5)]

@@ -10,6 +10,7 @@ import zmq
 
 from msd.broker.network import control_socket
 from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Route
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
 from msd.wire.security.keys import Role
@@ -103,10 +104,10 @@ def test_a_message_to_an_unknown_peer_or_through_a_closed_socket_is_dropped(cont
 
 
 def test_a_port_that_was_just_closed_can_be_bound_again(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    url = f"tcp://127.0.0.1:{free_ports()[4]}"
+    endpoint = Endpoint("127.0.0.1", free_ports()[4])
     for _ in range(5):
-        with closing(ControlSocket(context, url, retry_timeout=TIMEOUT_MS / 1000)) as control:
-            assert control.socket.getsockopt_string(zmq.LAST_ENDPOINT) == url
+        with closing(ControlSocket(context, endpoint, retry_timeout=TIMEOUT_MS / 1000)) as control:
+            assert control.socket.getsockopt_string(zmq.LAST_ENDPOINT) == endpoint.url
 
 
 def test_a_port_in_use_is_an_error(context: zmq.Context[zmq.Socket[bytes]], control: ControlSocket) -> None:

@@ -13,7 +13,7 @@ import zmq
 from msgspec.structs import replace
 
 from msd.broker.network.control_socket import Route
-from msd.broker.network.listeners import KEY_CHECK_INTERVAL, Listeners
+from msd.broker.network.listeners import KEY_CHECK_INTERVAL_S, Listeners
 from msd.broker.network.publisher import MAX_UNKNOWN_TOPIC_BYTES, Publisher
 from msd.wire.config.settings import Config
 from msd.wire.errors import UsageError
@@ -90,7 +90,7 @@ class Harness:
         return self.connect(zmq.SUB, self.config.status.url, credentials)
 
     def reopen_if_needed(self) -> bool:
-        self.now += KEY_CHECK_INTERVAL
+        self.now += KEY_CHECK_INTERVAL_S
         return self.listeners.reopen_if_needed(self.now)
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -256,8 +256,8 @@ def test_a_reply_to_a_closed_socket_is_dropped(harness: Harness, folder: KeyFold
 def test_keys_are_checked_at_intervals(harness: Harness, folder: KeyFolder) -> None:
     admitted(harness, folder, "revoked", Role.CLIENT)
     folder.revoke("revoked")
-    assert not harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL - 0.01)
-    assert harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL)
+    assert not harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL_S - 0.01)
+    assert harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL_S)
 
 
 def test_the_totals_are_kept_when_sockets_are_reopened(harness: Harness, folder: KeyFolder) -> None:

@@ -200,7 +200,7 @@ def test_closing_frees_the_port_and_ends_the_thread(endpoint: Endpoint) -> None:
 def test_a_silent_client_is_disconnected_and_the_next_client_is_served(
     metrics: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT", 0.05)
+    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT_S", 0.05)
     with closing(socket.create_connection((metrics.host, metrics.port))) as silent:
         silent.sendall(b"GET /metr")
         assert "msd_files" in fetch(metrics)
@@ -208,7 +208,7 @@ def test_a_silent_client_is_disconnected_and_the_next_client_is_served(
 
 
 def test_closing_does_not_wait_for_a_silent_client(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT", 600.0)
+    monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT_S", 600.0)
     metrics = Metrics(endpoint, lambda: STATUS)
     with closing(socket.create_connection((endpoint.host, endpoint.port))) as silent:
         silent.sendall(b"GET /metr")

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW, SnapshotBuilder, as_json
+from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW_S, SnapshotBuilder, as_json
 from msd.broker.supervision.supervisor import (
-    SILENT_AFTER,
+    SILENT_AFTER_S,
     CatalogueReady,
     Exited,
     HeartbeatReceived,
@@ -137,8 +137,8 @@ def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> N
 def test_a_rate_is_measured_over_its_window() -> None:
     snapshots, supervisor = builder(), running()
     for step in range(5):
-        snapshots.on_bytes_sent(1, step * MIB, NOW + step * RATE_WINDOW / 4)
-    assert snapshots.build(supervisor, NOW).workers[0].rate == 4 * MIB / RATE_WINDOW
+        snapshots.on_bytes_sent(1, step * MIB, NOW + step * RATE_WINDOW_S / 4)
+    assert snapshots.build(supervisor, NOW).workers[0].rate == 4 * MIB / RATE_WINDOW_S
     assert snapshots.build(supervisor, NOW).workers[1].rate == 0
 
 
@@ -152,7 +152,7 @@ def test_a_rate_is_zero_if_nothing_was_sent_in_its_window() -> None:
 def test_a_dead_worker_has_no_rate() -> None:
     snapshots, supervisor = builder(), running()
     snapshots.on_bytes_sent(1, 0, NOW)
-    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW)
+    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW_S)
     supervisor.handle(Exited(1, 101, ""), NOW)
     assert snapshots.build(supervisor, NOW).workers[0].rate == 0
 
@@ -161,17 +161,17 @@ def test_a_silent_worker_has_no_rate() -> None:
     """The last rate of a frozen worker is stale."""
     snapshots, supervisor = builder(), running()
     snapshots.on_bytes_sent(1, 0, NOW)
-    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW)
+    snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW_S)
     assert snapshots.build(supervisor, NOW).workers[0].rate > 0
-    supervisor.handle(TimePassed(), NOW + SILENT_AFTER)
+    supervisor.handle(TimePassed(), NOW + SILENT_AFTER_S)
     assert snapshots.build(supervisor, NOW).workers[0].rate == 0
 
 
 def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
     snapshots = builder()
     snapshots.on_bytes_sent(1, MIB, NOW)
-    snapshots.on_bytes_sent(1, 3 * MIB, NOW + RATE_WINDOW)
-    snapshots.on_bytes_sent(1, 0, NOW + RATE_WINDOW + 0.5)
+    snapshots.on_bytes_sent(1, 3 * MIB, NOW + RATE_WINDOW_S)
+    snapshots.on_bytes_sent(1, 0, NOW + RATE_WINDOW_S + 0.5)
     assert snapshots.build(running(), NOW).workers[0].rate == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msd.broker.supervision import indexer_supervisor
-from msd.broker.supervision.indexer_supervisor import BACKOFF_FIRST, BACKOFF_MAX, IndexerBackoff, IndexerSupervisor
+from msd.broker.supervision.indexer_supervisor import MAX_BACKOFF_S, MIN_BACKOFF_S, IndexerBackoff, IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLine
 
@@ -17,7 +17,7 @@ from msd.wire.protocol.child_messages import Indexed, IndexLine
 def test_the_delay_doubles_up_to_the_maximum() -> None:
     backoff = IndexerBackoff()
     delays = [backoff.on_exit("killed by SIGKILL", 1.0)[0] for _ in range(8)]
-    assert delays == [min(BACKOFF_FIRST * 2**count, BACKOFF_MAX) for count in range(8)]
+    assert delays == [min(MIN_BACKOFF_S * 2**count, MAX_BACKOFF_S) for count in range(8)]
     assert (delays[0], delays[-1]) == (2.0, 60.0)
 
 
@@ -31,8 +31,8 @@ def test_a_long_run_resets_the_delay() -> None:
     backoff = IndexerBackoff()
     for _ in range(4):
         backoff.on_exit("a", 0.0)
-    assert backoff.on_exit("a", BACKOFF_MAX - 1.0) == (16 * BACKOFF_FIRST, False)
-    assert backoff.on_exit("a", BACKOFF_MAX) == (BACKOFF_FIRST, True)
+    assert backoff.on_exit("a", MAX_BACKOFF_S - 1.0) == (16 * MIN_BACKOFF_S, False)
+    assert backoff.on_exit("a", MAX_BACKOFF_S) == (MIN_BACKOFF_S, True)
 
 
 # The supervisor.
@@ -100,7 +100,7 @@ def test_an_exit_after_the_first_edition_leads_to_restarts_with_backoff_and_one_
     scenario = Scenario(EDITION, *[MsdError("no room")] * 3)
     assert scenario.indexer.read_editions(scenario.now) == [EDITION]
     scenario.notes.clear()
-    for starts, delay in enumerate((BACKOFF_FIRST, 2 * BACKOFF_FIRST, 4 * BACKOFF_FIRST), 1):
+    for starts, delay in enumerate((MIN_BACKOFF_S, 2 * MIN_BACKOFF_S, 4 * MIN_BACKOFF_S), 1):
         assert scenario.indexer.read_editions(scenario.now) == []
         assert scenario.registered == set()
         assert scenario.indexer.next_deadline() == scenario.now + delay
@@ -122,6 +122,6 @@ def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) 
 
     with monkeypatch.context() as patch:
         patch.setattr(indexer_supervisor, "IndexerProcess", fail)
-        assert scenario.wait(BACKOFF_FIRST) == 1
+        assert scenario.wait(MIN_BACKOFF_S) == 1
     assert "Resource temporarily unavailable" in scenario.notes[-1]
-    assert scenario.wait(2 * BACKOFF_FIRST) == 2
+    assert scenario.wait(2 * MIN_BACKOFF_S) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msd.broker.supervision.pending_toggles import MAX_PENDING, TOGGLE_TIMEOUT, PendingToggles
+from msd.broker.supervision.pending_toggles import MAX_PENDING, TOGGLE_TIMEOUT_S, PendingToggles
 from msd.broker.supervision.supervisor import (
     CatalogueReady,
     HeartbeatReceived,
@@ -41,7 +41,7 @@ def test_a_toggle_is_answered_once_its_worker_is_in_the_wanted_state() -> None:
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
     assert toggles.pop_replies(supervisor, NOW) == []
-    assert toggles.next_deadline() == NOW + TOGGLE_TIMEOUT
+    assert toggles.next_deadline() == NOW + TOGGLE_TIMEOUT_S
     heartbeat(supervisor, 1, WorkerState.ASLEEP)
     assert toggles.pop_replies(supervisor, NOW + 1) == [(b"operator", reply_to_sleep(5, WorkerState.ASLEEP))]
     assert toggles.pop_replies(supervisor, NOW + 9) == []
@@ -60,8 +60,8 @@ def test_a_toggle_is_answered_after_a_timeout_if_the_worker_does_not_react() -> 
     supervisor = awake()
     supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
     toggles.add(b"operator", 5, 1, NOW)
-    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT - 0.01) == []
-    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT) == [
+    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT_S - 0.01) == []
+    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT_S) == [
         (b"operator", reply_to_sleep(5, WorkerState.AWAKE))
     ]
 
@@ -74,7 +74,7 @@ def test_toggles_are_answered_independently() -> None:
         toggles.add(b"operator %d" % number, number, number, NOW + number)
     heartbeat(supervisor, 2, WorkerState.ASLEEP)
     assert toggles.pop_replies(supervisor, NOW) == [(b"operator 2", reply_to_sleep(2, WorkerState.ASLEEP, 2))]
-    assert toggles.next_deadline() == NOW + 1 + TOGGLE_TIMEOUT
+    assert toggles.next_deadline() == NOW + 1 + TOGGLE_TIMEOUT_S
 
 
 def test_all_toggles_are_answered_during_a_shutdown() -> None:

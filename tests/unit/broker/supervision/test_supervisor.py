@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from msd.broker.supervision.supervisor import (
-    BACKOFF_FIRST,
-    BACKOFF_MAX,
-    CRASH_WINDOW,
+    CRASH_WINDOW_S,
+    MAX_BACKOFF_S,
     MAX_CRASHES,
-    QUIT_GRACE,
-    SILENT_AFTER,
-    STEADY_AFTER,
+    MIN_BACKOFF_S,
+    QUIT_GRACE_S,
+    SILENT_AFTER_S,
+    STEADY_AFTER_S,
     Action,
     CatalogueReady,
     Event,
@@ -139,7 +139,7 @@ def asleep() -> Scenario:
 
 def silent() -> Scenario:
     scenario = awake()
-    scenario.wait(SILENT_AFTER)
+    scenario.wait(SILENT_AFTER_S)
     return scenario
 
 
@@ -192,14 +192,6 @@ def test_each_helper_produces_the_state_in_its_name() -> None:
     ]
 
 
-def test_all_awake_is_true_only_if_every_worker_is_awake() -> None:
-    scenario = starting(2)
-    scenario.heartbeat(number=1)
-    assert not scenario.supervisor.all_awake
-    scenario.heartbeat(number=2)
-    assert scenario.supervisor.all_awake
-
-
 # The transitions of the diagram.
 
 
@@ -229,7 +221,7 @@ def test_asleep_to_awake_when_the_worker_reports_it() -> None:
 @pytest.mark.parametrize("make", [awake, asleep])
 def test_awake_and_asleep_to_silent_after_three_missed_heartbeats(make: MakeScenario) -> None:
     scenario = make()
-    assert scenario.wait(SILENT_AFTER - 0.01) == []
+    assert scenario.wait(SILENT_AFTER_S - 0.01) == []
     assert scenario.wait(0.01) == [Publish()]
     assert scenario.state() is WorkerState.SILENT
 
@@ -237,7 +229,7 @@ def test_awake_and_asleep_to_silent_after_three_missed_heartbeats(make: MakeScen
 def test_a_worker_whose_heartbeats_are_in_time_is_not_silent() -> None:
     scenario = awake()
     for _ in range(20):
-        assert scenario.wait(SILENT_AFTER - 0.05) == []
+        assert scenario.wait(SILENT_AFTER_S - 0.05) == []
         assert scenario.heartbeat() == []
 
 
@@ -250,7 +242,7 @@ def test_silent_to_the_state_that_the_heartbeat_reports(state: WorkerState) -> N
 
 def test_silent_to_dead_after_a_kill_at_the_hang_limit() -> None:
     scenario = silent()
-    assert scenario.wait(HANG_LIMIT - SILENT_AFTER - 0.01) == []
+    assert scenario.wait(HANG_LIMIT - SILENT_AFTER_S - 0.01) == []
     assert scenario.wait(0.01) == [Kill(1)]
     assert scenario.state() is WorkerState.SILENT
     assert scenario.exit() == [Publish()]
@@ -275,31 +267,31 @@ def test_a_stall_of_the_broker_does_not_make_workers_silent(make: MakeScenario) 
 
 def test_a_stall_does_not_reset_the_time_without_heartbeats() -> None:
     scenario = awake()
-    scenario.wait(SILENT_AFTER - 0.1)
+    scenario.wait(SILENT_AFTER_S - 0.1)
     scenario.stall(1000)
     assert scenario.wait(0.05) == []
     assert scenario.wait(0.06) == [Publish()]
     scenario.stall(1000)
-    assert scenario.wait(HANG_LIMIT - SILENT_AFTER) == [Kill(1)]
+    assert scenario.wait(HANG_LIMIT - SILENT_AFTER_S) == [Kill(1)]
 
 
 def test_an_overestimated_stall_does_not_date_heartbeats_in_the_future() -> None:
     scenario = awake()
     scenario.handle(Stalled(1000))
-    assert scenario.wait(SILENT_AFTER) == [Publish()]
+    assert scenario.wait(SILENT_AFTER_S) == [Publish()]
 
 
 def test_a_stall_does_not_shorten_the_quit_grace() -> None:
     scenario = awake()
     scenario.handle(QuitReceived())
     assert scenario.stall(1000) == []
-    assert scenario.wait(QUIT_GRACE - 0.01) == []
+    assert scenario.wait(QUIT_GRACE_S - 0.01) == []
     assert scenario.wait(0.02) == [Kill(1)]
 
 
 def test_a_stall_does_not_delay_a_restart() -> None:
     scenario = dead()
-    assert scenario.stall(BACKOFF_FIRST) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.stall(MIN_BACKOFF_S) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 def test_hang_limit_kills_a_process_once() -> None:
@@ -337,7 +329,7 @@ def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
 
 def test_dead_to_starting_after_the_backoff() -> None:
     scenario = dead()
-    assert scenario.wait(BACKOFF_FIRST - 0.01) == []
+    assert scenario.wait(MIN_BACKOFF_S - 0.01) == []
     assert scenario.wait(0.01) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
     assert scenario.state() is WorkerState.STARTING
     assert scenario.supervisor.workers[1].restarts == 1
@@ -354,7 +346,7 @@ def test_a_worker_that_cannot_be_spawned_is_dead_and_retried() -> None:
 def test_a_worker_that_can_never_be_spawned_fails() -> None:
     """The time since the last successful start does not count as uptime."""
     scenario = awake()
-    scenario.now += 10 * STEADY_AFTER
+    scenario.now += 10 * STEADY_AFTER_S
     scenario.exit()
     for _ in range(MAX_CRASHES - 1):
         scenario.wait_for_deadline()
@@ -370,7 +362,7 @@ def test_dead_to_failed_after_too_many_crashes() -> None:
     assert scenario.exit() == [Publish()]
     assert scenario.state() is WorkerState.FAILED
     assert scenario.supervisor.next_deadline() is None
-    assert scenario.wait(10 * CRASH_WINDOW) == []
+    assert scenario.wait(10 * CRASH_WINDOW_S) == []
 
 
 @pytest.mark.parametrize("wanted", [None, WantedState.AWAKE])
@@ -402,24 +394,24 @@ def test_the_backoff_doubles() -> None:
         delays.append(round(deadline - scenario.now, 6))
         scenario.wait_for_deadline()
         scenario.spawned()
-    assert delays == [min(BACKOFF_FIRST * 2**n, BACKOFF_MAX) for n in range(MAX_CRASHES - 1)] == [0.2, 0.4, 0.8, 1.6]
+    assert delays == [min(MIN_BACKOFF_S * 2**n, MAX_BACKOFF_S) for n in range(MAX_CRASHES - 1)] == [0.2, 0.4, 0.8, 1.6]
 
 
 def test_a_steady_run_clears_the_crashes() -> None:
     scenario = awake()
     for _ in range(MAX_CRASHES - 1):
         scenario.crash()
-    scenario.now += STEADY_AFTER
+    scenario.now += STEADY_AFTER_S
     scenario.exit()
     assert scenario.state() is WorkerState.DEAD
-    assert scenario.supervisor.next_deadline() == scenario.now + BACKOFF_FIRST
+    assert scenario.supervisor.next_deadline() == scenario.now + MIN_BACKOFF_S
 
 
 def test_a_run_just_short_of_steady_does_not_clear_the_crashes() -> None:
     scenario = awake()
     for _ in range(MAX_CRASHES - 1):
         scenario.crash()
-    scenario.now += STEADY_AFTER - 0.01
+    scenario.now += STEADY_AFTER_S - 0.01
     scenario.exit()
     assert scenario.state() is WorkerState.FAILED
 
@@ -427,7 +419,7 @@ def test_a_run_just_short_of_steady_does_not_clear_the_crashes() -> None:
 def test_crashes_outside_the_window_do_not_count() -> None:
     scenario = awake()
     for _ in range(3 * MAX_CRASHES):
-        scenario.now += CRASH_WINDOW / (MAX_CRASHES - 1) + 1
+        scenario.now += CRASH_WINDOW_S / (MAX_CRASHES - 1) + 1
         scenario.crash()
     assert scenario.state() is WorkerState.STARTING
 
@@ -517,7 +509,7 @@ def test_toggle_of_a_starting_or_silent_worker_flips_its_wanted_state(make: Make
 def test_toggle_of_a_dead_worker_starts_it_now() -> None:
     scenario = dead()
     assert scenario.toggle() == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
-    assert scenario.wait(BACKOFF_MAX) == []  # The toggle has replaced the pending restart.
+    assert scenario.wait(MAX_BACKOFF_S) == []  # The toggle has replaced the pending restart.
 
 
 def test_toggle_of_a_dead_worker_wanted_asleep_starts_it_awake() -> None:
@@ -652,7 +644,7 @@ def test_quit_kills_after_the_grace() -> None:
     scenario = awake(2)
     scenario.handle(QuitReceived())
     scenario.exit(1)
-    assert scenario.wait(QUIT_GRACE - 0.01) == []
+    assert scenario.wait(QUIT_GRACE_S - 0.01) == []
     assert scenario.wait(0.01) == [Kill(2)]
     assert scenario.wait(1000) == []
     assert Stop() in scenario.exit(2)
@@ -688,9 +680,9 @@ def test_quit_is_repeated_until_the_worker_exits() -> None:
 def test_a_second_quit_does_not_extend_the_grace() -> None:
     scenario = awake()
     scenario.handle(QuitReceived())
-    scenario.wait(QUIT_GRACE / 2)
+    scenario.wait(QUIT_GRACE_S / 2)
     assert scenario.handle(QuitReceived()) == []
-    assert scenario.wait(QUIT_GRACE / 2) == [Kill(1)]
+    assert scenario.wait(QUIT_GRACE_S / 2) == [Kill(1)]
 
 
 def test_toggles_during_quit_are_ignored() -> None:
@@ -703,7 +695,7 @@ def test_toggles_during_quit_are_ignored() -> None:
 def test_a_process_that_is_being_started_at_quit_is_sent_quit_too() -> None:
     scenario = awake(2)
     scenario.exit(1)
-    scenario.wait(BACKOFF_FIRST)
+    scenario.wait(MIN_BACKOFF_S)
     scenario.handle(QuitReceived())
     assert scenario.spawned(1) == [SendQuit(1)]
     scenario.exit(2)

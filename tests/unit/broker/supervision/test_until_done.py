@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.until_done import MAX_SESSIONS, SESSION_TIMEOUT, SETTLE_TIME, UntilDone
+from msd.broker.supervision.until_done import MAX_SESSIONS, SESSION_TIMEOUT_S, SETTLE_TIME_S, UntilDone
 
 START = 1000.0
 #: Seconds per iteration of the broker's event loop.
@@ -48,7 +48,7 @@ def scenario() -> Iterator[Scenario]:
 
 def test_the_servers_do_not_end_before_a_client_is_done(scenario: Scenario) -> None:
     scenario.wait(1, A)
-    scenario.wait(10 * SESSION_TIMEOUT)
+    scenario.wait(10 * SESSION_TIMEOUT_S)
     assert not scenario.may_end
     assert scenario.until_done.next_deadline() is None
 
@@ -57,14 +57,14 @@ def test_the_servers_end_when_the_only_client_is_done_and_the_settle_time_has_pa
     scenario.wait(1, A)
     scenario.done(A)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline() == scenario.now + SETTLE_TIME
-    scenario.wait(SETTLE_TIME, A)
+    assert scenario.until_done.next_deadline() == scenario.now + SETTLE_TIME_S
+    scenario.wait(SETTLE_TIME_S, A)
     assert scenario.may_end
 
 
 def test_a_done_client_that_no_worker_has_reported_ends_the_servers(scenario: Scenario) -> None:
     scenario.done(A)
-    scenario.wait(SETTLE_TIME, A)
+    scenario.wait(SETTLE_TIME_S, A)
     assert scenario.may_end
 
 
@@ -75,7 +75,7 @@ def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Sce
     assert not scenario.may_end
     assert scenario.until_done.next_deadline() is None, "the end depends on a client, not on time"
     scenario.done(B)
-    scenario.wait(SETTLE_TIME, A, B)
+    scenario.wait(SETTLE_TIME_S, A, B)
     assert scenario.may_end
 
 
@@ -87,7 +87,7 @@ def test_a_client_that_waits_for_sleeping_workers_keeps_the_servers_running(scen
     assert not scenario.may_end
     scenario.wait(5, B)
     scenario.done(B)
-    scenario.wait(SETTLE_TIME)
+    scenario.wait(SETTLE_TIME_S)
     assert scenario.may_end
 
 
@@ -95,7 +95,7 @@ def test_a_client_has_the_full_time_to_reconnect_after_a_worker_wakes(scenario: 
     scenario.wait(1, A, B)
     scenario.done(A)
     scenario.wait(1000, awake=False)
-    scenario.wait(SESSION_TIMEOUT - 1)
+    scenario.wait(SESSION_TIMEOUT_S - 1)
     assert not scenario.may_end
     scenario.wait(1.25)
     assert scenario.may_end
@@ -104,7 +104,7 @@ def test_a_client_has_the_full_time_to_reconnect_after_a_worker_wakes(scenario: 
 def test_a_client_that_no_worker_reports_is_dropped_eventually(scenario: Scenario) -> None:
     scenario.wait(1, A, B)
     scenario.done(A)
-    scenario.wait(SESSION_TIMEOUT - 2 * ITERATION)
+    scenario.wait(SESSION_TIMEOUT_S - 2 * ITERATION)
     assert not scenario.may_end
     scenario.wait(2 * ITERATION)
     assert scenario.may_end
@@ -112,7 +112,7 @@ def test_a_client_that_no_worker_reports_is_dropped_eventually(scenario: Scenari
 
 def test_a_client_that_connects_during_the_settle_time_keeps_the_servers_running(scenario: Scenario) -> None:
     scenario.done(A)
-    scenario.wait(SETTLE_TIME - ITERATION)
+    scenario.wait(SETTLE_TIME_S - ITERATION)
     scenario.wait(60, B)
     assert not scenario.may_end
 
@@ -121,7 +121,7 @@ def test_a_late_report_does_not_reopen_a_session_that_is_done(scenario: Scenario
     """A worker that was frozen when the client sent ``bye`` still reports the session for a while."""
     scenario.wait(1, A)
     scenario.done(A)
-    scenario.wait(10 * SESSION_TIMEOUT, A)
+    scenario.wait(10 * SESSION_TIMEOUT_S, A)
     assert scenario.may_end
 
 
@@ -161,7 +161,7 @@ def test_old_sessions_are_dropped(scenario: Scenario) -> None:
     for session in range(1000):
         scenario.wait(ITERATION, session)
         scenario.done(session)
-    scenario.wait(SESSION_TIMEOUT + ITERATION)
+    scenario.wait(SESSION_TIMEOUT_S + ITERATION)
     assert not scenario.until_done._done
     assert not scenario.until_done._open
 
