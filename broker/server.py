@@ -304,7 +304,7 @@ class Broker:
 
     def _on_request(self, peer: Route, request: ControlRequest, now: float) -> None:
         match request:
-            case Toggle(rid=rid, number=number, want=wanted):
+            case Toggle(rid=rid, number=number, wanted=wanted):
                 if number not in self._supervisor.workers:
                     message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
                     peer.send(Rejected(rid=rid, message=message))

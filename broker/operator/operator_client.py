@@ -87,7 +87,7 @@ class OperatorClient:
 
     def toggle(self, number: int, wanted: WantedState | None) -> Toggled:
         """Toggles a worker, or sets its wanted state. Returns once the worker has reached it, or after 3 s."""
-        return self._request(Toggle(rid=new_rid(), number=number, want=wanted), Toggled)
+        return self._request(Toggle(rid=new_rid(), number=number, wanted=wanted), Toggled)
 
     def quit(self) -> None:
         self._request(Quit(rid=new_rid()), Message)

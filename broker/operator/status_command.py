@@ -40,4 +40,4 @@ def show(servers: Servers, *, json: bool, watch: bool) -> None:
 
 
 def _as_json(event: LoggedEvent) -> Mapping[str, object]:
-    return {"time": round(event.time, 3), "text": event.text, "bad": event.bad}
+    return {"time": round(event.time, 3), "text": event.text, "bad": event.is_failure}

@@ -128,7 +128,7 @@ class History:
         """Adds the events and rates that server 5 recorded before the first snapshot. The broker's clock may
         differ, so events seen on both sides are matched by text.
         """
-        past = [HistoryEvent(event.time, event.text, event.bad) for event in report.events]
+        past = [HistoryEvent(event.time, event.text, event.is_failure) for event in report.events]
         for event in self.events:
             if past and past[0].text == event.sentence:
                 del past[0]
@@ -141,7 +141,7 @@ class History:
     def recent(self) -> tuple[list[LoggedEvent], list[list[float]]]:
         """The events and rates for a ``StatusReport``."""
         events = [
-            LoggedEvent(time=event.time, text=event.sentence, bad=event.is_failure)
+            LoggedEvent(time=event.time, text=event.sentence, is_failure=event.is_failure)
             for event in newest(self.events, MAX_REPORTED_EVENTS)
         ]
         workers = self.status.workers if self.status is not None else []

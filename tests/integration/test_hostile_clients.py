@@ -102,7 +102,7 @@ def control_requests(file: bytes) -> list[Message]:
     heartbeat = Heartbeat(
         token=b"not the token", number=1, pid=1, epoch=1, state=WorkerState.ASLEEP, edition=1, load=Load(), sessions=[1]
     )
-    toggle = Toggle(rid=2, number=4, want=WantedState.ASLEEP)
+    toggle = Toggle(rid=2, number=4, wanted=WantedState.ASLEEP)
     complaint = Complaint(rid=4, number=1, id=file, index=0)
     return [StatusRequest(rid=1), toggle, Done(rid=3, session=7), complaint, heartbeat, Quit(rid=5)]
 

@@ -238,11 +238,11 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
 
 
 class Toggle(Message, tag="toggle", frozen=True):
-    """Flips the wanted state of a worker, or sets it to ``want``."""
+    """Flips the wanted state of a worker, or sets it to ``wanted``."""
 
     rid: Natural
     number: Number
-    want: WantedState | None = None
+    wanted: WantedState | None = msgspec.field(default=None, name="want")
 
 
 class StatusRequest(Message, tag="status", frozen=True):
@@ -306,11 +306,11 @@ class Toggled(Message, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event at ``time`` (seconds since 1970), as human-readable text. ``bad`` is True for failures."""
+    """An event at ``time`` (seconds since 1970), as human-readable text."""
 
     time: Timestamp
     text: Text
-    bad: bool
+    is_failure: bool = msgspec.field(name="bad")
 
 
 class StatusReport(Message, tag="report", frozen=True):

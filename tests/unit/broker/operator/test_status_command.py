@@ -33,7 +33,7 @@ class FakeOperator:
         pass
 
     def report(self) -> StatusReport:
-        events = [LoggedEvent(time=3.25, text="worker 2 woke up", bad=False)]
+        events = [LoggedEvent(time=3.25, text="worker 2 woke up", is_failure=False)]
         return StatusReport(rid=1, status=self._snapshots.pop(0), events=events, rates=[[], [], [], []])
 
     def next_snapshot(self) -> Status:

@@ -57,7 +57,7 @@ def test_workers_that_exit_during_a_shutdown_are_not_logged(event_log: EventLog,
     exited = with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 1, reason="exited with code 0")
     event_log.on_snapshot(exited, NOW + 1)
     assert lines == [("info", "server 5", "reports 4 of 4 workers alive"), ("info", "server 5", "shutting down")]
-    assert not any(event.bad for event in event_log.report(1, exited).events)
+    assert not any(event.is_failure for event in event_log.report(1, exited).events)
 
 
 def test_changes_between_snapshots_are_logged_and_reported(event_log: EventLog, lines: list[Line]) -> None:
@@ -74,6 +74,6 @@ def test_changes_between_snapshots_are_logged_and_reported(event_log: EventLog, 
     ]
     report = event_log.report(5, status)
     assert (report.rid, report.status) == (5, status)
-    assert [(event.time, event.bad) for event in report.events] == [(NOW + 2, True), (NOW + 1, True), (NOW, False)]
+    assert [(event.time, event.is_failure) for event in report.events] == [(NOW + 2, True), (NOW + 1, True), (NOW, False)]
     assert report.events[1].text == "worker 1 died: killed by SIGKILL"
     assert len(report.rates[0]) == 3

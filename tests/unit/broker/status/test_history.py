@@ -194,7 +194,7 @@ def test_clients_connecting_and_disconnecting_do_not_displace_failures() -> None
     assert len(history.events) == MAX_EVENTS
     events, _ = history.recent()
     assert len(events) == MAX_REPORTED_EVENTS
-    assert [event.text for event in events if event.bad] == ["worker 1 died"]
+    assert [event.text for event in events if event.is_failure] == ["worker 1 died"]
     assert events[0].text == "client disconnected: now serving 0"
     assert "worker 1 died" in console_lines.overview(history, "msd download", 80, NOW)
 
