@@ -113,7 +113,6 @@ def _download(servers: Servers, output: Path, counts: MutableSequence[int], numb
                 part,
                 catalogue=catalogue,
                 timeout=None,
-                interval=60.0,
                 memory=64 << 20,
                 on_event=lambda event: None,
             )

@@ -54,6 +54,7 @@ def download(
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     from msd.client.display.choose_printer import choose_printer
+    from msd.client.report.progress_throttle import ProgressThrottle
     from msd.client.report.report_file import ReportFile
     from msd.wire.config.servers import locate_servers
     from msd.wire.config.settings import load
@@ -88,9 +89,10 @@ def download(
                 update=update,
                 timeout=timeout,
                 sync=not no_sync,
-                interval=min(interval, max_interval),
+                # The report records all progress; only the printer is throttled.
+                interval=0.0,
                 memory=settings.memory,
-                on_event=report_file.recorder(printer.on_event),
+                on_event=report_file.recorder(ProgressThrottle(printer.on_event, min(interval, max_interval)).handle),
             )
             report_file.write(result)
         printer.on_done(result)

@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct, field
+from msgspec.structs import replace
+
+#: Lower bound of a time span, so that a rate stays finite.
+MIN_SPAN_S = 1e-6
 
 
 class Started(Struct, frozen=True):
@@ -25,7 +29,7 @@ class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
     ``received`` counts the verified bytes that the worker delivered, ``assigned`` counts the outstanding
-    bytes as well. ``rate`` is the average since the last progress event, in bytes a second.
+    bytes as well. ``rate`` is the average since the last ``Progress``, in bytes a second.
     """
 
     name: str
@@ -35,7 +39,7 @@ class WorkerProgress(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True):
-    """The progress of a download, ``seconds`` after its first request.
+    """The progress of a download, ``seconds`` after its first request. Only the last one has ``bytes`` == ``total``.
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average of
     the received bytes since the first request, in bytes a second. ``wasted_bytes`` were received but are duplicate or
@@ -50,11 +54,12 @@ class Progress(Struct, frozen=True):
     workers: tuple[WorkerProgress, ...]
     wasted_bytes: int = 0
 
-
-class Sampled(Struct, frozen=True):
-    """The progress, emitted up to ten times a second for reports and charts, whatever the interval of ``Progress``."""
-
-    progress: Progress
+    def since(self, last: Progress | None) -> Progress:
+        """Returns a copy in which the workers' rates are averages since ``last``; None stands for the first request."""
+        seconds = max(self.seconds - (last.seconds if last else 0.0), MIN_SPAN_S)
+        received = {worker.name: worker.received for worker in last.workers} if last else {}
+        workers = (replace(w, rate=(w.received - received.get(w.name, 0)) / seconds) for w in self.workers)
+        return replace(self, workers=tuple(workers))
 
 
 class WorkerChanged(Struct, frozen=True):
@@ -131,5 +136,5 @@ class Report(Struct, frozen=True):
     unchanged: bool = False
 
 
-Event = Started | Progress | Sampled | WorkerChanged | Waiting | Retried | Syncing
+Event = Started | Progress | WorkerChanged | Waiting | Retried | Syncing
 OnEvent = Callable[[Event], None]

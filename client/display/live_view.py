@@ -24,8 +24,8 @@ from msd.wire.support.output import print_line
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
-#: Longest interval between ``Progress`` events that the view allows.
-PROGRESS_INTERVAL_S = 0.25
+#: Longest interval between two ``Progress`` events that the view allows.
+PROGRESS_INTERVAL_S = 0.2
 #: How long ``close`` waits for a blocked terminal.
 CLOSE_TIMEOUT_S = 1.0
 

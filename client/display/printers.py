@@ -11,7 +11,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from msd.client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
+from msd.client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
 from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
@@ -72,8 +72,7 @@ class LogPrinter:
 
     def on_event(self, event: Event) -> None:
         self._printer.on_event(event)
-        if (entry := log_entry(event)) is not None:
-            _print_stderr(log_line(time.time(), *entry))
+        _print_stderr(log_line(time.time(), *log_entry(event)))
 
     def on_done(self, report: Report) -> None:
         self._printer.on_done(report)
@@ -86,8 +85,7 @@ class JsonPrinter:
     """Prints each event as one line of JSON on standard output."""
 
     def on_event(self, event: Event) -> None:
-        if not isinstance(event, Sampled):
-            _print_json(event_values(event))
+        _print_json(event_values(event))
 
     def on_done(self, report: Report) -> None:
         _print_json({"event": "done", **report_values(report)})
@@ -115,8 +113,8 @@ def event_lines(event: Event) -> str:
             return ""
 
 
-def log_entry(event: Event) -> tuple[Level, str, str] | None:
-    """Returns the level, the source and the text of an event's log line; None for ``Sampled``, which is not logged."""
+def log_entry(event: Event) -> tuple[Level, str, str]:
+    """Returns the level, the source and the text of an event's log line."""
     match event:
         case Started(name, output, id, size, segments):
             return "info", "client", f"{name} ({id[:16]}…): {size:,} bytes in {segments:,} segments, to {output}"
@@ -132,8 +130,6 @@ def log_entry(event: Event) -> tuple[Level, str, str] | None:
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
         case Syncing():
             return "info", "client", "syncing to disk"
-        case Sampled():
-            return None
 
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:

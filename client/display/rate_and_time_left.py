@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from msd.client.events import MIN_SPAN_S
+
 #: Window of the displayed rate, and of the rate from which the remaining time is estimated.
 RATE_WINDOW_S, REMAINING_WINDOW_S = 3.0, 15.0
 #: Minimum number of arrivals to keep, even if they are older than the window.
 MIN_ARRIVALS = 4
 #: A download is stalled if nothing has arrived for this time and for this multiple of the usual gap between arrivals.
 STALL_S, STALL_GAPS = 2.0, 4.0
-#: Lower bound of a time span, so that a rate stays finite.
-MIN_SPAN_S = 0.001
 #: Time constant of the smoothing of the displayed remaining time.
 SMOOTHING_S = 3.0
 

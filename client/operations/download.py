@@ -15,6 +15,7 @@ from msd.client.events import Event, OnEvent, Report, Started, Syncing
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
+from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals, Totals
 from msd.client.storage.part_file import PartFile, check_output
 from msd.client.storage.update import UpdatePartFile
@@ -49,7 +50,8 @@ def download(
 
     ``id`` (32 bytes) selects one version of the file. ``timeout`` is the time limit without progress, in
     seconds; None waits indefinitely. With ``sync`` False the download does not wait until the data is on the disk.
-    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` limits the outstanding bytes.
+    ``interval`` is the time between two ``Progress`` events in seconds; there are at most ten a second. ``memory``
+    limits the outstanding bytes.
     ``on_event`` is called in the caller's thread and must not block.
 
     Raises ``MsdError``. The part file is kept, and the next call resumes from it.
@@ -59,10 +61,11 @@ def download(
     if output is not None:
         check_output(output, replace=replace)
     totals = RunningTotals()
+    throttle = ProgressThrottle(on_event, interval)
 
     def emit(event: Event) -> None:
         totals.handle(event, time.monotonic())
-        on_event(event)
+        throttle.handle(event)
 
     pool = ConnectionPool(servers, download=True)
     try:
@@ -78,7 +81,6 @@ def download(
                 part,
                 catalogue=catalogue,
                 timeout=timeout,
-                interval=interval,
                 memory=memory,
                 on_event=emit,
             )

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import time
 
-from msgspec import Struct, field
-
-from msd.client.events import OnEvent, Progress, Retried, Sampled, WorkerChanged, WorkerProgress, WorkerReport
+from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.connection import new_rid
 from msd.client.network.network_events import (
     ConnectionClosed,
@@ -33,22 +31,15 @@ from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed
 
-#: Seconds between two ``Sampled`` events.
-SAMPLE_INTERVAL_S = 0.1
-
-
-class _Baseline(Struct):
-    """When progress was last reported, and each worker's bytes at that time."""
-
-    at: float
-    bytes: dict[int, int] = field(default_factory=dict)
+#: Seconds between two ``Progress`` events.
+PROGRESS_INTERVAL_S = 0.1
 
 
 class Transfer:
     """Downloads one file from the workers of ``pool`` into ``part``.
 
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
-    ``interval`` is the time between two ``Progress`` events in seconds. ``memory`` limits the outstanding bytes.
+    ``memory`` limits the outstanding bytes.
     Counts bytes: ``received`` over the network, ``wasted`` of these (duplicate or corrupt), ``reused`` from the disk.
     """
 
@@ -60,7 +51,6 @@ class Transfer:
         *,
         catalogue: bytes,
         timeout: float | None,
-        interval: float,
         memory: int,
         on_event: OnEvent,
     ) -> None:
@@ -70,7 +60,6 @@ class Transfer:
         self._pool = pool
         self._manifest = manifest
         self._part = part
-        self._interval = interval
         self._on_event = on_event
         self._progress_timeout = ProgressTimeout(timeout, self.started)
         self._candidates = iter(part.candidates())
@@ -87,8 +76,8 @@ class Transfer:
         self._finished = False
         #: True once all data on the disk is checked and, if needed, copied.
         self._reuse_finished = False
-        self._last_progress = _Baseline(self.started)
-        self._last_sample = _Baseline(self.started)
+        self._last_progress: Progress | None = None
+        self._next_progress_at = self.started + PROGRESS_INTERVAL_S
 
     @property
     def verified(self) -> int:
@@ -120,9 +109,7 @@ class Transfer:
         while self._reuse_next():
             self._emit_due()
         self._reuse_finished = True
-        now = time.monotonic()
-        self._on_event(Sampled(self._progress(now, self._last_sample)))
-        self._on_event(self._progress(now, self._last_progress))
+        self._emit_progress(time.monotonic())
 
     # Network events.
 
@@ -224,8 +211,7 @@ class Transfer:
 
     def _deadline(self, now: float) -> float:
         due = [
-            self._last_progress.at + self._interval,
-            self._last_sample.at + SAMPLE_INTERVAL_S,
+            self._next_progress_at,
             self._progress_timeout.next_deadline(),
         ]
         if (deadline := self._scheduler.next_deadline(now)) is not None:
@@ -241,32 +227,29 @@ class Transfer:
         # Use the time of the last poll; the process may have been suspended since.
         if waiting := self._progress_timeout.check(self._pool.last_poll_at, self._pool.waiting_reason()):
             self._on_event(waiting)
-        if now >= self._last_sample.at + SAMPLE_INTERVAL_S:
-            self._on_event(Sampled(self._progress(now, self._last_sample)))
-        if now >= self._last_progress.at + self._interval:
-            self._on_event(self._progress(now, self._last_progress))
+        # ``run`` emits the last progress, which is complete.
+        if now >= self._next_progress_at and self.verified < self._manifest.size:
+            self._emit_progress(now)
 
-    def _progress(self, now: float, since: _Baseline) -> Progress:
-        """The current progress. The workers' rates are averages since the baseline ``since``, which is reset to now."""
-        seconds_since = max(now - since.at, 1e-6)
-        since.at = now
+    def _emit_progress(self, now: float) -> None:
+        self._next_progress_at = now + PROGRESS_INTERVAL_S
         workers = []
         for number, report in sorted(self.workers.items()):
             outstanding = sum(self._manifest.span(index)[1] for index in self._scheduler.outstanding(number))
-            rate = (report.bytes - since.bytes.get(number, 0)) / seconds_since
-            since.bytes[number] = report.bytes
-            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
+            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, 0.0))
         received = sum(report.bytes for report in self.workers.values())
         seconds = now - self.started
-        return Progress(
+        progress = Progress(
             bytes=self.verified,
             total=self._manifest.size,
             reused_bytes=self.verified - received,
             seconds=seconds,
-            rate=received / max(seconds, 1e-6),
+            rate=received / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
             wasted_bytes=self.wasted,
         )
+        self._last_progress = progress.since(self._last_progress)
+        self._on_event(self._last_progress)
 
 
 def _source_error(action: GiveUp) -> SourceError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from msd.client.events import Event, Progress, Sampled
+from msd.client.events import Event, Progress
 from msd.client.report.json_values import event_values
 
 #: Maximum number of samples: far more than a chart can show, at about 300 bytes each.
@@ -22,7 +22,7 @@ Entry = Mapping[str, object]
 class EventRecorder:
     """Records events, each with the seconds since the start as ``at``.
 
-    Progress is recorded as samples; if there are too many, they are thinned out evenly.
+    If there is too much progress, it is thinned out evenly.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,8 @@ class EventRecorder:
     def record(self, event: Event, at: float) -> None:
         """Records an event that happened ``at`` seconds after the start."""
         match event:
-            case Sampled():
-                self._record_sample(at, event_values(event))
             case Progress():
-                pass
+                self._record_sample(at, event_values(event))
             case _:
                 self._others.append((at, event_values(event)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
-from msd.client.events import Event, Progress, Report, Retried, Sampled, Started, Syncing, Waiting, WorkerChanged
+from msd.client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
 from msd.client.report.totals import Totals
 from msd.wire.errors import MsdError
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def event_values(event: Event) -> dict[str, object]:
-    """Converts an event to JSON values. ``Progress`` and ``Sampled`` both become a ``progress`` event."""
+    """Converts an event to JSON values."""
     match event:
         case Started():
             return {
@@ -28,8 +28,6 @@ def event_values(event: Event) -> dict[str, object]:
                 "bytes": event.bytes,
                 "segments": event.segments,
             }
-        case Sampled(progress):
-            return event_values(progress)
         case Progress():
             workers = {
                 w.name: {"received": w.received, "assigned": w.assigned, "rate": round(w.rate)} for w in event.workers

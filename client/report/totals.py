@@ -10,10 +10,8 @@ from collections import Counter
 
 from msgspec import Struct, field
 
-from msd.client.events import Event, Progress, Retried, Sampled, Started, Waiting, WorkerChanged
+from msd.client.events import MIN_SPAN_S, Event, Progress, Retried, Started, Waiting, WorkerChanged
 
-#: Lower bound of a time span, so that a rate stays finite.
-MIN_SPAN_S = 0.001
 #: Window of a rate. Segments arrive whole: over a much shorter window, the peak would depend on their size.
 RATE_WINDOW_S = 1.0
 
@@ -57,8 +55,8 @@ class RunningTotals:
                 self._waiting_since = now - seconds
             case Started():
                 self._stop_waiting(now)
-            case Sampled(progress):
-                self._sample(progress, now)
+            case Progress():
+                self._on_progress(event, now)
             case _:
                 pass
 
@@ -74,7 +72,7 @@ class RunningTotals:
             rate_peak=rates[-1] if rates else 0.0,
         )
 
-    def _sample(self, progress: Progress, now: float) -> None:
+    def _on_progress(self, progress: Progress, now: float) -> None:
         if progress.bytes > self._bytes:
             self._stop_waiting(now)
         self._bytes = progress.bytes

@@ -103,6 +103,7 @@ PURE = (
     "client/report/chart_data.py",
     "client/report/event_recorder.py",
     "client/report/json_values.py",
+    "client/report/progress_throttle.py",
     "client/report/totals.py",
     "client/scheduling/scheduler_events.py",
     "client/scheduling/scheduler.py",
@@ -129,8 +130,8 @@ PURE = (
 )
 #: The names that pure modules may import from impure modules: types and values, but no functions.
 IMPURE_MODULE_VALUES = {
-    "client/events.py": {"Event", "Progress", "Report", "Retried", "Sampled", "Started", "Syncing", "Waiting"}
-    | {"WorkerChanged", "WorkerProgress"},
+    "client/events.py": {"MIN_SPAN_S", "Event", "OnEvent", "Progress", "Report", "Retried", "Started", "Syncing"}
+    | {"Waiting", "WorkerChanged", "WorkerProgress"},
     "wire/config/servers.py": {"Servers"},
     "wire/config/settings.py": {"LOOPBACK", "Config"},
     "wire/net/endpoints.py": {"Endpoint"},

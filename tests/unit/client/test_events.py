@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from msd.client.display.printers import event_lines, log_entry
 from msd.client.events import (
     Event,
     Progress,
     Retried,
-    Sampled,
     Started,
     Syncing,
     Waiting,
@@ -26,7 +26,6 @@ PROGRESS = Progress(5, 10, 2, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),), 1)
 EVENTS: list[Event] = [
     Started("film.mp4", Path("copy.mp4"), "ab" * 32, 10, 2),
     PROGRESS,
-    Sampled(PROGRESS),
     WorkerChanged("1", "lost", "1 segment reassigned", 1),
     Waiting("0 of 4 workers alive", 1.5),
     Retried("1", 1, "corrupt"),
@@ -52,12 +51,19 @@ def test_every_event_has_the_documented_json_keys(event: Event) -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_every_event_but_a_sample_has_a_text_and_a_log_entry(event: Event) -> None:
-    is_sample = isinstance(event, Sampled)
-    assert bool(event_lines(event)) is not is_sample
-    assert (log_entry(event) is None) is is_sample
+def test_every_event_has_a_text_and_a_log_entry(event: Event) -> None:
+    assert event_lines(event)
+    assert all(log_entry(event))
+
+
+def test_the_rates_of_the_workers_are_averages_since_earlier_progress() -> None:
+    first = replace(PROGRESS, seconds=2.0)
+    assert [worker.rate for worker in first.since(None).workers] == [1.5]
+    workers = (WorkerProgress("1", 13, 14, 0.0), WorkerProgress("2", 5, 5, 0.0))
+    later = replace(PROGRESS, seconds=4.0, workers=workers).since(first)
+    assert [worker.rate for worker in later.workers] == [5.0, 2.5]
 
 
 def test_events_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        EVENTS[4].reason = "other"  # type: ignore[misc, union-attr]
+        EVENTS[3].reason = "other"  # type: ignore[misc, union-attr]

@@ -17,6 +17,7 @@ from msd.client.network.network_events import (
     ReplyReceived,
     SnapshotReceived,
 )
+from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile
@@ -72,7 +73,6 @@ def transfer_of(
     part: PartFile,
     catalogue: bytes = b"",
     on_event: OnEvent = lambda event: None,
-    interval: float = 1.0,
 ) -> Transfer:
     return Transfer(
         pool,  # type: ignore[arg-type]
@@ -80,7 +80,6 @@ def transfer_of(
         part,
         catalogue=catalogue,
         timeout=None,
-        interval=interval,
         memory=64 << 20,
         on_event=on_event,
     )
@@ -148,8 +147,11 @@ def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_pat
     assert pool.bans == [("ban", 1), ("unban", 1)][: 1 if initial is OLD else 2]
 
 
-def test_progress_does_not_reach_the_end_while_the_output_is_copied(tmp_path: Path) -> None:
+def test_progress_does_not_reach_the_end_while_the_output_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The output differs only in its last segment, which arrives at once."""
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.0)
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA[:-1] + b"?")
     last = MANIFEST.segments - 1
@@ -164,7 +166,7 @@ def test_progress_does_not_reach_the_end_while_the_output_is_copied(tmp_path: Pa
     ]
     events: list[Event] = []
     with closing(UpdatePartFile(output, MANIFEST)) as part:
-        transfer = transfer_of(pool, part, on_event=events.append, interval=0.0)
+        transfer = transfer_of(pool, part, on_event=events.append)
         transfer.run()
         part.publish(replace=True, sync=False)
     assert (transfer.reused, transfer.received, pool.requests) == (SIZE - 1234, 1234, [(1, last)])
@@ -173,16 +175,17 @@ def test_progress_does_not_reach_the_end_while_the_output_is_copied(tmp_path: Pa
     assert steps[-1] == SIZE
     # Progress grows by one segment after each poll, and reaches the full size only at the end.
     assert {*steps} >= {1234 + n * MIB for n in range(1, 16)}
-    assert len([step for step in steps if step == SIZE]) <= 2
+    assert steps.count(SIZE) == 1
     assert output.read_bytes() == DATA
 
 
-def test_an_up_to_date_output_counts_completely(tmp_path: Path) -> None:
+def test_an_up_to_date_output_counts_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.0)
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA)
     events: list[Event] = []
     with closing(UpdatePartFile(output, MANIFEST)) as part:
-        transfer = transfer_of(FakePool(), part, on_event=events.append, interval=0.0)
+        transfer = transfer_of(FakePool(), part, on_event=events.append)
         transfer.run()
     steps = [(event.bytes, event.reused_bytes) for event in events if isinstance(event, Progress)]
     assert {*steps} == {(0, 0), (SIZE, SIZE)}

@@ -35,12 +35,6 @@ def test_every_event_is_recorded_in_chronological_order() -> None:
     assert entries[2] == {"at": 0.4, "event": "retry", "worker": "2", "segment": 7, "cause": "corrupt", "detail": ""}
 
 
-def test_progress_events_are_not_recorded() -> None:
-    recorder = EventRecorder()
-    recorder.record(sample(0.1, MIB).progress, 0.1)
-    assert recorder.entries() == []
-
-
 def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_recorder, "MAX_SAMPLES", 100)
     recorder = EventRecorder()

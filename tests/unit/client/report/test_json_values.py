@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from msd.client.events import Progress, Report, Sampled, WorkerProgress, WorkerReport
+from msd.client.events import Progress, Report, WorkerProgress, WorkerReport
 from msd.client.report.json_values import error_values, event_values, report_values, totals_values
 from msd.client.report.totals import Totals
 from msd.wire.errors import NoAnswerError
@@ -45,7 +45,7 @@ def test_an_error_has_its_exit_code_and_message() -> None:
     assert error_values(NoAnswerError("no answer")) == {"code": NoAnswerError.exit_code, "message": "no answer"}
 
 
-def test_a_sample_has_the_same_values_as_progress() -> None:
+def test_the_rates_of_progress_are_rounded() -> None:
     progress = Progress(5, 10, 2, 1.23456, 2.4, (WorkerProgress("1", 3, 4, 2.6),), 1)
-    assert event_values(Sampled(progress)) == event_values(progress)
+    assert (event_values(progress)["seconds"], event_values(progress)["rate"]) == (1.235, 2)
     assert event_values(progress)["workers"] == {"1": {"received": 3, "assigned": 4, "rate": 3}}

@@ -13,7 +13,6 @@ from msd.client.events import (
     Event,
     Progress,
     Retried,
-    Sampled,
     Started,
     Waiting,
     WorkerChanged,
@@ -25,11 +24,11 @@ MIB = 1 << 20
 STARTED = Started("film", Path("film"), "ab" * 32, 100 * MIB, 100)
 
 
-def sample(seconds: float, received: float, reused: int = 0) -> Sampled:
-    """A sample after ``seconds``, with the bytes received over the network and reused from the disk."""
+def sample(seconds: float, received: float, reused: int = 0) -> Progress:
+    """The progress after ``seconds``, with the bytes received over the network and reused from the disk."""
     size = int(received)
     worker = WorkerProgress("1", size, size, 0.0)
-    return Sampled(Progress(size + reused, 100 * MIB, reused, seconds, 0.0, (worker,)))
+    return Progress(size + reused, 100 * MIB, reused, seconds, 0.0, (worker,))
 
 
 def totals_of(*events: tuple[float, Event], end: float | None = None) -> Totals:
