@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msd.wire.config.cli_flags import ConfigFlag, HostFlag, JsonFlag, PortsFlag, Server5Flag, ServerKeyFlag, VerboseFlag
+from msd.wire.config.cli_flags import JsonFlag, ServerFlags, VerboseFlag, with_server_flags
 
 if TYPE_CHECKING:
     from types import FrameType
 
 
+@with_server_flags
 def download(
+    flags: ServerFlags,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="The name of the shared file.  [default: the only file]")
     ] = None,
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -56,8 +53,6 @@ def download(
     from msd.client.display.choose_printer import choose_printer
     from msd.client.report.progress_throttle import ProgressThrottle
     from msd.client.report.report_file import ReportFile
-    from msd.wire.config.servers import locate_servers
-    from msd.wire.config.settings import load
     from msd.wire.errors import UsageError
 
     printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose)
@@ -72,7 +67,6 @@ def download(
         if output in ("", "-"):
             raise UsageError(f"-o {output}: not a file name: give the name of the file to create")
         report_file = ReportFile(report)
-        settings = load(config)
         from pathlib import Path
 
         from msd.client.operations.download import download as run
@@ -80,8 +74,9 @@ def download(
 
         keep_freed_memory()
         with report_file:
+            settings, servers = flags.load()
             result = run(
-                locate_servers(settings, host=host, ports=ports, server5=server5, server_key=server_key),
+                servers,
                 name,
                 Path(output) if output is not None else None,
                 id=_parse_id(id),
@@ -100,14 +95,8 @@ def download(
         printer.close()
 
 
-def list_command(
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
-    json: JsonFlag = False,
-) -> None:
+@with_server_flags
+def list_command(flags: ServerFlags, json: JsonFlag = False) -> None:
     """List the shared files.
 
     Example: msd list --json
@@ -115,11 +104,10 @@ def list_command(
     from datetime import datetime
 
     from msd.client.operations.list_files import list_files
-    from msd.wire.config.servers import Servers
     from msd.wire.support.presentable_names import presentable
     from msd.wire.support.units import format_size
 
-    files = list_files(Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config))
+    files = list_files(flags.find())
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
     if json:
         from json import dumps
@@ -133,17 +121,14 @@ def list_command(
         print(f"{format_size(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
 
 
+@with_server_flags
 def verify(
+    flags: ServerFlags,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The local file.")],
     name: Annotated[
         str | None,
         typer.Argument(metavar="NAME", help="The shared file.  [default: the only file, or the one with FILE's name]"),
     ] = None,
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
 ) -> None:
     """Compare a local file with the shared file, segment by segment.
 
@@ -153,12 +138,9 @@ def verify(
     from pathlib import Path
 
     from msd.client.operations.verify import mismatch_lines, verify
-    from msd.wire.config.servers import Servers
     from msd.wire.errors import SourceError
 
-    comparison = verify(
-        Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config), Path(file), name
-    )
+    comparison = verify(flags.find(), Path(file), name)
     if not comparison.matches:
         # If the reader closes the pipe early, the exit code still reports the difference.
         with contextlib.suppress(OSError):

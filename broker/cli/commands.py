@@ -7,23 +7,11 @@ fast.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from msd.wire.config.cli_flags import (
-    ConfigFlag,
-    HostFlag,
-    JsonFlag,
-    Ports,
-    PortsFlag,
-    Server5Flag,
-    ServerKeyFlag,
-    VerboseFlag,
-)
-
-if TYPE_CHECKING:
-    from msd.broker.operator.operator_client import OperatorClient
+from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, PortsFlag, ServerFlags, VerboseFlag, with_server_flags
 
 
 def serve(
@@ -62,12 +50,9 @@ def serve(
     return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 
 
+@with_server_flags
 def status(
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
+    flags: ServerFlags,
     json: JsonFlag = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep running and print every status that server 5 publishes.")
@@ -78,23 +63,15 @@ def status(
     Example: msd status --json
     """
     from msd.broker.operator.status_command import show
-    from msd.wire.config.servers import Servers
 
-    show(
-        Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config),
-        json=json,
-        watch=watch,
-    )
+    show(flags.find(), json=json, watch=watch)
 
 
+@with_server_flags
 def toggle(
+    flags: ServerFlags,
     # The maximum is ``msd.wire.config.toml_file.MAX_WORKERS``; importing it here would be slow.
     numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="Worker numbers.")],
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
     sleep: Annotated[bool, typer.Option("--sleep", help="Shut down (do not toggle).")] = False,
     wake: Annotated[bool, typer.Option("--wake", help="Wake up (do not toggle).")] = False,
 ) -> None:
@@ -108,8 +85,10 @@ def toggle(
     if sleep and wake:
         raise UsageError("--sleep and --wake contradict each other: give only one of them")
     wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
+    from msd.broker.operator.operator_client import OperatorClient
+
     unchanged = []
-    with _connect(config, host, ports, server5, server_key) as operator:
+    with OperatorClient(flags.find()) as operator:
         for number in numbers:
             toggled = operator.toggle(number, wanted)
             # If the output pipe is closed, still toggle the remaining workers.
@@ -121,18 +100,15 @@ def toggle(
         raise NoAnswerError(f"worker {', '.join(unchanged)} did not change state within 3 s: see msd status")
 
 
-def quit(
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
-) -> None:
+@with_server_flags
+def quit(flags: ServerFlags) -> None:
     """Shut down the broker and its workers.
 
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    with _connect(config, host, ports, server5, server_key) as operator:
+    from msd.broker.operator.operator_client import OperatorClient
+
+    with OperatorClient(flags.find()) as operator:
         operator.quit()
         workers = len(operator.latest.workers)
     # The servers shut down even if the output pipe is closed.
@@ -140,26 +116,19 @@ def quit(
         print(f"shutting down the broker and {workers} workers", flush=True)
 
 
-def console(
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
-    supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
-) -> int:
+@with_server_flags
+def console(flags: ServerFlags, supervisor: Annotated[int | None, typer.Option(hidden=True)] = None) -> int:
     """Watch the servers and toggle workers in a full-screen console.
 
     Example: msd console --server5 192.168.1.5:39223
     """
     from msd.broker.operator.operator_client import OperatorClient
     from msd.broker.terminal.console_process import can_show_console
-    from msd.wire.config.servers import Servers
     from msd.wire.errors import UsageError
 
     if not can_show_console():
         raise UsageError("msd console needs a terminal in the foreground: use msd status --watch instead")
-    servers = Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config)
+    servers = flags.find()
     if supervisor is None:
         # Fail before the full-screen console starts, so that the error message stays visible.
         OperatorClient(servers).close()
@@ -185,12 +154,3 @@ def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     for command in (serve, status, toggle, quit, console, demo):
         app.command(command.__name__)(command)  # ``msd/cli.py`` looks commands up by this name.
-
-
-def _connect(
-    config: str | None, host: str | None, ports: Ports | None, server5: str | None, server_key: str | None
-) -> OperatorClient:
-    from msd.broker.operator.operator_client import OperatorClient
-    from msd.wire.config.servers import Servers
-
-    return OperatorClient(Servers.find(host, ports=ports, server5=server5, server_key=server_key, config=config))

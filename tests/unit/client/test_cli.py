@@ -47,4 +47,4 @@ def test_a_difference_is_an_error_even_if_the_pipe_is_closed(monkeypatch: pytest
     with pytest.raises(
         SourceError, match=r"copy\.bin differs from the shared film\.bin: repair it with msd download film\.bin"
     ):
-        cli.verify("copy.bin")
+        cli.verify(file="copy.bin")

@@ -10,6 +10,7 @@ import typer
 
 from msd.broker.cli import commands
 from msd.broker.cli.commands import quit, toggle
+from msd.broker.operator import operator_client
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import Toggled
@@ -44,7 +45,7 @@ class FakeOperator:
 @pytest.fixture
 def operator(monkeypatch: pytest.MonkeyPatch) -> FakeOperator:
     fake = FakeOperator()
-    monkeypatch.setattr(commands, "_connect", lambda *flags: fake)
+    monkeypatch.setattr(operator_client, "OperatorClient", lambda servers: fake)
     return fake
 
 
@@ -60,7 +61,7 @@ def test_after_a_closed_pipe_the_other_workers_are_toggled(
     operator: FakeOperator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
-    toggle([1, 2, 4], sleep=True)
+    toggle(numbers=[1, 2, 4], sleep=True)
     assert operator.orders == [(1, WantedState.ASLEEP), (2, WantedState.ASLEEP), (4, WantedState.ASLEEP)]
 
 
@@ -68,7 +69,7 @@ def test_after_a_frozen_worker_the_other_workers_are_toggled(
     operator: FakeOperator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(NoAnswerError, match="worker 3 did not change state within 3 s"):
-        toggle([1, 3, 4])
+        toggle(numbers=[1, 3, 4])
     assert capsys.readouterr().out == "worker 1: asleep\nworker 3: silent\nworker 4: asleep\n"
 
 

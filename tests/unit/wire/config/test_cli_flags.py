@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from msd.wire.config.cli_flags import (
-    ConfigFlag,
-    HostFlag,
-    JsonFlag,
-    PortsFlag,
-    Server5Flag,
-    ServerKeyFlag,
-    VerboseFlag,
-)
+from msd.wire.config.cli_flags import JsonFlag, ServerFlags, VerboseFlag, with_server_flags
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import Endpoint
 
 app = typer.Typer(rich_markup_mode=None)
 #: The arguments of the last call of ``command``.
@@ -24,17 +19,16 @@ parsed: dict[str, Any] = {}
 
 
 @app.command()
+@with_server_flags
 def command(
-    config: ConfigFlag = None,
-    host: HostFlag = None,
-    ports: PortsFlag = None,
-    server5: Server5Flag = None,
-    server_key: ServerKeyFlag = None,
+    flags: ServerFlags,
+    numbers: Annotated[list[int] | None, typer.Argument()] = None,
     verbose: VerboseFlag = False,
     json: JsonFlag = False,
 ) -> None:
+    """Does something."""
     parsed.clear()
-    parsed.update(locals())
+    parsed.update(flags._asdict(), numbers=numbers, verbose=verbose, json=json)
 
 
 def run(*arguments: str) -> int:
@@ -49,6 +43,7 @@ def test_without_flags_every_value_is_unset() -> None:
         "ports": None,
         "server5": None,
         "server_key": None,
+        "numbers": None,
         "verbose": False,
         "json": False,
     }
@@ -65,6 +60,7 @@ def test_without_flags_every_value_is_unset() -> None:
         (["--ports", "1", "2", "3", "4", "5"], "ports", (1, 2, 3, 4, 5)),
         (["--server5", "10.0.0.1:5"], "server5", "10.0.0.1:5"),
         (["--server-key", "ab"], "server_key", "ab"),
+        (["7", "8"], "numbers", [7, 8]),
         (["--verbose"], "verbose", True),
         (["--json"], "json", True),
     ],
@@ -74,13 +70,37 @@ def test_each_flag_sets_its_value(arguments: list[str], name: str, value: object
     assert parsed[name] == value
 
 
-@pytest.mark.parametrize("ports", [["1", "2", "3", "4"], ["1", "2", "3", "4", "5", "6"], ["1", "2", "3", "4", "x"]])
+@pytest.mark.parametrize("ports", [["1", "2", "3", "4"], ["1", "2", "3", "4", "x"]])
 def test_ports_are_exactly_five_numbers(ports: list[str]) -> None:
     assert run("-p", *ports) == 2
 
 
-def test_the_help_has_one_line_for_each_flag() -> None:
+def test_the_help_has_one_line_for_each_flag_and_the_servers_flags_come_first() -> None:
     help_text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
-    for flag in ("-c, --config FILE", "-a, --address HOST", "-p, --ports P1 P2 P3 P4 P5", "--server5 HOST:PORT"):
+    assert "Does something." in help_text
+    flags = (
+        "-c, --config FILE",
+        "-a, --address HOST",
+        "-p, --ports P1 P2 P3 P4 P5",
+        "--server5 HOST:PORT",
+        "--server-key KEY",
+    )
+    for flag in flags:
         (line,) = [line for line in help_text.splitlines() if flag in line]
         assert len(line.split(flag)[1].split()) >= 2, f"{flag} has no help"
+    positions = [help_text.index(flag) for flag in (*flags, "--verbose", "--json")]
+    assert positions == sorted(positions)
+
+
+def test_the_flags_locate_the_servers(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[client]\nmemory = "8MiB"\n')
+    settings, servers = ServerFlags(str(config), "127.0.0.2", (1, 2, 3, 4, 5)).load()
+    assert settings.memory == 8 << 20
+    assert (servers.status, servers.pinned) == (Endpoint("127.0.0.2", 5), True)
+    assert ServerFlags(str(config), server5="127.0.0.3:7").find().status == Endpoint("127.0.0.3", 7)
+
+
+def test_an_invalid_flag_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--server-key: must be"):
+        ServerFlags(server_key="ab").find()
