@@ -20,6 +20,7 @@ import msgspec
 from msd.wire.errors import DiskError, MsdError
 from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
 from msd.wire.protocol.codec import decode
+from msd.wire.support.files import replace_file
 
 _PR_SET_PDEATHSIG = 1
 
@@ -51,10 +52,8 @@ def _index(root: Path, folder: Path) -> None:
 
     root = root.absolute()
     try:
-        # Replace the file atomically: a worker may read it at any time.
-        new = folder / "root.new"
-        new.write_bytes(os.fsencode(root))
-        new.rename(folder / "root")
+        # A worker may read the file at any time.
+        replace_file(folder / "root", os.fsencode(root))
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from None
     keep_indexed(root, folder, DigestCache(cache_folder(folder)), print_line)

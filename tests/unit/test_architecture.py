@@ -46,7 +46,7 @@ ROOMS = {
     #
     "wire/config": "errors net security",
     "wire/net": "errors protocol security support",
-    "wire/security": "errors protocol",
+    "wire/security": "errors protocol support",
     "wire/protocol": "errors",
     "wire/support": "",
     "wire/errors": "",

@@ -23,6 +23,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from msd.wire.errors import DiskError, NotAllowedError, UsageError
+from msd.wire.support.files import replace_file
 
 KEY_SIZE = 32
 #: The name of the servers' own pair; a client's pair cannot have it.
@@ -243,15 +244,8 @@ def _check_private(path: Path) -> None:
 
 def _write(path: Path, text: str, mode: int) -> None:
     """Writes a file atomically; its permissions never exceed ``mode``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, path)
+        replace_file(path, text.encode("ascii"), mode=mode, sync=True)
     except OSError as error:
         raise _disk_error(path, error) from None
 

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.protocol.segments import DIGEST_SIZE, digest, file_id, segment_count, span
+from msd.wire.support.files import replace_file
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalogue_id
 from msd.workers.source.local_files import open_shared
 
@@ -112,12 +113,9 @@ class DigestCache:
         """
         if started - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED_AFTER_S:
             return
-        path = self._path(version)
-        temporary = path.with_suffix(f".{os.getpid()}")
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(file_id(version.size, digests) + digests)
-            temporary.replace(path)
+            replace_file(self._path(version), file_id(version.size, digests) + digests)
 
     def expire(self, used: Iterable[Version]) -> None:
         """Removes entries not used for ``CACHE_MAX_AGE_S``. The versions in ``used`` count as used now."""

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+from msd.wire.support.backoff import backoff
+
 #: Seconds between two scans while nothing changes, and while changes are pending.
 IDLE_INTERVAL_S, ACTIVE_INTERVAL_S = 2.0, 0.5
 #: The pause after a scan lasts at least this many times as long as the scan, however many files there are.
 PAUSE_PER_SCAN = 20
-#: First and longest wait (seconds) before a file that could not be indexed is retried; the wait doubles each time.
-MIN_RETRY_S, MAX_RETRY_S = 2.0, 60.0
+#: First and longest delay (seconds) before a file that could not be indexed is retried.
+MIN_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 
 V = TypeVar("V")
 
@@ -33,8 +35,8 @@ class RescanPolicy(Generic[V]):
         #: The versions that ``on_scan`` last returned, and the names whose entries differ from ``indexed``.
         self._wanted: Mapping[str, V] = {}
         self._due: set[str] = set()
-        #: Files that could not be indexed: the length of the current wait, and when it ends.
-        self._failed: dict[str, tuple[float, float]] = {}
+        #: Files that could not be indexed: the failures in a row, and the time of the retry.
+        self._failed: dict[str, tuple[int, float]] = {}
         #: The earliest time for a requested scan.
         self._earliest_scan = 0.0
         self.next_scan = 0.0
@@ -52,7 +54,7 @@ class RescanPolicy(Generic[V]):
         is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
         self._last_scan = seen
         changed = _changed_names(seen, self.indexed)
-        self._failed = {name: wait for name, wait in self._failed.items() if name in changed}
+        self._failed = {name: failed for name, failed in self._failed.items() if name in changed}
         pending = {name for name in changed if name not in self._failed or now >= self._failed[name][1]}
         self._due = {name for name in pending if seen.get(name) == last.get(name)}
         self._earliest_scan = now + max(ACTIVE_INTERVAL_S, PAUSE_PER_SCAN * duration)
@@ -74,8 +76,8 @@ class RescanPolicy(Generic[V]):
         """
         for name in self._due:
             if indexed.get(name) != self._wanted.get(name):
-                wait = min(2 * self._failed[name][0], MAX_RETRY_S) if name in self._failed else MIN_RETRY_S
-                self._failed[name] = wait, now + wait
+                failures = self._failed[name][0] + 1 if name in self._failed else 1
+                self._failed[name] = failures, now + backoff(failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
         self.indexed = indexed
 
 

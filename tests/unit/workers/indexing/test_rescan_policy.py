@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msd.workers.indexing.rescan_policy import (
     ACTIVE_INTERVAL_S,
     IDLE_INTERVAL_S,
-    MAX_RETRY_S,
-    MIN_RETRY_S,
+    MAX_BACKOFF_S,
+    MIN_BACKOFF_S,
     PAUSE_PER_SCAN,
     RescanPolicy,
 )
@@ -148,10 +148,10 @@ def test_a_file_that_could_not_be_indexed_is_retried_with_backoff() -> None:
             attempts.append(bench.now)
         assert bench.pause <= IDLE_INTERVAL_S
     waits = [later - earlier for earlier, later in pairwise(attempts)]
-    expected = [min(MIN_RETRY_S * 2**count, MAX_RETRY_S) for count in range(7)]
+    expected = [min(MIN_BACKOFF_S * 2**count, MAX_BACKOFF_S) for count in range(7)]
     assert all(0 <= wait - minimum <= IDLE_INTERVAL_S for wait, minimum in zip(waits, expected, strict=True))
     bench.broken = set()
-    bench.now += MAX_RETRY_S
+    bench.now += MAX_BACKOFF_S
     assert bench.scan(a=1, b=1) == {"a": 1, "b": 1}
     assert bench.scan(a=1, b=1) is None
 
@@ -180,8 +180,8 @@ def test_an_edition_that_could_not_be_written_is_retried_completely() -> None:
     policy = RescanPolicy({"a": 1, "b": 1})
     assert policy.on_scan({"a": 2}, 0.0, START) == {"a": 2}
     policy.on_indexed({"a": 1, "b": 1}, START)
-    assert policy.on_scan({"a": 2}, 0.0, START + MIN_RETRY_S / 2) is None
-    assert policy.on_scan({"a": 2}, 0.0, START + MIN_RETRY_S) == {"a": 2}
+    assert policy.on_scan({"a": 2}, 0.0, START + MIN_BACKOFF_S / 2) is None
+    assert policy.on_scan({"a": 2}, 0.0, START + MIN_BACKOFF_S) == {"a": 2}
 
 
 _SEEN = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2))
@@ -201,6 +201,6 @@ def test_after_any_history_pauses_are_kept_and_the_last_state_is_indexed(
         assert bench.pause >= 0.999 * max(ACTIVE_INTERVAL_S, PAUSE_PER_SCAN * duration)
     bench.broken = set()
     bench.scan(**last)
-    bench.now += MAX_RETRY_S
+    bench.now += MAX_BACKOFF_S
     bench.scan(**last)
     assert bench.policy.indexed == last
