@@ -7,7 +7,6 @@ does not print.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from types import TracebackType
 from typing import Self, TypeVar
@@ -33,6 +32,7 @@ from msd.wire.protocol.messages import (
     Toggle,
     Toggled,
 )
+from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal, WantedState
 
 #: Seconds to wait for the reply to one request. The broker answers a toggle within 3 s.
@@ -184,8 +184,3 @@ def parse_reply(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected 
     except ProtocolError:
         return None
     return reply
-
-
-def new_rid() -> int:
-    """Returns a random request id, small enough for a signed 64-bit integer."""
-    return secrets.randbits(62)

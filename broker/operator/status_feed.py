@@ -17,13 +17,14 @@ from typing import Protocol
 import zmq
 from msgspec import Struct
 
-from msd.broker.operator.operator_client import OperatorClient, new_rid, parse_reply, parse_snapshot
+from msd.broker.operator.operator_client import OperatorClient, parse_reply, parse_snapshot
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Accepted, Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
+from msd.wire.protocol.request_ids import new_rid
 
 #: Seconds between two status requests.
 REQUEST_INTERVAL_S = 1.0

@@ -9,12 +9,12 @@ import time
 
 from msd.client.events import OnEvent
 from msd.client.manifest import resolver
-from msd.client.network.connection import new_rid
 from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressTimeout
 from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List
+from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.presentable_names import is_presentable
 

@@ -7,7 +7,6 @@ ZeroMQ would send the requests to the worker's next process.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 
 import zmq
@@ -20,15 +19,9 @@ from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.limits import MAX_REPLY_FRAME
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
+from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
-
-_RIDS = itertools.count(1)
-
-
-def new_rid() -> int:
-    """Returns a request id that is unique in this process, so a reply cannot be matched with the wrong request."""
-    return next(_RIDS)
 
 
 class Connection:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import zmq
 
-from msd.client.network.connection import Connection, new_rid
+from msd.client.network.connection import Connection
 from msd.client.network.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
@@ -25,6 +25,7 @@ from msd.wire.net.monitor import Monitor
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, Status
+from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 
 #: Milliseconds for which ZeroMQ may still send queued messages at the end.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 
 from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
-from msd.client.network.connection import new_rid
 from msd.client.network.network_events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -27,6 +26,7 @@ from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Status
+from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed

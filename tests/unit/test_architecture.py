@@ -118,6 +118,7 @@ PURE = (
     "wire/protocol/codec.py",
     "wire/protocol/limits.py",
     "wire/protocol/messages.py",
+    "wire/protocol/request_ids.py",
     "wire/protocol/segments.py",
     "wire/protocol/states.py",
     "wire/support/backoff.py",

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 import zmq
 
-from msd.client.network.connection import Connection, new_rid
+from msd.client.network.connection import Connection
 from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
@@ -37,10 +37,6 @@ def open_connection(connection: Connection) -> Connection:
     connection.send(HELLO)
     connection.handle_message(frames(WELCOME))
     return connection
-
-
-def test_request_ids_are_unique() -> None:
-    assert len({new_rid() for _ in range(1000)}) == 1000
 
 
 def test_a_welcome_opens_the_connection(connection: Connection) -> None:
