@@ -2,7 +2,8 @@
 
 Replaces pyzmq's collector (``zmq/utils/garbage.py``), which keeps each buffer until ZeroMQ releases it and waits for
 the release in a thread. That thread takes the GIL from the serving thread once per reply, which costs a third of a
-worker's own CPU time. Here the serving thread itself polls for releases.
+worker's own CPU time. Here the serving thread itself polls for releases. If a version of pyzmq lacks the private part
+that this needs, pyzmq's collector keeps the buffers: slower, with the same results.
 
 Knows neither clients nor the fair queue: see ``workers/serving/router.py``.
 """
@@ -10,15 +11,17 @@ Knows neither clients nor the fair queue: see ``workers/serving/router.py``.
 from __future__ import annotations
 
 import struct
+import sys
+import threading
+import weakref
 from typing import Generic, TypeVar
 
 import zmq
-from zmq.backend.cython import _zmq
 
 T = TypeVar("T")
 
-#: The module globals in which ``zmq.Frame`` looks up its collector; pyzmq has no other way to replace it.
-_PYZMQ = vars(_zmq)
+#: The module globals in which ``zmq.Frame`` looks up its collector as ``_gc``; pyzmq has no other way to replace it.
+_PYZMQ = vars(sys.modules[zmq.backend.Frame.__module__])
 _URL = "inproc://send-completions"
 #: The message that ``zmq.Frame`` sends when ZeroMQ releases a frame: the number returned by ``store``.
 _NUMBER = struct.Struct("N")
@@ -41,15 +44,18 @@ class SendCompletions(Generic[T]):
         # and ``store``.
         self._push_socket = self._context.socket(zmq.PUSH)
         self._push_mutex = None
+        #: Held while Python code uses ``_push_socket``: pyzmq's collector reports releases in its own thread.
+        self._lock = threading.Lock()
         # No high-water mark: the thread that releases a frame must never block.
         self.socket.rcvhwm = self._push_socket.sndhwm = 0
         self.socket.bind(_URL)
         self._push_socket.connect(_URL)
         #: By number: each buffer that ZeroMQ may still read, and its tag (None if its release is not reported).
-        self._in_flight: dict[int, tuple[bytes, T | None]] = {}
+        self._in_flight: dict[int, tuple[object, T | None]] = {}
         self._last_number = 0
         #: The tag that ``store`` gives to the next frame.
         self._tag: T | None = None
+        self._replaces_collector = self._can_replace_collector()
 
     def __bool__(self) -> bool:
         """True while frames are in flight, that is, not yet released."""
@@ -60,17 +66,40 @@ class SendCompletions(Generic[T]):
         once neither the caller nor ZeroMQ uses the frame any more.
         """
         self._tag = tag
+        if self._replaces_collector:
+            return self._frame_with_own_collector(data)
+        # The view ends once neither the frame nor pyzmq's collector refers to it.
+        view = memoryview(data)
+        number = self._last_number + 1
+        self.store(weakref.ref(view, lambda _: self._on_released(number)), None)
+        return zmq.Frame(view, copy=False)
+
+    def _frame_with_own_collector(self, data: bytes) -> zmq.Frame:
         pyzmq_collector, _PYZMQ["_gc"] = _PYZMQ["_gc"], self
         try:
             return zmq.Frame(data, copy=False)
         finally:
             _PYZMQ["_gc"] = pyzmq_collector
 
-    def store(self, data: bytes, _: object) -> int:
+    def _can_replace_collector(self) -> bool:
+        """Tries it with a frame that is dropped at once: True if its release arrives."""
+        try:
+            self._frame_with_own_collector(b"probe")
+            self.collect()
+        except Exception:  # A private part may change in any way.
+            return False
+        return self._last_number == 1 and not self._in_flight
+
+    def store(self, data: object, _: object) -> int:
         """Called by ``zmq.Frame``: keeps the buffer alive and returns its number."""
         self._last_number += 1
         self._in_flight[self._last_number] = data, self._tag
         return self._last_number
+
+    def _on_released(self, number: int) -> None:
+        with self._lock:
+            if not self._push_socket.closed:
+                self._push_socket.send(_NUMBER.pack(number))
 
     def cancel_last(self) -> None:
         """Call it if the last frame was not sent: its release will not be reported."""
@@ -90,4 +119,5 @@ class SendCompletions(Generic[T]):
         return tags
 
     def close(self) -> None:
-        self._context.destroy(0)
+        with self._lock:
+            self._context.destroy(0)

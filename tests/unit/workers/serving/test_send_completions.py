@@ -1,4 +1,7 @@
-"""Zero-copy sends over real sockets, and reports of released frames."""
+"""Zero-copy sends over real sockets, and reports of released frames.
+
+Every test runs with the private part of pyzmq that ``SendCompletions`` replaces, and without it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,24 @@ from typing import cast
 
 import pytest
 import zmq
+from zmq.utils import garbage
 
+from msd.workers.serving import send_completions
 from msd.workers.serving.send_completions import SendCompletions
 
 MIB = 1 << 20
 TIMEOUT_MS = 10_000
+
+
+@pytest.fixture(
+    autouse=True,
+    params=[send_completions._PYZMQ, {}, {"_gc": None}],
+    ids=["private part", "private part missing", "private part without effect"],
+)
+def replaces_collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Sets the module globals in which pyzmq's collector is replaced; True if that is possible."""
+    monkeypatch.setattr(send_completions, "_PYZMQ", request.param)
+    return len(request.param) > 1
 
 
 class Pair:
@@ -84,6 +100,23 @@ def test_a_cancelled_frame_is_released_but_not_reported(pair: Pair) -> None:
     pair.send(b"x", "sent")
     pair.receiver.recv()
     assert pair.collect() == ["sent"]
+
+
+def test_the_collector_of_pyzmq_keeps_the_buffers_only_if_it_cannot_be_replaced(
+    pair: Pair, replaces_collector: bool
+) -> None:
+    before = len(garbage.gc.refs)
+    pair.send(bytes(MIB), "tag")
+    assert len(garbage.gc.refs) - before == (not replaces_collector)
+    pair.receiver.recv()
+    assert pair.collect() == ["tag"]
+
+
+def test_close_ignores_releases_that_still_arrive(pair: Pair) -> None:
+    for _ in range(50):
+        pair.send(b"x", "tag")
+        pair.receiver.recv()
+    pair.completions.close()
 
 
 def test_other_zero_copy_sends_of_the_process_use_the_collector_of_pyzmq(pair: Pair) -> None:
