@@ -1,6 +1,7 @@
 """The events of a download, and the report at its end. Plain values.
 
-``client/display/printers.py`` converts them to text, ``client/report/json_values.py`` converts them to JSON.
+``client/display/printers.py`` converts them to text, ``client/report/json_values.py`` converts them to JSON. The tags,
+and the names of fields if they are given, are those of the JSON.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from msgspec.structs import replace
 MIN_SPAN_S = 1e-6
 
 
-class Started(Struct, frozen=True):
+class Started(Struct, frozen=True, tag_field="event", tag="start"):
     """The file is known; the first request follows. ``bytes`` is the file's size."""
 
-    name: str
+    name: str = field(name="file")
     output: Path
     id: str
     bytes: int
@@ -38,7 +39,7 @@ class WorkerProgress(Struct, frozen=True):
     rate: float
 
 
-class Progress(Struct, frozen=True):
+class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     """The progress of a download, ``seconds`` after its first request. Only the last one has ``bytes`` == ``total``.
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average of
@@ -49,10 +50,10 @@ class Progress(Struct, frozen=True):
     bytes: int
     total: int
     reused_bytes: int
+    wasted_bytes: int
     seconds: float
     rate: float
     workers: tuple[WorkerProgress, ...]
-    wasted_bytes: int = 0
 
     def since(self, last: Progress | None) -> Progress:
         """Returns a copy in which the workers' rates are averages since ``last``; None stands for the first request."""
@@ -62,7 +63,7 @@ class Progress(Struct, frozen=True):
         return replace(self, workers=tuple(workers))
 
 
-class WorkerChanged(Struct, frozen=True):
+class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
     """The state of a worker, or of ``server 5``, changed.
 
     ``state`` is ``ready``, ``lost`` (the connection was lost), ``set aside`` (the client banned the worker), or a
@@ -76,14 +77,14 @@ class WorkerChanged(Struct, frozen=True):
     segments: int = 0
 
 
-class Waiting(Struct, frozen=True):
+class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):
     """The download has made no progress for ``seconds``; ``reason`` explains why."""
 
     reason: str
     seconds: float
 
 
-class Retried(Struct, frozen=True):
+class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
     """A segment will be requested again: ``worker`` refused it or sent corrupt data.
 
     ``cause`` is ``corrupt`` or a ``RefusalReason``; ``detail`` is the worker's explanation.
@@ -112,12 +113,24 @@ class WorkerReport(Struct):
     corrupt: int = 0
 
 
+class Totals(Struct, frozen=True):
+    """Totals over the events of a download.
+
+    ``retries`` counts the retried segments by cause; ``lost`` stands for a lost connection. ``waited_seconds`` is the
+    total of all periods of more than one second without progress. ``rate_p50`` and ``rate_peak`` are the median and the
+    highest rate, in bytes a second, over the seconds in which data arrived.
+    """
+
+    retries: dict[str, int] = field(default_factory=dict)
+    waited_seconds: float = 0.0
+    rate_p50: float = 0.0
+    rate_peak: float = 0.0
+
+
 class Report(Struct, frozen=True):
     """The result of a download. ``seconds`` is the time from the first request to the rename.
 
-    ``retries`` counts the retried segments by cause. ``waited_seconds`` is the total of all periods of more than one
-    second without progress. ``rate_p50`` and ``rate_peak`` are the median and the highest rate, in bytes a second, over
-    the seconds in which data arrived. ``unchanged`` is True if an update found the output up to date.
+    ``unchanged`` is True if an update found the output up to date.
     """
 
     file: str
@@ -129,10 +142,7 @@ class Report(Struct, frozen=True):
     wasted_bytes: int
     reused_bytes: int
     workers: dict[str, WorkerReport] = field(default_factory=dict)
-    retries: dict[str, int] = field(default_factory=dict)
-    waited_seconds: float = 0.0
-    rate_p50: float = 0.0
-    rate_peak: float = 0.0
+    totals: Totals = field(default_factory=Totals)
     unchanged: bool = False
 
 

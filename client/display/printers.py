@@ -173,16 +173,16 @@ def result_lines(report: Report) -> str:
 
 def _problems(report: Report) -> str:
     """Returns one line about retries, waiting, wasted bytes and the resulting rate; empty if there were no problems."""
-    problems = []
-    if report.retries:
-        causes = ", ".join(f"{count} ({RETRY_CAUSES.get(cause, cause)})" for cause, count in report.retries.items())
+    totals, problems = report.totals, []
+    if totals.retries:
+        causes = ", ".join(f"{count} ({RETRY_CAUSES.get(cause, cause)})" for cause, count in totals.retries.items())
         problems.append(f"retried segments: {causes}")
-    if report.waited_seconds:
-        problems.append(f"waited {report.waited_seconds:.1f} s")
+    if totals.waited_seconds:
+        problems.append(f"waited {totals.waited_seconds:.1f} s")
     if report.wasted_bytes:
         problems.append(f"{format_size(report.wasted_bytes)} wasted (duplicate or corrupt)")
-    if problems and report.rate_p50:
-        problems.append(f"median {format_size(report.rate_p50)}/s, peak {format_size(report.rate_peak)}/s")
+    if problems and totals.rate_p50:
+        problems.append(f"median {format_size(totals.rate_p50)}/s, peak {format_size(totals.rate_peak)}/s")
     return "  " + "; ".join(problems) if problems else ""
 
 

@@ -11,12 +11,12 @@ import threading
 import time
 from pathlib import Path
 
-from msd.client.events import Event, OnEvent, Report, Started, Syncing
+from msd.client.events import Event, OnEvent, Report, Started, Syncing, Totals
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.report.progress_throttle import ProgressThrottle
-from msd.client.report.totals import RunningTotals, Totals
+from msd.client.report.totals import RunningTotals
 from msd.client.storage.part_file import PartFile, check_output
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
@@ -123,10 +123,7 @@ def _report(
         wasted_bytes=transfer.wasted,
         reused_bytes=transfer.reused,
         workers={str(number): report for number, report in sorted(transfer.workers.items())},
-        retries=totals.retries,
-        waited_seconds=totals.waited_seconds,
-        rate_p50=totals.rate_p50,
-        rate_peak=totals.rate_peak,
+        totals=totals,
         unchanged=unchanged,
     )
 

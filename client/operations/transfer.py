@@ -243,10 +243,10 @@ class Transfer:
             bytes=self.verified,
             total=self._manifest.size,
             reused_bytes=self.verified - received,
+            wasted_bytes=self.wasted,
             seconds=seconds,
             rate=received / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
-            wasted_bytes=self.wasted,
         )
         self._last_progress = progress.since(self._last_progress)
         self._on_event(self._last_progress)

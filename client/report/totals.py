@@ -8,25 +8,10 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 
-from msgspec import Struct, field
-
-from msd.client.events import MIN_SPAN_S, Event, Progress, Retried, Started, Waiting, WorkerChanged
+from msd.client.events import MIN_SPAN_S, Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged
 
 #: Window of a rate. Segments arrive whole: over a much shorter window, the peak would depend on their size.
 RATE_WINDOW_S = 1.0
-
-
-class Totals(Struct, frozen=True):
-    """The totals of a download.
-
-    ``retries`` counts the retried segments by cause; ``lost`` stands for a lost connection. ``waited_seconds`` is the
-    time without progress. ``rate_p50`` (the median) and ``rate_peak`` are in bytes a second.
-    """
-
-    retries: dict[str, int] = field(default_factory=dict)
-    waited_seconds: float = 0.0
-    rate_p50: float = 0.0
-    rate_peak: float = 0.0
 
 
 class RunningTotals:

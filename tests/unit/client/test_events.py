@@ -22,7 +22,7 @@ from msd.client.events import (
 )
 from msd.client.report.json_values import event_values
 
-PROGRESS = Progress(5, 10, 2, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),), 1)
+PROGRESS = Progress(5, 10, 2, 1, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),))
 EVENTS: list[Event] = [
     Started("film.mp4", Path("copy.mp4"), "ab" * 32, 10, 2),
     PROGRESS,

@@ -18,7 +18,7 @@ def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int =
     received = int(seconds * MIB)
     rows = tuple(WorkerProgress(str(n), received, received + 3 * MIB, 0.0) for n in range(1, workers + 1))
     done = workers * received + reused
-    return Progress(done, 100 * MIB, reused, seconds, 0.0, rows, wasted)
+    return Progress(done, 100 * MIB, reused, wasted, seconds, 0.0, rows)
 
 
 def running(**values: int) -> LiveLayout:

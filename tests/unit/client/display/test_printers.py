@@ -28,6 +28,7 @@ from msd.client.events import (
     Retried,
     Started,
     Syncing,
+    Totals,
     Waiting,
     WorkerChanged,
     WorkerProgress,
@@ -43,6 +44,7 @@ PROGRESS = Progress(
     bytes=8_642_720,
     total=11_523_640,
     reused_bytes=0,
+    wasted_bytes=0,
     seconds=0.24,
     rate=36_011_350.0,
     workers=(
@@ -108,7 +110,7 @@ def test_the_metric_lines_match_the_report() -> None:
 
 
 def test_reused_bytes_are_added_to_the_total_line() -> None:
-    progress = Progress(bytes=3000, total=4000, reused_bytes=1000, seconds=1.0, rate=2000.0, workers=())
+    progress = Progress(3000, 4000, 1000, 0, 1.0, 2000.0, ())
     assert metric_lines(progress) == "Total: 3.0, download speed: 2.0kb/s, verified on disk: 1.0"
 
 
@@ -136,11 +138,8 @@ def test_the_result_of_an_unchanged_file_says_that_it_is_up_to_date() -> None:
 def test_problems_are_printed_on_a_second_line() -> None:
     report = replace(
         REPORT,
-        retries={"corrupt": 3, "lost": 12},
-        waited_seconds=3.04,
         wasted_bytes=2 * MIB,
-        rate_p50=1.5 * MIB,
-        rate_peak=2 * MIB,
+        totals=Totals({"corrupt": 3, "lost": 12}, waited_seconds=3.04, rate_p50=1.5 * MIB, rate_peak=2 * MIB),
     )
     first, second = result_lines(report).splitlines()
     assert first == result_lines(REPORT)
@@ -151,7 +150,8 @@ def test_problems_are_printed_on_a_second_line() -> None:
 
 
 def test_without_problems_there_is_no_second_line() -> None:
-    assert result_lines(replace(REPORT, rate_p50=1.5 * MIB, rate_peak=2 * MIB)) == result_lines(REPORT)
+    fast = replace(REPORT, totals=Totals(rate_p50=1.5 * MIB, rate_peak=2 * MIB))
+    assert result_lines(fast) == result_lines(REPORT)
 
 
 def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,51 +1,91 @@
-"""The JSON values of errors, reports and totals. For the values of events see tests/unit/client/test_events.py."""
+"""The JSON of events, reports and errors. tests/unit/client/test_events.py compares the keys with docs/events.md."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from msd.client.events import Progress, Report, WorkerProgress, WorkerReport
+import pytest
+
+from msd.client.events import (
+    Event,
+    Progress,
+    Report,
+    Retried,
+    Started,
+    Syncing,
+    Totals,
+    Waiting,
+    WorkerChanged,
+    WorkerProgress,
+    WorkerReport,
+)
 from msd.client.report.json_values import error_values, event_values, report_values, totals_values
-from msd.client.report.totals import Totals
 from msd.wire.errors import NoAnswerError
 
+ID = "ab" * 32
+TOTALS = Totals({"corrupt": 2}, 0.12345, 2.4, 2.6)
+TOTALS_JSON = '"retries": {"corrupt": 2}, "waited_seconds": 0.123, "rate_p50": 2, "rate_peak": 3'
 REPORT = Report(
     file="film.mp4",
     output=Path("out/final.mp4"),
-    id="ab" * 32,
+    id=ID,
     bytes=5,
     seconds=1.23456789,
     received_bytes=3,
     wasted_bytes=1,
     reused_bytes=2,
     workers={"1": WorkerReport(bytes=3, segments=3, failures=1, corrupt=2)},
-    retries={"corrupt": 2},
-    waited_seconds=0.12345,
-    rate_p50=2.4,
-    rate_peak=2.6,
+    totals=TOTALS,
 )
 
 
-def test_a_report_becomes_plain_json() -> None:
-    values = report_values(REPORT)
-    assert json.loads(json.dumps(values)) == values
-    assert values["output"] == "out/final.mp4"
-    assert values["seconds"] == 1.234568
-    assert values["workers"] == {"1": {"bytes": 3, "segments": 3, "failures": 1, "corrupt": 2}}
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            Started("film.mp4", Path("out/copy.mp4"), ID, 10, 2),
+            f'"event": "start", "version": 1, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
+            '"bytes": 10, "segments": 2',
+        ),
+        (
+            Progress(5, 10, 2, 1, 1.23456, 2.4, (WorkerProgress("1", 3, 4, 2.6), WorkerProgress("2", 0, 1, 0.0))),
+            '"event": "progress", "bytes": 5, "total": 10, "reused_bytes": 2, "wasted_bytes": 1, "seconds": 1.235, '
+            '"rate": 2, "workers": {"1": {"received": 3, "assigned": 4, "rate": 3}, '
+            '"2": {"received": 0, "assigned": 1, "rate": 0}}',
+        ),
+        (
+            WorkerChanged("1", "lost", "1 segment reassigned", 1),
+            '"event": "worker", "name": "1", "state": "lost", "detail": "1 segment reassigned"',
+        ),
+        (
+            Waiting("0 of 4 workers alive", 1.23456),
+            '"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235',
+        ),
+        (
+            Retried("1", 7, "unreadable", "why"),
+            '"event": "retry", "worker": "1", "segment": 7, "cause": "unreadable", "detail": "why"',
+        ),
+        (Syncing(), '"event": "waiting", "reason": "syncing to disk", "seconds": 0.0'),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
+)
+def test_the_json_of_an_event(event: Event, text: str) -> None:
+    assert json.dumps(event_values(event)) == f"{{{text}}}"
 
 
-def test_totals_are_rounded() -> None:
-    totals = {"retries": {"corrupt": 2}, "waited_seconds": 0.123, "rate_p50": 2, "rate_peak": 3}
-    assert totals_values(Totals({"corrupt": 2}, 0.12345, 2.4, 2.6)) == totals
-    assert {key: report_values(REPORT)[key] for key in totals} == totals
+def test_the_json_of_a_report() -> None:
+    assert json.dumps(report_values(REPORT)) == (
+        f'{{"file": "film.mp4", "output": "out/final.mp4", "id": "{ID}", "bytes": 5, "seconds": 1.234568, '
+        '"received_bytes": 3, "wasted_bytes": 1, "reused_bytes": 2, '
+        '"workers": {"1": {"bytes": 3, "segments": 3, "failures": 1, "corrupt": 2}}, '
+        f'{TOTALS_JSON}, "unchanged": false}}'
+    )
+
+
+def test_the_json_of_totals() -> None:
+    assert json.dumps(totals_values(TOTALS)) == f"{{{TOTALS_JSON}}}"
 
 
 def test_an_error_has_its_exit_code_and_message() -> None:
     assert error_values(NoAnswerError("no answer")) == {"code": NoAnswerError.exit_code, "message": "no answer"}
-
-
-def test_the_rates_of_progress_are_rounded() -> None:
-    progress = Progress(5, 10, 2, 1.23456, 2.4, (WorkerProgress("1", 3, 4, 2.6),), 1)
-    assert (event_values(progress)["seconds"], event_values(progress)["rate"]) == (1.235, 2)
-    assert event_values(progress)["workers"] == {"1": {"received": 3, "assigned": 4, "rate": 3}}

@@ -22,7 +22,7 @@ def passed(interval: float, *events: Event) -> list[Event]:
 
 
 def progress(seconds: float, received: int) -> Progress:
-    return Progress(received, TOTAL, 0, seconds, 1.0, (WorkerProgress("1", received, TOTAL, 7.0),))
+    return Progress(received, TOTAL, 0, 0, seconds, 1.0, (WorkerProgress("1", received, TOTAL, 7.0),))
 
 
 def times_and_rates(events: list[Event]) -> list[tuple[float, float]]:

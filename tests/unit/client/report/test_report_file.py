@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Report, Retried, Started
+from msd.client.events import Event, OnEvent, Report, Retried, Started, Totals
 from msd.client.report.report_file import ReportFile, replace_file
 from msd.wire.errors import DiskError, Interrupted, MsdError, NoAnswerError, UsageError
 
 STARTED = Started("film", Path("copy"), "ab" * 32, 5, 5)
-REPORT = Report("film", Path("copy"), "ab" * 32, 5, 1.0, 5, 0, 0, {}, {"corrupt": 1}, 0.0, 5.0, 5.0)
+REPORT = Report("film", Path("copy"), "ab" * 32, 5, 1.0, 5, 0, 0, {}, Totals({"corrupt": 1}, 0.0, 5.0, 5.0))
 
 
 @pytest.fixture(autouse=True)

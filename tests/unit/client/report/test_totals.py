@@ -14,11 +14,12 @@ from msd.client.events import (
     Progress,
     Retried,
     Started,
+    Totals,
     Waiting,
     WorkerChanged,
     WorkerProgress,
 )
-from msd.client.report.totals import RunningTotals, Totals
+from msd.client.report.totals import RunningTotals
 
 MIB = 1 << 20
 STARTED = Started("film", Path("film"), "ab" * 32, 100 * MIB, 100)
@@ -28,7 +29,7 @@ def sample(seconds: float, received: float, reused: int = 0) -> Progress:
     """The progress after ``seconds``, with the bytes received over the network and reused from the disk."""
     size = int(received)
     worker = WorkerProgress("1", size, size, 0.0)
-    return Progress(size + reused, 100 * MIB, reused, seconds, 0.0, (worker,))
+    return Progress(size + reused, 100 * MIB, reused, 0, seconds, 0.0, (worker,))
 
 
 def totals_of(*events: tuple[float, Event], end: float | None = None) -> Totals:
