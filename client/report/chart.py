@@ -19,7 +19,7 @@ from msd.client.report.chart_data import (
     NothingTransferredError,
     chart_data,
 )
-from msd.client.report.report_file import VERSION, check_writable, replace_file
+from msd.client.report.report_file import VERSION, check_writable, write_file
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.support.install_command import install_command
 from msd.wire.support.units import format_size
@@ -80,7 +80,7 @@ def plot(report: str, output: str) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "msd"}):
         _draw(data, title).savefig(image, format=suffix[1:], metadata=FORMATS[suffix], dpi=150)
     try:
-        replace_file(Path(output), image.getvalue())
+        write_file(Path(output), image.getvalue())
     except OSError as error:
         raise DiskError(f"{output}: cannot be written: {error.strerror}") from None
 

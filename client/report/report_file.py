@@ -20,6 +20,7 @@ from msd.client.report.event_recorder import EventRecorder
 from msd.client.report.json_values import error_values, report_values, totals_values
 from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError
+from msd.wire.support.files import replace_file
 from msd.wire.support.output import print_line
 
 #: Version of the file format. New keys do not change it.
@@ -85,7 +86,7 @@ class ReportFile:
             return
         text = json.dumps({"version": VERSION, **values, "events": self._event_log.entries()})
         try:
-            replace_file(Path(file), text.encode() + b"\n")
+            write_file(Path(file), text.encode() + b"\n")
         except OSError as error:
             raise DiskError(f"{file}: cannot write the report: {error.strerror}") from None
 
@@ -97,19 +98,12 @@ def check_writable(file: str, flag: str) -> None:
         raise UsageError(f"{flag} {file}: must be a file in an existing folder")
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file atomically, through a temporary file. Raises ``OSError``.
-
-    A path that exists but is not a regular file (a pipe, a device, a link) is written to directly.
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file atomically, or directly if the path is not a regular file (a pipe, a device, a link). Raises
+    ``OSError``.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             path.write_bytes(data)
             return
-    temporary = path.with_name(f".msd-{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace_file(path, data)

@@ -9,6 +9,7 @@ from array import array
 from collections import Counter
 
 from msd.client.events import MIN_SPAN_S, Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged
+from msd.wire.support.windowed_rate import WindowedRate
 
 #: Window of a rate. Segments arrive whole: over a much shorter window, the peak would depend on their size.
 RATE_WINDOW_S = 1.0
@@ -24,9 +25,11 @@ class RunningTotals:
         self._waiting_since: float | None = None
         #: Verified bytes so far, received or reused.
         self._bytes = 0
-        #: Time (seconds) and received bytes at the start of the current window, and at the last sample.
-        self._window_start: tuple[float, int] | None = None
+        #: Time (seconds) and received bytes at the last progress.
         self._last_sample = (0.0, 0)
+        self._window = WindowedRate(RATE_WINDOW_S)
+        # The first window starts at the first request, which is second 0.
+        self._window.update(0, 0.0)
         #: The rate of each finished window in which data arrived.
         self._rates = array("d")
 
@@ -61,20 +64,13 @@ class RunningTotals:
         if progress.bytes > self._bytes:
             self._stop_waiting(now)
         self._bytes = progress.bytes
-        self._last_sample = (progress.seconds, progress.bytes - progress.reused_bytes)
-        if self._window_start is None:
-            # The first window starts at the first request, which is second 0.
-            self._window_start = (0.0, 0)
-        start, received_before = self._window_start
-        seconds, received = self._last_sample
-        if seconds >= start + RATE_WINDOW_S:
-            if received > received_before:
-                self._rates.append((received - received_before) / (seconds - start))
-            self._window_start = self._last_sample
+        seconds, received = self._last_sample = (progress.seconds, progress.bytes - progress.reused_bytes)
+        if rate := self._window.update(received, seconds):
+            self._rates.append(rate)
 
     def _last_window(self) -> list[float]:
         """Returns the rate of the unfinished window, if it is at least half a window long or the only one."""
-        start, received_before = self._window_start or (0.0, 0)
+        start, received_before = self._window.start or (0.0, 0)
         seconds, received = self._last_sample
         is_long_enough = seconds - start >= RATE_WINDOW_S / 2 or not self._rates
         if not is_long_enough or received <= received_before:

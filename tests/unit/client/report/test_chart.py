@@ -85,7 +85,7 @@ def test_a_chart_that_cannot_be_written_is_a_disk_error(
     def full(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("msd.client.report.chart.replace_file", full)
+    monkeypatch.setattr("msd.client.report.chart.write_file", full)
     with pytest.raises(DiskError, match=r"run\.svg: cannot be written: No space"):
         draw(report, "run.svg")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Report, Retried, Started, Totals
-from msd.client.report.report_file import ReportFile, replace_file
+from msd.client.report.report_file import ReportFile, write_file
 from msd.wire.errors import DiskError, Interrupted, MsdError, NoAnswerError, UsageError
 
 STARTED = Started("film", Path("copy"), "ab" * 32, 5, 5)
@@ -114,21 +114,21 @@ def test_after_a_failed_download_a_report_that_cannot_be_written_is_only_printed
 def test_a_report_replaces_the_previous_report_atomically() -> None:
     Path("report.json").write_text("old")
     with Path("report.json").open() as reader:
-        replace_file(Path("report.json"), b"new")
+        write_file(Path("report.json"), b"new")
         assert reader.read() == "old"
     assert Path("report.json").read_text() == "new"
 
 
 def test_a_link_or_pipe_is_written_to_and_not_replaced() -> None:
     Path("link").symlink_to("target")
-    replace_file(Path("link"), b"new")
+    write_file(Path("link"), b"new")
     assert Path("link").is_symlink()
     assert Path("target").read_bytes() == b"new"
     os.mkfifo("pipe")
     received: list[bytes] = []
     reader = threading.Thread(target=lambda: received.append(Path("pipe").read_bytes()))
     reader.start()
-    replace_file(Path("pipe"), b"through")
+    write_file(Path("pipe"), b"through")
     reader.join()
     assert received == [b"through"]
     assert Path("pipe").is_fifo()
