@@ -20,6 +20,7 @@ import pytest
 import zmq
 
 from tests.processes import Serve, Source, System, make_file
+from tests.terminal import OnTerminal, Terminal
 
 #: Seconds that a test's threads and processes may take to end before they count as leaked.
 LEAK_TIMEOUT = 5.0
@@ -104,6 +105,13 @@ def serve(runtime_folder: Path) -> Iterator[Serve]:
             return stack.enter_context(System(path, *arguments, **options)).wait_until_ready()
 
         yield start
+
+
+@pytest.fixture
+def on_terminal(runtime_folder: Path) -> Iterator[OnTerminal]:
+    """A function that starts a command on a terminal. The commands are ended after the test."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **options: stack.enter_context(Terminal(*arguments, **options))
 
 
 @pytest.fixture

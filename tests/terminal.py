@@ -1,14 +1,13 @@
-"""Runs a command on a pseudo-terminal, types keys and records the output.
-
-Does not interpret escape sequences.
-"""
+"""Terminals for tests: a pseudo-terminal that runs a command, and an emulated one that shows what was written to it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -163,3 +162,69 @@ class Terminal:
         while not self._stop.is_set():
             if select.select([self._master], [], [], 0.02)[0]:
                 self.chunks.append((time.monotonic(), os.read(self._master, 65536)))
+
+
+OnTerminal = Callable[..., Terminal]
+
+
+class EmulatedTerminal(io.StringIO):
+    """A terminal in memory, with its rows and its cursor. A resize rewraps lines that are too wide, or cuts them."""
+
+    def __init__(self, width: int, *, rewraps: bool) -> None:
+        super().__init__()
+        self.rows = [""]
+        self.row = self.column = 0
+        self.wraps = True
+        self.width = width
+        self._rewraps = rewraps
+
+    @property
+    def shown(self) -> list[str]:
+        return "\n".join(self.rows).rstrip("\n").split("\n")
+
+    def write(self, text: str) -> int:
+        for token in re.findall(r"\x1b\[\??\d*[A-Za-z]|\x1b\[[0-9;]*m|[\s\S]", text):
+            self._handle(token)
+        return len(text)
+
+    def resize(self, width: int) -> None:
+        rows: list[str] = []
+        for number, row in enumerate(self.rows):
+            pieces = [row[at : at + width] for at in range(0, len(row), width)] or [""]
+            if number == self.row:
+                cursor = len(rows)
+            rows += pieces if self._rewraps else pieces[:1]
+        # The cursor is at the start of a line.
+        self.rows, self.row, self.column, self.width = rows, cursor, 0, width
+
+    def _handle(self, token: str) -> None:
+        match token:
+            case "\r":
+                self.column = 0
+            case "\n":
+                self.row, self.column = self.row + 1, 0
+                self.rows += [""] * (self.row + 1 - len(self.rows))
+            case "\x1b[K":
+                self.rows[self.row] = self.rows[self.row][: self.column]
+            case "\x1b[J":
+                assert (self.row, self.column) != (0, 0), "tmux would save this in its history"
+                self.rows[self.row] = self.rows[self.row][: self.column]
+                del self.rows[self.row + 1 :]
+            case "\x1b[?7l" | "\x1b[?7h":
+                self.wraps = token.endswith("h")
+            case _ if token.endswith("A") and len(token) > 1:
+                self.row = max(0, self.row - int(token[2:-1] or 1))
+            case _ if token.endswith("m") and len(token) > 1:
+                pass
+            case _:
+                assert len(token) == 1, token
+                self._put(token)
+
+    def _put(self, character: str) -> None:
+        if self.column == self.width and self.wraps:
+            self._handle("\n")
+        # Without wrapping, further characters overwrite the last column.
+        column = min(self.column, self.width - 1)
+        row = self.rows[self.row].ljust(column)
+        self.rows[self.row] = row[:column] + character + row[column + 1 :]
+        self.column = column + 1

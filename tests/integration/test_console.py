@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,20 +17,11 @@ from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.security.keys import KeyFolder
 from tests.processes import MIB, Ports, Serve, Source, free_ports, is_free, run_msd
-from tests.terminal import Terminal
+from tests.terminal import OnTerminal, Terminal
 
 #: The escape sequences that a console writes when it starts and ends.
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 READY = "4 of 4 alive"
-
-OnTerminal = Callable[..., Terminal]
-
-
-@pytest.fixture
-def on_terminal(runtime_folder: Path) -> Iterator[OnTerminal]:
-    """Returns a function that starts a command on a terminal; the command is ended after the test."""
-    with ExitStack() as stack:
-        yield lambda *arguments, **options: stack.enter_context(Terminal(*arguments, **options))
 
 
 @pytest.fixture
@@ -230,27 +219,20 @@ def test_a_console_on_a_terminal_redraws_at_most_10_times_a_second(
     assert 3 < redraws <= 12 * (times[-1] - times[0])
 
 
-def test_a_download_does_not_import_the_console() -> None:
-    command = ["download", "-p", "1001", "1002", "1003", "1004", "1005", "--timeout", "0.2"]
-    code = (
-        "import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == 7; "
+def imported_by(*arguments: str, code: int, stdin: str = "") -> str:
+    """Runs a command that ends with the exit code ``code``. Returns which libraries for screens it has imported."""
+    program = (
+        f"import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == {code}; "
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'textual', 'matplotlib'}))"
     )
-    ended = subprocess.run([sys.executable, "-P", "-c", code, *command], capture_output=True, text=True, check=True)
-    assert ended.stdout == "\n"
+    command = [sys.executable, "-P", "-c", program, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+
+
+def test_a_download_does_not_import_the_console() -> None:
+    assert not imported_by("download", "-p", "1001", "1002", "1003", "1004", "1005", "--timeout", "0.2", code=7)
 
 
 def test_serve_plain_does_not_import_the_console(runtime_folder: Path, source: Source) -> None:
-    code = (
-        "import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == 0; "
-        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'textual', 'matplotlib'}))"
-    )
-    ports = map(str, free_ports())
-    ended = subprocess.run(
-        [sys.executable, "-P", "-c", code, "serve", "--plain", "-f", str(source(1000)), "-p", *ports],
-        input="-1\n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout.splitlines()[-1] == ""
+    flags = ("-f", str(source(1000)), "-p", *map(str, free_ports()))
+    assert not imported_by("serve", "--plain", *flags, code=0, stdin="-1\n")

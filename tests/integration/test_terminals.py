@@ -8,8 +8,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,21 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.processes import MIB, MSD, TIMEOUT, Process, Serve, Source, System, files_equal, run_msd, wait_for
-from tests.terminal import Terminal
-from tests.unit.client.display.test_terminal_painter import Screen
+from tests.terminal import EmulatedTerminal, OnTerminal, Terminal
 
-OnTerminal = Callable[..., Terminal]
 #: The escape sequences at the start and the end of a frame of the live view.
 FRAME_START, FRAME_END = "\x1b[?7l", "\x1b[?7h"
 #: A stale terminal size in the environment; readline sets it for the programs that it starts.
 STALE_SIZE = {"COLUMNS": "100", "LINES": "50"}
-
-
-@pytest.fixture
-def on_terminal(runtime_folder: Path) -> Iterator[OnTerminal]:
-    """Returns a function that starts a command on a terminal; the command is ended after the test."""
-    with ExitStack() as stack:
-        yield lambda *arguments, **options: stack.enter_context(Terminal(*arguments, **options))
 
 
 @pytest.fixture
@@ -48,9 +37,9 @@ def live_frames(terminal: Terminal) -> list[str]:
 
 def screen_lines(terminal: Terminal) -> list[str]:
     """Returns the lines on the screen of a terminal that was never resized; the first line is a prompt."""
-    screen = Screen(200, rewraps=False)
-    screen.write("$\n" + terminal.text)
-    return screen.shown
+    emulated = EmulatedTerminal(200, rewraps=False)
+    emulated.write("$\n" + terminal.text)
+    return emulated.shown
 
 
 def fits(terminal: Terminal, width: int, height: int) -> bool:
