@@ -6,7 +6,7 @@ Pure. ``client/report/chart.py`` draws the chart.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -143,17 +143,12 @@ def _spread(samples: Iterable[tuple[float, int]], ready: Sequence[float]) -> lis
 
 def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
     """Returns the values of a curve at the given times, by linear interpolation."""
+    points = [at for at, _ in curve]
     values: list[float] = []
-    position = 0
     for time in times:
-        while position + 1 < len(curve) and curve[position + 1][0] <= time:
-            position += 1
-        at, value = curve[position]
-        if time <= at or position + 1 == len(curve):
-            values.append(value)
-            continue
-        later, next_value = curve[position + 1]
-        values.append(value + (next_value - value) * (time - at) / (later - at))
+        after = bisect_right(points, time)
+        (at, value), (later, next_value) = curve[max(0, after - 1)], curve[min(after, len(curve) - 1)]
+        values.append(value + (next_value - value) * (time - at) / (later - at) if later > at else value)
     return values
 
 
