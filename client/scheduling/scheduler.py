@@ -24,6 +24,7 @@ import math
 from collections.abc import Iterable, Iterator, Set
 from functools import partial
 
+from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
     Action,
     Ban,
@@ -47,7 +48,7 @@ from msd.client.scheduling.scheduler_events import (
 from msd.client.scheduling.segment_table import SegmentTable
 from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Core, TimePassed
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
@@ -56,24 +57,22 @@ MIN_HEDGE_GAIN_S = 0.05
 MAX_WORKERS_PER_SEGMENT = 2
 #: Seconds between two evaluations of the predictions while a worker has credit and nothing to do.
 HEDGE_INTERVAL_S = 0.02
-#: Seconds without a request to a worker that answered "sleeping" or "busy".
-SLEEPING_PAUSE_S, BUSY_PAUSE_S = 0.5, 0.1
 #: Corrupt segments after which a worker is banned.
 MAX_CORRUPT_SEGMENTS = 3
-#: Ban reasons that are lifted when the catalogue changes: the worker's files differ from those of the manifest.
-LIFTED_BY_NEW_CATALOGUE = (BanReason.CHANGED, BanReason.UNKNOWN)
 
 
-class Scheduler:
+class Scheduler(Core[Event, Action]):
     """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
 
     ``window`` bounds the requests outstanding with one worker, to bound memory. The disk may hold the segments in
-    ``unchecked``; each is requested only after its ``SegmentChecked`` event. Only ``handle`` changes the state.
+    ``unchecked``; each is requested only after its ``SegmentChecked`` event. After ``Finish`` or ``GiveUp`` it returns
+    no actions.
     """
 
     def __init__(
         self, segments: int, workers: Iterable[int], *, window: int = MAX_WINDOW, unchecked: Iterable[int] = ()
     ) -> None:
+        super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
         self._segment_table = SegmentTable(segments, unchecked)
@@ -106,8 +105,7 @@ class Scheduler:
 
     # Events and actions.
 
-    def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns the actions to perform: none after ``Finish`` or ``GiveUp`` was returned."""
+    def _decide(self, event: Event, now: float) -> list[Action]:
         if self._ended:
             return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_segments(event, now)]
@@ -124,14 +122,15 @@ class Scheduler:
         return actions
 
     def next_deadline(self, now: float) -> float | None:
-        """Returns when ``TimePassed`` may next have an effect; None if only other events can."""
-        due = [w.paused_until for w in self.workers.values() if w.ready and w.paused_until > now]
-        if self._segment_table.requested_from and any(self._has_credit(w, now) for w in self.workers.values()):
+        if self._ended:
+            return None
+        credit_times = [self._credit_at(worker) for worker in self.workers.values()]
+        due = [time for time in credit_times if now < time < math.inf]
+        if self._segment_table.requested_from and any(time <= now for time in credit_times):
             due.append(now + HEDGE_INTERVAL_S)
-        return None if self._ended else min(due, default=None)
+        return min(due, default=None)
 
-    def check_invariants(self) -> None:
-        """Raises ``AssertionError`` if the state is inconsistent."""
+    def _assert_invariants(self) -> None:
         self._segment_table.check_invariants()
         requested_from: dict[int, set[int]] = {}
         for worker in self.workers.values():
@@ -155,22 +154,23 @@ class Scheduler:
         # workers seen since the change, provided at least one belongs to this broker.
         seen = [worker for worker in workers if worker.seen_since_change]
         return all(worker.ban_reason for worker in seen) and any(
-            worker.ban_reason in LIFTED_BY_NEW_CATALOGUE and worker.catalogue in self._published for worker in seen
+            worker.ban_scope is BanScope.CATALOGUE and worker.catalogue in self._published for worker in seen
         )
 
     # Event handlers.
 
     def _handle_event(self, event: Event, now: float) -> Iterator[Action]:
         match event:
+            # First, because it is by far the most frequent event.
+            case SegmentWritten(number, index):
+                self._count_reply(self.workers[number], index, now)
+                self._segment_table.mark_written(index, number)
             case WorkerReady():
                 self._on_worker_ready(event, now)
             case WorkerLost(number):
                 worker = self.workers[number]
                 self._drop_requests(worker)
                 worker.ready = False
-            case SegmentWritten(number, index):
-                self._count_reply(self.workers[number], index, now)
-                self._segment_table.mark_written(index, number)
             case SegmentDuplicate(number, index):
                 self._count_reply(self.workers[number], index, now)
             case SegmentCorrupt(number, index):
@@ -190,8 +190,8 @@ class Scheduler:
 
     def _on_worker_ready(self, event: WorkerReady, now: float) -> None:
         worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
-        # A new process may have a new catalogue. A ban for corrupt segments stays.
-        if worker.ban_reason is not BanReason.CORRUPT and event.epoch != worker.epoch:
+        # A new process may have a new catalogue.
+        if event.epoch != worker.epoch and worker.ban_scope is not BanScope.DOWNLOAD:
             worker.ban_reason = None
         worker.epoch = event.epoch
         worker.catalogue = event.catalogue
@@ -210,7 +210,7 @@ class Scheduler:
             return
         for worker in self.workers.values():
             worker.seen_since_change = worker.ready
-            if worker.ban_reason in LIFTED_BY_NEW_CATALOGUE:
+            if worker.ban_scope is BanScope.CATALOGUE:
                 worker.ban_reason = None
                 yield Unban(worker.number)
 
@@ -230,17 +230,13 @@ class Scheduler:
         worker.outstanding.pop(index, None)
         worker.waiting_since = now
         self._segment_table.drop_request(index, worker.number)
-        match reason:
-            case RefusalReason.SLEEPING:
-                # The worker will refuse its other requests, too, or never answer them.
-                self._drop_requests(worker)
-                worker.paused_until = now + SLEEPING_PAUSE_S
-            case RefusalReason.BUSY:
-                worker.paused_until = now + BUSY_PAUSE_S
-            case _:
-                # If the worker is not ready, this is a stale reply from before its ban was lifted.
-                if worker.ready:
-                    yield self._ban(worker, BanReason(reason.value))
+        policy = REFUSAL_POLICIES[reason]
+        worker.paused_until = now + policy.pause_s
+        if policy.returns_all:
+            self._drop_requests(worker)
+        # If the worker is not ready, this is a stale reply from before its ban was lifted.
+        if policy.ban and worker.ready:
+            yield self._ban(worker, policy.ban)
 
     def _ban(self, worker: WorkerPace, reason: BanReason) -> Ban:
         self._drop_requests(worker)
@@ -262,7 +258,7 @@ class Scheduler:
         # they may have. So the time to handle a segment does not grow with the number of workers.
         workers = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
         while workers:
-            workers = [worker for worker in workers if self._has_credit(worker, now)]
+            workers = [worker for worker in workers if self._credit_at(worker) <= now]
             for worker in [*workers]:
                 index = self._segment_table.take_unrequested(partial(self._may_request, worker))
                 if index is None:
@@ -277,14 +273,15 @@ class Scheduler:
                 self._segment_table.add_request(index, worker.number)
                 yield RequestSegment(worker.number, index)
 
-    def _has_credit(self, worker: WorkerPace, now: float) -> bool:
-        if not worker.ready or now < worker.paused_until:
-            return False
+    def _credit_at(self, worker: WorkerPace) -> float:
+        """Returns when the worker may get another request; infinity if that depends on an event."""
+        if not worker.ready:
+            return math.inf
         limit = min(worker.window, self._window)
         if worker.rate is None:
             # Cap at an equal share until measured, so later workers still get work.
             limit = min(limit, max(MIN_WINDOW, math.ceil(self._segment_table.remaining / len(self.workers))))
-        return len(worker.outstanding) < limit
+        return worker.paused_until if len(worker.outstanding) < limit else math.inf
 
     def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
         """False if ``worker`` sent a corrupt copy of the segment and some other usable worker has not."""

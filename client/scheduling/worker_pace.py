@@ -9,6 +9,7 @@ import math
 
 from msgspec import Struct, field
 
+from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
 from msd.client.scheduling.scheduler_events import BanReason
 
 #: The window of a worker, in requests, is 1 plus ``WINDOW_GAIN`` times the segments it delivers in one round trip.
@@ -62,6 +63,11 @@ class WorkerPace(Struct):
     span_start: float = 0.0
     span_count: int = 0
     corrupt_count: int = 0
+
+    @property
+    def ban_scope(self) -> BanScope | None:
+        """How long the worker is banned, None if it is not."""
+        return BAN_SCOPES[self.ban_reason] if self.ban_reason else None
 
     def predict_arrivals(self, now: float) -> tuple[float, float]:
         """Returns when the first segment of Y is expected, and the seconds between two segments of Y.

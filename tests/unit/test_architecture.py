@@ -105,6 +105,7 @@ PURE = (
     "client/report/json_values.py",
     "client/report/progress_throttle.py",
     "client/report/totals.py",
+    "client/scheduling/refusal_policy.py",
     "client/scheduling/scheduler_events.py",
     "client/scheduling/scheduler.py",
     "client/scheduling/segment_table.py",

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.client.scheduling.scheduler import BUSY_PAUSE_S, SLEEPING_PAUSE_S, Scheduler
+from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
+from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
     Ban,
@@ -138,12 +139,13 @@ def test_an_empty_file_is_finished_at_once(scene: Scene) -> None:
 
 
 def test_a_sleeping_worker_loses_its_y_and_gets_no_requests_for_a_while(scene: Scene) -> None:
+    pause_s = REFUSAL_POLICIES[RefusalReason.SLEEPING].pause_s
     scene.begin(8, 2)
     scene.ready(1, 2)
     scene.feed(SegmentRefused(1, 0, RefusalReason.SLEEPING))
     assert scene.scheduler.outstanding(1) == []
-    assert not [a for a in scene.feed(TimePassed(), later=SLEEPING_PAUSE_S / 2) if a in requests(1, *range(8))]
-    assert set(scene.feed(TimePassed(), later=SLEEPING_PAUSE_S / 2)) <= set(requests(1, *range(8)))
+    assert not [a for a in scene.feed(TimePassed(), later=pause_s / 2) if a in requests(1, *range(8))]
+    assert set(scene.feed(TimePassed(), later=pause_s / 2)) <= set(requests(1, *range(8)))
 
 
 def test_a_busy_worker_keeps_the_rest_of_its_y(scene: Scene) -> None:
@@ -151,7 +153,7 @@ def test_a_busy_worker_keeps_the_rest_of_its_y(scene: Scene) -> None:
     scene.ready(1)
     assert scene.feed(SegmentRefused(1, 2, RefusalReason.BUSY)) == []
     assert scene.scheduler.outstanding(1) == [0, 1, 3]
-    assert scene.feed(TimePassed(), later=BUSY_PAUSE_S) == requests(1, 2)
+    assert scene.feed(TimePassed(), later=REFUSAL_POLICIES[RefusalReason.BUSY].pause_s) == requests(1, 2)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from msd.client.scheduling.scheduler_events import TRANSITIONS, BanReason, SegmentState
-from msd.wire.protocol.states import RefusalReason
+from msd.client.scheduling.scheduler_events import TRANSITIONS, SegmentState
 
 MISSING = {SegmentState.UNCHECKED, SegmentState.UNREQUESTED, SegmentState.OUTSTANDING, SegmentState.SUSPECT}
 
@@ -28,8 +27,3 @@ def test_every_missing_segment_can_be_verified() -> None:
 
 def test_an_unchecked_segment_can_reach_every_state() -> None:
     assert reachable(SegmentState.UNCHECKED) == {*SegmentState}
-
-
-def test_every_permanent_refusal_is_a_ban_reason() -> None:
-    temporary = {RefusalReason.SLEEPING, RefusalReason.BUSY}
-    assert {reason.value for reason in {*RefusalReason} - temporary} == {*BanReason} - {BanReason.CORRUPT}

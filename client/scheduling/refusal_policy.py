@@ -1,0 +1,50 @@
+"""What the scheduler does about each refusal, and how long each ban lasts: tables. Pure."""
+
+from __future__ import annotations
+
+import enum
+
+from msgspec import Struct
+
+from msd.client.scheduling.scheduler_events import BanReason
+from msd.wire.protocol.states import RefusalReason
+
+
+class BanScope(enum.StrEnum):
+    """How long a ban lasts. Each scope also ends with the download."""
+
+    DOWNLOAD = "download"  #: until the end of the download
+    PROCESS = "process"  #: until the worker has a new process
+    CATALOGUE = "catalogue"  #: until the worker has a new process, or server 5 publishes another catalogue
+
+
+#: A worker whose files differ from those of the manifest gets another try when the catalogue changes.
+BAN_SCOPES = {
+    BanReason.CORRUPT: BanScope.DOWNLOAD,
+    BanReason.UNKNOWN: BanScope.CATALOGUE,
+    BanReason.CHANGED: BanScope.CATALOGUE,
+    BanReason.UNREADABLE: BanScope.PROCESS,
+    BanReason.BAD_REQUEST: BanScope.PROCESS,
+}
+
+
+class RefusalPolicy(Struct, frozen=True):
+    """What follows a refusal, besides the return of the refused segment to the queue."""
+
+    #: Seconds for which the worker gets no request.
+    pause_s: float = 0.0
+    #: True if all outstanding segments of the worker return to the queue, not only the refused one.
+    returns_all: bool = False
+    #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban returns all segments, too.
+    ban: BanReason | None = None
+
+
+REFUSAL_POLICIES = {
+    # The worker will refuse its other requests, too, or never answer them.
+    RefusalReason.SLEEPING: RefusalPolicy(pause_s=0.5, returns_all=True),
+    RefusalReason.BUSY: RefusalPolicy(pause_s=0.1),
+    RefusalReason.UNKNOWN: RefusalPolicy(ban=BanReason.UNKNOWN),
+    RefusalReason.CHANGED: RefusalPolicy(ban=BanReason.CHANGED),
+    RefusalReason.UNREADABLE: RefusalPolicy(ban=BanReason.UNREADABLE),
+    RefusalReason.BAD_REQUEST: RefusalPolicy(ban=BanReason.BAD_REQUEST),
+}
