@@ -321,8 +321,7 @@ class Broker:
                 self._until_done.on_done(session, now)
             case Complaint(rid=rid, number=number):
                 peer.send(Accepted(rid=rid))
-                if number in self._supervisor.workers:
-                    self._supervisor.workers[number].complaints += 1
+                self._handle(supervisor.ComplaintReceived(number), time.monotonic())
 
     # Waiting and stalls.
 
@@ -348,7 +347,7 @@ class Broker:
             self._next_sample,
             self._indexer.next_deadline(),
             self._toggles.next_deadline(),
-            self._supervisor.next_deadline(),
+            self._supervisor.next_deadline(time.monotonic()),
         ]
         if self._exit_when_done and not self._supervisor.quitting:
             deadlines.append(self._until_done.next_deadline())

@@ -6,28 +6,37 @@ Each figure stands between two markers in its page. A test checks that the pages
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from msd.client.scheduling.scheduler_events import TRANSITIONS
+from msd.broker.supervision import supervisor
+from msd.client.scheduling import scheduler_events
 
 DOCS = Path(__file__).parent
-BEGIN, END = "<!-- figure: segments -->", "<!-- end of figure -->"
+#: The tables of transitions, by the name of the figure: the causes of each change of state.
+TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
+    "segments": scheduler_events.TRANSITIONS,
+    "workers": supervisor.TRANSITIONS,
+}
+#: A figure in a page; the group is its name.
+FIGURE = re.compile(r"<!-- figure: (\w+) -->.*?<!-- end of figure -->", re.DOTALL)
 
 
-def segments() -> str:
-    """Returns the states of a segment as a Mermaid diagram."""
-    lines = ["```mermaid", "stateDiagram-v2"]
-    for (start, end), causes in TRANSITIONS.items():
-        names = "\\n".join(cause.__name__ for cause in causes)
+def figure(name: str) -> str:
+    """Returns the figure ``name`` with its markers: the transitions of its table as a Mermaid diagram."""
+    lines = [f"<!-- figure: {name} -->", "```mermaid", "stateDiagram-v2"]
+    for (start, end), causes in TABLES[name].items():
+        names = "\\n".join(cause if isinstance(cause, str) else cause.__name__ for cause in causes)
         lines.append(f"    {start.name} --> {end.name}: {names}")
-    return "\n".join([*lines, "```"])
+    return "\n".join([*lines, "```", "<!-- end of figure -->"])
 
 
-def with_figure(page: str) -> str:
-    """Returns the text of a page with its figure regenerated."""
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{segments()}\n{END}", page, flags=re.DOTALL)
+def with_figures(page: str) -> str:
+    """Returns the text of a page with its figures regenerated."""
+    return FIGURE.sub(lambda match: figure(match[1]), page)
 
 
 if __name__ == "__main__":
-    path = DOCS / "scheduler.md"
-    path.write_text(with_figure(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in DOCS.glob("*.md"):
+        path.write_text(with_figures(path.read_text(encoding="utf-8")), encoding="utf-8")

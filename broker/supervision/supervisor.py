@@ -3,27 +3,20 @@
 Takes events and ``now`` (seconds, monotonic), returns actions; starts no process and uses no socket or clock.
 The caller (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
 event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers look silent.
-
-States and transitions::
-
-    starting ──heartbeat──► awake ⇄ asleep      (as the worker reports)
-    awake, asleep ──3 heartbeats missed──► silent ──heartbeat──► awake, asleep
-    silent, starting ──hang_limit──► (killed) ──► dead
-    any ──process exits──► dead ──backoff──► starting
-    dead ──too many crashes──► failed ──toggle, wake──► starting
+``TRANSITIONS`` lists how the state of a worker changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Core, TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
 SILENT_AFTER_S = 0.75
@@ -67,7 +60,7 @@ class HeartbeatReceived(Struct, frozen=True):
     number: int
     pid: int
     epoch: int
-    state: WorkerState
+    state: ReportedState
     edition: int
     load: Load
     sessions: frozenset[int]
@@ -82,6 +75,12 @@ class ToggleReceived(Struct, frozen=True):
     wanted: WantedState | None
 
 
+class ComplaintReceived(Struct, frozen=True):
+    """A client received a corrupt segment from this worker."""
+
+    number: int
+
+
 class QuitReceived(Struct, frozen=True):
     """The broker shuts down: all workers are ordered to exit."""
 
@@ -92,7 +91,41 @@ class Stalled(Struct, frozen=True):
     seconds: float
 
 
-Event = CatalogueReady | Spawned | Exited | HeartbeatReceived | ToggleReceived | QuitReceived | Stalled | TimePassed
+Event = (
+    CatalogueReady
+    | Spawned
+    | Exited
+    | HeartbeatReceived
+    | ToggleReceived
+    | ComplaintReceived
+    | QuitReceived
+    | Stalled
+    | TimePassed
+)
+
+#: Causes of a change of state that are no events: a time limit has passed.
+HEARTBEATS_MISSED, BACKOFF_PASSED = "heartbeats missed", "backoff passed"
+#: The allowed changes of a worker's state, and their causes. A worker that fails has crashed too often to be restarted.
+TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]] = {
+    (WorkerState.STARTING, WorkerState.AWAKE): (HeartbeatReceived,),
+    (WorkerState.STARTING, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.AWAKE, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.ASLEEP, WorkerState.AWAKE): (HeartbeatReceived,),
+    (WorkerState.AWAKE, WorkerState.SILENT): (HEARTBEATS_MISSED,),
+    (WorkerState.ASLEEP, WorkerState.SILENT): (HEARTBEATS_MISSED,),
+    (WorkerState.SILENT, WorkerState.AWAKE): (HeartbeatReceived,),
+    (WorkerState.SILENT, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.STARTING, WorkerState.DEAD): (Exited,),
+    (WorkerState.AWAKE, WorkerState.DEAD): (Exited,),
+    (WorkerState.ASLEEP, WorkerState.DEAD): (Exited,),
+    (WorkerState.SILENT, WorkerState.DEAD): (Exited,),
+    (WorkerState.STARTING, WorkerState.FAILED): (Exited,),
+    (WorkerState.AWAKE, WorkerState.FAILED): (Exited,),
+    (WorkerState.ASLEEP, WorkerState.FAILED): (Exited,),
+    (WorkerState.SILENT, WorkerState.FAILED): (Exited,),
+    (WorkerState.DEAD, WorkerState.STARTING): (BACKOFF_PASSED, ToggleReceived),
+    (WorkerState.FAILED, WorkerState.STARTING): (ToggleReceived,),
+}
 
 
 # Actions.
@@ -165,10 +198,15 @@ class WorkerRecord(Struct):
     complaints: int = 0
 
 
-class Supervisor:
-    """The records of all workers. Only ``handle`` changes their states."""
+#: Time at which something is due for a worker, and the method that does it.
+Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
+
+
+class Supervisor(Core[Event, Action]):
+    """The records of all workers. Only ``handle`` changes them."""
 
     def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
+        super().__init__()
         self.workers = {number: WorkerRecord(number) for number in numbers}
         #: The edition of the catalogue that all workers should serve; 0 before the first.
         self.edition = 0
@@ -183,7 +221,11 @@ class Supervisor:
     def any_awake(self) -> bool:
         return any(worker.state is WorkerState.AWAKE for worker in self.workers.values())
 
-    def handle(self, event: Event, now: float) -> list[Action]:
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        timers = [timer for worker in self.workers.values() if (timer := self._timer(worker)) is not None]
+        return min((deadline for deadline, _ in timers), default=None)
+
+    def _decide(self, event: Event, now: float) -> list[Action]:
         before = [(w.state, w.wanted, w.epoch) for w in self.workers.values()]
         actions = self._dispatch(event, now)
         if before != [(w.state, w.wanted, w.epoch) for w in self.workers.values()]:
@@ -192,12 +234,7 @@ class Supervisor:
             actions.append(Stop())
         return actions
 
-    def next_deadline(self) -> float | None:
-        """Time at which ``TimePassed`` next has an effect; None if never."""
-        times = [time for w in self.workers.values() if (time := self._worker_deadline(w)) is not None]
-        return min(times, default=None)
-
-    def check_invariants(self) -> None:
+    def _assert_invariants(self) -> None:
         for worker in self.workers.values():
             is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
             assert not (is_down and worker.pid), worker
@@ -223,13 +260,17 @@ class Supervisor:
                 return self._on_heartbeat(event, now)
             case ToggleReceived(number, wanted):
                 return self._on_toggle(self.workers[number], wanted)
+            case ComplaintReceived(number):
+                if number in self.workers:
+                    self.workers[number].complaints += 1
+                return []
             case QuitReceived():
                 return self._on_quit(now)
             case Stalled(seconds):
                 self._on_stall(seconds, now)
                 return []
             case TimePassed():
-                return [action for worker in self.workers.values() for action in self._check_timeouts(worker, now)]
+                return [action for worker in self.workers.values() for action in self._run_timers(worker, now)]
 
     def _on_catalogue(self, edition: int) -> list[Action]:
         is_first, self.edition = not self.edition, edition
@@ -253,13 +294,12 @@ class Supervisor:
         while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW_S:
             worker.crashes.popleft()
         worker.crashes.append(now)
-        worker.state = WorkerState.DEAD
-        if self.quitting:
+        if len(worker.crashes) >= MAX_CRASHES and not self.quitting:
+            self._change_state(worker, WorkerState.FAILED, Exited)
             return
-        if len(worker.crashes) >= MAX_CRASHES:
-            worker.state = WorkerState.FAILED
-            return
-        worker.restart_at = now + backoff(len(worker.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
+        self._change_state(worker, WorkerState.DEAD, Exited)
+        if not self.quitting:
+            worker.restart_at = now + backoff(len(worker.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
 
     def _on_heartbeat(self, heartbeat: HeartbeatReceived, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
@@ -267,7 +307,7 @@ class Supervisor:
             return []
         worker.last_heartbeat_at = now
         worker.epoch = heartbeat.epoch
-        worker.state = heartbeat.state
+        self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
         worker.load = heartbeat.load
         worker.sessions = heartbeat.sessions
         worker.route = heartbeat.route
@@ -291,7 +331,7 @@ class Supervisor:
             return [self._order(worker)]
         if is_down and wanted is WantedState.AWAKE:
             worker.crashes.clear()
-            return self._restart(worker)
+            return self._restart(worker, ToggleReceived)
         return []
 
     def _on_quit(self, now: float) -> list[Action]:
@@ -309,40 +349,46 @@ class Supervisor:
         if self._quit_deadline is not None:
             self._quit_deadline = min(self._quit_deadline + seconds, now + QUIT_GRACE_S)
 
-    def _check_timeouts(self, worker: WorkerRecord, now: float) -> list[Action]:
-        if worker.restart_at is not None and now >= worker.restart_at:
-            return self._restart(worker)
+    def _timer(self, worker: WorkerRecord) -> Timer | None:
+        """What is due next for a worker if no event arrives before."""
+        if worker.restart_at is not None:
+            return worker.restart_at, self._restart_after_backoff
         if not worker.pid:
-            return []
+            return None
         if self._quit_deadline is not None:
-            return self._kill(worker) if now >= self._quit_deadline else []
-        # Compute exactly as ``_worker_deadline`` does, to avoid float rounding.
-        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP) and now >= worker.last_heartbeat_at + SILENT_AFTER_S:
-            worker.state = WorkerState.SILENT
-        return self._kill(worker) if now >= worker.last_heartbeat_at + self._hang_limit else []
+            return None if worker.killed else (self._quit_deadline, self._kill)
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
+            return worker.last_heartbeat_at + SILENT_AFTER_S, self._report_silence
+        return None if worker.killed else (worker.last_heartbeat_at + self._hang_limit, self._kill)
 
-    def _restart(self, worker: WorkerRecord) -> list[Action]:
+    def _run_timers(self, worker: WorkerRecord, now: float) -> list[Action]:
+        actions = []
+        while (timer := self._timer(worker)) is not None and now >= timer[0]:
+            actions += timer[1](worker)
+        return actions
+
+    def _report_silence(self, worker: WorkerRecord) -> list[Action]:
+        self._change_state(worker, WorkerState.SILENT, HEARTBEATS_MISSED)
+        return []
+
+    def _restart_after_backoff(self, worker: WorkerRecord) -> list[Action]:
+        return self._restart(worker, BACKOFF_PASSED)
+
+    def _restart(self, worker: WorkerRecord, cause: type[Event] | str) -> list[Action]:
         worker.restart_at = None
-        worker.state = WorkerState.STARTING
+        self._change_state(worker, WorkerState.STARTING, cause)
         worker.restarts += 1
         return [Spawn(worker.number, worker.wanted, self.edition)]
+
+    def _change_state(self, worker: WorkerRecord, state: WorkerState, cause: type[Event] | str) -> None:
+        """The only place that changes a worker's state."""
+        if state is not worker.state:
+            assert cause in TRANSITIONS.get((worker.state, state), ()), (worker, state, cause)
+            worker.state = state
 
     def _order(self, worker: WorkerRecord) -> SendOrder:
         return SendOrder(worker.number, worker.wanted, self.edition)
 
     def _kill(self, worker: WorkerRecord) -> list[Action]:
-        if worker.killed:
-            return []
         worker.killed = True
         return [Kill(worker.number)]
-
-    def _worker_deadline(self, worker: WorkerRecord) -> float | None:
-        if worker.restart_at is not None:
-            return worker.restart_at
-        if not worker.pid or worker.killed:
-            return None
-        if self._quit_deadline is not None:
-            return self._quit_deadline
-        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
-            return worker.last_heartbeat_at + SILENT_AFTER_S
-        return worker.last_heartbeat_at + self._hang_limit

@@ -55,7 +55,7 @@ from msd.wire.protocol.messages import (
     Toggled,
     Welcome,
 )
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState
 from msd.wire.security.keys import Credentials, KeyPair, Role
 from tests.hostile_clients import (
     RAW_STREAMS,
@@ -100,7 +100,14 @@ def data_requests(file: bytes) -> list[Message]:
 
 def control_requests(file: bytes) -> list[Message]:
     heartbeat = Heartbeat(
-        token=b"not the token", number=1, pid=1, epoch=1, state=WorkerState.ASLEEP, edition=1, load=Load(), sessions=[1]
+        token=b"not the token",
+        number=1,
+        pid=1,
+        epoch=1,
+        state=ReportedState.ASLEEP,
+        edition=1,
+        load=Load(),
+        sessions=[1],
     )
     toggle = Toggle(rid=2, number=4, wanted=WantedState.ASLEEP)
     complaint = Complaint(rid=4, number=1, id=file, index=0)

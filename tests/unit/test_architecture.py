@@ -309,8 +309,9 @@ def test_the_links_in_the_documentation_are_valid() -> None:
 
 
 def test_the_diagrams_in_the_documentation_match_the_code() -> None:
-    from docs.make_figures import with_figure
+    from docs.make_figures import FIGURE, TABLES, with_figures
 
-    page = (ROOT / "docs" / "scheduler.md").read_text(encoding="utf-8")
-    assert "stateDiagram" in page
-    assert with_figure(page) == page, "run make figures"
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")]
+    assert sorted(name for page in pages for name in FIGURE.findall(page)) == sorted(TABLES)
+    for page in pages:
+        assert with_figures(page) == page, "run make figures"

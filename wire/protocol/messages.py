@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
+from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, WorkerState
 
 PROTOCOL_VERSION = 1
 
@@ -231,7 +231,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     number: Number
     pid: Natural
     epoch: Natural
-    state: WorkerState
+    state: ReportedState
     edition: Natural
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]

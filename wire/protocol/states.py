@@ -20,6 +20,13 @@ class WorkerState(StrEnum):
     FAILED = "failed"  #: its process ended, and the broker stopped restarting it
 
 
+class ReportedState(StrEnum):
+    """The state that a worker reports of itself; the broker finds out the others."""
+
+    AWAKE = "awake"
+    ASLEEP = "asleep"
+
+
 class WantedState(StrEnum):
     """The state that the operator asked for."""
 

@@ -38,7 +38,7 @@ from msd.wire.protocol.messages import (
     WorkerOrder,
 )
 from msd.wire.protocol.segments import digest
-from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
+from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.security.zap import ZapHandler
 from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, answer, compact_request, refusal
@@ -164,8 +164,9 @@ class Worker:
     # The state: awake, going to sleep or asleep.
 
     @property
-    def _state(self) -> WorkerState:
-        return WorkerState.AWAKE if self._router.socket is not None and self._close_at is None else WorkerState.ASLEEP
+    def _state(self) -> ReportedState:
+        is_open = self._router.socket is not None and self._close_at is None
+        return ReportedState.AWAKE if is_open else ReportedState.ASLEEP
 
     def _update_state(self) -> None:
         """Moves towards the wanted state. Sends a heartbeat if one is due or the state has changed."""

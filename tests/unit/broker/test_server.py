@@ -38,7 +38,7 @@ from msd.wire.protocol.messages import (
     StatusRequest,
     Toggle,
 )
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.security.keys import Role
 from tests.processes import free_ports, is_free
 
@@ -157,7 +157,7 @@ class Harness:
     def heartbeat(
         self,
         number: int,
-        state: WorkerState = WorkerState.AWAKE,
+        state: ReportedState = ReportedState.AWAKE,
         *,
         edition: int = 1,
         token: bytes | None = None,

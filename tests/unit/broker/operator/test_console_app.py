@@ -309,7 +309,10 @@ def test_a_refused_console_is_not_reported_as_lost() -> None:
 
 def test_events_from_before_the_console_started_are_shown() -> None:
     async def steps(driver: ConsoleDriver) -> None:
-        earlier = [LoggedEvent(time=3.0, text="worker 4 woke up", is_failure=False), LoggedEvent(time=2.0, text="x", is_failure=True)]
+        earlier = [
+            LoggedEvent(time=3.0, text="worker 4 woke up", is_failure=False),
+            LoggedEvent(time=2.0, text="x", is_failure=True),
+        ]
         report = StatusReport(rid=1, status=snapshot(), events=earlier, rates=[[1e6], [], [], []])
         await driver.receive(report, "worker 4 woke up")
         await driver.receive(report, "worker 4 woke up")

@@ -7,7 +7,7 @@ import pytest
 from msd.broker.status.event_log import EventLog
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
 from tests.unit.snapshots import snapshot, with_worker
 
@@ -46,7 +46,7 @@ def test_an_event_is_logged_as_one_line(
 def test_heartbeats_and_time_are_not_logged(event_log: EventLog, lines: list[Line]) -> None:
     event_log.on_event(TimePassed())
     event_log.on_event(
-        supervisor.HeartbeatReceived(1, 2, 3, WorkerState.AWAKE, 1, Load(clients=0, bytes_sent=0), frozenset())
+        supervisor.HeartbeatReceived(1, 2, 3, ReportedState.AWAKE, 1, Load(clients=0, bytes_sent=0), frozenset())
     )
     assert lines == []
 
@@ -74,6 +74,10 @@ def test_changes_between_snapshots_are_logged_and_reported(event_log: EventLog, 
     ]
     report = event_log.report(5, status)
     assert (report.rid, report.status) == (5, status)
-    assert [(event.time, event.is_failure) for event in report.events] == [(NOW + 2, True), (NOW + 1, True), (NOW, False)]
+    assert [(event.time, event.is_failure) for event in report.events] == [
+        (NOW + 2, True),
+        (NOW + 1, True),
+        (NOW, False),
+    ]
     assert report.events[1].text == "worker 1 died: killed by SIGKILL"
     assert len(report.rates[0]) == 3

@@ -10,6 +10,7 @@ from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW_S, Snapshot
 from msd.broker.supervision.supervisor import (
     SILENT_AFTER_S,
     CatalogueReady,
+    ComplaintReceived,
     Exited,
     HeartbeatReceived,
     Spawned,
@@ -20,7 +21,7 @@ from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
 
 NOW = 1000.0
@@ -38,7 +39,7 @@ def running(workers: int = 4, load: Load | None = None) -> Supervisor:
     for number in range(1, workers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
-        beat = HeartbeatReceived(number, pid, 7000 + number, WorkerState.AWAKE, 1, load or Load(), frozenset())
+        beat = HeartbeatReceived(number, pid, 7000 + number, ReportedState.AWAKE, 1, load or Load(), frozenset())
         supervisor.handle(beat, NOW)
     return supervisor
 
@@ -54,7 +55,8 @@ def test_a_snapshot_has_the_values_of_the_configuration_and_the_index() -> None:
 
 def test_a_snapshot_has_the_values_of_the_supervisor() -> None:
     supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, malformed_messages=3, rejected_connections=6))
-    supervisor.workers[2].complaints = 4
+    for _ in range(4):
+        supervisor.handle(ComplaintReceived(2), NOW)
     supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
     status = builder().build(supervisor, NOW, malformed_messages=8, rejected_connections=9)
     workers = status.workers
@@ -85,7 +87,13 @@ def test_a_client_served_by_several_workers_counts_once() -> None:
     supervisor = running()
     for number, sessions in ((1, {7, 8}), (2, {8, 9}), (4, {7})):
         beat = HeartbeatReceived(
-            number, 100 + number, 7000 + number, WorkerState.AWAKE, 1, Load(clients=len(sessions)), frozenset(sessions)
+            number,
+            100 + number,
+            7000 + number,
+            ReportedState.AWAKE,
+            1,
+            Load(clients=len(sessions)),
+            frozenset(sessions),
         )
         supervisor.handle(beat, NOW)
     status = builder().build(supervisor, NOW)

@@ -12,7 +12,7 @@ from msd.broker.supervision.supervisor import (
     ToggleReceived,
 )
 from msd.wire.protocol.messages import Load, Toggled
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 
 NOW = 1000.0
 
@@ -22,11 +22,11 @@ def awake(workers: int = 2) -> Supervisor:
     supervisor.handle(CatalogueReady(1), NOW)
     for number in supervisor.workers:
         supervisor.handle(Spawned(number, 100 + number), NOW)
-        heartbeat(supervisor, number, WorkerState.AWAKE)
+        heartbeat(supervisor, number, ReportedState.AWAKE)
     return supervisor
 
 
-def heartbeat(supervisor: Supervisor, number: int, state: WorkerState) -> None:
+def heartbeat(supervisor: Supervisor, number: int, state: ReportedState) -> None:
     supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, 1, Load(), frozenset()), NOW)
 
 
@@ -42,7 +42,7 @@ def test_a_toggle_is_answered_once_its_worker_is_in_the_wanted_state() -> None:
     toggles.add(b"operator", 5, 1, NOW)
     assert toggles.pop_replies(supervisor, NOW) == []
     assert toggles.next_deadline() == NOW + TOGGLE_TIMEOUT_S
-    heartbeat(supervisor, 1, WorkerState.ASLEEP)
+    heartbeat(supervisor, 1, ReportedState.ASLEEP)
     assert toggles.pop_replies(supervisor, NOW + 1) == [(b"operator", reply_to_sleep(5, WorkerState.ASLEEP))]
     assert toggles.pop_replies(supervisor, NOW + 9) == []
     assert toggles.next_deadline() is None
@@ -72,7 +72,7 @@ def test_toggles_are_answered_independently() -> None:
     for number in (1, 2):
         supervisor.handle(ToggleReceived(number, WantedState.ASLEEP), NOW)
         toggles.add(b"operator %d" % number, number, number, NOW + number)
-    heartbeat(supervisor, 2, WorkerState.ASLEEP)
+    heartbeat(supervisor, 2, ReportedState.ASLEEP)
     assert toggles.pop_replies(supervisor, NOW) == [(b"operator 2", reply_to_sleep(2, WorkerState.ASLEEP, 2))]
     assert toggles.next_deadline() == NOW + 1 + TOGGLE_TIMEOUT_S
 

@@ -1,8 +1,9 @@
-"""Every transition in the diagram of ``broker/supervision/supervisor.py``, then random sequences of events."""
+"""Every transition in the table of ``broker/supervision/supervisor.py``, then random sequences of events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import settings
@@ -17,8 +18,10 @@ from msd.broker.supervision.supervisor import (
     QUIT_GRACE_S,
     SILENT_AFTER_S,
     STEADY_AFTER_S,
+    TRANSITIONS,
     Action,
     CatalogueReady,
+    ComplaintReceived,
     Event,
     Exited,
     HeartbeatReceived,
@@ -35,7 +38,7 @@ from msd.broker.supervision.supervisor import (
     ToggleReceived,
 )
 from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
 
 HANG_LIMIT = 60.0
@@ -43,6 +46,12 @@ HANG_LIMIT = 60.0
 START = 1000.0
 #: The first edition of the catalogue.
 EDITION = 3
+#: Each change of state in the table, with the type of the event during which it occurs.
+LISTED = {
+    (change, TimePassed if isinstance(cause, str) else cause)
+    for change, causes in TRANSITIONS.items()
+    for cause in causes
+}
 
 
 class Scenario:
@@ -62,7 +71,11 @@ class Scenario:
         return self.handle(Spawned(number, next(self._pids)))
 
     def heartbeat(
-        self, state: WorkerState = WorkerState.AWAKE, number: int = 1, pid: int | None = None, edition: int = EDITION
+        self,
+        state: ReportedState = ReportedState.AWAKE,
+        number: int = 1,
+        pid: int | None = None,
+        edition: int = EDITION,
     ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
         return self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, edition, Load(), frozenset()))
@@ -84,11 +97,11 @@ class Scenario:
 
     def wait_for_deadline(self) -> list[Action]:
         """Advances the clock to the next deadline. Asserts that the following deadline, if any, is later."""
-        deadline = self.supervisor.next_deadline()
+        deadline = self.supervisor.next_deadline(self.now)
         assert deadline is not None
         self.now = max(self.now, deadline)
         actions = self.handle(TimePassed())
-        after = self.supervisor.next_deadline()
+        after = self.supervisor.next_deadline(self.now)
         assert after is None or after > self.now
         return actions
 
@@ -133,7 +146,7 @@ def awake(workers: int = 1, hang_limit: float = HANG_LIMIT) -> Scenario:
 def asleep() -> Scenario:
     scenario = awake()
     scenario.toggle(WantedState.ASLEEP)
-    scenario.heartbeat(WorkerState.ASLEEP)
+    scenario.heartbeat(ReportedState.ASLEEP)
     return scenario
 
 
@@ -161,7 +174,7 @@ def failed() -> Scenario:
 
 def test_nothing_is_spawned_before_the_catalogue_is_ready() -> None:
     scenario = Scenario(4)
-    assert scenario.supervisor.next_deadline() is None
+    assert scenario.supervisor.next_deadline(scenario.now) is None
     assert scenario.wait(1000) == []
 
 
@@ -192,7 +205,7 @@ def test_each_helper_produces_the_state_in_its_name() -> None:
     ]
 
 
-# The transitions of the diagram.
+# The transitions of the table.
 
 
 def test_starting_to_awake_at_the_first_heartbeat() -> None:
@@ -206,7 +219,7 @@ def test_awake_to_asleep_when_the_worker_reports_it() -> None:
     scenario = awake()
     assert scenario.toggle(WantedState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION), Publish()]
     assert scenario.state() is WorkerState.AWAKE
-    assert scenario.heartbeat(WorkerState.ASLEEP) == [Publish()]
+    assert scenario.heartbeat(ReportedState.ASLEEP) == [Publish()]
     assert scenario.state() is WorkerState.ASLEEP
 
 
@@ -214,7 +227,7 @@ def test_asleep_to_awake_when_the_worker_reports_it() -> None:
     scenario = asleep()
     assert scenario.toggle(WantedState.AWAKE) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
     assert scenario.state() is WorkerState.ASLEEP
-    assert scenario.heartbeat(WorkerState.AWAKE) == [Publish()]
+    assert scenario.heartbeat(ReportedState.AWAKE) == [Publish()]
     assert scenario.state() is WorkerState.AWAKE
 
 
@@ -233,11 +246,11 @@ def test_a_worker_whose_heartbeats_are_in_time_is_not_silent() -> None:
         assert scenario.heartbeat() == []
 
 
-@pytest.mark.parametrize("state", [WorkerState.AWAKE, WorkerState.ASLEEP])
-def test_silent_to_the_state_that_the_heartbeat_reports(state: WorkerState) -> None:
+@pytest.mark.parametrize("state", ReportedState)
+def test_silent_to_the_state_that_the_heartbeat_reports(state: ReportedState) -> None:
     scenario = silent()
     scenario.heartbeat(state)
-    assert scenario.state() is state
+    assert scenario.state().value == state.value
 
 
 def test_silent_to_dead_after_a_kill_at_the_hang_limit() -> None:
@@ -297,7 +310,7 @@ def test_a_stall_does_not_delay_a_restart() -> None:
 def test_hang_limit_kills_a_process_once() -> None:
     scenario = silent()
     assert Kill(1) in scenario.wait(HANG_LIMIT)
-    assert scenario.supervisor.next_deadline() is None
+    assert scenario.supervisor.next_deadline(scenario.now) is None
     assert scenario.wait(HANG_LIMIT) == []
 
 
@@ -320,7 +333,7 @@ def test_any_to_dead_when_the_process_exits(make: MakeScenario) -> None:
 def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
     scenario = awake()
     load = Load(bytes_sent=5, clients=1, malformed_messages=0)
-    scenario.handle(HeartbeatReceived(1, scenario.pid(), 7, WorkerState.AWAKE, EDITION, load, frozenset({9})))
+    scenario.handle(HeartbeatReceived(1, scenario.pid(), 7, ReportedState.AWAKE, EDITION, load, frozenset({9})))
     assert scenario.supervisor.workers[1].sessions == {9}
     scenario.exit()
     worker = scenario.supervisor.workers[1]
@@ -361,7 +374,7 @@ def test_dead_to_failed_after_too_many_crashes() -> None:
         assert scenario.state() is WorkerState.STARTING
     assert scenario.exit() == [Publish()]
     assert scenario.state() is WorkerState.FAILED
-    assert scenario.supervisor.next_deadline() is None
+    assert scenario.supervisor.next_deadline(scenario.now) is None
     assert scenario.wait(10 * CRASH_WINDOW_S) == []
 
 
@@ -389,7 +402,7 @@ def test_the_backoff_doubles() -> None:
     delays = []
     for _ in range(MAX_CRASHES - 1):
         scenario.exit()
-        deadline = scenario.supervisor.next_deadline()
+        deadline = scenario.supervisor.next_deadline(scenario.now)
         assert deadline is not None
         delays.append(round(deadline - scenario.now, 6))
         scenario.wait_for_deadline()
@@ -404,7 +417,7 @@ def test_a_steady_run_clears_the_crashes() -> None:
     scenario.now += STEADY_AFTER_S
     scenario.exit()
     assert scenario.state() is WorkerState.DEAD
-    assert scenario.supervisor.next_deadline() == scenario.now + MIN_BACKOFF_S
+    assert scenario.supervisor.next_deadline(scenario.now) == scenario.now + MIN_BACKOFF_S
 
 
 def test_a_run_just_short_of_steady_does_not_clear_the_crashes() -> None:
@@ -448,7 +461,7 @@ def test_orders_go_to_the_running_process() -> None:
 
     def beat(pid: int, route: bytes) -> None:
         scenario.handle(
-            HeartbeatReceived(1, pid, 7, WorkerState.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route)
+            HeartbeatReceived(1, pid, 7, ReportedState.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route)
         )
 
     def route() -> object:
@@ -477,7 +490,7 @@ def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
 
 
 def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
-    assert awake().handle(HeartbeatReceived(9, 100, 1, WorkerState.AWAKE, EDITION, Load(), frozenset())) == []
+    assert awake().handle(HeartbeatReceived(9, 100, 1, ReportedState.AWAKE, EDITION, Load(), frozenset())) == []
 
 
 def test_the_exit_of_a_stale_pid_is_ignored() -> None:
@@ -554,21 +567,21 @@ def test_a_worker_wanted_asleep_is_restarted_asleep() -> None:
     scenario.exit()
     assert scenario.wait_for_deadline() == [Spawn(1, WantedState.ASLEEP, EDITION), Publish()]
     scenario.spawned()
-    assert scenario.heartbeat(WorkerState.ASLEEP) == [Publish()]
+    assert scenario.heartbeat(ReportedState.ASLEEP) == [Publish()]
 
 
 def test_orders_are_repeated_until_heartbeats_agree() -> None:
     scenario = awake()
     scenario.toggle()
     for _ in range(5):
-        assert scenario.heartbeat(WorkerState.AWAKE) == [SendOrder(1, WantedState.ASLEEP, EDITION)]
-    assert SendOrder(1, WantedState.ASLEEP, EDITION) not in scenario.heartbeat(WorkerState.ASLEEP)
-    assert scenario.heartbeat(WorkerState.ASLEEP) == []
+        assert scenario.heartbeat(ReportedState.AWAKE) == [SendOrder(1, WantedState.ASLEEP, EDITION)]
+    assert SendOrder(1, WantedState.ASLEEP, EDITION) not in scenario.heartbeat(ReportedState.ASLEEP)
+    assert scenario.heartbeat(ReportedState.ASLEEP) == []
 
 
 def test_a_worker_that_falls_asleep_without_an_order_is_woken() -> None:
     scenario = awake()
-    assert scenario.heartbeat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
+    assert scenario.heartbeat(ReportedState.ASLEEP) == [SendOrder(1, WantedState.AWAKE, EDITION), Publish()]
 
 
 # Editions of the catalogue.
@@ -600,8 +613,8 @@ def test_a_worker_that_serves_an_old_edition_receives_orders_until_it_serves_the
 def test_a_sleeping_worker_is_sent_a_later_edition_and_stays_asleep() -> None:
     scenario = asleep()
     scenario.handle(CatalogueReady(EDITION + 1))
-    assert scenario.heartbeat(WorkerState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION + 1)]
-    assert scenario.heartbeat(WorkerState.ASLEEP, edition=EDITION + 1) == []
+    assert scenario.heartbeat(ReportedState.ASLEEP) == [SendOrder(1, WantedState.ASLEEP, EDITION + 1)]
+    assert scenario.heartbeat(ReportedState.ASLEEP, edition=EDITION + 1) == []
 
 
 def test_a_worker_is_restarted_with_the_latest_edition() -> None:
@@ -666,7 +679,7 @@ def test_quit_restarts_no_worker() -> None:
     scenario.exit(1)
     scenario.handle(QuitReceived())
     scenario.exit(2)
-    assert scenario.supervisor.next_deadline() is None
+    assert scenario.supervisor.next_deadline(scenario.now) is None
     assert all(not isinstance(action, Spawn) for action in scenario.wait(1000))
 
 
@@ -713,7 +726,7 @@ def test_every_deadline_is_followed_by_a_later_one_or_none(make: MakeScenario, o
     if scenario.pid():
         scenario.heartbeat()
     for _ in range(20):
-        if scenario.supervisor.next_deadline() is None:
+        if scenario.supervisor.next_deadline(scenario.now) is None:
             return
         scenario.wait_for_deadline()
     pytest.fail("there is always another deadline")
@@ -722,10 +735,41 @@ def test_every_deadline_is_followed_by_a_later_one_or_none(make: MakeScenario, o
 def test_a_hang_limit_below_the_silence_limit_causes_no_busy_loop() -> None:
     scenario = awake(hang_limit=0.3)
     assert scenario.wait_for_deadline() == [Kill(1), Publish()]
-    assert scenario.supervisor.next_deadline() is None
+    assert scenario.supervisor.next_deadline(scenario.now) is None
+
+
+# Complaints.
+
+
+def test_complaints_about_known_workers_are_counted() -> None:
+    scenario = awake(2)
+    for number in (2, 2, 9):
+        assert scenario.handle(ComplaintReceived(number)) == []
+    assert [worker.complaints for worker in scenario.supervisor.workers.values()] == [0, 2]
 
 
 # Random sequences of events.
+
+
+def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None:
+    random = Random(1)
+    scenario = starting()
+    occurred = set()
+    for _ in range(5000):
+        pid = scenario.pid()
+        report = HeartbeatReceived(1, pid, 7000 + pid, random.choice([*ReportedState]), EDITION, Load(), frozenset())
+        events: list[Event] = [ToggleReceived(1, random.choice([None, *WantedState])), *[TimePassed()] * 4]
+        if pid:
+            events += [report, report, report, Exited(1, pid, "killed by SIGKILL")]
+        event = random.choice(events)
+        scenario.now += random.choice([0.01, MIN_BACKOFF_S, SILENT_AFTER_S, 2 * SILENT_AFTER_S])
+        before = scenario.state()
+        actions = scenario.handle(event)
+        if scenario.state() is not before:
+            occurred.add(((before, scenario.state()), type(event)))
+        if any(isinstance(action, Spawn) for action in actions):
+            scenario.spawned()
+    assert occurred == LISTED
 
 
 class Supervision(RuleBasedStateMachine):
@@ -748,6 +792,8 @@ class Supervision(RuleBasedStateMachine):
         actions = self.supervisor.handle(event, self.now)
         after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         assert (Publish() in actions) == (before != after), "published if and only if something changed"
+        changes = {(before[n][0], after[n][0]) for n in before if before[n][0] is not after[n][0]}
+        assert {(change, type(event)) for change in changes} <= LISTED
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):
@@ -789,23 +835,23 @@ class Supervision(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(
         data=st.data(),
-        state=st.sampled_from([WorkerState.AWAKE, WorkerState.ASLEEP]),
+        state=st.sampled_from(ReportedState),
         behind=st.integers(0, 1),
         target=pids,
     )
-    def heartbeat(self, data: st.DataObject, state: WorkerState, behind: int) -> tuple[int, int]:
+    def heartbeat(self, data: st.DataObject, state: ReportedState, behind: int) -> tuple[int, int]:
         number = data.draw(st.sampled_from(sorted(self.running)))
         pid = self.running[number]
         beat = HeartbeatReceived(number, pid, 7000 + pid, state, self.edition - behind, Load(), frozenset())
         actions = self.handle(beat)
         worker = self.supervisor.workers[number]
-        assert worker.state is state
+        assert worker.state.value == state.value
         agrees = not behind and state.value == worker.wanted.value
         assert any(isinstance(action, SendOrder) for action in actions) == (not agrees and not self.supervisor.quitting)
         return number, pid
 
-    @rule(old=pids, state=st.sampled_from([WorkerState.AWAKE, WorkerState.ASLEEP]))
-    def late_heartbeat(self, old: tuple[int, int], state: WorkerState) -> None:
+    @rule(old=pids, state=st.sampled_from(ReportedState))
+    def late_heartbeat(self, old: tuple[int, int], state: ReportedState) -> None:
         number, pid = old
         self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, self.edition, Load(), frozenset()))
 
@@ -837,12 +883,12 @@ class Supervision(RuleBasedStateMachine):
 
     @rule()
     def deadline_passes(self) -> None:
-        deadline = self.supervisor.next_deadline()
+        deadline = self.supervisor.next_deadline(self.now)
         if deadline is None:
             return
         self.now = max(self.now, deadline)
         self.handle(TimePassed())
-        after = self.supervisor.next_deadline()
+        after = self.supervisor.next_deadline(self.now)
         assert after is None or after > self.now, "busy loop"
 
     @rule(quits=st.sampled_from([False, False, False, True]))

@@ -11,7 +11,7 @@ from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import Load, Quit, Rejected, Status, StatusReport, Welcome, WorkerStatus
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 
 #: The header of a snapshot without workers.
 STATUS: dict[str, Any] = {
@@ -137,7 +137,7 @@ def test_the_counters_have_the_keys_of_the_protocol() -> None:
     )
     status = Status(**{key: value for key, value in STATUS.items() if key not in ("type", "workers")}, workers=[worker])
     heartbeat = messages.Heartbeat(
-        token=b"", number=1, pid=1, epoch=1, state=WorkerState.AWAKE, edition=1, load=load, sessions=[]
+        token=b"", number=1, pid=1, epoch=1, state=ReportedState.AWAKE, edition=1, load=load, sessions=[]
     )
     encoded_load = msgpack.unpackb(encode(heartbeat))["load"]
     encoded_worker = msgpack.unpackb(encode(status))["workers"][0]

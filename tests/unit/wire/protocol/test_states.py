@@ -8,7 +8,7 @@ import pytest
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
 from msd.wire.protocol.codec import decode
-from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WantedState, WorkerState
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, ReportedState, WantedState, WorkerState
 
 
 def test_the_names_in_messages_are_those_of_the_protocol() -> None:
@@ -18,6 +18,18 @@ def test_the_names_in_messages_are_those_of_the_protocol() -> None:
 
 def test_a_worker_can_be_in_each_wanted_state() -> None:
     assert {str(state) for state in WantedState} <= {str(state) for state in WorkerState}
+
+
+@pytest.mark.parametrize("state", [*WorkerState])
+def test_a_worker_reports_itself_awake_or_asleep_only(state: WorkerState) -> None:
+    load = {"bytes_sent": 0, "clients": 0, "garbage": 0, "refused": 0, "stale": False}
+    identity = {"token": b"", "number": 1, "pid": 1, "epoch": 1, "edition": 1, "load": load, "sessions": []}
+    message = msgpack.packb({"type": "heartbeat", "state": state.value, **identity})
+    if state in (WorkerState.AWAKE, WorkerState.ASLEEP):
+        assert decode(message, messages.ControlRequest).state is ReportedState(state)
+    else:
+        with pytest.raises(ProtocolError, match="state"):
+            decode(message, messages.ControlRequest)
 
 
 def test_an_unknown_state_or_reason_is_malformed() -> None:

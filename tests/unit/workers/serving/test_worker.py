@@ -32,7 +32,7 @@ from msd.wire.protocol.messages import (
     Segment,
     WorkerOrder,
 )
-from msd.wire.protocol.states import RefusalReason, WantedState, WorkerState
+from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.workers.serving.fair_queue import MAX_QUEUED
 from msd.workers.serving.worker import STALE_REPORT_S
 from tests.processes import free_ports, wait_for
@@ -172,7 +172,7 @@ def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_fo
 
 def test_a_worker_whose_edition_was_deleted_serves_the_newest(root: Path, runtime_folder: Path) -> None:
     with serving(root, runtime_folder, edition=99) as bench:
-        assert bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE).edition == 1
+        assert bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE).edition == 1
 
 
 def test_heartbeats_report_for_a_limited_time_that_a_file_differs_from_the_edition(
@@ -197,7 +197,7 @@ def test_a_worker_ordered_to_sleep_refuses_queued_and_new_requests_and_then_clos
     with serving(root, runtime_folder, rate=1) as bench:
         client = bench.client()
         id = file_id(client)
-        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE)
+        bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE)
         assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment)
         client.send(encode(Get(rid=3, id=id, index=1)))
         assert not client.poll(100), "the rate limit keeps the request in the queue"
@@ -206,7 +206,7 @@ def test_a_worker_ordered_to_sleep_refuses_queued_and_new_requests_and_then_clos
         for rid, refusal in ((3, decode(client.recv(), DataReply)), (4, ask(client, Describe(rid=4)))):
             assert isinstance(refusal, Refusal)
             assert (refusal.rid, refusal.reason) == (rid, RefusalReason.SLEEPING)
-        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.ASLEEP)
+        bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.ASLEEP)
         wait_for("the port to be closed", lambda: not bench.is_listening())
         bench.order(Order(wanted=WantedState.AWAKE, edition=1))
         assert file_id(client) == id
@@ -214,6 +214,6 @@ def test_a_worker_ordered_to_sleep_refuses_queued_and_new_requests_and_then_clos
 
 def test_a_worker_ordered_to_quit_exits(root: Path, runtime_folder: Path) -> None:
     with serving(root, runtime_folder) as bench:
-        bench.heartbeat(lambda heartbeat: heartbeat.state is WorkerState.AWAKE)
+        bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE)
         bench.order(QuitOrder())
         assert bench.process.wait(TIMEOUT_MS / 1000) == 0
