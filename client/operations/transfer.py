@@ -94,20 +94,18 @@ class Transfer:
             self._on_segment_checked(self._zero_segments.pop(), matches=True)
         for opened in self._pool.ready.values():
             self._on_worker_ready(opened)
-        self._schedule(TimePassed())
+        deadline = self._pass_time()
         while not self._finished:
             is_busy = self._reuse_next()
-            now = time.monotonic()
-            self._pool.wait(now if is_busy else self._deadline(now))
+            self._pool.wait(0.0 if is_busy else deadline)
             if self._pool.stalled_seconds:
                 self._schedule(scheduler_events.ClientStalled(self._pool.stalled_seconds))
                 self._progress_timeout.extend(self._pool.stalled_seconds)
             for event in self._pool.events():
                 self._on_network_event(event)
-            self._schedule(TimePassed())
-            self._emit_due()
+            deadline = self._pass_time()
         while self._reuse_next():
-            self._emit_due()
+            self._pass_time()
         self._reuse_finished = True
         self._emit_progress(time.monotonic())
 
@@ -209,27 +207,20 @@ class Transfer:
                 case scheduler_events.GiveUp():
                     raise _source_error(action)
 
-    def _deadline(self, now: float) -> float:
-        due = [
-            self._next_progress_at,
-            self._progress_timeout.next_deadline(),
-        ]
-        if (deadline := self._scheduler.next_deadline(now)) is not None:
-            due.append(deadline)
-        return min(due)
-
-    # Progress.
-
-    def _emit_due(self) -> None:
-        now = time.monotonic()
+    def _pass_time(self) -> float:
+        """Does what is due, and returns when something may be due again."""
+        self._schedule(TimePassed())
         if changed := self._pool.status_change():
             self._on_event(changed)
         # Use the time of the last poll; the process may have been suspended since.
         if waiting := self._progress_timeout.check(self._pool.last_poll_at, self._pool.waiting_reason()):
             self._on_event(waiting)
+        now = time.monotonic()
         # ``run`` emits the last progress, which is complete.
         if now >= self._next_progress_at and self.verified < self._manifest.size:
             self._emit_progress(now)
+        due = (self._next_progress_at, self._progress_timeout.next_deadline(), self._scheduler.next_deadline(now))
+        return min(deadline for deadline in due if deadline is not None)
 
     def _emit_progress(self, now: float) -> None:
         self._next_progress_at = now + PROGRESS_INTERVAL_S

@@ -20,7 +20,7 @@ Entry = Mapping[str, object]
 
 
 class EventRecorder:
-    """Records events, each with the seconds since the start as ``at``.
+    """Records events. ``now`` is in seconds since the start; the report calls it ``at``.
 
     If there is too much progress, it is thinned out evenly.
     """
@@ -34,20 +34,18 @@ class EventRecorder:
         #: The newest sample if it was skipped, so that the end is always recorded.
         self._newest: list[tuple[float, Entry]] = []
 
-    def record(self, event: Event, at: float) -> None:
-        """Records an event that happened ``at`` seconds after the start."""
-        match event:
-            case Progress():
-                self._record_sample(at, event_values(event))
-            case _:
-                self._others.append((at, event_values(event)))
+    def handle(self, event: Event, now: float) -> None:
+        if isinstance(event, Progress):
+            self._add_sample(now, event_values(event))
+        else:
+            self._others.append((now, event_values(event)))
 
     def entries(self) -> list[Entry]:
         """Returns the recorded events in chronological order."""
         kept = sorted([*self._others, *self._samples, *self._newest], key=lambda entry: entry[0])
         return [{"at": round(at, 3), **values} for at, values in kept]
 
-    def _record_sample(self, at: float, values: Entry) -> None:
+    def _add_sample(self, at: float, values: Entry) -> None:
         self._skipped += 1
         if self._skipped < self._sampling_step:
             self._newest = [(at, values)]

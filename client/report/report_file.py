@@ -36,7 +36,7 @@ class ReportFile:
     def __init__(self, file: str | None) -> None:
         self._file = file
         self._started = time.monotonic()
-        self._event_log = EventRecorder()
+        self._event_recorder = EventRecorder()
         self._totals = RunningTotals()
         if file is not None:
             check_writable(file, "--report")
@@ -73,7 +73,7 @@ class ReportFile:
 
     def _record(self, event: Event) -> None:
         now = time.monotonic() - self._started
-        self._event_log.record(event, now)
+        self._event_recorder.handle(event, now)
         self._totals.handle(event, now)
         if isinstance(event, Started):
             download_paths = (event.output, event.output.with_name(event.output.name + ".part"))
@@ -84,7 +84,7 @@ class ReportFile:
         file, self._file = self._file, None
         if file is None:
             return
-        text = json.dumps({"version": VERSION, **values, "events": self._event_log.entries()})
+        text = json.dumps({"version": VERSION, **values, "events": self._event_recorder.entries()})
         try:
             write_file(Path(file), text.encode() + b"\n")
         except OSError as error:

@@ -19,11 +19,11 @@ def times_of(recorder: EventRecorder, kind: str) -> list[Any]:
 
 def test_every_event_is_recorded_in_chronological_order() -> None:
     recorder = EventRecorder()
-    recorder.record(STARTED, 0.25)
-    recorder.record(sample(0.1, MIB), 0.35)
-    recorder.record(Retried("2", 7, "corrupt"), 0.4)
-    recorder.record(sample(0.2, 2 * MIB), 0.45)
-    recorder.record(Syncing(), 0.5)
+    recorder.handle(STARTED, 0.25)
+    recorder.handle(sample(0.1, MIB), 0.35)
+    recorder.handle(Retried("2", 7, "corrupt"), 0.4)
+    recorder.handle(sample(0.2, 2 * MIB), 0.45)
+    recorder.handle(Syncing(), 0.5)
     entries = recorder.entries()
     assert [(entry["at"], entry["event"]) for entry in entries] == [
         (0.25, "start"),
@@ -39,7 +39,7 @@ def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(event_recorder, "MAX_SAMPLES", 100)
     recorder = EventRecorder()
     for number in range(1, 12_346):
-        recorder.record(sample(number, number), number)
+        recorder.handle(sample(number, number), number)
     times = times_of(recorder, "progress")
     assert 50 <= len(times) <= 101
     assert times[-1] == 12_345
@@ -50,6 +50,6 @@ def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch
 def test_if_there_are_too_many_other_events_the_newest_are_kept() -> None:
     recorder = EventRecorder()
     for number in range(event_recorder.MAX_EVENTS + 5):
-        recorder.record(Retried("1", number, "busy"), number)
+        recorder.handle(Retried("1", number, "busy"), number)
     times = times_of(recorder, "retry")
     assert (len(times), times[0]) == (event_recorder.MAX_EVENTS, 5)
