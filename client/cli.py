@@ -139,6 +139,7 @@ def verify(
 
     from msd.client.operations.verify import mismatch_lines, verify
     from msd.wire.errors import SourceError
+    from msd.wire.support.units import format_count
 
     comparison = verify(flags.find(), Path(file), name)
     if not comparison.matches:
@@ -148,7 +149,7 @@ def verify(
                 print(line)
         repair = f"msd download {comparison.name} --update -o {file}"
         raise SourceError(f"{file} differs from the shared {comparison.name}: repair it with {repair}")
-    print(f"{file} matches {comparison.name} ({comparison.segments} segments verified)")
+    print(f"{file} matches {comparison.name} ({format_count(comparison.segments, 'segment')} verified)")
 
 
 def plot(

@@ -16,6 +16,7 @@ from msgspec import Struct
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.support.units import format_count
 
 #: Events kept.
 MAX_EVENTS = 200
@@ -215,7 +216,7 @@ def _remark(worker: WorkerStatus) -> str:
 def _changes(before: Status, after: Status) -> Iterator[Change]:
     """The events between two consecutive snapshots."""
     if after.catalogue != before.catalogue and after.catalogue:
-        files = f"{after.files:,} file{'' if after.files == 1 else 's'}"
+        files = format_count(after.files, "file")
         yield "", f"shared files changed: now {files}" if before.catalogue else f"sharing {files}", False
     if (gained := _clients(after) - _clients(before)) and before.epoch == after.epoch:
         clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"

@@ -6,7 +6,7 @@ Does not print them. A folder may contain any number of files that cannot be sha
 from __future__ import annotations
 
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
-from msd.wire.support.units import format_size
+from msd.wire.support.units import format_count, format_size
 
 #: Maximum number of skipped files reported by name; the others are only counted.
 MAX_NAMED_SKIPS = 20
@@ -29,7 +29,7 @@ class IndexerNotes:
             case Indexed(files=files, size=size, hashed=hashed):
                 unnamed = self._skipped - MAX_NAMED_SKIPS
                 skipped = [f"not shared: {unnamed:,} more"] if unnamed > 0 else []
-                indexed = f"indexed {files:,} file{'' if files == 1 else 's'}, {format_size(size)}"
+                indexed = f"indexed {format_count(files, 'file')}, {format_size(size)}"
                 if hashed < size:
                     indexed += f" ({format_size(hashed)} read, the rest from cache)" if hashed else " (from cache)"
                 return [*skipped, indexed]

@@ -12,6 +12,7 @@ from datetime import datetime
 from msd.broker.status.history import History, HistoryEvent, Row, newest
 from msd.wire.protocol.messages import WorkerStatus
 from msd.wire.support.presentable_names import presentable
+from msd.wire.support.units import format_count
 
 BARS = "▁▂▃▄▅▆▇█"
 #: Maximum and minimum width of the sparkline; a terminal of 80 columns has room for the minimum.
@@ -55,7 +56,7 @@ def details(row: Row, width: int, *, current: bool = True) -> list[str]:
     parts = [f"{row.number} {_status_text(row, current=current)}", row.endpoint.removeprefix("tcp://")]
     parts.append(f"process {row.pid}" if row.pid else "no process")
     if row.restarts:
-        parts.append(f"{row.restarts:,} restart{'' if row.restarts == 1 else 's'}")
+        parts.append(format_count(row.restarts, "restart"))
     parts += failure_counts(row)
     parts += [clients_served(row.clients), f"{row.bytes_sent:,} bytes sent"]
     return wrap(" · ".join(parts), width)
@@ -64,11 +65,11 @@ def details(row: Row, width: int, *, current: bool = True) -> list[str]:
 def failure_counts(worker: Row | WorkerStatus) -> list[str]:
     """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
     counts = (
-        (worker.complaints, "corrupt segment", "corrupt segments"),
-        (worker.malformed_messages, "malformed message", "malformed messages"),
-        (worker.rejected_connections, "refused connection", "refused connections"),
+        (worker.complaints, "corrupt segment"),
+        (worker.malformed_messages, "malformed message"),
+        (worker.rejected_connections, "refused connection"),
     )
-    return [f"{count:,} {singular if count == 1 else plural}" for count, singular, plural in counts if count]
+    return [format_count(count, noun) for count, noun in counts if count]
 
 
 def overview(history: History, command: str, width: int, now: float) -> str:
@@ -91,7 +92,7 @@ def summary(history: History) -> str:
     if status is None:
         return "waiting for server 5"
     alive = sum(row.is_alive for row in history.rows(0.0))
-    files = f"{status.files:,} file{'' if status.files == 1 else 's'}" if status.catalogue else "indexing the files"
+    files = format_count(status.files, "file") if status.catalogue else "indexing the files"
     total = sum(worker.rate for worker in status.workers)
     return (
         f"{alive} of {len(status.workers)} alive · {clients_served(history.clients)} · {format_rate(total)} · {files}"
@@ -99,7 +100,7 @@ def summary(history: History) -> str:
 
 
 def clients_served(clients: int) -> str:
-    return f"{clients:,} client{'' if clients == 1 else 's'} served"
+    return f"{format_count(clients, 'client')} served"
 
 
 def alarm(history: History) -> str:

@@ -16,7 +16,7 @@ from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_kb, format_rate, format_size
+from msd.wire.support.units import format_count, format_kb, format_rate, format_size
 
 #: The text for each cause of a retry.
 RETRY_CAUSES = {
@@ -98,7 +98,7 @@ def event_lines(event: Event) -> str:
     """Returns an event as text (several lines for ``Progress``), or an empty string if the event is not shown."""
     match event:
         case Started(name, output, _, size, segments):
-            return f"{name}: {format_size(size)} in {segments} segments, to {output}"
+            return f"{name}: {format_size(size)} in {format_count(segments, 'segment')}, to {output}"
         case Progress():
             return metric_lines(event)
         case WorkerChanged(_, state) if state != "ready":
@@ -117,7 +117,8 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
     """Returns the level, the source and the text of an event's log line."""
     match event:
         case Started(name, output, id, size, segments):
-            return "info", "client", f"{name} ({id[:16]}…): {size:,} bytes in {segments:,} segments, to {output}"
+            content = f"{format_count(size, 'byte')} in {format_count(segments, 'segment')}"
+            return "info", "client", f"{name} ({id[:16]}…): {content}, to {output}"
         case Progress():
             verified = f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} reused from disk"
             return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate or corrupt)"

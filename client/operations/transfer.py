@@ -30,6 +30,7 @@ from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed
+from msd.wire.support.units import format_count
 
 #: Seconds between two ``Progress`` events.
 PROGRESS_INTERVAL_S = 0.1
@@ -130,8 +131,7 @@ class Transfer:
                     self.workers[worker].failures += 1
                 if worker in self._scheduler.workers:
                     self._schedule(scheduler_events.WorkerLost(worker))
-                    plural = "" if outstanding == 1 else "s"
-                    detail = f"{outstanding} segment{plural} reassigned" if outstanding else ""
+                    detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
                     self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
     def _on_snapshot(self, status: Status) -> None:

@@ -19,6 +19,7 @@ from msd.wire.config.servers import Servers
 from msd.wire.errors import UsageError
 from msd.wire.protocol.segments import Manifest, span
 from msd.wire.support.presentable_names import presentable
+from msd.wire.support.units import format_count
 
 #: How long to wait for each answer.
 ANSWER_TIMEOUT_S = 5.0
@@ -97,7 +98,7 @@ def mismatch_lines(comparison: Comparison) -> Iterator[str]:
         yield f"{difference}: bytes {start} to {offset + length - 1}"
     excess = comparison.local_size - comparison.size
     if excess:
-        yield f"{abs(excess)} bytes {'longer' if excess > 0 else 'shorter'} than {name}"
+        yield f"{format_count(abs(excess), 'byte')} {'longer' if excess > 0 else 'shorter'} than {name}"
 
 
 def _runs(numbers: tuple[int, ...]) -> Iterator[tuple[int, int]]:

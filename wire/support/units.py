@@ -1,6 +1,11 @@
-"""Formats sizes, rates and durations, for messages and for the report's metric lines. Pure."""
+"""Formats counts, sizes, rates and durations, for messages and for the report's metric lines. Pure."""
 
 from __future__ import annotations
+
+
+def format_count(count: int, noun: str) -> str:
+    """Formats a number of things, such as ``1 segment`` or ``1,234 segments``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_kb(size: float) -> str:

@@ -117,6 +117,17 @@ def test_at_40_columns_the_state_and_the_rate_of_each_worker_are_shown() -> None
     assert "20%" in lines[0]
 
 
+def test_the_bytes_in_flight_are_dropped_before_a_state_is_shortened() -> None:
+    view = running(workers=1)
+    view.handle(WorkerChanged("1", "dead", "killed by SIGKILL"), 5.0)
+    row = "worker 1  dead: killed by SIGKILL  1.0 MiB/s  5.0 MiB/8.0 MiB"
+    in_flight = "  3.0 MiB in flight"
+    assert text(view, len(row + in_flight)).split("\n")[-1] == row + in_flight
+    assert text(view, len(row + in_flight) - 1).split("\n")[-1] == row
+    assert text(view, len(row)).split("\n")[-1] == row
+    assert text(view, len(row) - 1).split("\n")[-1] == row.replace("SIGKILL", "SIGKI…")
+
+
 def test_workers_that_do_not_fit_are_counted() -> None:
     assert text(running(workers=9), 79, 7).split("\n")[-1] == "… 5 more"
 

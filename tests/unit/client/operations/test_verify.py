@@ -110,6 +110,8 @@ def test_an_empty_shared_file(tmp_path: Path) -> None:
     assert compare_bytes(tmp_path / "file", b"", shared=b"").matches
     comparison = compare_bytes(tmp_path / "file", b"abc", shared=b"")
     assert list(mismatch_lines(comparison)) == ["3 bytes longer than numbers"]
+    comparison = compare_bytes(tmp_path / "file", b"a", shared=b"")
+    assert list(mismatch_lines(comparison)) == ["1 byte longer than numbers"]
 
 
 def test_control_characters_in_a_name_are_escaped() -> None:

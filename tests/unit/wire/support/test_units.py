@@ -1,10 +1,15 @@
-"""Sizes, rates and durations as text."""
+"""Counts, sizes, rates and durations as text."""
 
 from __future__ import annotations
 
 import pytest
 
-from msd.wire.support.units import format_duration, format_kb, format_rate, format_size
+from msd.wire.support.units import format_count, format_duration, format_kb, format_rate, format_size
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 segments"), (1, "1 segment"), (1234, "1,234 segments")])
+def test_a_count_has_a_singular(count: int, text: str) -> None:
+    assert format_count(count, "segment") == text
 
 
 @pytest.mark.parametrize(
