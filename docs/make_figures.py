@@ -12,12 +12,14 @@ from typing import Any
 
 from msd.broker.supervision import supervisor
 from msd.client.scheduling import scheduler_events
+from msd.workers.serving import worker_life
 
 DOCS = Path(__file__).parent
 #: The tables of transitions, by the name of the figure: the causes of each change of state.
 TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "segments": scheduler_events.TRANSITIONS,
     "workers": supervisor.TRANSITIONS,
+    "port": worker_life.TRANSITIONS,
 }
 #: A figure in a page; the group is its name.
 FIGURE = re.compile(r"<!-- figure: (\w+) -->.*?<!-- end of figure -->", re.DOTALL)

@@ -170,7 +170,8 @@ def test_a_send_completion_wakes_the_worker_for_queued_requests(
 ) -> None:
     """Heartbeats and the idle poll are disabled, so nothing else can wake the worker."""
     monkeypatch.setattr("msd.workers.serving.worker.IDLE_COLLECT_INTERVAL_S", 3600.0)
-    monkeypatch.setattr(Worker, "_send_heartbeat", lambda worker, now: setattr(worker, "_next_heartbeat", now + 3600))
+    monkeypatch.setattr("msd.workers.serving.worker_life.HEARTBEAT_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(Worker, "_send_heartbeat", lambda *_: True)
     with (
         running_worker(source(SIZE), runtime_folder, monkeypatch) as servers,
         zmq.Context() as context,

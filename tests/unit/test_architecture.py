@@ -114,6 +114,7 @@ PURE = (
     "workers/serving/answer.py",
     "workers/serving/client_sessions.py",
     "workers/serving/fair_queue.py",
+    "workers/serving/worker_life.py",
     "wire/errors.py",
     "wire/protocol/child_messages.py",
     "wire/protocol/codec.py",

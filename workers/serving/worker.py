@@ -1,10 +1,10 @@
 """The serving process of one worker: an event loop around ``answer``, ``FairQueue`` and ``LocalFiles``.
 
-Opens its port while awake and closes it while asleep, and carries out the broker's orders. Sends heartbeats from the
-same loop that serves requests, so a worker whose loop hangs becomes silent.
+Sends heartbeats from the same loop that serves requests, so a worker whose loop hangs becomes silent.
 
-Does not decide how requests are answered (``workers/serving/answer.py``) or in which order
-(``workers/serving/fair_queue.py``), and sends to clients only through ``workers/serving/router.py``.
+Does not decide when the port is open (``workers/serving/worker_life.py``), how requests are answered
+(``workers/serving/answer.py``) or in which order (``workers/serving/fair_queue.py``), and sends to clients only through
+``workers/serving/router.py``.
 """
 
 from __future__ import annotations
@@ -38,25 +38,33 @@ from msd.wire.protocol.messages import (
     WorkerOrder,
 )
 from msd.wire.protocol.segments import digest
-from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
+from msd.wire.protocol.states import RefusalReason, ReportedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.security.zap import ZapHandler
+from msd.wire.support.core import TimePassed
 from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, answer, compact_request, refusal
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import ClientKey, Router
 from msd.workers.serving.send_completions import SendCompletions
+from msd.workers.serving.worker_life import (
+    ClosePort,
+    EditionLoaded,
+    Event,
+    GiveUp,
+    HeartbeatDropped,
+    KeysRevoked,
+    OpenPort,
+    OrderReceived,
+    PortBound,
+    PortBusy,
+    RefuseQueued,
+    SendHeartbeat,
+    WorkerLife,
+)
 from msd.workers.source.catalogue import Catalogue, open_edition
 from msd.workers.source.local_files import LocalFiles, ReadRefused
 
-#: Seconds between two heartbeats; the broker considers a worker silent after three missed heartbeats.
-HEARTBEAT_INTERVAL_S = 0.25
-#: After the order to sleep, a worker still refuses requests ("sleeping") for this long (seconds). Otherwise outstanding
-#: requests would get no answer at all; in measurements 0.2 s was enough.
-SLEEP_GRACE_S = 0.25
-#: How long (seconds) binding a busy port is retried; closing a ROUTER takes a moment to free its port.
-BIND_TIMEOUT_S = 5.0
-BIND_RETRY_INTERVAL_S = 0.01
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
 READS_PER_TURN = 256
 #: Messages received per iteration, including those dropped undecoded. Higher than ``READS_PER_TURN``, because another
@@ -106,11 +114,8 @@ class Worker:
             protect=self._zap.protect,
             on_disconnected=self._on_disconnected,
         )
-        self._wanted = settings.wanted
-        #: When to close the port; None unless the worker is going to sleep.
-        self._close_at: float | None = None
-        self._bind_since = time.monotonic()
-        self._next_heartbeat = 0.0
+        self._life = WorkerLife()
+        self._life_deadline = 0.0
         self._bytes_sent = 0
         self._malformed_messages = 0
         #: When the next "busy" refusal may be sent.
@@ -133,8 +138,10 @@ class Worker:
             self._poller.register(source, zmq.POLLIN)
         polls_completions = False
         try:
+            self._handle(OrderReceived(self._settings.wanted))
             while self._running:
-                self._update_state()
+                if time.monotonic() >= self._life_deadline:
+                    self._handle(TimePassed())
                 # Poll send completions only while a request waits for one: each costs an iteration of this loop.
                 # Otherwise they are collected with the next request, or after ``IDLE_COLLECT_INTERVAL_S``.
                 if polls_completions != self._queue.has_queued:
@@ -151,7 +158,7 @@ class Worker:
                 # Each large reply delays the requests that are still waiting to be received.
                 self._serve(REPLIES_PER_TURN if all_read else 1)
         finally:
-            self._close_router()
+            self._close_port()
             self._zap.close()
             self._control.close(0)
             self._context.term()
@@ -161,53 +168,47 @@ class Worker:
             wakeup.close()
             wakeup_write.close()
 
-    # The state: awake, going to sleep or asleep.
+    # The port.
 
-    @property
-    def _state(self) -> ReportedState:
-        is_open = self._router.socket is not None and self._close_at is None
-        return ReportedState.AWAKE if is_open else ReportedState.ASLEEP
-
-    def _update_state(self) -> None:
-        """Moves towards the wanted state. Sends a heartbeat if one is due or the state has changed."""
+    def _handle(self, event: Event) -> None:
+        """Passes an event to the worker's life and carries out the actions, which may cause further events."""
         now = time.monotonic()
-        before = self._state
-        if self._wanted is WantedState.AWAKE:
-            self._close_at = None
-            if self._router.socket is None:
-                self._bind(now)
-        elif self._router.socket is not None:
-            if self._close_at is None:
-                self._close_at = now + SLEEP_GRACE_S
-                for client, request in self._queue.clear():
-                    reply = answer(request, self._identity, self._catalogue, awake=False)
-                    if reply is not None and not isinstance(reply, Job):
-                        self._router.send(client, reply)
-            elif now >= self._close_at:
-                self._close_router()
-                self._close_at = None
-        if self._state is not before or now >= self._next_heartbeat:
-            self._send_heartbeat(now)
-            if self._zap.reload():
-                # A key lost rights: close all connections. Clients that are still admitted reconnect.
-                self._close_router()
+        for action in self._life.handle(event, now):
+            match action:
+                case OpenPort():
+                    self._handle(self._open_port())
+                case ClosePort():
+                    self._close_port()
+                case RefuseQueued():
+                    self._refuse_queued()
+                case SendHeartbeat(state):
+                    if not self._send_heartbeat(state, now):
+                        self._handle(HeartbeatDropped())
+                    if self._zap.reload():
+                        self._handle(KeysRevoked())
+                case GiveUp(reason):
+                    raise PortBusyError(f"cannot listen on {self._endpoint}: {reason}")
+        self._life_deadline = self._life.next_deadline(now)
 
-    def _bind(self, now: float) -> None:
+    def _open_port(self) -> PortBound | PortBusy:
         try:
             self._router.open()
         except (OSError, zmq.ZMQError) as error:
-            if now - self._bind_since > BIND_TIMEOUT_S:
-                raise PortBusyError(f"cannot listen on {self._endpoint}: {error.strerror}") from None
-            return
+            return PortBusy(str(error.strerror))
         self._poller.register(self._router.socket, zmq.POLLIN)
+        return PortBound()
 
-    def _close_router(self) -> None:
+    def _close_port(self) -> None:
         if self._router.socket is not None:
             self._queue.clear()
             self._sessions.clear()
             self._poller.unregister(self._router.socket)
             self._router.close()
-        self._bind_since = time.monotonic()
+
+    def _refuse_queued(self) -> None:
+        for client, request in self._queue.clear():
+            assert isinstance(request, QUEUED_REQUESTS)
+            self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
 
     # The broker.
 
@@ -220,15 +221,15 @@ class Worker:
         control.connect(self._settings.control)
         return control
 
-    def _send_heartbeat(self, now: float) -> None:
-        self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
+    def _send_heartbeat(self, state: ReportedState, now: float) -> bool:
+        """Returns False if there is no connection to the broker, or if it does not read."""
         sessions = self._sessions.current(now)
         heartbeat = Heartbeat(
             token=self._settings.token,
             number=self._identity.number,
             pid=os.getpid(),
             epoch=self._identity.epoch,
-            state=self._state,
+            state=state,
             edition=self._edition,
             load=Load(
                 rejected_connections=self._zap.rejected_connections,
@@ -242,21 +243,21 @@ class Worker:
         try:
             self._control.send(encode(heartbeat), zmq.NOBLOCK)
         except zmq.Again:
-            # Not connected yet, or the broker does not read. Retry soon: the broker may be waiting for this
-            # change of state.
-            self._next_heartbeat = now + 0.01
+            return False
+        return True
 
     def _handle_orders(self) -> None:
+        newest: Order | None = None
         while (frames := receive(self._control)) is not None:
-            match decode(frames[0].buffer, WorkerOrder):
-                case Order(wanted=wanted, edition=edition):
-                    if wanted is not self._wanted:
-                        self._bind_since = time.monotonic()
-                    self._wanted = wanted
-                    if edition != self._edition:
-                        self._switch_to(edition)
-                case QuitOrder():
-                    self._running = False
+            order = decode(frames[0].buffer, WorkerOrder)
+            if isinstance(order, QuitOrder):
+                self._running = False
+            else:
+                newest = order
+        if newest is not None:
+            if newest.edition != self._edition:
+                self._switch_to(newest.edition)
+            self._handle(OrderReceived(newest.wanted))
 
     def _switch_to(self, edition: int) -> None:
         """Switches to another edition of the catalogue."""
@@ -268,7 +269,7 @@ class Worker:
         self._catalogue, self._edition, self._stale_until = catalogue, edition, 0.0
         # Close files that may no longer be shared.
         self._local_files.close()
-        self._next_heartbeat = 0.0
+        self._handle(EditionLoaded())
 
     # The clients.
 
@@ -277,11 +278,7 @@ class Worker:
         if self._may_serve_more:
             return 0
         now = time.monotonic()
-        due = [self._next_heartbeat]
-        if self._close_at is not None:
-            due.append(self._close_at)
-        if self._wanted is WantedState.AWAKE and self._router.socket is None:
-            due.append(now + BIND_RETRY_INTERVAL_S)
+        due = [self._life_deadline]
         if (deadline := self._queue.next_deadline(now)) is not None:
             due.append(deadline)
         if self._send_completions:
@@ -291,6 +288,7 @@ class Worker:
     def _read_requests(self) -> bool:
         """Receives requests up to the limits per iteration; returns True if no more are waiting."""
         now = time.monotonic()
+        awake = self._life.is_awake
         decoded = 0
         for number in range(RECEIVES_PER_TURN):
             if decoded >= READS_PER_TURN:
@@ -315,7 +313,6 @@ class Worker:
                 self._sessions.close(client)
             else:
                 self._sessions.touch(client, now)
-            awake = self._close_at is None
             if awake and isinstance(request, QUEUED_REQUESTS):
                 if not self._queue.add(client, compact_request(request, self._catalogue)):
                     self._next_busy_refusal = now + BUSY_REFUSAL_INTERVAL_S

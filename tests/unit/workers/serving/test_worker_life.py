@@ -1,0 +1,224 @@
+"""When a worker opens and closes its port and sends heartbeats, without sockets."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from msd.wire.protocol.states import ReportedState, WantedState
+from msd.wire.support.core import TimePassed
+from msd.workers.serving.worker_life import (
+    BIND_RETRY_S,
+    BIND_TIMEOUT_S,
+    HEARTBEAT_INTERVAL_S,
+    HEARTBEAT_RETRY_S,
+    SLEEP_GRACE_S,
+    TRANSITIONS,
+    Action,
+    ClosePort,
+    EditionLoaded,
+    Event,
+    GiveUp,
+    HeartbeatDropped,
+    KeysRevoked,
+    LifeState,
+    OpenPort,
+    OrderReceived,
+    PortBound,
+    PortBusy,
+    RefuseQueued,
+    SendHeartbeat,
+    WorkerLife,
+)
+
+#: An arbitrary time other than 0. Adding the constants of the module to it is exact enough.
+START = 1024.0
+
+WAKE, SLEEP = OrderReceived(WantedState.AWAKE), OrderReceived(WantedState.ASLEEP)
+SAY_AWAKE, SAY_ASLEEP = SendHeartbeat(ReportedState.AWAKE), SendHeartbeat(ReportedState.ASLEEP)
+
+#: Events that bring a new worker into each state.
+PATHS: dict[LifeState, tuple[Event, ...]] = {
+    LifeState.ASLEEP: (SLEEP,),
+    LifeState.OPENING: (WAKE,),
+    LifeState.AWAKE: (WAKE, PortBound()),
+    LifeState.CLOSING: (WAKE, PortBound(), SLEEP),
+}
+
+
+def life_in(state: LifeState) -> WorkerLife:
+    """A worker that entered the state at ``START`` and sent a heartbeat then."""
+    life = WorkerLife()
+    for event in (TimePassed(), *PATHS[state]):
+        life.handle(event, START)
+    assert life.state is state
+    return life
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "actions", "after"),
+    [
+        (LifeState.ASLEEP, WAKE, [OpenPort()], LifeState.OPENING),
+        (LifeState.ASLEEP, SLEEP, [], LifeState.ASLEEP),
+        (LifeState.ASLEEP, KeysRevoked(), [], LifeState.ASLEEP),
+        (LifeState.OPENING, PortBound(), [SAY_AWAKE], LifeState.AWAKE),
+        (LifeState.OPENING, PortBusy("in use"), [], LifeState.OPENING),
+        (LifeState.OPENING, WAKE, [], LifeState.OPENING),
+        (LifeState.OPENING, SLEEP, [], LifeState.ASLEEP),
+        (LifeState.OPENING, KeysRevoked(), [], LifeState.OPENING),
+        (LifeState.AWAKE, WAKE, [], LifeState.AWAKE),
+        (LifeState.AWAKE, SLEEP, [RefuseQueued(), SAY_ASLEEP], LifeState.CLOSING),
+        (LifeState.AWAKE, KeysRevoked(), [ClosePort()], LifeState.OPENING),
+        (LifeState.AWAKE, EditionLoaded(), [SAY_AWAKE], LifeState.AWAKE),
+        (LifeState.CLOSING, WAKE, [SAY_AWAKE], LifeState.AWAKE),
+        (LifeState.CLOSING, SLEEP, [], LifeState.CLOSING),
+        (LifeState.CLOSING, KeysRevoked(), [ClosePort()], LifeState.ASLEEP),
+        (LifeState.CLOSING, EditionLoaded(), [SAY_ASLEEP], LifeState.CLOSING),
+    ],
+)
+def test_an_event_in_a_state(state: LifeState, event: Event, actions: list[Action], after: LifeState) -> None:
+    life = life_in(state)
+    assert life.handle(event, START) == actions
+    assert life.state is after
+
+
+def test_the_port_is_closed_after_the_grace_period() -> None:
+    life = life_in(LifeState.CLOSING)
+    assert life.next_deadline(START) == START + SLEEP_GRACE_S
+    assert ClosePort() not in life.handle(TimePassed(), math.nextafter(START + SLEEP_GRACE_S, 0))
+    assert ClosePort() in life.handle(TimePassed(), START + SLEEP_GRACE_S)
+    assert life.state is LifeState.ASLEEP
+
+
+def test_a_busy_port_is_tried_again_until_the_timeout() -> None:
+    life, now = life_in(LifeState.OPENING), START
+    while now <= START + BIND_TIMEOUT_S:
+        assert life.handle(PortBusy("in use"), now) == []
+        assert life.next_deadline(now) <= now + BIND_RETRY_S
+        now += BIND_RETRY_S
+        assert OpenPort() in life.handle(TimePassed(), now)
+    assert life.handle(PortBusy("in use"), now) == [GiveUp("in use")]
+
+
+def test_after_a_revocation_opening_starts_again() -> None:
+    """The port that was just closed needs a moment, and gets the whole timeout."""
+    life, later = life_in(LifeState.AWAKE), START + 2 * BIND_TIMEOUT_S
+    assert life.handle(KeysRevoked(), later) == [ClosePort()]
+    assert OpenPort() not in life.handle(TimePassed(), later)
+    assert OpenPort() in life.handle(TimePassed(), later + BIND_RETRY_S)
+    assert life.handle(PortBusy("in use"), later + BIND_RETRY_S) == []
+
+
+def test_heartbeats_are_regular_and_a_dropped_one_is_repeated_soon() -> None:
+    life = life_in(LifeState.AWAKE)
+    assert life.next_deadline(START) == START + HEARTBEAT_INTERVAL_S
+    assert life.handle(TimePassed(), math.nextafter(START + HEARTBEAT_INTERVAL_S, 0)) == []
+    assert life.handle(TimePassed(), START + HEARTBEAT_INTERVAL_S) == [SAY_AWAKE]
+    life.handle(HeartbeatDropped(), START + HEARTBEAT_INTERVAL_S)
+    assert life.next_deadline(START) == START + HEARTBEAT_INTERVAL_S + HEARTBEAT_RETRY_S
+
+
+def test_a_new_worker_sends_a_heartbeat_at_once() -> None:
+    assert WorkerLife().handle(TimePassed(), START) == [SAY_ASLEEP]
+
+
+#: A busy port is reported only as long as the worker does not give up.
+EVENTS: st.SearchStrategy[Event] = st.sampled_from(
+    [WAKE, SLEEP, PortBound(), PortBusy("in use"), KeysRevoked(), EditionLoaded(), HeartbeatDropped(), TimePassed()]
+)
+
+
+@given(st.lists(st.tuples(EVENTS, st.floats(0, 1))))
+def test_every_change_of_state_is_in_the_table(history: list[tuple[Event, float]]) -> None:
+    life, now = WorkerLife(), START
+    for event, pause in history:
+        now += pause
+        before = life.state
+        life.handle(event, now)
+        life.check_invariants()
+        assert life.state is before or type(event) in TRANSITIONS[before, life.state]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [(before, after, cause) for (before, after), causes in TRANSITIONS.items() for cause in causes],
+)
+def test_every_change_of_state_in_the_table_happens(before: LifeState, after: LifeState, cause: type[Event]) -> None:
+    events = [event for event in (WAKE, SLEEP, PortBound(), KeysRevoked(), TimePassed()) if type(event) is cause]
+    lives = [life_in(before) for _ in events]
+    for life, event in zip(lives, events, strict=True):
+        life.handle(event, START + SLEEP_GRACE_S)
+    assert after in {life.state for life in lives}
+
+
+class Shell(RuleBasedStateMachine):
+    """Carries out the actions as the worker does, on a port that other programs may hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.life = WorkerLife()
+        self.now = START
+        self.port_is_open = False
+        self.port_is_held = False
+        self.wanted = WantedState.ASLEEP
+        self.last_heartbeat: SendHeartbeat | None = None
+        self.last_heartbeat_at = START
+
+    def handle(self, event: Event) -> None:
+        for action in self.life.handle(event, self.now):
+            match action:
+                case OpenPort():
+                    assert not self.port_is_open
+                    self.port_is_open = not self.port_is_held
+                    self.handle(PortBound() if self.port_is_open else PortBusy("in use"))
+                case ClosePort():
+                    assert self.port_is_open
+                    self.port_is_open = False
+                case RefuseQueued():
+                    assert self.port_is_open
+                case SendHeartbeat():
+                    self.last_heartbeat, self.last_heartbeat_at = action, self.now
+                case GiveUp():
+                    assert self.port_is_held
+
+    @rule(wanted=st.sampled_from(WantedState))
+    def order(self, wanted: WantedState) -> None:
+        self.wanted = wanted
+        self.handle(OrderReceived(wanted))
+
+    @rule()
+    def revoke(self) -> None:
+        self.handle(KeysRevoked())
+
+    @rule()
+    def load_edition(self) -> None:
+        self.handle(EditionLoaded())
+
+    @rule(held=st.booleans())
+    def hold_port(self, held: bool) -> None:
+        self.port_is_held = held
+
+    @rule(seconds=st.floats(0, 1))
+    def wait(self, seconds: float) -> None:
+        until = self.now + seconds
+        while (deadline := self.life.next_deadline(self.now)) <= until:
+            self.now = max(self.now, deadline)
+            self.handle(TimePassed())
+            assert self.life.next_deadline(self.now) > self.now, "what was due is done"
+        self.now = until
+
+    @invariant()
+    def is_consistent(self) -> None:
+        self.life.check_invariants()
+        assert self.port_is_open == (self.life.state in (LifeState.AWAKE, LifeState.CLOSING))
+        assert (self.wanted is WantedState.AWAKE) == (self.life.state in (LifeState.AWAKE, LifeState.OPENING))
+        assert self.now - self.last_heartbeat_at <= HEARTBEAT_INTERVAL_S
+        if self.life.is_awake:
+            assert self.last_heartbeat == SAY_AWAKE
+
+
+TestShell = Shell.TestCase
