@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.broker.supervision.indexer_notes import IndexerNotes
+from msd.broker.supervision.indexer_notes import indexer_notes
 from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import Indexed
@@ -59,7 +59,6 @@ class IndexerSupervisor:
         self._show_note = note
         self._register = register
         self._unregister = unregister
-        self._notes = IndexerNotes()
         #: The latest edition of the catalogue; number 0 before the first.
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
         #: None if, and only if, a restart is pending.
@@ -84,11 +83,10 @@ class IndexerSupervisor:
             return []
         editions = []
         for line in lines:
-            for note in self._notes.format(line):
+            for note in indexer_notes(line):
                 self._show_note(note)
             if isinstance(line, Indexed):
                 self.latest = line
-                self._notes = IndexerNotes()
                 editions.append(line)
         return editions
 
@@ -120,7 +118,6 @@ class IndexerSupervisor:
         self._indexer = IndexerProcess(self._root, self._folder)
         self._register(self._indexer.fileno())
         self._restart_at = None
-        self._notes = IndexerNotes()
 
     def _schedule_restart(self, reason: str, now: float) -> None:
         delay, is_new_reason = self._backoff.on_exit(reason, now - self._started_at)

@@ -45,7 +45,8 @@ class IndexSkipped(Message, tag="skipped", frozen=True):
 
 class Indexed(Message, tag="indexed", frozen=True):
     """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
-    is the number of bytes that were read; all other digests were reused.
+    is the number of bytes that were read; all other digests were reused. ``unnamed`` is the number of files that are
+    not shared and were not reported by name.
     """
 
     files: Natural
@@ -53,6 +54,7 @@ class Indexed(Message, tag="indexed", frozen=True):
     hashed: Natural
     catalogue: str
     edition: Natural = 0
+    unnamed: Natural = 0
 
 
 IndexLine = IndexProgress | IndexSkipped | Indexed

@@ -18,7 +18,7 @@ from pathlib import Path
 from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, NotFoundError
-from msd.wire.protocol.child_messages import IndexLine, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
 from msd.wire.support.presentable_names import presentable
 from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
 from msd.workers.indexing.rescan_policy import RescanPolicy
@@ -31,6 +31,9 @@ KEPT_EDITIONS = 2
 CACHE_EXPIRY_INTERVAL_S = 86400.0
 #: The name reported as not shared while an edition cannot be written.
 LATEST_CHANGES = "the latest changes"
+#: Maximum number of skipped files reported by name for an edition; the others are only counted. A folder may contain
+#: any number of them.
+MAX_NAMED_SKIPS = 20
 
 
 def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
@@ -146,18 +149,27 @@ class _Indexer:
 
 
 class _ProgressFilter:
-    """Forwards progress, but reports the reason why a file is not shared only when it changes."""
+    """Forwards progress, but reports the reason why a file is not shared only when it changes, and only for the first
+    ``MAX_NAMED_SKIPS`` files of an edition.
+    """
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
         #: The reported reasons by name, while they apply.
         self.last_reasons: dict[str, str] = {}
+        self._skipped = 0
 
     def __call__(self, line: IndexLine) -> None:
         if isinstance(line, IndexSkipped):
             if self.last_reasons.get(line.name) == line.reason:
                 return
             self.last_reasons[line.name] = line.reason
+            self._skipped += 1
+            if self._skipped > MAX_NAMED_SKIPS:
+                return
+        elif isinstance(line, Indexed):
+            line = structs.replace(line, unnamed=max(self._skipped - MAX_NAMED_SKIPS, 0))
+            self._skipped = 0
         self._on_progress(line)
 
     def on_scan(self, result: Scan) -> None:

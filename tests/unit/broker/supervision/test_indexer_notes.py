@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from msd.broker.supervision.indexer_notes import MAX_NAMED_SKIPS, IndexerNotes
+from msd.broker.supervision.indexer_notes import indexer_notes
 from msd.wire.protocol.child_messages import Indexed, IndexProgress, IndexSkipped
 
 
@@ -13,8 +14,8 @@ def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:
 
 
 def test_progress_is_shown_in_percent() -> None:
-    assert IndexerNotes().format(IndexProgress(name="film.mp4", done=1, total=3)) == ["indexing film.mp4: 33 %"]
-    assert IndexerNotes().format(IndexProgress(name="empty", done=0, total=0)) == ["indexing empty: 0 %"]
+    assert indexer_notes(IndexProgress(name="film.mp4", done=1, total=3)) == ["indexing film.mp4: 33 %"]
+    assert indexer_notes(IndexProgress(name="empty", done=0, total=0)) == ["indexing empty: 0 %"]
 
 
 @pytest.mark.parametrize(
@@ -27,19 +28,10 @@ def test_progress_is_shown_in_percent() -> None:
     ],
 )
 def test_the_summary_of_an_edition_distinguishes_read_and_cached_bytes(message: Indexed, note: str) -> None:
-    assert IndexerNotes().format(message) == [note]
+    assert indexer_notes(message) == [note]
 
 
-def test_the_first_skipped_files_are_named_and_the_others_counted() -> None:
-    notes = IndexerNotes()
-    skipped = [notes.format(IndexSkipped(name=f"pipe-{n}", reason="not a regular file")) for n in range(5000)]
-    assert skipped[:MAX_NAMED_SKIPS] == [[f"not shared: pipe-{n}: not a regular file"] for n in range(MAX_NAMED_SKIPS)]
-    assert not any(skipped[MAX_NAMED_SKIPS:])
-    assert notes.format(indexed())[0] == f"not shared: {5000 - MAX_NAMED_SKIPS:,} more"
-
-
-def test_no_count_is_shown_if_all_skipped_files_were_named() -> None:
-    notes = IndexerNotes()
-    for number in range(MAX_NAMED_SKIPS):
-        notes.format(IndexSkipped(name=str(number), reason="a link to a folder"))
-    assert len(notes.format(indexed())) == 1
+def test_skipped_files_are_named_or_counted() -> None:
+    skipped = IndexSkipped(name="pipe", reason="not a regular file")
+    assert indexer_notes(skipped) == ["not shared: pipe: not a regular file"]
+    assert indexer_notes(replace(indexed(), unnamed=4980))[0] == "not shared: 4,980 more"

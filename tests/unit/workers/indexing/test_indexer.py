@@ -20,7 +20,7 @@ from msd.wire.errors import DiskError, NotFoundError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
 from msd.workers.indexing import catalogue_writer
 from msd.workers.indexing.catalogue_writer import DigestCache
-from msd.workers.indexing.indexer import KEPT_EDITIONS
+from msd.workers.indexing.indexer import KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue
 from tests.processes import TIMEOUT
@@ -327,6 +327,21 @@ def in_process(root: Path, folder: Path, tmp_path: Path) -> InProcessIndexer:
     in_process.indexer.update()
     assert len(in_process.editions) == 1
     return in_process
+
+
+def test_only_the_first_skipped_files_of_an_edition_are_reported_by_name(
+    in_process: InProcessIndexer, root: Path
+) -> None:
+    for number in range(MAX_NAMED_SKIPS + 5):
+        put(root / f"film-{number}.part", b"1")
+    put(root / "two", b"22")
+    in_process.update()
+    assert len(in_process.skipped) == MAX_NAMED_SKIPS
+    assert in_process.editions[-1].unnamed == 5
+    put(root / "three", b"333")
+    in_process.update()
+    assert len(in_process.skipped) == MAX_NAMED_SKIPS
+    assert [edition.unnamed for edition in in_process.editions] == [0, 5, 0]
 
 
 def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
