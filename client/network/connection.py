@@ -15,7 +15,7 @@ from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.sockets import tune
+from msd.wire.net.sockets import tcp_socket
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.limits import MAX_REPLY_FRAME
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
@@ -36,8 +36,7 @@ class Connection:
         #: The epoch of the worker's ``welcome``; None until the ``welcome`` arrives.
         self._epoch: int | None = None
         self._hello_sent_at = 0.0
-        dealer = context.socket(zmq.DEALER)
-        tune(dealer, ipv6=endpoint.is_ipv6, credentials=credentials)
+        dealer = tcp_socket(context, zmq.DEALER, endpoint, credentials)
         # Larger than any window: if ZeroMQ stopped reading, TCP would mistake the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
         dealer.maxmsgsize = MAX_REPLY_FRAME

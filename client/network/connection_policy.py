@@ -6,7 +6,9 @@ to connect makes sense. They never close a working connection, and without snaps
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from msgspec import Struct
 
@@ -15,7 +17,8 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
-from msd.wire.support.core import TimePassed
+from msd.wire.support.backoff import backoff
+from msd.wire.support.core import Core, TimePassed
 
 #: Seconds to wait for the first snapshot before connecting to the workers without one.
 FIRST_SNAPSHOT_TIMEOUT_S = 0.2
@@ -72,7 +75,36 @@ class Resubscribe(Struct, frozen=True):
     """No snapshot arrived for too long: subscribe to server 5 on a new connection."""
 
 
-Action = OpenConnection | CloseConnection | Resubscribe
+class ReportRefusal(Struct, frozen=True):
+    """The servers definitively refuse this client."""
+
+    refusal: ConnectionRefusal
+
+
+Action = OpenConnection | CloseConnection | Resubscribe | ReportRefusal
+
+
+class ConnectionState(enum.StrEnum):
+    """The state of the connection to a worker."""
+
+    CLOSED = "closed"  #: no socket; it opens when the worker is reachable and the backoff has passed
+    CONNECTING = "connecting"  #: a socket, but no ``welcome`` yet
+    OPEN = "open"  #: the worker answered
+    BANNED = "banned"  #: no socket, and none is opened
+
+
+#: The changes of a connection's state, and the events and actions that cause them. Any other event or action leaves
+#: the state unchanged.
+TRANSITIONS: dict[tuple[ConnectionState, ConnectionState], tuple[type[Event] | type[Action], ...]] = {
+    (ConnectionState.CLOSED, ConnectionState.CONNECTING): (OpenConnection,),
+    (ConnectionState.CONNECTING, ConnectionState.OPEN): (ConnectionOpened,),
+    (ConnectionState.CONNECTING, ConnectionState.CLOSED): (ConnectionClosed, CloseConnection),
+    (ConnectionState.OPEN, ConnectionState.CLOSED): (ConnectionClosed,),
+    (ConnectionState.OPEN, ConnectionState.BANNED): (WorkerBanned,),
+    # A snapshot lifts the ban if it reports a new process of the worker.
+    (ConnectionState.BANNED, ConnectionState.CLOSED): (WorkerUnbanned, SnapshotReceived),
+}
+_NEXT_STATES = {(start, cause): end for (start, end), causes in TRANSITIONS.items() for cause in causes}
 
 
 class KnownWorker(Struct):
@@ -82,23 +114,29 @@ class KnownWorker(Struct):
     #: The state in the latest snapshot; None while server 5 is silent.
     reported_state: WorkerState | None = None
     epoch: int = 0
-    #: True from ``OpenConnection`` until the connection is closed.
-    has_socket: bool = False
-    #: True from ``ConnectionOpened`` until the connection is closed.
-    is_connected: bool = False
-    is_banned: bool = False
-    #: The number of failures since the last success, bounded.
+    #: Only ``change_state`` sets it.
+    state: ConnectionState = ConnectionState.CLOSED
+    #: The number of failures since the last success.
     failures: int = 0
     retry_at: float = 0.0
 
+    def change_state(self, cause: type[Event] | type[Action]) -> None:
+        """Changes the state as the table ``TRANSITIONS`` says."""
+        self.state = _NEXT_STATES.get((self.state, cause), self.state)
 
-class ConnectionPolicy:
+    def retry_now(self, now: float) -> None:
+        """Ends the backoff: the worker is probably reachable."""
+        self.retry_at, self.failures = now, 0
+
+
+class ConnectionPolicy(Core[Event, Action]):
     """Decides which connections are open.
 
     If ``pinned``, endpoints in snapshots are ignored. ``host`` replaces the wildcard address in endpoints.
     """
 
     def __init__(self, workers: Mapping[int, Endpoint], host: str, *, pinned: bool, now: float) -> None:
+        super().__init__()
         self.workers = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
@@ -120,64 +158,73 @@ class ConnectionPolicy:
         """True at the start, until the first snapshot arrives or its timeout expires."""
         return self.status is None and not self._status_timed_out
 
-    def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns the actions to perform."""
+    @property
+    def is_refused(self) -> bool:
+        """True if a connection was refused and none is open."""
+        return self._refused_since is not None
+
+    def next_deadline(self, now: float) -> float:
+        return min(deadline for deadline, _ in self._deadlines(now))
+
+    def _decide(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
         match event:
             case SnapshotReceived(status):
                 actions += self._on_snapshot(status, now)
             case ConnectionOpened(number):
                 worker = self.workers[number]
-                worker.is_connected = True
+                worker.change_state(ConnectionOpened)
                 worker.failures = 0
                 self._refused_since = None
             case ConnectionClosed(number, refusal):
                 worker = self.workers[number]
                 self._record_refusal(refusal, now)
-                worker.has_socket = worker.is_connected = False
-                worker.retry_at = now + min(MIN_BACKOFF_S * 2**worker.failures, MAX_BACKOFF_S)
-                # Bounded: after a thousand failures the power of two would overflow a float.
-                worker.failures = min(worker.failures + 1, 16)
+                worker.change_state(ConnectionClosed)
+                worker.failures += 1
+                worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
                 self._record_refusal(refusal, now)
             case WorkerBanned(number):
-                worker = self.workers[number]
-                worker.is_connected = False
-                worker.is_banned = True
-                actions.append(self._close_connection(number, worker))
+                self.workers[number].change_state(WorkerBanned)
+                actions.append(CloseConnection(number))
             case WorkerUnbanned(number):
-                worker = self.workers[number]
-                worker.is_banned = False
-                worker.retry_at, worker.failures = now, 0
+                self.workers[number].change_state(WorkerUnbanned)
+                self.workers[number].retry_now(now)
             case TimePassed():
-                if now >= self._status_deadline:
-                    actions += self._on_status_timeout(now)
-        actions += self._open_due_connections(now)
-        return actions
+                pass
+        # Other events may be handled late, before those that were received earlier: only ``TimePassed`` can tell that
+        # server 5 is silent.
+        due = self._deadlines(now) if isinstance(event, TimePassed) else self._connection_deadlines()
+        return actions + [action for deadline, act in due if now >= deadline for action in act()]
 
-    def next_deadline(self) -> float:
-        """Returns when ``TimePassed`` may next have an effect, or ``refusal`` may return a different value."""
-        times = [worker.retry_at for worker in self.workers.values() if self._may_open(worker)]
-        if self._refused_since is not None and self._refusal is not ConnectionRefusal.HANDSHAKE:
-            times.append(self._refused_since + REFUSAL_PERIOD_S)
-        return min([self._status_deadline, *times])
+    def _assert_invariants(self) -> None:
+        for number, worker in self.workers.items():
+            assert worker.state is not ConnectionState.OPEN or not self.is_refused, (number, worker)
+            assert worker.state is not ConnectionState.OPEN or not worker.failures, (number, worker)
 
-    @property
-    def is_refused(self) -> bool:
-        """True if a connection was refused and none is open."""
-        return self._refused_since is not None
+    def _deadlines(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
+        """Yields when time alone has an effect, and that effect. Performing one may change those that follow."""
+        yield self._status_deadline, partial(self._on_status_timeout, now)
+        yield from self._connection_deadlines()
+        if (refused_at := self._refusal_deadline()) is not None:
+            yield refused_at, lambda: [ReportRefusal(self._refusal)]
 
-    def refusal(self, now: float) -> ConnectionRefusal | None:
-        """Returns why the servers refuse this client; None if there is no refusal or it is not definitive yet."""
+    def _connection_deadlines(self) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
+        for number, worker in self.workers.items():
+            if self._may_open(worker):
+                yield worker.retry_at, partial(self._open_connection, number)
+
+    def _refusal_deadline(self) -> float | None:
+        """Returns when a refusal becomes definitive; None without a refusal, or if that depends on further ones."""
         if self._refused_since is None:
             return None
-        if self._refusal is ConnectionRefusal.HANDSHAKE:
-            is_definitive = self._last_refusal_at >= self._refused_since + HANDSHAKE_REFUSAL_PERIOD_S
-            return self._refusal if is_definitive else None
-        return self._refusal if now >= self._refused_since + REFUSAL_PERIOD_S else None
+        if self._refusal is not ConnectionRefusal.HANDSHAKE:
+            return self._refused_since + REFUSAL_PERIOD_S
+        deadline = self._refused_since + HANDSHAKE_REFUSAL_PERIOD_S
+        return deadline if self._last_refusal_at >= deadline else None
 
     def _record_refusal(self, refusal: ConnectionRefusal | None, now: float) -> None:
-        if refusal is None or any(worker.is_connected for worker in self.workers.values()):
+        if refusal is None or any(worker.state is ConnectionState.OPEN for worker in self.workers.values()):
             return
         if self._refused_since is None or now > self._last_refusal_at + MAX_REFUSAL_GAP_S:
             self._refused_since = now
@@ -207,15 +254,17 @@ class ConnectionPolicy:
             if worker is None:
                 continue
             woke_up = reported.state is WorkerState.AWAKE and worker.reported_state is not WorkerState.AWAKE
-            if woke_up or reported.epoch != worker.epoch:
-                worker.retry_at, worker.failures = now, 0
-                worker.is_banned = worker.is_banned and reported.epoch == worker.epoch
-                if worker.has_socket and not worker.is_connected:
-                    # ZeroMQ may be in a long backoff of its own, but a new socket connects at once.
-                    actions.append(self._close_connection(reported.number, worker))
+            is_new_process = reported.epoch != worker.epoch
+            if is_new_process:
+                worker.change_state(SnapshotReceived)
+            if woke_up or is_new_process:
+                worker.retry_now(now)
             worker.reported_state, worker.epoch = reported.state, reported.epoch
-            if worker.has_socket and not worker.is_connected and worker.reported_state not in REACHABLE_STATES:
-                actions.append(self._close_connection(reported.number, worker))
+            # ZeroMQ may be in a long backoff of its own, but a new socket connects at once.
+            is_outdated = woke_up or is_new_process or reported.state not in REACHABLE_STATES
+            if worker.state is ConnectionState.CONNECTING and is_outdated:
+                worker.change_state(CloseConnection)
+                actions.append(CloseConnection(reported.number))
         return actions
 
     def _on_status_timeout(self, now: float) -> list[Action]:
@@ -230,19 +279,11 @@ class ConnectionPolicy:
             worker.reported_state = None
         return [] if is_first else [Resubscribe()]
 
-    def _open_due_connections(self, now: float) -> list[Action]:
-        actions: list[Action] = []
-        for number, worker in self.workers.items():
-            if self._may_open(worker) and now >= worker.retry_at:
-                worker.has_socket = True
-                actions.append(OpenConnection(number, worker.endpoint))
-        return actions
+    def _open_connection(self, number: int) -> list[Action]:
+        self.workers[number].change_state(OpenConnection)
+        return [OpenConnection(number, self.workers[number].endpoint)]
 
     def _may_open(self, worker: KnownWorker) -> bool:
-        if worker.has_socket or worker.is_banned or self.awaits_first_snapshot:
+        if worker.state is not ConnectionState.CLOSED or self.awaits_first_snapshot:
             return False
         return worker.reported_state is None or worker.reported_state in REACHABLE_STATES
-
-    def _close_connection(self, number: int, worker: KnownWorker) -> CloseConnection:
-        worker.has_socket = False
-        return CloseConnection(number)

@@ -26,9 +26,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.core import TimePassed
-
-#: Seconds without a poll after which this process counts as stalled.
-MIN_STALL_S = 0.25
+from msd.wire.support.stall_detector import StallDetector
 
 
 class ConnectionPool:
@@ -46,6 +44,7 @@ class ConnectionPool:
         self.stalled_seconds = 0.0
         #: When the last ``wait`` ended. Later messages are not read yet, so timeouts are evaluated at this time.
         self.last_poll_at = time.monotonic()
+        self._stall_detector = StallDetector(self.last_poll_at)
         #: Whether server 5 was reachable at the last ``status_change``.
         self._last_reachable = True
         #: Workers that use another version of the protocol, and that version.
@@ -87,12 +86,10 @@ class ConnectionPool:
     def wait(self, deadline: float) -> None:
         """Waits until a message arrives, the policy is due, or ``deadline`` passes. Measures stalls of this process."""
         start = time.monotonic()
-        until = max(start, min(self._policy.next_deadline(), deadline))
+        until = max(start, min(self._policy.next_deadline(start), deadline))
         self.transport.wait(until - start)
-        now = time.monotonic()
-        busy, overslept = start - self.last_poll_at, now - until
-        self.stalled_seconds = sum(seconds for seconds in (busy, overslept) if seconds > MIN_STALL_S)
-        self.last_poll_at = now
+        self.last_poll_at = time.monotonic()
+        self.stalled_seconds = self._stall_detector.after_wait(start, until, self.last_poll_at)
 
     def events(self) -> Iterator[NetworkEvent]:
         """Yields the events that were ready when ``wait`` returned, and opens and closes connections accordingly.
@@ -117,8 +114,6 @@ class ConnectionPool:
             yield event
         # Use the time when ``wait`` ended: later messages are not read yet, so a peer that seems silent may not be.
         self._apply(TimePassed(), self.last_poll_at)
-        if refusal := self._policy.refusal(self.last_poll_at):
-            raise NotAllowedError(self._explain(refusal))
 
     def request(self, worker: int, request: Message) -> None:
         """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
@@ -177,3 +172,5 @@ class ConnectionPool:
                     self.transport.close_connection(worker)
                 case connection_policy.Resubscribe():
                     self.transport.resubscribe()
+                case connection_policy.ReportRefusal(refusal):
+                    raise NotAllowedError(self._explain(refusal))

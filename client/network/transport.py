@@ -6,7 +6,6 @@ Converts frames into events and requests into frames. Does not decide which conn
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
@@ -21,10 +20,10 @@ from msd.client.network.network_events import ConnectionClosed, NetworkEvent, Sn
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.monitor import Monitor
-from msd.wire.net.sockets import receive, tune
-from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
-from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, Status
+from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message
 from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 
@@ -67,7 +66,7 @@ class Transport:
         self._connections: dict[int, Connection] = {}
         #: The sockets that were readable at the last poll.
         self._readable: set[object] = set()
-        self._status, self._status_monitor = self._subscribe()
+        self._status = self._subscribe()
 
     def wait(self, timeout: float) -> None:
         """Polls all sockets for up to ``timeout`` seconds."""
@@ -80,12 +79,11 @@ class Transport:
         from each connection in turn, so that the next request to any of them is never delayed for long.
         """
         readable = self._readable
-        if self._status_monitor.socket in readable:
-            for event in self._status_monitor.read():
+        if not readable.isdisjoint(self._status.sources):
+            for event in self._status.read_connection():
                 if isinstance(event, ConnectionRefusal):
                     yield StatusRefused(event)
-        if self._status in readable:
-            yield from self._read_status()
+            yield from map(SnapshotReceived, self._status.read_snapshots())
         yield from round_robin(
             self._read_connection(worker, connection)
             for worker, connection in self._connections.items()
@@ -114,11 +112,10 @@ class Transport:
 
     def resubscribe(self) -> None:
         """Subscribes to server 5 on a new connection."""
-        self._poller.unregister(self._status)
-        self._poller.unregister(self._status_monitor.socket)
-        self._status_monitor.close()
-        self._status.close(0)
-        self._status, self._status_monitor = self._subscribe()
+        for source in self._status.sources:
+            self._poller.unregister(source)
+        self._status.close()
+        self._status = self._subscribe()
 
     def report_done(self, control: Endpoint, timeout: float) -> bool:
         """Reports to server 5 that the download is complete; True if it answers within ``timeout`` seconds."""
@@ -133,33 +130,15 @@ class Transport:
         for connection in self._connections.values():
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
-        self._status_monitor.close()
-        self._status.close(0)
+        self._status.close()
         # Also closes a socket whose setup was interrupted by a signal: one open socket makes the termination hang.
         self._context.destroy(LINGER_MS)
 
-    def _subscribe(self) -> tuple[zmq.Socket[bytes], Monitor]:
-        status = self._context.socket(zmq.SUB)
-        tune(status, ipv6=self._status_endpoint.is_ipv6, credentials=self._credentials)
-        # Keep the latest snapshot only; a slow reader would otherwise receive stale ones.
-        status.conflate = 1
-        status.maxmsgsize = 65536
-        status.reconnect_ivl = 100
-        status.reconnect_ivl_max = 1000
-        status.linger = 0
-        status.subscribe(STATUS_TOPIC)
-        monitor = Monitor(status, encrypted=self._credentials is not None)
-        status.connect(self._status_endpoint.url)
-        self._poller.register(monitor.socket, zmq.POLLIN)
-        self._poller.register(status, zmq.POLLIN)
-        return status, monitor
-
-    def _read_status(self) -> Iterator[NetworkEvent]:
-        while (frames := receive(self._status)) is not None:
-            # Ignore a malformed snapshot: the next one replaces it completely.
-            with contextlib.suppress(ProtocolError):
-                header = frames[0].bytes.removeprefix(STATUS_TOPIC) if frames else b""
-                yield SnapshotReceived(decode(header, Status))
+    def _subscribe(self) -> StatusSubscriber:
+        status = StatusSubscriber(self._context, self._status_endpoint, self._credentials)
+        for source in status.sources:
+            self._poller.register(source, zmq.POLLIN)
+        return status
 
     def _read_connection(self, worker: int, connection: Connection) -> Iterator[NetworkEvent]:
         if self._connections.get(worker) is not connection:
@@ -186,8 +165,7 @@ class Transport:
 
     def _send_control(self, control: Endpoint, message: Message, timeout: float) -> bool:
         """Sends a message to the control socket; True if a valid reply arrives within ``timeout`` seconds."""
-        socket = self._context.socket(zmq.DEALER)
-        tune(socket, ipv6=control.is_ipv6, credentials=self._credentials)
+        socket = tcp_socket(self._context, zmq.DEALER, control, self._credentials)
         socket.linger = 500
         socket.connect(control.url)
         try:

@@ -16,11 +16,14 @@ from msd.client.network.connection_policy import (
     MIN_BACKOFF_S,
     REFUSAL_PERIOD_S,
     RESUBSCRIBE_INTERVAL_S,
+    TRANSITIONS,
     Action,
     CloseConnection,
     ConnectionPolicy,
+    ConnectionState,
     Event,
     OpenConnection,
+    ReportRefusal,
     Resubscribe,
     WorkerBanned,
     WorkerUnbanned,
@@ -99,7 +102,9 @@ class Scene:
 
     @property
     def refusal(self) -> ConnectionRefusal | None:
-        return self.policy.refusal(self.now)
+        """The definitive refusal that the policy reports now."""
+        reported = [action.refusal for action in self.wait(0.0) if isinstance(action, ReportRefusal)]
+        return reported[0] if reported else None
 
     def connect(self, number: int = 1) -> list[Action]:
         return self.handle(connection_opened(number))
@@ -408,7 +413,7 @@ def test_a_refusal_with_a_reason_is_definitive_after_a_moment(refusal: Connectio
         scene.disconnect(refusal=refusal)
     assert scene.policy.is_refused
     assert scene.refusal is None
-    assert scene.policy.next_deadline() == scene.now + REFUSAL_PERIOD_S
+    assert scene.policy.next_deadline(scene.now) == scene.now + REFUSAL_PERIOD_S
     scene.wait(REFUSAL_PERIOD_S - 0.01)
     assert scene.refusal is None
     scene.now = START + FIRST_SNAPSHOT_TIMEOUT_S + REFUSAL_PERIOD_S
@@ -502,6 +507,15 @@ def test_failed_connections_without_a_refusal_do_not_count_as_refused() -> None:
 
 # Arbitrary sequences of events.
 
+#: The state that follows a state and an event or action.
+NEXT_STATES = {(start, cause): end for (start, end), causes in TRANSITIONS.items() for cause in causes}
+
+
+def test_an_event_changes_a_state_to_at_most_one_other() -> None:
+    assert len(NEXT_STATES) == sum(map(len, TRANSITIONS.values()))
+    assert {start for start, _ in TRANSITIONS} == {end for _, end in TRANSITIONS}
+    assert {start for start, _ in TRANSITIONS} == {*ConnectionState}
+
 
 class PolicyMachine(RuleBasedStateMachine):
     """Server 5 and the network produce arbitrary events."""
@@ -517,10 +531,14 @@ class PolicyMachine(RuleBasedStateMachine):
         self.banned: set[int] = set()
         self.epochs: dict[int, int] = {}
         self.seq = 0
+        self.is_refusal_definitive = False
 
     def handle(self, event: Event) -> None:
         connected = set(self.connected)
-        for action in self.policy.handle(event, self.now):
+        before = {number: known.state for number, known in self.policy.workers.items()}
+        actions = self.policy.handle(event, self.now)
+        self.check_transitions(before, [event, *actions])
+        for action in actions:
             match action:
                 case OpenConnection(number, at):
                     assert number not in self.sockets, "opened twice"
@@ -531,10 +549,20 @@ class PolicyMachine(RuleBasedStateMachine):
                     assert number not in connected or isinstance(event, WorkerBanned), "closed a working connection"
                     self.sockets.discard(number)
                     self.connected.discard(number)
-                case Resubscribe():
+                case Resubscribe() | ReportRefusal():
                     assert isinstance(event, TimePassed)
-        if isinstance(event, WorkerBanned):
-            self.sockets.discard(event.worker)
+        self.is_refusal_definitive = any(isinstance(action, ReportRefusal) for action in actions)
+
+    def check_transitions(self, before: dict[int, ConnectionState], causes: list[Event | Action]) -> None:
+        """Checks that each change of a state is in the table, caused by the event or by an action after it."""
+        for number, known in self.policy.workers.items():
+            allowed = {before.get(number, ConnectionState.CLOSED)}
+            for cause in causes:
+                if getattr(cause, "worker", number) == number:
+                    after = {NEXT_STATES.get((state, type(cause)), state) for state in allowed}
+                    # A snapshot has an effect only if it reports a new process.
+                    allowed = after | allowed if isinstance(cause, SnapshotReceived) else after
+            assert known.state in allowed
 
     @rule(
         states=st.lists(st.sampled_from(list(WorkerState)), max_size=4), epoch=st.integers(1, 2), is_old=st.booleans()
@@ -597,22 +625,24 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule()
     def deadline_comes(self) -> None:
-        self.now = max(self.now, self.policy.next_deadline())
+        self.now = max(self.now, self.policy.next_deadline(self.now))
         self.handle(TimePassed())
         # A definitive refusal ends the client.
-        assert self.policy.refusal(self.now) or self.policy.next_deadline() > self.now, "no busy loop"
+        assert self.is_refusal_definitive or self.policy.next_deadline(self.now) > self.now, "no busy loop"
 
     @invariant()
     def policy_and_network_agree(self) -> None:
-        assert {number for number, known in self.policy.workers.items() if known.has_socket} == self.sockets
-        assert {number for number, known in self.policy.workers.items() if known.is_connected} == self.connected
+        self.policy.check_invariants()
+        for number, known in self.policy.workers.items():
+            has_socket = known.state in (ConnectionState.CONNECTING, ConnectionState.OPEN)
+            assert has_socket == (number in self.sockets)
+            assert (known.state is ConnectionState.OPEN) == (number in self.connected)
+            assert (known.state is ConnectionState.BANNED) == (number in self.banned)
 
     @invariant()
     def nothing_is_refused_while_a_worker_is_connected(self) -> None:
-        if self.connected:
-            assert not self.policy.is_refused
-        if not self.policy.is_refused:
-            assert self.policy.refusal(self.now) is None
+        assert not (self.connected and self.policy.is_refused)
+        assert self.policy.is_refused or not self.is_refusal_definitive
 
     @invariant()
     def every_reachable_worker_has_a_socket_or_a_retry(self) -> None:
@@ -621,7 +651,7 @@ class PolicyMachine(RuleBasedStateMachine):
         for number, known in self.policy.workers.items():
             reachable = known.reported_state in (None, WorkerState.AWAKE, WorkerState.SILENT)
             if reachable and number not in self.sockets | self.banned:
-                assert self.policy.next_deadline() <= known.retry_at <= self.now + MAX_BACKOFF_S
+                assert self.policy.next_deadline(self.now) <= known.retry_at <= self.now + MAX_BACKOFF_S
 
 
 TestPolicy = PolicyMachine.TestCase
