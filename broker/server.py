@@ -7,11 +7,10 @@ or when ``--until-done`` ends the servers (see ``broker/supervision/until_done.p
 
 from __future__ import annotations
 
-import math
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import zmq
@@ -34,6 +33,7 @@ from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.exposure import load_server_keys
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, UsageError
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import raise_descriptor_limit
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
@@ -53,7 +53,6 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.security.permissions import is_permitted
 from msd.wire.support.core import TimePassed
-from msd.wire.support.stall_detector import StallDetector
 
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
@@ -98,11 +97,10 @@ class Broker:
         ``until_done``, the clients are done. Returns the exit code.
         """
         while self._exit_code is None or not self._is_stopped:
-            for source in self._wait():
-                self._handlers[source]()
-            now = time.monotonic()
-            # The process may have been suspended since the end of the wait.
-            self._on_stall(self._stall_detector.after_work(now), now)
+            # Report a stall before anything else: it must not make the workers look silent.
+            self._on_stall(self._poll_loop.wait(self._deadlines()))
+            self._on_stall(self._poll_loop.dispatch())
+            now = self._poll_loop.now
             self._handle(TimePassed(), now)
             for peer, reply in self._toggles.pop_replies(self._supervisor, now):
                 peer.send(reply)
@@ -137,15 +135,8 @@ class Broker:
             from msd.broker.status.metrics import Metrics
 
             at_close(Metrics(config.metrics, lambda: self._last_status).close)
-        self._poller = zmq.Poller()
-        self._handlers: dict[object, Callable[[], None]] = {}
-        self._listeners = Listeners(
-            context,
-            config,
-            register=self._register,
-            unregister=self._poller.unregister,
-            on_requests=self._on_requests_readable,
-        )
+        self._poll_loop = PollLoop()
+        self._listeners = Listeners(context, config, self._poll_loop, self._on_requests_readable)
         at_close(self._listeners.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
@@ -157,31 +148,21 @@ class Broker:
         self._signals = SignalDescriptor(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
         at_close(self._signals.close)
         self._is_stopped = False
-        self._stall_detector = StallDetector(time.monotonic())
         assert config.path is not None
         self._indexer = IndexerSupervisor(
-            config.path,
-            self._folder,
-            note=self._output.note,
-            register=lambda source: self._register(source, self._on_indexer_output),
-            unregister=self._poller.unregister,
+            config.path, self._folder, self._poll_loop, note=self._output.note, on_edition=self._on_edition
         )
         at_close(self._indexer.close)
-        self._register(self._signals.fileno(), self._on_signals)
+        self._poll_loop.register(self._signals.fileno(), self._on_signals)
         self._local_console = LocalConsole(
             config,
             self._output,
             console,
-            register=self._register,
-            unregister=self._poller.unregister,
+            self._poll_loop,
             toggle=lambda number: self._handle(supervisor.ToggleReceived(number, None), time.monotonic()),
             shut_down=self._shut_down,
         )
         at_close(self._local_console.close)
-
-    def _register(self, source: zmq.Socket[bytes] | int, handler: Callable[[], None]) -> None:
-        self._poller.register(source, zmq.POLLIN)
-        self._handlers[source] = handler
 
     # The supervisor's events and actions.
 
@@ -252,11 +233,10 @@ class Broker:
             else:
                 self._shut_down(128 + number)
 
-    def _on_indexer_output(self) -> None:
-        for indexed in self._indexer.read_editions(time.monotonic()):
-            if not self._supervisor.edition:
-                self._set_catalogue(indexed)
-            self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
+    def _on_edition(self, indexed: Indexed) -> None:
+        if not self._supervisor.edition:
+            self._set_catalogue(indexed)
+        self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
 
     def _set_catalogue(self, indexed: Indexed) -> None:
         """Includes this edition of the catalogue in the snapshots from now on."""
@@ -325,33 +305,26 @@ class Broker:
 
     # Waiting and stalls.
 
-    def _wait(self) -> list[object]:
-        """Waits until a source is readable or a deadline passes; returns the readable sources."""
-        began = time.monotonic()
-        deadline = max(began, min(began + MAX_WAIT_S, *self._deadlines()))
-        ready = [source for source, _ in self._poller.poll(math.ceil((deadline - began) * 1000))]
-        now = time.monotonic()
-        self._on_stall(self._stall_detector.after_wait(began, deadline, now), now)
-        return ready
-
-    def _on_stall(self, stalled: float, now: float) -> None:
+    def _on_stall(self, stalled: float) -> None:
         """Reports a stall of this loop to the pure cores."""
         if stalled:
-            self._handle(supervisor.Stalled(stalled), now)
+            self._handle(supervisor.Stalled(stalled), self._poll_loop.now)
             self._until_done.on_stall(stalled)
 
-    def _deadlines(self) -> list[float]:
+    def _deadlines(self) -> list[float | None]:
         """The times at which the loop must wake up even if no source is readable."""
+        now = time.monotonic()
         deadlines = [
+            now + MAX_WAIT_S,
             self._next_publish,
             self._next_sample,
-            self._indexer.next_deadline(),
+            self._indexer.next_deadline(now),
             self._toggles.next_deadline(),
-            self._supervisor.next_deadline(time.monotonic()),
+            self._supervisor.next_deadline(now),
         ]
         if self._exit_when_done and not self._supervisor.quitting:
             deadlines.append(self._until_done.next_deadline())
-        return [deadline for deadline in deadlines if deadline is not None]
+        return deadlines
 
 
 def serve(

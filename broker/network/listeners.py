@@ -16,6 +16,7 @@ from msd.broker.network.ports import listen_error
 from msd.broker.network.publisher import Publisher
 from msd.wire.config.exposure import load_server_keys
 from msd.wire.config.settings import Config
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import ControlRequest, Status
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import ZapHandler
@@ -25,14 +26,10 @@ KEY_CHECK_INTERVAL_S = 0.5
 #: How long (seconds) binding a port is retried after the previous socket on it was closed.
 REOPEN_TIMEOUT_S = 2.0
 
-Register = Callable[[zmq.Socket[bytes], Callable[[], None]], None]
-Unregister = Callable[[zmq.Socket[bytes]], None]
-
 
 class Listeners:
-    """All sockets of a broker. ``register`` is called with each socket to poll and the function to call when it is
-    readable, ``unregister`` before a socket is closed. ``on_requests`` is called when requests may be waiting.
-    Call ``close()`` when done.
+    """All sockets of a broker, polled by ``poll_loop``. ``on_requests`` is called when requests may be waiting. Call
+    ``close()`` when done.
 
     Raises ``MsdError`` if a socket cannot be opened.
     """
@@ -41,15 +38,12 @@ class Listeners:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         config: Config,
-        *,
-        register: Register,
-        unregister: Unregister,
+        poll_loop: PollLoop,
         on_requests: Callable[[], None],
     ) -> None:
         self._context = context
         self._config = config
-        self._register = register
-        self._unregister = unregister
+        self._poll_loop = poll_loop
         self._on_requests = on_requests
         self._local_control: ControlSocket | None = None
         #: Malformed messages received by control sockets that have since been closed.
@@ -59,7 +53,7 @@ class Listeners:
         #: The servers' key pair; None if they do not use keys.
         self.keys = load_server_keys(config)
         self._zap = ZapHandler(context, self.keys, config.key_folder.path if self.keys else None)
-        register(self._zap.socket, self._zap.handle)
+        poll_loop.register(self._zap.socket, self._zap.handle)
         try:
             self._open()
         except BaseException:
@@ -80,7 +74,7 @@ class Listeners:
         """Opens the workers' control socket in ``folder``, which must be private to this user. Returns its endpoint."""
         endpoint = f"ipc://{folder / 'control'}"
         self._local_control = ControlSocket(self._context, endpoint)
-        self._register(self._local_control.socket, self._on_requests)
+        self._poll_loop.register(self._local_control.socket, self._on_requests)
         return endpoint
 
     def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
@@ -134,7 +128,7 @@ class Listeners:
         self._on_opened(self._publisher, self._publisher.drain)
 
     def _on_opened(self, opened: Publisher | ControlSocket, on_readable: Callable[[], None]) -> None:
-        self._register(opened.socket, on_readable)
+        self._poll_loop.register(opened.socket, on_readable)
         self._open_sockets.append(opened)
 
     def _close_sockets(self) -> None:
@@ -143,5 +137,5 @@ class Listeners:
 
     def _close_socket(self, closing: Publisher | ControlSocket) -> None:
         self._open_sockets.remove(closing)
-        self._unregister(closing.socket)
+        self._poll_loop.unregister(closing.socket)
         closing.close()

@@ -14,6 +14,7 @@ from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.terminal.typed_commands import InvalidLine, QuitLine, ToggleLine, parse_line
 from msd.broker.views.status_table import ready_line, status_table
 from msd.wire.config.settings import Config
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState
 
@@ -22,9 +23,8 @@ EXIT_QUIT, EXIT_INTERRUPTED = 0, 130
 
 
 class LocalConsole:
-    """The console on the broker's terminal. ``register`` and ``unregister`` add standard input to the poll loop and
-    remove it; ``toggle`` and ``shut_down`` carry out the operator's orders. ``console`` is the command line of the
-    console process, None for the plain console.
+    """The console on the broker's terminal. ``poll_loop`` polls standard input; ``toggle`` and ``shut_down`` carry out
+    the operator's orders. ``console`` is the command line of the console process, None for the plain console.
     """
 
     def __init__(
@@ -32,17 +32,15 @@ class LocalConsole:
         config: Config,
         output: OutputThread,
         console: Sequence[str] | None,
+        poll_loop: PollLoop,
         *,
-        register: Callable[[int, Callable[[], None]], None],
-        unregister: Callable[[int], None],
         toggle: Callable[[int], None],
         shut_down: Callable[[int], None],
     ) -> None:
         self._config = config
         self._output = output
         self._console_command = console
-        self._register = register
-        self._unregister = unregister
+        self._poll_loop = poll_loop
         self._toggle = toggle
         self._shut_down = shut_down
         self._process: ConsoleProcess | None = None
@@ -106,12 +104,12 @@ class LocalConsole:
 
     def _resume_input(self) -> None:
         self._is_reading = True
-        self._register(self._line_reader.fileno(), self._read)
+        self._poll_loop.register(self._line_reader.fileno(), self._read)
 
     def _pause_input(self) -> None:
         if self._is_reading:
             self._is_reading = False
-            self._unregister(self._line_reader.fileno())
+            self._poll_loop.unregister(self._line_reader.fileno())
 
     def _read(self) -> None:
         lines = self._line_reader.read()

@@ -89,6 +89,7 @@ PURE = (
     "broker/status/history.py",
     "broker/supervision/until_done.py",
     "broker/supervision/indexer_notes.py",
+    "broker/supervision/indexer_restarts.py",
     "broker/supervision/pending_toggles.py",
     "broker/supervision/supervisor.py",
     "broker/terminal/typed_commands.py",

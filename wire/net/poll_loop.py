@@ -23,7 +23,9 @@ class PollLoop:
         self._poller = zmq.Poller()
         self._handlers: dict[Source, Callable[[], None]] = {}
         self._readable: list[Source] = []
-        self._stall_detector = StallDetector(time.monotonic())
+        #: When the last ``wait()`` or ``dispatch()`` ended. A stall after that time is part of the next result.
+        self.now = time.monotonic()
+        self._stall_detector = StallDetector(self.now)
 
     def register(self, source: Source, handler: Callable[[], None]) -> None:
         """Calls ``handler`` in ``dispatch()`` whenever ``source`` is readable."""
@@ -42,7 +44,8 @@ class PollLoop:
         began = time.monotonic()
         deadline = max(began, min(deadline for deadline in deadlines if deadline is not None))
         self._readable = [source for source, _ in self._poller.poll(math.ceil((deadline - began) * 1000))]
-        return self._stall_detector.after_wait(began, deadline, time.monotonic())
+        self.now = time.monotonic()
+        return self._stall_detector.after_wait(began, deadline, self.now)
 
     def dispatch(self) -> float:
         """Calls the handlers of the readable sources. Returns the length of a stall since ``wait()``, as that does."""
@@ -50,4 +53,5 @@ class PollLoop:
             # An earlier handler may have unregistered the source.
             if (handler := self._handlers.get(source)) is not None:
                 handler()
-        return self._stall_detector.after_work(time.monotonic())
+        self.now = time.monotonic()
+        return self._stall_detector.after_work(self.now)

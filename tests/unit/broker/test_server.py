@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
     Accepted,
@@ -46,7 +47,7 @@ from tests.processes import free_ports, is_free
 class FakeListeners:
     """Yields the requests in ``inbox``; records the published snapshots and the messages sent to each peer."""
 
-    def __init__(self, context: object, config: Config, **callbacks: object) -> None:
+    def __init__(self, context: object, config: Config, poll_loop: PollLoop, on_requests: object) -> None:
         self.keys = None
         self.malformed_messages = self.rejected_connections = 0
         self.inbox: list[tuple[bytes, Role, ControlRequest]] = []
@@ -94,24 +95,25 @@ class FakeProcesses:
 
 
 class FakeIndexer:
-    """Returns the editions that the test appends to ``editions``."""
+    """Completes an edition when the test calls ``complete``."""
 
-    def __init__(self, root: Path, folder: Path, **callbacks: object) -> None:
+    def __init__(
+        self, root: Path, folder: Path, poll_loop: PollLoop, *, note: object, on_edition: Callable[[Indexed], None]
+    ) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
-        self.editions: list[Indexed] = []
         self.rescans = 0
+        self._on_edition = on_edition
 
-    def read_editions(self, now: float) -> list[Indexed]:
-        editions, self.editions = self.editions, []
-        self.latest = editions[-1]
-        return editions
+    def complete(self, indexed: Indexed) -> None:
+        self.latest = indexed
+        self._on_edition(indexed)
 
     def request_rescan(self) -> None:
         self.rescans += 1
 
     def pass_time(self, now: float) -> None: ...
 
-    def next_deadline(self) -> float | None:
+    def next_deadline(self, now: float) -> float | None:
         return None
 
     def close(self) -> None: ...
@@ -119,7 +121,12 @@ class FakeIndexer:
 
 class FakeConsole:
     def __init__(
-        self, config: Config, output: OutputThread, console: Sequence[str] | None, **callbacks: object
+        self,
+        config: Config,
+        output: OutputThread,
+        console: Sequence[str] | None,
+        poll_loop: PollLoop,
+        **callbacks: object,
     ) -> None:
         self.shown: list[Status] = []
 
@@ -142,10 +149,7 @@ class Harness:
         self.indexer: FakeIndexer = fakes._indexer
 
     def complete_edition(self, edition: int = 1, files: int = 1) -> None:
-        self.indexer.editions.append(
-            Indexed(files=files, size=9, hashed=9, catalogue=f"{edition:02}" * 32, edition=edition)
-        )
-        self.broker._on_indexer_output()
+        self.indexer.complete(Indexed(files=files, size=9, hashed=9, catalogue=f"{edition:02}" * 32, edition=edition))
 
     def receive(self, request: ControlRequest, ident: bytes = b"peer", role: Role = Role.OPERATOR) -> list[Message]:
         """Handles a request; returns the messages sent to its sender."""

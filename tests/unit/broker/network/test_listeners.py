@@ -18,6 +18,7 @@ from msd.broker.network.publisher import MAX_UNKNOWN_TOPIC_BYTES, Publisher
 from msd.wire.config.settings import Config
 from msd.wire.errors import UsageError
 from msd.wire.net.monitor import ConnectionEvent, Monitor
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, Status, StatusRequest
@@ -51,8 +52,7 @@ class Harness:
 
     def __init__(self, stack: ExitStack, folder: KeyFolder | None) -> None:
         self._stack = stack
-        self._poller = zmq.Poller()
-        self._handlers: dict[object, Callable[[], None]] = {}
+        self._poll_loop = PollLoop()
         self._clients: list[Client] = []
         self.now = 1000.0
         #: The senders' roles and routes, by request id.
@@ -61,13 +61,7 @@ class Harness:
         ports = free_ports()
         self.config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path if folder else None)
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.listeners = Listeners(
-            self.context,
-            self.config,
-            register=self._register,
-            unregister=self._poller.unregister,
-            on_requests=self._read,
-        )
+        self.listeners = Listeners(self.context, self.config, self._poll_loop, self._read)
         stack.callback(self.listeners.close)
 
     def connect(self, kind: int, url: str, credentials: Credentials | None) -> Client:
@@ -97,14 +91,10 @@ class Harness:
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             assert time.monotonic() < deadline, (self.roles, [client.events for client in self._clients])
-            for source, _ in self._poller.poll(5):
-                self._handlers[source]()
+            self._poll_loop.wait([time.monotonic() + 0.005])
+            self._poll_loop.dispatch()
             for client in self._clients:
                 client.events += client.monitor.read()
-
-    def _register(self, source: zmq.Socket[bytes], handler: Callable[[], None]) -> None:
-        self._poller.register(source, zmq.POLLIN)
-        self._handlers[source] = handler
 
     def _read(self) -> None:
         for route, role, request in self.listeners.requests():
@@ -196,7 +186,7 @@ def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harne
     free, in_use = free_ports(), getattr(harness.config, port)
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
-        Listeners(context, config, register=lambda *_: None, unregister=lambda _: None, on_requests=lambda: None)
+        Listeners(context, config, PollLoop(), on_requests=lambda: None)
 
 
 # Reopening.
@@ -301,16 +291,10 @@ def test_listeners_that_failed_to_reopen_can_be_closed(folder: KeyFolder, monkey
         raise zmq.ZMQError(zmq.EADDRINUSE)
 
     folder.admit(f"revoked {KeyPair.generate().public.hex()}", Role.CLIENT)
-    ports, poller = free_ports(), zmq.Poller()
+    ports = free_ports()
     config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path)
     with zmq.Context() as context, ExitStack() as stack:
-        listeners = Listeners(
-            context,
-            config,
-            register=lambda source, _: poller.register(source),
-            unregister=poller.unregister,
-            on_requests=lambda: None,
-        )
+        listeners = Listeners(context, config, PollLoop(), on_requests=lambda: None)
         stack.callback(listeners._zap.close)
         folder.revoke("revoked")
         monkeypatch.setattr("msd.broker.network.listeners.Publisher", fail)

@@ -7,35 +7,11 @@ from pathlib import Path
 import pytest
 
 from msd.broker.supervision import indexer_supervisor
-from msd.broker.supervision.indexer_supervisor import MAX_BACKOFF_S, MIN_BACKOFF_S, IndexerBackoff, IndexerSupervisor
+from msd.broker.supervision.indexer_restarts import MIN_BACKOFF_S
+from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLine
-
-# The backoff.
-
-
-def test_the_delay_doubles_up_to_the_maximum() -> None:
-    backoff = IndexerBackoff()
-    delays = [backoff.on_exit("killed by SIGKILL", 1.0)[0] for _ in range(8)]
-    assert delays == [min(MIN_BACKOFF_S * 2**count, MAX_BACKOFF_S) for count in range(8)]
-    assert (delays[0], delays[-1]) == (2.0, 60.0)
-
-
-def test_only_a_changed_reason_is_news() -> None:
-    backoff = IndexerBackoff()
-    is_news = [backoff.on_exit(reason, 0.0)[1] for reason in ("a", "a", "b", "b", "a")]
-    assert is_news == [True, False, True, False, True]
-
-
-def test_a_long_run_resets_the_delay() -> None:
-    backoff = IndexerBackoff()
-    for _ in range(4):
-        backoff.on_exit("a", 0.0)
-    assert backoff.on_exit("a", MAX_BACKOFF_S - 1.0) == (16 * MIN_BACKOFF_S, False)
-    assert backoff.on_exit("a", MAX_BACKOFF_S) == (MIN_BACKOFF_S, True)
-
-
-# The supervisor.
+from tests.unit.fake_poll_loop import FakePollLoop
 
 
 class FakeIndexer:
@@ -65,21 +41,23 @@ class Scenario:
     def __init__(self, *outputs: IndexLine | MsdError) -> None:
         FakeIndexer.outputs, FakeIndexer.starts = [*outputs], 0
         self.notes: list[str] = []
-        self.registered: set[int] = set()
+        self.editions: list[Indexed] = []
+        self.poll_loop = FakePollLoop()
         self.indexer = IndexerSupervisor(
-            Path("root"),
-            Path("folder"),
-            note=self.notes.append,
-            register=self.registered.add,
-            unregister=self.registered.remove,
+            Path("root"), Path("folder"), self.poll_loop, note=self.notes.append, on_edition=self.editions.append
         )
-        self.now = self.indexer._started_at
 
     def wait(self, seconds: float) -> int:
         """Advances the clock by ``seconds``; returns the number of indexers started so far."""
-        self.now += seconds
-        self.indexer.pass_time(self.now)
+        self.poll_loop.now += seconds
+        self.indexer.pass_time(self.poll_loop.now)
         return FakeIndexer.starts
+
+    @property
+    def restart_in(self) -> float | None:
+        """Seconds until the next restart."""
+        deadline = self.indexer.next_deadline(self.poll_loop.now)
+        return None if deadline is None else deadline - self.poll_loop.now
 
 
 @pytest.fixture(autouse=True)
@@ -93,29 +71,30 @@ EDITION = Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=1)
 def test_an_exit_before_the_first_edition_raises_its_reason() -> None:
     scenario = Scenario(NotFoundError("no such file"))
     with pytest.raises(NotFoundError):
-        scenario.indexer.read_editions(scenario.now)
+        scenario.poll_loop.run_handler()
 
 
 def test_an_exit_after_the_first_edition_leads_to_restarts_with_backoff_and_one_note() -> None:
     scenario = Scenario(EDITION, *[MsdError("no room")] * 3)
-    assert scenario.indexer.read_editions(scenario.now) == [EDITION]
+    scenario.poll_loop.run_handler()
+    assert scenario.editions == [EDITION]
     scenario.notes.clear()
     for starts, delay in enumerate((MIN_BACKOFF_S, 2 * MIN_BACKOFF_S, 4 * MIN_BACKOFF_S), 1):
-        assert scenario.indexer.read_editions(scenario.now) == []
-        assert scenario.registered == set()
-        assert scenario.indexer.next_deadline() == scenario.now + delay
+        scenario.poll_loop.run_handler()
+        assert not scenario.poll_loop.handlers
+        assert scenario.restart_in == delay
         assert scenario.wait(delay - 0.5) == starts
         assert scenario.wait(0.5) == starts + 1
-        assert scenario.indexer.next_deadline() is None
-        assert scenario.registered == {77}
+        assert scenario.restart_in is None
+        assert scenario.poll_loop.handlers.keys() == {77}
     assert scenario.notes == ["indexer exited (no room): restarting in 2 s"]
-    assert scenario.indexer.latest == EDITION
+    assert scenario.editions == [scenario.indexer.latest] == [EDITION]
 
 
 def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = Scenario(EDITION, MsdError("killed by SIGKILL"))
-    scenario.indexer.read_editions(scenario.now)
-    scenario.indexer.read_editions(scenario.now)
+    scenario.poll_loop.run_handler()
+    scenario.poll_loop.run_handler()
 
     def fail(root: Path, folder: Path) -> FakeIndexer:
         raise OSError(11, "Resource temporarily unavailable")

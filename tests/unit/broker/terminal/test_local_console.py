@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -14,6 +14,7 @@ from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.views.status_table import status_table
 from msd.wire.config.settings import Config
 from msd.wire.protocol.states import WorkerState
+from tests.unit.fake_poll_loop import FakePollLoop
 from tests.unit.snapshots import snapshot
 
 COMMAND = ["msd", "console"]
@@ -70,15 +71,14 @@ class Terminal:
 
     def __init__(self, console: Sequence[str] | None) -> None:
         self.output = FakeOutput()
-        self.handlers: dict[int, Callable[[], None]] = {}
+        self.poll_loop = FakePollLoop()
         self.toggled: list[int] = []
         self.exit_codes: list[int] = []
         self.console = LocalConsole(
             Config(),
             self.output,
             console,
-            register=self.handlers.__setitem__,
-            unregister=self.handlers.__delitem__,
+            self.poll_loop,
             toggle=self.toggled.append,
             shut_down=self.exit_codes.append,
         )
@@ -86,8 +86,7 @@ class Terminal:
     def enter(self, data: bytes, writer: int) -> None:
         """Writes ``data`` to the input and lets the console read it."""
         os.write(writer, data)
-        (handler,) = self.handlers.values()
-        handler()
+        self.poll_loop.run_handler()
 
 
 @pytest.fixture
@@ -133,9 +132,8 @@ def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
     terminal = Terminal(None)
     with open(os.devnull, "wb") as null:
         os.dup2(null.fileno(), writer)  # closes the pipe's writing end
-    (handler,) = terminal.handlers.values()
-    handler()
-    assert terminal.handlers == {}
+    terminal.poll_loop.run_handler()
+    assert not terminal.poll_loop.handlers
     assert terminal.exit_codes == []
 
 
@@ -144,7 +142,7 @@ def test_the_console_process_takes_over_input_and_output(writer: int) -> None:
     for _ in range(2):
         terminal.console.show(snapshot(), None)
     assert len(FakeProcess.started) == 1
-    assert terminal.handlers == {}
+    assert not terminal.poll_loop.handlers
     assert [kind for kind, _ in terminal.output.calls] == ["announcement", "suspend", "table", "table"]
     terminal.console.on_child_exit()
     assert len(terminal.output.calls) == 4, "the exit of another child must change nothing"
