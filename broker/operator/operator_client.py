@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from types import TracebackType
+from collections import deque
+from collections.abc import Iterable
 from typing import Self, TypeVar
 
 import zmq
@@ -16,9 +17,11 @@ import zmq
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.monitor import Monitor
-from msd.wire.net.sockets import Frames, receive, tune
-from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.net.monitor import ConnectionEvent, Monitor
+from msd.wire.net.poll_loop import PollLoop
+from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Accepted,
@@ -40,6 +43,8 @@ REQUEST_TIMEOUT_S = 5.0
 #: Seconds for which every handshake must fail before a wrong server key is reported as the cause.
 HANDSHAKE_FAILURE_WINDOW_S = 1.0
 
+Reply = Accepted | Toggled | StatusReport | Rejected
+T = TypeVar("T")
 R = TypeVar("R", bound=Message)
 
 
@@ -48,33 +53,50 @@ class OperatorClient:
 
     A context manager. Its methods raise ``MsdError``: ``NoAnswerError`` after the timeout, ``NotAllowedError`` for a
     refused connection or order, ``UsageError`` for an invalid order.
+
+    A caller that must not block sends its requests with ``send``, polls ``loop`` and calls ``take_messages``.
     """
 
     def __init__(self, servers: Servers, timeout: float = REQUEST_TIMEOUT_S) -> None:
         self._server5 = servers.status
         self._credentials = servers.credentials
         self._timeout = timeout
-        self._context = zmq.Context()
-        self._monitors: list[Monitor] = []
-        try:
-            self._status_socket, self._status_monitor = self._connect(zmq.SUB, self._server5)
+        self._snapshots: deque[Status] = deque()
+        self._replies: deque[Reply] = deque()
+        #: Why this operator is refused; None unless it is.
+        self._refusal: NotAllowedError | None = None
+        self._failing_since: float | None = None
+        self.loop = PollLoop()
+        with contextlib.ExitStack() as resources:
+            context = zmq.Context()
+            resources.callback(context.destroy, 0)
+            # Every snapshot: the events of the console are the differences between them.
+            subscriber = StatusSubscriber(context, self._server5, self._credentials, latest_only=False)
+            resources.callback(subscriber.close)
+            snapshots, connection = subscriber.sources
+            self.loop.register(snapshots, lambda: self._on_snapshots(subscriber.read_snapshots()))
+            self.loop.register(connection, lambda: self._on_connection(subscriber.read_connection()))
             #: The newest status received, published or as a reply.
-            self.latest = self._receive_snapshot(time.monotonic() + timeout)
-            control = Endpoint.parse(self.latest.control)
-            self._control_socket, self._control_monitor = self._connect(
-                zmq.DEALER, Endpoint(self._server5.host, control.port)
-            )
-        except BaseException:
-            self.close()
-            raise
+            self.latest = self._receive(self._snapshots, time.monotonic() + timeout)
+            #: True if a connection was closed after the first snapshot.
+            self.is_lost = False
+            control = Endpoint(self._server5.host, Endpoint.parse(self.latest.control).port)
+            self._control = tcp_socket(context, zmq.DEALER, control, self._credentials)
+            monitor = Monitor(self._control, encrypted=self._credentials is not None)
+            resources.callback(monitor.close)
+            self.loop.register(self._control, self._on_replies)
+            self.loop.register(monitor.socket, lambda: self._on_connection(monitor.read()))
+            self._control.connect(control.url)
+            self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def close(self) -> None:
+        self._resources.close()
 
     def status(self) -> Status:
         return self.report().status
@@ -98,89 +120,75 @@ class OperatorClient:
         """
         deadline = time.monotonic() + 3 * self.latest.interval + 1
         while True:
-            status = self._receive_snapshot(deadline)
+            status = self._receive(self._snapshots, deadline)
             # Snapshots published before the latest report may arrive after it.
             if status.epoch != self.latest.epoch or status.seq > self.latest.seq:
                 self.latest = status
                 return status
 
-    def _receive_snapshot(self, deadline: float) -> Status:
-        while True:
-            if status := parse_snapshot(self._receive(self._status_socket, self._status_monitor, deadline)):
-                return status
+    def send(self, request: Message) -> None:
+        """Sends a request without waiting for its reply."""
+        # Sending on a closed connection fails; the monitor reports the cause.
+        with contextlib.suppress(zmq.Again):
+            self._control.send(encode(request), zmq.NOBLOCK)
 
-    def _connect(self, socket_type: int, endpoint: Endpoint) -> tuple[zmq.Socket[bytes], Monitor]:
-        socket = self._context.socket(socket_type)
-        tune(socket, ipv6=endpoint.is_ipv6, credentials=self._credentials)
-        socket.linger = 0
-        if socket_type == zmq.SUB:
-            socket.subscribe(STATUS_TOPIC)
-        monitor = Monitor(socket, encrypted=self._credentials is not None)
-        self._monitors.append(monitor)
-        socket.connect(endpoint.url)
-        return socket, monitor
-
-    def close(self) -> None:
-        for monitor in self._monitors:
-            monitor.close()
-        self._context.destroy(0)
+    def take_messages(self) -> list[Status | Reply]:
+        """Returns the snapshots and replies received since the last call. Raises ``NotAllowedError`` if refused."""
+        if self._refusal is not None:
+            raise self._refusal
+        messages = [*self._snapshots, *self._replies]
+        self._snapshots.clear()
+        self._replies.clear()
+        return messages
 
     def _request(self, request: Message, reply_type: type[R]) -> R:
         deadline = time.monotonic() + self._timeout
-        # Sending on a closed connection fails; the monitor reports the cause.
-        with contextlib.suppress(zmq.Again):
-            self._control_socket.send(encode(request), zmq.NOBLOCK)
+        self.send(request)
         while True:
-            reply = parse_reply(self._receive(self._control_socket, self._control_monitor, deadline))
-            if reply is None or reply.rid != getattr(request, "rid", None):
+            reply = self._receive(self._replies, deadline)
+            if reply.rid != getattr(request, "rid", None):
                 continue
             if isinstance(reply, Rejected):
                 raise (NotAllowedError if reply.denied else UsageError)(reply.message)
             if isinstance(reply, reply_type):
                 return reply
 
-    def _receive(self, socket: zmq.Socket[bytes], monitor: Monitor, deadline: float) -> list[zmq.Frame]:
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(monitor.socket, zmq.POLLIN)
-        failing_since: float | None = None
-        while (seconds_left := deadline - time.monotonic()) > 0:
-            ready = dict(poller.poll(int(seconds_left * 1000)))
-            if socket in ready:
-                return receive(socket) or []
-            for event in monitor.read():
-                if event is ConnectionRefusal.HANDSHAKE:
-                    # A server that is shutting down may abort one handshake; with a wrong key every handshake fails.
-                    failing_since = failing_since or time.monotonic()
-                    if time.monotonic() < failing_since + HANDSHAKE_FAILURE_WINDOW_S:
-                        continue
-                if isinstance(event, ConnectionRefusal):
-                    raise NotAllowedError(event.explain(self._server5, encrypted=self._credentials is not None))
-        raise NoAnswerError(f"server 5 at {self._server5} does not answer: is msd serve running there?")
+    def _receive(self, queue: deque[T], deadline: float) -> T:
+        """Waits until ``queue`` contains a message, and takes it."""
+        self._failing_since = None
+        while not queue:
+            if self._refusal is not None:
+                raise self._refusal
+            if time.monotonic() >= deadline:
+                raise NoAnswerError(f"server 5 at {self._server5} does not answer: is msd serve running there?")
+            self.loop.wait([deadline])
+            self.loop.dispatch()
+        return queue.popleft()
 
+    def _on_snapshots(self, snapshots: Iterable[Status]) -> None:
+        for status in snapshots:
+            if status.version == PROTOCOL_VERSION:
+                self._snapshots.append(status)
+            else:
+                self._refusal = NotAllowedError(
+                    f"server 5 uses protocol version {status.version}, but this command uses version"
+                    f" {PROTOCOL_VERSION}: update the older side"
+                )
 
-def parse_snapshot(frames: Frames) -> Status | None:
-    """Returns the snapshot in a message from the status socket, None for a malformed message. Raises
-    ``NotAllowedError`` if server 5 uses another version of the protocol.
-    """
-    try:
-        status: Status | None = decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status) if len(frames) == 1 else None
-    except ProtocolError:
-        return None
-    if status is not None and status.version != PROTOCOL_VERSION:
-        raise NotAllowedError(
-            f"server 5 uses protocol version {status.version}, but this command uses version"
-            f" {PROTOCOL_VERSION}: update the older side"
-        )
-    return status
+    def _on_replies(self) -> None:
+        while (frames := receive(self._control)) is not None:
+            if len(frames) == 1:
+                with contextlib.suppress(ProtocolError):
+                    self._replies.append(decode(frames[0].buffer, ControlReply))
 
-
-def parse_reply(frames: Frames) -> Accepted | Toggled | StatusReport | Rejected | None:
-    """Returns the reply in a message from the control socket, None for a malformed message."""
-    try:
-        reply: Accepted | Toggled | StatusReport | Rejected | None = (
-            decode(frames[0].buffer, ControlReply) if len(frames) == 1 else None
-        )
-    except ProtocolError:
-        return None
-    return reply
+    def _on_connection(self, events: Iterable[ConnectionEvent | ConnectionRefusal]) -> None:
+        for event in events:
+            if event is ConnectionEvent.CLOSED:
+                self.is_lost = True
+            if event is ConnectionRefusal.HANDSHAKE:
+                # A server that is shutting down may abort one handshake; with a wrong key every handshake fails.
+                self._failing_since = self._failing_since or time.monotonic()
+                if time.monotonic() < self._failing_since + HANDSHAKE_FAILURE_WINDOW_S:
+                    continue
+            if isinstance(event, ConnectionRefusal):
+                self._refusal = NotAllowedError(event.explain(self._server5, encrypted=self._credentials is not None))

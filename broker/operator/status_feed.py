@@ -14,16 +14,13 @@ import time
 from collections import deque
 from typing import Protocol
 
-import zmq
 from msgspec import Struct
 
-from msd.broker.operator.operator_client import OperatorClient, parse_reply, parse_snapshot
+from msd.broker.operator.operator_client import OperatorClient, Reply
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
-from msd.wire.net.monitor import ConnectionEvent
-from msd.wire.net.sockets import receive
-from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import Accepted, Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
+from msd.wire.net.poll_loop import PollLoop
+from msd.wire.protocol.messages import Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
 from msd.wire.protocol.request_ids import new_rid
 
 #: Seconds between two status requests.
@@ -99,9 +96,9 @@ class StatusFeed:
     def _run(self) -> None:
         while not self._is_closing:
             try:
-                with _FeedConnection(self._servers, CONNECT_TIMEOUT_S) as connection:
-                    self._events.append(connection.latest)
-                    self._follow(connection)
+                with OperatorClient(self._servers, CONNECT_TIMEOUT_S) as operator:
+                    self._events.append(operator.latest)
+                    self._follow(operator)
             except MsdError as error:
                 refused = isinstance(error, NotAllowedError)
                 cause = "refuses this operator" if refused else "does not answer"
@@ -110,81 +107,43 @@ class StatusFeed:
                 self._events.append(Server5Lost(str(error), refused))
                 self._wait_before_retry()
 
-    def _follow(self, connection: _FeedConnection) -> None:
+    def _follow(self, operator: OperatorClient) -> None:
         """Receives and sends until the connection is lost or the feed is closed."""
         next_request_at = last_message_at = time.monotonic()
+        operator.loop.register(self._wakeup, self._clear_wakeup)
         while not self._is_closing:
             while self._toggles:
-                connection.send_toggle(self._toggles.popleft())
+                operator.send(Toggle(rid=new_rid(), number=self._toggles.popleft()))
             if (now := time.monotonic()) >= next_request_at:
-                connection.request_status()
+                operator.send(StatusRequest(rid=new_rid()))
                 next_request_at = now + REQUEST_INTERVAL_S
-            events = connection.receive_events(next_request_at - now, self._wakeup)
-            if events is None:
-                return
-            self._clear_wakeup()
-            self._events.extend(events)
             # If this process was suspended, the elapsed time says nothing about server 5.
-            was_suspended = time.monotonic() > next_request_at + REQUEST_INTERVAL_S
-            if events or was_suspended:
+            last_message_at += operator.loop.wait([next_request_at]) + operator.loop.dispatch()
+            messages = operator.take_messages()
+            self._events += filter(None, map(_to_event, messages))
+            if messages:
                 last_message_at = time.monotonic()
-            elif time.monotonic() > last_message_at + SILENCE_TIMEOUT_S:
+            if operator.is_lost or time.monotonic() > last_message_at + SILENCE_TIMEOUT_S:
                 return
 
     def _wait_before_retry(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._wakeup, zmq.POLLIN)
-        poller.poll(int(RETRY_DELAY_S * 1000))
-        if not self._is_closing:
-            self._clear_wakeup()
+        loop = PollLoop()
+        loop.register(self._wakeup, self._clear_wakeup)
+        loop.wait([time.monotonic() + RETRY_DELAY_S])
+        loop.dispatch()
 
     def _clear_wakeup(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
 
 
-class _FeedConnection(OperatorClient):
-    """An operator client that sends requests without waiting for their replies."""
-
-    def request_status(self) -> None:
-        self._send(StatusRequest(rid=new_rid()))
-
-    def send_toggle(self, number: int) -> None:
-        self._send(Toggle(rid=new_rid(), number=number))
-
-    def receive_events(self, timeout: float, wakeup: int) -> list[FeedEvent] | None:
-        """Waits at most ``timeout`` seconds until messages arrive or the descriptor ``wakeup`` is readable. Returns the
-        events of the messages, None if the connection is lost.
-        """
-        poller = zmq.Poller()
-        for source in (self._status_socket, self._control_socket, *(m.socket for m in self._monitors), wakeup):
-            poller.register(source, zmq.POLLIN)
-        poller.poll(max(0, int(timeout * 1000) + 1))
-        events: list[FeedEvent] = []
-        while (frames := receive(self._status_socket)) is not None:
-            if status := parse_snapshot(frames):
-                events.append(status)
-        while (frames := receive(self._control_socket)) is not None:
-            if event := _to_event(parse_reply(frames)):
-                events.append(event)
-        for monitor in self._monitors:
-            if any(event is ConnectionEvent.CLOSED for event in monitor.read()):
-                return None
-        return events
-
-    def _send(self, request: Message) -> None:
-        # If the socket accepts no more messages, the silence timeout ends the connection.
-        with contextlib.suppress(zmq.Again):
-            self._control_socket.send(encode(request), zmq.NOBLOCK)
-
-
-def _to_event(reply: Accepted | Toggled | StatusReport | Rejected | None) -> FeedEvent | None:
-    match reply:
-        case StatusReport():
-            return reply
+def _to_event(message: Status | Reply) -> FeedEvent | None:
+    match message:
+        case Status() | StatusReport():
+            return message
         case Toggled(number=number, state=state, reached=False):
             return OrderFailed(f"worker {number} did not change state within 3 s: it is {state}")
-        case Rejected(message=message):
-            return OrderFailed(f"order rejected: {message}")
+        case Rejected(message=text):
+            return OrderFailed(f"order rejected: {text}")
         case _:
             return None

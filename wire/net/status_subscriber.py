@@ -26,14 +26,21 @@ RECONNECT_MS, MAX_RECONNECT_MS = 100, 1000
 
 
 class StatusSubscriber:
-    """Subscribes to the snapshots at ``endpoint``. Poll ``sources`` for reading. Call ``close()`` when done."""
+    """Subscribes to the snapshots at ``endpoint``. Poll ``sources`` for reading. Call ``close()`` when done.
+
+    With ``latest_only`` a slow reader receives the latest snapshot instead of all that it has missed.
+    """
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint, credentials: Credentials | None
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: Endpoint,
+        credentials: Credentials | None,
+        *,
+        latest_only: bool = True,
     ) -> None:
         self._socket = tcp_socket(context, zmq.SUB, endpoint, credentials)
-        # Only the latest snapshot counts; a slow reader would otherwise receive old ones.
-        self._socket.conflate = 1
+        self._socket.conflate = latest_only
         self._socket.maxmsgsize = MAX_SNAPSHOT_FRAME
         self._socket.reconnect_ivl = RECONNECT_MS
         self._socket.reconnect_ivl_max = MAX_RECONNECT_MS

@@ -12,6 +12,7 @@ from msd.broker.operator import operator_client
 from msd.broker.operator.operator_client import REQUEST_TIMEOUT_S, OperatorClient
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
+from msd.wire.net import poll_loop
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
@@ -115,7 +116,8 @@ def broker() -> Iterator[FakeBroker]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake_clock = Clock()
-    monkeypatch.setattr(operator_client, "time", fake_clock)
+    for module in (operator_client, poll_loop):
+        monkeypatch.setattr(module, "time", fake_clock)
     return fake_clock
 
 

@@ -9,7 +9,16 @@ import pytest
 
 from msd.broker.operator import status_feed
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost, StatusFeed
-from msd.wire.protocol.messages import Message, Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Message,
+    Rejected,
+    Status,
+    StatusReport,
+    StatusRequest,
+    Toggle,
+    Toggled,
+)
 from msd.wire.protocol.states import WorkerState
 from tests.processes import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
@@ -110,3 +119,9 @@ def test_the_feed_reconnects_to_a_silent_broker(
     monkeypatch.setattr(status_feed, "SILENCE_TIMEOUT_S", 0.1)
     wait_for("a second welcome", lambda: len(recorder.events(Status)) >= 2)
     assert not recorder.events(Server5Lost)
+
+
+def test_another_protocol_version_is_a_refusal(broker: FakeBroker, recorder: RecordingFeed) -> None:
+    broker.publish(broker.status(11, version=PROTOCOL_VERSION + 1))
+    wait_for("the refusal", lambda: recorder.events(Server5Lost))
+    assert recorder.events(Server5Lost)[0].refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import zmq
 
@@ -29,23 +30,26 @@ STATUS = Status(
 class Scene:
     """A publisher and a subscriber."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, latest_only: bool = True) -> None:
         self.endpoint = Endpoint("127.0.0.1", free_ports()[4])
         self.publisher = context.socket(zmq.XPUB)
         self.publisher.linger = 0
         self.publisher.bind(self.endpoint.url)
-        self.subscriber = StatusSubscriber(context, self.endpoint, None)
+        self.subscriber = StatusSubscriber(context, self.endpoint, None, latest_only=latest_only)
         assert self.publisher.poll(10_000)
         assert self.publisher.recv() == b"\x01" + STATUS_TOPIC
+
+    def publish(self, seq: int) -> None:
+        self.publisher.send(STATUS_TOPIC + encode(msgspec.structs.replace(STATUS, seq=seq)))
 
     def next_snapshot(self) -> Status:
         return wait_for("a snapshot", lambda: next(self.subscriber.read_snapshots(), None))
 
 
-@pytest.fixture
-def scene() -> Iterator[Scene]:
+@pytest.fixture(params=[True])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     with zmq.Context() as context:
-        made = Scene(context)
+        made = Scene(context, latest_only=request.param)
         yield made
         made.subscriber.close()
         made.publisher.close()
@@ -62,6 +66,20 @@ def test_malformed_snapshots_are_skipped(scene: Scene) -> None:
     assert [*scene.subscriber.read_snapshots()] == []
     scene.publisher.send(STATUS_TOPIC + encode(STATUS))
     assert scene.next_snapshot() == STATUS
+
+
+@pytest.mark.parametrize("scene", [False], indirect=True)
+def test_a_reader_of_all_snapshots_misses_none(scene: Scene) -> None:
+    for seq in (3, 4, 5):
+        scene.publish(seq)
+    assert [scene.next_snapshot().seq for _ in range(3)] == [3, 4, 5]
+
+
+def test_a_slow_reader_receives_the_latest_snapshot(scene: Scene) -> None:
+    for seq in (3, 4, 5):
+        scene.publish(seq)
+    assert wait_for("the last snapshot", lambda: scene.next_snapshot().seq == 5)
+    assert [*scene.subscriber.read_snapshots()] == []
 
 
 def test_the_state_of_the_connection_is_reported(scene: Scene) -> None:
