@@ -24,10 +24,10 @@ from msd.broker.status.history import SAMPLE_INTERVAL_S
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
-from msd.broker.supervision.pending_toggles import PendingToggles
+from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
-from msd.broker.supervision.until_done import UntilDone
+from msd.broker.supervision.until_done import AwakeChanged, ClientDone, SessionsReported, UntilDone, UntilDoneEvent
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.exposure import load_server_keys
@@ -52,7 +52,7 @@ from msd.wire.protocol.messages import (
     WorkerOrder,
 )
 from msd.wire.security.permissions import is_permitted
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
@@ -74,12 +74,12 @@ class Broker:
             raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
         self._output = output
-        self._exit_when_done = until_done
         self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
         self._snapshot_builder = SnapshotBuilder(config)
         self._token = secrets.token_bytes(16)
-        self._until_done = UntilDone()
-        self._toggles: PendingToggles[Route] = PendingToggles()
+        #: None without ``--until-done``.
+        self._until_done = UntilDone() if until_done else None
+        self._toggles: PendingToggles[Route] = PendingToggles(self._supervisor)
         self._exit_code: int | None = None
         self._next_publish = self._next_sample = 0.0
         #: The last published snapshot, for the metrics.
@@ -102,11 +102,10 @@ class Broker:
             self._on_stall(self._poll_loop.dispatch())
             now = self._poll_loop.now
             self._handle(TimePassed(), now)
-            for peer, reply in self._toggles.pop_replies(self._supervisor, now):
-                peer.send(reply)
-            self._until_done.pass_time(now, awake=self._supervisor.any_awake)
-            if self._exit_when_done and not self._supervisor.quitting and self._until_done.may_end(now):
-                self._shut_down(0)
+            for answer in self._toggles.handle(TimePassed(), now):
+                answer.peer.send(answer.reply)
+            self._update_until_done(AwakeChanged(self._supervisor.any_awake), now)
+            self._update_until_done(TimePassed(), now)
             if now >= self._next_publish:
                 self._publish(now)
             if now >= self._next_sample:
@@ -190,6 +189,10 @@ class Broker:
                 self._publish(now)
             case supervisor.Stop():
                 self._is_stopped = True
+
+    def _update_until_done(self, event: UntilDoneEvent, now: float) -> None:
+        if self._until_done is not None and self._until_done.handle(event, now):
+            self._shut_down(0)
 
     def _send_order(self, number: int, order: WorkerOrder) -> None:
         # A worker that has not sent a heartbeat yet receives the order after its first one.
@@ -280,7 +283,7 @@ class Broker:
         # Use the supervisor's record; it ignores late heartbeats of dead processes.
         if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
             self._snapshot_builder.on_bytes_sent(worker.number, worker.load.bytes_sent, now)
-            self._until_done.on_sessions(worker.sessions)
+            self._update_until_done(SessionsReported(worker.sessions), now)
 
     def _on_request(self, peer: Route, request: ControlRequest, now: float) -> None:
         match request:
@@ -289,7 +292,7 @@ class Broker:
                     message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
                     peer.send(Rejected(rid=rid, message=message))
                     return
-                self._toggles.add(peer, rid, number, now)
+                self._toggles.handle(ToggleRequested(peer, rid, number), now)
                 self._handle(supervisor.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
                 peer.send(self._event_log.report(rid, self._snapshot()))
@@ -298,7 +301,7 @@ class Broker:
                 self._shut_down(0)
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))
-                self._until_done.on_done(session, now)
+                self._update_until_done(ClientDone(session), now)
             case Complaint(rid=rid, number=number):
                 peer.send(Accepted(rid=rid))
                 self._handle(supervisor.ComplaintReceived(number), time.monotonic())
@@ -308,8 +311,9 @@ class Broker:
     def _on_stall(self, stalled: float) -> None:
         """Reports a stall of this loop to the pure cores."""
         if stalled:
-            self._handle(supervisor.Stalled(stalled), self._poll_loop.now)
-            self._until_done.on_stall(stalled)
+            event = Stalled(stalled)
+            self._handle(event, self._poll_loop.now)
+            self._update_until_done(event, self._poll_loop.now)
 
     def _deadlines(self) -> list[float | None]:
         """The times at which the loop must wake up even if no source is readable."""
@@ -319,11 +323,11 @@ class Broker:
             self._next_publish,
             self._next_sample,
             self._indexer.next_deadline(now),
-            self._toggles.next_deadline(),
+            self._toggles.next_deadline(now),
             self._supervisor.next_deadline(now),
         ]
-        if self._exit_when_done and not self._supervisor.quitting:
-            deadlines.append(self._until_done.next_deadline())
+        if self._until_done is not None and not self._supervisor.quitting:
+            deadlines.append(self._until_done.next_deadline(now))
         return deadlines
 
 

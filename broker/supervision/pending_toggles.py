@@ -12,48 +12,60 @@ from msgspec import Struct
 
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.protocol.messages import Toggled
+from msd.wire.support.core import Core, TimePassed
 
 #: Seconds after which a toggle is answered although its worker has not reached the wanted state.
 TOGGLE_TIMEOUT_S = 3.0
 #: Maximum number of pending toggles; further toggles are answered immediately, with the worker's current state.
 MAX_PENDING = 1024
 
-
 PeerT = TypeVar("PeerT")
 
 
-class _Toggle(Generic[PeerT], Struct, frozen=True):
+class ToggleRequested(Generic[PeerT], Struct, frozen=True):
+    """``peer`` (opaque here) requested a toggle of worker ``number`` with the id ``rid``."""
+
     peer: PeerT
     rid: int
     number: int
-    deadline: float
 
 
-class PendingToggles(Generic[PeerT]):
-    """The toggles that have not been answered yet."""
+class AnswerToggle(Generic[PeerT], Struct, frozen=True):
+    """Send the reply to the peer that requested the toggle."""
 
-    def __init__(self) -> None:
-        self._pending: list[_Toggle[PeerT]] = []
+    peer: PeerT
+    reply: Toggled
 
-    def add(self, peer: PeerT, rid: int, number: int, now: float) -> None:
-        """Adds a toggle of worker ``number`` that ``peer`` (opaque here) requested with the id ``rid``."""
-        deadline = now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT_S
-        self._pending.append(_Toggle(peer, rid, number, deadline))
 
-    def pop_replies(self, supervisor: Supervisor, now: float) -> list[tuple[PeerT, Toggled]]:
-        """Removes the toggles that are due, and returns their peers and replies. During a shutdown all are due."""
-        replies, pending = [], []
-        for toggle in self._pending:
-            worker = supervisor.workers[toggle.number]
+class PendingToggles(Core[ToggleRequested[PeerT] | TimePassed, AnswerToggle[PeerT]], Generic[PeerT]):
+    """The toggles that have not been answered yet. ``TimePassed`` answers those that are due by the present records of
+    ``supervisor``, which are only read; during a shutdown all are due.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__()
+        self._supervisor = supervisor
+        #: Each with the time at which it is answered at the latest.
+        self._pending: list[tuple[ToggleRequested[PeerT], float]] = []
+
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        return min((deadline for _, deadline in self._pending), default=None)
+
+    def _decide(self, event: ToggleRequested[PeerT] | TimePassed, now: float) -> list[AnswerToggle[PeerT]]:
+        if not isinstance(event, TimePassed):
+            self._pending.append((event, now if len(self._pending) >= MAX_PENDING else now + TOGGLE_TIMEOUT_S))
+            return []
+        answers, pending = [], []
+        for toggle, deadline in self._pending:
+            worker = self._supervisor.workers[toggle.number]
             reached = worker.state.value == worker.wanted.value
-            if reached or supervisor.quitting or now >= toggle.deadline:
+            if reached or self._supervisor.quitting or now >= deadline:
                 reply = Toggled(rid=toggle.rid, number=toggle.number, state=worker.state, reached=reached)
-                replies.append((toggle.peer, reply))
+                answers.append(AnswerToggle(toggle.peer, reply))
             else:
-                pending.append(toggle)
+                pending.append((toggle, deadline))
         self._pending = pending
-        return replies
+        return answers
 
-    def next_deadline(self) -> float | None:
-        """Time at which the next toggle times out; None if none is pending."""
-        return min((toggle.deadline for toggle in self._pending), default=None)
+    def _assert_invariants(self) -> None:
+        assert all(toggle.number in self._supervisor.workers for toggle, _ in self._pending), self._pending

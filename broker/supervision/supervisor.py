@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
-from msd.wire.support.core import Core, TimePassed
+from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
 SILENT_AFTER_S = 0.75
@@ -83,12 +83,6 @@ class ComplaintReceived(Struct, frozen=True):
 
 class QuitReceived(Struct, frozen=True):
     """The broker shuts down: all workers are ordered to exit."""
-
-
-class Stalled(Struct, frozen=True):
-    """The broker's event loop was stalled for the last ``seconds``."""
-
-    seconds: float
 
 
 Event = (

@@ -11,7 +11,10 @@ A client that has not reached a worker yet is unknown here. Takes ``now`` (secon
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+
+from msgspec import Struct
+
+from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds, with a worker awake, after which a session that no worker reports is dropped. Clients try to reconnect
 #: more often than that.
@@ -23,59 +26,86 @@ SETTLE_TIME_S = 0.5
 MAX_SESSIONS = 65536
 
 
-class UntilDone:
-    """The sessions of all clients. Call ``pass_time`` often: it drops old sessions."""
+class SessionsReported(Struct, frozen=True):
+    """A worker's heartbeat lists these open sessions."""
+
+    sessions: frozenset[int]
+
+
+class ClientDone(Struct, frozen=True):
+    """The client of this session has finished its download."""
+
+    session: int
+
+
+class AwakeChanged(Struct, frozen=True):
+    """From now on, at least one worker is awake, or none is. May repeat the present value."""
+
+    is_any_awake: bool
+
+
+UntilDoneEvent = SessionsReported | ClientDone | AwakeChanged | Stalled | TimePassed
+
+
+class End(Struct, frozen=True):
+    """A client is done, and no other client is being served: end the servers."""
+
+
+class UntilDone(Core[UntilDoneEvent, End]):
+    """The sessions of all clients. Pass ``TimePassed`` often: it drops old sessions."""
 
     def __init__(self) -> None:
+        super().__init__()
         #: Sessions that are not done, in the order of their last reports, each with the value of ``_awake_for`` at that
         #: time.
         self._open: OrderedDict[int, float] = OrderedDict()
         #: Likewise, sessions that are done: workers may report them for a while longer.
         self._done: OrderedDict[int, float] = OrderedDict()
-        #: Total seconds during which at least one worker was awake.
+        self._is_any_awake = False
+        #: Total seconds during which at least one worker was awake, until ``_updated_at``.
         self._awake_for = 0.0
         self._updated_at: float | None = None
         self._done_at: float | None = None
 
-    def on_sessions(self, sessions: Iterable[int]) -> None:
-        """Records the open sessions that a worker's heartbeat lists."""
-        for session in sessions:
-            self._refresh(self._done if session in self._done else self._open, session)
-
-    def on_done(self, session: int, now: float) -> None:
-        """Records that the client of ``session`` has finished its download."""
-        self._open.pop(session, None)
-        self._refresh(self._done, session)
-        self._done_at = now
-
-    def pass_time(self, now: float, *, awake: bool) -> None:
-        """Drops sessions that no worker reports any more. ``awake``: at least one worker is awake."""
-        if awake and self._updated_at is not None:
-            self._awake_for += max(0.0, now - self._updated_at)
-        self._updated_at = now
-        for sessions in (self._open, self._done):
-            while sessions and next(iter(sessions.values())) <= self._awake_for - SESSION_TIMEOUT_S:
-                sessions.popitem(last=False)
-
-    def on_stall(self, seconds: float) -> None:
-        """Excludes a stall of the broker's event loop from the time that counts towards ``SESSION_TIMEOUT_S``."""
-        if self._updated_at is not None:
-            self._updated_at += seconds
-
-    def may_end(self, now: float) -> bool:
-        """True once a client is done and no other client is being served."""
-        deadline = self.next_deadline()
-        return deadline is not None and now >= deadline
-
-    def next_deadline(self) -> float | None:
-        """Time from which ``may_end`` is true; None if that depends on clients."""
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        """Returns the time of ``End``; None if that depends on clients."""
         return None if self._done_at is None or self._open else self._done_at + SETTLE_TIME_S
 
-    def check_invariants(self) -> None:
+    def _decide(self, event: UntilDoneEvent, now: float) -> list[End]:
+        match event:
+            case SessionsReported(sessions):
+                for session in sessions:
+                    self._refresh(self._done if session in self._done else self._open, session)
+            case ClientDone(session):
+                self._open.pop(session, None)
+                self._refresh(self._done, session)
+                self._done_at = now
+            case AwakeChanged(is_any_awake):
+                self._count_time(now)
+                self._is_any_awake = is_any_awake
+            case Stalled(seconds):
+                # A stall of the broker does not count towards ``SESSION_TIMEOUT_S``.
+                if self._updated_at is not None:
+                    self._updated_at += seconds
+            case TimePassed():
+                self._count_time(now)
+                for known in (self._open, self._done):
+                    while known and next(iter(known.values())) <= self._awake_for - SESSION_TIMEOUT_S:
+                        known.popitem(last=False)
+                deadline = self.next_deadline(now)
+                return [End()] if deadline is not None and now >= deadline else []
+        return []
+
+    def _assert_invariants(self) -> None:
         assert not self._open.keys() & self._done.keys()
         for sessions in (self._open, self._done):
             assert len(sessions) <= MAX_SESSIONS
             assert list(sessions.values()) == sorted(sessions.values())
+
+    def _count_time(self, now: float) -> None:
+        if self._is_any_awake and self._updated_at is not None:
+            self._awake_for += max(0.0, now - self._updated_at)
+        self._updated_at = now
 
     def _refresh(self, sessions: OrderedDict[int, float], session: int) -> None:
         sessions[session] = self._awake_for

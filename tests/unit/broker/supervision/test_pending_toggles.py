@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from msd.broker.supervision.pending_toggles import MAX_PENDING, TOGGLE_TIMEOUT_S, PendingToggles
+from msd.broker.supervision.pending_toggles import (
+    MAX_PENDING,
+    TOGGLE_TIMEOUT_S,
+    AnswerToggle,
+    PendingToggles,
+    ToggleRequested,
+)
 from msd.broker.supervision.supervisor import (
     CatalogueReady,
     HeartbeatReceived,
@@ -13,6 +19,7 @@ from msd.broker.supervision.supervisor import (
 )
 from msd.wire.protocol.messages import Load, Toggled
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
+from msd.wire.support.core import TimePassed
 
 NOW = 1000.0
 
@@ -30,68 +37,74 @@ def heartbeat(supervisor: Supervisor, number: int, state: ReportedState) -> None
     supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, 1, Load(), frozenset()), NOW)
 
 
-def reply_to_sleep(rid: int, state: WorkerState, number: int = 1) -> Toggled:
-    """The reply to an operator's order to put worker ``number`` to sleep."""
-    return Toggled(rid=rid, number=number, state=state, reached=state is WorkerState.ASLEEP)
+class Scenario:
+    """Two awake workers, and the toggles that operators requested."""
+
+    def __init__(self) -> None:
+        self.supervisor = awake()
+        self.toggles: PendingToggles[bytes] = PendingToggles(self.supervisor)
+
+    def order_sleep(self, rid: int, number: int = 1, now: float = NOW) -> None:
+        self.supervisor.handle(ToggleReceived(number, WantedState.ASLEEP), now)
+        self.request(rid, number, now)
+
+    def request(self, rid: int, number: int = 1, now: float = NOW) -> None:
+        assert self.toggles.handle(ToggleRequested(b"operator %d" % rid, rid, number), now) == []
+        self.toggles.check_invariants()
+
+    def answers(self, now: float = NOW) -> list[AnswerToggle[bytes]]:
+        return self.toggles.handle(TimePassed(), now)
+
+
+def answer_to_sleep(rid: int, state: WorkerState, number: int = 1) -> AnswerToggle[bytes]:
+    """The answer to an operator's order to put worker ``number`` to sleep."""
+    reply = Toggled(rid=rid, number=number, state=state, reached=state is WorkerState.ASLEEP)
+    return AnswerToggle(b"operator %d" % rid, reply)
 
 
 def test_a_toggle_is_answered_once_its_worker_is_in_the_wanted_state() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    supervisor = awake()
-    supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
-    toggles.add(b"operator", 5, 1, NOW)
-    assert toggles.pop_replies(supervisor, NOW) == []
-    assert toggles.next_deadline() == NOW + TOGGLE_TIMEOUT_S
-    heartbeat(supervisor, 1, ReportedState.ASLEEP)
-    assert toggles.pop_replies(supervisor, NOW + 1) == [(b"operator", reply_to_sleep(5, WorkerState.ASLEEP))]
-    assert toggles.pop_replies(supervisor, NOW + 9) == []
-    assert toggles.next_deadline() is None
+    scenario = Scenario()
+    scenario.order_sleep(5)
+    assert scenario.answers() == []
+    assert scenario.toggles.next_deadline(NOW) == NOW + TOGGLE_TIMEOUT_S
+    heartbeat(scenario.supervisor, 1, ReportedState.ASLEEP)
+    assert scenario.answers(NOW + 1) == [answer_to_sleep(5, WorkerState.ASLEEP)]
+    assert scenario.answers(NOW + 9) == []
+    assert scenario.toggles.next_deadline(NOW) is None
 
 
 def test_a_toggle_is_answered_at_once_if_the_worker_is_in_the_wanted_state() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    toggles.add(b"operator", 5, 2, NOW)
-    ((peer, reply),) = toggles.pop_replies(awake(), NOW)
-    assert (peer, reply.state, reply.reached) == (b"operator", WorkerState.AWAKE, True)
+    scenario = Scenario()
+    scenario.request(5, 2)
+    (answer,) = scenario.answers()
+    assert (answer.peer, answer.reply.state, answer.reply.reached) == (b"operator 5", WorkerState.AWAKE, True)
 
 
 def test_a_toggle_is_answered_after_a_timeout_if_the_worker_does_not_react() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    supervisor = awake()
-    supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
-    toggles.add(b"operator", 5, 1, NOW)
-    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT_S - 0.01) == []
-    assert toggles.pop_replies(supervisor, NOW + TOGGLE_TIMEOUT_S) == [
-        (b"operator", reply_to_sleep(5, WorkerState.AWAKE))
-    ]
+    scenario = Scenario()
+    scenario.order_sleep(5)
+    assert scenario.answers(NOW + TOGGLE_TIMEOUT_S - 0.01) == []
+    assert scenario.answers(NOW + TOGGLE_TIMEOUT_S) == [answer_to_sleep(5, WorkerState.AWAKE)]
 
 
 def test_toggles_are_answered_independently() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    supervisor = awake()
+    scenario = Scenario()
     for number in (1, 2):
-        supervisor.handle(ToggleReceived(number, WantedState.ASLEEP), NOW)
-        toggles.add(b"operator %d" % number, number, number, NOW + number)
-    heartbeat(supervisor, 2, ReportedState.ASLEEP)
-    assert toggles.pop_replies(supervisor, NOW) == [(b"operator 2", reply_to_sleep(2, WorkerState.ASLEEP, 2))]
-    assert toggles.next_deadline() == NOW + 1 + TOGGLE_TIMEOUT_S
+        scenario.order_sleep(number, number, NOW + number)
+    heartbeat(scenario.supervisor, 2, ReportedState.ASLEEP)
+    assert scenario.answers() == [answer_to_sleep(2, WorkerState.ASLEEP, 2)]
+    assert scenario.toggles.next_deadline(NOW) == NOW + 1 + TOGGLE_TIMEOUT_S
 
 
 def test_all_toggles_are_answered_during_a_shutdown() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    supervisor = awake()
-    supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
-    toggles.add(b"operator", 5, 1, NOW)
-    supervisor.handle(QuitReceived(), NOW)
-    assert toggles.pop_replies(supervisor, NOW) == [(b"operator", reply_to_sleep(5, WorkerState.AWAKE))]
+    scenario = Scenario()
+    scenario.order_sleep(5)
+    scenario.supervisor.handle(QuitReceived(), NOW)
+    assert scenario.answers() == [answer_to_sleep(5, WorkerState.AWAKE)]
 
 
 def test_toggles_beyond_the_limit_are_answered_at_once() -> None:
-    toggles: PendingToggles[bytes] = PendingToggles()
-    supervisor = awake()
-    supervisor.handle(ToggleReceived(1, WantedState.ASLEEP), NOW)
+    scenario = Scenario()
     for rid in range(MAX_PENDING + 10):
-        toggles.add(b"operator", rid, 1, NOW)
-    assert [reply.rid for _, reply in toggles.pop_replies(supervisor, NOW)] == list(
-        range(MAX_PENDING, MAX_PENDING + 10)
-    )
+        scenario.order_sleep(rid)
+    assert [answer.reply.rid for answer in scenario.answers()] == [*range(MAX_PENDING, MAX_PENDING + 10)]

@@ -32,14 +32,13 @@ from msd.broker.supervision.supervisor import (
     SendQuit,
     Spawn,
     Spawned,
-    Stalled,
     Stop,
     Supervisor,
     ToggleReceived,
 )
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 HANG_LIMIT = 60.0
 #: Not 0, so that a time that was never set (0) is detected.

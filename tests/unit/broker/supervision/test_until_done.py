@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.until_done import MAX_SESSIONS, SESSION_TIMEOUT_S, SETTLE_TIME_S, UntilDone
+from msd.broker.supervision.supervisor import Stalled
+from msd.broker.supervision.until_done import (
+    MAX_SESSIONS,
+    SESSION_TIMEOUT_S,
+    SETTLE_TIME_S,
+    AwakeChanged,
+    ClientDone,
+    End,
+    SessionsReported,
+    UntilDone,
+    UntilDoneEvent,
+)
+from msd.wire.support.core import TimePassed
 
 START = 1000.0
 #: Seconds per iteration of the broker's event loop.
@@ -22,21 +34,31 @@ class Scenario:
     def __init__(self) -> None:
         self.until_done = UntilDone()
         self.now = START
-        self.until_done.pass_time(self.now, awake=True)
+        self.handle(AwakeChanged(True))
+        self.handle(TimePassed())
+
+    def handle(self, event: UntilDoneEvent) -> None:
+        """Passes an event. After ``TimePassed`` ``may_end`` tells whether the servers may end now."""
+        actions = self.until_done.handle(event, self.now)
+        if isinstance(event, TimePassed):
+            self.may_end = actions == [End()]
+        else:
+            assert actions == []
 
     def wait(self, seconds: float, *reported: int, awake: bool = True) -> None:
         """Runs the loop for ``seconds``; in every iteration a worker reports the sessions ``reported``."""
         for _ in range(round(seconds / ITERATION)):
             self.now += ITERATION
-            self.until_done.on_sessions(reported)
-            self.until_done.pass_time(self.now, awake=awake)
+            self.report(*reported)
+            self.handle(AwakeChanged(awake))
+            self.handle(TimePassed())
 
     def done(self, session: int) -> None:
-        self.until_done.on_done(session, self.now)
+        self.handle(ClientDone(session))
+        self.handle(TimePassed())
 
-    @property
-    def may_end(self) -> bool:
-        return self.until_done.may_end(self.now)
+    def report(self, *sessions: int) -> None:
+        self.handle(SessionsReported(frozenset(sessions)))
 
 
 @pytest.fixture
@@ -50,14 +72,14 @@ def test_the_servers_do_not_end_before_a_client_is_done(scenario: Scenario) -> N
     scenario.wait(1, A)
     scenario.wait(10 * SESSION_TIMEOUT_S)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline() is None
+    assert scenario.until_done.next_deadline(scenario.now) is None
 
 
 def test_the_servers_end_when_the_only_client_is_done_and_the_settle_time_has_passed(scenario: Scenario) -> None:
     scenario.wait(1, A)
     scenario.done(A)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline() == scenario.now + SETTLE_TIME_S
+    assert scenario.until_done.next_deadline(scenario.now) == scenario.now + SETTLE_TIME_S
     scenario.wait(SETTLE_TIME_S, A)
     assert scenario.may_end
 
@@ -73,7 +95,7 @@ def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Sce
     scenario.done(A)
     scenario.wait(100, A, B)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline() is None, "the end depends on a client, not on time"
+    assert scenario.until_done.next_deadline(scenario.now) is None, "the end depends on a client, not on time"
     scenario.done(B)
     scenario.wait(SETTLE_TIME_S, A, B)
     assert scenario.may_end
@@ -129,20 +151,20 @@ def test_a_stall_of_the_broker_drops_no_client(scenario: Scenario) -> None:
     scenario.wait(1, A, B)
     scenario.done(A)
     scenario.now += 1000
-    scenario.until_done.on_stall(1000)
-    scenario.until_done.pass_time(scenario.now, awake=True)
+    scenario.handle(Stalled(1000))
+    scenario.handle(TimePassed())
     assert not scenario.may_end
 
 
 def test_an_overestimated_stall_does_not_move_the_clock_back(scenario: Scenario) -> None:
     scenario.wait(1, B)
-    scenario.until_done.on_stall(5)
-    scenario.until_done.pass_time(scenario.now, awake=True)
+    scenario.handle(Stalled(5))
+    scenario.handle(TimePassed())
     scenario.wait(1, A)
 
 
 def test_the_number_of_sessions_is_bounded(scenario: Scenario) -> None:
-    scenario.until_done.on_sessions(range(10, 3 * MAX_SESSIONS))
+    scenario.report(*range(10, 3 * MAX_SESSIONS))
     for session in range(3 * MAX_SESSIONS):
         scenario.done(-session)
     scenario.until_done.check_invariants()
@@ -157,7 +179,7 @@ def test_a_flood_of_done_messages_does_not_drop_a_client_that_is_being_served(sc
 
 
 def test_old_sessions_are_dropped(scenario: Scenario) -> None:
-    """Sessions are also tracked without ``--until-done``, and servers may run for years."""
+    """Servers may run for years before all clients are done."""
     for session in range(1000):
         scenario.wait(ITERATION, session)
         scenario.done(session)
@@ -184,11 +206,11 @@ def test_the_invariants_hold_for_any_order_of_events(steps: list[tuple[str, int]
     for step, number in steps:
         match step:
             case "reported":
-                scenario.until_done.on_sessions([number])
+                scenario.report(number)
             case "done":
                 scenario.done(number)
             case "stalled":
-                scenario.until_done.on_stall(number)
+                scenario.handle(Stalled(number))
             case _:
                 scenario.wait(number, awake=step == "awake")
         scenario.until_done.check_invariants()
