@@ -11,6 +11,7 @@ from collections.abc import Callable
 from msd.broker.status.history import SERVER_5, History
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Status, StatusReport
+from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
 
 #: Writes a log line: level, source (a worker or server 5), text.
@@ -37,7 +38,7 @@ class EventLog:
             case supervisor.QuitReceived():
                 self._is_quitting = True
                 self._log("info", SERVER_5, "shutting down")
-            case supervisor.Stalled(seconds):
+            case Stalled(seconds):
                 self._log("warning", SERVER_5, f"event loop stalled for {seconds:.1f} s")
             case _:
                 pass  # Heartbeats and time are not logged; an exit is logged when the next snapshot shows it.

@@ -5,17 +5,19 @@ Makes no decisions itself.
 
 from __future__ import annotations
 
+import math
 import time
 
 from msd.client.events import OnEvent
 from msd.client.manifest import resolver
 from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
-from msd.client.network.pool import ConnectionPool
-from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network.pool import ConnectionPool, emit_waiting
+from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
 from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List
 from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.segments import Manifest
+from msd.wire.support.core import Stalled
 from msd.wire.support.presentable_names import is_presentable
 
 
@@ -61,19 +63,15 @@ def find_manifest(
                 case resolver.Fail(error):
                     raise error
         actions = []
-        deadline = progress_timeout.next_deadline()
-        if (due := manifest_resolver.next_deadline()) is not None:
-            deadline = min(deadline, due)
-        for event in pool.poll(deadline):
+        now = time.monotonic()
+        due = (progress_timeout.next_deadline(now), manifest_resolver.next_deadline())
+        for event in pool.poll(min((deadline for deadline in due if deadline is not None), default=math.inf)):
             if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
-                progress_timeout.reset(time.monotonic())
+                progress_timeout.handle(ProgressMade(), time.monotonic())
             if isinstance(event, ConnectionOpened | ConnectionClosed | ReplyReceived):
                 actions += manifest_resolver.handle(event, time.monotonic())
-        progress_timeout.extend(pool.stalled_seconds)
-        if changed := pool.status_change():
-            on_event(changed)
-        if waiting := progress_timeout.check(pool.last_poll_at, pool.waiting_reason()):
-            on_event(waiting)
+        progress_timeout.handle(Stalled(pool.stalled_seconds), time.monotonic())
+        emit_waiting(pool, progress_timeout, on_event)
 
 
 def _is_valid_name(name: str) -> bool:

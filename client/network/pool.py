@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from msd.client.events import WorkerChanged
+from msd.client.events import OnEvent, WorkerChanged
 from msd.client.network import connection_policy
 from msd.client.network.network_events import (
     ConnectionClosed,
@@ -19,9 +19,10 @@ from msd.client.network.network_events import (
     ReplyReceived,
     SnapshotReceived,
 )
+from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
 from msd.wire.config.servers import Servers
-from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
@@ -174,3 +175,14 @@ class ConnectionPool:
                     self.transport.resubscribe()
                 case connection_policy.ReportRefusal(refusal):
                     raise NotAllowedError(self._explain(refusal))
+
+
+def emit_waiting(pool: ConnectionPool, progress_timeout: ProgressTimeout, on_event: OnEvent) -> None:
+    """Emits changes of server 5, and why there is no progress. Raises ``NoAnswerError`` once the timeout expires."""
+    if changed := pool.status_change():
+        on_event(changed)
+    # Use the time of the last poll; the process may have been suspended since.
+    for action in progress_timeout.handle(WaitingFor(pool.waiting_reason()), pool.last_poll_at):
+        if isinstance(action, TimeoutExpired):
+            raise NoAnswerError(action.message)
+        on_event(action)

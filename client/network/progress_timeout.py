@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from msgspec import Struct
+
 from msd.client.events import Waiting
-from msd.wire.errors import NoAnswerError
+from msd.wire.support.core import Core, Stalled
 
 #: Seconds without progress after which the reason is reported.
 WAITING_NOTICE_S = 1.0
 
 
-class ProgressTimeout:
-    """Measures the time without progress. ``timeout`` is in seconds; with None it never gives up."""
+class ProgressMade(Struct, frozen=True):
+    """Data arrived, or was found on the disk."""
+
+
+class WaitingFor(Struct, frozen=True):
+    """Time has passed; if there is no progress, ``reason`` explains why."""
+
+    reason: str
+
+
+class TimeoutExpired(Struct, frozen=True):
+    """Give up; ``message`` says why."""
+
+    message: str
+
+
+Event = ProgressMade | WaitingFor | Stalled
+Action = Waiting | TimeoutExpired
+
+
+class ProgressTimeout(Core[Event, Action]):
+    """Measures the time without progress. ``timeout`` is in seconds; with None it never gives up.
+
+    Each reason is reported once, unless there is progress in between.
+    """
 
     def __init__(self, timeout: float | None, now: float) -> None:
+        super().__init__()
         self._timeout = timeout
         self._last_progress = now
+        self._reason = ""
         #: The reason that was last reported since the last progress.
-        self._last_reason: str | None = None
+        self._reported_reason: str | None = None
 
-    def reset(self, now: float) -> None:
-        """Records progress."""
-        self._last_progress = now
-        self._last_reason = None
+    def next_deadline(self, now: float) -> float | None:
+        return min((deadline for deadline, _ in self._deadlines(now)), default=None)
 
-    def extend(self, seconds: float) -> None:
-        """Extends the timeout by ``seconds`` during which this process did not run."""
-        self._last_progress += seconds
+    def _decide(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case ProgressMade():
+                self._last_progress = now
+                self._reported_reason = None
+            case Stalled(seconds):
+                self._last_progress += seconds
+            case WaitingFor(reason):
+                self._reason = reason
+                for deadline, action in self._deadlines(now):
+                    if now >= deadline:
+                        self._reported_reason = reason
+                        return [action]
+        return []
 
-    def check(self, now: float, reason: str) -> Waiting | None:
-        """Returns the event to emit if there is no progress because of ``reason``; each reason is reported once.
-
-        Raises ``NoAnswerError`` when the timeout has expired.
-        """
-        # Compute exactly as ``next_deadline`` does, to avoid float rounding.
-        if self._timeout is not None and now >= self._last_progress + self._timeout:
-            raise NoAnswerError(f"gave up after {self._timeout:g} s without progress: {reason}")
-        if now < self._last_progress + WAITING_NOTICE_S or reason == self._last_reason:
-            return None
-        self._last_reason = reason
-        return Waiting(reason, now - self._last_progress)
-
-    def next_deadline(self) -> float:
-        """When ``check`` may next return an event or raise."""
-        notice = self._last_progress + WAITING_NOTICE_S if self._last_reason is None else float("inf")
-        return min(notice, self._last_progress + self._timeout if self._timeout is not None else float("inf"))
+    def _deadlines(self, now: float) -> Iterator[tuple[float, Action]]:
+        """Yields when time alone has an effect, and that effect; the most important one first."""
+        if self._timeout is not None:
+            message = f"gave up after {self._timeout:g} s without progress: {self._reason}"
+            yield self._last_progress + self._timeout, TimeoutExpired(message)
+        if self._reason != self._reported_reason:
+            yield self._last_progress + WAITING_NOTICE_S, Waiting(self._reason, now - self._last_progress)

@@ -17,8 +17,8 @@ from msd.client.network.network_events import (
     ReplyReceived,
     SnapshotReceived,
 )
-from msd.client.network.pool import ConnectionPool
-from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network.pool import ConnectionPool, emit_waiting
+from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import BanReason, GiveUp
@@ -29,7 +29,7 @@ from msd.wire.protocol.messages import Get, Refusal, Status
 from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count
 
 #: Seconds between two ``Progress`` events.
@@ -100,8 +100,9 @@ class Transfer:
             is_busy = self._reuse_next()
             self._pool.wait(0.0 if is_busy else deadline)
             if self._pool.stalled_seconds:
-                self._schedule(scheduler_events.ClientStalled(self._pool.stalled_seconds))
-                self._progress_timeout.extend(self._pool.stalled_seconds)
+                stalled = Stalled(self._pool.stalled_seconds)
+                self._schedule(stalled)
+                self._progress_timeout.handle(stalled, time.monotonic())
             for event in self._pool.events():
                 self._on_network_event(event)
             deadline = self._pass_time()
@@ -168,7 +169,7 @@ class Transfer:
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
-            self._progress_timeout.reset(time.monotonic())
+            self._progress_timeout.handle(ProgressMade(), time.monotonic())
             self._schedule(scheduler_events.SegmentWritten(worker, index))
 
     def _reuse_next(self) -> bool:
@@ -177,7 +178,7 @@ class Transfer:
         if index is None:
             copied = self._part.copy_next()
             if copied:
-                self._progress_timeout.reset(time.monotonic())
+                self._progress_timeout.handle(ProgressMade(), time.monotonic())
             return copied
         self._on_segment_checked(index, matches=self._part.holds(index))
         return True
@@ -185,7 +186,7 @@ class Transfer:
     def _on_segment_checked(self, index: int, *, matches: bool) -> None:
         if matches:
             self.reused += self._manifest.span(index)[1]
-        self._progress_timeout.reset(time.monotonic())
+        self._progress_timeout.handle(ProgressMade(), time.monotonic())
         self._schedule(scheduler_events.SegmentChecked(index, matches))
 
     # Scheduling.
@@ -210,16 +211,12 @@ class Transfer:
     def _pass_time(self) -> float:
         """Does what is due, and returns when something may be due again."""
         self._schedule(TimePassed())
-        if changed := self._pool.status_change():
-            self._on_event(changed)
-        # Use the time of the last poll; the process may have been suspended since.
-        if waiting := self._progress_timeout.check(self._pool.last_poll_at, self._pool.waiting_reason()):
-            self._on_event(waiting)
+        emit_waiting(self._pool, self._progress_timeout, self._on_event)
         now = time.monotonic()
         # ``run`` emits the last progress, which is complete.
         if now >= self._next_progress_at and self.verified < self._manifest.size:
             self._emit_progress(now)
-        due = (self._next_progress_at, self._progress_timeout.next_deadline(), self._scheduler.next_deadline(now))
+        due = (self._next_progress_at, self._progress_timeout.next_deadline(now), self._scheduler.next_deadline(now))
         return min(deadline for deadline in due if deadline is not None)
 
     def _emit_progress(self, now: float) -> None:

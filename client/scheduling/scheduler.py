@@ -30,7 +30,6 @@ from msd.client.scheduling.scheduler_events import (
     Ban,
     BanReason,
     CataloguePublished,
-    ClientStalled,
     Event,
     Finish,
     GiveUp,
@@ -48,7 +47,7 @@ from msd.client.scheduling.scheduler_events import (
 from msd.client.scheduling.segment_table import SegmentTable
 from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import Core, TimePassed
+from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
@@ -181,7 +180,7 @@ class Scheduler(Core[Event, Action]):
                 self._segment_table.mark_checked(index, valid=valid)
             case CataloguePublished(catalogue):
                 yield from self._on_catalogue(catalogue)
-            case ClientStalled(seconds):
+            case Stalled(seconds):
                 for worker in self.workers.values():
                     worker.waiting_since += seconds
                     worker.span_start += seconds

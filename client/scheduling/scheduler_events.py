@@ -12,7 +12,7 @@ import enum
 from msgspec import Struct
 
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 # Events.
 
@@ -81,12 +81,6 @@ class CataloguePublished(Struct, frozen=True):
     catalogue: bytes
 
 
-class ClientStalled(Struct, frozen=True):
-    """The client's own process did not run for this many seconds. They do not count as silence of the workers."""
-
-    seconds: float
-
-
 Event = (
     WorkerReady
     | WorkerLost
@@ -96,7 +90,7 @@ Event = (
     | SegmentRefused
     | SegmentChecked
     | CataloguePublished
-    | ClientStalled
+    | Stalled
     | TimePassed
 )
 

@@ -11,7 +11,7 @@ from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import SegmentState
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 WORKERS = (1, 2, 3)
 SEGMENTS = 12
@@ -139,7 +139,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.3, 5.0]))
     def stall(self, seconds: float) -> None:
         self.now += seconds
-        self.feed(core.ClientStalled(seconds))
+        self.feed(Stalled(seconds))
 
     @invariant()
     def invariants_hold(self) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 #: Seconds until the client detects that a connection was lost.
 LOSS_DETECTION_S = 0.002
@@ -166,7 +166,7 @@ class World:
             if self.now < self._stalled_until:
                 return
             inbox, self._inbox = self._inbox, []
-            self._feed(core.ClientStalled(seconds))
+            self._feed(Stalled(seconds))
             for callback in inbox:
                 callback()
             self._feed(TimePassed())

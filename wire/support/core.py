@@ -21,6 +21,12 @@ class TimePassed(Struct, frozen=True):
     """Only time has passed: a core does what is due."""
 
 
+class Stalled(Struct, frozen=True):
+    """The process did not run for this many seconds. A core does not count them as silence of its peers."""
+
+    seconds: float
+
+
 class Core(Generic[EventT, ActionT]):
     """Base of the pure cores. A subclass implements ``_decide``, ``_assert_invariants`` and, if time alone matters to
     it, ``next_deadline``. All times are in seconds of the monotonic clock.

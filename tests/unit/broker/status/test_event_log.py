@@ -8,7 +8,7 @@ from msd.broker.status.event_log import EventLog
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 from tests.unit.snapshots import snapshot, with_worker
 
 NOW = 1_700_000_000.0
@@ -33,7 +33,7 @@ def event_log(lines: list[Line]) -> EventLog:
         (supervisor.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "wanted state set to asleep")),
         (supervisor.CatalogueReady(7), ("info", "server 5", "catalogue edition 7 is ready")),
         (supervisor.QuitReceived(), ("info", "server 5", "shutting down")),
-        (supervisor.Stalled(2.5), ("warning", "server 5", "event loop stalled for 2.5 s")),
+        (Stalled(2.5), ("warning", "server 5", "event loop stalled for 2.5 s")),
     ],
 )
 def test_an_event_is_logged_as_one_line(

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from msd.client.events import Event, Waiting, WorkerChanged
 from msd.client.network.network_events import (
     ConnectionClosed,
     ConnectionOpened,
@@ -14,10 +15,11 @@ from msd.client.network.network_events import (
     ReplyReceived,
     SnapshotReceived,
 )
-from msd.client.network.pool import ConnectionPool
+from msd.client.network.pool import ConnectionPool, emit_waiting
+from msd.client.network.progress_timeout import ProgressTimeout
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import NotAllowedError
+from msd.wire.errors import NoAnswerError, NotAllowedError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment, Welcome
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from tests.unit.snapshots import snapshot
@@ -109,3 +111,19 @@ def test_the_waiting_reason_lists_the_states_of_the_workers(scene: Scene) -> Non
     scene.incoming = [opened(1)]
     scene.poll()
     assert scene.pool.waiting_reason() == "connected to 1 of 4 workers, but receiving no data"
+
+
+def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:
+    timeout = ProgressTimeout(30.0, scene.now)
+    events: list[Event] = []
+    for seconds in (0.0, 2.0, 2.0):
+        scene.now += seconds
+        scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
+        scene.poll()
+        emit_waiting(scene.pool, timeout, events.append)
+    assert events == [Waiting(scene.pool.waiting_reason(), 2.0)]
+    scene.now += 60.0
+    scene.poll()
+    with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: "):
+        emit_waiting(scene.pool, timeout, events.append)
+    assert isinstance(events[-1], WorkerChanged)

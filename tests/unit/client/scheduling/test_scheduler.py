@@ -13,7 +13,6 @@ from msd.client.scheduling.scheduler_events import (
     Ban,
     BanReason,
     CataloguePublished,
-    ClientStalled,
     Event,
     Finish,
     GiveUp,
@@ -29,7 +28,7 @@ from msd.client.scheduling.scheduler_events import (
 )
 from msd.client.scheduling.worker_pace import INITIAL_WINDOW
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 
 class Scene:
@@ -235,7 +234,7 @@ def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
         scene.feed(SegmentWritten(1 if index < 4 else 2, index), later=0.05)
     before = scene.scheduler.outstanding(1), scene.scheduler.outstanding(2)
     scene.now += 5.0
-    assert scene.feed(ClientStalled(5.0)) == []
+    assert scene.feed(Stalled(5.0)) == []
     assert scene.feed(TimePassed()) == []
     assert (scene.scheduler.outstanding(1), scene.scheduler.outstanding(2)) == before
 
