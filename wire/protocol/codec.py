@@ -1,7 +1,8 @@
 """Encodes messages into header frames and decodes them. The only module that uses msgpack.
 
 Received frames are not trusted: their size is bounded, they are unpacked with limits, and every field is checked
-against its type. All failures become ``ProtocolError``. Does not read payload frames.
+against its type. All failures become ``ProtocolError``. msgpack unpacks them because ``msgspec.msgpack``, which
+encodes, ignores what unknown keys contain. Does not read payload frames.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ STATUS_TOPIC = b"msd1:"
 
 def encode(message: Message) -> bytes:
     """Returns the header frame of ``message``."""
-    return bytes(msgpack.packb(msgspec.to_builtins(message, builtin_types=(bytes,))))
+    return msgspec.msgpack.encode(message)
 
 
 def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
