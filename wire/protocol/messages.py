@@ -43,44 +43,51 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, gc=Fa
     """Base class of all messages; the key ``type`` identifies the message."""
 
 
-# Data socket: client to worker. Every request has an ``rid`` that its reply repeats.
-
-
-class Hello(Message, tag="hello", frozen=True):
-    """Opens a session. ``session`` is a random number, the same on all connections of a client."""
+class Correlated(Message, frozen=True):
+    """Base class of all requests with a reply, and of the replies: these repeat the ``rid`` of their request."""
 
     rid: Natural
+
+
+class WorkerReply(Correlated, frozen=True):
+    """Base class of a worker's replies; ``epoch`` identifies the run of its process."""
+
+    epoch: Natural
+
+
+# Data socket: client to worker.
+
+
+class Hello(Correlated, tag="hello", frozen=True):
+    """Opens a session. ``session`` is a random number, the same on all connections of a client."""
+
     version: Natural
     session: Natural
 
 
-class List(Message, tag="list", frozen=True):
+class List(Correlated, tag="list", frozen=True):
     """Requests the shared files whose names sort after ``after``."""
 
-    rid: Natural
     after: Annotated[str, Meta(max_length=4096)] = ""
 
 
-class Describe(Message, tag="describe", frozen=True):
+class Describe(Correlated, tag="describe", frozen=True):
     """Requests the description of a file: by name, by id, by both, or by neither if only one file is shared."""
 
-    rid: Natural
     name: Name | None = None
     id: FileId | None = None
 
 
-class Digests(Message, tag="digests", frozen=True):
+class Digests(Correlated, tag="digests", frozen=True):
     """Requests the segment digests of file ``id`` from segment ``start`` on."""
 
-    rid: Natural
     id: FileId
     start: Natural
 
 
-class Get(Message, tag="get", frozen=True):
+class Get(Correlated, tag="get", frozen=True):
     """Requests one segment."""
 
-    rid: Natural
     id: FileId
     index: Natural
 
@@ -94,12 +101,10 @@ class Bye(Message, tag="bye", frozen=True):
 # Data socket: worker to client.
 
 
-class Welcome(Message, tag="welcome", frozen=True):
+class Welcome(WorkerReply, tag="welcome", frozen=True):
     """The reply to ``hello``. ``number`` is the worker's number; ``files`` is the number of shared files."""
 
-    rid: Natural
     version: Natural
-    epoch: Natural
     number: Number
     files: Natural
     catalogue: CatalogueId
@@ -114,20 +119,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     id: FileId
 
 
-class CataloguePage(Message, tag="catalog", frozen=True):
+class CataloguePage(WorkerReply, tag="catalog", frozen=True):
     """A page of shared files, sorted by name; ``more`` is True if further pages follow."""
 
-    rid: Natural
-    epoch: Natural
     entries: Annotated[list[Entry], Meta(max_length=1024)]
     more: bool
 
 
-class Described(Message, tag="manifest", frozen=True):
+class Described(WorkerReply, tag="manifest", frozen=True):
     """The description of a file; its digests are requested in pages."""
 
-    rid: Natural
-    epoch: Natural
     name: Name
     size: Natural
     mtime_ns: TimestampNs
@@ -135,27 +136,21 @@ class Described(Message, tag="manifest", frozen=True):
     id: FileId
 
 
-class DigestPage(Message, tag="digests", frozen=True):
+class DigestPage(WorkerReply, tag="digests", frozen=True):
     """Digests from segment ``start`` on; the payload frame contains them, 32 bytes each."""
 
-    rid: Natural
-    epoch: Natural
     start: Natural
 
 
-class Segment(Message, tag="segment", frozen=True):
+class Segment(WorkerReply, tag="segment", frozen=True):
     """One segment; the payload frame contains its bytes."""
 
-    rid: Natural
-    epoch: Natural
     index: Natural
 
 
-class Refusal(Message, tag="refusal", frozen=True):
+class Refusal(WorkerReply, tag="refusal", frozen=True):
     """The negative reply to a request."""
 
-    rid: Natural
-    epoch: Natural
     reason: RefusalReason
     detail: Text = ""
 
@@ -237,37 +232,30 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
 
 
-class Toggle(Message, tag="toggle", frozen=True):
+class Toggle(Correlated, tag="toggle", frozen=True):
     """Flips the wanted state of a worker, or sets it to ``wanted``."""
 
-    rid: Natural
     number: Number
     wanted: WantedState | None = msgspec.field(default=None, name="want")
 
 
-class StatusRequest(Message, tag="status", frozen=True):
+class StatusRequest(Correlated, tag="status", frozen=True):
     """Requests a ``report``."""
 
-    rid: Natural
 
-
-class Quit(Message, tag="quit", frozen=True):
+class Quit(Correlated, tag="quit", frozen=True):
     """Requests that the broker and all workers shut down."""
 
-    rid: Natural
 
-
-class Done(Message, tag="done", frozen=True):
+class Done(Correlated, tag="done", frozen=True):
     """A client finished its download; ``session`` is the number from its ``hello``."""
 
-    rid: Natural
     session: Natural
 
 
-class Complaint(Message, tag="complaint", frozen=True):
+class Complaint(Correlated, tag="complaint", frozen=True):
     """A client received a corrupt segment from a worker."""
 
-    rid: Natural
     number: Number
     id: FileId
     index: Natural
@@ -290,16 +278,13 @@ class QuitOrder(Message, tag="quit-order", frozen=True):
     """To a worker: finish sending, then exit."""
 
 
-class Accepted(Message, tag="accepted", frozen=True):
+class Accepted(Correlated, tag="accepted", frozen=True):
     """The request was carried out."""
 
-    rid: Natural
 
-
-class Toggled(Message, tag="toggled", frozen=True):
+class Toggled(Correlated, tag="toggled", frozen=True):
     """The state after a toggle; ``reached`` is False if the worker did not reach the wanted state in time."""
 
-    rid: Natural
     number: Number
     state: WorkerState
     reached: bool
@@ -313,21 +298,19 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
     is_failure: bool = msgspec.field(name="bad")
 
 
-class StatusReport(Message, tag="report", frozen=True):
+class StatusReport(Correlated, tag="report", frozen=True):
     """The reply to ``status``: the snapshot, the recent events (newest first), and the recent rates in bytes a second
     of each worker (newest last), in the order of the workers' numbers.
     """
 
-    rid: Natural
     status: Status
     events: Annotated[list[LoggedEvent], Meta(max_length=256)] = []
     rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
 
 
-class Rejected(Message, tag="rejected", frozen=True):
+class Rejected(Correlated, tag="rejected", frozen=True):
     """The request was not carried out; ``message`` is the reason. ``denied`` is True if the key's role forbids it."""
 
-    rid: Natural
     message: Text
     denied: bool = False
 
