@@ -159,9 +159,9 @@ class ConnectionPolicy(Core[Event, Action]):
         return self.status is None and not self._status_timed_out
 
     @property
-    def is_refused(self) -> bool:
-        """True if a connection was refused and none is open."""
-        return self._refused_since is not None
+    def refusal(self) -> ConnectionRefusal | None:
+        """Why a connection was refused, even if that is not definitive yet; None if none was, or if one is open."""
+        return self._refusal if self._refused_since is not None else None
 
     def next_deadline(self, now: float) -> float:
         return min(deadline for deadline, _ in self._deadlines(now))
@@ -199,7 +199,7 @@ class ConnectionPolicy(Core[Event, Action]):
 
     def _assert_invariants(self) -> None:
         for number, worker in self.workers.items():
-            assert worker.state is not ConnectionState.OPEN or not self.is_refused, (number, worker)
+            assert worker.state is not ConnectionState.OPEN or not self.refusal, (number, worker)
             assert worker.state is not ConnectionState.OPEN or not worker.failures, (number, worker)
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:

@@ -28,6 +28,7 @@ from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.core import TimePassed
 from msd.wire.support.stall_detector import StallDetector
+from msd.wire.support.units import format_count
 
 
 class ConnectionPool:
@@ -131,7 +132,7 @@ class ConnectionPool:
 
     def status_change(self) -> WorkerChanged | None:
         """Returns the event to emit if server 5 was lost or is reachable again since the last call."""
-        reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.is_refused
+        reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.refusal is not None
         if reachable == self._last_reachable:
             return None
         self._last_reachable = reachable
@@ -143,15 +144,18 @@ class ConnectionPool:
         """Returns why there is no progress, as text for the user."""
         if self.ready:
             return f"connected to {len(self.ready)} of {len(self.worker_numbers)} workers, but receiving no data"
-        if self._policy.is_refused:
+        if self._policy.refusal is ConnectionRefusal.HANDSHAKE:
             return f"{self._servers.status} closes every connection during the handshake: is --server-key correct?"
+        if self._policy.refusal is not None:
+            return self._explain(self._policy.refusal)
         if self.status is None:
             return f"no answer from server 5 at {self._servers.status}: is msd serve running there?"
         if not self.status.catalogue:
             return "the servers are still indexing their files"
         states = [worker.state for worker in self.status.workers]
         if WorkerState.AWAKE in states:
-            return f"server 5 reports {states.count(WorkerState.AWAKE)} workers alive, but none is reachable"
+            alive = format_count(states.count(WorkerState.AWAKE), "worker")
+            return f"server 5 reports {alive} alive, but none is reachable"
         details = ", ".join(f"worker {w.number} {w.state}" for w in self.status.workers)
         return f"0 of {len(states)} workers alive ({details})"
 

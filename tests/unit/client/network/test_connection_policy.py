@@ -411,7 +411,7 @@ def test_a_refusal_with_a_reason_is_definitive_after_a_moment(refusal: Connectio
         scene.handle(StatusRefused(refusal))
     else:
         scene.disconnect(refusal=refusal)
-    assert scene.policy.is_refused
+    assert scene.policy.refusal
     assert scene.refusal is None
     assert scene.policy.next_deadline(scene.now) == scene.now + REFUSAL_PERIOD_S
     scene.wait(REFUSAL_PERIOD_S - 0.01)
@@ -427,7 +427,7 @@ def test_one_failed_handshake_is_never_a_definitive_refusal() -> None:
     for _ in range(100):
         scene.wait(HANDSHAKE_REFUSAL_PERIOD_S)
         assert scene.refusal is None
-    assert scene.policy.is_refused
+    assert scene.policy.refusal
 
 
 def test_repeatedly_failed_handshakes_are_a_definitive_refusal() -> None:
@@ -462,7 +462,7 @@ def test_refusals_do_not_count_while_a_connection_is_open(refusal: ConnectionRef
         scene.handle(StatusRefused(refusal))
         scene.wait(HANDSHAKE_REFUSAL_PERIOD_S)
         assert scene.refusal is None
-        assert not scene.policy.is_refused
+        assert not scene.policy.refusal
 
 
 @pytest.mark.parametrize("refusal", list(ConnectionRefusal))
@@ -472,10 +472,10 @@ def test_an_open_connection_ends_a_refusal(refusal: ConnectionRefusal) -> None:
     for _ in range(2):
         scene.disconnect(1, refusal)
         scene.now += HANDSHAKE_REFUSAL_PERIOD_S
-    assert scene.policy.is_refused
+    assert scene.policy.refusal
     scene.connect(2)
     assert scene.refusal is None
-    assert not scene.policy.is_refused
+    assert not scene.policy.refusal
     # A refusal after the connection was open starts a new period.
     scene.disconnect(2)
     scene.disconnect(1, refusal)
@@ -502,7 +502,7 @@ def test_failed_connections_without_a_refusal_do_not_count_as_refused() -> None:
     for _ in range(10):
         scene.disconnect()
         scene.wait(MAX_BACKOFF_S)
-    assert not scene.policy.is_refused
+    assert not scene.policy.refusal
 
 
 # Arbitrary sequences of events.
@@ -602,7 +602,7 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(refusal=st.sampled_from(list(ConnectionRefusal)))
     def server_5_refuses(self, refusal: ConnectionRefusal) -> None:
         self.handle(StatusRefused(refusal))
-        assert self.policy.is_refused or self.connected
+        assert self.policy.refusal or self.connected
 
     @precondition(lambda self: self.connected)
     @rule(data=st.data())
@@ -641,8 +641,8 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_refused_while_a_worker_is_connected(self) -> None:
-        assert not (self.connected and self.policy.is_refused)
-        assert self.policy.is_refused or not self.is_refusal_definitive
+        assert not (self.connected and self.policy.refusal)
+        assert self.policy.refusal or not self.is_refusal_definitive
 
     @invariant()
     def every_reachable_worker_has_a_socket_or_a_retry(self) -> None:

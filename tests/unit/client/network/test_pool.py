@@ -113,6 +113,29 @@ def test_the_waiting_reason_lists_the_states_of_the_workers(scene: Scene) -> Non
     assert scene.pool.waiting_reason() == "connected to 1 of 4 workers, but receiving no data"
 
 
+@pytest.mark.parametrize(("awake", "workers"), [(1, "1 worker"), (4, "4 workers")])
+def test_the_waiting_reason_counts_workers_that_are_alive_but_not_reachable(
+    scene: Scene, awake: int, workers: str
+) -> None:
+    scene.incoming = [SnapshotReceived(snapshot(*[WorkerState.AWAKE] * awake, *ASLEEP[awake:]))]
+    scene.poll()
+    assert scene.pool.waiting_reason() == f"server 5 reports {workers} alive, but none is reachable"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "reason"),
+    [
+        (ConnectionRefusal.HANDSHAKE, "closes every connection during the handshake: is --server-key correct?"),
+        (ConnectionRefusal.KEY, "does not admit this key: ask its operator to run msd keys admit"),
+        (ConnectionRefusal.MECHANISM, "requires a key: give --server-key with the key that msd serve prints there"),
+    ],
+)
+def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: ConnectionRefusal, reason: str) -> None:
+    scene.incoming = [ConnectionClosed(1, refusal)]
+    scene.poll()
+    assert scene.pool.waiting_reason().endswith(f":39223 {reason}")
+
+
 def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:
     timeout = ProgressTimeout(30.0, scene.now)
     events: list[Event] = []
