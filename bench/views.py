@@ -125,7 +125,7 @@ def measure_console(system: System) -> None:
         without = (cpu_seconds(system.pid) - began) / MEASURE_S
         with Terminal("console", *system.server_flags) as console:
             console.expect("4 of 4 alive")
-            wait_for("a rate", lambda: "MB/s" in console.text)
+            wait_for("a rate", lambda: "MiB/s" in console.text)
             broker_cpu, console_cpu, read = cpu_seconds(system.pid), cpu_seconds(console.pid), len(console.chunks)
             time.sleep(MEASURE_S)
             with_console = (cpu_seconds(system.pid) - broker_cpu) / MEASURE_S

@@ -28,6 +28,7 @@ from msd.wire.config.settings import Config
 from msd.wire.config.toml_file import parse_size
 from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.protocol.states import WantedState
+from msd.wire.support.units import format_rate, format_size
 
 NAME = "demo.bin"
 #: Minimum size in bytes; a smaller file is downloaded before a worker can be killed.
@@ -57,7 +58,7 @@ def run(size_text: str, seconds: float) -> int:
         # than a quarter of the total rate.
         rate = max(1, int(size / seconds / 3.5))
         serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
-        _print(f"starting the broker and four workers, each limited to {rate / 1e6:.1f} MB/s")
+        _print(f"starting the broker and four workers, each limited to {format_rate(rate)}")
         with subprocess.Popen(
             [*serve, "-p", *map(str, ports)],
             stdin=subprocess.DEVNULL,
@@ -182,7 +183,7 @@ def _kill(operator: OperatorClient, number: int) -> None:
 
 
 def _print_summary(report: dict[str, Any], *, identical: bool) -> None:
-    shares = (f"{worker['bytes'] / 1e6:.1f} MB from worker {name}" for name, worker in report["workers"].items())
+    shares = (f"{format_size(worker['bytes'])} from worker {name}" for name, worker in report["workers"].items())
     _print(f"received {', '.join(shares)}")
     _print(
         f"received {report['received_bytes']:,} bytes, {report['wasted_bytes']:,} of them wasted (duplicate or corrupt)"

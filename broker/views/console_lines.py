@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from datetime import datetime
 
 from msd.broker.status.history import History, HistoryEvent, Row, newest
 from msd.wire.protocol.messages import WorkerStatus
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_count
+from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
 
 BARS = "▁▂▃▄▅▆▇█"
 #: Maximum and minimum width of the sparkline; a terminal of 80 columns has room for the minimum.
@@ -43,10 +42,12 @@ def worker_line(row: Row, width: int, top: float, *, selected: bool = False, cur
     sign, status = "●" if row.is_alive else "○", _status_text(row, current=current)
     failures = f"{row.complaints:,}/{row.rejections:,}" if row.complaints or row.rejections else "-"
     rates = sparkline(row.rates, sparkline_width, top)
+    uptime = format_duration(row.uptime) if row.uptime else "-"
+    rate = format_rate(row.rate) if row.rate >= 0.5 else "-"
     return (
         f"{mark}{sign} {row.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
-        f" {format_duration(row.uptime):>8}"
-        f" {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3} {format_rate(row.rate):>10}"
+        f" {uptime:>8}"
+        f" {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3} {rate:>10}"
         f" {rates:>{sparkline_width}} {format_size(row.bytes_sent):>9} {clip(failures, 5):>5}"
     )
 
@@ -135,36 +136,6 @@ def sparkline(rates: Sequence[float], width: int, top: float) -> str:
     """Returns the last ``width`` rates as bars; a rate of 0 becomes a blank."""
     last = rates[-width:]
     return "".join(BARS[min(int(r / top * len(BARS)), len(BARS) - 1)] if r > 0 < top else " " for r in last)
-
-
-def format_rate(bytes_per_second: float) -> str:
-    return f"{format_size(bytes_per_second)}/s" if bytes_per_second >= 0.5 else "-"
-
-
-def format_size(size: float) -> str:
-    """Formats a number of bytes with a decimal unit (1 kB is 1000 bytes)."""
-    unit, *larger = ("B", "kB", "MB", "GB", "TB", "PB")
-    while size >= 999.5 and larger:
-        size /= 1000
-        unit, *larger = larger
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 99.95 else f"{size:.1f} {unit}"
-
-
-def format_duration(seconds: float) -> str:
-    """Formats a duration in at most eight columns; 0 becomes a dash."""
-    if seconds <= 0:
-        return "-"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02}h" if days < 10000 else f"{days}d"
-    return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def format_time(time: float) -> str:
-    """Formats seconds since 1970 as the local time of day."""
-    return f"{datetime.fromtimestamp(time):%H:%M:%S}"
 
 
 def clip(text: str, width: int) -> str:

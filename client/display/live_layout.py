@@ -13,7 +13,7 @@ from rich.text import Text
 from msd.client.display.rate_and_time_left import RATE_WINDOW_S, RateMeter, TimeRemaining
 from msd.client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_duration, format_size
+from msd.wire.support.units import format_duration, format_rate, format_size
 
 #: Minimum and maximum width of the bar in columns. A short line rarely wraps when the terminal becomes narrower.
 MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
@@ -115,7 +115,7 @@ class LiveLayout:
         )
         rate = self._meter.rate(now)
         left = self._remaining.seconds(now)
-        figures = [f"{format_size(done)} of {format_size(started.bytes)}", f"{format_size(rate)}/s"]
+        figures = [f"{format_size(done)} of {format_size(started.bytes)}", format_rate(rate)]
         if left is not None and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
         if progress and progress.reused_bytes:
@@ -149,7 +149,7 @@ class LiveLayout:
         return (
             f"worker {worker.name}",
             f"{state}: {presentable(detail)}" if has_reason else state,
-            f"{format_size(self._worker_meters[worker.name].rate(now))}/s",
+            format_rate(self._worker_meters[worker.name].rate(now)),
             f"{format_size(worker.received)}/{format_size(worker.assigned)}",
             f"{format_size(in_flight)} in flight" if in_flight else "",
         )

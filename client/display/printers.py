@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime, timedelta
 from typing import Protocol
 
 from msd.client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
@@ -16,7 +15,7 @@ from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_count, format_kb, format_rate, format_size
+from msd.wire.support.units import format_count, format_kb, format_kb_rate, format_rate, format_size, format_time
 
 #: The text for each cause of a retry.
 RETRY_CAUSES = {
@@ -104,7 +103,7 @@ def event_lines(event: Event) -> str:
         case WorkerChanged(_, state) if state != "ready":
             return presentable(" ".join(_worker_change(event)))
         case Waiting(reason, seconds):
-            return presentable(f"waiting since {start_time(seconds)}: {reason}")
+            return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason}")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
         case Syncing():
@@ -145,18 +144,13 @@ def metric_lines(progress: Progress) -> str:
     Amounts are in kB (1000 bytes). The total's speed is the average since the first request.
     """
     lines = [
-        f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_rate(w.rate)}"
+        f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
         for w in progress.workers
     ]
-    total = f"Total: {format_kb(progress.bytes)}, download speed: {format_rate(progress.rate)}"
+    total = f"Total: {format_kb(progress.bytes)}, download speed: {format_kb_rate(progress.rate)}"
     if progress.reused_bytes:
         total += f", verified on disk: {format_kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
-
-
-def start_time(seconds: float) -> str:
-    """Returns the local time of day ``seconds`` ago, as ``14:02:31``."""
-    return f"{datetime.now() - timedelta(seconds=seconds):%H:%M:%S}"
 
 
 def result_lines(report: Report) -> str:
@@ -166,7 +160,7 @@ def result_lines(report: Report) -> str:
     sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
     if report.reused_bytes:
         sources.append(f"disk {format_size(report.reused_bytes)}")
-    rate = f", {format_size(report.received_bytes / report.seconds)}/s" if report.received_bytes else ""
+    rate = f", {format_rate(report.received_bytes / report.seconds)}" if report.received_bytes else ""
     origin = f" ({', '.join(sources)})" if sources else ""
     line = f"{report.output}: {format_size(report.bytes)} verified in {report.seconds:.2f} s{rate}{origin}"
     return "\n".join(filter(None, (line, _problems(report))))
@@ -183,7 +177,7 @@ def _problems(report: Report) -> str:
     if report.wasted_bytes:
         problems.append(f"{format_size(report.wasted_bytes)} wasted (duplicate or corrupt)")
     if problems and totals.rate_p50:
-        problems.append(f"median {format_size(totals.rate_p50)}/s, peak {format_size(totals.rate_peak)}/s")
+        problems.append(f"median {format_rate(totals.rate_p50)}, peak {format_rate(totals.rate_peak)}")
     return "  " + "; ".join(problems) if problems else ""
 
 

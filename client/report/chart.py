@@ -34,6 +34,7 @@ FORMATS: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".pdf": {"CreationDate": None},
 }
+MIB = 1 << 20
 #: Width and height in inches.
 SIZE = (9.0, 6.0)
 #: The colour-blind-safe palette of Okabe and Ito; repeated if there are more workers than colours.
@@ -135,14 +136,14 @@ def _draw(data: ChartData, title: str) -> Figure:
 
 
 def _draw_rates(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
-    bands = [[rate / 1e6 for rate in rates] for rates in data.rates.values()]
+    bands = [[rate / MIB for rate in rates] for rates in data.rates.values()]
     labels = [f"worker {name}: {format_size(received[-1])}" for name, received in data.received.items()]
     labels[MAX_LABELS:] = [f"_{label}" for label in labels[MAX_LABELS:]]
     axes.stackplot(data.times, *bands, labels=labels, colors=[*colours.values()], linewidth=0)
     if len(data.marks) <= MAX_LINES:
         for mark in data.marks:
             axes.axvline(mark.at, color="black", linewidth=0.6, linestyle=":")
-    axes.set_ylabel("rate, MB/s")
+    axes.set_ylabel("rate, MiB/s")
     axes.set_xlim(0, data.times[-1])
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False, reverse=True)
@@ -185,13 +186,13 @@ def _draw_verified(axes: Axes, data: ChartData, colours: dict[str, str]) -> None
     """Draws the verified bytes over time, by source: the disk, and each worker."""
     # The curves are monotonic, so half of the points are enough.
     times = [*data.times[:-1:2], data.times[-1]]
-    bands = [[size / 1e6 for size in (*sizes[:-1:2], sizes[-1])] for sizes in (data.reused, *data.received.values())]
+    bands = [[size / MIB for size in (*sizes[:-1:2], sizes[-1])] for sizes in (data.reused, *data.received.values())]
     label = f"on disk: {format_size(data.reused[-1])}" if data.reused[-1] else "_"
     drawn = axes.stackplot(times, *bands, colors=[DISK_COLOUR, *colours.values()], linewidth=0, labels=[label])
     drawn[0].set_hatch("///")
-    axes.axhline(data.total / 1e6, color="black", linewidth=0.8)
-    axes.set_ylim(0, max(data.total / 1e6 * 1.05, 1e-6))
-    axes.set_ylabel("verified, MB")
+    axes.axhline(data.total / MIB, color="black", linewidth=0.8)
+    axes.set_ylim(0, max(data.total / MIB * 1.05, 1e-6))
+    axes.set_ylabel("verified, MiB")
     axes.set_xlabel("seconds since the start")
     if data.reused[-1]:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8, frameon=False)

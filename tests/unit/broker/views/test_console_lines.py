@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
-import msgspec
 import pytest
 
 from msd.broker.status.history import History, HistoryEvent, Row
 from msd.broker.views import console_lines
-from msd.wire.protocol.messages import LoggedEvent
 from msd.wire.protocol.states import WorkerState
+from msd.wire.support.units import format_time
 from tests.unit.snapshots import snapshot, with_worker
 
 
@@ -84,20 +81,9 @@ def test_a_sparkline_shows_the_last_rates(rates: tuple[float, ...], top: float, 
     assert console_lines.sparkline(rates, 8, top) == bars
 
 
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_949, "99.9 kB"), (99_950, "100 kB"), (999_600, "1.0 MB"),
-     (2**63, "9223 PB")],
-)  # fmt: skip
-def test_sizes_have_decimal_units(size: int, text: str) -> None:
-    assert console_lines.format_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "-"), (59.9, "0:00:59"), (3725, "1:02:05"), (90000, "1d 01h"), (1e10, "115740d")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert console_lines.format_duration(seconds) == text
+def test_a_worker_without_a_process_has_no_uptime_and_an_idle_worker_no_rate() -> None:
+    line = console_lines.worker_line(row(uptime=0.0, rate=0.4, rates=(), complaints=1), 80, 1.0)
+    assert line.split()[4:8] == ["-", "0", "2", "-"]
 
 
 def test_a_wrapped_command_can_be_pasted() -> None:
@@ -110,19 +96,6 @@ def test_a_wrapped_command_can_be_pasted() -> None:
 
 def test_control_characters_of_an_event_are_removed() -> None:
     assert "\x1b" not in console_lines.event_lines(HistoryEvent(0.0, "worker 1 died: \x1b[2J"), 80)[0]
-
-
-@pytest.mark.parametrize("zone", ["UTC", "XXX+12", "XXX-14", "XXX+24", "XXX-24"])
-@pytest.mark.parametrize("extreme", [0.0, 253_402_000_000.0])
-def test_any_time_in_a_message_can_be_formatted(zone: str, extreme: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    msgspec.convert({"time": extreme, "text": "", "bad": False}, LoggedEvent)
-    monkeypatch.setenv("TZ", zone)
-    time.tzset()
-    try:
-        assert len(console_lines.format_time(extreme)) == len("00:00:00")
-    finally:
-        monkeypatch.undo()
-        time.tzset()
 
 
 def test_a_long_event_is_wrapped_and_not_truncated() -> None:
@@ -173,7 +146,7 @@ def test_the_overview_contains_everything_that_the_console_shows() -> None:
         console_lines.heading(80).strip(),
         "○  2 27215 Dead: killed b…",
         f"2 Dead: {reason} ",
-        f"{console_lines.format_time(1.0)} ! worker 2 died: {reason}",
+        f"{format_time(1.0)} ! worker 2 died: {reason}",
         "Command for a client\nmsd download -p 1 2 3 4 5",
     ):
         assert " ".join(part.split()) in " ".join(text.split()), part
@@ -186,9 +159,7 @@ def test_the_alarm_contains_the_time_and_the_reason() -> None:
     assert console_lines.alarm(history) == ""
     history.on_lost("connection refused", 60.0)
     alarm = console_lines.alarm(history)
-    assert (
-        "SERVER 5 DOES NOT ANSWER since " + console_lines.format_time(60.0) + "; showing the last known state" in alarm
-    )
+    assert "SERVER 5 DOES NOT ANSWER since " + format_time(60.0) + "; showing the last known state" in alarm
     assert "connection refused" in alarm
 
 
@@ -196,6 +167,6 @@ def test_the_summary_counts_workers_clients_and_files() -> None:
     history = History()
     assert console_lines.summary(history) == "waiting for server 5"
     history.on_snapshot(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP, clients=1), 0.0)
-    assert console_lines.summary(history) == "1 of 2 alive · 1 client served · - · 1 file"
+    assert console_lines.summary(history) == "1 of 2 alive · 1 client served · 0 B/s · 1 file"
     history.on_snapshot(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
-    assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · - · indexing the files"
+    assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · indexing the files"

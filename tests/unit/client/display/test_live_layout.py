@@ -39,7 +39,7 @@ def text(view: LiveLayout, width: int = 79, height: int = 23) -> str:
 def test_the_view_at_80_columns() -> None:
     assert text(running()) == (
         f"final.mp4 {'━' * 8}{'╌' * 32}  20%\n"
-        "20.0 MiB of 100.0 MiB  4.0 MiB/s  0:20 left\n"
+        "20.0 MiB of 100 MiB  4.0 MiB/s  0:20 left\n"
         "worker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
         "worker 2  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
         "worker 3  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight\n"
@@ -49,7 +49,7 @@ def test_the_view_at_80_columns() -> None:
 
 def test_received_reused_and_wasted_bytes_are_shown_separately() -> None:
     shown = text(running(reused=10 * MIB, wasted=2 * MIB))
-    assert "30.0 MiB of 100.0 MiB" in shown
+    assert "30.0 MiB of 100 MiB" in shown
     assert "20.0 MiB received" in shown
     assert "10.0 MiB reused from disk" in shown
     assert "2.0 MiB wasted (duplicate or corrupt)" in shown

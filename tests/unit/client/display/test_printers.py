@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from msd.client.display.printers import (
     log_entry,
     metric_lines,
     result_lines,
-    start_time,
 )
 from msd.client.events import (
     Event,
@@ -35,6 +35,7 @@ from msd.client.events import (
     WorkerReport,
 )
 from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.units import format_time
 
 ID = "ab" * 32
 MIB = 1 << 20
@@ -193,9 +194,9 @@ def test_every_cause_of_a_retry_has_a_text(cause: str) -> None:
 
 def test_a_wait_is_printed_with_its_start_time_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     printer = LinePrinter(quiet=False)
-    times = [start_time(3600)]
+    times = [format_time(time.time() - 3600)]
     (line,) = lines(capsys, printer, Waiting("0 of 4 workers alive", 3600.0))
-    times.append(start_time(3600))
+    times.append(format_time(time.time() - 3600))
     assert line in [f"waiting since {time}: 0 of 4 workers alive" for time in times]
     assert re.fullmatch(r"\d\d:\d\d:\d\d", times[0])
 
