@@ -228,8 +228,7 @@ class ConsoleApp(App[int]):
                 workers.replace_option_prompt_at_index(index, line)
         self._contents["workers"] = lines
         selected = workers.highlighted
-        has_details = selected is not None and selected < len(rows)
-        details = console_lines.details(rows[selected or 0], width, current=current) if has_details else []
+        details = [] if selected is None else console_lines.details(rows[selected], width, current=current)
         self._update("selected", "\n".join(details))
 
     def _update(self, name: str, content: str | Content) -> None:

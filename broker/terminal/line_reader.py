@@ -1,6 +1,6 @@
 """Reads lines from a descriptor without blocking, for a poll loop.
 
-Does not interpret them: see ``broker/views/status_table.py``.
+Does not interpret them: see ``broker/terminal/typed_commands.py``.
 """
 
 from __future__ import annotations

@@ -120,14 +120,7 @@ class FakeIndexer:
 
 
 class FakeConsole:
-    def __init__(
-        self,
-        config: Config,
-        output: OutputThread,
-        console: Sequence[str] | None,
-        poll_loop: PollLoop,
-        **callbacks: object,
-    ) -> None:
+    def __init__(self, *_: object, **callbacks: object) -> None:
         self.shown: list[Status] = []
 
     def show(self, status: Status, key: bytes | None) -> None:

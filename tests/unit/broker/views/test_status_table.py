@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from msd.broker.views.status_table import client_command, ready_line, status_table
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.messages import Status
+from msd.wire.protocol.states import WorkerState
+from tests.unit.snapshots import PORTS, snapshot
 
-PORTS = (21018, 27215, 35416, 19222)
 REPORT = """\
 -----
 MultiServer Downloader
@@ -25,61 +28,16 @@ To quit, enter -1:
 Enter your Choice:"""
 
 
-def status(
-    *states: WorkerState,
-    reason: str = "",
-    host: str = "127.0.0.1",
-    complaints: int = 0,
-    malformed_messages: int = 0,
-    rejected_connections: int = 0,
-) -> Status:
-    workers = [
-        WorkerStatus(
-            number=number,
-            endpoint=f"tcp://{host}:{PORTS[number - 1]}",
-            state=state,
-            wanted=WantedState.AWAKE,
-            epoch=1,
-            pid=100,
-            restarts=0,
-            clients=0,
-            bytes_sent=0,
-            rate=0.0,
-            reason=reason,
-            complaints=complaints,
-            malformed_messages=malformed_messages,
-            rejected_connections=rejected_connections,
-        )
-        for number, state in enumerate(states, 1)
-    ]
-    return Status(
-        version=PROTOCOL_VERSION,
-        epoch=1,
-        seq=1,
-        interval=2.0,
-        control="tcp://127.0.0.1:39224",
-        catalogue=b"",
-        files=1,
-        workers=workers,
-    )
+def status(*states: WorkerState, host: str = "127.0.0.1", **values: Any) -> Status:
+    """A snapshot of workers in these states on ``host``; ``values`` are other values of each worker."""
+    made = snapshot(*states)
+    workers = [replace(w, endpoint=w.endpoint.replace("127.0.0.1", host), **values) for w in made.workers]
+    return replace(made, workers=workers)
 
 
-def row(
-    state: WorkerState,
-    reason: str = "",
-    *,
-    complaints: int = 0,
-    malformed_messages: int = 0,
-    rejected_connections: int = 0,
-) -> str:
-    snapshot = status(
-        state,
-        reason=reason,
-        complaints=complaints,
-        malformed_messages=malformed_messages,
-        rejected_connections=rejected_connections,
-    )
-    return status_table(snapshot).split("\n")[3]
+def row(state: WorkerState, reason: str = "", **counts: Any) -> str:
+    """The row of a worker in the table."""
+    return status_table(status(state, reason=reason, **counts)).split("\n")[3]
 
 
 def test_the_table_matches_the_report() -> None:
@@ -106,34 +64,21 @@ def test_any_other_state_is_appended_to_the_row(state: WorkerState) -> None:
 
 
 @pytest.mark.parametrize(
-    ("complaints", "malformed_messages", "rejected_connections", "remark"),
+    ("counts", "remark"),
     [
-        (1, 0, 0, "1 corrupt segment"),
-        (0, 12, 0, "12 malformed messages"),
-        (0, 0, 1234567, "1,234,567 refused connections"),
-        (1, 2, 3, "1 corrupt segment, 2 malformed messages, 3 refused connections"),
+        ({"complaints": 1}, "1 corrupt segment"),
+        ({"malformed_messages": 12}, "12 malformed messages"),
+        ({"rejected_connections": 1234567}, "1,234,567 refused connections"),
+        (
+            {"complaints": 1, "malformed_messages": 2, "rejected_connections": 3},
+            "1 corrupt segment, 2 malformed messages, 3 refused connections",
+        ),
     ],
 )
-def test_failure_counts_are_appended_to_the_row(
-    complaints: int, malformed_messages: int, rejected_connections: int, remark: str
-) -> None:
+def test_failure_counts_are_appended_to_the_row(counts: dict[str, Any], remark: str) -> None:
     plain = "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
-    assert (
-        row(
-            WorkerState.AWAKE,
-            complaints=complaints,
-            malformed_messages=malformed_messages,
-            rejected_connections=rejected_connections,
-        )
-        == f"{plain} ({remark})"
-    )
-    dead = row(
-        WorkerState.DEAD,
-        "killed by SIGKILL",
-        complaints=complaints,
-        malformed_messages=malformed_messages,
-        rejected_connections=rejected_connections,
-    )
+    assert row(WorkerState.AWAKE, **counts) == f"{plain} ({remark})"
+    dead = row(WorkerState.DEAD, "killed by SIGKILL", **counts)
     assert dead == f"{plain.replace('Alive', 'Dead')} (dead: killed by SIGKILL, {remark})"
 
 
@@ -175,12 +120,12 @@ def test_the_ready_line_contains_the_servers_key() -> None:
 
 def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_server_5() -> None:
     servers = Servers(Endpoint("192.168.1.5", 39223), {}, pinned=False)
-    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
-    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
+    published = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, published) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
 
 
 def test_the_client_command_contains_the_configured_workers_if_they_are_pinned() -> None:
     workers = {number: Endpoint("192.168.1.5", 1000 + number) for number in (1, 2, 3, 4)}
     servers = Servers(Endpoint("192.168.1.5", 39223), workers, pinned=True)
-    snapshot = status(*[WorkerState.AWAKE] * 4, host="*")
-    assert client_command(servers, snapshot) == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"
+    published = status(*[WorkerState.AWAKE] * 4, host="*")
+    assert client_command(servers, published) == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"
