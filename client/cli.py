@@ -5,6 +5,7 @@ Each command imports its modules when it runs, so that ``msd`` starts fast.
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ import typer
 from msd.wire.config.cli_flags import JsonFlag, ServerFlags, VerboseFlag, with_server_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 
@@ -73,7 +75,7 @@ def download(
         from msd.wire.support.malloc import keep_freed_memory
 
         keep_freed_memory()
-        with report_file:
+        with report_file, _name_suggestions(name):
             settings, servers = flags.load()
             result = run(
                 servers,
@@ -134,14 +136,14 @@ def verify(
 
     Example: msd verify Star.mp4
     """
-    import contextlib
     from pathlib import Path
 
     from msd.client.operations.verify import mismatch_lines, verify
     from msd.wire.errors import SourceError
     from msd.wire.support.units import format_count
 
-    comparison = verify(flags.find(), Path(file), name)
+    with _name_suggestions(name):
+        comparison = verify(flags.find(), Path(file), name)
     if not comparison.matches:
         # If the reader closes the pipe early, the exit code still reports the difference.
         with contextlib.suppress(OSError):
@@ -173,6 +175,26 @@ def mount(app: typer.Typer) -> None:
     app.command("list")(list_command)
     app.command("verify")(verify)
     app.command("plot")(plot)
+
+
+@contextlib.contextmanager
+def _name_suggestions(name: str | None) -> Iterator[None]:
+    """Adds similar names to the error for a file that is not shared. ``name`` is the user's argument."""
+    from msd.wire.errors import NotFoundError, UsageError
+
+    try:
+        yield
+    except NotFoundError as error:
+        if error.name is None:
+            raise
+        import difflib  # Rarely needed, and slow to import.
+
+        similar = difflib.get_close_matches(error.name, error.names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "msd list shows the shared files"
+        if name is None:
+            problem = f"no shared file is named {error.name!r}: give the name of a shared file"
+            raise UsageError(f"{problem}; {hint}") from None
+        raise NotFoundError(f"{error}; {hint}") from None
 
 
 def _parse_id(text: str | None) -> bytes | None:

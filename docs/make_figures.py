@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.broker.supervision import supervisor
+from msd.client.manifest import resolver
 from msd.client.network import connection_policy
 from msd.client.scheduling import scheduler_events
 from msd.workers.serving import worker_life
@@ -19,6 +20,7 @@ DOCS = Path(__file__).parent
 #: The tables of transitions, by the name of the figure: the causes of each change of state.
 TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "segments": scheduler_events.TRANSITIONS,
+    "manifest": resolver.TRANSITIONS,
     "connections": connection_policy.TRANSITIONS,
     "workers": supervisor.TRANSITIONS,
     "port": worker_life.TRANSITIONS,

@@ -18,6 +18,8 @@ fault. The code that reads the socket catches it, so users do not see it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MsdError(Exception):
     """Base class of all errors; ``str(error)`` is the line shown to the user."""
@@ -32,9 +34,14 @@ class UsageError(MsdError):
 
 
 class NotFoundError(MsdError):
-    """The servers share no such file."""
+    """The servers share no such file. If its ``name`` was given, ``names`` are (the first) names of shared files."""
 
     exit_code = 3
+
+    def __init__(self, message: str, name: str | None = None, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.name = name
+        self.names = names
 
 
 class NotAllowedError(MsdError):

@@ -64,7 +64,7 @@ def find_manifest(
                     raise error
         actions = []
         now = time.monotonic()
-        due = (progress_timeout.next_deadline(now), manifest_resolver.next_deadline())
+        due = (progress_timeout.next_deadline(now), manifest_resolver.next_deadline(now))
         for event in pool.poll(min((deadline for deadline in due if deadline is not None), default=math.inf)):
             if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
                 progress_timeout.handle(ProgressMade(), time.monotonic())

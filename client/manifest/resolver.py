@@ -7,8 +7,11 @@ a worker, the one described by most of the answering workers. A manifest is acce
 
 from __future__ import annotations
 
+import enum
 import math
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from msgspec import Struct
 
@@ -17,7 +20,7 @@ from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError,
 from msd.wire.protocol.messages import CataloguePage, DataReply, Described, DigestPage, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Core, TimePassed
 from msd.wire.support.presentable_names import is_presentable
 
 #: Seconds to wait for further answers before the majority decides.
@@ -62,7 +65,7 @@ class RequestDigests(Struct, frozen=True):
 
 
 class RequestNames(Struct, frozen=True):
-    """Request the first file names of the catalogue, to suggest similar names to the user."""
+    """Request the first file names of the catalogue, for the error that reports an unknown name."""
 
     worker: int
 
@@ -82,13 +85,37 @@ class Fail(Struct, frozen=True):
 Action = RequestDescription | RequestDigests | RequestNames | Found | Fail
 
 
-class ManifestResolver:
+class Phase(enum.StrEnum):
+    """What the resolver is waiting for."""
+
+    COLLECTING = "collecting answers"  #: descriptions of the file, until one of them is chosen
+    DIGESTS = "fetching digests"  #: the digests of the chosen version
+    NAMES = "fetching names"  #: the file names that a worker shares, because the file is not shared
+    DONE = "done"  #: the manifest is found, or the resolver failed
+
+
+#: The changes of the phase, and their reasons.
+TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
+    (Phase.COLLECTING, Phase.DIGESTS): ("version chosen",),
+    (Phase.COLLECTING, Phase.NAMES): ("file not shared",),
+    (Phase.COLLECTING, Phase.DONE): ("no name given", "all workers banned"),
+    (Phase.DIGESTS, Phase.COLLECTING): ("no worker left with this version",),
+    (Phase.DIGESTS, Phase.DONE): ("digests verified",),
+    (Phase.NAMES, Phase.COLLECTING): ("worker lost or silent",),
+    (Phase.NAMES, Phase.DIGESTS): ("version chosen",),
+    (Phase.NAMES, Phase.DONE): ("names received or refused", "all workers banned"),
+}
+
+
+class ManifestResolver(Core[Event, Action]):
     """Finds the manifest of the file ``name`` in the version ``id`` (None: the current version).
 
     Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
     """
 
     def __init__(self, name: str | None, id: bytes | None, fallback_name: str | None = None) -> None:
+        super().__init__()
+        self.phase = Phase.COLLECTING
         self._name = name
         self._id = id
         self._fallback_name = fallback_name
@@ -100,31 +127,30 @@ class ManifestResolver:
         self._welcomes: dict[int, Welcome] = {}
         #: The name requested from each of them; None if the request has no name.
         self._requested_names: dict[int, str | None] = {}
-        #: The answers of connected workers: a description, or None for "no such file". The preferred digest source
-        #: comes first.
+        #: The answers of connected workers: a description, or None for "no such file". The preferred source comes
+        #: first.
         self._answers: dict[int, Described | None] = {}
+        self._first_answer_at = 0.0
         #: Workers that sent invalid replies. They are ignored until the manifest is found.
         self._banned: set[int] = set()
         #: Workers that described the file, then did not know it. If this happens again, the worker is banned.
         self._redescribed: set[int] = set()
-        self._first_answer_at: float | None = None
-        #: The chosen description, the worker from which its digests are requested, and the digests received.
-        self._chosen: Described | None = None
-        self._digest_source: int | None = None
-        self._digests = b""
-        #: The workers that sent these digests.
-        self._digest_senders: set[int] = set()
-        #: How many bytes of digests had been received at the last request for digests.
-        self._requested_offset = -1
-        #: When digests or names were last requested.
+        #: The worker from which digests or names are requested, and when; infinity if no request is outstanding.
+        self._source: int | None = None
         self._requested_at = math.inf
+        #: The chosen description, its digests received so far, and the workers that sent them.
+        self._chosen: Described | None = None
+        self._digests = b""
+        self._digest_senders: set[int] = set()
         #: When digests may be requested again after a temporary refusal.
         self._retry_at = 0.0
-        #: The worker from which names are requested.
-        self._names_source: int | None = None
 
-    def handle(self, event: Event, now: float) -> list[Action]:
-        """Updates the state and returns the actions to perform."""
+    def next_deadline(self, now: float) -> float | None:
+        return min((time for time, _ in self._steps(now)), default=None)
+
+    def _decide(self, event: Event, now: float) -> list[Action]:
+        if self.phase is Phase.DONE:
+            return []
         match event:
             case ConnectionOpened(worker, welcome):
                 self._welcomes[worker] = welcome
@@ -134,46 +160,91 @@ class ManifestResolver:
                 if name is None and self._id is None and welcome.files > 1:
                     name = self._fallback_name
                 self._requested_names[worker] = name
-                if name is None and self._id is None and welcome.files != 1:
-                    self._record_answer(worker, None, now)
-                else:
+                if name is not None or self._id is not None or welcome.files == 1:
                     return [RequestDescription(worker, name)]
+                self._record_answer(worker, None, now)
             case ConnectionClosed(worker):
                 self._welcomes.pop(worker, None)
                 self._answers.pop(worker, None)
-                if worker == self._digest_source:
-                    self._digest_source = None
-                if worker == self._names_source:
-                    self._names_source = None
+                if worker == self._source:
+                    self._drop_source()
             case StatusUpdated(catalogue, workers):
                 self._published, self._worker_count = catalogue, workers
-            case ReplyReceived(worker, _, reply, payload):
+            case ReplyReceived(worker, _, reply, payload) if worker in self._welcomes and worker not in self._banned:
                 if action := self._on_reply(worker, reply, payload, now):
                     return [action]
-            case TimePassed():
-                pass
-        self._check_reply_timeout(now)
-        return self._advance(now)
+        actions: list[Action] = []
+        while step := next((step for time, step in self._steps(now) if now >= time), None):
+            actions += step()
+        return actions
 
-    def next_deadline(self) -> float | None:
-        """Returns when ``TimePassed`` may next have an effect; None if only other events can."""
-        if self._names_source is not None:
-            return self._requested_at + REPLY_TIMEOUT_S
-        if self._chosen is not None:
-            return self._retry_at if self._digest_source is None else self._requested_at + REPLY_TIMEOUT_S
-        if self._first_answer_at is None or not self._answers:
-            return None
-        return self._first_answer_at + (PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S)
+    def _steps(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
+        """Yields when something is to be done without a further event, and what."""
+        if self.phase in (Phase.COLLECTING, Phase.NAMES):
+            if len(self._banned) >= self._worker_count > 0:
+                yield -math.inf, self._fail_without_workers
+            elif choice := self._choose():
+                time, worker = choice
+                if self.phase is Phase.COLLECTING or self._answers[worker] is not None:
+                    yield time, partial(self._use_answer, worker, now)
+        if self._requested_at < math.inf:
+            yield self._requested_at + REPLY_TIMEOUT_S, self._ask_another_worker
+        elif self.phase is Phase.DIGESTS:
+            if self._source is not None:
+                yield -math.inf, partial(self._request_digests, now)
+            elif self._digest_sources():
+                yield self._retry_at, partial(self._request_digests, now)
+            else:
+                yield -math.inf, partial(self._choose_again, now)
 
-    def _check_reply_timeout(self, now: float) -> None:
-        """On timeout, moves the silent worker to the end of the list, so that another worker, if any, is asked next."""
-        if now < self._requested_at + REPLY_TIMEOUT_S:
-            return
-        for silent in (self._digest_source, self._names_source):
-            if silent is not None and silent in self._answers:
-                self._answers[silent] = self._answers.pop(silent)
-        self._digest_source = self._names_source = None
+    def _assert_invariants(self) -> None:
+        assert (self._chosen is not None) == (self.phase is Phase.DIGESTS), self.phase
+        assert self._source is None or self.phase in (Phase.DIGESTS, Phase.NAMES), self.phase
+        assert self._source is not None or self._requested_at == math.inf, self._requested_at
+        assert self._source is not None or self.phase is not Phase.NAMES
+        assert self.phase is Phase.DIGESTS or not self._digests
+        assert not self._banned & self._answers.keys()
+
+    # Phases and sources.
+
+    def _enter(self, phase: Phase, chosen: Described | None = None) -> None:
+        """Changes the phase, as the table ``TRANSITIONS`` allows, and forgets the source and the digests."""
+        assert (self.phase, phase) in TRANSITIONS
+        self.phase = phase
+        self._chosen = chosen
+        self._discard_digests()
+
+    def _discard_digests(self) -> None:
+        self._source = None
         self._requested_at = math.inf
+        self._digests = b""
+        self._digest_senders.clear()
+
+    def _drop_source(self) -> None:
+        """Forgets the worker from which digests or names are requested."""
+        self._source = None
+        self._requested_at = math.inf
+        if self.phase is Phase.NAMES:
+            self._enter(Phase.COLLECTING)
+
+    def _demote(self, worker: int) -> None:
+        """Moves the worker to the end of the list, so that another worker, if any, is asked next."""
+        if worker in self._answers:
+            self._answers[worker] = self._answers.pop(worker)
+
+    def _ban(self, worker: int) -> None:
+        """Ignores the worker until the manifest is found."""
+        self._banned.add(worker)
+        self._answers.pop(worker, None)
+        if worker == self._source:
+            self._drop_source()
+            self._discard_digests()
+
+    def _end(self, action: Found | Fail) -> list[Action]:
+        self._enter(Phase.DONE)
+        return [action]
+
+    # Replies.
 
     def _record_answer(self, worker: int, answer: Described | None, now: float) -> None:
         if not self._answers:
@@ -183,141 +254,41 @@ class ManifestResolver:
     def _on_reply(
         self, worker: int, reply: DataReply, payload: Payload | None, now: float
     ) -> Fail | RequestDescription | None:
-        if worker not in self._welcomes or worker in self._banned:
-            return None
+        is_digest_source = worker == self._source and self.phase is Phase.DIGESTS
         match reply:
             case Described():
                 if self._is_acceptable(reply, self._requested_names[worker]):
                     self._record_answer(worker, reply, now)
                 else:
                     self._ban(worker)
-            case Refusal() | CataloguePage() if worker == self._names_source:
-                self._names_source = None
-                if self._chosen is None:
-                    entries = reply.entries if isinstance(reply, CataloguePage) else []
-                    return Fail(self._not_found(self._requested_names[worker], [entry.name for entry in entries]))
+            case Refusal() | CataloguePage() if worker == self._source and self.phase is Phase.NAMES:
+                entries = reply.entries if isinstance(reply, CataloguePage) else []
+                self._enter(Phase.DONE)
+                return Fail(self._not_found(self._requested_names[worker], [entry.name for entry in entries]))
+            case Refusal(reason=RefusalReason.UNKNOWN) if not is_digest_source:
+                self._record_answer(worker, None, now)
+            case Refusal(reason=RefusalReason.UNKNOWN) if worker in self._redescribed:
+                self._ban(worker)
             case Refusal(reason=RefusalReason.UNKNOWN):
-                if worker != self._digest_source:
-                    self._record_answer(worker, None, now)
-                elif worker in self._redescribed:
+                # The file changed since the worker described it.
+                self._redescribed.add(worker)
+                self._answers.pop(worker)
+                self._discard_digests()
+                return RequestDescription(worker, self._requested_names[worker])
+            case Refusal() if is_digest_source:
+                self._drop_source()
+                self._retry_at = now + RETRY_DELAY_S
+                self._demote(worker)
+            # A different start means a stale reply from a worker that was asked twice.
+            case DigestPage(start=start) if is_digest_source and start * DIGEST_SIZE == len(self._digests):
+                page = payload.bytes if payload is not None else b""
+                if not page or len(page) % DIGEST_SIZE:
                     self._ban(worker)
                 else:
-                    # The file changed since the worker described it.
-                    self._redescribed.add(worker)
-                    self._answers.pop(worker)
-                    self._discard_digests()
-                    return RequestDescription(worker, self._requested_names[worker])
-            case Refusal():
-                if worker == self._digest_source:
-                    self._digest_source = None
-                    self._retry_at = now + RETRY_DELAY_S
-                    # Ask the other workers first.
-                    self._answers[worker] = self._answers.pop(worker)
-            case DigestPage(start=start):
-                # A different start means a stale reply from a worker that was asked twice.
-                if worker == self._digest_source and start * DIGEST_SIZE == len(self._digests):
-                    page = payload.bytes if payload is not None else b""
-                    if not page or len(page) % DIGEST_SIZE:
-                        self._ban(worker)
-                    else:
-                        self._digests += page
-                        self._digest_senders.add(worker)
+                    self._digests += page
+                    self._digest_senders.add(worker)
+                    self._requested_at = math.inf
         return None
-
-    def _ban(self, worker: int) -> None:
-        """Ignores the worker until the manifest is found."""
-        self._banned.add(worker)
-        self._answers.pop(worker, None)
-        if worker == self._digest_source:
-            self._discard_digests()
-
-    def _discard_digests(self) -> None:
-        self._digest_source = None
-        self._digests = b""
-        self._digest_senders.clear()
-
-    def _advance(self, now: float) -> list[Action]:
-        """Chooses a version if none is chosen yet, then requests the next digests of the chosen version."""
-        if self._chosen is None:
-            if len(self._banned) >= self._worker_count > 0:
-                return [Fail(SourceError("no worker returned a valid description of the file: see msd status"))]
-            choice = self._choose(now)
-            if choice is None:
-                return []
-            worker, description = choice
-            if description is None:
-                return self._fail(worker, now)
-            self._chosen = description
-            self.catalogue = self._published or b""
-        return self._request_digests(self._chosen, now)
-
-    def _choose(self, now: float) -> tuple[int, Described | None] | None:
-        """Returns the chosen answer and its worker; None if the choice is not possible yet."""
-        answers = self._answers
-        if self._id is not None:
-            for worker, answer in answers.items():
-                if answer is not None:
-                    return worker, answer
-        elif self._published:
-            for worker, answer in answers.items():
-                if self._welcomes[worker].catalogue == self._published:
-                    return worker, answer
-        if not answers or self._first_answer_at is None:
-            return None
-        timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
-        if now < self._first_answer_at + timeout and len(answers) + len(self._banned) < self._worker_count:
-            return None
-        ids = Counter(answer.id if answer else None for answer in answers.values())
-        winner = ids.most_common(1)[0][0]
-        return next((w, a) for w, a in answers.items() if (a.id if a else None) == winner)
-
-    def _request_digests(self, chosen: Described, now: float) -> list[Action]:
-        """Requests the next digests, or verifies the digests if all have arrived."""
-        if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
-            return self._verify_digests(chosen, now)
-        if self._digest_source is None:
-            sources = [w for w, a in self._answers.items() if a and a.id == chosen.id]
-            if not sources:
-                # All workers with this version are gone: choose again among the remaining and new workers.
-                self._chosen = None
-                self._first_answer_at = now
-                self._discard_digests()
-                return self._advance(now)
-            if now < self._retry_at:
-                return []
-            self._digest_source = sources[0]
-            self._requested_offset = -1
-        if self._requested_offset == len(self._digests):
-            return []  # These digests are already requested.
-        self._requested_offset = len(self._digests)
-        self._requested_at = now
-        return [RequestDigests(self._digest_source, chosen.id, len(self._digests) // DIGEST_SIZE)]
-
-    def _verify_digests(self, chosen: Described, now: float) -> list[Action]:
-        try:
-            manifest = Manifest.build(chosen.name, chosen.size, self._digests)
-        except ProtocolError:
-            manifest = None
-        if manifest is not None and manifest.id == chosen.id:
-            return [Found(manifest)]
-        if len(self._digest_senders) == 1:
-            self._ban(*self._digest_senders)
-        # If several workers sent pages, it is unknown which was wrong; refetch all pages from one worker.
-        self._discard_digests()
-        return self._request_digests(chosen, now)
-
-    def _fail(self, worker: int, now: float) -> list[Action]:
-        """Handles a file that does not exist: fails, or first requests file names from the worker for suggestions."""
-        if self._requested_names[worker] is None and self._id is None:
-            files = self._welcomes[worker].files
-            if files:
-                return [Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them"))]
-            return [Fail(NotFoundError("no file is shared"))]
-        if self._names_source is not None:
-            return []
-        self._names_source = worker
-        self._requested_at = now
-        return [RequestNames(worker)]
 
     def _is_acceptable(self, description: Described, requested_name: str | None) -> bool:
         """True if a description is consistent, describes the requested file, and its name is safe to print."""
@@ -330,15 +301,88 @@ class ManifestResolver:
             and self._id in (None, description.id)
         )
 
-    def _not_found(self, name: str | None, shared_names: list[str]) -> MsdError:
-        """The error for a file that no worker has, with suggestions from ``shared_names``."""
+    # Steps.
+
+    def _fail_without_workers(self) -> list[Action]:
+        return self._end(Fail(SourceError("no worker returned a valid description of the file: see msd status")))
+
+    def _choose(self) -> tuple[float, int] | None:
+        """Returns when an answer is chosen, and its worker; None if there is no answer yet."""
+        answers = self._answers
+        for worker, answer in answers.items():
+            if self._id is not None and answer is not None:
+                return -math.inf, worker
+            if self._id is None and self._published and self._welcomes[worker].catalogue == self._published:
+                return -math.inf, worker
+        if not answers:
+            return None
+        ids = {worker: answer.id if answer else None for worker, answer in answers.items()}
+        winner = Counter(ids.values()).most_common(1)[0][0]
+        worker = next(worker for worker, id in ids.items() if id == winner)
+        timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
+        all_answered = len(answers) + len(self._banned) >= self._worker_count
+        return -math.inf if all_answered else self._first_answer_at + timeout, worker
+
+    def _use_answer(self, worker: int, now: float) -> list[Action]:
+        """Fetches the digests of the worker's version; if the file is not shared, fails or fetches file names first."""
+        description = self._answers[worker]
+        if description is not None:
+            self._enter(Phase.DIGESTS, description)
+            self.catalogue = self._published or b""
+            return []
+        if self._requested_names[worker] is None and self._id is None:
+            files = self._welcomes[worker].files
+            if files:
+                return self._end(Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them")))
+            return self._end(Fail(NotFoundError("no file is shared")))
+        self._enter(Phase.NAMES)
+        self._source, self._requested_at = worker, now
+        return [RequestNames(worker)]
+
+    def _choose_again(self, now: float) -> list[Action]:
+        """All workers with the chosen version are gone: chooses among the remaining and new workers."""
+        self._enter(Phase.COLLECTING)
+        self._first_answer_at = now
+        return []
+
+    def _ask_another_worker(self) -> list[Action]:
+        """Gives up waiting for a reply."""
+        if self._source is not None:
+            self._demote(self._source)
+        self._drop_source()
+        return []
+
+    def _digest_sources(self) -> list[int]:
+        """The workers that described the chosen version, the preferred one first."""
+        chosen = self._chosen
+        return [worker for worker, answer in self._answers.items() if chosen and answer and answer.id == chosen.id]
+
+    def _request_digests(self, now: float) -> list[Action]:
+        """Requests the next digests, or verifies the digests if all have arrived."""
+        assert self._chosen is not None
+        if len(self._digests) >= DIGEST_SIZE * segment_count(self._chosen.size):
+            return self._verify_digests(self._chosen)
+        if self._source is None:
+            self._source = self._digest_sources()[0]
+        self._requested_at = now
+        return [RequestDigests(self._source, self._chosen.id, len(self._digests) // DIGEST_SIZE)]
+
+    def _verify_digests(self, chosen: Described) -> list[Action]:
+        try:
+            manifest = Manifest.build(chosen.name, chosen.size, self._digests)
+        except ProtocolError:
+            manifest = None
+        if manifest is not None and manifest.id == chosen.id:
+            return self._end(Found(manifest))
+        if len(self._digest_senders) == 1:
+            self._ban(*self._digest_senders)
+        # If several workers sent pages, it is unknown which was wrong; refetch all pages from one worker.
+        self._discard_digests()
+        return []
+
+    def _not_found(self, name: str | None, shared_names: list[str]) -> NotFoundError:
+        """The error for a file that no worker has, with the names of shared files."""
         if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
-        import difflib  # Rarely needed, and slow to import.
-
-        similar = difflib.get_close_matches(name, shared_names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, similar))}?" if similar else "; msd list shows the shared files"
-        if self._name is None:
-            return UsageError(f"no shared file is named {name!r}: give the name of a shared file{hint}")
-        return NotFoundError(f"{name!r} is not shared{hint}")
+        return NotFoundError(f"{name!r} is not shared", name=name, names=shared_names)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from msd.client import cli
-from msd.client.cli import _parse_id
+from msd.client.cli import _name_suggestions, _parse_id
 from msd.client.operations import verify
-from msd.wire.errors import SourceError, UsageError
+from msd.wire.errors import NotFoundError, SourceError, UsageError
 
 
 def test_the_id_may_be_omitted() -> None:
@@ -26,6 +26,31 @@ def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
 def test_any_other_id_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
         _parse_id(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "shared", "error"),
+    [
+        ("Sta.mp4", ["Star.mp4", "Moon.avi"], "'Sta.mp4' is not shared; did you mean 'Star.mp4'?"),
+        ("Sta.mp4", ["x"], "'Sta.mp4' is not shared; msd list shows the shared files"),
+        (
+            None,
+            ["x"],
+            "no shared file is named 'Sta.mp4': give the name of a shared file; msd list shows the shared files",
+        ),
+    ],
+)
+def test_the_error_for_a_file_that_is_not_shared_suggests_similar_names(
+    name: str | None, shared: list[str], error: str
+) -> None:
+    with pytest.raises(UsageError if name is None else NotFoundError) as caught, _name_suggestions(name):
+        raise NotFoundError("'Sta.mp4' is not shared", name="Sta.mp4", names=shared)
+    assert str(caught.value) == error
+
+
+def test_an_error_without_a_name_gets_no_suggestion() -> None:
+    with pytest.raises(NotFoundError, match=r"^no file is shared$"), _name_suggestions("Star.mp4"):
+        raise NotFoundError("no file is shared")
 
 
 class ClosedPipe:

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.broker.supervision.supervisor import Stalled
 from msd.broker.supervision.until_done import (
     MAX_SESSIONS,
     SESSION_TIMEOUT_S,
@@ -20,7 +19,7 @@ from msd.broker.supervision.until_done import (
     UntilDone,
     UntilDoneEvent,
 )
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 
 START = 1000.0
 #: Seconds per iteration of the broker's event loop.

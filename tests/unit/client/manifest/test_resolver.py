@@ -13,11 +13,13 @@ from msd.client.manifest.resolver import (
     PUBLISHED_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     RETRY_DELAY_S,
+    TRANSITIONS,
     Action,
     Event,
     Fail,
     Found,
     ManifestResolver,
+    Phase,
     RequestDescription,
     RequestDigests,
     RequestNames,
@@ -89,7 +91,9 @@ class Scene:
         self.handle(StatusUpdated(None, workers))
 
     def handle(self, event: Event) -> list[Action]:
-        return self.resolver.handle(event, self.now)
+        actions = self.resolver.handle(event, self.now)
+        self.resolver.check_invariants()
+        return actions
 
     def connect(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:
         actions = []
@@ -121,13 +125,13 @@ class Scene:
 
     def wait_for_deadline(self) -> list[Action]:
         """Moves the clock to the deadline, and checks that the next deadline is later (no busy loop)."""
-        deadline = self.resolver.next_deadline()
+        deadline = self.resolver.next_deadline(self.now)
         assert deadline is not None
         assert deadline > self.now
         self.now = deadline
         actions = self.handle(TimePassed())
         if not any(isinstance(action, Found | Fail) for action in actions):
-            after = self.resolver.next_deadline()
+            after = self.resolver.next_deadline(self.now)
             assert after is None or after > self.now
         return actions
 
@@ -151,6 +155,25 @@ def scene_with_request() -> Scene:
     scene.describe(1)
     assert scene.describe(2) == request_digests(1)
     return scene
+
+
+# The table of phases.
+
+
+def test_every_phase_can_end_and_the_end_is_final() -> None:
+    assert {start for start, _ in TRANSITIONS} == {*Phase} - {Phase.DONE}
+    assert {start for start, end in TRANSITIONS if end is Phase.DONE} == {*Phase} - {Phase.DONE}
+
+
+def test_the_phases_follow_the_requests() -> None:
+    scene = Scene(workers=1)
+    phases = [scene.resolver.phase]
+    for step in (scene.connect, scene.refuse, scene.disconnect, scene.connect, scene.describe, scene.send_digests):
+        step(1)
+        phases.append(scene.resolver.phase)
+    collecting, names, digests = Phase.COLLECTING, Phase.NAMES, Phase.DIGESTS
+    assert phases == [collecting, collecting, names, collecting, collecting, digests, Phase.DONE]
+    assert scene.connect(1) == []
 
 
 # The ordinary case.
@@ -267,7 +290,7 @@ def test_the_majority_decides_if_no_worker_serves_the_published_catalogue() -> N
     scene.handle(StatusUpdated(NEW, scene.workers))
     scene.connect(1, catalogue=OLD)
     assert scene.describe(1, STALE) == []
-    assert scene.resolver.next_deadline() == START + PUBLISHED_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == START + PUBLISHED_TIMEOUT_S
     assert scene.wait_for_deadline() == request_digests(1, STALE)
 
 
@@ -286,14 +309,14 @@ def test_the_majority_of_the_answers_decides_after_the_timeout() -> None:
     scene.describe(1, STALE)
     scene.describe(2)
     scene.describe(3)
-    assert scene.resolver.next_deadline() == START + MAJORITY_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == START + MAJORITY_TIMEOUT_S
     assert scene.wait_for_deadline() == request_digests(2)
 
 
 def test_nothing_is_decided_before_the_first_answer() -> None:
     scene = Scene()
     scene.connect(1, 2)
-    assert scene.resolver.next_deadline() is None
+    assert scene.resolver.next_deadline(scene.now) is None
     scene.now += 100
     assert scene.handle(TimePassed()) == []
 
@@ -313,11 +336,11 @@ def test_the_timeout_starts_with_the_first_answer_of_a_connected_worker() -> Non
     scene.connect(1)
     scene.describe(1, STALE)
     scene.disconnect(1)
-    assert scene.resolver.next_deadline() is None
+    assert scene.resolver.next_deadline(scene.now) is None
     scene.now += 100
     scene.connect(2)
     assert scene.describe(2) == []
-    assert scene.resolver.next_deadline() == scene.now + MAJORITY_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == scene.now + MAJORITY_TIMEOUT_S
 
 
 # No such file.
@@ -356,29 +379,23 @@ def test_a_given_name_takes_precedence_over_an_equal_fallback_name() -> None:
     scene = Scene("film", workers=1, fallback_name="film")
     scene.connect(1, files=2)
     assert scene.refuse(1) == [RequestNames(1)]
-    assert failure(scene.list_names(1, "x"), NotFoundError) == "'film' is not shared; msd list shows the shared files"
+    assert failure(scene.list_names(1, "x"), NotFoundError) == "'film' is not shared"
 
 
 def test_no_shared_file_is_a_not_found_error() -> None:
     assert failure(Scene(None, workers=1).connect(1, files=0), NotFoundError) == "no file is shared"
 
 
-def test_similar_names_are_suggested_for_an_unknown_name() -> None:
+def test_the_error_for_an_unknown_name_has_the_shared_names() -> None:
     scene = Scene("Sta.mp4", workers=2)
     scene.connect(1, 2)
     assert scene.refuse(1) == []
     assert scene.refuse(2) == [RequestNames(1)]
-    message = failure(scene.list_names(1, "Star.mp4", "Moon.avi"), NotFoundError)
-    assert message == "'Sta.mp4' is not shared; did you mean 'Star.mp4'?"
-
-
-def test_without_a_similar_name_the_error_refers_to_msd_list() -> None:
-    scene = Scene("Sta.mp4", workers=1)
-    scene.connect(1)
-    scene.refuse(1)
-    assert (
-        failure(scene.list_names(1, "x"), NotFoundError) == "'Sta.mp4' is not shared; msd list shows the shared files"
-    )
+    (action,) = scene.list_names(1, "Star.mp4", "Moon.avi")
+    assert isinstance(action, Fail)
+    assert isinstance(action.error, NotFoundError)
+    assert str(action.error) == "'Sta.mp4' is not shared"
+    assert (action.error.name, action.error.names) == ("Sta.mp4", ["Star.mp4", "Moon.avi"])
 
 
 def test_waiting_for_names_is_no_busy_loop() -> None:
@@ -386,7 +403,7 @@ def test_waiting_for_names_is_no_busy_loop() -> None:
     scene.connect(1)
     scene.refuse(1)
     assert scene.wait_for_deadline() == [RequestNames(1)]
-    assert scene.resolver.next_deadline() == scene.now + REPLY_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == scene.now + REPLY_TIMEOUT_S
 
 
 def test_names_are_requested_once() -> None:
@@ -406,7 +423,7 @@ def test_names_are_requested_from_another_worker_if_the_first_is_lost() -> None:
     assert scene.wait_for_deadline() == [RequestNames(2)]
 
 
-def test_refused_names_end_the_resolution_without_suggestions() -> None:
+def test_refused_names_end_the_resolution_without_names() -> None:
     scene = Scene(workers=1)
     scene.connect(1)
     assert scene.refuse(1) == [RequestNames(1)]
@@ -441,7 +458,7 @@ def test_an_impossible_description_is_ignored(impossible: Described) -> None:
     scene = Scene(None, workers=2)
     scene.connect(1, 2)
     assert scene.handle(received(1, impossible)) == []
-    assert scene.resolver.next_deadline() is None
+    assert scene.resolver.next_deadline(scene.now) is None
     assert scene.describe(2) == request_digests(2)
 
 
@@ -452,7 +469,7 @@ def test_a_banned_worker_is_ignored_even_after_it_reconnects() -> None:
     scene.disconnect(1)
     assert scene.connect(1) == []
     assert scene.describe(1) == []
-    assert scene.resolver.next_deadline() is None
+    assert scene.resolver.next_deadline(scene.now) is None
     assert scene.describe(2) == request_digests(2)
 
 
@@ -552,9 +569,9 @@ def test_a_source_that_refuses_temporarily_is_not_asked_again_at_once() -> None:
     scene = scene_with_request()
     scene.send_digests(1, start=0, count=7)
     assert scene.refuse(1, RefusalReason.BUSY) == []
-    assert scene.resolver.next_deadline() == START + RETRY_DELAY_S
+    assert scene.resolver.next_deadline(scene.now) == START + RETRY_DELAY_S
     assert scene.wait_for_deadline() == request_digests(2, start=7)
-    assert scene.resolver.next_deadline() == scene.now + REPLY_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == scene.now + REPLY_TIMEOUT_S
     assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
@@ -589,7 +606,7 @@ def test_when_all_sources_are_lost_the_resolution_starts_over_with_new_workers()
     scene.send_digests(1, start=0, count=7)
     scene.disconnect(1)
     assert scene.disconnect(2) == []
-    assert scene.resolver.next_deadline() is None
+    assert scene.resolver.next_deadline(scene.now) is None
     scene.connect(3)
     assert scene.describe(3, STALE) == []
     assert scene.wait_for_deadline() == request_digests(3, STALE)
@@ -604,7 +621,7 @@ def test_when_all_sources_are_lost_the_other_workers_get_a_new_timeout() -> None
     assert scene.describe(1) == request_digests(1)
     scene.now += 100
     assert scene.disconnect(1) == []
-    assert scene.resolver.next_deadline() == scene.now + PUBLISHED_TIMEOUT_S
+    assert scene.resolver.next_deadline(scene.now) == scene.now + PUBLISHED_TIMEOUT_S
     assert scene.wait_for_deadline() == request_digests(2, STALE)
 
 
@@ -651,7 +668,7 @@ def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
                 actions = scene.handle(StatusUpdated(NEW if worker == 1 else None, scene.workers))
             case "wait":
                 scene.now += 0.25 * worker
-            case "deadline" if (deadline := scene.resolver.next_deadline()) is not None:
+            case "deadline" if (deadline := scene.resolver.next_deadline(scene.now)) is not None:
                 scene.now = max(scene.now, deadline)
             case reply if reply in _REPLIES and worker in connected:
                 actions = scene.handle(received(worker, *_REPLIES[reply]))
@@ -666,5 +683,5 @@ def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
                     return
                 case RequestDescription(target) | RequestDigests(target) | RequestNames(target):
                     assert target in connected
-        after = scene.resolver.next_deadline()
+        after = scene.resolver.next_deadline(scene.now)
         assert after is None or after > scene.now, "no busy loop"
