@@ -46,9 +46,8 @@ def worker_line(row: Row, width: int, top: float, *, selected: bool = False, cur
     rate = format_rate(row.rate) if row.rate >= 0.5 else "-"
     return (
         f"{mark}{sign} {row.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
-        f" {uptime:>8}"
-        f" {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3} {rate:>10}"
-        f" {rates:>{sparkline_width}} {format_size(row.bytes_sent):>9} {clip(failures, 5):>5}"
+        f" {uptime:>8} {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3}"
+        f" {rate:>10} {rates:>{sparkline_width}} {format_size(row.bytes_sent):>9} {clip(failures, 5):>5}"
     )
 
 
