@@ -47,7 +47,7 @@ def test_the_report_of_a_download_with_a_killed_worker_is_drawn(serve: Serve, so
     3. ``msd plot`` draws a chart of it.
     """
     system = serve(source(32 * MIB), *RATE)
-    with system.download("-o", "copy.bin", "--report", "report.json", interval=0.02, cwd=tmp_path) as client:
+    with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
         client.wait_until_verified(0.2)
         system.put_to_sleep(2)
         client.wait_until_verified(0.4)
