@@ -30,10 +30,12 @@ class Stalled(Struct, frozen=True):
 class Core(Generic[EventT, ActionT]):
     """Base of the pure cores. A subclass implements ``_decide``, ``_assert_invariants`` and, if time alone matters to
     it, ``next_deadline``. All times are in seconds of the monotonic clock.
+
+    A core with large events remembers fewer decisions: ``max_decisions``.
     """
 
-    def __init__(self) -> None:
-        self._decisions: deque[tuple[float, EventT, list[ActionT]]] = deque(maxlen=MAX_DECISIONS)
+    def __init__(self, max_decisions: int = MAX_DECISIONS) -> None:
+        self._decisions: deque[tuple[float, EventT, list[ActionT]]] = deque(maxlen=max_decisions)
 
     def handle(self, event: EventT, now: float) -> list[ActionT]:
         """Changes the state by ``event`` and returns what to do."""

@@ -19,9 +19,10 @@ from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
+from msd.wire.support.core import TimePassed
 from msd.wire.support.presentable_names import presentable
 from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
-from msd.workers.indexing.rescan_policy import RescanPolicy
+from msd.workers.indexing.rescan_policy import IndexFiles, IndexingEnded, RescanPolicy, Scanned, ScanRequested
 from msd.workers.source.catalogue import Catalogue, Version, editions, open_edition
 from msd.workers.source.scan import Scan, scan, unshareable_error
 
@@ -78,9 +79,11 @@ class _Indexer:
             result = Scan({}, {presentable(self._root.name): str(error)})
         self._progress.on_scan(result)
         now = time.monotonic()
-        wanted = self.policy.on_scan(result.files, now - started, now)
-        if wanted is None:
-            return
+        for action in self.policy.handle(Scanned(result.files, now - started), now):
+            assert isinstance(action, IndexFiles)
+            self._try_index(action.versions)
+
+    def _try_index(self, wanted: Mapping[str, Version]) -> None:
         indexed = self.policy.indexed
         try:
             indexed = self._index(wanted)
@@ -91,7 +94,7 @@ class _Indexer:
         else:
             self._progress.on_indexed(indexed)
             self.has_edition = True
-        self.policy.on_indexed(indexed, time.monotonic())
+        self.policy.handle(IndexingEnded(indexed), time.monotonic())
 
     def _index(self, wanted: Mapping[str, Version]) -> Mapping[str, Version]:
         """Indexes the ``wanted`` versions, and adds an edition if it differs from the latest. Returns the versions in
@@ -188,9 +191,11 @@ class _ProgressFilter:
 
 def _wait(policy: RescanPolicy[Version]) -> bool:
     """Waits until the next scan is due; returns False if standard input was closed."""
-    while (remaining := policy.next_scan - time.monotonic()) > 0:
-        if select.select([0], [], [], remaining)[0]:
+    while not policy.handle(TimePassed(), now := time.monotonic()):
+        deadline = policy.next_deadline(now)
+        assert deadline is not None
+        if select.select([0], [], [], deadline - now)[0]:
             if not os.read(0, 4096):
                 return False
-            policy.request_rescan()
+            policy.handle(ScanRequested(), time.monotonic())
     return True

@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 from msd.wire.support.backoff import backoff
+from msd.wire.support.core import Core, TimePassed
 
 #: Seconds between two scans while nothing changes, and while changes are pending.
 IDLE_INTERVAL_S, ACTIVE_INTERVAL_S = 2.0, 0.5
@@ -24,33 +27,78 @@ MIN_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 V = TypeVar("V")
 
 
-class RescanPolicy(Generic[V]):
+class ScanRequested(Struct, frozen=True):
+    """A file may have changed: scan as soon as the pause after the last scan permits."""
+
+
+class Scanned(Struct, Generic[V], frozen=True):
+    """A scan of ``duration`` seconds saw these versions, by name."""
+
+    versions: Mapping[str, V]
+    duration: float
+
+
+class IndexingEnded(Struct, Generic[V], frozen=True):
+    """The latest edition now contains these versions, by name; not all that were wanted if indexing failed."""
+
+    versions: Mapping[str, V]
+
+
+class StartScan(Struct, frozen=True):
+    """Scan the shared files."""
+
+
+class IndexFiles(Struct, Generic[V], frozen=True):
+    """Write an edition of these versions, by name."""
+
+    versions: Mapping[str, V]
+
+
+Event = ScanRequested | Scanned[V] | IndexingEnded[V] | TimePassed
+Action = StartScan | IndexFiles[V]
+
+
+class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
     """Compares the scanned versions of the shared files, by name, with the indexed versions."""
 
     def __init__(self, indexed: Mapping[str, V]) -> None:
+        # A scan of 20,000 files takes 6 MB: remember only the last one, which the policy needs anyway.
+        super().__init__(max_decisions=1)
         #: The versions in the latest edition.
         self.indexed = indexed
         #: The versions that the last scan saw; None before the first scan.
         self._last_scan: Mapping[str, V] | None = None
-        #: The versions that ``on_scan`` last returned, and the names whose entries differ from ``indexed``.
+        #: The versions that were last wanted, and the names whose entries differ from ``indexed``.
         self._wanted: Mapping[str, V] = {}
         self._due: set[str] = set()
         #: Files that could not be indexed: the failures in a row, and the time of the retry.
         self._failed: dict[str, tuple[int, float]] = {}
         #: The earliest time for a requested scan.
         self._earliest_scan = 0.0
-        self.next_scan = 0.0
+        #: None while a scan runs.
+        self._next_scan: float | None = 0.0
 
-    def request_rescan(self) -> None:
-        """Brings the next scan forward, as far as the pause after the last scan permits: a file may have changed."""
-        self.next_scan = min(self.next_scan, self._earliest_scan)
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        return self._next_scan
 
-    def on_scan(self, seen: Mapping[str, V], duration: float, now: float) -> Mapping[str, V] | None:
-        """Handles a scan that took ``duration`` seconds and ended at ``now``.
+    def _assert_invariants(self) -> None:
+        assert self._next_scan is None or self._next_scan >= self._earliest_scan
 
-        Returns the versions for the next edition, or None if no new edition is needed. The first scan always
-        returns all files that it saw, without waiting for a second scan to confirm them.
-        """
+    def _decide(self, event: Event[V], now: float) -> list[Action[V]]:
+        match event:
+            case TimePassed() if self._next_scan is not None and now >= self._next_scan:
+                self._next_scan = None
+                return [StartScan()]
+            case ScanRequested() if self._next_scan is not None:
+                self._next_scan = self._earliest_scan
+            case Scanned(versions, duration):
+                return self._on_scan(versions, duration, now)
+            case IndexingEnded(versions):
+                self._on_indexed(versions, now)
+        return []
+
+    def _on_scan(self, seen: Mapping[str, V], duration: float, now: float) -> list[Action[V]]:
+        """The first scan causes an edition of all files that it saw, without a second scan to confirm them."""
         is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
         self._last_scan = seen
         changed = _changed_names(seen, self.indexed)
@@ -58,9 +106,9 @@ class RescanPolicy(Generic[V]):
         pending = {name for name in changed if name not in self._failed or now >= self._failed[name][1]}
         self._due = {name for name in pending if seen.get(name) == last.get(name)}
         self._earliest_scan = now + max(ACTIVE_INTERVAL_S, PAUSE_PER_SCAN * duration)
-        self.next_scan = self._earliest_scan if pending else now + max(IDLE_INTERVAL_S, PAUSE_PER_SCAN * duration)
+        self._next_scan = self._earliest_scan if pending else now + max(IDLE_INTERVAL_S, PAUSE_PER_SCAN * duration)
         if not self._due and not is_first:
-            return None
+            return []
         wanted = dict(self.indexed)
         for name in self._due:
             if name in seen:
@@ -68,12 +116,9 @@ class RescanPolicy(Generic[V]):
             else:
                 del wanted[name]
         self._wanted = wanted
-        return wanted
+        return [IndexFiles(wanted)]
 
-    def on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
-        """Handles the end of an attempt to index the wanted versions; ``indexed`` holds the versions that the latest
-        edition now contains.
-        """
+    def _on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
         for name in self._due:
             if indexed.get(name) != self._wanted.get(name):
                 failures = self._failed[name][0] + 1 if name in self._failed else 1

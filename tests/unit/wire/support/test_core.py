@@ -10,8 +10,8 @@ from msd.wire.support.core import MAX_DECISIONS, Core
 class Counter(Core[int, str]):
     """Counts up to a limit that its invariant forbids to exceed."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, max_decisions: int = MAX_DECISIONS) -> None:
+        super().__init__(max_decisions)
         self.total = 0
 
     def _decide(self, event: int, now: float) -> list[str]:
@@ -34,13 +34,14 @@ def test_a_failed_invariant_shows_the_last_decisions() -> None:
     assert message[-2:] == ["  1.000000 40 -> ['total 40']", "  2.500000 60 -> ['total 100']"]
 
 
-def test_the_history_is_bounded() -> None:
-    counter = Counter()
+@pytest.mark.parametrize("max_decisions", [1, MAX_DECISIONS])
+def test_the_history_is_bounded(max_decisions: int) -> None:
+    counter = Counter(max_decisions)
     for number in range(MAX_DECISIONS + 10):
         counter.handle(2, float(number))
     with pytest.raises(AssertionError) as caught:
         counter.check_invariants()
-    assert str(caught.value).count(" -> ") == MAX_DECISIONS
+    assert str(caught.value).count(" -> ") == max_decisions
 
 
 def test_without_a_deadline_of_its_own_a_core_waits_for_events() -> None:

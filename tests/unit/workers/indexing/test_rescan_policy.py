@@ -7,19 +7,36 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msd.wire.support.core import TimePassed
 from msd.workers.indexing.rescan_policy import (
     ACTIVE_INTERVAL_S,
     IDLE_INTERVAL_S,
     MAX_BACKOFF_S,
     MIN_BACKOFF_S,
     PAUSE_PER_SCAN,
+    IndexFiles,
+    IndexingEnded,
     RescanPolicy,
+    Scanned,
+    ScanRequested,
+    StartScan,
 )
 
 #: An arbitrary time other than 0. Adding the constants of the module to it is exact.
 START = 1024.0
 
 Files = dict[str, int]
+
+
+def scan(policy: RescanPolicy[int], seen: Files, duration: float, now: float) -> Files | None:
+    """Reports a scan that ended at ``now``; returns the files to be indexed, None if no edition is needed."""
+    actions = policy.handle(Scanned(seen, duration), now)
+    policy.check_invariants()
+    if not actions:
+        return None
+    (action,) = actions
+    assert isinstance(action, IndexFiles)
+    return dict(action.versions)
 
 
 class Bench:
@@ -33,18 +50,30 @@ class Bench:
 
     def scan(self, duration: float = 0.0, **seen: int) -> Files | None:
         """Scans as soon as a scan is due; returns the files to be indexed."""
-        self.now = max(self.now, self.policy.next_scan) + duration
-        wanted = self.policy.on_scan(seen, duration, self.now)
-        if wanted is None:
-            return None
-        indexed = {name: version for name, version in wanted.items() if name not in self.broken}
-        self.policy.on_indexed(indexed, self.now)
-        return dict(wanted)
+        self.now = max(self.now, self.next_scan)
+        assert self.policy.handle(TimePassed(), self.now) == [StartScan()]
+        assert self.policy.next_deadline(self.now) is None, "a scan runs"
+        self.now += duration
+        wanted = scan(self.policy, seen, duration, self.now)
+        if wanted is not None:
+            indexed = {name: version for name, version in wanted.items() if name not in self.broken}
+            self.policy.handle(IndexingEnded(indexed), self.now)
+        return wanted
+
+    def request_scan(self) -> None:
+        assert self.policy.handle(ScanRequested(), self.now) == []
+        self.policy.check_invariants()
+
+    @property
+    def next_scan(self) -> float:
+        deadline = self.policy.next_deadline(self.now)
+        assert deadline is not None
+        return deadline
 
     @property
     def pause(self) -> float:
         """The seconds until the next scan."""
-        return self.policy.next_scan - self.now
+        return self.next_scan - self.now
 
 
 # Scans.
@@ -52,9 +81,9 @@ class Bench:
 
 def test_all_files_of_the_first_scan_are_indexed_immediately() -> None:
     policy = RescanPolicy({"a": 1, "deleted": 1})
-    assert policy.on_scan({"a": 1, "b": 2}, 0.0, START) == {"a": 1, "b": 2}
-    assert RescanPolicy({"a": 1}).on_scan({"a": 1}, 0.0, START) == {"a": 1}
-    assert RescanPolicy[int]({}).on_scan({}, 0.0, START) == {}
+    assert scan(policy, {"a": 1, "b": 2}, 0.0, START) == {"a": 1, "b": 2}
+    assert scan(RescanPolicy({"a": 1}), {"a": 1}, 0.0, START) == {"a": 1}
+    assert scan(RescanPolicy[int]({}), {}, 0.0, START) == {}
 
 
 def test_while_nothing_changes_scans_are_rare_and_nothing_is_indexed() -> None:
@@ -68,7 +97,7 @@ def test_the_pause_after_a_scan_grows_with_its_duration() -> None:
     bench = Bench(a=1)
     bench.scan(a=1, duration=4.0)
     assert bench.pause == 4.0 * PAUSE_PER_SCAN
-    bench.policy.request_rescan()
+    bench.request_scan()
     assert bench.pause == 4.0 * PAUSE_PER_SCAN
     bench.scan(a=2, duration=4.0)
     assert bench.pause == 4.0 * PAUSE_PER_SCAN
@@ -81,17 +110,17 @@ def test_many_requests_for_a_scan_lead_to_one_scan() -> None:
     for _ in range(5):
         assert bench.scan(a=1) is None
         for _ in range(100):
-            bench.policy.request_rescan()
+            bench.request_scan()
         assert bench.pause == ACTIVE_INTERVAL_S
 
 
 def test_a_request_for_a_scan_does_not_postpone_a_scan() -> None:
     bench = Bench(a=1)
     bench.scan(a=2)
-    due = bench.policy.next_scan
+    due = bench.next_scan
     bench.now += ACTIVE_INTERVAL_S / 2
-    bench.policy.request_rescan()
-    assert bench.policy.next_scan == due
+    bench.request_scan()
+    assert bench.next_scan == due
 
 
 # Changes.
@@ -178,10 +207,10 @@ def test_deleting_a_file_resets_its_backoff() -> None:
 def test_an_edition_that_could_not_be_written_is_retried_completely() -> None:
     """The disk may be full, for example. The old edition still contains the deleted file."""
     policy = RescanPolicy({"a": 1, "b": 1})
-    assert policy.on_scan({"a": 2}, 0.0, START) == {"a": 2}
-    policy.on_indexed({"a": 1, "b": 1}, START)
-    assert policy.on_scan({"a": 2}, 0.0, START + MIN_BACKOFF_S / 2) is None
-    assert policy.on_scan({"a": 2}, 0.0, START + MIN_BACKOFF_S) == {"a": 2}
+    assert scan(policy, {"a": 2}, 0.0, START) == {"a": 2}
+    policy.handle(IndexingEnded({"a": 1, "b": 1}), START)
+    assert scan(policy, {"a": 2}, 0.0, START + MIN_BACKOFF_S / 2) is None
+    assert scan(policy, {"a": 2}, 0.0, START + MIN_BACKOFF_S) == {"a": 2}
 
 
 _SEEN = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2))
@@ -194,7 +223,7 @@ def test_after_any_history_pauses_are_kept_and_the_last_state_is_indexed(
     bench = Bench()
     for seen, broken, duration, rescan_requested in scans:
         if rescan_requested:
-            bench.policy.request_rescan()
+            bench.request_scan()
         before, bench.broken = bench.policy.indexed, broken
         wanted = bench.scan(duration, **seen)
         assert wanted is None or wanted != before
