@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, Payload, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
@@ -144,6 +145,13 @@ class ManifestResolver(Core[Event, Action]):
         self._digest_senders: set[int] = set()
         #: When digests may be requested again after a temporary refusal.
         self._retry_at = 0.0
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        actions = super().handle(event, now)
+        if isinstance(event, ReplyReceived):
+            # Forget the payload, whose size the worker decides.
+            self._decisions[-1] = (now, replace(event, payload=None), actions)
+        return actions
 
     def next_deadline(self, now: float) -> float | None:
         return min((time for time, _ in self._steps(now)), default=None)

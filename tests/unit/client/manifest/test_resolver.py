@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import zmq
 from hypothesis import given, settings
@@ -495,6 +497,15 @@ def test_digests_that_do_not_hash_to_the_id_are_requested_from_another_worker(co
         received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)
     ) == request_digests(2)
     assert scene.send_digests(2) == [Found(STAR)]
+
+
+def test_payloads_are_not_kept_in_the_history_of_decisions() -> None:
+    scene = scene_with_request()
+    page = received(1, DigestPage(rid=1, epoch=1, start=9), bytes(1000))
+    payload = weakref.ref(page.payload)
+    scene.handle(page)
+    del page
+    assert payload() is None
 
 
 def test_wrong_digests_of_several_workers_are_all_refetched_from_one() -> None:
