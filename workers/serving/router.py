@@ -13,7 +13,7 @@ import zmq
 
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import receive, tune
+from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.limits import MAX_REQUEST_FRAME
 from msd.wire.protocol.messages import Message
@@ -63,9 +63,8 @@ class Router:
 
     def open(self) -> None:
         """Binds the port. Raises ``OSError`` if that fails, ``zmq.ZMQError`` if no file descriptors are left."""
-        socket = self._context.socket(zmq.ROUTER)
+        socket = tcp_socket(self._context, zmq.ROUTER, self._endpoint)
         try:
-            tune(socket, ipv6=self._endpoint.is_ipv6)
             socket.linger = LINGER_MS
             # Sends never block: EHOSTUNREACH means the client disconnected, EAGAIN that its send queue is full.
             socket.router_mandatory = 1
