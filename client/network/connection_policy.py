@@ -150,6 +150,8 @@ class ConnectionPolicy(Core[Event, Action]):
         self._refusal = ConnectionRefusal.HANDSHAKE
         #: When server 5 counts as silent, unless a snapshot arrives first.
         self._status_deadline = now + FIRST_SNAPSHOT_TIMEOUT_S
+        #: The first of ``_deadlines``, computed after each event.
+        self._next_deadline = self._status_deadline
         #: True if server 5 was silent at the last deadline.
         self._status_timed_out = False
 
@@ -163,12 +165,15 @@ class ConnectionPolicy(Core[Event, Action]):
         """Why a connection was refused, even if that is not definitive yet; None if none was, or if one is open."""
         return self._refusal if self._refused_since is not None else None
 
-    def next_deadline(self, now: float) -> float:
-        return min(deadline for deadline, _ in self._deadlines(now))
+    def next_deadline(self, now: float) -> float:  # noqa: ARG002
+        return self._next_deadline
 
     def _decide(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
         match event:
+            # First, because every poll ends with this event.
+            case TimePassed() if now < self._next_deadline:
+                return []
             case SnapshotReceived(status):
                 actions += self._on_snapshot(status, now)
             case ConnectionOpened(number):
@@ -190,12 +195,12 @@ class ConnectionPolicy(Core[Event, Action]):
             case WorkerUnbanned(number):
                 self.workers[number].change_state(WorkerUnbanned)
                 self.workers[number].retry_now(now)
-            case TimePassed():
-                pass
         # Other events may be handled late, before those that were received earlier: only ``TimePassed`` can tell that
         # server 5 is silent.
         due = self._deadlines(now) if isinstance(event, TimePassed) else self._connection_deadlines()
-        return actions + [action for deadline, act in due if now >= deadline for action in act()]
+        actions += [action for deadline, act in due if now >= deadline for action in act()]
+        self._next_deadline = min(deadline for deadline, _ in self._deadlines(now))
+        return actions
 
     def _assert_invariants(self) -> None:
         for number, worker in self.workers.items():
