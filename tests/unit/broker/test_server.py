@@ -16,6 +16,7 @@ from msd.broker import server
 from msd.broker.network.control_socket import Route
 from msd.broker.server import Broker
 from msd.broker.supervision import until_done
+from msd.broker.supervision.supervisor import Event, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import NotFoundError, UsageError
@@ -41,6 +42,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.security.keys import Role
+from msd.wire.support.core import Stalled, TimePassed
 from tests.processes import free_ports, is_free
 
 
@@ -360,6 +362,25 @@ def test_with_until_done_the_broker_exits_once_a_client_is_done(
     with closing(harness.broker):
         assert harness.receive(Done(rid=5, session=1), role=Role.CLIENT) == [Accepted(rid=5)]
         assert harness.broker.run() == 0
+
+
+def test_a_stall_is_reported_before_messages_and_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    handle = harness.broker._handle
+
+    def record(event: Event, now: float) -> None:
+        events.append(event)
+        handle(event, now)
+
+    def dispatch() -> float:
+        harness.receive(Quit(rid=5))
+        return 2.0
+
+    monkeypatch.setattr(harness.broker, "_handle", record)
+    monkeypatch.setattr(harness.broker._poll_loop, "wait", lambda deadlines: 1.0)
+    monkeypatch.setattr(harness.broker._poll_loop, "dispatch", dispatch)
+    harness.broker.run()
+    assert events == [Stalled(1.0), QuitReceived(), Stalled(2.0), TimePassed()]
 
 
 def test_serve_closes_the_broker_and_returns_its_exit_code(
