@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msd.client.events import Event, OnEvent, Progress
 from msd.client.operations import download
 from msd.client.operations.download import safe_name
 from msd.client.storage.part_file import PartFile
@@ -60,12 +61,17 @@ def interrupt(*_: object, **__: object) -> None:
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs a download of ``DATA`` that is interrupted after ``verified`` bytes, and returns the error message."""
+def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads find the manifest of ``DATA``, but no worker."""
     spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
     manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(download, "find_manifest", lambda *_, **__: (manifest, b""))
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _without_servers: None) -> Any:
+    """Runs a download of ``DATA`` that is interrupted after ``verified`` bytes, and returns the error message."""
 
     def run(verified: int, *, transfer: Any = interrupt, update: bool = False) -> str:
         fake = SimpleNamespace(verified=verified, run=transfer)
@@ -109,3 +115,28 @@ def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
     monkeypatch.setattr(PartFile, "publish", publish_and_interrupt)
     assert ".part" not in interrupted(len(DATA), transfer=lambda: None)
     assert (tmp_path / "copy").exists()
+
+
+@pytest.mark.usefixtures("_without_servers")
+@pytest.mark.parametrize(("interval", "count"), [(0.0, 24), (1.0, 2), (60.0, 0)])
+def test_progress_is_emitted_every_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, count: int
+) -> None:
+    def fake_transfer(*_: object, on_event: OnEvent, **__: object) -> SimpleNamespace:
+        def run() -> None:
+            for step in range(1, 25):
+                on_event(Progress(step, len(DATA), 0, 0, step / 10, 10.0, ()))
+            interrupt()
+
+        return SimpleNamespace(verified=24, run=run)
+
+    monkeypatch.setattr(download, "Transfer", fake_transfer)
+    events: list[Event] = []
+    with pytest.raises(Interrupted):
+        download.download(
+            locate_servers(Config(), host=None, ports=None, server5=None),
+            output=tmp_path / "copy",
+            interval=interval,
+            on_event=events.append,
+        )
+    assert len([event for event in events if isinstance(event, Progress)]) == count
