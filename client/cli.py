@@ -81,7 +81,7 @@ def download(
                 servers,
                 name,
                 Path(output) if output is not None else None,
-                id=_parse_id(id),
+                id=id,
                 force=force,
                 update=update,
                 timeout=timeout,
@@ -195,20 +195,6 @@ def _name_suggestions(name: str | None) -> Iterator[None]:
             problem = f"no shared file is named {error.name!r}: give the name of a shared file"
             raise UsageError(f"{problem}; {hint}") from None
         raise NotFoundError(f"{error}; {hint}") from None
-
-
-def _parse_id(text: str | None) -> bytes | None:
-    from msd.wire.errors import UsageError
-
-    if text is None:
-        return None
-    try:
-        id = bytes.fromhex(text)
-    except ValueError:
-        id = b""
-    if len(id) != 32:
-        raise UsageError(f"--id {text}: an id is 64 hexadecimal digits; msd list --json shows them")
-    return id
 
 
 def _install_signal_handlers() -> None:

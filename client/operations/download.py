@@ -20,8 +20,8 @@ from msd.client.report.totals import RunningTotals
 from msd.client.storage.part_file import PartFile, check_output
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
-from msd.wire.errors import Interrupted, MsdError
-from msd.wire.protocol.segments import Manifest
+from msd.wire.errors import Interrupted, MsdError, UsageError
+from msd.wire.protocol.segments import DIGEST_SIZE, Manifest
 from msd.wire.support.units import format_size
 
 #: How long to wait until the broker confirms ``done``; the broker may be frozen.
@@ -33,7 +33,7 @@ def download(
     name: str | None = None,
     output: str | Path | None = None,
     *,
-    id: bytes | None = None,
+    id: bytes | str | None = None,
     force: bool = False,
     update: bool = False,
     timeout: float | None = None,
@@ -48,14 +48,20 @@ def download(
     current folder. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file unchanged.
 
-    ``id`` (32 bytes) selects one version of the file. ``timeout`` is the time limit without progress, in
-    seconds; None waits indefinitely. With ``sync`` False the download does not wait until the data is on the disk.
-    ``interval`` is the time between two ``Progress`` events in seconds; there are at most ten a second. ``memory``
-    limits the outstanding bytes.
-    ``on_event`` is called in the caller's thread and must not block.
+    ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``timeout`` is the
+    time limit without progress, in seconds; None waits indefinitely. With ``sync`` False the download does not wait
+    until the data is on the disk. ``interval`` is the time between two ``Progress`` events in seconds; there are at
+    most ten a second. ``memory`` limits the outstanding bytes. ``on_event`` is called in the caller's thread and must
+    not block.
 
     Raises ``MsdError``. The part file is kept, and the next call resumes from it.
     """
+    for argument, value in (("timeout", timeout), ("memory", memory)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{argument} {value:g}: must be more than 0")
+    if not interval >= 0:
+        raise UsageError(f"interval {interval:g}: must not be negative")
+    version = parse_id(id) if id is not None else None
     output = Path(output) if output is not None else None
     replace = force or update
     if output is not None:
@@ -69,7 +75,7 @@ def download(
 
     pool = ConnectionPool(servers, download=True)
     try:
-        manifest, catalogue = find_manifest(pool, name, id, timeout=timeout, on_event=emit)
+        manifest, catalogue = find_manifest(pool, name, version, timeout=timeout, on_event=emit)
         target = output if output is not None else Path(safe_name(manifest.name))
         check_output(target, replace=replace)
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
@@ -126,6 +132,19 @@ def _report(
         totals=totals,
         unchanged=unchanged,
     )
+
+
+def parse_id(id: bytes | str) -> bytes:
+    """Returns the 32 bytes of an id, which may be given as 64 hexadecimal digits. Raises ``UsageError``."""
+    try:
+        parsed = bytes.fromhex(id) if isinstance(id, str) else id
+    except ValueError:
+        parsed = b""
+    if len(parsed) != DIGEST_SIZE:
+        raise UsageError(
+            f"id {id if isinstance(id, str) else id.hex()}: an id is 64 hexadecimal digits; msd list --json shows them"
+        )
+    return parsed
 
 
 def safe_name(name: str) -> str:

@@ -23,8 +23,9 @@ VARYING = (
     (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " DURATION AND RATES"),
     (r"\([\d.]+ s\)", "(SECONDS)"),
     # The status: times, bytes sent, rates, pids, and the order of simultaneous events.
-    (r"^( [●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+ +\d+) .*", r"\1 UPTIME \2 SENT"),
+    (r"^( [●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+) +\d+ .*", r"\1 UPTIME \2 CLIENTS SENT"),
     (r" · [^·]+ · (?=2 files$)", " · RATE · "),
+    (r"\b\d+ clients? served", "CLIENTS"),
     (r"process \d+", "process NUMBER"),
     (r"[\d,]+ bytes sent", "SENT"),
     (r"^\d\d:\d\d:\d\d   (?:[\d,]+ )?clients? (connected|disconnected): .*\n", ""),

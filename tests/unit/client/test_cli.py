@@ -8,24 +8,9 @@ from typing import Any
 import pytest
 
 from msd.client import cli
-from msd.client.cli import _name_suggestions, _parse_id
+from msd.client.cli import _name_suggestions
 from msd.client.operations import verify
 from msd.wire.errors import NotFoundError, SourceError, UsageError
-
-
-def test_the_id_may_be_omitted() -> None:
-    assert _parse_id(None) is None
-
-
-@pytest.mark.parametrize("text", ["0123456789abcdef" * 4, "0123456789ABCDEF" * 4])
-def test_an_id_is_64_hexadecimal_digits(text: str) -> None:
-    assert _parse_id(text) == bytes.fromhex("0123456789abcdef") * 4
-
-
-@pytest.mark.parametrize("text", ["", "ab", "ab" * 31, "ab" * 33, "xy" * 32, "ä" * 64, "a" * 63])
-def test_any_other_id_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
-        _parse_id(text)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from msd.client.operations.download import safe_name
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import Interrupted
+from msd.wire.errors import Interrupted, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 
@@ -140,3 +140,28 @@ def test_progress_is_emitted_every_interval(
             on_event=events.append,
         )
     assert len([event for event in events if isinstance(event, Progress)]) == count
+
+
+@pytest.mark.parametrize("id", ["0123456789abcdef" * 4, "0123456789ABCDEF" * 4, bytes.fromhex("0123456789abcdef" * 4)])
+def test_an_id_is_32_bytes_or_64_hexadecimal_digits(id: bytes | str) -> None:
+    assert download.parse_id(id) == bytes.fromhex("0123456789abcdef" * 4)
+
+
+@pytest.mark.parametrize("id", ["", "ab", "ab" * 31, "ab" * 33, "xy" * 32, "ä" * 64, "a" * 63, b"", b"abc", bytes(33)])
+def test_any_other_id_is_a_usage_error(id: bytes | str) -> None:
+    with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
+        download.download(locate_servers(Config()), id=id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"timeout": 0}, "timeout 0: must be more than 0"),
+        ({"timeout": -1}, "timeout -1: must be more than 0"),
+        ({"memory": 0}, "memory 0: must be more than 0"),
+        ({"interval": -0.5}, "interval -0.5: must not be negative"),
+    ],
+)
+def test_a_limit_out_of_range_is_a_usage_error(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(UsageError, match=f"^{error}$"):
+        download.download(locate_servers(Config()), **arguments)
