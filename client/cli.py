@@ -48,7 +48,7 @@ def download(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Download a file from all servers at once.
+    """Download a file from all workers at once.
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
@@ -160,7 +160,7 @@ def plot(
         str, typer.Option("-o", "--output", metavar="FILE", help="The file to create (.svg, .png or .pdf).")
     ],
 ) -> None:
-    """Draw a chart of a download: the rate and the events of each worker over time.
+    """Draw a chart of a download: rates and events over time.
 
     Example: msd plot report.json -o run.svg
     """

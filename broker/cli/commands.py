@@ -19,7 +19,9 @@ def serve(
     interval: Annotated[
         float | None, typer.Option("-i", metavar="SECONDS", help="Seconds between status updates.")
     ] = None,
-    count: Annotated[int | None, typer.Option("-n", metavar="N", help="Number of worker processes.")] = None,
+    count: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="Number of workers; must match the configuration (default 4).")
+    ] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
     ports: PortsFlag = None,

@@ -26,7 +26,8 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 except ImportError:
     raise UsageError(
-        f"metrics_port requires prometheus_client: {install_command('prometheus_client')}, or remove the key"
+        "metrics_port requires prometheus_client: remove metrics_port from the configuration, or run:"
+        f" {install_command('prometheus_client')}"
     ) from None
 
 #: Seconds a request may take. Requests are answered one at a time, so a slow client delays the next one.

@@ -173,7 +173,7 @@ def test_metrics_without_prometheus_client_are_a_usage_error(
     refused = run_msd("serve", "-c", str(config), env={**os.environ, "PYTHONPATH": str(missing)})
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"msd: metrics_port requires prometheus_client: {sys.executable} -m pip install prometheus_client, "
-        "or remove the key\n"
+        "msd: metrics_port requires prometheus_client: remove metrics_port from the configuration, or run: "
+        f"{sys.executable} -m pip install prometheus_client\n"
     )
     assert is_free(ports[5])

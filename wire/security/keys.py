@@ -135,7 +135,7 @@ class KeyFolder:
             (self.admitted_path / _checked_name(name)).unlink()
         except FileNotFoundError:
             names = ", ".join(admitted.name for admitted in self.admitted_keys())
-            hint = f"choose from {names}" if names else "no key is admitted yet"
+            hint = f"choose from {names}" if names else "no other key is admitted"
             raise UsageError(f"no key is admitted as {name!r}: {hint}") from None
         except OSError as error:
             raise _disk_error(self.admitted_path / name, error) from None
