@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import ours
 from bench.bounds import Bound, conclude
 from bench.measuring import make_random_file, paired_ratio, run_interleaved
-from msd.client.storage.local_copy import LocalCopy
+from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 from msd.workers.indexing.catalogue_writer import DigestCache, write_catalogue
 from msd.workers.source.scan import scan
@@ -37,7 +37,7 @@ def run() -> None:
         manifest = Manifest.build("file.bin", SIZE, digests)
         del data
         with path.open("rb", buffering=0) as shared:
-            copy = LocalCopy(shared.fileno(), manifest)
+            copy = SegmentsOnDisk(shared.fileno(), manifest)
             buffer = memoryview(bytearray(1 << 20))
 
             def read_only() -> None:

@@ -21,14 +21,14 @@ from msd.client.network.network_events import (
 )
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
+from msd.client.network.waiting_reason import Peers, explain_refusal, waiting_reason
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
-from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import TimePassed
 from msd.wire.support.stall_detector import StallDetector
-from msd.wire.support.units import format_count
 
 
 class ConnectionPool:
@@ -142,30 +142,13 @@ class ConnectionPool:
 
     def waiting_reason(self) -> str:
         """Returns why there is no progress, as text for the user."""
-        if self.ready:
-            return f"connected to {len(self.ready)} of {len(self.worker_numbers)} workers, but receiving no data"
-        if self._policy.refusal is ConnectionRefusal.HANDSHAKE:
-            return f"{self._servers.status} closes every connection during the handshake: is --server-key correct?"
-        if self._policy.refusal is not None:
-            return self._explain(self._policy.refusal)
-        if self.status is None:
-            return f"no answer from server 5 at {self._servers.status}: is msd serve running there?"
-        if not self.status.catalogue:
-            return "the servers are still indexing their files"
-        states = [worker.state for worker in self.status.workers]
-        if WorkerState.AWAKE in states:
-            alive = format_count(states.count(WorkerState.AWAKE), "worker")
-            return f"server 5 reports {alive} alive, but none is reachable"
-        details = ", ".join(f"worker {w.number} {w.state}" for w in self.status.workers)
-        return f"0 of {len(states)} workers alive ({details})"
+        return waiting_reason(
+            self.status, self._policy.refusal, self._peers, ready=len(self.ready), workers=len(self.worker_numbers)
+        )
 
-    def _explain(self, refusal: ConnectionRefusal) -> str:
-        if refusal is ConnectionRefusal.VERSION:
-            others = ", ".join(
-                f"worker {number} uses version {version}" for number, version in self._other_versions.items()
-            )
-            return f"this client uses protocol version {PROTOCOL_VERSION}, {others}: update the older side"
-        return refusal.explain(self._servers.status, encrypted=self._servers.credentials is not None)
+    @property
+    def _peers(self) -> Peers:
+        return Peers(self._servers.status, self._servers.credentials is not None, self._other_versions)
 
     def _apply(self, event: connection_policy.Event, now: float) -> None:
         """Passes an event to the policy and performs its actions."""
@@ -178,7 +161,7 @@ class ConnectionPool:
                 case connection_policy.Resubscribe():
                     self.transport.resubscribe()
                 case connection_policy.ReportRefusal(refusal):
-                    raise NotAllowedError(self._explain(refusal))
+                    raise NotAllowedError(explain_refusal(refusal, self._peers))
 
 
 def emit_waiting(pool: ConnectionPool, progress_timeout: ProgressTimeout, on_event: OnEvent) -> None:

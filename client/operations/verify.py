@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
-from msd.client.storage.local_copy import LocalCopy, read_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, read_error
 from msd.wire.config.servers import Servers
 from msd.wire.errors import UsageError
 from msd.wire.protocol.segments import Manifest, span
@@ -76,7 +76,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
 
 def compare(fd: int, manifest: Manifest) -> Comparison:
     """Compares an open file with a manifest, without reading holes. Raises ``OSError`` if the file cannot be read."""
-    copy = LocalCopy(fd, manifest)
+    copy = SegmentsOnDisk(fd, manifest)
     local_size = os.fstat(fd).st_size
     with_data = {*copy.candidates()}
 

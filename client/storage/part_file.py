@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from msd.client.storage.local_copy import LocalCopy, disk_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest
 
@@ -48,7 +48,7 @@ class PartFile:
         self._manifest = manifest
         self.path = output.with_name(output.name + ".part")
         self._fd = _open_locked(self.path)
-        self._copy = LocalCopy(self._fd, manifest)
+        self._copy = SegmentsOnDisk(self._fd, manifest)
         try:
             self._candidates = list(self._copy.candidates())
             self._set_size()

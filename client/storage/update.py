@@ -11,8 +11,8 @@ import stat
 from collections import deque
 from pathlib import Path
 
-from msd.client.storage.local_copy import LocalCopy, disk_error, read_error
 from msd.client.storage.part_file import PartFile
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
@@ -35,7 +35,7 @@ class UpdatePartFile(PartFile):
         #: Matching segments of ``output`` that were found before the first difference and are not copied yet.
         self._uncopied: deque[int] = deque()
         self._uncopied_bytes = 0
-        self._output_copy = LocalCopy(self._output_fd, manifest)
+        self._output_copy = SegmentsOnDisk(self._output_fd, manifest)
         try:
             in_output = {*self._output_copy.candidates()}
             super().__init__(output, manifest)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import signal
 from contextlib import ExitStack
 from pathlib import Path
@@ -44,6 +42,24 @@ class RawClient:
     def send_without_reading(self, requests: int) -> None:
         for index in range(requests):
             self.dealer.send(encode(Get(rid=index + 10, id=self.file, index=index % 16)))
+
+
+def check_memory(system: System, size: int, output: Path) -> None:
+    """Downloads a file of ``size`` bytes and checks the peak memory of the client and of each worker."""
+    with system.download("-o", str(output), "--no-sync", interval=0.2) as client:
+        peak = 0
+        while client.process.poll() is None:
+            try:
+                peak = max(peak, peak_rss(client.pid))
+            except (FileNotFoundError, IndexError):
+                break  # The process has ended: /proc has no entry, or a zombie without VmHWM.
+            wait_for(
+                "the end of the download",
+                lambda: client.process.poll() is not None or client.verified_bytes < size or None,
+            )
+        client.wait_until_done(600)
+    assert 0 < peak < 150 * MIB
+    assert all(peak_rss(worker.pid) < 100 * MIB for worker in system.status().workers)
 
 
 @pytest.mark.alone
@@ -103,24 +119,6 @@ def test_a_suspended_client_gets_the_rest_after_it_resumes(serve: Serve, source:
     assert done["wasted_bytes"] <= 4 * MIB
 
 
-def check_memory(system: System, size: int, output: Path) -> None:
-    """Downloads a file of ``size`` bytes and checks the peak memory of the client and of each worker."""
-    with system.download("-o", str(output), "--no-sync", interval=0.2) as client:
-        peak = 0
-        while client.process.poll() is None:
-            try:
-                peak = max(peak, peak_rss(client.pid))
-            except (FileNotFoundError, IndexError):
-                break  # The process has ended: /proc has no entry, or a zombie without VmHWM.
-            wait_for(
-                "the end of the download",
-                lambda: client.process.poll() is not None or client.verified_bytes < size or None,
-            )
-        client.wait_until_done(600)
-    assert 0 < peak < 150 * MIB
-    assert all(peak_rss(worker.pid) < 100 * MIB for worker in system.status().workers)
-
-
 def test_memory_does_not_grow_with_the_file_size(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(512 * MIB)
     check_memory(serve(path), 512 * MIB, tmp_path / "copy")
@@ -132,23 +130,3 @@ def test_memory_is_bounded_on_a_file_of_4_gib(serve: Serve, source: Source, tmp_
     path = source(4 << 30)
     check_memory(serve(path), 4 << 30, tmp_path / "copy")
     assert files_equal(path, tmp_path / "copy")
-
-
-@pytest.mark.soak
-def test_a_hundred_kills_at_random_moments_lose_nothing(
-    serve: Serve, source: Source, tmp_path: Path, rng: random.Random
-) -> None:
-    path = source(256 * MIB)
-    system = serve(path, "--rate", "64MiB")
-    for number in range(100):
-        with system.download("-o", f"copy-{number}", cwd=tmp_path) as client:
-            client.wait_until_verified(rng.uniform(0.0, 0.9))
-            victim = system.worker(rng.randint(1, 4))
-            if victim.pid:
-                os.kill(victim.pid, signal.SIGKILL)
-            client.wait_until_done()
-        assert files_equal(path, tmp_path / f"copy-{number}")
-        (tmp_path / f"copy-{number}").unlink()
-        for worker in system.status().workers:
-            if worker.state == "failed":
-                system.wake(worker.number)

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import pytest
 import zmq
 
-from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, List, Refusal
-from msd.wire.protocol.states import RefusalReason, WantedState
+from msd.wire.protocol.states import RefusalReason
 from tests.processes import (
     MIB,
     MSD,
@@ -27,7 +25,6 @@ from tests.processes import (
     Source,
     files_equal,
     free_ports,
-    is_free,
     make_file,
     run_msd,
     wait_for,
@@ -36,8 +33,6 @@ from tests.processes import (
 #: At this rate per worker, four workers send 48 MiB in 1.5 s: long enough to inject faults.
 RATE = ("--rate", "8MiB")
 SIZE = 48 * MIB
-#: Maximum requests in flight from a client to one worker.
-WINDOW = 8
 
 
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
@@ -51,95 +46,33 @@ def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight:
     assert done["wasted_bytes"] <= in_flight * MIB
 
 
+SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 12 * MIB + 1)
+
+
+def data_extents(path: Path) -> Iterator[tuple[int, int]]:
+    """Yields the offset and the length of each range of a file that is not a hole."""
+    with path.open("rb") as file:
+        end = 0
+        while end < path.stat().st_size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            yield start, end - start
+
+
+def read_at(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), length, offset)
+
+
 def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(SIZE)
     with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.wait_until_done()
     check_result(done, path, tmp_path / "copy.bin")
     assert [done["workers"][name]["segments"] for name in "1234"] == pytest.approx([12] * 4, abs=3)
-
-
-@pytest.mark.parametrize("victims", [(3,), (1, 4), (1, 2, 3)])
-def test_killed_workers_waste_only_segments_in_flight(
-    serve: Serve, source: Source, tmp_path: Path, victims: tuple[int, ...]
-) -> None:
-    path = source(SIZE)
-    system = serve(path, *RATE)
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until_verified(0.3)
-        system.kill(*victims)
-        done = client.wait_until_done()
-    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW * len(victims))
-    assert all(done["workers"][str(victim)]["failures"] == 1 for victim in victims)
-    wait_for("the killed workers to be restarted", lambda: system.states() == ["awake"] * 4)
-    assert [worker.restarts for worker in system.status().workers] == [int(n in victims) for n in (1, 2, 3, 4)]
-
-
-def test_each_worker_can_be_toggled_during_a_download(serve: Serve, source: Source, tmp_path: Path) -> None:
-    path = source(SIZE)
-    system = serve(path, *RATE)
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until_verified(0.1)
-        for number in (1, 2, 3, 4):
-            system.put_to_sleep(number)
-            system.wake(number)
-        done = client.wait_until_done()
-    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
-
-
-def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awake(
-    serve: Serve, source: Source, tmp_path: Path
-) -> None:
-    """
-    1. All four workers are put to sleep: no data arrives; the client reports why and keeps running.
-    2. After 3 s worker 3 is woken up: data arrives within 0.2 s.
-    3. Worker 3 alone sends the rest.
-    """
-    path = source(24 * MIB)
-    system = serve(path, *RATE)
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until_verified(0.3)
-        system.put_to_sleep(1, 2, 3, 4)
-        before = wait_for("the last replies", lambda: client.verified_bytes if client.events_of("waiting") else None)
-        wait_for("3 s to pass", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
-        assert client.verified_bytes == before
-        assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
-        with OperatorClient(system.servers) as operator:
-            woken_at = time.monotonic()
-            assert operator.toggle(3, WantedState.AWAKE).reached
-        first_data = wait_for(
-            "data", lambda: next((e for e in client.events_of("progress") if e["bytes"] > before), None)
-        )
-        done = client.wait_until_done()
-    check_result(done, path, tmp_path / "copy.bin", in_flight=4 * WINDOW)
-    assert first_data["at"] - woken_at < 0.2
-
-
-@pytest.mark.alone
-def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
-    serve: Serve, source: Source, tmp_path: Path
-) -> None:
-    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs; no
-    outgoing connection may take the port meanwhile.
-    """
-    path = source(24 * MIB)
-    ports = (21018, 27215, 35416, 19222, 39223)
-    # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
-    wait_for("the ports to be free", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
-    system = serve(path, "--rate", "512KiB", ports=ports)
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until_verified(0.02)
-        system.put_to_sleep(3)
-        asleep_since = client.events[-1]["at"]
-        wait_for("10 s to pass", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
-        system.wake(3)
-        before = client.events_of("progress")[-1]["workers"]["3"]["received"]
-        wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)
-        done = client.wait_until_done(60)
-    check_result(done, path, tmp_path / "copy.bin", in_flight=WINDOW)
-
-
-SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 12 * MIB + 1)
 
 
 def test_files_of_all_sizes_and_names_are_downloaded_correctly(
@@ -173,24 +106,6 @@ def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: 
     for extent in {*data_extents(path), *data_extents(copy)}:
         assert read_at(path, *extent) == read_at(copy, *extent)
     assert done["received_bytes"] == 3 * MIB
-
-
-def data_extents(path: Path) -> Iterator[tuple[int, int]]:
-    """Yields the offset and the length of each range of a file that is not a hole."""
-    with path.open("rb") as file:
-        end = 0
-        while end < path.stat().st_size:
-            try:
-                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError:
-                return
-            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            yield start, end - start
-
-
-def read_at(path: Path, offset: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        return os.pread(file.fileno(), length, offset)
 
 
 def test_until_done_ends_the_servers_after_the_download(serve: Serve, source: Source, tmp_path: Path) -> None:
@@ -264,19 +179,6 @@ def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) ->
         for _ in range(3):
             assert subscriber.poll(int(TIMEOUT * 1000))
             assert subscriber.recv().startswith(STATUS_TOPIC)
-
-
-def test_one_of_two_identical_files_may_be_deleted(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    """Identical files share an id, so the workers read the remaining file."""
-    for kept, deleted in (("a", "b"), ("b", "a")):
-        folder = tmp_path / f"without-{deleted}"
-        make_file(folder / "a", 3 * MIB, rng)
-        (folder / "b").write_bytes((folder / "a").read_bytes())
-        system = serve(folder)
-        (folder / deleted).unlink()
-        with system.download("-o", str(tmp_path / f"copy-{deleted}"), kept) as client:
-            client.wait_until_done()
-        assert files_equal(folder / kept, tmp_path / f"copy-{deleted}")
 
 
 def test_all_of_many_small_requests_are_answered(serve: Serve, source: Source) -> None:

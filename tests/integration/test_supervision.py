@@ -50,16 +50,6 @@ def pids(system: System) -> list[int]:
     return [worker.pid for worker in system.status().workers]
 
 
-def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, source: Source) -> None:
-    system = serve(source(MIB))
-    workers = pids(system)
-    os.kill(workers[1], signal.SIGSTOP)
-    system.signal(signal.SIGKILL)
-    wait_for("the workers to end", lambda: not any(map(is_running, workers)), timeout=1)
-    assert system.wait() == -signal.SIGKILL
-    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
-
-
 def end_by_signal(number: signal.Signals) -> Callable[[System], None]:
     return lambda system: system.signal(number)
 
@@ -70,6 +60,25 @@ def end_by_quit(system: System) -> None:
 
 def end_by_line(system: System) -> None:
     system.write_stdin("-1\n")
+
+
+def check_stays_up(system: System, seconds: float) -> None:
+    """Reads snapshots (published every 0.1 s) for ``seconds`` and checks that the servers still run."""
+    end = time.monotonic() + seconds
+    with OperatorClient(system.servers) as operator:
+        while time.monotonic() < end:
+            operator.next_snapshot()
+    assert system.process.poll() is None
+
+
+def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, source: Source) -> None:
+    system = serve(source(MIB))
+    workers = pids(system)
+    os.kill(workers[1], signal.SIGSTOP)
+    system.signal(signal.SIGKILL)
+    wait_for("the workers to end", lambda: not any(map(is_running, workers)), timeout=1)
+    assert system.wait() == -signal.SIGKILL
+    wait_for("the ports to be free", lambda: all(map(is_free, [*system.ports, system.ports[4] + 1])), timeout=1)
 
 
 @pytest.mark.alone
@@ -136,15 +145,6 @@ def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Sourc
         assert process.wait(10) == 0
         assert termios.tcgetattr(terminal) == before
         os.close(terminal)
-
-
-def check_stays_up(system: System, seconds: float) -> None:
-    """Reads snapshots (published every 0.1 s) for ``seconds`` and checks that the servers still run."""
-    end = time.monotonic() + seconds
-    with OperatorClient(system.servers) as operator:
-        while time.monotonic() < end:
-            operator.next_snapshot()
-    assert system.process.poll() is None
 
 
 def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
@@ -348,20 +348,6 @@ def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: So
     with closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
         other.bind(("127.0.0.1", system.ports[1]))
     system.wake(2)
-
-
-def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """The servers start twice, after the file is old enough for the digest cache to trust its timestamps."""
-    path = source(3 * MIB)
-    wait_for("the file to be old enough", lambda: time.time() - path.stat().st_ctime > 2.1)
-    first = serve(path)
-    end_by_quit(first)
-    first.wait()
-    assert "indexing" in first.err.text
-    second = serve(path)
-    end_by_quit(second)
-    second.wait()
-    assert "indexing" not in second.err.text
 
 
 def test_a_full_output_pipe_does_not_stop_the_broker(serve: Serve, source: Source) -> None:

@@ -101,6 +101,7 @@ PURE = (
     "client/network/connection_policy.py",
     "client/network/network_events.py",
     "client/network/progress_timeout.py",
+    "client/network/waiting_reason.py",
     "client/report/chart_data.py",
     "client/report/event_recorder.py",
     "client/report/json_values.py",

@@ -1,7 +1,7 @@
 """Divides a file into segments, and describes it by a manifest with the digest of each segment.
 
 Does not read files: ``workers/indexing/catalogue_writer.py`` computes the digests,
-``client/storage/part_file.py`` checks them.
+``client/storage/segments_on_disk.py`` and ``client/operations/transfer.py`` check data against them.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from msd.client.network.network_events import (
 )
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
-from msd.client.storage.local_copy import LocalCopy
 from msd.client.storage.part_file import PartFile
+from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment, Status, Welcome
@@ -95,13 +95,13 @@ def test_the_network_is_polled_after_each_hashed_segment(
     pool = FakePool()
     #: The number of polls before each hash.
     hashed_at: list[int] = []
-    try_read = LocalCopy.try_read
+    try_read = SegmentsOnDisk.try_read
 
-    def count(copy: LocalCopy, index: int) -> memoryview | None:
+    def count(copy: SegmentsOnDisk, index: int) -> memoryview | None:
         hashed_at.append(pool.polls)
         return try_read(copy, index)
 
-    monkeypatch.setattr(LocalCopy, "try_read", count)
+    monkeypatch.setattr(SegmentsOnDisk, "try_read", count)
     with closing(UpdatePartFile(output, MANIFEST) if update else PartFile(output, MANIFEST)) as part:
         transfer = transfer_of(pool, part)
         transfer.run()

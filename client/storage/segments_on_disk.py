@@ -14,7 +14,7 @@ from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest, digest
 
 
-class LocalCopy:
+class SegmentsOnDisk:
     """An open file and the manifest to compare it with. The caller closes the descriptor."""
 
     def __init__(self, fd: int, manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msd.client.storage.local_copy import LocalCopy, disk_error, read_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
 from msd.wire.protocol.segments import Manifest
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, fail_to_seek, manifest_of, segment_of
 
@@ -22,13 +22,13 @@ def fd(tmp_path: Path) -> Iterator[int]:
 
 
 def data_ranges(fd: int, size: int) -> list[tuple[int, int]]:
-    return list(LocalCopy(fd, Manifest("film.mp4", size, b"", b"")).data_ranges())
+    return list(SegmentsOnDisk(fd, Manifest("film.mp4", size, b"", b"")).data_ranges())
 
 
 @pytest.mark.parametrize("index", [0, 5, 16])
 def test_a_matching_segment_is_read(fd: int, index: int) -> None:
     os.pwrite(fd, DATA, 0)
-    copy = LocalCopy(fd, MANIFEST)
+    copy = SegmentsOnDisk(fd, MANIFEST)
     assert copy.read(index) == segment_of(DATA, index)
     assert copy.try_read(index) == segment_of(DATA, index)
 
@@ -37,7 +37,7 @@ def test_a_matching_segment_is_read(fd: int, index: int) -> None:
 def test_a_segment_that_differs_or_is_cut_off_is_not_read(fd: int, index: int) -> None:
     os.pwrite(fd, DATA[:-1], 0)
     os.pwrite(fd, b"\0", 5 * MIB)
-    copy = LocalCopy(fd, MANIFEST)
+    copy = SegmentsOnDisk(fd, MANIFEST)
     assert copy.read(index) is None
     assert copy.try_read(index) is None
 
@@ -47,14 +47,14 @@ def test_a_disk_that_cannot_read_raises_only_in_read(fd: int, monkeypatch: pytes
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "preadv", fail)
-    copy = LocalCopy(fd, MANIFEST)
+    copy = SegmentsOnDisk(fd, MANIFEST)
     assert copy.try_read(0) is None
     with pytest.raises(OSError, match="Input/output error"):
         copy.read(0)
 
 
 def test_all_zero_segments_are_known_from_the_manifest(fd: int) -> None:
-    copy = LocalCopy(fd, manifest_of(bytes(4 * MIB) + DATA[4 * MIB : 16 * MIB] + bytes(1234)))
+    copy = SegmentsOnDisk(fd, manifest_of(bytes(4 * MIB) + DATA[4 * MIB : 16 * MIB] + bytes(1234)))
     assert [index for index in range(17) if copy.is_all_zeros(index)] == [0, 1, 2, 3, 16]
 
 
@@ -62,7 +62,7 @@ def test_segments_with_data_are_candidates_once_and_in_order(fd: int) -> None:
     os.truncate(fd, SIZE)
     for offset in (9 * MIB, 3 * MIB - 4096, 3 * MIB + 65536, 9 * MIB + 65536):
         os.pwrite(fd, b"x" * 8192, offset)
-    assert list(LocalCopy(fd, MANIFEST).candidates()) == [2, 3, 9]
+    assert list(SegmentsOnDisk(fd, MANIFEST).candidates()) == [2, 3, 9]
 
 
 def test_data_ranges_omit_holes_and_data_beyond_the_manifest(fd: int) -> None:
