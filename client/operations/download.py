@@ -24,7 +24,7 @@ from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.protocol.segments import DIGEST_SIZE, Manifest
 from msd.wire.support.units import format_size
 
-#: How long to wait until the broker confirms ``done``; the broker may be frozen.
+#: How long to wait for the broker to confirm ``done``: the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
 
 
@@ -142,7 +142,8 @@ def parse_id(id: bytes | str) -> bytes:
         parsed = b""
     if len(parsed) != DIGEST_SIZE:
         raise UsageError(
-            f"id {id if isinstance(id, str) else id.hex()}: an id is 64 hexadecimal digits; msd list --json shows them"
+            f"id {id if isinstance(id, str) else id.hex()}: "
+            "an id is 64 hexadecimal digits; msd list --json shows the ids"
         )
     return parsed
 
@@ -157,7 +158,7 @@ def safe_name(name: str) -> str:
 
 
 def _sync_in_thread(part: PartFile) -> None:
-    """Syncs in a thread, so that the main thread can handle signals."""
+    """Syncs the part file in a thread, so that the main thread can handle signals meanwhile."""
     errors: list[MsdError] = []
 
     def sync() -> None:

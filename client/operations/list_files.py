@@ -34,7 +34,8 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
                         pool.request(worker, List(rid=new_rid()))
                     case ReplyReceived(worker, List(after=after), CataloguePage(entries=page, more=more)):
                         if not _is_next_page(page, after):
-                            continue  # Ignore an unsorted page: a faulty worker could repeat pages indefinitely.
+                            # Ignore a page that is out of order: a faulty worker might repeat pages indefinitely.
+                            continue
                         listed[worker] += page
                         if not more or not page:
                             return listed[worker]

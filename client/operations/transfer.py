@@ -41,7 +41,8 @@ class Transfer:
 
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
     ``memory`` limits the outstanding bytes.
-    Counts bytes: ``received`` over the network, ``wasted`` of these (duplicate or corrupt), ``reused`` from the disk.
+    ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt,
+    and ``reused`` the bytes found on the disk.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Transfer:
             unchecked=[*part.candidates(), *self._zero_segments],
         )
         self._catalogue = catalogue
-        #: Each worker's state in the last snapshot of server 5.
+        #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
         self._finished = False
         #: True once all data on the disk is checked and, if needed, copied.
@@ -82,7 +83,7 @@ class Transfer:
 
     @property
     def verified(self) -> int:
-        """Verified bytes of the file, received or reused, without the bytes not yet copied into the part file."""
+        """Verified bytes of the file, received or reused, except those not yet copied into the part file."""
         uncopied = 0 if self._reuse_finished else self._part.uncopied_bytes
         return sum(report.bytes for report in self.workers.values()) + self.reused - uncopied
 
@@ -136,7 +137,7 @@ class Transfer:
                     self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
     def _on_snapshot(self, status: Status) -> None:
-        """Emits an event for each worker that server 5 newly reports as unavailable, or as awake after silence."""
+        """Emits an event for each worker that, according to server 5, became unavailable or is no longer silent."""
         self._schedule(scheduler_events.CataloguePublished(status.catalogue))
         for worker in status.workers:
             before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
@@ -192,7 +193,7 @@ class Transfer:
     # Scheduling.
 
     def _schedule(self, event: scheduler_events.Event) -> None:
-        """Passes an event to the scheduler and performs the actions that it returns."""
+        """Passes an event to the scheduler and performs the returned actions."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
                 case scheduler_events.RequestSegment(worker, index):
@@ -209,11 +210,11 @@ class Transfer:
                     raise _source_error(action)
 
     def _pass_time(self) -> float:
-        """Does what is due, and returns when something may be due again."""
+        """Performs the actions that are due, and returns the time at which the next one may be due."""
         self._schedule(TimePassed())
         emit_waiting(self._pool, self._progress_timeout, self._on_event)
         now = time.monotonic()
-        # ``run`` emits the last progress, which is complete.
+        # ``run`` itself emits the final ``Progress``, once the file is complete.
         if now >= self._next_progress_at and self.verified < self._manifest.size:
             self._emit_progress(now)
         due = (self._next_progress_at, self._progress_timeout.next_deadline(now), self._scheduler.next_deadline(now))

@@ -26,7 +26,7 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 class Comparison(Struct, frozen=True):
-    """The result of a comparison with the shared file ``name``.
+    """The result of comparing a local file with the shared file ``name``.
 
     ``size`` is the shared file's size in bytes and ``segments`` its number of segments. ``local_size`` is the local
     file's size in bytes. ``differing`` lists the segments that do not match, in ascending order.
@@ -46,19 +46,19 @@ class Comparison(Struct, frozen=True):
 def verify(servers: Servers, file: Path, name: str | None = None, timeout: float = ANSWER_TIMEOUT_S) -> Comparison:
     """Compares ``file`` with the shared file ``name``.
 
-    ``name`` may be omitted if only one file is shared or one has the same base name as ``file``.
+    ``name`` may be omitted if only one file is shared, or if one shared file has the same base name as ``file``.
 
     Raises ``MsdError``; ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise UsageError(f"{file}: no such file: give the file to verify") from None
+        raise UsageError(f"{file}: no such file: give the path of the file to verify") from None
     except OSError as error:
         raise read_error(file, error) from None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise UsageError(f"{file} is not a regular file: give the file to verify")
+            raise UsageError(f"{file} is not a regular file: give the path of the file to verify")
         pool = ConnectionPool(servers, download=False)
         try:
             manifest, _ = find_manifest(
@@ -90,7 +90,7 @@ def compare(fd: int, manifest: Manifest) -> Comparison:
 
 
 def mismatch_lines(comparison: Comparison) -> Iterator[str]:
-    """Yields the differences as text: one line for each run of differing segments, one for a different size."""
+    """Yields the differences as text: one line for each run of differing segments, and one if the sizes differ."""
     name = presentable(comparison.name)
     for first, last in _runs(comparison.differing):
         start, (offset, length) = span(comparison.size, first)[0], span(comparison.size, last)

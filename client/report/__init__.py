@@ -1,1 +1,1 @@
-"""Reports a download: totals, event log, JSON values, the report file and its chart."""
+"""Reports on a download: totals, event log, JSON values, report file and chart."""

@@ -1,6 +1,6 @@
 """``msd plot``: draws a chart of a download's report. The only module that imports matplotlib.
 
-``client/report/chart_data.py`` computes the content. The same report gives the same file, byte for byte.
+``client/report/chart_data.py`` computes the content. The same report always gives the same file, byte for byte.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ SHAPES = {
     STATE_MARKS["lost"]: "d",
     STATE_MARKS["failed"]: "8",
 }
-#: With more marks than this, no vertical lines are drawn at the marks: they would hide the rates.
+#: With more marks than this, no vertical lines are drawn at the marks: the lines would hide the rates.
 MAX_LINES = 40
 #: Maximum number of workers in the legend, and of labels on the worker axis.
 MAX_LABELS = 16
 
 
 def plot(report: str, output: str) -> None:
-    """Draws the report in the file ``report`` into the file ``output``. Raises ``MsdError``."""
+    """Draws a chart of the report file ``report`` and writes it to the file ``output``. Raises ``MsdError``."""
     suffix = Path(output).suffix.lower()
     if suffix not in FORMATS:
-        raise UsageError(f"-o {output}: the file name must end in {', '.join(FORMATS)}")
+        raise UsageError(f"-o {output}: the file name must end in {' or '.join(FORMATS)}")
     check_writable(output, "-o")
     values = _read(report)
     try:
@@ -103,7 +103,7 @@ def _read(file: str) -> dict[str, Any]:
         raise UsageError(f"{file} is an old report without events: write a new one with msd download --report")
     if isinstance(version, int) and version > VERSION:
         raise UsageError(
-            f"{file} is a report of version {version}, but this msd supports version {VERSION}: update msd"
+            f"{file} is a version {version} report, but this msd supports only version {VERSION}: update msd"
         )
     if version != VERSION or not isinstance(values.get("events"), list):
         raise _not_a_report(file)
@@ -183,8 +183,8 @@ def _draw_marks(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
 
 
 def _draw_verified(axes: Axes, data: ChartData, colours: dict[str, str]) -> None:
-    """Draws the verified bytes over time, by source: the disk, and each worker."""
-    # The curves are monotonic, so half of the points are enough.
+    """Draws the verified bytes over time, by source (the disk and each worker)."""
+    # The curves are monotonic, so half the points are enough.
     times = [*data.times[:-1:2], data.times[-1]]
     bands = [[size / MIB for size in (*sizes[:-1:2], sizes[-1])] for sizes in (data.reused, *data.received.values())]
     label = f"on disk: {format_size(data.reused[-1])}" if data.reused[-1] else "_"

@@ -12,15 +12,15 @@ from typing import Any
 
 from msgspec import Struct
 
-#: Only complete segments are counted in a sample, so their bytes are spread over up to this time before the sample.
+#: A sample counts only complete segments, so their bytes are spread over up to this many seconds before the sample.
 MAX_SPREAD_S = 1.0
-#: Window of a rate: too few segments arrive between two samples to measure a rate.
+#: Seconds over which a rate is measured: too few segments arrive between two samples.
 RATE_WINDOW_S = 0.6
-#: Maximum number of points of all curves together, so that an SVG stays well below 300 KB.
+#: Maximum number of points in all curves together, so that an SVG stays well below 300 KB.
 MAX_POINTS = 1600
 #: Maximum number of marks; the first are kept.
 MAX_MARKS = 200
-#: A lost connection and its reason are merged into one mark if they are at most this far apart.
+#: A lost connection and its reason are merged into one mark if they are at most this many seconds apart.
 MERGE_WINDOW_S = 2.0
 
 #: The kind of mark for each worker state.
@@ -39,7 +39,7 @@ CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
-    """The verified bytes at the time ``at``: reused from the disk, and received from each worker."""
+    """The verified bytes at time ``at``: reused from the disk, and received from each worker."""
 
     at: float
     reused: int
@@ -47,7 +47,7 @@ class Sample(Struct, frozen=True):
 
 
 class Mark(Struct, frozen=True):
-    """An event of a worker. ``kind`` is a value of ``STATE_MARKS``, ``AWAKE``, ``RECOVERED`` or ``CORRUPT``."""
+    """Marks an event of a worker. ``kind`` is a value in ``STATE_MARKS``, ``AWAKE``, ``RECOVERED`` or ``CORRUPT``."""
 
     at: float
     worker: str
@@ -71,12 +71,12 @@ class ChartData(Struct, frozen=True):
     reused: Sequence[float]
     total: int
     marks: Sequence[Mark]
-    #: Number of marks beyond ``MAX_MARKS``.
+    #: Number of marks left out because there are more than ``MAX_MARKS``.
     omitted_marks: int
 
 
 def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
-    """Computes the chart of a report's events.
+    """Computes the content of a chart from a report's events.
 
     Raises ``NothingTransferredError`` if the events contain no progress, and ``KeyError``, ``TypeError`` or
     ``ValueError`` if they are malformed.
@@ -153,7 +153,7 @@ def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> 
 
 
 def _rates(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
-    """Returns the slope of a curve at each time, over a window of ``RATE_WINDOW_S`` around it."""
+    """Returns the mean slope of a curve in a window around each time, normally ``RATE_WINDOW_S`` long."""
     end = times[-1]
     half = max(times[1] - times[0], min(RATE_WINDOW_S, end / 8)) / 2
     starts = [max(0.0, time - half) for time in times]
@@ -163,9 +163,12 @@ def _rates(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[f
 
 
 def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
-    """Returns the marks of the workers. Drops a mark less than ``step`` seconds after an equal one that was kept."""
+    """Returns the marks for the workers' events.
+
+    Drops a mark that is less than ``step`` seconds after the last kept mark of the same kind and worker.
+    """
     marks: list[Mark] = []
-    #: The position in ``marks`` of the last mark of each worker that is not available.
+    #: For each unavailable worker, the position of its last mark in ``marks``.
     down: dict[str, int] = {}
     for event in events:
         at = float(event["at"])
@@ -188,7 +191,7 @@ def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:
 
 
 def _mark_down(marks: list[Mark], down: dict[str, int], mark: Mark) -> None:
-    """Adds a mark of a worker that became unavailable, or merges it with the worker's previous mark."""
+    """Adds a mark for a worker that became unavailable, or merges it with the worker's previous mark."""
     position = down.get(mark.worker)
     last = marks[position] if position is not None else None
     if last is None or mark.at - last.at > MERGE_WINDOW_S:

@@ -1,6 +1,6 @@
 """Records a download's events for its report, in bounded memory.
 
-Pure: times are arguments. Writes no file; ``client/report/report_file.py`` does.
+Pure: times are arguments. Writes no file; ``client/report/report_file.py`` does that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from msd.client.events import Event, Progress
 from msd.client.report.json_values import event_values
 
-#: Maximum number of samples: far more than a chart can show, at about 300 bytes each.
+#: Maximum number of ``Progress`` events (samples): far more than a chart can show, at about 300 bytes each.
 MAX_SAMPLES = 20_000
 #: Maximum number of other events; the newest are kept.
 MAX_EVENTS = 20_000
@@ -22,7 +22,7 @@ Entry = Mapping[str, object]
 class EventRecorder:
     """Records events. ``now`` is in seconds since the start; the report calls it ``at``.
 
-    If there is too much progress, it is thinned out evenly.
+    If there are too many ``Progress`` events, they are thinned out evenly.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Converts events and reports to JSON values: the schema of ``--json`` and of a report's events.
+"""Converts events and reports to JSON values, in the schema of ``--json`` and of a report's events.
 
 Prints and writes nothing. ``docs/events.md`` documents the schema.
 """
@@ -12,7 +12,7 @@ from msgspec import to_builtins
 from msd.client.events import Event, Progress, Report, Started, Syncing, Totals, Waiting, WorkerChanged
 from msd.wire.errors import MsdError
 
-#: Version of the schema. New events and keys do not change it; existing ones keep their name and meaning.
+#: Version of the schema. New events and keys do not change the version; existing ones keep their names and meanings.
 VERSION = 1
 
 

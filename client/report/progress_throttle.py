@@ -1,4 +1,4 @@
-"""Limits how often a consumer of events receives ``Progress``. Pure: a download's events contain their times."""
+"""Limits how often a consumer of events receives ``Progress``. Pure: a ``Progress`` event contains its time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from msd.client.events import Event, OnEvent, Progress
 
 
 class ProgressThrottle:
-    """Passes events on to ``on_event``: at most one ``Progress`` every ``interval`` seconds, and always the last one of
-    a download. The rates of the workers are averages since the previous ``Progress`` that was passed on.
+    """Passes events on to ``on_event``, but drops each ``Progress`` that comes less than ``interval`` seconds after the
+    last one passed on. Never drops the final one of a download. The rates of the workers are averages since the
+    previous ``Progress`` that was passed on.
     """
 
     def __init__(self, on_event: OnEvent, interval: float) -> None:

@@ -1,4 +1,4 @@
-"""Writes the file of ``--report``: the result of a download, or its error, and all events.
+"""Writes the file for ``--report``: the result or the error of a download, and all its events.
 
 The file is written atomically. ``docs/operations.md`` documents its content.
 """
@@ -23,14 +23,14 @@ from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.support.files import replace_file
 from msd.wire.support.output import print_line
 
-#: Version of the file format. New keys do not change it.
+#: Version of the file format. New keys do not change the version.
 VERSION = 1
 
 
 class ReportFile:
     """Records a download and writes its report. If the ``with`` block fails, the report contains the error.
 
-    With ``file`` None nothing is recorded or written. Raises ``UsageError`` at once if ``file`` cannot be written.
+    If ``file`` is None, nothing is recorded or written. Raises ``UsageError`` at once if ``file`` cannot be written.
     """
 
     def __init__(self, file: str | None) -> None:
@@ -62,7 +62,7 @@ class ReportFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # After a usage error there is no download to report.
+        # After a usage error there is no download to report on.
         if isinstance(error, MsdError) and not isinstance(error, UsageError):
             totals = self._totals.compute(time.monotonic() - self._started)
             try:
@@ -92,15 +92,15 @@ class ReportFile:
 
 
 def check_writable(file: str, flag: str) -> None:
-    """Raises ``UsageError`` if ``file``, given with ``flag``, is a folder or is in a folder that does not exist."""
+    """Raises ``UsageError`` if ``file``, the value of ``flag``, is a folder or is in a folder that does not exist."""
     path = Path(file)
     if not path.parent.is_dir() or path.is_dir():
         raise UsageError(f"{flag} {file}: must be a file in an existing folder")
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes a file atomically, or directly if the path is not a regular file (a pipe, a device, a link). Raises
-    ``OSError``.
+    """Writes a file atomically, but writes directly to anything other than a regular file (a pipe, a device, a link).
+    Raises ``OSError``.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):

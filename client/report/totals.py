@@ -11,7 +11,8 @@ from collections import Counter
 from msd.client.events import MIN_SPAN_S, Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged
 from msd.wire.support.windowed_rate import WindowedRate
 
-#: Window of a rate. Segments arrive whole: over a much shorter window, the peak would depend on their size.
+#: Seconds over which a rate is measured. Only complete segments count, so with a much shorter window the peak rate
+#: would depend on the size of the segments.
 RATE_WINDOW_S = 1.0
 
 
@@ -20,15 +21,15 @@ class RunningTotals:
 
     def __init__(self) -> None:
         self._retries: Counter[str] = Counter()
-        #: Total seconds of the finished waits, and the start of the current one.
+        #: Total seconds of the finished waits, and the start of the current wait.
         self._waited = 0.0
         self._waiting_since: float | None = None
         #: Verified bytes so far, received or reused.
         self._bytes = 0
-        #: Time (seconds) and received bytes at the last progress.
+        #: Time (seconds) and received bytes at the last ``Progress``.
         self._last_sample = (0.0, 0)
         self._window = WindowedRate(RATE_WINDOW_S)
-        # The first window starts at the first request, which is second 0.
+        # The first window starts at second 0, the time of the first request.
         self._window.update(0, 0.0)
         #: The rate of each finished window in which data arrived.
         self._rates = array("d")
@@ -69,7 +70,11 @@ class RunningTotals:
             self._rates.append(rate)
 
     def _last_window(self) -> list[float]:
-        """Returns the rate of the unfinished window, if it is at least half a window long or the only one."""
+        """Returns a list with the rate of the unfinished window.
+
+        The list is empty if no data arrived in that window, or if the window is shorter than half of
+        ``RATE_WINDOW_S`` and is not the only one.
+        """
         start, received_before = self._window.start or (0.0, 0)
         seconds, received = self._last_sample
         is_long_enough = seconds - start >= RATE_WINDOW_S / 2 or not self._rates

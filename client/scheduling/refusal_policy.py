@@ -1,4 +1,4 @@
-"""What the scheduler does about each refusal, and how long each ban lasts: tables. Pure."""
+"""Tables: what the scheduler does after each refusal, and how long each ban lasts. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from msd.wire.protocol.states import RefusalReason
 
 
 class BanScope(enum.StrEnum):
-    """How long a ban lasts. Each scope also ends with the download."""
+    """How long a ban lasts. No ban outlasts the download."""
 
     DOWNLOAD = "download"  #: until the end of the download
-    PROCESS = "process"  #: until the worker has a new process
-    CATALOGUE = "catalogue"  #: until the worker has a new process, or server 5 publishes another catalogue
+    PROCESS = "process"  #: until the worker's process is restarted
+    CATALOGUE = "catalogue"  #: until the worker's process is restarted or server 5 publishes another catalogue
 
 
-#: A worker whose files differ from those of the manifest gets another try when the catalogue changes.
+#: A worker that lacks the manifest's version of the file gets another try when the catalogue changes.
 BAN_SCOPES = {
     BanReason.CORRUPT: BanScope.DOWNLOAD,
     BanReason.UNKNOWN: BanScope.CATALOGUE,
@@ -29,18 +29,19 @@ BAN_SCOPES = {
 
 
 class RefusalPolicy(Struct, frozen=True):
-    """What follows a refusal, besides the return of the refused segment to the queue."""
+    """What the scheduler does after a refusal, besides returning the refused segment to the queue."""
 
-    #: Seconds for which the worker gets no request.
+    #: Seconds during which no requests are sent to the worker.
     pause_s: float = 0.0
     #: True if all outstanding segments of the worker return to the queue, not only the refused one.
     returns_all: bool = False
-    #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban returns all segments, too.
+    #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban also returns all
+    #: outstanding segments of the worker to the queue.
     ban: BanReason | None = None
 
 
 REFUSAL_POLICIES = {
-    # The worker will refuse its other requests, too, or never answer them.
+    # The worker will also refuse the other requests, or never answer them.
     RefusalReason.SLEEPING: RefusalPolicy(pause_s=0.5, returns_all=True),
     RefusalReason.BUSY: RefusalPolicy(pause_s=0.1),
     RefusalReason.UNKNOWN: RefusalPolicy(ban=BanReason.UNKNOWN),

@@ -2,19 +2,19 @@
 
 Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a segment
 is just a number. For each worker the scheduler tracks **X**, the verified segments that the worker delivered, and
-**Y**, the segments requested from the worker that have not arrived; for the file, the segments that no worker has a
-request for.
+**Y**, the segments that were requested from the worker and have not arrived. It also tracks the segments that are not
+requested from any worker.
 
 The rules:
 
-- Each worker has a window of outstanding requests, computed from its measured rate and round trip: large
+- Each worker has a window of outstanding requests, computed from its measured rate and round-trip time: large
   enough to keep its connection busy, and small enough that few segments are delayed if the worker fails. A worker with
   credit gets the next request.
 - The Y of a lost worker goes back to the front of the queue at once. X is never requested again.
-- When no unrequested segment is left, a worker with credit is asked for the outstanding segment with the latest
-  predicted finish, if that worker is expected to deliver the segment sooner (a hedge). So a download never waits for a
+- When no unrequested segment is left, a worker with credit is asked for the outstanding segment that is predicted
+  to arrive last, if this worker is expected to deliver the segment sooner (a hedge). So a download never waits for a
   slow or frozen worker, and no worker is ever dropped for being slow. The first verified copy wins.
-- A corrupt segment is requested from a different worker. A worker that sent three corrupt segments is banned from
+- A corrupt segment is requested from a different worker. A worker that has sent three corrupt segments is banned from
   this download.
 """
 
@@ -54,18 +54,19 @@ from msd.wire.support.core import Core, Stalled, TimePassed
 MIN_HEDGE_GAIN_S = 0.05
 #: A segment is requested from at most this many workers that are not stalled.
 MAX_WORKERS_PER_SEGMENT = 2
-#: Seconds between two evaluations of the predictions while a worker has credit and nothing to do.
+#: Seconds between two evaluations of the predictions while a worker has credit but gets no request.
 HEDGE_INTERVAL_S = 0.02
-#: Corrupt segments after which a worker is banned.
+#: Number of corrupt segments after which a worker is banned.
 MAX_CORRUPT_SEGMENTS = 3
 
 
 class Scheduler(Core[Event, Action]):
-    """Schedules the ``segments`` of one file over ``workers`` (numbers from 1).
+    """Distributes the segments of one file among the workers.
 
-    ``window`` bounds the requests outstanding with one worker, to bound memory. The disk may hold the segments in
-    ``unchecked``; each is requested only after its ``SegmentChecked`` event. After ``Finish`` or ``GiveUp`` it returns
-    no actions.
+    ``segments`` is the number of segments, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
+    maximum number of outstanding requests per worker; it limits memory use. The disk may hold the segments in
+    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. After ``Finish`` or ``GiveUp`` the
+    scheduler returns no more actions.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Scheduler(Core[Event, Action]):
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
         self._segment_table = SegmentTable(segments, unchecked)
-        #: The catalogue that server 5 publishes, and all catalogues it has published since the manifest was resolved.
+        #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = b""
         self._published: set[bytes] = set()
         self._ended = False
@@ -88,18 +89,18 @@ class Scheduler(Core[Event, Action]):
         return self._segment_table.remaining
 
     def is_missing(self, index: int) -> bool:
-        """True if a segment is not verified yet."""
+        """True if the segment is not verified yet."""
         return self._segment_table.is_missing(index)
 
     def state_of(self, index: int) -> SegmentState:
         return self._segment_table.state_of(index)
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X: the segments that ``worker`` delivered. Takes time proportional to the size of the file."""
+        """X: the segments that ``worker`` delivered. Takes time proportional to the total number of segments."""
         return self._segment_table.delivered_by(worker)
 
     def outstanding(self, worker: int) -> list[int]:
-        """Y: the segments requested from ``worker`` that are still missing, in the order of the requests."""
+        """Y: the segments that were requested from ``worker`` and are still missing, in the order of the requests."""
         return [index for index in self.workers[worker].outstanding if index in self._segment_table.requested_from]
 
     # Events and actions.
@@ -189,7 +190,7 @@ class Scheduler(Core[Event, Action]):
 
     def _on_worker_ready(self, event: WorkerReady, now: float) -> None:
         worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
-        # A new process may have a new catalogue.
+        # A new process gets another try, unless the worker is banned for the whole download.
         if event.epoch != worker.epoch and worker.ban_scope is not BanScope.DOWNLOAD:
             worker.ban_reason = None
         worker.epoch = event.epoch
@@ -200,7 +201,7 @@ class Scheduler(Core[Event, Action]):
         worker.paused_until = now
 
     def _on_catalogue(self, catalogue: bytes) -> Iterator[Unban]:
-        """Lifts the bans due to the old catalogue if it changed: each change gives a banned worker another try."""
+        """If the catalogue changed, lifts the bans due to the old one: each change gives those workers another try."""
         if not catalogue or catalogue == self._catalogue:
             return
         self._catalogue = catalogue
@@ -244,7 +245,7 @@ class Scheduler(Core[Event, Action]):
         return Ban(worker.number, reason)
 
     def _drop_requests(self, worker: WorkerPace) -> None:
-        """Returns the worker's Y to the front of the queue, in the same order."""
+        """Puts the worker's Y back at the front of the queue, in the same order."""
         outstanding, worker.outstanding = worker.outstanding, {}
         for index in reversed(outstanding):
             self._segment_table.drop_request(index, worker.number)
@@ -273,22 +274,25 @@ class Scheduler(Core[Event, Action]):
                 yield RequestSegment(worker.number, index)
 
     def _credit_at(self, worker: WorkerPace) -> float:
-        """Returns when the worker may get another request; infinity if that depends on an event."""
+        """Returns the time from which the worker may get another request; infinity if that depends on an event."""
         if not worker.ready:
             return math.inf
         limit = min(worker.window, self._window)
         if worker.rate is None:
-            # Cap at an equal share until measured, so later workers still get work.
+            # Until the rate is measured, cap at an equal share, so that workers that connect later still get work.
             limit = min(limit, max(MIN_WINDOW, math.ceil(self._segment_table.remaining / len(self.workers))))
         return worker.paused_until if len(worker.outstanding) < limit else math.inf
 
     def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
-        """False if ``worker`` sent a corrupt copy of the segment and some other usable worker has not."""
+        """False if ``worker`` is among the ``senders`` of corrupt copies and some other usable worker is not."""
         usable = {w.number for w in self.workers.values() if not w.ban_reason}
         return worker.number not in senders or usable <= senders
 
     def _choose_hedge(self, worker: WorkerPace, now: float) -> int | None:
-        """Returns the outstanding segment with the latest predicted finish that ``worker`` would deliver sooner."""
+        """Returns the outstanding segment predicted to arrive last, None if there is none.
+
+        Considers only segments that ``worker`` is expected to deliver sooner.
+        """
         own_finish = self._predict_next_finish(worker, now)
         finishes: dict[int, float] = {}
         for other in self.workers.values():
@@ -301,7 +305,10 @@ class Scheduler(Core[Event, Action]):
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
     def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
-        """Predicts when ``worker`` would deliver one more segment. Assumes one round trip if its rate is unknown."""
+        """Predicts when ``worker`` would deliver one more segment.
+
+        An idle worker is assumed to take one round trip if its rate is unknown.
+        """
         if not worker.outstanding:
             return now + (1 / worker.rate if worker.rate else worker.round_trip)
         first, step = worker.predict_arrivals(now)

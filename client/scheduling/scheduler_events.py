@@ -1,8 +1,8 @@
 """The scheduler's events (what happened) and actions (what to do). Plain values.
 
 Each kind of failure has its own event, because each has its own policy (``docs/scheduler.md``).
-``TRANSITIONS`` lists how events change the state of a segment. The figure on that page is generated from it, and the
-property tests check the scheduler against it.
+``TRANSITIONS`` lists how events change the state of a segment. The figure in ``docs/scheduler.md`` is generated from
+this table, and the property tests check the scheduler against it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msd.wire.support.core import Stalled, TimePassed
 
 
 class WorkerReady(Struct, frozen=True):
-    """A connection to the worker is open; ``epoch`` identifies the run of its process.
+    """A connection to the worker is open; ``epoch`` identifies the run of the worker's process.
 
     ``round_trip`` (seconds) was measured with ``hello``, before anything was queued on the connection;
     ``catalogue`` is the digest of the catalogue that the worker serves.
@@ -44,14 +44,14 @@ class SegmentWritten(Struct, frozen=True):
 
 
 class SegmentDuplicate(Struct, frozen=True):
-    """A segment arrived that was already verified."""
+    """A copy of an already verified segment arrived."""
 
     worker: int
     index: int
 
 
 class SegmentCorrupt(Struct, frozen=True):
-    """A segment arrived that does not match its digest."""
+    """A segment arrived, but its data does not match its digest."""
 
     worker: int
     index: int
@@ -66,16 +66,17 @@ class SegmentRefused(Struct, frozen=True):
 
 
 class SegmentChecked(Struct, frozen=True):
-    """The data on disk for a segment was hashed; ``valid`` is True if it matches the segment's digest."""
+    """The data on the disk for a segment was hashed; ``valid`` is True if the data matches the segment's digest."""
 
     index: int
     valid: bool
 
 
 class CataloguePublished(Struct, frozen=True):
-    """Server 5 publishes this catalogue, or published it when the manifest was resolved.
+    """Server 5 publishes this catalogue, or published it when the manifest was found.
 
-    The first value sets the baseline; a later, different value means the catalogue changed. Empty if unknown.
+    ``catalogue`` is its digest, empty if unknown. The first value sets the baseline; a later, different value means
+    that the catalogue changed.
     """
 
     catalogue: bytes
@@ -123,7 +124,7 @@ class Ban(Struct, frozen=True):
 
 
 class Unban(Struct, frozen=True):
-    """The ban is lifted: the worker may be connected to again."""
+    """Lift the worker's ban: connections to the worker are allowed again."""
 
     worker: int
 
@@ -135,7 +136,7 @@ class Finish(Struct, frozen=True):
 class GiveUp(Struct, frozen=True):
     """No worker can be expected to have the missing segments.
 
-    ``bans`` holds the reason for each banned worker, ``segment`` is the first missing segment.
+    ``bans`` holds the reason for each worker's ban, and ``segment`` is the first missing segment.
     """
 
     bans: dict[int, BanReason]
@@ -151,13 +152,13 @@ class SegmentState(enum.StrEnum):
     UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
     UNREQUESTED = "unrequested"  #: no worker has a request for it
     OUTSTANDING = "outstanding"  #: in the Y of one or more workers
-    SUSPECT = "suspect"  #: arrived corrupt; waits for a different worker
+    SUSPECT = "suspect"  #: arrived corrupt; not requested again yet
     VERIFIED = "verified"  #: in the X of a worker
     REUSED = "reused"  #: found on disk and valid
 
 
-#: The allowed changes of a segment's state, and the events that cause them. ``RequestSegment`` is an action, but
-#: is listed like an event: it may follow any event in the same step.
+#: The allowed state transitions of a segment, and the events that cause them. ``RequestSegment`` is an action, but is
+#: listed like an event, because it may follow any event in the same step.
 TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Action], ...]] = {
     (SegmentState.UNCHECKED, SegmentState.REUSED): (SegmentChecked,),
     (SegmentState.UNCHECKED, SegmentState.UNREQUESTED): (SegmentChecked,),
@@ -166,7 +167,7 @@ TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Ac
     (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
     (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (WorkerLost, SegmentRefused, SegmentCorrupt),
     (SegmentState.SUSPECT, SegmentState.OUTSTANDING): (RequestSegment,),
-    # A reply to a request that the scheduler had already dropped.
+    # Caused by a reply to a request that the scheduler had already dropped.
     (SegmentState.UNREQUESTED, SegmentState.VERIFIED): (SegmentWritten,),
     (SegmentState.SUSPECT, SegmentState.VERIFIED): (SegmentWritten,),
     (SegmentState.UNREQUESTED, SegmentState.SUSPECT): (SegmentCorrupt,),

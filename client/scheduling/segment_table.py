@@ -19,28 +19,31 @@ _NO_WORKERS: frozenset[int] = frozenset()
 
 
 class SegmentTable:
-    """The ``segments`` of one file; the disk may hold those in ``unchecked``."""
+    """The states of the segments of one file.
+
+    ``segments`` is their number. The disk may hold the segments in ``unchecked``.
+    """
 
     def __init__(self, segments: int, unchecked: Iterable[int] = ()) -> None:
         #: The number of segments that are not verified yet.
         self.remaining = segments
-        #: Where each segment came from: a worker's number, or one of the values above. X of a worker is the
-        #: set of segments with its number.
+        #: Where each segment came from: a worker's number, or one of the values above. The X of a
+        #: worker is the set of segments with the worker's number.
         self._source = array("H", bytes(2 * segments))
         for index in unchecked:
             self._source[index] = UNCHECKED
         #: Missing segments from this index on have never been requested.
         self._first_fresh = 0
-        #: Missing segments below ``_first_fresh`` that no worker has a request for, the next one first.
+        #: Unrequested segments below ``_first_fresh``, in the order in which they will be requested.
         self._requeued: deque[int] = deque()
-        #: The outstanding segments and the workers they are requested from: all Y, indexed by segment.
+        #: The outstanding segments and the workers they are requested from: the Y of all workers, indexed by segment.
         self._requested_from: dict[int, list[int]] = {}
-        #: Missing segments that arrived corrupt, and the workers that sent them. Each is in ``_requested_from``
-        #: as well, or waits for a different worker.
+        #: Missing segments that arrived corrupt, and the workers that sent them. Each is either in
+        #: ``_requested_from`` as well, or waits to be requested again.
         self._corrupt_senders: dict[int, set[int]] = {}
 
     def is_missing(self, index: int) -> bool:
-        """True if a segment is not verified yet."""
+        """True if the segment is not verified yet."""
         return self._source[index] in (MISSING, UNCHECKED)
 
     def state_of(self, index: int) -> SegmentState:
@@ -52,28 +55,29 @@ class SegmentTable:
         return SegmentState.SUSPECT if index in self._corrupt_senders else SegmentState.UNREQUESTED
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X: the segments that the worker delivered. Takes time proportional to the size of the file."""
+        """X: the segments that the worker delivered. Takes time proportional to the total number of segments."""
         return [index for index, source in enumerate(self._source) if source == worker]
 
     def first_missing(self) -> int | None:
-        """The first segment known to be missing (not verified, not waiting for a disk check)."""
+        """The first segment known to be missing (not verified, not waiting for a disk check), None if there is none."""
         return next((index for index, source in enumerate(self._source) if source == MISSING), None)
 
     @property
     def requested_from(self) -> Mapping[int, list[int]]:
-        """The outstanding segments, each with the workers it is requested from in the order of the requests."""
+        """The outstanding segments, each with the workers it is requested from, in the order of the requests."""
         return self._requested_from
 
     def corrupt_senders(self, index: int) -> Set[int]:
-        """The workers that sent a corrupt copy of a missing segment."""
+        """The workers that sent a corrupt copy of the segment; empty once it is verified."""
         return self._corrupt_senders.get(index, _NO_WORKERS)
 
     # State changes.
 
     def take_unrequested(self, may_request: Callable[[Set[int]], bool]) -> int | None:
-        """Removes and returns the next segment to request, None if there is none. Call ``add_request`` next.
+        """Removes and returns the next segment to request, None if there is none.
 
-        Returns a suspect segment only if ``may_request`` accepts the set of workers that sent it corrupt.
+        The caller must then call ``add_request``. A suspect segment is returned only if ``may_request`` accepts the set
+        of workers that sent corrupt copies of it.
         """
         for index, senders in self._corrupt_senders.items():
             if index not in self._requested_from and may_request(senders):
@@ -91,7 +95,7 @@ class SegmentTable:
         self._requested_from.setdefault(index, []).append(worker)
 
     def drop_request(self, index: int, worker: int) -> None:
-        """Removes the request to the worker, if any. Requeues the segment at the front if no other request is left."""
+        """Removes the request to the worker, if any. If no other request is left, requeues the segment at the front."""
         workers = self._requested_from.get(index, [])
         if worker not in workers:
             return
@@ -109,7 +113,7 @@ class SegmentTable:
         self.remaining -= 1
         self._corrupt_senders.pop(index, None)
         if self._requested_from.pop(index, None) is None and index in self._requeued:
-            # A reply to a request that was already dropped.
+            # This is the reply to a request that was already dropped.
             self._requeued.remove(index)
 
     def mark_corrupt(self, index: int, worker: int) -> None:
@@ -121,7 +125,7 @@ class SegmentTable:
             self.drop_request(index, worker)
 
     def mark_checked(self, index: int, *, valid: bool) -> None:
-        """Records whether the data on disk for an unchecked segment is valid."""
+        """Records whether the data on the disk for an unchecked segment is valid."""
         if self._source[index] != UNCHECKED:
             return
         self._source[index] = REUSED if valid else MISSING

@@ -12,26 +12,28 @@ from msgspec import Struct, field
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
 from msd.client.scheduling.scheduler_events import BanReason
 
-#: The window of a worker, in requests, is 1 plus ``WINDOW_GAIN`` times the segments it delivers in one round trip.
+#: A worker's window, in requests, is 1 plus ``WINDOW_GAIN`` times the number of segments delivered in one round trip.
 #: With a gain of 1 the window would never grow: the measured rate would be the rate that the window allows.
 WINDOW_GAIN = 2.0
-#: The window until the rate is known, and its minimum: a rate cannot be measured with one request in flight.
+#: The window until the rate is known, and the minimum window: a rate cannot be measured with one request in flight.
 INITIAL_WINDOW, MIN_WINDOW = 4, 2
 #: Shorter round trips (seconds) count as this long, because both ends also need time for other work. A larger value
-#: puts more in flight, and data that has left the processor's caches costs more to receive, hash and write.
+#: would put more data in flight, and data that has left the processor's caches takes longer to receive, hash and write.
 MIN_ROUND_TRIP_S = 0.001
 #: The maximum window, even if memory allows more.
 MAX_WINDOW = 64
-#: Seconds over which arrivals are counted to measure a worker's rate: single replies come in bursts.
+#: Seconds over which arrivals are counted to measure a worker's rate: over a shorter time, bursts would distort it.
 RATE_SPAN_S = 0.1
-#: A worker is stalled after this many seconds without an expected arrival, and at least ``STALL_STEPS`` times
-#: its usual time between two arrivals.
+#: A worker with outstanding requests is stalled if nothing has arrived for this many seconds and for ``STALL_STEPS``
+#: times its usual time between two arrivals.
 STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
 
 
 def memory_window(memory: int, workers: int, segment_size: int) -> int:
-    """Returns the largest window at which all ``workers`` together have at most ``memory`` bytes outstanding; at least
-    one segment of ``segment_size`` bytes for each, and at most ``MAX_WINDOW``.
+    """Returns the largest window with which all workers together have at most ``memory`` bytes outstanding.
+
+    ``workers`` is the number of workers. The window is in segments of ``segment_size`` bytes, at least 1 and at most
+    ``MAX_WINDOW``.
     """
     return max(1, min(MAX_WINDOW, memory // max(1, workers * segment_size)))
 
@@ -41,24 +43,24 @@ class WorkerPace(Struct):
 
     number: int
     epoch: int = 0
-    #: True while requests can be sent.
+    #: True while requests can be sent to the worker.
     ready: bool = False
     ban_reason: BanReason | None = None
     #: The catalogue that the worker served when its connection was opened.
     catalogue: bytes = b""
-    #: True if the worker was ready at some time since server 5 published the present catalogue.
+    #: True if the worker has been ready at any time since server 5 published the current catalogue.
     seen_since_change: bool = False
-    #: Y: the segments requested from the worker whose replies have not arrived, in the order of the requests. Some
-    #: may have been delivered by another worker since.
+    #: Y: the segments that were requested from the worker and have no reply yet, in the order of the requests. Another
+    #: worker may have delivered some of them since.
     outstanding: dict[int, None] = field(default_factory=dict)
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
-    #: The time of the last reply, or of the first request after Y was empty.
+    #: The time of the last reply, or of the first request if Y was empty before that request.
     waiting_since: float = 0.0
     #: Segments per second, None until measured; arrivals are counted from ``span_start`` on.
     rate: float | None = None
     round_trip: float = 0.0
-    #: How many requests may be outstanding, as far as memory allows.
+    #: How many requests may be outstanding, unless memory limits them further.
     window: int = INITIAL_WINDOW
     span_start: float = 0.0
     span_count: int = 0
@@ -70,7 +72,7 @@ class WorkerPace(Struct):
         return BAN_SCOPES[self.ban_reason] if self.ban_reason else None
 
     def predict_arrivals(self, now: float) -> tuple[float, float]:
-        """Returns when the first segment of Y is expected, and the seconds between two segments of Y.
+        """Returns the time at which the first segment of Y is expected, and the seconds between two segments of Y.
 
         An overdue segment is expected to take as long again as it is already late. If the rate is unknown, the first
         segment counts as overdue from ``waiting_since`` on.
@@ -87,7 +89,7 @@ class WorkerPace(Struct):
         return bool(self.outstanding) and now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * step)
 
     def count_arrival(self, now: float) -> None:
-        """Counts one arrival; updates the rate and the window at the end of each ``RATE_SPAN_S``."""
+        """Counts one arrival; updates the rate and the window after each span of ``RATE_SPAN_S`` seconds."""
         self.waiting_since = now
         self.span_count += 1
         span = now - self.span_start

@@ -1,7 +1,7 @@
-"""``OUT.part``: verified segments are written at their offsets, then the file is renamed to ``OUT``.
+"""``OUT.part``: verified segments are written at their offsets; the complete file is renamed to ``OUT``.
 
-Keeps no journal, because it could list data that never reached the disk. To resume, the segments that an earlier run
-wrote are hashed and compared with the manifest.
+Keeps no journal, because a journal could list data that never reached the disk. To resume, the segments that an
+earlier run wrote are hashed and compared with the manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msd.wire.protocol.segments import Manifest
 
 
 def check_output(output: Path, *, replace: bool) -> None:
-    """Raises ``MsdError`` if a download could not be saved as ``output``. Changes nothing on the disk."""
+    """Raises ``MsdError`` if a download cannot be saved as ``output``. Changes nothing on the disk."""
     try:
         status = output.stat()
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def check_output(output: Path, *, replace: bool) -> None:
 class PartFile:
     """The part file of ``output`` for one manifest. The caller must ``close()`` it.
 
-    A lock allows one download at a time. Methods raise ``DiskError``.
+    A lock prevents two downloads from using the same part file at once. Methods raise ``DiskError``.
     """
 
     def __init__(self, output: Path, manifest: Manifest) -> None:
@@ -59,7 +59,7 @@ class PartFile:
             raise
 
     def candidates(self) -> list[int]:
-        """Returns, in ascending order, the segments that an earlier run may have written."""
+        """Returns the segments that an earlier run may have written, in ascending order."""
         return self._candidates
 
     def zero_segments(self) -> Iterator[int]:
@@ -79,7 +79,7 @@ class PartFile:
 
     @property
     def uncopied_bytes(self) -> int:
-        """Bytes that ``holds`` reported present but that ``copy_next`` may still have to copy."""
+        """Bytes of the segments for which ``holds`` returned True but that ``copy_next`` may still have to copy."""
         return 0
 
     @property
@@ -108,7 +108,7 @@ class PartFile:
     def publish(self, *, replace: bool, sync: bool) -> None:
         """Renames the part file to ``output``. With ``sync`` the rename survives a power failure.
 
-        Raises ``UsageError`` if ``output`` exists by now and ``replace`` is False.
+        Raises ``UsageError`` if ``output`` exists and ``replace`` is False.
         """
         try:
             if not os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
@@ -142,7 +142,7 @@ class PartFile:
         """Sets the file to its final size, after checking that the disk has room for the missing bytes."""
         present = sum(end - start for start, end in self._copy.data_ranges())
         _check_free_space(self._fd, self._output, self._manifest.size - present)
-        # posix_fallocate is slow on tmpfs, and some file systems emulate it by writing zeros.
+        # Not posix_fallocate: it is slow on tmpfs, and some file systems emulate it by writing zeros.
         os.ftruncate(self._fd, self._manifest.size)
 
     def _rename_without_replacing(self) -> None:
@@ -162,10 +162,12 @@ class PartFile:
 
 
 def _open_locked(path: Path) -> int:
-    """Opens and locks the part file. Retries if the path refers to another file once the lock is held.
+    """Opens and locks the part file, and returns its descriptor.
+
+    Retries if the path refers to another file by the time the lock is held.
 
     A second hard link means that an earlier run was killed between linking the file to ``output`` and removing the part
-    file's name. Writing to the file would change ``output``, so that name is removed and a new file is created.
+    file's name. Writing to the file would change ``output``, so the part file's name is removed and a new file created.
     """
     while True:
         try:

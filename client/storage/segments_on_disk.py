@@ -1,6 +1,6 @@
 """Reads a local file and compares its segments with a manifest.
 
-Writes nothing; ``client/storage/part_file.py`` does that.
+Only reads; ``client/storage/part_file.py`` writes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SegmentsOnDisk:
     def read(self, index: int) -> memoryview | None:
         """Returns segment ``index`` if its data matches the manifest, else None. The data is valid until the next call.
 
-        Raises ``OSError`` if the disk cannot read it.
+        Raises ``OSError`` if the segment cannot be read.
         """
         offset, length = self._manifest.span(index)
         data = self._buffer[:length]
@@ -35,21 +35,21 @@ class SegmentsOnDisk:
         return data if read == length and digest(data) == self._manifest.digest(index) else None
 
     def try_read(self, index: int) -> memoryview | None:
-        """Like ``read``, but also returns None if the disk cannot read the segment."""
+        """Like ``read``, but also returns None if the segment cannot be read."""
         try:
             return self.read(index)
         except OSError:
             return None
 
     def is_all_zeros(self, index: int) -> bool:
-        """True if, according to the manifest, the segment consists of zeros."""
+        """True if, according to the manifest, the segment consists only of zeros."""
         _, length = self._manifest.span(index)
         if length not in self._zero_digests:
             self._zero_digests[length] = digest(bytes(length))
         return self._manifest.digest(index) == self._zero_digests[length]
 
     def candidates(self) -> Iterator[int]:
-        """Yields in ascending order the segments in which the file has any data (not only a hole)."""
+        """Yields, in ascending order, the segments in which the file has any data (not just a hole)."""
         last = -1
         for start, end in self.data_ranges():
             for index in range(max(start // len(self._buffer), last + 1), -(-end // len(self._buffer))):
@@ -57,8 +57,9 @@ class SegmentsOnDisk:
                 yield index
 
     def data_ranges(self) -> Iterator[tuple[int, int]]:
-        """Yields the ranges, as (start, end) in bytes, in which the file has data rather than holes, up to the
-        manifest's size. On a file system without holes this is the whole file.
+        """Yields the ranges of the file that contain data rather than holes, as (start, end) in bytes.
+
+        Ends at the size in the manifest. On a file system without holes, yields the whole file as one range.
         """
         end, size = 0, self._manifest.size
         while end < size:
@@ -82,14 +83,14 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.EDQUOT: ": free some of your quota, then run the same command again; the part file is kept",
         errno.EIO: ": check the disk; the part file is kept",
         errno.ENAMETOOLONG: ": give a shorter name with -o",
-        errno.EACCES: ": give an -o in a folder that you can write to",
-        errno.EROFS: ": give an -o on a writable disk",
+        errno.EACCES: ": use -o to choose a folder that you can write to",
+        errno.EROFS: ": use -o to choose a folder on a writable disk",
     }.get(error.errno or 0, "")
     return DiskError(f"{path}: {error.strerror or error}{hint}")
 
 
 def read_error(path: Path, error: OSError) -> DiskError:
-    """Like ``disk_error``, for an existing file that cannot be read."""
+    """Like ``disk_error``, but for an existing file that cannot be read."""
     hint = {
         errno.EIO: ": check the disk",
         errno.EACCES: ": make it readable with chmod u+r",

@@ -18,9 +18,9 @@ from msd.wire.protocol.segments import Manifest
 
 
 class UpdatePartFile(PartFile):
-    """The part file of an ``output`` that exists. If both have a segment, the part file's copy is used.
+    """The part file of an ``output`` that exists. If both files contain a segment, the part file's copy is used.
 
-    If ``output`` is a symbolic link, its target is updated and the link stays.
+    If ``output`` is a symbolic link, its target is updated and the link is kept.
     """
 
     def __init__(self, output: Path, manifest: Manifest) -> None:
@@ -49,7 +49,7 @@ class UpdatePartFile(PartFile):
 
     @property
     def output_matches(self) -> bool:
-        """True while every segment checked so far matches. If it is still True at the end, ``output`` is kept."""
+        """True while every segment checked so far matches; if all match, ``output`` is kept."""
         return self._output_matches
 
     def holds(self, index: int) -> bool:
@@ -88,7 +88,7 @@ class UpdatePartFile(PartFile):
 
     @property
     def uncopied_bytes(self) -> int:
-        """Bytes of matching segments not copied yet; they need no copy if all of ``output`` matches."""
+        """Bytes of matching segments that are not copied yet; if all of ``output`` matches, they are never copied."""
         return self._uncopied_bytes
 
     def sync(self) -> None:
@@ -122,7 +122,7 @@ class UpdatePartFile(PartFile):
     def _set_size(self) -> None:
         # The part file needs no space while the output may be up to date.
         if not self._output_matches:
-            # Even if the output is read-only, the next run must be able to resume.
+            # The next run must be able to resume, even if the output is read-only.
             self._copy_mode(extra=stat.S_IRUSR | stat.S_IWUSR)
             super()._set_size()
 
@@ -136,7 +136,7 @@ class UpdatePartFile(PartFile):
             raise disk_error(self.path, error) from None
 
     def _begin_new_version(self) -> None:
-        """Prepares the part file at the first difference: from now on, segments are written to it."""
+        """Prepares the part file when the first difference is found; from then on, segments are written to it."""
         self._output_matches = False
         try:
             self._set_size()

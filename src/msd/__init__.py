@@ -1,7 +1,7 @@
 """MultiServer Downloader: downloads a file from several workers at once and verifies every byte.
 
-The Python API: ``download()``, the ``Servers`` to download from, the events that it emits, and the errors that it
-raises. Each name is imported on first use, so that commands start fast.
+The Python API: ``download()``, the ``Servers`` to download from, the events that ``download()`` emits, and the errors
+that it raises. Each name is imported on first use, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ __all__ = [
     "download",
 ]
 
-#: The modules that define these names, in the order of their import times.
+#: The modules that define these names, the fastest to import first.
 _MODULES = (
     "msd.wire.errors",
     "msd.client.events",

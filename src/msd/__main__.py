@@ -1,4 +1,4 @@
-"""``python -m msd``: the command line."""
+"""``python -m msd``: runs the command line."""
 
 from msd.cli import main
 

@@ -1,6 +1,6 @@
 """The command ``msd``: registers the commands of all packages, and turns errors into messages and exit codes.
 
-Contains no command itself. ``msd --help`` imports only Typer and the signatures of the commands.
+Defines no command itself. ``msd --help`` imports only Typer and the signatures of the commands.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from msd.client import cli as client_commands  # noqa: E402
 app = typer.Typer(
     name="msd",
     help="MultiServer Downloader: keeps going when servers fail, and verifies every byte.",
-    # Importing rich for Typer's help takes twice as long as all other imports.
+    # Importing rich for Typer's help takes twice as long as all other imports together.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +68,7 @@ def main() -> NoReturn:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            # An old terminal may not support all characters: print a question mark for the others.
+            # An old terminal may not support all characters: print a question mark for each unsupported one.
             if stream.encoding.lower() not in ("utf-8", "utf8"):
                 stream.reconfigure(errors="replace")
             # A local file may have a name that is not UTF-8: print its bytes unchanged.
@@ -96,7 +96,7 @@ def _run() -> int:
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
         message = error.format_message().rstrip(".")
-        # Fewer than five ports were given, so Typer took a flag for a port or reached the end.
+        # Fewer than five ports were given, so Typer mistook a flag for a port or ran out of arguments.
         if re.match(r"Option '(-p|--ports)' requires|Invalid value for '-p' / '--ports': '-", message):
             return _fail("-p takes five ports, for four workers and server 5: -p 21018 27215 35416 19222 39223", 2)
         return _fail(f"{message} (see {where} --help)", 2)
@@ -131,7 +131,7 @@ def _unregister_other_commands(name: str) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Prints an error message to standard error, with ``--json`` also as an event. Returns ``code``."""
+    """Prints an error message to standard error and, with ``--json``, an event to standard output. Returns ``code``."""
     # Some of Typer's messages have several lines.
     message = " ".join(message.split())
     if "--json" in sys.argv:

@@ -149,7 +149,7 @@ def test_an_id_is_32_bytes_or_64_hexadecimal_digits(id: bytes | str) -> None:
 
 @pytest.mark.parametrize("id", ["", "ab", "ab" * 31, "ab" * 33, "xy" * 32, "ä" * 64, "a" * 63, b"", b"abc", bytes(33)])
 def test_any_other_id_is_a_usage_error(id: bytes | str) -> None:
-    with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows them"):
+    with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows the ids"):
         download.download(locate_servers(Config()), id=id)
 
 

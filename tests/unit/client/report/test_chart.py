@@ -68,7 +68,7 @@ def test_a_failed_download_is_drawn_up_to_its_end(report: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("output", ["run", "run.jpg", "run.svg.gz", ".svg"])
 def test_any_other_suffix_is_a_usage_error(report: dict[str, Any], output: str) -> None:
-    with pytest.raises(UsageError, match=r"the file name must end in \.svg, \.png, \.pdf"):
+    with pytest.raises(UsageError, match=r"the file name must end in \.svg or \.png or \.pdf"):
         draw(report, output)
 
 
@@ -110,7 +110,7 @@ def test_a_chart_that_cannot_be_written_is_a_disk_error(
             '{"version": 1, "error": {"message": "m"}, "events": []}',
             "nothing to draw: the download transferred nothing",
         ),
-        ('{"version": 2, "events": []}', "is a report of version 2, but this msd supports version 1: update msd"),
+        ('{"version": 2, "events": []}', "is a version 2 report, but this msd supports only version 1: update msd"),
         ('{"file": "f", "received_bytes": 5}', "is an old report without events: write a new one"),
     ],
 )

@@ -267,7 +267,7 @@ OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
 
 
 def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
-    """Makes one worker ready for each catalogue; the manifest was resolved with the old catalogue."""
+    """Makes one worker ready for each catalogue; the manifest was found with the old catalogue."""
     scene.begin(100, len(catalogues))
     scene.feed(CataloguePublished(OLD))
     for number, catalogue in enumerate(catalogues, 1):

@@ -87,7 +87,7 @@ def test_without_support_for_holes_the_whole_file_is_data(fd: int, monkeypatch: 
     ("code", "message"),
     [
         (errno.ENOSPC, "out: No space left on device: free some space, then run the same command again"),
-        (errno.EACCES, "out: Permission denied: give an -o in a folder that you can write to"),
+        (errno.EACCES, "out: Permission denied: use -o to choose a folder that you can write to"),
         (errno.ENOTDIR, "out: Not a directory"),
     ],
 )
