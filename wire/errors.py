@@ -12,8 +12,8 @@
     ├── Interrupted           SIGINT or SIGTERM                     130, 143
     └── ProtocolError         a peer sent a malformed message             1
 
-An error message is one line that says what is wrong and how to fix it. ``ProtocolError`` is the remote side's
-fault. The code that reads the socket catches it, so users do not see it.
+An error message is one line that says what is wrong and how to fix it. A ``ProtocolError`` is the fault of the remote
+side. The code that reads the socket catches this error, so users do not see it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class UsageError(MsdError):
 
 
 class NotFoundError(MsdError):
-    """The servers share no such file. If its ``name`` was given, ``names`` are (the first) names of shared files."""
+    """The servers share no such file. ``name`` is the requested name, None if no name was given; ``names`` lists names
+    of shared files, but not necessarily all.
+    """
 
     exit_code = 3
 

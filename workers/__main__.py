@@ -1,9 +1,8 @@
 """``python -m msd.workers``: the entry point of the processes that the broker starts.
 
-``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER up to date until standard input is closed, and
-prints progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until
-standard input is closed. On errors both print one line on standard error and exit with the codes of
-``wire/errors.py``.
+``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER up to date until standard input is closed, and prints its
+progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until standard input is
+closed. If an error occurs, both print one line to standard error and exit with a code from ``wire/errors.py``.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _index(root: Path, folder: Path) -> None:
 
     root = root.absolute()
     try:
-        # A worker may read the file at any time.
+        # Replace the file atomically, because a worker may read it at any time.
         replace_file(folder / "root", os.fsencode(root))
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from None
@@ -88,8 +87,8 @@ def _serve() -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Makes the kernel kill this process when the broker exits for any reason. Uses SIGKILL because a
-    frozen process acts on no other signal.
+    """Makes the kernel kill this process when the broker exits for any reason. Uses SIGKILL because a suspended process
+    does not react to any other signal.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -42,7 +42,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("serve -f nowhere", 3, "no such file or folder to share: check -f"),
         ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "-p is for four workers"),
         ("serve -f film -n 3", 2, "-n 3, but 4 workers are configured"),
-        ("serve -f film -p 21001 21002 21003 21004 70000", 2, "70000 is not a valid port; ports are 1 to 65535"),
+        ("serve -f film -p 21001 21002 21003 21004 70000", 2, "70000 is not a valid port; ports range from 1 to 65535"),
         ("serve -f film -p 21001 21002 21003 21004 0", 2, "0 is not a valid port"),
         ("serve -f film -p 21001 21002 21002 21004 21005", 2, "port 21002 is given twice"),
         ("serve -f film -p 21001 21002 21003 21006 21005", 2, "port 21006 is given twice: for worker 4 and for the c"),

@@ -18,7 +18,7 @@ from msd.wire.security.keys import parse_key
 
 #: Maximum number of workers; a snapshot lists all of them and must stay small.
 MAX_WORKERS = 64
-#: Sizes in bytes must be below this limit, so that they fit a ``Natural`` of the protocol.
+#: Sizes in bytes must be below this limit so that they fit into the protocol's ``Natural`` type.
 MAX_SIZE = 1 << 62
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -32,7 +32,7 @@ def read_sections(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        import tomllib  # Imported late: without a file, as in most downloads, a command starts 4 ms sooner.
+        import tomllib  # Importing this takes 4 ms, which most downloads save: they have no configuration file.
 
         table = tomllib.loads(text)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def _checked(table: dict[str, Any]) -> dict[str, Any]:
         )
     workers = sections.get("workers", [])
     if len(workers) > MAX_WORKERS:
-        raise UsageError(f"{len(workers)} [[workers]]: at most {MAX_WORKERS} are allowed")
+        raise UsageError(f"{len(workers)} [[workers]] tables: at most {MAX_WORKERS} are allowed")
     for number, worker in enumerate(workers, 1):
         if "port" not in worker:
             raise UsageError(f"[[workers]] {number}: port is missing")
@@ -88,8 +88,8 @@ def _check_known(name: str, names: Mapping[str, object], kind: str) -> None:
         raise UsageError(f"unknown {kind} {name!r}{hint}")
 
 
-# Parsers, one for each kind of value. They take the TOML value, and raise ``ValueError`` with a description of the
-# allowed values.
+# Parsers, one for each kind of value. Each takes a TOML value and raises ``ValueError`` with a description of the
+# allowed values if the value is invalid.
 
 
 def _text(value: Any) -> str:
@@ -123,7 +123,7 @@ def parse_interval(value: Any) -> float:
 
 
 def _hang_limit(value: Any) -> float:
-    # With less than a second, healthy workers would be restarted between two heartbeats.
+    # A limit of less than a second could restart healthy workers between two heartbeats.
     if type(value) not in (int, float) or not 1 <= value <= 86400:
         raise ValueError("a number of seconds from 1 to 86400")
     return float(value)

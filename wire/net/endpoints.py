@@ -1,8 +1,8 @@
 """Endpoints: a host and a TCP port, parsed, checked and resolved.
 
-ZeroMQ silently takes ``tcp://127.0.0.1:80000`` for port 14464 and accepts invalid hosts, so this module checks both. It
-also resolves host names: ZeroMQ would resolve them in its I/O thread, where one slow name server stalls every socket.
-Opens no socket.
+ZeroMQ silently interprets ``tcp://127.0.0.1:80000`` as port 14464 and accepts invalid hosts, so this module checks
+hosts and ports. It also resolves host names: ZeroMQ would resolve them in its I/O thread, where one slow name server
+stalls every socket. Opens no sockets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from msd.wire.errors import UsageError
 
-#: Wildcards: binding to one of these means all addresses of the machine.
+#: Wildcards: a socket bound to one of these accepts connections on all addresses of the machine.
 ANY_HOSTS = ("*", "0.0.0.0", "::")  # noqa: S104
 
 
@@ -58,22 +58,24 @@ class Endpoint(Struct, frozen=True):
         return self.url.removeprefix("tcp://")
 
     def replace_wildcard(self, host: str) -> Endpoint:
-        """Returns this endpoint; if its host is a wildcard, replaces it with ``host``."""
+        """Returns this endpoint, with ``host`` in place of a wildcard."""
         return Endpoint(host, self.port) if self.host in ANY_HOSTS else self
 
     def resolve(self) -> Endpoint:
-        """Returns this endpoint with a numeric address. Raises ``UsageError`` for an unknown host."""
+        """Returns this endpoint with a numeric address; a wildcard stays unchanged. Raises ``UsageError`` for an
+        unknown host.
+        """
         if self.host in ANY_HOSTS:
             return self
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # UnicodeError: an empty label, or one longer than 63 characters
+        except (OSError, UnicodeError):  # UnicodeError: a label is empty or longer than 63 characters
             raise UsageError(f"unknown host {self.host!r}: check its name, or give an IP address") from None
         return Endpoint(str(addresses[0][4][0]), self.port)
 
 
 def check_port(port: int, where: str) -> int:
-    """Returns ``port``. Raises ``UsageError``, prefixed with ``where``, if it is out of range."""
+    """Returns ``port``. If it is out of range, raises ``UsageError`` with a message that starts with ``where``."""
     if not 1 <= port <= 65535:
-        raise UsageError(f"{where}: {port} is not a valid port; ports are 1 to 65535")
+        raise UsageError(f"{where}: {port} is not a valid port; ports range from 1 to 65535")
     return port

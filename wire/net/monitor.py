@@ -1,6 +1,6 @@
 """Reads the monitor of a connecting socket: connection opened, closed or refused.
 
-Only parses monitor events. The caller decides what to do about them.
+Only parses monitor events; the caller decides how to react to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msd.wire.protocol.states import ConnectionRefusal
 
 
 class ConnectionEvent(Enum):
-    """A change in the connection of a connecting socket."""
+    """A change in the state of a socket's connection."""
 
     OPENED = auto()  #: the handshake succeeded
     CLOSED = auto()  #: the connection was closed, or an attempt to connect failed
@@ -37,7 +37,8 @@ REFUSAL_TIMEOUT_S = 1.0
 
 
 class Monitor:
-    """The monitor of a socket that has not connected yet. ``encrypted`` is True if the socket uses CURVE.
+    """Monitors the connection of a socket; create it before the socket connects. ``encrypted`` is True if the socket
+    uses CURVE.
 
     Poll ``socket`` and always read it: an unread monitor blocks ZeroMQ's I/O thread. Call ``close()`` before closing
     the monitored socket.
@@ -53,8 +54,8 @@ class Monitor:
     def read(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
         """Yields the events since the last call, oldest first. ``CLOSED`` follows every refusal.
 
-        If ZeroMQ uses several I/O threads, EVENT_CONNECTED may arrive late. A refusal without a reason is then missed;
-        the next attempt reports it.
+        If ZeroMQ uses several I/O threads, EVENT_CONNECTED may arrive late. A refusal for which ZeroMQ gives no reason
+        is then missed, but it is reported at the next attempt to connect.
         """
         while (frames := receive(self.socket)) is not None:
             event, value = struct.unpack("=HI", frames[0].bytes)
@@ -68,7 +69,8 @@ class Monitor:
                     yield refusal
                 yield ConnectionEvent.CLOSED
             elif event == zmq.EVENT_DISCONNECTED or self.is_connected:
-                # While unconnected, EVENT_CLOSED only means that another attempt at a closed port failed.
+                # While there is no connection, EVENT_CLOSED only means that another attempt to connect to a closed port
+                # failed.
                 self.is_connected = False
                 yield ConnectionEvent.CLOSED
 

@@ -1,6 +1,6 @@
 """Polls sockets and descriptors, calls their handlers, and notices when the process stalls.
 
-Decides nothing: what a readable source or a stall means is up to the handlers and the caller.
+Makes no decisions: the handlers and the caller decide how to react to a readable source or a stall.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class PollLoop:
         self._poller = zmq.Poller()
         self._handlers: dict[Source, Callable[[], None]] = {}
         self._readable: list[Source] = []
-        #: When the last ``wait()`` or ``dispatch()`` ended. A stall after that time is part of the next result.
+        #: When the last ``wait()`` or ``dispatch()`` ended. A stall after that time is included in the result of the
+        #: next call.
         self.now = time.monotonic()
         self._stall_detector = StallDetector(self.now)
 
@@ -33,13 +34,13 @@ class PollLoop:
         self._handlers[source] = handler
 
     def unregister(self, source: Source) -> None:
-        """Forgets a source; call it before the source is closed."""
+        """Removes a source. Call this before closing the source."""
         self._poller.unregister(source)
         del self._handlers[source]
 
     def wait(self, deadlines: Iterable[float | None]) -> float:
-        """Waits until a source is readable or the first of ``deadlines`` (monotonic seconds) passes. At least one of
-        them must not be None. Returns the length of the stall that this process had, in seconds, 0 if none.
+        """Waits until a source is readable or the earliest of ``deadlines`` (monotonic seconds) passes. At least one
+        deadline must not be None. Returns how long this process stalled, in seconds, 0 if it did not stall.
         """
         began = time.monotonic()
         deadline = max(began, min(deadline for deadline in deadlines if deadline is not None))
@@ -48,7 +49,9 @@ class PollLoop:
         return self._stall_detector.after_wait(began, deadline, self.now)
 
     def dispatch(self) -> float:
-        """Calls the handlers of the readable sources. Returns the length of a stall since ``wait()``, as that does."""
+        """Calls the handlers of the readable sources. Returns how long this process stalled since ``wait()`` ended, in
+        seconds, 0 if it did not stall.
+        """
         for source in self._readable:
             # An earlier handler may have unregistered the source.
             if (handler := self._handlers.get(source)) is not None:

@@ -1,7 +1,7 @@
-"""ZeroMQ socket options, binding, receiving, and the limit on open descriptors.
+"""ZeroMQ socket options, binding, receiving, and the limit on open file descriptors.
 
-Several defaults of ZeroMQ lose data, hang or crash, so the values set here come with their reasons. Does not interpret
-messages.
+Several of ZeroMQ's defaults cause data loss, hangs or crashes, so comments give the reasons for the values set here.
+Does not interpret messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def tcp_socket(
     endpoint: Endpoint,
     credentials: Credentials | None = None,
 ) -> zmq.Socket[bytes]:
-    """Creates a tuned socket that will bind or connect to ``endpoint``, without linger."""
+    """Creates a socket that will bind or connect to ``endpoint``. Sets the options of ``tune()`` and disables linger."""
     socket = context.socket(socket_type)
     tune(socket, ipv6=endpoint.is_ipv6, credentials=credentials)
     socket.linger = 0
@@ -40,7 +40,7 @@ def tcp_socket(
 
 
 def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credentials | None = None) -> None:
-    """Sets the options that every TCP socket of the project needs. Call it before the socket binds or connects.
+    """Sets the options that every TCP socket of the project needs. Call this before the socket binds or connects.
 
     With ``credentials`` the socket connects with CURVE encryption.
 
@@ -54,7 +54,7 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
     socket.tcp_keepalive_intvl = 10
     socket.tcp_keepalive_cnt = 3
     socket.tcp_maxrt = 60_000
-    # Only where needed: a socket with ipv6=1 binds [::] for "*", which fails on hosts without IPv6.
+    # Set only if needed: with ipv6=1, binding to "*" means binding to [::], which fails on hosts without IPv6.
     socket.ipv6 = ipv6
     if credentials is not None:
         socket.curve_publickey = credentials.own.public
@@ -64,7 +64,7 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
 
 def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> None:
     """Binds ``socket`` to ``url``. If the port is in use, retries for ``retry_timeout`` seconds: a port that was just
-    closed stays in use for some milliseconds. Raises ``zmq.ZMQError``.
+    closed stays in use for a few milliseconds. Raises ``zmq.ZMQError`` if binding fails.
     """
     deadline = time.monotonic() + retry_timeout
     while True:
@@ -80,8 +80,8 @@ def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> Non
 def receive(socket: zmq.Socket[bytes]) -> Frames | None:
     """Returns the frames of the next message, or None if no message is waiting.
 
-    A message of more than ``MAX_FRAMES`` frames is read to its end and returned as an empty list, because a message of
-    a hundred thousand frames would create as many objects.
+    A message of more than ``MAX_FRAMES`` frames is read to its end but returned as an empty list, so that a message of
+    a hundred thousand frames does not fill the memory with frame objects.
     """
     try:
         frame = socket.recv(zmq.NOBLOCK, copy=False)
@@ -96,7 +96,7 @@ def receive(socket: zmq.Socket[bytes]) -> Frames | None:
 
 
 def raise_descriptor_limit() -> None:
-    """Raises the soft limit on open descriptors to the hard limit.
+    """Raises the soft limit on open file descriptors to the hard limit.
 
     Each connection takes a descriptor. The usual limit of 1024 exists for ``select``, which this project does not use.
     If the limit cannot be raised, it stays unchanged.

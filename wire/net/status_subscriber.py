@@ -1,7 +1,7 @@
 """A subscription to server 5: the SUB socket, its monitor, and the snapshots that arrive.
 
-Does not decide what silence, a refusal or another protocol version means, and does not reconnect by itself: close the
-subscriber and create a new one.
+Does not decide what silence, a refusal or another protocol version means, and does not replace its socket: for that,
+close the subscriber and create a new one.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
-#: ZeroMQ's delay before it reconnects, in milliseconds: the first one, and the longest.
+#: ZeroMQ's first and longest delays before it reconnects, in milliseconds.
 RECONNECT_MS, MAX_RECONNECT_MS = 100, 1000
 
 
 class StatusSubscriber:
     """Subscribes to the snapshots at ``endpoint``. Poll ``sources`` for reading. Call ``close()`` when done.
 
-    With ``latest_only`` a slow reader receives the latest snapshot instead of all that it has missed.
+    With ``latest_only`` a slow reader receives only the latest snapshot, not all the snapshots that it has missed.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class StatusSubscriber:
         self.sources = (self._socket, self._monitor.socket)
 
     def read_connection(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
-        """Yields what happened to the connection since the last call, oldest first."""
+        """Yields the events of the connection since the last call, oldest first."""
         return self._monitor.read()
 
     def read_snapshots(self) -> Iterator[Status]:
-        """Yields the snapshots that have arrived. Skips malformed ones: the next one has the complete state."""
+        """Yields the snapshots that have arrived. Skips malformed snapshots: the next one has the complete state."""
         while (frames := receive(self._socket)) is not None:
             if len(frames) == 1:
                 with contextlib.suppress(ProtocolError):

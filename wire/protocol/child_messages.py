@@ -10,9 +10,9 @@ from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 = unlimited. ``catalogue`` is the
-    folder of all editions. ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are empty if
-    the servers use no keys.
+    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 for no limit. ``catalogue`` is the
+    folder that contains all editions. ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are
+    empty if the servers use no keys.
     """
 
     number: Number
@@ -29,7 +29,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
 
 
 class IndexProgress(Message, tag="progress", frozen=True):
-    """A line of the indexer's output: the file being read, and how many of ``total`` bytes are done."""
+    """A line of the indexer's output: the file being read, and how many of the ``total`` bytes have been processed."""
 
     name: str
     done: Natural
@@ -45,8 +45,8 @@ class IndexSkipped(Message, tag="skipped", frozen=True):
 
 class Indexed(Message, tag="indexed", frozen=True):
     """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
-    is the number of bytes that were read; all other digests were reused. ``unnamed`` is the number of files that are
-    not shared and were not reported by name.
+    is the number of bytes that were read and hashed; the digests of unchanged files were reused. ``unnamed`` is the
+    number of files that are not shared and were not reported by name.
     """
 
     files: Natural

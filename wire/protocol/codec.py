@@ -1,8 +1,8 @@
 """Encodes messages into header frames and decodes them. The only module that uses msgpack.
 
 Received frames are not trusted: their size is bounded, they are unpacked with limits, and every field is checked
-against its type. All failures become ``ProtocolError``. msgpack unpacks them because ``msgspec.msgpack``, which
-encodes, ignores what unknown keys contain. Does not read payload frames.
+against its type. All failures become ``ProtocolError``. ``msgspec.msgpack`` encodes messages, but ``msgpack`` unpacks
+them, because ``msgspec.msgpack`` does not check the values of unknown keys. Does not read payload frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol.messages import Message
 
-#: Maximum size of a header in bytes. Pages of a catalogue come closest to it, see ``workers/source/catalogue.py``.
+#: Maximum size of a header in bytes. Catalogue pages come closest to this limit, see ``workers/source/catalogue.py``.
 MAX_HEADER = 1 << 20
 #: The prefix of every snapshot; SUB sockets subscribe to it.
 STATUS_TOPIC = b"msd1:"
@@ -31,10 +31,10 @@ def encode(message: Message) -> bytes:
 def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
     """Returns the message in a header frame. ``family`` is the expected type or union of types.
 
-    Raises ``ProtocolError`` for any malformed frame, and nothing else.
+    Raises ``ProtocolError``, and no other exception, if the frame is malformed.
     """
     if len(frame) > MAX_HEADER:
-        raise ProtocolError(f"a header of {len(frame)} bytes")
+        raise ProtocolError(f"a header of {len(frame)} bytes is too large")
     try:
         header = _unpack(frame)
         if not isinstance(header, dict) or "type" not in header:  # msgspec requires the tag only for a union
@@ -46,8 +46,8 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
 
 @cache
 def _box(family: UnionType | type[Message]) -> Any:
-    """Returns a struct type with one field of ``family``: msgspec caches the conversion to a struct, but analyses a
-    union in every call.
+    """Returns a struct type with one field of type ``family``. Converting to it is faster than converting to ``family``
+    itself: msgspec caches its analysis of a struct type, but analyses a union again in every call.
     """
     return msgspec.defstruct("Box", [("message", family)])
 

@@ -16,18 +16,18 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, 
 PROTOCOL_VERSION = 1
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-#: A worker's number; bounded because a client stores one for each segment in 16 bits.
+#: A worker's number; bounded because clients store a worker's number in 16 bits for each segment.
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
 TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 #: Maximum length of a file's name, in characters.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
-#: Seconds; neither NaN nor infinite, because a timer that a peer sets must expire.
+#: A number of seconds; neither NaN nor infinite, because a timer with such a value would never expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: Bytes a second.
 Rate = Annotated[float, Meta(ge=0, le=2**63)]
-#: A duration in seconds that may last for years.
+#: A duration in seconds, possibly of many years.
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
 #: Seconds since 1970; bounded so that it can be formatted as a date in every time zone (up to the year 9999).
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
@@ -44,7 +44,7 @@ class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, gc=Fa
 
 
 class Correlated(Message, frozen=True):
-    """Base class of all requests with a reply, and of the replies: these repeat the ``rid`` of their request."""
+    """Base class of requests that have a reply, and of replies. A reply repeats the ``rid`` of its request."""
 
     rid: Natural
 
@@ -164,7 +164,7 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker in a snapshot. ``rate`` is its recent sending rate in bytes a second. ``uptime`` is the age of its
-    process in seconds, 0 without a process.
+    process in seconds, 0 if it has none.
     """
 
     number: Number
@@ -185,8 +185,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(Message, tag="status", frozen=True):
-    """The snapshot of server 5, published at every change and every ``interval`` seconds. ``clients`` is the number of
-    clients being served; a client connected to several workers counts once.
+    """The snapshot of server 5, published after every change and every ``interval`` seconds. ``clients`` is the number
+    of clients being served; a client connected to several workers counts once.
     """
 
     version: Natural
@@ -206,8 +206,8 @@ class Status(Message, tag="status", frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's load: its current clients, and totals since its process started. ``stale`` is True if a file is no
-    longer the version that was indexed.
+    """A worker's load: its current clients, and totals since its process started. ``stale`` is True if a shared file on
+    disk is no longer the version that was indexed.
     """
 
     bytes_sent: Natural = 0
@@ -299,8 +299,8 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusReport(Correlated, tag="report", frozen=True):
-    """The reply to ``status``: the snapshot, the recent events (newest first), and the recent rates in bytes a second
-    of each worker (newest last), in the order of the workers' numbers.
+    """The reply to ``status``: the snapshot and the recent events (newest first). ``rates`` contains a list for each
+    worker, in the order of the workers' numbers: its recent rates in bytes a second, newest last.
     """
 
     status: Status

@@ -1,6 +1,6 @@
 """Divides a file into segments, and describes it by a manifest with the digest of each segment.
 
-Does not read files: ``workers/indexing/catalogue_writer.py`` computes the digests,
+Does not read files: ``workers/indexing/catalogue_writer.py`` computes the digests, and
 ``client/storage/segments_on_disk.py`` and ``client/operations/transfer.py`` check data against them.
 """
 
@@ -16,11 +16,13 @@ from msd.wire.errors import ProtocolError
 #: The number of segments of a small file: the optimum found by the report's authors.
 SMALL_FILE_SEGMENTS = 12
 #: Maximum segment size of an ordinary file, in bytes; a segment is sent as one message. Measurements favour 1 MiB: with
-#: 256 KiB the rate drops by a third; 4 MiB is no faster, loses more data with a connection and needs more memory.
+#: 256 KiB the rate drops by a third; 4 MiB is no faster, loses more data when a connection is lost, and needs more
+#: memory.
 SEGMENT_LIMIT = 1 << 20
-#: Maximum number of segments: for larger files the segment limit doubles, so that a manifest stays within 32 MiB.
+#: Maximum number of segments of a file, so that a manifest stays within 32 MiB. Very large files have larger segments
+#: instead of more segments.
 MAX_SEGMENTS = 1 << 20
-#: Maximum segment size in bytes; it bounds the memory that one message can make a client allocate.
+#: Maximum segment size of any file, in bytes; this bounds the memory that one message can make a client allocate.
 MAX_SEGMENT_SIZE = 64 << 20
 MAX_FILE_SIZE = MAX_SEGMENTS * MAX_SEGMENT_SIZE
 
@@ -29,8 +31,8 @@ DIGEST_SIZE = 32
 
 @lru_cache(4096)
 def segment_size(file_size: int) -> int:
-    """Returns the size in bytes of all segments but the last: ``ceil(file_size / 12)``, at most ``SEGMENT_LIMIT``.
-    The limit is doubled until the file has at most ``MAX_SEGMENTS`` segments.
+    """Returns the size in bytes of every segment but the last: ``ceil(file_size / 12)``, but at most ``SEGMENT_LIMIT``.
+    That limit is doubled until the file has at most ``MAX_SEGMENTS`` segments.
 
     Returns 0 for an empty file, which has no segments.
     """
@@ -77,7 +79,7 @@ class Manifest(Struct, frozen=True):
         digests.
         """
         if not 0 <= size <= MAX_FILE_SIZE:
-            raise ProtocolError(f"a file of {size} bytes is outside 0…{MAX_FILE_SIZE}")
+            raise ProtocolError(f"a file size of {size} bytes is outside 0…{MAX_FILE_SIZE}")
         if len(digests) != DIGEST_SIZE * segment_count(size):
             raise ProtocolError(f"{len(digests)} bytes of digests for a file of {size} bytes")
         return cls(name, size, digests, file_id(size, digests))

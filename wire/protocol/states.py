@@ -14,14 +14,14 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"  #: its process was started and has not sent a heartbeat yet
     AWAKE = "awake"  #: it serves requests; shown as Alive
-    ASLEEP = "asleep"  #: its process runs, its port is closed
+    ASLEEP = "asleep"  #: its process runs, but its port is closed
     SILENT = "silent"  #: its process runs, but its heartbeats are missing
-    DEAD = "dead"  #: its process ended, a restart is pending
+    DEAD = "dead"  #: its process ended, and a restart is pending
     FAILED = "failed"  #: its process ended, and the broker stopped restarting it
 
 
 class ReportedState(StrEnum):
-    """The state that a worker reports of itself; the broker finds out the others."""
+    """A state that a worker reports about itself; the broker detects the other states."""
 
     AWAKE = "awake"
     ASLEEP = "asleep"
@@ -39,8 +39,8 @@ class RefusalReason(StrEnum):
 
     SLEEPING = "sleeping"  #: it is going to sleep: ask another worker
     BUSY = "busy"  #: too many requests of this client are queued: retry later
-    UNKNOWN = "unknown"  #: it does not share a file of this name or id
-    CHANGED = "changed"  #: the file is no longer the version of the manifest
+    UNKNOWN = "unknown"  #: it does not share a file with this name or id
+    CHANGED = "changed"  #: the file is no longer the version that the manifest describes
     UNREADABLE = "unreadable"  #: the file cannot be read
     BAD_REQUEST = "bad-request"  #: the request is invalid, such as a segment past the end
 
@@ -61,7 +61,7 @@ class ConnectionRefusal(Enum):
             case ConnectionRefusal.MECHANISM if encrypted:
                 return f"{server} does not use keys: remove --server-key, and server_key from config.toml"
             case ConnectionRefusal.MECHANISM:
-                return f"{server} requires a key: give --server-key with the key that msd serve prints there"
+                return f"{server} requires a key: give --server-key with the key that its msd serve prints"
             case ConnectionRefusal.HANDSHAKE:
                 return f"{server} does not have the key of --server-key: compare it with the key that msd serve prints"
             case ConnectionRefusal.VERSION:

@@ -7,7 +7,7 @@ A key is 32 bytes of CURVE25519, written as 64 hexadecimal digits. The folder is
     NAME.pub       its public key, to be copied to the servers: a line "NAME KEY"
     admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key
 
-Secret keys are never printed and never passed as arguments of a command. Opens no socket: ``wire/security/zap.py``
+Secret keys are never printed and never passed as command-line arguments. Opens no sockets: ``wire/security/zap.py``
 decides which connections are admitted.
 """
 
@@ -26,7 +26,7 @@ from msd.wire.errors import DiskError, NotAllowedError, UsageError
 from msd.wire.support.files import replace_file
 
 KEY_SIZE = 32
-#: The name of the servers' own pair; a client's pair cannot have it.
+#: The name of the servers' own pair; a client's pair cannot have this name.
 SERVER = "server"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -130,12 +130,12 @@ class KeyFolder:
         return admitted
 
     def revoke(self, name: str) -> None:
-        """Removes the admitted key of that name. Raises ``UsageError`` if there is none."""
+        """Removes the admitted key called ``name``. Raises ``UsageError`` if there is none."""
         try:
             (self.admitted_path / _checked_name(name)).unlink()
         except FileNotFoundError:
             names = ", ".join(admitted.name for admitted in self.admitted_keys())
-            hint = f"choose from {names}" if names else "no other key is admitted"
+            hint = f"choose from {names}" if names else "no keys are admitted"
             raise UsageError(f"no key is admitted as {name!r}: {hint}") from None
         except OSError as error:
             raise _disk_error(self.admitted_path / name, error) from None
@@ -164,7 +164,7 @@ class KeyFolder:
         return [name for name in names if name != SERVER]
 
     def load(self, name: str) -> KeyPair | None:
-        """Returns the pair of that name, None if there is none."""
+        """Returns the pair called ``name``, None if there is none."""
         path = self.path / f"{name}.key"
         try:
             text = path.read_text(encoding="ascii")
@@ -190,9 +190,10 @@ class KeyFolder:
 
 
 def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
-    """Selects the key pair for the servers that have ``server_key``: the pair ``name``, by default the only one in the
-    folder. Without a ``server_key`` the servers are on this machine and their own pair is used; returns None if the
-    folder does not contain it. Raises ``NotAllowedError`` if no pair can be selected.
+    """Selects the key pair for connecting to the servers whose public key is ``server_key``: the pair called ``name``,
+    by default the only client's pair in the folder. If ``server_key`` is None, the servers are on this machine: selects
+    their own pair, or returns None if the folder does not contain it. Raises ``NotAllowedError`` if no pair can be
+    selected.
     """
     server_pair = folder.load(SERVER)
     if server_pair is not None and server_key in (None, server_pair.public):
@@ -212,7 +213,9 @@ def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | 
 
 
 def parse_key(text: str) -> bytes:
-    """Parses a key. Raises ``ValueError`` with a description of the valid format; it does not quote the text."""
+    """Parses a key. Raises ``ValueError`` with a description of the valid format that does not quote ``text``, which
+    may be secret.
+    """
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -28,7 +28,8 @@ _CLIENTS = frozenset({Role.CLIENT, Role.OPERATOR})
 _OPERATORS = frozenset({Role.OPERATOR})
 _WORKERS = frozenset({Role.WORKER})
 
-#: The roles that may send each request. No other role may send it, and other messages are no requests.
+#: The roles that may send each request. No other role may send the request; messages that are not listed are not
+#: requests.
 PERMISSIONS: Mapping[type[Message], frozenset[Role]] = {
     # To a worker.
     Hello: _CLIENTS,

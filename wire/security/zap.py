@@ -1,8 +1,8 @@
 """The ZAP handler: decides which connections to a process's server sockets are admitted, and in which role.
 
-ZeroMQ asks it over ZAP (RFC 27) during each handshake. It is also used without keys, when it admits everyone: without a
-ZAP handler libzmq accepts unauthenticated ZMTP 1 peers, which turns random bytes into messages. A connection is checked
-only once, during its handshake, so the caller must close the socket to revoke a key.
+ZeroMQ asks the handler over ZAP (RFC 27) during each handshake. The handler is needed even if no keys are used and it
+admits everyone: without a ZAP handler, libzmq accepts unauthenticated ZMTP 1 peers and treats random bytes as messages.
+A connection is checked only once, during its handshake, so the caller must close the socket to revoke a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import zmq
 from msd.wire.errors import MsdError
 from msd.wire.security.keys import KeyFolder, KeyPair, Role
 
-#: Maximum number of requests that one call of ``handle`` answers, so that a flood cannot block the poll loop.
+#: Maximum number of requests that one call to ``handle`` answers, so that a flood cannot block the poll loop.
 MAX_REQUESTS_PER_CALL = 64
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -26,8 +26,8 @@ _CONNECTING_ROLES = (Role.CLIENT, Role.OPERATOR)
 
 
 def role_of(frame: zmq.Frame) -> Role:
-    """Returns the role in which the connection of a received frame was admitted. If the frame carries no role, returns
-    ``Role.WORKER``, which may not send any request.
+    """Returns the role in which the connection that delivered ``frame`` was admitted. If the frame carries no role,
+    returns ``Role.WORKER``, which may not send any request.
     """
     try:
         return Role(str(frame.get("User-Id")))
@@ -60,13 +60,13 @@ class ZapHandler:
         #: The fingerprint of the folder of admitted keys when it was last read.
         self._fingerprint: object = None
         self.reload()
-        #: Call ``handle`` when it is readable.
+        #: Call ``handle`` when this socket is readable.
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(_ZAP_ENDPOINT)
 
     def protect(self, socket: zmq.Socket[bytes]) -> None:
-        """Makes ZeroMQ ask this handler about each connection to ``socket``. Call it before the socket is bound."""
+        """Makes ZeroMQ ask this handler about each connection to ``socket``. Call this before the socket is bound."""
         socket.zap_domain = _DOMAIN
         # Otherwise ZeroMQ would admit everyone after this handler is closed.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
@@ -76,7 +76,7 @@ class ZapHandler:
             socket.curve_server = True
 
     def handle(self) -> None:
-        """Answers the waiting requests of ZeroMQ."""
+        """Answers ZeroMQ's waiting requests."""
         for _ in range(MAX_REQUESTS_PER_CALL):
             try:
                 _, request, _, _, _, mechanism, *credentials = self.socket.recv_multipart(zmq.NOBLOCK)
@@ -114,7 +114,9 @@ def _rank(role: Role | None) -> int:
 
 
 def _fingerprint(folder: Path) -> object:
-    """Returns a value that changes whenever a file in ``folder`` or the folder's mode changes."""
+    """Returns a value that changes whenever a file in ``folder`` or the folder's mode changes, None if the folder
+    cannot be read.
+    """
     try:
         mode = folder.stat().st_mode
         with os.scandir(folder) as entries:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-#: Doublings after which a delay stays the same; 2.0 to the power of a large count would overflow.
+#: Number of doublings after which a delay stays the same; 2.0 to the power of a large number would overflow.
 MAX_DOUBLINGS = 64
 
 
 def backoff(failures: int, first: float, maximum: float) -> float:
     """Returns the delay in seconds after ``failures`` failures in a row (1 or more): ``first`` after the first one,
-    doubled after each further one, ``maximum`` at most.
+    doubled after each further one, but at most ``maximum``.
     """
     return min(first * 2.0 ** min(failures - 1, MAX_DOUBLINGS), maximum)

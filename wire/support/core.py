@@ -1,6 +1,6 @@
-"""The shape that all pure cores share: events and the time in, actions out.
+"""The interface of all pure cores: they take events and the time, and return actions.
 
-Has no socket, clock or file, and makes no decisions itself.
+Uses no sockets, clocks or files. Subclasses make the decisions.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from msgspec import Struct
 EventT = TypeVar("EventT")
 ActionT = TypeVar("ActionT")
 
-#: Decisions that a core remembers for the message of a failed invariant.
+#: Number of decisions that a core remembers, to list them if an invariant is violated.
 MAX_DECISIONS = 50
 
 
 class TimePassed(Struct, frozen=True):
-    """Only time has passed: a core does what is due."""
+    """Nothing has happened except that time has passed: a core does what is due."""
 
 
 class Stalled(Struct, frozen=True):
-    """The process did not run for this many seconds. A core does not count them as silence of its peers."""
+    """The process did not run for this many seconds. A core does not count this time as silence of its peers."""
 
     seconds: float
 
 
 class Core(Generic[EventT, ActionT]):
-    """Base of the pure cores. A subclass implements ``_decide``, ``_assert_invariants`` and, if time alone matters to
-    it, ``next_deadline``. All times are in seconds of the monotonic clock.
+    """Base of the pure cores. A subclass implements ``_decide``, ``_assert_invariants`` and, if it has deadlines,
+    ``next_deadline``. All times are in seconds of the monotonic clock.
 
-    A core with large events remembers fewer decisions: ``max_decisions``.
+    ``max_decisions`` is the number of decisions that a core remembers; a core with large events remembers fewer.
     """
 
     def __init__(self, max_decisions: int = MAX_DECISIONS) -> None:
         self._decisions: deque[tuple[float, EventT, list[ActionT]]] = deque(maxlen=max_decisions)
 
     def handle(self, event: EventT, now: float) -> list[ActionT]:
-        """Changes the state by ``event`` and returns what to do."""
+        """Updates the state according to ``event`` and returns the actions to take."""
         actions = self._decide(event, now)
         self._decisions.append((now, event, actions))
         return actions
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
-        """Returns the time at which ``TimePassed`` will have an effect; None if only another event can have one."""
+        """Returns the time at which ``TimePassed`` will have an effect, None if only other events can have one."""
         return None
 
     def check_invariants(self) -> None:
-        """Raises ``AssertionError``, with the last decisions, if the state contradicts itself."""
+        """Raises ``AssertionError`` if the state violates an invariant; the message lists the last decisions."""
         try:
             self._assert_invariants()
         except AssertionError as error:

@@ -1,4 +1,4 @@
-"""Writes a file atomically: readers see the old content or the new one, never a part."""
+"""Writes a file atomically: readers see either the old or the new content, never an incomplete file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 def replace_file(path: Path, data: bytes, *, mode: int = 0o666, sync: bool = False) -> None:
     """Writes ``data`` to a temporary file beside ``path`` and renames it to ``path``.
 
-    The permissions are ``mode`` less the umask, from the first moment on. With ``sync`` the data is on the disk before
-    the rename. Raises ``OSError``; the temporary file is then removed and the old content stays.
+    The permissions are ``mode`` less the umask, from the start. With ``sync`` the data is on the disk before the
+    rename. If writing fails, removes the temporary file, keeps the old content and raises ``OSError``.
     """
     temporary = path.with_name(f".msd-{os.getpid()}.part")
     temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Makes glibc keep freed memory for reuse instead of returning it to the kernel.
 
-By default glibc returns a freed buffer of 1 MiB, and the next one then costs a page fault for every 4 KiB. Does nothing
-with other C libraries.
+By default glibc returns a freed buffer of 1 MiB to the kernel, and the next buffer then costs a page fault for every 4
+KiB. Does nothing with other C libraries.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SETTINGS = {
 
 
 def keep_freed_memory() -> None:
-    """Changes the settings of the whole process, so only msd's own processes call it. They call it before ZeroMQ starts
-    its threads.
+    """Changes settings of the whole process, so only msd's own processes call this function. They call it before ZeroMQ
+    starts its threads.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -6,7 +6,7 @@ and reads no clock.
 
 from __future__ import annotations
 
-#: Seconds without a poll that count as a stall.
+#: A poll loop has stalled if it has not polled for more than this many seconds.
 STALL_THRESHOLD_S = 0.25
 
 
@@ -17,13 +17,15 @@ class StallDetector:
         self._last_poll = now
 
     def after_work(self, now: float) -> float:
-        """Call it after work, before judging peers by ``now``. Returns the stall's length in seconds, 0 if none."""
+        """Call this after work, before using ``now`` to decide whether peers are silent. Returns the stall's length in
+        seconds, 0 if none.
+        """
         busy = now - self._last_poll
         self._last_poll = now
         return busy if busy > STALL_THRESHOLD_S else 0.0
 
     def after_wait(self, began: float, until: float, now: float) -> float:
-        """Call it after a wait that started at ``began`` and should have ended by ``until``. Returns the stall's
+        """Call this after a wait that started at ``began`` and should have ended by ``until``. Returns the stall's
         length in seconds, 0 if none.
         """
         busy, waited = began - self._last_poll, now - began

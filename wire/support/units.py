@@ -1,6 +1,6 @@
 """Formats counts, sizes, rates and times for people. Pure.
 
-Sizes have binary units and three digits; only the report's metric lines count in kB (1000 bytes).
+Sizes have binary units and at most three digits; only the report's metric lines use kB (1000 bytes).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from msd.wire.support.files import replace_file
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalogue_id
 from msd.workers.source.local_files import open_shared
 
-#: Seconds between two lines of progress.
+#: Seconds between two progress reports.
 PROGRESS_INTERVAL_S = 0.1
 #: Digests of a file that changed more recently than this (seconds) are not cached: it may change again within the same
 #: clock tick of its file system, which leaves its timestamps unchanged.
@@ -46,12 +46,12 @@ def write_catalogue(
     on_progress: OnProgress,
     previous: Catalogue | None = None,
 ) -> tuple[Indexed, dict[str, Version]]:
-    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens only the files that
-    the ``previous`` catalogue does not hold in the wanted version.
+    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens a file only if the ``previous``
+    catalogue does not contain the wanted version of it.
 
-    Calls ``on_progress`` with the progress, and for each file that is left out because it cannot be read.
-    A file that changes while it is read keeps its entry of the previous catalogue, if it has one. Returns the final
-    message and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
+    Calls ``on_progress`` to report progress, and to report each file that is left out because it cannot be read. A file
+    that changes while it is read keeps its entry from the previous catalogue, if it has one. Returns the final message
+    and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
     old_entries = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
     unchanged = {name for name, file in old_entries.items() if file.version == wanted[name]}
@@ -108,8 +108,8 @@ class DigestCache:
         return digests if id == file_id(version.size, digests) else None
 
     def store(self, version: Version, digests: bytes, started: float) -> None:
-        """Stores the digests of a version that was opened and read after ``started`` (seconds since 1970),
-        unless the file had changed within ``SETTLED_AFTER_S`` before that.
+        """Stores the digests of a version that was opened and read after ``started`` (seconds since 1970), unless the
+        file changed less than ``SETTLED_AFTER_S`` before ``started``.
         """
         if started - max(version.mtime_ns, version.ctime_ns) / 1e9 < SETTLED_AFTER_S:
             return
@@ -118,7 +118,7 @@ class DigestCache:
             replace_file(self._path(version), file_id(version.size, digests) + digests)
 
     def expire(self, used: Iterable[Version]) -> None:
-        """Removes entries not used for ``CACHE_MAX_AGE_S``. The versions in ``used`` count as used now."""
+        """Removes entries that were not used for ``CACHE_MAX_AGE_S``. The versions in ``used`` count as used now."""
         for version in used:
             with contextlib.suppress(OSError):
                 os.utime(self._path(version))
@@ -143,7 +143,7 @@ class _Progress:
         self.hashed = 0
 
     def on_read(self, name: str, done: int, length: int) -> None:
-        """Counts ``length`` more bytes read of file ``name``, whose first ``done`` bytes have now been processed."""
+        """Counts ``length`` more bytes read from file ``name``. Its first ``done`` bytes have now been processed."""
         self.hashed += length
         now = time.monotonic()
         if now >= self._next_report:
@@ -158,7 +158,7 @@ def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) 
     """Returns the version of a file and its digests. Raises ``OSError``; in particular ``FileChangedError`` if the
     file changes while it is read.
     """
-    # Take the time before opening the file: hashing may take long and must not make the file look settled.
+    # Record the time before opening the file: hashing may take long and must not make the file look settled.
     started = time.time()
     fd, status = open_shared(root, name)
     with os.fdopen(fd, "rb", buffering=0):
@@ -171,7 +171,7 @@ def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) 
 
 
 def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
-    """Returns the digests of an open file. Raises ``FileChangedError`` as soon as its version differs."""
+    """Returns the digests of an open file. Raises ``FileChangedError`` as soon as the file is no longer ``version``."""
     size = version.size
     digests = bytearray()
     buffer = memoryview(bytearray(span(size, 0)[1] if size else 0))
@@ -179,7 +179,7 @@ def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
     for index in range(segment_count(size)):
         offset, length = span(size, index)
         if _is_hole(fd, offset, length):
-            # A hole reads as zeros: hash the same zeros for every hole instead of reading it.
+            # A hole reads as zeros: hash the same zeros for every hole instead of reading the file.
             digests += digest(zeros[:length])
             read = length
         else:

@@ -30,10 +30,10 @@ from msd.workers.source.scan import Scan, scan, unshareable_error
 KEPT_EDITIONS = 2
 #: Seconds between two removals of expired digests from the cache.
 CACHE_EXPIRY_INTERVAL_S = 86400.0
-#: The name reported as not shared while an edition cannot be written.
+#: While an edition cannot be written, this is reported as not shared, in place of a file name.
 LATEST_CHANGES = "the latest changes"
-#: Maximum number of skipped files reported by name for an edition; the others are only counted. A folder may contain
-#: any number of them.
+#: Maximum number of skipped files reported by name for an edition; the others are only counted. Limited because a
+#: folder may contain any number of such files.
 MAX_NAMED_SKIPS = 20
 
 
@@ -41,13 +41,13 @@ def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnPr
     """Writes an edition of the catalogue of ``root`` into ``folder``, and another one after each change, until
     standard input is closed. A line on standard input requests a scan.
 
-    Raises ``MsdError`` if the first edition cannot be written. Once ``folder`` holds an edition, errors lead to
-    an edition without files or to a retry.
+    Raises ``MsdError`` if the first edition cannot be written. Once ``folder`` holds an edition, an error leads to an
+    edition without files or to a retry.
     """
     indexer = _Indexer(root, folder, cache, on_progress)
     if not indexer.has_edition:
         indexer.update()
-    # From now on, workers are serving: give them priority over indexing.
+    # Workers are serving from now on: give them priority over indexing.
     os.nice(10)
     while _wait(indexer.policy):
         indexer.update()
@@ -97,8 +97,8 @@ class _Indexer:
         self.policy.handle(IndexingEnded(indexed), time.monotonic())
 
     def _index(self, wanted: Mapping[str, Version]) -> Mapping[str, Version]:
-        """Indexes the ``wanted`` versions, and adds an edition if it differs from the latest. Returns the versions in
-        the latest edition.
+        """Indexes the ``wanted`` versions, and adds an edition if the result differs from the latest edition. Returns
+        the versions in the latest edition.
         """
         # Write under another name and rename at the end: an interrupted run must not leave an incomplete edition.
         unfinished = self._folder / "unfinished"
@@ -152,13 +152,13 @@ class _Indexer:
 
 
 class _ProgressFilter:
-    """Forwards progress, but reports the reason why a file is not shared only when it changes, and only for the first
-    ``MAX_NAMED_SKIPS`` files of an edition.
+    """Forwards progress, but reports the reason why a file is not shared only when the reason changes, and only for the
+    first ``MAX_NAMED_SKIPS`` files of an edition.
     """
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
-        #: The reported reasons by name, while they apply.
+        #: The reported reasons by file name, as long as they apply.
         self.last_reasons: dict[str, str] = {}
         self._skipped = 0
 
@@ -183,7 +183,7 @@ class _ProgressFilter:
             self(IndexSkipped(name=name, reason=reason))
 
     def on_indexed(self, indexed: Mapping[str, Version]) -> None:
-        """Forgets the reasons for files that are now shared, and for a failure to write an edition."""
+        """Forgets the reasons reported for files that are now shared, and for a failure to write an edition."""
         self.last_reasons = {
             name: reason for name, reason in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES
         }

@@ -19,7 +19,8 @@ from msd.wire.support.core import Core, TimePassed
 
 #: Seconds between two scans while nothing changes, and while changes are pending.
 IDLE_INTERVAL_S, ACTIVE_INTERVAL_S = 2.0, 0.5
-#: The pause after a scan lasts at least this many times as long as the scan, however many files there are.
+#: The pause after a scan is at least this many times as long as the scan, so that even a scan of very many files takes
+#: a small part of the time.
 PAUSE_PER_SCAN = 20
 #: First and longest delay (seconds) before a file that could not be indexed is retried.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
@@ -32,14 +33,14 @@ class ScanRequested(Struct, frozen=True):
 
 
 class Scanned(Struct, Generic[V], frozen=True):
-    """A scan of ``duration`` seconds saw these versions, by name."""
+    """A scan that took ``duration`` seconds saw these versions, by file name."""
 
     versions: Mapping[str, V]
     duration: float
 
 
 class IndexingEnded(Struct, Generic[V], frozen=True):
-    """The latest edition now contains these versions, by name; not all that were wanted if indexing failed."""
+    """The latest edition now contains these versions, by file name. If indexing failed, wanted versions are missing."""
 
     versions: Mapping[str, V]
 
@@ -49,7 +50,7 @@ class StartScan(Struct, frozen=True):
 
 
 class IndexFiles(Struct, Generic[V], frozen=True):
-    """Write an edition of these versions, by name."""
+    """Write an edition that contains these versions, by file name."""
 
     versions: Mapping[str, V]
 
@@ -59,23 +60,24 @@ Action = StartScan | IndexFiles[V]
 
 
 class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
-    """Compares the scanned versions of the shared files, by name, with the indexed versions."""
+    """Compares the versions of the shared files that a scan saw with the indexed versions, by file name."""
 
     def __init__(self, indexed: Mapping[str, V]) -> None:
-        # A scan of 20,000 files takes 6 MB: remember only the last one, which the policy needs anyway.
+        # The result of scanning 20,000 files takes 6 MB of memory: remember only the last decision, whose scan the
+        # policy stores anyway.
         super().__init__(max_decisions=1)
         #: The versions in the latest edition.
         self.indexed = indexed
         #: The versions that the last scan saw; None before the first scan.
         self._last_scan: Mapping[str, V] | None = None
-        #: The versions that were last wanted, and the names whose entries differ from ``indexed``.
+        #: The versions that were last wanted, and the names of the files whose wanted version differs from ``indexed``.
         self._wanted: Mapping[str, V] = {}
         self._due: set[str] = set()
-        #: Files that could not be indexed: the failures in a row, and the time of the retry.
+        #: Files that could not be indexed: the number of failures in a row, and the time of the next retry.
         self._failed: dict[str, tuple[int, float]] = {}
-        #: The earliest time for a requested scan.
+        #: The earliest time at which a requested scan may start.
         self._earliest_scan = 0.0
-        #: None while a scan runs.
+        #: The time of the next scan; None while a scan runs.
         self._next_scan: float | None = 0.0
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
@@ -98,7 +100,9 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         return []
 
     def _on_scan(self, seen: Mapping[str, V], duration: float, now: float) -> list[Action[V]]:
-        """The first scan causes an edition of all files that it saw, without a second scan to confirm them."""
+        """Returns what to index after a scan. The versions that the first scan saw are indexed without waiting for a
+        second scan to confirm them.
+        """
         is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
         self._last_scan = seen
         changed = _changed_names(seen, self.indexed)

@@ -26,14 +26,14 @@ from msd.wire.protocol.segments import segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
-#: Requests with large replies, which go through the fair queue. All others are answered immediately, so
-#: that a client's ``hello`` measures the round-trip time and not its own queue.
+#: Requests with large replies, which go through the fair queue. All others are answered immediately, so that a client
+#: can measure the round-trip time with a ``hello``: its reply does not wait for the client's queued requests.
 QUEUED_REQUESTS = (List, Digests, Get)
 
 
 class Job(Struct, frozen=True):
-    """A reply whose payload must still be read: segment ``index`` of ``file``, or with ``digests`` a page of
-    its digests from segment ``index`` on.
+    """A reply whose payload must still be read: segment ``index`` of ``file`` or, if ``digests`` is True, a page of the
+    file's digests from segment ``index`` on.
     """
 
     rid: int
@@ -50,7 +50,7 @@ class Identity(Struct, frozen=True):
 
 
 def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, awake: bool) -> DataReply | Job | None:
-    """Returns the reply to ``request``, the job that produces it, or None if the request has no reply."""
+    """Returns the reply to ``request``, or the job that produces the reply, or None if the request has no reply."""
     if isinstance(request, Bye):
         return None
     if not awake:

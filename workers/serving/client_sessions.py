@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-#: A session whose connections sent nothing for this long (seconds) is closed.
+#: A connection's session is closed when the connection has sent nothing for this long (seconds).
 SESSION_TIMEOUT_S = 30.0
 
 K = TypeVar("K")

@@ -1,11 +1,10 @@
 """Decides which request is answered next: fair turns, bounded memory, and the rate limit.
 
-A worker queues requests, which are small, and reads a segment only when it can hand it to ZeroMQ.
-Clients take turns. A client may have only a few replies in flight (handed to ZeroMQ and not yet
-released), so a client that never reads ties up little memory, and a byte budget limits the replies
-in flight of all clients together. A client with nothing in flight may always have one reply, so clients
-that do not read cannot starve those that do. A client that queues far more requests than it needs is
-served after the others.
+A worker queues requests, which are small, and reads a segment from disk only when the segment can be handed to ZeroMQ.
+Clients take turns. A client may have only a few replies in flight (handed to ZeroMQ and not yet released), so a client
+that never reads ties up little memory, and a byte budget limits the replies in flight of all clients together. A client
+with nothing in flight may always have one reply, so clients that do not read cannot starve those that do. A client that
+queues far more requests than it needs is served after the others.
 
 Does not use sockets, files or the clock: clients are opaque keys, and the caller passes ``now``.
 """
@@ -17,29 +16,31 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct, field
 
-#: Maximum replies in flight per client. Eight of 1 MiB keep a connection of 4 GB/s busy for two milliseconds, in which
-#: the event loop can serve other clients.
+#: Maximum number of replies in flight per client. Eight replies of 1 MiB keep a connection of 4 GB/s busy for two
+#: milliseconds; during this time the event loop can serve other clients.
 MAX_IN_FLIGHT = 8
-#: Maximum queued requests per client; further requests are refused as busy.
+#: Maximum number of queued requests per client; further requests are refused as busy.
 MAX_QUEUED = 128
 #: A client with more queued requests than this is greedy (our own client's windows are smaller). It may have one
 #: reply in flight.
 GREEDY_ABOVE = 64
 #: While other clients wait, one turn in this many goes to the greedy clients.
 GREEDY_TURN_INTERVAL = 10
-#: A client counts as new until this many of its replies have completed. While both wait, new and proven clients
-#: alternate: clients that never read stay new, so even many of them cannot stop those that do read.
+#: A client counts as new until this many of its replies have completed. While both new and proven clients are waiting,
+#: they are served alternately: clients that never read stay new, so even a large number of them cannot starve clients
+#: that do read.
 PROVEN_AFTER = 32
-#: Maximum clients whose completed replies are counted; beyond that, the one served longest ago counts as new again.
+#: Maximum number of clients whose completed replies are counted. If there are more, the least recently served client
+#: counts as new again.
 MAX_TRACKED_CLIENTS = 4096
-#: Maximum bytes of replies in flight, summed over all clients with more than one reply in flight.
+#: Maximum size in bytes of the replies in flight of all clients that have more than one reply in flight.
 IN_FLIGHT_BUDGET = 64 << 20
-#: Unused time (seconds) that the rate limit makes up for at most: the event loop may be late by a millisecond or two,
-#: but an idle worker does not accumulate credit for a burst.
+#: Maximum unused time (seconds) that the rate limit lets a worker make up for: the event loop may be late by a
+#: millisecond or two, but an idle worker does not accumulate credit for a burst.
 MAX_CATCH_UP_S = 0.005
 
 _PROVEN, _NEW, _GREEDY = 0, 1, 2
-#: The order in which client classes are served: on even and odd turns, and on the turns of the greedy clients.
+#: The order in which client classes are served on even turns, on odd turns, and on the turns of the greedy clients.
 _SERVING_ORDERS = ((_PROVEN, _NEW, _GREEDY), (_NEW, _PROVEN, _GREEDY), (_GREEDY, _PROVEN, _NEW, _GREEDY))
 
 K = TypeVar("K")
@@ -48,10 +49,10 @@ R = TypeVar("R")
 
 class _Client(Generic[R], Struct):
     queue: deque[R] = field(default_factory=deque)
-    #: Replies in flight, and their bytes.
+    #: The number of replies in flight, and their size in bytes.
     in_flight: int = 0
     in_flight_bytes: int = 0
-    #: The class in whose ready list the client is; None if it is in no ready list, because it may not be served.
+    #: The class whose ready list contains the client; None if no ready list does, because the client may not be served.
     ready_as: int | None = None
 
     @property
@@ -64,8 +65,8 @@ class _Client(Generic[R], Struct):
         return queued > 0 and self.in_flight < (1 if queued > GREEDY_ABOVE else MAX_IN_FLIGHT)
 
     def add_in_flight(self, replies: int, size: int) -> int:
-        """Adds (or, if negative, removes) replies in flight. Returns the change of the bytes that count towards the
-        budget.
+        """Adds replies in flight, or removes them if ``replies`` is negative. Returns the change in the number of bytes
+        that count towards the budget.
         """
         before = self.in_flight_bytes if self.in_flight > 1 else 0
         self.in_flight += replies
@@ -80,9 +81,9 @@ class FairQueue(Generic[K, R]):
         self._rate = rate
         #: Clients with queued requests or replies in flight, and no others.
         self._clients: dict[K, _Client[R]] = {}
-        #: The clients that may be served, by class, each list in the order of their turns.
+        #: A ready list for each class: the clients that may be served, in the order of their turns.
         self._ready: tuple[deque[K], deque[K], deque[K]] = (deque(), deque(), deque())
-        #: Completed replies by client; the client served longest ago first.
+        #: The number of completed replies of each client; the least recently served client comes first.
         self._completed: OrderedDict[K, int] = OrderedDict()
         self._turn_number = 0
         self._queued = 0
@@ -107,8 +108,8 @@ class FairQueue(Generic[K, R]):
         return client is not None and len(client.queue) >= MAX_QUEUED
 
     def next(self, now: float) -> tuple[K, R] | None:
-        """Removes and returns the request to answer now, if any. From then on its reply counts as in flight: report
-        the outcome with ``on_sent`` or ``on_dropped``.
+        """Removes and returns the client and the request to answer now, None if there is none. From then on the reply
+        counts as in flight: report the outcome with ``on_sent`` or ``on_dropped``.
         """
         if now < self._next_send_at or not any(self._ready):
             return None
@@ -136,7 +137,7 @@ class FairQueue(Generic[K, R]):
         self._budget_used += self._clients[key].add_in_flight(0, size)
 
     def on_dropped(self, key: K) -> None:
-        """A reply was not handed to ZeroMQ."""
+        """A reply could not be handed to ZeroMQ."""
         client = self._clients[key]
         self._budget_used += client.add_in_flight(-1, 0)
         self._update(key, client)
@@ -151,8 +152,8 @@ class FairQueue(Generic[K, R]):
         self._update(key, client)
 
     def discard(self, key: K) -> None:
-        """Drops the queued requests of a disconnected client. ``on_completed`` still follows for each of its replies
-        in flight.
+        """Drops the queued requests of a disconnected client. ``on_completed`` must still be called for each of the
+        client's replies in flight.
         """
         if client := self._clients.get(key):
             self._queued -= len(client.queue)
@@ -173,7 +174,9 @@ class FairQueue(Generic[K, R]):
         return self._queued > 0
 
     def next_deadline(self, now: float) -> float | None:
-        """Returns when the rate limit admits the next reply, or None if nothing waits for the rate limit alone."""
+        """Returns the time at which the rate limit permits the next reply, None if no reply waits for the rate limit
+        alone.
+        """
         return self._next_send_at if any(self._ready) and now < self._next_send_at else None
 
     def check_invariants(self) -> None:
@@ -193,7 +196,7 @@ class FairQueue(Generic[K, R]):
         )
 
     def _update(self, key: K, client: _Client[R]) -> None:
-        """Marks the client as ready if it may be served; removes it if it has nothing queued or in flight."""
+        """Marks the client as ready if it may be served; removes the client if it has nothing queued or in flight."""
         if client.queue:
             self._mark_ready(key, client)
         elif not client.in_flight:

@@ -19,19 +19,20 @@ from msd.wire.protocol.limits import MAX_REQUEST_FRAME
 from msd.wire.protocol.messages import Message
 from msd.workers.serving.send_completions import SendCompletions
 
-#: After the port is closed, ZeroMQ may send the replies it already has for this long (milliseconds).
+#: How long (milliseconds) ZeroMQ may continue to send the replies that it already has after the port is closed.
 LINGER_MS = 1000
-#: Unsent bytes that the kernel buffers per connection beyond the peer's receive window: one segment. By default the
-#: kernel buffers 4 MiB; about a hundred peers that never read then exhaust its TCP memory, and it drops packets of
-#: other connections. Bytes in flight on the network are not limited, so throughput over long distances is unchanged.
+#: Maximum number of unsent bytes that the kernel buffers per connection beyond the peer's receive window: one segment.
+#: By default the kernel buffers 4 MiB, so about a hundred peers that never read exhaust its TCP memory, and it drops
+#: packets of other connections. Bytes in flight on the network are not limited, so throughput over long distances is
+#: unchanged.
 MAX_UNSENT_BYTES = 1 << 20
 # Send flags and socket options as integers: combining pyzmq's enum flags takes a microsecond per send.
 _SEND_LAST = int(zmq.NOBLOCK)
 _SEND_MORE = _SEND_LAST | int(zmq.SNDMORE)
 _EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
-#: Identifies a connected client: the generation of this process's ROUTER socket, and the routing id there.
-#: ZeroMQ reuses routing ids, so a routing id is valid only together with its socket.
+#: Identifies a connected client: the generation of this process's ROUTER socket, and the client's routing id on that
+#: socket. ZeroMQ reuses routing ids, so a routing id is valid only together with its socket.
 ClientKey = tuple[int, bytes]
 
 
@@ -84,7 +85,7 @@ class Router:
         self._generation += 1
 
     def close(self) -> None:
-        """Closes the port. ZeroMQ may still send the replies it already has, for ``LINGER_MS``."""
+        """Closes the port. For ``LINGER_MS``, ZeroMQ may still send the replies that it already has."""
         if self.socket is not None:
             self.socket.close()
             self.socket = None
@@ -113,8 +114,8 @@ class Router:
 
     def send_large(self, client: ClientKey, head: bytes, payload: bytes) -> bool:
         """Sends a large reply without copying it; returns False if it was dropped."""
-        # Without a payload, the header is the last part. Even a short last part is not copied, because ZeroMQ
-        # reports only for zero-copy frames that it has released them.
+        # If there is no payload, the header is the last part. Even a short last part is sent without copying, because
+        # ZeroMQ reports the release of zero-copy frames only.
         last = self._send_completions.frame(payload or head, (client, len(head) + len(payload)))
         parts = (head, last) if payload else (last,)
         if not self._send_parts(client, *parts):
@@ -149,7 +150,8 @@ def _listen(endpoint: Endpoint) -> tcp.socket:
     family = tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET
     listener = tcp.socket(family, tcp.SOCK_STREAM)
     try:
-        # Needed because the broker reserves the port with a bound socket, and closed connections may linger on it.
+        # Needed because the broker reserves the port with a bound socket, and closed connections may linger on the
+        # port.
         listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
         if endpoint.is_ipv6:
             listener.setsockopt(tcp.IPPROTO_IPV6, tcp.IPV6_V6ONLY, 0)

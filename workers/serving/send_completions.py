@@ -1,9 +1,10 @@
 """Zero-copy sends, and notification when ZeroMQ has released the buffer.
 
 Replaces pyzmq's collector (``zmq/utils/garbage.py``), which keeps each buffer until ZeroMQ releases it and waits for
-the release in a thread. That thread takes the GIL from the serving thread once per reply; without it the workers need 0.9 × the
-processor time. Here the serving thread itself polls for releases. If a version of pyzmq lacks the private part
-that this needs, pyzmq's collector keeps the buffers: slower, with the same results.
+the release in a thread. That thread takes the GIL from the serving thread once per reply; without that thread the
+workers need 10 % less processor time. Here the serving thread itself polls for releases. If a version of pyzmq lacks
+the private interface that this module needs, pyzmq's collector keeps the buffers, which is slower but has the same
+results.
 
 Knows neither clients nor the fair queue: see ``workers/serving/router.py``.
 """
@@ -20,7 +21,8 @@ import zmq
 
 T = TypeVar("T")
 
-#: The module globals in which ``zmq.Frame`` looks up its collector as ``_gc``; pyzmq has no other way to replace it.
+#: The module globals in which ``zmq.Frame`` looks up its collector as ``_gc``; pyzmq offers no other way to replace the
+#: collector.
 _PYZMQ = vars(sys.modules[zmq.backend.Frame.__module__])
 _URL = "inproc://send-completions"
 #: The message that ``zmq.Frame`` sends when ZeroMQ releases a frame: the number returned by ``store``.
@@ -50,7 +52,7 @@ class SendCompletions(Generic[T]):
         self.socket.rcvhwm = self._push_socket.sndhwm = 0
         self.socket.bind(_URL)
         self._push_socket.connect(_URL)
-        #: By number: each buffer that ZeroMQ may still read, and its tag (None if its release is not reported).
+        #: Each buffer that ZeroMQ may still read, with its tag (None if its release is not reported), by number.
         self._in_flight: dict[int, tuple[object, T | None]] = {}
         self._last_number = 0
         #: The tag that ``store`` gives to the next frame.
@@ -68,7 +70,7 @@ class SendCompletions(Generic[T]):
         self._tag = tag
         if self._replaces_collector:
             return self._frame_with_own_collector(data)
-        # The view ends once neither the frame nor pyzmq's collector refers to it.
+        # The view is deleted once neither the frame nor pyzmq's collector refers to it.
         view = memoryview(data)
         number = self._last_number + 1
         self.store(weakref.ref(view, lambda _: self._on_released(number)), None)
@@ -82,11 +84,13 @@ class SendCompletions(Generic[T]):
             _PYZMQ["_gc"] = pyzmq_collector
 
     def _can_replace_collector(self) -> bool:
-        """Tries it with a frame that is dropped at once: True if its release arrives."""
+        """Tries to replace pyzmq's collector for a frame that is dropped at once. Returns True if the frame is reported
+        as released.
+        """
         try:
             self._frame_with_own_collector(b"probe")
             self.collect()
-        except Exception:  # A private part may change in any way.
+        except Exception:  # A private interface may change in any way.
             return False
         return self._last_number == 1 and not self._in_flight
 
@@ -102,7 +106,7 @@ class SendCompletions(Generic[T]):
                 self._push_socket.send(_NUMBER.pack(number))
 
     def cancel_last(self) -> None:
-        """Call it if the last frame was not sent: its release will not be reported."""
+        """Call this if the last frame was not sent, so that its release is not reported."""
         data, _ = self._in_flight[self._last_number]
         self._in_flight[self._last_number] = data, None
 

@@ -3,8 +3,8 @@
 Sends heartbeats from the same loop that serves requests, so a worker whose loop hangs becomes silent.
 
 Does not decide when the port is open (``workers/serving/worker_life.py``), how requests are answered
-(``workers/serving/answer.py``) or in which order (``workers/serving/fair_queue.py``), and sends to clients only through
-``workers/serving/router.py``.
+(``workers/serving/answer.py``) or in which order they are answered (``workers/serving/fair_queue.py``). Sends to
+clients only through ``workers/serving/router.py``.
 """
 
 from __future__ import annotations
@@ -67,12 +67,14 @@ from msd.workers.source.local_files import LocalFiles, ReadRefused
 
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
 READS_PER_TURN = 256
-#: Messages received per iteration, including those dropped undecoded. Higher than ``READS_PER_TURN``, because another
-#: client's request may be queued behind a flood; bounded, because queued requests wait until all of them are received.
+#: Messages received per iteration, including messages that are dropped without decoding them. Higher than
+#: ``READS_PER_TURN``, because another client's request may be queued behind a flood; bounded, because no queued request
+#: is answered until all these messages have been received.
 RECEIVES_PER_TURN = 512
 #: Large replies sent per iteration; only one if more requests are waiting to be received.
 REPLIES_PER_TURN = 8
-#: Minimum seconds between two "busy" refusals, over all clients; excess requests in between are dropped undecoded.
+#: Minimum seconds between two "busy" refusals, over all clients; excess requests in between are dropped without
+#: decoding them.
 BUSY_REFUSAL_INTERVAL_S = 0.01
 
 #: Seconds between two checks for completed sends while replies are in flight but no request is queued. The checks
@@ -94,7 +96,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._editions = Path(settings.catalogue)
-        # If this opens a newer edition instead, the broker's order to switch to it follows.
+        # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._local_files = LocalFiles(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._identity = Identity(settings.number, secrets.randbits(62))
@@ -222,7 +224,7 @@ class Worker:
         return control
 
     def _send_heartbeat(self, state: ReportedState, now: float) -> bool:
-        """Returns False if there is no connection to the broker, or if it does not read."""
+        """Sends a heartbeat. Returns False if there is no connection to the broker, or if the broker does not read."""
         sessions = self._sessions.current(now)
         heartbeat = Heartbeat(
             token=self._settings.token,
@@ -264,7 +266,7 @@ class Worker:
         try:
             catalogue = Catalogue(self._editions / str(edition))
         except FileNotFoundError:
-            return  # Already deleted: newer editions exist, and the order to switch to one of them follows.
+            return  # Already deleted: newer editions exist, and an order to switch to one of them will follow.
         self._catalogue.close()
         self._catalogue, self._edition, self._stale_until = catalogue, edition, 0.0
         # Close files that may no longer be shared.
@@ -301,7 +303,7 @@ class Worker:
                     return True
                 client, frame = received
                 if now < self._next_busy_refusal and self._queue.is_full(client):
-                    continue  # The client floods the worker: drop the request undecoded.
+                    continue  # The client floods the worker: drop the request without decoding it.
                 decoded += 1
                 request = decode(frame.buffer, DataRequest)
             except ProtocolError:
@@ -350,7 +352,8 @@ class Worker:
         if job.digests:
             page = DigestPage(rid=job.rid, epoch=self._identity.epoch, start=job.index)
             return encode(page), self._catalogue.digests(job.file, job.index)
-        # Do not keep the exception itself: its traceback refers to this frame and to the segment that was read.
+        # Do not keep the exception itself: its traceback refers to this stack frame and so to the segment that was
+        # read.
         reason, detail = RefusalReason.UNKNOWN, ""
         for file in self._catalogue.copies(job.file):
             try:

@@ -1,7 +1,7 @@
-"""A worker's own life: when it opens and closes its port, refuses queued requests and sends heartbeats.
+"""The life cycle of a worker: when it opens and closes its port, refuses queued requests and sends heartbeats.
 
 Pure. Does not answer requests (``workers/serving/answer.py``) and does not decide whether the worker should be awake:
-the broker orders that.
+the broker decides that.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from msd.wire.support.core import Core, TimePassed
 
 #: Seconds between two heartbeats; the broker considers a worker silent after three missed heartbeats.
 HEARTBEAT_INTERVAL_S = 0.25
-#: Seconds until a heartbeat that could not be sent is sent again: the broker may be waiting for a change of state.
+#: Seconds until a heartbeat that could not be sent is sent again. Short, because the broker may be waiting for a change
+#: of state.
 HEARTBEAT_RETRY_S = 0.01
-#: After the order to sleep, a worker still refuses requests ("sleeping") for this long (seconds). Otherwise outstanding
-#: requests would get no answer at all; in measurements 0.2 s was enough.
+#: After the order to sleep, a worker keeps its port open for this long (seconds) to refuse requests ("sleeping").
+#: Otherwise outstanding requests would get no reply at all; in measurements 0.2 s was enough.
 SLEEP_GRACE_S = 0.25
-#: How long (seconds) binding a busy port is retried; closing a ROUTER takes a moment to free its port.
+#: How long (seconds) binding a busy port is retried; a ROUTER socket frees its port a moment after it is closed.
 BIND_TIMEOUT_S = 5.0
 BIND_RETRY_S = 0.01
 
@@ -30,7 +31,7 @@ class LifeState(Enum):
     """The state of a worker's port."""
 
     ASLEEP = auto()  #: closed
-    OPENING = auto()  #: closed; binding is tried until it succeeds
+    OPENING = auto()  #: closed; the worker is trying to bind it
     AWAKE = auto()  #: open
     CLOSING = auto()  #: open for ``SLEEP_GRACE_S``, to refuse requests
 
@@ -39,7 +40,7 @@ class LifeState(Enum):
 
 
 class OrderReceived(Struct, frozen=True):
-    """The broker orders the worker to be awake or asleep. It repeats orders."""
+    """The broker orders the worker to be awake or asleep. The broker repeats its orders."""
 
     wanted: WantedState
 
@@ -59,7 +60,7 @@ class KeysRevoked(Struct, frozen=True):
 
 
 class EditionLoaded(Struct, frozen=True):
-    """The worker serves another edition of the catalogue."""
+    """The worker now serves another edition of the catalogue."""
 
 
 class HeartbeatDropped(Struct, frozen=True):
@@ -133,7 +134,7 @@ class WorkerLife(Core[Event, Action]):
         return min(deadline for deadline, _ in self._deadlines())
 
     def _deadlines(self) -> Iterator[tuple[float, Callable[[float], list[Action]]]]:
-        """Yields each deadline, and what happens then."""
+        """Yields each deadline with the function to call then."""
         yield self._next_heartbeat, self._send_heartbeat
         if self.state is LifeState.OPENING:
             yield self._bind_at, self._open

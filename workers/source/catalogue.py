@@ -1,9 +1,8 @@
 """Reads the catalogue: the shared files, their versions and their digests.
 
-The indexer writes each edition of the catalogue into a separate folder, from which every worker reads
-it. An edition consists of two files: ``files.jsonl``, one line per file, sorted by name, and
-``digests``, all segment digests in the same order. Digests are read from disk per request, so a
-worker's memory does not grow with the number of digests.
+The indexer writes each edition of the catalogue into a separate folder, from which every worker reads it. An edition
+consists of two files: ``files.jsonl``, one line per file, sorted by name, and ``digests``, all segment digests in the
+same order. Digests are read from disk for each request, so a worker's memory does not grow with the number of digests.
 
 Does not open the shared files: see ``workers/source/local_files.py``.
 """
@@ -43,7 +42,7 @@ class Version(msgspec.Struct, frozen=True):
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
     def matches(self, stat: os.stat_result) -> bool:
-        """True if ``stat`` describes this version. Compares fields: cheaper than building a ``Version``."""
+        """True if ``stat`` describes this version. Compares the fields: this is faster than building a ``Version``."""
         return (
             stat.st_mtime_ns == self.mtime_ns
             and stat.st_ctime_ns == self.ctime_ns
@@ -104,8 +103,8 @@ class Catalogue:
         os.close(self._digests)
 
     def find(self, name: str | None, id: bytes | None) -> SharedFile | None:
-        """Finds the file with this name and this id; ``None`` matches any. With neither given, returns the
-        file if exactly one is shared.
+        """Returns the file with this name and this id, None if there is none. A name or an id of None matches any file;
+        if both are None, returns the shared file if there is exactly one.
         """
         if name is not None:
             file = self._by_name.get(name)
@@ -119,7 +118,7 @@ class Catalogue:
         return self._by_id[file.id]
 
     def page(self, after: str) -> tuple[list[Entry], bool]:
-        """Returns one page of the entries that sort after the name ``after``, and whether more follow."""
+        """Returns one page of the entries that sort after the name ``after``, and whether more entries follow."""
         start = bisect.bisect_right(self._names, after)
         entries: list[Entry] = []
         length = 0
@@ -140,7 +139,7 @@ class Catalogue:
         return self._names[index - 1] if index else ""
 
     def digests(self, file: SharedFile, start: int) -> bytes:
-        """Returns one page of the digests of ``file`` from segment ``start`` on; empty past the end."""
+        """Returns one page of the digests of ``file`` from segment ``start`` on; the page is empty past the end."""
         start = min(start, file.segments)
         count = min(DIGESTS_PER_PAGE, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first_digest + start) * DIGEST_SIZE)
@@ -159,7 +158,7 @@ def editions(folder: Path) -> list[int]:
 
 
 def open_edition(folder: Path, number: int) -> tuple[int, Catalogue]:
-    """Opens edition ``number``, or the newest edition if that one was deleted. Returns the number of the
+    """Opens edition ``number``, or the newest edition if edition ``number`` was deleted. Returns the number of the
     opened edition and its catalogue. Raises ``FileNotFoundError`` if there is no edition.
     """
     while True:

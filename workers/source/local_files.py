@@ -17,7 +17,7 @@ from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile
 
-#: Files kept open for later requests.
+#: Maximum number of files kept open for later requests.
 MAX_OPEN_FILES = 64
 
 
@@ -95,7 +95,7 @@ def _read_refused(error: OSError) -> ReadRefused:
 
 
 def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:
-    """Opens the shared file ``name`` for reading; returns its descriptor and its status.
+    """Opens the shared file ``name`` for reading; returns the file's descriptor and status.
 
     ``root`` is the shared folder or the only shared file. Raises ``OSError``; in particular
     ``PermissionError`` if ``name`` is not a regular file inside ``root``.

@@ -16,13 +16,13 @@ from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import Version
 
-#: Suffix of part files, which downloads write to until they are complete.
+#: Suffix of part files: a download writes to a part file until the download is complete.
 PART_SUFFIX = ".part"
 
 
 class Scan(NamedTuple):
-    """The result of a scan: ``files`` maps each shareable name to its version, ``skipped`` maps every other
-    name, escaped for display, to the reason.
+    """The result of a scan: ``files`` maps each shareable name to its version, and ``skipped`` maps every other name,
+    escaped for display, to the reason.
     """
 
     files: dict[str, Version]
@@ -51,7 +51,7 @@ def unshareable_error(root: Path, reason: str) -> MsdError:
 
 def _scan_folder(root: str) -> Scan:
     result = Scan({}, {})
-    # A link is shared only if its target is below this prefix.
+    # A link is shared only if the path of its target starts with this prefix.
     real_root = os.path.join(os.path.realpath(root), "")
     folders = [""]
     while folders:

@@ -127,7 +127,7 @@ def test_the_waiting_reason_counts_workers_that_are_alive_but_not_reachable(
     [
         (ConnectionRefusal.HANDSHAKE, "closes every connection during the handshake: is --server-key correct?"),
         (ConnectionRefusal.KEY, "does not admit this key: ask its operator to run msd keys admit"),
-        (ConnectionRefusal.MECHANISM, "requires a key: give --server-key with the key that msd serve prints there"),
+        (ConnectionRefusal.MECHANISM, "requires a key: give --server-key with the key that its msd serve prints"),
     ],
 )
 def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: ConnectionRefusal, reason: str) -> None:

@@ -251,7 +251,10 @@ def test_an_unknown_key_is_reported_with_the_most_similar_known_key(tmp_path: Pa
 def test_too_many_workers_are_refused(tmp_path: Path) -> None:
     lines = [f"[[workers]]\nport = {port}" for port in range(1, MAX_WORKERS + 2)]
     assert len(read(tmp_path, "\n".join(lines[:-1])).workers) == MAX_WORKERS
-    assert error_of(tmp_path, "\n".join(lines)) == f"{MAX_WORKERS + 1} [[workers]]: at most {MAX_WORKERS} are allowed"
+    assert (
+        error_of(tmp_path, "\n".join(lines))
+        == f"{MAX_WORKERS + 1} [[workers]] tables: at most {MAX_WORKERS} are allowed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,7 +351,7 @@ def test_the_configured_worker_count_is_accepted() -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_flag_out_of_range_is_reported(port: int) -> None:
-    with pytest.raises(UsageError, match=f"-p: {port} is not a valid port; ports are 1 to 65535"):
+    with pytest.raises(UsageError, match=f"-p: {port} is not a valid port; ports range from 1 to 65535"):
         Config().with_flags(ports=(5001, 5002, port, 5004, 5005))
 
 

@@ -37,7 +37,7 @@ def test_any_other_text_is_refused_and_quoted(text: str) -> None:
 
 @pytest.mark.parametrize("port", [0, 65536, 80000])
 def test_a_port_out_of_range_is_refused_although_zeromq_would_accept_it(port: int) -> None:
-    with pytest.raises(UsageError, match=f"127.0.0.1:{port}: {port} is not a valid port; ports are 1 to 65535"):
+    with pytest.raises(UsageError, match=f"127.0.0.1:{port}: {port} is not a valid port; ports range from 1 to 65535"):
         Endpoint.parse(f"127.0.0.1:{port}")
 
 

@@ -256,7 +256,7 @@ def test_a_header_that_is_not_a_map_with_a_type_is_malformed_in_every_family(val
 
 
 def test_a_header_has_at_most_1_mib() -> None:
-    assert error_of(bytes(MAX_HEADER + 1), messages.DataReply) == f"a header of {MAX_HEADER + 1} bytes"
+    assert error_of(bytes(MAX_HEADER + 1), messages.DataReply) == f"a header of {MAX_HEADER + 1} bytes is too large"
     assert "a header of" not in error_of(bytes(MAX_HEADER), messages.DataReply)
 
 
