@@ -32,7 +32,7 @@ def tcp_socket(
     endpoint: Endpoint,
     credentials: Credentials | None = None,
 ) -> zmq.Socket[bytes]:
-    """Creates a socket that will bind or connect to ``endpoint``. Sets the options of ``tune()`` and disables linger."""
+    """Creates a socket that will bind or connect to ``endpoint``, with the options of ``tune()`` and without linger."""
     socket = context.socket(socket_type)
     tune(socket, ipv6=endpoint.is_ipv6, credentials=credentials)
     socket.linger = 0
