@@ -27,7 +27,7 @@ LEAK_TIMEOUT = 5.0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Shells start background jobs with SIGINT ignored, and processes started by the tests would inherit that.
+    # Shells start background jobs with SIGINT ignored, and the processes that the tests start would inherit this.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = int(os.environ.get("MSD_SEED") or random.SystemRandom().randrange(2**32))
     # pytest-xdist workers inherit the seed.
@@ -51,13 +51,13 @@ def rng(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope="session", autouse=True)
 def _zero_copy_thread() -> None:
-    """Starts pyzmq's zero-copy thread now: it runs until the process exits and must not count as a leak."""
+    """Starts pyzmq's zero-copy thread now, because it runs until the process exits and must not count as a leak."""
     with zmq.Context() as context, context.socket(zmq.PAIR) as sender, context.socket(zmq.PAIR) as receiver:
         sender.bind("inproc://warm-up")
         receiver.connect("inproc://warm-up")
         sender.send(bytes(1 << 20), copy=False)
         receiver.recv()
-    # ``_resources`` recognizes ZeroMQ threads by name. Wait until pyzmq's two (I/O and reaper) have theirs.
+    # ``_resources`` recognizes ZeroMQ threads by name. Wait until pyzmq has named both of its threads.
     deadline = time.monotonic() + LEAK_TIMEOUT
     while _resources()["ZeroMQ threads"] != 2:
         assert time.monotonic() < deadline
@@ -98,7 +98,7 @@ def _resources() -> Counter[str]:
 
 @pytest.fixture
 def serve(runtime_folder: Path) -> Iterator[Serve]:
-    """A function that starts servers for a path and waits until they are ready. They are stopped after the test."""
+    """A function that starts servers for a path and waits until they are ready. Stops them after the test."""
     with ExitStack() as stack:
 
         def start(path: Path, *arguments: str, **options: Any) -> System:
@@ -122,7 +122,9 @@ def source(tmp_path: Path, rng: random.Random) -> Source:
 
 @pytest.fixture
 def runtime_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Private runtime and cache folders. The runtime folder has a short path, because Unix socket paths are limited."""
+    """Private runtime and cache folders. The runtime folder has a short path, because Unix socket paths have a
+    length limit.
+    """
     folder = Path(tempfile.mkdtemp(prefix="msd-t-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Terminals for tests: a pseudo-terminal that runs a command, and an emulated one that shows what was written to it."""
+"""Terminals for tests: a pseudo-terminal that runs a command, and an emulated terminal that keeps its rows in memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from typing import Any, Self
 from tests.processes import MSD, TIMEOUT, wait_for
 
 #: Acts like an interactive shell: it is the session leader, runs the command in the foreground, takes the terminal back
-#: afterwards and keeps running. It writes the command's pid and exit code to the first descriptor, and exits when the
-#: second descriptor is closed. With "leads", the command leads its own session and keeps the terminal, as if started by
-#: sshd or tmux.
+#: afterwards and keeps running. It writes the command's pid and exit code to the pipe ``results``, and exits when the
+#: pipe ``stop`` is closed. With "leads", the command leads its own session and keeps the terminal, as if it had been
+#: started by sshd or tmux.
 _SHELL = """
 import os, signal, sys
 results, stop, leads = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "leads"
@@ -55,7 +55,7 @@ os.read(stop, 1)
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 80 × 24. The session leader is a shell, or with ``leads_session`` the command
+    """A command on a pseudo-terminal of 80 × 24. The session leader is a shell or, with ``leads_session``, the command
     itself. Leaving the ``with`` block ends the command.
     """
 
@@ -63,7 +63,7 @@ class Terminal:
         self._master, self._slave = pty.openpty()
         self.resize(80, 24)
         self.settings = self.current_settings
-        #: The bytes written to the terminal, each chunk with the time it was read.
+        #: The chunks of bytes written to the terminal, each with the time at which it was read.
         self.chunks: list[tuple[float, bytes]] = []
         results, shell_results = os.pipe()
         shell_stop, self._stop_shell = os.pipe()
@@ -97,7 +97,7 @@ class Terminal:
         return termios.tcgetattr(self._slave)
 
     def press(self, keys: str) -> int:
-        """Types keys. Returns the previous length of ``text``, to pass to ``expect`` as ``after``."""
+        """Types ``keys``. Returns the previous length of ``text``, to be passed to ``expect`` as ``after``."""
         written = len(self.text)
         os.write(self._master, keys.encode())
         return written
@@ -113,7 +113,7 @@ class Terminal:
         self.wait_until(repr(text), lambda: text in self.text[after:])
 
     def wait_until(self, description: str, condition: Callable[[], bool]) -> None:
-        """Waits for ``condition``. On timeout, fails and shows the last 3000 characters of output."""
+        """Waits for ``condition``. On timeout, fails and shows the last 3000 characters of the output."""
         try:
             wait_for(description, condition)
         except AssertionError as error:
@@ -168,7 +168,9 @@ OnTerminal = Callable[..., Terminal]
 
 
 class EmulatedTerminal(io.StringIO):
-    """A terminal in memory, with its rows and its cursor. A resize rewraps lines that are too wide, or cuts them."""
+    """An in-memory terminal with rows and a cursor. A resize wraps rows that are too wide if ``rewraps``, or else
+    truncates them.
+    """
 
     def __init__(self, width: int, *, rewraps: bool) -> None:
         super().__init__()
@@ -194,7 +196,7 @@ class EmulatedTerminal(io.StringIO):
             if number == self.row:
                 cursor = len(rows)
             rows += pieces if self._rewraps else pieces[:1]
-        # The cursor is at the start of a line.
+        # Assumes that the cursor is at the start of a line.
         self.rows, self.row, self.column, self.width = rows, cursor, 0, width
 
     def _handle(self, token: str) -> None:
@@ -207,7 +209,7 @@ class EmulatedTerminal(io.StringIO):
             case "\x1b[K":
                 self.rows[self.row] = self.rows[self.row][: self.column]
             case "\x1b[J":
-                assert (self.row, self.column) != (0, 0), "tmux would save this in its history"
+                assert (self.row, self.column) != (0, 0), "clearing the whole screen: tmux would save it in its history"
                 self.rows[self.row] = self.rows[self.row][: self.column]
                 del self.rows[self.row + 1 :]
             case "\x1b[?7l" | "\x1b[?7h":

@@ -109,7 +109,7 @@ def alarm(history: History) -> str:
         return ""
     since = f"since {format_time(history.lost_at)}"
     hint = "; showing the last known state" if history.status else ""
-    problem = "REFUSES THIS CONSOLE" if history.is_refused else "DOES NOT ANSWER"
+    problem = "HAS REFUSED THIS CONSOLE" if history.is_refused else "HAS NOT ANSWERED"
     return f"! SERVER 5 {problem} {since}{hint} ({history.lost_reason})"
 
 
@@ -143,7 +143,7 @@ def clip(text: str, width: int) -> str:
 
 
 def _status_text(row: Row, *, current: bool) -> str:
-    """Returns Alive or Dead, a ``?`` if it is not current, and the remark."""
+    """Returns Alive or Dead, a ``?`` if the state is not current, and the remark."""
     state = "Alive" if row.is_alive else "Dead"
     return f"{state}{'' if current else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
 

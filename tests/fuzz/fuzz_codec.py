@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of the codec and a worker's replies, with atheris. Pytest does not collect this file.
+"""Coverage-guided fuzzing of the codec and of a worker's replies, using atheris. Pytest does not collect this file.
 
 Run it from the repository root:
 ``pip install atheris && python -m tests.fuzz.fuzz_codec -max_total_time=600 [CORPUS]``
 
-Each input is either decoded as a frame, or used as random data to build a message. Any exception except
-``ProtocolError`` stops the run, prints a traceback and saves the input to a file.
+Each input is either decoded as a frame, or used as random data to build a message. Any exception other
+than ``ProtocolError`` stops the run, prints a traceback and saves the input to a file.
 """
 
 from __future__ import annotations

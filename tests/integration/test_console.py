@@ -130,7 +130,7 @@ def test_a_console_reconnects_to_a_restarted_broker(serve: Serve, source: Source
     terminal = on_terminal("console", *system.server_flags)
     terminal.expect(READY)
     system.process.kill()
-    terminal.expect("SERVER 5 DOES NOT ANSWER since")
+    terminal.expect("SERVER 5 HAS NOT ANSWERED since")
     serve(path, ports=system.ports)
     terminal.expect("server 5 restarted")
     terminal.signal(signal.SIGTERM)
@@ -147,7 +147,7 @@ def test_a_frozen_broker_raises_an_alarm_until_it_continues(
     terminal.expect(READY)
     system.signal(signal.SIGSTOP)
     try:
-        terminal.expect("SERVER 5 DOES NOT ANSWER since")
+        terminal.expect("SERVER 5 HAS NOT ANSWERED since")
     finally:
         system.signal(signal.SIGCONT)
     terminal.expect("server 5 answers again")

@@ -16,7 +16,7 @@ _sequence_numbers = count(1)
 
 
 def snapshot(*states: WorkerState, **values: Any) -> Status:
-    """A snapshot of workers in these states (default: four awake workers), newer than all earlier ones."""
+    """A snapshot of workers in these states (default: four awake workers), newer than all earlier snapshots."""
     workers = [
         WorkerStatus(
             number=number,

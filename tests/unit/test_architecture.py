@@ -1,4 +1,4 @@
-"""The rules of docs/architecture.md: which rooms import each other, which modules are pure, and where the tests are."""
+"""The rules in docs/architecture.md: which rooms import each other, which modules are pure, and where the tests are."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ROOMS = {
     "wire/support": "",
     "wire/errors": "",
 }
-#: The maximum number of modules directly in a folder, outside its rooms (including ``__init__.py``).
+#: The maximum number of modules (including ``__init__.py``) that are directly in a folder, outside its rooms.
 MAX_LOOSE_MODULES = {"broker": 4, "client": 4, "workers": 3, "wire": 3}
 
 #: Third-party libraries that all modules of a folder may import.
@@ -198,7 +198,7 @@ def test_every_import_of_this_repository_begins_with_msd(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["tests", "bench", "docs"])
 def test_no_script_imports_a_module_of_the_product_under_another_name(folder: str) -> None:
-    """In the checkout ``import client`` works, too, and would load every module a second time."""
+    """In the checkout, ``import client`` works too, but would load every module a second time."""
     for path in (ROOT / folder).glob("**/*.py"):
         assert not {name.split(".")[0] for name in own_imports(path)} & {*FOLDERS}, relative(path)
 
@@ -249,7 +249,7 @@ def test_a_pure_module_imports_only_values_from_impure_modules(name: str) -> Non
                 path = f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else str(node.module)
                 module = path.removeprefix("msd.").replace(".", "/") + ".py"
                 assert module in PURE or alias.name in IMPURE_MODULE_VALUES.get(module, set()), (
-                    f"{alias.name} of {module}"
+                    f"imports {alias.name} from {module}"
                 )
         elif isinstance(node, ast.Import):
             assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "msd"]
@@ -261,7 +261,7 @@ def test_no_module_has_the_name_of_a_standard_library_module() -> None:
 
 
 def unit_test_of(path: Path) -> Path:
-    """The path of a module's test module: the same path below tests/unit, and ``test_main.py`` for ``__main__.py``."""
+    """The path of a module's test module: ``tests/unit/client/test_cli.py`` for ``client/cli.py``."""
     folder = path.relative_to(ROOT).parent
     mirrored = folder.relative_to("src") if folder.parts[0] == "src" else folder
     return ROOT / "tests" / "unit" / mirrored / f"test_{path.stem.strip('_')}.py"

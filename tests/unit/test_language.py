@@ -1,6 +1,6 @@
 """Plain English: unclear phrases must not reappear in code, tests or documentation.
 
-Each pattern matches a kind of unclear phrase: pronouns for programs, metaphors, or idioms instead of technical terms.
+Each pattern matches a kind of unclear phrase: pronouns for programs, metaphors, and idioms instead of technical terms.
 The patterns match single lines, ignoring case.
 """
 
@@ -33,7 +33,7 @@ PATTERNS = {
     r"\btakes? leave of\b": "says bye, closes the session",
     r"\blet in\b|\blets? (no one|every ?one) in\b": "admitted",
     r"\bstrangers?\b|\bliars?\b": "unauthorised peer, unknown key, worker that sends corrupt data",
-    r"(?<![`\"'])\bsets? aside\b": "ban",  # events contain the state's name, in quotes
+    r"(?<![`\"'])\bsets? aside\b": "ban",  # events contain the state's name in quotes
     r"\bas it is shared\b": "the shared file",
 }
 #: This file, which has to contain the phrases.

@@ -43,7 +43,7 @@ def connect(proxy: Proxy) -> socket.socket:
 
 
 def exchange(client: socket.socket, data: bytes) -> bytes:
-    """Sends ``data`` and returns the echoed bytes, fewer if the connection is closed."""
+    """Sends ``data`` and returns the echoed bytes, fewer than sent if the connection is closed."""
     client.sendall(data)
     received = b""
     while len(received) < len(data) and (more := client.recv(1 << 16)):

@@ -1,4 +1,4 @@
-"""The broker's event loop with fakes for processes and sockets. Real servers are tested in tests/integration."""
+"""The broker's event loop with fake processes and sockets. Real servers are tested in tests/integration."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class FakeConsole:
 
 
 class Harness:
-    """A broker with two workers, and its fakes."""
+    """A broker with two workers, and its fake listeners, processes and indexer."""
 
     def __init__(self, config: Config, output: OutputThread, *, until_done: bool = False) -> None:
         self.broker = Broker(config, output, until_done=until_done)
@@ -177,7 +177,7 @@ class Harness:
         return self.receive(heartbeat, b"worker %d" % number, Role.WORKER)
 
     def start(self) -> None:
-        """Completes edition 1 and receives a heartbeat of each worker, so both are awake and serve it."""
+        """Completes edition 1 and receives a heartbeat from each worker, so that both are awake and serve edition 1."""
         self.complete_edition()
         for number in (1, 2):
             self.heartbeat(number)
@@ -294,7 +294,7 @@ def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) 
 def test_a_worker_that_finds_a_stale_file_causes_a_rescan(harness: Harness) -> None:
     harness.start()
     harness.heartbeat(1, edition=0, stale=True)
-    assert harness.indexer.rescans == 0, "the worker serves an old edition, so no rescan is needed"
+    assert harness.indexer.rescans == 0, "an unnecessary rescan: the worker serves an old edition"
     harness.heartbeat(1, stale=True)
     assert harness.indexer.rescans == 1
 
@@ -315,14 +315,14 @@ def test_a_toggle_of_an_unknown_worker_is_rejected(harness: Harness) -> None:
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=1), Quit(rid=5)])
 @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
-def test_orders_of_a_peer_that_is_not_an_operator_are_denied(
+def test_orders_from_a_peer_that_is_not_an_operator_are_denied(
     harness: Harness, request_: ControlRequest, role: Role
 ) -> None:
     harness.start()
     (reply,) = harness.receive(request_, role=role)
     assert isinstance(reply, Rejected)
     assert (reply.rid, reply.denied) == (5, True)
-    assert len(harness.listeners.sent) == 1, "no order was sent to a worker"
+    assert len(harness.listeners.sent) == 1, "an order was sent to a worker"
     assert {worker.wanted for worker in harness.status.workers} == {WantedState.AWAKE}
 
 

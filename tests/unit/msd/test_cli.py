@@ -22,7 +22,7 @@ ROOT = typer.main.get_command(app)
 
 
 def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yields each command, but no groups, with the words that invoke it."""
+    """Yields each command, excluding groups, with the words that invoke it."""
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         words = (*before, name)
         if hasattr(command, "commands"):

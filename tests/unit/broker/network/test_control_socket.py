@@ -16,7 +16,7 @@ from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
 from msd.wire.security.keys import Role
 from tests.processes import free_ports
 
-#: Milliseconds a message may take to arrive.
+#: Milliseconds that a message may take to arrive.
 TIMEOUT_MS = 10_000
 Request = tuple[Route, Role, ControlRequest]
 
@@ -42,7 +42,7 @@ def peer(context: zmq.Context[zmq.Socket[bytes]], control: ControlSocket) -> Ite
 
 
 def requests(control: ControlSocket, count: int) -> list[Request]:
-    """Waits for ``count`` requests."""
+    """Waits for ``count`` requests and returns them."""
     received: list[Request] = []
     while len(received) < count:
         assert control.socket.poll(TIMEOUT_MS)

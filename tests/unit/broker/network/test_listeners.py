@@ -39,7 +39,7 @@ class Client:
     events: list[ConnectionEvent | ConnectionRefusal] = field(default_factory=list)
 
     def request(self, rid: int) -> None:
-        # A client whose key was refused cannot send; without NOBLOCK it would block indefinitely.
+        # A client whose key was refused cannot send; without NOBLOCK, ``send`` would block indefinitely.
         with suppress(zmq.Again):
             self.socket.send(encode(StatusRequest(rid=rid)), zmq.NOBLOCK)
 
@@ -48,7 +48,7 @@ class Client:
 
 
 class Harness:
-    """Listeners on free ports that accept all requests, and their clients. Sockets are polled only in ``until``."""
+    """Listeners on free ports, and their clients. Every request is accepted; sockets are polled only in ``until``."""
 
     def __init__(self, stack: ExitStack, folder: KeyFolder | None) -> None:
         self._stack = stack
@@ -105,7 +105,7 @@ class Harness:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> KeyFolder:
-    """A key folder with the servers' own pair."""
+    """A key folder with the servers' own key pair."""
     folder = KeyFolder(tmp_path / "keys")
     folder.init()
     return folder
@@ -123,7 +123,7 @@ def harness(stack: ExitStack, folder: KeyFolder) -> Harness:
 
 
 def admitted(harness: Harness, folder: KeyFolder, name: str, role: Role) -> Credentials:
-    """Admits a new key in ``role`` and returns credentials with this key."""
+    """Admits a new key with this role and returns credentials that contain the key."""
     assert harness.listeners.keys is not None
     pair = KeyPair.generate()
     folder.admit(f"{name} {pair.public.hex()}", role)

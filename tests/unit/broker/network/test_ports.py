@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def listener(port: int, host: str = LOOPBACK) -> socket.socket:
-    """Binds like a worker: SO_REUSEADDR, bind, listen."""
+    """A listening socket with SO_REUSEADDR, like a worker's."""
     listening = socket.socket()
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -45,7 +45,7 @@ def test_a_flood_of_subscriptions_is_read_in_parts(monkeypatch: pytest.MonkeyPat
     def flood(socket: object) -> list[object]:
         nonlocal read
         read += 1
-        assert read <= READS_PER_TURN, "drain() must stop after READS_PER_TURN messages"
+        assert read <= READS_PER_TURN, "drain() did not stop after READS_PER_TURN messages"
         return []
 
     monkeypatch.setattr("msd.broker.network.publisher.receive", flood)

@@ -1,4 +1,4 @@
-"""The descriptor that becomes readable when a signal arrives."""
+"""The file descriptor that becomes readable when a signal arrives."""
 
 from __future__ import annotations
 

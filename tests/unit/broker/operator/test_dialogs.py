@@ -13,7 +13,7 @@ from msd.broker.operator.dialogs import Help, Question
 
 
 class DialogApp(App[None]):
-    """Opens a dialog when the app starts, and records its results."""
+    """Opens a dialog when the app starts, and records the dialog's result."""
 
     CSS = dialogs.CSS
 
@@ -28,7 +28,7 @@ class DialogApp(App[None]):
 
 
 def answer(dialog: ModalScreen[bool] | ModalScreen[None], *keys: str) -> DialogApp:
-    """Shows a dialog on a screen of 80 × 24, records its text and presses the keys."""
+    """Shows a dialog on a screen of 80 × 24, records the screen's text and presses ``keys``."""
     app = DialogApp(dialog)
 
     async def run() -> None:

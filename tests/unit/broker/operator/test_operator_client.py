@@ -1,4 +1,4 @@
-"""``OperatorClient`` against a fake broker."""
+"""``OperatorClient`` sends orders to a fake broker and receives its snapshots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Clock:
 
 
 class FakeBroker:
-    """Replies to each request with the result of ``answer``, and publishes the statuses passed to ``publish``."""
+    """Replies to each request with the result of ``answer`` (None: no reply), and publishes the statuses passed to
+    ``publish``.
+    """
 
     def __init__(self) -> None:
         self.answer: Callable[[Message], Message | None] = lambda request: None
@@ -74,7 +76,7 @@ class FakeBroker:
         )
 
     def publish(self, *statuses: Status) -> None:
-        # ZeroMQ drops messages until it has registered the subscription; the welcome message may arrive earlier.
+        # ZeroMQ drops messages until the subscription is registered; the welcome message may arrive before that.
         assert self._subscribed.wait(10)
         for status in statuses:
             self._push.send(self._snapshot(status))

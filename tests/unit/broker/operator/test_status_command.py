@@ -1,4 +1,4 @@
-"""``msd status`` prints the table, the details and JSON from a fake operator's replies."""
+"""``msd status`` prints the table, the details and JSON, using a fake operator client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``StatusFeed`` against a fake broker."""
+"""``StatusFeed`` turns the snapshots and replies of a fake broker into events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def broker() -> Iterator[FakeBroker]:
 
 
 class RecordingFeed:
-    """Collects all events of a feed."""
+    """Collects all events from a feed."""
 
     def __init__(self, broker: FakeBroker) -> None:
         self.feed = StatusFeed(broker.servers)
@@ -114,7 +114,9 @@ def test_orders_are_dropped_while_the_broker_does_not_answer(monkeypatch: pytest
 def test_the_feed_reconnects_to_a_silent_broker(
     broker: FakeBroker, recorder: RecordingFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The broker sends its latest snapshot to each new connection, so a second one proves a reconnect."""
+    """The broker sends its latest snapshot to each new connection, so a second snapshot proves that the feed has
+    reconnected.
+    """
     monkeypatch.setattr(status_feed, "REQUEST_INTERVAL_S", 0.02)
     monkeypatch.setattr(status_feed, "SILENCE_TIMEOUT_S", 0.1)
     wait_for("a second welcome", lambda: len(recorder.events(Status)) >= 2)

@@ -1,4 +1,4 @@
-"""The servers' log: a line for each event, and the events and rates of a status report."""
+"""The servers' log: a line for each event, and the events and rates in a status report."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NOW = 1_700_000_000.0
 
 
 def history_of(*statuses: Status) -> History:
-    """The history after these snapshots, received one second apart."""
+    """A history that has received these snapshots one second apart."""
     history = History()
     for seconds, status in enumerate(statuses):
         history.on_snapshot(status, NOW + seconds)
@@ -241,7 +241,7 @@ def test_a_report_of_one_history_can_be_merged_into_another() -> None:
     other.merge(StatusReport(rid=1, status=snapshot(), events=events, rates=rates))
     assert shown_events(other) == shown_events(first)
     other.on_snapshot(snapshot(WorkerState.AWAKE), NOW + 9)
-    assert shown_events(other) == shown_events(first)  # a snapshot after a merge causes no event
+    assert shown_events(other) == shown_events(first)  # a snapshot of the merged state causes no event
     assert first.rows(NOW)[0].rates == (0.0, 0.0, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""Metrics: values, names that follow the Prometheus conventions, and an HTTP server that no client can block."""
+"""The metrics: their values, their names by the Prometheus conventions, and an HTTP server that no client can block."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def fetch(endpoint: Endpoint, path: str = "/metrics") -> str:
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Reads from a connection; True if the server has closed it."""
+    """Reads from ``connection``; True if the server has closed it."""
     try:
         return not connection.recv(65536)
     except ConnectionResetError:
@@ -143,7 +143,7 @@ def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
     """
     1. Names have the prefix msd_ and are lower case.
     2. Counters end in _total, gauges do not.
-    3. Units are base units, at the end of the name or before _total.
+    3. Units are base units, at the end of the name or directly before _total.
     4. Every metric has a help text, and the same labels on all its samples.
     """
     text = fetch(metrics)
@@ -154,7 +154,7 @@ def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
         assert name.endswith("_total") == (kind == "counter")
         assert kind in ("counter", "gauge")
         words = name.removesuffix("_total").split("_")
-        assert not UNITS & {*words[:-1]}, f"{name}: the unit must come last"
+        assert not UNITS & {*words[:-1]}, f"{name}: the unit does not come last"
         assert not {"kilobytes", "mb", "ms", "milliseconds", "minutes", "rate", "count"} & {*words}
     for values in samples(text).values():
         assert len({tuple(name for name, _ in labels) for labels in values}) == 1

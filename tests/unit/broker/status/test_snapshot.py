@@ -121,7 +121,7 @@ def test_a_snapshot_with_a_very_long_reason_can_be_sent_and_received() -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é", "語", "😀", "\udce9"])
 def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> None:
-    """The maximum number of workers, with the largest numbers and the longest texts."""
+    """The snapshot has the maximum number of workers, the largest values and the longest texts."""
     largest = 2**63 - 1
     longest = "ffff:" * 7 + "ffff"
     workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
@@ -166,7 +166,7 @@ def test_a_dead_worker_has_no_rate() -> None:
 
 
 def test_a_silent_worker_has_no_rate() -> None:
-    """The last rate of a frozen worker is stale."""
+    """The last rate measured before a worker froze is stale."""
     snapshots, supervisor = builder(), running()
     snapshots.on_bytes_sent(1, 0, NOW)
     snapshots.on_bytes_sent(1, MIB, NOW + RATE_WINDOW_S)

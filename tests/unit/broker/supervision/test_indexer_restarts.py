@@ -1,4 +1,4 @@
-"""When the indexer is restarted, and which of its exits are worth a note."""
+"""When the indexer is restarted, and which of its exits cause a note."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Scenario:
         self.restarts = IndexerRestarts(self.now)
 
     def exit(self, reason: str, uptime: float = 0.0) -> tuple[float, list[str]]:
-        """The indexer exits after ``uptime`` and is restarted. Returns the delay and the notes."""
+        """The indexer exits after ``uptime`` and is restarted. Returns the delay before the restart, and the notes."""
         self.now += uptime
         actions = self.restarts.handle(IndexerExited(reason), self.now)
         self.restarts.check_invariants()

@@ -1,4 +1,4 @@
-"""Restarts of the indexer, the notes that are shown, and the editions that are read from it."""
+"""Restarts of the indexer, the notes about its exits, and the editions that it reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.fake_poll_loop import FakePollLoop
 
 
 class FakeIndexer:
-    """Replaces the indexer process: ``read_lines`` returns the lines in ``outputs`` and raises the errors in it."""
+    """Replaces the indexer process: ``read_lines`` returns or raises the next item of ``outputs``."""
 
     outputs: list[IndexLine | MsdError]
     starts = 0
@@ -55,7 +55,7 @@ class Scenario:
 
     @property
     def restart_in(self) -> float | None:
-        """Seconds until the next restart."""
+        """Seconds until the next restart, None if no restart is pending."""
         deadline = self.indexer.next_deadline(self.poll_loop.now)
         return None if deadline is None else deadline - self.poll_loop.now
 

@@ -38,7 +38,7 @@ def heartbeat(supervisor: Supervisor, number: int, state: ReportedState) -> None
 
 
 class Scenario:
-    """Two awake workers, and the toggles that operators requested."""
+    """Two awake workers, and the toggles requested by operators."""
 
     def __init__(self) -> None:
         self.supervisor = awake()

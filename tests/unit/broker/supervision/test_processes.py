@@ -1,4 +1,4 @@
-"""The indexer's process, and the reason why a process exited. The workers are tested in tests/integration."""
+"""The indexer process, and the reason reported for a process's exit. Workers are tested in tests/integration."""
 
 from __future__ import annotations
 

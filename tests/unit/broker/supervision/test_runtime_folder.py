@@ -1,4 +1,4 @@
-"""The broker's own folder: private to its user, reused after a kill, removed at exit."""
+"""The broker's own folder: private to its user, reused after the broker was killed, and removed at exit."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_folder_of_a_killed_broker_is_emptied_and_reused(runtime: Path) -> N
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "*", "::1"])
 @pytest.mark.parametrize("port", [CONTROL.port, CONTROL.port + 10])
 def test_two_brokers_have_different_folders(runtime: Path, host: str, port: int) -> None:
-    """Brokers on different hosts may use the same port."""
+    """Two brokers on one machine may use the same port at different addresses."""
     other = Endpoint(host, port)
     if other == CONTROL:
         return

@@ -1,4 +1,4 @@
-"""Every transition in the table of ``broker/supervision/supervisor.py``, then random sequences of events."""
+"""The supervisor makes every transition in its table ``TRANSITIONS``, and no others in random sequences of events."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HANG_LIMIT = 60.0
 START = 1000.0
 #: The first edition of the catalogue.
 EDITION = 3
-#: Each change of state in the table, with the type of the event during which it occurs.
+#: Each change of state in the table, with the type of the event that causes it.
 LISTED = {
     (change, TimePassed if isinstance(cause, str) else cause)
     for change, causes in TRANSITIONS.items()
@@ -456,7 +456,7 @@ def test_the_heartbeat_of_a_stale_pid_is_ignored() -> None:
 
 
 def test_orders_go_to_the_running_process() -> None:
-    """A late heartbeat of the previous process does not change the address for orders."""
+    """A late heartbeat from the previous process does not change the address to which orders are sent."""
 
     def beat(pid: int, route: bytes) -> None:
         scenario.handle(
@@ -772,7 +772,7 @@ def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None
 
 
 class Supervision(RuleBasedStateMachine):
-    """Events of workers and of an operator, and the passing of time, in any order."""
+    """Events from workers and from an operator, and the passing of time, in any order."""
 
     pids: Bundle[tuple[int, int]] = Bundle("pids")
 
@@ -790,7 +790,9 @@ class Supervision(RuleBasedStateMachine):
         before = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
         actions = self.supervisor.handle(event, self.now)
         after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
-        assert (Publish() in actions) == (before != after), "published if and only if something changed"
+        assert (Publish() in actions) == (before != after), (
+            "published without a change, or changed without being published"
+        )
         changes = {(before[n][0], after[n][0]) for n in before if before[n][0] is not after[n][0]}
         assert {(change, type(event)) for change in changes} <= LISTED
         for action in actions:
@@ -902,7 +904,7 @@ class Supervision(RuleBasedStateMachine):
         assert self.stopped == (self.supervisor.quitting and not self.running)
         if self.edition and not self.supervisor.quitting:
             exited = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
-            assert all(w.restart_at is not None for w in exited), "every dead worker has a restart time"
+            assert all(w.restart_at is not None for w in exited), "a dead worker has no restart time"
 
 
 TestSupervision = Supervision.TestCase

@@ -28,7 +28,7 @@ A, B = 1, 2
 
 
 class Scenario:
-    """An ``UntilDone`` in a simulated event loop of the broker."""
+    """An ``UntilDone`` in a simulation of the broker's event loop."""
 
     def __init__(self) -> None:
         self.until_done = UntilDone()
@@ -37,7 +37,7 @@ class Scenario:
         self.handle(TimePassed())
 
     def handle(self, event: UntilDoneEvent) -> None:
-        """Passes an event. After ``TimePassed`` ``may_end`` tells whether the servers may end now."""
+        """Passes ``event`` to ``UntilDone``. After ``TimePassed``, ``may_end`` is True if the servers may end now."""
         actions = self.until_done.handle(event, self.now)
         if isinstance(event, TimePassed):
             self.may_end = actions == [End()]
@@ -94,7 +94,7 @@ def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Sce
     scenario.done(A)
     scenario.wait(100, A, B)
     assert not scenario.may_end
-    assert scenario.until_done.next_deadline(scenario.now) is None, "the end depends on a client, not on time"
+    assert scenario.until_done.next_deadline(scenario.now) is None, "a deadline while a client is not done"
     scenario.done(B)
     scenario.wait(SETTLE_TIME_S, A, B)
     assert scenario.may_end
@@ -178,7 +178,7 @@ def test_a_flood_of_done_messages_does_not_drop_a_client_that_is_being_served(sc
 
 
 def test_old_sessions_are_dropped(scenario: Scenario) -> None:
-    """Servers may run for years before all clients are done."""
+    """Servers may run for years before all clients are done, so the number of stored sessions must not grow."""
     for session in range(1000):
         scenario.wait(ITERATION, session)
         scenario.done(session)

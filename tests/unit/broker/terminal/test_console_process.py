@@ -22,7 +22,7 @@ IGNORE_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_
 
 @pytest.fixture
 def terminal() -> Iterator[int]:
-    """Replaces standard input with a pseudo-terminal; yields the terminal's master end."""
+    """Replaces standard input with a pseudo-terminal; yields the master end."""
     master, slave = os.openpty()
     stdin = os.dup(0)
     os.dup2(slave, 0)

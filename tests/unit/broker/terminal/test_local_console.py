@@ -62,12 +62,12 @@ class FakeProcess:
         self.code = -15
 
     def close(self) -> str:
-        assert self.code is not None, "closed before the process has ended"
+        assert self.code is not None, "closed before the process had ended"
         return "reset"
 
 
 class Terminal:
-    """A local console whose input is a pipe, and the orders that it has carried out."""
+    """A local console whose input is a pipe, and the orders that were entered."""
 
     def __init__(self, console: Sequence[str] | None) -> None:
         self.output = FakeOutput()
@@ -91,7 +91,7 @@ class Terminal:
 
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The writing end of the pipe that replaces standard input. Console processes are fakes."""
+    """The write end of the pipe that replaces standard input. Console processes are fakes."""
     reader, writer = os.pipe()
     monkeypatch.setattr(local_console, "LineReader", lambda descriptor: LineReader(reader))
     monkeypatch.setattr(local_console, "ConsoleProcess", FakeProcess)
@@ -131,7 +131,7 @@ def test_lines_toggle_workers_and_shut_down(writer: int) -> None:
 def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
     terminal = Terminal(None)
     with open(os.devnull, "wb") as null:
-        os.dup2(null.fileno(), writer)  # closes the pipe's writing end
+        os.dup2(null.fileno(), writer)  # closes the pipe's write end
     terminal.poll_loop.run_handler()
     assert not terminal.poll_loop.handlers
     assert terminal.exit_codes == []
@@ -145,7 +145,7 @@ def test_the_console_process_takes_over_input_and_output(writer: int) -> None:
     assert not terminal.poll_loop.handlers
     assert [kind for kind, _ in terminal.output.calls] == ["announcement", "suspend", "table", "table"]
     terminal.console.on_child_exit()
-    assert len(terminal.output.calls) == 4, "the exit of another child must change nothing"
+    assert len(terminal.output.calls) == 4, "the exit of another child caused output"
 
 
 @pytest.mark.parametrize("code", [0, 130])

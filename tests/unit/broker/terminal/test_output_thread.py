@@ -72,7 +72,7 @@ def fill(output: OutputThread, writer: int) -> None:
 
 
 def read_all(output: OutputThread, reader: int) -> str:
-    """Closes the output and returns everything it writes until its thread has ended."""
+    """Closes the output and returns all text that is written before its thread ends."""
     closing = threading.Thread(target=output.close)
     closing.start()
     text = ""
@@ -122,7 +122,7 @@ def test_a_full_pipe_does_not_block(pipe: tuple[int, int]) -> None:
     # The first texts are printed in full; texts that did not fit into the queue are dropped.
     assert printed(reader).startswith("00000 xxx")
     os.close(reader)
-    # End the thread before another test reuses the descriptor's number.
+    # End the thread before another test reuses the number of the file descriptor.
     output.close()
 
 

@@ -1,4 +1,4 @@
-"""The console's lines fit their width and are understandable without colours."""
+"""The console's lines fit the given width and can be understood without colours."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def test_a_wrapped_command_can_be_pasted() -> None:
     assert "".join(line.removesuffix("\\") for line in lines) == command
 
 
-def test_control_characters_of_an_event_are_removed() -> None:
+def test_control_characters_in_an_event_are_removed() -> None:
     assert "\x1b" not in console_lines.event_lines(HistoryEvent(0.0, "worker 1 died: \x1b[2J"), 80)[0]
 
 
 def test_a_long_event_is_wrapped_and_not_truncated() -> None:
-    reason = "exited with code 1: " + "the broker's folder was removed, and the catalogue with it " * 3
+    reason = "exited with code 1: " + "the broker's folder and its catalogue were removed " * 3
     lines = console_lines.event_lines(HistoryEvent(0.0, f"worker 1 died: {reason}", is_failure=True), 79)
     assert max(map(len, lines)) <= 79
     assert " ".join(line.strip() for line in lines).endswith(reason.strip())
@@ -138,7 +138,7 @@ def test_the_details_of_a_worker_contain_the_whole_reason_and_all_counts() -> No
 def test_the_overview_contains_everything_that_the_console_shows() -> None:
     history = History()
     history.on_snapshot(snapshot(clients=1), 0.0)
-    reason = "killed by SIGKILL, possibly by the out-of-memory killer of the kernel"
+    reason = "killed by SIGKILL, possibly by the kernel's out-of-memory killer"
     history.on_snapshot(with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason), 1.0)
     text = console_lines.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
     for part in (
@@ -159,7 +159,7 @@ def test_the_alarm_contains_the_time_and_the_reason() -> None:
     assert console_lines.alarm(history) == ""
     history.on_lost("connection refused", 60.0)
     alarm = console_lines.alarm(history)
-    assert "SERVER 5 DOES NOT ANSWER since " + format_time(60.0) + "; showing the last known state" in alarm
+    assert "SERVER 5 HAS NOT ANSWERED since " + format_time(60.0) + "; showing the last known state" in alarm
     assert "connection refused" in alarm
 
 

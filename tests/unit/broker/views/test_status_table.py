@@ -29,14 +29,14 @@ Enter your Choice:"""
 
 
 def status(*states: WorkerState, host: str = "127.0.0.1", **values: Any) -> Status:
-    """A snapshot of workers in these states on ``host``; ``values`` are other values of each worker."""
+    """A snapshot of workers on ``host`` in these states; ``values`` apply to every worker."""
     made = snapshot(*states)
     workers = [replace(w, endpoint=w.endpoint.replace("127.0.0.1", host), **values) for w in made.workers]
     return replace(made, workers=workers)
 
 
 def row(state: WorkerState, reason: str = "", **counts: Any) -> str:
-    """The row of a worker in the table."""
+    """The table's row for a worker in this state."""
     return status_table(status(state, reason=reason, **counts)).split("\n")[3]
 
 

@@ -14,7 +14,7 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 
 app = typer.Typer(rich_markup_mode=None)
-#: The arguments of the last call of ``command``.
+#: The arguments of the last call to ``command``.
 parsed: dict[str, Any] = {}
 
 
@@ -26,7 +26,7 @@ def command(
     verbose: VerboseFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Does something."""
+    """Records its arguments."""
     parsed.clear()
     parsed.update(flags._asdict(), numbers=numbers, verbose=verbose, json=json)
 
@@ -77,7 +77,7 @@ def test_ports_are_exactly_five_numbers(ports: list[str]) -> None:
 
 def test_the_help_has_one_line_for_each_flag_and_the_servers_flags_come_first() -> None:
     help_text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
-    assert "Does something." in help_text
+    assert "Records its arguments." in help_text
     flags = (
         "-c, --config FILE",
         "-a, --address HOST",

@@ -1,4 +1,4 @@
-"""Which servers need keys, and the refusal to serve other machines without them."""
+"""Which servers need keys, and the refusal to serve other machines without keys."""
 
 from __future__ import annotations
 

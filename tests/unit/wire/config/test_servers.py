@@ -1,4 +1,4 @@
-"""Locating the servers by the configuration and the flags."""
+"""Locating the servers from the configuration and the flags."""
 
 from __future__ import annotations
 
