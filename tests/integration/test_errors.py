@@ -65,7 +65,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("status --json -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c section.toml", 2, "unknown section 'brokr'; did you mean broker?"),
-        ("download -c key.toml", 2, "unknown [broker] key 'status_prot'; did you mean status_port?"),
+        ("download -c key.toml", 2, "unknown key 'status_prot' in [broker]; did you mean status_port?"),
         ("download -c value.toml", 2, "status_port = 'x': must be a port from 1 to 65535"),
         ("download -c syntax.toml", 2, "not valid TOML"),
         ("download -o missing/copy", 2, "missing: no such folder: create it"),

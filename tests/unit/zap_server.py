@@ -42,13 +42,13 @@ class ZapServer:
         self.zap_handler = ZapHandler(self.context, own, folder)
         stack.callback(self.zap_handler.close)
         self.clients: list[Client] = []
-        #: The received messages with the role of each connection.
+        #: The received messages, each with the role of its sender.
         self.received: list[tuple[bytes, Role]] = []
         self.socket = self._open()
         self.url = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def connect(self, credentials: Credentials | None, message: bytes = b"hello", *, reconnect_ms: int = -1) -> Client:
-        """Connects a client and sends ``message``. It reconnects after ``reconnect_ms``, never if that is -1."""
+        """Connects a client and sends ``message``. The client reconnects only if ``reconnect_ms`` is not -1."""
         socket = self._stack.enter_context(self.context.socket(zmq.DEALER))
         tune(socket, credentials=credentials)
         socket.linger = 0
@@ -56,7 +56,7 @@ class ZapServer:
         client = Client(socket, Monitor(socket, encrypted=credentials is not None))
         self._stack.callback(client.monitor.close)
         socket.connect(self.url)
-        # A client that was refused and does not reconnect cannot send; without NOBLOCK it would block.
+        # A client that was refused and does not reconnect cannot send; without NOBLOCK, the call would block.
         with suppress(zmq.Again):
             socket.send(message, zmq.NOBLOCK)
         self.clients.append(client)
@@ -67,7 +67,7 @@ class ZapServer:
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             events = [client.events for client in self.clients]
-            assert time.monotonic() < deadline, f"received {self.received}, events {events}"
+            assert time.monotonic() < deadline, f"timed out: received {self.received}, events {events}"
             self._poll_once()
 
     def _open(self) -> zmq.Socket[bytes]:
@@ -94,6 +94,6 @@ class ZapServer:
 
 @contextmanager
 def zap_server(own: KeyPair | None = None, folder: Path | None = None) -> Iterator[ZapServer]:
-    """A running ``ZapServer``. ``own`` is its key pair and ``folder`` its key folder; both are None without keys."""
+    """A running ``ZapServer`` with the key pair ``own`` and the key folder ``folder``; without keys if both are None."""
     with ExitStack() as stack:
         yield ZapServer(stack, own, folder)

@@ -1,7 +1,7 @@
 """Reads ``config.toml`` and checks its keys and values.
 
-``wire/config/settings.py`` defines the meaning of the values and their defaults. The same parsers check the flags of
-the command line.
+``wire/config/settings.py`` defines the meaning of the values and their defaults. The same parsers check the
+command-line flags.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _section(name: str, where: str, value: Any) -> dict[str, Any]:
         raise UsageError(f"{where}must be a table")
     parsed = {}
     for key, raw in value.items():
-        _check_known(key, _KEYS[name], f"{where}key")
+        _check_known(key, _KEYS[name], "key", f" in {where.rstrip(': ')}")
         try:
             parsed[key] = _KEYS[name][key](raw)
         except ValueError as allowed:
@@ -81,11 +81,11 @@ def _section(name: str, where: str, value: Any) -> dict[str, Any]:
     return parsed
 
 
-def _check_known(name: str, names: Mapping[str, object], kind: str) -> None:
+def _check_known(name: str, names: Mapping[str, object], kind: str, place: str = "") -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(names)}"
-        raise UsageError(f"unknown {kind} {name!r}{hint}")
+        raise UsageError(f"unknown {kind} {name!r}{place}{hint}")
 
 
 # Parsers, one for each kind of value. Each takes a TOML value and raises ``ValueError`` with a description of the
@@ -116,7 +116,7 @@ def _port(value: Any) -> int:
 
 
 def parse_interval(value: Any) -> float:
-    """Parses the seconds between two snapshots of server 5. Raises ``ValueError``."""
+    """Parses the number of seconds between two of server 5's snapshots. Raises ``ValueError``."""
     if type(value) not in (int, float) or not 0.05 <= value <= 86400:
         raise ValueError("a number of seconds from 0.05 to 86400")
     return float(value)

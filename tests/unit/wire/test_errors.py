@@ -1,4 +1,4 @@
-"""The exit codes, which scripts depend on."""
+"""The exit codes, on which scripts depend."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_the_exit_code_of_a_signal_is_its_number_plus_128(number: int, code: int
     assert error.exit_code == code
     assert str(error) == "interrupted"
     assert errors.Interrupted.exit_code == errors.MsdError.exit_code, (
-        "an instance's exit code must not change the class"
+        "setting the exit code of an instance must not change that of the class"
     )

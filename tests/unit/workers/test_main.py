@@ -18,7 +18,7 @@ from msd.workers.__main__ import cache_folder, main
 
 TIMEOUT = 30.0
 
-#: ``python -m msd.workers`` for a uid that has neither HOME nor an entry in passwd.
+#: Runs ``python -m msd.workers`` as a user without an entry in passwd.
 WITHOUT_HOME = """
 import os, pwd, sys
 def unknown(uid):

@@ -18,7 +18,7 @@ KEY = "ab" * 32
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory without keys."""
+    """Sets HOME to a directory without keys, and returns it."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
@@ -32,7 +32,7 @@ def read(folder: Path, text: str) -> Config:
 
 
 def error_of(folder: Path, text: str) -> str:
-    """The error message of an invalid configuration, without the leading file name."""
+    """The error message for an invalid configuration, without the leading file name."""
     with pytest.raises(UsageError) as caught:
         read(folder, text)
     message = str(caught.value)
@@ -47,7 +47,7 @@ def workers(*ports: int, host: str = "127.0.0.1", rate: int = 0) -> tuple[Worker
 
 
 def check_error(config: Config) -> str:
-    """The error message of a configuration that fails its check."""
+    """The error message for a configuration that fails its check."""
     with pytest.raises(UsageError) as caught:
         config.checked()
     return str(caught.value)
@@ -88,7 +88,7 @@ def test_the_file_in_the_repository_contains_the_defaults() -> None:
     assert config == Config(path=root / "share")
 
 
-# A valid value of every key.
+# A valid value for every key.
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_an_absolute_share_is_unchanged(tmp_path: Path) -> None:
     assert read(tmp_path, "[share]\npath = '/srv/files'").path == Path("/srv/files")
 
 
-def test_a_relative_folder_of_keys_is_relative_to_the_folder_of_the_file(
+def test_a_relative_key_folder_is_relative_to_the_folder_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -155,7 +155,7 @@ def test_a_relative_folder_of_keys_is_relative_to_the_folder_of_the_file(
     assert load("../config.toml").keys == Path("../my keys")
 
 
-def test_an_absolute_folder_of_keys_is_unchanged_and_a_tilde_is_expanded(tmp_path: Path, home: Path) -> None:
+def test_an_absolute_key_folder_is_unchanged_and_a_tilde_is_expanded(tmp_path: Path, home: Path) -> None:
     assert read(tmp_path, "[broker]\nkeys = '/srv/keys'").keys == Path("/srv/keys")
     assert read(tmp_path, "[broker]\nkeys = '~/keys'").keys == home / "keys"
 
@@ -165,7 +165,7 @@ def test_the_home_of_an_unknown_user_is_a_usage_error(tmp_path: Path) -> None:
         read(tmp_path, "[broker]\nkeys = '~no-such-user/keys'")
 
 
-# Invalid values of every key: the error contains the key, the value and the allowed values.
+# Invalid values for every key: the error contains the key, the value and the allowed values.
 
 A_PORT = "a port from 1 to 65535"
 SECONDS = "a number of seconds from 0.05 to 86400"
@@ -230,11 +230,11 @@ def test_an_invalid_value_is_reported_with_its_key_and_the_allowed_values(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[broker]\nstatus_prot = 80", "unknown [broker] key 'status_prot'; did you mean status_port?"),
-        ("[broker]\nintervall = 80", "unknown [broker] key 'intervall'; did you mean interval?"),
-        ("[share]\npaht = 'x'", "unknown [share] key 'paht'; did you mean path?"),
-        ("[[workers]]\nprot = 1", "unknown [[workers]] 1: key 'prot'; did you mean port?"),
-        ("[client]\nxyz = 1", "unknown [client] key 'xyz'; expected one of memory, key"),
+        ("[broker]\nstatus_prot = 80", "unknown key 'status_prot' in [broker]; did you mean status_port?"),
+        ("[broker]\nintervall = 80", "unknown key 'intervall' in [broker]; did you mean interval?"),
+        ("[share]\npaht = 'x'", "unknown key 'paht' in [share]; did you mean path?"),
+        ("[[workers]]\nprot = 1", "unknown key 'prot' in [[workers]] 1; did you mean port?"),
+        ("[client]\nxyz = 1", "unknown key 'xyz' in [client]; expected one of memory, key"),
         ("[brokr]\n", "unknown section 'brokr'; did you mean broker?"),
         ("[worker]\n", "unknown section 'worker'; did you mean workers?"),
         ("xyz = 1", "unknown section 'xyz'; expected one of share, broker, workers, client"),
@@ -335,7 +335,7 @@ def test_the_ports_flag_requires_four_workers() -> None:
     assert len(Config().with_flags(ports=PORTS, count=4).workers) == 4
     with pytest.raises(UsageError) as caught:
         Config().with_flags(ports=PORTS, count=3)
-    assert str(caught.value) == "-p is for four workers, not -n 3: list other workers in config.toml"
+    assert str(caught.value) == "-p is for four workers, but -n is 3: list the workers in config.toml"
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4])
@@ -431,10 +431,10 @@ def test_the_metrics_port_must_differ_from_all_other_ports(port: int, other: str
     assert check_error(Config(metrics_port=port)) == f"port {port} is given twice: for {other} and for the metrics port"
 
 
-# The folder of keys.
+# The key folder.
 
 
-def test_the_folder_of_keys_is_configured_or_in_the_home_directory(
+def test_the_key_folder_is_configured_or_in_the_home_directory(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Config().key_folder.path == home / ".config" / "msd" / "keys"

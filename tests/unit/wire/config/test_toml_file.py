@@ -1,4 +1,4 @@
-"""Parsing sizes in config.toml and flags. ``test_settings.py`` tests all other values by loading files."""
+"""Sizes in config.toml and in flags. ``test_settings.py`` tests all other values by loading whole files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Monitors: the events of real connections that are opened, closed and refused."""
+"""Monitors: the events of real connections that are opened, closed or refused."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_refusal_is_reported_with_its_reason_before_the_close(
 def test_a_mechanism_mismatch_is_reported_after_some_attempts(
     folder: KeyFolder, own: KeyPair | None, credentials: Credentials | None
 ) -> None:
-    """Both sides detect the mismatch. If the server detects it first, the client only sees a closed connection."""
+    """Both sides detect the mismatch. If the server detects it first, the client sees only a closed connection."""
     with zap_server(own, folder.path if own else None) as server:
         client = server.connect(credentials, reconnect_ms=5)
         server.wait_until(
@@ -90,7 +90,7 @@ def test_a_server_with_another_key_refuses_every_attempt(folder: KeyFolder) -> N
         assert set(client.refusals) == {ConnectionRefusal.HANDSHAKE}
 
 
-# Servers that close the connection during the handshake, as in a crash.
+# Servers that close the connection during the handshake, as a crashing server does.
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""Socket options, binding ports in use, receiving long messages, and the descriptor limit."""
+"""Socket options, binding to a port that is in use, receiving long messages, and the descriptor limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msd.wire.security.keys import Credentials, KeyPair
 
 @pytest.fixture
 def limits() -> Iterator[tuple[int, int]]:
-    """Lowers the soft descriptor limit during the test; yields the soft and the hard limit."""
+    """Lowers the soft descriptor limit during the test; yields the lowered soft limit and the hard limit."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowered = (512, before[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, lowered)

@@ -1,4 +1,4 @@
-"""The subscription to server 5, against a real XPUB socket."""
+"""The subscription to server 5, tested with a real XPUB socket."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS = Status(
 
 
 class Scene:
-    """A publisher and a subscriber."""
+    """A publisher in place of server 5, and a subscriber that is connected to it."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, latest_only: bool = True) -> None:
         self.endpoint = Endpoint("127.0.0.1", free_ports()[4])

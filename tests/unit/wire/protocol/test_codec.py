@@ -37,12 +37,12 @@ def tag_of(kind: type[Message]) -> str:
 
 TAGS = sorted({tag_of(kind) for kind in MEMBERS})
 
-#: Invalid in every field of every message: no field is a list of lists of lists.
+#: An invalid value for every field of every message: no field is a list of lists of lists.
 INVALID = [[[]]]  # type: ignore[var-annotated]
 
 
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
-    """Generates valid values of a field of this type."""
+    """Generates valid values for a field of this type."""
     match kind:
         case inspect.IntType(ge=ge, le=le):
             return st.integers(-(2**63) if ge is None else ge, 2**63 - 1 if le is None else le)
@@ -84,7 +84,7 @@ ANY_VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(m
 
 
 def lookalikes(kind: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
-    """Generates headers of this type in which any key may be missing or have an arbitrary value."""
+    """Generates headers of this type in which any other key may be missing or have an arbitrary value."""
     type_info = inspect.type_info(kind)
     assert isinstance(type_info, inspect.StructType)
     optional = {field.encode_name: values(field.type) | ANY_VALUES for field in type_info.fields}
@@ -95,7 +95,7 @@ LOOKALIKES = st.one_of([lookalikes(kind) for kind in MEMBERS])
 
 
 def header_of(message: Message) -> dict[str, Any]:
-    """The header of a message, decoded by msgpack alone."""
+    """The header of a message, decoded with msgpack alone."""
     header = msgpack.unpackb(encode(message))
     assert isinstance(header, dict)
     return header
@@ -106,12 +106,12 @@ def packed(value: object) -> bytes:
 
 
 def quit_with(value: object) -> bytes:
-    """A valid message with an unknown key that has this value."""
+    """A valid quit message with an additional, unknown key that has this value."""
     return packed({"type": "quit", "rid": 1, "unknown": value})
 
 
 def error_of(frame: bytes, family: UnionType | type[Message]) -> str:
-    """The message of the ProtocolError for a malformed frame."""
+    """The error text for a malformed frame."""
     with pytest.raises(ProtocolError) as caught:
         decode(frame, family)
     return str(caught.value)

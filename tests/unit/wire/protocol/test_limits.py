@@ -1,4 +1,4 @@
-"""The limits of frames: every message fits."""
+"""The size limits of frames: they match the protocol page, and the largest segment fits."""
 
 from __future__ import annotations
 

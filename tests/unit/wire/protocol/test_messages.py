@@ -1,4 +1,4 @@
-"""Valid and invalid values of the fields of messages, and the keys that messages have on the wire."""
+"""Valid and invalid values of message fields, and the keys of messages on the wire."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_every_text_that_users_see_is_checked() -> None:
     assert "reason" in error_of({**STATUS, "workers": [malformed]}, Status)
 
 
-# Keys that differ from the names of the attributes.
+# Keys that differ from the attribute names.
 
 
 def test_the_counters_have_the_keys_of_the_protocol() -> None:

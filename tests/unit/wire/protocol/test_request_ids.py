@@ -1,4 +1,4 @@
-"""The ids of requests."""
+"""Request ids."""
 
 from __future__ import annotations
 

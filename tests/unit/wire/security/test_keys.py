@@ -1,4 +1,4 @@
-"""Creating, admitting and revoking keys: files are never accessible to other users, secrets are never printed."""
+"""Creating, admitting and revoking keys. Secrets are never printed and never accessible to other users."""
 
 from __future__ import annotations
 
@@ -435,7 +435,7 @@ def test_a_full_disk_leaves_no_partial_key(folder: KeyFolder, monkeypatch: pytes
     assert folder.load(SERVER) is None
 
 
-# Selecting a pair.
+# Selecting a key pair.
 
 
 def test_on_the_servers_machine_their_own_pair_is_selected(folder: KeyFolder) -> None:

@@ -1,4 +1,4 @@
-"""The table of rights: every role with every request."""
+"""The permission table: which role may send which request."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def test_without_a_handler_bytes_without_a_handshake_are_received(monkeypatch: p
 
 
 def check_only_admitted_messages_arrive(server: ZapServer) -> None:
-    """Asserts that no message has been received so far, and that a message of an admitted key is."""
+    """Asserts that no message has been received so far, and that a client with an admitted key can send one."""
     assert server.received == []
     server.connect(Credentials(LAPTOP, SERVER.public), b"admitted")
     server.wait_until(lambda: server.received)

@@ -1,4 +1,4 @@
-"""What the base of all cores adds to a core: a history of decisions for failed invariants."""
+"""The base class of all cores: its error for a failed invariant shows the latest decisions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msd.wire.support.core import MAX_DECISIONS, Core
 
 
 class Counter(Core[int, str]):
-    """Counts up to a limit that its invariant forbids to exceed."""
+    """A counter whose invariant fails when the total reaches 100."""
 
     def __init__(self, max_decisions: int = MAX_DECISIONS) -> None:
         super().__init__(max_decisions)

@@ -1,4 +1,4 @@
-"""The command that an error proposes fits the tool that created the environment."""
+"""The install command in an error message suits the tool that created the environment."""
 
 from __future__ import annotations
 

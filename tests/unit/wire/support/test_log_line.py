@@ -1,4 +1,4 @@
-"""Log lines: their columns, and escapes in their text."""
+"""Log lines: their columns, and the escaping of control characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from msd.wire.support.log_line import Level, log_line
 
-#: 2026-01-02 03:04:05.678 in the time zone of the fixture.
+#: 2026-01-02 00:04:05.678 in the time zone of the fixture.
 MOMENT = 1_767_319_445.678
 
 

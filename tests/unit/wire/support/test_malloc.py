@@ -1,4 +1,4 @@
-"""Freed memory is reused, as the number of page faults shows."""
+"""Freed memory is reused and not returned to the kernel. The tests count page faults to check this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROUNDS, BUFFERS = 10, 16
-#: Repeatedly fills and frees buffers of a segment's size; prints the page faults after the first round.
+#: Repeatedly fills and frees buffers of a segment's size; prints the number of page faults after the first round.
 CODE = f"""
 import resource, sys
 from msd.wire.support.malloc import keep_freed_memory
@@ -35,5 +35,5 @@ def page_faults(mode: str) -> int:
 def test_reusing_freed_memory_causes_no_page_faults() -> None:
     pages = ROUNDS * BUFFERS * (1 << 20) // 4096
     assert page_faults("kept") < pages / 20
-    # Proves that the measurement detects memory that is returned to the kernel.
+    # Proves that the test would detect memory that is returned to the kernel.
     assert page_faults("returned") > pages / 2

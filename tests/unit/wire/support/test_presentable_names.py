@@ -1,4 +1,4 @@
-"""Printable file names, and escaped file names."""
+"""Which file names can be printed unchanged, and how the others are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hashing the shared files into a catalogue, and reusing digests of earlier runs."""
+"""Hashing the shared files into a catalogue, and reusing digests from earlier runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def digests_of(data: bytes) -> bytes:
 
 @dataclass
 class Bench:
-    """A shared folder, a catalogue folder, a cache, and the progress lines of the last run."""
+    """A shared folder, a catalogue folder, a cache, and the lines that the last run reported."""
 
     root: Path
     folder: Path
@@ -55,7 +55,7 @@ class Bench:
         wanted: Mapping[str, Version] | None = None,
         previous: Catalogue | None = None,
     ) -> Indexed:
-        """Indexes the ``wanted`` files, by default all. Calls ``meanwhile`` at each progress line."""
+        """Indexes the ``wanted`` files, by default all files. Calls ``meanwhile`` after each progress line."""
         self.lines.clear()
         root = root or self.root
 
@@ -73,7 +73,7 @@ class Bench:
 
     @contextmanager
     def previous(self) -> Iterator[Catalogue]:
-        """Returns a copy of the current catalogue, for use as the previous one of the next run."""
+        """Yields a copy of the current catalogue, which the next run can use as its previous catalogue."""
         copy = self.folder.with_name("previous")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.folder, copy)
@@ -280,7 +280,7 @@ def test_a_file_that_is_rewritten_after_its_last_segment_was_read_is_skipped(
     wait_for_clock_tick(path)
 
     def rewrite() -> None:
-        """Rewrites the file at its last segment, keeping its size and its modification time."""
+        """Rewrites the file after its last segment was read, keeping its size and its modification time."""
         if len(bench.lines) == 12:
             path.write_bytes(bytes(245))
             os.utime(path, ns=(original.st_atime_ns, original.st_mtime_ns))
@@ -340,7 +340,7 @@ def test_only_files_that_differ_from_the_previous_catalogue_are_opened(
 
 
 def test_a_file_wanted_in_its_old_version_keeps_its_previous_entry(bench: Bench) -> None:
-    """While a file is being written, the rescan policy still wants its old version."""
+    """While a file is being written, the rescan policy asks for the version that was indexed before."""
     path = bench.put("a")
     bench.run()
     before, wanted = bench.files(), scan(bench.root).files
@@ -464,7 +464,10 @@ def test_a_file_is_cached_once_it_has_settled(tmp_path: Path) -> None:
 
 
 def test_the_time_spent_hashing_does_not_let_a_file_settle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashing takes several seconds, but the file may have changed again within the clock tick of its last change."""
+    """
+    Only the age of the file at the start of the run counts. A file that had changed just before may have changed again
+    within the same clock tick, with the same timestamps, however long hashing took.
+    """
     path = bench.put("a")
     now = path.stat().st_ctime
     monkeypatch.setattr(time, "time", lambda: now)
@@ -476,7 +479,7 @@ def test_the_time_spent_hashing_does_not_let_a_file_settle(bench: Bench, monkeyp
     bench.run(meanwhile=pass_time)
     assert not bench.cache_folder.exists()
     assert bench.run(meanwhile=pass_time).hashed == 245
-    assert len(list(bench.cache_folder.iterdir())) == 1, "the second run starts after the file has settled"
+    assert len(list(bench.cache_folder.iterdir())) == 1, "the second run must cache the file, which has settled by then"
 
 
 @pytest.mark.parametrize("key", ["device", "inode", "size", "mtime_ns", "ctime_ns"])

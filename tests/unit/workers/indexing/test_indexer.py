@@ -1,4 +1,4 @@
-"""The indexing process, started as the broker starts it, writes an edition after each change to the files."""
+"""The indexing process, which writes an edition after each change to the shared files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from msd.workers.source.catalogue import Catalogue
 from tests.processes import TIMEOUT
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
-#: Runs ``python -m msd.workers`` with an indexer that rescans only on request, with short pauses.
+#: Runs ``python -m msd.workers`` with an indexer that rescans only on request and pauses only briefly.
 RESCAN_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
@@ -37,7 +37,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 class IndexerProcess:
-    """A process that keeps ``root`` indexed, and the lines that it has printed."""
+    """An indexing process, and the lines that it has printed."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -46,7 +46,7 @@ class IndexerProcess:
         self.skipped: list[IndexSkipped] = []
 
     def next(self) -> Indexed:
-        """Waits for the next edition."""
+        """Waits until the process reports the next edition, and returns that line."""
         deadline = time.monotonic() + TIMEOUT
         while True:
             while self._lines:
@@ -83,7 +83,7 @@ class IndexerProcess:
     def _read(self, deadline: float) -> None:
         assert self._process.stdout is not None
         stdout = self._process.stdout.fileno()
-        assert select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "the process prints nothing"
+        assert select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0], "the process printed nothing"
         data = os.read(stdout, 65536)
         assert data, "the process has exited"
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -130,7 +130,7 @@ def editions(folder: Path) -> set[int]:
 
 
 def shared(folder: Path, edition: Indexed) -> dict[str, int]:
-    """Returns the sizes of an edition's files by name, as a worker reads them."""
+    """Reads an edition as a worker does; returns the size of each file by name."""
     catalogue = Catalogue(folder / str(edition.edition))
     catalogue.close()
     sizes = {file.name: file.size for file in catalogue.files}
@@ -152,7 +152,9 @@ def test_changes_are_indexed_until_standard_input_is_closed(root: Path, folder: 
         second = process.next()
         assert (second.edition, second.hashed) == (2, 100)
         assert shared(folder, second) == {"numbers": 100}
-        assert shared(folder, first) == {"numbers": 245}, "workers may still read the first edition"
+        assert shared(folder, first) == {"numbers": 245}, (
+            "the first edition must not change, because workers may still read it"
+        )
         assert process.end() == 0
 
 
@@ -286,7 +288,9 @@ def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, 
         second = process.next()
         assert (second.edition, shared(folder, second)) == (2, {})
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + 10, 19), "workers have priority"
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(own + 10, 19), (
+            "the indexer must have a lower priority than the workers"
+        )
         (skipped,) = process.skipped
         assert "no such file or folder to share" in skipped.reason
         root.mkdir()
@@ -296,7 +300,7 @@ def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, 
 
 
 class InProcessIndexer:
-    """An indexer in the test's process that scans only in ``update``, and the lines it has reported."""
+    """An indexer that runs in the test process and scans only during ``update``, and the lines it has reported."""
 
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
@@ -304,7 +308,7 @@ class InProcessIndexer:
         self.indexer = Indexer(root, folder, self.cache, self.lines.append)
 
     def update(self, *, retry: bool = False) -> None:
-        """Scans twice, so that changes are confirmed. With ``retry``, all pending retries are due now."""
+        """Scans twice, so that changes are confirmed. ``retry`` makes all pending retries due at once."""
         policy = self.indexer.policy
         if retry:
             policy._failed = {name: (wait, 0.0) for name, (wait, _) in policy._failed.items()}
@@ -357,7 +361,7 @@ def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
         for _ in range(3):
             in_process.update(retry=True)
     assert in_process.skipped == [("two", "Input/output error")]
-    assert len(in_process.editions) == 1, "an edition without changes must not be written"
+    assert len(in_process.editions) == 1, "without changes, no edition must be written"
     in_process.update()
     assert len(in_process.editions) == 1, "the retry must not be due yet"
     in_process.update(retry=True)
@@ -423,14 +427,14 @@ def test_a_folder_that_becomes_unreadable_leads_to_an_empty_edition(
     assert set(in_process.indexer.policy.indexed) == {"one"}
 
 
-def test_the_cache_is_expired_once_a_day(
+def test_expired_digests_are_removed_once_a_day(
     in_process: InProcessIndexer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_use: list[int] = []
     monkeypatch.setattr(in_process.cache, "expire", lambda used: in_use.append(len(list(used))))
     put(root / "two", b"22")
     in_process.update()
-    assert in_use == [], "the cache is expired at the start, and then once a day"
+    assert in_use == [], "the first update has already removed expired digests, so the next removal is due in a day"
     in_process.indexer._expire_at = 0.0
     for name in ("three", "four"):
         put(root / name, b"333")

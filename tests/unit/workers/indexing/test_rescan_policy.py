@@ -22,7 +22,7 @@ from msd.workers.indexing.rescan_policy import (
     StartScan,
 )
 
-#: An arbitrary time other than 0. Adding the constants of the module to it is exact.
+#: An arbitrary time other than 0. Adding the module's constants to it causes no rounding errors.
 START = 1024.0
 
 Files = dict[str, int]
@@ -52,7 +52,7 @@ class Bench:
         """Scans as soon as a scan is due; returns the files to be indexed."""
         self.now = max(self.now, self.next_scan)
         assert self.policy.handle(TimePassed(), self.now) == [StartScan()]
-        assert self.policy.next_deadline(self.now) is None, "a scan runs"
+        assert self.policy.next_deadline(self.now) is None, "no scan may be due while one is running"
         self.now += duration
         wanted = scan(self.policy, seen, duration, self.now)
         if wanted is not None:
@@ -72,7 +72,7 @@ class Bench:
 
     @property
     def pause(self) -> float:
-        """The seconds until the next scan."""
+        """Seconds until the next scan."""
         return self.next_scan - self.now
 
 
@@ -205,7 +205,7 @@ def test_deleting_a_file_resets_its_backoff() -> None:
 
 
 def test_an_edition_that_could_not_be_written_is_retried_completely() -> None:
-    """The disk may be full, for example. The old edition still contains the deleted file."""
+    """Writing fails if the disk is full, for example. The old edition then still contains the deleted file."""
     policy = RescanPolicy({"a": 1, "b": 1})
     assert scan(policy, {"a": 2}, 0.0, START) == {"a": 2}
     policy.handle(IndexingEnded({"a": 1, "b": 1}), START)

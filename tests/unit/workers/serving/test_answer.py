@@ -117,7 +117,7 @@ def test_a_compacted_request_has_the_same_answer(catalogue: Catalogue) -> None:
 
 
 def test_a_compacted_list_request_holds_no_text_sent_by_the_client(catalogue: Catalogue) -> None:
-    """Hundreds of requests may be queued for each of hundreds of clients."""
+    """Hundreds of requests may be queued for each of hundreds of clients, so each must need little memory."""
     for after in ("🙂" * 4096, "b" * 4096, "A" * 4096):
         compacted = compact_request(List(rid=5, after=after), catalogue)
         assert isinstance(compacted, List)

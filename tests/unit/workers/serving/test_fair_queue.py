@@ -36,7 +36,7 @@ def filled(*clients: str, requests: int = 10, rate: int = 0) -> FairQueue[str, i
 
 
 def take(queue: FairQueue[str, int], size: int = MIB, now: float = 0.0) -> tuple[str, int] | None:
-    """Takes the next request and reports its reply as sent."""
+    """Takes the next request and reports its reply as sent. Returns None if no request can be served now."""
     entry = queue.next(now)
     if entry is not None:
         queue.on_sent(entry[0], size, now)
@@ -85,10 +85,10 @@ def test_replies_in_flight_do_not_count_as_queued() -> None:
     queue = filled("a", requests=MAX_IN_FLIGHT + 1)
     assert queue.has_queued
     take_all(queue)
-    assert queue.has_queued, "the last request waits for a reply to complete"
+    assert queue.has_queued, "the last request must still be queued"
     complete(queue, "a")
     take(queue)
-    assert not queue.has_queued, "only replies in flight remain"
+    assert not queue.has_queued, "replies in flight must not count as queued"
     queue.discard("a")
     assert not queue.has_queued
 
@@ -137,7 +137,7 @@ def test_only_the_client_with_a_full_queue_is_refused() -> None:
     assert queue.is_full("a")
     assert queue.add("b", 0)
     assert not queue.is_full("b")
-    # The greedy client comes after the others.
+    # The greedy client is served after the others.
     assert serve(queue, 2) == [("b", 0), ("a", 0)]
     assert queue.add("a", MAX_QUEUED)
     assert not queue.add("a", MAX_QUEUED + 1)
@@ -163,7 +163,7 @@ def test_a_client_that_becomes_greedy_while_it_waits_is_served_later() -> None:
 
 
 def test_new_and_proven_clients_alternate_while_both_wait() -> None:
-    """Many new clients, which may never read, leave half of the turns to the proven client."""
+    """New clients may never read their replies. Even if they are many, the proven client gets half of the turns."""
     queue = filled("proven", requests=PROVEN_AFTER)
     serve(queue, PROVEN_AFTER)
     new = [f"new {number}" for number in range(20)]
@@ -218,7 +218,9 @@ def test_a_client_with_nothing_in_flight_may_exceed_the_budget_by_one_reply() ->
     clients = [f"client {number}" for number in range(2 * IN_FLIGHT_BUDGET // MIB // MAX_IN_FLIGHT)]
     queue = filled(*clients)
     taken = take_all(queue)
-    assert len(taken) == IN_FLIGHT_BUDGET // MIB, "each client has four of its eight replies in flight"
+    assert len(taken) == IN_FLIGHT_BUDGET // MIB, (
+        "half of the replies that the clients may have in flight must use up the budget"
+    )
     queue.add("newcomer", 0)
     queue.add("newcomer", 1)
     assert take_all(queue) == [("newcomer", 0)]
@@ -392,7 +394,7 @@ class FairQueueMachine(RuleBasedStateMachine):
         self.in_flight: list[tuple[str, int]] = []
         self.sent_bytes = 0
         self.now = self.start = 1000.0
-        #: By client: the number of turns of each other client while this client could have been served.
+        #: By client: the number of turns that each other client had while this client could have been served.
         self.passed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.ever_greedy: set[str] = set()
 
@@ -449,7 +451,7 @@ class FairQueueMachine(RuleBasedStateMachine):
                 self.passed[other].clear()
             else:
                 self.passed[other][client] += 1
-                # A client that is or was greedy may be in a different ready list, with a different share of the turns.
+                # A client that is or was greedy may be in another ready list, which has its own share of turns.
                 if not self.ever_greedy & {client, other}:
                     assert self.passed[other][client] == 1, f"{client} had two turns before {other} had one"
         if self.rate:

@@ -1,4 +1,4 @@
-"""The worker's ROUTER socket, with real sockets: requests, replies, completed sends and disconnected clients."""
+"""The worker's ROUTER socket over real connections: requests, replies, completed sends and disconnected clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL = Refusal(rid=5, epoch=7, reason=RefusalReason.BUSY)
 
 
 class Bench:
-    """A router on a free port, the clients it reported as disconnected, and sockets of clients."""
+    """A router on a free port, and the clients that it has reported as disconnected."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.stack = stack
@@ -44,7 +44,7 @@ class Bench:
         return router
 
     def connect(self, *, rcvhwm: int = 1000) -> tuple[zmq.Socket[bytes], ClientKey]:
-        """Connects a client and receives a first request from it. Returns its socket and the router's key for it."""
+        """Connects a client and receives its first request. Returns the client's socket and the client's key."""
         assert self.router.socket is not None
         dealer = self.stack.enter_context(self.context.socket(zmq.DEALER))
         dealer.linger = 0
@@ -70,7 +70,7 @@ class Bench:
             if self.disconnected:
                 return
             self.router.socket.poll(10)
-        pytest.fail("the router reports no disconnected client")
+        pytest.fail("the router reported no disconnected client")
 
     def collect(self) -> list[tuple[ClientKey, int]]:
         """Waits until a send has completed; returns the tags of all completed sends."""
@@ -80,7 +80,7 @@ class Bench:
             self.router.socket.poll(0)
             if self.send_completions.socket.poll(10):
                 return self.send_completions.collect()
-        pytest.fail("no send completes")
+        pytest.fail("no send completed")
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_a_disconnected_client_is_reported_and_its_replies_complete(bench: Bench
 
 
 def test_a_client_of_a_closed_socket_is_not_confused_with_a_client_of_the_next(bench: Bench) -> None:
-    """ZeroMQ reuses routing ids."""
+    """The routing ids of both clients may be equal, because ZeroMQ reuses routing ids."""
     _, former = bench.connect()
     bench.router.close()
     bench.router.open()

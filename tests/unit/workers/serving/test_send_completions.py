@@ -1,6 +1,7 @@
 """Zero-copy sends over real sockets, and reports of released frames.
 
-Every test runs with the private part of pyzmq that ``SendCompletions`` replaces, and without it.
+Every test runs three times: with the private part of pyzmq that ``SendCompletions`` replaces, without that part, and
+as if replacing the part had no effect.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ TIMEOUT_MS = 10_000
     ids=["private part", "private part missing", "private part without effect"],
 )
 def replaces_collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Sets the module globals in which pyzmq's collector is replaced; True if that is possible."""
+    """Sets the globals in which ``SendCompletions`` replaces pyzmq's collector; True if it can be replaced."""
     monkeypatch.setattr(send_completions, "_PYZMQ", request.param)
     return len(request.param) > 1
 
@@ -51,7 +52,7 @@ class Pair:
 
     def collect(self) -> list[str]:
         """Waits until a frame is released; returns the tags of all released frames."""
-        assert self.completions.socket.poll(TIMEOUT_MS), "no frame is released"
+        assert self.completions.socket.poll(TIMEOUT_MS), "no frame was released"
         return self.completions.collect()
 
 
@@ -79,7 +80,7 @@ def test_a_frame_refers_to_the_data_without_copying_it(pair: Pair) -> None:
     data[0] = 1
     pair.sender.send(frame)
     assert pair.receiver.recv() == data
-    assert not pair.completions.socket.poll(50), "the frame object still refers to the data"
+    assert not pair.completions.socket.poll(50), "the data must not be released while the frame object refers to it"
     del frame
     assert pair.collect() == ["tag"]
 
@@ -95,7 +96,7 @@ def test_frames_complete_in_the_order_in_which_zeromq_releases_them(pair: Pair) 
 def test_a_cancelled_frame_is_released_but_not_reported(pair: Pair) -> None:
     pair.completions.frame(bytes(MIB), "never sent")
     pair.completions.cancel_last()
-    assert pair.completions, "the frame is not collected yet"
+    assert pair.completions, "a cancelled frame must count as pending until its release is collected"
     assert pair.collect() == []
     assert not pair.completions
     pair.send(b"x", "sent")

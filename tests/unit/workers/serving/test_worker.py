@@ -1,4 +1,4 @@
-"""The serving process, which the tests control over the protocol as the broker and clients do."""
+"""The serving process. The tests send it the messages that the broker and clients send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TIMEOUT_MS = 30_000
 
 
 class Bench:
-    """A worker process, its broker's control socket, and sockets of clients."""
+    """A worker process, the control socket of its broker, and the sockets of its clients."""
 
     def __init__(self, folder: Path, port: int, stack: ExitStack) -> None:
         self._stack = stack
@@ -136,9 +136,10 @@ def file_id(client: zmq.Socket[bytes]) -> bytes:
 
 def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) -> None:
     """
-    1. The rate limit is one byte per second, so that requests stay queued.
-    2. Each of 40 clients fills its queue with list requests with the longest name, 16 KiB in memory.
-    3. Then each client sends a describe request. Its reply proves that the worker has read all earlier requests.
+    1. The worker has a rate limit of one byte per second, so requests stay queued.
+    2. Each of 40 clients fills its queue with list requests that contain the longest possible name (16 KiB in memory).
+    3. Then each client sends a describe request. The reply proves that the worker has read all earlier requests.
+    4. The peak memory of the worker must stay below 80 MiB.
     """
     with serving(root, runtime_folder, rate=1) as bench:
         page = encode(List(rid=1, after="x" * 4095 + "\N{GRINNING FACE}"))
@@ -162,7 +163,9 @@ def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_fo
     with serving(root, runtime_folder, rate=1) as bench:
         client = bench.client()
         id = file_id(client)
-        assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment), "the rate limit admits the first reply"
+        assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment), (
+            "the rate limit must not delay the first reply"
+        )
         for rid in range(MAX_QUEUED):
             client.send(encode(Get(rid=rid, id=id, index=0)))
         refusal = ask(client, Get(rid=MAX_QUEUED, id=id, index=0))
@@ -200,7 +203,7 @@ def test_a_worker_ordered_to_sleep_refuses_queued_and_new_requests_and_then_clos
         bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE)
         assert isinstance(ask(client, Get(rid=2, id=id, index=0)), Segment)
         client.send(encode(Get(rid=3, id=id, index=1)))
-        assert not client.poll(100), "the rate limit keeps the request in the queue"
+        assert not client.poll(100), "the rate limit must keep the request in the queue"
         bench.order(Order(wanted=WantedState.ASLEEP, edition=1))
         assert client.poll(TIMEOUT_MS), "no reply"
         for rid, refusal in ((3, decode(client.recv(), DataReply)), (4, ask(client, Describe(rid=4)))):

@@ -1,4 +1,4 @@
-"""When a worker opens and closes its port and sends heartbeats, without sockets."""
+"""When a worker opens and closes its port and sends heartbeats, tested without sockets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from msd.workers.serving.worker_life import (
     WorkerLife,
 )
 
-#: An arbitrary time other than 0. Adding the constants of the module to it is exact enough.
+#: An arbitrary time other than 0. Rounding errors are negligible when the module's constants are added to it.
 START = 1024.0
 
 WAKE, SLEEP = OrderReceived(WantedState.AWAKE), OrderReceived(WantedState.ASLEEP)
@@ -51,7 +51,7 @@ PATHS: dict[LifeState, tuple[Event, ...]] = {
 
 
 def life_in(state: LifeState) -> WorkerLife:
-    """A worker that entered the state at ``START`` and sent a heartbeat then."""
+    """A worker that entered this state at ``START`` and sent a heartbeat at that time."""
     life = WorkerLife()
     for event in (TimePassed(), *PATHS[state]):
         life.handle(event, START)
@@ -105,7 +105,7 @@ def test_a_busy_port_is_tried_again_until_the_timeout() -> None:
 
 
 def test_after_a_revocation_opening_starts_again() -> None:
-    """The port that was just closed needs a moment, and gets the whole timeout."""
+    """The system may need a moment to free the closed port, so the full timeout applies again."""
     life, later = life_in(LifeState.AWAKE), START + 2 * BIND_TIMEOUT_S
     assert life.handle(KeysRevoked(), later) == [ClosePort()]
     assert OpenPort() not in life.handle(TimePassed(), later)
@@ -126,7 +126,7 @@ def test_a_new_worker_sends_a_heartbeat_at_once() -> None:
     assert WorkerLife().handle(TimePassed(), START) == [SAY_ASLEEP]
 
 
-#: A busy port is reported only as long as the worker does not give up.
+#: All kinds of events, including those that do not fit the current state.
 EVENTS: st.SearchStrategy[Event] = st.sampled_from(
     [WAKE, SLEEP, PortBound(), PortBusy("in use"), KeysRevoked(), EditionLoaded(), HeartbeatDropped(), TimePassed()]
 )
@@ -208,7 +208,7 @@ class Shell(RuleBasedStateMachine):
         while (deadline := self.life.next_deadline(self.now)) <= until:
             self.now = max(self.now, deadline)
             self.handle(TimePassed())
-            assert self.life.next_deadline(self.now) > self.now, "what was due is done"
+            assert self.life.next_deadline(self.now) > self.now, "handling a due deadline must set a later one"
         self.now = until
 
     @invariant()

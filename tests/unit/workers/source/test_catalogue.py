@@ -143,7 +143,7 @@ def test_a_modification_time_outside_the_range_of_the_protocol_is_clamped(
     (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
     (tmp_path / "digests").write_bytes(digests_of("a", 245))
     catalogue = Catalogue(tmp_path)
-    assert catalogue.files == [file], "the version must keep the time on disk"
+    assert catalogue.files == [file], "the version must keep the modification time that the file has on disk"
     (entry,), more = catalogue.page("")
     assert entry.mtime_ns == catalogue.files[0].mtime_ns == expected
     page = CataloguePage(rid=1, epoch=1, entries=[entry], more=more)

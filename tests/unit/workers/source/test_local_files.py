@@ -40,7 +40,7 @@ def put(root: Path, name: str, data: bytes = NUMBERS) -> SharedFile:
 
 
 def shared(path: Path, name: str) -> SharedFile:
-    """Returns the catalogue entry of a file, after the file system's clock has advanced past its last change."""
+    """Waits until the file system's clock has advanced past the file's last change; returns its catalogue entry."""
     version = Version.of(path.stat())
     probe = path.parent / ".tick"
     while True:
@@ -132,7 +132,7 @@ def truncate(path: Path) -> None:
 
 
 def truncate_and_fill(path: Path) -> None:
-    """Truncates the file and restores its length, so that it ends with zeros."""
+    """Truncates the file and extends it to its former length, so that it ends with zeros."""
     os.truncate(path, 100)
     os.truncate(path, 245)
 
@@ -297,7 +297,7 @@ def test_a_file_that_was_moved_back_is_read_once_it_is_indexed_again(root: Path,
     (root / "numbers").rename(root / "away")
     assert read_refused(local_files, file)[0] is RefusalReason.CHANGED
     (root / "away").rename(root / "numbers")
-    assert read_refused(local_files, file)[0] is RefusalReason.CHANGED, "its ctime differs"
+    assert read_refused(local_files, file)[0] is RefusalReason.CHANGED, "renaming the file has changed its ctime"
     assert local_files.read(shared(root / "numbers", "numbers"), 0) == NUMBERS[:21]
 
 
