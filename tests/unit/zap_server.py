@@ -94,6 +94,6 @@ class ZapServer:
 
 @contextmanager
 def zap_server(own: KeyPair | None = None, folder: Path | None = None) -> Iterator[ZapServer]:
-    """A running ``ZapServer`` with the key pair ``own`` and the key folder ``folder``; without keys if both are None."""
+    """A running ``ZapServer`` with key pair ``own`` and key folder ``folder``, without keys if both are None."""
     with ExitStack() as stack:
         yield ZapServer(stack, own, folder)
