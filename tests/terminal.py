@@ -1,4 +1,4 @@
-"""Terminals for tests: a pseudo-terminal that runs a command, and an emulated terminal that keeps its rows in memory."""
+"""Terminals for tests: a pseudo-terminal that runs a command, and an emulated one that keeps its rows in memory."""
 
 from __future__ import annotations
 
