@@ -1,1 +1,1 @@
-"""The client: finds the shared files, downloads one from all workers at once and verifies it."""
+"""The client: lists the shared files, downloads a file from all workers at once and verifies it."""

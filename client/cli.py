@@ -1,6 +1,6 @@
 """The client's commands: download, list, verify, plot.
 
-Each command imports its modules when it runs, so that ``msd`` starts fast.
+Each command imports its modules when it runs, so that ``msd`` starts quickly.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def mount(app: typer.Typer) -> None:
 
 @contextlib.contextmanager
 def _name_suggestions(name: str | None) -> Iterator[None]:
-    """Adds similar names to the error for a file that is not shared. ``name`` is the user's argument."""
+    """Suggests similar names in the error about a file that is not shared. ``name`` is None if the user omitted it."""
     from msd.wire.errors import NotFoundError, UsageError
 
     try:

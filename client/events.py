@@ -1,7 +1,7 @@
 """The events of a download, and the report at its end. Plain values.
 
 ``client/display/printers.py`` converts them to text, ``client/report/json_values.py`` converts them to JSON. The tags,
-and the names of fields if they are given, are those of the JSON.
+and the explicit field names (``field(name=…)``), are those used in the JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-#: Lower bound of a time span, so that a rate stays finite.
+#: Lower bound for a time span in seconds, so that a rate computed from it stays finite.
 MIN_SPAN_S = 1e-6
 
 
@@ -29,8 +29,8 @@ class Started(Struct, frozen=True, tag_field="event", tag="start"):
 class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
-    ``received`` counts the verified bytes that the worker delivered, ``assigned`` counts the outstanding
-    bytes as well. ``rate`` is the average since the last ``Progress``, in bytes a second.
+    ``received`` counts the verified bytes that the worker delivered; ``assigned`` also counts the outstanding bytes.
+    ``rate`` is the average since the last ``Progress``, in bytes per second.
     """
 
     name: str
@@ -40,10 +40,10 @@ class WorkerProgress(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
-    """The progress of a download, ``seconds`` after its first request. Only the last one has ``bytes`` == ``total``.
+    """The progress of a download, ``seconds`` after its first request. Only the last event has ``bytes`` == ``total``.
 
-    ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average of
-    the received bytes since the first request, in bytes a second. ``wasted_bytes`` were received but are duplicate or
+    ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
+    download rate since the first request, in bytes per second. ``wasted_bytes`` were received but are duplicate or
     corrupt.
     """
 
@@ -56,7 +56,7 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     workers: tuple[WorkerProgress, ...]
 
     def since(self, last: Progress | None) -> Progress:
-        """Returns a copy in which the workers' rates are averages since ``last``; None stands for the first request."""
+        """Returns a copy in which the workers' rates are averages since ``last`` (None: since the first request)."""
         seconds = max(self.seconds - (last.seconds if last else 0.0), MIN_SPAN_S)
         received = {worker.name: worker.received for worker in last.workers} if last else {}
         workers = (replace(w, rate=(w.received - received.get(w.name, 0)) / seconds) for w in self.workers)
@@ -85,7 +85,7 @@ class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):
 
 
 class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
-    """A segment will be requested again: ``worker`` refused it or sent corrupt data.
+    """A segment will be requested again: ``worker`` refused the request or sent corrupt data.
 
     ``cause`` is ``corrupt`` or a ``RefusalReason``; ``detail`` is the worker's explanation.
     """
@@ -103,8 +103,8 @@ class Syncing(Struct, frozen=True):
 class WorkerReport(Struct):
     """The totals of one worker.
 
-    ``bytes`` and ``segments`` count verified data, ``failures`` the connections lost with outstanding requests, and
-    ``corrupt`` the corrupt segments.
+    ``bytes`` and ``segments`` count verified data, ``failures`` counts the connections lost while requests were
+    outstanding, and ``corrupt`` counts the corrupt segments.
     """
 
     bytes: int = 0
@@ -114,11 +114,11 @@ class WorkerReport(Struct):
 
 
 class Totals(Struct, frozen=True):
-    """Totals over the events of a download.
+    """Totals computed from the events of a download.
 
     ``retries`` counts the retried segments by cause; ``lost`` stands for a lost connection. ``waited_seconds`` is the
-    total of all periods of more than one second without progress. ``rate_p50`` and ``rate_peak`` are the median and the
-    highest rate, in bytes a second, over the seconds in which data arrived.
+    total length of all periods of more than one second without progress. ``rate_p50`` and ``rate_peak`` are the median
+    and the peak rate in bytes per second; seconds in which no data arrived are not counted.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
@@ -128,7 +128,7 @@ class Totals(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The result of a download. ``seconds`` is the time from the first request to the rename.
+    """The result of a download. ``seconds`` is the time from the first request until the output is in place.
 
     ``unchanged`` is True if an update found the output up to date.
     """

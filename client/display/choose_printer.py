@@ -10,8 +10,8 @@ from msd.wire.support.output import has_cursor_movement
 
 
 def choose_printer(*, json: bool, quiet: bool, verbose: bool) -> tuple[Printer, float]:
-    """Returns the printer for these flags and this terminal, and the longest interval (seconds) it allows between two
-    ``Progress`` events. The caller limits their rate.
+    """Returns the printer for these flags and this terminal, and its maximum interval between two ``Progress`` events
+    in seconds. The caller chooses the actual interval.
     """
     if verbose:
         # The log is written to standard error, so no live view is shown.

@@ -15,27 +15,28 @@ from msd.client.events import Event, Progress, Started, Syncing, Waiting, Worker
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
 
-#: Minimum and maximum width of the bar in columns. A short line rarely wraps when the terminal becomes narrower.
+#: Minimum and maximum width of the bar in columns. The maximum keeps the line short, so that it rarely wraps when the
+#: terminal becomes narrower.
 MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
 #: Maximum width of the file's name in columns.
 MAX_NAME_WIDTH = 32
 #: Maximum number of lines per message.
 MAX_MESSAGE_LINES = 3
-#: States reported by server 5 that explain a lost connection; ``lost`` does not replace them.
+#: States reported by server 5 that explain a lost connection; the less specific ``lost`` does not replace them.
 DOWN_STATES = ("asleep", "dead", "failed")
 
 
 class LiveLayout:
-    """The content of the live view of one download. Times are in monotonic seconds."""
+    """The content of the live view of one download. Times are in seconds of the monotonic clock."""
 
     def __init__(self, bar: tuple[str, str] = ("━", "╌")) -> None:
-        #: The characters for the done and the remaining part of the bar.
+        #: The characters for the completed and the remaining part of the bar.
         self._done_char, self._remaining_char = bar
         self._started: Started | None = None
         self._progress: Progress | None = None
         #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
-        #: The status message, and the start of the stall if the download is stalled.
+        #: The status message, and the time when the current stall began; None if the download is not stalled.
         self._message = "connecting to the servers"
         self._stalled_since: float | None = None
         #: The message about server 5; empty unless server 5 has a problem.
@@ -170,7 +171,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
 
 
 def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:
-    """Joins ``parts`` with gaps into lines of at most ``width`` columns. Never splits a part."""
+    """Joins ``parts`` with gaps into lines of at most ``width`` columns. A part is never split, even if it is wider."""
     line = ""
     for part in parts:
         if line and cell_len(line) + len(gap) + cell_len(part) > width:
@@ -182,7 +183,7 @@ def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[T
 
 
 def _wrap_text(text: str, width: int) -> list[Text]:
-    """Wraps a message at spaces into at most ``MAX_MESSAGE_LINES`` lines."""
+    """Wraps a message at spaces and keeps at most ``MAX_MESSAGE_LINES`` lines."""
     lines = [*_wrap_parts(presentable(text).split(), width, " ")]
     if len(lines) > MAX_MESSAGE_LINES:
         lines[MAX_MESSAGE_LINES - 1].append(" …")

@@ -24,24 +24,24 @@ from msd.wire.support.output import print_line
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
-#: Longest interval between two ``Progress`` events that the view allows.
+#: Maximum interval between two ``Progress`` events while the view is shown.
 PROGRESS_INTERVAL_S = 0.2
 #: How long ``close`` waits for a blocked terminal.
 CLOSE_TIMEOUT_S = 1.0
 
 
 class LiveView:
-    """Shows a download on ``terminal`` and prints the result on standard output."""
+    """Shows a download on ``terminal`` and prints the result to standard output."""
 
     def __init__(self, terminal: TextIO) -> None:
         self._console = Console(file=terminal, highlight=False)
         self._layout = LiveLayout() if self._console.encoding.startswith("utf") else LiveLayout(("#", "-"))
         self._painter = TerminalPainter(self._console)
-        #: Guards the layout: one thread updates it, the other reads it.
+        #: Guards the layout: the caller's thread updates it, the view's thread reads it.
         self._layout_lock = threading.Lock()
         #: Held while a frame is drawn.
         self._draw_lock = threading.Lock()
-        #: Lines to print permanently above the view, not written yet.
+        #: Lines that will be printed permanently above the view.
         self._pending_lines: deque[str] = deque()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
@@ -73,7 +73,7 @@ class LiveView:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
     def _suspend(self, *_: object) -> None:
-        """Handles Ctrl-Z: erases the view and suspends the process. The view returns when the process continues."""
+        """Handles Ctrl-Z: erases the view and suspends the process. The view returns when the process resumes."""
         with self._draw_lock:
             self._painter.draw([])
             # SIGTSTP, not SIGSTOP: the kernel ignores SIGTSTP if no shell could continue the process.

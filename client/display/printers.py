@@ -1,6 +1,6 @@
-"""Prints a download: the report's metric lines for people, or JSON lines for programs.
+"""Prints the progress and the result of a download: as metric lines, as JSON lines or as a log.
 
-Formats values only; measures nothing.
+Only formats values; measures nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Printer(Protocol):
 
 
 class LinePrinter:
-    """Prints metric lines on standard error unless ``quiet``, and the result on standard output.
+    """Prints metric lines to standard error unless ``quiet``, and the result to standard output.
 
     ``result`` overrides whether the result is printed; by default it is printed unless ``quiet``.
     """
@@ -64,7 +64,7 @@ class LinePrinter:
 
 
 class LogPrinter:
-    """Logs each event on standard error, with time, level and worker. Passes everything on to ``printer``."""
+    """Logs each event to standard error, with time, level and source. Passes events and result to ``printer``."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
@@ -81,7 +81,7 @@ class LogPrinter:
 
 
 class JsonPrinter:
-    """Prints each event as one line of JSON on standard output."""
+    """Prints each event and the result to standard output, each as one line of JSON."""
 
     def on_event(self, event: Event) -> None:
         _print_json(event_values(event))
@@ -133,15 +133,15 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
 
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:
-    """Returns the source of a state change, and its text."""
+    """Returns the source of a state change and the text that describes the change."""
     source = f"worker {event.name}" if event.name.isdigit() else event.name
     return source, f"{event.state}: {event.detail}" if event.detail else event.state
 
 
 def metric_lines(progress: Progress) -> str:
-    """Returns the report's metric lines: received / assigned and speed of each server, then the total.
+    """Returns the metric lines: bytes received / assigned and download speed of each server, then the total.
 
-    Amounts are in kB (1000 bytes). The total's speed is the average since the first request.
+    Amounts are in kB (1000 bytes). The total speed is the average since the first request.
     """
     lines = [
         f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
@@ -154,7 +154,7 @@ def metric_lines(progress: Progress) -> str:
 
 
 def result_lines(report: Report) -> str:
-    """Returns the result and the sources of the bytes in one line, and a second line if there were problems."""
+    """Returns a line with the result and the sources of the data, and a second line if there were problems."""
     if report.unchanged:
         return f"{report.output}: already up to date ({format_size(report.bytes)})"
     sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
@@ -167,7 +167,7 @@ def result_lines(report: Report) -> str:
 
 
 def _problems(report: Report) -> str:
-    """Returns one line about retries, waiting, wasted bytes and the resulting rate; empty if there were no problems."""
+    """Returns one line about retries, waiting time, wasted bytes and rates; empty if there were no problems."""
     totals, problems = report.totals, []
     if totals.retries:
         causes = ", ".join(f"{count} ({RETRY_CAUSES.get(cause, cause)})" for cause, count in totals.retries.items())

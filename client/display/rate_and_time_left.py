@@ -11,22 +11,23 @@ from collections import deque
 
 from msd.client.events import MIN_SPAN_S
 
-#: Window of the displayed rate, and of the rate from which the remaining time is estimated.
+#: Seconds over which the displayed rate is measured, and seconds for the rate used to estimate the remaining time.
 RATE_WINDOW_S, REMAINING_WINDOW_S = 3.0, 15.0
 #: Minimum number of arrivals to keep, even if they are older than the window.
 MIN_ARRIVALS = 4
-#: A download is stalled if nothing has arrived for this time and for this multiple of the usual gap between arrivals.
+#: A download is stalled if nothing has arrived for this many seconds and for this multiple of the usual gap between
+#: arrivals.
 STALL_S, STALL_GAPS = 2.0, 4.0
-#: Time constant of the smoothing of the displayed remaining time.
+#: Time constant (seconds) used to smooth the displayed remaining time.
 SMOOTHING_S = 3.0
 
 
 class RateMeter:
-    """Measures the rate of a growing total, in bytes a second, over the last ``window`` seconds."""
+    """Measures how fast a total grows, in bytes per second, over the last ``window`` seconds."""
 
     def __init__(self, window: float) -> None:
         self._window = window
-        #: The time and the total of each arrival.
+        #: The time of each arrival, and the total at that time.
         self._arrivals: deque[tuple[float, int]] = deque()
 
     def update(self, total: int, now: float) -> None:
@@ -47,7 +48,7 @@ class RateMeter:
         return now - self._arrivals[-1][0] > max(STALL_S, STALL_GAPS * usual_gap)
 
     def rate(self, now: float) -> float:
-        """Returns the rate in bytes a second, 0 during a stall."""
+        """Returns the rate in bytes per second, 0 during a stall."""
         if len(self._arrivals) < 2 or self.is_stalled(now):
             return 0.0
         (start, first_total), (end, last_total) = self._arrivals[0], self._arrivals[-1]
@@ -55,11 +56,11 @@ class RateMeter:
 
 
 class TimeRemaining:
-    """Estimates the remaining time. The estimate counts down evenly and adapts slowly to a change of the rate."""
+    """Estimates the remaining time. The estimate counts down evenly and adapts slowly to changes in the rate."""
 
     def __init__(self) -> None:
         self._meter = RateMeter(REMAINING_WINDOW_S)
-        #: The displayed end time, and when it was last updated.
+        #: The smoothed estimate of the end time (None if unknown), and when it was last updated.
         self._end: float | None = None
         self._updated_at = 0.0
 

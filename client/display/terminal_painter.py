@@ -1,7 +1,7 @@
-"""Redraws a frame of lines in place, below the earlier output of a terminal.
+"""Redraws a frame of lines in place, below a terminal's earlier output.
 
 After each frame the cursor is at the frame's first character. It stays there when the terminal is resized, whether the
-terminal rewraps or truncates the lines, so the next frame overwrites the last one completely. Terminal modes are
+terminal rewraps or truncates the lines, so the next frame overwrites it completely. Terminal modes are
 restored after each frame, so a killed process leaves the terminal usable. Does not decide what to draw.
 """
 
@@ -32,8 +32,8 @@ class TerminalPainter:
     def size(self) -> tuple[int, int]:
         """The current size of the terminal in columns and lines.
 
-        Asks rich only as a fallback: rich prefers the variables ``COLUMNS`` and ``LINES``, which may be outdated
-        because readline sets them for each process it starts.
+        Asks rich only as a fallback: rich prefers the environment variables ``COLUMNS`` and ``LINES``, which may be
+        outdated, because readline exports them to child processes.
         """
         try:
             columns, lines = os.get_terminal_size(self._console.file.fileno())
@@ -43,7 +43,7 @@ class TerminalPainter:
         return columns or width, lines or height
 
     def draw(self, lines: Sequence[Text], above: Sequence[str] = ()) -> None:
-        """Draws ``lines`` over the last frame if anything changed, below the permanent lines ``above``."""
+        """Draws ``lines`` over the last frame, below the new permanent lines ``above``, if anything changed."""
         size = self.size
         if lines == self._last_frame and size == self._last_size and not above:
             return
@@ -53,8 +53,8 @@ class TerminalPainter:
         if not lines:
             text += ERASE_TO_LINE_END
         if self._last_frame or len(lines) > 1:
-            # Erase the rest of the last frame, but not from its first line on: tmux would save the erased lines in its
-            # history.
+            # Erase the rest of the last frame, but do not start at its first line: tmux would then save the
+            # erased lines in its history.
             text += "\n\x1b[J\x1b[A" if len(lines) < 2 else "\x1b[J"
         text += "\r" + (f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else "")
         self._last_frame, self._last_size = [*lines], size

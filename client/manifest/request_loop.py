@@ -30,11 +30,11 @@ def find_manifest(
     on_event: OnEvent,
     fallback_name: str | None = None,
 ) -> tuple[Manifest, bytes]:
-    """Returns a file's manifest, and the catalogue that server 5 published when the version was chosen.
+    """Returns a file's manifest, and the digest of the catalogue that server 5 published when the version was chosen.
 
     Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
-    ``id`` selects a version; None selects the current one. ``timeout`` is the limit in seconds without progress; None
-    waits indefinitely. The catalogue is empty if unknown.
+    ``id`` selects a version; None selects the current one. ``timeout`` is the maximum time without progress in seconds;
+    with None, there is no limit. The catalogue's digest is empty if unknown.
 
     Raises ``MsdError``.
     """

@@ -1,8 +1,9 @@
 """Decides which version of which file to download, and verifies its manifest. Pure.
 
-Workers may describe different versions of a file. If the user gave an id, that version is chosen. Otherwise the choice
-is the current version: the one described by a worker that serves the catalogue published by server 5 or, without such
-a worker, the one described by most of the answering workers. A manifest is accepted only if its digests hash to its id.
+Workers may describe different versions of a file. If the user gave an id, the version with that id is chosen.
+Otherwise the current version is chosen: the one described by a worker that serves the catalogue published by server 5
+or, without such a worker, the one described by most of the answering workers. A manifest is accepted only if its
+digests hash to its id.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from msd.wire.support.presentable_names import is_presentable
 
 #: Seconds to wait for further answers before the majority decides.
 MAJORITY_TIMEOUT_S = 0.5
-#: The same if server 5 publishes a catalogue: a worker that serves this catalogue gets more time to answer.
+#: The same while server 5 publishes a catalogue. Longer, because the answer of a worker that serves this catalogue is
+#: preferred.
 PUBLISHED_TIMEOUT_S = 2.0
 #: Seconds to wait for digests or names before asking another worker.
 REPLY_TIMEOUT_S = 1.0
@@ -34,11 +36,11 @@ REPLY_TIMEOUT_S = 1.0
 RETRY_DELAY_S = 0.1
 
 
-# Events, in addition to those of the network.
+# Events, in addition to the network events.
 
 
 class StatusUpdated(Struct, frozen=True):
-    """The catalogue that server 5 publishes (None if unknown) and the number of known workers."""
+    """The digest of the catalogue that server 5 publishes (None if unknown), and the number of known workers."""
 
     catalogue: bytes | None
     workers: int
@@ -51,7 +53,7 @@ Event = ConnectionOpened | ConnectionClosed | ReplyReceived | StatusUpdated | Ti
 
 
 class RequestDescription(Struct, frozen=True):
-    """Request the description of the file ``name``; None requests the only file, or the file with the given id."""
+    """Request the description of the file ``name``; None requests the only file, or the one with the user's id."""
 
     worker: int
     name: str | None
@@ -66,7 +68,7 @@ class RequestDigests(Struct, frozen=True):
 
 
 class RequestNames(Struct, frozen=True):
-    """Request the first file names of the catalogue, for the error that reports an unknown name."""
+    """Request the first file names in the catalogue, to suggest them in the error about an unknown name."""
 
     worker: int
 
@@ -91,11 +93,11 @@ class Phase(enum.StrEnum):
 
     COLLECTING = "collecting answers"  #: descriptions of the file, until one of them is chosen
     DIGESTS = "fetching digests"  #: the digests of the chosen version
-    NAMES = "fetching names"  #: the file names that a worker shares, because the file is not shared
-    DONE = "done"  #: the manifest is found, or the resolver failed
+    NAMES = "fetching names"  #: the names of the shared files, because the requested file is not shared
+    DONE = "done"  #: nothing: the manifest was found, or the resolver failed
 
 
-#: The changes of the phase, and their reasons.
+#: The possible phase changes, and the reasons for each.
 TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
     (Phase.COLLECTING, Phase.DIGESTS): ("version chosen",),
     (Phase.COLLECTING, Phase.NAMES): ("file not shared",),
@@ -122,24 +124,26 @@ class ManifestResolver(Core[Event, Action]):
         self._fallback_name = fallback_name
         self._worker_count = 0
         self._published: bytes | None = None
-        #: The catalogue that server 5 published when the version was chosen; empty if unknown.
+        #: The digest of the catalogue that server 5 published when the version was chosen; empty if unknown.
         self.catalogue = b""
         #: The connected workers.
         self._welcomes: dict[int, Welcome] = {}
-        #: The name requested from each of them; None if the request has no name.
+        #: The file name in the request to each connected worker; None if the request contains no name.
         self._requested_names: dict[int, str | None] = {}
-        #: The answers of connected workers: a description, or None for "no such file". The preferred source comes
+        #: The answers from connected workers: a description, or None for "no such file". The preferred worker comes
         #: first.
         self._answers: dict[int, Described | None] = {}
         self._first_answer_at = 0.0
         #: Workers that sent invalid replies. They are ignored until the manifest is found.
         self._banned: set[int] = set()
-        #: Workers that described the file, then did not know it. If this happens again, the worker is banned.
+        #: Workers that described the file, but then refused its digests as unknown. The second time, a worker is
+        #: banned.
         self._redescribed: set[int] = set()
-        #: The worker from which digests or names are requested, and when; infinity if no request is outstanding.
+        #: The worker from which digests or names are requested, and the time of the request; infinity if none is
+        #: outstanding.
         self._source: int | None = None
         self._requested_at = math.inf
-        #: The chosen description, its digests received so far, and the workers that sent them.
+        #: The chosen description, the digests received so far, and the workers that sent these digests.
         self._chosen: Described | None = None
         self._digests = b""
         self._digest_senders: set[int] = set()
@@ -149,7 +153,7 @@ class ManifestResolver(Core[Event, Action]):
     def handle(self, event: Event, now: float) -> list[Action]:
         actions = super().handle(event, now)
         if isinstance(event, ReplyReceived):
-            # Forget the payload, whose size the worker decides.
+            # Do not keep the payload: the worker determines its size.
             self._decisions[-1] = (now, replace(event, payload=None), actions)
         return actions
 
@@ -187,7 +191,7 @@ class ManifestResolver(Core[Event, Action]):
         return actions
 
     def _steps(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
-        """Yields when something is to be done without a further event, and what."""
+        """Yields the steps that need no further event, each with the time when it is due."""
         if self.phase in (Phase.COLLECTING, Phase.NAMES):
             if len(self._banned) >= self._worker_count > 0:
                 yield -math.inf, self._fail_without_workers
@@ -236,7 +240,7 @@ class ManifestResolver(Core[Event, Action]):
             self._enter(Phase.COLLECTING)
 
     def _demote(self, worker: int) -> None:
-        """Moves the worker to the end of the list, so that another worker, if any, is asked next."""
+        """Moves the worker's answer to the end, so that another worker, if any, is asked next."""
         if worker in self._answers:
             self._answers[worker] = self._answers.pop(worker)
 
@@ -278,7 +282,7 @@ class ManifestResolver(Core[Event, Action]):
             case Refusal(reason=RefusalReason.UNKNOWN) if worker in self._redescribed:
                 self._ban(worker)
             case Refusal(reason=RefusalReason.UNKNOWN):
-                # The file changed since the worker described it.
+                # The file has changed since the worker described it.
                 self._redescribed.add(worker)
                 self._answers.pop(worker)
                 self._discard_digests()
@@ -299,7 +303,7 @@ class ManifestResolver(Core[Event, Action]):
         return None
 
     def _is_acceptable(self, description: Described, requested_name: str | None) -> bool:
-        """True if a description is consistent, describes the requested file, and its name is safe to print."""
+        """True if a description is consistent, is for the requested file, and contains a name that is safe to print."""
         return (
             description.size <= MAX_FILE_SIZE
             and description.segment_size == segment_size(description.size)
@@ -315,7 +319,7 @@ class ManifestResolver(Core[Event, Action]):
         return self._end(Fail(SourceError("no worker returned a valid description of the file: see msd status")))
 
     def _choose(self) -> tuple[float, int] | None:
-        """Returns when an answer is chosen, and its worker; None if there is no answer yet."""
+        """Returns the time when an answer may be used, and the worker that sent it; None if there is no answer."""
         answers = self._answers
         for worker, answer in answers.items():
             if self._id is not None and answer is not None:
@@ -332,7 +336,10 @@ class ManifestResolver(Core[Event, Action]):
         return -math.inf if all_answered else self._first_answer_at + timeout, worker
 
     def _use_answer(self, worker: int, now: float) -> list[Action]:
-        """Fetches the digests of the worker's version; if the file is not shared, fails or fetches file names first."""
+        """Uses the worker's answer: fetches the digests or, if the file is not shared, fails.
+
+        If the user gave a name or an id, fetches the names of the shared files for the error before failing.
+        """
         description = self._answers[worker]
         if description is not None:
             self._enter(Phase.DIGESTS, description)
@@ -348,13 +355,13 @@ class ManifestResolver(Core[Event, Action]):
         return [RequestNames(worker)]
 
     def _choose_again(self, now: float) -> list[Action]:
-        """All workers with the chosen version are gone: chooses among the remaining and new workers."""
+        """All workers with the chosen version are gone: chooses again among the other workers."""
         self._enter(Phase.COLLECTING)
         self._first_answer_at = now
         return []
 
     def _ask_another_worker(self) -> list[Action]:
-        """Gives up waiting for a reply."""
+        """Stops waiting for the reply of the current worker."""
         if self._source is not None:
             self._demote(self._source)
         self._drop_source()
@@ -384,12 +391,12 @@ class ManifestResolver(Core[Event, Action]):
             return self._end(Found(manifest))
         if len(self._digest_senders) == 1:
             self._ban(*self._digest_senders)
-        # If several workers sent pages, it is unknown which was wrong; refetch all pages from one worker.
+        # If several workers sent pages, it is unknown which page was wrong; refetch all pages from one worker.
         self._discard_digests()
         return []
 
     def _not_found(self, name: str | None, shared_names: list[str]) -> NotFoundError:
-        """The error for a file that no worker has, with the names of shared files."""
+        """Returns the error for a file that no worker shares, with the names of shared files."""
         if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")

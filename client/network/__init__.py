@@ -1,1 +1,1 @@
-"""A client's connections: which to open and when, the sockets, and the time limit without progress."""
+"""A client's connections: which to open and when, the sockets, and the timeout for a client without progress."""

@@ -1,7 +1,7 @@
-"""One connection to a worker: a DEALER and its monitor, from the handshake to the first fault.
+"""One connection to a worker: a DEALER socket and its monitor, from the handshake to the first fault.
 
 Does not reconnect. A connection is never used again after a fault: some faults leave a DEALER permanently dead, and
-ZeroMQ would send the requests to the worker's next process.
+after others ZeroMQ would send the old requests to the worker's next process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from msd.wire.security.keys import Credentials
 
 
 class Connection:
-    """A connection to ``worker`` at ``endpoint``. Register ``dealer`` and ``monitor.socket`` for reading."""
+    """A connection to ``worker`` at ``endpoint``. The caller polls ``dealer`` and ``monitor.socket``."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], worker: int, endpoint: Endpoint, credentials: Credentials | None
     ) -> None:
         self._worker = worker
-        #: Requests without a reply, by request id.
+        #: Requests that are not answered yet, by request id.
         self._outstanding: dict[int, Message] = {}
         #: The epoch of the worker's ``welcome``; None until the ``welcome`` arrives.
         self._epoch: int | None = None
@@ -47,12 +47,12 @@ class Connection:
         dealer.connect_timeout = 5000
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
-        #: Why the handshake was refused, if it was.
+        #: Why the handshake was refused; None if it was not.
         self.refusal: ConnectionRefusal | None = None
         dealer.connect(endpoint.url)
 
     def read_monitor(self, session: int) -> bool:
-        """Reads the monitor and sends ``hello`` once the connection is open; True if the connection is dead."""
+        """Reads the monitor and sends ``hello`` once the connection is open. Returns True if the connection is dead."""
         dead = False
         for event in self.monitor.read():
             match event:
@@ -75,13 +75,13 @@ class Connection:
             self.dealer.send(encode(request), zmq.NOBLOCK)
 
     def handle_message(self, frames: list[zmq.Frame]) -> ConnectionOpened | ReplyReceived | None:
-        """Returns the event for a received message; None if no request is outstanding for its request id.
+        """Returns the event for a received message; None if it answers no outstanding request.
 
         Raises ``ProtocolError`` if the message cannot be a valid reply. The connection is then unusable, because the
-        request will never be answered. One such message is our own ``hello``, which arrives after a TCP self-connect.
+        request will never be answered. For example, a socket connected to itself receives its own ``hello``.
         """
         if not 1 <= len(frames) <= 2:
-            raise ProtocolError(f"a reply of {len(frames)} frames")
+            raise ProtocolError(f"a reply with {len(frames)} frames")
         reply: DataReply = decode(frames[0].buffer, DataReply)
         request = self._outstanding.pop(reply.rid, None)
         if request is None:
@@ -89,7 +89,7 @@ class Connection:
         if self._epoch not in (None, reply.epoch):
             raise ProtocolError("the reply and the welcome are from different processes")
         if isinstance(request, Get) and getattr(reply, "index", request.index) != request.index:
-            raise ProtocolError("the reply has a different segment from the requested one")
+            raise ProtocolError("the reply contains a different segment from the one requested")
         if isinstance(request, Hello):
             if not isinstance(reply, Welcome):
                 raise ProtocolError("the first reply is not a welcome")

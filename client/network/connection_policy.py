@@ -1,7 +1,8 @@
 """Decides when to connect to which worker. Pure.
 
 Combines the snapshots of server 5 with the outcome of each connection. Snapshots are hints: they show when an attempt
-to connect makes sense. They never close a working connection, and without snapshots every worker is tried.
+to connect makes sense. A snapshot never closes a working connection, and without snapshots the client tries to connect
+to every worker.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ from msd.wire.support.core import Core, TimePassed
 FIRST_SNAPSHOT_TIMEOUT_S = 0.2
 #: Seconds between two new subscriptions while server 5 is silent.
 RESUBSCRIBE_INTERVAL_S = 5.0
-#: Seconds before a failed connection is retried: doubles from the minimum to the maximum.
+#: Seconds before a failed connection is retried. Each failure doubles the delay, from the minimum up to the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.25, 4.0
-#: How long (seconds) every attempt must fail before a refusal is considered definitive. A handshake that is closed
-#: without a reason needs longer: a dying server may close one, but only a server with a different key closes them all.
+#: Seconds for which every attempt must fail before a refusal is considered definitive. The period is longer if the
+#: connections are closed during the handshake without a reason: a dying server may close one connection, but only a
+#: server with a different key closes every one.
 REFUSAL_PERIOD_S, HANDSHAKE_REFUSAL_PERIOD_S = 0.1, 1.0
-#: A refusal more than this many seconds after the previous one is unrelated to it.
+#: A refusal more than this many seconds after the previous one is considered unrelated.
 MAX_REFUSAL_GAP_S = 5.0
-#: States of a worker in which connecting makes sense.
+#: States of a worker in which the client tries to connect to it.
 REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
-# Events, in addition to those of the network.
+# Events, in addition to the network events.
 
 
 class WorkerBanned(Struct, frozen=True):
-    """The worker is banned: do not connect to this run of its process until the ban is lifted."""
+    """The worker is banned: do not connect to its current process until the ban is lifted."""
 
     worker: int
 
@@ -72,7 +74,7 @@ class CloseConnection(Struct, frozen=True):
 
 
 class Resubscribe(Struct, frozen=True):
-    """No snapshot arrived for too long: subscribe to server 5 on a new connection."""
+    """No snapshot has arrived for too long: subscribe to server 5 on a new connection."""
 
 
 class ReportRefusal(Struct, frozen=True):
@@ -87,13 +89,13 @@ Action = OpenConnection | CloseConnection | Resubscribe | ReportRefusal
 class ConnectionState(enum.StrEnum):
     """The state of the connection to a worker."""
 
-    CLOSED = "closed"  #: no socket; it opens when the worker is reachable and the backoff has passed
+    CLOSED = "closed"  #: no socket; one is opened when the worker is reachable and the backoff is over
     CONNECTING = "connecting"  #: a socket, but no ``welcome`` yet
     OPEN = "open"  #: the worker answered
-    BANNED = "banned"  #: no socket, and none is opened
+    BANNED = "banned"  #: no socket; none is opened before the ban is lifted
 
 
-#: The changes of a connection's state, and the events and actions that cause them. Any other event or action leaves
+#: The changes in a connection's state, and the events and actions that cause them. Any other event or action leaves
 #: the state unchanged.
 TRANSITIONS: dict[tuple[ConnectionState, ConnectionState], tuple[type[Event] | type[Action], ...]] = {
     (ConnectionState.CLOSED, ConnectionState.CONNECTING): (OpenConnection,),
@@ -101,7 +103,7 @@ TRANSITIONS: dict[tuple[ConnectionState, ConnectionState], tuple[type[Event] | t
     (ConnectionState.CONNECTING, ConnectionState.CLOSED): (ConnectionClosed, CloseConnection),
     (ConnectionState.OPEN, ConnectionState.CLOSED): (ConnectionClosed,),
     (ConnectionState.OPEN, ConnectionState.BANNED): (WorkerBanned,),
-    # A snapshot lifts the ban if it reports a new process of the worker.
+    # A snapshot that reports a new process of the worker lifts the ban.
     (ConnectionState.BANNED, ConnectionState.CLOSED): (WorkerUnbanned, SnapshotReceived),
 }
 _NEXT_STATES = {(start, cause): end for (start, end), causes in TRANSITIONS.items() for cause in causes}
@@ -114,14 +116,14 @@ class KnownWorker(Struct):
     #: The state in the latest snapshot; None while server 5 is silent.
     reported_state: WorkerState | None = None
     epoch: int = 0
-    #: Only ``change_state`` sets it.
+    #: Set only by ``change_state``.
     state: ConnectionState = ConnectionState.CLOSED
     #: The number of failures since the last success.
     failures: int = 0
     retry_at: float = 0.0
 
     def change_state(self, cause: type[Event] | type[Action]) -> None:
-        """Changes the state as the table ``TRANSITIONS`` says."""
+        """Changes the state according to the table ``TRANSITIONS``."""
         self.state = _NEXT_STATES.get((self.state, cause), self.state)
 
     def retry_now(self, now: float) -> None:
@@ -148,21 +150,24 @@ class ConnectionPolicy(Core[Event, Action]):
         self._refused_since: float | None = None
         self._last_refusal_at = now
         self._refusal = ConnectionRefusal.HANDSHAKE
-        #: When server 5 counts as silent, unless a snapshot arrives first.
+        #: The time after which server 5 counts as silent, unless a snapshot arrives first.
         self._status_deadline = now + FIRST_SNAPSHOT_TIMEOUT_S
-        #: The first of ``_deadlines``, computed after each event.
+        #: The earliest of ``_deadlines``, computed after each event.
         self._next_deadline = self._status_deadline
-        #: True if server 5 was silent at the last deadline.
+        #: True if no snapshot has arrived since ``_status_deadline`` last passed.
         self._status_timed_out = False
 
     @property
     def awaits_first_snapshot(self) -> bool:
-        """True at the start, until the first snapshot arrives or its timeout expires."""
+        """True until the first snapshot arrives or the timeout for it expires."""
         return self.status is None and not self._status_timed_out
 
     @property
     def refusal(self) -> ConnectionRefusal | None:
-        """Why a connection was refused, even if that is not definitive yet; None if none was, or if one is open."""
+        """The reason for the current refusals, even if they are not definitive yet.
+
+        None if no connection has been refused since one was last open.
+        """
         return self._refusal if self._refused_since is not None else None
 
     def next_deadline(self, now: float) -> float:  # noqa: ARG002
@@ -171,7 +176,7 @@ class ConnectionPolicy(Core[Event, Action]):
     def _decide(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
         match event:
-            # First, because every poll ends with this event.
+            # Checked first for speed: every poll ends with this event.
             case TimePassed() if now < self._next_deadline:
                 return []
             case SnapshotReceived(status):
@@ -195,8 +200,8 @@ class ConnectionPolicy(Core[Event, Action]):
             case WorkerUnbanned(number):
                 self.workers[number].change_state(WorkerUnbanned)
                 self.workers[number].retry_now(now)
-        # Other events may be handled late, before those that were received earlier: only ``TimePassed`` can tell that
-        # server 5 is silent.
+        # Only ``TimePassed`` may decide that server 5 is silent: while another event is handled, a snapshot that
+        # arrived in time may still be unread.
         due = self._deadlines(now) if isinstance(event, TimePassed) else self._connection_deadlines()
         actions += [action for deadline, act in due if now >= deadline for action in act()]
         self._next_deadline = min(deadline for deadline, _ in self._deadlines(now))
@@ -208,7 +213,7 @@ class ConnectionPolicy(Core[Event, Action]):
             assert worker.state is not ConnectionState.OPEN or not worker.failures, (number, worker)
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
-        """Yields when time alone has an effect, and that effect. Performing one may change those that follow."""
+        """Yields each deadline and the function to call then. A call may change the deadlines that follow."""
         yield self._status_deadline, partial(self._on_status_timeout, now)
         yield from self._connection_deadlines()
         if (refused_at := self._refusal_deadline()) is not None:
@@ -220,7 +225,7 @@ class ConnectionPolicy(Core[Event, Action]):
                 yield worker.retry_at, partial(self._open_connection, number)
 
     def _refusal_deadline(self) -> float | None:
-        """Returns when a refusal becomes definitive; None without a refusal, or if that depends on further ones."""
+        """Returns when the refusal becomes definitive; None without a refusal, or if a further refusal is needed."""
         if self._refused_since is None:
             return None
         if self._refusal is not ConnectionRefusal.HANDSHAKE:
@@ -265,7 +270,7 @@ class ConnectionPolicy(Core[Event, Action]):
             if woke_up or is_new_process:
                 worker.retry_now(now)
             worker.reported_state, worker.epoch = reported.state, reported.epoch
-            # ZeroMQ may be in a long backoff of its own, but a new socket connects at once.
+            # The old socket may be in a long backoff of ZeroMQ; a new socket connects at once.
             is_outdated = woke_up or is_new_process or reported.state not in REACHABLE_STATES
             if worker.state is ConnectionState.CONNECTING and is_outdated:
                 worker.change_state(CloseConnection)
@@ -273,7 +278,7 @@ class ConnectionPolicy(Core[Event, Action]):
         return actions
 
     def _on_status_timeout(self, now: float) -> list[Action]:
-        """Server 5 is silent: treats the workers' states as unknown, not as dead."""
+        """Server 5 is silent: treats the states of all workers as unknown and tries to connect to them."""
         # A socket that only receives cannot detect that its peer is gone, so subscribe again; but not at the first
         # timeout, when the socket is new.
         is_first = self.awaits_first_snapshot

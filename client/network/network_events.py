@@ -15,11 +15,11 @@ from msd.wire.protocol.states import ConnectionRefusal
 
 
 class Payload(Protocol):
-    """The frame with a reply's data: a received ``zmq.Frame``."""
+    """The frame that contains a reply's data: a received ``zmq.Frame``."""
 
     @property
     def buffer(self) -> memoryview:
-        """The data in the received frame, without a copy."""
+        """A view of the data in the received frame; nothing is copied."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class ConnectionOpened(Struct, frozen=True):
 
 
 class ConnectionClosed(Struct, frozen=True):
-    """The connection is closed and all its requests are lost, or an attempt to connect failed.
+    """The connection was closed and its outstanding requests are lost, or an attempt to connect failed.
 
     ``refusal`` is the reason for a failed attempt, if it is known.
     """

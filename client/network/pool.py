@@ -1,7 +1,7 @@
-"""Manages all connections of one client: the connected workers, the snapshots of server 5, and the received events.
+"""Manages all connections of one client: tracks the connected workers and server 5, and yields the received events.
 
 Applies the decisions of ``client/network/connection_policy.py`` to the sockets of ``client/network/transport.py``.
-Decides nothing about segments.
+Makes no decisions about segments.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class ConnectionPool:
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
         self.stalled_seconds = 0.0
-        #: When the last ``wait`` ended. Later messages are not read yet, so timeouts are evaluated at this time.
+        #: When the last ``wait`` ended. Messages that arrived later are unread, so timeouts are evaluated at this time.
         self.last_poll_at = time.monotonic()
         self._stall_detector = StallDetector(self.last_poll_at)
-        #: Whether server 5 was reachable at the last ``status_change``.
+        #: Whether server 5 was reachable at the last call to ``status_change``.
         self._last_reachable = True
-        #: Workers that use another version of the protocol, and that version.
+        #: The workers that use another version of the protocol, each with its version.
         self._other_versions: dict[int, int] = {}
         self._servers = servers
-        #: The endpoint of the control socket in the last snapshot.
+        #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
         self._policy = connection_policy.ConnectionPolicy(
             servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
@@ -69,7 +69,7 @@ class ConnectionPool:
 
     @property
     def control(self) -> Endpoint | None:
-        """The broker's control socket: the port of the last snapshot, on the host of server 5; None if unknown."""
+        """The broker's control endpoint: the port from the last snapshot, on the host of server 5; None if unknown."""
         try:
             return Endpoint(self._servers.status.host, Endpoint.parse(self._control).port)
         except UsageError:
@@ -86,7 +86,7 @@ class ConnectionPool:
         return [*self.events()]
 
     def wait(self, deadline: float) -> None:
-        """Waits until a message arrives, the policy is due, or ``deadline`` passes. Measures stalls of this process."""
+        """Waits for a message until ``deadline`` or the policy's next deadline. Measures stalls of this process."""
         start = time.monotonic()
         until = max(start, min(self._policy.next_deadline(start), deadline))
         self.transport.wait(until - start)
@@ -114,7 +114,7 @@ class ConnectionPool:
                         self.ready.pop(worker, None)
                 self._apply(event, time.monotonic())
             yield event
-        # Use the time when ``wait`` ended: later messages are not read yet, so a peer that seems silent may not be.
+        # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._apply(TimePassed(), self.last_poll_at)
 
     def request(self, worker: int, request: Message) -> None:
@@ -122,7 +122,7 @@ class ConnectionPool:
         self.transport.request(worker, request)
 
     def ban(self, worker: int) -> None:
-        """Closes the connection to a worker until ``unban``, or until the worker has a new process."""
+        """Keeps the connection to a worker closed until ``unban``, or until the worker has a new process."""
         self.ready.pop(worker, None)
         self._apply(connection_policy.WorkerBanned(worker), time.monotonic())
 
@@ -131,7 +131,7 @@ class ConnectionPool:
         self._apply(connection_policy.WorkerUnbanned(worker), time.monotonic())
 
     def status_change(self) -> WorkerChanged | None:
-        """Returns the event to emit if server 5 was lost or is reachable again since the last call."""
+        """Returns the event to emit if server 5 was lost or is reachable again since the last call; else None."""
         reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.refusal is not None
         if reachable == self._last_reachable:
             return None
@@ -165,7 +165,10 @@ class ConnectionPool:
 
 
 def emit_waiting(pool: ConnectionPool, progress_timeout: ProgressTimeout, on_event: OnEvent) -> None:
-    """Emits changes of server 5, and why there is no progress. Raises ``NoAnswerError`` once the timeout expires."""
+    """Emits a change in the state of server 5, and the reason for a lack of progress.
+
+    Raises ``NoAnswerError`` once the timeout expires.
+    """
     if changed := pool.status_change():
         on_event(changed)
     # Use the time of the last poll; the process may have been suspended since.

@@ -1,4 +1,4 @@
-"""Decides when a client without progress reports the reason, and when it gives up. Pure."""
+"""Decides when a client that makes no progress reports the reason, and when it gives up. Pure."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Action = Waiting | TimeoutExpired
 
 
 class ProgressTimeout(Core[Event, Action]):
-    """Measures the time without progress. ``timeout`` is in seconds; with None it never gives up.
+    """Measures the time without progress. ``timeout`` is in seconds; with None the client never gives up.
 
-    Each reason is reported once, unless there is progress in between.
+    A reason is reported again only after another reason, or after progress.
     """
 
     def __init__(self, timeout: float | None, now: float) -> None:
@@ -44,7 +44,7 @@ class ProgressTimeout(Core[Event, Action]):
         self._timeout = timeout
         self._last_progress = now
         self._reason = ""
-        #: The reason that was last reported since the last progress.
+        #: The last reason reported since the last progress; None if none was reported.
         self._reported_reason: str | None = None
 
     def next_deadline(self, now: float) -> float | None:
@@ -66,7 +66,7 @@ class ProgressTimeout(Core[Event, Action]):
         return []
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Action]]:
-        """Yields when time alone has an effect, and that effect; the most important one first."""
+        """Yields each deadline and the action that is then due, the most important one first."""
         if self._timeout is not None:
             message = f"gave up after {self._timeout:g} s without progress: {self._reason}"
             yield self._last_progress + self._timeout, TimeoutExpired(message)

@@ -1,4 +1,4 @@
-"""A client's sockets: one DEALER and its monitor for each worker, one SUB for server 5.
+"""A client's sockets: a DEALER and its monitor for each worker, and a SUB for server 5.
 
 Converts frames into events and requests into frames. Does not decide which connections to open
 (``client/network/connection_policy.py``) or what to request (``client/scheduling/scheduler.py``).
@@ -27,7 +27,7 @@ from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message
 from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 
-#: Milliseconds for which ZeroMQ may still send queued messages at the end.
+#: Milliseconds for which ZeroMQ may still send queued messages after ``close``.
 LINGER_MS = 200
 #: The maximum number of ZeroMQ's I/O threads if connections are encrypted. Decryption takes about a second of processor
 #: time per GiB, and a connection uses only one thread. Without encryption, a second thread costs more than it gains
@@ -75,8 +75,8 @@ class Transport:
     def read(self) -> Iterator[NetworkEvent]:
         """Yields the events that were ready when ``wait`` returned. The caller must exhaust the iterator.
 
-        Reads each reply just before yielding it, while its data is still in the processor's caches, and one reply
-        from each connection in turn, so that the next request to any of them is never delayed for long.
+        Reads each reply just before yielding it, so that the caller finds the data in the processor's caches. Takes the
+        replies from the connections in turn, so that the next request to any worker is never delayed for long.
         """
         readable = self._readable
         if not readable.isdisjoint(self._status.sources):
@@ -118,7 +118,7 @@ class Transport:
         self._status = self._subscribe()
 
     def report_done(self, control: Endpoint, timeout: float) -> bool:
-        """Reports to server 5 that the download is complete; True if it answers within ``timeout`` seconds."""
+        """Reports to server 5 that the download is complete; True if it replies within ``timeout`` seconds."""
         return self._send_control(control, Done(rid=new_rid(), session=self._session), timeout)
 
     def report_corrupt(self, control: Endpoint, worker: int, id: bytes, index: int) -> None:
@@ -131,7 +131,7 @@ class Transport:
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
         self._status.close()
-        # Also closes a socket whose setup was interrupted by a signal: one open socket makes the termination hang.
+        # Also closes a socket whose setup was interrupted by a signal: a single open socket would block termination.
         self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> StatusSubscriber:
@@ -142,7 +142,7 @@ class Transport:
 
     def _read_connection(self, worker: int, connection: Connection) -> Iterator[NetworkEvent]:
         if self._connections.get(worker) is not connection:
-            return  # The caller closed this connection while it handled an event of another one.
+            return  # The caller closed this connection while handling an event from another one.
         # Read the monitor first: its events are older than the messages read after it.
         dead = connection.read_monitor(self._session)
         # Messages from a dead connection are still valid: read them all.
@@ -158,7 +158,7 @@ class Transport:
             if event is not None:
                 yield event
             if self._connections.get(worker) is not connection:
-                return  # The caller closed this connection while it handled the event.
+                return  # The caller closed this connection while handling the event.
         if dead:
             self.close_connection(worker)
             yield ConnectionClosed(worker, connection.refusal)

@@ -1,4 +1,4 @@
-"""Says why a client makes no progress, as text for the user. Pure: does not decide when to say it."""
+"""Explains to the user why a client makes no progress. Pure: does not decide when to show the explanation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from msd.wire.support.units import format_count
 
 
 class Peers(Struct, frozen=True):
-    """The servers as a client knows them. ``other_versions`` has the protocol version of each worker, by number, whose
-    version differs from the client's.
+    """The servers as a client knows them.
+
+    ``other_versions`` contains only the workers whose protocol version differs from the client's: it maps the worker's
+    number to that version.
     """
 
     server5: Endpoint
@@ -25,8 +27,10 @@ class Peers(Struct, frozen=True):
 def waiting_reason(
     status: Status | None, refusal: ConnectionRefusal | None, peers: Peers, *, ready: int, workers: int
 ) -> str:
-    """Returns why there is no progress. ``status`` is the last snapshot, None while server 5 does not answer;
-    ``refusal`` is why connections fail, if they do; ``ready`` of the known ``workers`` are connected.
+    """Returns the reason why there is no progress, as text for the user.
+
+    ``status`` is the last snapshot, None while server 5 does not answer. ``refusal`` is the reason why connections are
+    refused, None if they are not. ``ready`` is the number of connected workers, ``workers`` the number of known ones.
     """
     if ready:
         return f"connected to {ready} of {workers} workers, but receiving no data"
@@ -47,7 +51,7 @@ def waiting_reason(
 
 
 def explain_refusal(refusal: ConnectionRefusal, peers: Peers) -> str:
-    """Returns why the servers refuse the client's connections, and what to do about it."""
+    """Returns text that explains why the servers refuse the client's connections, and what to do about it."""
     if refusal is ConnectionRefusal.VERSION:
         others = ", ".join(
             f"worker {number} uses version {version}" for number, version in peers.other_versions.items()

@@ -1,7 +1,7 @@
 """``download()``: downloads one file from all workers at once and verifies it.
 
-Finds the manifest, runs the transfer into the part file and renames that file. Contains no transfer loop: see
-``client/operations/transfer.py``.
+Finds the manifest, fetches the segments into the part file and renames the part file to the output. The transfer loop
+is in ``client/operations/transfer.py``.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def download(
     segments that differ and leaves an up-to-date file unchanged.
 
     ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``timeout`` is the
-    time limit without progress, in seconds; None waits indefinitely. With ``sync`` False the download does not wait
+    maximum time without progress in seconds; None means no limit. With ``sync`` False the download does not wait
     until the data is on the disk. ``interval`` is the time between two ``Progress`` events in seconds; there are at
     most ten a second. ``memory`` limits the outstanding bytes. ``on_event`` is called in the caller's thread and must
     not block.
 
-    Raises ``MsdError``. The part file is kept, and the next call resumes from it.
+    Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it.
     """
     for argument, value in (("timeout", timeout), ("memory", memory)):
         if value is not None and not value > 0:
@@ -103,7 +103,7 @@ def download(
 
 
 def _run(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, on_event: OnEvent) -> None:
-    """Runs the transfer, and with ``sync`` waits for the disk. Adds the saved progress to an ``Interrupted`` error."""
+    """Runs the transfer and, with ``sync``, syncs the part file. Adds the progress to an ``Interrupted`` error."""
     try:
         transfer.run()
         if sync:
