@@ -94,10 +94,10 @@ class Broker:
 
     def run(self) -> int:
         """Serves until an operator orders a shutdown, a signal (SIGINT, SIGTERM, SIGHUP) arrives, or, with
-        ``until_done``, the clients are done. Returns the exit code.
+        ``until_done``, the clients have finished. Returns the exit code.
         """
         while self._exit_code is None or not self._is_stopped:
-            # Report a stall before anything else: it must not make the workers look silent.
+            # Report a stall before anything else, so that it does not make the workers look silent.
             self._on_stall(self._poll_loop.wait(self._deadlines()))
             self._on_stall(self._poll_loop.dispatch())
             now = self._poll_loop.now
@@ -280,7 +280,7 @@ class Broker:
                 # Publish the new catalogue only once a worker serves it.
                 self._set_catalogue(latest)
                 self._publish(now)
-        # Use the supervisor's record; it ignores late heartbeats of dead processes.
+        # Use the supervisor's record: the supervisor ignores late heartbeats from dead processes.
         if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
             self._snapshot_builder.on_bytes_sent(worker.number, worker.load.bytes_sent, now)
             self._update_until_done(SessionsReported(worker.sessions), now)
@@ -342,7 +342,7 @@ def serve(
     """Runs a broker with ``config`` and returns its exit code. ``console`` is the command line of the console process,
     None for the plain console; ``verbose`` logs to standard error. Raises ``MsdError`` if the broker cannot run.
     """
-    raise_descriptor_limit()  # Every subscriber needs a descriptor, and there may be thousands.
+    raise_descriptor_limit()  # Every subscriber needs a descriptor, and there may be thousands of subscribers.
     output = OutputThread(stdout, verbose=verbose)
     try:
         broker = Broker(config, output, until_done=until_done, console=console)

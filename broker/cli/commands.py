@@ -99,7 +99,8 @@ def toggle(
             if not toggled.reached:
                 unchanged.append(str(number))
     if unchanged:
-        raise NoAnswerError(f"worker {', '.join(unchanged)} did not change state within 3 s: see msd status")
+        workers = "worker" if len(unchanged) == 1 else "workers"
+        raise NoAnswerError(f"{workers} {', '.join(unchanged)} did not change state within 3 s: see msd status")
 
 
 @with_server_flags

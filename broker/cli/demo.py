@@ -31,14 +31,14 @@ from msd.wire.protocol.states import WantedState
 from msd.wire.support.units import format_rate, format_size
 
 NAME = "demo.bin"
-#: Minimum size in bytes; a smaller file is downloaded before a worker can be killed.
+#: Minimum size in bytes; the download of a smaller file would end before a worker can be killed.
 MIN_SIZE = 1 << 20
 #: Bytes generated and written at a time.
 BLOCK_SIZE = 4 << 20
 
 
 def run(size_text: str, seconds: float) -> int:
-    """Runs the demo with a file of the given size, for about ``seconds``. Returns the exit code."""
+    """Runs the demo with a file of the given size, for about ``seconds`` seconds. Returns the exit code."""
     try:
         size = parse_size(size_text)
     except ValueError as error:
@@ -145,7 +145,7 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
             _inject_faults(client, servers, source.stat().st_size)
             code = client.wait()
         finally:
-            # Not SIGTERM: the client would print how to resume, but its part file is removed with the folder.
+            # Do not send SIGTERM: the client would print how to resume, but the part file is removed with the folder.
             client.kill()
     if code:
         raise MsdError(f"the download failed with code {code}: see the messages above")
@@ -155,14 +155,16 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
 
 
 def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int) -> None:
-    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each once a given fraction of the file was sent."""
+    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each when the workers have sent a
+    given fraction of the file.
+    """
     with OperatorClient(servers) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
             (0.25, "msd toggle 2: putting worker 2 to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),
             (0.45, "kill -9: killing worker 3", lambda: _kill(operator, 3)),
             (0.65, "msd toggle 2: waking worker 2 up", lambda: operator.toggle(2, WantedState.AWAKE)),
         ]
-        #: Bytes sent by each worker process, by its epoch: a restarted worker counts from 0 again.
+        #: Bytes sent by each worker process, keyed by epoch: a restarted worker counts from 0 again.
         bytes_sent: dict[int, int] = {}
         while faults and client.poll() is None:
             for worker in operator.status().workers:
@@ -176,7 +178,7 @@ def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int)
 
 
 def _kill(operator: OperatorClient, number: int) -> None:
-    # The pid is 0 while the worker is restarted; ``kill(0)`` would signal this process group.
+    # The pid is 0 while the worker is being restarted; ``kill(0)`` would signal this process group.
     if pid := operator.status().workers[number - 1].pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

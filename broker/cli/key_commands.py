@@ -39,7 +39,10 @@ def new(
     """
     pair, public = _key_folder(config).new(name)
     print(f"{name} {pair.public.hex()}")
-    print(f"the same line is in {public}: copy it to the servers and run msd keys admit {public.name} --role client")
+    print(
+        f"the same line is in {public}: copy this file to the servers and run"
+        f" msd keys admit {public.name} --role client"
+    )
 
 
 @keys.command()

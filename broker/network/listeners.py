@@ -1,7 +1,9 @@
 """Opens the broker's sockets: status and control for admitted peers, local control for its own workers.
 
-Closes and reopens the sockets if a key loses rights, or if ZeroMQ stores too many subscriptions: ZeroMQ offers no other
-way to end the connections concerned. All other peers reconnect. Does not handle the requests: see ``broker/server.py``.
+Closes and reopens sockets when a key loses rights or when ZeroMQ stores too many subscriptions: ZeroMQ offers no other
+way to close the connections concerned. All other peers reconnect.
+
+Does not handle the requests: see ``broker/server.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from msd.wire.security.zap import ZapHandler
 
 #: Seconds between two checks of the admitted keys.
 KEY_CHECK_INTERVAL_S = 0.5
-#: How long (seconds) binding a port is retried after the previous socket on it was closed.
+#: Seconds for which binding a port is retried after the previous socket on that port was closed.
 REOPEN_TIMEOUT_S = 2.0
 
 
@@ -50,7 +52,7 @@ class Listeners:
         self._earlier_malformed = 0
         self._next_key_check = 0.0
         self._open_sockets: list[Publisher | ControlSocket] = []
-        #: The servers' key pair; None if they do not use keys.
+        #: The servers' key pair; None if the servers do not use keys.
         self.keys = load_server_keys(config)
         self._zap = ZapHandler(context, self.keys, config.key_folder.path if self.keys else None)
         poll_loop.register(self._zap.socket, self._zap.handle)

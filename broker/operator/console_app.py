@@ -1,6 +1,6 @@
 """The operator's full-screen console: a Textual application.
 
-Turns keys into orders and the events of its ``Feed`` into lines. The contents are kept by
+Turns key presses into orders and the events of its ``Feed`` into lines. The contents are kept by
 ``broker/status/history.py`` and formatted by ``broker/views/console_lines.py``. Opens no sockets. Redraws on a timer,
 so a high rate of incoming events does not cause more redraws.
 """
@@ -40,8 +40,8 @@ EXIT_SERVERS_GONE = 1
 
 
 class ConsoleApp(App[int]):
-    """The console of the servers that ``feed`` is connected to; its result is the exit code. If ``owns_servers`` is
-    true, the servers shut down when the console ends.
+    """The console of the servers that ``feed`` is connected to. The application's result is the exit code. If
+    ``owns_servers`` is true, the servers shut down when the console ends.
     """
 
     TITLE = "msd"
@@ -246,7 +246,8 @@ class ConsoleApp(App[int]):
 
 def run(servers: Servers, supervisor: int | None = None) -> int:
     """Shows the console of ``servers`` until the operator leaves it; returns the exit code. ``supervisor`` is the
-    descriptor of a pipe held open by the ``msd serve`` that started this console; end of file means that it has ended.
+    descriptor of a pipe held open by the ``msd serve`` that started this console; end of file means that ``msd serve``
+    has ended.
     """
     # Block signals until the console has taken over the terminal and can restore it.
     signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_SIGNALS)
@@ -272,7 +273,7 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
 
 
 def _install_exit_handlers(app: ConsoleApp, supervisor: int | None) -> None:
-    """Makes signals and the end of ``msd serve`` end the console."""
+    """Ends the console on a signal, or when ``msd serve`` ends."""
     loop = asyncio.get_running_loop()
     for number in EXIT_SIGNALS:
         loop.add_signal_handler(number, app.exit, 128 + number)

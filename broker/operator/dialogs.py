@@ -54,7 +54,7 @@ class _Dialog(ModalScreen[T]):
 
 
 class Question(_Dialog[bool]):
-    """A question to be answered with y or n; its result is True for yes."""
+    """A yes/no question; the dialog's result is True for yes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "Yes"),

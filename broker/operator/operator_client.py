@@ -63,20 +63,20 @@ class OperatorClient:
         self._timeout = timeout
         self._snapshots: deque[Status] = deque()
         self._replies: deque[Reply] = deque()
-        #: Why this operator is refused; None unless it is.
+        #: Why server 5 refuses this operator; None if it does not.
         self._refusal: NotAllowedError | None = None
         self._failing_since: float | None = None
         self.loop = PollLoop()
         with contextlib.ExitStack() as resources:
             context = zmq.Context()
             resources.callback(context.destroy, 0)
-            # Every snapshot: the events of the console are the differences between them.
+            # Receive every snapshot: the console derives its events from the differences between snapshots.
             subscriber = StatusSubscriber(context, self._server5, self._credentials, latest_only=False)
             resources.callback(subscriber.close)
             snapshots, connection = subscriber.sources
             self.loop.register(snapshots, lambda: self._on_snapshots(subscriber.read_snapshots()))
             self.loop.register(connection, lambda: self._on_connection(subscriber.read_connection()))
-            #: The newest status received, published or as a reply.
+            #: The newest status received, whether published or sent as a reply.
             self.latest = self._receive(self._snapshots, time.monotonic() + timeout)
             #: True if a connection was closed after the first snapshot.
             self.is_lost = False
@@ -133,7 +133,9 @@ class OperatorClient:
             self._control.send(encode(request), zmq.NOBLOCK)
 
     def take_messages(self) -> list[Status | Reply]:
-        """Returns the snapshots and replies received since the last call. Raises ``NotAllowedError`` if refused."""
+        """Returns the snapshots and replies received since the last call. Raises ``NotAllowedError`` if this
+        operator is refused.
+        """
         if self._refusal is not None:
             raise self._refusal
         messages = [*self._snapshots, *self._replies]

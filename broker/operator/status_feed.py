@@ -33,7 +33,7 @@ CONNECT_TIMEOUT_S = 1.0
 RETRY_DELAY_S = 0.3
 #: Seconds that ``close()`` waits for a connection attempt in progress.
 CLOSE_TIMEOUT_S = 0.2
-#: Maximum number of events that wait to be fetched, and of toggles that wait to be sent; the oldest are dropped.
+#: Maximum number of events waiting to be fetched, and of toggles waiting to be sent; the oldest are dropped.
 MAX_QUEUED = 1000
 
 

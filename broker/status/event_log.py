@@ -51,6 +51,6 @@ class EventLog:
             self._log("warning" if event.is_failure else "info", event.source or SERVER_5, event.text)
 
     def report(self, rid: int, status: Status) -> StatusReport:
-        """The reply to a status request of an operator."""
+        """The reply to an operator's status request."""
         events, rates = self._history.recent()
         return StatusReport(rid=rid, status=status, events=events, rates=rates)

@@ -1,6 +1,6 @@
-"""Builds the contents of an operator's console from the snapshots of server 5: a pure core.
+"""Builds the contents of an operator's console from server 5's snapshots: a pure core.
 
-Compares each snapshot with the one before and keeps the latest events and rates. Does not format them: see
+Compares each snapshot with the previous one and keeps the latest events and rates. Does not format them: see
 ``broker/views/console_lines.py``. ``now`` is wall-clock time in seconds since 1970, used only for display, ordering and
 sampling.
 """
@@ -18,11 +18,11 @@ from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, Worker
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.units import format_count
 
-#: Events kept.
+#: Maximum number of events kept.
 MAX_EVENTS = 200
-#: Events included in a ``StatusReport``.
+#: Maximum number of events included in a ``StatusReport``.
 MAX_REPORTED_EVENTS = 32
-#: Rates kept per worker, and seconds between two of them.
+#: Number of rates kept per worker, and seconds between two rates.
 MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
 SERVER_5 = "server 5"
 
@@ -98,7 +98,7 @@ class History:
 
     @property
     def clients(self) -> int:
-        """Number of clients being served: the broker's count, or the largest count of a worker if that is higher."""
+        """Number of clients being served: the broker's count or the largest worker's count, whichever is higher."""
         return _clients(self.status) if self.status is not None else 0
 
     def on_snapshot(self, status: Status, now: float) -> list[HistoryEvent]:
@@ -118,7 +118,7 @@ class History:
         elif before is not None:
             for source, text, is_failure in _changes(before, status):
                 self.add(text, now, source=source, is_failure=is_failure)
-        # A clock that is set back must not stop the sampling.
+        # Keep sampling even if the clock is set back.
         if not 0 <= now - self._sampled_at < SAMPLE_INTERVAL_S * 0.9:
             self._sampled_at = now
             for worker in status.workers:
@@ -188,7 +188,7 @@ class History:
 
 def newest(events: Sequence[HistoryEvent], count: int) -> list[HistoryEvent]:
     """The newest ``count`` events; both lists are newest first. Half of the places are reserved for failures, so
-    that events of clients connecting and disconnecting do not displace them.
+    that the events of clients that connect and disconnect do not displace them.
     """
     kept = {id(event) for event in [event for event in events if event.is_failure][: count // 2]}
     others = [event for event in events if id(event) not in kept][: count - len(kept)]

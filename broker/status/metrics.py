@@ -1,6 +1,6 @@
 """Serves Prometheus metrics of the servers over plain HTTP on a separate port.
 
-A separate thread answers each request from the broker's last snapshot, so the broker's loop does no work for it.
+A separate thread answers each request from the broker's last snapshot, so requests cause no work in the broker's loop.
 Exports no file names. The only module that imports prometheus_client.
 """
 
@@ -144,11 +144,11 @@ def _with_values(
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """No request logging."""
+        """Logs nothing."""
 
 
 class _Server(WSGIServer):
-    """Answers one request at a time, so that clients cannot make it hold more than one connection."""
+    """Answers one request at a time, so that clients cannot make the server hold more than one connection."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.address_family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET

@@ -11,7 +11,7 @@ from msd.wire.support.backoff import backoff
 from msd.wire.support.core import Core, TimePassed
 
 #: Seconds before the indexer is restarted: the first delay, which doubles with every exit, and the maximum. A run of
-#: ``MAX_BACKOFF_S`` resets it.
+#: ``MAX_BACKOFF_S`` seconds resets the delay.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 
 
@@ -22,11 +22,11 @@ class IndexerExited(Struct, frozen=True):
 
 
 class RestartIndexer(Struct, frozen=True):
-    """Start the indexer again; reported back as ``IndexerExited`` if that fails."""
+    """Start the indexer again. The caller reports a failed start as ``IndexerExited``."""
 
 
 class ShowNote(Struct, frozen=True):
-    """Show this note. An exit for the same reason as the one before has none."""
+    """Show this note. An exit for the same reason as the previous exit produces no note."""
 
     text: str
 

@@ -14,7 +14,7 @@ from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.protocol.messages import Toggled
 from msd.wire.support.core import Core, TimePassed
 
-#: Seconds after which a toggle is answered although its worker has not reached the wanted state.
+#: Seconds after which a toggle is answered even if its worker has not reached the wanted state.
 TOGGLE_TIMEOUT_S = 3.0
 #: Maximum number of pending toggles; further toggles are answered immediately, with the worker's current state.
 MAX_PENDING = 1024
@@ -23,7 +23,7 @@ PeerT = TypeVar("PeerT")
 
 
 class ToggleRequested(Generic[PeerT], Struct, frozen=True):
-    """``peer`` (opaque here) requested a toggle of worker ``number`` with the id ``rid``."""
+    """``peer`` (opaque here) requested a toggle of worker ``number``; ``rid`` is the id of the request."""
 
     peer: PeerT
     rid: int
@@ -38,14 +38,14 @@ class AnswerToggle(Generic[PeerT], Struct, frozen=True):
 
 
 class PendingToggles(Core[ToggleRequested[PeerT] | TimePassed, AnswerToggle[PeerT]], Generic[PeerT]):
-    """The toggles that have not been answered yet. ``TimePassed`` answers those that are due by the present records of
-    ``supervisor``, which are only read; during a shutdown all are due.
+    """The toggles that have not been answered yet. ``TimePassed`` answers the toggles that have taken effect according
+    to ``supervisor`` or have timed out; during a shutdown it answers all of them. Does not modify ``supervisor``.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
         super().__init__()
         self._supervisor = supervisor
-        #: Each with the time at which it is answered at the latest.
+        #: Each toggle with its deadline.
         self._pending: list[tuple[ToggleRequested[PeerT], float]] = []
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002

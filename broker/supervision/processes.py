@@ -144,7 +144,7 @@ class IndexerProcess:
     def request_rescan(self) -> None:
         """Asks the process to check the files for changes now."""
         assert self._process.stdin is not None
-        # Ignore a pipe that is full of such requests, and a process that has exited, which ``read_lines`` reports.
+        # A full pipe already contains enough requests. ``read_lines`` reports a process that has exited.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._process.stdin.fileno(), b"\n")
 

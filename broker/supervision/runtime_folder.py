@@ -1,8 +1,8 @@
 """Creates and removes the broker's own folder: the catalogue, the workers' logs, the local control socket.
 
-The folder is named after the host and port of the control socket, which only one broker at a time can bind: two
-running brokers never share a folder, and a broker replaces the folder left by a killed one. Create it only after the
-control socket is bound.
+The folder is named after the host and port of the control socket, which only one broker at a time can bind, so two
+running brokers never share a folder. A broker replaces the folder that a killed broker left behind. Create the folder
+only after the control socket is bound.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def make_folder(control: Endpoint) -> Path:
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         status = base.lstat()
-        # In a world-writable folder such as /tmp, another user may have created it.
+        # In a world-writable folder such as /tmp, another user may have created this folder.
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
             raise NotAllowedError(f"{base} is not a folder that only you can access: remove it, or set XDG_RUNTIME_DIR")
         shutil.rmtree(folder, ignore_errors=True)

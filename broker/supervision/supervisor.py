@@ -69,7 +69,7 @@ class HeartbeatReceived(Struct, frozen=True):
 
 
 class ToggleReceived(Struct, frozen=True):
-    """An operator's order. ``wanted`` is the new wanted state; None flips the present one."""
+    """An operator's order. ``wanted`` is the new wanted state; None toggles the current one."""
 
     number: int
     wanted: WantedState | None
@@ -82,7 +82,7 @@ class ComplaintReceived(Struct, frozen=True):
 
 
 class QuitReceived(Struct, frozen=True):
-    """The broker shuts down: all workers are ordered to exit."""
+    """The broker is shutting down: all workers are ordered to exit."""
 
 
 Event = (
@@ -97,9 +97,9 @@ Event = (
     | TimePassed
 )
 
-#: Causes of a change of state that are no events: a time limit has passed.
+#: Causes of a state change that are not events but time limits that have passed.
 HEARTBEATS_MISSED, BACKOFF_PASSED = "heartbeats missed", "backoff passed"
-#: The allowed changes of a worker's state, and their causes. A worker that fails has crashed too often to be restarted.
+#: The allowed changes to a worker's state, and their causes. A worker that fails has crashed too often to be restarted.
 TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]] = {
     (WorkerState.STARTING, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.STARTING, WorkerState.ASLEEP): (HeartbeatReceived,),
@@ -126,7 +126,7 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]
 
 
 class Spawn(Struct, frozen=True):
-    """Start a worker's process; reported back as ``Spawned`` or ``Exited``."""
+    """Start a worker's process. The caller reports the result as ``Spawned`` or ``Exited``."""
 
     number: int
     wanted: WantedState
@@ -154,7 +154,7 @@ class Kill(Struct, frozen=True):
 
 
 class Publish(Struct, frozen=True):
-    """Publish a snapshot now: a state, wanted state or epoch changed."""
+    """Publish a snapshot now: a state, wanted state or epoch has changed."""
 
 
 class Stop(Struct, frozen=True):
@@ -180,7 +180,7 @@ class WorkerRecord(Struct):
     restarts: int = 0
     #: Times of the crashes within ``CRASH_WINDOW_S``; cleared by a run of ``STEADY_AFTER_S`` seconds.
     crashes: deque[float] = field(default_factory=deque)
-    #: Time of the next restart; set in state dead only.
+    #: Time of the next restart; set only in the state dead.
     restart_at: float | None = None
     #: True once ``Kill`` was returned for this process.
     killed: bool = False
@@ -192,7 +192,7 @@ class WorkerRecord(Struct):
     complaints: int = 0
 
 
-#: Time at which something is due for a worker, and the method that does it.
+#: The time of a worker's next timer, and the method to call at that time.
 Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
 
 
@@ -344,7 +344,7 @@ class Supervisor(Core[Event, Action]):
             self._quit_deadline = min(self._quit_deadline + seconds, now + QUIT_GRACE_S)
 
     def _timer(self, worker: WorkerRecord) -> Timer | None:
-        """What is due next for a worker if no event arrives before."""
+        """The worker's next timer if no event arrives before it; None if there is none."""
         if worker.restart_at is not None:
             return worker.restart_at, self._restart_after_backoff
         if not worker.pid:

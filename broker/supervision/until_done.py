@@ -3,9 +3,9 @@
 Workers report their open sessions, but forget all of them when they go to sleep or crash, while the clients wait
 for a worker to wake up. So a session stays open until its client sends ``done``, or until no worker has reported it
 for ``SESSION_TIMEOUT_S`` seconds during which at least one worker was awake and the client could have reconnected.
-(Clients send ``bye`` to workers only, so a client that gives up also counts as served for these 30 s.)
+(Clients send ``bye`` to workers only, so a client that gives up also counts as being served for these 30 s.)
 
-A client that has not reached a worker yet is unknown here. Takes ``now`` (seconds, monotonic).
+A client that has not reached a worker yet is unknown to this module. Takes ``now`` (seconds, monotonic).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from msd.wire.support.core import Core, Stalled, TimePassed
 
-#: Seconds, with a worker awake, after which a session that no worker reports is dropped. Clients try to reconnect
-#: more often than that.
+#: A session that no worker reports is dropped after this many seconds during which a worker was awake. Clients try to
+#: reconnect more often than that.
 SESSION_TIMEOUT_S = 30.0
 #: Seconds from a client's ``done`` until all workers have reported their other sessions: two heartbeats.
 SETTLE_TIME_S = 0.5
@@ -39,7 +39,7 @@ class ClientDone(Struct, frozen=True):
 
 
 class AwakeChanged(Struct, frozen=True):
-    """From now on, at least one worker is awake, or none is. May repeat the present value."""
+    """From now on, at least one worker is awake, or none is. May repeat the current value."""
 
     is_any_awake: bool
 
@@ -59,7 +59,7 @@ class UntilDone(Core[UntilDoneEvent, End]):
         #: Sessions that are not done, in the order of their last reports, each with the value of ``_awake_for`` at that
         #: time.
         self._open: OrderedDict[int, float] = OrderedDict()
-        #: Likewise, sessions that are done: workers may report them for a while longer.
+        #: The same for sessions that are done: workers may report them for a while longer.
         self._done: OrderedDict[int, float] = OrderedDict()
         self._is_any_awake = False
         #: Total seconds during which at least one worker was awake, until ``_updated_at``.
@@ -68,7 +68,7 @@ class UntilDone(Core[UntilDoneEvent, End]):
         self._done_at: float | None = None
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
-        """Returns the time of ``End``; None if that depends on clients."""
+        """Returns the time at which ``End`` is due; None if it depends on further events."""
         return None if self._done_at is None or self._open else self._done_at + SETTLE_TIME_S
 
     def _decide(self, event: UntilDoneEvent, now: float) -> list[End]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from msd.wire.support.output import has_cursor_movement
 
-#: Seconds for the console to restore the terminal and exit after SIGTERM, before it is killed.
+#: Seconds that the console has after SIGTERM to restore the terminal and exit before it is killed.
 STOP_TIMEOUT_S = 2.0
 #: Escape sequence that undoes the settings of a killed console: turns off the key protocol, focus, paste and size
 #: reports; turns on line wrapping and the cursor; returns to the main screen.

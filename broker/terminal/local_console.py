@@ -57,7 +57,7 @@ class LocalConsole:
         if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in status.workers):
             self._is_ready_announced = True
             self._output.announce(ready_line(self._config, status.files, key))
-        # Do not print a table for every step of a start without failures.
+        # While the workers start without failures, do not print a table for every change.
         is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
         if is_starting and not self._is_ready_announced:
             return

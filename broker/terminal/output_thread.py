@@ -13,7 +13,7 @@ import time
 
 from msd.wire.support.log_line import Level, log_line
 
-#: Maximum number of queued texts; bounds the memory used while the reader is stopped.
+#: Maximum number of queued texts; bounds the memory used while the terminal or pipe is blocked.
 MAX_QUEUED = 256
 
 
@@ -61,12 +61,12 @@ class OutputThread:
             self.announce(line)
 
     def log(self, level: Level, source: str, text: str) -> None:
-        """Logs an event of ``source``, a worker or server 5, to standard error if verbose."""
+        """In verbose mode, logs an event of ``source`` (a worker or server 5) to standard error."""
         if self._verbose:
             self._print_error(log_line(time.time(), level, source, text))
 
     def note(self, line: str) -> None:
-        """Prints a line to standard error; if verbose, as a line of the log."""
+        """Prints a line to standard error, in verbose mode as a log line."""
         if self._verbose:
             self.log("info", "server 5", line)
         else:

@@ -1,4 +1,4 @@
-"""The console on real terminals, started by ``msd serve`` and by ``msd console``; it always restores the terminal."""
+"""The console on a real terminal, started by ``msd serve`` or ``msd console``. It always restores the terminal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_serve_on_a_terminal_shows_a_console_that_toggles_and_quits(serving: tup
     assert terminal.wait() == 0
     assert is_restored(terminal)
     assert "Traceback" not in terminal.text
-    # The client's command stays on the main screen, where it can be copied.
+    # The command for clients stays on the main screen, where users can copy it.
     assert f"msd download -a 127.0.0.1 -p {' '.join(map(str, ports))}" in terminal.text[: terminal.text.find(ENTERED)]
     assert all(map(is_free, ports))
 
@@ -203,7 +203,7 @@ def test_a_console_without_servers_prints_its_error_on_the_main_screen(on_termin
 def test_a_console_on_a_terminal_redraws_at_most_10_times_a_second(
     serve: Serve, source: Source, on_terminal: OnTerminal
 ) -> None:
-    """Toggles workers as fast as possible; the broker publishes a snapshot after each toggle."""
+    """The test toggles workers as fast as possible; the broker publishes a snapshot after each toggle."""
     system = serve(source(MIB))
     terminal = on_terminal("console", *system.server_flags)
     terminal.expect(READY)
@@ -214,13 +214,13 @@ def test_a_console_on_a_terminal_redraws_at_most_10_times_a_second(
             for number in (1, 2, 3, 4):
                 operator.toggle(number, None)
     times = [at for at, _ in terminal.chunks[first:]]
-    # Bytes read within 30 ms belong to one redraw; sometimes one redraw is read in two parts.
+    # A pause of more than 30 ms separates two redraws; one redraw may be read in several parts.
     redraws = 1 + sum(later - earlier > 0.03 for earlier, later in pairwise(times))
     assert 3 < redraws <= 12 * (times[-1] - times[0])
 
 
 def imported_by(*arguments: str, code: int, stdin: str = "") -> str:
-    """Runs a command that ends with the exit code ``code``. Returns which libraries for screens it has imported."""
+    """Runs a command, checks its exit code, and returns which of textual and matplotlib the command imported."""
     program = (
         f"import sys, msd.cli; sys.argv = ['msd', *sys.argv[1:]]; assert msd.cli._run() == {code}; "
         "print(*sorted({name.split('.')[0] for name in sys.modules} & {'textual', 'matplotlib'}))"

@@ -1,4 +1,4 @@
-"""The broker and its workers under faults, with real processes."""
+"""The broker and its workers, with real processes: faults, signals, toggles and shutdown."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from tests.processes import (
     wait_for,
 )
 
-#: MSD_TEST_TIME_FACTOR: extends time limits on slow machines.
+#: Factor for time limits, from MSD_TEST_TIME_FACTOR: more than 1 on slow machines.
 TIME_FACTOR = TIMEOUT / 30
 
 
 def is_running(pid: int) -> bool:
-    """Returns False if the process has ended or is a zombie."""
+    """Returns True if the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def end_by_line(system: System) -> None:
 
 
 def check_stays_up(system: System, seconds: float) -> None:
-    """Reads snapshots (published every 0.1 s) for ``seconds`` and checks that the servers still run."""
+    """Reads the snapshots of the servers for ``seconds`` and checks that the servers are still running."""
     end = time.monotonic() + seconds
     with OperatorClient(system.servers) as operator:
         while time.monotonic() < end:
@@ -92,7 +92,7 @@ def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, 
             129,
             id="SIGHUP",
             marks=pytest.mark.skipif(
-                signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="the tests run under nohup"
+                signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="the tests are running under nohup"
             ),
         ),
         pytest.param(end_by_quit, 0, id="quit"),
@@ -102,7 +102,7 @@ def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, 
 def test_every_way_to_stop_the_servers_is_orderly(
     serve: Serve, source: Source, end: Callable[[System], None], code: int
 ) -> None:
-    """One worker is frozen: the broker kills this worker when the grace period is over."""
+    """One worker is frozen, so the broker has to kill that worker at the end of the grace period."""
     system = serve(source(MIB), stdin=subprocess.PIPE)
     workers = pids(system)
     os.kill(workers[0], signal.SIGSTOP)
@@ -121,14 +121,14 @@ def test_servers_started_with_nohup_ignore_sighup(source: Source, runtime_folder
     with Process(["nohup", *MSD, "serve", "--plain", "-f", str(path), "-p", *ports]) as process:
         wait_for("ready", lambda: any(line.startswith("ready") for _, line in [*process.out.lines]))
         process.process.send_signal(signal.SIGHUP)
-        # If the broker obeyed SIGHUP, it would have done so before it handled this request.
+        # If SIGHUP ended the broker, it would do so before the broker handled this request.
         assert run_msd("status", "-p", *ports).returncode == 0
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(10) == 143
 
 
 def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """The servers show their table on a terminal and restore its settings when they end."""
+    """The servers run on a terminal; when they end, the terminal has its old settings again."""
     ports = free_ports()
     controller, terminal = pty.openpty()
     with closing(os.fdopen(controller, "rb", buffering=0)) as screen:
@@ -149,9 +149,9 @@ def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Sourc
 
 def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Two clients download; one of them is frozen halfway.
-    2. The other client finishes: the servers stay up for longer than a shutdown would take.
-    3. The frozen client resumes and finishes: the servers end.
+    1. One client is frozen during its download.
+    2. Another client finishes its download: the servers stay up for longer than a shutdown would take.
+    3. The first client continues and finishes: the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -169,9 +169,9 @@ def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_pa
 
 def test_until_done_waits_for_a_client_without_awake_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Two clients download; one has finished, the other is halfway.
-    2. All workers are put to sleep and worker 1 crashes: the client waits and the servers stay up.
-    3. The workers are woken up: the client finishes and the servers end.
+    1. One client is frozen during its download, and another client finishes.
+    2. All workers are put to sleep, the first client continues and worker 1 crashes: the servers stay up.
+    3. The workers are woken up: the first client finishes and the servers end.
     """
     path = source(24 * MIB)
     system = serve(path, "--until-done", "--rate", "8MiB", "-i", "0.1")
@@ -233,8 +233,8 @@ def test_a_worker_that_exceeds_the_hang_limit_is_restarted(
 def test_no_worker_is_killed_after_a_suspend_of_the_machine(
     runtime_folder: Path, source: Source, tmp_path: Path
 ) -> None:
-    """Broker and workers are stopped for longer than the hang limit, as on a suspended machine. The broker resumes
-    first.
+    """The broker and its workers are stopped for longer than the hang limit, as on a suspended machine. The broker
+    resumes first.
     """
     (tmp_path / "config.toml").write_text("[broker]\nhang_limit = 1.5\n")
     with System(source(1000), "-c", str(tmp_path / "config.toml"), "-i", "0.1") as system:
@@ -246,7 +246,7 @@ def test_no_worker_is_killed_after_a_suspend_of_the_machine(
         wait_for("the hang limit to pass", lambda: time.monotonic() - stopped > 3)
         for pid in (system.pid, *workers):
             os.kill(pid, signal.SIGCONT)
-        wait_for("heartbeats of all workers", lambda: system.states() == ["awake"] * 4)
+        wait_for("heartbeats from all workers", lambda: system.states() == ["awake"] * 4)
         check_stays_up(system, 2)
         assert [(worker.pid, worker.restarts) for worker in system.status().workers] == [(pid, 0) for pid in workers]
 
@@ -260,7 +260,7 @@ def test_frozen_workers_do_not_block_toggles_of_other_workers(serve: Serve, sour
     assert toggled.stdout.endswith("worker 3: asleep\nworker 4: asleep\n")
     assert (toggled.returncode, toggled.stderr) == (
         7,
-        "msd: worker 1, 2 did not change state within 3 s: see msd status\n",
+        "msd: workers 1, 2 did not change state within 3 s: see msd status\n",
     )
 
 
@@ -278,7 +278,7 @@ def test_two_brokers_on_different_addresses_may_use_the_same_ports(serve: Serve,
     path = source(1000)
     first = serve(path)
     with System(path, "-a", "127.0.0.2", ports=first.ports) as second:
-        # ``System`` passes -a first; the last -a takes effect.
+        # ``System`` passes an -a of its own, but the last -a takes effect.
         second.wait_until_ready()
         second.process.terminate()
         second.wait()
@@ -290,7 +290,7 @@ def test_two_brokers_on_different_addresses_may_use_the_same_ports(serve: Serve,
 def test_an_interrupted_demo_leaves_nothing_behind(
     runtime_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal ends the demo during its download. It leaves no process and no file, and prints one line."""
+    """A signal interrupts the demo during its download: the demo prints one message and leaves no process or file."""
     (tmp_path / "tmp").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
     with Process([*MSD, "demo", "--size", "8MiB", "--seconds", "60"], env=environment) as demo:
@@ -321,7 +321,7 @@ def test_only_the_first_20_files_that_cannot_be_shared_are_named(serve: Serve, t
 
 def test_toggles_are_idempotent_and_survive_a_crash(serve: Serve, source: Source) -> None:
     """
-    1. --sleep for a sleeping worker and --wake for an awake worker change nothing.
+    1. --sleep has no effect on a sleeping worker, and --wake has none on an awake worker.
     2. A worker that crashes while its wanted state is asleep comes back asleep.
     """
     system = serve(source(1000))
@@ -351,7 +351,7 @@ def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: So
 
 
 def test_a_full_output_pipe_does_not_stop_the_broker(serve: Serve, source: Source) -> None:
-    """The standard output of the broker is a full pipe; toggles and quit still work."""
+    """The standard output of the broker is a full pipe; ``msd toggle`` and ``msd quit`` still work."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     while True:

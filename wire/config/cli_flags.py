@@ -62,8 +62,8 @@ class ServerFlags(NamedTuple):
 
 
 def with_server_flags(command: Callable[..., R]) -> Callable[..., R]:
-    """Adds the flags that locate the servers to a command, before its own flags. The command receives their values as
-    its first argument.
+    """Gives a command the flags that locate the servers, in front of its own flags. The command receives a
+    ``ServerFlags`` as its first argument.
     """
     return _CommandWithServerFlags(command)
 
@@ -79,7 +79,7 @@ class _CommandWithServerFlags:
 
     @functools.cached_property
     def __signature__(self) -> inspect.Signature:
-        """The parameters from which Typer makes the flags, computed on demand: only the command that runs needs it."""
+        """The parameters from which Typer makes the flags; computed on demand, for the command that runs only."""
         _, *parameters = inspect.signature(self._command, eval_str=True).parameters.values()
         parameters[:0] = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

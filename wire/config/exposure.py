@@ -1,6 +1,6 @@
 """Decides whether the servers use keys, and refuses to serve other machines without them.
 
-Does not admit connections: that is ``wire/security/zap.py``.
+Does not admit connections: see ``wire/security/zap.py``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Locates the servers for a client or an operator: by the configuration, the flags and server 5's address.
+"""Locates the servers for a client or an operator: from the configuration, the flags and server 5's address.
 
 Opens no sockets; resolves host names.
 """
@@ -20,8 +20,8 @@ from msd.wire.security.keys import Credentials, parse_key, select_credentials
 class Servers(Struct, frozen=True):
     """The endpoints of the servers, as a client or an operator uses them.
 
-    ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if they were given on the command line:
-    the endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
+    ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if the ports were given explicitly: the
+    endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
     ``credentials`` is None if the servers use no keys.
     """
 
@@ -67,7 +67,7 @@ def locate_servers(
     server5: str | None = None,
     server_key: str | None = None,
 ) -> Servers:
-    """Returns the servers of ``config`` and the flags, with numeric addresses. Raises ``MsdError``."""
+    """Returns the servers that ``config`` and the flags specify, with numeric addresses. Raises ``MsdError``."""
     config = config.with_flags(host=host, ports=ports).checked()
     key = config.server_key
     if server_key is not None:

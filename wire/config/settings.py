@@ -58,17 +58,17 @@ class Config(Struct, frozen=True):
 
     @property
     def status(self) -> Endpoint:
-        """The endpoint of server 5's snapshots."""
+        """The endpoint at which server 5 publishes snapshots."""
         return Endpoint(self.host, self.status_port)
 
     @property
     def control(self) -> Endpoint:
-        """The endpoint of requests to the broker."""
+        """The endpoint for requests to the broker."""
         return Endpoint(self.host, self.control_port or self.status_port + 1)
 
     @property
     def metrics(self) -> Endpoint | None:
-        """The endpoint of the metrics, None without metrics."""
+        """The endpoint of the metrics, None if none are served."""
         return Endpoint(self.host, self.metrics_port) if self.metrics_port else None
 
     def checked(self) -> Config:
@@ -123,7 +123,7 @@ class Config(Struct, frozen=True):
         changed = self
         if ports is not None:
             if count not in (None, 4):
-                raise UsageError(f"-p is for four workers, not -n {count}: list other workers in config.toml")
+                raise UsageError(f"-p is for four workers, but -n is {count}: list the workers in config.toml")
             for port in ports:
                 check_port(port, "-p")
             rates = [w.rate for w in self.workers] if len(self.workers) == 4 else [0] * 4
