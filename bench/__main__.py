@@ -11,9 +11,9 @@ from bench.measuring import machine
 
 NAMES = ("startup", "scheduler", "disk", "faults", "copying", "overhead", "scaling", "sizes", "views")
 
-# SIGTERM unwinds the stack like Ctrl-C, so all processes started here end.
+# SIGTERM unwinds the stack like Ctrl-C, so that all processes started here are ended.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-# Without bytecode files each process would compile msd again, which takes 40 ms. Installations have these files.
+# Without bytecode files, each process would recompile msd, which takes 40 ms. An installed msd has these files.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 print(machine())
 for name in sys.argv[1:] or NAMES:

@@ -1,11 +1,11 @@
-"""A minimal verified transfer in Python, the baseline for the overhead of msd's own code.
+"""A minimal transfer in Python, the baseline for the overhead of msd's own code.
 
 ``serve FILE`` prints its port and replies to each segment number with the segment's bytes (ROUTER, ``pread``).
 ``fetch FILE SIZE WINDOW PORT …`` keeps WINDOW requests in flight with each server, hashes and writes each segment, and
 prints the seconds from the first request to the last write (DEALER, BLAKE3, ``pwrite``).
 
-It compares no digests and has no timeouts, retries, counters or output. A server serves one client. Requests go to the
-servers in strict rotation, so the slowest server sets the pace.
+The digests are computed but not compared. There are no timeouts, retries, counters or progress messages. A server
+serves one client. Requests go to the servers in strict rotation, so the slowest server sets the pace.
 """
 
 from __future__ import annotations

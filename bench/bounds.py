@@ -1,4 +1,4 @@
-"""Limits for the results of a benchmark, and the JSON file of results and verdicts."""
+"""Limits on the results of a benchmark, and the JSON file with the results and verdicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.measuring import machine
 
 @dataclass(frozen=True)
 class Bound:
-    """The median of ``values`` must reach ``limit`` and should reach ``goal``; with ``at_most`` both are maxima."""
+    """The median of ``values`` must be at least ``limit``, better at least ``goal``; with ``at_most``, at most."""
 
     name: str
     values: Sequence[float]
@@ -42,7 +42,7 @@ class Bound:
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Returns the ratio for each round; the two values of a round are measured one right after the other."""
+    """Returns, for each round, the ratio of the two values measured in it."""
     return [numerator / denominator for numerator, denominator in zip(numerators, denominators, strict=True)]
 
 

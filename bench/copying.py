@@ -1,10 +1,9 @@
-"""One large file from the page cache to tmpfs: msd against cp, curl, axel, and aria2 with four nginx servers.
+"""Copies one large file from the page cache to tmpfs: msd compared with cp, and with curl, axel and aria2 using nginx.
 
-All programs run once per round, in alternation. A ratio is the median of the per-round ratios, with its range.
-Processor time covers all processes of a row, including servers. cp, curl, axel and aria2 verify nothing. The bare pyzmq
-loop (``bench/bare.py``) hashes and writes; it is an upper bound, not a usable tool. cp uses no network, and within one
-tmpfs the kernel copies for it. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of
-rounds.
+Each round runs every program once. A ratio is shown as the median and the range of the per-round ratios. The processor
+time in a row covers all its processes, including servers. cp, curl, axel and aria2 verify nothing. The bare pyzmq loop
+(``bench/bare.py``) hashes and writes; it is an upper bound, not a usable tool. cp uses no network; within one tmpfs,
+the kernel copies the data for it. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from bench.peers import Sample, Side
 
 GIB = 1 << 30
 CP = "cp (kernel copies)"
-#: The heading of the column of ratios.
+#: Heading of the ratio column.
 RATIO = "msd's speed relative to this row (1.0 = parity)"
 
 
@@ -49,7 +48,7 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
     ]
     missing = peers.missing()
     if missing:
-        print(f"skipped, not installed: {', '.join(missing)}: apt install nginx-light aria2 curl axel")
+        print(f"skipped because not installed: {', '.join(missing)}: run apt install nginx-light aria2 curl axel")
     if "nginx" in missing:
         return sides
     http = stack.enter_context(peers.nginx(source, folder))
@@ -63,7 +62,7 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
 
 
 def run_rounds(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
-    """Runs each side once per round; a warm-up round is not counted."""
+    """Runs every side once per round, after a warm-up round that is not counted."""
     for side in sides:
         side.run()
     samples: dict[str, list[Sample]] = {side.name: [] for side in sides}

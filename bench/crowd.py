@@ -1,8 +1,8 @@
-"""Many concurrent downloads: each is a process with the real client, from its sockets to its part file.
+"""Many concurrent downloads, each in its own process with the real client code, from sockets to part file.
 
 The processes are forked from a server process that has imported everything, because starting a hundred interpreters
 would take longer than the measurement. Each client writes its segments to the same few positions of its part file,
-because a hundred copies of a large file would not fit anywhere.
+because a hundred copies of a large file would not fit in memory.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from msd.wire.protocol.segments import Manifest, segment_size
 
 #: Seconds within which all clients must connect and receive their first segments.
 TIMEOUT = 120.0
-#: Bytes are counted from the time when every client has ``WARM_UP_SEGMENTS``, for at most ``MAX_SECONDS``, and only
-#: until the fastest client has ``MAX_SHARE`` of its file, so that all clients download during the measurement.
+#: The measurement starts once every client has received ``WARM_UP_SEGMENTS``. It ends after ``MAX_SECONDS``, or when
+#: the fastest client has received ``MAX_SHARE`` of its file, so that all clients download throughout.
 MAX_SECONDS, WARM_UP_SEGMENTS, MAX_SHARE = 10.0, 2, 0.9
 #: Seconds between two reads of the counters.
 POLL_INTERVAL = 0.005
-#: Number of segment positions in the part file that a client writes to.
+#: Number of segment positions that each client writes to in its part file.
 POSITIONS = 16
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The rate of each client in bytes/s, measured for ``seconds`` during which all clients download."""
+    """The rate of each client in bytes/s, measured over ``seconds`` while all clients download."""
 
     seconds: float
     each: list[float]
@@ -65,7 +65,7 @@ class _CountingPartFile(PartFile):
 
 
 def measure(servers: Servers, size: int, clients: int) -> Rates:
-    """Starts ``clients`` downloads of the only file of ``servers`` (``size`` bytes) and measures their rates."""
+    """Starts ``clients`` downloads of the only file shared by ``servers`` (``size`` bytes) and measures their rates."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     counts: MutableSequence[int] = context.Array("Q", clients, lock=False)
@@ -89,7 +89,7 @@ def measure(servers: Servers, size: int, clients: int) -> Rates:
 def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
     deadline = time.monotonic() + TIMEOUT
     while min(counts) < WARM_UP_SEGMENTS * segment_size(size):
-        assert time.monotonic() < deadline, "a client receives no data"
+        assert time.monotonic() < deadline, "a client received too little data before the timeout"
         time.sleep(POLL_INTERVAL)
     before, began = list(counts), time.monotonic()
     after, now = before, began
@@ -101,7 +101,7 @@ def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
 
 
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
-    """Downloads in a client process."""
+    """Runs in a client process: downloads the file and counts the bytes in ``counts[number]``."""
     with closing(ConnectionPool(servers, download=True)) as pool:
         manifest, catalogue = find_manifest(pool, None, None, timeout=TIMEOUT, on_event=lambda event: None)
         while len(pool.ready) < len(servers.workers):

@@ -1,7 +1,7 @@
-"""Compares verifying a file in the page cache with only reading it, and measures indexing.
+"""Compares the rate of verifying a file in the page cache with that of only reading it, and measures indexing.
 
-Rates are per core: bytes per processor second. Then servers are started twice for the same file, to measure how many
-bytes their indexer reads.
+Rates are per core: bytes per processor second. Then the servers are started twice for the same file, to measure how
+many bytes the indexer reads at each start.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def run() -> None:
     rates = {case: [SIZE / seconds / 1e9 for seconds in values] for case, values in times.items()}
     for case, values in rates.items():
         print(f"{case:6} {statistics.median(values):5.2f} GB/s")
-    print(f"rate of verify / rate of read: {paired_ratio(times['read'], times['verify'])}")
+    print(f"rate of verifying / rate of reading: {paired_ratio(times['read'], times['verify'])}")
     print(f"bytes read by the indexer: {read[0]:,} at the first start, {read[1]:,} at the second")
     bounds = [
         Bound("indexing, GB/s per core", rates["index"], 2.0),
-        Bound("bytes read by a restart with an unchanged file", [read[1]], 0, at_most=True),
+        Bound("bytes read after a restart with an unchanged file", [read[1]], 0, at_most=True),
     ]
     conclude("disk", {"bytes": SIZE, "gb_per_core_second": rates, "bytes_read_by_starts": read}, bounds)
 
 
 def bytes_read(path: Path, home: Path) -> int:
-    """Starts servers and returns the bytes that their indexer reads; ``home`` holds their digest cache."""
+    """Starts servers and returns the number of bytes that their indexer reads; ``home`` contains the digest cache."""
     with ours.serving(path, home) as servers:
         note = re.search(r"^indexed 1 file, [^(\n]*(\(from cache\))?$", servers.output, re.MULTILINE)
     assert note, servers.output

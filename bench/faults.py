@@ -1,9 +1,10 @@
-"""Download times under faults, compared with the ideal and with aria2 and four nginx servers of the same rates.
+"""Download times under faults, compared with the ideal time and with that of aria2 using four nginx servers.
 
 The *ideal* time is the file size divided by the sum of the available rates. The time of msd is ``seconds`` in its
-``done`` event; the time of aria2 is that of its process. aria2 and nginx are Debian packages; without them, the aria2
-column is empty. nginx sends the first second's quota of each connection at once, so aria2 can beat the ideal (by 0.5
-to 1 s here); msd's workers send one segment at once. The broker restarts a killed worker; a killed nginx stays down.
+``done`` event; the time of aria2 is the run time of its process. aria2 and nginx are Debian packages; without them, the
+aria2 column is empty. nginx servers have the same rates as the workers, but nginx sends the quota of a connection's
+first second in one burst, so aria2 can beat the ideal time (by 0.5 to 1 s here). A burst of a worker is one segment.
+The broker restarts a killed worker; a killed nginx stays down.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from tests.processes import MIB, Download, System, free_ports
 
 ROUNDS = 3
 SIZE = 384 * MIB
-#: Timeout of a run, in seconds.
+#: Timeout for one download, in seconds.
 TIMEOUT = 60.0
 
 
 class Servers(Protocol):
-    """Four servers of one file, numbered from 1, into which faults can be injected."""
+    """Four servers that share one file. They are numbered from 1, and faults can be injected into them."""
 
     def freeze(self, number: int) -> None: ...
     def thaw(self, number: int) -> None: ...
@@ -44,8 +45,8 @@ class Servers(Protocol):
 
 @dataclass(frozen=True)
 class Case:
-    """A download under faults; ``inject`` runs in parallel with it, from its start. ``rates`` are in MiB/s per server,
-    ``ideal`` and ``delay`` in seconds. The limit is ``times`` the ideal time plus ``plus`` seconds.
+    """A download under faults. ``inject`` starts when the download starts and runs in parallel. ``rates`` are in MiB/s
+    per server, ``ideal`` and ``delay`` in seconds. The limit is ``times`` × ``ideal`` + ``plus`` seconds.
     """
 
     name: str
@@ -59,12 +60,12 @@ class Case:
 
     @property
     def limit(self) -> float:
-        """The maximum time of msd, in seconds."""
+        """The maximum download time of msd, in seconds."""
         return self.times * self.ideal + self.plus
 
 
 def after(*steps: tuple[float, Callable[[Servers], None]]) -> Callable[[Servers], None]:
-    """Returns a function that runs each action its number of seconds after the previous action."""
+    """Returns a function that runs the actions in order and waits the given number of seconds before each."""
 
     def run(servers: Servers) -> None:
         for seconds, action in steps:
@@ -84,7 +85,7 @@ CASES = [
     Case("one worker killed after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.kill(2))), plus=0.15),
     Case("one worker frozen after 1 s", EQUAL, 1 + 224 / 120, after((1, lambda s: s.freeze(2))), plus=0.5),
     Case(
-        "two workers frozen after 1 s, 1.5 s",
+        "workers frozen after 1 s and 1.5 s",
         EQUAL,
         1.5 + 164 / 80,
         after((1, lambda s: s.freeze(2)), (0.5, lambda s: s.freeze(3))),
@@ -163,7 +164,7 @@ class Nginx:
 
 @contextmanager
 def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[None]:
-    """Injects the faults of a case from a thread. Accepts errors only if ``done()``: the download may end first."""
+    """Injects the faults of a case in a thread. Ignores errors once ``done()``: the download may end first."""
 
     def inject() -> None:
         try:
@@ -178,7 +179,7 @@ def faults(case: Case, servers: Servers, done: Callable[[], bool]) -> Iterator[N
 
 
 def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
-    """Downloads with msd and returns the seconds it took and the share of wasted bytes."""
+    """Downloads with msd. Returns the download time in seconds and the share of wasted bytes."""
     config = folder / "config.toml"
     ports = free_ports()
     workers = "".join(
@@ -205,15 +206,15 @@ def run_ours(case: Case, source: Path, folder: Path) -> tuple[float, float]:
 
 
 def run_aria2(case: Case, source: Path, folder: Path) -> float:
-    """Downloads with aria2 over one connection to each of four nginx servers and returns the seconds; infinity after
-    a timeout.
+    """Downloads with aria2 over one connection to each of four nginx servers. Returns the time in seconds; infinity
+    after a timeout.
     """
     servers = Nginx(source, folder, case)
     (folder / "copy").unlink(missing_ok=True)
-    # A different address per server, because aria2 limits connections per host.
+    # Use a different address for each server, because aria2 limits connections per host.
     urls = [f"http://127.0.0.{number}:{port}/{source.name}" for number, port in enumerate(servers.ports, 1)]
     command = ["aria2c", "-q", "-x1", "-s4", "-k1M", "--file-allocation=none", "--retry-wait=1", "-m0"]
-    time.sleep(0.3)  # nginx does not report that it is ready.
+    time.sleep(0.3)  # nginx does not report when it is ready.
     began = time.monotonic()
     try:
         with subprocess.Popen([*command, "-d", str(folder), "-o", "copy", *urls], stdout=subprocess.DEVNULL) as aria2:
@@ -231,7 +232,7 @@ def run_aria2(case: Case, source: Path, folder: Path) -> float:
 def run() -> None:
     have_aria2 = shutil.which("aria2c") and shutil.which("nginx")
     if not have_aria2:
-        print("aria2 or nginx is not installed: apt install aria2 nginx-light")
+        print("aria2 is skipped because aria2 or nginx is not installed: run apt install aria2 nginx-light")
     print(f"{'case':36} {'ideal':>6} {'msd':>6} {'msd − ideal':>12} {'msd/ideal':>10} {'limit':>6} {'waste':>6}  aria2")
     figures: dict[str, dict[str, list[float]]] = {}
     with memory_folder() as folder:

@@ -1,4 +1,4 @@
-"""Measures whole processes in alternating rounds; formats medians and paired ratios."""
+"""Measures whole processes in alternating rounds, and formats medians and per-round ratios."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.processes import MIB, System
 
-#: Rounds and file size (in bytes) of the benchmarks with large files.
+#: Number of rounds and file size (in bytes) of the benchmarks that use large files.
 ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 7)
 SIZE = int(os.environ.get("MSD_BENCH_BYTES") or 4 << 30)
 TMPFS = Path("/dev/shm")
@@ -28,7 +28,7 @@ def seconds(command: list[str], cwd: Path | None = None) -> float:
 
 
 def run_interleaved(cases: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Runs every case once per round, so that a drift of the machine's speed affects all cases alike.
+    """Runs every case once per round, so that changes in the machine's speed affect all cases alike.
 
     A warm-up round is not counted.
     """
@@ -51,7 +51,7 @@ def warn_if_noisy(baseline: str, seconds: list[float]) -> None:
     """Prints a warning if the baseline varied too much for the ratios to be quoted."""
     spread = max(seconds) / min(seconds)
     if spread > 1.5:
-        print(f"WARNING, noisy run, do not quote: {baseline} itself varied by {spread:.1f} ×")
+        print(f"WARNING: noisy run, do not quote: the time of {baseline} varied by a factor of {spread:.1f}")
 
 
 def machine() -> str:

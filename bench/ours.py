@@ -16,7 +16,7 @@ from tests.processes import MSD, Process, free_ports, run_msd, wait_for
 @dataclass(frozen=True)
 class RunningServers:
     """Running servers: their configuration and the pids of the broker, the indexer and the workers. ``output`` is the
-    text that they printed until they were ready.
+    text that they had printed when they became ready.
     """
 
     config: Path
@@ -27,7 +27,7 @@ class RunningServers:
 
     @property
     def server_flags(self) -> list[str]:
-        """The options with which a command locates these servers."""
+        """The options that make a command use these servers."""
         return ["-c", str(self.config)]
 
     @property
@@ -39,7 +39,7 @@ class RunningServers:
 def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = False) -> Iterator[RunningServers]:
     """Starts servers for ``source`` with up to four workers and waits until they are ready.
 
-    ``home`` is the folder for configuration, cache and keys.
+    ``home`` is the folder for the configuration, the cache and the keys.
     """
     home.mkdir(exist_ok=True)
     env = {**os.environ, "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}

@@ -1,10 +1,10 @@
-"""The overhead of msd's own code: one worker and one download against the bare loop of ``bench/bare.py``.
+"""The overhead of msd's own code: one worker and one download, compared with the bare loop of ``bench/bare.py``.
 
 Both sides use two processes that read, send, receive, hash and write the same file, from the page cache to tmpfs. The
 rates exclude start-up: the time of msd is ``seconds`` in its ``done`` event, from the first request to the rename; the
-time of the bare loop is from its first request to its last write. The bare loop runs with a small window, which is best
-for it (the data is still in the processor cache), and with the large window to which that of msd grows. The faster of
-the two bare loops counts. The table also shows the ratio of the whole processes, including start-up.
+time of the bare loop lasts from its first request to its last write. The bare loop runs twice: with a small window,
+which is fastest for it (the data is still in the processor cache), and with a large window, the size that msd's own
+window reaches. The faster of the two counts. The table also shows the ratio for whole processes, including start-up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The sides of a comparison: msd and other programs that copy or download the same file.
 
-Servers started for a side run until their context ends. A side runs one transfer at a time. Processor time includes
-the servers.
+Servers started for a side run until their context manager exits. A side runs one transfer at a time. Processor times
+include the servers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAMPLE_INTERVAL_MS = 10
 @dataclass(frozen=True)
 class Sample:
     """One transfer: wall-clock seconds, processor seconds of all processes, and the peak memory (MiB) of the client and
-    of the largest server process. ``transfer`` is the duration in seconds that the program itself reports, or 0.
+    of the largest server process. ``transfer`` is the duration in seconds reported by the program, 0 if none.
     """
 
     seconds: float
@@ -55,7 +55,7 @@ class Side:
     parse_seconds: Callable[[str], float] = lambda output: 0.0
 
     def run(self, stderr: int = subprocess.STDOUT) -> Sample:
-        """Runs the command once. ``stderr`` may redirect its standard error. Raises ``RuntimeError`` if it fails."""
+        """Runs the command once; ``stderr`` may redirect its errors. Raises ``RuntimeError`` if the command fails."""
         (self.folder / "copy").unlink(missing_ok=True)
         clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
@@ -74,7 +74,7 @@ class Side:
             output.seek(0)
             text = output.read()
         if process.returncode:
-            raise RuntimeError(f"{self.name} ended with code {process.returncode}: {text[-1000:]}")
+            raise RuntimeError(f"{self.name} exited with code {process.returncode}: {text[-1000:]}")
         cpu = used.ru_utime + used.ru_stime + sum(map(cpu_seconds, self.servers)) - before
         server_mib = max(map(peak_mib, self.servers), default=0.0)
         return Sample(seconds, cpu, client_mib, server_mib, self.parse_seconds(text))
@@ -116,14 +116,14 @@ def peak_mib(pid: int) -> float:
 
 
 def cp(source: Path, folder: Path, *, by_kernel: bool) -> Side:
-    """``cp`` lets the kernel copy (copy_file_range), or reads and writes 128 KiB at a time (--reflink=never)."""
+    """A copy with ``cp``: by the kernel (copy_file_range), or by reads and writes of 128 KiB (--reflink=never)."""
     if by_kernel:
         return Side("cp (kernel copies)", ["cp", str(source), "copy"], folder, [])
     return Side("cp (reads and writes)", ["cp", "--reflink=never", str(source), "copy"], folder, [])
 
 
 def msd(servers: RunningServers, source: Path, folder: Path) -> Side:
-    """A download from all workers with msd."""
+    """A download with msd from all workers."""
     name = "msd, encrypted" if servers.encrypted else "msd"
     command = [*MSD, "download", *servers.server_flags, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
 
@@ -135,7 +135,7 @@ def msd(servers: RunningServers, source: Path, folder: Path) -> Side:
 
 @contextmanager
 def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterator[Side]:
-    """The bare loop of ``bench/bare.py``."""
+    """Starts ``workers`` servers of ``bench/bare.py`` and yields its client, the bare loop."""
     command = [sys.executable, "-P", "-m", "bench.bare"]
     with ExitStack() as stack:
         servers, ports = [], []
@@ -153,7 +153,7 @@ def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterat
 
 @contextmanager
 def nginx(source: Path, folder: Path, *, tls: bool = False) -> Iterator[tuple[list[str], list[int]]]:
-    """Starts four nginx servers of one process and one address each; yields the URLs of the file and the pids."""
+    """Starts four nginx servers, each with its own process and address; yields the URLs of the file and the pids."""
     ports = free_ports()[:4]
     lines = f"root {source.parent}; sendfile on; tcp_nopush on;"
     if tls:
@@ -178,7 +178,7 @@ def nginx(source: Path, folder: Path, *, tls: bool = False) -> Iterator[tuple[li
 
 
 def aria2(urls: list[str], pids: list[int], folder: Path, per_server: int) -> Side:
-    """aria2 with ``per_server`` connections to each server; it verifies nothing."""
+    """A download with aria2 over ``per_server`` connections to each server. aria2 verifies nothing."""
     command = ["aria2c", "-q", f"-x{per_server}", f"-s{4 * per_server}", "-k1M", "--file-allocation=none"]
     command += ["--check-certificate=false", "--allow-overwrite=true", "-o", "copy", *urls]
     secure = " over HTTPS" if urls[0].startswith("https") else ""

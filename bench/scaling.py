@@ -2,10 +2,10 @@
 
 Workers: one ``msd download`` of the whole file from one to four workers. The time is ``seconds`` in its ``done`` event.
 
-Clients: concurrent downloads from the same four workers (see ``bench/crowd.py``). Each is a process with the real
-client: connections, windows, hashing, and writing, always to the same 16 MiB. The measurement starts when all clients
-are connected and have two segments, and ends after 10 s or when the first client has nine tenths of its file. So all
-clients download throughout, and neither start-up nor completion is measured.
+Clients: concurrent downloads from the same four workers (see ``bench/crowd.py``). Each runs in its own process with the
+real client code: connections, windows, hashing and writing, but it always writes to the same 16 MiB of its part file.
+The measurement starts when all clients are connected and have two segments. It ends after 10 s, or when the first
+client has nine tenths of its file. All clients download throughout, and neither start-up nor completion is measured.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def run() -> None:
     bounds = [
         Bound(f"{most} clients: sum of rates / rate of a single client", sums, 0.8),
         Bound(f"{most} clients: Jain's fairness index", [rates.fairness for rates in concurrent], 0.95),
-        Bound(f"{most} clients: peak MiB of the largest server process", [max(memory[most])], 400, at_most=True),
+        Bound(
+            f"{most} clients: peak memory of the largest server process, MiB", [max(memory[most])], 400, at_most=True
+        ),
     ]
     conclude("scaling", figures, bounds)
 

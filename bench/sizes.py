@@ -1,8 +1,8 @@
-"""Files of 1 KiB to 8 GiB: download time, and memory of both sides, which must not grow with the file size.
+"""Downloads of 1 KiB to 8 GiB: their times, and the memory of both sides, which must not grow with the file size.
 
-The file and its copy are in memory, so 8 GiB need 16 GiB; sizes that do not fit are skipped with a message.
-MSD_BENCH_LARGEST sets the largest size in bytes. The rates exclude start-up, but for a small file they are mostly those
-of connection set-up; the seconds are those of the whole command.
+The file and its copy are in memory, so a file of 8 GiB needs 16 GiB; sizes that do not fit are skipped with a message.
+MSD_BENCH_LARGEST sets the largest size in bytes. The rates exclude start-up, but for small files they are dominated by
+connection set-up. The times are those of the whole command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SIZES = {"1 KiB": KIB, "1 MiB": MIB, "16 MiB": 16 * MIB, "256 MiB": 256 * MIB, "
 LARGEST = int(os.environ.get("MSD_BENCH_LARGEST") or 8 * GIB)
 #: Rounds for files below 1 GiB; larger files are downloaded once.
 ROUNDS = 5
-#: Bytes of memory left for the rest of the machine.
+#: Bytes of memory left free for other processes.
 SPARE = 2 * GIB
 
 
@@ -33,10 +33,10 @@ def run() -> None:
     with memory_folder() as folder:
         for name, size in SIZES.items():
             if size > LARGEST or 2 * size + SPARE > available_bytes(folder):
-                print(f"{name:>8} skipped: two copies do not fit into memory, or MSD_BENCH_LARGEST is less")
+                print(f"{name:>8} skipped: file and copy do not fit in memory, or the size exceeds MSD_BENCH_LARGEST")
                 continue
             source = make_random_file(folder / "source.bin", size)
-            # New servers for each size, so that their peak memory belongs to this size.
+            # Start new servers for each size, so that their peak memory is that of this size alone.
             with ours.serving(source, folder / "home") as servers:
                 side = peers.msd(servers, source, folder)
                 samples[name] = [side.run() for _ in range(ROUNDS if size < GIB else 1)]
@@ -46,13 +46,13 @@ def run() -> None:
     largest = [*samples][-1]
     bounds = [
         Bound(
-            f"peak MiB of the client, all sizes up to {largest}",
+            f"peak memory of the client in MiB, all sizes up to {largest}",
             [max(v.client_mib for v in all_samples)],
             150,
             at_most=True,
         ),
         Bound(
-            f"peak MiB of a server process, all sizes up to {largest}",
+            f"peak memory of a server process in MiB, all sizes up to {largest}",
             [max(v.server_mib for v in all_samples)],
             100,
             at_most=True,

@@ -1,4 +1,4 @@
-"""Start-up time: ``msd --help`` against ``import typer``, and the parts of a download of 1 KiB."""
+"""Start-up time: ``msd --help`` compared with ``import typer``, and the phases of a 1 KiB download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.measuring import run_interleaved, seconds, serving
 from tests.processes import MSD
 
 ROUNDS = 15
-#: All modules that a download loads.
+#: Imports all modules that a download uses.
 IMPORTS = "import msd.cli, msd.client.operations.download, msd.client.display.printers, msd.wire.config.settings"
 
 
@@ -37,7 +37,7 @@ def run() -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     imports = medians["imports of download"] - medians["interpreter"]
     work = medians["download of 1 KiB"] - medians["imports of download"]
-    print(f"parts of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
+    print(f"phases of the download: interpreter {1000 * medians['interpreter']:.0f} ms, ", end="")
     print(f"imports {1000 * imports:.0f} ms, work {1000 * work:.0f} ms")
     help_ratio = ratios(times["msd --help"], times["import typer"])
     conclude("startup", {"seconds": times}, [Bound("msd --help / import typer", help_ratio, 2.0, at_most=True)])

@@ -1,9 +1,10 @@
 """The cost of displays: a download with each kind of output, and servers with and without a console.
 
 The download runs at full speed from the page cache to tmpfs, with each kind of output once per round; wall-clock and
-processor seconds of the client are compared with --quiet. Then the servers send at a limited rate: the processor time
-of the broker is measured without and with a console, and that of the console. Frames drawn on a terminal are counted
-by their first escape sequence. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the number of rounds.
+processor seconds of the client are compared with those of --quiet. Then the servers send at a limited rate, and the
+processor time of the broker is measured without and with a console, as is that of the console itself. Frames of the
+live view are counted by their first escape sequence. MSD_BENCH_BYTES and MSD_BENCH_ROUNDS set the file size and the
+number of rounds.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from bench.peers import Side, cpu_seconds
 from tests.processes import MSD, System, wait_for
 from tests.terminal import Terminal
 
-#: Seconds for which the servers are measured.
+#: Duration of each measurement of the servers, in seconds.
 MEASURE_S = 10.0
 #: The kinds of output: their flags, and whether the client runs on a terminal.
 OUTPUTS = {
@@ -44,7 +45,7 @@ FRAME_START = re.compile(rb"\x1b\[\?7l")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Wall-clock seconds, processor seconds and frames drawn of one download."""
+    """The cost of one download: wall-clock seconds, processor seconds and frames drawn."""
 
     seconds: float
     cpu: float
@@ -92,7 +93,7 @@ def download(system: System, folder: Path, flags: list[str], *, on_terminal: boo
 
 @contextmanager
 def open_terminal() -> Iterator[tuple[int, list[bytes]]]:
-    """Yields a terminal to write to, and a list that holds all bytes written to the terminal when the block ends."""
+    """Yields a terminal to write to, and a list that contains everything written to it once the block ends."""
     master, slave = pty.openpty()
     written: list[bytes] = []
 
@@ -101,7 +102,7 @@ def open_terminal() -> Iterator[tuple[int, list[bytes]]]:
             while data := os.read(master, 65536):
                 written.append(data)
         except OSError:
-            pass  # The writing end is closed.
+            pass  # All writers have closed the terminal.
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -133,7 +134,7 @@ def measure_console(system: System) -> None:
             times = [at for at, _ in console.chunks[read:]]
             console.press("q")
             console.wait()
-    # Bytes written within 30 ms belong to one frame.
+    # A pause of more than 30 ms separates two frames.
     frames = 1 + sum(later - earlier > 0.03 for earlier, later in itertools.pairwise(times))
     print(f"broker: {without:.2%} of a core without a console, {with_console:.2%} with a console")
     print(f"console: {drawing:.1%} of a core, {frames / MEASURE_S:.1f} frames/s")

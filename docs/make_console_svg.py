@@ -1,6 +1,6 @@
-"""Writes ``docs/console.svg`` from running servers: ``python -m docs.make_console_svg`` (``make screenshots``).
+"""Writes ``docs/console.svg``, a screenshot of the console: ``python -m docs.make_console_svg`` (``make screenshots``).
 
-The console shows four workers during a download: worker 3 was killed and restarted, worker 2 is asleep.
+The console shows four workers during a download: worker 3 has been killed and restarted, and worker 2 is asleep.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msd.broker.operator.status_feed import StatusFeed
 from tests.processes import MIB, TIMEOUT, System, make_file
 
 DOCS = Path(__file__).parent
-#: The ports of the report, which the rest of the documentation also shows.
+#: The ports that the rest of the documentation also uses.
 PORTS = (21018, 27215, 35416, 19222, 39223)
 #: Columns and lines of the terminal.
 SIZE = (100, 24)
@@ -27,7 +27,7 @@ FILE_BYTES = 400 * MIB
 
 
 async def save_screenshot(app: ConsoleApp, servers: System, path: Path) -> None:
-    """Runs the console, kills worker 3, puts worker 2 to sleep, and saves the picture."""
+    """Runs the console, kills worker 3, puts worker 2 to sleep, and saves a screenshot."""
 
     async def wait_until(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(TIMEOUT):

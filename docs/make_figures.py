@@ -1,6 +1,6 @@
-"""Generates the figures of the documentation from the code: ``python docs/make_figures.py`` (``make figures``).
+"""Generates the figures in the documentation from the code: ``python docs/make_figures.py`` (``make figures``).
 
-Each figure stands between two markers in its page. A test checks that the pages are up to date.
+Each figure is enclosed by two marker comments in its page. A test checks that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msd.client.scheduling import scheduler_events
 from msd.workers.serving import worker_life
 
 DOCS = Path(__file__).parent
-#: The tables of transitions, by the name of the figure: the causes of each change of state.
+#: The transition tables by figure name; each table maps a change of state to its causes.
 TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "segments": scheduler_events.TRANSITIONS,
     "manifest": resolver.TRANSITIONS,
@@ -25,12 +25,12 @@ TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "workers": supervisor.TRANSITIONS,
     "port": worker_life.TRANSITIONS,
 }
-#: A figure in a page; the group is its name.
+#: Matches a figure in a page; the group captures its name.
 FIGURE = re.compile(r"<!-- figure: (\w+) -->.*?<!-- end of figure -->", re.DOTALL)
 
 
 def figure(name: str) -> str:
-    """Returns the figure ``name`` with its markers: the transitions of its table as a Mermaid diagram."""
+    """Returns the figure ``name`` with its markers: a Mermaid diagram of the transitions in its table."""
     lines = [f"<!-- figure: {name} -->", "```mermaid", "stateDiagram-v2"]
     for (start, end), causes in TABLES[name].items():
         names = "\\n".join(cause if isinstance(cause, str) else cause.__name__ for cause in causes)

@@ -1,7 +1,7 @@
-"""Makes ``docs/live.svg`` from a real download: ``python -m docs.make_live_svg`` (``make screenshots``).
+"""Creates ``docs/live.svg`` from a real download: ``python -m docs.make_live_svg`` (``make screenshots``).
 
-Four workers serve one download on a pseudo-terminal; worker 2 is asleep. This module draws nothing itself: the picture
-is the last frame that ``msd download`` wrote to the terminal.
+``msd download`` runs on a pseudo-terminal and uses four workers; worker 2 is put to sleep. This module draws
+nothing itself: the picture is the last frame that ``msd download`` wrote to the terminal.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ PICTURE = Path(__file__).with_name("live.svg")
 #: Columns of the pseudo-terminal.
 WIDTH = 80
 FILE_BYTES = 240 * MIB
-#: Verified percentage of the file at which worker 2 is put to sleep, and at which the picture is taken.
+#: Verified percentages of the file at which worker 2 is put to sleep and at which the picture is taken.
 SLEEP_AT, PICTURE_AT = 25, 45
 
 
 def frames(output: str) -> list[str]:
-    """Returns the complete frames of the live view, each drawn with line wrapping turned off."""
+    """Returns the complete frames of the live view, which turns line wrapping off before each frame and on after it."""
     return [frame.replace("\x1b[K", "") for frame in re.findall(r"\x1b\[\?7l(.*?)\x1b\[\?7h", output, re.DOTALL)]
 
 
 def percent(output: str) -> int:
-    """Returns the verified percentage of the file that the last frame shows."""
+    """Returns the percentage of verified bytes that the last frame shows."""
     shown = re.findall(r"(\d+)%", output)
     return int(shown[-1]) if shown else 0
 
 
 def save_svg(frame: str, path: Path) -> None:
-    """Saves a frame with its colours as SVG."""
+    """Saves a frame with its colours as an SVG file."""
     console = Console(width=WIDTH, file=io.StringIO(), record=True, force_terminal=True)
     for line in frame.splitlines():
         console.print(Text.from_ansi(line), soft_wrap=True)

@@ -1,6 +1,6 @@
-"""Writes ``docs/outputs.md``, the output of commands on real servers: ``make outputs``.
+"""Writes ``docs/outputs.md``, which shows the output of commands run with real servers: ``make outputs``.
 
-Does not check the page: ``tests/integration/test_documented_outputs.py`` runs the same commands and compares outputs.
+``tests/integration/test_documented_outputs.py`` checks the page: it runs the same commands and compares their output.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.processes import Ports, System, make_file, run_msd
 
 PAGE = Path(__file__).parent / "outputs.md"
-#: The ports of the report, which the rest of the documentation also shows.
+#: The ports that the rest of the documentation also uses.
 PORTS: Ports = (21018, 27215, 35416, 19222, 39223)
 HEAD = """\
 # What the commands print
@@ -61,7 +61,7 @@ def sections(ports: Ports, folder: Path) -> Iterator[str]:
 
 
 def output_of(command: str, folder: Path) -> str:
-    """Runs a command and returns its output on both streams."""
+    """Runs a command and returns its standard error, followed by its standard output."""
     ended = run_msd(*shlex.split(command), cwd=folder)
     return (ended.stderr + ended.stdout).replace(f"{folder}/", "")
 

@@ -1,7 +1,7 @@
 """Draws ``docs/run.svg`` from a real download with faults: ``python -m docs.make_run_svg`` (``make pictures``).
 
-Four workers send 8 MiB/s each. Worker 2 is put to sleep and woken up, worker 3 is killed, and a proxy corrupts the
-segments of worker 4.
+Four workers send 8 MiB/s each. Worker 2 is put to sleep and woken up, worker 3 is killed, and a proxy corrupts
+segments from worker 4.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZE = 240 * MIB
 
 
 def run(folder: Path) -> Path:
-    """Downloads a file under these faults and returns the path of the report."""
+    """Downloads a file while injecting the faults listed above, and returns the path of the report."""
     report = folder / "report.json"
     os.environ["XDG_RUNTIME_DIR"] = os.environ["XDG_CACHE_HOME"] = str(folder)
     film = make_file(folder / "Star.mp4", SIZE, random.Random(1))  # noqa: S311

@@ -1,6 +1,6 @@
-"""A relay between a client and a worker that speaks the protocol and corrupts or delays replies.
+"""A relay that forwards messages between a client and a worker, and corrupts or delays replies.
 
-``tests/network_fault_proxy.py`` injects faults below the protocol, in connections and bytes.
+``tests/network_fault_proxy.py`` injects faults below the protocol level: in connections and byte streams.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from msd.wire.protocol.messages import DataReply, DataRequest, Segment
 class Relay:
     """Forwards messages between one client at ``port`` and the worker at ``target``. A context manager.
 
-    ``corrupt_every=n`` flips a bit in the first segment and in every nth after it; ``corrupted`` counts these.
-    ``hold`` delays all replies until this many seconds after the first request. ``requests`` records the
-    requests of the client.
+    ``corrupt_every=n`` flips a bit in the first segment and in every nth after it; ``corrupted`` counts the corrupted
+    segments. No reply is forwarded until ``hold`` seconds after the first request. ``requests`` lists the client's
+    requests.
     """
 
     def __init__(self, port: int, target: int, *, corrupt_every: int = 0, hold: float = 0.0) -> None:

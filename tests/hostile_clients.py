@@ -1,7 +1,6 @@
 """Hostile clients: malformed messages, floods of requests, peers with and without keys.
 
-``python -m tests.hostile_clients`` floods from a separate process, so that the flood does not slow down the test
-process.
+``python -m tests.hostile_clients`` runs a flood in a separate process, so that the flood does not slow down the test.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
 from tests.processes import TIMEOUT, Process, Serve, System
 
-#: Requests that a flood keeps outstanding per connection: more than a worker queues.
+#: Number of requests that a flood keeps outstanding per connection; it exceeds what a worker queues.
 OUTSTANDING = 400
 
 
 def memory_of(pid: int, field: str = "VmRSS") -> int:
-    """Returns the resident memory of a running process, or its peak (``VmHWM``), in bytes."""
+    """Returns the resident memory of a running process in bytes, or its peak if ``field`` is ``VmHWM``."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) * 1024
 
 
 def process_and_children(pid: int) -> list[int]:
-    """Returns the pids of a process and of its children."""
+    """Returns the pids of a process and its children."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return [pid, *sorted(int(child) for task in tasks for child in (task / "children").read_text().split())]
 
@@ -52,7 +51,7 @@ def process_and_children(pid: int) -> list[int]:
 
 
 class Keyring:
-    """The keys of the servers and of users. Each owner has its own configuration folder, as on a separate machine."""
+    """The keys of the servers and of users. Each owner has a configuration folder, as if on a separate machine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,14 +67,14 @@ class Keyring:
         return KeyFolder(self._folder / owner / "msd" / "keys")
 
     def create_key(self, owner: str, role: Role | None = None) -> Credentials:
-        """Creates a key pair for ``owner`` and admits it in ``role``; None: does not admit it."""
+        """Creates a key pair for ``owner`` and admits its public key in ``role``, unless ``role`` is None."""
         pair, public = self.key_folder(owner).new(owner)
         if role is not None:
             self.key_folder("servers").admit(public.read_text(), role)
         return Credentials(pair, self.servers.public)
 
     def serve(self, serve: Serve, path: Path, *arguments: str, **options: Any) -> System:
-        """Starts servers with these keys; the returned system operates them with the servers' key pair."""
+        """Starts servers that use these keys. The returned system connects to them with the servers' own key pair."""
         system = serve(path, "-c", str(self.config), *arguments, env=self.env("servers"), **options)
         system.server_flags += ["--server-key", self.servers.public.hex()]
         own = Credentials(self.servers, self.servers.public)
@@ -98,11 +97,11 @@ class Peer:
         self.socket.connect(f"tcp://127.0.0.1:{port}")
 
     def events(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
-        """Yields the connection's events (opened, closed, refused); fails if none arrives before the timeout."""
+        """Yields the connection's events (opened, closed, refused) until the timeout, then fails."""
         deadline = time.monotonic() + TIMEOUT
         while self.monitor.socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
             yield from self.monitor.read()
-        raise AssertionError("no connection event arrived")
+        raise AssertionError("no further connection event arrived before the timeout")
 
     def is_accepted(self) -> bool:
         return next(self.events()) is ConnectionEvent.OPENED
@@ -159,7 +158,7 @@ class WellBehavedClient:
         socket.send(encode(Get(rid=self._requests, id=self.file, index=self._requests % self.segments)))
 
     def count_segments(self, seconds: float) -> int:
-        """Counts the segments that arrive within ``seconds``."""
+        """Returns the number of segments that arrive within ``seconds``."""
         arrived = 0
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
@@ -208,12 +207,12 @@ class MessageFuzzer:
         self._weights = list(kinds.values())
 
     def message(self) -> list[bytes]:
-        """Returns the frames of a message that is almost never valid."""
+        """Returns the frames of a message, which is almost always malformed."""
         (make,) = self._rng.choices(self._kinds, self._weights)
         return [frame[: self._max_size] for frame in make()]
 
     def oversized(self) -> bytes:
-        """Returns a frame above the socket's size limit that is not a subscription."""
+        """Returns a frame that exceeds the socket's size limit and is not a subscription."""
         return (b"\x7f" + self._rng.randbytes(63)) * (self._rng.randint(65536, 1 << 20) // 64 + 1)
 
     def _random_bytes(self) -> list[bytes]:
@@ -301,7 +300,7 @@ class MessageFuzzer:
         return self._rng.choice(("type", "rid", "id", "", "x" * 20, 5, b"rid", None))
 
 
-# Bytes that are not ZMTP (the protocol of ZeroMQ), and incomplete ZMTP handshakes.
+# Bytes that are not ZMTP (ZeroMQ's wire protocol), and incomplete ZMTP handshakes.
 
 #: The first bytes of every ZMTP 3 connection.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -315,7 +314,7 @@ RAW_STREAMS = {
     "nothing": b"",
     "ZMTP/1.0": bytes.fromhex("05 00") + b"abcd" + bytes.fromhex("06 00") + b"hello",
     "ZMTP/1.0, 8 GiB": b"\xff" + GIB_8 + b"\0" + bytes(100),
-    "a subscription of ZMTP/1.0": bytes.fromhex("01 00 07 00 01") + STATUS_TOPIC,
+    "ZMTP/1.0, a subscription": bytes.fromhex("01 00 07 00 01") + STATUS_TOPIC,
     "ZMTP/3.0, a frame of 8 GiB": GREETING + READY + b"\x02" + GIB_8 + bytes(100),
     "ZMTP/3.0, a command of 8 GiB": GREETING + b"\x06" + GIB_8 + bytes(100),
     "ZMTP/3.0, a message before the handshake": GREETING + b"\x00\x05hello",
@@ -328,7 +327,7 @@ UNFINISHED_HANDSHAKES = {
     "half a greeting": GREETING[:11],
     "a greeting": GREETING,
     "half a command": GREETING + READY[:9],
-    "a command of 8 GiB, not sent": GREETING + b"\x06" + GIB_8,
+    "the header of an 8 GiB command": GREETING + b"\x06" + GIB_8,
 }
 
 
@@ -336,9 +335,9 @@ UNFINISHED_HANDSHAKES = {
 
 
 def flood(behaviour: str, connections: int, client: WellBehavedClient, ports: Sequence[int]) -> Process:
-    """Starts a process that floods each port over ``connections`` connections, with requests for the segments of
-    the client's file. ``behaviour``: ``no-read`` never reads a reply, ``steady`` sends a new request for each segment
-    it receives, ``greedy`` also sends a new request for each refusal.
+    """Starts a process that opens ``connections`` connections to each port and floods them with requests for segments
+    of the client's file. ``behaviour``: ``no-read`` never reads a reply, ``steady`` sends a new request for each
+    segment it receives, ``greedy`` also sends a new request for each refusal.
     """
     arguments = [behaviour, str(connections), client.file.hex(), str(client.segments), *map(str, ports)]
     return Process([sys.executable, "-m", "tests.hostile_clients", *arguments], cwd=Path(__file__).parents[1])
@@ -354,7 +353,7 @@ def main(behaviour: str, connections: str, file: str, segments: str, *ports: str
                 dealer = context.socket(zmq.DEALER)
                 dealer.linger = 0
                 if behaviour == "no-read":
-                    # Small buffers: with the defaults this process and the kernel would buffer gigabytes of replies.
+                    # With buffers of the default size, this process and the kernel would buffer gigabytes of replies.
                     dealer.rcvhwm = 1
                     dealer.rcvbuf = 65536
                 dealer.connect(f"tcp://127.0.0.1:{port}")

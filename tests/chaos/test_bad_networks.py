@@ -1,6 +1,6 @@
 """Real downloads through networks that delay data, flip bits, and stall, cut and reset connections.
 
-The client connects to each worker and to server 5 through a proxy of its own. Faults apply to the workers only,
+The client connects to each worker and to server 5 through a separate proxy. Faults apply to the workers only,
 unless a test says otherwise.
 """
 
@@ -22,7 +22,7 @@ from tests.processes import MIB, Download, Serve, Source, System, files_equal, w
 
 @dataclass
 class Network:
-    """A system, and a proxy for each of its five ports; ``status`` is the proxy of server 5."""
+    """A system and a proxy for each of its five ports: ``proxies`` for the workers, ``status`` for server 5."""
 
     system: System
     proxies: list[Proxy]
@@ -52,7 +52,7 @@ Build = Callable[..., Network]
 
 
 def test_a_long_fat_network_is_used_fully(network: Build, source: Source, tmp_path: Path) -> None:
-    """At 100 ms round trip and 4 × 10 MiB/s, the client reaches the full rate within a few round trips."""
+    """With a round-trip time of 100 ms, the client uses at least 60 % of the 4 × 10 MiB/s, start-up included."""
     path = source(120 * MIB)
     net = network(path, delay=0.05, rate=10 * MIB)
     with net.download(tmp_path / "copy") as client:
@@ -138,7 +138,7 @@ def test_a_download_survives_random_faults(
     tmp_path: Path,
     rng: random.Random,
 ) -> None:
-    """Stalls, resets, refusals, delays, sleeps and kills follow one another until the download is done."""
+    """Connections are stalled, reset, refused or delayed, and workers put to sleep or killed, in random order."""
     path = source(64 * MIB)
     net = network(path, "--rate", "8MiB")
     with net.download(tmp_path / "copy") as client:

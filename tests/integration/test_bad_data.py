@@ -1,4 +1,4 @@
-"""Workers that send corrupt, old or truncated data: the output is correct or absent."""
+"""Workers send corrupt, old or truncated data: the output file is correct or absent."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_a_worker_of_other_servers_does_not_end_the_download(serve: Serve, tmp_p
     with Download(server_flags, "film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
         wait_for("the ban of worker 4", bans_of_worker_4)
         servers.put_to_sleep(1, 2, 3)
-        wait_for("the loss of workers 1 to 3", lambda: workers_reported("lost", "1", "2", "3"))
-        # The catalogue changes, so the client unbans worker 4 and asks it again.
+        wait_for("workers 1 to 3 to be reported as lost", lambda: workers_reported("lost", "1", "2", "3"))
+        # The catalogue changes, so the client unbans worker 4 and asks it for the file again.
         make_file(path.with_name("new.bin"), MIB, rng)
         wait_for("the second ban of worker 4", lambda: bans_of_worker_4() == 2)
         servers.wake(1, 2, 3)

@@ -25,7 +25,7 @@ from tests.processes import MIB, MSD, Download, Serve, Source, files_equal, free
 
 @pytest.fixture
 def closing_ports() -> Iterator[list[int]]:
-    """Four ports that accept connections and close them at once."""
+    """Four ports whose listeners accept each connection and close it at once."""
     listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 
     def serve(listener: socket.socket) -> None:
@@ -53,7 +53,7 @@ def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: lis
 
 
 def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
-    """Each page must continue after the last name of the previous page, or the listing would never end."""
+    """If a page could start before the end of the previous page, the list might never end."""
     ports = free_ports()
     servers = locate_servers(Config(), host=None, ports=ports, server5=None)
     one_worker = Servers(servers.status, {1: servers.workers[1]}, pinned=True)

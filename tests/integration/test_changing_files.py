@@ -1,4 +1,4 @@
-"""Shared files that change or disappear, and the indexer that follows them."""
+"""Shared files change or disappear while the servers run, and the indexer is killed or restarted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def end_by_quit(system: System) -> None:
 
 
 def test_one_of_two_identical_files_may_be_deleted(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    """Identical files share an id, so the workers read the remaining file."""
+    """Identical files have the same id, so the workers read the remaining file."""
     for kept, deleted in (("a", "b"), ("b", "a")):
         folder = tmp_path / f"without-{deleted}"
         make_file(folder / "a", 3 * MIB, rng)
@@ -58,7 +58,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
         assert not client.events_of("done")
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
-    assert wait_for("the new file in the list", lambda: listed(system) == ["film.bin", "new.bin"])
+    assert wait_for("new.bin to be listed", lambda: listed(system) == ["film.bin", "new.bin"])
     # The file is rewritten: no worker serves the new content before it is indexed.
     make_file(path, 6 * MIB + 5, rng)
     wait_for(
@@ -71,7 +71,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
     # The file is replaced while worker 4 is asleep; worker 4 has the new catalogue when it wakes up.
     os.replace(make_file(root / "x.tmp", 3 * MIB, rng), path)
     path.with_name("new.bin").unlink()
-    assert wait_for("the removal of new.bin from the list", lambda: listed(system) == ["film.bin"])
+    assert wait_for("new.bin to disappear from the list", lambda: listed(system) == ["film.bin"])
     system.wake(4)
     system.put_to_sleep(1, 2, 3)
     with system.download("-o", "c", cwd=tmp_path) as client:
@@ -88,7 +88,7 @@ def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
     [indexer] = {*map(int, children)} - {*workers}
     os.kill(indexer, signal.SIGKILL)
     wait_for(
-        "the exit message of the indexer",
+        "the indexer's exit message",
         lambda: "indexer exited (killed by SIGKILL)" in system.out.text + system.err.text,
     )
     path.write_bytes(b"new")
@@ -97,7 +97,7 @@ def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
 
 
 def test_a_restart_does_not_read_unchanged_files(serve: Serve, source: Source, runtime_folder: Path) -> None:
-    """The servers start twice, after the file is old enough for the digest cache to trust its timestamps."""
+    """The servers start twice, once the file is old enough for the digest cache to trust its timestamps."""
     path = source(3 * MIB)
     wait_for("the file to be old enough", lambda: time.time() - path.stat().st_ctime > 2.1)
     first = serve(path)

@@ -1,7 +1,7 @@
-"""The cost of a segment, counted without a clock: copies, system calls, Python function calls.
+"""The cost of a segment, measured in copies, system calls and function calls instead of time.
 
-A worker and a download run in this process through their public interfaces. The tests record every call of system
-functions, ZeroMQ and BLAKE3 with the address of its buffer, so they detect an extra copy anywhere in between.
+A worker and a download run in this process through their public interfaces. The tests record every call to
+system functions, ZeroMQ and BLAKE3 with the address of its buffer, so they detect any additional copy of the data.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tests.processes import TIMEOUT, Source, files_equal, free_ports
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
-#: A buffer above this size (bytes) is a segment's payload. ZeroMQ always copies smaller messages.
+#: A buffer above this size (bytes) is a segment's payload. pyzmq always copies smaller messages.
 PAYLOAD_MIN = 1 << 16
-#: System calls per segment: pread, fstat before and after it (to detect a changed file), pwrite.
+#: System calls per segment: pread, fstat before and after the pread (to detect a changed file), pwrite.
 READS, FSTATS, WRITES = 1, 2, 1
 #: Maximum function calls per segment in the worker and in the client, including the fixed cost of a download.
 #: Measured: 190 to 260; more on a busy machine, where the event loops iterate more often.
@@ -72,7 +72,7 @@ def running_worker(
         rate=0,
         wanted=WantedState.AWAKE,
     )
-    # Only the main thread may set signal handlers. The worker stops at the end of standard input, without a signal.
+    # Only the main thread may set signal handlers. The worker needs none: it stops at the end of standard input.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: None)
     read_end, write_end = os.pipe()
@@ -88,9 +88,9 @@ def running_worker(
 
 
 class CallRecorder:
-    """Counts calls of system functions, ZeroMQ and BLAKE3, and records the addresses of their payloads.
+    """Counts calls to system functions, ZeroMQ and BLAKE3, and records the addresses of their payloads.
 
-    It keeps a reference to each payload read or received, so that its address is never reused.
+    The recorder keeps a reference to each payload read or received, so that no other payload gets the same address.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ class CallRecorder:
 
     def _sending(self, send: Callable[..., Any]) -> Callable[..., Any]:
         def call(socket: Any, data: Any, flags: int = 0, copy: bool = True, **options: Any) -> Any:
-            # ZeroMQ sends a Frame without a copy; if pyzmq copied its data, its address differs from the source.
+            # ZeroMQ sends a Frame without copying it. If pyzmq has copied the data, the frame has another address.
             view = data.buffer if isinstance(data, zmq.Frame) else data
             if isinstance(data, zmq.Frame) or not copy:
                 self.record("sent", view)
@@ -157,18 +157,18 @@ class CallRecorder:
 
 
 def address(data: Any) -> int:
-    """Returns the address of the bytes."""
+    """Returns the memory address of a buffer."""
     view = memoryview(data)
     if not view.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(view))
-    assert isinstance(view.obj, bytes), "read-only memory that is not bytes"
+    assert isinstance(view.obj, bytes), "the address of a read-only buffer is known only for bytes"
     return ctypes.cast(ctypes.c_char_p(view.obj), ctypes.c_void_p).value or 0
 
 
 def test_a_send_completion_wakes_the_worker_for_queued_requests(
     source: Source, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Heartbeats and the idle poll are disabled, so nothing else can wake the worker."""
+    """Heartbeats and the idle poll are disabled, so only a send completion can wake the worker."""
     monkeypatch.setattr("msd.workers.serving.worker.IDLE_COLLECT_INTERVAL_S", 3600.0)
     monkeypatch.setattr("msd.workers.serving.worker_life.HEARTBEAT_INTERVAL_S", 3600.0)
     monkeypatch.setattr(Worker, "_send_heartbeat", lambda *_: True)
@@ -210,7 +210,7 @@ def test_a_segment_is_never_copied_in_user_space(
     assert len(read) == len(received) == SEGMENTS
     assert sent == read, "the segment was copied between read and send"
     assert written == received, "the segment was copied between receive and write"
-    # One additional hash is of zeros: it gives the digest of a hole.
+    # One more hash is allowed: that of zeros, the digest of a hole in the part file.
     hashed_payloads = [place for place in hashed if place in received]
     assert hashed_payloads == received, "the segment was copied between receive and hash"
     assert len(hashed) <= SEGMENTS + 1
@@ -221,7 +221,7 @@ def test_a_segment_is_never_copied_in_user_space(
 def test_a_segment_takes_few_function_calls(
     source: Source, tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of Python functions and of C functions both count."""
+    """Calls to Python functions and to C functions are both counted."""
     calls: Counter[str] = Counter()
 
     def count_calls(side: str) -> Profile:

@@ -17,8 +17,8 @@ VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:[\d.]+\+00:00)?", "DATE"),
     (r"(?<=key is |laptop |server )( *)\b[0-9a-f]{64}\b", "KEY"),
-    # A download: its speed and the bytes per worker. A slow machine prints more than one block of metric lines, and a
-    # busy machine prints a line about retries.
+    # A download: its speed and the bytes per worker. It prints more than one block of metric lines on a slow machine,
+    # and a line about retries on a busy one.
     (r"^(Server\d|Total): [\d.]+(?:/[\d.]+)?, download speed: [\d.]+kb/s", r"\1: FIGURES"),
     (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " DURATION AND RATES"),
     (r"\([\d.]+ s\)", "(SECONDS)"),
@@ -33,7 +33,7 @@ VARYING = (
     (r"^\d\d:\d\d:\d\d   (server 5 reports )\d", r"TIME \1N"),
     (r"^\d\d:\d\d:\d\d   ", "TIME "),
 )
-#: The test runs a smaller demo: all figures differ, and some lines may be missing.
+#: The test runs a smaller demo than the README: all figures differ, and some lines may be missing.
 DEMO_VARYING = (
     (r"\n  (?=\S)", " "),  # continued lines
     (r"(?<![\w.])\d+(?:[.,:T+-]\d+)*|(?<=Server)\d", "0"),

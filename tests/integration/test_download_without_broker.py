@@ -47,7 +47,7 @@ def test_a_client_notices_a_killed_worker_while_the_broker_is_frozen(
 
 
 def test_a_download_needs_only_the_worker_ports_without_server_5(serve: Serve, source: Source, tmp_path: Path) -> None:
-    """Nothing listens at the fifth port: the client reports that it runs without status."""
+    """Nothing listens on the fifth port: the client reports that it continues without the status of server 5."""
     path = source(8 * MIB)
     system = serve(path)
     server_flags = ["-a", "127.0.0.1", "-p", *map(str, [*system.ports[:4], free_ports()[4]])]

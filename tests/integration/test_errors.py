@@ -1,4 +1,4 @@
-"""Each error prints one line that says what is wrong and what to do, and has the documented exit code."""
+"""A failing command prints one line that says what is wrong and what to do, and exits with the documented code."""
 
 from __future__ import annotations
 
@@ -167,11 +167,11 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     assert unnamed.returncode == 2
     expected = "msd: no shared file is named 'tow.bin': give the name of a shared file; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(expected)
-    # An explicit NAME that is not shared is a different error from a missing default.
+    # If an explicit NAME is not shared, the error differs from that for a default name.
     check_failure(
         "verify", str(copy), "tow.bin", *system.server_flags, code=3, message="'tow.bin' is not shared", cwd=tmp_path
     )
-    # Shared names are UTF-8, so no suggestion is possible.
+    # All shared names are UTF-8 but this one is not, so msd has no suggestion.
     odd = tmp_path / os.fsdecode(b"\xff.mp4")
     odd.touch()
     check_failure(

@@ -38,7 +38,7 @@ def check(event: dict[str, Any]) -> None:
 
 
 def documented_values(event: str, key: str) -> set[str]:
-    """Returns the names in backquotes in the document's row for a key: its values, or the keys inside it."""
+    """Returns the backquoted names in the document's row for ``key``: its possible values, or the object's keys."""
     section = DOCUMENT.read_text(encoding="utf-8").split(f"\n## {event}\n")[1].split("\n## ")[0]
     row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` "))
     return set(re.findall(r"`([\w -]+)`", row)) - {key}
@@ -46,7 +46,7 @@ def documented_values(event: str, key: str) -> set[str]:
 
 @pytest.fixture
 def events(serve: Serve, source: Source, tmp_path: Path) -> list[dict[str, Any]]:
-    """Events of a download with a killed worker, sleeping workers, a wait, an interruption and a resume."""
+    """Events of a download: a worker is killed, all workers sleep, the client waits, is interrupted, and resumes."""
     system = serve(source(24 * MIB), "--rate", "3MiB")
     copy = str(tmp_path / "copy")
     with system.download("-o", copy) as download:

@@ -135,10 +135,10 @@ class Target:
     malformed_messages: int = 0
 
     def send(self, *, harmless: bool) -> None:
-        """Sends one message. ``harmless``: skips it if it happens to be a valid toggle or quit."""
+        """Sends one message. If ``harmless``, skips it if it is by chance a valid toggle or quit request."""
         frames = self.fuzzer.message()
         if self.requests is None:
-            # A separate test sends long subscriptions.
+            # Subscriptions are shortened: a separate test sends long ones.
             frames = [frame[:32] if frame[:1] == b"\x01" else frame for frame in frames]
         elif (request := self._request(frames)) is None:
             self.malformed_messages += 1
@@ -154,7 +154,7 @@ class Target:
 
 
 def attack(targets: Sequence[Target], credentials: Credentials | None, count: int) -> None:
-    """Sends ``count`` messages in all; one of each batch exceeds the frame size limit."""
+    """Sends ``count`` messages in batches, to the targets in turn. One of each batch exceeds the frame size limit."""
     for _, target in zip(range(count // BATCH), itertools.cycle(targets), strict=False):
         for _ in range(BATCH - 1):
             target.send(harmless=credentials is None)
@@ -172,8 +172,8 @@ def test_malformed_messages_are_counted_and_dropped(
     serve: Serve, source: Source, keys: Keyring, tmp_path: Path, rng: random.Random, encrypted: bool, count: int
 ) -> None:
     """
-    1. Every process has served a download, so its working memory is allocated.
-    2. A worker, the status socket and the control socket receive malformed messages. Downloads succeed meanwhile.
+    1. A download makes every process allocate its working memory.
+    2. A worker, the status socket and the control socket receive malformed messages. Meanwhile, downloads succeed.
     3. Each malformed message that was read is counted. No process was restarted, and memory hardly grew.
     """
     path = source(16 * MIB)
@@ -215,7 +215,7 @@ def test_malformed_messages_are_counted_and_dropped(
             report = json.loads(run_msd("status", "--json", *system.server_flags, env=keys.env("alice")).stdout)
             numbers = [report["garbage"], *(worker["garbage"] for worker in report["workers"])]
             assert all(number <= sent for number, sent in zip(numbers, sent_malformed, strict=True)), numbers
-            # A worker drops requests unread while the client's queue is full; these are not counted.
+            # While a client's queue is full, a worker drops its requests without decoding them and does not count them.
             of_broker, of_worker, *_ = map(int, numbers)
             return of_broker == control.malformed_messages and of_worker >= data.malformed_messages / 2
 
@@ -228,7 +228,7 @@ def test_malformed_messages_are_counted_and_dropped(
 
 
 def check_unharmed(system: System, before: Status, processes: list[int]) -> None:
-    """Checks that no process has ended and no process was started."""
+    """Checks that no process has ended or been started."""
     assert system.process.poll() is None
     assert process_and_children(system.pid) == processes
     workers = system.status().workers
@@ -246,8 +246,8 @@ def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: ra
     """
     1. A peer subscribes to 6 MB of random topics. ZeroMQ would need 40 bytes to store each byte.
     2. The broker disconnects the peer. The peer reconnects, subscribes again and is disconnected again.
-    3. Another peer receives snapshots meanwhile. The broker's peak memory grows only by the data that ZeroMQ reads at
-       once: 28 MiB measured, 240 MiB without the limit.
+    3. Meanwhile, another peer receives snapshots. The broker's peak memory grows only by the data that ZeroMQ reads in
+       one go: 28 MiB were measured, and 240 MiB without the limit.
     """
     system = serve(source(MIB))
     before = memory_of(system.pid)
@@ -262,7 +262,8 @@ def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: ra
 
 
 @pytest.mark.xfail(
-    strict=True, reason="ZeroMQ buffers all parts of a message: sending 120 MB grows the process by 115 MiB for good"
+    strict=True,
+    reason="ZeroMQ buffers all parts of a message: one of 120 MB permanently adds 115 MiB to the process's memory",
 )
 def test_a_message_of_very_many_parts_takes_no_memory(serve: Serve, source: Source, rng: random.Random) -> None:
     system = serve(source(MIB))
@@ -280,7 +281,7 @@ def test_a_message_of_very_many_parts_takes_no_memory(serve: Serve, source: Sour
 
 
 def converse(port: int, sent: bytes) -> bytes:
-    """Sends bytes to a port, ends the stream, and returns all bytes received until the port closes."""
+    """Sends bytes to a port, shuts down the sending side, and returns all bytes received until the stream ends."""
     with socket.create_connection(("127.0.0.1", port), TIMEOUT) as stream:
         with suppress(OSError):
             stream.sendall(sent)
@@ -300,7 +301,7 @@ def test_bytes_that_are_not_zmtp_have_no_effect(
     serve: Serve, source: Source, keys: Keyring, tmp_path: Path, rng: random.Random
 ) -> None:
     """
-    1. With and without keys, each port has connections whose handshake never completes.
+    1. Each port of servers with and without keys has connections whose handshake never completes.
     2. Meanwhile many other connections send bytes that are not ZMTP.
     3. The servers decode no message from these bytes and disclose nothing. A regular client is served.
     4. The servers close the incomplete connections when the handshake timeout has passed.
@@ -328,7 +329,7 @@ def test_bytes_that_are_not_zmtp_have_no_effect(
             check_unharmed(system, status, processes)
             check_malformed_count(system, credentials)
         for stream in incomplete:
-            # If the steps above took longer than the handshake timeout, the connection is closed by now.
+            # If the steps above took longer than the handshake timeout, the connection has been closed by now.
             stream.settimeout(max(1.0, began + HANDSHAKE_TIMEOUT_MS / 1000 + 2 - time.monotonic()))
             received.append(read_to_end(stream))
     secrets = (b"film", file, STATUS_TOPIC, b"tcp://")
@@ -545,7 +546,7 @@ def test_no_secret_key_is_disclosed(
     for pair in pairs:
         assert pair is not None
         assert not [source for source, text in seen.items() if any(form in text for form in encodings(pair.secret))]
-        # The search works: it finds the public key.
+        # The search itself works: it finds the public key.
         assert [source for source, text in seen.items() if pair.public.hex().encode() in text]
 
 
@@ -631,17 +632,17 @@ def test_an_encrypted_download_survives_a_kill_a_freeze_and_a_restart_of_the_ser
 
 @dataclass
 class FloodResult:
-    """Measurements of a flood by 200 clients that send requests and never read.
+    """Measurements during a flood: 200 connections to each worker send requests and never read replies.
 
-    ``undisturbed`` and ``flooded`` are the segments/s of a well-behaved client before the flood and in each of its
-    first ten seconds. These seconds are the worst, because requests and first replies still fill the buffers. ``peaks``
+    ``undisturbed`` is the rate of a well-behaved client before the flood, in segments/s. ``flooded`` is its rate in
+    each of the first ten seconds of the flood. They are the worst, because the buffers are still filling up. ``peaks``
     is the peak memory of each worker in bytes.
     """
 
     undisturbed: float
     flooded: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
-    #: Growth of the kernel's TCP memory in bytes, over all connections of the machine.
+    #: Growth of the kernel's TCP memory in bytes, for all connections on the machine.
     tcp_memory: int = 0
 
 
@@ -678,7 +679,7 @@ def test_clients_that_never_read_do_not_fill_the_memory_of_workers(flood_result:
 
 @pytest.mark.alone
 def test_clients_that_never_read_do_not_fill_the_memory_of_the_kernel(flood_result: FloodResult) -> None:
-    """When its TCP memory is exhausted, the kernel drops packets of every connection."""
+    """A kernel that has run out of TCP memory drops packets on every connection."""
     assert flood_result.tcp_memory < 1000 * MIB
 
 
@@ -692,7 +693,7 @@ def test_clients_that_never_read_leave_other_clients_a_tenth_of_their_rate(flood
 def test_a_flooding_client_takes_at_most_half_the_rate_of_another_client(
     serve: Serve, source: Source, behaviour: str
 ) -> None:
-    """``steady`` keeps more requests outstanding than a worker queues; ``greedy`` also resends refused requests."""
+    """A steady client has more requests outstanding than a worker queues; a greedy one also resends refused ones."""
     system = serve(source(1200 * 1024), "--rate", "16MiB")
     with WellBehavedClient(system.ports[:4]) as client:
         undisturbed = client.count_segments(MEASURE_S)

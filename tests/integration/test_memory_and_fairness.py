@@ -21,7 +21,7 @@ def peak_rss(pid: int) -> int:
 
 
 class RawClient:
-    """A connection to one worker with no limit on requests; it reads only in ``request``."""
+    """A client of one worker that can send any number of requests. Only ``request`` reads a reply."""
 
     def __init__(self, stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], port: int) -> None:
         self.dealer = stack.enter_context(context.socket(zmq.DEALER))
@@ -52,7 +52,7 @@ def check_memory(system: System, size: int, output: Path) -> None:
             try:
                 peak = max(peak, peak_rss(client.pid))
             except (FileNotFoundError, IndexError):
-                break  # The process has ended: /proc has no entry, or a zombie without VmHWM.
+                break  # The process has ended: its /proc entry is missing, or is that of a zombie, without VmHWM.
             wait_for(
                 "the end of the download",
                 lambda: client.process.poll() is not None or client.verified_bytes < size or None,
@@ -64,7 +64,7 @@ def check_memory(system: System, size: int, output: Path) -> None:
 
 @pytest.mark.alone
 def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, tmp_path: Path) -> None:
-    """All clients wait for the workers to wake up. When the first client finishes, the others have nearly finished."""
+    """All clients start when the workers wake up. When the first client finishes, the others have nearly finished."""
     path = source(16 * MIB)
     system = serve(path, "--rate", "16MiB")
     system.put_to_sleep(1, 2, 3, 4)
@@ -89,7 +89,7 @@ def test_twenty_clients_share_the_workers_fairly(serve: Serve, source: Source, t
 
 def test_clients_that_never_read_do_not_block_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Forty connections to worker 1 request every segment repeatedly and never read.
+    1. Forty connections to worker 1 send 200 requests each and never read the replies.
     2. A well-behaved client still receives segments from worker 1, and the memory of worker 1 stays bounded.
     """
     path = source(48 * MIB)

@@ -1,4 +1,4 @@
-"""The wheel contains every module, and installing it does not affect other packages in an environment."""
+"""The wheel contains every module, and installing it does not affect other packages in the environment."""
 
 from __future__ import annotations
 

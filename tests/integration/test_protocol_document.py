@@ -1,6 +1,6 @@
-"""A client written from docs/protocol.md alone: the document is complete and correct.
+"""A client written from docs/protocol.md alone shows that the document is complete and correct.
 
-The client imports no code of the project; only the helpers that start the servers do. If a test fails, either the
+The client imports none of the project's code; only the helpers that start the servers do. If a test fails, either the
 document or the servers are wrong.
 """
 
@@ -24,7 +24,7 @@ from blake3 import blake3
 from tests.processes import MIB, Serve, make_file
 
 Map = dict[str, Any]
-TIMEOUT_S = 10.0  # for each wait
+TIMEOUT_S = 10.0  # seconds for each wait
 WINDOW = 2  # requests in flight per worker
 
 # --- Files, segments, ids ---
@@ -61,7 +61,7 @@ def catalogue_digest(entries: list[tuple[str, bytes]]) -> bytes:
 
 
 class Lost(Exception):
-    """The connection is closed, or the client no longer uses its worker."""
+    """The connection is closed, or the client no longer uses the worker."""
 
 
 class Refused(Exception):
@@ -71,7 +71,7 @@ class Refused(Exception):
 
 
 class Connection:
-    """A DEALER connected to a worker or to the control socket. It never reconnects."""
+    """A DEALER socket connected to a worker or to the control socket. It never reconnects."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self.socket = context.socket(zmq.DEALER)
@@ -95,7 +95,7 @@ class Connection:
         return rid
 
     def receive(self) -> tuple[Map, bytes]:
-        """Returns the next message of the worker's epoch; reads all received frames before it raises Lost."""
+        """Returns the next message of the worker's epoch. Raises Lost only once all received messages are read."""
         deadline = time.monotonic() + TIMEOUT_S
         poller = zmq.Poller()
         poller.register(self.socket, zmq.POLLIN)
@@ -151,7 +151,7 @@ class Client:
         self.context.destroy(linger=0)
 
     def connect(self, endpoint: str) -> Connection:
-        # Take only the port from the endpoint; the host is the host of the status socket.
+        # Take only the port from the endpoint; the host is that of the status socket.
         return Connection(self.context, f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}")
 
     def next_snapshot(self) -> Map:
@@ -180,9 +180,9 @@ class Client:
         worker.close()
 
     def describe(self, name: str) -> Map:
-        """Returns the manifest of a worker with the current catalogue; without such a worker, the most frequent one.
+        """Returns the most frequent manifest of the workers with the current catalogue; of all workers if none has it.
 
-        Drops the workers that disagree.
+        Drops the workers that sent another manifest.
         """
         answers: dict[Connection, Map] = {}
         reason: Exception = Lost()
@@ -212,7 +212,7 @@ class Client:
         return digests
 
     def segments(self, manifest: Map, digests: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
-        """Yields worker number, index and bytes of each segment in order of arrival."""
+        """Yields the worker number, index and content of each segment in order of arrival."""
         missing = set(range(len(digests)))
         todo = deque(missing)
 
@@ -251,7 +251,7 @@ class Client:
             todo = deque(index for index in todo if index in missing)
 
     def ready(self) -> list[Connection]:
-        """Returns the connections on which a message has arrived, or which are closed."""
+        """Waits until a message arrives or a connection is closed, and returns the connections concerned."""
         poller = zmq.Poller()
         for worker in self.workers:
             poller.register(worker.socket, zmq.POLLIN)
@@ -311,7 +311,7 @@ def shared(tmp_path: Path, rng: random.Random) -> Path:
     (folder / "sub").mkdir(parents=True)
     make_file(folder / "film.bin", 13 * MIB + 5, rng)
     make_file(folder / "empty", 0, rng)
-    # By code point, "-" is before "/", and U+FFFD before U+1F600 (in UTF-16 it is after).
+    # By code point, "-" sorts before "/", and U+FFFD before U+1F600 (in UTF-16, after it).
     for name in ("sub/245 bytes", "sub-way", "\ufffd", "\U0001f600", "Zoë"):
         make_file(folder / name, 245, rng)
     return folder
@@ -433,7 +433,7 @@ def test_a_worker_that_goes_to_sleep_refuses_requests_or_closes(port: int) -> No
 
 
 def wait_for(client: Client, number: int, key: str, value: object) -> None:
-    """Waits for a snapshot in which ``key`` of a worker has this value."""
+    """Waits for a snapshot in which ``key`` of worker ``number`` has this value."""
     deadline = time.monotonic() + TIMEOUT_S
     while client.snapshot["workers"][number - 1][key] != value:
         assert time.monotonic() < deadline

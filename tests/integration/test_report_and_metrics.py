@@ -44,7 +44,7 @@ def test_the_report_of_a_download_with_a_killed_worker_is_drawn(serve: Serve, so
     """
     1. Worker 2 is put to sleep, worker 3 is killed, worker 2 is woken up.
     2. The report contains the fields of ``done`` and the events with their times.
-    3. ``msd plot`` draws a chart of it.
+    3. ``msd plot`` draws a chart from the report.
     """
     system = serve(source(32 * MIB), *RATE)
     with system.download("-o", "copy.bin", "--report", "report.json", cwd=tmp_path) as client:
@@ -112,7 +112,7 @@ def test_a_download_without_servers_reports_how_long_it_waited(tmp_path: Path) -
 
 
 def with_metrics(tmp_path: Path, rng: random.Random) -> tuple[Path, tuple[int, ...]]:
-    """Writes a configuration with a metrics port. Returns its path and the ports; the sixth port is for metrics."""
+    """Writes a configuration with a metrics port. Returns its path and the ports; the sixth is the metrics port."""
     make_file(tmp_path / "Star.mp4", MIB, rng)
     chosen = free_ports()
     ports = (*chosen, wait_for("another port", lambda: next((p for p in free_ports() if p not in chosen), None)))
