@@ -16,11 +16,11 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-#: Maximum bytes per read.
+#: Maximum number of bytes per read.
 CHUNK = 64 << 10
-#: Maximum bytes in transit per direction of a connection: the bandwidth-delay product of a long fat network.
+#: Maximum number of bytes in transit per direction of a connection: the bandwidth-delay product of a long fat network.
 MAX_IN_TRANSIT = 64 << 20
-#: Poll timeout in seconds: how late a delayed byte or a changed fault may be noticed.
+#: Poll timeout in seconds: the maximum time before a due byte or a changed fault is noticed.
 TICK = 0.002
 
 
@@ -141,7 +141,7 @@ class Proxy:
         return bytes(flipped)
 
     def _close(self, directions: list[_Direction], *, reset: bool = False) -> None:
-        """Closes both sockets of these directions."""
+        """Closes both sockets of each direction."""
         for end in {end for direction in directions for end in (direction.source, direction.target)}:
             with contextlib.suppress(OSError):
                 if reset:
@@ -151,7 +151,7 @@ class Proxy:
 
 
 class _Direction:
-    """One direction of a connection, and the data in transit with the time each chunk arrives."""
+    """One direction of a connection, and the chunks in transit, each with its arrival time."""
 
     def __init__(self, source: socket.socket, target: socket.socket, *, from_target: bool) -> None:
         self.source = source

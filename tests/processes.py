@@ -28,7 +28,7 @@ from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 
 MSD = [sys.executable, "-P", "-m", "msd"]
-#: Default timeout of every wait, in seconds; MSD_TEST_TIME_FACTOR raises it on slow machines.
+#: Default timeout for every wait, in seconds; MSD_TEST_TIME_FACTOR raises it on slow machines.
 TIMEOUT = 30.0 * float(os.environ.get("MSD_TEST_TIME_FACTOR", "1"))
 
 MIB = 1 << 20
@@ -50,7 +50,7 @@ def free_ports() -> Ports:
 
 
 def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
-    """Polls ``probe`` and returns its first true value. Fails after ``timeout`` seconds, naming ``description``."""
+    """Polls ``probe`` and returns its first truthy value. A timeout error says that it waited for ``description``."""
     deadline = time.monotonic() + timeout
     while not (value := probe()):
         assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {description}"
@@ -59,7 +59,7 @@ def wait_for(description: str, probe: Callable[[], T | None], timeout: float = T
 
 
 class Output:
-    """The lines that a process has written to a stream, each with the time it was read."""
+    """The lines that a process has written to a stream, each with the time at which it was read."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.lines: list[tuple[float, str]] = []
@@ -154,7 +154,7 @@ class Download(Process):
 
     @property
     def verified_bytes(self) -> int:
-        """Bytes verified, according to the last progress event."""
+        """The number of verified bytes, according to the last progress event."""
         return int((self.events_of("progress") or [{"bytes": 0}])[-1]["bytes"])
 
     def wait_until_verified(self, share: float) -> None:
@@ -168,7 +168,7 @@ class Download(Process):
         wait_for(f"{share:.0%} of the file", reached)
 
     def wait_until_done(self, timeout: float = TIMEOUT) -> dict[str, Any]:
-        """Waits for the ``done`` event and returns it; if the download fails, the test fails with its output."""
+        """Waits for the ``done`` event and returns it; if the download fails, the test fails and shows the output."""
         code = self.wait(timeout)
         assert code == 0, f"code {code}: {self.out.text[-2000:]} {self.err.text}"
         assert self.events[-1]["event"] == "done"
@@ -176,7 +176,7 @@ class Download(Process):
 
 
 class System(Process):
-    """``msd serve``, and methods that operate it; ``server_flags`` locate it for other commands."""
+    """A running ``msd serve``, and methods to control it. Other commands find the servers with ``server_flags``."""
 
     def __init__(self, path: Path, *arguments: str, ports: Ports | None = None, **options: Any) -> None:
         self.ports = ports or free_ports()
@@ -214,7 +214,7 @@ class System(Process):
                 assert operator.toggle(number, want).reached
 
     def kill(self, *numbers: int) -> None:
-        """Sends SIGKILL to workers. Waits for workers that are being restarted; skips failed workers."""
+        """Sends SIGKILL to workers. First waits for any of them that is being restarted; skips failed workers."""
         for number in numbers:
 
             def running_or_failed(number: int = number) -> WorkerStatus | None:

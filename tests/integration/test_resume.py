@@ -25,30 +25,30 @@ from tests.processes import (
     wait_for,
 )
 
-#: Maximum bytes in flight from four workers to one client, at the rates of these tests.
+#: Maximum number of bytes in flight from four workers to one client at the rates used in these tests.
 IN_FLIGHT = 4 * 6 * MIB
 
 
 def bytes_sent(system: System) -> int:
-    """Returns the bytes sent by all workers."""
+    """Returns the total number of bytes sent by all workers."""
     return sum(worker.bytes_sent for worker in system.status().workers)
 
 
 def wait_until_sent(system: System, size: int) -> None:
-    """Waits until the workers report ``size`` bytes sent; their heartbeats arrive a moment later."""
+    """Waits until the workers have reported ``size`` bytes sent: their heartbeats lag behind the transfer."""
     wait_for(f"{size} bytes sent", lambda: bytes_sent(system) >= size)
 
 
 @pytest.fixture(scope="module")
 def memory_folder() -> Iterator[Path]:
-    """A folder in memory, for large files."""
+    """A folder for large files; it is in memory if the system has /dev/shm."""
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="msd-t-", dir=base) as folder:
         yield Path(folder)
 
 
 def flip(path: Path, offset: int) -> None:
-    """Inverts the byte at ``offset``."""
+    """Inverts all bits of the byte at ``offset``."""
     with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)
@@ -57,11 +57,11 @@ def flip(path: Path, offset: int) -> None:
 
 
 def fetched_and_reused(done: dict[str, Any]) -> tuple[int, int]:
-    """Returns the bytes fetched (without wasted bytes) and the bytes reused from the disk."""
+    """Returns the number of bytes fetched (excluding wasted bytes) and the number reused from the disk."""
     return done["received_bytes"] - done["wasted_bytes"], done["reused_bytes"]
 
 
-#: Downloads into a small file system, fills it during the download, frees the space and downloads again.
+#: A shell script: downloads into a small file system, fills the disk meanwhile, frees the space and downloads again.
 FULL_DISK = """
 mount -t tmpfs -o size=80m none "$1" && cd "$1" || exit 99
 shift
@@ -84,7 +84,8 @@ def test_a_repeatedly_killed_client_fetches_no_segment_twice(
 ) -> None:
     size = kills * 12 * MIB
     path = source(size)
-    # Each client gets further than its last progress says, by up to 0.1 s of the rate: slow enough for all kills.
+    # A killed client may have downloaded for up to 0.1 s after its last progress event. The rate is low enough that
+    # data is left for every client.
     system = serve(path, "--rate", "6MiB")
     reported = 0
     for _ in range(kills):
@@ -93,7 +94,7 @@ def test_a_repeatedly_killed_client_fetches_no_segment_twice(
             client.wait_until_verified(share)
             client.signal(signal.SIGKILL)
             client.wait()
-            # Reported bytes are on the disk; the next client reuses them.
+            # Reported bytes are on the disk, so the next client reuses them.
             reported = max(reported, client.verified_bytes)
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         done = client.wait_until_done()
@@ -115,7 +116,7 @@ def test_only_missing_segments_of_a_2_gib_file_are_fetched(
     system = serve(path)
     copy, part = memory_folder / "copy.bin", memory_folder / "copy.bin.part"
     try:
-        # The part file differs in one byte.
+        # The part file differs from the shared file in one byte.
         shutil.copyfile(path, part)
         flip(part, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory_folder) as client:
@@ -127,7 +128,7 @@ def test_only_missing_segments_of_a_2_gib_file_are_fetched(
         with system.download("-o", "copy.bin", "--no-sync", cwd=memory_folder) as client:
             done = client.wait_until_done(60)
         assert fetched_and_reused(done) == (0, size)
-        # The output differs in one byte.
+        # The output differs from the shared file in one byte.
         inode = copy.stat().st_ino
         flip(copy, rng.randrange(size))
         with system.download("-o", "copy.bin", "--no-sync", "--update", cwd=memory_folder) as client:

@@ -1,4 +1,4 @@
-"""The main use case with real processes: a verified download from four workers and server 5."""
+"""The main use case with real processes: four workers share files, and a client downloads and verifies them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from tests.processes import (
     wait_for,
 )
 
-#: At this rate per worker, four workers send 48 MiB in 1.5 s: long enough to inject faults.
+#: At this rate per worker, four workers take 1.5 s to send 48 MiB: long enough for all four to take part.
 RATE = ("--rate", "8MiB")
 SIZE = 48 * MIB
 
 
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
-    """Checks the output and the byte counts; at most ``in_flight`` MiB of segments were received twice."""
+    """Checks the output and the byte counts, and that at most ``in_flight`` MiB were wasted."""
     assert files_equal(source, output)
     assert not output.with_name(output.name + ".part").exists()
     size = source.stat().st_size
@@ -50,7 +50,7 @@ SIZES = (0, 1, 11, 12, 13, 245, MIB - 1, MIB, MIB + 1, 12 * MIB - 1, 12 * MIB, 1
 
 
 def data_extents(path: Path) -> Iterator[tuple[int, int]]:
-    """Yields the offset and the length of each range of a file that is not a hole."""
+    """Yields the offset and the length of each data range (between holes) in a file."""
     with path.open("rb") as file:
         end = 0
         while end < path.stat().st_size:
@@ -120,7 +120,7 @@ def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_
 ) -> None:
     """
     1. `msd serve`, `list`, `download` and `status` read the same config.toml.
-    2. Lines on standard input toggle a worker and quit; an invalid line gets an error message.
+    2. Lines on standard input toggle a worker and shut down the servers; an invalid line produces an error message.
     """
     path = make_file(tmp_path / "Star.mp4", 3 * MIB, rng)
     ports = free_ports()
@@ -142,7 +142,7 @@ def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_
 
 
 def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    """The test uses a raw socket, because the client might reject such names itself."""
+    """The test sends requests on a raw socket, because the client itself might reject such names."""
     shared = tmp_path / "shared"
     make_file(shared / "film.bin", 100, rng)
     make_file(tmp_path / "secret", 100, rng)

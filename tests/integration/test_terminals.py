@@ -19,7 +19,7 @@ from tests.terminal import EmulatedTerminal, OnTerminal, Terminal
 
 #: The escape sequences at the start and the end of a frame of the live view.
 FRAME_START, FRAME_END = "\x1b[?7l", "\x1b[?7h"
-#: A stale terminal size in the environment; readline sets it for the programs that it starts.
+#: A stale terminal size, such as a program that uses readline leaves in the environment of its child processes.
 STALE_SIZE = {"COLUMNS": "100", "LINES": "50"}
 
 
@@ -36,15 +36,15 @@ def live_frames(terminal: Terminal) -> list[str]:
 
 
 def screen_lines(terminal: Terminal) -> list[str]:
-    """Returns the lines on the screen of a terminal that was never resized; the first line is a prompt."""
+    """Returns the lines shown on a terminal that was never resized; the first line is the shell prompt."""
     emulated = EmulatedTerminal(200, rewraps=False)
     emulated.write("$\n" + terminal.text)
     return emulated.shown
 
 
 def fits(terminal: Terminal, width: int, height: int) -> bool:
-    """Returns True if the last frame was drawn for this size and not for a narrower terminal: the progress bar takes
-    all columns but two, up to 50.
+    """Returns True if the last frame fits this size and was not drawn for a narrower terminal: the progress bar takes
+    all columns but two, up to 50 columns.
     """
     frame = live_frames(terminal)[-1]
     return min(width - 2, 50) <= widest_line(frame) < width and frame.count("\n") + 1 < height
@@ -55,13 +55,13 @@ def is_drawn(terminal: Terminal, after: int, height: int) -> bool:
 
 
 def console_heights(terminal: Terminal, after: int) -> list[int]:
-    """Returns the lowest line number of each full redraw of the console, ignoring the first ``after`` characters."""
+    """Returns the number of the bottom line of each full redraw of the console after the first ``after`` characters."""
     redraws = terminal.text[after:].split("\x1b[1;1H")[1:]
     return [max(map(int, re.findall(r"\x1b\[(\d+);\d+H", redraw)), default=1) for redraw in redraws]
 
 
 def widest_line(frame: str) -> int:
-    """Returns the number of columns of a frame's widest line."""
+    """Returns the number of columns in the widest line of a frame."""
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", frame)
     return max(len(line) for line in text.replace("\r", "").split("\n"))
 
@@ -74,7 +74,7 @@ def test_the_live_view_follows_the_size_of_the_terminal_and_is_erased_at_the_end
     terminal.expect("worker 4  ready")
     for width, height in ((40, 12), (120, 30), (20, 5), (80, 24)):
         terminal.resize(width, height)
-        terminal.wait_until(f"a frame of {width} columns", partial(fits, terminal, width, height))
+        terminal.wait_until(f"a frame for {width} columns", partial(fits, terminal, width, height))
     terminal.press("\x03")
     assert terminal.wait() == 130
     text = "".join(screen_lines(terminal)).removeprefix("$").removeprefix("^C")
@@ -105,7 +105,7 @@ def test_a_killed_download_leaves_the_terminal_unchanged(slow: System, on_termin
     terminal.signal(signal.SIGKILL)
     terminal.wait()
     assert terminal.current_settings == terminal.settings
-    # The live view changes only line wrapping, and restores it at the end of each frame.
+    # The live view changes only the line-wrapping mode, and restores it at the end of each frame.
     modes = re.findall(r"\x1b\[\?(\d+)([hl])", terminal.text)
     assert {number for number, _ in modes} == {"7"}
     assert [value for _, value in modes] == ["l", "h"] * (len(modes) // 2)
@@ -247,7 +247,7 @@ def test_verbose_logs_one_event_per_line_with_time_level_and_source(
         assert client.wait() == 0
     run_msd("toggle", "3", *system.server_flags)
     wait_for("worker 3 asleep", lambda: "worker 3 fell asleep" in system.err.text)
-    wait_for("the client in the log", lambda: "client connected: now serving 1" in system.err.text)
+    wait_for("the client to appear in the log", lambda: "client connected: now serving 1" in system.err.text)
     for log in (system.err.text, client.err.text):
         assert all(line.fullmatch(entry) for entry in log.splitlines()), log
         times = [entry.split()[0] for entry in log.splitlines()]

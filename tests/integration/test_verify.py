@@ -15,7 +15,7 @@ from tests.processes import (
 
 
 def flip(path: Path, offset: int) -> None:
-    """Inverts the byte at ``offset``."""
+    """Inverts all bits of the byte at ``offset``."""
     with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)

@@ -22,15 +22,15 @@ from tests.processes import (
     wait_for,
 )
 
-#: At this rate per worker, four workers send 48 MiB in 1.5 s: long enough to inject faults.
+#: At this rate per worker, four workers take 1.5 s to send 48 MiB: long enough to inject faults.
 RATE = ("--rate", "8MiB")
 SIZE = 48 * MIB
-#: Maximum requests in flight from a client to one worker.
+#: Maximum number of requests in flight from a client to one worker.
 WINDOW = 8
 
 
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
-    """Checks the output and the byte counts; at most ``in_flight`` MiB of segments were received twice."""
+    """Checks the output and the byte counts, and that at most ``in_flight`` MiB were wasted."""
     assert files_equal(source, output)
     assert not output.with_name(output.name + ".part").exists()
     size = source.stat().st_size
@@ -100,8 +100,8 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
 def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
-    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs; no
-    outgoing connection may take the port meanwhile.
+    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs;
+    during that time no outgoing connection may take the port.
     """
     path = source(24 * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)

@@ -66,7 +66,7 @@ NEARLY_VALID = st.builds(
 
 
 def requests() -> st.SearchStrategy[dict[str, Any]]:
-    """Generates requests to a worker that have all their fields, with values that are valid in some field."""
+    """Generates requests with all their fields; a value may be valid only in another field, or in none."""
 
     def fields(message_type: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
         tag = {"type": st.just(message_type.__struct_config__.tag)}
@@ -90,7 +90,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 def check(frame: bytes, family: UnionType | type[Message]) -> Message | None:
-    """Decodes a frame; None for a ``ProtocolError``. Any other error or result fails the test."""
+    """Decodes a frame, None if that raises ``ProtocolError``. Any other error or result fails the test."""
     try:
         message: Message = decode(frame, family)
     except ProtocolError:

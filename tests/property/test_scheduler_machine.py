@@ -26,8 +26,8 @@ REASONS = st.sampled_from(
 class SchedulerMachine(RuleBasedStateMachine):
     """Simulates the connections.
 
-    ``outstanding`` holds the requests on each connection, ``dropped`` those that the scheduler dropped after a
-    "sleeping" refusal: the worker may still answer them.
+    ``outstanding`` holds the requests on each connection. ``dropped`` holds requests that the scheduler dropped after a
+    "sleeping" refusal, but that the worker may still answer.
     """
 
     @initialize(unchecked=st.sets(st.integers(0, SEGMENTS - 1)))
@@ -61,14 +61,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert self.verified == set(range(SEGMENTS))
                     self.ended = action
                 case core.Unban(worker):
-                    assert worker not in self.outstanding, "unbanned while it is connected"
+                    assert worker not in self.outstanding, "unbanned a connected worker"
                     assert isinstance(event, core.CataloguePublished)
                 case core.GiveUp():
-                    assert not self.outstanding, "gave up while a worker is connected"
+                    assert not self.outstanding, "gave up while a worker was connected"
                     self.ended = action
 
     def check_transitions(self, before: list[SegmentState], event: core.Event, actions: list[core.Action]) -> None:
-        """Checks that ``TRANSITIONS`` allows the change of each segment, by this event or by a request after it."""
+        """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
         for index, start in enumerate(before):
             end = self.scheduler.state_of(index)
             requested = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
@@ -147,7 +147,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             assert not set(self.scheduler.delivered_by(worker)) - self.verified
         delivered = [index for worker in WORKERS for index in self.scheduler.delivered_by(worker)]
-        assert len(delivered) == len(set(delivered)), "a segment is in the X of two workers"
+        assert len(delivered) == len(set(delivered)), "two workers count as having delivered the same segment"
 
     @invariant()
     def deadline_is_ahead(self) -> None:
@@ -173,7 +173,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             else:
                 self.now += 0.5
                 self.feed(TimePassed())
-        assert self.ended == core.Finish(), "one worker without faults must be enough"
+        assert self.ended == core.Finish(), "a worker without faults did not finish the download"
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

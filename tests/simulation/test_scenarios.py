@@ -1,4 +1,4 @@
-"""The guarantees of the scheduler on a virtual clock: its duration compared with the ideal, and its waste.
+"""What the scheduler guarantees, on a virtual clock: the maximum duration of a download and the maximum waste.
 
 The *ideal* duration is the number of segments divided by the sum of the available rates. Rates are in segments (of
 1 MiB) per second.
@@ -152,7 +152,7 @@ def test_the_scheduler_gives_up_if_all_workers_send_corrupt_segments() -> None:
 
 
 def random_world(seed: int, *, check: bool = True) -> World:
-    """A world with random faults, in which at least one worker works without faults from second 20 on."""
+    """A world with random faults. At least one worker has no faults after the first 20 seconds."""
     rng = random.Random(seed)
     workers = [
         Worker(

@@ -29,8 +29,8 @@ REFUSAL_PERIOD_S = 0.25
 class Worker:
     """A simulated worker.
 
-    ``rate`` is in segments per second, ``delay`` in seconds one way. ``jitter`` is the fraction by which service times
-    vary, ``corrupt`` the probability that a segment is corrupt.
+    ``rate`` is in segments per second. ``delay`` is the one-way delay in seconds, ``jitter`` the fraction by which
+    service times vary, and ``corrupt`` the probability that a segment is corrupt.
     """
 
     rate: float
@@ -44,13 +44,13 @@ class Worker:
     queue: deque[int] = field(default_factory=deque)
     #: The segment being served, None if the worker is idle.
     serving: int | None = None
-    #: When the worker finishes that segment.
+    #: When the worker finishes the segment being served.
     finish_at: float = 0.0
-    #: Seconds of work left on that segment while the worker is frozen.
+    #: Seconds of work left on the segment being served, while the worker is frozen.
     work_left: float = 0.0
     #: Incremented whenever the scheduled ``finish_at`` becomes invalid.
     generation: int = 0
-    #: When the last reply arrives at the client. The next reply cannot arrive before it.
+    #: When the latest reply arrives at the client; the next reply cannot arrive earlier.
     last_arrival: float = 0.0
 
 
@@ -65,7 +65,7 @@ class Outcome:
 
 
 class World:
-    """One download of ``segments`` segments from ``workers``; with ``check``, checks invariants after each event."""
+    """One download of ``segments`` segments from ``workers``. If ``check``, checks invariants after each event."""
 
     def __init__(self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True) -> None:
         self.now = 0.0
@@ -84,7 +84,7 @@ class World:
         self.log: list[str] = []
 
     def at(self, time: float, callback: Callable[[], None]) -> None:
-        """Schedules a call of ``callback``."""
+        """Schedules a call to ``callback`` at the virtual time ``time``."""
         heapq.heappush(self._events, (max(time, self.now), next(self._order), callback))
 
     def run(self, limit: float = 10_000.0) -> Outcome:
@@ -132,7 +132,7 @@ class World:
             self._deliver(LOSS_DETECTION_S, lambda: self._feed(core.WorkerLost(number)))
 
     def start(self, number: int) -> None:
-        """Starts a new process of a killed or sleeping worker."""
+        """Starts a new process for a worker that was killed or whose port is closed."""
         worker = self.workers[number]
         if not worker.up:
             worker.up, worker.frozen, worker.asleep = True, False, False
@@ -140,7 +140,7 @@ class World:
             self._connect(number)
 
     def sleep(self, number: int) -> None:
-        """Puts the worker to sleep: it refuses its requests, then closes its port."""
+        """Puts the worker to sleep: it refuses its pending requests, then closes its port."""
         worker = self.workers[number]
         if not worker.up or worker.asleep:
             return
@@ -287,5 +287,5 @@ class World:
 
 
 def ideal(segments: int, workers: list[Worker]) -> float:
-    """Seconds that an ideal client needs: the number of segments divided by the sum of the rates."""
+    """Returns the seconds that an ideal client needs: the number of segments divided by the sum of the rates."""
     return segments / sum(worker.rate for worker in workers)

@@ -35,7 +35,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "events.md"
 
 
 def documented_keys(event: str) -> set[str]:
-    """Returns the keys in the table of ``event`` in docs/events.md."""
+    """Returns the keys listed in the table for ``event`` in docs/events.md."""
     (section,) = re.findall(rf"^## {event}\n(.*?)(?=^## |\Z)", DOCUMENT.read_text(), re.M | re.S)
     return {key for cell in re.findall(r"^\| (`.*?`) \|", section, re.M) for key in re.findall(r"`(\w+)`", cell)}
 

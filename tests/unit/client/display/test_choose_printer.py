@@ -1,4 +1,4 @@
-"""Which printer shows a download, by the flags and the terminal."""
+"""Which printer shows a download, depending on the flags and the terminal."""
 
 from __future__ import annotations
 

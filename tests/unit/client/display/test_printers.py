@@ -40,7 +40,7 @@ from msd.wire.support.units import format_time
 ID = "ab" * 32
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), ID, 12 * MIB, 12)
-#: The figures of the example in the report.
+#: The figures from the example in the university report, which defines the metric lines.
 PROGRESS = Progress(
     bytes=8_642_720,
     total=11_523_640,

@@ -1,4 +1,4 @@
-"""Rates and the remaining time are steady, although bytes arrive in whole segments."""
+"""Rates and the remaining time are steady, even though bytes arrive in whole segments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEP = 0.25
 
 
 def arrivals(rate: float, segment: int, until: float) -> list[tuple[float, int]]:
-    """Returns time and total at each step, for segments of ``segment`` bytes that arrive at an average ``rate``."""
+    """Returns the time and the bytes received at each step. They arrive in segments, at ``rate`` on average."""
     return [(step * STEP, int(step * STEP * rate // segment) * segment) for step in range(int(until / STEP))]
 
 

@@ -1,4 +1,4 @@
-"""A frame replaces the last one, even if the terminal is resized between them."""
+"""A frame replaces the previous one, even if the terminal was resized in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the manifest is fetched: which requests the resolver's actions cause, and when fetching gives up."""
+"""How the manifest is fetched: which requests the resolver's actions cause, and when the client gives up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
 
 
 class FakePool:
-    """A pool with one worker that shares STAR. Each poll takes a second. If ``is_silent``, the worker never replies."""
+    """A pool with one worker that shares STAR. Each poll takes a second. A silent worker never replies."""
 
     worker_numbers = (1,)
     stalled_seconds = 0.0

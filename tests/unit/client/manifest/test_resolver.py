@@ -77,12 +77,12 @@ def refusal(reason: RefusalReason) -> Refusal:
 
 
 def received(worker: int, reply: DataReply, data: bytes | None = None) -> ReplyReceived:
-    """A reply of the worker, with ``data`` as its payload. The resolver does not use the request."""
+    """A reply from the worker, with ``data`` as its payload. The resolver ignores the request it contains."""
     return ReplyReceived(worker, Describe(rid=1), reply, zmq.Frame(data) if data is not None else None)
 
 
 class Scene:
-    """A resolver, replies of its workers, and a clock that the test controls."""
+    """A resolver, replies from its workers, and a clock that the test controls."""
 
     def __init__(
         self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, fallback_name: str | None = None
@@ -139,7 +139,7 @@ class Scene:
 
 
 def failure(actions: list[Action], kind: type[MsdError]) -> str:
-    """Returns the error message of the only action, which must be a failure of this kind."""
+    """Checks that the only action is a failure of this kind, and returns the error message."""
     (action,) = actions
     assert isinstance(action, Fail)
     assert type(action.error) is kind
@@ -151,7 +151,7 @@ def request_digests(worker: int, manifest: Manifest = STAR, start: int = 0) -> l
 
 
 def scene_with_request() -> Scene:
-    """Workers 1 and 2 described the file, and its digests are requested from worker 1."""
+    """A scene in which workers 1 and 2 have described the file, and its digests are requested from worker 1."""
     scene = Scene(workers=2)
     scene.connect(1, 2)
     scene.describe(1)
@@ -224,7 +224,7 @@ def test_a_page_that_was_not_requested_is_ignored() -> None:
     assert scene.send_digests(1) == [Found(STAR)]
 
 
-# The choice of the version.
+# Choosing the version.
 
 
 def test_the_given_id_is_fetched_from_the_first_worker_that_has_it() -> None:
@@ -443,7 +443,7 @@ def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     assert scene.send_digests(2) == [Found(STAR)]
 
 
-# Impossible replies and lost workers.
+# Invalid replies and lost workers.
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ def test_a_source_that_refuses_temporarily_is_not_asked_again_at_once() -> None:
 
 
 def test_a_silent_source_is_replaced_after_the_timeout() -> None:
-    """Worker 1 freezes after its first page. Worker 2 sends the next page; the late page of worker 1 is ignored."""
+    """Worker 1 freezes after its first page, so worker 2 gets a request. A late page from worker 1 is ignored."""
     scene = scene_with_request()
     scene.send_digests(1, start=0, count=7)
     assert scene.wait_for_deadline() == request_digests(2, start=7)

@@ -26,14 +26,14 @@ def frames(message: Message, *payload: bytes) -> list[zmq.Frame]:
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    """A connection to worker 3, which is not open yet."""
+    """A connection to worker 3, before the welcome of the worker."""
     with zmq.Context() as context, closing(Connection(context, 3, Endpoint("127.0.0.1", 1), None)) as connection:
         yield connection
 
 
 @pytest.fixture
 def open_connection(connection: Connection) -> Connection:
-    """A connection to worker 3, after its welcome."""
+    """A connection to worker 3, after the welcome of the worker."""
     connection.send(HELLO)
     connection.handle_message(frames(WELCOME))
     return connection

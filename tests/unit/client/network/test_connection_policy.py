@@ -1,4 +1,4 @@
-"""When connections are opened, closed and retried, and when the servers refuse the client."""
+"""When connections are opened, closed and retried, and when a refusal by the servers is definitive."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Scene:
 
     @property
     def refusal(self) -> ConnectionRefusal | None:
-        """The definitive refusal that the policy reports now."""
+        """The definitive refusal that the policy reports now, None if there is none."""
         reported = [action.refusal for action in self.wait(0.0) if isinstance(action, ReportRefusal)]
         return reported[0] if reported else None
 
@@ -453,7 +453,7 @@ def test_a_reason_takes_precedence_over_a_failed_handshake(first: ConnectionRefu
 
 @pytest.mark.parametrize("refusal", list(ConnectionRefusal))
 def test_refusals_do_not_count_while_a_connection_is_open(refusal: ConnectionRefusal) -> None:
-    """A restarting worker or a refusal by server 5 alone does not stop a working download."""
+    """Refusals by a restarting worker or by server 5 do not stop a download from other workers."""
     scene = Scene(2)
     scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
     scene.connect(1)
@@ -476,7 +476,7 @@ def test_an_open_connection_ends_a_refusal(refusal: ConnectionRefusal) -> None:
     scene.connect(2)
     assert scene.refusal is None
     assert not scene.policy.refusal
-    # A refusal after the connection was open starts a new period.
+    # A refusal after an open connection starts a new period.
     scene.disconnect(2)
     scene.disconnect(1, refusal)
     assert scene.refusal is None
@@ -507,7 +507,7 @@ def test_failed_connections_without_a_refusal_do_not_count_as_refused() -> None:
 
 # Arbitrary sequences of events.
 
-#: The state that follows a state and an event or action.
+#: The next state, by the current state and the type of the event or action.
 NEXT_STATES = {(start, cause): end for (start, end), causes in TRANSITIONS.items() for cause in causes}
 
 
@@ -554,7 +554,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.is_refusal_definitive = any(isinstance(action, ReportRefusal) for action in actions)
 
     def check_transitions(self, before: dict[int, ConnectionState], causes: list[Event | Action]) -> None:
-        """Checks that each change of a state is in the table, caused by the event or by an action after it."""
+        """Checks that the table allows each change of state, caused by the event or by an action that follows it."""
         for number, known in self.policy.workers.items():
             allowed = {before.get(number, ConnectionState.CLOSED)}
             for cause in causes:
@@ -627,8 +627,8 @@ class PolicyMachine(RuleBasedStateMachine):
     def deadline_comes(self) -> None:
         self.now = max(self.now, self.policy.next_deadline(self.now))
         self.handle(TimePassed())
-        # A definitive refusal ends the client.
-        assert self.is_refusal_definitive or self.policy.next_deadline(self.now) > self.now, "no busy loop"
+        # After a definitive refusal the client ends, so its next deadline does not matter.
+        assert self.is_refusal_definitive or self.policy.next_deadline(self.now) > self.now, "busy loop"
 
     @invariant()
     def policy_and_network_agree(self) -> None:

@@ -35,7 +35,7 @@ def opened(worker: int, version: int = PROTOCOL_VERSION) -> ConnectionOpened:
 
 
 class Scene:
-    """A pool whose transport yields ``incoming``, one event for each poll, and a clock that the test controls."""
+    """A pool whose transport yields ``incoming``, one event per poll, and a clock that the test controls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -46,7 +46,7 @@ class Scene:
         monkeypatch.setattr(self.pool.transport, "read", lambda: iter([self.incoming.pop(0)] if self.incoming else []))
 
     def poll(self, *, seconds: float = 0.0) -> list[NetworkEvent]:
-        """Polls once; the client takes ``seconds`` to handle each event."""
+        """Polls once. The client takes ``seconds`` to handle each event."""
         self.pool.wait(self.now)
         events = []
         for event in self.pool.events():
@@ -69,7 +69,7 @@ def test_a_blocking_disk_is_not_taken_for_a_silent_server_5(scene: Scene) -> Non
     assert scene.poll(seconds=SECONDS) == [SEGMENT]
     assert scene.pool.status is not None
     assert scene.pool.status_change() is None
-    assert len(scene.poll()) == 1, "the snapshot that was received meanwhile"
+    assert len(scene.poll()) == 1, "the snapshot received during the stall is missing"
     assert scene.pool.stalled_seconds == SECONDS
     assert scene.pool.status_change() is None
 
@@ -82,7 +82,7 @@ def test_server_5_is_silent_if_no_snapshot_arrived_during_a_stall(scene: Scene) 
     change = scene.pool.status_change()
     assert change is not None
     assert change.state == "lost"
-    assert scene.pool.status_change() is None, "each change is reported once"
+    assert scene.pool.status_change() is None, "the change was reported twice"
 
 
 def test_a_connected_worker_is_ready_until_its_connection_is_closed_or_it_is_banned(scene: Scene) -> None:

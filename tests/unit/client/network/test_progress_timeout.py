@@ -20,7 +20,7 @@ START = 1000.0
 
 
 def wait(timeout: ProgressTimeout, now: float, reason: str = "why") -> Action | None:
-    """Returns the action of the timeout at ``now``, None if there is none."""
+    """Returns the action that the timeout requests at ``now``, None if there is none."""
     actions = timeout.handle(WaitingFor(reason), now)
     assert len(actions) <= 1
     return actions[0] if actions else None

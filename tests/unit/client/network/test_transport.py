@@ -16,7 +16,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Get
 
-#: Nothing listens there.
+#: No process listens on this port.
 CLOSED_PORT = Endpoint("127.0.0.1", 1)
 
 

@@ -62,7 +62,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads find the manifest of ``DATA``, but no worker."""
+    """Makes downloads find the manifest of ``DATA`` without any server."""
     spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
     manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
@@ -71,7 +71,7 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _without_servers: None) -> Any:
-    """Runs a download of ``DATA`` that is interrupted after ``verified`` bytes, and returns the error message."""
+    """A function that interrupts a download of ``DATA`` after ``verified`` bytes and returns the error message."""
 
     def run(verified: int, *, transfer: Any = interrupt, update: bool = False) -> str:
         fake = SimpleNamespace(verified=verified, run=transfer)

@@ -1,4 +1,4 @@
-"""The list of shared files: the pages of one worker, checked for order."""
+"""The list of shared files: the pages of one worker are joined, and their order is checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVERS = locate_servers(Config(), host=None, ports=None, server5=None)
 
 
 class FakePool:
-    """A connection pool that answers requests with ``reply``: the page for a worker and a name, or None."""
+    """A connection pool. ``reply`` returns the page for a worker and a name, None if the worker does not reply."""
 
     def __init__(self, workers: int, reply: Callable[[int, str], CataloguePage | None]) -> None:
         self._reply = reply
@@ -79,7 +79,7 @@ def test_the_pages_of_a_worker_are_joined(use_pool: Any) -> None:
 
 
 def test_the_first_complete_list_wins(use_pool: Any) -> None:
-    """Worker 1 replies with one page and then not at all; worker 2 replies with all pages."""
+    """Worker 1 sends one page and then stops replying; worker 2 sends all its pages."""
     pages = {(1, ""): page("a", more=True), (2, ""): page("x", more=True), (2, "x"): page("y")}
     use_pool(2, lambda worker, after: pages.get((worker, after)))
     assert names_of(list_files(SERVERS)) == ["x", "y"]

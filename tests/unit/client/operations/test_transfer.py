@@ -43,7 +43,7 @@ class FakePool:
         self.polls = 0
         self.requests: list[tuple[int, int]] = []
         self.bans: list[tuple[str, int]] = []
-        #: The events of the next polls.
+        #: The events that the next polls return: one list for each poll.
         self.next_events: list[list[NetworkEvent]] = []
 
     def wait(self, deadline: float) -> None:
@@ -93,7 +93,7 @@ def test_the_network_is_polled_after_each_hashed_segment(
     existing = output if update else output.with_name("film.mp4.part")
     existing.write_bytes(DATA)
     pool = FakePool()
-    #: The number of polls before each hash.
+    #: For each segment that is hashed, the number of polls before.
     hashed_at: list[int] = []
     try_read = SegmentsOnDisk.try_read
 
@@ -132,7 +132,7 @@ def refused(worker: int, reason: RefusalReason) -> ReplyReceived:
 def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_path: Path, initial: bytes) -> None:
     """Server 5 publishes the new catalogue before the transfer starts. The only worker has the old catalogue."""
     pool = FakePool(NEW)
-    # The last event ends the test if the transfer does not give up.
+    # The new catalogue in the last event unbans the worker. If the transfer has not given up by then, the test ends.
     pool.next_events = [[opened(1, OLD)], [refused(1, RefusalReason.UNKNOWN)], [snapshot(b"x" * 32)]]
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, initial)
@@ -150,7 +150,7 @@ def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_pat
 def test_progress_does_not_reach_the_end_while_the_output_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output differs only in its last segment, which arrives at once."""
+    """The output differs from the shared file only in the last segment, which arrives as soon as it is requested."""
     monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.0)
     output = tmp_path / "film.mp4"
     output.write_bytes(DATA[:-1] + b"?")

@@ -29,7 +29,7 @@ def manifest_of(data: bytes, name: str = "numbers") -> Manifest:
 
 
 def compare_bytes(path: Path, local: bytes, shared: bytes = NUMBERS) -> Comparison:
-    """Compares a file with the content ``local`` with the shared content ``shared``."""
+    """Writes ``local`` to a file, and compares the file with a shared file whose content is ``shared``."""
     path.write_bytes(local)
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -127,7 +127,7 @@ def test_an_invalid_file_is_rejected_without_a_request(tmp_path: Path) -> None:
 
 
 def test_holes_are_not_read_and_match_where_zeros_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The local file has only the first of twelve segments, then a hole; it ends one byte before the end of segment 11.
+    """The local file has the first of twelve segments, then a hole up to one byte before the end of segment 11.
     Segments 4 to 7 and 11 of the shared file are zeros.
     """
     segment = 1 << 16

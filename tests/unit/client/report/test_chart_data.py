@@ -34,12 +34,12 @@ def corrupt(at: float, name: str) -> dict[str, Any]:
 
 
 def steady(seconds: int, *rates: int, reused: int = 0) -> list[dict[str, Any]]:
-    """Returns ten samples a second of workers that deliver at constant rates (bytes a second)."""
+    """Returns ten progress events per second for workers that deliver at constant rates (in bytes per second)."""
     return [progress(n / 10, *(rate * n // 10 for rate in rates), reused=reused) for n in range(1, seconds * 10 + 1)]
 
 
 def marks(*events: dict[str, Any]) -> list[tuple[str, str]]:
-    """Returns the worker and the kind of each mark, if these events happen during a download of 100 s."""
+    """Returns the worker and the kind of each mark in the chart of a 100 s download with these events."""
     data = chart_data([*steady(100, MB), *events])
     return [(mark.worker, mark.kind) for mark in data.marks]
 
@@ -53,7 +53,7 @@ def test_the_rates_are_those_of_the_workers() -> None:
 
 
 def test_the_bytes_of_a_segment_are_spread_over_the_time_before_its_arrival() -> None:
-    """One segment of 1 MB every half second is a steady rate."""
+    """One segment of 1 MB every half second is drawn as a steady 2 MB/s."""
     data = chart_data([progress(n / 10, MB * (n // 5)) for n in range(1, 101)])
     assert [*data.rates["1"]][10:-10] == pytest.approx([2 * MB] * (len(data.times) - 20), rel=0.05)
 
@@ -81,7 +81,7 @@ def test_a_worker_that_is_put_to_sleep_and_woken_up() -> None:
 
 
 def test_a_worker_that_dies_and_is_restarted() -> None:
-    """The connection is lost before server 5 reports the reason: one mark, at the earlier time."""
+    """The connection is lost before server 5 reports the reason: the chart has one mark, at the earlier time."""
     events = [worker(30, "2", "lost"), worker(30.2, "2", "dead"), worker(31, "2", "ready")]
     assert marks(*events) == [("2", "died"), ("2", RECOVERED)]
 

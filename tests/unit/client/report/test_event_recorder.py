@@ -1,4 +1,4 @@
-"""The log of events in a report: complete, in order and bounded."""
+"""The events in a report: they are in order, and only progress samples are thinned out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a consumer receives progress, and over which time the rates of the workers are measured."""
+"""How often a consumer receives progress, and over which period the rates of the workers are measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOTAL = 1000
 
 
 def passed(interval: float, *events: Event) -> list[Event]:
-    """Returns the events that a throttle of ``interval`` seconds passes on."""
+    """Returns the events that a throttle with this interval (in seconds) passes on."""
     result: list[Event] = []
     throttle = ProgressThrottle(result.append, interval)
     for event in events:

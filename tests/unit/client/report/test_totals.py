@@ -26,14 +26,14 @@ STARTED = Started("film", Path("film"), "ab" * 32, 100 * MIB, 100)
 
 
 def sample(seconds: float, received: float, reused: int = 0) -> Progress:
-    """The progress after ``seconds``, with the bytes received over the network and reused from the disk."""
+    """The progress after ``seconds``: bytes ``received`` from the network and ``reused`` from the disk."""
     size = int(received)
     worker = WorkerProgress("1", size, size, 0.0)
     return Progress(size + reused, 100 * MIB, reused, 0, seconds, 0.0, (worker,))
 
 
 def totals_of(*events: tuple[float, Event], end: float | None = None) -> Totals:
-    """Returns the totals of a download with these (time, event) pairs, at ``end`` or at the last event."""
+    """Returns the totals of a download with these (time, event) pairs at ``end``, by default at the last event."""
     totals = RunningTotals()
     for now, event in events:
         totals.handle(event, 1000 + now)
@@ -41,7 +41,7 @@ def totals_of(*events: tuple[float, Event], end: float | None = None) -> Totals:
 
 
 def steady(rate: float, start: float, end: float, received: float = 0.0) -> list[tuple[float, Event]]:
-    """Returns samples at a constant rate (bytes a second), if ``received`` bytes had arrived at ``start``."""
+    """Returns samples at a constant rate (in bytes per second); at ``start``, ``received`` bytes had arrived."""
     steps = round((end - start) * 10)
     return [(start + n / 10, sample(start + n / 10, received + rate * n / 10)) for n in range(1, steps + 1)]
 
@@ -107,7 +107,7 @@ def test_the_peak_is_the_best_second_and_the_median_is_over_all_seconds() -> Non
     fast = steady(4 * MIB, 3, 4, 3 * MIB)
     slow_again = steady(MIB, 4, 7, 7 * MIB)
     totals = totals_of(*slow, *fast, *slow_again)
-    # The windows of one second do not start exactly when the rate changes.
+    # The one-second windows do not start exactly when the rate changes.
     assert totals.rate_peak == pytest.approx(4 * MIB, rel=0.4)
     assert totals.rate_p50 == pytest.approx(MIB, rel=0.01)
 

@@ -79,7 +79,7 @@ def test_unmeasured_workers_share_a_small_file_equally(scene: Scene) -> None:
 
 
 def test_the_rate_is_measured_even_if_an_equal_share_is_one_segment(scene: Scene) -> None:
-    """Each reply takes 50 ms; the rate cannot be measured with one request in flight."""
+    """Each reply takes 50 ms. An equal share is one request, which is too few in flight to measure a rate."""
     scene.begin(60, 64)
     actions = scene.feed(WorkerReady(1, 7, round_trip=0.05))
     requested = requested_segments(actions)
@@ -95,9 +95,9 @@ def test_the_rate_is_measured_even_if_an_equal_share_is_one_segment(scene: Scene
 
 def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> None:
     """
-    1. Worker 1 has requests for all segments, and has not replied for a while.
-    2. Worker 2 connects. With its long round trip it would deliver no segment sooner.
-    3. Worker 3 connects with a short round trip: it gets the segment with the latest predicted finish.
+    1. The only segment is requested from worker 1, which has not replied for a while.
+    2. Worker 2 connects with a long round trip: it would not deliver the segment sooner, so it gets no request.
+    3. Worker 3 connects with a short round trip: it gets a request for the segment.
     """
     scene.begin(1, 3)
     scene.ready(1)
@@ -112,10 +112,10 @@ def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
     assert (scene.scheduler.delivered_by(1), scene.scheduler.outstanding(1)) == ([0], [1, 2, 3, 4])
 
 
-def test_the_y_of_a_lost_worker_is_requested_first_and_its_x_never_again(scene: Scene) -> None:
+def test_outstanding_segments_of_a_lost_worker_are_requested_first_and_delivered_ones_never_again(scene: Scene) -> None:
     """
-    1. Worker 1 delivers segment 0 and is lost while segments 1 to 3 are outstanding.
-    2. Worker 2 gets requests for 1 to 3 before any fresh segment, and none for 0.
+    1. Worker 1 delivers segment 0 and is lost while segments 1, 2, 3 and 8 are outstanding.
+    2. Worker 2 gets requests for these four segments before any other segment, and none for segment 0.
     """
     scene.begin(12, 2)
     scene.ready(1, 2)
@@ -137,7 +137,7 @@ def test_an_empty_file_is_finished_at_once(scene: Scene) -> None:
     assert scene.feed(TimePassed()) == [Finish()]
 
 
-def test_a_sleeping_worker_loses_its_y_and_gets_no_requests_for_a_while(scene: Scene) -> None:
+def test_a_sleeping_worker_loses_its_outstanding_segments_and_gets_no_requests_for_a_while(scene: Scene) -> None:
     pause_s = REFUSAL_POLICIES[RefusalReason.SLEEPING].pause_s
     scene.begin(8, 2)
     scene.ready(1, 2)
@@ -147,7 +147,7 @@ def test_a_sleeping_worker_loses_its_y_and_gets_no_requests_for_a_while(scene: S
     assert set(scene.feed(TimePassed(), later=pause_s / 2)) <= set(requests(1, *range(8)))
 
 
-def test_a_busy_worker_keeps_the_rest_of_its_y(scene: Scene) -> None:
+def test_a_busy_worker_keeps_its_other_outstanding_segments(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
     assert scene.feed(SegmentRefused(1, 2, RefusalReason.BUSY)) == []
@@ -227,7 +227,7 @@ def test_an_unchecked_segment_is_not_requested_before_it_is_checked(scene: Scene
 
 
 def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
-    """The client stalls for 5 s: worker 1 is not late, and no segment is requested twice."""
+    """The client stalls for 5 s: worker 1 is not considered late, and no segment is requested twice."""
     scene.begin(8, 2)
     scene.ready(1, 2)
     for index in (4, 5, 6, 0, 1):
@@ -251,7 +251,7 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
 
 
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
-    """Even at a high rate the window is small: waiting segments leave the processor's caches before they are hashed."""
+    """In a large window, segments would leave the processor's caches before they are hashed."""
     scene.begin(10_000, 1)
     scene.feed(WorkerReady(1, 7, round_trip=0.0001))
     for _ in range(400):
@@ -261,7 +261,7 @@ def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
     assert len(worker.outstanding) == worker.window == 2
 
 
-# Changes of the catalogue.
+# Changes to the catalogue.
 
 OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
 
@@ -285,7 +285,7 @@ def gives_up(actions: list[Action]) -> bool:
 @pytest.mark.parametrize("asleep_first", [True, False])
 def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asleep_first: bool) -> None:
     """
-    1. Workers 1 to 3 serve the file. Worker 4 belongs to another broker and does not know it.
+    1. Workers 1 to 3 serve the file. Worker 4 belongs to another broker and does not know the file.
     2. The catalogue changes. Workers 1 to 3 are put to sleep before or after the change.
     3. Worker 4 is asked again and refuses again. Workers 1 to 3 wake up and get requests.
     """
@@ -318,13 +318,13 @@ def test_a_changed_file_ends_the_download_while_the_other_workers_sleep(
     assert actions == [Ban(1, BanReason(reason.value)), GiveUp({1: BanReason(reason.value)}, 0)]
 
 
-def test_refusals_from_before_a_change_of_the_catalogue_do_not_count(scene: Scene) -> None:
+def test_refusals_before_a_change_to_the_catalogue_do_not_count(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     refuse(scene, 1, RefusalReason.CHANGED)
     scene.feed(WorkerLost(2))
     assert scene.feed(CataloguePublished(NEW)) == [Unban(1)]
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
-    # A stale reply, from the connection that was closed.
+    # A stale reply from the closed connection.
     assert scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED)) == []
     assert {a.worker for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
     assert gives_up(refuse(scene, 1, RefusalReason.UNKNOWN))
@@ -339,7 +339,7 @@ def test_the_scheduler_waits_for_a_lost_worker_that_was_ready_since_the_change(s
     assert gives_up(refuse(scene, 2, RefusalReason.CHANGED))
 
 
-def test_each_change_of_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
+def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, THEIRS)
     refuse(scene, 2, RefusalReason.UNKNOWN)
     for catalogue in (NEW, NEWER, NEW):
@@ -354,7 +354,7 @@ def test_each_change_of_the_catalogue_gives_a_banned_worker_one_retry(scene: Sce
 
 
 @pytest.mark.parametrize("first", [b"", OLD])
-def test_the_first_published_catalogue_is_no_change(scene: Scene, first: bytes) -> None:
+def test_the_first_published_catalogue_is_not_a_change(scene: Scene, first: bytes) -> None:
     scene.begin(100, 2)
     scene.feed(CataloguePublished(first))
     scene.feed(WorkerReady(1, 7, catalogue=OLD))
@@ -364,7 +364,7 @@ def test_the_first_published_catalogue_is_no_change(scene: Scene, first: bytes) 
 
 
 @pytest.mark.parametrize("reason", [RefusalReason.UNREADABLE, RefusalReason.BAD_REQUEST])
-def test_other_bans_outlast_a_change_of_the_catalogue(scene: Scene, reason: RefusalReason) -> None:
+def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: RefusalReason) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     refuse(scene, 1, reason)
     assert scene.feed(CataloguePublished(NEW)) == []

@@ -1,4 +1,4 @@
-"""The table of a segment's state changes."""
+"""The table of state transitions of a segment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MISSING = {SegmentState.UNCHECKED, SegmentState.UNREQUESTED, SegmentState.OUTSTA
 
 
 def reachable(start: SegmentState) -> set[SegmentState]:
-    """All states that a segment in the state ``start`` can reach."""
+    """Returns all states that a segment can reach from the state ``start``."""
     found: set[SegmentState] = set()
     new = {start}
     while new:

@@ -19,7 +19,7 @@ def reject(senders: Set[int]) -> bool:
 
 
 def request(table: SegmentTable, worker: int) -> int | None:
-    """Requests the next segment from the worker; None if there is none."""
+    """Requests the next segment from the worker and returns its index, None if no segment is left."""
     index = table.take_unrequested(accept)
     if index is not None:
         table.add_request(index, worker)

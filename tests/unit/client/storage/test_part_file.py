@@ -19,12 +19,12 @@ from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 MIB = 1 << 20
-#: 16 segments of 1 MiB and a shorter one. A segment can be a hole, because it consists of whole blocks.
+#: 16 segments of 1 MiB and a shorter one. A segment of 1 MiB consists of whole blocks, so it can be a hole.
 SIZE = 16 * MIB + 1234
 
 
 def content(size: int, seed: int = 1) -> bytes:
-    """Returns ``size`` bytes without a zero byte and without two equal segments."""
+    """Returns ``size`` bytes. None of them is zero, and no two segments are equal."""
     pattern = bytes(1 + (seed + n) % 255 for n in range(255))
     return b"".join(
         (n * 7919 + seed).to_bytes(4, "big").replace(b"\0", b"\1") + pattern for n in range(size // 259 + 1)
@@ -58,14 +58,14 @@ def part_path(output: Path) -> Path:
 
 @pytest.fixture
 def part_fd(output: Path) -> Iterator[int]:
-    """A descriptor of an earlier run's part file, which has its full size and is a single hole."""
+    """A descriptor of a part file from an earlier run; the file has its full size but is a single hole."""
     with part_path(output).open("wb", buffering=0) as file:
         file.truncate(SIZE)
         yield file.fileno()
 
 
 def reused(part: PartFile) -> set[int]:
-    """Returns the segments that a download would not request."""
+    """Returns the segments that need not be fetched: they match the manifest or are all zeros."""
     return {index for index in part.candidates() if part.holds(index)} | set(part.zero_segments())
 
 
@@ -282,7 +282,7 @@ def test_a_rejected_second_download_does_not_disturb_the_first(output: Path) -> 
 def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another download publishes its part file after this download has opened the file and before it locks the file."""
+    """This download opens the part file of another download, which publishes the file before it can be locked."""
     other = PartFile(output, MANIFEST)
     real = fcntl.flock
 

@@ -1,4 +1,4 @@
-"""A local file compared with a manifest: reading segments, finding data, and the errors of the disk."""
+"""A local file compared with a manifest: reading segments, finding data, and disk errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, 
 
 @pytest.fixture
 def fd(tmp_path: Path) -> Iterator[int]:
-    """A descriptor of an empty file, readable and writable."""
+    """A readable and writable descriptor of an empty file."""
     with (tmp_path / "film.mp4").open("w+b", buffering=0) as file:
         yield file.fileno()
 

@@ -18,13 +18,13 @@ from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import span
 from tests.unit.client.storage.test_part_file import content, manifest_of, part_path, reused, segment_of
 
-#: 12 segments, the last one shorter; the others consist of whole blocks, so that they can be holes.
+#: 12 segments, the last of them shorter. The others consist of whole blocks, so they can be holes.
 SEGMENT = 1 << 16
 SIZE = 12 * SEGMENT - 5
 DATA = content(SIZE)
 MANIFEST = manifest_of(DATA)
 ALL = set(range(12))
-#: A modification time (in ns) long ago, so that any later change of a file gives it a different time.
+#: A modification time (in ns) in the past: any later change to the file results in a different time.
 OLD_TIME_NS = 10**18
 
 
@@ -85,7 +85,7 @@ def file_state(path: Path) -> tuple[int, int, int, int]:
 
 
 def copy_all(part: PartFile) -> int:
-    """Copies segments until none is left, and returns their number."""
+    """Copies all segments that are still to be copied, and returns their number."""
     return next(count for count in range(100) if not part.copy_next())
 
 
@@ -167,7 +167,7 @@ def test_only_the_segment_of_a_changed_byte_is_fetched(
     damaged = at // SEGMENT
     with output.open("rb") as file, closing(UpdatePartFile(output, MANIFEST)) as part:
         assert reused(part) == ALL - {damaged}
-        # Segments checked before the first difference are copied last.
+        # Segments checked before the first difference was found are copied last.
         assert written == list(range(damaged + 1, 12))
         if copy_first:
             assert copy_all(part) == damaged
@@ -270,7 +270,7 @@ def test_the_new_file_has_the_mode_of_the_old_file(output: Path, old: bytes, mod
         with closing(UpdatePartFile(output, MANIFEST)) as part:
             fetch(part, ALL - reused(part))
             copy_all(part)
-            # The part file is no more accessible than the output, and the next run can resume.
+            # Other users have no more access to the part file than to the output, and the next run can resume.
             assert part_path(output).stat().st_mode & 0o777 == mode | 0o600
             if publish:
                 part.publish(replace=True, sync=False)
@@ -384,7 +384,7 @@ def test_after_a_failure_the_part_file_and_the_output_are_kept(output: Path) -> 
         assert reused(part) == ALL - {3}
     assert output.read_bytes() == old
     with closing(PartFile(output, MANIFEST)) as part:
-        assert reused(part) == ALL - {0, 1, 2, 3}  # Segments 0 to 2 were not copied yet.
+        assert reused(part) == ALL - {0, 1, 2, 3}  # Segments 0 to 2 had not been copied yet.
 
 
 # An output that is modified during the update.
@@ -458,7 +458,7 @@ def test_an_up_to_date_output_needs_no_disk_space(output: Path, full_disk: None)
 
 @pytest.mark.parametrize("old", [damage(DATA, {5}), bytes(SIZE), DATA[:-1], DATA + b"x", b""])
 def test_an_output_that_differs_needs_disk_space(output: Path, full_disk: None, old: bytes) -> None:
-    """The difference shows in the size, in a segment that is checked, or in a segment that is written."""
+    """The difference is found from the size, when a segment is checked, or when a segment is written."""
     put_sparse(output, old) if len(old) == SIZE else put(output, old)
     before = file_state(output)
 
