@@ -24,9 +24,11 @@ def check_output(output: Path, *, replace: bool) -> None:
         status = output.stat()
     except FileNotFoundError:
         if output.is_symlink():
-            raise UsageError(f"{output} is a dangling symbolic link: remove it, or give another -o") from None
+            raise UsageError(
+                f"{output} is a dangling symbolic link: remove it, or choose another path with -o"
+            ) from None
         if not output.parent.is_dir():
-            raise UsageError(f"{output.parent}: no such folder: create it, or give another -o") from None
+            raise UsageError(f"{output.parent}: no such folder: create it, or choose another path with -o") from None
         return
     except OSError as error:
         raise disk_error(output, error) from None
@@ -34,7 +36,9 @@ def check_output(output: Path, *, replace: bool) -> None:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise UsageError(f"{output} is {kind}: give the name of a file with -o")
     if not replace:
-        raise UsageError(f"{output} exists: give another -o, --update to bring it up to date, or --force to replace it")
+        raise UsageError(
+            f"{output} exists: choose another path with -o, or use --update to bring it up to date or --force to replace it"
+        )
 
 
 class PartFile:
@@ -151,7 +155,7 @@ class PartFile:
             os.link(self.path, self._output, follow_symlinks=False)
         except FileExistsError:
             raise UsageError(
-                f"{self._output} was created in the meantime: give another -o, --update or --force"
+                f"{self._output} was created in the meantime: choose another path with -o, or use --update or --force"
             ) from None
         except OSError:
             # A file system without hard links: check, then rename (not atomic).
@@ -176,7 +180,7 @@ def _open_locked(path: Path) -> int:
             raise disk_error(path, error) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise DiskError(f"{path} is not a regular file: remove it, or give another -o")
+                raise DiskError(f"{path} is not a regular file: remove it, or choose another path with -o")
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(fd)
             if os.path.samestat(status, os.lstat(path)):
@@ -188,7 +192,7 @@ def _open_locked(path: Path) -> int:
         except BlockingIOError:
             os.close(fd)
             raise DiskError(
-                f"{path}: another download is writing to it: wait until it ends, or give another -o"
+                f"{path}: another download is writing to this file: wait for it to finish, or choose another path with -o"
             ) from None
         except OSError as error:
             os.close(fd)

@@ -194,7 +194,7 @@ def test_a_segment_is_never_copied_in_user_space(
     """
     1. ZeroMQ sends from the buffer into which the worker has read the segment.
     2. The client hashes and writes from the buffer into which ZeroMQ has received the segment.
-    3. Each of these calls happens once per segment.
+    3. Each segment is read, sent, received, hashed and written once.
     """
     root, copy = source(SIZE), tmp_path / "copy"
     with running_worker(root, runtime_folder, monkeypatch) as servers:

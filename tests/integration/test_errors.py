@@ -69,7 +69,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download -c value.toml", 2, "status_port = 'x': must be a port from 1 to 65535"),
         ("download -c syntax.toml", 2, "not valid TOML"),
         ("download -o missing/copy", 2, "missing: no such folder: create it"),
-        ("download -o film", 2, "film exists: give another -o, --update"),
+        ("download -o film", 2, "film exists: choose another path with -o, or use --update"),
         ("download -o .", 2, "is a folder"),
         ("download -o fifo", 2, "is not a regular file"),
         ("download --id 12", 2, "an id is 64 hexadecimal digits"),
@@ -247,7 +247,7 @@ def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source
             "copy.bin",
             *system.server_flags,
             code=6,
-            message="another download is writing to it",
+            message="another download is writing to this file",
             cwd=tmp_path,
         )
         client.wait_until_done()

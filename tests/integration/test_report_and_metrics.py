@@ -42,7 +42,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 def test_the_report_of_a_download_with_a_killed_worker_is_drawn(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
-    1. Worker 2 is put to sleep, worker 3 is killed, worker 2 is woken up.
+    1. Worker 2 is put to sleep, worker 3 is killed, and worker 2 is woken up.
     2. The report contains the fields of ``done`` and the events with their times.
     3. ``msd plot`` draws a chart from the report.
     """

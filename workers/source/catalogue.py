@@ -132,8 +132,8 @@ class Catalogue:
     def shared_before(self, name: str) -> str:
         """Returns the last shared name that does not sort after ``name``, or "" if there is none.
 
-        The same page follows both names, but the catalogue already holds the returned string, so keeping it
-        costs no memory.
+        A listing that continues after the returned name has the same entries as one that continues after ``name``.
+        Queued requests keep the returned name instead of the client's, because the catalogue holds that string anyway.
         """
         index = bisect.bisect_right(self._names, name)
         return self._names[index - 1] if index else ""

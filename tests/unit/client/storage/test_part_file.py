@@ -44,7 +44,7 @@ def segment_of(data: bytes, index: int) -> memoryview:
 
 DATA = content(SIZE)
 MANIFEST = manifest_of(DATA)
-EXISTS = r"exists: give another -o, --update to bring it up to date, or --force to replace it$"
+EXISTS = r"exists: choose another path with -o, or use --update to bring it up to date or --force to replace it$"
 
 
 @pytest.fixture
@@ -256,7 +256,10 @@ def test_a_hole_is_not_reused_if_the_file_has_no_zeros_there(output: Path, part_
 
 
 def test_two_downloads_cannot_use_the_same_part_file(output: Path) -> None:
-    with closing(PartFile(output, MANIFEST)), pytest.raises(DiskError, match="another download is writing to it"):
+    with (
+        closing(PartFile(output, MANIFEST)),
+        pytest.raises(DiskError, match="another download is writing to this file"),
+    ):
         PartFile(output, MANIFEST)
 
 
@@ -411,7 +414,11 @@ def test_an_output_created_during_the_download_is_replaced_only_on_request(
     with closing(PartFile(output, manifest_of(b"n"))) as part:
         part.write(0, segment_of(b"n", 0))
         output.write_bytes(b"old")
-        message = r"was created in the meantime: give another -o, --update or --force$" if links else EXISTS
+        message = (
+            r"was created in the meantime: choose another path with -o, or use --update or --force$"
+            if links
+            else EXISTS
+        )
         with pytest.raises(UsageError, match=message):
             part.publish(replace=False, sync=False)
         assert (output.read_bytes(), part_path(output).read_bytes()) == (b"old", b"n")
@@ -439,7 +446,7 @@ def test_a_linked_part_file_that_is_in_use_is_not_removed(output: Path) -> None:
     with closing(PartFile(output, MANIFEST)) as part:
         part.write(0, segment_of(DATA, 0))
         os.link(part_path(output), output)
-        with pytest.raises(DiskError, match="another download is writing to it"):
+        with pytest.raises(DiskError, match="another download is writing to this file"):
             PartFile(output, MANIFEST)
         assert part_path(output).samefile(output)
         os.unlink(output)
@@ -454,7 +461,7 @@ def test_a_new_file_in_an_existing_folder_is_a_valid_output(output: Path) -> Non
 
 
 def test_a_missing_folder_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"missing: no such folder: create it, or give another -o$"):
+    with pytest.raises(UsageError, match=r"missing: no such folder: create it, or choose another path with -o$"):
         check_output(tmp_path / "missing" / "film.mp4", replace=False)
 
 

@@ -510,7 +510,7 @@ def test_a_rejected_second_update_leaves_no_descriptor_open(output: Path) -> Non
     put(output, DATA)
     with closing(UpdatePartFile(output, MANIFEST)) as part:
         before = open_descriptors()
-        with pytest.raises(DiskError, match="another download is writing to it"):
+        with pytest.raises(DiskError, match="another download is writing to this file"):
             UpdatePartFile(output, MANIFEST)
         assert open_descriptors() == before
         assert reused(part) == ALL

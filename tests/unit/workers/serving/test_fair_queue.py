@@ -394,7 +394,7 @@ class FairQueueMachine(RuleBasedStateMachine):
         self.in_flight: list[tuple[str, int]] = []
         self.sent_bytes = 0
         self.now = self.start = 1000.0
-        #: By client: the number of turns that each other client had while this client could have been served.
+        #: For each client that can be served: the turns of every other client since it was last served.
         self.passed: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.ever_greedy: set[str] = set()
 
