@@ -20,7 +20,7 @@ from typing import Self
 CHUNK = 64 << 10
 #: Maximum number of bytes in transit per direction of a connection: the bandwidth-delay product of a long fat network.
 MAX_IN_TRANSIT = 64 << 20
-#: Poll timeout in seconds: the maximum time before a due byte or a changed fault is noticed.
+#: Poll timeout in seconds: the longest time to notice that delayed data is due or that a fault was changed.
 TICK = 0.002
 
 

@@ -48,7 +48,7 @@ UntilDoneEvent = SessionsReported | ClientDone | AwakeChanged | Stalled | TimePa
 
 
 class End(Struct, frozen=True):
-    """A client is done, and no other client is being served: end the servers."""
+    """A client is done, and no other client is being served: shut the servers down."""
 
 
 class UntilDone(Core[UntilDoneEvent, End]):

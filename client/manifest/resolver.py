@@ -126,7 +126,7 @@ class ManifestResolver(Core[Event, Action]):
         self._published: bytes | None = None
         #: The digest of the catalogue that server 5 published when the version was chosen; empty if unknown.
         self.catalogue = b""
-        #: The connected workers.
+        #: The ``welcome`` of each connected worker, by worker number.
         self._welcomes: dict[int, Welcome] = {}
         #: The file name in the request to each connected worker; None if the request contains no name.
         self._requested_names: dict[int, str | None] = {}

@@ -37,7 +37,8 @@ class Connection:
         self._epoch: int | None = None
         self._hello_sent_at = 0.0
         dealer = tcp_socket(context, zmq.DEALER, endpoint, credentials)
-        # Larger than any window: if ZeroMQ stopped reading, TCP would mistake the pause for a dead peer.
+        # More than the requests of any window, so that ZeroMQ never reaches this mark: it would stop reading, and TCP
+        # would mistake the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
         dealer.maxmsgsize = MAX_REPLY_FRAME
         # With 1, a disconnect would discard replies that were received but not read yet.

@@ -37,7 +37,8 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise UsageError(f"{output} is {kind}: give the name of a file with -o")
     if not replace:
         raise UsageError(
-            f"{output} exists: choose another path with -o, or use --update to bring it up to date or --force to replace it"
+            f"{output} exists: choose another path with -o, or use --update to bring it up to date"
+            " or --force to replace it"
         )
 
 
@@ -192,7 +193,8 @@ def _open_locked(path: Path) -> int:
         except BlockingIOError:
             os.close(fd)
             raise DiskError(
-                f"{path}: another download is writing to this file: wait for it to finish, or choose another path with -o"
+                f"{path}: another download is writing to this file: wait for it to finish,"
+                " or choose another path with -o"
             ) from None
         except OSError as error:
             os.close(fd)
