@@ -7,37 +7,10 @@ from pathlib import Path
 import pytest
 
 from msd.wire.config.exposure import exposed_endpoint, load_server_keys, uses_keys
-from msd.wire.config.settings import Config, WorkerConfig, load
+from msd.wire.config.settings import Config
 from msd.wire.errors import NotAllowedError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.security.keys import KeyPair
-
-PORTS = (5001, 5002, 5003, 5004, 5005)
-KEY = "ab" * 32
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory without keys."""
-    folder = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return folder
-
-
-def read(folder: Path, text: str) -> Config:
-    file = folder / "config.toml"
-    file.write_text(text, encoding="utf-8")
-    return load(str(file))
-
-
-def workers(*ports: int, host: str = "127.0.0.1", rate: int = 0) -> tuple[WorkerConfig, ...]:
-    return tuple(WorkerConfig(Endpoint(host, port), rate) for port in ports)
-
-
-def create_server_pair(folder: Path) -> KeyPair:
-    """Creates the servers' own key pair in ``folder``."""
-    return Config(keys=folder).key_folder.init()
+from tests.unit.wire.config.configurations import create_server_pair, workers
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

@@ -7,28 +7,11 @@ from pathlib import Path
 import pytest
 
 from msd.wire.config.exposure import exposed_endpoint, load_server_keys, uses_keys
-from msd.wire.config.settings import DEFAULT_PORTS, Config, WorkerConfig, load
+from msd.wire.config.settings import DEFAULT_PORTS, Config, load
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
-
-PORTS = (5001, 5002, 5003, 5004, 5005)
-KEY = "ab" * 32
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Sets HOME to a directory without keys, and returns it."""
-    folder = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    return folder
-
-
-def read(folder: Path, text: str) -> Config:
-    file = folder / "config.toml"
-    file.write_text(text, encoding="utf-8")
-    return load(str(file))
+from tests.unit.wire.config.configurations import KEY, PORTS, read, workers
 
 
 def error_of(folder: Path, text: str) -> str:
@@ -40,10 +23,6 @@ def error_of(folder: Path, text: str) -> str:
     assert message.startswith(prefix)
     assert "\n" not in message
     return message.removeprefix(prefix)
-
-
-def workers(*ports: int, host: str = "127.0.0.1", rate: int = 0) -> tuple[WorkerConfig, ...]:
-    return tuple(WorkerConfig(Endpoint(host, port), rate) for port in ports)
 
 
 def check_error(config: Config) -> str:
