@@ -15,9 +15,11 @@ def test_each_public_name_exists_and_has_a_docstring(name: str) -> None:
     assert getattr(msd, name).__doc__
 
 
-def test_any_other_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'upload'"):
-        _ = msd.upload
+@pytest.mark.parametrize("name", ["upload", "ProtocolError", "parse_id"])
+def test_any_other_name_is_an_attribute_error(name: str) -> None:
+    """``ProtocolError`` and ``parse_id`` exist in modules of the API, but are internal."""
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+        getattr(msd, name)
 
 
 def test_importing_msd_imports_none_of_its_modules() -> None:

@@ -40,6 +40,15 @@ def test_another_protocol_version_is_named_with_its_worker() -> None:
     assert explained.endswith(", worker 3 uses version 7: update the older side")
 
 
+def test_a_status_without_a_catalogue_means_that_files_are_being_indexed() -> None:
+    assert reason(snapshot(catalogue=b"")) == "the servers are still indexing their files"
+
+
+def test_awake_workers_that_cannot_be_reached_are_counted() -> None:
+    status = snapshot(WorkerState.AWAKE, WorkerState.DEAD)
+    assert reason(status) == "server 5 reports 1 worker alive, but none is reachable"
+
+
 def test_the_states_of_the_workers_are_listed_if_none_is_alive() -> None:
     status = snapshot(WorkerState.ASLEEP, WorkerState.DEAD)
     assert reason(status) == "0 of 2 workers alive (worker 1 asleep, worker 2 dead)"
