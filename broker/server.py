@@ -261,17 +261,7 @@ class Broker:
     def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
         if not secrets.compare_digest(heartbeat.token, self._token):
             return
-        event = supervisor.HeartbeatReceived(
-            heartbeat.number,
-            heartbeat.pid,
-            heartbeat.epoch,
-            heartbeat.state,
-            heartbeat.edition,
-            heartbeat.load,
-            frozenset(heartbeat.sessions),
-            peer,
-        )
-        self._handle(event, now)
+        self._handle(supervisor.HeartbeatReceived(heartbeat, peer), now)
         latest = self._indexer.latest
         if heartbeat.edition == latest.edition:
             if heartbeat.load.stale:
@@ -282,8 +272,8 @@ class Broker:
                 self._publish(now)
         # Use the supervisor's record: the supervisor ignores late heartbeats from dead processes.
         if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
-            self._snapshot_builder.on_bytes_sent(worker.number, worker.load.bytes_sent, now)
-            self._update_until_done(SessionsReported(worker.sessions), now)
+            self._snapshot_builder.on_bytes_sent(worker.number, worker.heartbeat.load.bytes_sent, now)
+            self._update_until_done(SessionsReported(worker.heartbeat.sessions), now)
 
     def _on_request(self, peer: Route, request: ControlRequest, now: float) -> None:
         match request:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct, field
 
-from msd.wire.protocol.messages import Load
+from msd.wire.protocol.messages import Heartbeat, Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
 from msd.wire.support.core import Core, Stalled, TimePassed
@@ -55,16 +55,9 @@ class Exited(Struct, frozen=True):
 
 
 class HeartbeatReceived(Struct, frozen=True):
-    """A worker reported its state."""
+    """A worker reported its state. ``route`` is the address for orders to its process; opaque here."""
 
-    number: int
-    pid: int
-    epoch: int
-    state: ReportedState
-    edition: int
-    load: Load
-    sessions: frozenset[int]
-    #: The address for orders to this process; opaque here.
+    heartbeat: Heartbeat
     route: object = None
 
 
@@ -154,7 +147,7 @@ class Kill(Struct, frozen=True):
 
 
 class Publish(Struct, frozen=True):
-    """Publish a snapshot now: a state, wanted state or epoch has changed."""
+    """Publish a snapshot now: a state or wanted state has changed."""
 
 
 class Stop(Struct, frozen=True):
@@ -162,6 +155,11 @@ class Stop(Struct, frozen=True):
 
 
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop
+
+#: Stands for the last heartbeat of a process that has not sent one yet.
+NO_HEARTBEAT = Heartbeat(
+    token=b"", number=1, pid=0, epoch=0, state=ReportedState.ASLEEP, edition=0, load=Load(), sessions=[]
+)
 
 
 class WorkerRecord(Struct):
@@ -172,8 +170,10 @@ class WorkerRecord(Struct):
     state: WorkerState = WorkerState.STARTING
     #: 0 if, and only if, there is no process.
     pid: int = 0
-    #: 0 until the first heartbeat of the process.
-    epoch: int = 0
+    #: The last heartbeat of the process.
+    heartbeat: Heartbeat = NO_HEARTBEAT
+    #: The address for orders, from the last heartbeat; None before the first.
+    route: object = None
     #: Time of the last heartbeat, or of the start if there was none.
     last_heartbeat_at: float = 0.0
     started_at: float = 0.0
@@ -185,10 +185,6 @@ class WorkerRecord(Struct):
     #: True once ``Kill`` was returned for this process.
     killed: bool = False
     reason: str = ""
-    load: Load = field(default_factory=Load)
-    sessions: frozenset[int] = frozenset()
-    #: The address for orders, from the last heartbeat; None before the first.
-    route: object = None
     complaints: int = 0
 
 
@@ -220,9 +216,9 @@ class Supervisor(Core[Event, Action]):
         return min((deadline for deadline, _ in timers), default=None)
 
     def _decide(self, event: Event, now: float) -> list[Action]:
-        before = [(w.state, w.wanted, w.epoch) for w in self.workers.values()]
+        before = [(w.state, w.wanted) for w in self.workers.values()]
         actions = self._dispatch(event, now)
-        if before != [(w.state, w.wanted, w.epoch) for w in self.workers.values()]:
+        if before != [(w.state, w.wanted) for w in self.workers.values()]:
             actions.append(Publish())
         if self.quitting and not any(w.pid for w in self.workers.values()):
             actions.append(Stop())
@@ -233,8 +229,9 @@ class Supervisor(Core[Event, Action]):
             is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
             assert not (is_down and worker.pid), worker
             assert (worker.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
-            assert worker.epoch == 0 or worker.state is not WorkerState.STARTING, worker
-            assert worker.epoch or not (worker.route or worker.sessions), worker
+            assert worker.heartbeat is NO_HEARTBEAT or worker.heartbeat.pid == worker.pid, worker
+            assert worker.heartbeat is NO_HEARTBEAT or worker.state is not WorkerState.STARTING, worker
+            assert worker.heartbeat is not NO_HEARTBEAT or worker.route is None, worker
             assert len(worker.crashes) <= MAX_CRASHES, worker
 
     def _dispatch(self, event: Event, now: float) -> list[Action]:
@@ -250,8 +247,8 @@ class Supervisor(Core[Event, Action]):
             case Exited(number, pid, reason):
                 self._on_exit(self.workers[number], pid, reason, now)
                 return []
-            case HeartbeatReceived():
-                return self._on_heartbeat(event, now)
+            case HeartbeatReceived(heartbeat, route):
+                return self._on_heartbeat(heartbeat, route, now)
             case ToggleReceived(number, wanted):
                 return self._on_toggle(self.workers[number], wanted)
             case ComplaintReceived(number):
@@ -280,11 +277,9 @@ class Supervisor(Core[Event, Action]):
         # A process that could not be started (pid 0) has no uptime.
         if pid and now >= worker.started_at + STEADY_AFTER_S:
             worker.crashes.clear()
-        worker.pid = worker.epoch = 0
+        worker.pid = 0
         worker.reason = reason
-        worker.sessions = frozenset()
-        worker.load = Load()
-        worker.route = None
+        worker.heartbeat, worker.route = NO_HEARTBEAT, None
         while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW_S:
             worker.crashes.popleft()
         worker.crashes.append(now)
@@ -295,16 +290,13 @@ class Supervisor(Core[Event, Action]):
         if not self.quitting:
             worker.restart_at = now + backoff(len(worker.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
 
-    def _on_heartbeat(self, heartbeat: HeartbeatReceived, now: float) -> list[Action]:
+    def _on_heartbeat(self, heartbeat: Heartbeat, route: object, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
         if worker is None or heartbeat.pid != worker.pid:
             return []
         worker.last_heartbeat_at = now
-        worker.epoch = heartbeat.epoch
+        worker.heartbeat, worker.route = heartbeat, route
         self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
-        worker.load = heartbeat.load
-        worker.sessions = heartbeat.sessions
-        worker.route = heartbeat.route
         worker.reason = ""
         if self.quitting:
             return [SendQuit(worker.number)]

@@ -11,6 +11,7 @@ A client that has not reached a worker yet is unknown to this module. Takes ``no
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -29,7 +30,7 @@ MAX_SESSIONS = 65536
 class SessionsReported(Struct, frozen=True):
     """A worker's heartbeat lists these open sessions."""
 
-    sessions: frozenset[int]
+    sessions: Sequence[int]
 
 
 class ClientDone(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Builds snapshots of server 5 for tests."""
+"""Builds snapshots of server 5, and the heartbeats that they are built from, for tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.broker.supervision.supervisor import HeartbeatReceived
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Heartbeat, Load, Status, WorkerStatus
+from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 
 PORTS = (21018, 27215, 35416, 19222)
 
@@ -45,6 +46,13 @@ def snapshot(*states: WorkerState, **values: Any) -> Status:
         "workers": workers,
     }
     return Status(**{**settings, **values})
+
+
+def heard(number: int, pid: int, state: ReportedState = ReportedState.AWAKE, **values: Any) -> HeartbeatReceived:
+    """A heartbeat of a worker's process. It serves edition 1 to no client unless ``values`` say otherwise."""
+    settings: dict[str, Any] = {"token": b"", "epoch": 7000 + pid, "edition": 1, "load": Load(), "sessions": []}
+    route = values.pop("route", None)
+    return HeartbeatReceived(Heartbeat(number=number, pid=pid, state=state, **{**settings, **values}), route)
 
 
 def with_worker(status: Status, number: int, **values: Any) -> Status:

@@ -6,10 +6,9 @@ import pytest
 
 from msd.broker.status.event_log import EventLog
 from msd.broker.supervision import supervisor
-from msd.wire.protocol.messages import Load
-from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
+from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
-from tests.unit.snapshots import snapshot, with_worker
+from tests.unit.snapshots import heard, snapshot, with_worker
 
 NOW = 1_700_000_000.0
 Line = tuple[str, str, str]
@@ -45,9 +44,7 @@ def test_an_event_is_logged_as_one_line(
 
 def test_heartbeats_and_time_are_not_logged(event_log: EventLog, lines: list[Line]) -> None:
     event_log.on_event(TimePassed())
-    event_log.on_event(
-        supervisor.HeartbeatReceived(1, 2, 3, ReportedState.AWAKE, 1, Load(clients=0, bytes_sent=0), frozenset())
-    )
+    event_log.on_event(heard(1, 2))
     assert lines == []
 
 

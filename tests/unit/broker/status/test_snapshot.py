@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW_S, SnapshotBuilder, as_json
 from msd.broker.supervision.supervisor import (
@@ -12,7 +13,6 @@ from msd.broker.supervision.supervisor import (
     CatalogueReady,
     ComplaintReceived,
     Exited,
-    HeartbeatReceived,
     Spawned,
     Supervisor,
 )
@@ -21,8 +21,9 @@ from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
-from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
+from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import TimePassed
+from tests.unit.snapshots import heard
 
 NOW = 1000.0
 MIB = 1 << 20
@@ -39,8 +40,7 @@ def running(workers: int = 4, load: Load | None = None) -> Supervisor:
     for number in range(1, workers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
-        beat = HeartbeatReceived(number, pid, 7000 + number, ReportedState.AWAKE, 1, load or Load(), frozenset())
-        supervisor.handle(beat, NOW)
+        supervisor.handle(heard(number, pid, epoch=7000 + number, load=load or Load()), NOW)
     return supervisor
 
 
@@ -85,17 +85,8 @@ def test_a_process_that_runs_for_a_year_has_an_uptime() -> None:
 
 def test_a_client_served_by_several_workers_counts_once() -> None:
     supervisor = running()
-    for number, sessions in ((1, {7, 8}), (2, {8, 9}), (4, {7})):
-        beat = HeartbeatReceived(
-            number,
-            100 + number,
-            7000 + number,
-            ReportedState.AWAKE,
-            1,
-            Load(clients=len(sessions)),
-            frozenset(sessions),
-        )
-        supervisor.handle(beat, NOW)
+    for number, sessions in ((1, [7, 8]), (2, [8, 9]), (4, [7])):
+        supervisor.handle(heard(number, 100 + number, load=Load(clients=len(sessions)), sessions=sessions), NOW)
     status = builder().build(supervisor, NOW)
     assert (status.clients, [worker.clients for worker in status.workers]) == (3, [2, 2, 0, 1])
     assert as_json(status)["clients"] == 3
@@ -135,7 +126,8 @@ def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> N
     for worker in supervisor.workers.values():
         worker.state = WorkerState.STARTING  # the longest state name
         worker.reason = letter * 1024
-        worker.epoch = worker.pid = worker.restarts = worker.complaints = largest
+        worker.heartbeat = replace(worker.heartbeat, epoch=largest)
+        worker.pid = worker.restarts = worker.complaints = largest
     status = snapshots.build(supervisor, NOW, malformed_messages=largest, rejected_connections=largest)
     assert len(STATUS_TOPIC + encode(status)) <= 65536
     assert decode(encode(status), Status) == status

@@ -11,15 +11,15 @@ from msd.broker.supervision.pending_toggles import (
 )
 from msd.broker.supervision.supervisor import (
     CatalogueReady,
-    HeartbeatReceived,
     QuitReceived,
     Spawned,
     Supervisor,
     ToggleReceived,
 )
-from msd.wire.protocol.messages import Load, Toggled
+from msd.wire.protocol.messages import Toggled
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
+from tests.unit.snapshots import heard
 
 NOW = 1000.0
 
@@ -34,7 +34,7 @@ def awake(workers: int = 2) -> Supervisor:
 
 
 def heartbeat(supervisor: Supervisor, number: int, state: ReportedState) -> None:
-    supervisor.handle(HeartbeatReceived(number, 100 + number, 7, state, 1, Load(), frozenset()), NOW)
+    supervisor.handle(heard(number, 100 + number, state), NOW)
 
 
 class Scenario:

@@ -15,6 +15,7 @@ from msd.broker.supervision.supervisor import (
     MAX_BACKOFF_S,
     MAX_CRASHES,
     MIN_BACKOFF_S,
+    NO_HEARTBEAT,
     QUIT_GRACE_S,
     SILENT_AFTER_S,
     STEADY_AFTER_S,
@@ -24,7 +25,6 @@ from msd.broker.supervision.supervisor import (
     ComplaintReceived,
     Event,
     Exited,
-    HeartbeatReceived,
     Kill,
     Publish,
     QuitReceived,
@@ -39,6 +39,7 @@ from msd.broker.supervision.supervisor import (
 from msd.wire.protocol.messages import Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
+from tests.unit.snapshots import heard
 
 HANG_LIMIT = 60.0
 #: Not 0, so that a time that was never set (0) is detected.
@@ -77,7 +78,7 @@ class Scenario:
         edition: int = EDITION,
     ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
-        return self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, edition, Load(), frozenset()))
+        return self.handle(heard(number, pid, state, edition=edition))
 
     def exit(self, number: int = 1, reason: str = "killed by SIGKILL") -> list[Action]:
         return self.handle(Exited(number, self.pid(number), reason))
@@ -211,7 +212,7 @@ def test_starting_to_awake_at_the_first_heartbeat() -> None:
     scenario = starting()
     assert scenario.heartbeat() == [Publish()]
     assert scenario.state() is WorkerState.AWAKE
-    assert scenario.supervisor.workers[1].epoch == 7000 + scenario.pid()
+    assert scenario.supervisor.workers[1].heartbeat.epoch == 7000 + scenario.pid()
 
 
 def test_awake_to_asleep_when_the_worker_reports_it() -> None:
@@ -325,18 +326,18 @@ def test_any_to_dead_when_the_process_exits(make: MakeScenario) -> None:
     scenario = make()
     assert scenario.exit(reason="Segmentation fault") == [Publish()]
     worker = scenario.supervisor.workers[1]
-    assert (worker.state, worker.pid, worker.epoch) == (WorkerState.DEAD, 0, 0)
+    assert (worker.state, worker.pid, worker.heartbeat) == (WorkerState.DEAD, 0, NO_HEARTBEAT)
     assert worker.reason == "Segmentation fault"
 
 
 def test_a_dead_worker_has_no_load_and_no_sessions() -> None:
     scenario = awake()
     load = Load(bytes_sent=5, clients=1, malformed_messages=0)
-    scenario.handle(HeartbeatReceived(1, scenario.pid(), 7, ReportedState.AWAKE, EDITION, load, frozenset({9})))
-    assert scenario.supervisor.workers[1].sessions == {9}
+    scenario.handle(heard(1, scenario.pid(), edition=EDITION, load=load, sessions=[9]))
+    assert scenario.supervisor.workers[1].heartbeat.sessions == [9]
     scenario.exit()
     worker = scenario.supervisor.workers[1]
-    assert (worker.load, worker.sessions) == (Load(), frozenset())
+    assert worker.heartbeat is NO_HEARTBEAT
 
 
 def test_dead_to_starting_after_the_backoff() -> None:
@@ -459,9 +460,7 @@ def test_orders_go_to_the_running_process() -> None:
     """A late heartbeat from the previous process does not change the address to which orders are sent."""
 
     def beat(pid: int, route: bytes) -> None:
-        scenario.handle(
-            HeartbeatReceived(1, pid, 7, ReportedState.AWAKE, EDITION, Load(bytes_sent=pid), frozenset({pid}), route)
-        )
+        scenario.handle(heard(1, pid, edition=EDITION, load=Load(bytes_sent=pid), sessions=[pid], route=route))
 
     def route() -> object:
         return worker.route
@@ -470,14 +469,14 @@ def test_orders_go_to_the_running_process() -> None:
     worker = scenario.supervisor.workers[1]
     old = scenario.pid()
     beat(old, b"old")
-    assert (route(), worker.load.bytes_sent) == (b"old", old)
+    assert (route(), worker.heartbeat.load.bytes_sent) == (b"old", old)
     scenario.crash()
     assert route() is None
     beat(old, b"old")
-    assert (route(), worker.load, worker.sessions) == (None, Load(), frozenset())
+    assert (route(), worker.heartbeat) == (None, NO_HEARTBEAT)
     beat(scenario.pid(), b"new")
     beat(old, b"old")
-    assert (route(), worker.load.bytes_sent, worker.sessions) == (b"new", scenario.pid(), frozenset({scenario.pid()}))
+    assert (route(), worker.heartbeat.pid, worker.heartbeat.sessions) == (b"new", scenario.pid(), [scenario.pid()])
 
 
 def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
@@ -489,7 +488,7 @@ def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
 
 
 def test_the_heartbeat_of_an_unknown_worker_is_ignored() -> None:
-    assert awake().handle(HeartbeatReceived(9, 100, 1, ReportedState.AWAKE, EDITION, Load(), frozenset())) == []
+    assert awake().handle(heard(9, 100, edition=EDITION)) == []
 
 
 def test_the_exit_of_a_stale_pid_is_ignored() -> None:
@@ -756,7 +755,7 @@ def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None
     occurred = set()
     for _ in range(5000):
         pid = scenario.pid()
-        report = HeartbeatReceived(1, pid, 7000 + pid, random.choice([*ReportedState]), EDITION, Load(), frozenset())
+        report = heard(1, pid, random.choice([*ReportedState]), edition=EDITION)
         events: list[Event] = [ToggleReceived(1, random.choice([None, *WantedState])), *[TimePassed()] * 4]
         if pid:
             events += [report, report, report, Exited(1, pid, "killed by SIGKILL")]
@@ -787,9 +786,9 @@ class Supervision(RuleBasedStateMachine):
         self.edition = 0
 
     def handle(self, event: Event) -> list[Action]:
-        before = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
+        before = {n: (w.state, w.wanted) for n, w in self.supervisor.workers.items()}
         actions = self.supervisor.handle(event, self.now)
-        after = {n: (w.state, w.wanted, w.epoch) for n, w in self.supervisor.workers.items()}
+        after = {n: (w.state, w.wanted) for n, w in self.supervisor.workers.items()}
         assert (Publish() in actions) == (before != after), (
             "published without a change, or changed without being published"
         )
@@ -843,7 +842,7 @@ class Supervision(RuleBasedStateMachine):
     def heartbeat(self, data: st.DataObject, state: ReportedState, behind: int) -> tuple[int, int]:
         number = data.draw(st.sampled_from(sorted(self.running)))
         pid = self.running[number]
-        beat = HeartbeatReceived(number, pid, 7000 + pid, state, self.edition - behind, Load(), frozenset())
+        beat = heard(number, pid, state, edition=self.edition - behind)
         actions = self.handle(beat)
         worker = self.supervisor.workers[number]
         assert worker.state.value == state.value
@@ -854,7 +853,7 @@ class Supervision(RuleBasedStateMachine):
     @rule(old=pids, state=st.sampled_from(ReportedState))
     def late_heartbeat(self, old: tuple[int, int], state: ReportedState) -> None:
         number, pid = old
-        self.handle(HeartbeatReceived(number, pid, 7000 + pid, state, self.edition, Load(), frozenset()))
+        self.handle(heard(number, pid, state, edition=self.edition))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())

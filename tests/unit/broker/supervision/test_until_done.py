@@ -57,7 +57,7 @@ class Scenario:
         self.handle(TimePassed())
 
     def report(self, *sessions: int) -> None:
-        self.handle(SessionsReported(frozenset(sessions)))
+        self.handle(SessionsReported(sessions))
 
 
 @pytest.fixture
