@@ -40,7 +40,8 @@ class ServerFlags(NamedTuple):
     )
     ports: PortsFlag = None
     server5: Annotated[
-        str | None, typer.Option("--server5", metavar="HOST:PORT", help="Address of server 5, which lists the workers.")
+        str | None,
+        typer.Option("--server5", metavar="HOST[:PORT]", help="Address of server 5, which lists the workers."),
     ] = None
     server_key: Annotated[
         str | None, typer.Option("--server-key", metavar="KEY", help="Public key of the servers, printed by msd serve.")

@@ -43,7 +43,8 @@ class Servers(Struct, frozen=True):
         """Locates the servers as the commands do.
 
         ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
-        workers, then server 5) override it. ``server5`` is the ``HOST:PORT`` of server 5, which lists the workers.
+        workers, then server 5) override it. ``server5`` is the ``HOST`` or ``HOST:PORT`` of server 5, which lists the
+        workers.
         ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
 
         Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
@@ -78,7 +79,7 @@ def locate_servers(
     needs_credentials = key is not None or uses_keys(config)
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     if server5 is not None:
-        status = Endpoint.parse(server5).resolve()
+        status = Endpoint.parse(server5, DEFAULT_PORTS[4]).resolve()
         workers = {}
         if ports is not None:
             workers = _worker_endpoints(config)

@@ -25,9 +25,15 @@ class Endpoint(Struct, frozen=True):
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Endpoint:
-        """Parses ``HOST:PORT`` or ``[IPV6]:PORT``, with or without ``tcp://``. Raises ``UsageError``."""
-        host, colon, port = text.removeprefix("tcp://").rpartition(":")
+    def parse(cls, text: str, default_port: int | None = None) -> Endpoint:
+        """Parses ``HOST:PORT`` or ``[IPV6]:PORT``, with or without ``tcp://``. With a ``default_port`` the port may be
+        left out. Raises ``UsageError``.
+        """
+        address = text.removeprefix("tcp://")
+        # A number alone is a port without a host.
+        if default_port is not None and (":" not in address or address.endswith("]")) and not address.isdigit():
+            address += f":{default_port}"
+        host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit():
             raise UsageError(f"{text!r} is not HOST:PORT")
         return cls(host.strip("[]"), check_port(int(port), text))

@@ -82,7 +82,7 @@ def test_the_help_has_one_line_for_each_flag_and_the_servers_flags_come_first() 
         "-c, --config FILE",
         "-a, --address HOST",
         "-p, --ports P1 P2 P3 P4 P5",
-        "--server5 HOST:PORT",
+        "--server5 HOST[:PORT]",
         "--server-key KEY",
     )
     for flag in flags:

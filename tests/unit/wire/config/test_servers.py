@@ -62,7 +62,14 @@ def test_host_names_are_resolved() -> None:
     assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.parametrize("server5", ["7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
+@pytest.mark.parametrize(
+    ("server5", "host"), [("127.0.0.3", "127.0.0.3"), ("[::1]", "::1"), ("tcp://127.0.0.3", "127.0.0.3")]
+)
+def test_server_5_without_a_port_is_at_its_usual_port(server5: str, host: str) -> None:
+    assert locate_servers(Config(status_port=7000), server5=server5).status == Endpoint(host, 39223)
+
+
+@pytest.mark.parametrize("server5", ["", "7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
 def test_an_invalid_server_5_is_a_usage_error(server5: str) -> None:
     with pytest.raises(UsageError):
         locate_servers(Config(), host=None, ports=None, server5=server5)
