@@ -117,9 +117,15 @@ class ConsoleApp(App[int]):
     # Keys.
 
     def action_toggle_worker(self, number: int) -> None:
-        numbers = [worker.number for worker in self.history.status.workers] if self.history.status else []
+        if self.history.status is None:
+            return
+        numbers = [worker.number for worker in self.history.status.workers]
         if number in numbers:
             self._toggle(numbers.index(number))
+        else:
+            text = f"there is no worker {number}: the workers are numbered 1 to {len(numbers)}"
+            self.history.add(text, time.time(), is_failure=True)
+            self._needs_redraw = True
 
     def action_interrupt(self) -> None:
         self.exit(128 + signal.SIGINT)

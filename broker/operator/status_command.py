@@ -1,6 +1,7 @@
-"""``msd status``: prints the status table and the contents of the console, once or for every published snapshot.
+"""``msd status``: prints the contents of the console, once or for every published snapshot.
 
-Does not format them: see ``broker/views/status_table.py`` and ``broker/views/console_lines.py``.
+Does not format them: see ``broker/views/console_lines.py``. The report's table, which asks for a choice, belongs to the
+terminal of ``msd serve``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
 from msd.broker.views.console_lines import overview
-from msd.broker.views.status_table import client_command, status_table
+from msd.broker.views.status_table import client_command
 from msd.wire.config.servers import Servers
 from msd.wire.protocol.messages import LoggedEvent
 
@@ -33,10 +34,12 @@ def show(servers: Servers, *, json: bool, watch: bool) -> None:
                 print(dumps({**as_json(status), "events": [*map(_as_json, history.recent()[0])]}), flush=True)
             else:
                 text = overview(history, client_command(servers, status), shutil.get_terminal_size().columns, now)
-                print(status_table(status).partition("\nTo quit")[0], text, sep="\n\n", flush=True)
+                print(text, flush=True)
             if not watch:
                 return
             status = operator.next_snapshot()
+            if not json:
+                print()
 
 
 def _as_json(event: LoggedEvent) -> Mapping[str, object]:

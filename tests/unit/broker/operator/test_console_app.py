@@ -101,6 +101,8 @@ def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.pilot.press("2", "0", "5", "9", "4")
         assert driver.feed.toggled == [2, 4]
+        await driver.expect("! there is no worker 5: the workers are numbered 1 to 4")
+        await driver.expect("! there is no worker 9: the workers are numbered 1 to 4")
         await driver.expect("you toggled worker 4")
         await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), "worker 2 fell asleep")
         assert "○  2 27215 Dead: asleep" in driver.text
