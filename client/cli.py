@@ -27,7 +27,10 @@ def download(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="OUT", help="The file to create.  [default: NAME in the current folder]"
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="The file to create, or the folder to put it in (DIR/ is made).  [default: .]",
         ),
     ] = None,
     interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Seconds between progress lines.")] = 1.0,
@@ -66,11 +69,9 @@ def download(
         for flag, seconds in (("-i", interval), ("--timeout", timeout)):
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
-        if output in ("", "-"):
-            raise UsageError(f"-o {output}: not a file name: give the name of the file to create")
+        if output == "-":
+            raise UsageError("-o -: not a file name: give the name of the file to create")
         report_file = ReportFile(report)
-        from pathlib import Path
-
         from msd.client.operations.download import download as run
         from msd.wire.support.malloc import keep_freed_memory
 
@@ -80,7 +81,7 @@ def download(
             result = run(
                 servers,
                 name,
-                Path(output) if output is not None else None,
+                output,
                 id=id,
                 force=force,
                 update=update,

@@ -6,7 +6,6 @@ is in ``client/operations/transfer.py``.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,8 @@ from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
-from msd.client.storage.part_file import PartFile, check_output
+from msd.client.storage.destination import Destination
+from msd.client.storage.part_file import PartFile
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, UsageError
@@ -44,8 +44,9 @@ def download(
 ) -> Report:
     """Downloads one file from all workers of ``servers`` and returns a report.
 
-    ``name`` may be omitted if only one file is shared. ``output`` defaults to the base name of the shared file, in the
-    current folder. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
+    ``name`` may be omitted if only one file is shared. ``output`` is a file, or a folder that receives the file under
+    its base name; the default is the current folder. A string that ends in ``/`` always names a folder, and missing
+    folders are made. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file unchanged.
 
     ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``timeout`` is the
@@ -62,10 +63,7 @@ def download(
     if not interval >= 0:
         raise UsageError(f"interval {interval:g}: must not be negative")
     version = parse_id(id) if id is not None else None
-    output = Path(output) if output is not None else None
-    replace = force or update
-    if output is not None:
-        check_output(output, replace=replace)
+    destination = Destination(output, replace=force or update)
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)
 
@@ -76,8 +74,7 @@ def download(
     pool = ConnectionPool(servers, download=True)
     try:
         manifest, catalogue = find_manifest(pool, name, version, timeout=timeout, on_event=emit)
-        target = output if output is not None else Path(safe_name(manifest.name))
-        check_output(target, replace=replace)
+        target = destination.create(manifest.name)
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
             emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
@@ -91,7 +88,7 @@ def download(
                 on_event=emit,
             )
             _run(transfer, part, manifest, sync=sync, on_event=emit)
-            part.publish(replace=replace, sync=sync)
+            part.publish(replace=force or update, sync=sync)
         finally:
             part.close()
         ended = time.monotonic()
@@ -146,15 +143,6 @@ def parse_id(id: bytes | str) -> bytes:
             "an id is 64 hexadecimal digits; msd list --json shows the ids"
         )
     return parsed
-
-
-def safe_name(name: str) -> str:
-    """Returns the base name of a shared file as a safe local file name.
-
-    Replaces separators and control characters; never returns an empty name or only dots.
-    """
-    base = re.sub(r"[\x00-\x1f\x7f/\\]", "_", name.rsplit("/", 1)[-1])
-    return base if base.strip(".") else "download"
 
 
 def _sync_in_thread(part: PartFile) -> None:

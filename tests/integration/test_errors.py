@@ -70,7 +70,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download -c syntax.toml", 2, "not valid TOML"),
         ("download -o missing/copy", 2, "missing: no such folder: create it"),
         ("download -o film", 2, "film exists: choose another path with -o, or use --update"),
-        ("download -o .", 2, "is a folder"),
+        ("download -o film/", 2, "film is not a folder: choose another path with -o"),
         ("download -o fifo", 2, "is not a regular file"),
         ("download --id 12", 2, "an id is 64 hexadecimal digits"),
         ("download --server5 nonsense", 2, "is not HOST:PORT"),

@@ -84,11 +84,11 @@ def test_files_of_all_sizes_and_names_are_downloaded_correctly(
         make_file(tmp_path / "shared" / name, size, rng)
     system = serve(tmp_path / "shared")
     for number, name in enumerate(names):
-        output = tmp_path / f"copy {number}"
-        with system.download("-o", str(output), "--no-sync", "--", name) as client:
+        # A new folder for each file, which receives the file under its base name.
+        with system.download("-o", f"copies/ä {number}/", "--no-sync", "--", name, cwd=tmp_path) as client:
             client.wait_until_done()
     for number, name in enumerate(names):
-        assert files_equal(tmp_path / "shared" / name, tmp_path / f"copy {number}"), name
+        assert files_equal(tmp_path / "shared" / name, tmp_path / f"copies/ä {number}" / Path(name).name), name
 
 
 def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: Path, rng: random.Random) -> None:

@@ -1,57 +1,21 @@
-"""The default name of the output, and the message after an interrupt. Tests of whole downloads: tests/integration."""
+"""The message after an interrupt, the progress events, the arguments. Tests of whole downloads: tests/integration."""
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from msd.client.events import Event, OnEvent, Progress
 from msd.client.operations import download
-from msd.client.operations.download import safe_name
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import Interrupted, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
-
-
-@pytest.mark.parametrize(
-    ("name", "safe"),
-    [
-        ("Star.mp4", "Star.mp4"),
-        ("films/2020/Star.mp4", "Star.mp4"),
-        ("../../etc/passwd", "passwd"),
-        ("/etc/passwd", "passwd"),
-        (".hidden", ".hidden"),
-        ("ä b (1).mp4", "ä b (1).mp4"),
-        ("C:\\Windows\\win.ini", "C:_Windows_win.ini"),
-        ("a\x00b\x1b[31m\x7f\n", "a_b_[31m__"),
-        ("", "download"),
-        (".", "download"),
-        ("..", "download"),
-        ("films/..", "download"),
-        ("films/", "download"),
-    ],
-)
-def test_a_safe_name_is_made_from_the_base_name(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
-
-
-@given(st.text(max_size=50))
-def test_a_safe_name_never_leaves_the_folder(name: str) -> None:
-    safe = safe_name(name)
-    assert safe
-    assert Path(safe).name == safe
-    assert os.path.normpath(safe) == safe
-    assert not any(ord(character) < 32 or character in "/\\\x7f" for character in safe)
-
 
 DATA = bytes(range(245)) * 10
 
