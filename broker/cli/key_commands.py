@@ -54,6 +54,9 @@ def admit(
         Literal["client", "operator", "worker"],
         typer.Option(help="What the key may do; operators may also toggle workers and shut the servers down."),
     ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Admit the key as NAME.  [default: the name in FILE]")
+    ] = None,
     config: ConfigFlag = None,
 ) -> None:
     """Admit a public key (run on the servers' machine).
@@ -62,7 +65,7 @@ def admit(
     """
     from msd.wire.security.keys import Role
 
-    admitted = _key_folder(config).admit(_read_public_key(file), Role(role))
+    admitted = _key_folder(config).admit(_read_public_key(file), Role(role), name)
     print(f"{admitted.name} is admitted as {admitted.role}")
 
 

@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.wire.errors import DiskError, NotAllowedError, UsageError
 from msd.wire.support.files import replace_file
@@ -109,24 +110,29 @@ class KeyFolder:
         _write(public_path, f"{name} {pair.public.hex()}\n", 0o644)
         return pair, public_path
 
-    def admit(self, text: str, role: Role) -> AdmittedKey:
-        """Admits the public key in ``text``, the content of a file ``NAME.pub``."""
-        name, _, key_text = text.strip().partition(" ")
-        if not key_text and len(name) == 2 * KEY_SIZE:
+    def admit(self, text: str, role: Role, name: str | None = None) -> AdmittedKey:
+        """Admits the public key in ``text``, the content of a file ``NAME.pub``, as ``name``; None means its NAME."""
+        own_name, _, key_text = text.strip().partition(" ")
+        if not key_text and len(own_name) == 2 * KEY_SIZE:
             raise UsageError("this is a secret key, which must not leave its machine: admit the file NAME.pub instead")
         try:
-            admitted = AdmittedKey(_checked_name(name), role, parse_key(key_text.strip()))
+            admitted = AdmittedKey(_checked_name(own_name), role, parse_key(key_text.strip()))
         except (ValueError, UsageError):
             # Do not quote the text: it may contain a secret.
             raise UsageError("not a public key: expected a name, a space and 64 hexadecimal digits") from None
+        if name is not None:
+            admitted = replace(admitted, name=_checked_name(name))
         for other in self.admitted_keys():
-            if other.name == name and other.key != admitted.key:
-                raise UsageError(f"another key is already admitted as {name}: revoke it first, or use another name")
-            if other.name != name and other.key == admitted.key:
+            if other.name == admitted.name and other.key != admitted.key:
+                raise UsageError(
+                    f"another key is already admitted as {other.name}: give this key another name with --name,"
+                    " or revoke the other key first"
+                )
+            if other.name != admitted.name and other.key == admitted.key:
                 raise UsageError(f"this key is already admitted as {other.name}: revoke it first")
         _make_folder(self.path)
         _make_folder(self.admitted_path)
-        _write(self.admitted_path / name, f"{role} {admitted.key.hex()}\n", 0o600)
+        _write(self.admitted_path / admitted.name, f"{role} {admitted.key.hex()}\n", 0o600)
         return admitted
 
     def revoke(self, name: str) -> None:

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> KeyFolder:
 def test_no_command_prints_a_secret_key(config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str]) -> None:
     key_commands.init(config)
     key_commands.new("laptop", config)
-    key_commands.admit(str(folder.path / "laptop.pub"), "client", config)
+    key_commands.admit(str(folder.path / "laptop.pub"), "client", config=config)
     key_commands.list_keys(config)
     key_commands.revoke("laptop", config)
     printed = "".join(capsys.readouterr())
@@ -60,8 +60,14 @@ def test_the_output_of_new_can_be_admitted_from_standard_input(
 ) -> None:
     key_commands.new("laptop", config)
     monkeypatch.setattr("sys.stdin", io.StringIO(capsys.readouterr().out.splitlines()[0]))
-    key_commands.admit("-", "operator", config)
+    key_commands.admit("-", "operator", config=config)
     assert [(admitted.name, admitted.role) for admitted in folder.admitted_keys()] == [("laptop", "operator")]
+
+
+def test_a_key_is_admitted_under_the_name_of_the_flag(config: str, folder: KeyFolder) -> None:
+    _, public = folder.new("laptop")
+    key_commands.admit(str(public), "client", name="ann", config=config)
+    assert [admitted.name for admitted in folder.admitted_keys()] == ["ann"]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -70,4 +76,4 @@ def test_an_unreadable_file_is_a_usage_error(config: str, tmp_path: Path, conten
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UsageError, match=r"laptop\.pub: cannot be read: "):
-        key_commands.admit(str(file), "client", config)
+        key_commands.admit(str(file), "client", config=config)

@@ -344,9 +344,16 @@ def test_admitting_a_key_again_changes_its_role(folder: KeyFolder) -> None:
 
 def test_the_name_of_another_key_is_refused(folder: KeyFolder) -> None:
     folder.admit(line("laptop", LAPTOP), Role.CLIENT)
-    with pytest.raises(UsageError, match="another key is already admitted as laptop: revoke it first"):
+    with pytest.raises(UsageError, match="another key is already admitted as laptop: give this key another name"):
         folder.admit(line("laptop", OTHER), Role.OPERATOR)
     assert [admitted.key for admitted in folder.admitted_keys()] == [LAPTOP.public]
+    folder.admit(line("laptop", OTHER), Role.OPERATOR, "laptop-of-ann")
+    assert [(admitted.name, admitted.key) for admitted in folder.admitted_keys()] == [
+        ("laptop", LAPTOP.public),
+        ("laptop-of-ann", OTHER.public),
+    ]
+    with pytest.raises(UsageError, match="another key is already admitted as laptop-of-ann"):
+        folder.admit(line("desk", KeyPair.generate()), Role.CLIENT, "laptop-of-ann")
 
 
 def test_a_key_cannot_have_two_names(folder: KeyFolder) -> None:
@@ -354,6 +361,13 @@ def test_a_key_cannot_have_two_names(folder: KeyFolder) -> None:
     with pytest.raises(UsageError, match="this key is already admitted as laptop: revoke it first"):
         folder.admit(line("other", LAPTOP), Role.OPERATOR)
     assert [admitted.name for admitted in folder.admitted_keys()] == ["laptop"]
+
+
+@pytest.mark.parametrize("name", INVALID_NAMES)
+def test_a_key_is_not_admitted_under_an_invalid_name(folder: KeyFolder, name: str) -> None:
+    with pytest.raises(UsageError, match="invalid key name"):
+        folder.admit(line("laptop", LAPTOP), Role.CLIENT, name)
+    assert folder.admitted_keys() == []
 
 
 @pytest.mark.parametrize("name", INVALID_NAMES)
