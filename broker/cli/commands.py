@@ -72,8 +72,9 @@ def status(
 @with_server_flags
 def toggle(
     flags: ServerFlags,
-    # The maximum is ``msd.wire.config.toml_file.MAX_WORKERS``; importing it here would be slow.
-    numbers: Annotated[list[int], typer.Argument(metavar="N …", min=1, max=64, help="Worker numbers.")],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="N …", help="Worker numbers, or all.", show_default=False)
+    ] = None,
     sleep: Annotated[bool, typer.Option("--sleep", help="Shut down (do not toggle).")] = False,
     wake: Annotated[bool, typer.Option("--wake", help="Wake up (do not toggle).")] = False,
 ) -> None:
@@ -81,17 +82,19 @@ def toggle(
 
     Example: msd toggle 1 3
     """
+    from msd.broker.operator.worker_selection import parse_numbers, select_workers
     from msd.wire.errors import NoAnswerError, UsageError
     from msd.wire.protocol.states import WantedState
 
     if sleep and wake:
         raise UsageError("--sleep and --wake contradict each other: give only one of them")
     wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
+    numbers = parse_numbers(words or [])
     from msd.broker.operator.operator_client import OperatorClient
 
     unchanged = []
     with OperatorClient(flags.find()) as operator:
-        for number in numbers:
+        for number in select_workers(numbers, [worker.number for worker in operator.latest.workers]):
             toggled = operator.toggle(number, wanted)
             # If the output pipe is closed, still toggle the remaining workers.
             with contextlib.suppress(BrokenPipeError):

@@ -336,8 +336,11 @@ def test_toggles_are_idempotent_and_survive_a_crash(serve: Serve, source: Source
     )
     assert run_msd("toggle", "1", *server_flags).stdout == "worker 1: awake\n"
     assert system.states() == ["awake", "asleep", "awake", "awake"]
-    unknown = run_msd("toggle", "5", *server_flags)
+    # If one number is wrong, no worker is toggled.
+    unknown = run_msd("toggle", "1", "5", *server_flags)
     assert (unknown.returncode, unknown.stderr) == (2, "msd: no worker 5: the workers are numbered 1 to 4\n")
+    assert system.states() == ["awake", "asleep", "awake", "awake"]
+    assert run_msd("toggle", "all", "--wake", *server_flags).stdout == "".join(f"worker {n}: awake\n" for n in "1234")
 
 
 def test_a_sleeping_workers_port_is_closed_but_reserved(serve: Serve, source: Source) -> None:

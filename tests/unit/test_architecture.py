@@ -85,6 +85,7 @@ THIRD_PARTY_OF_MODULE = {
 }
 #: The pure modules: they use no socket, clock, file, process or log.
 PURE = (
+    "broker/operator/worker_selection.py",
     "broker/status/event_log.py",
     "broker/status/history.py",
     "broker/supervision/until_done.py",
