@@ -95,11 +95,7 @@ def _run() -> int:
         return code
     except typer.TyperException as error:
         where = context.command_path if (context := getattr(error, "ctx", None)) else "msd"
-        message = error.format_message().rstrip(".")
-        # Fewer than five ports were given, so Typer mistook a flag for a port or ran out of arguments.
-        if re.match(r"Option '(-p|--ports)' requires|Invalid value for '-p' / '--ports': '-", message):
-            return _fail("-p takes five ports, for four workers and server 5: -p 21018 27215 35416 19222 39223", 2)
-        return _fail(f"{message} (see {where} --help)", 2)
+        return _fail(f"{_reworded(error.format_message().rstrip('.'), where)} (see {where} --help)", 2)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit:
@@ -119,6 +115,30 @@ def _run() -> int:
             raise
         problem = f"internal error: {type(error).__name__}: {error}"
         return _fail(f"{problem}: please report it (MSD_DEBUG=1 shows a traceback)", 1)
+
+
+#: Typer's messages that need other words: a pattern, and the text that replaces it.
+_REWORDED = (
+    # Fewer than five ports were given, so Typer mistook a flag for a port or ran out of arguments.
+    (
+        r"Option '(-p|--ports)' requires.*|Invalid value for '-p' / '--ports': '-.*",
+        "-p takes five ports, for four workers and server 5: -p 21018 27215 35416 19222 39223",
+    ),
+    (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid int", r"\1 \3: must be a whole number"),
+    (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid float", r"\1 \3: must be a number"),
+    (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not one of (.*)", r"\1 \3: must be one of \4"),
+)
+
+
+def _reworded(message: str, command: str) -> str:
+    """Returns one of Typer's error messages in the form of our own messages. ``command`` is the command that failed."""
+    # At the prompt of ``msd serve``, -1 quits.
+    if command == "msd toggle" and re.fullmatch(r"No such option: -\d", message):
+        return f"{message[16:]} is not a worker: give numbers, such as 1 3, or all; msd quit stops the servers"
+    for pattern, text in _REWORDED:
+        if match := re.fullmatch(pattern, message, re.DOTALL):
+            return match.expand(text)
+    return message
 
 
 def _unregister_other_commands(name: str) -> None:
