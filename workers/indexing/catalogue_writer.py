@@ -74,7 +74,7 @@ def write_catalogue(
             if reused:
                 assert previous is not None
                 file = structs.replace(old_entries[name], first_digest=first_digest)
-                digests = previous.all_digests(old_entries[name])
+                digests = previous.digests(old_entries[name], 0, file.segments)
             else:
                 file = SharedFile(name, version, file_id(version.size, digests), first_digest)
             digests_file.write(digests)

@@ -352,22 +352,18 @@ class Worker:
         if job.digests:
             page = DigestPage(rid=job.rid, epoch=self._identity.epoch, start=job.index)
             return encode(page), self._catalogue.digests(job.file, job.index)
-        # Do not keep the exception itself: its traceback refers to this stack frame and so to the segment that was
-        # read.
-        reason, detail = RefusalReason.UNKNOWN, ""
+        refused = ReadRefused(RefusalReason.UNKNOWN)
         for file in self._catalogue.copies(job.file):
-            try:
-                data = self._local_files.read(file, job.index)
-            except ReadRefused as refused:
+            data = self._local_files.read(file, job.index)
+            if isinstance(data, ReadRefused):
+                refused, data = data, data.data
                 if refused.reason is RefusalReason.CHANGED:
                     self._stale_until = time.monotonic() + STALE_REPORT_S
                 # If the digest still matches, only the timestamps differ: accept the data.
-                if not refused.data or digest(refused.data) != self._catalogue.digest(file, job.index):
-                    reason, detail = refused.reason, refused.detail
+                if not data or digest(data) != self._catalogue.digests(file, job.index, 1):
                     continue
-                data = refused.data
             return encode(Segment(rid=job.rid, epoch=self._identity.epoch, index=job.index)), data
-        return encode(refusal(job.rid, self._identity, reason, detail)), b""
+        return encode(refusal(job.rid, self._identity, refused.reason, refused.detail)), b""
 
     def _on_disconnected(self, client: ClientKey) -> None:
         self._queue.discard(client)

@@ -6,7 +6,8 @@ the broker decides that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Mapping
 from enum import Enum, auto
 
 from msgspec import Struct
@@ -116,11 +117,11 @@ class WorkerLife(Core[Event, Action]):
     def __init__(self) -> None:
         super().__init__()
         self.state = LifeState.ASLEEP
-        self._next_heartbeat = 0.0
         #: When the state began.
         self._since = 0.0
-        #: While opening: when to try to bind the port.
-        self._bind_at = 0.0
+        self._next_heartbeat = 0.0
+        #: When the port must be bound (while opening) or closed (while closing).
+        self._port_due = math.inf
 
     @property
     def is_awake(self) -> bool:
@@ -128,62 +129,50 @@ class WorkerLife(Core[Event, Action]):
         return self.state is LifeState.AWAKE
 
     def _assert_invariants(self) -> None:
-        assert self.state is not LifeState.OPENING or self._bind_at > self._since
+        assert (self._port_due < math.inf) == (self.state in (LifeState.OPENING, LifeState.CLOSING))
 
     def next_deadline(self, now: float) -> float:  # noqa: ARG002
-        return min(deadline for deadline, _ in self._deadlines())
-
-    def _deadlines(self) -> Iterator[tuple[float, Callable[[float], list[Action]]]]:
-        """Yields each deadline with the function to call then."""
-        yield self._next_heartbeat, self._send_heartbeat
-        if self.state is LifeState.OPENING:
-            yield self._bind_at, self._open
-        elif self.state is LifeState.CLOSING:
-            yield self._since + SLEEP_GRACE_S, self._fall_asleep
+        return min(self._next_heartbeat, self._port_due)
 
     def _decide(self, event: Event, now: float) -> list[Action]:
+        actions: list[Action] = []
         match event, self.state:
-            case TimePassed(), _:
-                return [action for deadline, step in self._deadlines() if now >= deadline for action in step(now)]
             case OrderReceived(WantedState.AWAKE), LifeState.ASLEEP:
-                self._enter(LifeState.OPENING, now)
-                return self._open(now)
+                self._enter(LifeState.OPENING, now, port_due=now)
             case OrderReceived(WantedState.AWAKE), LifeState.CLOSING:
                 self._enter(LifeState.AWAKE, now)
-                return self._send_heartbeat(now)
             case OrderReceived(WantedState.ASLEEP), LifeState.OPENING:
                 self._enter(LifeState.ASLEEP, now)
             case OrderReceived(WantedState.ASLEEP), LifeState.AWAKE:
-                self._enter(LifeState.CLOSING, now)
-                return [RefuseQueued(), *self._send_heartbeat(now)]
+                self._enter(LifeState.CLOSING, now, port_due=now + SLEEP_GRACE_S)
+                actions.append(RefuseQueued())
             case PortBound(), LifeState.OPENING:
                 self._enter(LifeState.AWAKE, now)
-                return self._send_heartbeat(now)
-            case PortBusy(reason), LifeState.OPENING if now - self._since > BIND_TIMEOUT_S:
-                return [GiveUp(reason)]
+            case PortBusy(reason), LifeState.OPENING:
+                self._port_due = now + BIND_RETRY_S
+                if now - self._since > BIND_TIMEOUT_S:
+                    actions.append(GiveUp(reason))
             case KeysRevoked(), LifeState.AWAKE:
-                self._enter(LifeState.OPENING, now)
-                self._bind_at = now + BIND_RETRY_S
+                # No heartbeat: it would report a worker as asleep that opens its port again in a moment.
+                self._enter(LifeState.OPENING, now, port_due=now + BIND_RETRY_S)
                 return [ClosePort()]
-            case KeysRevoked(), LifeState.CLOSING:
-                return self._fall_asleep(now)
+            case ((KeysRevoked() | TimePassed()), LifeState.CLOSING) if event == KeysRevoked() or now >= self._port_due:
+                self._enter(LifeState.ASLEEP, now)
+                actions.append(ClosePort())
             case EditionLoaded(), _:
-                return self._send_heartbeat(now)
+                self._next_heartbeat = now
             case HeartbeatDropped(), _:
                 self._next_heartbeat = now + HEARTBEAT_RETRY_S
-        return []
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
+            actions.append(SendHeartbeat(ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP))
+        # Last, because the port's new state is reported by a further heartbeat.
+        if self.state is LifeState.OPENING and now >= self._port_due:
+            self._port_due = now + BIND_RETRY_S
+            actions.append(OpenPort())
+        return actions
 
-    def _enter(self, state: LifeState, now: float) -> None:
-        self.state, self._since = state, now
-
-    def _open(self, now: float) -> list[Action]:
-        self._bind_at = now + BIND_RETRY_S
-        return [OpenPort()]
-
-    def _fall_asleep(self, now: float) -> list[Action]:
-        self._enter(LifeState.ASLEEP, now)
-        return [ClosePort()]
-
-    def _send_heartbeat(self, now: float) -> list[Action]:
-        self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
-        return [SendHeartbeat(ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP)]
+    def _enter(self, state: LifeState, now: float, port_due: float = math.inf) -> None:
+        self.state, self._since, self._port_due = state, now, port_due
+        if state in (LifeState.AWAKE, LifeState.CLOSING):
+            self._next_heartbeat = now  # The broker may be waiting for this state.

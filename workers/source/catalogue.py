@@ -41,16 +41,6 @@ class Version(msgspec.Struct, frozen=True):
     def of(cls, stat: os.stat_result) -> Version:
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
-    def matches(self, stat: os.stat_result) -> bool:
-        """True if ``stat`` describes this version. Compares the fields: this is faster than building a ``Version``."""
-        return (
-            stat.st_mtime_ns == self.mtime_ns
-            and stat.st_ctime_ns == self.ctime_ns
-            and stat.st_size == self.size
-            and stat.st_ino == self.inode
-            and stat.st_dev == self.device
-        )
-
 
 class SharedFile(msgspec.Struct, frozen=True):
     """One shared file: a line of the catalogue. ``first_digest`` is the position of its first digest in
@@ -138,18 +128,11 @@ class Catalogue:
         index = bisect.bisect_right(self._names, name)
         return self._names[index - 1] if index else ""
 
-    def digests(self, file: SharedFile, start: int) -> bytes:
-        """Returns one page of the digests of ``file`` from segment ``start`` on; the page is empty past the end."""
+    def digests(self, file: SharedFile, start: int, count: int = DIGESTS_PER_PAGE) -> bytes:
+        """Returns up to ``count`` digests of ``file`` from segment ``start`` on; none past the end."""
         start = min(start, file.segments)
-        count = min(DIGESTS_PER_PAGE, file.segments - start)
+        count = min(count, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first_digest + start) * DIGEST_SIZE)
-
-    def all_digests(self, file: SharedFile) -> bytes:
-        return os.pread(self._digests, file.segments * DIGEST_SIZE, file.first_digest * DIGEST_SIZE)
-
-    def digest(self, file: SharedFile, index: int) -> bytes:
-        """Returns the digest of one segment."""
-        return os.pread(self._digests, DIGEST_SIZE, (file.first_digest + index) * DIGEST_SIZE)
 
 
 def editions(folder: Path) -> list[int]:

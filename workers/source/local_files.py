@@ -12,26 +12,27 @@ import errno
 import os
 from collections import OrderedDict
 from pathlib import Path
+from stat import S_ISREG
+
+from msgspec import Struct
 
 from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
-from msd.workers.source.catalogue import SharedFile
+from msd.workers.source.catalogue import SharedFile, Version
 
 #: Maximum number of files kept open for later requests.
 MAX_OPEN_FILES = 64
 
 
-class ReadRefused(Exception):
+class ReadRefused(Struct, frozen=True):
     """A segment cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
 
     ``data`` holds the bytes read from a file that is not the indexed version; it is empty if nothing was read.
     """
 
-    def __init__(self, reason: RefusalReason, detail: str, data: bytes = b"") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-        self.data = data
+    reason: RefusalReason
+    detail: str = ""
+    data: bytes = b""
 
 
 class LocalFiles:
@@ -46,32 +47,28 @@ class LocalFiles:
         while self._open:
             os.close(self._open.popitem()[1])
 
-    def read(self, file: SharedFile, index: int) -> bytes:
-        """Returns the bytes of segment ``index``. Raises ``ReadRefused`` if the file cannot be read or is not
-        the indexed version.
+    def read(self, file: SharedFile, index: int) -> bytes | ReadRefused:
+        """Returns the bytes of segment ``index``, or the reason if the file cannot be read or is not the indexed
+        version.
         """
         offset, length = span(file.size, index)
-        fd = self._descriptor(file)
         try:
+            fd = self._descriptor(file)
             before = os.fstat(fd)
             data = os.pread(fd, length, offset)
             after = os.fstat(fd)
         except OSError as error:
             self._close_file(file)
-            raise _read_refused(error) from None
-        version = file.version
-        if len(data) != length or not (version.matches(before) and version.matches(after)):
-            self._close_file(file)
-            raise ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
-        return data
+            return _read_refused(error)
+        if len(data) == length and Version.of(before) == file.version == Version.of(after):
+            return data
+        self._close_file(file)
+        return ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
 
     def _descriptor(self, file: SharedFile) -> int:
         fd = self._open.get(file.name)
         if fd is None:
-            try:
-                fd, _ = open_shared(self._root, file.name)
-            except OSError as error:
-                raise _read_refused(error) from None
+            fd, _ = open_shared(self._root, file.name)
             self._open[file.name] = fd
             if len(self._open) > MAX_OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
@@ -108,13 +105,9 @@ def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:
         # Check the open descriptor, not the path: the path could be replaced by a link in between.
         real = Path(os.readlink(f"/proc/self/fd/{fd}"))
         inside = real == root.resolve() or root.resolve() in real.parents
-        if not inside or not _is_regular(stat):
+        if not inside or not S_ISREG(stat.st_mode):
             raise PermissionError(1, "not a regular file inside the shared folder", name)
     except BaseException:
         os.close(fd)
         raise
     return fd, stat
-
-
-def _is_regular(stat: os.stat_result) -> bool:
-    return (stat.st_mode & 0o170000) == 0o100000

@@ -76,7 +76,7 @@ def test_reading_a_catalogue_returns_the_files_that_were_written(tmp_path: Path)
 
 def test_returns_the_digest_of_each_segment(catalogue: Catalogue) -> None:
     for file in catalogue.files:
-        digests = [catalogue.digest(file, index) for index in range(file.segments)]
+        digests = [catalogue.digests(file, index, 1) for index in range(file.segments)]
         assert b"".join(digests) == digests_of(file.name, file.size)
 
 
