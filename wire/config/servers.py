@@ -44,8 +44,7 @@ class Servers(Struct, frozen=True):
 
         ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
         workers, then server 5) override it. ``server5`` is the ``HOST`` or ``HOST:PORT`` of server 5, which lists the
-        workers.
-        ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
+        workers. ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
 
         Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
         """
@@ -78,16 +77,7 @@ def locate_servers(
             raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
     needs_credentials = key is not None or uses_keys(config)
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
-    if server5 is not None:
-        status = Endpoint.parse(server5, DEFAULT_PORTS[4]).resolve()
-        workers = {}
-        if ports is not None:
-            workers = _worker_endpoints(config)
-        return Servers(status, workers, ports is not None, credentials)
-    status = config.status.replace_wildcard(LOOPBACK).resolve()
-    return Servers(status, _worker_endpoints(config), ports is not None, credentials)
-
-
-def _worker_endpoints(config: Config) -> dict[int, Endpoint]:
-    numbered = enumerate(config.workers, 1)
-    return {number: worker.endpoint.replace_wildcard(LOOPBACK).resolve() for number, worker in numbered}
+    status = Endpoint.parse(server5, DEFAULT_PORTS[4]) if server5 is not None else config.status
+    endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
+    status, *endpoints = [endpoint.replace_wildcard(LOOPBACK).resolve() for endpoint in (status, *endpoints)]
+    return Servers(status, dict(enumerate(endpoints, 1)), ports is not None, credentials)

@@ -7,6 +7,7 @@ command-line flags.
 from __future__ import annotations
 
 import difflib
+import functools
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -21,8 +22,8 @@ MAX_WORKERS = 64
 #: Sizes in bytes must be below this limit so that they fit into the protocol's ``Natural`` type.
 MAX_SIZE = 1 << 62
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
+_PREFIXES = ("", "k", "m", "g", "t")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?", re.IGNORECASE)
 
 
 def read_sections(path: Path) -> dict[str, Any]:
@@ -34,31 +35,28 @@ def read_sections(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         import tomllib  # Importing this takes 4 ms, which most downloads save: they have no configuration file.
 
-        table = tomllib.loads(text)
+        return _checked(tomllib.loads(text))
     except FileNotFoundError:
         raise
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except (ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
         raise UsageError(f"{path}: not valid TOML: {error}") from None
-    try:
-        return _checked(table)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
 
 
 def _checked(table: dict[str, Any]) -> dict[str, Any]:
     sections: dict[str, Any] = {}
     for name, value in table.items():
         _check_known(name, _KEYS, "section")
-        expected = list if name == "workers" else dict
+        expected, header = (list, "[[workers]]") if name == "workers" else (dict, f"[{name}]")
         if not isinstance(value, expected):
-            raise UsageError(f"{name} must be written as {'[[workers]]' if expected is list else f'[{name}]'}")
-        sections[name] = (
-            [_section("workers", f"[[workers]] {n}: ", item) for n, item in enumerate(value, 1)]
-            if expected is list
-            else _section(name, f"[{name}] ", value)
-        )
+            raise UsageError(f"{name} must be written as {header}")
+        if isinstance(value, list):
+            sections[name] = [_section(name, f"{header} {n}: ", item) for n, item in enumerate(value, 1)]
+        else:
+            sections[name] = _section(name, f"{header} ", value)
     workers = sections.get("workers", [])
     if len(workers) > MAX_WORKERS:
         raise UsageError(f"{len(workers)} [[workers]] tables: at most {MAX_WORKERS} are allowed")
@@ -115,17 +113,10 @@ def _port(value: Any) -> int:
     return value
 
 
-def parse_interval(value: Any) -> float:
-    """Parses the number of seconds between two of server 5's snapshots. Raises ``ValueError``."""
-    if type(value) not in (int, float) or not 0.05 <= value <= 86400:
-        raise ValueError("a number of seconds from 0.05 to 86400")
-    return float(value)
-
-
-def _hang_limit(value: Any) -> float:
-    # A limit of less than a second could restart healthy workers between two heartbeats.
-    if type(value) not in (int, float) or not 1 <= value <= 86400:
-        raise ValueError("a number of seconds from 1 to 86400")
+def parse_interval(value: Any, minimum: float = 0.05) -> float:
+    """Parses a number of seconds, by default between two of server 5's snapshots. Raises ``ValueError``."""
+    if type(value) not in (int, float) or not minimum <= value <= 86400:
+        raise ValueError(f"a number of seconds from {minimum} to 86400")
     return float(value)
 
 
@@ -150,17 +141,11 @@ def parse_size(value: Any) -> int:
     """Parses a size in bytes, or a rate in bytes a second: a number, or a string such as ``"40MiB"``, ``"1.5 GB"``,
     ``"500k"`` or ``"25MiB/s"``. Raises ``ValueError``.
     """
-    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if type(value) is int and 0 <= value < MAX_SIZE:
-        return value
-    if match is None:
-        raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
-    number, unit, binary = match.groups()
-    if binary and not unit:
-        raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
-    factor = 1024 ** "kmgt".index(unit.lower()) * 1024 if binary else _UNITS[unit.lower()]
-    size = float(number) * factor
-    if size >= MAX_SIZE or 0 < size < 1:
+    size: float = value if type(value) is int else -1
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        number, prefix, binary = match.groups(default="")
+        size = float(number) * (1024 if binary else 1000) ** _PREFIXES.index(prefix.lower())
+    if not 0 <= size < MAX_SIZE or 0 < size < 1:
         raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
     return int(size)
 
@@ -173,7 +158,8 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "control_port": _port,
         "metrics_port": _port,
         "interval": parse_interval,
-        "hang_limit": _hang_limit,
+        # A limit of less than a second could restart healthy workers between two heartbeats.
+        "hang_limit": functools.partial(parse_interval, minimum=1),
         "security": _security,
         "keys": _text,
         "server_key": _key,

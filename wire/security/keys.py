@@ -52,11 +52,7 @@ class KeyPair:
     @classmethod
     def generate(cls) -> KeyPair:
         """Returns a new random pair."""
-        import zmq
-        from zmq.utils import z85
-
-        public, secret = zmq.curve_keypair()
-        return cls(z85.decode(public), z85.decode(secret))
+        return cls.from_secret(os.urandom(KEY_SIZE))
 
     @classmethod
     def from_secret(cls, secret: bytes) -> KeyPair:

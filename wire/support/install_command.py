@@ -13,23 +13,10 @@ PIPX_FILE = "pipx_metadata.json"
 
 def install_command(library: str) -> str:
     """Returns the command that installs ``library`` for this interpreter: with pipx, pip or uv, whichever tool created
-    this environment.
+    this environment. uv creates environments without pip.
     """
-    return command_for(
-        library,
-        prefix=sys.prefix,
-        executable=sys.executable,
-        has_pipx=Path(sys.prefix, PIPX_FILE).exists(),
-        has_pip=find_spec("pip") is not None,
-    )
-
-
-def command_for(library: str, *, prefix: str, executable: str, has_pipx: bool, has_pip: bool) -> str:
-    """Like ``install_command``, but depends only on its arguments. ``prefix`` is the environment's folder. ``has_pipx``
-    is True if pipx created it, ``has_pip`` if pip is installed in it; uv creates environments without pip.
-    """
-    if has_pipx:
+    if Path(sys.prefix, PIPX_FILE).exists():
         return f"pipx inject multiserver-downloader {library}"
-    if has_pip:
-        return f"{shlex.quote(executable)} -m pip install {library}"
-    return f"uv pip install --python {shlex.quote(prefix)} {library}"
+    if find_spec("pip") is not None:
+        return f"{shlex.quote(sys.executable)} -m pip install {library}"
+    return f"uv pip install --python {shlex.quote(sys.prefix)} {library}"

@@ -7,33 +7,29 @@ from pathlib import Path
 
 import pytest
 
-from msd.wire.support.install_command import PIPX_FILE, command_for, install_command
+from msd.wire.support import install_command as module
+from msd.wire.support.install_command import PIPX_FILE, install_command
 
 
-@pytest.mark.parametrize(
-    ("has_pipx", "has_pip", "command"),
-    [
-        (False, True, "/opt/msd/bin/python -m pip install matplotlib"),
-        (True, False, "pipx inject multiserver-downloader matplotlib"),
-        (True, True, "pipx inject multiserver-downloader matplotlib"),
-        (False, False, "uv pip install --python /opt/msd matplotlib"),
-    ],
-)
+@pytest.fixture(params=["env", "my env"])
+def prefix(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an environment; with a space, its path must be quoted for the shell."""
+    folder = tmp_path / str(request.param)
+    folder.mkdir()
+    monkeypatch.setattr(sys, "prefix", str(folder))
+    monkeypatch.setattr(sys, "executable", f"{folder}/bin/python")
+    return folder
+
+
+@pytest.mark.parametrize("has_pip", [False, True])
 def test_the_command_depends_on_the_tool_that_created_the_environment(
-    has_pipx: bool, has_pip: bool, command: str
+    prefix: Path, monkeypatch: pytest.MonkeyPatch, has_pip: bool
 ) -> None:
-    assert command == command_for(
-        "matplotlib", prefix="/opt/msd", executable="/opt/msd/bin/python", has_pipx=has_pipx, has_pip=has_pip
-    )
-
-
-def test_a_path_with_a_space_is_quoted_for_the_shell() -> None:
-    command = command_for("matplotlib", prefix="/my env", executable="/my env/bin/python", has_pipx=False, has_pip=True)
-    assert command == "'/my env/bin/python' -m pip install matplotlib"
-
-
-def test_pipx_is_recognised_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert "pipx" not in install_command("matplotlib").split()
-    (tmp_path / PIPX_FILE).touch()
+    monkeypatch.setattr(module, "find_spec", lambda name: name if has_pip else None)
+    quote = "'" if " " in prefix.name else ""
+    if has_pip:
+        assert install_command("matplotlib") == f"{quote}{prefix}/bin/python{quote} -m pip install matplotlib"
+    else:
+        assert install_command("matplotlib") == f"uv pip install --python {quote}{prefix}{quote} matplotlib"
+    (prefix / PIPX_FILE).touch()
     assert install_command("matplotlib") == "pipx inject multiserver-downloader matplotlib"
