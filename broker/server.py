@@ -30,7 +30,6 @@ from msd.broker.supervision.runtime_folder import make_folder, remove_folder
 from msd.broker.supervision.until_done import AwakeChanged, ClientDone, SessionsReported, UntilDone, UntilDoneEvent
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
-from msd.wire.config.exposure import load_server_keys
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.net.poll_loop import PollLoop
@@ -69,7 +68,7 @@ class Broker:
     ) -> None:
         if config.path is None:
             raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
-        load_server_keys(config)  # Fail early if required keys are missing.
+        config.load_server_keys()  # Fail early if required keys are missing.
         if not config.path.exists():
             raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config

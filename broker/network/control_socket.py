@@ -14,8 +14,7 @@ from msgspec import Struct
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, receive, tcp_socket
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.limits import MAX_REQUEST_FRAME
+from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import ControlRequest, Message
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import role_of

@@ -16,7 +16,6 @@ import zmq
 from msd.broker.network.control_socket import ControlSocket, Route
 from msd.broker.network.ports import listen_error
 from msd.broker.network.publisher import Publisher
-from msd.wire.config.exposure import load_server_keys
 from msd.wire.config.settings import Config
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import ControlRequest, Status
@@ -53,7 +52,7 @@ class Listeners:
         self._next_key_check = 0.0
         self._open_sockets: list[Publisher | ControlSocket] = []
         #: The servers' key pair; None if the servers do not use keys.
-        self.keys = load_server_keys(config)
+        self.keys = config.load_server_keys()
         self._zap = ZapHandler(context, self.keys, config.key_folder.path if self.keys else None)
         poll_loop.register(self._zap.socket, self._zap.handle)
         try:

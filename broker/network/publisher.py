@@ -13,8 +13,7 @@ import zmq
 
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, receive, tcp_socket
-from msd.wire.protocol.codec import STATUS_TOPIC, encode
-from msd.wire.protocol.limits import MAX_SUBSCRIPTION_FRAME
+from msd.wire.protocol.codec import MAX_SUBSCRIPTION_FRAME, STATUS_TOPIC, encode
 from msd.wire.protocol.messages import Status
 
 #: Subscriptions read per iteration of the event loop, so that a flood does not block it.

@@ -34,8 +34,8 @@ from msd.wire.protocol.messages import (
     StatusRequest,
     Toggle,
     Toggled,
+    new_rid,
 )
-from msd.wire.protocol.request_ids import new_rid
 from msd.wire.protocol.states import ConnectionRefusal, WantedState
 
 #: Seconds to wait for the reply to one request. The broker answers a toggle within 3 s.

@@ -20,8 +20,7 @@ from msd.broker.operator.operator_client import OperatorClient, Reply
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.messages import Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.messages import Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled, new_rid
 
 #: Seconds between two status requests.
 REQUEST_INTERVAL_S = 1.0

@@ -14,8 +14,7 @@ from msd.client.network.network_events import ConnectionClosed, ConnectionOpened
 from msd.client.network.pool import ConnectionPool, emit_waiting
 from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
 from msd.wire.errors import NotFoundError
-from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List, new_rid
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled
 from msd.wire.support.presentable_names import is_presentable

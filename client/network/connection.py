@@ -16,10 +16,8 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tcp_socket
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.limits import MAX_REPLY_FRAME
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 

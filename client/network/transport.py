@@ -23,8 +23,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.net.status_subscriber import StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 
 #: Milliseconds for which ZeroMQ may still send queued messages after ``close``.

@@ -9,8 +9,7 @@ from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError
-from msd.wire.protocol.messages import CataloguePage, Entry, List
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.messages import CataloguePage, Entry, List, new_rid
 
 #: How long to wait for each answer.
 ANSWER_TIMEOUT_S = 5.0

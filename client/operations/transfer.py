@@ -25,8 +25,7 @@ from msd.client.scheduling.scheduler_events import BanReason, GiveUp
 from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import SourceError
-from msd.wire.protocol.messages import Get, Refusal, Status
-from msd.wire.protocol.request_ids import new_rid
+from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed

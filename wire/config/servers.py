@@ -10,7 +10,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from msd.wire.config.exposure import uses_keys
 from msd.wire.config.settings import DEFAULT_PORTS, LOOPBACK, Config, load
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -75,7 +74,7 @@ def locate_servers(
             key = parse_key(server_key)
         except ValueError as allowed:
             raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
-    needs_credentials = key is not None or uses_keys(config)
+    needs_credentials = key is not None or config.uses_keys
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     status = Endpoint.parse(server5, DEFAULT_PORTS[4]) if server5 is not None else config.status
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []

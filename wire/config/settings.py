@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from msd.wire.config.toml_file import parse_interval, parse_size, read_sections
-from msd.wire.errors import UsageError
+from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
-from msd.wire.security.keys import KeyFolder
+from msd.wire.security.keys import SERVER, KeyFolder, KeyPair
 
 DEFAULT_FILE = Path("config.toml")
 LOOPBACK = "127.0.0.1"
@@ -101,6 +101,35 @@ class Config(Struct, frozen=True):
             return KeyFolder(Path.home() / ".config" / "msd" / "keys")
         except RuntimeError:
             raise UsageError("no home directory for the keys: set XDG_CONFIG_HOME") from None
+
+    @property
+    def exposed_endpoint(self) -> Endpoint | None:
+        """The first endpoint of the servers that other machines can reach, None if there is none."""
+        endpoints = (self.status, *(worker.endpoint for worker in self.workers))
+        return next((endpoint for endpoint in endpoints if not endpoint.is_loopback), None)
+
+    @property
+    def uses_keys(self) -> bool:
+        """True if the servers use keys: by configuration, or because other machines can reach them."""
+        if self.security:
+            return self.security == "curve"
+        return self.keys is not None or self.exposed_endpoint is not None
+
+    def load_server_keys(self) -> KeyPair | None:
+        """Returns the servers' key pair, None if they use no keys. Raises ``NotAllowedError`` if the pair is missing:
+        servers that other machines can reach need keys, unless the configuration says otherwise.
+        """
+        if not self.uses_keys:
+            return None
+        pair = self.key_folder.load(SERVER)
+        if pair is None and (exposed := self.exposed_endpoint) is not None:
+            raise NotAllowedError(
+                f"{exposed.host} can be reached from other machines, and anyone there could read the shared"
+                ' files: create keys with msd keys init, or set security = "none" under [broker] in config.toml'
+            )
+        if pair is None:
+            raise NotAllowedError(f"no server key in {self.key_folder.path}: create it with msd keys init")
+        return pair
 
     def resolved(self) -> Config:
         """Returns this configuration with numeric addresses, because ZeroMQ binds only to those. Raises ``UsageError``

@@ -15,8 +15,7 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import receive, tcp_socket
-from msd.wire.protocol.codec import STATUS_TOPIC, decode
-from msd.wire.protocol.limits import MAX_SNAPSHOT_FRAME
+from msd.wire.protocol.codec import MAX_SNAPSHOT_FRAME, STATUS_TOPIC, decode
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials

@@ -1,4 +1,4 @@
-"""Encodes messages into header frames and decodes them. The only module that uses msgpack.
+"""Encodes messages into header frames and decodes them; the limits of frames. The only module that uses msgpack.
 
 Received frames are not trusted: their size is bounded, they are unpacked with limits, and every field is checked
 against its type. All failures become ``ProtocolError``. ``msgspec.msgpack`` encodes messages, but ``msgpack`` unpacks
@@ -16,9 +16,19 @@ import msgspec
 
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol.messages import Message
+from msd.wire.protocol.segments import MAX_SEGMENT_SIZE
 
 #: Maximum size of a header in bytes. Catalogue pages come closest to this limit, see ``workers/source/catalogue.py``.
 MAX_HEADER = 1 << 20
+# The largest frame that each socket accepts, in bytes (``ZMQ_MAXMSGSIZE``): ZeroMQ disconnects a peer that sends more.
+#: A request to a worker or to the broker.
+MAX_REQUEST_FRAME = 65536
+#: A worker's reply: the payload of one segment, plus some reserve.
+MAX_REPLY_FRAME = MAX_SEGMENT_SIZE + 4096
+#: A snapshot of server 5; a snapshot of 64 workers fits.
+MAX_SNAPSHOT_FRAME = 65536
+#: A subscription to the status socket. Not below 1024, because the limit also applies to CURVE handshakes.
+MAX_SUBSCRIPTION_FRAME = 1024
 #: The prefix of every snapshot; SUB sockets subscribe to it.
 STATUS_TOPIC = b"msd1:"
 

@@ -6,6 +6,7 @@ later versions can add keys; a value of the wrong type makes the message malform
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated
 
 import msgspec
@@ -47,6 +48,14 @@ class Correlated(Message, frozen=True):
     """Base class of requests that have a reply, and of replies. A reply repeats the ``rid`` of its request."""
 
     rid: Natural
+
+
+_RIDS = itertools.count(1)
+
+
+def new_rid() -> int:
+    """Returns a request id that is unique in this process, so a reply cannot be matched with the wrong request."""
+    return next(_RIDS)
 
 
 class WorkerReply(Correlated, frozen=True):

@@ -14,8 +14,7 @@ import zmq
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive, tcp_socket
-from msd.wire.protocol.codec import encode
-from msd.wire.protocol.limits import MAX_REQUEST_FRAME
+from msd.wire.protocol.codec import MAX_REQUEST_FRAME, encode
 from msd.wire.protocol.messages import Message
 from msd.workers.serving.send_completions import SendCompletions
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from msd.wire.config.exposure import exposed_endpoint, load_server_keys, uses_keys
 from msd.wire.config.settings import DEFAULT_PORTS, Config, load
 from msd.wire.config.toml_file import MAX_WORKERS
-from msd.wire.errors import UsageError
+from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
-from tests.unit.wire.config.configurations import KEY, PORTS, read, workers
+from tests.unit.wire.config.configurations import KEY, PORTS, create_server_pair, read, workers
 
 
 def error_of(folder: Path, text: str) -> str:
@@ -41,9 +40,9 @@ def test_the_defaults_are_the_ports_of_the_report_on_loopback() -> None:
     assert config.status == Endpoint("127.0.0.1", 39223)
     assert config.control == Endpoint("127.0.0.1", 39224)
     assert (config.path, config.interval, config.hang_limit, config.security) == (None, 2.0, 60.0, "")
-    assert (config.keys, config.server_key, exposed_endpoint(config)) == (None, None, None)
-    assert not uses_keys(config)
-    assert load_server_keys(config) is None
+    assert (config.keys, config.server_key, config.exposed_endpoint) == (None, None, None)
+    assert not config.uses_keys
+    assert config.load_server_keys() is None
 
 
 def test_without_a_file_the_defaults_apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,3 +428,62 @@ def test_a_missing_home_directory_is_reported_with_a_remedy(monkeypatch: pytest.
     monkeypatch.setattr(Path, "home", fail)
     with pytest.raises(UsageError, match=r"^no home directory for the keys: set XDG_CONFIG_HOME$"):
         _ = Config().key_folder
+
+
+# Keys: which servers need them, and the refusal to serve other machines without them.
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_servers_on_loopback_need_no_keys(host: str) -> None:
+    config = Config().with_flags(host=host)
+    assert config.exposed_endpoint is None
+    assert not config.uses_keys
+    assert config.load_server_keys() is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "*", "::", "192.168.1.2", "example.org"])
+def test_an_exposed_host_needs_keys_or_a_security_setting(host: str, home: Path) -> None:
+    config = Config().with_flags(host=host)
+    assert config.exposed_endpoint == config.status
+    assert config.uses_keys
+    with pytest.raises(NotAllowedError) as caught:
+        config.load_server_keys()
+    assert str(caught.value).startswith(f"{host} can be reached from other machines")
+    assert "msd keys init" in str(caught.value)
+    assert 'security = "none"' in str(caught.value)
+    pair = create_server_pair(home / ".config" / "msd" / "keys")
+    assert config.load_server_keys() == pair
+
+
+def test_one_exposed_worker_needs_keys() -> None:
+    config = Config(workers=workers(1, 2, 3) + workers(4, host="10.0.0.1"))
+    assert config.exposed_endpoint == Endpoint("10.0.0.1", 4)
+    with pytest.raises(NotAllowedError, match=r"10\.0\.0\.1 can be reached"):
+        config.load_server_keys()
+
+
+def test_security_none_allows_exposed_servers_without_keys(tmp_path: Path) -> None:
+    create_server_pair(tmp_path / "keys")
+    config = Config(host="0.0.0.0", security="none", keys=tmp_path / "keys")
+    assert not config.uses_keys
+    assert config.load_server_keys() is None
+
+
+@pytest.mark.parametrize("setting", ["security", "keys"])
+def test_servers_on_loopback_can_use_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    folder = tmp_path / "msd" / "keys"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = Config(security="curve") if setting == "security" else Config(keys=folder)
+    assert config.uses_keys
+    with pytest.raises(NotAllowedError) as caught:
+        config.load_server_keys()
+    assert str(caught.value) == f"no server key in {folder}: create it with msd keys init"
+    pair = create_server_pair(folder)
+    assert config.load_server_keys() == pair
+
+
+def test_keys_that_other_users_can_access_are_refused(tmp_path: Path) -> None:
+    create_server_pair(tmp_path / "keys")
+    (tmp_path / "keys").chmod(0o755)
+    with pytest.raises(NotAllowedError, match="is accessible to other users"):
+        Config(keys=tmp_path / "keys").load_server_keys()

@@ -1,4 +1,4 @@
-"""Decoding an encoded message restores it, and malformed frames raise ProtocolError and no other exception."""
+"""Decoding an encoded message restores it, malformed frames raise only ProtocolError, and frames are limited."""
 
 from __future__ import annotations
 
@@ -14,8 +14,18 @@ from msgspec import inspect
 
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import child_messages, messages
-from msd.wire.protocol.codec import MAX_HEADER, STATUS_TOPIC, decode, encode
+from msd.wire.protocol.codec import (
+    MAX_HEADER,
+    MAX_REPLY_FRAME,
+    MAX_REQUEST_FRAME,
+    MAX_SNAPSHOT_FRAME,
+    MAX_SUBSCRIPTION_FRAME,
+    STATUS_TOPIC,
+    decode,
+    encode,
+)
 from msd.wire.protocol.messages import Get, Hello, Message, Order, Quit, Refusal, Toggle
+from msd.wire.protocol.segments import MAX_FILE_SIZE, segment_size
 from msd.wire.protocol.states import RefusalReason, WantedState
 
 FAMILIES: dict[str, UnionType | type[Message]] = {
@@ -299,3 +309,11 @@ def test_a_frame_that_announces_more_than_it_contains_is_malformed(frame: bytes)
 def test_an_unused_type_of_msgpack_is_malformed_even_in_an_unknown_key(value: object) -> None:
     error_of(quit_with(value), messages.ControlRequest)
     error_of(quit_with([value]), messages.ControlRequest)
+
+
+def test_the_largest_segment_fits_into_a_reply() -> None:
+    assert segment_size(MAX_FILE_SIZE) <= MAX_REPLY_FRAME
+
+
+def test_the_limits_are_those_of_the_protocol_page() -> None:
+    assert (MAX_REQUEST_FRAME, MAX_SNAPSHOT_FRAME, MAX_SUBSCRIPTION_FRAME) == (64 << 10, 64 << 10, 1024)

@@ -10,7 +10,7 @@ import pytest
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Load, Quit, Rejected, Status, StatusReport, Welcome, WorkerStatus
+from msd.wire.protocol.messages import Load, Quit, Rejected, Status, StatusReport, Welcome, WorkerStatus, new_rid
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 
 #: The header of a snapshot without workers.
@@ -162,3 +162,9 @@ def test_a_worker_without_rates_has_an_empty_list() -> None:
 def test_invalid_rates_are_malformed(rates: object) -> None:
     report = {"type": "report", "rid": 1, "status": STATUS}
     assert "rates" in error_of({**report, "rates": rates}, messages.ControlReply)
+
+
+def test_request_ids_are_positive_and_unique() -> None:
+    ids = {new_rid() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert min(ids) > 0
