@@ -7,7 +7,8 @@ import time
 
 from bench.bounds import conclude
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import RequestSegment, SegmentWritten, WorkerReady
+from msd.client.scheduling.scheduler_events import RequestSegment, SegmentWritten
+from tests.connections import opened
 
 ROUNDS = 3
 CASES = [(10_000, 4), (1_000_000, 4), (1_000_000, 64)]
@@ -18,7 +19,7 @@ def events_per_second(segments: int, workers: int) -> float:
     scheduler = Scheduler(segments, range(1, workers + 1))
     queue: list[RequestSegment] = []
     for number in range(1, workers + 1):
-        queue += [a for a in scheduler.handle(WorkerReady(number, 1), 0.0) if isinstance(a, RequestSegment)]
+        queue += [a for a in scheduler.handle(opened(number), 0.0) if isinstance(a, RequestSegment)]
     began = time.perf_counter()
     # Simulated time: every worker delivers 1000 segments/s.
     step, now, done = 0.001 / workers, 0.0, 0

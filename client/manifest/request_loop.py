@@ -10,13 +10,13 @@ import time
 
 from msd.client.events import OnEvent
 from msd.client.manifest import resolver
-from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool, emit_waiting
 from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
+from msd.client.network_events import ReplyReceived
 from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List, new_rid
 from msd.wire.protocol.segments import Manifest
-from msd.wire.support.core import Stalled
+from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.presentable_names import is_presentable
 
 
@@ -41,13 +41,16 @@ def find_manifest(
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
     if fallback_name is not None and not _is_valid_name(fallback_name):
         fallback_name = None
-    manifest_resolver = resolver.ManifestResolver(name, id, fallback_name)
+    manifest_resolver = resolver.ManifestResolver(name, id, pool.worker_numbers, fallback_name)
     progress_timeout = ProgressTimeout(timeout, time.monotonic())
-    actions: list[resolver.Action] = []
+    events = pool.current_state()
     while True:
-        catalogue = pool.status.catalogue if pool.status else b""
-        updated = resolver.StatusUpdated(catalogue or None, len(pool.worker_numbers))
-        actions += manifest_resolver.handle(updated, time.monotonic())
+        actions: list[resolver.Action] = []
+        for event in events:
+            if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
+                progress_timeout.handle(ProgressMade(), time.monotonic())
+            actions += manifest_resolver.handle(event, time.monotonic())
+        actions += manifest_resolver.handle(TimePassed(), time.monotonic())
         for action in actions:
             rid = new_rid()
             match action:
@@ -61,14 +64,9 @@ def find_manifest(
                     return manifest, manifest_resolver.catalogue
                 case resolver.Fail(error):
                     raise error
-        actions = []
         now = time.monotonic()
         due = (progress_timeout.next_deadline(now), manifest_resolver.next_deadline(now))
-        for event in pool.poll(min((deadline for deadline in due if deadline is not None), default=math.inf)):
-            if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
-                progress_timeout.handle(ProgressMade(), time.monotonic())
-            if isinstance(event, ConnectionOpened | ConnectionClosed | ReplyReceived):
-                actions += manifest_resolver.handle(event, time.monotonic())
+        events = pool.poll(min((deadline for deadline in due if deadline is not None), default=math.inf))
         progress_timeout.handle(Stalled(pool.stalled_seconds), time.monotonic())
         emit_waiting(pool, progress_timeout, on_event)
 

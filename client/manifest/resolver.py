@@ -11,13 +11,20 @@ from __future__ import annotations
 import enum
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, Payload, ReplyReceived
+from msd.client.network_events import (
+    ConnectionClosed,
+    ConnectionOpened,
+    NetworkEvent,
+    Payload,
+    ReplyReceived,
+    SnapshotReceived,
+)
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import CataloguePage, DataReply, Described, DigestPage, Refusal, Welcome
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
@@ -36,17 +43,7 @@ REPLY_TIMEOUT_S = 1.0
 RETRY_DELAY_S = 0.1
 
 
-# Events, in addition to the network events.
-
-
-class StatusUpdated(Struct, frozen=True):
-    """The digest of the catalogue that server 5 publishes (None if unknown), and the number of known workers."""
-
-    catalogue: bytes | None
-    workers: int
-
-
-Event = ConnectionOpened | ConnectionClosed | ReplyReceived | StatusUpdated | TimePassed
+Event = NetworkEvent | TimePassed
 
 
 # Actions.
@@ -113,17 +110,21 @@ TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
 class ManifestResolver(Core[Event, Action]):
     """Finds the manifest of the file ``name`` in the version ``id`` (None: the current version).
 
-    Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
+    ``workers`` are the numbers of the workers that are known before the first snapshot. Without ``name``, the file is
+    the only shared file or, if several are shared, the one named ``fallback_name``.
     """
 
-    def __init__(self, name: str | None, id: bytes | None, fallback_name: str | None = None) -> None:
+    def __init__(
+        self, name: str | None, id: bytes | None, workers: Iterable[int], fallback_name: str | None = None
+    ) -> None:
         super().__init__()
         self.phase = Phase.COLLECTING
         self._name = name
         self._id = id
         self._fallback_name = fallback_name
-        self._worker_count = 0
-        self._published: bytes | None = None
+        self._known = {*workers}
+        #: The digest of the catalogue in the latest snapshot of server 5; empty if unknown.
+        self._published = b""
         #: The digest of the catalogue that server 5 published when the version was chosen; empty if unknown.
         self.catalogue = b""
         #: The ``welcome`` of each connected worker, by worker number.
@@ -180,8 +181,9 @@ class ManifestResolver(Core[Event, Action]):
                 self._answers.pop(worker, None)
                 if worker == self._source:
                     self._drop_source()
-            case StatusUpdated(catalogue, workers):
-                self._published, self._worker_count = catalogue, workers
+            case SnapshotReceived(status):
+                self._published = status.catalogue
+                self._known.update(reported.number for reported in status.workers)
             case ReplyReceived(worker, _, reply, payload) if worker in self._welcomes and worker not in self._banned:
                 if action := self._on_reply(worker, reply, payload, now):
                     return [action]
@@ -193,7 +195,7 @@ class ManifestResolver(Core[Event, Action]):
     def _steps(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
         """Yields the steps that need no further event, each with the time when it is due."""
         if self.phase in (Phase.COLLECTING, Phase.NAMES):
-            if len(self._banned) >= self._worker_count > 0:
+            if len(self._banned) >= len(self._known) > 0:
                 yield -math.inf, self._fail_without_workers
             elif choice := self._choose():
                 time, worker = choice
@@ -332,7 +334,7 @@ class ManifestResolver(Core[Event, Action]):
         winner = Counter(ids.values()).most_common(1)[0][0]
         worker = next(worker for worker, id in ids.items() if id == winner)
         timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
-        all_answered = len(answers) + len(self._banned) >= self._worker_count
+        all_answered = len(answers) + len(self._banned) >= len(self._known)
         return -math.inf if all_answered else self._first_answer_at + timeout, worker
 
     def _use_answer(self, worker: int, now: float) -> list[Action]:
@@ -343,7 +345,7 @@ class ManifestResolver(Core[Event, Action]):
         description = self._answers[worker]
         if description is not None:
             self._enter(Phase.DIGESTS, description)
-            self.catalogue = self._published or b""
+            self.catalogue = self._published
             return []
         if self._requested_names[worker] is None and self._id is None:
             files = self._welcomes[worker].files

@@ -11,7 +11,7 @@ import time
 
 import zmq
 
-from msd.client.network.network_events import ConnectionOpened, ReplyReceived
+from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor

@@ -13,7 +13,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
+from msd.client.network_events import Ban, ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused, Unban
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
@@ -37,24 +37,7 @@ MAX_REFUSAL_GAP_S = 5.0
 REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
-# Events, in addition to the network events.
-
-
-class WorkerBanned(Struct, frozen=True):
-    """The worker is banned: do not connect to its current process until the ban is lifted."""
-
-    worker: int
-
-
-class WorkerUnbanned(Struct, frozen=True):
-    """The ban on a worker is lifted."""
-
-    worker: int
-
-
-Event = (
-    SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | WorkerBanned | WorkerUnbanned | TimePassed
-)
+Event = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | Ban | Unban | TimePassed
 
 
 # Actions.
@@ -102,9 +85,8 @@ TRANSITIONS: dict[tuple[ConnectionState, ConnectionState], tuple[type[Event] | t
     (ConnectionState.CONNECTING, ConnectionState.OPEN): (ConnectionOpened,),
     (ConnectionState.CONNECTING, ConnectionState.CLOSED): (ConnectionClosed, CloseConnection),
     (ConnectionState.OPEN, ConnectionState.CLOSED): (ConnectionClosed,),
-    (ConnectionState.OPEN, ConnectionState.BANNED): (WorkerBanned,),
-    # A snapshot that reports a new process of the worker lifts the ban.
-    (ConnectionState.BANNED, ConnectionState.CLOSED): (WorkerUnbanned, SnapshotReceived),
+    (ConnectionState.OPEN, ConnectionState.BANNED): (Ban,),
+    (ConnectionState.BANNED, ConnectionState.CLOSED): (Unban,),
 }
 _NEXT_STATES = {(start, cause): end for (start, end), causes in TRANSITIONS.items() for cause in causes}
 
@@ -194,11 +176,11 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
                 self._record_refusal(refusal, now)
-            case WorkerBanned(number):
-                self.workers[number].change_state(WorkerBanned)
+            case Ban(number):
+                self.workers[number].change_state(Ban)
                 actions.append(CloseConnection(number))
-            case WorkerUnbanned(number):
-                self.workers[number].change_state(WorkerUnbanned)
+            case Unban(number):
+                self.workers[number].change_state(Unban)
                 self.workers[number].retry_now(now)
         # Only ``TimePassed`` may decide that server 5 is silent: while another event is handled, a snapshot that
         # arrived in time may still be unread.
@@ -265,8 +247,6 @@ class ConnectionPolicy(Core[Event, Action]):
                 continue
             woke_up = reported.state is WorkerState.AWAKE and worker.reported_state is not WorkerState.AWAKE
             is_new_process = reported.epoch != worker.epoch
-            if is_new_process:
-                worker.change_state(SnapshotReceived)
             if woke_up or is_new_process:
                 worker.retry_now(now)
             worker.reported_state, worker.epoch = reported.state, reported.epoch

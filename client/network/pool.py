@@ -10,18 +10,22 @@ import os
 import time
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from msd.client.events import OnEvent, WorkerChanged
 from msd.client.network import connection_policy
-from msd.client.network.network_events import (
+from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
+from msd.client.network.transport import Transport
+from msd.client.network.waiting_reason import Peers, explain_refusal, waiting_reason
+from msd.client.network_events import (
+    Ban,
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
     ReplyReceived,
     SnapshotReceived,
+    Unban,
 )
-from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
-from msd.client.network.transport import Transport
-from msd.client.network.waiting_reason import Peers, explain_refusal, waiting_reason
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -108,11 +112,14 @@ class ConnectionPool:
                 match event:
                     case SnapshotReceived(status):
                         self._control = status.control
+                        if self._servers.pinned:
+                            workers = [w for w in status.workers if w.number in self._servers.workers]
+                            event = SnapshotReceived(replace(status, workers=workers))
                     case ConnectionOpened(worker):
                         self.ready[worker] = event
                     case ConnectionClosed(worker):
                         self.ready.pop(worker, None)
-                self._apply(event, time.monotonic())
+                self._apply(event)
             yield event
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._apply(TimePassed(), self.last_poll_at)
@@ -121,14 +128,14 @@ class ConnectionPool:
         """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
         self.transport.request(worker, request)
 
-    def ban(self, worker: int) -> None:
-        """Keeps the connection to a worker closed until ``unban``, or until the worker has a new process."""
-        self.ready.pop(worker, None)
-        self._apply(connection_policy.WorkerBanned(worker), time.monotonic())
+    def current_state(self) -> list[NetworkEvent]:
+        """Returns the events that explain the current state: the latest snapshot, and each open connection."""
+        return [*([SnapshotReceived(self.status)] if self.status else []), *self.ready.values()]
 
-    def unban(self, worker: int) -> None:
-        """Connects to a banned worker again, as soon as it is reachable."""
-        self._apply(connection_policy.WorkerUnbanned(worker), time.monotonic())
+    def handle_ban(self, event: Ban | Unban) -> None:
+        """Closes the connection to a banned worker, or connects to it again as soon as it is reachable."""
+        self.ready.pop(event.worker, None)
+        self._apply(event)
 
     def status_change(self) -> WorkerChanged | None:
         """Returns the event to emit if server 5 was lost or is reachable again since the last call; else None."""
@@ -150,9 +157,9 @@ class ConnectionPool:
     def _peers(self) -> Peers:
         return Peers(self._servers.status, self._servers.credentials is not None, self._other_versions)
 
-    def _apply(self, event: connection_policy.Event, now: float) -> None:
-        """Passes an event to the policy and performs its actions."""
-        for action in self._policy.handle(event, now):
+    def _apply(self, event: connection_policy.Event, now: float | None = None) -> None:
+        """Passes an event to the policy, by default with the current time, and performs its actions."""
+        for action in self._policy.handle(event, time.monotonic() if now is None else now):
             match action:
                 case connection_policy.OpenConnection(worker, endpoint):
                     self.transport.open_connection(worker, endpoint)

@@ -16,7 +16,7 @@ from typing import TypeVar
 import zmq
 
 from msd.client.network.connection import Connection
-from msd.client.network.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
+from msd.client.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-from msd.client.network.network_events import ConnectionOpened, ReplyReceived
 from msd.client.network.pool import ConnectionPool
+from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import CataloguePage, Entry, List, new_rid

@@ -9,19 +9,22 @@ from __future__ import annotations
 import time
 
 from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
-from msd.client.network.network_events import (
+from msd.client.network.pool import ConnectionPool, emit_waiting
+from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
+from msd.client.network_events import (
+    Ban,
+    BanReason,
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
     Payload,
     ReplyReceived,
     SnapshotReceived,
+    Unban,
 )
-from msd.client.network.pool import ConnectionPool, emit_waiting
-from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import BanReason, GiveUp
+from msd.client.scheduling.scheduler_events import GiveUp
 from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.part_file import PartFile
 from msd.wire.errors import SourceError
@@ -68,10 +71,10 @@ class Transfer:
         self._scheduler = Scheduler(
             manifest.segments,
             pool.worker_numbers,
+            catalogue=catalogue,
             window=memory_window(memory, len(pool.worker_numbers), manifest.span(0)[1] if manifest.size else 1),
             unchecked=[*part.candidates(), *self._zero_segments],
         )
-        self._catalogue = catalogue
         #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
         self._finished = False
@@ -88,13 +91,10 @@ class Transfer:
 
     def run(self) -> None:
         """Runs until every segment is verified and written. Raises ``MsdError``."""
-        self._schedule(scheduler_events.CataloguePublished(self._catalogue))
-        if self._pool.status is not None:
-            self._schedule(scheduler_events.CataloguePublished(self._pool.status.catalogue))
         while self._zero_segments:
             self._on_segment_checked(self._zero_segments.pop(), matches=True)
-        for opened in self._pool.ready.values():
-            self._on_worker_ready(opened)
+        for event in self._pool.current_state():
+            self._on_network_event(event)
         deadline = self._pass_time()
         while not self._finished:
             is_busy = self._reuse_next()
@@ -123,33 +123,27 @@ class Transfer:
             case ReplyReceived(worker, Get(index=index)):
                 self._schedule(scheduler_events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
             case SnapshotReceived(status):
-                self._on_snapshot(status)
-            case ConnectionOpened():
-                self._on_worker_ready(event)
-            case ConnectionClosed(worker):
-                outstanding = len(self._scheduler.outstanding(worker)) if worker in self._scheduler.workers else 0
-                if outstanding:
-                    self.workers[worker].failures += 1
-                if worker in self._scheduler.workers:
-                    self._schedule(scheduler_events.WorkerLost(worker))
-                    detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
-                    self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
+                self._schedule(event)
+                self._emit_worker_changes(status)
+            case ConnectionOpened(worker):
+                self.workers.setdefault(worker, WorkerReport())
+                self._on_event(WorkerChanged(str(worker), "ready"))
+                self._schedule(event)
+            case ConnectionClosed(worker) if worker in self._scheduler.workers:
+                outstanding = len(self._scheduler.outstanding(worker))
+                self._schedule(event)
+                detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
+                self.workers[worker].failures += bool(outstanding)
+                self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
 
-    def _on_snapshot(self, status: Status) -> None:
+    def _emit_worker_changes(self, status: Status) -> None:
         """Emits an event for each worker that, according to server 5, became unavailable or is no longer silent."""
-        self._schedule(scheduler_events.CataloguePublished(status.catalogue))
         for worker in status.workers:
             before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
             if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
                 self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
             elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
                 self._on_event(WorkerChanged(str(worker.number), "ready"))
-
-    def _on_worker_ready(self, opened: ConnectionOpened) -> None:
-        self.workers.setdefault(opened.worker, WorkerReport())
-        self._on_event(WorkerChanged(str(opened.worker), "ready"))
-        welcome = opened.welcome
-        self._schedule(scheduler_events.WorkerReady(opened.worker, welcome.epoch, opened.round_trip, welcome.catalogue))
 
     def _on_segment(self, worker: int, index: int, payload: Payload) -> None:
         data = payload.buffer
@@ -198,11 +192,11 @@ class Transfer:
                 case scheduler_events.RequestSegment(worker, index):
                     rid = new_rid()
                     self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
-                case scheduler_events.Ban(worker, reason):
+                case Ban(worker, reason):
                     self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
-                    self._pool.ban(worker)
-                case scheduler_events.Unban(worker):
-                    self._pool.unban(worker)
+                    self._pool.handle_ban(action)
+                case Unban():
+                    self._pool.handle_ban(action)
                 case scheduler_events.Finish():
                     self._finished = True
                 case scheduler_events.GiveUp():

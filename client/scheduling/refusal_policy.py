@@ -6,7 +6,7 @@ import enum
 
 from msgspec import Struct
 
-from msd.client.scheduling.scheduler_events import BanReason
+from msd.client.network_events import BanReason
 from msd.wire.protocol.states import RefusalReason
 
 

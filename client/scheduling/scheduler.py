@@ -24,12 +24,10 @@ import math
 from collections.abc import Iterable, Iterator, Set
 from functools import partial
 
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
     Action,
-    Ban,
-    BanReason,
-    CataloguePublished,
     Event,
     Finish,
     GiveUp,
@@ -40,14 +38,12 @@ from msd.client.scheduling.scheduler_events import (
     SegmentRefused,
     SegmentState,
     SegmentWritten,
-    Unban,
-    WorkerLost,
-    WorkerReady,
 )
 from msd.client.scheduling.segment_table import SegmentTable
 from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
+from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import Core, Stalled, TimePassed
+from msd.wire.support.core import Core, Stalled
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
@@ -65,20 +61,27 @@ class Scheduler(Core[Event, Action]):
 
     ``segments`` is the number of segments, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
     maximum number of outstanding requests per worker; it limits memory use. The disk may hold the segments in
-    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. After ``Finish`` or ``GiveUp`` the
-    scheduler returns no more actions.
+    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. ``catalogue`` is the digest of the
+    catalogue that server 5 published when the manifest was found; if it is empty, the first snapshot sets it. After
+    ``Finish`` or ``GiveUp`` the scheduler returns no more actions.
     """
 
     def __init__(
-        self, segments: int, workers: Iterable[int], *, window: int = MAX_WINDOW, unchecked: Iterable[int] = ()
+        self,
+        segments: int,
+        workers: Iterable[int],
+        *,
+        catalogue: bytes = b"",
+        window: int = MAX_WINDOW,
+        unchecked: Iterable[int] = (),
     ) -> None:
         super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
         self._segment_table = SegmentTable(segments, unchecked)
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
-        self._catalogue = b""
-        self._published: set[bytes] = set()
+        self._catalogue = catalogue
+        self._published = {catalogue} - {b""}
         self._ended = False
 
     # Queries.
@@ -165,9 +168,9 @@ class Scheduler(Core[Event, Action]):
             case SegmentWritten(number, index):
                 self._count_reply(self.workers[number], index, now)
                 self._segment_table.mark_written(index, number)
-            case WorkerReady():
-                self._on_worker_ready(event, now)
-            case WorkerLost(number):
+            case ConnectionOpened():
+                self._on_connection_opened(event, now)
+            case ConnectionClosed(number) if number in self.workers:
                 worker = self.workers[number]
                 self._drop_requests(worker)
                 worker.ready = False
@@ -179,40 +182,43 @@ class Scheduler(Core[Event, Action]):
                 yield from self._on_refused(self.workers[number], index, reason, now)
             case SegmentChecked(index, valid):
                 self._segment_table.mark_checked(index, valid=valid)
-            case CataloguePublished(catalogue):
-                yield from self._on_catalogue(catalogue)
+            case SnapshotReceived(status):
+                yield from self._on_snapshot(status)
             case Stalled(seconds):
                 for worker in self.workers.values():
                     worker.waiting_since += seconds
                     worker.span_start += seconds
-            case TimePassed():
-                pass
 
-    def _on_worker_ready(self, event: WorkerReady, now: float) -> None:
+    def _on_connection_opened(self, event: ConnectionOpened, now: float) -> None:
         worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
-        # A new process gets another try, unless the worker is banned for the whole download.
-        if event.epoch != worker.epoch and worker.ban_scope is not BanScope.DOWNLOAD:
-            worker.ban_reason = None
-        worker.epoch = event.epoch
-        worker.catalogue = event.catalogue
+        worker.epoch = event.welcome.epoch
+        worker.catalogue = event.welcome.catalogue
         worker.round_trip = event.round_trip
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
         worker.paused_until = now
 
-    def _on_catalogue(self, catalogue: bytes) -> Iterator[Unban]:
-        """If the catalogue changed, lifts the bans due to the old one: each change gives those workers another try."""
-        if not catalogue or catalogue == self._catalogue:
-            return
-        self._catalogue = catalogue
-        self._published.add(catalogue)
-        if len(self._published) < 2:
-            return
-        for worker in self.workers.values():
-            worker.seen_since_change = worker.ready
-            if worker.ban_scope is BanScope.CATALOGUE:
-                worker.ban_reason = None
-                yield Unban(worker.number)
+    def _on_snapshot(self, status: Status) -> Iterator[Unban]:
+        """Lifts the bans that end with a worker's process, or with a change of the catalogue: both allow another try.
+
+        Only a change counts: an endpoint may belong to the worker of another broker, whose epoch is never reported.
+        """
+        is_changed = status.catalogue not in (b"", self._catalogue)
+        if is_changed:
+            self._catalogue = status.catalogue
+            is_changed = bool(self._published)
+            self._published.add(status.catalogue)
+        for reported in status.workers:
+            if worker := self.workers.get(reported.number):
+                is_new_process = reported.epoch not in (worker.epoch, worker.reported_epoch)
+                worker.reported_epoch = reported.epoch
+                if is_new_process and worker.ban_scope in (BanScope.PROCESS, BanScope.CATALOGUE):
+                    yield self._unban(worker)
+        if is_changed:
+            for worker in self.workers.values():
+                worker.seen_since_change = worker.ready
+                if worker.ban_scope is BanScope.CATALOGUE:
+                    yield self._unban(worker)
 
     def _count_reply(self, worker: WorkerPace, index: int, now: float) -> None:
         """Records that the worker replied to its request for ``index`` with data, valid or not."""
@@ -243,6 +249,10 @@ class Scheduler(Core[Event, Action]):
         worker.ready = False
         worker.ban_reason = reason
         return Ban(worker.number, reason)
+
+    def _unban(self, worker: WorkerPace) -> Unban:
+        worker.ban_reason = None
+        return Unban(worker.number)
 
     def _drop_requests(self, worker: WorkerPace) -> None:
         """Puts the worker's Y back at the front of the queue, in the same order."""

@@ -1,4 +1,4 @@
-"""The scheduler's events (what happened) and actions (what to do). Plain values.
+"""The scheduler's own events (what happened) and actions (what to do). Plain values.
 
 Each kind of failure has its own event, because each has its own policy (``docs/scheduler.md``).
 ``TRANSITIONS`` lists how events change the state of a segment. The figure in ``docs/scheduler.md`` is generated from
@@ -11,57 +11,35 @@ import enum
 
 from msgspec import Struct
 
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Stalled, TimePassed
 
-# Events.
+# Events, in addition to the network events.
 
 
-class WorkerReady(Struct, frozen=True):
-    """A connection to the worker is open; ``epoch`` identifies the run of the worker's process.
-
-    ``round_trip`` (seconds) was measured with ``hello``, before anything was queued on the connection;
-    ``catalogue`` is the digest of the catalogue that the worker serves.
-    """
+class SegmentEvent(Struct, frozen=True):
+    """Base class of the replies of a worker to the request for a segment."""
 
     worker: int
-    epoch: int
-    round_trip: float = 0.0
-    catalogue: bytes = b""
+    index: int
 
 
-class WorkerLost(Struct, frozen=True):
-    """The connection is closed, and all requests on it are lost."""
-
-    worker: int
-
-
-class SegmentWritten(Struct, frozen=True):
+class SegmentWritten(SegmentEvent, frozen=True):
     """A segment arrived, was verified, and is in the part file."""
 
-    worker: int
-    index: int
 
-
-class SegmentDuplicate(Struct, frozen=True):
+class SegmentDuplicate(SegmentEvent, frozen=True):
     """A copy of an already verified segment arrived."""
 
-    worker: int
-    index: int
 
-
-class SegmentCorrupt(Struct, frozen=True):
+class SegmentCorrupt(SegmentEvent, frozen=True):
     """A segment arrived, but its data does not match its digest."""
 
-    worker: int
-    index: int
 
-
-class SegmentRefused(Struct, frozen=True):
+class SegmentRefused(SegmentEvent, frozen=True):
     """The worker answered a request with a refusal."""
 
-    worker: int
-    index: int
     reason: RefusalReason
 
 
@@ -72,31 +50,11 @@ class SegmentChecked(Struct, frozen=True):
     valid: bool
 
 
-class CataloguePublished(Struct, frozen=True):
-    """Server 5 publishes this catalogue, or published it when the manifest was found.
-
-    ``catalogue`` is its digest, empty if unknown. The first value sets the baseline; a later, different value means
-    that the catalogue changed.
-    """
-
-    catalogue: bytes
+SegmentReply = SegmentWritten | SegmentDuplicate | SegmentCorrupt | SegmentRefused
+Event = SegmentReply | SegmentChecked | ConnectionOpened | ConnectionClosed | SnapshotReceived | Stalled | TimePassed
 
 
-Event = (
-    WorkerReady
-    | WorkerLost
-    | SegmentWritten
-    | SegmentDuplicate
-    | SegmentCorrupt
-    | SegmentRefused
-    | SegmentChecked
-    | CataloguePublished
-    | Stalled
-    | TimePassed
-)
-
-
-# Actions.
+# Actions, in addition to ``Ban`` and ``Unban``.
 
 
 class RequestSegment(Struct, frozen=True):
@@ -104,29 +62,6 @@ class RequestSegment(Struct, frozen=True):
 
     worker: int
     index: int
-
-
-class BanReason(enum.StrEnum):
-    """Why a worker is banned from this download."""
-
-    CORRUPT = "corrupt"
-    UNKNOWN = "unknown"
-    CHANGED = "changed"
-    UNREADABLE = "unreadable"
-    BAD_REQUEST = "bad-request"
-
-
-class Ban(Struct, frozen=True):
-    """Close the worker's connection and send it no more requests; its outstanding requests are dropped."""
-
-    worker: int
-    reason: BanReason
-
-
-class Unban(Struct, frozen=True):
-    """Lift the worker's ban: connections to the worker are allowed again."""
-
-    worker: int
 
 
 class Finish(Struct, frozen=True):
@@ -164,8 +99,8 @@ TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Ac
     (SegmentState.UNCHECKED, SegmentState.UNREQUESTED): (SegmentChecked,),
     (SegmentState.UNREQUESTED, SegmentState.OUTSTANDING): (RequestSegment,),
     (SegmentState.OUTSTANDING, SegmentState.VERIFIED): (SegmentWritten,),
-    (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (WorkerLost, SegmentRefused, SegmentCorrupt),
-    (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (WorkerLost, SegmentRefused, SegmentCorrupt),
+    (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (ConnectionClosed, SegmentRefused, SegmentCorrupt),
+    (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (ConnectionClosed, SegmentRefused, SegmentCorrupt),
     (SegmentState.SUSPECT, SegmentState.OUTSTANDING): (RequestSegment,),
     # Caused by a reply to a request that the scheduler had already dropped.
     (SegmentState.UNREQUESTED, SegmentState.VERIFIED): (SegmentWritten,),

@@ -9,8 +9,8 @@ import math
 
 from msgspec import Struct, field
 
+from msd.client.network_events import BanReason
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
-from msd.client.scheduling.scheduler_events import BanReason
 
 #: A worker's window, in requests, is 1 plus ``WINDOW_GAIN`` times the number of segments delivered in one round trip.
 #: With a gain of 1 the window would never grow: the measured rate would be the rate that the window allows.
@@ -42,7 +42,9 @@ class WorkerPace(Struct):
     """The state of one worker in a download."""
 
     number: int
+    #: The epoch of the process to which the connection was opened last, and the epoch in the latest snapshot.
     epoch: int = 0
+    reported_epoch: int = 0
     #: True while requests can be sent to the worker.
     ready: bool = False
     ban_reason: BanReason | None = None

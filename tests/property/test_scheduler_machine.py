@@ -7,11 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from msd.client.network_events import Ban, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import SegmentState
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
+from tests.connections import opened
+from tests.unit.snapshots import snapshot, with_worker
 
 WORKERS = (1, 2, 3)
 SEGMENTS = 12
@@ -39,6 +42,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.dropped: dict[int, list[int]] = {}
         self.verified: set[int] = set()
         self.epoch = 0
+        #: The epoch of the current process of each worker.
+        self.epochs = dict.fromkeys(WORKERS, 0)
         self.ended: core.Action | None = None
         self.feed(TimePassed())
 
@@ -55,14 +60,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert index not in self.verified, "requested a verified segment"
                     assert index not in self.unchecked, "requested an unchecked segment"
                     self.outstanding[worker].append(index)
-                case core.Ban(worker, _):
+                case Ban(worker, _):
                     del self.outstanding[worker]
                 case core.Finish():
                     assert self.verified == set(range(SEGMENTS))
                     self.ended = action
-                case core.Unban(worker):
+                case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
-                    assert isinstance(event, core.CataloguePublished)
+                    assert isinstance(event, SnapshotReceived)
                 case core.GiveUp():
                     assert not self.outstanding, "gave up while a worker was connected"
                     self.ended = action
@@ -84,21 +89,25 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(catalogue=CATALOGUES)
     def publish(self, catalogue: bytes) -> None:
-        self.feed(core.CataloguePublished(catalogue))
+        status = snapshot(*[WorkerState.AWAKE] * len(WORKERS), catalogue=catalogue)
+        for worker in WORKERS:
+            status = with_worker(status, worker, epoch=self.epochs[worker])
+        self.feed(SnapshotReceived(status))
 
     @rule(worker=numbers, is_new_process=st.booleans(), catalogue=CATALOGUES)
     def connect(self, worker: int, is_new_process: bool, catalogue: bytes) -> None:
         if worker not in self.outstanding:
             self.epoch += is_new_process
+            self.epochs[worker] = self.epoch
             self.outstanding[worker], self.dropped[worker] = [], []
-            self.feed(core.WorkerReady(worker, self.epoch, catalogue=catalogue))
+            self.feed(opened(worker, epoch=self.epoch, catalogue=catalogue))
             if self.scheduler.workers[worker].ban_reason:
                 self.outstanding.pop(worker, None)
 
     @rule(worker=numbers)
     def lose(self, worker: int) -> None:
         if self.outstanding.pop(worker, None) is not None:
-            self.feed(core.WorkerLost(worker))
+            self.feed(ConnectionClosed(worker))
 
     @rule(worker=numbers, choice=st.integers(0, 99), valid=st.booleans())
     def deliver(self, worker: int, choice: int, valid: bool) -> None:
@@ -161,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         while self.unchecked:
             self.check_disk(valid=False)
         self.outstanding.setdefault(9, [])
-        self.feed(core.WorkerReady(9, 1))
+        self.feed(opened(9))
         for _ in range(1000):
             if self.ended:
                 break

@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msd.client.network_events import Ban, ConnectionClosed
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Stalled, TimePassed
+from tests.connections import opened
 
 #: Seconds until the client detects that a connection was lost.
 LOSS_DETECTION_S = 0.002
@@ -129,7 +131,7 @@ class World:
         if worker.up:
             self._stop(worker)
             worker.up = False
-            self._deliver(LOSS_DETECTION_S, lambda: self._feed(core.WorkerLost(number)))
+            self._deliver(LOSS_DETECTION_S, lambda: self._feed(ConnectionClosed(number)))
 
     def start(self, number: int) -> None:
         """Starts a new process for a worker that was killed or whose port is closed."""
@@ -154,7 +156,7 @@ class World:
         def close() -> None:
             if worker.asleep and worker.epoch == epoch:
                 worker.up = False
-                self._deliver(LOSS_DETECTION_S, lambda: self._feed(core.WorkerLost(number)))
+                self._deliver(LOSS_DETECTION_S, lambda: self._feed(ConnectionClosed(number)))
 
         self.at(self.now + REFUSAL_PERIOD_S, close)
 
@@ -186,7 +188,7 @@ class World:
 
         def open_connection() -> None:
             if worker.up and worker.epoch == epoch:
-                self._feed(core.WorkerReady(number, epoch, 2 * worker.delay))
+                self._feed(opened(number, epoch=epoch, round_trip=2 * worker.delay))
 
         # The client connects again only after it has detected the loss of the old connection.
         self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), open_connection)
@@ -209,7 +211,7 @@ class World:
                     self._request(number, index)
                 case core.Finish() | core.GiveUp():
                     self.result = action
-                case core.Ban(number, _):
+                case Ban(number, _):
                     self._stop(self.workers[number])
         self.log.append(f"{self.now:.4f} {event}")
         del self.log[:-50]

@@ -10,16 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.client.display.printers import event_lines, log_entry
-from msd.client.events import (
-    Event,
-    Progress,
-    Retried,
-    Started,
-    Syncing,
-    Waiting,
-    WorkerChanged,
-    WorkerProgress,
-)
+from msd.client.events import Event, Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.client.report.json_values import event_values
 
 PROGRESS = Progress(5, 10, 2, 1, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),))

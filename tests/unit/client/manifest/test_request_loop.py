@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,22 +9,13 @@ import zmq
 
 from msd.client.events import Event, Waiting, WorkerChanged
 from msd.client.manifest.request_loop import find_manifest
-from msd.client.network.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.client.network_events import NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.errors import NoAnswerError, NotFoundError
-from msd.wire.protocol.messages import (
-    MAX_NAME,
-    PROTOCOL_VERSION,
-    Describe,
-    Described,
-    DigestPage,
-    Digests,
-    List,
-    Message,
-    Refusal,
-    Welcome,
-)
+from msd.wire.protocol.messages import MAX_NAME, Describe, Described, DigestPage, Digests, List, Message, Refusal
 from msd.wire.protocol.segments import Manifest, digest, segment_count, segment_size
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
+from tests.connections import opened
+from tests.unit.snapshots import snapshot
 
 CATALOGUE = b"c" * 32
 STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
@@ -38,18 +28,19 @@ class FakePool:
     stalled_seconds = 0.0
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool = False) -> None:
-        self.status = SimpleNamespace(catalogue=CATALOGUE)
         self.last_poll_at = 1000.0
         self.requests: list[Message] = []
         self._is_silent = is_silent
-        welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=1, files=1, catalogue=CATALOGUE)
-        self._incoming: list[NetworkEvent] = [ConnectionOpened(1, welcome, 0.001)]
+        self._incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.last_poll_at)
 
     def poll(self, deadline: float) -> list[NetworkEvent]:
         self.last_poll_at += 1.0
         incoming, self._incoming = self._incoming, []
         return incoming
+
+    def current_state(self) -> list[NetworkEvent]:
+        return [SnapshotReceived(snapshot(WorkerState.AWAKE, catalogue=CATALOGUE)), opened(1, catalogue=CATALOGUE)]
 
     def request(self, worker: int, request: Message) -> None:
         self.requests.append(request)

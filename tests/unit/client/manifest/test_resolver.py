@@ -25,24 +25,15 @@ from msd.client.manifest.resolver import (
     RequestDescription,
     RequestDigests,
     RequestNames,
-    StatusUpdated,
 )
-from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, ReplyReceived
+from msd.client.network_events import ConnectionClosed, ReplyReceived, SnapshotReceived
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
-from msd.wire.protocol.messages import (
-    PROTOCOL_VERSION,
-    CataloguePage,
-    DataReply,
-    Describe,
-    Described,
-    DigestPage,
-    Entry,
-    Refusal,
-    Welcome,
-)
+from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, DigestPage, Entry, Refusal
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed
+from tests.connections import opened
+from tests.unit.snapshots import snapshot
 
 START = 1000.0
 NAME = "Star.mp4"
@@ -81,16 +72,20 @@ def received(worker: int, reply: DataReply, data: bytes | None = None) -> ReplyR
     return ReplyReceived(worker, Describe(rid=1), reply, zmq.Frame(data) if data is not None else None)
 
 
+def published(catalogue: bytes, workers: int = 0) -> SnapshotReceived:
+    """A snapshot with this catalogue and this number of workers."""
+    known = snapshot(*[WorkerState.AWAKE] * workers).workers[:workers]
+    return SnapshotReceived(snapshot(catalogue=catalogue, workers=known))
+
+
 class Scene:
     """A resolver, replies from its workers, and a clock that the test controls."""
 
     def __init__(
         self, name: str | None = NAME, id: bytes | None = None, workers: int = 4, fallback_name: str | None = None
     ) -> None:
-        self.resolver = ManifestResolver(name, id, fallback_name)
-        self.workers = workers
+        self.resolver = ManifestResolver(name, id, range(1, workers + 1), fallback_name)
         self.now = START
-        self.handle(StatusUpdated(None, workers))
 
     def handle(self, event: Event) -> list[Action]:
         actions = self.resolver.handle(event, self.now)
@@ -100,10 +95,7 @@ class Scene:
     def connect(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:
         actions = []
         for worker in workers:
-            welcome = Welcome(
-                rid=1, version=PROTOCOL_VERSION, epoch=worker, number=worker, files=files, catalogue=catalogue
-            )
-            actions += self.handle(ConnectionOpened(worker, welcome, 0.001))
+            actions += self.handle(opened(worker, files=files, catalogue=catalogue))
         return actions
 
     def describe(self, worker: int, manifest: Manifest = STAR) -> list[Action]:
@@ -213,7 +205,7 @@ def test_digests_are_fetched_page_by_page() -> None:
 def test_an_outstanding_page_is_not_requested_twice() -> None:
     scene = scene_with_request()
     assert scene.handle(TimePassed()) == []
-    assert scene.handle(StatusUpdated(NEW, scene.workers)) == []
+    assert scene.handle(published(NEW)) == []
     assert scene.connect(3) == [RequestDescription(3, NAME)]
     assert scene.describe(3) == []
 
@@ -229,7 +221,7 @@ def test_a_page_that_was_not_requested_is_ignored() -> None:
 
 def test_the_given_id_is_fetched_from_the_first_worker_that_has_it() -> None:
     scene = Scene(id=STALE.id)
-    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.handle(published(NEW))
     scene.connect(1, 2, catalogue=OLD)
     scene.refuse(1)
     assert scene.describe(2, STALE) == request_digests(2, STALE)
@@ -259,7 +251,7 @@ def test_the_error_names_an_id_that_no_worker_has() -> None:
 
 def test_the_published_catalogue_decides_at_once_and_against_the_majority() -> None:
     scene = Scene()
-    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.handle(published(NEW))
     scene.connect(1, 2, 3, catalogue=OLD)
     scene.connect(4, catalogue=NEW)
     for worker in (1, 2, 3):
@@ -269,11 +261,11 @@ def test_the_published_catalogue_decides_at_once_and_against_the_majority() -> N
 
 def test_the_catalogue_is_the_one_published_when_the_version_was_chosen() -> None:
     scene = Scene(workers=1)
-    scene.handle(StatusUpdated(NEW, 1))
+    scene.handle(published(NEW))
     scene.connect(1, catalogue=NEW)
     assert scene.resolver.catalogue == b""
     assert scene.describe(1) == request_digests(1)
-    scene.handle(StatusUpdated(b"\7" * 32, 1))
+    scene.handle(published(b"\7" * 32))
     assert scene.send_digests(1) == [Found(STAR)]
     assert scene.resolver.catalogue == NEW
 
@@ -284,12 +276,12 @@ def test_server_5_may_publish_its_catalogue_late() -> None:
     scene.connect(2, catalogue=NEW)
     scene.describe(1, STALE)
     assert scene.describe(2) == []
-    assert scene.handle(StatusUpdated(NEW, scene.workers)) == request_digests(2)
+    assert scene.handle(published(NEW)) == request_digests(2)
 
 
 def test_the_majority_decides_if_no_worker_serves_the_published_catalogue() -> None:
     scene = Scene()
-    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.handle(published(NEW))
     scene.connect(1, catalogue=OLD)
     assert scene.describe(1, STALE) == []
     assert scene.resolver.next_deadline(scene.now) == START + PUBLISHED_TIMEOUT_S
@@ -303,6 +295,15 @@ def test_the_majority_decides_once_all_workers_answered() -> None:
     assert scene.describe(2) == []
     assert scene.refuse(3) == []
     assert scene.describe(4) == request_digests(2)
+
+
+def test_a_worker_that_is_known_only_from_a_snapshot_counts() -> None:
+    scene = Scene(workers=0)
+    scene.handle(published(b"", workers=2))
+    scene.connect(1)
+    assert scene.describe(1) == []
+    scene.connect(2)
+    assert scene.describe(2) == request_digests(1)
 
 
 def test_the_majority_of_the_answers_decides_after_the_timeout() -> None:
@@ -436,7 +437,7 @@ def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     scene = Scene(workers=1)
     scene.connect(1, catalogue=OLD)
     assert scene.refuse(1) == [RequestNames(1)]
-    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.handle(published(NEW))
     scene.connect(2, catalogue=NEW)
     assert scene.describe(2) == request_digests(2)
     assert scene.list_names(1, "Moon.avi") == []
@@ -625,7 +626,7 @@ def test_when_all_sources_are_lost_the_resolution_starts_over_with_new_workers()
 
 def test_when_all_sources_are_lost_the_other_workers_get_a_new_timeout() -> None:
     scene = Scene(workers=3)
-    scene.handle(StatusUpdated(NEW, scene.workers))
+    scene.handle(published(NEW))
     scene.connect(1, catalogue=NEW)
     scene.connect(2, catalogue=OLD)
     assert scene.describe(2, STALE) == []
@@ -676,7 +677,7 @@ def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
                 connected.discard(worker)
                 actions = scene.disconnect(worker)
             case "publish":
-                actions = scene.handle(StatusUpdated(NEW if worker == 1 else None, scene.workers))
+                actions = scene.handle(published(NEW if worker == 1 else b""))
             case "wait":
                 scene.now += 0.25 * worker
             case "deadline" if (deadline := scene.resolver.next_deadline(scene.now)) is not None:

@@ -9,7 +9,7 @@ import pytest
 import zmq
 
 from msd.client.network.connection import Connection
-from msd.client.network.network_events import ConnectionOpened, ReplyReceived
+from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode

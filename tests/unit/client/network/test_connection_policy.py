@@ -25,14 +25,13 @@ from msd.client.network.connection_policy import (
     OpenConnection,
     ReportRefusal,
     Resubscribe,
-    WorkerBanned,
-    WorkerUnbanned,
 )
-from msd.client.network.network_events import ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, StatusRefused, Unban
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, Welcome, WorkerStatus
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import ConnectionRefusal, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
+from tests.connections import opened
 
 START = 1000.0
 INTERVAL = 2.0
@@ -107,12 +106,7 @@ class Scene:
         return reported[0] if reported else None
 
     def connect(self, number: int = 1) -> list[Action]:
-        return self.handle(connection_opened(number))
-
-
-def connection_opened(number: int) -> ConnectionOpened:
-    welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=1, number=number, files=1, catalogue=b"")
-    return ConnectionOpened(number, welcome, 0.001)
+        return self.handle(opened(number))
 
 
 def open_action(number: int = 1) -> OpenConnection:
@@ -371,29 +365,30 @@ def test_a_malformed_endpoint_is_skipped() -> None:
 
 def test_a_banned_worker_is_closed_and_not_opened_again() -> None:
     scene = connected()
-    assert scene.handle(WorkerBanned(1)) == [CloseConnection(1)]
+    assert scene.handle(Ban(1, BanReason.CHANGED)) == [CloseConnection(1)]
     assert scene.states(WorkerState.ASLEEP) == []
     assert scene.states(WorkerState.AWAKE) == []
     assert OpenConnection(1, endpoint(1)) not in scene.wait(STALE)
 
 
-def test_a_new_process_lifts_the_ban_of_a_worker() -> None:
+def test_a_new_process_does_not_lift_the_ban_of_a_worker() -> None:
+    """Only the scheduler lifts bans, because it knows which process is banned, and why."""
     scene = connected()
-    scene.handle(WorkerBanned(1))
-    assert scene.states(WorkerState.AWAKE, epoch=2) == [open_action()]
+    scene.handle(Ban(1, BanReason.CHANGED))
+    assert scene.states(WorkerState.AWAKE, epoch=2) == []
 
 
 def test_an_unbanned_worker_is_tried_at_once() -> None:
     scene = connected()
-    scene.handle(WorkerBanned(1))
-    assert scene.handle(WorkerUnbanned(1)) == [open_action()]
+    scene.handle(Ban(1, BanReason.CHANGED))
+    assert scene.handle(Unban(1)) == [open_action()]
 
 
 def test_an_unbanned_worker_is_tried_when_it_is_reachable() -> None:
     scene = connected()
-    scene.handle(WorkerBanned(1))
+    scene.handle(Ban(1, BanReason.CHANGED))
     scene.states(WorkerState.ASLEEP)
-    assert scene.handle(WorkerUnbanned(1)) == []
+    assert scene.handle(Unban(1)) == []
     assert scene.states(WorkerState.AWAKE) == [open_action()]
 
 
@@ -529,7 +524,6 @@ class PolicyMachine(RuleBasedStateMachine):
         self.sockets: set[int] = set()
         self.connected: set[int] = set()
         self.banned: set[int] = set()
-        self.epochs: dict[int, int] = {}
         self.seq = 0
         self.is_refusal_definitive = False
 
@@ -546,7 +540,7 @@ class PolicyMachine(RuleBasedStateMachine):
                     assert not self.pinned or at == self.known[number]
                     self.sockets.add(number)
                 case CloseConnection(number):
-                    assert number not in connected or isinstance(event, WorkerBanned), "closed a working connection"
+                    assert number not in connected or isinstance(event, Ban), "closed a working connection"
                     self.sockets.discard(number)
                     self.connected.discard(number)
                 case Resubscribe() | ReportRefusal():
@@ -560,8 +554,7 @@ class PolicyMachine(RuleBasedStateMachine):
             for cause in causes:
                 if getattr(cause, "worker", number) == number:
                     after = {NEXT_STATES.get((state, type(cause)), state) for state in allowed}
-                    # A snapshot has an effect only if it reports a new process.
-                    allowed = after | allowed if isinstance(cause, SnapshotReceived) else after
+                    allowed = after
             assert known.state in allowed
 
     @rule(
@@ -576,10 +569,6 @@ class PolicyMachine(RuleBasedStateMachine):
             assert self.sockets >= before
             return
         self.seq += 1
-        for number, _ in enumerate(states, 1):
-            if self.epochs.get(number, 0) != epoch:
-                self.epochs[number] = epoch
-                self.banned.discard(number)
         workers = (worker(number, state, epoch) for number, state in enumerate(states, 1))
         self.handle(SnapshotReceived(status(self.seq, *workers)))
         assert self.policy.status is not None
@@ -589,7 +578,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def connection_opens(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.sockets - self.connected)))
         self.connected.add(number)
-        self.handle(connection_opened(number))
+        self.handle(opened(number))
 
     @precondition(lambda self: self.sockets)
     @rule(data=st.data(), refusal=st.sampled_from([None, *ConnectionRefusal]))
@@ -609,14 +598,14 @@ class PolicyMachine(RuleBasedStateMachine):
     def worker_is_banned(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.connected)))
         self.banned.add(number)
-        self.handle(WorkerBanned(number))
+        self.handle(Ban(number, BanReason.CHANGED))
 
     @precondition(lambda self: self.banned)
     @rule(data=st.data())
     def worker_is_unbanned(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.banned)))
         self.banned.discard(number)
-        self.handle(WorkerUnbanned(number))
+        self.handle(Unban(number))
 
     @rule(seconds=st.floats(0.001, 20))
     def time_passes(self, seconds: float) -> None:

@@ -8,30 +8,20 @@ from contextlib import closing
 import pytest
 
 from msd.client.events import Event, Waiting, WorkerChanged
-from msd.client.network.network_events import (
-    ConnectionClosed,
-    ConnectionOpened,
-    NetworkEvent,
-    ReplyReceived,
-    SnapshotReceived,
-)
 from msd.client.network.pool import ConnectionPool, emit_waiting
 from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError, NotAllowedError
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from tests.connections import opened
 from tests.unit.snapshots import snapshot
 
 SECONDS = 60.0
 SEGMENT = ReplyReceived(1, Get(rid=1, id=bytes(32), index=0), Segment(rid=1, epoch=7, index=0), None)
 ASLEEP = [WorkerState.ASLEEP] * 4
-
-
-def opened(worker: int, version: int = PROTOCOL_VERSION) -> ConnectionOpened:
-    welcome = Welcome(rid=1, version=version, epoch=7, number=worker, files=1, catalogue=b"")
-    return ConnectionOpened(worker, welcome, 0.001)
 
 
 class Scene:
@@ -92,8 +82,26 @@ def test_a_connected_worker_is_ready_until_its_connection_is_closed_or_it_is_ban
     scene.poll()
     scene.poll()
     assert [*scene.pool.ready] == [2]
-    scene.pool.ban(2)
+    scene.pool.handle_ban(Ban(2, BanReason.CHANGED))
     assert scene.pool.ready == {}
+
+
+def test_the_current_state_is_the_latest_snapshot_and_the_open_connections(scene: Scene) -> None:
+    scene.incoming = [opened(1), opened(2), ConnectionClosed(1)]
+    events = [scene.poll()[0] for _ in range(3)]
+    assert scene.pool.status is not None
+    assert scene.pool.current_state() == [SnapshotReceived(scene.pool.status), events[1]]
+
+
+def test_with_explicit_ports_only_the_workers_of_these_ports_are_in_a_snapshot() -> None:
+    ports = (9001, 9002, 9003, 9004, 9005)
+    pool = ConnectionPool(locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None), download=False)
+    with closing(pool):
+        received = SnapshotReceived(snapshot(*[WorkerState.AWAKE] * 6))
+        pool.transport.read = lambda: iter([received])  # type: ignore[method-assign]
+        (event,) = pool.events()
+        assert isinstance(event, SnapshotReceived)
+        assert [worker.number for worker in event.status.workers] == pool.worker_numbers == [1, 2, 3, 4]
 
 
 def test_a_worker_of_another_protocol_version_is_refused(scene: Scene) -> None:

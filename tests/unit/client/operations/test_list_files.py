@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from msd.client.network.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
+from msd.client.network_events import NetworkEvent, ReplyReceived
 from msd.client.operations import list_files as list_module
 from msd.client.operations.list_files import list_files
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError
-from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, Entry, List, Welcome
+from msd.wire.protocol.messages import CataloguePage, Entry, List
+from tests.connections import opened
 
 SERVERS = locate_servers(Config(), host=None, ports=None, server5=None)
 
@@ -41,11 +42,6 @@ class FakePool:
 
     def close(self) -> None:
         self.is_closed = True
-
-
-def opened(worker: int) -> ConnectionOpened:
-    welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=worker, files=1, catalogue=b"")
-    return ConnectionOpened(worker, welcome, 0.001)
 
 
 def entry(name: str) -> Entry:

@@ -10,22 +10,18 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
-from msd.client.network.network_events import (
-    ConnectionClosed,
-    ConnectionOpened,
-    NetworkEvent,
-    ReplyReceived,
-    SnapshotReceived,
-)
+from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment, Status, Welcome
+from msd.wire.protocol.messages import Get, Refusal, Segment
 from msd.wire.protocol.states import RefusalReason
+from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
+from tests.unit.snapshots import snapshot
 
 
 class FakePool:
@@ -36,10 +32,9 @@ class FakePool:
     last_poll_at = 0.0
 
     def __init__(self, catalogue: bytes = b"") -> None:
-        self.status = SimpleNamespace(catalogue=catalogue, workers=[])
+        self.initial = SnapshotReceived(snapshot(catalogue=catalogue, workers=[]))
         self.control: Any = None
         self.transport: Any = None
-        self.ready: dict[int, Any] = {}
         self.polls = 0
         self.requests: list[tuple[int, int]] = []
         self.bans: list[tuple[str, int]] = []
@@ -55,11 +50,11 @@ class FakePool:
     def request(self, worker: int, request: Get) -> None:
         self.requests.append((worker, request.index))
 
-    def ban(self, worker: int) -> None:
-        self.bans.append(("ban", worker))
+    def current_state(self) -> list[NetworkEvent]:
+        return [self.initial]
 
-    def unban(self, worker: int) -> None:
-        self.bans.append(("unban", worker))
+    def handle_ban(self, event: Ban | Unban) -> None:
+        self.bans.append((type(event).__name__.lower(), event.worker))
 
     def status_change(self) -> None:
         return None
@@ -113,16 +108,6 @@ def test_the_network_is_polled_after_each_hashed_segment(
 OLD, NEW = b"o" * 32, b"n" * 32
 
 
-def opened(worker: int, catalogue: bytes) -> ConnectionOpened:
-    welcome = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=7, number=worker, files=1, catalogue=catalogue)
-    return ConnectionOpened(worker, welcome, 0.001)
-
-
-def snapshot(catalogue: bytes) -> SnapshotReceived:
-    status = Status(version=1, epoch=1, seq=1, interval=2.0, control="", catalogue=catalogue, files=1, workers=[])
-    return SnapshotReceived(status)
-
-
 def refused(worker: int, reason: RefusalReason) -> ReplyReceived:
     request = Get(rid=1, id=MANIFEST.id, index=0)
     return ReplyReceived(worker, request, Refusal(rid=1, epoch=7, reason=reason), None)
@@ -133,7 +118,11 @@ def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_pat
     """Server 5 publishes the new catalogue before the transfer starts. The only worker has the old catalogue."""
     pool = FakePool(NEW)
     # The new catalogue in the last event unbans the worker. If the transfer has not given up by then, the test ends.
-    pool.next_events = [[opened(1, OLD)], [refused(1, RefusalReason.UNKNOWN)], [snapshot(b"x" * 32)]]
+    pool.next_events = [
+        [opened(1, catalogue=OLD)],
+        [refused(1, RefusalReason.UNKNOWN)],
+        [SnapshotReceived(snapshot(catalogue=b"x" * 32, workers=[]))],
+    ]
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, initial)
 
@@ -160,7 +149,7 @@ def test_progress_does_not_reach_the_end_while_the_output_is_copied(
     payload = SimpleNamespace(buffer=segment_of(DATA, last))
     pool = FakePool()
     pool.next_events = [
-        [opened(1, OLD)],
+        [opened(1, catalogue=OLD)],
         *([[]] * last),
         [ReplyReceived(1, request, reply, payload)],
     ]
@@ -206,7 +195,7 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
     segments: list[list[NetworkEvent]] = [
         [received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)
     ]
-    pool.next_events = [[opened(1, OLD)], [received(0, b"?" * MIB)], *segments]
+    pool.next_events = [[opened(1, catalogue=OLD)], [received(0, b"?" * MIB)], *segments]
     events: list[Event] = []
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, on_event=events.append)
@@ -218,7 +207,7 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
 
 def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> None:
     pool = FakePool()
-    pool.next_events = [[opened(1, OLD)], [ConnectionClosed(1)]]
+    pool.next_events = [[opened(1, catalogue=OLD)], [ConnectionClosed(1)]]
     events: list[Event] = []
 
     def stop(event: Event) -> None:

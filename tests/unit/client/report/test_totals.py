@@ -9,16 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msd.client.events import (
-    Event,
-    Progress,
-    Retried,
-    Started,
-    Totals,
-    Waiting,
-    WorkerChanged,
-    WorkerProgress,
-)
+from msd.client.events import Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged, WorkerProgress
 from msd.client.report.totals import RunningTotals
 
 MIB = 1 << 20

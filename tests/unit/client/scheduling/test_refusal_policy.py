@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from msd.client.network_events import BanReason
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, REFUSAL_POLICIES, BanScope
-from msd.client.scheduling.scheduler_events import BanReason
 from msd.wire.protocol.states import RefusalReason
 
 

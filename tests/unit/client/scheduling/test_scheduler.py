@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
-    Ban,
-    BanReason,
-    CataloguePublished,
     Event,
     Finish,
     GiveUp,
@@ -22,13 +21,14 @@ from msd.client.scheduling.scheduler_events import (
     SegmentDuplicate,
     SegmentRefused,
     SegmentWritten,
-    Unban,
-    WorkerLost,
-    WorkerReady,
 )
 from msd.client.scheduling.worker_pace import INITIAL_WINDOW
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
+from tests.connections import opened
+from tests.unit.snapshots import snapshot
+
+OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
 
 
 class Scene:
@@ -48,7 +48,14 @@ class Scene:
         return actions
 
     def ready(self, *workers: int) -> list[Action]:
-        return [action for worker in workers for action in self.feed(WorkerReady(worker, 7))]
+        return [action for worker in workers for action in self.feed(opened(worker))]
+
+
+def published(catalogue: bytes, *epochs: int) -> SnapshotReceived:
+    """A snapshot with this catalogue and the epochs of workers 1, 2 and so on."""
+    status = snapshot(*[WorkerState.AWAKE] * len(epochs), catalogue=catalogue) if epochs else snapshot(workers=[])
+    workers = [replace(worker, epoch=epoch) for worker, epoch in zip(status.workers, epochs, strict=True)]
+    return SnapshotReceived(replace(status, catalogue=catalogue, workers=workers))
 
 
 @pytest.fixture
@@ -81,7 +88,7 @@ def test_unmeasured_workers_share_a_small_file_equally(scene: Scene) -> None:
 def test_the_rate_is_measured_even_if_an_equal_share_is_one_segment(scene: Scene) -> None:
     """Each reply takes 50 ms. An equal share is one request, which is too few in flight to measure a rate."""
     scene.begin(60, 64)
-    actions = scene.feed(WorkerReady(1, 7, round_trip=0.05))
+    actions = scene.feed(opened(1, round_trip=0.05))
     requested = requested_segments(actions)
     rounds = 0
     while requested:
@@ -101,8 +108,8 @@ def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> N
     """
     scene.begin(1, 3)
     scene.ready(1)
-    assert scene.feed(WorkerReady(2, 7, round_trip=0.2), later=0.1) == []
-    assert scene.feed(WorkerReady(3, 7, round_trip=0.01)) == requests(3, 0)
+    assert scene.feed(opened(2, round_trip=0.2), later=0.1) == []
+    assert scene.feed(opened(3, round_trip=0.01)) == requests(3, 0)
 
 
 def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
@@ -120,7 +127,7 @@ def test_outstanding_segments_of_a_lost_worker_are_requested_first_and_delivered
     scene.begin(12, 2)
     scene.ready(1, 2)
     scene.feed(SegmentWritten(1, 0))
-    scene.feed(WorkerLost(1))
+    scene.feed(ConnectionClosed(1))
     assert scene.scheduler.delivered_by(1) == [0]
     actions = []
     while not scene.scheduler.handle(TimePassed(), scene.now) and scene.scheduler.remaining:
@@ -162,8 +169,20 @@ def test_a_permanent_refusal_bans_a_worker_until_its_next_process(scene: Scene, 
     scene.begin(100, 2)
     scene.ready(1, 2)
     assert Ban(1, BanReason(reason.value)) in scene.feed(SegmentRefused(1, 0, reason))
-    assert scene.feed(WorkerReady(1, 7)) == []
-    assert sorted(requested_segments(scene.feed(WorkerReady(1, 8)))) == [0, 1, 2, 3]
+    # The first snapshot reports the banned process.
+    assert scene.feed(published(OLD, 7)) == []
+    assert scene.feed(opened(1)) == []
+    assert scene.feed(published(OLD, 8)) == [Unban(1)]
+    assert sorted(requested_segments(scene.feed(opened(1, epoch=8)))) == [0, 1, 2, 3]
+
+
+def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene: Scene) -> None:
+    """Server 5 reports its own worker 1, but the endpoint belongs to another broker's worker."""
+    scene.begin(100, 2)
+    scene.feed(published(OLD, 8))
+    scene.ready(1, 2)
+    scene.feed(SegmentRefused(1, 0, RefusalReason.UNKNOWN))
+    assert [scene.feed(published(OLD, epoch)) for epoch in (8, 8, 9, 9)] == [[], [], [Unban(1)], []]
 
 
 def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
@@ -182,7 +201,8 @@ def test_a_corrupt_segment_goes_to_another_worker_and_the_third_one_bans_its_sen
     assert requests(2, 0)[0] in scene.feed(SegmentWritten(2, 4))
     scene.feed(SegmentCorrupt(1, 1))
     assert Ban(1, BanReason.CORRUPT) in scene.feed(SegmentCorrupt(1, 2))
-    assert scene.feed(WorkerReady(1, 99)) == []
+    assert [scene.feed(published(OLD, epoch)) for epoch in (7, 99)] == [[], []]
+    assert scene.feed(opened(1, epoch=99)) == []
 
 
 def test_an_idle_worker_takes_the_last_segments_of_a_frozen_one(scene: Scene) -> None:
@@ -241,7 +261,7 @@ def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
 
 def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
     scene.begin(10_000, 1)
-    scene.feed(WorkerReady(1, 7, round_trip=0.1))
+    scene.feed(opened(1, round_trip=0.1))
     for _ in range(400):
         scene.feed(SegmentWritten(1, scene.scheduler.outstanding(1)[0]), later=0.01)
     worker = scene.scheduler.workers[1]
@@ -253,7 +273,7 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
     """In a large window, segments would leave the processor's caches before they are hashed."""
     scene.begin(10_000, 1)
-    scene.feed(WorkerReady(1, 7, round_trip=0.0001))
+    scene.feed(opened(1, round_trip=0.0001))
     for _ in range(400):
         scene.feed(SegmentWritten(1, scene.scheduler.outstanding(1)[0]), later=0.0025)
     worker = scene.scheduler.workers[1]
@@ -263,15 +283,13 @@ def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
 
 # Changes to the catalogue.
 
-OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
-
 
 def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
     """Makes one worker ready for each catalogue; the manifest was found with the old catalogue."""
     scene.begin(100, len(catalogues))
-    scene.feed(CataloguePublished(OLD))
+    scene.feed(published(OLD))
     for number, catalogue in enumerate(catalogues, 1):
-        scene.feed(WorkerReady(number, 7, catalogue=catalogue))
+        scene.feed(opened(number, catalogue=catalogue))
 
 
 def refuse(scene: Scene, worker: int, reason: RefusalReason) -> list[Action]:
@@ -291,15 +309,15 @@ def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asle
     """
     begin_with_catalogues(scene, OLD, OLD, OLD, THEIRS)
     assert refuse(scene, 4, RefusalReason.UNKNOWN)[0] == Ban(4, BanReason.UNKNOWN)
-    sleep = [WorkerLost(1), WorkerLost(2), WorkerLost(3)]
-    steps: list[Event] = [*sleep, CataloguePublished(NEW)] if asleep_first else [CataloguePublished(NEW), *sleep]
+    sleep = [ConnectionClosed(1), ConnectionClosed(2), ConnectionClosed(3)]
+    steps: list[Event] = [*sleep, published(NEW)] if asleep_first else [published(NEW), *sleep]
     actions = [action for event in steps for action in scene.feed(event)]
     assert Unban(4) in actions
-    actions += scene.feed(WorkerReady(4, 7, catalogue=THEIRS))
+    actions += scene.feed(opened(4, catalogue=THEIRS))
     actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
     assert not gives_up(actions)
-    assert len(requested_segments(scene.feed(WorkerReady(1, 7, catalogue=NEW)))) == 4
+    assert len(requested_segments(scene.feed(opened(1, catalogue=NEW)))) == 4
 
 
 @pytest.mark.parametrize("reason", [RefusalReason.CHANGED, RefusalReason.UNKNOWN])
@@ -309,11 +327,11 @@ def test_a_changed_file_ends_the_download_while_the_other_workers_sleep(
 ) -> None:
     begin_with_catalogues(scene, OLD, OLD, OLD)
     for number in (2, 3):
-        scene.feed(WorkerLost(number))
-    scene.feed(CataloguePublished(NEW))
+        scene.feed(ConnectionClosed(number))
+    scene.feed(published(NEW))
     if welcome_catalogue is NEW:
-        scene.feed(WorkerLost(1))
-        scene.feed(WorkerReady(1, 7, catalogue=NEW))
+        scene.feed(ConnectionClosed(1))
+        scene.feed(opened(1, catalogue=NEW))
     actions = refuse(scene, 1, reason)
     assert actions == [Ban(1, BanReason(reason.value)), GiveUp({1: BanReason(reason.value)}, 0)]
 
@@ -321,21 +339,21 @@ def test_a_changed_file_ends_the_download_while_the_other_workers_sleep(
 def test_refusals_before_a_change_to_the_catalogue_do_not_count(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     refuse(scene, 1, RefusalReason.CHANGED)
-    scene.feed(WorkerLost(2))
-    assert scene.feed(CataloguePublished(NEW)) == [Unban(1)]
+    scene.feed(ConnectionClosed(2))
+    assert scene.feed(published(NEW)) == [Unban(1)]
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
     # A stale reply from the closed connection.
     assert scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED)) == []
-    assert {a.worker for a in scene.feed(WorkerReady(1, 7, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
+    assert {a.worker for a in scene.feed(opened(1, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
     assert gives_up(refuse(scene, 1, RefusalReason.UNKNOWN))
 
 
 def test_the_scheduler_waits_for_a_lost_worker_that_was_ready_since_the_change(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, OLD)
-    scene.feed(CataloguePublished(NEW))
-    scene.feed(WorkerLost(2))
+    scene.feed(published(NEW))
+    scene.feed(ConnectionClosed(2))
     assert not gives_up(refuse(scene, 1, RefusalReason.CHANGED))
-    scene.feed(WorkerReady(2, 7, catalogue=NEW))
+    scene.feed(opened(2, catalogue=NEW))
     assert gives_up(refuse(scene, 2, RefusalReason.CHANGED))
 
 
@@ -343,23 +361,23 @@ def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Sce
     begin_with_catalogues(scene, OLD, THEIRS)
     refuse(scene, 2, RefusalReason.UNKNOWN)
     for catalogue in (NEW, NEWER, NEW):
-        assert scene.feed(CataloguePublished(catalogue)) == [Unban(2)]
+        assert scene.feed(published(catalogue)) == [Unban(2)]
         for same in (catalogue, b""):
-            assert scene.feed(CataloguePublished(same)) == []
-        scene.feed(WorkerReady(2, 7, catalogue=THEIRS))
+            assert scene.feed(published(same)) == []
+        scene.feed(opened(2, catalogue=THEIRS))
         refuse(scene, 2, RefusalReason.UNKNOWN)
         # Neither a new connection nor the same catalogue gives another retry.
-        assert scene.feed(WorkerReady(2, 7, catalogue=THEIRS)) == []
-        assert scene.feed(CataloguePublished(catalogue)) == []
+        assert scene.feed(opened(2, catalogue=THEIRS)) == []
+        assert scene.feed(published(catalogue)) == []
 
 
 @pytest.mark.parametrize("first", [b"", OLD])
 def test_the_first_published_catalogue_is_not_a_change(scene: Scene, first: bytes) -> None:
     scene.begin(100, 2)
-    scene.feed(CataloguePublished(first))
-    scene.feed(WorkerReady(1, 7, catalogue=OLD))
+    scene.feed(published(first))
+    scene.feed(opened(1, catalogue=OLD))
     refuse(scene, 1, RefusalReason.CHANGED)
-    assert scene.feed(CataloguePublished(OLD)) == []
+    assert scene.feed(published(OLD)) == []
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
 
 
@@ -367,5 +385,5 @@ def test_the_first_published_catalogue_is_not_a_change(scene: Scene, first: byte
 def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: RefusalReason) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     refuse(scene, 1, reason)
-    assert scene.feed(CataloguePublished(NEW)) == []
-    assert scene.feed(WorkerReady(1, 7, catalogue=NEW)) == []
+    assert scene.feed(published(NEW)) == []
+    assert scene.feed(opened(1, catalogue=NEW)) == []

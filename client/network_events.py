@@ -1,11 +1,12 @@
-"""Events on a client's connections. Plain values.
+"""What happens on a client's connections, and which workers are banned. Plain values.
 
-The transport emits these events. The connection policy, the resolver and the transfer handle them. Contains no
-decisions.
+The transport emits the events. The connection policy, the resolver, the scheduler and their loops handle them. The
+scheduler returns ``Ban`` and ``Unban``, which the connection policy handles. Contains no decisions.
 """
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol
 
 from msgspec import Struct
@@ -65,6 +66,29 @@ class ReplyReceived(Struct, frozen=True):
     request: Message
     reply: DataReply
     payload: Payload | None
+
+
+class BanReason(enum.StrEnum):
+    """Why a worker is banned from this download."""
+
+    CORRUPT = "corrupt"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    UNREADABLE = "unreadable"
+    BAD_REQUEST = "bad-request"
+
+
+class Ban(Struct, frozen=True):
+    """Close the worker's connection and open no other one until ``Unban``; its outstanding requests are dropped."""
+
+    worker: int
+    reason: BanReason
+
+
+class Unban(Struct, frozen=True):
+    """Lift the worker's ban: connections to the worker are allowed again."""
+
+    worker: int
 
 
 NetworkEvent = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | ReplyReceived

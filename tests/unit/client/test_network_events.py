@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import zmq
 
-from msd.client.network.network_events import ConnectionClosed, NetworkEvent, Payload
+from msd.client.network_events import ConnectionClosed, NetworkEvent, Payload
 
 
 def test_a_received_frame_is_a_payload() -> None:

@@ -1,0 +1,20 @@
+"""Builds events of a client's connections for tests."""
+
+from __future__ import annotations
+
+from msd.client.network_events import ConnectionOpened
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Welcome
+
+
+def opened(
+    worker: int,
+    *,
+    epoch: int = 7,
+    catalogue: bytes = b"",
+    files: int = 1,
+    version: int = PROTOCOL_VERSION,
+    round_trip: float = 0.0,
+) -> ConnectionOpened:
+    """The connection to a worker was opened, and these are the values in its ``welcome``."""
+    welcome = Welcome(rid=1, version=version, epoch=epoch, number=worker, files=files, catalogue=catalogue)
+    return ConnectionOpened(worker, welcome, round_trip)
