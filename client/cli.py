@@ -37,6 +37,9 @@ def download(
     id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The version to download; msd list --json shows the ids.")
     ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", metavar="HEX", help="Fail unless the file has this SHA-256.")
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Reuse an existing OUT: fetch only the differences.")
     ] = False,
@@ -83,6 +86,7 @@ def download(
                 name,
                 output,
                 id=id,
+                sha256=sha256,
                 force=force,
                 update=update,
                 timeout=timeout,
@@ -132,6 +136,11 @@ def verify(
         str | None,
         typer.Argument(metavar="NAME", help="The shared file.  [default: the only file, or the one with FILE's name]"),
     ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="HEX", help="Compare with this SHA-256; without NAME, ask no server."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after SECONDS without an answer.")] = 5.0,
 ) -> None:
     """Compare a local file with the shared file, segment by segment.
 
@@ -139,13 +148,22 @@ def verify(
     """
     from pathlib import Path
 
-    from msd.client.operations.verify import mismatch_lines, verify
-    from msd.wire.errors import SourceError
+    from msd.client.operations.verify import mismatch_lines, verify, verify_sha256
+    from msd.wire.errors import SourceError, UsageError
     from msd.wire.support.units import format_count
 
+    if not timeout > 0:
+        raise UsageError(f"--timeout {timeout:g}: must be more than 0 seconds")
+    if sha256 is not None:
+        verify_sha256(Path(file), sha256)
+        print(f"{file} has the SHA-256 {sha256.lower()}")
+        if name is None:
+            return
     with _name_suggestions(name):
-        comparison = verify(flags.find(), Path(file), name)
+        comparison = verify(flags.find(), Path(file), name, timeout)
     if not comparison.matches:
+        if not comparison.is_copy:
+            raise SourceError(f"{file} is another file than the shared {comparison.name}: most of the data differs")
         # If the reader closes the pipe early, the exit code still reports the difference.
         with contextlib.suppress(OSError):
             for line in mismatch_lines(comparison):

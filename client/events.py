@@ -96,6 +96,10 @@ class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
     detail: str = ""
 
 
+class Hashing(Struct, frozen=True):
+    """All segments are verified; the client computes the SHA-256 of the whole file."""
+
+
 class Syncing(Struct, frozen=True):
     """All segments are verified; the client waits until they are on the disk."""
 
@@ -146,5 +150,5 @@ class Report(Struct, frozen=True):
     unchanged: bool = False
 
 
-Event = Started | Progress | WorkerChanged | Waiting | Retried | Syncing
+Event = Started | Progress | WorkerChanged | Waiting | Retried | Hashing | Syncing
 OnEvent = Callable[[Event], None]

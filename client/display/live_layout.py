@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from msd.client.display.rate_and_time_left import RATE_WINDOW_S, RateMeter, TimeRemaining
-from msd.client.events import Event, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import Event, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
 
@@ -58,6 +58,8 @@ class LiveLayout:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
                 self._set_message(reason, now - seconds)
+            case Hashing():
+                self._set_message("computing the SHA-256")
             case Syncing():
                 self._set_message("syncing to disk")
             case _:

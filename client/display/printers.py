@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Protocol
 
-from msd.client.events import Event, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
+from msd.client.events import Event, Hashing, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
 from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
@@ -106,6 +106,8 @@ def event_lines(event: Event) -> str:
             return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason}")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
+        case Hashing():
+            return "computing the SHA-256"
         case Syncing():
             return "syncing to disk"
         case _:
@@ -128,8 +130,8 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
-        case Syncing():
-            return "info", "client", "syncing to disk"
+        case Hashing() | Syncing():
+            return "info", "client", event_lines(event)
 
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:

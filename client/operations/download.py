@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from msd.client.events import Event, OnEvent, Report, Started, Syncing, Totals
+from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
@@ -18,10 +18,12 @@ from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
 from msd.client.storage.destination import Destination
 from msd.client.storage.part_file import PartFile
+from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
-from msd.wire.errors import Interrupted, MsdError, UsageError
+from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
 from msd.wire.protocol.segments import DIGEST_SIZE, Manifest
+from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_size
 
 #: How long to wait for the broker to confirm ``done``: the broker may be frozen.
@@ -34,6 +36,7 @@ def download(
     output: str | Path | None = None,
     *,
     id: bytes | str | None = None,
+    sha256: str | None = None,
     force: bool = False,
     update: bool = False,
     timeout: float | None = None,
@@ -49,11 +52,12 @@ def download(
     folders are made. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file unchanged.
 
-    ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``timeout`` is the
-    maximum time without progress in seconds; None means no limit. With ``sync`` False the download does not wait
-    until the data is on the disk. ``interval`` is the time between two ``Progress`` events in seconds; there are at
-    most ten a second. ``memory`` limits the outstanding bytes. ``on_event`` is called in the caller's thread and must
-    not block.
+    ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``sha256`` is the
+    expected SHA-256 of the whole file, as 64 hexadecimal digits: if the file has another one, ``output`` is not
+    created. ``timeout`` is the maximum time without progress in seconds; None means no limit. With ``sync`` False the
+    download does not wait until the data is on the disk. ``interval`` is the time between two ``Progress`` events in
+    seconds; there are at most ten a second. ``memory`` limits the outstanding bytes. ``on_event`` is called in the
+    caller's thread and must not block.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it.
     """
@@ -63,6 +67,7 @@ def download(
     if not interval >= 0:
         raise UsageError(f"interval {interval:g}: must not be negative")
     version = parse_id(id) if id is not None else None
+    expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
     destination = Destination(output, replace=force or update)
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)
@@ -87,7 +92,7 @@ def download(
                 memory=memory,
                 on_event=emit,
             )
-            _run(transfer, part, manifest, sync=sync, on_event=emit)
+            _run(transfer, part, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
             part.publish(replace=force or update, sync=sync)
         finally:
             part.close()
@@ -99,10 +104,17 @@ def download(
         pool.close()
 
 
-def _run(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, on_event: OnEvent) -> None:
-    """Runs the transfer and, with ``sync``, syncs the part file. Adds the progress to an ``Interrupted`` error."""
+def _run(
+    transfer: Transfer, part: PartFile, manifest: Manifest, *, sha256: str | None, sync: bool, on_event: OnEvent
+) -> None:
+    """Runs the transfer, compares the SHA-256 if one is given and, with ``sync``, syncs the part file. Adds the
+    progress to an ``Interrupted`` error.
+    """
     try:
         transfer.run()
+        if sha256 is not None:
+            on_event(Hashing())
+            _check_sha256(part, manifest, sha256)
         if sync:
             on_event(Syncing())
             _sync_in_thread(part)
@@ -111,6 +123,17 @@ def _run(transfer: Transfer, part: PartFile, manifest: Manifest, *, sync: bool, 
         saved = "" if part.output_matches else f"progress saved in {part.path}; "
         message = f"interrupted: {verified}; {saved}run the same command to resume"
         raise Interrupted(message, error.exit_code - 128) from None
+
+
+def _check_sha256(part: PartFile, manifest: Manifest, expected: str) -> None:
+    """Raises ``SourceError`` if the file is not the expected one. Another try would get the same data."""
+    actual = part.sha256()
+    if actual != expected:
+        kept = "" if part.output_matches else f"; the data is kept in {part.path}"
+        raise SourceError(
+            f"{presentable(manifest.name)}: the SHA-256 is {actual}, but {expected} is expected:"
+            f" the servers share other content, id {manifest.id.hex()}{kept}"
+        )
 
 
 def _report(

@@ -1,10 +1,11 @@
-"""``msd verify``: compares a local file with the shared file, segment by segment.
+"""``msd verify``: compares a local file with the shared file, segment by segment, or with a SHA-256.
 
 Fetches only the digests and changes no file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from msgspec import Struct
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.storage.segments_on_disk import SegmentsOnDisk, read_error
+from msd.client.storage.sha256 import parse_sha256, sha256_of
 from msd.wire.config.servers import Servers
-from msd.wire.errors import UsageError
+from msd.wire.errors import SourceError, UsageError
 from msd.wire.protocol.segments import Manifest, span
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count
@@ -29,7 +31,8 @@ class Comparison(Struct, frozen=True):
     """The result of comparing a local file with the shared file ``name``.
 
     ``size`` is the shared file's size in bytes and ``segments`` its number of segments. ``local_size`` is the local
-    file's size in bytes. ``differing`` lists the segments that do not match, in ascending order.
+    file's size in bytes. ``differing`` lists the segments that do not match, in ascending order. ``compared`` counts
+    the segments that lie within both files and are not all zeros, ``equal`` those of them that match.
     """
 
     name: str
@@ -37,6 +40,15 @@ class Comparison(Struct, frozen=True):
     local_size: int
     segments: int
     differing: tuple[int, ...]
+    compared: int
+    equal: int
+
+    @property
+    def is_copy(self) -> bool:
+        """True if the local file seems to be a damaged, incomplete or older copy of the shared file: at least half of
+        the data that both could have in common is equal. Zeros do not count: unrelated disk images share many.
+        """
+        return 0 < self.compared <= 2 * self.equal
 
     @property
     def matches(self) -> bool:
@@ -50,6 +62,32 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
 
     Raises ``MsdError``; ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
+    with _opened(file) as fd:
+        pool = ConnectionPool(servers, download=False)
+        try:
+            manifest, _ = find_manifest(
+                pool, name, None, timeout=timeout, on_event=lambda event: None, fallback_name=file.name
+            )
+        finally:
+            pool.close()
+        return compare(fd, manifest)
+
+
+def verify_sha256(file: Path, sha256: str) -> None:
+    """Compares the SHA-256 of ``file`` with ``sha256`` (64 hexadecimal digits), without any server.
+
+    Raises ``MsdError``; ``SourceError`` if the file has another SHA-256.
+    """
+    expected = parse_sha256(sha256)
+    with _opened(file) as fd:
+        actual = sha256_of(fd)
+    if actual != expected:
+        raise SourceError(f"{file}: the SHA-256 is {actual}, but {expected} is expected")
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[int]:
+    """Opens a regular file for reading; raises ``MsdError`` if that fails or if the file cannot be read."""
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -59,17 +97,9 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError(f"{file} is not a regular file: give the path of the file to verify")
-        pool = ConnectionPool(servers, download=False)
-        try:
-            manifest, _ = find_manifest(
-                pool, name, None, timeout=timeout, on_event=lambda event: None, fallback_name=file.name
-            )
-        finally:
-            pool.close()
-        try:
-            return compare(fd, manifest)
-        except OSError as error:
-            raise read_error(file, error) from None
+        yield fd
+    except OSError as error:
+        raise read_error(file, error) from None
     finally:
         os.close(fd)
 
@@ -85,8 +115,11 @@ def compare(fd: int, manifest: Manifest) -> Comparison:
             return copy.read(index) is not None
         return sum(manifest.span(index)) <= local_size and copy.is_all_zeros(index)
 
-    differing = tuple(index for index in range(manifest.segments) if not matches(index))
-    return Comparison(manifest.name, manifest.size, local_size, manifest.segments, differing)
+    indexes = range(manifest.segments)
+    differing = tuple(index for index in indexes if not matches(index))
+    compared = {i for i in indexes if sum(manifest.span(i)) <= local_size and not copy.is_all_zeros(i)}
+    equal = len(compared.difference(differing))
+    return Comparison(manifest.name, manifest.size, local_size, manifest.segments, differing, len(compared), equal)
 
 
 def mismatch_lines(comparison: Comparison) -> Iterator[str]:

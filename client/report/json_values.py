@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from msd.client.events import Event, Progress, Report, Started, Syncing, Totals, Waiting, WorkerChanged
+from msd.client.events import Event, Hashing, Progress, Report, Started, Syncing, Totals, Waiting, WorkerChanged
 from msd.wire.errors import MsdError
 
 #: Version of the schema. New events and keys do not change the version; existing ones keep their names and meanings.
@@ -29,6 +29,8 @@ def event_values(event: Event) -> dict[str, Any]:
             del values["segments"]
         case Waiting(seconds=seconds):
             values["seconds"] = round(seconds, 3)
+        case Hashing():
+            return event_values(Waiting("computing the SHA-256", 0.0))
         case Syncing():
             return event_values(Waiting("syncing to disk", 0.0))
     return values

@@ -13,7 +13,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
+from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest
 
@@ -102,6 +103,16 @@ class PartFile:
                 offset += written
         except OSError as error:
             raise disk_error(self.path, error) from None
+
+    def sha256(self) -> str:
+        """Reads the whole file and returns its SHA-256 as hexadecimal digits."""
+        return self._sha256_of(self._fd, self.path)
+
+    def _sha256_of(self, fd: int, path: Path) -> str:
+        try:
+            return sha256_of(fd)
+        except OSError as error:
+            raise read_error(path, error) from None
 
     def sync(self) -> None:
         """Waits until the data is on the disk. Releases the GIL."""

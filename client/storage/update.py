@@ -91,6 +91,9 @@ class UpdatePartFile(PartFile):
         """Bytes of matching segments that are not copied yet; if all of ``output`` matches, they are never copied."""
         return self._uncopied_bytes
 
+    def sha256(self) -> str:
+        return self._sha256_of(self._output_fd, self._output) if self._output_matches else super().sha256()
+
     def sync(self) -> None:
         if not self._output_matches:
             super().sync()

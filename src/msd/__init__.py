@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msd.client.events import (
         Event,
+        Hashing,
         Progress,
         Report,
         Retried,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DiskError",
     "Event",
+    "Hashing",
     "Interrupted",
     "MsdError",
     "NoAnswerError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -49,3 +50,32 @@ def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, t
     for arguments, code in ((["missing"], 2), ([str(tmp_path)], 2), ([str(copy), "other.bin"], 3)):
         failed = run_msd("verify", *arguments, *server_flags)
         assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (code, "", 1)
+
+
+def test_a_sha_256_is_checked_before_the_output_is_in_place(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(3 * MIB)
+    server_flags = serve(path).server_flags
+    right, wrong = hashlib.sha256(path.read_bytes()).hexdigest(), "0" * 64
+    arguments = ["download", *server_flags, "-o", "copy.bin", "--quiet", "--sha256"]
+    refused = run_msd(*arguments, wrong, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (5, "", 1)
+    assert f"the SHA-256 is {right}, but {wrong} is expected" in refused.stderr
+    assert [file.name for file in tmp_path.glob("copy*")] == ["copy.bin.part"]
+    assert run_msd(*arguments, right.upper(), cwd=tmp_path).returncode == 0
+    assert files_equal(path, tmp_path / "copy.bin")
+    # The flag alone asks no server; with NAME the segments are compared, too.
+    nowhere = ["--server5", "127.0.0.1:9"]
+    alone = run_msd("verify", "copy.bin", "--sha256", right, *nowhere, cwd=tmp_path)
+    assert (alone.returncode, alone.stdout) == (0, f"copy.bin has the SHA-256 {right}\n")
+    differs = run_msd("verify", "copy.bin", "--sha256", wrong, *nowhere, cwd=tmp_path)
+    assert (differs.returncode, differs.stderr.count("\n")) == (5, 1)
+    unreachable = run_msd("verify", "copy.bin", "film.bin", "--timeout", "0.5", *nowhere, cwd=tmp_path)
+    assert (unreachable.returncode, "gave up after 0.5 s" in unreachable.stderr) == (7, True)
+
+
+def test_no_update_is_proposed_for_another_file(serve: Serve, source: Source, tmp_path: Path) -> None:
+    server_flags = serve(source(MIB)).server_flags
+    (tmp_path / "api.py").write_text("print()\n" * 300)
+    result = run_msd("verify", "api.py", *server_flags, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (5, "")
+    assert result.stderr == "msd: api.py is another file than the shared film.bin: most of the data differs\n"

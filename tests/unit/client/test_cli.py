@@ -50,7 +50,7 @@ class ClosedPipe:
 
 def test_a_difference_is_an_error_even_if_the_pipe_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     def differs(*_: Any) -> verify.Comparison:
-        return verify.Comparison("film.bin", size=9, local_size=9, segments=9, differing=(1, 3, 5))
+        return verify.Comparison("film.bin", size=9, local_size=9, segments=9, differing=(1, 3, 5), compared=9, equal=6)
 
     monkeypatch.setattr(verify, "verify", differs)
     monkeypatch.setattr(sys, "stdout", ClosedPipe())

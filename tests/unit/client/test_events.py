@@ -10,7 +10,17 @@ import pytest
 from msgspec.structs import replace
 
 from msd.client.display.printers import event_lines, log_entry
-from msd.client.events import Event, Progress, Retried, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import (
+    Event,
+    Hashing,
+    Progress,
+    Retried,
+    Started,
+    Syncing,
+    Waiting,
+    WorkerChanged,
+    WorkerProgress,
+)
 from msd.client.report.json_values import event_values
 
 PROGRESS = Progress(5, 10, 2, 1, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),))
@@ -20,6 +30,7 @@ EVENTS: list[Event] = [
     WorkerChanged("1", "lost", "1 segment reassigned", 1),
     Waiting("0 of 4 workers alive", 1.5),
     Retried("1", 1, "corrupt"),
+    Hashing(),
     Syncing(),
 ]
 DOCUMENT = Path(__file__).parents[3] / "docs" / "events.md"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msd.client.display.live_layout import LiveLayout
-from msd.client.events import Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), "ab" * 32, 100 * MIB, 100)
@@ -92,9 +92,11 @@ def test_before_the_file_is_known_the_view_says_that_it_connects() -> None:
     assert text(view).startswith("server 5 lost: it does not answer; continuing without its status\n")
 
 
-def test_at_the_end_the_view_says_that_it_waits_for_the_disk() -> None:
+def test_at_the_end_the_view_says_what_it_waits_for() -> None:
     view = running()
-    view.handle(Syncing(), 5.0)
+    view.handle(Hashing(), 5.0)
+    assert text(view).endswith("\ncomputing the SHA-256")
+    view.handle(Syncing(), 6.0)
     assert text(view).endswith("\nsyncing to disk")
 
 

@@ -23,6 +23,7 @@ from msd.client.display.printers import (
 )
 from msd.client.events import (
     Event,
+    Hashing,
     Progress,
     Report,
     Retried,
@@ -78,6 +79,7 @@ EVENTS: list[Event] = [
     WorkerChanged("2", "lost", "3 segments reassigned"),
     Waiting("0 of 4 workers alive", 1.23456),
     Retried("3", 7, "corrupt"),
+    Hashing(),
     Syncing(),
 ]
 
@@ -162,6 +164,7 @@ def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[s
         *METRIC_LINES.splitlines(),
         "worker 2 lost: 3 segments reassigned",
         "worker 3 sent a corrupt copy of segment 7; retrying elsewhere",
+        "computing the SHA-256",
         "syncing to disk",
     ]
 
@@ -177,6 +180,7 @@ def test_each_event_is_a_log_entry() -> None:
         ("warning", "worker 2", "lost: 3 segments reassigned"),
         ("warning", "client", "waiting for 1.2 s: 0 of 4 workers alive"),
         ("warning", "worker 3", "retrying segment 7: corrupt"),
+        ("info", "client", "computing the SHA-256"),
         ("info", "client", "syncing to disk"),
     ]
 
@@ -266,6 +270,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
         {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned"},
         {"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235},
         {"event": "retry", "worker": "3", "segment": 7, "cause": "corrupt", "detail": ""},
+        {"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0},
         {"event": "waiting", "reason": "syncing to disk", "seconds": 0.0},
     ]
 

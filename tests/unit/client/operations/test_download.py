@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Progress
+from msd.client.events import Event, OnEvent, Progress, Report
 from msd.client.operations import download
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import Interrupted, UsageError
+from msd.wire.errors import Interrupted, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
 DATA = bytes(range(245)) * 10
@@ -104,6 +105,38 @@ def test_progress_is_emitted_every_interval(
             on_event=events.append,
         )
     assert len([event for event in events if isinstance(event, Progress)]) == count
+
+
+@pytest.mark.usefixtures("_without_servers")
+@pytest.mark.parametrize("update", [False, True])
+def test_a_file_with_another_sha_256_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
+) -> None:
+    """The data arrives as shared; with ``update`` it is in the output already, and the output is left alone."""
+    output = tmp_path / "copy"
+    (output if update else tmp_path / "copy.part").write_bytes(DATA)
+    transfer = SimpleNamespace(
+        run=lambda: None, started=0.0, received=0, wasted=0, reused=len(DATA), workers={}, verified=len(DATA)
+    )
+    monkeypatch.setattr(download, "Transfer", lambda *_, **__: transfer)
+    pool = SimpleNamespace(close=lambda: None, control=None)
+    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)
+
+    def run(sha256: str) -> Report:
+        return download.download(locate_servers(Config()), output=output, sha256=sha256, update=update)
+
+    sha256 = hashlib.sha256(DATA).hexdigest()
+    with pytest.raises(SourceError) as raised:
+        run("0" * 64)
+    message = str(raised.value)
+    expected = f"film: the SHA-256 is {sha256}, but {'0' * 64} is expected: the servers share other content"
+    assert message.startswith(expected)
+    assert ("; the data is kept in" in message) != update
+    assert output.exists() == update
+    with pytest.raises(UsageError, match="a SHA-256 has 64 hexadecimal digits"):
+        run("0" * 63)
+    assert run(sha256.upper()).unchanged == update
+    assert output.read_bytes() == DATA
 
 
 @pytest.mark.parametrize("id", ["0123456789abcdef" * 4, "0123456789ABCDEF" * 4, bytes.fromhex("0123456789abcdef" * 4)])

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from msd.client.operations import verify as verify_module
-from msd.client.operations.verify import Comparison, compare, mismatch_lines, verify
+from msd.client.operations.verify import Comparison, compare, mismatch_lines, verify, verify_sha256
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import DiskError, UsageError
+from msd.wire.errors import DiskError, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 
+#: The SHA-256 of "abc" (FIPS 180-2).
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 #: Eleven segments of 21 bytes and one of 14.
 NUMBERS = bytes(range(245))
 ALL_SEGMENTS = tuple(range(12))
@@ -114,8 +116,38 @@ def test_an_empty_shared_file(tmp_path: Path) -> None:
     assert list(mismatch_lines(comparison)) == ["1 byte longer than numbers"]
 
 
+@pytest.mark.parametrize(
+    ("local", "shared", "is_copy"),
+    [
+        pytest.param(with_changes(0), NUMBERS, True, id="one segment differs"),
+        pytest.param(with_changes(*range(0, 120)), NUMBERS, True, id="half differs"),
+        pytest.param(with_changes(*range(0, 130)), NUMBERS, False, id="more than half differs"),
+        pytest.param(NUMBERS[:100], NUMBERS, True, id="the beginning"),
+        pytest.param(NUMBERS + bytes(range(200)), NUMBERS, True, id="longer"),
+        pytest.param(NUMBERS[::-1], NUMBERS, False, id="another file"),
+        pytest.param(NUMBERS[:20], NUMBERS, False, id="shorter than a segment"),
+        pytest.param(b"", NUMBERS, False, id="empty"),
+        pytest.param(bytes(201) + NUMBERS[1:45], bytes(201) + NUMBERS[45:89], False, id="only zeros are equal"),
+        pytest.param(bytes(200), bytes(245), False, id="nothing but zeros"),
+    ],
+)
+def test_a_damaged_copy_is_told_from_another_file(tmp_path: Path, local: bytes, shared: bytes, is_copy: bool) -> None:
+    assert compare_bytes(tmp_path / "file", local, shared).is_copy == is_copy
+
+
+def test_a_sha_256_needs_no_server(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    verify_sha256(path, ABC.upper())
+    path.write_bytes(b"abd")
+    with pytest.raises(SourceError, match=f"file: the SHA-256 is a52d.*, but {ABC} is expected$"):
+        verify_sha256(path, ABC)
+    with pytest.raises(UsageError, match="no such file"):
+        verify_sha256(tmp_path / "none", ABC)
+
+
 def test_control_characters_in_a_name_are_escaped() -> None:
-    (line,) = mismatch_lines(Comparison("a\x1b[2Jb", size=1, local_size=2, segments=1, differing=()))
+    (line,) = mismatch_lines(Comparison("a\x1b[2Jb", 1, local_size=2, segments=1, differing=(), compared=1, equal=1))
     assert "\x1b" not in line
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from msd.client.events import (
     Event,
+    Hashing,
     Progress,
     Report,
     Retried,
@@ -66,6 +67,7 @@ REPORT = Report(
             Retried("1", 7, "unreadable", "why"),
             '"event": "retry", "worker": "1", "segment": 7, "cause": "unreadable", "detail": "why"',
         ),
+        (Hashing(), '"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0'),
         (Syncing(), '"event": "waiting", "reason": "syncing to disk", "seconds": 0.0'),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,

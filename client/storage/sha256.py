@@ -1,0 +1,34 @@
+"""The SHA-256 of a whole file, as publishers print it beside a download.
+
+Only reads. Segments are verified with their own digests, in ``client/operations/transfer.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from msd.wire.errors import UsageError
+
+#: Bytes read at a time: large enough for the full speed of the hash, small enough for the processor's caches.
+CHUNK_SIZE = 1 << 18
+
+
+def parse_sha256(text: str) -> str:
+    """Returns a SHA-256 in lower case. Raises ``UsageError`` for anything but 64 hexadecimal digits."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+        raise UsageError(f"sha256 {text}: a SHA-256 has 64 hexadecimal digits")
+    return text.lower()
+
+
+def sha256_of(fd: int) -> str:
+    """Returns the SHA-256 of an open file as hexadecimal digits. Raises ``OSError`` if the file cannot be read."""
+    import hashlib  # Rarely needed, and slow to import.
+
+    total = hashlib.sha256()
+    buffer = memoryview(bytearray(CHUNK_SIZE))
+    offset = 0
+    while read := os.preadv(fd, [buffer], offset):
+        total.update(buffer[:read])
+        offset += read
+    return total.hexdigest()
