@@ -53,32 +53,28 @@ def write_catalogue(
     that changes while it is read keeps its entry from the previous catalogue, if it has one. Returns the final message
     and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
-    old_entries = {name: file for name in wanted if (file := previous.find(name, None))} if previous else {}
-    unchanged = {name for name, file in old_entries.items() if file.version == wanted[name]}
-    progress = _Progress(on_progress, sum(version.size for name, version in wanted.items() if name not in unchanged))
+    old_files = {file.name: file for file in previous.files} if previous else {}
+    changed = {name for name in wanted if name not in old_files or old_files[name].version != wanted[name]}
+    progress = _Progress(on_progress, sum(wanted[name].size for name in changed))
     files: list[SharedFile] = []
     first_digest = 0
     with (folder / "digests").open("wb") as digests_file:
         for name in sorted(wanted):
-            reused = name in unchanged
-            if not reused:
+            file = old_files.get(name)
+            digests = previous.digests(file, 0, file.segments) if previous and file else b""
+            if name in changed:
                 try:
                     version, digests = _index_file(root, name, cache, progress)
+                    file = SharedFile(name, version, file_id(version.size, digests), 0)
                 except OSError as error:
-                    reused = isinstance(error, FileChangedError) and name in old_entries
-                    if not reused:
+                    if file is None or not isinstance(error, FileChangedError):
                         on_progress(IndexSkipped(name=name, reason=error.strerror or str(error)))
                         continue
                 finally:
-                    progress.on_file_done(wanted[name].size)
-            if reused:
-                assert previous is not None
-                file = structs.replace(old_entries[name], first_digest=first_digest)
-                digests = previous.digests(old_entries[name], 0, file.segments)
-            else:
-                file = SharedFile(name, version, file_id(version.size, digests), first_digest)
+                    progress.done += wanted[name].size
+            assert file is not None
             digests_file.write(digests)
-            files.append(file)
+            files.append(structs.replace(file, first_digest=first_digest))
             first_digest += file.segments
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     size = sum(file.size for file in files)
@@ -138,7 +134,8 @@ class _Progress:
     def __init__(self, on_progress: OnProgress, total: int) -> None:
         self._on_progress = on_progress
         self._total = total
-        self._done = 0
+        #: The size of the files that have been processed.
+        self.done = 0
         self._next_report = 0.0
         self.hashed = 0
 
@@ -148,10 +145,7 @@ class _Progress:
         now = time.monotonic()
         if now >= self._next_report:
             self._next_report = now + PROGRESS_INTERVAL_S
-            self._on_progress(IndexProgress(name=name, done=min(self._done + done, self._total), total=self._total))
-
-    def on_file_done(self, size: int) -> None:
-        self._done += size
+            self._on_progress(IndexProgress(name=name, done=min(self.done + done, self._total), total=self._total))
 
 
 def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:

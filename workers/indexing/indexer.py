@@ -12,7 +12,7 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import structs
@@ -130,20 +130,15 @@ class _Indexer:
             return unshareable_error(self._root, self._progress.last_reasons[name])
         return NotFoundError(f"{self._root}: contains no file that can be shared")
 
-    @contextlib.contextmanager
-    def _latest_edition(self) -> Iterator[Catalogue | None]:
+    def _latest_edition(self) -> contextlib.AbstractContextManager[Catalogue | None]:
         """Opens the latest edition; None if there is none."""
         try:
             _, catalogue = open_edition(self._folder, 0)
+            return contextlib.closing(catalogue)
         except FileNotFoundError:
-            yield None
-            return
+            return contextlib.nullcontext()
         except OSError as error:
             raise DiskError(f"{self._folder}: {error.strerror}") from None
-        try:
-            yield catalogue
-        finally:
-            catalogue.close()
 
     def _expire_cache(self, indexed: Mapping[str, Version]) -> None:
         if time.monotonic() >= self._expire_at:

@@ -105,7 +105,7 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         """
         is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
         self._last_scan = seen
-        changed = _changed_names(seen, self.indexed)
+        changed = {name for name in seen.keys() | self.indexed.keys() if seen.get(name) != self.indexed.get(name)}
         self._failed = {name: failed for name, failed in self._failed.items() if name in changed}
         pending = {name for name in changed if name not in self._failed or now >= self._failed[name][1]}
         self._due = {name for name in pending if seen.get(name) == last.get(name)}
@@ -113,14 +113,10 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         self._next_scan = self._earliest_scan if pending else now + max(IDLE_INTERVAL_S, PAUSE_PER_SCAN * duration)
         if not self._due and not is_first:
             return []
-        wanted = dict(self.indexed)
-        for name in self._due:
-            if name in seen:
-                wanted[name] = seen[name]
-            else:
-                del wanted[name]
-        self._wanted = wanted
-        return [IndexFiles(wanted)]
+        # None stands for a file that was deleted.
+        latest = {**self.indexed, **{name: seen.get(name) for name in self._due}}
+        self._wanted = {name: version for name, version in latest.items() if version is not None}
+        return [IndexFiles(self._wanted)]
 
     def _on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
         for name in self._due:
@@ -128,9 +124,3 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
                 failures = self._failed[name][0] + 1 if name in self._failed else 1
                 self._failed[name] = failures, now + backoff(failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
         self.indexed = indexed
-
-
-def _changed_names(seen: Mapping[str, V], indexed: Mapping[str, V]) -> set[str]:
-    if seen == indexed:
-        return set()
-    return {name for name, version in seen.items() if indexed.get(name) != version} | (indexed.keys() - seen.keys())
