@@ -6,6 +6,7 @@ Reads no shared file and sends nothing: a request whose reply has a payload beco
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -29,6 +30,7 @@ from msd.workers.source.catalogue import Catalogue, SharedFile
 #: Requests with large replies, which go through the fair queue. All others are answered immediately, so that a client
 #: can measure the round-trip time with a ``hello``: its reply does not wait for the client's queued requests.
 QUEUED_REQUESTS = (List, Digests, Get)
+QueuedRequest = List | Digests | Get
 
 
 class Job(Struct, frozen=True):
@@ -80,18 +82,11 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
             file = catalogue.find(name, id)
             if file is None:
                 return refusal(rid, identity, RefusalReason.UNKNOWN)
-            return Described(
-                rid=rid,
-                epoch=identity.epoch,
-                name=file.name,
-                size=file.size,
-                mtime_ns=file.mtime_ns,
-                segment_size=segment_size(file.size),
-                id=file.id,
-            )
+            size = segment_size(file.size)
+            return Described(rid=rid, epoch=identity.epoch, segment_size=size, **asdict(file.entry))
 
 
-def compact_request(request: DataRequest, catalogue: Catalogue) -> DataRequest:
+def compact_request(request: QueuedRequest, catalogue: Catalogue) -> QueuedRequest:
     """Returns an equivalent request that contains no text sent by the client, so that hundreds of queued
     requests need little memory.
     """

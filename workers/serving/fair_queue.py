@@ -86,7 +86,8 @@ class FairQueue(Generic[K, R]):
         #: The number of completed replies of each client; the least recently served client comes first.
         self._completed: OrderedDict[K, int] = OrderedDict()
         self._turn_number = 0
-        self._queued = 0
+        #: The number of queued requests: they wait for the rate limit or for replies in flight to complete.
+        self.queued = 0
         self._budget_used = 0
         self._next_send_at = 0.0
 
@@ -98,7 +99,7 @@ class FairQueue(Generic[K, R]):
         if len(client.queue) >= MAX_QUEUED:
             return False
         client.queue.append(request)
-        self._queued += 1
+        self.queued += 1
         self._mark_ready(key, client)
         return True
 
@@ -124,7 +125,7 @@ class FairQueue(Generic[K, R]):
                     self._mark_ready(key, client)
                     continue
                 request = client.queue.popleft()
-                self._queued -= 1
+                self.queued -= 1
                 self._budget_used += client.add_in_flight(1, 0)
                 self._update(key, client)
                 return key, request
@@ -156,9 +157,11 @@ class FairQueue(Generic[K, R]):
         client's replies in flight.
         """
         if client := self._clients.get(key):
-            self._queued -= len(client.queue)
+            self.queued -= len(client.queue)
             client.queue.clear()
-            self._unmark_ready(key, client)
+            if client.ready_as is not None:
+                self._ready[client.ready_as].remove(key)
+                client.ready_as = None
             self._update(key, client)
 
     def clear(self) -> list[tuple[K, R]]:
@@ -167,11 +170,6 @@ class FairQueue(Generic[K, R]):
         for key in list(self._clients):
             self.discard(key)
         return requests
-
-    @property
-    def has_queued(self) -> bool:
-        """True while requests are queued, waiting for the rate limit or for replies in flight to complete."""
-        return self._queued > 0
 
     def next_deadline(self, now: float) -> float | None:
         """Returns the time at which the rate limit permits the next reply, None if no reply waits for the rate limit
@@ -190,7 +188,7 @@ class FairQueue(Generic[K, R]):
         for ready in self._ready:
             assert len(set(ready)) == len(ready)
             assert set(ready) <= set(self._clients)
-        assert self._queued == sum(len(client.queue) for client in self._clients.values())
+        assert self.queued == sum(len(client.queue) for client in self._clients.values())
         assert self._budget_used == sum(
             client.in_flight_bytes for client in self._clients.values() if client.in_flight > 1
         )
@@ -207,8 +205,3 @@ class FairQueue(Generic[K, R]):
             proven = self._completed.get(key, 0) >= PROVEN_AFTER
             client.ready_as = _GREEDY if client.is_greedy else _PROVEN if proven else _NEW
             self._ready[client.ready_as].append(key)
-
-    def _unmark_ready(self, key: K, client: _Client[R]) -> None:
-        if client.ready_as is not None:
-            self._ready[client.ready_as].remove(key)
-            client.ready_as = None

@@ -13,7 +13,6 @@ import math
 import os
 import secrets
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -42,7 +41,7 @@ from msd.wire.protocol.states import RefusalReason, ReportedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.security.zap import ZapHandler
 from msd.wire.support.core import TimePassed
-from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, answer, compact_request, refusal
+from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, QueuedRequest, answer, compact_request, refusal
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import ClientKey, Router
@@ -100,7 +99,7 @@ class Worker:
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._local_files = LocalFiles(Path(os.fsdecode((self._editions / "root").read_bytes())))
         self._identity = Identity(settings.number, secrets.randbits(62))
-        self._queue: FairQueue[ClientKey, DataRequest] = FairQueue(settings.rate)
+        self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()
         self._context = zmq.Context()
         self._poller = zmq.Poller()
@@ -130,12 +129,11 @@ class Worker:
 
     def run(self) -> None:
         """Serves until SIGTERM, the broker's order to quit or the broker's exit. Raises ``PortBusyError``."""
-        wakeup, wakeup_write = socket.socketpair()
-        wakeup_write.setblocking(False)
-        signal.set_wakeup_fd(wakeup_write.fileno(), warn_on_full_buffer=False)
+        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: None)
         # Readable after SIGTERM, or after the broker has exited and standard input is closed.
-        stop_sources = {wakeup.fileno(), sys.stdin.fileno()}
+        stop_sources = {wakeup, sys.stdin.fileno()}
         for source in (self._control, self._zap.socket, *stop_sources):
             self._poller.register(source, zmq.POLLIN)
         polls_completions = False
@@ -146,7 +144,7 @@ class Worker:
                     self._handle(TimePassed())
                 # Poll send completions only while a request waits for one: each costs an iteration of this loop.
                 # Otherwise they are collected with the next request, or after ``IDLE_COLLECT_INTERVAL_S``.
-                if polls_completions != self._queue.has_queued:
+                if polls_completions != (self._queue.queued > 0):
                     polls_completions = not polls_completions
                     self._poller.register(self._send_completions.socket, zmq.POLLIN if polls_completions else 0)
                 ready = dict(self._poller.poll(self._timeout_ms()))
@@ -167,8 +165,8 @@ class Worker:
             self._send_completions.close()
             self._local_files.close()
             self._catalogue.close()
-            wakeup.close()
-            wakeup_write.close()
+            os.close(wakeup)
+            os.close(wakeup_write)
 
     # The port.
 
@@ -182,7 +180,8 @@ class Worker:
                 case ClosePort():
                     self._close_port()
                 case RefuseQueued():
-                    self._refuse_queued()
+                    for client, request in self._queue.clear():
+                        self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
                 case SendHeartbeat(state):
                     if not self._send_heartbeat(state, now):
                         self._handle(HeartbeatDropped())
@@ -196,7 +195,7 @@ class Worker:
         try:
             self._router.open()
         except (OSError, zmq.ZMQError) as error:
-            return PortBusy(str(error.strerror))
+            return PortBusy(os.strerror(error.errno or 0))
         self._poller.register(self._router.socket, zmq.POLLIN)
         return PortBound()
 
@@ -206,11 +205,6 @@ class Worker:
             self._sessions.clear()
             self._poller.unregister(self._router.socket)
             self._router.close()
-
-    def _refuse_queued(self) -> None:
-        for client, request in self._queue.clear():
-            assert isinstance(request, QUEUED_REQUESTS)
-            self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
 
     # The broker.
 
@@ -280,12 +274,9 @@ class Worker:
         if self._may_serve_more:
             return 0
         now = time.monotonic()
-        due = [self._life_deadline]
-        if (deadline := self._queue.next_deadline(now)) is not None:
-            due.append(deadline)
-        if self._send_completions:
-            due.append(now + IDLE_COLLECT_INTERVAL_S)
-        return max(0, math.ceil((min(due) - now) * 1000))
+        collect_at = now + IDLE_COLLECT_INTERVAL_S if self._send_completions else math.inf
+        deadline = min(self._life_deadline, self._queue.next_deadline(now) or math.inf, collect_at)
+        return max(0, math.ceil((deadline - now) * 1000))
 
     def _read_requests(self) -> bool:
         """Receives requests up to the limits per iteration; returns True if no more are waiting."""

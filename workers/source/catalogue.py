@@ -158,7 +158,4 @@ def catalogue_id(files: Iterable[SharedFile]) -> bytes:
     """Returns the digest of a catalogue: BLAKE3 over the name (UTF-8), a zero byte and the id of each
     file, in the order of the names.
     """
-    hasher = blake3()
-    for file in files:
-        hasher.update(file.name.encode() + b"\0" + file.id)
-    return hasher.digest()
+    return blake3(b"".join(file.name.encode() + b"\0" + file.id for file in files)).digest()

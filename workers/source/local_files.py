@@ -104,8 +104,7 @@ def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:
         stat = os.fstat(fd)
         # Check the open descriptor, not the path: the path could be replaced by a link in between.
         real = Path(os.readlink(f"/proc/self/fd/{fd}"))
-        inside = real == root.resolve() or root.resolve() in real.parents
-        if not inside or not S_ISREG(stat.st_mode):
+        if not real.is_relative_to(root.resolve()) or not S_ISREG(stat.st_mode):
             raise PermissionError(1, "not a regular file inside the shared folder", name)
     except BaseException:
         os.close(fd)

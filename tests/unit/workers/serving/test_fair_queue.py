@@ -83,14 +83,14 @@ def test_the_requests_of_a_client_are_answered_in_order() -> None:
 
 def test_replies_in_flight_do_not_count_as_queued() -> None:
     queue = filled("a", requests=MAX_IN_FLIGHT + 1)
-    assert queue.has_queued
+    assert queue.queued
     take_all(queue)
-    assert queue.has_queued, "the last request must still be queued"
+    assert queue.queued, "the last request must still be queued"
     complete(queue, "a")
     take(queue)
-    assert not queue.has_queued, "replies in flight must not count as queued"
+    assert not queue.queued, "replies in flight must not count as queued"
     queue.discard("a")
-    assert not queue.has_queued
+    assert not queue.queued
 
 
 def test_clients_take_turns() -> None:
