@@ -14,7 +14,7 @@ from msd.client.network.pool import ConnectionPool, emit_waiting
 from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
 from msd.client.network_events import ReplyReceived
 from msd.wire.errors import NotFoundError
-from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Describe, Described, DigestPage, Digests, List, new_rid
+from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Described, DigestPage
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.presentable_names import is_presentable
@@ -52,14 +52,9 @@ def find_manifest(
             actions += manifest_resolver.handle(event, time.monotonic())
         actions += manifest_resolver.handle(TimePassed(), time.monotonic())
         for action in actions:
-            rid = new_rid()
             match action:
-                case resolver.RequestDescription(worker, requested_name):
-                    pool.request(worker, Describe(rid=rid, name=requested_name, id=id))
-                case resolver.RequestDigests(worker, file, start):
-                    pool.request(worker, Digests(rid=rid, id=file, start=start))
-                case resolver.RequestNames(worker):
-                    pool.request(worker, List(rid=rid))
+                case resolver.Request(worker, request):
+                    pool.request(worker, request)
                 case resolver.Found(manifest):
                     return manifest, manifest_resolver.catalogue
                 case resolver.Fail(error):

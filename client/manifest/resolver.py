@@ -17,16 +17,20 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.client.network_events import (
-    ConnectionClosed,
-    ConnectionOpened,
-    NetworkEvent,
-    Payload,
-    ReplyReceived,
-    SnapshotReceived,
-)
+from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
-from msd.wire.protocol.messages import CataloguePage, DataReply, Described, DigestPage, Refusal, Welcome
+from msd.wire.protocol.messages import (
+    CataloguePage,
+    Describe,
+    Described,
+    DigestPage,
+    Digests,
+    List,
+    Message,
+    Refusal,
+    Welcome,
+    new_rid,
+)
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, TimePassed
@@ -49,25 +53,15 @@ Event = NetworkEvent | TimePassed
 # Actions.
 
 
-class RequestDescription(Struct, frozen=True):
-    """Request the description of the file ``name``; None requests the only file, or the one with the user's id."""
+class Request(Struct, frozen=True):
+    """Send the request to the worker.
+
+    It is for a description of the file, for digests of the chosen version or, for the error about an unknown name, for
+    the first names in the catalogue.
+    """
 
     worker: int
-    name: str | None
-
-
-class RequestDigests(Struct, frozen=True):
-    """Request the digests of the file with this id, starting at segment ``start``."""
-
-    worker: int
-    id: bytes
-    start: int
-
-
-class RequestNames(Struct, frozen=True):
-    """Request the first file names in the catalogue, to suggest them in the error about an unknown name."""
-
-    worker: int
+    message: Message
 
 
 class Found(Struct, frozen=True):
@@ -82,7 +76,7 @@ class Fail(Struct, frozen=True):
     error: MsdError
 
 
-Action = RequestDescription | RequestDigests | RequestNames | Found | Fail
+Action = Request | Found | Fail
 
 
 class Phase(enum.StrEnum):
@@ -129,8 +123,6 @@ class ManifestResolver(Core[Event, Action]):
         self.catalogue = b""
         #: The ``welcome`` of each connected worker, by worker number.
         self._welcomes: dict[int, Welcome] = {}
-        #: The file name in the request to each connected worker; None if the request contains no name.
-        self._requested_names: dict[int, str | None] = {}
         #: The answers from connected workers: a description, or None for "no such file". The preferred worker comes
         #: first.
         self._answers: dict[int, Described | None] = {}
@@ -140,10 +132,9 @@ class ManifestResolver(Core[Event, Action]):
         #: Workers that described the file, but then refused its digests as unknown. The second time, a worker is
         #: banned.
         self._redescribed: set[int] = set()
-        #: The worker from which digests or names are requested, and the time of the request; infinity if none is
-        #: outstanding.
-        self._source: int | None = None
-        self._requested_at = math.inf
+        #: The request for digests or names that has no reply yet, and its time.
+        self._outstanding: Request | None = None
+        self._requested_at = 0.0
         #: The chosen description, the digests received so far, and the workers that sent these digests.
         self._chosen: Described | None = None
         self._digests = b""
@@ -164,30 +155,24 @@ class ManifestResolver(Core[Event, Action]):
     def _decide(self, event: Event, now: float) -> list[Action]:
         if self.phase is Phase.DONE:
             return []
+        actions: list[Action] = []
         match event:
             case ConnectionOpened(worker, welcome):
                 self._welcomes[worker] = welcome
-                if worker in self._banned:
-                    return []
-                name = self._name
-                if name is None and self._id is None and welcome.files > 1:
-                    name = self._fallback_name
-                self._requested_names[worker] = name
-                if name is not None or self._id is not None or welcome.files == 1:
-                    return [RequestDescription(worker, name)]
-                self._record_answer(worker, None, now)
+                if worker not in self._banned:
+                    if self._requested_name(worker) is not None or self._id is not None or welcome.files == 1:
+                        actions.append(self._request_description(worker))
+                    else:
+                        self._record_answer(worker, None, now)
             case ConnectionClosed(worker):
                 self._welcomes.pop(worker, None)
                 self._answers.pop(worker, None)
-                if worker == self._source:
-                    self._drop_source()
+                self._drop_request(worker)
             case SnapshotReceived(status):
                 self._published = status.catalogue
                 self._known.update(reported.number for reported in status.workers)
-            case ReplyReceived(worker, _, reply, payload) if worker in self._welcomes and worker not in self._banned:
-                if action := self._on_reply(worker, reply, payload, now):
-                    return [action]
-        actions: list[Action] = []
+            case ReplyReceived(worker) if worker in self._welcomes and worker not in self._banned:
+                actions += self._on_reply(event, now)
         while step := next((step for time, step in self._steps(now) if now >= time), None):
             actions += step()
         return actions
@@ -201,58 +186,57 @@ class ManifestResolver(Core[Event, Action]):
                 time, worker = choice
                 if self.phase is Phase.COLLECTING or self._answers[worker] is not None:
                     yield time, partial(self._use_answer, worker, now)
-        if self._requested_at < math.inf:
-            yield self._requested_at + REPLY_TIMEOUT_S, self._ask_another_worker
+        if self._outstanding is not None:
+            yield self._requested_at + REPLY_TIMEOUT_S, partial(self._ask_another_worker, self._outstanding.worker)
         elif self.phase is Phase.DIGESTS:
-            if self._source is not None:
-                yield -math.inf, partial(self._request_digests, now)
-            elif self._digest_sources():
-                yield self._retry_at, partial(self._request_digests, now)
-            else:
-                yield -math.inf, partial(self._choose_again, now)
+            yield self._retry_at, partial(self._continue_digests, now)
 
     def _assert_invariants(self) -> None:
         assert (self._chosen is not None) == (self.phase is Phase.DIGESTS), self.phase
-        assert self._source is None or self.phase in (Phase.DIGESTS, Phase.NAMES), self.phase
-        assert self._source is not None or self._requested_at == math.inf, self._requested_at
-        assert self._source is not None or self.phase is not Phase.NAMES
+        assert self._outstanding is None or self.phase in (Phase.DIGESTS, Phase.NAMES), self.phase
+        assert self._outstanding is not None or self.phase is not Phase.NAMES
         assert self.phase is Phase.DIGESTS or not self._digests
         assert not self._banned & self._answers.keys()
 
-    # Phases and sources.
+    # Phases and requests.
 
     def _enter(self, phase: Phase, chosen: Described | None = None) -> None:
-        """Changes the phase, as the table ``TRANSITIONS`` allows, and forgets the source and the digests."""
+        """Changes the phase, as the table ``TRANSITIONS`` allows, and forgets the request and the digests."""
         assert (self.phase, phase) in TRANSITIONS
         self.phase = phase
         self._chosen = chosen
         self._discard_digests()
 
     def _discard_digests(self) -> None:
-        self._source = None
-        self._requested_at = math.inf
+        self._outstanding = None
         self._digests = b""
         self._digest_senders.clear()
 
-    def _drop_source(self) -> None:
-        """Forgets the worker from which digests or names are requested."""
-        self._source = None
-        self._requested_at = math.inf
-        if self.phase is Phase.NAMES:
-            self._enter(Phase.COLLECTING)
+    def _requested_name(self, worker: int) -> str | None:
+        """The file name in the request for a description to a connected worker; None if it contains no name."""
+        is_ambiguous = self._name is None and self._id is None and self._welcomes[worker].files > 1
+        return self._fallback_name if is_ambiguous else self._name
 
-    def _demote(self, worker: int) -> None:
-        """Moves the worker's answer to the end, so that another worker, if any, is asked next."""
-        if worker in self._answers:
-            self._answers[worker] = self._answers.pop(worker)
+    def _request_description(self, worker: int) -> Request:
+        return Request(worker, Describe(rid=new_rid(), name=self._requested_name(worker), id=self._id))
+
+    def _send(self, worker: int, message: Message, now: float) -> list[Action]:
+        """Requests digests or names."""
+        self._outstanding, self._requested_at = Request(worker, message), now
+        return [self._outstanding]
+
+    def _drop_request(self, worker: int) -> None:
+        """Stops waiting for digests or names from the worker."""
+        if self._outstanding is not None and self._outstanding.worker == worker:
+            self._outstanding = None
+            if self.phase is Phase.NAMES:
+                self._enter(Phase.COLLECTING)
 
     def _ban(self, worker: int) -> None:
         """Ignores the worker until the manifest is found."""
         self._banned.add(worker)
         self._answers.pop(worker, None)
-        if worker == self._source:
-            self._drop_source()
-            self._discard_digests()
+        self._drop_request(worker)
 
     def _end(self, action: Found | Fail) -> list[Action]:
         self._enter(Phase.DONE)
@@ -265,44 +249,41 @@ class ManifestResolver(Core[Event, Action]):
             self._first_answer_at = now
         self._answers[worker] = answer
 
-    def _on_reply(
-        self, worker: int, reply: DataReply, payload: Payload | None, now: float
-    ) -> Fail | RequestDescription | None:
-        is_digest_source = worker == self._source and self.phase is Phase.DIGESTS
-        match reply:
-            case Described():
-                if self._is_acceptable(reply, self._requested_names[worker]):
-                    self._record_answer(worker, reply, now)
+    def _on_reply(self, event: ReplyReceived, now: float) -> list[Action]:
+        worker, page = event.worker, event.payload
+        is_awaited = self._outstanding == Request(worker, event.request)
+        match event.request, event.reply:
+            case Describe(name=name), Described() as description:
+                if self._is_acceptable(description, name):
+                    self._record_answer(worker, description, now)
                 else:
                     self._ban(worker)
-            case Refusal() | CataloguePage() if worker == self._source and self.phase is Phase.NAMES:
-                entries = reply.entries if isinstance(reply, CataloguePage) else []
-                self._enter(Phase.DONE)
-                return Fail(self._not_found(self._requested_names[worker], [entry.name for entry in entries]))
-            case Refusal(reason=RefusalReason.UNKNOWN) if not is_digest_source:
+            case Describe(), Refusal(reason=RefusalReason.UNKNOWN):
                 self._record_answer(worker, None, now)
-            case Refusal(reason=RefusalReason.UNKNOWN) if worker in self._redescribed:
+            case List(), Refusal() | CataloguePage() as reply if is_awaited:
+                entries = reply.entries if isinstance(reply, CataloguePage) else []
+                return self._end(Fail(self._not_found(self._requested_name(worker), [entry.name for entry in entries])))
+            case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited and worker in self._redescribed:
                 self._ban(worker)
-            case Refusal(reason=RefusalReason.UNKNOWN):
+            case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited:
                 # The file has changed since the worker described it.
                 self._redescribed.add(worker)
                 self._answers.pop(worker)
                 self._discard_digests()
-                return RequestDescription(worker, self._requested_names[worker])
-            case Refusal() if is_digest_source:
-                self._drop_source()
+                return [self._request_description(worker)]
+            case Digests(), Refusal() if is_awaited:
                 self._retry_at = now + RETRY_DELAY_S
-                self._demote(worker)
-            # A different start means a stale reply from a worker that was asked twice.
-            case DigestPage(start=start) if is_digest_source and start * DIGEST_SIZE == len(self._digests):
-                page = payload.bytes if payload is not None else b""
-                if not page or len(page) % DIGEST_SIZE:
+                self._ask_another_worker(worker)
+            case Digests(start=start), DigestPage(start=sent_start) if is_awaited:
+                self._outstanding = None
+                digests = page.bytes if page is not None else b""
+                if sent_start != start or not digests or len(digests) % DIGEST_SIZE:
                     self._ban(worker)
+                    self._discard_digests()
                 else:
-                    self._digests += page
+                    self._digests += digests
                     self._digest_senders.add(worker)
-                    self._requested_at = math.inf
-        return None
+        return []
 
     def _is_acceptable(self, description: Described, requested_name: str | None) -> bool:
         """True if a description is consistent, is for the requested file, and contains a name that is safe to print."""
@@ -347,42 +328,37 @@ class ManifestResolver(Core[Event, Action]):
             self._enter(Phase.DIGESTS, description)
             self.catalogue = self._published
             return []
-        if self._requested_names[worker] is None and self._id is None:
+        if self._requested_name(worker) is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
                 return self._end(Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them")))
             return self._end(Fail(NotFoundError("no file is shared")))
         self._enter(Phase.NAMES)
-        self._source, self._requested_at = worker, now
-        return [RequestNames(worker)]
+        return self._send(worker, List(rid=new_rid()), now)
 
-    def _choose_again(self, now: float) -> list[Action]:
-        """All workers with the chosen version are gone: chooses again among the other workers."""
+    def _ask_another_worker(self, worker: int) -> list[Action]:
+        """Stops waiting for the worker's reply, and moves its answer to the end: another worker, if any, is asked."""
+        if worker in self._answers:
+            self._answers[worker] = self._answers.pop(worker)
+        self._drop_request(worker)
+        return []
+
+    def _continue_digests(self, now: float) -> list[Action]:
+        """Verifies the digests if all have arrived, or requests the next ones.
+
+        If all workers with the chosen version are gone, chooses again among the other workers.
+        """
+        chosen = self._chosen
+        assert chosen is not None
+        if len(self._digests) >= DIGEST_SIZE * segment_count(chosen.size):
+            return self._verify_digests(chosen)
+        for worker, answer in self._answers.items():
+            if answer is not None and answer.id == chosen.id:
+                start = len(self._digests) // DIGEST_SIZE
+                return self._send(worker, Digests(rid=new_rid(), id=chosen.id, start=start), now)
         self._enter(Phase.COLLECTING)
         self._first_answer_at = now
         return []
-
-    def _ask_another_worker(self) -> list[Action]:
-        """Stops waiting for the reply of the current worker."""
-        if self._source is not None:
-            self._demote(self._source)
-        self._drop_source()
-        return []
-
-    def _digest_sources(self) -> list[int]:
-        """The workers that described the chosen version, the preferred one first."""
-        chosen = self._chosen
-        return [worker for worker, answer in self._answers.items() if chosen and answer and answer.id == chosen.id]
-
-    def _request_digests(self, now: float) -> list[Action]:
-        """Requests the next digests, or verifies the digests if all have arrived."""
-        assert self._chosen is not None
-        if len(self._digests) >= DIGEST_SIZE * segment_count(self._chosen.size):
-            return self._verify_digests(self._chosen)
-        if self._source is None:
-            self._source = self._digest_sources()[0]
-        self._requested_at = now
-        return [RequestDigests(self._source, self._chosen.id, len(self._digests) // DIGEST_SIZE)]
 
     def _verify_digests(self, chosen: Described) -> list[Action]:
         try:

@@ -22,13 +22,23 @@ from msd.client.manifest.resolver import (
     Found,
     ManifestResolver,
     Phase,
-    RequestDescription,
-    RequestDigests,
-    RequestNames,
+    Request,
 )
 from msd.client.network_events import ConnectionClosed, ReplyReceived, SnapshotReceived
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
-from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, DigestPage, Entry, Refusal
+from msd.wire.protocol.messages import (
+    Bye,
+    CataloguePage,
+    DataReply,
+    Describe,
+    Described,
+    DigestPage,
+    Digests,
+    Entry,
+    List,
+    Message,
+    Refusal,
+)
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed
@@ -67,11 +77,6 @@ def refusal(reason: RefusalReason) -> Refusal:
     return Refusal(rid=1, epoch=1, reason=reason)
 
 
-def received(worker: int, reply: DataReply, data: bytes | None = None) -> ReplyReceived:
-    """A reply from the worker, with ``data`` as its payload. The resolver ignores the request it contains."""
-    return ReplyReceived(worker, Describe(rid=1), reply, zmq.Frame(data) if data is not None else None)
-
-
 def published(catalogue: bytes, workers: int = 0) -> SnapshotReceived:
     """A snapshot with this catalogue and this number of workers."""
     known = snapshot(*[WorkerState.AWAKE] * workers).workers[:workers]
@@ -86,11 +91,23 @@ class Scene:
     ) -> None:
         self.resolver = ManifestResolver(name, id, range(1, workers + 1), fallback_name)
         self.now = START
+        #: The last request to each worker.
+        self.requests: dict[int, Message] = {}
 
     def handle(self, event: Event) -> list[Action]:
+        """Returns the actions, with 0 instead of the ids of the requests."""
         actions = self.resolver.handle(event, self.now)
         self.resolver.check_invariants()
-        return actions
+        self.requests |= {action.worker: action.message for action in actions if isinstance(action, Request)}
+        return [
+            Request(action.worker, replace(action.message, rid=0)) if isinstance(action, Request) else action
+            for action in actions
+        ]
+
+    def received(self, worker: int, reply: DataReply, data: bytes | None = None) -> ReplyReceived:
+        """A reply to the last request to the worker, with ``data`` as its payload."""
+        request = self.requests.get(worker, Bye(session=1))
+        return ReplyReceived(worker, request, reply, zmq.Frame(data) if data is not None else None)
 
     def connect(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:
         actions = []
@@ -99,20 +116,20 @@ class Scene:
         return actions
 
     def describe(self, worker: int, manifest: Manifest = STAR) -> list[Action]:
-        return self.handle(received(worker, described(manifest)))
+        return self.handle(self.received(worker, described(manifest)))
 
     def refuse(self, worker: int, reason: RefusalReason = RefusalReason.UNKNOWN) -> list[Action]:
-        return self.handle(received(worker, refusal(reason)))
+        return self.handle(self.received(worker, refusal(reason)))
 
     def list_names(self, worker: int, *names: str) -> list[Action]:
         entries = [Entry(name=name, size=1, mtime_ns=1, id=NEW) for name in names]
-        return self.handle(received(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
+        return self.handle(self.received(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
 
     def send_digests(
         self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20
     ) -> list[Action]:
         page = manifest.digests[DIGEST_SIZE * start : DIGEST_SIZE * (start + count)]
-        return self.handle(received(worker, DigestPage(rid=1, epoch=1, start=start), page))
+        return self.handle(self.received(worker, DigestPage(rid=1, epoch=1, start=start), page))
 
     def disconnect(self, worker: int) -> list[Action]:
         return self.handle(ConnectionClosed(worker))
@@ -139,7 +156,15 @@ def failure(actions: list[Action], kind: type[MsdError]) -> str:
 
 
 def request_digests(worker: int, manifest: Manifest = STAR, start: int = 0) -> list[Action]:
-    return [RequestDigests(worker, manifest.id, start)]
+    return [Request(worker, Digests(rid=0, id=manifest.id, start=start))]
+
+
+def request_description(worker: int, name: str | None) -> Request:
+    return Request(worker, Describe(rid=0, name=name))
+
+
+def request_names(worker: int) -> Request:
+    return Request(worker, List(rid=0))
 
 
 def scene_with_request() -> Scene:
@@ -174,7 +199,7 @@ def test_the_phases_follow_the_requests() -> None:
 
 
 def test_every_connected_worker_is_asked_for_a_description() -> None:
-    assert Scene().connect(1, 3) == [RequestDescription(1, NAME), RequestDescription(3, NAME)]
+    assert Scene().connect(1, 3) == [request_description(1, NAME), request_description(3, NAME)]
 
 
 def test_a_file_is_found_once_all_workers_agree_and_its_digests_arrived() -> None:
@@ -184,7 +209,7 @@ def test_a_file_is_found_once_all_workers_agree_and_its_digests_arrived() -> Non
 
 def test_the_only_file_needs_no_name() -> None:
     scene = Scene(None, workers=1)
-    assert scene.connect(1, files=1) == [RequestDescription(1, None)]
+    assert scene.connect(1, files=1) == [request_description(1, None)]
     assert scene.describe(1) == request_digests(1)
     assert scene.send_digests(1) == [Found(STAR)]
 
@@ -206,7 +231,7 @@ def test_an_outstanding_page_is_not_requested_twice() -> None:
     scene = scene_with_request()
     assert scene.handle(TimePassed()) == []
     assert scene.handle(published(NEW)) == []
-    assert scene.connect(3) == [RequestDescription(3, NAME)]
+    assert scene.connect(3) == [request_description(3, NAME)]
     assert scene.describe(3) == []
 
 
@@ -245,7 +270,7 @@ def test_a_worker_that_describes_another_name_is_banned() -> None:
 def test_the_error_names_an_id_that_no_worker_has() -> None:
     scene = Scene(None, id=STAR.id, workers=1)
     scene.connect(1)
-    assert scene.refuse(1) == [RequestNames(1)]
+    assert scene.refuse(1) == [request_names(1)]
     assert STAR.id.hex() in failure(scene.list_names(1, "Star.mp4"), NotFoundError)
 
 
@@ -355,18 +380,18 @@ def test_several_files_need_a_name() -> None:
 
 
 def test_the_fallback_name_is_requested_if_several_files_are_shared() -> None:
-    assert Scene(None, workers=1, fallback_name="film").connect(1, files=7) == [RequestDescription(1, "film")]
+    assert Scene(None, workers=1, fallback_name="film").connect(1, files=7) == [request_description(1, "film")]
 
 
 def test_the_only_file_is_requested_whatever_the_fallback_name() -> None:
-    assert Scene(None, workers=1, fallback_name="film").connect(1, files=1) == [RequestDescription(1, None)]
+    assert Scene(None, workers=1, fallback_name="film").connect(1, files=1) == [request_description(1, None)]
 
 
 def test_a_worker_that_was_not_asked_for_the_fallback_name_may_describe_another_file() -> None:
     """Worker 1 shares one file, worker 2 already shares two: only worker 2 gets a request for the fallback name."""
     scene = Scene(None, workers=2, fallback_name="film")
-    assert scene.connect(1, files=1) == [RequestDescription(1, None)]
-    assert scene.connect(2, files=2) == [RequestDescription(2, "film")]
+    assert scene.connect(1, files=1) == [request_description(1, None)]
+    assert scene.connect(2, files=2) == [request_description(2, "film")]
     assert scene.describe(1) == []
     assert scene.refuse(2) == request_digests(1)
     assert scene.send_digests(1) == [Found(STAR)]
@@ -381,7 +406,7 @@ def test_a_worker_that_was_asked_for_the_fallback_name_must_describe_it() -> Non
 def test_a_given_name_takes_precedence_over_an_equal_fallback_name() -> None:
     scene = Scene("film", workers=1, fallback_name="film")
     scene.connect(1, files=2)
-    assert scene.refuse(1) == [RequestNames(1)]
+    assert scene.refuse(1) == [request_names(1)]
     assert failure(scene.list_names(1, "x"), NotFoundError) == "'film' is not shared"
 
 
@@ -393,7 +418,7 @@ def test_the_error_for_an_unknown_name_has_the_shared_names() -> None:
     scene = Scene("Sta.mp4", workers=2)
     scene.connect(1, 2)
     assert scene.refuse(1) == []
-    assert scene.refuse(2) == [RequestNames(1)]
+    assert scene.refuse(2) == [request_names(1)]
     (action,) = scene.list_names(1, "Star.mp4", "Moon.avi")
     assert isinstance(action, Fail)
     assert isinstance(action.error, NotFoundError)
@@ -405,7 +430,7 @@ def test_waiting_for_names_is_no_busy_loop() -> None:
     scene = Scene(workers=4)
     scene.connect(1)
     scene.refuse(1)
-    assert scene.wait_for_deadline() == [RequestNames(1)]
+    assert scene.wait_for_deadline() == [request_names(1)]
     assert scene.resolver.next_deadline(scene.now) == scene.now + REPLY_TIMEOUT_S
 
 
@@ -413,7 +438,7 @@ def test_names_are_requested_once() -> None:
     scene = Scene(workers=2)
     scene.connect(1, 2)
     scene.refuse(1)
-    assert scene.refuse(2) == [RequestNames(1)]
+    assert scene.refuse(2) == [request_names(1)]
     assert scene.handle(TimePassed()) == []
 
 
@@ -423,20 +448,20 @@ def test_names_are_requested_from_another_worker_if_the_first_is_lost() -> None:
     scene.refuse(1)
     scene.refuse(2)
     assert scene.disconnect(1) == []
-    assert scene.wait_for_deadline() == [RequestNames(2)]
+    assert scene.wait_for_deadline() == [request_names(2)]
 
 
 def test_refused_names_end_the_resolution_without_names() -> None:
     scene = Scene(workers=1)
     scene.connect(1)
-    assert scene.refuse(1) == [RequestNames(1)]
+    assert scene.refuse(1) == [request_names(1)]
     assert "is not shared" in failure(scene.refuse(1, RefusalReason.SLEEPING), NotFoundError)
 
 
 def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     scene = Scene(workers=1)
     scene.connect(1, catalogue=OLD)
-    assert scene.refuse(1) == [RequestNames(1)]
+    assert scene.refuse(1) == [request_names(1)]
     scene.handle(published(NEW))
     scene.connect(2, catalogue=NEW)
     assert scene.describe(2) == request_digests(2)
@@ -460,7 +485,7 @@ def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
 def test_an_impossible_description_is_ignored(impossible: Described) -> None:
     scene = Scene(None, workers=2)
     scene.connect(1, 2)
-    assert scene.handle(received(1, impossible)) == []
+    assert scene.handle(scene.received(1, impossible)) == []
     assert scene.resolver.next_deadline(scene.now) is None
     assert scene.describe(2) == request_digests(2)
 
@@ -468,7 +493,7 @@ def test_an_impossible_description_is_ignored(impossible: Described) -> None:
 def test_a_banned_worker_is_ignored_even_after_it_reconnects() -> None:
     scene = Scene(workers=2)
     scene.connect(1, 2)
-    scene.handle(received(1, replace(described(STAR), segment_size=1)))
+    scene.handle(scene.received(1, replace(described(STAR), segment_size=1)))
     scene.disconnect(1)
     assert scene.connect(1) == []
     assert scene.describe(1) == []
@@ -480,14 +505,14 @@ def test_the_resolution_fails_if_all_workers_are_banned() -> None:
     scene = Scene(workers=2)
     scene.connect(1, 2)
     impossible = replace(described(STAR), segment_size=1)
-    assert scene.handle(received(1, impossible)) == []
-    assert "msd status" in failure(scene.handle(received(2, impossible)), SourceError)
+    assert scene.handle(scene.received(1, impossible)) == []
+    assert "msd status" in failure(scene.handle(scene.received(2, impossible)), SourceError)
 
 
 @pytest.mark.parametrize("page", [b"", b"x" * 33], ids=["empty", "truncated"])
 def test_after_an_impossible_page_the_digests_are_requested_from_another_worker(page: bytes) -> None:
     scene = scene_with_request()
-    assert scene.handle(received(1, DigestPage(rid=1, epoch=1, start=0), page)) == request_digests(2)
+    assert scene.handle(scene.received(1, DigestPage(rid=1, epoch=1, start=0), page)) == request_digests(2)
     assert scene.send_digests(2) == [Found(STAR)]
 
 
@@ -495,14 +520,14 @@ def test_after_an_impossible_page_the_digests_are_requested_from_another_worker(
 def test_digests_that_do_not_hash_to_the_id_are_requested_from_another_worker(count: int) -> None:
     scene = scene_with_request()
     assert scene.handle(
-        received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)
+        scene.received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE * count)
     ) == request_digests(2)
     assert scene.send_digests(2) == [Found(STAR)]
 
 
 def test_payloads_are_not_kept_in_the_history_of_decisions() -> None:
     scene = scene_with_request()
-    page = received(1, DigestPage(rid=1, epoch=1, start=9), bytes(1000))
+    page = scene.received(1, DigestPage(rid=1, epoch=1, start=9), bytes(1000))
     payload = weakref.ref(page.payload)
     scene.handle(page)
     del page
@@ -511,7 +536,7 @@ def test_payloads_are_not_kept_in_the_history_of_decisions() -> None:
 
 def test_wrong_digests_of_several_workers_are_all_refetched_from_one() -> None:
     scene = scene_with_request()
-    scene.handle(received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE))
+    scene.handle(scene.received(1, DigestPage(rid=1, epoch=1, start=0), b"x" * DIGEST_SIZE))
     assert scene.disconnect(1) == request_digests(2, start=1)
     assert scene.send_digests(2, start=1) == request_digests(2)
     assert scene.send_digests(2) == [Found(STAR)]
@@ -532,8 +557,8 @@ def test_digests_continue_from_another_worker_if_their_source_is_lost() -> None:
 
 def test_a_source_that_twice_refuses_its_own_file_as_unknown_is_banned() -> None:
     scene = scene_with_request()
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
-    assert scene.describe(1) == request_digests(2)
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME), *request_digests(2)]
+    assert scene.describe(1) == []
     assert scene.disconnect(2) == request_digests(1)
     assert scene.refuse(1, RefusalReason.UNKNOWN) == []
     assert scene.connect(1) == []
@@ -545,7 +570,7 @@ def test_a_source_whose_file_changed_is_asked_for_a_new_description() -> None:
     scene.connect(1)
     scene.describe(1, STALE)
     assert scene.send_digests(1, STALE, count=5) == request_digests(1, STALE, start=5)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
     assert scene.handle(TimePassed()) == []
     assert scene.describe(1) == request_digests(1)
     assert scene.send_digests(1) == [Found(STAR)]
@@ -554,17 +579,16 @@ def test_a_source_whose_file_changed_is_asked_for_a_new_description() -> None:
 def test_the_other_workers_are_sources_while_one_describes_its_file_again() -> None:
     scene = scene_with_request()
     scene.send_digests(1, start=0, count=7)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
-    assert scene.handle(TimePassed()) == request_digests(2)
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME), *request_digests(2)]
     assert scene.describe(1, STALE) == []
     assert scene.send_digests(2) == [Found(STAR)]
 
 
 def test_a_file_that_changed_on_all_sources_is_found_in_its_new_version() -> None:
     scene = scene_with_request()
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
-    assert scene.describe(1, STALE) == request_digests(2)
-    assert scene.refuse(2, RefusalReason.UNKNOWN) == [RequestDescription(2, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME), *request_digests(2)]
+    assert scene.describe(1, STALE) == []
+    assert scene.refuse(2, RefusalReason.UNKNOWN) == [request_description(2, NAME)]
     assert scene.describe(2, STALE) == request_digests(1, STALE)
     assert scene.send_digests(1, STALE) == [Found(STALE)]
 
@@ -573,8 +597,8 @@ def test_a_source_whose_file_is_gone_is_asked_for_names() -> None:
     scene = Scene(workers=1)
     scene.connect(1)
     scene.describe(1)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestDescription(1, NAME)]
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [RequestNames(1)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
+    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_names(1)]
 
 
 def test_a_source_that_refuses_temporarily_is_not_asked_again_at_once() -> None:
@@ -600,8 +624,8 @@ def test_a_worker_that_does_not_send_names_is_replaced_after_the_timeout() -> No
     scene = Scene(workers=2)
     scene.connect(1, 2)
     scene.refuse(1)
-    assert scene.refuse(2) == [RequestNames(1)]
-    assert scene.wait_for_deadline() == [RequestNames(2)]
+    assert scene.refuse(2) == [request_names(1)]
+    assert scene.wait_for_deadline() == [request_names(2)]
 
 
 def test_the_only_source_is_asked_again_after_a_refusal() -> None:
@@ -683,7 +707,7 @@ def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
             case "deadline" if (deadline := scene.resolver.next_deadline(scene.now)) is not None:
                 scene.now = max(scene.now, deadline)
             case reply if reply in _REPLIES and worker in connected:
-                actions = scene.handle(received(worker, *_REPLIES[reply]))
+                actions = scene.handle(scene.received(worker, *_REPLIES[reply]))
         actions += scene.handle(TimePassed())
         for action in actions:
             match action:
@@ -693,7 +717,7 @@ def test_any_sequence_of_events_finds_a_valid_manifest_and_moves_the_deadline(
                     return
                 case Fail():
                     return
-                case RequestDescription(target) | RequestDigests(target) | RequestNames(target):
+                case Request(target):
                     assert target in connected
         after = scene.resolver.next_deadline(scene.now)
         assert after is None or after > scene.now, "no busy loop"
