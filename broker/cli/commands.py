@@ -20,7 +20,7 @@ def serve(
         float | None, typer.Option("-i", metavar="SECONDS", help="Seconds between status updates.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="Number of workers; must match the configuration (default 4).")
+        int | None, typer.Option("-n", metavar="N", help="Number of workers, from 1 to 64.  [as configured, or 4]")
     ] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
@@ -47,7 +47,11 @@ def serve(
     from msd.broker.terminal.console_process import can_show_console, console_command
     from msd.wire.config.settings import load
 
-    settings = load(config).with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
+    settings = load(config)
+    if ports is not None and count is None:
+        # The five ports of the report are for four workers, whatever the file configures.
+        count = 4 if len(ports) == 5 else len(settings.workers)
+    settings = settings.with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
     console = None if plain or not can_show_console() else console_command(config, host, ports)
     return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 

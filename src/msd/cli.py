@@ -29,6 +29,7 @@ import typer  # noqa: E402
 
 from msd.broker.cli import commands, key_commands  # noqa: E402
 from msd.client import cli as client_commands  # noqa: E402
+from msd.wire.config.cli_flags import Command  # noqa: E402
 
 app = typer.Typer(
     name="msd",
@@ -38,9 +39,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands.mount(app)
-key_commands.mount(app)
-client_commands.mount(app)
+for package in (commands, key_commands, client_commands):
+    package.mount(app)
+for group in (app, *(registered.typer_instance for registered in app.registered_groups)):
+    for command in group.registered_commands if group else ():
+        command.cls = Command
 
 
 def _print_version(requested: bool) -> None:
@@ -119,10 +122,9 @@ def _run() -> int:
 
 #: Typer's messages that need other words: a pattern, and the text that replaces it.
 _REWORDED = (
-    # Fewer than five ports were given, so Typer mistook a flag for a port or ran out of arguments.
     (
-        r"Option '(-p|--ports)' requires.*|Invalid value for '-p' / '--ports': '-.*",
-        "-p takes five ports, for four workers and server 5: -p 21018 27215 35416 19222 39223",
+        r"Option '(-p|--ports)' requires.*|Invalid value for '-p' / '--ports'.*",
+        "-p takes the port of each worker and of server 5, as in -p 21018 27215 35416 19222 39223",
     ),
     (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid int", r"\1 \3: must be a whole number"),
     (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid float", r"\1 \3: must be a number"),

@@ -1,4 +1,4 @@
-"""The flags that several commands share: how to find the servers, and the format of the output.
+"""The flags that several commands share, and how the words of every command are parsed.
 
 The only module of ``wire`` that imports Typer. Only the modules that define commands import it.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from msd.wire.config.servers import Servers
@@ -18,17 +20,74 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+#: ``msd toggle`` takes worker numbers, which may follow the ports: numbers up to the maximum number of workers,
+#: ``msd.wire.config.toml_file.MAX_WORKERS``, are not ports there. Importing it here would be slow.
+MAX_WORKER_NUMBER = 64
+
+
+class Ports(tuple[int, ...]):
+    """The ports of the workers, then the port of server 5."""
+
+    __slots__ = ()
+
+
+def _parse_ports(text: str) -> Ports:
+    ports = Ports(int(word) for word in text.split())
+    if len(ports) < 2:
+        raise typer.BadParameter("give the port of each worker and of server 5")
+    return ports
+
+
 ConfigFlag = Annotated[
     str | None, typer.Option("-c", "--config", metavar="FILE", help="Configuration file.  [./config.toml]")
 ]
 PortsFlag = Annotated[
-    tuple[int, int, int, int, int] | None,
-    typer.Option("-p", "--ports", metavar="P1 P2 P3 P4 P5", help="Ports of the four workers and of server 5."),
+    Ports | None,
+    typer.Option(
+        "-p", "--ports", metavar="P1 P2 P3 P4 P5", parser=_parse_ports, help="Ports of the workers and of server 5."
+    ),
 ]
 VerboseFlag = Annotated[
     bool, typer.Option("--verbose", help="Log events to standard error, one per line, with time and level.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Command(TyperCommand):
+    """A command whose flags with one value may be given once only, and whose ``-p`` takes all numbers that follow it.
+
+    Typer itself keeps the last value of a flag and drops the others silently, and gives each flag a fixed number of
+    values.
+    """
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        args = _join_ports(args, MAX_WORKER_NUMBER + 1 if self.name == "toggle" else 0)
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args([*args])
+            for parameter in given:
+                takes_one_value = parameter.nargs == 1 and not (
+                    parameter.multiple or getattr(parameter, "is_flag", False)
+                )
+                if takes_one_value and given.count(parameter) > 1:
+                    ctx.fail(f"{parameter.opts[0]} is given {given.count(parameter)} times: give it once")
+        return super().parse_args(ctx, args)
+
+
+def _join_ports(args: list[str], min_port: int) -> list[str]:
+    """Joins the numbers from ``min_port`` on that follow ``-p`` to one word."""
+    joined: list[str] = []
+    rest = deque(args)
+    while rest:
+        joined.append(rest.popleft())
+        if joined[-1] == "--":
+            break
+        if joined[-1] in ("-p", "--ports"):
+            ports = []
+            while rest and rest[0].isdecimal() and int(rest[0]) >= min_port:
+                ports.append(rest.popleft())
+            if ports:
+                joined.append(" ".join(ports))
+    return [*joined, *rest]
 
 
 class ServerFlags(NamedTuple):

@@ -41,14 +41,14 @@ class Servers(Struct, frozen=True):
     ) -> Servers:
         """Locates the servers as the commands do.
 
-        ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (four
-        workers, then server 5) override it. ``server5`` is the ``HOST`` or ``HOST:PORT`` of server 5, which lists the
-        workers. ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
+        ``config`` is a configuration file, by default ``./config.toml`` if it exists. ``host`` and ``ports`` (of
+        the workers, then of server 5) override it. ``server5`` is the ``HOST`` or ``HOST:PORT`` of server 5, which
+        lists the workers. ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
 
         Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
         """
-        if ports is not None and len(ports) != len(DEFAULT_PORTS):
-            raise UsageError(f"{len(ports)} ports: give five, for four workers and server 5")
+        if ports is not None and len(ports) < 2:
+            raise UsageError("too few ports: give the port of each worker and of server 5")
         return locate_servers(
             load(config),
             host=host,

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.wire.config.toml_file import parse_interval, parse_size, read_sections
+from msd.wire.config.toml_file import MAX_WORKERS, parse_interval, parse_size, read_sections
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
 from msd.wire.security.keys import SERVER, KeyFolder, KeyPair
@@ -90,6 +90,14 @@ class Config(Struct, frozen=True):
             other_uses.append((purpose, endpoint))
         return self
 
+    def _counted_workers(self, count: int) -> tuple[WorkerConfig, ...]:
+        """The first ``count`` workers of this configuration. If it has fewer, each further worker listens on the port
+        after that of the previous worker.
+        """
+        last = self.workers[-1].endpoint.port if self.workers else self.status_port + 1
+        more = range(last + 1, last + 1 + count - len(self.workers))
+        return self.workers[:count] + tuple(WorkerConfig(Endpoint(self.host, port)) for port in more)
+
     @property
     def key_folder(self) -> KeyFolder:
         """The folder of the keys. Raises ``UsageError`` if the user has no home directory."""
@@ -149,22 +157,24 @@ class Config(Struct, frozen=True):
         rate: str | None = None,
     ) -> Config:
         """Returns this configuration, overridden by the flags that are not None. Raises ``UsageError``."""
+        if count is not None and not 1 <= count <= MAX_WORKERS:
+            hint = ": a server without workers is not supported yet" if count == 0 else ""
+            raise UsageError(f"-n {count}: must be a number of workers from 1 to {MAX_WORKERS}{hint}")
         changed = self
         if ports is not None:
-            if count not in (None, 4):
-                raise UsageError(f"-p is for four workers, but -n is {count}: list the workers in config.toml")
             for port in ports:
                 check_port(port, "-p")
-            rates = [w.rate for w in self.workers] if len(self.workers) == 4 else [0] * 4
-            workers = (
-                WorkerConfig(Endpoint(host or self.host, port), rate)
-                for port, rate in zip(ports[:4], rates, strict=True)
-            )
-            changed = replace(changed, status_port=ports[4], workers=tuple(workers))
-        if count is not None and count != len(changed.workers):
-            raise UsageError(
-                f"-n {count}, but {len(changed.workers)} workers are configured: list all [[workers]] in config.toml"
-            )
+            if count is not None and len(ports) != count + 1:
+                needed = "1 worker" if count == 1 else f"{count} workers"
+                problem = f"{needed} and server 5 need {count + 1} ports, but -p has {len(ports)}"
+                raise UsageError(f"{problem}: give as many, or another number of workers with -n")
+            if len(ports) > MAX_WORKERS + 1:
+                raise UsageError(f"-p has {len(ports)} ports: at most {MAX_WORKERS} workers and server 5 are allowed")
+            endpoints = [Endpoint(host or self.host, port) for port in ports[:-1]]
+            rates = [w.rate for w in self.workers] if len(self.workers) == len(endpoints) else [0] * len(endpoints)
+            changed = replace(changed, status_port=ports[-1], workers=tuple(map(WorkerConfig, endpoints, rates)))
+        elif count is not None:
+            changed = replace(changed, workers=self._counted_workers(count))
         if host is not None:
             workers = (replace(w, endpoint=Endpoint(host, w.endpoint.port)) for w in changed.workers)
             changed = replace(changed, host=host, workers=tuple(workers))

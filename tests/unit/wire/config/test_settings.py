@@ -309,22 +309,46 @@ def test_the_ports_flag_keeps_the_control_port_of_the_file() -> None:
     assert Config(control_port=7000).with_flags(ports=PORTS).control.port == 7000
 
 
-def test_the_ports_flag_requires_four_workers() -> None:
-    assert len(Config().with_flags(ports=PORTS, count=4).workers) == 4
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_the_ports_flag_takes_a_port_for_each_worker_and_one_for_server_5(count: int) -> None:
+    ports = tuple(range(6001, 6002 + count))
+    for given in (count, None):
+        config = Config().with_flags(ports=ports, count=given).checked()
+        assert config.workers == workers(*ports[:-1])
+        assert config.status.port == ports[-1]
+
+
+@pytest.mark.parametrize(
+    ("count", "problem"), [(3, "3 workers and server 5 need 4 ports"), (1, "1 worker and server 5 need 2 ports")]
+)
+def test_a_worker_count_that_does_not_match_the_ports_is_refused(count: int, problem: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Config().with_flags(ports=PORTS, count=3)
-    assert str(caught.value) == "-p is for four workers, but -n is 3: list the workers in config.toml"
+        Config().with_flags(ports=PORTS, count=count)
+    assert str(caught.value).startswith(f"{problem}, but -p has 5: ")
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4])
-def test_a_worker_count_other_than_configured_is_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=rf"-n {count}, but 2 workers are configured: .*\[\[workers\]\]"):
-        Config(workers=workers(1, 2)).with_flags(count=count)
+def test_more_ports_than_workers_are_allowed_are_refused() -> None:
+    with pytest.raises(UsageError, match="-p has 66 ports: at most 64 workers and server 5 are allowed"):
+        Config().with_flags(ports=tuple(range(6001, 6067)))
 
 
-def test_the_configured_worker_count_is_accepted() -> None:
-    config = Config(workers=workers(1, 2))
+@pytest.mark.parametrize("count", [-1, 0, 65])
+def test_a_worker_count_out_of_range_is_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"-n {count}: must be a number of workers from 1 to 64"):
+        Config().with_flags(count=count)
+
+
+def test_a_smaller_worker_count_keeps_the_first_configured_workers() -> None:
+    config = Config(workers=workers(1, 2, rate=7))
+    assert config.with_flags(count=1).workers == workers(1, rate=7)
     assert config.with_flags(count=2) == config
+
+
+def test_further_workers_listen_on_the_ports_after_the_last_configured_one() -> None:
+    assert Config().with_flags(count=6).checked().workers == workers(21018, 27215, 35416, 19222, 19223, 19224)
+    config = Config(host="10.0.0.1", status_port=5000, workers=workers(1, 2, host="10.0.0.1", rate=7))
+    assert config.with_flags(count=3).workers[2:] == workers(3, host="10.0.0.1")
+    assert len(Config().with_flags(count=64).checked().workers) == 64
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
