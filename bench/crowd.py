@@ -102,8 +102,8 @@ def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
 
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
     """Runs in a client process: downloads the file and counts the bytes in ``counts[number]``."""
-    with closing(ConnectionPool(servers, download=True)) as pool:
-        manifest, catalogue = find_manifest(pool, None, None, timeout=TIMEOUT, on_event=lambda event: None)
+    with closing(ConnectionPool(servers, download=True, timeout=TIMEOUT)) as pool:
+        manifest, catalogue = find_manifest(pool, None, None)
         while len(pool.ready) < len(servers.workers):
             pool.poll(time.monotonic() + TIMEOUT)
         with closing(_CountingPartFile(output, manifest, counts, number)) as part:
@@ -112,7 +112,6 @@ def _download(servers: Servers, output: Path, counts: MutableSequence[int], numb
                 manifest,
                 part,
                 catalogue=catalogue,
-                timeout=None,
                 memory=64 << 20,
                 on_event=lambda event: None,
             )

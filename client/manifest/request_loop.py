@@ -5,35 +5,26 @@ Makes no decisions itself.
 
 from __future__ import annotations
 
-import math
 import time
 
-from msd.client.events import OnEvent
 from msd.client.manifest import resolver
-from msd.client.network.pool import ConnectionPool, emit_waiting
-from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
+from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import ReplyReceived
 from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Described, DigestPage
 from msd.wire.protocol.segments import Manifest
-from msd.wire.support.core import Stalled, TimePassed
+from msd.wire.support.core import TimePassed
 from msd.wire.support.presentable_names import is_presentable
 
 
 def find_manifest(
-    pool: ConnectionPool,
-    name: str | None,
-    id: bytes | None,
-    *,
-    timeout: float | None,
-    on_event: OnEvent,
-    fallback_name: str | None = None,
+    pool: ConnectionPool, name: str | None, id: bytes | None, *, fallback_name: str | None = None
 ) -> tuple[Manifest, bytes]:
     """Returns a file's manifest, and the digest of the catalogue that server 5 published when the version was chosen.
 
     Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
-    ``id`` selects a version; None selects the current one. ``timeout`` is the maximum time without progress in seconds;
-    with None, there is no limit. The catalogue's digest is empty if unknown.
+    ``id`` selects a version; None selects the current one. The catalogue's digest is empty if unknown.
 
     Raises ``MsdError``.
     """
@@ -42,13 +33,12 @@ def find_manifest(
     if fallback_name is not None and not _is_valid_name(fallback_name):
         fallback_name = None
     manifest_resolver = resolver.ManifestResolver(name, id, pool.worker_numbers, fallback_name)
-    progress_timeout = ProgressTimeout(timeout, time.monotonic())
     events = pool.current_state()
     while True:
         actions: list[resolver.Action] = []
         for event in events:
             if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
-                progress_timeout.handle(ProgressMade(), time.monotonic())
+                pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             actions += manifest_resolver.handle(event, time.monotonic())
         actions += manifest_resolver.handle(TimePassed(), time.monotonic())
         for action in actions:
@@ -59,11 +49,7 @@ def find_manifest(
                     return manifest, manifest_resolver.catalogue
                 case resolver.Fail(error):
                     raise error
-        now = time.monotonic()
-        due = (progress_timeout.next_deadline(now), manifest_resolver.next_deadline(now))
-        events = pool.poll(min((deadline for deadline in due if deadline is not None), default=math.inf))
-        progress_timeout.handle(Stalled(pool.stalled_seconds), time.monotonic())
-        emit_waiting(pool, progress_timeout, on_event)
+        events = pool.poll(manifest_resolver.next_deadline(time.monotonic()))
 
 
 def _is_valid_name(name: str) -> bool:

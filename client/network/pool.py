@@ -31,17 +31,26 @@ from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal
-from msd.wire.support.core import TimePassed
+from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
 
 
 class ConnectionPool:
     """All connections of one client. The caller must ``close()`` it.
 
-    ``download`` is True for a download; the servers count only downloads as clients.
+    ``download`` is True for a download; the servers count only downloads as clients. ``timeout`` is the maximum time
+    without progress in seconds; with None, there is no limit. The caller reports progress to ``progress_timeout``.
+    ``on_event`` receives the changes in the state of server 5, and the reasons for a lack of progress.
     """
 
-    def __init__(self, servers: Servers, *, download: bool) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        *,
+        download: bool,
+        timeout: float | None = None,
+        on_event: OnEvent = lambda event: None,
+    ) -> None:
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
         self.transport = Transport(servers, session=session)
         #: The connected workers, and the event that opened each connection.
@@ -51,7 +60,9 @@ class ConnectionPool:
         #: When the last ``wait`` ended. Messages that arrived later are unread, so timeouts are evaluated at this time.
         self.last_poll_at = time.monotonic()
         self._stall_detector = StallDetector(self.last_poll_at)
-        #: Whether server 5 was reachable at the last call to ``status_change``.
+        self.progress_timeout = ProgressTimeout(timeout, self.last_poll_at)
+        self._on_event = on_event
+        #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
         #: The workers that use another version of the protocol, each with its version.
         self._other_versions: dict[int, int] = {}
@@ -84,23 +95,28 @@ class ConnectionPool:
         """The numbers of all known workers, sorted."""
         return sorted(self._policy.workers)
 
-    def poll(self, deadline: float) -> list[NetworkEvent]:
+    def poll(self, deadline: float | None) -> list[NetworkEvent]:
         """Calls ``wait`` and returns all ``events``."""
         self.wait(deadline)
         return [*self.events()]
 
-    def wait(self, deadline: float) -> None:
-        """Waits for a message until ``deadline`` or the policy's next deadline. Measures stalls of this process."""
+    def wait(self, deadline: float | None) -> None:
+        """Waits for a message until the first deadline: ``deadline``, if it is not None, or one of the connections.
+        Measures stalls of this process.
+        """
         start = time.monotonic()
-        until = max(start, min(self._policy.next_deadline(start), deadline))
+        due = (deadline, self._policy.next_deadline(start), self.progress_timeout.next_deadline(start))
+        until = max(start, min(time for time in due if time is not None))
         self.transport.wait(until - start)
         self.last_poll_at = time.monotonic()
         self.stalled_seconds = self._stall_detector.after_wait(start, until, self.last_poll_at)
+        self.progress_timeout.handle(Stalled(self.stalled_seconds), self.last_poll_at)
 
     def events(self) -> Iterator[NetworkEvent]:
         """Yields the events that were ready when ``wait`` returned, and opens and closes connections accordingly.
 
-        The caller must exhaust the iterator. Raises ``NotAllowedError`` if the servers refuse this client.
+        The caller must exhaust the iterator. Raises ``NotAllowedError`` if the servers refuse this client, and
+        ``NoAnswerError`` once the timeout expires.
         """
         for event in self.transport.read():
             if not isinstance(event, ReplyReceived):
@@ -123,6 +139,11 @@ class ConnectionPool:
             yield event
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._apply(TimePassed(), self.last_poll_at)
+        self._emit_server5_change()
+        for action in self.progress_timeout.handle(WaitingFor(self.waiting_reason()), self.last_poll_at):
+            if isinstance(action, TimeoutExpired):
+                raise NoAnswerError(action.message)
+            self._on_event(action)
 
     def request(self, worker: int, request: Message) -> None:
         """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
@@ -137,15 +158,13 @@ class ConnectionPool:
         self.ready.pop(event.worker, None)
         self._apply(event)
 
-    def status_change(self) -> WorkerChanged | None:
-        """Returns the event to emit if server 5 was lost or is reachable again since the last call; else None."""
+    def _emit_server5_change(self) -> None:
+        """Emits an event if server 5 was lost or is reachable again since the last poll."""
         reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.refusal is not None
-        if reachable == self._last_reachable:
-            return None
-        self._last_reachable = reachable
-        if reachable:
-            return WorkerChanged("server 5", "ready")
-        return WorkerChanged("server 5", "lost", "it does not answer; continuing without its status")
+        if reachable != self._last_reachable:
+            self._last_reachable = reachable
+            detail = "" if reachable else "it does not answer; continuing without its status"
+            self._on_event(WorkerChanged("server 5", "ready" if reachable else "lost", detail))
 
     def waiting_reason(self) -> str:
         """Returns why there is no progress, as text for the user."""
@@ -169,17 +188,3 @@ class ConnectionPool:
                     self.transport.resubscribe()
                 case connection_policy.ReportRefusal(refusal):
                     raise NotAllowedError(explain_refusal(refusal, self._peers))
-
-
-def emit_waiting(pool: ConnectionPool, progress_timeout: ProgressTimeout, on_event: OnEvent) -> None:
-    """Emits a change in the state of server 5, and the reason for a lack of progress.
-
-    Raises ``NoAnswerError`` once the timeout expires.
-    """
-    if changed := pool.status_change():
-        on_event(changed)
-    # Use the time of the last poll; the process may have been suspended since.
-    for action in progress_timeout.handle(WaitingFor(pool.waiting_reason()), pool.last_poll_at):
-        if isinstance(action, TimeoutExpired):
-            raise NoAnswerError(action.message)
-        on_event(action)

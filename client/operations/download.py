@@ -76,22 +76,14 @@ def download(
         totals.handle(event, time.monotonic())
         throttle.handle(event)
 
-    pool = ConnectionPool(servers, download=True)
+    pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
     try:
-        manifest, catalogue = find_manifest(pool, name, version, timeout=timeout, on_event=emit)
+        manifest, catalogue = find_manifest(pool, name, version)
         target = destination.create(manifest.name)
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
         try:
             emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
-            transfer = Transfer(
-                pool,
-                manifest,
-                part,
-                catalogue=catalogue,
-                timeout=timeout,
-                memory=memory,
-                on_event=emit,
-            )
+            transfer = Transfer(pool, manifest, part, catalogue=catalogue, memory=memory, on_event=emit)
             _run(transfer, part, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
             part.publish(replace=force or update, sync=sync)
         finally:

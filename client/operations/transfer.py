@@ -6,11 +6,12 @@ the decisions; this loop handles replies before timeouts.
 
 from __future__ import annotations
 
+import math
 import time
 
 from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
-from msd.client.network.pool import ConnectionPool, emit_waiting
-from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout
+from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import (
     Ban,
     BanReason,
@@ -54,7 +55,6 @@ class Transfer:
         part: PartFile,
         *,
         catalogue: bytes,
-        timeout: float | None,
         memory: int,
         on_event: OnEvent,
     ) -> None:
@@ -65,7 +65,6 @@ class Transfer:
         self._manifest = manifest
         self._part = part
         self._on_event = on_event
-        self._progress_timeout = ProgressTimeout(timeout, self.started)
         self._candidates = iter(part.candidates())
         self._zero_segments = [*part.zero_segments()]
         self._scheduler = Scheduler(
@@ -100,9 +99,7 @@ class Transfer:
             is_busy = self._reuse_next()
             self._pool.wait(0.0 if is_busy else deadline)
             if self._pool.stalled_seconds:
-                stalled = Stalled(self._pool.stalled_seconds)
-                self._schedule(stalled)
-                self._progress_timeout.handle(stalled, time.monotonic())
+                self._schedule(Stalled(self._pool.stalled_seconds))
             for event in self._pool.events():
                 self._on_network_event(event)
             deadline = self._pass_time()
@@ -163,7 +160,7 @@ class Transfer:
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
-            self._progress_timeout.handle(ProgressMade(), time.monotonic())
+            self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             self._schedule(scheduler_events.SegmentWritten(worker, index))
 
     def _reuse_next(self) -> bool:
@@ -172,7 +169,7 @@ class Transfer:
         if index is None:
             copied = self._part.copy_next()
             if copied:
-                self._progress_timeout.handle(ProgressMade(), time.monotonic())
+                self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             return copied
         self._on_segment_checked(index, matches=self._part.holds(index))
         return True
@@ -180,7 +177,7 @@ class Transfer:
     def _on_segment_checked(self, index: int, *, matches: bool) -> None:
         if matches:
             self.reused += self._manifest.span(index)[1]
-        self._progress_timeout.handle(ProgressMade(), time.monotonic())
+        self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
         self._schedule(scheduler_events.SegmentChecked(index, matches))
 
     # Scheduling.
@@ -205,13 +202,11 @@ class Transfer:
     def _pass_time(self) -> float:
         """Performs the actions that are due, and returns the time at which the next one may be due."""
         self._schedule(TimePassed())
-        emit_waiting(self._pool, self._progress_timeout, self._on_event)
         now = time.monotonic()
         # ``run`` itself emits the final ``Progress``, once the file is complete.
         if now >= self._next_progress_at and self.verified < self._manifest.size:
             self._emit_progress(now)
-        due = (self._next_progress_at, self._progress_timeout.next_deadline(now), self._scheduler.next_deadline(now))
-        return min(deadline for deadline in due if deadline is not None)
+        return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
     def _emit_progress(self, now: float) -> None:
         self._next_progress_at = now + PROGRESS_INTERVAL_S

@@ -63,13 +63,8 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
     Raises ``MsdError``; ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
     with _opened(file) as fd:
-        pool = ConnectionPool(servers, download=False)
-        try:
-            manifest, _ = find_manifest(
-                pool, name, None, timeout=timeout, on_event=lambda event: None, fallback_name=file.name
-            )
-        finally:
-            pool.close()
+        with contextlib.closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
+            manifest, _ = find_manifest(pool, name, None, fallback_name=file.name)
         return compare(fd, manifest)
 
 

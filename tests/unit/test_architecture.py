@@ -32,7 +32,7 @@ ROOMS = {
     "client/cli": "display operations report",
     "client/operations": "events manifest network network_events report scheduling storage",
     "client/display": "events report",
-    "client/manifest": "events network network_events",
+    "client/manifest": "network network_events",
     "client/report": "events",
     "client/network": "events network_events",
     "client/events": "",

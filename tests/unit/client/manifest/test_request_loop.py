@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import zmq
 
-from msd.client.events import Event, Waiting, WorkerChanged
 from msd.client.manifest.request_loop import find_manifest
+from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import NetworkEvent, ReplyReceived, SnapshotReceived
-from msd.wire.errors import NoAnswerError, NotFoundError
+from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import MAX_NAME, Describe, Described, DigestPage, Digests, List, Message, Refusal
 from msd.wire.protocol.segments import Manifest, digest, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason, WorkerState
@@ -22,15 +23,15 @@ STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
 
 
 class FakePool:
-    """A pool with one worker that shares STAR. Each poll takes a second. A silent worker never replies."""
+    """A pool with one worker that shares STAR. Each poll takes a second."""
 
     worker_numbers = (1,)
-    stalled_seconds = 0.0
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, is_silent: bool = False) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.last_poll_at = 1000.0
         self.requests: list[Message] = []
-        self._is_silent = is_silent
+        self.progress: list[ProgressMade] = []
+        self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
         self._incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.last_poll_at)
 
@@ -44,14 +45,7 @@ class FakePool:
 
     def request(self, worker: int, request: Message) -> None:
         self.requests.append(request)
-        if not self._is_silent:
-            self._incoming.append(self._reply(worker, request))
-
-    def status_change(self) -> WorkerChanged | None:
-        return None
-
-    def waiting_reason(self) -> str:
-        return "no data"
+        self._incoming.append(self._reply(worker, request))
 
     def _reply(self, worker: int, request: Any) -> ReplyReceived:
         match request:
@@ -70,14 +64,14 @@ class FakePool:
 
 
 def find(pool: FakePool, name: str | None = None, **options: Any) -> tuple[Manifest, bytes]:
-    events: list[Event] = options.pop("events", [])
-    return find_manifest(pool, name, None, timeout=30.0, on_event=events.append, **options)  # type: ignore[arg-type]
+    return find_manifest(pool, name, None, **options)  # type: ignore[arg-type]
 
 
 def test_the_manifest_is_returned_with_the_published_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = FakePool(monkeypatch)
     assert find(pool, STAR.name) == (STAR, CATALOGUE)
     assert [type(request) for request in pool.requests] == [Describe, Digests]
+    assert pool.progress == [ProgressMade()] * 2, "each useful reply is progress"
 
 
 def test_names_are_requested_for_an_unknown_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,12 +88,3 @@ def test_an_impossible_name_is_not_requested(monkeypatch: pytest.MonkeyPatch, na
         find(pool, name)
     assert pool.requests == []
     assert find(pool, fallback_name=name)[0] == STAR
-
-
-def test_a_silent_worker_is_reported_before_the_fetch_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = FakePool(monkeypatch, is_silent=True)
-    events: list[Event] = []
-    with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: no data"):
-        find(pool, events=events)
-    assert [type(event) for event in events] == [Waiting]
-    assert pool.last_poll_at == 1030.0

@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 
 from msd.client.events import Event, Waiting, WorkerChanged
-from msd.client.network.pool import ConnectionPool, emit_waiting
-from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network.pool import ConnectionPool
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
@@ -25,15 +24,20 @@ ASLEEP = [WorkerState.ASLEEP] * 4
 
 
 class Scene:
-    """A pool whose transport yields ``incoming``, one event per poll, and a clock that the test controls."""
+    """A pool whose transport yields ``incoming``, one event per poll, and a clock that the test and waits advance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         self.incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.now)
-        self.pool = ConnectionPool(locate_servers(Config(), host="127.0.0.1", ports=None, server5=None), download=False)
-        monkeypatch.setattr(self.pool.transport, "wait", lambda timeout: None)
+        self.events: list[Event] = []
+        servers = locate_servers(Config(), host="127.0.0.1", ports=None, server5=None)
+        self.pool = ConnectionPool(servers, download=False, timeout=30.0, on_event=self.events.append)
+        monkeypatch.setattr(self.pool.transport, "wait", self.advance)
         monkeypatch.setattr(self.pool.transport, "read", lambda: iter([self.incoming.pop(0)] if self.incoming else []))
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
 
     def poll(self, *, seconds: float = 0.0) -> list[NetworkEvent]:
         """Polls once. The client takes ``seconds`` to handle each event."""
@@ -58,10 +62,9 @@ def test_a_blocking_disk_is_not_taken_for_a_silent_server_5(scene: Scene) -> Non
     scene.incoming = [SEGMENT, SnapshotReceived(snapshot(*ASLEEP, interval=0.2))]
     assert scene.poll(seconds=SECONDS) == [SEGMENT]
     assert scene.pool.status is not None
-    assert scene.pool.status_change() is None
     assert len(scene.poll()) == 1, "the snapshot received during the stall is missing"
     assert scene.pool.stalled_seconds == SECONDS
-    assert scene.pool.status_change() is None
+    assert not [event for event in scene.events if isinstance(event, WorkerChanged)]
 
 
 def test_server_5_is_silent_if_no_snapshot_arrived_during_a_stall(scene: Scene) -> None:
@@ -69,10 +72,9 @@ def test_server_5_is_silent_if_no_snapshot_arrived_during_a_stall(scene: Scene) 
     scene.poll(seconds=SECONDS)
     assert scene.poll() == []
     assert scene.pool.status is None
-    change = scene.pool.status_change()
-    assert change is not None
-    assert change.state == "lost"
-    assert scene.pool.status_change() is None, "the change was reported twice"
+    scene.poll()
+    changes = [event.state for event in scene.events if isinstance(event, WorkerChanged)]
+    assert changes == ["lost"], "the change was not reported once"
 
 
 def test_a_connected_worker_is_ready_until_its_connection_is_closed_or_it_is_banned(scene: Scene) -> None:
@@ -145,16 +147,13 @@ def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: Connection
 
 
 def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:
-    timeout = ProgressTimeout(30.0, scene.now)
-    events: list[Event] = []
-    for seconds in (0.0, 2.0, 2.0):
-        scene.now += seconds
+    start = scene.now
+    for _ in range(2):
         scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
-        scene.poll()
-        emit_waiting(scene.pool, timeout, events.append)
-    assert events == [Waiting(scene.pool.waiting_reason(), 2.0)]
-    scene.now += 60.0
-    scene.poll()
+        # Each poll lasts until the next deadline: one second, then a missing snapshot.
+        scene.pool.poll(None)
+    assert scene.events == [Waiting(scene.pool.waiting_reason(), 1.0)]
+    scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
     with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: "):
-        emit_waiting(scene.pool, timeout, events.append)
-    assert isinstance(events[-1], WorkerChanged)
+        scene.pool.poll(None)
+    assert scene.now == start + 30.0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
+from msd.client.network.progress_timeout import ProgressTimeout
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
@@ -37,6 +38,7 @@ class FakePool:
         self.transport: Any = None
         self.polls = 0
         self.requests: list[tuple[int, int]] = []
+        self.progress_timeout = ProgressTimeout(None, 0.0)
         self.bans: list[tuple[str, int]] = []
         #: The events that the next polls return: one list for each poll.
         self.next_events: list[list[NetworkEvent]] = []
@@ -56,12 +58,6 @@ class FakePool:
     def handle_ban(self, event: Ban | Unban) -> None:
         self.bans.append((type(event).__name__.lower(), event.worker))
 
-    def status_change(self) -> None:
-        return None
-
-    def waiting_reason(self) -> str:
-        return "no connection"
-
 
 def transfer_of(
     pool: FakePool,
@@ -74,7 +70,6 @@ def transfer_of(
         MANIFEST,
         part,
         catalogue=catalogue,
-        timeout=None,
         memory=64 << 20,
         on_event=on_event,
     )
@@ -126,11 +121,11 @@ def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_pat
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, initial)
 
-        def news() -> None:
+        def stop(deadline: float) -> None:
             if pool.bans[-1:] == [("unban", 1)]:
                 raise KeyboardInterrupt
 
-        pool.status_change = news  # type: ignore[method-assign]
+        pool.wait = stop  # type: ignore[method-assign]
         with pytest.raises(SourceError if initial is OLD else KeyboardInterrupt):
             transfer.run()
     assert pool.bans == [("ban", 1), ("unban", 1)][: 1 if initial is OLD else 2]
