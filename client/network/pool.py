@@ -58,9 +58,9 @@ class ConnectionPool:
         #: Seconds for which this process did not run, as measured by the last ``wait``.
         self.stalled_seconds = 0.0
         #: When the last ``wait`` ended. Messages that arrived later are unread, so timeouts are evaluated at this time.
-        self.last_poll_at = time.monotonic()
-        self._stall_detector = StallDetector(self.last_poll_at)
-        self.progress_timeout = ProgressTimeout(timeout, self.last_poll_at)
+        self._last_poll_at = time.monotonic()
+        self._stall_detector = StallDetector(self._last_poll_at)
+        self.progress_timeout = ProgressTimeout(timeout, self._last_poll_at)
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -108,9 +108,9 @@ class ConnectionPool:
         due = (deadline, self._policy.next_deadline(start), self.progress_timeout.next_deadline(start))
         until = max(start, min(time for time in due if time is not None))
         self.transport.wait(until - start)
-        self.last_poll_at = time.monotonic()
-        self.stalled_seconds = self._stall_detector.after_wait(start, until, self.last_poll_at)
-        self.progress_timeout.handle(Stalled(self.stalled_seconds), self.last_poll_at)
+        self._last_poll_at = time.monotonic()
+        self.stalled_seconds = self._stall_detector.after_wait(start, until, self._last_poll_at)
+        self.progress_timeout.handle(Stalled(self.stalled_seconds), self._last_poll_at)
 
     def events(self) -> Iterator[NetworkEvent]:
         """Yields the events that were ready when ``wait`` returned, and opens and closes connections accordingly.
@@ -138,9 +138,9 @@ class ConnectionPool:
                 self._apply(event)
             yield event
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
-        self._apply(TimePassed(), self.last_poll_at)
+        self._apply(TimePassed(), self._last_poll_at)
         self._emit_server5_change()
-        for action in self.progress_timeout.handle(WaitingFor(self.waiting_reason()), self.last_poll_at):
+        for action in self.progress_timeout.handle(WaitingFor(self.waiting_reason()), self._last_poll_at):
             if isinstance(action, TimeoutExpired):
                 raise NoAnswerError(action.message)
             self._on_event(action)

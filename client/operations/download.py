@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals
@@ -76,24 +77,19 @@ def download(
         totals.handle(event, time.monotonic())
         throttle.handle(event)
 
-    pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
-    try:
+    with closing(ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)) as pool:
         manifest, catalogue = find_manifest(pool, name, version)
         target = destination.create(manifest.name)
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
-        try:
+        with closing(part):
             emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
             transfer = Transfer(pool, manifest, part, catalogue=catalogue, memory=memory, on_event=emit)
             _run(transfer, part, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
             part.publish(replace=force or update, sync=sync)
-        finally:
-            part.close()
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(target, manifest, transfer, totals.compute(ended), ended, unchanged=part.output_matches)
-    finally:
-        pool.close()
 
 
 def _run(

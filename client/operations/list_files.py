@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from itertools import pairwise
 
 from msd.client.network.pool import ConnectionPool
+from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.config.servers import Servers
-from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.messages import CataloguePage, Entry, List, new_rid
 
 #: How long to wait for each answer.
@@ -20,13 +21,11 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
 
     Raises ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
-    pool = ConnectionPool(servers, download=False)
     #: The files that each worker has listed so far.
     listed: dict[int, list[Entry]] = {}
-    deadline = time.monotonic() + timeout
-    try:
-        while time.monotonic() < deadline:
-            for event in pool.poll(deadline):
+    with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
+        while True:
+            for event in pool.poll(None):
                 match event:
                     case ConnectionOpened(worker):
                         listed[worker] = []
@@ -38,11 +37,8 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
                         listed[worker] += page
                         if not more or not page:
                             return listed[worker]
-                        deadline = time.monotonic() + timeout
+                        pool.progress_timeout.handle(ProgressMade(), time.monotonic())
                         pool.request(worker, List(rid=new_rid(), after=page[-1].name))
-        raise NoAnswerError(f"cannot list the files: {pool.waiting_reason()}")
-    finally:
-        pool.close()
 
 
 def _is_next_page(page: list[Entry], after: str) -> bool:

@@ -28,15 +28,15 @@ class FakePool:
     worker_numbers = (1,)
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.last_poll_at = 1000.0
+        self._now = 1000.0
         self.requests: list[Message] = []
         self.progress: list[ProgressMade] = []
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
         self._incoming: list[NetworkEvent] = []
-        monkeypatch.setattr("time.monotonic", lambda: self.last_poll_at)
+        monkeypatch.setattr("time.monotonic", lambda: self._now)
 
-    def poll(self, deadline: float) -> list[NetworkEvent]:
-        self.last_poll_at += 1.0
+    def poll(self, deadline: float | None) -> list[NetworkEvent]:
+        self._now += 1.0
         incoming, self._incoming = self._incoming, []
         return incoming
 

@@ -30,7 +30,6 @@ class FakePool:
 
     worker_numbers = (1, 2, 3, 4)
     stalled_seconds = 0.0
-    last_poll_at = 0.0
 
     def __init__(self, catalogue: bytes = b"") -> None:
         self.initial = SnapshotReceived(snapshot(catalogue=catalogue, workers=[]))
