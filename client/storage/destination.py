@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from msd.client.storage.part_file import check_output
-from msd.client.storage.segments_on_disk import disk_error
+from msd.client.storage.segments_on_disk import disk_errors
 from msd.wire.errors import UsageError
 
 
@@ -42,10 +42,8 @@ class Destination:
             path = self._path
         else:
             path = self._path / safe_name(name)
-            try:
+            with disk_errors(self._path):
                 self._path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise disk_error(self._path, error) from None
         check_output(path, replace=self._replace)
         return path
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest
@@ -56,12 +56,11 @@ class PartFile:
         self._fd = _open_locked(self.path)
         self._copy = SegmentsOnDisk(self._fd, manifest)
         try:
-            self._candidates = list(self._copy.candidates())
-            self._set_size()
-        except BaseException as error:
+            with disk_errors(self.path):
+                self._candidates = list(self._copy.candidates())
+                self._set_size()
+        except BaseException:
             PartFile.close(self)
-            if isinstance(error, OSError):
-                raise disk_error(self.path, error) from None
             raise
 
     def candidates(self) -> list[int]:
@@ -106,27 +105,20 @@ class PartFile:
 
     def sha256(self) -> str:
         """Reads the whole file and returns its SHA-256 as hexadecimal digits."""
-        return self._sha256_of(self._fd, self.path)
-
-    def _sha256_of(self, fd: int, path: Path) -> str:
-        try:
-            return sha256_of(fd)
-        except OSError as error:
-            raise read_error(path, error) from None
+        with disk_errors(self.path, read_error):
+            return sha256_of(self._fd)
 
     def sync(self) -> None:
         """Waits until the data is on the disk. Releases the GIL."""
-        try:
+        with disk_errors(self.path):
             os.fdatasync(self._fd)
-        except OSError as error:
-            raise disk_error(self.path, error) from None
 
     def publish(self, *, replace: bool, sync: bool) -> None:
         """Renames the part file to ``output``. With ``sync`` the rename survives a power failure.
 
         Raises ``UsageError`` if ``output`` exists and ``replace`` is False.
         """
-        try:
+        with disk_errors(self._output):
             if not os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
                 raise DiskError(f"{self.path} was replaced during the download: run the command again")
             if replace:
@@ -139,8 +131,6 @@ class PartFile:
                     os.fsync(folder)
                 finally:
                     os.close(folder)
-        except OSError as error:
-            raise disk_error(self._output, error) from None
 
     def close(self) -> None:
         """Closes the file, and removes it if it is empty."""

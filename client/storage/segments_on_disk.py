@@ -5,9 +5,10 @@ Only reads; ``client/storage/part_file.py`` writes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msd.wire.errors import DiskError
@@ -74,6 +75,15 @@ class SegmentsOnDisk:
             end = min(os.lseek(self._fd, start, os.SEEK_HOLE), size)
             if start < end:
                 yield start, end
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, convert: Callable[[Path, OSError], DiskError] | None = None) -> Iterator[None]:
+    """Converts an ``OSError`` about ``path`` with ``convert`` (default: ``disk_error``) and raises the result."""
+    try:
+        yield
+    except OSError as error:
+        raise (convert or disk_error)(path, error) from None
 
 
 def disk_error(path: Path, error: OSError) -> DiskError:

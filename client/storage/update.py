@@ -12,7 +12,8 @@ from collections import deque
 from pathlib import Path
 
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_errors, read_error
+from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
@@ -26,10 +27,8 @@ class UpdatePartFile(PartFile):
     def __init__(self, output: Path, manifest: Manifest) -> None:
         if output.is_symlink():
             output = output.resolve()
-        try:
+        with disk_errors(output, read_error):
             self._output_fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise read_error(output, error) from None
         self._initial_status = os.fstat(self._output_fd)
         self._output_matches = self._initial_status.st_size == manifest.size
         #: Matching segments of ``output`` that were found before the first difference and are not copied yet.
@@ -37,12 +36,11 @@ class UpdatePartFile(PartFile):
         self._uncopied_bytes = 0
         self._output_copy = SegmentsOnDisk(self._output_fd, manifest)
         try:
-            in_output = {*self._output_copy.candidates()}
-            super().__init__(output, manifest)
-        except BaseException as error:
+            with disk_errors(output):
+                in_output = {*self._output_copy.candidates()}
+                super().__init__(output, manifest)
+        except BaseException:
             os.close(self._output_fd)
-            if isinstance(error, OSError):
-                raise disk_error(output, error) from None
             raise
         self._part_candidates = {*self._candidates}
         self._candidates = sorted(self._part_candidates | in_output)
@@ -77,10 +75,8 @@ class UpdatePartFile(PartFile):
         index = self._uncopied.popleft()
         self._uncopied_bytes -= self._manifest.span(index)[1]
         if not self._part_holds(index):
-            try:
+            with disk_errors(self._output, read_error):
                 data = self._output_copy.read(index)
-            except OSError as error:
-                raise read_error(self._output, error) from None
             if data is None:
                 raise self._modified_error()
             self.write(index, data)
@@ -92,16 +88,17 @@ class UpdatePartFile(PartFile):
         return self._uncopied_bytes
 
     def sha256(self) -> str:
-        return self._sha256_of(self._output_fd, self._output) if self._output_matches else super().sha256()
+        if not self._output_matches:
+            return super().sha256()
+        with disk_errors(self._output, read_error):
+            return sha256_of(self._output_fd)
 
     def sync(self) -> None:
         if not self._output_matches:
             super().sync()
             return
-        try:
+        with disk_errors(self._output):
             os.fdatasync(self._output_fd)
-        except OSError as error:
-            raise disk_error(self._output, error) from None
 
     def publish(self, *, replace: bool, sync: bool) -> None:
         try:
@@ -132,19 +129,15 @@ class UpdatePartFile(PartFile):
     def _copy_mode(self, extra: int = 0) -> None:
         """Gives the part file the permissions of ``output``, plus the mode bits ``extra``."""
         mode = self._initial_status.st_mode & 0o777 | extra
-        try:
+        with disk_errors(self.path):
             if os.fstat(self._fd).st_mode & 0o777 != mode:
                 os.fchmod(self._fd, mode)
-        except OSError as error:
-            raise disk_error(self.path, error) from None
 
     def _begin_new_version(self) -> None:
         """Prepares the part file when the first difference is found; from then on, segments are written to it."""
         self._output_matches = False
-        try:
+        with disk_errors(self.path):
             self._set_size()
-        except OSError as error:
-            raise disk_error(self.path, error) from None
 
     def _copy_from_output(self, index: int) -> bool:
         """Copies a segment from ``output`` into the part file; False if it does not match."""

@@ -6,10 +6,12 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, read_error
+from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, disk_errors, read_error
+from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, fail_to_seek, manifest_of, segment_of
 
@@ -100,3 +102,11 @@ def test_a_disk_error_says_what_to_do(code: int, message: str) -> None:
 def test_a_read_error_says_what_to_do() -> None:
     error = read_error(Path("in"), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     assert str(error) == "in: cannot be read: Permission denied: make it readable with chmod u+r"
+
+
+@pytest.mark.parametrize(
+    ("convert", "hint"), [(None, "use -o to choose a folder that you can write to"), (read_error, "make it readable")]
+)
+def test_an_operating_system_error_becomes_a_disk_error_with_a_hint(convert: Any, hint: str) -> None:
+    with pytest.raises(DiskError, match=f"film: .*{hint}"), disk_errors(Path("film"), convert):
+        raise PermissionError(errno.EACCES, "Permission denied")
