@@ -16,10 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from msd.wire.errors import DiskError, MsdError
+from msd.wire.errors import MsdError
 from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
 from msd.wire.protocol.codec import decode
-from msd.wire.support.files import replace_file
 
 _PR_SET_PDEATHSIG = 1
 
@@ -49,13 +48,7 @@ def _index(root: Path, folder: Path) -> None:
     def print_line(line: IndexLine) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
-    root = root.absolute()
-    try:
-        # Replace the file atomically, because a worker may read it at any time.
-        replace_file(folder / "root", os.fsencode(root))
-    except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}") from None
-    keep_indexed(root, folder, DigestCache(cache_folder(folder)), print_line)
+    keep_indexed(root.absolute(), folder, DigestCache(cache_folder(folder)), print_line)
 
 
 def cache_folder(folder: Path) -> Path:

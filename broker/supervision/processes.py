@@ -50,6 +50,7 @@ class WorkerProcesses:
 
         Call it from the main thread: the worker dies with the *thread* that started it.
         """
+        assert self._config.path is not None
         worker = self._config.workers[number - 1]
         settings = encode(
             WorkerSettings(
@@ -58,6 +59,7 @@ class WorkerProcesses:
                 bind=worker.endpoint.url,
                 control=self._control,
                 token=self._token,
+                root=os.fsencode(self._config.path.absolute()),
                 catalogue=str(self._folder / "catalogue"),
                 edition=edition,
                 rate=worker.rate,

@@ -67,6 +67,7 @@ def running_worker(
         bind=f"tcp://127.0.0.1:{port}",
         control=f"ipc://{folder}/no-broker",
         token=b"",
+        root=os.fsencode(root),
         catalogue=str(folder),
         edition=1,
         rate=0,

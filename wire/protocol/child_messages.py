@@ -10,9 +10,9 @@ from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``rate`` is in bytes a second, 0 for no limit. ``catalogue`` is the
-    folder that contains all editions. ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are
-    empty if the servers use no keys.
+    """The first frame on a worker's standard input. ``root`` is the path of the shared file or folder; it may not
+    be UTF-8. ``catalogue`` is the folder that contains all editions. ``rate`` is in bytes a second, 0 for no limit.
+    ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are empty if the servers use no keys.
     """
 
     number: Number
@@ -20,6 +20,7 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     bind: str
     control: str
     token: bytes
+    root: bytes
     catalogue: str
     edition: Natural
     rate: Natural

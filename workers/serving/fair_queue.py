@@ -61,8 +61,7 @@ class _Client(Generic[R], Struct):
 
     @property
     def may_be_served(self) -> bool:
-        queued = len(self.queue)
-        return queued > 0 and self.in_flight < (1 if queued > GREEDY_ABOVE else MAX_IN_FLIGHT)
+        return bool(self.queue) and self.in_flight < (1 if self.is_greedy else MAX_IN_FLIGHT)
 
     def add_in_flight(self, replies: int, size: int) -> int:
         """Adds replies in flight, or removes them if ``replies`` is negative. Returns the change in the number of bytes

@@ -97,7 +97,7 @@ class Worker:
         self._editions = Path(settings.catalogue)
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
-        self._local_files = LocalFiles(Path(os.fsdecode((self._editions / "root").read_bytes())))
+        self._local_files = LocalFiles(Path(os.fsdecode(settings.root)))
         self._identity = Identity(settings.number, secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()

@@ -73,6 +73,7 @@ def test_a_worker_whose_broker_has_already_exited_does_not_start(tmp_path: Path)
             bind="tcp://127.0.0.1:1",
             control=f"ipc://{tmp_path}/control",
             token=b"",
+            root=b"/",
             catalogue=str(tmp_path),
             edition=1,
             rate=0,

@@ -16,6 +16,7 @@ SETTINGS = WorkerSettings(
     bind="tcp://127.0.0.1:21018",
     control="ipc://control",
     token=b"token",
+    root=b"/shared/\xff",
     catalogue="/cache/catalogue",
     edition=1,
     rate=0,

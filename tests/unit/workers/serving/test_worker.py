@@ -94,6 +94,7 @@ def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Ite
             bind=f"tcp://127.0.0.1:{port}",
             control=f"ipc://{folder}/control",
             token=b"",
+            root=os.fsencode(root),
             catalogue=str(folder),
             edition=edition,
             rate=rate,
