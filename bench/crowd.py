@@ -113,6 +113,7 @@ def _download(servers: Servers, output: Path, counts: MutableSequence[int], numb
                 part,
                 catalogue=catalogue,
                 memory=64 << 20,
+                max_rate=None,
                 on_event=lambda event: None,
             )
             start.wait(TIMEOUT)

@@ -48,6 +48,9 @@ def download(
         float | None,
         typer.Option(metavar="SECONDS", help="Give up after SECONDS without progress.  [default: never]"),
     ] = None,
+    max_rate: Annotated[
+        str | None, typer.Option("--max-rate", metavar="R", help="Maximum bytes per second, such as 5MiB.  [no limit]")
+    ] = None,
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download as JSON.")] = None,
     json: JsonFlag = False,
@@ -81,6 +84,7 @@ def download(
         keep_freed_memory()
         with report_file, _name_suggestions(name):
             settings, servers = flags.load()
+            settings = settings.with_flags(max_rate=max_rate)
             result = run(
                 servers,
                 name,
@@ -94,6 +98,7 @@ def download(
                 # The report records all progress; only the printer is throttled.
                 interval=0.0,
                 memory=settings.memory,
+                max_rate=settings.max_rate or None,
                 on_event=report_file.recorder(ProgressThrottle(printer.on_event, min(interval, max_interval)).handle),
             )
             report_file.write(result)

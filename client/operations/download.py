@@ -44,6 +44,7 @@ def download(
     sync: bool = True,
     interval: float = 1.0,
     memory: int = 64 << 20,
+    max_rate: int | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Report:
     """Downloads one file from all workers of ``servers`` and returns a report.
@@ -57,12 +58,12 @@ def download(
     expected SHA-256 of the whole file, as 64 hexadecimal digits: if the file has another one, ``output`` is not
     created. ``timeout`` is the maximum time without progress in seconds; None means no limit. With ``sync`` False the
     download does not wait until the data is on the disk. ``interval`` is the time between two ``Progress`` events in
-    seconds; there are at most ten a second. ``memory`` limits the outstanding bytes. ``on_event`` is called in the
-    caller's thread and must not block.
+    seconds; there are at most ten a second. ``memory`` limits the outstanding bytes. ``max_rate`` limits the rate, in
+    bytes per second; None means no limit. ``on_event`` is called in the caller's thread and must not block.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it.
     """
-    for argument, value in (("timeout", timeout), ("memory", memory)):
+    for argument, value in (("timeout", timeout), ("memory", memory), ("max_rate", max_rate)):
         if value is not None and not value > 0:
             raise UsageError(f"{argument} {value:g}: must be more than 0")
     if not interval >= 0:
@@ -83,7 +84,15 @@ def download(
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
         with closing(part):
             emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
-            transfer = Transfer(pool, manifest, part, catalogue=catalogue, memory=memory, on_event=emit)
+            transfer = Transfer(
+                pool,
+                manifest,
+                part,
+                catalogue=catalogue,
+                memory=memory,
+                max_rate=max_rate,
+                on_event=emit,
+            )
             _run(transfer, part, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
             part.publish(replace=force or update, sync=sync)
         ended = time.monotonic()

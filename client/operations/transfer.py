@@ -43,7 +43,7 @@ class Transfer:
     """Downloads one file from the workers of ``pool`` into ``part``.
 
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
-    ``memory`` limits the outstanding bytes.
+    ``memory`` limits the outstanding bytes, ``max_rate`` the rate of the requests in bytes per second.
     ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt,
     and ``reused`` the bytes found on the disk.
     """
@@ -56,6 +56,7 @@ class Transfer:
         *,
         catalogue: bytes,
         memory: int,
+        max_rate: int | None,
         on_event: OnEvent,
     ) -> None:
         self.received = self.wasted = self.reused = 0
@@ -67,12 +68,14 @@ class Transfer:
         self._on_event = on_event
         self._candidates = iter(part.candidates())
         self._zero_segments = [*part.zero_segments()]
+        segment_size = manifest.span(0)[1] if manifest.size else 1
         self._scheduler = Scheduler(
             manifest.segments,
             pool.worker_numbers,
             catalogue=catalogue,
-            window=memory_window(memory, len(pool.worker_numbers), manifest.span(0)[1] if manifest.size else 1),
+            window=memory_window(memory, len(pool.worker_numbers), segment_size),
             unchecked=[*part.candidates(), *self._zero_segments],
+            max_rate=max_rate / segment_size if max_rate is not None else None,
         )
         #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
@@ -203,6 +206,9 @@ class Transfer:
         """Performs the actions that are due, and returns the time at which the next one may be due."""
         self._schedule(TimePassed())
         now = time.monotonic()
+        if self._scheduler.waits_for_rate_limit(now):
+            # This wait is intended: report no lack of progress.
+            self._pool.progress_timeout.handle(ProgressMade(), now)
         # ``run`` itself emits the final ``Progress``, once the file is complete.
         if now >= self._next_progress_at and self.verified < self._manifest.size:
             self._emit_progress(now)

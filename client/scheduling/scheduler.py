@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Set
 from functools import partial
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
+from msd.client.scheduling.rate_limit import RateLimit
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
     Action,
@@ -63,7 +64,8 @@ class Scheduler(Core[Event, Action]):
     maximum number of outstanding requests per worker; it limits memory use. The disk may hold the segments in
     ``unchecked``; none of them is requested before its ``SegmentChecked`` event. ``catalogue`` is the digest of the
     catalogue that server 5 published when the manifest was found; if it is empty, the first snapshot sets it. After
-    ``Finish`` or ``GiveUp`` the scheduler returns no more actions.
+    ``Finish`` or ``GiveUp`` the scheduler returns no more actions. ``max_rate`` limits the requests, in segments per
+    second; None means no limit.
     """
 
     def __init__(
@@ -74,11 +76,13 @@ class Scheduler(Core[Event, Action]):
         catalogue: bytes = b"",
         window: int = MAX_WINDOW,
         unchecked: Iterable[int] = (),
+        max_rate: float | None = None,
     ) -> None:
         super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
         self._segment_table = SegmentTable(segments, unchecked)
+        self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = catalogue
         self._published = {catalogue} - {b""}
@@ -105,6 +109,12 @@ class Scheduler(Core[Event, Action]):
     def outstanding(self, worker: int) -> list[int]:
         """Y: the segments that were requested from ``worker`` and are still missing, in the order of the requests."""
         return [index for index in self.workers[worker].outstanding if index in self._segment_table.requested_from]
+
+    def waits_for_rate_limit(self, now: float) -> bool:
+        """True if nothing is outstanding and the rate limit defers the next request to a usable worker."""
+        if self._rate_limit is None or self._segment_table.requested_from or now >= self._rate_limit.next_at:
+            return False
+        return any(now < self._credit_at(worker) < math.inf for worker in self.workers.values())
 
     # Events and actions.
 
@@ -233,7 +243,10 @@ class Scheduler(Core[Event, Action]):
             yield self._ban(worker, BanReason.CORRUPT)
 
     def _on_refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
-        worker.outstanding.pop(index, None)
+        if index in worker.outstanding:
+            del worker.outstanding[index]
+            if self._rate_limit is not None:
+                self._rate_limit.refund(1)
         worker.waiting_since = now
         self._segment_table.drop_request(index, worker.number)
         policy = REFUSAL_POLICIES[reason]
@@ -257,6 +270,8 @@ class Scheduler(Core[Event, Action]):
     def _drop_requests(self, worker: WorkerPace) -> None:
         """Puts the worker's Y back at the front of the queue, in the same order."""
         outstanding, worker.outstanding = worker.outstanding, {}
+        if self._rate_limit is not None:
+            self._rate_limit.refund(len(outstanding))
         for index in reversed(outstanding):
             self._segment_table.drop_request(index, worker.number)
 
@@ -266,13 +281,16 @@ class Scheduler(Core[Event, Action]):
         """Requests segments from all workers with credit: one from each in turn, to be fair."""
         # A written segment gives credit only to the worker that sent it; the others already have as many requests as
         # they may have. So the time to handle a segment does not grow with the number of workers.
-        workers = [self.workers[event.worker]] if isinstance(event, SegmentWritten) else [*self.workers.values()]
+        if isinstance(event, SegmentWritten) and self._rate_limit is None:
+            workers = [self.workers[event.worker]]
+        else:
+            workers = [*self.workers.values()]
+        if self._rate_limit is not None:
+            # There is rarely more than one request at a time: let the workers take turns.
+            workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         while workers:
-            workers = [worker for worker in workers if self._credit_at(worker) <= now]
             for worker in [*workers]:
-                index = self._segment_table.take_unrequested(partial(self._may_request, worker))
-                if index is None:
-                    index = self._choose_hedge(worker, now)
+                index = self._choose_segment(worker, now) if self._credit_at(worker) <= now else None
                 if index is None:
                     workers.remove(worker)
                     continue
@@ -281,7 +299,13 @@ class Scheduler(Core[Event, Action]):
                     worker.span_count = 0
                 worker.outstanding[index] = None
                 self._segment_table.add_request(index, worker.number)
+                if self._rate_limit is not None:
+                    self._rate_limit.count_request(now)
                 yield RequestSegment(worker.number, index)
+
+    def _choose_segment(self, worker: WorkerPace, now: float) -> int | None:
+        index = self._segment_table.take_unrequested(partial(self._may_request, worker))
+        return index if index is not None else self._choose_hedge(worker, now)
 
     def _credit_at(self, worker: WorkerPace) -> float:
         """Returns the time from which the worker may get another request; infinity if that depends on an event."""
@@ -291,7 +315,13 @@ class Scheduler(Core[Event, Action]):
         if worker.rate is None:
             # Until the rate is measured, cap at an equal share, so that workers that connect later still get work.
             limit = min(limit, max(MIN_WINDOW, math.ceil(self._segment_table.remaining / len(self.workers))))
-        return worker.paused_until if len(worker.outstanding) < limit else math.inf
+        time = worker.paused_until
+        if self._rate_limit is not None:
+            # What is outstanding may arrive at once, for example after a stall: at most one second of the maximum rate.
+            ready = sum(other.ready for other in self.workers.values())
+            limit = min(limit, math.ceil(self._rate_limit.rate / ready))
+            time = max(time, self._rate_limit.next_at)
+        return time if len(worker.outstanding) < limit else math.inf
 
     def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
         """False if ``worker`` is among the ``senders`` of corrupt copies and some other usable worker is not."""

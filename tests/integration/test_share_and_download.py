@@ -67,6 +67,16 @@ def read_at(path: Path, offset: int, length: int) -> bytes:
         return os.pread(file.fileno(), length, offset)
 
 
+def test_a_limited_download_uses_all_workers_and_wastes_nothing(serve: Serve, source: Source, tmp_path: Path) -> None:
+    path = source(20 * MIB)
+    with serve(path).download("-o", "copy.bin", "--max-rate", "10MiB/s", cwd=tmp_path) as client:
+        done = client.wait_until_done()
+    assert 1.8 <= done["seconds"] <= 2.8
+    assert (done["wasted_bytes"], done["received_bytes"]) == (0, 20 * MIB)
+    assert min(worker["bytes"] for worker in done["workers"].values()) >= 3 * MIB
+    assert files_equal(path, tmp_path / "copy.bin")
+
+
 def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(SIZE)
     with serve(path, *RATE).download("-o", "copy.bin", cwd=tmp_path) as client:

@@ -33,10 +33,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     "sleeping" refusal, but that the worker may still answer.
     """
 
-    @initialize(unchecked=st.sets(st.integers(0, SEGMENTS - 1)))
-    def begin(self, unchecked: set[int]) -> None:
+    @initialize(unchecked=st.sets(st.integers(0, SEGMENTS - 1)), max_rate=st.sampled_from([None, 0.4, 3.0, 100.0]))
+    def begin(self, unchecked: set[int], max_rate: float | None) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(SEGMENTS, WORKERS, unchecked=sorted(unchecked))
+        self.scheduler = Scheduler(SEGMENTS, WORKERS, unchecked=sorted(unchecked), max_rate=max_rate)
         self.unchecked = set(unchecked)
         self.outstanding: dict[int, list[int]] = {}
         self.dropped: dict[int, list[int]] = {}

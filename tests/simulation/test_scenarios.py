@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 
@@ -23,13 +24,18 @@ Setup = Callable[[World], None]
 
 
 def simulate(
-    rates: list[float], setup: Setup = lambda world: None, *, segments: int = SEGMENTS, delay: float = 0.0005
+    rates: list[float],
+    setup: Setup = lambda world: None,
+    *,
+    segments: int = SEGMENTS,
+    delay: float = 0.0005,
+    max_rate: float | None = None,
 ) -> list[Outcome]:
     """Runs one download for each seed, with 5 % jitter; checks invariants in the first run."""
     outcomes = []
     for seed in SEEDS:
         workers = [Worker(rate, delay=delay, jitter=0.05) for rate in rates]
-        world = World(segments, workers, seed, check=seed == 0)
+        world = World(segments, workers, seed, check=seed == 0, max_rate=max_rate)
         setup(world)
         outcome = world.run()
         assert outcome.result == Finish()
@@ -128,6 +134,61 @@ def test_a_worker_that_starts_late_delivers_its_share_within_a_second() -> None:
     assert shares[1] - shares[0] >= 0.9 * 20
 
 
+@pytest.mark.parametrize("max_rate", [4.0, 20.0, 100.0])
+@pytest.mark.parametrize(
+    ("rates", "delay"),
+    [
+        pytest.param([400.0] * 4, 0.0005, id="fast"),
+        pytest.param([40, 40, 40, 4], 0.0005, id="one-slow"),
+        pytest.param([40, 40, 40, 0.4], 0.0005, id="one-crawls"),
+        pytest.param([40] * 4, 0.1, id="far-away"),
+        pytest.param([400.0], 0.0005, id="one-alone"),
+    ],
+)
+def test_a_limited_download_keeps_an_even_rate_and_wastes_nothing(
+    rates: list[float], delay: float, max_rate: float
+) -> None:
+    """The rate is within 5 % of the limit (or of what the workers can send) over any 5 seconds, give or take a segment;
+    in no second do more segments arrive than in one second of the limit and its burst.
+    """
+    segments = int(8 * max_rate)
+    for outcome in simulate(rates, segments=segments, delay=delay, max_rate=max_rate):
+        assert outcome.wasted == 0
+        steady = [time for time in outcome.arrivals if time >= 1.0]
+        spans = [bisect_left(steady, time + 5) - position for position, time in enumerate(steady)]
+        whole = [span for time, span in zip(steady, spans, strict=True) if time + 5 <= steady[-1]]
+        attainable = min(max_rate, sum(rates))
+        assert 0.95 * 5 * attainable - 1 <= min(whole) <= max(whole) <= 1.05 * 5 * attainable + 1
+        peak = max(bisect_left(outcome.arrivals, time + 1) - p for p, time in enumerate(outcome.arrivals))
+        assert peak <= 1.15 * max_rate + 2
+        assert outcome.seconds <= 1.05 * segments / attainable + 1
+
+
+def test_after_a_freeze_of_all_workers_at_most_one_second_of_the_limit_arrives_at_once() -> None:
+    def setup(world: World) -> None:
+        for number in world.workers:
+            world.at(1.0, partial(world.freeze, number))
+            world.at(6.0, partial(world.thaw, number))
+
+    for outcome in simulate([400] * 4, setup, segments=40, max_rate=4.0):
+        assert sum(6.0 <= time < 6.05 for time in outcome.arrivals) <= 4 + 1
+
+
+def test_a_limited_download_takes_turns() -> None:
+    world = World(80, [Worker(400) for _ in range(4)], max_rate=20.0)
+    world.run()
+    assert [len(world.scheduler.delivered_by(number)) for number in world.workers] == [20] * 4
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze", "sleep"])
+def test_a_fault_costs_a_limited_download_nothing_but_the_time_to_notice(fault: str) -> None:
+    outcomes = simulate(
+        [40] * 4, lambda world: world.at(1.0, lambda: getattr(world, fault)(2)), segments=100, max_rate=20.0
+    )
+    assert max_seconds(outcomes) <= 5.7
+    assert max_wasted(outcomes) == 0
+
+
 def test_a_stall_of_the_client_is_not_taken_for_silent_workers() -> None:
     outcomes = simulate([40] * 4, lambda world: world.at(1.0, lambda: world.stall(5.0)))
     assert max_seconds(outcomes) <= 5 + SEGMENTS / 160 + 0.1
@@ -166,7 +227,8 @@ def random_world(seed: int, *, check: bool = True) -> World:
     ]
     reliable = rng.randint(1, len(workers))
     workers[reliable - 1].corrupt = 0
-    world = World(rng.choice([0, 1, 5, 30, 100]), workers, seed, check=check)
+    segments, max_rate = rng.choice([0, 1, 5, 30, 100]), rng.choice([None, None, 1.0, 20.0])
+    world = World(segments, workers, seed, check=check, max_rate=max_rate)
     faults = [world.kill, world.start, world.freeze, world.thaw, world.sleep]
     for _ in range(rng.randint(0, 30)):
         time, fault, number = rng.uniform(0, 20), rng.choice(faults), rng.randint(1, len(workers))

@@ -64,15 +64,19 @@ class Outcome:
     wasted: int
     received: int
     result: core.Action
+    #: When each segment arrived, in seconds.
+    arrivals: list[float]
 
 
 class World:
     """One download of ``segments`` segments from ``workers``. If ``check``, checks invariants after each event."""
 
-    def __init__(self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True) -> None:
+    def __init__(
+        self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True, max_rate: float | None = None
+    ) -> None:
         self.now = 0.0
         self.workers = dict(enumerate(workers, 1))
-        self.scheduler = Scheduler(segments, self.workers)
+        self.scheduler = Scheduler(segments, self.workers, max_rate=max_rate)
         self._rng = random.Random(seed)
         self._check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -82,6 +86,8 @@ class World:
         self._timer: float | None = None
         self.result: core.Action | None = None
         self.received = self.wasted = 0
+        #: When each segment arrived.
+        self.arrivals: list[float] = []
         self.segments = segments
         self.log: list[str] = []
 
@@ -100,7 +106,7 @@ class World:
             self.now, _, callback = heapq.heappop(self._events)
             assert self.now < limit, f"not finished after {limit} s: {self.describe_state()}"
             callback()
-        return Outcome(self.now, self.wasted, self.received, self.result)
+        return Outcome(self.now, self.wasted, self.received, self.result, self.arrivals)
 
     def describe_state(self) -> str:
         """Describes the state and the latest events, for the message of a failed test."""
@@ -124,6 +130,8 @@ class World:
             worker.frozen = False
             if worker.serving is not None:
                 self._finish_at(number, self.now + worker.work_left)
+            else:
+                self._serve(number)
 
     def kill(self, number: int) -> None:
         """Kills the worker's process."""
@@ -278,6 +286,7 @@ class World:
         if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban_reason:
             return  # The connection is closed.
         self.received += 1
+        self.arrivals.append(self.now)
         if not self.scheduler.is_missing(index):
             self.wasted += 1
             self._feed(core.SegmentDuplicate(number, index))

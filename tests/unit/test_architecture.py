@@ -109,6 +109,7 @@ PURE = (
     "client/report/json_values.py",
     "client/report/progress_throttle.py",
     "client/report/totals.py",
+    "client/scheduling/rate_limit.py",
     "client/scheduling/refusal_policy.py",
     "client/scheduling/scheduler_events.py",
     "client/scheduling/scheduler.py",

@@ -55,6 +55,8 @@ class Config(Struct, frozen=True):
     key: str | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     memory: int = 64 << 20
+    #: The maximum rate of a download in bytes a second (0 = unlimited).
+    max_rate: int = 0
 
     @property
     def status(self) -> Endpoint:
@@ -155,6 +157,7 @@ class Config(Struct, frozen=True):
         host: str | None = None,
         ports: tuple[int, ...] | None = None,
         rate: str | None = None,
+        max_rate: str | None = None,
     ) -> Config:
         """Returns this configuration, overridden by the flags that are not None. Raises ``UsageError``."""
         if count is not None and not 1 <= count <= MAX_WORKERS:
@@ -185,6 +188,8 @@ class Config(Struct, frozen=True):
         if rate is not None:
             limit = _parse_flag("--rate", parse_size, rate)
             changed = replace(changed, workers=tuple(replace(w, rate=limit) for w in changed.workers))
+        if max_rate is not None:
+            changed = replace(changed, max_rate=_parse_flag("--max-rate", parse_size, max_rate))
         return changed
 
 

@@ -165,5 +165,5 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "server_key": _key,
     },
     "workers": {"port": _port, "host": _host, "rate": parse_size},
-    "client": {"memory": _memory, "key": _text},
+    "client": {"memory": _memory, "max_rate": parse_size, "key": _text},
 }

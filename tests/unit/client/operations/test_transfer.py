@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
-from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network.progress_timeout import ProgressTimeout, WaitingFor
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
@@ -63,6 +63,7 @@ def transfer_of(
     part: PartFile,
     catalogue: bytes = b"",
     on_event: OnEvent = lambda event: None,
+    max_rate: int | None = None,
 ) -> Transfer:
     return Transfer(
         pool,  # type: ignore[arg-type]
@@ -70,6 +71,7 @@ def transfer_of(
         part,
         catalogue=catalogue,
         memory=64 << 20,
+        max_rate=max_rate,
         on_event=on_event,
     )
 
@@ -97,6 +99,39 @@ def test_the_network_is_polled_after_each_hashed_segment(
     assert transfer.reused == SIZE
     # There is a poll between any two hashes.
     assert len(hashed_at) == len({*hashed_at}) == MANIFEST.segments
+
+
+class PromptPool(FakePool):
+    """A pool whose worker 1 answers each request at once. Each wait lasts until its deadline, on a virtual clock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress_timeout = ProgressTimeout(5.0, 0.0)
+        self.complaints: list[object] = []
+
+    def wait(self, deadline: float) -> None:
+        self.last_poll_at = max(self.last_poll_at, deadline)
+
+    def events(self) -> list[Any]:
+        self.complaints += self.progress_timeout.handle(WaitingFor("?"), self.last_poll_at)
+        return super().events()
+
+    def request(self, worker: int, request: Get) -> None:
+        super().request(worker, request)
+        self.next_events.append([received(request.index, segment_of(DATA, request.index))])
+
+
+def test_the_wait_for_the_rate_limit_is_not_a_lack_of_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment is due every 10 s, and the download gives up after 5 s without progress."""
+    pool = PromptPool()
+    pool.next_events = [[opened(1)]]
+    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part, max_rate=MIB // 10)
+        transfer.run()
+    assert pool.complaints == []
+    assert pool.last_poll_at == pytest.approx(10 * (MANIFEST.segments - 1), rel=0.02)
+    assert (transfer.received, transfer.wasted) == (SIZE, 0)
 
 
 OLD, NEW = b"o" * 32, b"n" * 32

@@ -38,8 +38,10 @@ class Scene:
         self.scheduler = Scheduler(0, ())
         self.now = 50.0
 
-    def begin(self, segments: int, workers: int, unchecked: tuple[int, ...] = ()) -> None:
-        self.scheduler = Scheduler(segments, range(1, workers + 1), unchecked=unchecked)
+    def begin(
+        self, segments: int, workers: int, unchecked: tuple[int, ...] = (), max_rate: float | None = None
+    ) -> None:
+        self.scheduler = Scheduler(segments, range(1, workers + 1), unchecked=unchecked, max_rate=max_rate)
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
         self.now += later
@@ -387,3 +389,34 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
     refuse(scene, 1, reason)
     assert scene.feed(published(NEW)) == []
     assert scene.feed(opened(1, catalogue=NEW)) == []
+
+
+# A limited rate.
+
+
+def test_a_limited_download_requests_one_segment_after_another(scene: Scene) -> None:
+    scene.begin(10, 2, max_rate=0.5)
+    assert scene.ready(1, 2) == [RequestSegment(1, 0)]
+    assert not scene.scheduler.waits_for_rate_limit(scene.now)
+    assert scene.feed(SegmentWritten(1, 0), 0.1) == []
+    assert scene.scheduler.waits_for_rate_limit(scene.now)
+    due = scene.scheduler.next_deadline(scene.now)
+    # The bucket was full before the first request: one segment, and a tenth of a second more.
+    assert due == pytest.approx(scene.now + 2.0 - 0.1 - 0.1)
+    assert scene.feed(TimePassed(), 1.8) == [RequestSegment(2, 1)]
+    assert not scene.scheduler.waits_for_rate_limit(scene.now)
+
+
+@pytest.mark.parametrize("event", [SegmentRefused(1, 0, RefusalReason.SLEEPING), ConnectionClosed(1)])
+def test_a_request_without_data_does_not_count_towards_the_limit(scene: Scene, event: Event) -> None:
+    scene.begin(10, 2, max_rate=0.5)
+    scene.ready(1, 2)
+    assert scene.feed(event, 0.1) == [RequestSegment(2, 0)]
+
+
+def test_without_a_usable_worker_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
+    scene.begin(10, 1, max_rate=0.5)
+    scene.ready(1)
+    scene.feed(SegmentWritten(1, 0), 0.1)
+    scene.feed(ConnectionClosed(1))
+    assert not scene.scheduler.waits_for_rate_limit(scene.now)
