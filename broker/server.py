@@ -19,8 +19,7 @@ from msd.broker.network.control_socket import Route
 from msd.broker.network.listeners import Listeners
 from msd.broker.network.ports import hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
-from msd.broker.status.event_log import EventLog
-from msd.broker.status.history import SAMPLE_INTERVAL_S
+from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
@@ -110,7 +109,7 @@ class Broker:
             if now >= self._next_sample:
                 # Sample the rates every second, even if snapshots are published less often.
                 self._next_sample = now + SAMPLE_INTERVAL_S
-                self._event_log.on_snapshot(self._snapshot(), time.time())
+                self._event_log.sample(self._snapshot(), time.time())
             self._indexer.pass_time(now)
             if self._listeners.reopen_if_needed(now):
                 # A new status socket has no welcome message yet.
@@ -184,6 +183,8 @@ class Broker:
                 self._send_order(number, QuitOrder())
             case supervisor.Kill(number):
                 self._processes.kill(number)
+            case supervisor.StateChanged() | supervisor.ComplaintCounted():
+                self._event_log.on_change(action, time.time())
             case supervisor.Publish():
                 self._publish(now)
             case supervisor.Stop():
@@ -202,7 +203,6 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._last_status = self._snapshot()
-        self._event_log.on_snapshot(status, time.time())
         self._listeners.publish(status)
         if not self._supervisor.quitting:
             self._local_console.show(status, self._listeners.keys.public if self._listeners.keys else None)
@@ -242,6 +242,7 @@ class Broker:
 
     def _set_catalogue(self, indexed: Indexed) -> None:
         """Includes this edition of the catalogue in the snapshots from now on."""
+        self._event_log.on_catalogue(indexed.files, time.time(), is_first=not self._snapshot_builder.catalogue)
         self._snapshot_builder.files = indexed.files
         self._snapshot_builder.catalogue = bytes.fromhex(indexed.catalogue)
 
@@ -284,7 +285,7 @@ class Broker:
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
                 self._handle(supervisor.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
-                peer.send(self._event_log.report(rid, self._snapshot()))
+                peer.send(self._event_log.report(rid, self._snapshot(), time.time()))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._shut_down(0)

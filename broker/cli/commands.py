@@ -61,7 +61,7 @@ def status(
     flags: ServerFlags,
     json: JsonFlag = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep running and print every status that server 5 publishes.")
+        bool, typer.Option("--watch", help="Keep running and print the status again whenever server 5 publishes it.")
     ] = False,
 ) -> None:
     """Show the state of every worker and the latest events.

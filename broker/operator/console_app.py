@@ -80,7 +80,6 @@ class ConsoleApp(App[int]):
         self._servers = servers
         self._owns_servers = owns_servers
         self._needs_redraw = True
-        self._has_merged_report = False
         #: The widths used by the last redraw.
         self._widths: tuple[int, ...] = ()
         #: The content of each widget, to skip updates that change nothing.
@@ -131,7 +130,7 @@ class ConsoleApp(App[int]):
         self.exit(128 + signal.SIGINT)
 
     async def action_quit(self) -> None:
-        clients = self.history.clients
+        clients = self.history.status.clients if self.history.status else 0
         if not self._owns_servers or not clients or self.history.lost_at is not None:
             self.exit(0)
             return
@@ -166,12 +165,9 @@ class ConsoleApp(App[int]):
             self._needs_redraw = True
             match event:
                 case Status():
-                    self.history.on_snapshot(event, now)
-                case StatusReport(status=status):
-                    self.history.on_snapshot(status, now)
-                    if not self._has_merged_report:
-                        self._has_merged_report = True
-                        self.history.merge(event)
+                    self.history.on_status(event, now)
+                case StatusReport():
+                    self.history.on_report(event, now)
                 case Server5Lost(reason, refused):
                     self.history.on_lost(reason, now, refused=refused)
                 case OrderFailed(text):

@@ -70,8 +70,7 @@ class OperatorClient:
         with contextlib.ExitStack() as resources:
             context = zmq.Context()
             resources.callback(context.destroy, 0)
-            # Receive every snapshot: the console derives its events from the differences between snapshots.
-            subscriber = StatusSubscriber(context, self._server5, self._credentials, latest_only=False)
+            subscriber = StatusSubscriber(context, self._server5, self._credentials)
             resources.callback(subscriber.close)
             snapshots, connection = subscriber.sources
             self.loop.register(snapshots, lambda: self._on_snapshots(subscriber.read_snapshots()))

@@ -1,4 +1,4 @@
-"""``msd status``: prints the contents of the console, once or for every published snapshot.
+"""``msd status``: prints the contents of the console, once or after every published snapshot.
 
 Does not format them: see ``broker/views/console_lines.py``. The report's table, which asks for a choice, belongs to the
 terminal of ``msd serve``.
@@ -21,23 +21,21 @@ from msd.wire.protocol.messages import LoggedEvent
 
 
 def show(servers: Servers, *, json: bool, watch: bool) -> None:
-    """Prints the status of ``servers``, and with ``watch`` every later snapshot. Raises ``MsdError``."""
+    """Prints the status of ``servers``, and with ``watch`` again after every snapshot. Raises ``MsdError``."""
     history = History()
     with OperatorClient(servers) as operator:
-        report = operator.report()
-        history.merge(report)
-        status = report.status
         while True:
-            now = time.time()
-            history.on_snapshot(status, now)
+            report, now = operator.report(), time.time()
+            history.on_report(report, now)
+            status = report.status
             if json:
-                print(dumps({**as_json(status), "events": [*map(_as_json, history.recent()[0])]}), flush=True)
+                print(dumps({**as_json(status), "events": [*map(_as_json, report.events)]}), flush=True)
             else:
                 text = overview(history, client_command(servers, status), shutil.get_terminal_size().columns, now)
                 print(text, flush=True)
             if not watch:
                 return
-            status = operator.next_snapshot()
+            operator.next_snapshot()
             if not json:
                 print()
 

@@ -119,6 +119,9 @@ class StatusFeed:
             # If this process was suspended, the elapsed time says nothing about server 5.
             last_message_at += operator.loop.wait([next_request_at]) + operator.loop.dispatch()
             messages = operator.take_messages()
+            if any(isinstance(message, Status) for message in messages):
+                # A snapshot is published after every change: request the events.
+                next_request_at = 0.0
             self._events += filter(None, map(_to_event, messages))
             if messages:
                 last_message_at = time.monotonic()

@@ -1,18 +1,27 @@
-"""Records events for the log and for operators who connect later: a pure core.
+"""Records events and rates for the log and for operators: a pure core.
 
-Follows the supervisor's events and the broker's snapshots. Every event becomes at most one log line; events found
-by comparing snapshots are also kept for status reports. Does not write the log.
+Turns the supervisor's events and actions into text. Every event becomes at most one log line; events that concern
+operators are also kept for status reports. Does not write the log. ``now`` is wall-clock time in seconds since 1970.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable
 
-from msd.broker.status.history import SERVER_5, History
+from msd.broker.status.history import newest
 from msd.broker.supervision import supervisor
-from msd.wire.protocol.messages import Status, StatusReport
+from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
+from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
+from msd.wire.support.units import format_count
+
+#: Maximum number of events kept.
+MAX_EVENTS = 32
+#: Number of rates kept per worker, and seconds between two rates.
+MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
+SERVER_5 = "server 5"
 
 #: Writes a log line: level, source (a worker or server 5), text.
 Log = Callable[[Level, str, str], None]
@@ -23,7 +32,10 @@ class EventLog:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._history = History()
+        #: Newest first.
+        self._events: list[LoggedEvent] = []
+        self._clients = 0
+        self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
         self._is_quitting = False
 
     def on_event(self, event: supervisor.Event) -> None:
@@ -41,16 +53,67 @@ class EventLog:
             case Stalled(seconds):
                 self._log("warning", SERVER_5, f"event loop stalled for {seconds:.1f} s")
             case _:
-                pass  # Heartbeats and time are not logged; an exit is logged when the next snapshot shows it.
+                pass  # Heartbeats and time are not logged; the supervisor tells what an exit or a complaint changes.
 
-    def on_snapshot(self, status: Status, now: float) -> None:
-        """Logs the changes since the last snapshot. ``now`` is in seconds since 1970."""
+    def on_change(self, change: supervisor.Change, now: float) -> None:
+        """Records what the supervisor has told."""
+        match change:
+            case supervisor.StateChanged(number):
+                text, is_failure = _state_text(change)
+                self._record(text, now, worker=number, is_failure=is_failure)
+            case supervisor.ComplaintCounted(number, complaints):
+                text = f"sent a corrupt segment (reported by a client, {complaints:,} so far)"
+                self._record(text, now, worker=number, is_failure=True)
+
+    def on_catalogue(self, files: int, now: float, *, is_first: bool) -> None:
+        """Records that the workers serve another catalogue, of this many files."""
+        count = format_count(files, "file")
+        self._record(f"sharing {count}" if is_first else f"shared files changed: now {count}", now)
+
+    def sample(self, status: Status, now: float) -> None:
+        """Records the rates and the number of clients. Call it every ``SAMPLE_INTERVAL_S`` seconds."""
+        for worker in status.workers:
+            self._rates[worker.number].append(worker.rate)
+        if gained := status.clients - self._clients:
+            clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"
+            self._record(
+                f"{clients} {'connected' if gained > 0 else 'disconnected'}: now serving {status.clients:,}", now
+            )
+        self._clients = status.clients
+
+    def report(self, rid: int, status: Status, now: float) -> StatusReport:
+        """The reply to an operator's status request."""
+        rates = [[*self._rates[worker.number]] for worker in status.workers]
+        return StatusReport(rid=rid, status=status, time=now, events=self._events, rates=rates)
+
+    def _record(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         if self._is_quitting:
             return  # Workers that exit during a shutdown did not fail.
-        for event in self._history.on_snapshot(status, now):
-            self._log("warning" if event.is_failure else "info", event.source or SERVER_5, event.text)
+        source = SERVER_5 if worker is None else f"worker {worker}"
+        self._log("warning" if is_failure else "info", source, text)
+        seq = self._events[0].seq + 1 if self._events else 1
+        text = text if worker is None else f"{source} {text}"
+        event = LoggedEvent(seq=seq, time=now, text=text, is_failure=is_failure)
+        self._events = newest([event, *self._events], MAX_EVENTS)
 
-    def report(self, rid: int, status: Status) -> StatusReport:
-        """The reply to an operator's status request."""
-        events, rates = self._history.recent()
-        return StatusReport(rid=rid, status=status, events=events, rates=rates)
+
+def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
+    """The text of a change of state, and whether it is a failure."""
+    reason = f": {change.reason}" if change.reason else ""
+    match change.after:
+        case WorkerState.AWAKE if change.before is WorkerState.ASLEEP:
+            return "woke up", False
+        case WorkerState.AWAKE if change.before is WorkerState.SILENT:
+            return "answers again", False
+        case WorkerState.AWAKE:
+            return "is alive", False
+        case WorkerState.ASLEEP:
+            return "fell asleep", False
+        case WorkerState.STARTING:
+            return "is restarting", False
+        case WorkerState.SILENT:
+            return "is silent: heartbeats missing", True
+        case WorkerState.DEAD:
+            return f"died{reason}", True
+        case WorkerState.FAILED:
+            return f"failed{reason}; not restarted until toggled", True

@@ -44,6 +44,7 @@ class SnapshotBuilder:
         are the broker's own totals.
         """
         self._seq += 1
+        heartbeats = [worker.heartbeat for worker in supervisor.workers.values()]
         return Status(
             version=PROTOCOL_VERSION,
             epoch=self._epoch,
@@ -52,7 +53,10 @@ class SnapshotBuilder:
             control=self._config.control.url,
             catalogue=self.catalogue,
             files=self.files,
-            clients=len(frozenset().union(*(worker.heartbeat.sessions for worker in supervisor.workers.values()))),
+            # A heartbeat counts all clients, but lists a limited number of sessions.
+            clients=max(
+                len(frozenset().union(*(h.sessions for h in heartbeats))), *(h.load.clients for h in heartbeats)
+            ),
             malformed_messages=malformed_messages,
             rejected_connections=rejected_connections,
             workers=[

@@ -146,6 +146,22 @@ class Kill(Struct, frozen=True):
     number: int
 
 
+class StateChanged(Struct, frozen=True):
+    """A worker's state has changed. ``reason`` says why its process exited; it is empty while a process runs."""
+
+    number: int
+    before: WorkerState
+    after: WorkerState
+    reason: str
+
+
+class ComplaintCounted(Struct, frozen=True):
+    """A complaint about a worker was counted; ``complaints`` is the number of complaints so far."""
+
+    number: int
+    complaints: int
+
+
 class Publish(Struct, frozen=True):
     """Publish a snapshot now: a state or wanted state has changed."""
 
@@ -154,7 +170,9 @@ class Stop(Struct, frozen=True):
     """All workers have exited after ``QuitReceived``: the broker can exit as well."""
 
 
-Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop
+#: What operators are told.
+Change = StateChanged | ComplaintCounted
+Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop | Change
 
 #: Stands for the last heartbeat of a process that has not sent one yet.
 NO_HEARTBEAT = Heartbeat(
@@ -202,6 +220,8 @@ class Supervisor(Core[Event, Action]):
         self.edition = 0
         self._hang_limit = hang_limit
         self._quit_deadline: float | None = None
+        #: The changes of state that the event being handled has caused.
+        self._changes: list[StateChanged] = []
 
     @property
     def quitting(self) -> bool:
@@ -216,9 +236,12 @@ class Supervisor(Core[Event, Action]):
         return min((deadline for deadline, _ in timers), default=None)
 
     def _decide(self, event: Event, now: float) -> list[Action]:
-        before = [(w.state, w.wanted) for w in self.workers.values()]
+        self._changes = []
+        wanted = [worker.wanted for worker in self.workers.values()]
+        # The changes come first: to perform the other actions may cause further changes.
         actions = self._dispatch(event, now)
-        if before != [(w.state, w.wanted) for w in self.workers.values()]:
+        actions = [*self._changes, *actions]
+        if self._changes or wanted != [worker.wanted for worker in self.workers.values()]:
             actions.append(Publish())
         if self.quitting and not any(w.pid for w in self.workers.values()):
             actions.append(Stop())
@@ -252,9 +275,10 @@ class Supervisor(Core[Event, Action]):
             case ToggleReceived(number, wanted):
                 return self._on_toggle(self.workers[number], wanted)
             case ComplaintReceived(number):
-                if number in self.workers:
-                    self.workers[number].complaints += 1
-                return []
+                if (complained := self.workers.get(number)) is None:
+                    return []
+                complained.complaints += 1
+                return [ComplaintCounted(number, complained.complaints)]
             case QuitReceived():
                 return self._on_quit(now)
             case Stalled(seconds):
@@ -296,8 +320,8 @@ class Supervisor(Core[Event, Action]):
             return []
         worker.last_heartbeat_at = now
         worker.heartbeat, worker.route = heartbeat, route
-        self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
         worker.reason = ""
+        self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
         if self.quitting:
             return [SendQuit(worker.number)]
         if worker.state.value != worker.wanted.value or heartbeat.edition != self.edition:
@@ -370,6 +394,7 @@ class Supervisor(Core[Event, Action]):
         """The only place that changes a worker's state."""
         if state is not worker.state:
             assert cause in TRANSITIONS.get((worker.state, state), ()), (worker, state, cause)
+            self._changes.append(StateChanged(worker.number, worker.state, state, worker.reason))
             worker.state = state
 
     def _order(self, worker: WorkerRecord) -> SendOrder:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from msd.broker.status.history import History, HistoryEvent, Row, newest
-from msd.wire.protocol.messages import WorkerStatus
+from msd.broker.status.history import History, Row, newest
+from msd.wire.protocol.messages import LoggedEvent, WorkerStatus
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
 
@@ -40,29 +40,31 @@ def worker_line(row: Row, width: int, top: float, *, selected: bool = False, cur
     mark = "›" if selected else " "
     status_width, sparkline_width = _flexible_widths(width)
     sign, status = "●" if row.is_alive else "○", _status_text(row, current=current)
-    failures = f"{row.complaints:,}/{row.rejections:,}" if row.complaints or row.rejections else "-"
+    worker = row.worker
+    failures = f"{worker.complaints:,}/{row.rejections:,}" if worker.complaints or row.rejections else "-"
     rates = sparkline(row.rates, sparkline_width, top)
     uptime = format_duration(row.uptime) if row.uptime else "-"
-    rate = format_rate(row.rate) if row.rate >= 0.5 else "-"
+    rate = format_rate(worker.rate) if worker.rate >= 0.5 else "-"
     return (
-        f"{mark}{sign} {row.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
-        f" {uptime:>8} {clip(str(row.restarts), 3):>3} {clip(str(row.clients), 3):>3}"
-        f" {rate:>10} {rates:>{sparkline_width}} {format_size(row.bytes_sent):>9} {clip(failures, 5):>5}"
+        f"{mark}{sign} {worker.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
+        f" {uptime:>8} {clip(str(worker.restarts), 3):>3} {clip(str(worker.clients), 3):>3}"
+        f" {rate:>10} {rates:>{sparkline_width}} {format_size(worker.bytes_sent):>9} {clip(failures, 5):>5}"
     )
 
 
 def details(row: Row, width: int, *, current: bool = True) -> list[str]:
     """Returns everything known about a worker, wrapped to ``width``. Its state with the full reason comes first."""
-    parts = [f"{row.number} {_status_text(row, current=current)}", row.endpoint.removeprefix("tcp://")]
-    parts.append(f"process {row.pid}" if row.pid else "no process")
-    if row.restarts:
-        parts.append(format_count(row.restarts, "restart"))
-    parts += failure_counts(row)
-    parts += [clients_served(row.clients), f"{row.bytes_sent:,} bytes sent"]
+    worker = row.worker
+    parts = [f"{worker.number} {_status_text(row, current=current)}", worker.endpoint.removeprefix("tcp://")]
+    parts.append(f"process {worker.pid}" if worker.pid else "no process")
+    if worker.restarts:
+        parts.append(format_count(worker.restarts, "restart"))
+    parts += failure_counts(worker)
+    parts += [clients_served(worker.clients), f"{worker.bytes_sent:,} bytes sent"]
     return wrap(" · ".join(parts), width)
 
 
-def failure_counts(worker: Row | WorkerStatus) -> list[str]:
+def failure_counts(worker: WorkerStatus) -> list[str]:
     """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
     counts = (
         (worker.complaints, "corrupt segment"),
@@ -78,7 +80,7 @@ def overview(history: History, command: str, width: int, now: float) -> str:
     top = max((rate for row in rows for rate in row.rates), default=0.0)
     lines = [summary(history), "", heading(width).rstrip(), *(worker_line(row, width, top).rstrip() for row in rows)]
     for row in rows:
-        if row.remark or row.complaints or row.rejections:
+        if row.remark or failure_counts(row.worker):
             lines += ["", *details(row, width)]
     lines += ["", "Events, newest first"]
     for event in newest(history.events, OVERVIEW_EVENTS):
@@ -94,9 +96,7 @@ def summary(history: History) -> str:
     alive = sum(row.is_alive for row in history.rows(0.0))
     files = format_count(status.files, "file") if status.catalogue else "indexing the files"
     total = sum(worker.rate for worker in status.workers)
-    return (
-        f"{alive} of {len(status.workers)} alive · {clients_served(history.clients)} · {format_rate(total)} · {files}"
-    )
+    return f"{alive} of {len(status.workers)} alive · {clients_served(status.clients)} · {format_rate(total)} · {files}"
 
 
 def clients_served(clients: int) -> str:
@@ -113,10 +113,10 @@ def alarm(history: History) -> str:
     return f"! SERVER 5 {problem} {since}{hint} ({history.lost_reason})"
 
 
-def event_lines(event: HistoryEvent, width: int) -> list[str]:
+def event_lines(event: LoggedEvent, width: int) -> list[str]:
     """Returns an event as lines of at most ``width`` columns."""
     return wrap(
-        f"{format_time(event.time)} {'!' if event.is_failure else ' '} {presentable(event.sentence)}", width, indent=11
+        f"{format_time(event.time)} {'!' if event.is_failure else ' '} {presentable(event.text)}", width, indent=11
     )
 
 

@@ -456,7 +456,10 @@ def test_toggle_changes_the_status(port: int) -> None:
         assert report["type"] == "report"
         assert report["status"].keys() >= client.snapshot.keys() - {"type"}
         assert client.state(2).keys() == client.snapshot["workers"][1].keys()
-        assert all(event.keys() == {"time", "text", "bad"} for event in report["events"])
+        assert all(event.keys() == {"seq", "time", "text", "bad"} for event in report["events"])
+        numbers = [event["seq"] for event in report["events"]]
+        assert numbers == sorted(set(numbers), reverse=True)
+        assert all(event["time"] <= report["time"] for event in report["events"])
         assert any("alive" in event["text"] for event in report["events"])
         assert len(report["rates"]) == 4
 

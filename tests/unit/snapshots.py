@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from msd.broker.supervision.supervisor import HeartbeatReceived
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Heartbeat, Load, Status, WorkerStatus
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Heartbeat,
+    Load,
+    LoggedEvent,
+    Status,
+    StatusReport,
+    WorkerStatus,
+)
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 
 PORTS = (21018, 27215, 35416, 19222)
@@ -46,6 +54,15 @@ def snapshot(*states: WorkerState, **values: Any) -> Status:
         "workers": workers,
     }
     return Status(**{**settings, **values})
+
+
+def report(status: Status, *texts: str, time: float = 0.0, is_failure: bool = False, **values: Any) -> StatusReport:
+    """A report of ``status`` in which these events, oldest first, are the broker's first; the newest is 1 s old."""
+    events = [
+        LoggedEvent(seq=seq, time=time + seq - len(texts) - 1, text=text, is_failure=is_failure)
+        for seq, text in enumerate(texts, 1)
+    ]
+    return StatusReport(rid=1, status=status, time=time, events=events[::-1], **values)
 
 
 def heard(number: int, pid: int, state: ReportedState = ReportedState.AWAKE, **values: Any) -> HeartbeatReceived:

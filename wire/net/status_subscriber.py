@@ -27,7 +27,7 @@ RECONNECT_MS, MAX_RECONNECT_MS = 100, 1000
 class StatusSubscriber:
     """Subscribes to the snapshots at ``endpoint``. Poll ``sources`` for reading. Call ``close()`` when done.
 
-    With ``latest_only`` a slow reader receives only the latest snapshot, not all the snapshots that it has missed.
+    A slow reader receives only the latest snapshot, not all the snapshots that it has missed.
     """
 
     def __init__(
@@ -35,11 +35,9 @@ class StatusSubscriber:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoint: Endpoint,
         credentials: Credentials | None,
-        *,
-        latest_only: bool = True,
     ) -> None:
         self._socket = tcp_socket(context, zmq.SUB, endpoint, credentials)
-        self._socket.conflate = latest_only
+        self._socket.conflate = True
         self._socket.maxmsgsize = MAX_SNAPSHOT_FRAME
         self._socket.reconnect_ivl = RECONNECT_MS
         self._socket.reconnect_ivl_max = MAX_RECONNECT_MS

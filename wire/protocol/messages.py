@@ -300,19 +300,22 @@ class Toggled(Correlated, tag="toggled", frozen=True):
 
 
 class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event at ``time`` (seconds since 1970), as human-readable text."""
+    """An event at ``time`` (seconds since 1970), as human-readable text. ``seq`` numbers the events of a broker."""
 
+    seq: Natural = 0
     time: Timestamp
     text: Text
     is_failure: bool = msgspec.field(name="bad")
 
 
 class StatusReport(Correlated, tag="report", frozen=True):
-    """The reply to ``status``: the snapshot and the recent events (newest first). ``rates`` contains a list for each
-    worker, in the order of the workers' numbers: its recent rates in bytes a second, newest last.
+    """The reply to ``status``: the snapshot, the broker's clock, and the recent events (newest first). ``rates``
+    contains a list for each worker, in the order of the workers' numbers: its recent rates in bytes a second, newest
+    last.
     """
 
     status: Status
+    time: Timestamp
     events: Annotated[list[LoggedEvent], Meta(max_length=256)] = []
     rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,10 +17,9 @@ from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost
 from msd.wire.config.servers import Servers
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import LoggedEvent, StatusReport
 from msd.wire.protocol.states import WorkerState
 from tests.processes import TIMEOUT
-from tests.unit.snapshots import PORTS, snapshot, with_worker
+from tests.unit.snapshots import PORTS, report, snapshot, with_worker
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
 
@@ -104,7 +104,8 @@ def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:
         await driver.expect("! there is no worker 5: the workers are numbered 1 to 4")
         await driver.expect("! there is no worker 9: the workers are numbered 1 to 4")
         await driver.expect("you toggled worker 4")
-        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP), "worker 2 fell asleep")
+        status = snapshot(WorkerState.AWAKE, WorkerState.ASLEEP)
+        await driver.receive(report(status, "worker 2 fell asleep"), "worker 2 fell asleep")
         assert "○  2 27215 Dead: asleep" in driver.text
 
     run_console(steps)
@@ -275,11 +276,13 @@ def test_with_64_workers_the_selected_one_and_the_footer_are_visible() -> None:
 def test_a_dead_worker_is_shown_with_the_reason_until_it_is_restarted() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         dead = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD), 2, reason="killed by SIGKILL")
-        await driver.receive(dead, "! worker 2 died: killed by SIGKILL")
+        text = "worker 2 died: killed by SIGKILL"
+        await driver.receive(report(dead, text, is_failure=True), f"! {text}")
         assert "1 of 2 alive" in driver.text
         assert "○  2 27215 Dead: killed b…" in driver.text
-        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.STARTING), "worker 2 is restarting")
-        await driver.receive(snapshot(WorkerState.AWAKE, WorkerState.AWAKE), "worker 2 is alive")
+        status = snapshot(WorkerState.AWAKE, WorkerState.AWAKE)
+        await driver.receive(report(status, text, "worker 2 is restarting"), "worker 2 is restarting")
+        assert "2 of 2 alive" in driver.text
 
     run_console(steps)
 
@@ -311,13 +314,9 @@ def test_a_refused_console_is_not_reported_as_lost() -> None:
 
 def test_events_from_before_the_console_started_are_shown() -> None:
     async def steps(driver: ConsoleDriver) -> None:
-        earlier = [
-            LoggedEvent(time=3.0, text="worker 4 woke up", is_failure=False),
-            LoggedEvent(time=2.0, text="x", is_failure=True),
-        ]
-        report = StatusReport(rid=1, status=snapshot(), events=earlier, rates=[[1e6], [], [], []])
-        await driver.receive(report, "worker 4 woke up")
-        await driver.receive(report, "worker 4 woke up")
+        earlier = report(snapshot(), "x", "worker 4 woke up", rates=[[1e6], [], [], []])
+        await driver.receive(earlier, "worker 4 woke up")
+        await driver.receive(earlier, "worker 4 woke up")
         assert driver.text.count("worker 4 woke up") == 1
         assert "█" in driver.text
 
@@ -345,8 +344,9 @@ def test_a_failed_order_is_shown() -> None:
 
 def test_markup_in_messages_is_shown_literally() -> None:
     async def steps(driver: ConsoleDriver) -> None:
-        for text in ("[bold]x[/bold]", "[/]", "$error", "[link=a]"):
-            await driver.receive(with_worker(snapshot(WorkerState.DEAD), 1, reason=text), f"worker 1 died: {text}")
+        for seq, text in enumerate(("[bold]x[/bold]", "[/]", "$error", "[link=a]")):
+            status = with_worker(snapshot(WorkerState.DEAD), 1, reason=text)
+            await driver.receive(report(status, *["x"] * seq, f"worker 1 died: {text}"), f"worker 1 died: {text}")
             await driver.receive(snapshot(), "4 of 4 alive")
 
     run_console(steps, size=(160, 24))
@@ -365,8 +365,9 @@ def test_without_events_nothing_is_drawn() -> None:
 
 def test_a_flood_of_events_is_drawn_at_most_10_times_a_second() -> None:
     async def steps(driver: ConsoleDriver) -> None:
+        totals = count(1)
         driver.feed.more_events = lambda: [
-            with_worker(snapshot(WorkerState.AWAKE if n % 2 else WorkerState.ASLEEP), 1, bytes_sent=n)
+            with_worker(snapshot(WorkerState.AWAKE if n % 2 else WorkerState.ASLEEP), 1, bytes_sent=next(totals) << 20)
             for n in range(100)
         ]
         await driver.pilot.pause(2 * REDRAW_INTERVAL_S)

@@ -11,9 +11,9 @@ from msd.broker.operator import status_command
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
+from msd.wire.protocol.messages import StatusReport
 from msd.wire.protocol.states import WorkerState
-from tests.unit.snapshots import snapshot
+from tests.unit.snapshots import report, snapshot
 
 SERVERS = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False)
 
@@ -33,13 +33,12 @@ class FakeOperator:
         pass
 
     def report(self) -> StatusReport:
-        events = [LoggedEvent(time=3.25, text="worker 2 woke up", is_failure=False)]
-        return StatusReport(rid=1, status=self._snapshots.pop(0), events=events, rates=[[], [], [], []])
+        texts = ["worker 2 woke up", "worker 2 fell asleep"][: 3 - len(self._snapshots)]
+        return report(self._snapshots.pop(0), *texts, time=4.25)
 
-    def next_snapshot(self) -> Status:
+    def next_snapshot(self) -> None:
         if not self._snapshots:
             raise NoAnswerError("server 5 does not answer")
-        return self._snapshots.pop(0)
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from msd.broker.status.event_log import EventLog
+from msd.broker.status.event_log import MAX_EVENTS, MAX_RATES, EventLog
 from msd.broker.supervision import supervisor
+from msd.broker.supervision.supervisor import ComplaintCounted, StateChanged
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.unit.snapshots import heard, snapshot, with_worker
@@ -49,32 +50,75 @@ def test_heartbeats_and_time_are_not_logged(event_log: EventLog, lines: list[Lin
 
 
 def test_workers_that_exit_during_a_shutdown_are_not_logged(event_log: EventLog, lines: list[Line]) -> None:
-    event_log.on_snapshot(snapshot(), NOW)
     event_log.on_event(supervisor.QuitReceived())
-    exited = with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 1, reason="exited with code 0")
-    event_log.on_snapshot(exited, NOW + 1)
-    assert lines == [("info", "server 5", "reports 4 of 4 workers alive"), ("info", "server 5", "shutting down")]
-    assert not any(event.is_failure for event in event_log.report(1, exited).events)
+    event_log.on_change(StateChanged(1, WorkerState.AWAKE, WorkerState.DEAD, "exited with code 0"), NOW)
+    assert lines == [("info", "server 5", "shutting down")]
+    assert event_log.report(1, snapshot(), NOW).events == []
 
 
-def test_changes_between_snapshots_are_logged_and_reported(event_log: EventLog, lines: list[Line]) -> None:
-    event_log.on_snapshot(snapshot(), NOW)
-    event_log.on_snapshot(
-        with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 1, reason="killed by SIGKILL"), NOW + 1
-    )
-    status = with_worker(snapshot(WorkerState.DEAD, WorkerState.AWAKE), 2, complaints=1)
-    event_log.on_snapshot(status, NOW + 2)
+@pytest.mark.parametrize(
+    ("before", "after", "text", "is_failure"),
+    [
+        (WorkerState.AWAKE, WorkerState.ASLEEP, "fell asleep", False),
+        (WorkerState.ASLEEP, WorkerState.AWAKE, "woke up", False),
+        (WorkerState.AWAKE, WorkerState.SILENT, "is silent: heartbeats missing", True),
+        (WorkerState.SILENT, WorkerState.AWAKE, "answers again", False),
+        (WorkerState.AWAKE, WorkerState.DEAD, "died: killed by SIGKILL", True),
+        (WorkerState.AWAKE, WorkerState.FAILED, "failed: killed by SIGKILL; not restarted until toggled", True),
+        (WorkerState.DEAD, WorkerState.STARTING, "is restarting", False),
+        (WorkerState.STARTING, WorkerState.AWAKE, "is alive", False),
+    ],
+)
+def test_a_new_state_is_logged_and_reported_with_its_time(
+    event_log: EventLog, lines: list[Line], before: WorkerState, after: WorkerState, text: str, is_failure: bool
+) -> None:
+    reason = "killed by SIGKILL" if after in (WorkerState.DEAD, WorkerState.FAILED) else ""
+    event_log.on_change(StateChanged(1, before, after, reason), NOW)
+    (event,) = event_log.report(1, snapshot(), NOW + 1).events
+    assert (event.text, event.time, event.is_failure) == (f"worker 1 {text}", NOW, is_failure)
+    assert lines == [("warning" if is_failure else "info", "worker 1", text)]
+
+
+def test_a_complaint_is_a_failure(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_change(ComplaintCounted(4, 3), NOW)
+    assert lines == [("warning", "worker 4", "sent a corrupt segment (reported by a client, 3 so far)")]
+
+
+def test_the_first_catalogue_and_a_new_catalogue_are_events(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_catalogue(1, NOW, is_first=True)
+    event_log.on_catalogue(1200, NOW, is_first=False)
     assert lines == [
-        ("info", "server 5", "reports 4 of 4 workers alive"),
-        ("warning", "worker 1", "died: killed by SIGKILL"),
-        ("warning", "worker 2", "sent a corrupt segment (reported by a client, 1 so far)"),
+        ("info", "server 5", "sharing 1 file"),
+        ("info", "server 5", "shared files changed: now 1,200 files"),
     ]
-    report = event_log.report(5, status)
-    assert (report.rid, report.status) == (5, status)
-    assert [(event.time, event.is_failure) for event in report.events] == [
-        (NOW + 2, True),
-        (NOW + 1, True),
-        (NOW, False),
+
+
+def test_clients_connecting_and_disconnecting_are_events(event_log: EventLog, lines: list[Line]) -> None:
+    for clients in (0, 1, 3, 3, 2):
+        event_log.sample(snapshot(clients=clients), NOW)
+    assert [text for _, _, text in lines] == [
+        "client connected: now serving 1",
+        "2 clients connected: now serving 3",
+        "client disconnected: now serving 2",
     ]
-    assert report.events[1].text == "worker 1 died: killed by SIGKILL"
-    assert len(report.rates[0]) == 3
+
+
+def test_a_report_contains_the_newest_events_with_their_numbers(event_log: EventLog) -> None:
+    event_log.on_change(ComplaintCounted(2, 1), NOW)
+    for number in range(2 * MAX_EVENTS):
+        event_log.on_catalogue(number, NOW + number, is_first=False)
+    status = snapshot()
+    report = event_log.report(5, status, NOW + 99)
+    assert (report.rid, report.status, report.time) == (5, status, NOW + 99)
+    assert len(report.events) == MAX_EVENTS
+    assert report.events[0].text == f"shared files changed: now {2 * MAX_EVENTS - 1} files"
+    numbers = [event.seq for event in report.events]
+    # The failure is kept although it is older than all other events.
+    assert numbers == [*range(2 * MAX_EVENTS + 1, MAX_EVENTS + 2, -1), 1]
+
+
+def test_a_report_contains_the_last_rates_of_each_worker(event_log: EventLog) -> None:
+    for second in range(MAX_RATES + 9):
+        event_log.sample(with_worker(snapshot(), 2, rate=float(second)), NOW + second)
+    rates = event_log.report(1, snapshot(), NOW).rates
+    assert rates == [[0.0] * MAX_RATES, [*map(float, range(9, MAX_RATES + 9))], [0.0] * MAX_RATES, [0.0] * MAX_RATES]

@@ -92,6 +92,12 @@ def test_a_client_served_by_several_workers_counts_once() -> None:
     assert as_json(status)["clients"] == 3
 
 
+def test_clients_whose_sessions_are_not_listed_count() -> None:
+    supervisor = running()
+    supervisor.handle(heard(2, 102, load=Load(clients=1500), sessions=range(1024)), NOW)
+    assert builder().build(supervisor, NOW).clients == 1500
+
+
 def test_each_snapshot_has_the_next_number_of_the_same_epoch() -> None:
     snapshots, supervisor = builder(), running()
     statuses = [snapshots.build(supervisor, NOW) for _ in range(3)]

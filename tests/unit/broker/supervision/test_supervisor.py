@@ -22,6 +22,7 @@ from msd.broker.supervision.supervisor import (
     TRANSITIONS,
     Action,
     CatalogueReady,
+    ComplaintCounted,
     ComplaintReceived,
     Event,
     Exited,
@@ -32,6 +33,7 @@ from msd.broker.supervision.supervisor import (
     SendQuit,
     Spawn,
     Spawned,
+    StateChanged,
     Stop,
     Supervisor,
     ToggleReceived,
@@ -60,12 +62,15 @@ class Scenario:
     def __init__(self, workers: int = 1, hang_limit: float = HANG_LIMIT) -> None:
         self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
         self.now = START
+        self.changes: list[StateChanged] = []
         self._pids = iter(range(100, 100000))
 
     def handle(self, event: Event) -> list[Action]:
+        """Returns the actions without the changes of state, which are appended to ``changes``."""
         actions = self.supervisor.handle(event, self.now)
         self.supervisor.check_invariants()
-        return actions
+        self.changes += [action for action in actions if isinstance(action, StateChanged)]
+        return [action for action in actions if not isinstance(action, StateChanged)]
 
     def spawned(self, number: int = 1) -> list[Action]:
         return self.handle(Spawned(number, next(self._pids)))
@@ -741,9 +746,35 @@ def test_a_hang_limit_below_the_silence_limit_causes_no_busy_loop() -> None:
 
 def test_complaints_about_known_workers_are_counted() -> None:
     scenario = awake(2)
-    for number in (2, 2, 9):
-        assert scenario.handle(ComplaintReceived(number)) == []
+    for number, actions in ((2, [ComplaintCounted(2, 1)]), (2, [ComplaintCounted(2, 2)]), (9, [])):
+        assert scenario.handle(ComplaintReceived(number)) == actions
     assert [worker.complaints for worker in scenario.supervisor.workers.values()] == [0, 2]
+
+
+# Changes that operators are told.
+
+
+def test_each_change_of_state_is_told_with_its_reason() -> None:
+    scenario = awake()
+    scenario.crash()
+    scenario.heartbeat(ReportedState.ASLEEP)
+    scenario.wait(SILENT_AFTER_S)
+    assert scenario.changes == [
+        StateChanged(1, WorkerState.STARTING, WorkerState.AWAKE, ""),
+        StateChanged(1, WorkerState.AWAKE, WorkerState.DEAD, "killed by SIGKILL"),
+        StateChanged(1, WorkerState.DEAD, WorkerState.STARTING, "killed by SIGKILL"),
+        StateChanged(1, WorkerState.STARTING, WorkerState.ASLEEP, ""),
+        StateChanged(1, WorkerState.ASLEEP, WorkerState.SILENT, ""),
+    ]
+
+
+def test_a_worker_that_cannot_be_started_is_told_to_restart_and_then_to_die() -> None:
+    """Performing ``Spawn`` causes the second change, so the first change must come before ``Spawn``."""
+    scenario = awake()
+    scenario.exit()
+    scenario.now += MIN_BACKOFF_S
+    actions = scenario.supervisor.handle(TimePassed(), scenario.now)
+    assert [type(action) for action in actions] == [StateChanged, Spawn, Publish]
 
 
 # Random sequences of events.
@@ -794,6 +825,8 @@ class Supervision(RuleBasedStateMachine):
         )
         changes = {(before[n][0], after[n][0]) for n in before if before[n][0] is not after[n][0]}
         assert {(change, type(event)) for change in changes} <= LISTED
+        told = {(action.before, action.after) for action in actions if isinstance(action, StateChanged)}
+        assert told == changes, "a change of state was not told"
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):

@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
-from msd.broker.status.history import History, HistoryEvent, Row
+from msd.broker.status.history import History, Row
 from msd.broker.views import console_lines
+from msd.wire.protocol.messages import LoggedEvent
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.units import format_time
-from tests.unit.snapshots import snapshot, with_worker
+from tests.unit.snapshots import report, snapshot, with_worker
 
 
-def row(state: WorkerState = WorkerState.AWAKE, remark: str = "", **values: object) -> Row:
-    settings: dict[str, object] = {
-        "number": 1,
-        "endpoint": "tcp://127.0.0.1:21018",
-        "pid": 4711,
-        "state": state,
-        "remark": remark,
-        "uptime": 3725.0,
-        "restarts": 0,
-        "clients": 2,
-        "rate": 7.3e6,
-        "rates": (1.0, 2.0, 4.0),
-        "bytes_sent": 123_400_000,
-        "complaints": 0,
-        "malformed_messages": 0,
-        "rejected_connections": 0,
-    }
-    return Row(**{**settings, **values})  # type: ignore[arg-type]
+def row(state: WorkerState = WorkerState.AWAKE, rates: tuple[float, ...] = (1.0, 2.0, 4.0), **values: object) -> Row:
+    defaults = {"pid": 4711, "uptime": 3725.0, "clients": 2, "rate": 7.3e6, "bytes_sent": 123_400_000}
+    return Row(replace(snapshot(state).workers[0], **{**defaults, **values}), rates=rates)
 
 
 @pytest.mark.parametrize("width", [80, 100, 133, 200])
 def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
     longest = row(
         WorkerState.FAILED,
-        "failed: " + "x" * 200,
+        reason="x" * 200,
         number=64,
         endpoint="tcp://127.0.0.1:65535",
         uptime=1e10,
@@ -61,7 +48,8 @@ def test_alive_and_dead_differ_by_more_than_colour() -> None:
 
 
 def test_the_line_of_a_dead_worker_contains_the_reason() -> None:
-    assert "Dead: killed by SIGKILL " in console_lines.worker_line(row(WorkerState.DEAD, "killed by SIGKILL"), 120, 1.0)
+    dead = row(WorkerState.DEAD, reason="killed by SIGKILL")
+    assert "Dead: killed by SIGKILL " in console_lines.worker_line(dead, 120, 1.0)
 
 
 def test_a_state_that_is_not_current_has_a_question_mark() -> None:
@@ -95,12 +83,15 @@ def test_a_wrapped_command_can_be_pasted() -> None:
 
 
 def test_control_characters_in_an_event_are_removed() -> None:
-    assert "\x1b" not in console_lines.event_lines(HistoryEvent(0.0, "worker 1 died: \x1b[2J"), 80)[0]
+    assert (
+        "\x1b"
+        not in console_lines.event_lines(LoggedEvent(time=0.0, text="worker 1 died: \x1b[2J", is_failure=True), 80)[0]
+    )
 
 
 def test_a_long_event_is_wrapped_and_not_truncated() -> None:
     reason = "exited with code 1: " + "the broker's folder and its catalogue were removed " * 3
-    lines = console_lines.event_lines(HistoryEvent(0.0, f"worker 1 died: {reason}", is_failure=True), 79)
+    lines = console_lines.event_lines(LoggedEvent(time=0.0, text=f"worker 1 died: {reason}", is_failure=True), 79)
     assert max(map(len, lines)) <= 79
     assert " ".join(line.strip() for line in lines).endswith(reason.strip())
     assert all(line.startswith(" " * 11) for line in lines[1:])
@@ -109,7 +100,7 @@ def test_a_long_event_is_wrapped_and_not_truncated() -> None:
 def test_the_details_of_a_worker_contain_the_whole_reason_and_all_counts() -> None:
     dead = row(
         WorkerState.DEAD,
-        "killed by SIGKILL, " * 9 + "the end",
+        reason="killed by SIGKILL, " * 9 + "the end",
         pid=0,
         restarts=1,
         complaints=2,
@@ -137,9 +128,9 @@ def test_the_details_of_a_worker_contain_the_whole_reason_and_all_counts() -> No
 
 def test_the_overview_contains_everything_that_the_console_shows() -> None:
     history = History()
-    history.on_snapshot(snapshot(clients=1), 0.0)
     reason = "killed by SIGKILL, possibly by the kernel's out-of-memory killer"
-    history.on_snapshot(with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason), 1.0)
+    status = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason)
+    history.on_report(report(status, f"worker 2 died: {reason}", is_failure=True, time=2.0), 2.0)
     text = console_lines.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
     for part in (
         "1 of 2 alive · 1 client served",
@@ -155,7 +146,7 @@ def test_the_overview_contains_everything_that_the_console_shows() -> None:
 
 def test_the_alarm_contains_the_time_and_the_reason() -> None:
     history = History()
-    history.on_snapshot(snapshot(), 0.0)
+    history.on_status(snapshot(), 0.0)
     assert console_lines.alarm(history) == ""
     history.on_lost("connection refused", 60.0)
     alarm = console_lines.alarm(history)
@@ -166,7 +157,7 @@ def test_the_alarm_contains_the_time_and_the_reason() -> None:
 def test_the_summary_counts_workers_clients_and_files() -> None:
     history = History()
     assert console_lines.summary(history) == "waiting for server 5"
-    history.on_snapshot(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP, clients=1), 0.0)
+    history.on_status(snapshot(WorkerState.AWAKE, WorkerState.ASLEEP, clients=1), 0.0)
     assert console_lines.summary(history) == "1 of 2 alive · 1 client served · 0 B/s · 1 file"
-    history.on_snapshot(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
+    history.on_status(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
     assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · indexing the files"

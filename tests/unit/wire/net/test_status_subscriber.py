@@ -30,12 +30,12 @@ STATUS = Status(
 class Scene:
     """A publisher in place of server 5, and a subscriber that is connected to it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, latest_only: bool = True) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self.endpoint = Endpoint("127.0.0.1", free_ports()[4])
         self.publisher = context.socket(zmq.XPUB)
         self.publisher.linger = 0
         self.publisher.bind(self.endpoint.url)
-        self.subscriber = StatusSubscriber(context, self.endpoint, None, latest_only=latest_only)
+        self.subscriber = StatusSubscriber(context, self.endpoint, None)
         assert self.publisher.poll(10_000)
         assert self.publisher.recv() == b"\x01" + STATUS_TOPIC
 
@@ -46,10 +46,10 @@ class Scene:
         return wait_for("a snapshot", lambda: next(self.subscriber.read_snapshots(), None))
 
 
-@pytest.fixture(params=[True])
-def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+@pytest.fixture
+def scene() -> Iterator[Scene]:
     with zmq.Context() as context:
-        made = Scene(context, latest_only=request.param)
+        made = Scene(context)
         yield made
         made.subscriber.close()
         made.publisher.close()
@@ -66,13 +66,6 @@ def test_malformed_snapshots_are_skipped(scene: Scene) -> None:
     assert [*scene.subscriber.read_snapshots()] == []
     scene.publisher.send(STATUS_TOPIC + encode(STATUS))
     assert scene.next_snapshot() == STATUS
-
-
-@pytest.mark.parametrize("scene", [False], indirect=True)
-def test_a_reader_of_all_snapshots_misses_none(scene: Scene) -> None:
-    for seq in (3, 4, 5):
-        scene.publish(seq)
-    assert [scene.next_snapshot().seq for _ in range(3)] == [3, 4, 5]
 
 
 def test_a_slow_reader_receives_the_latest_snapshot(scene: Scene) -> None:

@@ -67,10 +67,11 @@ def test_an_interval_that_is_not_a_duration_is_malformed(interval: object) -> No
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0, 253_402_300_800.0, 2.0**40, "1", None], ids=repr)
 def test_a_time_that_is_not_a_date_is_malformed(time: object) -> None:
-    report = {"type": "report", "rid": 1, "status": {**STATUS}}
+    report = {"type": "report", "rid": 1, "status": {**STATUS}, "time": 1.0}
     event = {"time": 253_402_000_000.0, "text": "", "bad": False}
     assert received({**report, "events": [event]}, messages.ControlReply).events[0].time == event["time"]
     assert "time" in error_of({**report, "events": [{**event, "time": time}]}, messages.ControlReply)
+    assert "time" in error_of({**report, "time": time}, messages.ControlReply)
 
 
 # Bytes and text.
@@ -150,7 +151,7 @@ def test_the_counters_have_the_keys_of_the_protocol() -> None:
 
 def test_a_worker_without_rates_has_an_empty_list() -> None:
     status = received(STATUS, Status)
-    report = StatusReport(rid=1, status=status, rates=[[], [1e6, 0.0]])
+    report = StatusReport(rid=1, status=status, time=1.5, rates=[[], [1e6, 0.0]])
     assert decode(encode(report), messages.ControlReply) == report
 
 
@@ -160,7 +161,7 @@ def test_a_worker_without_rates_has_an_empty_list() -> None:
     ids=["none", "negative", "nan", "text", "no list", "no list of lists", "a long list", "many lists"],
 )
 def test_invalid_rates_are_malformed(rates: object) -> None:
-    report = {"type": "report", "rid": 1, "status": STATUS}
+    report = {"type": "report", "rid": 1, "status": STATUS, "time": 1.0}
     assert "rates" in error_of({**report, "rates": rates}, messages.ControlReply)
 
 
