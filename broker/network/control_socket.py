@@ -50,11 +50,7 @@ class ControlSocket:
         self.malformed_messages = 0
         if protect is not None:
             protect(self.socket)
-        try:
-            bind(self.socket, url, retry_timeout)
-        except zmq.ZMQError:
-            self.socket.close(0)
-            raise
+        bind(self.socket, url, retry_timeout)
 
     def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
         """The requests received, each with its sender's address and role. Counts and skips malformed messages."""

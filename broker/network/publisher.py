@@ -45,11 +45,7 @@ class Publisher:
         self.socket.rcvhwm = 4
         self._unknown_topic_bytes = 0
         protect(self.socket)
-        try:
-            bind(self.socket, endpoint.url, retry_timeout)
-        except zmq.ZMQError:
-            self.socket.close(0)
-            raise
+        bind(self.socket, endpoint.url, retry_timeout)
 
     def publish(self, status: Status) -> None:
         frame = STATUS_TOPIC + encode(status)

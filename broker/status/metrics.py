@@ -46,25 +46,16 @@ WORKER_COUNTERS: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
     "msd_worker_restarts": ("Restarts of the worker's process.", lambda w: w.restarts),
     "msd_worker_complaints": ("Corrupt segments from the worker, as reported by clients.", lambda w: w.complaints),
     "msd_worker_garbage_messages": ("Malformed messages received by the worker.", lambda w: w.malformed_messages),
-    "msd_worker_refused_connections": (
-        "Connections rejected by the worker.",
-        lambda w: w.rejected_connections,
-    ),
+    "msd_worker_refused_connections": ("Connections rejected by the worker.", lambda w: w.rejected_connections),
 }
 #: Metrics of the servers as a whole.
 GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
-    "msd_files": ("Shared files.", lambda status: status.files),
-    "msd_clients": ("Clients being served, each counted once.", lambda status: status.clients),
+    "msd_files": ("Shared files.", lambda s: s.files),
+    "msd_clients": ("Clients being served, each counted once.", lambda s: s.clients),
 }
 COUNTERS: dict[str, tuple[str, Callable[[Status], float]]] = {
-    "msd_broker_garbage_messages": (
-        "Malformed messages received by the broker.",
-        lambda status: status.malformed_messages,
-    ),
-    "msd_broker_refused_connections": (
-        "Connections rejected by the broker.",
-        lambda status: status.rejected_connections,
-    ),
+    "msd_broker_garbage_messages": ("Malformed messages received by the broker.", lambda s: s.malformed_messages),
+    "msd_broker_refused_connections": ("Connections rejected by the broker.", lambda s: s.rejected_connections),
 }
 
 

@@ -64,7 +64,7 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
 
 def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> None:
     """Binds ``socket`` to ``url``. If the port is in use, retries for ``retry_timeout`` seconds: a port that was just
-    closed stays in use for a few milliseconds. Raises ``zmq.ZMQError`` if binding fails.
+    closed stays in use for a few milliseconds. If binding fails, closes the socket and raises ``zmq.ZMQError``.
     """
     deadline = time.monotonic() + retry_timeout
     while True:
@@ -73,6 +73,7 @@ def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> Non
             return
         except zmq.ZMQError as error:
             if error.errno != zmq.EADDRINUSE or time.monotonic() >= deadline:
+                socket.close(0)
                 raise
         time.sleep(BIND_RETRY_S)
 

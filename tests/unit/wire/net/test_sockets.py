@@ -95,6 +95,7 @@ def test_bind_fails_if_the_port_stays_in_use(
         bind(router, url(listener), retry_timeout)
     assert caught.value.errno == zmq.EADDRINUSE
     assert retry_timeout <= clock.now - 1000.0 < retry_timeout + 0.01
+    assert router.closed
 
 
 def test_bind_does_not_retry_other_errors(router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
