@@ -106,6 +106,7 @@ class PromptPool(FakePool):
 
     def __init__(self) -> None:
         super().__init__()
+        self.last_poll_at = 0.0
         self.progress_timeout = ProgressTimeout(5.0, 0.0)
         self.complaints: list[object] = []
 
