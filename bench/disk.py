@@ -21,6 +21,7 @@ from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
 from msd.workers.indexing.catalogue_writer import DigestCache, write_catalogue
 from msd.workers.source.scan import scan
+from msd.workers.source.share import Share
 
 ROUNDS = 7
 SIZE = 1 << 30
@@ -47,10 +48,12 @@ def run() -> None:
             def verify() -> None:
                 assert all(copy.read(index) is not None for index in range(manifest.segments))
 
+            share = Share({"": path})
+
             def index() -> None:
                 # A folder that cannot be created disables the cache.
                 cache = DigestCache(Path("/dev/null/none"))
-                write_catalogue(path, scan(path).files, folder, cache, lambda line: None)
+                write_catalogue(share, scan(share).files, folder, cache, lambda line: None)
 
             cases = {"read": read_only, "verify": verify, "index": index}
             times = run_interleaved({case: _timed(action) for case, action in cases.items()}, ROUNDS)

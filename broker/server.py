@@ -26,14 +26,14 @@ from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
+from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.broker.supervision.until_done import AwakeChanged, ClientDone, SessionsReported, UntilDone, UntilDoneEvent
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config
-from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import raise_descriptor_limit
-from msd.wire.protocol.child_messages import Indexed
+from msd.wire.protocol.child_messages import Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
     Complaint,
@@ -65,11 +65,8 @@ class Broker:
     def __init__(
         self, config: Config, output: OutputThread, *, until_done: bool = False, console: Sequence[str] | None = None
     ) -> None:
-        if config.path is None:
-            raise UsageError("nothing to share: give -f PATH, or [share] path in config.toml")
+        share = share_settings(config)
         config.load_server_keys()  # Fail early if required keys are missing.
-        if not config.path.exists():
-            raise NotFoundError(f"{config.path}: no such file or folder to share: check -f or [share] path")
         self._config = config
         self._output = output
         self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
@@ -85,7 +82,7 @@ class Broker:
         self._event_log = EventLog(output.log)
         self._resources = ExitStack()
         try:
-            self._start(config, console)
+            self._start(config, share, console)
         except BaseException:
             self._resources.close()
             raise
@@ -122,7 +119,7 @@ class Broker:
 
     # Starting.
 
-    def _start(self, config: Config, console: Sequence[str] | None) -> None:
+    def _start(self, config: Config, share: ShareSettings, console: Sequence[str] | None) -> None:
         at_close = self._resources.callback
         context = zmq.Context()
         at_close(context.term)
@@ -145,9 +142,9 @@ class Broker:
         self._signals = SignalDescriptor(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
         at_close(self._signals.close)
         self._is_stopped = False
-        assert config.path is not None
+        write_share(self._folder / "catalogue", share)
         self._indexer = IndexerSupervisor(
-            config.path, self._folder, self._poll_loop, note=self._output.note, on_edition=self._on_edition
+            self._folder, self._poll_loop, note=self._output.note, on_edition=self._on_edition
         )
         at_close(self._indexer.close)
         self._poll_loop.register(self._signals.fileno(), self._on_signals)

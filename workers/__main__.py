@@ -1,8 +1,9 @@
 """``python -m msd.workers``: the entry point of the processes that the broker starts.
 
-``index ROOT FOLDER`` keeps a catalogue of ROOT in FOLDER up to date until standard input is closed, and prints its
-progress, one JSON object per line. ``serve`` reads its settings from standard input and serves until standard input is
-closed. If an error occurs, both print one line to standard error and exit with a code from ``wire/errors.py``.
+``index FOLDER`` reads from FOLDER what is shared, keeps a catalogue of it in FOLDER up to date until standard input is
+closed, and prints its progress, one JSON object per line. ``serve`` reads its settings from standard input and serves
+until standard input is closed. If an error occurs, both print one line to standard error and exit with a code from
+``wire/errors.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from msd.wire.errors import MsdError
+from msd.wire.errors import DiskError, MsdError
 from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
 from msd.wire.protocol.codec import decode
 
@@ -26,8 +27,8 @@ _PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> int:
     try:
         match arguments:
-            case ["index", root, folder]:
-                _index(Path(root), Path(folder))
+            case ["index", folder]:
+                _index(Path(folder))
             case ["serve"]:
                 _serve()
             case _:
@@ -39,16 +40,21 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _index(root: Path, folder: Path) -> None:
+def _index(folder: Path) -> None:
     from msd.workers.indexing.catalogue_writer import DigestCache
     from msd.workers.indexing.indexer import keep_indexed
+    from msd.workers.source.share import Share
 
     _die_with_parent(os.getppid())
 
     def print_line(line: IndexLine) -> None:
         os.write(1, msgspec.json.encode(line) + b"\n")
 
-    keep_indexed(root.absolute(), folder, DigestCache(cache_folder(folder)), print_line)
+    try:
+        share = Share.read(folder)
+    except OSError as error:
+        raise DiskError(f"{folder}: {error.strerror}") from None
+    keep_indexed(share, folder, DigestCache(cache_folder(folder)), print_line)
 
 
 def cache_folder(folder: Path) -> Path:

@@ -15,6 +15,10 @@ from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, PortsFlag, ServerFla
 
 
 def serve(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH …", help="The files and folders to share.  [as configured]", show_default=False),
+    ] = None,
     config: ConfigFlag = None,
     interval: Annotated[
         float | None, typer.Option("-i", metavar="SECONDS", help="Seconds between status updates.")
@@ -22,12 +26,20 @@ def serve(
     count: Annotated[
         int | None, typer.Option("-n", metavar="N", help="Number of workers, from 1 to 64.  [as configured, or 4]")
     ] = None,
-    path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="The file or folder to share.")] = None,
+    path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="Another file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
     ports: PortsFlag = None,
     rate: Annotated[
         str | None, typer.Option(metavar="R", help="Maximum bytes per second per worker, such as 25MiB.  [no limit]")
     ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Leave out files or folders, such as '*.tmp'; may be repeated."),
+    ] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Share hidden files inside shared folders, too.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of a shared folder.")
+    ] = False,
     until_done: Annotated[
         bool, typer.Option("--until-done", help="Exit once a client has finished downloading.")
     ] = False,
@@ -39,7 +51,7 @@ def serve(
     ] = False,
     verbose: VerboseFlag = False,
 ) -> int:
-    """Share a file or a folder from several worker processes.
+    """Share files and folders from several worker processes.
 
     Example: msd serve -i 2 -n 4 -f Star.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
@@ -51,7 +63,18 @@ def serve(
     if ports is not None and count is None:
         # The five ports of the report are for four workers, whatever the file configures.
         count = 4 if len(ports) == 5 else len(settings.workers)
-    settings = settings.with_flags(path=path, interval=interval, count=count, host=host, ports=ports, rate=rate)
+    paths = [*(arguments or []), *([path] if path is not None else [])]
+    settings = settings.with_flags(
+        paths=paths,
+        excludes=exclude or [],
+        hidden=hidden,
+        follow_links=follow_links,
+        interval=interval,
+        count=count,
+        host=host,
+        ports=ports,
+        rate=rate,
+    )
     console = None if plain or not can_show_console() else console_command(config, host, ports)
     return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 

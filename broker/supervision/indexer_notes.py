@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.support.units import format_size
 
 
@@ -13,6 +13,8 @@ def indexer_notes(line: IndexLine) -> list[str]:
             return [f"indexing {name}: {100 * done // max(total, 1)} %"]
         case IndexSkipped(name=name, reason=reason):
             return [f"not shared: {name}: {reason}"]
+        case IndexLeftOut(text=text):
+            return [f"not shared: {text}" if text else "not shared: nothing is left out any more"]
         case Indexed(files=files, size=size, hashed=hashed, unnamed=unnamed):
             skipped = [f"not shared: {unnamed:,} more"] if unnamed else []
             indexed = f"indexed {files:,} file{'' if files == 1 else 's'}, {format_size(size)}"

@@ -20,7 +20,7 @@ from msd.wire.support.core import TimePassed
 
 
 class IndexerSupervisor:
-    """The indexer of ``root``, which writes its catalogues to ``folder``. Call ``close()`` when done.
+    """The indexer, which writes catalogues of the share to ``folder``. Call ``close()`` when done.
 
     ``note`` is called with each note to display, ``on_edition`` with each completed edition. ``poll_loop`` polls the
     indexer's output; its ``dispatch()`` raises ``MsdError`` if the indexer exits before its first edition. After the
@@ -29,14 +29,12 @@ class IndexerSupervisor:
 
     def __init__(
         self,
-        root: Path,
         folder: Path,
         poll_loop: PollLoop,
         *,
         note: Callable[[str], None],
         on_edition: Callable[[Indexed], None],
     ) -> None:
-        self._root = root
         self._folder = folder
         self._poll_loop = poll_loop
         self._show_note = note
@@ -68,7 +66,7 @@ class IndexerSupervisor:
             self._indexer = None
 
     def _start(self) -> None:
-        self._indexer = IndexerProcess(self._root, self._folder)
+        self._indexer = IndexerProcess(self._folder)
         self._poll_loop.register(self._indexer.fileno(), self._read)
 
     def _read(self) -> None:

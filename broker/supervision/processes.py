@@ -50,7 +50,6 @@ class WorkerProcesses:
 
         Call it from the main thread: the worker dies with the *thread* that started it.
         """
-        assert self._config.path is not None
         worker = self._config.workers[number - 1]
         settings = encode(
             WorkerSettings(
@@ -59,7 +58,6 @@ class WorkerProcesses:
                 bind=worker.endpoint.url,
                 control=self._control,
                 token=self._token,
-                root=os.fsencode(self._config.path.absolute()),
                 catalogue=str(self._folder / "catalogue"),
                 edition=edition,
                 rate=worker.rate,
@@ -112,12 +110,12 @@ class WorkerProcesses:
 class IndexerProcess:
     """The process that indexes the shared files. Call ``read_lines`` when ``fileno()`` is readable."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._log = folder / "index.log"
         self._partial_line = b""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "msd.workers", "index", str(root), str(folder / "catalogue")],
+                [sys.executable, "-P", "-m", "msd.workers", "index", str(folder / "catalogue")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

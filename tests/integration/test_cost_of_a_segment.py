@@ -34,6 +34,7 @@ from msd.wire.protocol.states import WantedState
 from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
 from msd.workers.serving.worker import Worker
 from tests.processes import TIMEOUT, Source, files_equal, free_ports
+from tests.unit.shares import write_share_of
 
 SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
@@ -58,7 +59,8 @@ def running_worker(
         sys.setprofile(profile)
         Worker(settings).run()
 
-    command = [sys.executable, "-P", "-m", "msd.workers", "index", str(root), str(folder)]
+    write_share_of(root, folder)
+    command = [sys.executable, "-P", "-m", "msd.workers", "index", str(folder)]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     port, status_port, *_ = free_ports()
     settings = WorkerSettings(
@@ -67,7 +69,6 @@ def running_worker(
         bind=f"tcp://127.0.0.1:{port}",
         control=f"ipc://{folder}/no-broker",
         token=b"",
-        root=os.fsencode(root),
         catalogue=str(folder),
         edition=1,
         rate=0,

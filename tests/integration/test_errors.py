@@ -38,8 +38,11 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("serve", 2, "nothing to share: give -f PATH"),
-        ("serve -f nowhere", 3, "no such file or folder to share: check -f"),
+        ("serve", 2, "nothing to share: give a file or folder as in msd serve PATH"),
+        ("serve -f nowhere", 3, "nowhere: no such file or folder to share: check the path"),
+        ("serve film nowhere", 3, "nowhere: no such file or folder to share: check the path"),
+        ("serve film -f ./film", 2, "would both be shared as film: rename one of them"),
+        ("serve -c share.toml", 3, "[share] path in share.toml names it: change it, or run msd serve PATH"),
         ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "3 workers and server 5 need 4 ports, but -p has 5"),
         ("serve -f film -n 0", 2, "-n 0: must be a number of workers from 1 to 64"),
         ("serve -f film -f film", 2, "-f is given 2 times: give it once"),
@@ -96,6 +99,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
 def test_a_usage_error_is_one_line(tmp_path: Path, arguments: str, code: int, message: str) -> None:
     (tmp_path / "film").write_bytes(b"film")
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "share.toml").write_text('[share]\npath = "nowhere"\n')
     (tmp_path / "section.toml").write_text("[brokr]\n")
     (tmp_path / "key.toml").write_text("[broker]\nstatus_prot = 1\n")
     (tmp_path / "value.toml").write_text('[broker]\nstatus_port = "x"\n')

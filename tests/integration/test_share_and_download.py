@@ -178,6 +178,21 @@ def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path
         assert isinstance(describe("way-in"), Described)
 
 
+def test_several_paths_are_shared_together(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    film = make_file(tmp_path / ".film.bin", 1000, rng)
+    photo = make_file(tmp_path / "photos" / "sub" / "a b.jpg", 2000, rng)
+    make_file(tmp_path / "photos" / ".secret", 100, rng)
+    make_file(tmp_path / "photos" / "x.tmp", 100, rng)
+    system = serve(film, str(tmp_path / "photos"), "--exclude", "*.tmp")
+    assert "not shared: 1 hidden, 1 excluded (--hidden)" in system.err.text.splitlines()
+    listed = run_msd("list", "--json", *system.server_flags)
+    assert [file["name"] for file in json.loads(listed.stdout)["files"]] == [".film.bin", "photos/sub/a b.jpg"]
+    for name, path in ((".film.bin", film), ("photos/sub/a b.jpg", photo)):
+        copy = tmp_path / "copy"
+        assert run_msd("download", name, "-o", str(copy), "--force", *system.server_flags).returncode == 0
+        assert copy.read_bytes() == path.read_bytes()
+
+
 def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
     """The status socket ignores data requests."""
     system = serve(source(1000), "-i", "0.2")

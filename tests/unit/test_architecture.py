@@ -40,7 +40,7 @@ ROOMS = {
     "client/scheduling": "network_events",
     "client/storage": "",
     #
-    "workers/__main__": "indexing serving",
+    "workers/__main__": "indexing serving source",
     "workers/serving": "source",
     "workers/indexing": "source",
     "workers/source": "",

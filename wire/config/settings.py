@@ -7,14 +7,14 @@ Every command locates the servers with this module, so servers and clients can s
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.wire.config.toml_file import MAX_WORKERS, parse_interval, parse_size, read_sections
+from msd.wire.config.toml_file import MAX_WORKERS, parse_interval, parse_size, parse_text, read_sections
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
 from msd.wire.security.keys import SERVER, KeyFolder, KeyPair
@@ -38,7 +38,13 @@ class Config(Struct, frozen=True):
     ``control_port`` None means the status port plus one; ``metrics_port`` None means no metrics endpoint.
     """
 
-    path: Path | None = None
+    #: The files and folders to share; which files below them are left out.
+    paths: tuple[Path, ...] = ()
+    excludes: tuple[str, ...] = ()
+    hidden: bool = False
+    follow_links: bool = False
+    #: The configuration file that names ``paths``; None if no file does.
+    share_file: Path | None = None
     host: str = LOOPBACK
     status_port: int = DEFAULT_PORTS[4]
     control_port: int | None = None
@@ -151,7 +157,10 @@ class Config(Struct, frozen=True):
     def with_flags(
         self,
         *,
-        path: str | None = None,
+        paths: Sequence[str] = (),
+        excludes: Sequence[str] = (),
+        hidden: bool = False,
+        follow_links: bool = False,
         interval: float | None = None,
         count: int | None = None,
         host: str | None = None,
@@ -159,7 +168,7 @@ class Config(Struct, frozen=True):
         rate: str | None = None,
         max_rate: str | None = None,
     ) -> Config:
-        """Returns this configuration, overridden by the flags that are not None. Raises ``UsageError``."""
+        """Returns this configuration, overridden by the flags that are not None or empty. Raises ``UsageError``."""
         if count is not None and not 1 <= count <= MAX_WORKERS:
             hint = ": a server without workers is not supported yet" if count == 0 else ""
             raise UsageError(f"-n {count}: must be a number of workers from 1 to {MAX_WORKERS}{hint}")
@@ -181,8 +190,11 @@ class Config(Struct, frozen=True):
         if host is not None:
             workers = (replace(w, endpoint=Endpoint(host, w.endpoint.port)) for w in changed.workers)
             changed = replace(changed, host=host, workers=tuple(workers))
-        if path is not None:
-            changed = replace(changed, path=Path(path))
+        if paths:
+            changed = replace(changed, paths=tuple(map(Path, paths)), share_file=None)
+        if excludes:
+            changed = replace(changed, excludes=tuple(_parse_flag("--exclude", parse_text, text) for text in excludes))
+        changed = replace(changed, hidden=hidden or self.hidden, follow_links=follow_links or self.follow_links)
         if interval is not None:
             changed = replace(changed, interval=_parse_flag("-i", parse_interval, interval))
         if rate is not None:
@@ -213,8 +225,11 @@ def load(file: str | Path | None) -> Config:
             settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
         except RuntimeError:
             raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: no such home directory") from None
-    if "path" in sections.get("share", {}):
-        settings["path"] = path.parent / sections["share"]["path"]
+    share = sections.get("share", {})
+    settings |= {key: share[key] for key in ("hidden", "follow_links") if key in share}
+    settings["excludes"] = share.get("exclude", ())
+    if "path" in share:
+        settings |= {"paths": tuple(path.parent / name for name in share["path"]), "share_file": path}
     host = broker.get("host", LOOPBACK)
     workers = sections.get("workers", [{"port": port} for port in DEFAULT_PORTS[:4]])
     settings["workers"] = tuple(

@@ -90,14 +90,28 @@ def _check_known(name: str, names: Mapping[str, object], kind: str, place: str =
 # allowed values if the value is invalid.
 
 
-def _text(value: Any) -> str:
+def parse_text(value: Any) -> str:
+    """Parses a name, path or pattern. Raises ``ValueError``."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a non-empty string")
     return value
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    try:
+        return tuple(map(parse_text, value if isinstance(value, list) else [value]))
+    except ValueError as allowed:
+        raise ValueError(f"{allowed}, or a list of them") from None
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _host(value: Any) -> str:
-    host = _text(value)
+    host = parse_text(value)
     # Host names and IPv4 addresses contain no colon, so this must be an IPv6 address.
     if ":" in host:
         try:
@@ -127,7 +141,7 @@ def _security(value: Any) -> str:
 
 
 def _key(value: Any) -> bytes:
-    return parse_key(_text(value))
+    return parse_key(parse_text(value))
 
 
 def _memory(value: Any) -> int:
@@ -151,7 +165,7 @@ def parse_size(value: Any) -> int:
 
 
 _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
-    "share": {"path": _text},
+    "share": {"path": _texts, "exclude": _texts, "hidden": _flag, "follow_links": _flag},
     "broker": {
         "host": _host,
         "status_port": _port,
@@ -161,9 +175,9 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         # A limit of less than a second could restart healthy workers between two heartbeats.
         "hang_limit": functools.partial(parse_interval, minimum=1),
         "security": _security,
-        "keys": _text,
+        "keys": parse_text,
         "server_key": _key,
     },
     "workers": {"port": _port, "host": _host, "rate": parse_size},
-    "client": {"memory": _memory, "max_rate": parse_size, "key": _text},
+    "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},
 }

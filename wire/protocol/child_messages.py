@@ -1,18 +1,20 @@
-"""Messages between the broker and its child processes over their standard streams.
+"""Messages between the broker and its child processes over their standard streams, and a file for the children.
 
 Not part of the network protocol: both sides always have the same version.
 """
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from msd.wire.protocol.messages import Message, Natural, Number
 from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``root`` is the path of the shared file or folder; it may not
-    be UTF-8. ``catalogue`` is the folder that contains all editions. ``rate`` is in bytes a second, 0 for no limit.
-    ``secret`` is the servers' secret key and ``keys`` the folder of keys; both are empty if the servers use no keys.
+    """The first frame on a worker's standard input. ``catalogue`` is the folder that contains the share and
+    all editions. ``rate`` is in bytes a second, 0 for no limit. ``secret`` is the servers' secret key and ``keys`` the
+    folder of keys; both are empty if the servers use no keys.
     """
 
     number: Number
@@ -20,13 +22,27 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     bind: str
     control: str
     token: bytes
-    root: bytes
     catalogue: str
     edition: Natural
     rate: Natural
     wanted: WantedState
     secret: bytes = b""
     keys: str = ""
+
+
+#: The file in the catalogue's folder that holds the ``ShareSettings`` as JSON.
+SHARE_FILE = "share"
+
+
+class ShareSettings(Struct, frozen=True):
+    """What the indexer and the workers share: paths in bytes by name, where the only path has the name "". ``excludes``
+    are the patterns of ``--exclude``.
+    """
+
+    roots: dict[str, bytes]
+    hidden: bool = False
+    follow_links: bool = False
+    excludes: tuple[str, ...] = ()
 
 
 class IndexProgress(Message, tag="progress", frozen=True):
@@ -44,6 +60,14 @@ class IndexSkipped(Message, tag="skipped", frozen=True):
     reason: str
 
 
+class IndexLeftOut(Message, tag="left-out", frozen=True):
+    """A line of the indexer's output: the numbers of files that are not shared by kind have changed. ``text`` is empty
+    if there are none.
+    """
+
+    text: str
+
+
 class Indexed(Message, tag="indexed", frozen=True):
     """A line of the indexer's output: an edition of the catalogue is complete. ``catalogue`` is its digest. ``hashed``
     is the number of bytes that were read and hashed; the digests of unchanged files were reused. ``unnamed`` is the
@@ -58,4 +82,4 @@ class Indexed(Message, tag="indexed", frozen=True):
     unnamed: Natural = 0
 
 
-IndexLine = IndexProgress | IndexSkipped | Indexed
+IndexLine = IndexProgress | IndexSkipped | IndexLeftOut | Indexed

@@ -22,6 +22,7 @@ from msd.wire.protocol.segments import DIGEST_SIZE, digest, file_id, segment_cou
 from msd.wire.support.files import replace_file
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalogue_id
 from msd.workers.source.local_files import open_shared
+from msd.workers.source.share import Share
 
 #: Seconds between two progress reports.
 PROGRESS_INTERVAL_S = 0.1
@@ -39,15 +40,15 @@ class FileChangedError(OSError):
 
 
 def write_catalogue(
-    root: Path,
+    share: Share,
     wanted: Mapping[str, Version],
     folder: Path,
     cache: DigestCache,
     on_progress: OnProgress,
     previous: Catalogue | None = None,
 ) -> tuple[Indexed, dict[str, Version]]:
-    """Indexes the ``wanted`` files of ``root`` into ``folder``, which must exist. Opens a file only if the ``previous``
-    catalogue does not contain the wanted version of it.
+    """Indexes the ``wanted`` files of ``share`` into ``folder``, which must exist. Opens a file only if the
+    ``previous`` catalogue does not contain the wanted version of it.
 
     Calls ``on_progress`` to report progress, and to report each file that is left out because it cannot be read. A file
     that changes while it is read keeps its entry from the previous catalogue, if it has one. Returns the final message
@@ -64,7 +65,7 @@ def write_catalogue(
             digests = previous.digests(file, 0, file.segments) if previous and file else b""
             if name in changed:
                 try:
-                    version, digests = _index_file(root, name, cache, progress)
+                    version, digests = _index_file(share, name, cache, progress)
                     file = SharedFile(name, version, file_id(version.size, digests), 0)
                 except OSError as error:
                     if file is None or not isinstance(error, FileChangedError):
@@ -148,13 +149,13 @@ class _Progress:
             self._on_progress(IndexProgress(name=name, done=min(self.done + done, self._total), total=self._total))
 
 
-def _index_file(root: Path, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
+def _index_file(share: Share, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
     """Returns the version of a file and its digests. Raises ``OSError``; in particular ``FileChangedError`` if the
     file changes while it is read.
     """
     # Record the time before opening the file: hashing may take long and must not make the file look settled.
     started = time.time()
-    fd, status = open_shared(root, name)
+    fd, status = open_shared(share, name)
     with os.fdopen(fd, "rb", buffering=0):
         version = Version.of(status)
         digests = cache.load(version)

@@ -18,13 +18,13 @@ from pathlib import Path
 from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, NotFoundError
-from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped
 from msd.wire.support.core import TimePassed
-from msd.wire.support.presentable_names import presentable
 from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
 from msd.workers.indexing.rescan_policy import IndexFiles, IndexingEnded, RescanPolicy, Scanned, ScanRequested
 from msd.workers.source.catalogue import Catalogue, Version, editions, open_edition
 from msd.workers.source.scan import Scan, scan, unshareable_error
+from msd.workers.source.share import Share, left_out_text
 
 #: Editions kept on disk. Two, because a worker may be about to open the one before the latest.
 KEPT_EDITIONS = 2
@@ -37,14 +37,14 @@ LATEST_CHANGES = "the latest changes"
 MAX_NAMED_SKIPS = 20
 
 
-def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
-    """Writes an edition of the catalogue of ``root`` into ``folder``, and another one after each change, until
+def keep_indexed(share: Share, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
+    """Writes an edition of the catalogue of ``share`` into ``folder``, and another one after each change, until
     standard input is closed. A line on standard input requests a scan.
 
     Raises ``MsdError`` if the first edition cannot be written. Once ``folder`` holds an edition, an error leads to an
     edition without files or to a retry.
     """
-    indexer = _Indexer(root, folder, cache, on_progress)
+    indexer = _Indexer(share, folder, cache, on_progress)
     if not indexer.has_edition:
         indexer.update()
     # Workers are serving from now on: give them priority over indexing.
@@ -56,8 +56,8 @@ def keep_indexed(root: Path, folder: Path, cache: DigestCache, on_progress: OnPr
 class _Indexer:
     """Adds editions to ``folder``, each in a subfolder named by its number."""
 
-    def __init__(self, root: Path, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
-        self._root = root
+    def __init__(self, share: Share, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
+        self._share = share
         self._folder = folder
         self._cache = cache
         self._progress = _ProgressFilter(on_progress)
@@ -71,12 +71,7 @@ class _Indexer:
     def update(self) -> None:
         """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
         started = time.monotonic()
-        try:
-            result = scan(self._root)
-        except MsdError as error:
-            if not self.has_edition:
-                raise
-            result = Scan({}, {presentable(self._root.name): str(error)})
+        result = scan(self._share, tolerant=self.has_edition)
         self._progress.on_scan(result)
         now = time.monotonic()
         for action in self.policy.handle(Scanned(result.files, now - started), now):
@@ -106,7 +101,7 @@ class _Indexer:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             with self._latest_edition() as latest:
-                line, indexed = write_catalogue(self._root, wanted, unfinished, self._cache, self._progress, latest)
+                line, indexed = write_catalogue(self._share, wanted, unfinished, self._cache, self._progress, latest)
             if not self.has_edition and not indexed:
                 raise self._nothing_shareable_error(wanted)
             if indexed == self.policy.indexed and not self._is_new:
@@ -127,8 +122,9 @@ class _Indexer:
 
     def _nothing_shareable_error(self, wanted: Mapping[str, Version]) -> MsdError:
         for name in wanted:
-            return unshareable_error(self._root, self._progress.last_reasons[name])
-        return NotFoundError(f"{self._root}: contains no file that can be shared")
+            return unshareable_error(self._share, self._progress.last_reasons[name])
+        left_out = f"; not shared: {self._progress.left_out}" if self._progress.left_out else ""
+        return NotFoundError(f"{self._share}: contains no file that can be shared{left_out}")
 
     def _latest_edition(self) -> contextlib.AbstractContextManager[Catalogue | None]:
         """Opens the latest edition; None if there is none."""
@@ -155,6 +151,8 @@ class _ProgressFilter:
         self._on_progress = on_progress
         #: The reported reasons by file name, as long as they apply.
         self.last_reasons: dict[str, str] = {}
+        #: The files left out, as last reported.
+        self.left_out = ""
         self._skipped = 0
 
     def __call__(self, line: IndexLine) -> None:
@@ -176,6 +174,9 @@ class _ProgressFilter:
         self.last_reasons = {name: reason for name, reason in self.last_reasons.items() if name in present}
         for name, reason in result.skipped.items():
             self(IndexSkipped(name=name, reason=reason))
+        if (left_out := left_out_text(result.left_out)) != self.left_out:
+            self.left_out = left_out
+            self(IndexLeftOut(text=left_out))
 
     def on_indexed(self, indexed: Mapping[str, Version]) -> None:
         """Forgets the reasons reported for files that are now shared, and for a failure to write an edition."""

@@ -63,6 +63,7 @@ from msd.workers.serving.worker_life import (
 )
 from msd.workers.source.catalogue import Catalogue, open_edition
 from msd.workers.source.local_files import LocalFiles, ReadRefused
+from msd.workers.source.share import Share
 
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
 READS_PER_TURN = 256
@@ -97,7 +98,7 @@ class Worker:
         self._editions = Path(settings.catalogue)
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
-        self._local_files = LocalFiles(Path(os.fsdecode(settings.root)))
+        self._local_files = LocalFiles(Share.read(self._editions))
         self._identity = Identity(settings.number, secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()

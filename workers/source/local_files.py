@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISREG
 
@@ -19,6 +20,7 @@ from msgspec import Struct
 from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
+from msd.workers.source.share import Share
 
 #: Maximum number of files kept open for later requests.
 MAX_OPEN_FILES = 64
@@ -36,10 +38,10 @@ class ReadRefused(Struct, frozen=True):
 
 
 class LocalFiles:
-    """Reads segments of the files below ``root``, which is the shared folder or the only shared file."""
+    """Reads segments of the files of ``share``."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, share: Share) -> None:
+        self._share = share
         #: Open descriptors by file name, least recently used first.
         self._open: OrderedDict[str, int] = OrderedDict()
 
@@ -68,7 +70,7 @@ class LocalFiles:
     def _descriptor(self, file: SharedFile) -> int:
         fd = self._open.get(file.name)
         if fd is None:
-            fd, _ = open_shared(self._root, file.name)
+            fd, _ = open_shared(self._share, file.name)
             self._open[file.name] = fd
             if len(self._open) > MAX_OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
@@ -91,22 +93,30 @@ def _read_refused(error: OSError) -> ReadRefused:
             return ReadRefused(RefusalReason.UNREADABLE, os.strerror(code or 0))
 
 
-def open_shared(root: Path, name: str) -> tuple[int, os.stat_result]:
+def open_shared(share: Share, name: str) -> tuple[int, os.stat_result]:
     """Opens the shared file ``name`` for reading; returns the file's descriptor and status.
 
-    ``root`` is the shared folder or the only shared file. Raises ``OSError``; in particular
-    ``PermissionError`` if ``name`` is not a regular file inside ``root``.
+    Raises ``OSError``; in particular ``PermissionError`` if ``name`` is not a regular file below a shared path. Only
+    with ``follow_links`` may a link lead elsewhere.
     """
-    path = root / name if root.is_dir() else root
+    if name.startswith("/") or ".." in name.split("/"):
+        raise PermissionError(1, "not a name below a shared path", name)
+    root, path = share.locate(name)
     # O_NONBLOCK: without it, opening a FIFO that has no writer blocks.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         stat = os.fstat(fd)
-        # Check the open descriptor, not the path: the path could be replaced by a link in between.
-        real = Path(os.readlink(f"/proc/self/fd/{fd}"))
-        if not real.is_relative_to(root.resolve()) or not S_ISREG(stat.st_mode):
-            raise PermissionError(1, "not a regular file inside the shared folder", name)
+        if not S_ISREG(stat.st_mode) or not (share.follow_links or _is_below(fd, (root, *share.roots.values()))):
+            raise PermissionError(1, "not a regular file below a shared path", name)
     except BaseException:
         os.close(fd)
         raise
     return fd, stat
+
+
+def _is_below(fd: int, roots: Iterable[Path]) -> bool:
+    """True if an open file is, or is inside, one of ``roots``. The check of the open descriptor, not of its path, holds
+    if the path was replaced by a link in between.
+    """
+    real = Path(os.readlink(f"/proc/self/fd/{fd}"))
+    return any(real.is_relative_to(root.resolve()) for root in roots)

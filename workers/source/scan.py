@@ -1,4 +1,4 @@
-"""Scans the shared folder: lists its files with their versions, and the reasons why other files cannot be shared.
+"""Scans the shared paths: lists their files with their versions, and why other files are not shared.
 
 Opens no file, which keeps scans fast; ``workers/source/local_files.py`` checks each file again when it is
 opened. Paths are strings instead of ``Path`` objects because a folder may hold very many files.
@@ -6,8 +6,10 @@ opened. Paths are strings instead of ``Path`` objects because a folder may hold 
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,87 +17,137 @@ from msd.wire.errors import MsdError, NotFoundError, SourceError
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import Version
+from msd.workers.source.exclude import Excludes
+from msd.workers.source.share import LeftOut, Share
 
 #: Suffix of part files: a download writes to a part file until the download is complete.
 PART_SUFFIX = ".part"
 
 
 class Scan(NamedTuple):
-    """The result of a scan: ``files`` maps each shareable name to its version, and ``skipped`` maps every other name,
-    escaped for display, to the reason.
+    """The result of a scan: ``files`` maps each shareable name to its version, ``skipped`` maps each name that cannot
+    be shared, escaped for display, to the reason, and ``left_out`` counts the files and folders that are not meant to
+    be shared, each folder once.
     """
 
     files: dict[str, Version]
     skipped: dict[str, str]
+    left_out: Counter[LeftOut]
 
 
-def scan(root: Path) -> Scan:
-    """Scans ``root``, a folder or a file. Raises ``MsdError`` if it does not exist, cannot be read, or is
-    a file that cannot be shared.
+def scan(share: Share, *, tolerant: bool = False) -> Scan:
+    """Scans all paths of ``share``. Raises ``MsdError`` if a path does not exist, cannot be read, or is a file that
+    cannot be shared; with ``tolerant``, such a path is skipped.
     """
-    try:
-        status = root.stat()
-        if stat.S_ISDIR(status.st_mode):
-            return _scan_folder(str(root))
-        _check_name(root.name)
-        return Scan({root.name: _version(status)}, {})
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFoundError(f"{root}: no such file or folder to share: check -f or [share] path") from None
-    except OSError as error:
-        raise unshareable_error(root, error.strerror or str(error)) from None
-
-
-def unshareable_error(root: Path, reason: str) -> MsdError:
-    return SourceError(f"{root}: cannot be shared: {reason}")
-
-
-def _scan_folder(root: str) -> Scan:
-    result = Scan({}, {})
-    # A link is shared only if the path of its target starts with this prefix.
-    real_root = os.path.join(os.path.realpath(root), "")
-    folders = [""]
-    while folders:
-        folder = folders.pop()
+    scanner = _Scanner(share)
+    for name, root in share.roots.items():
         try:
-            with os.scandir(os.path.join(root, folder)) as entries:
-                for entry in entries:
-                    name = folder + entry.name
-                    try:
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(name + "/")
-                        else:
-                            result.files[name] = _examine(entry, name, real_root)
-                    except OSError as error:
-                        _skip(result, name, error, may_vanish=not entry.is_symlink())
-        except OSError as error:
-            if not folder:
+            scanner.scan_root(name, root)
+        except MsdError as error:
+            if not tolerant:
                 raise
-            _skip(result, folder[:-1], error, may_vanish=True)
-    return result
+            scanner.result.skipped[presentable(root.name)] = str(error)
+    return scanner.result
 
 
-def _skip(result: Scan, name: str, error: OSError, *, may_vanish: bool) -> None:
-    """Records why a file or folder is not shared. With ``may_vanish``, ignores an entry that was deleted
-    during the scan.
-    """
-    if not (may_vanish and isinstance(error, FileNotFoundError)):
-        result.skipped[presentable(name)] = error.strerror or str(error)
+def unshareable_error(path: object, reason: str) -> MsdError:
+    return SourceError(f"{path}: cannot be shared: {reason}")
 
 
-def _examine(entry: os.DirEntry[str], name: str, real_root: str) -> Version:
-    """Returns the version of a shareable file. Raises ``OSError`` with the reason if it cannot be shared."""
-    _check_name(name)
-    if name.endswith(PART_SUFFIX):
-        raise OSError(0, f"an unfinished download (*{PART_SUFFIX})")
-    status = entry.stat()
-    if entry.is_symlink():
-        if stat.S_ISDIR(status.st_mode):
-            raise OSError(0, "a link to a folder")
-        version = _version(status)
-        if not os.path.realpath(entry.path).startswith(real_root):
-            raise OSError(0, "a link that points outside the shared folder")
-        return version
-    return _version(status)
+class _Scanner:
+    def __init__(self, share: Share) -> None:
+        self.result = Scan({}, {}, Counter())
+        self._share = share
+        self._excludes = Excludes(share.excludes)
+
+    def scan_root(self, name: str, root: Path) -> None:
+        """Scans the file or folder that is shared as ``name``. Raises ``MsdError``."""
+        try:
+            status = root.stat()
+            if stat.S_ISDIR(status.st_mode):
+                self._scan_folder(str(root), f"{name}/" if name else "")
+                return
+            _check_name(root.name)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(0, "not a regular file")
+            self.result.files[root.name] = _version(status)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"{root}: no such file or folder to share") from None
+        except OSError as error:
+            raise unshareable_error(root, error.strerror or str(error)) from None
+
+    def _scan_folder(self, root: str, prefix: str) -> None:
+        """Scans the files below ``root``; the name of each is ``prefix`` and its path relative to ``root``."""
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            try:
+                with os.scandir(os.path.join(root, folder)) as entries:
+                    for entry in entries:
+                        path = folder + entry.name
+                        try:
+                            if self._examine(entry, prefix + path, os.path.join(root, folder)):
+                                folders.append(path + "/")
+                        except OSError as error:
+                            self._skip(prefix + path, error)
+            except OSError as error:
+                if not folder:
+                    raise
+                self._skip(prefix + folder[:-1], error)
+
+    def _skip(self, name: str, error: OSError) -> None:
+        """Records why a file or folder is not shared; ignores an entry that was deleted during the scan."""
+        if not isinstance(error, FileNotFoundError):
+            self.result.skipped[presentable(name)] = error.strerror or str(error)
+
+    def _examine(self, entry: os.DirEntry[str], name: str, folder: str) -> bool:
+        """Adds a file to the result; returns True for a folder that is to be scanned. Raises ``OSError`` with the
+        reason if a file cannot be shared.
+        """
+        # ``entry.is_dir()`` raises an error for a link to itself.
+        is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+        kind = self._left_out(entry, name, folder, is_folder=is_folder)
+        if kind is None and not is_folder:
+            _check_name(name)
+            status = entry.stat()
+            if stat.S_ISREG(status.st_mode):
+                self.result.files[name] = _version(status)
+            else:
+                kind = LeftOut.SPECIAL
+        if kind is not None:
+            self.result.left_out[kind] += 1
+        return is_folder and kind is None
+
+    def _left_out(self, entry: os.DirEntry[str], name: str, folder: str, *, is_folder: bool) -> LeftOut | None:
+        """Returns the reason for leaving out an entry of ``folder``, None if there is none."""
+        if entry.name.startswith(".") and not self._share.hidden:
+            return LeftOut.HIDDEN
+        if self._excludes.match(name, is_folder=is_folder):
+            return LeftOut.EXCLUDED
+        if name.endswith(PART_SUFFIX) and not is_folder:
+            return LeftOut.UNFINISHED
+        if entry.is_symlink():
+            return self._left_out_link(entry, folder, is_folder=is_folder)
+        return None
+
+    def _left_out_link(self, entry: os.DirEntry[str], folder: str, *, is_folder: bool) -> LeftOut | None:
+        target = os.path.realpath(entry.path)
+        if not os.path.exists(entry.path):
+            return LeftOut.LOOP if os.path.islink(target) else LeftOut.BROKEN_LINK
+        if not self._share.follow_links and not os.path.join(target, "").startswith(self._real_roots):
+            return LeftOut.LEADS_OUT
+        # A link to one of the folders that contain it would be followed without an end. Other links may lead to these
+        # folders, so compare the real path of each.
+        while is_folder and len(folder) > 1:
+            if os.path.realpath(folder) == target:
+                return LeftOut.LOOP
+            folder = os.path.dirname(folder)
+        return None
+
+    @functools.cached_property
+    def _real_roots(self) -> tuple[str, ...]:
+        """The real path of each shared path, with ``/`` at its end."""
+        return tuple(os.path.join(os.path.realpath(root), "") for root in self._share.roots.values())
 
 
 def _check_name(name: str) -> None:
@@ -113,8 +165,6 @@ def _check_name(name: str) -> None:
 
 
 def _version(status: os.stat_result) -> Version:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(0, "not a regular file")
     if status.st_size > MAX_FILE_SIZE:
         raise OSError(0, f"larger than {MAX_FILE_SIZE} bytes")
     return Version.of(status)

@@ -100,7 +100,7 @@ class FakeIndexer:
     """Completes an edition when the test calls ``complete``."""
 
     def __init__(
-        self, root: Path, folder: Path, poll_loop: PollLoop, *, note: object, on_edition: Callable[[Indexed], None]
+        self, folder: Path, poll_loop: PollLoop, *, note: object, on_edition: Callable[[Indexed], None]
     ) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
         self.rescans = 0
@@ -201,7 +201,7 @@ def config(tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(server, name, fake)
     *ports, status, control = free_ports()
     workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in ports[:2])
-    return Config(path=tmp_path, status_port=status, control_port=control, workers=workers)
+    return Config(paths=(tmp_path,), status_port=status, control_port=control, workers=workers)
 
 
 @pytest.fixture
@@ -226,14 +226,14 @@ def states(harness: Harness) -> list[WorkerState]:
 
 def test_a_broker_without_a_path_to_share_is_not_started(config: Config, output: OutputThread) -> None:
     with pytest.raises(UsageError, match="nothing to share"):
-        Broker(replace(config, path=None), output)
+        Broker(replace(config, paths=()), output)
 
 
 def test_a_broker_whose_path_does_not_exist_is_not_started(
     config: Config, output: OutputThread, tmp_path: Path
 ) -> None:
     with pytest.raises(NotFoundError, match="no such file or folder to share"):
-        Broker(replace(config, path=tmp_path / "missing"), output)
+        Broker(replace(config, paths=(tmp_path / "missing",)), output)
 
 
 def test_a_start_that_fails_releases_everything(

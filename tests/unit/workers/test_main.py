@@ -15,6 +15,7 @@ from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.states import WantedState
 from msd.workers.__main__ import cache_folder, main
+from tests.unit.shares import write_share_of
 
 TIMEOUT = 30.0
 
@@ -25,6 +26,7 @@ def unknown(uid):
     raise KeyError(uid)
 pwd.getpwuid = unknown
 from msd.workers.__main__ import main
+from tests.unit.shares import write_share_of
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -42,7 +44,8 @@ def test_a_user_without_a_home_folder_can_share_files(tmp_path: Path) -> None:
     folder.mkdir()
     root.write_bytes(bytes(range(245)))
     environment = {key: value for key, value in os.environ.items() if key not in ("HOME", "XDG_CACHE_HOME")}
-    command = [sys.executable, "-c", WITHOUT_HOME, "index", str(root), str(folder)]
+    write_share_of(root, folder)
+    command = [sys.executable, "-c", WITHOUT_HOME, "index", str(folder)]
     result = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -50,7 +53,7 @@ def test_a_user_without_a_home_folder_can_share_files(tmp_path: Path) -> None:
     assert (folder / "1" / "files.jsonl").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["index"], ["index", "root"], ["serve", "more"]])
+@pytest.mark.parametrize("arguments", [[], ["index"], ["index", "folder", "more"], ["serve", "more"]])
 def test_invalid_arguments_are_a_usage_error(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err == "workers: internal command: run msd serve instead\n"
@@ -58,7 +61,7 @@ def test_invalid_arguments_are_a_usage_error(capsys: pytest.CaptureFixture[str],
 
 def test_an_error_is_one_line_on_standard_error(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    command = [sys.executable, "-m", "msd.workers", "index", str(tmp_path), str(missing)]
+    command = [sys.executable, "-m", "msd.workers", "index", str(missing)]
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
@@ -73,7 +76,6 @@ def test_a_worker_whose_broker_has_already_exited_does_not_start(tmp_path: Path)
             bind="tcp://127.0.0.1:1",
             control=f"ipc://{tmp_path}/control",
             token=b"",
-            root=b"/",
             catalogue=str(tmp_path),
             edition=1,
             rate=0,

@@ -20,7 +20,7 @@ class FakeIndexer:
     outputs: list[IndexLine | MsdError]
     starts = 0
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         FakeIndexer.starts += 1
 
     def fileno(self) -> int:
@@ -44,7 +44,7 @@ class Scenario:
         self.editions: list[Indexed] = []
         self.poll_loop = FakePollLoop()
         self.indexer = IndexerSupervisor(
-            Path("root"), Path("folder"), self.poll_loop, note=self.notes.append, on_edition=self.editions.append
+            Path("folder"), self.poll_loop, note=self.notes.append, on_edition=self.editions.append
         )
 
     def wait(self, seconds: float) -> int:
@@ -96,7 +96,7 @@ def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) 
     scenario.poll_loop.run_handler()
     scenario.poll_loop.run_handler()
 
-    def fail(root: Path, folder: Path) -> FakeIndexer:
+    def fail(folder: Path) -> FakeIndexer:
         raise OSError(11, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:

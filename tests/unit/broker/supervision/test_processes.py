@@ -14,6 +14,7 @@ import pytest
 from msd.broker.supervision.processes import IndexerProcess, exit_reason
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed
+from tests.unit.shares import write_share_of
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_the_indexer_reports_each_edition_and_rescans_on_request(
 
     monkeypatch.setattr(subprocess, "Popen", start)
     (tmp_path / "numbers").write_bytes(bytes(range(245)))
-    with closing(IndexerProcess(tmp_path / "numbers", folder)) as indexer:
+    write_share_of(tmp_path / "numbers", folder / "catalogue")
+    with closing(IndexerProcess(folder)) as indexer:
         for number in (1, 2):
             while not (indexed := [line for line in indexer.read_lines() if isinstance(line, Indexed)]):
                 pass
@@ -57,7 +59,8 @@ def test_the_indexer_reports_each_edition_and_rescans_on_request(
 
 
 def test_reading_an_indexer_that_has_exited_raises_its_reason(tmp_path: Path, folder: Path) -> None:
-    with closing(IndexerProcess(tmp_path / "none", folder)) as indexer, pytest.raises(MsdError) as caught:
+    write_share_of(tmp_path / "none", folder / "catalogue")
+    with closing(IndexerProcess(folder)) as indexer, pytest.raises(MsdError) as caught:
         indexer.read_lines()
     assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
     assert caught.value.exit_code == NotFoundError.exit_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from msd.wire.config.settings import DEFAULT_PORTS, Config, load
 from msd.wire.config.toml_file import MAX_WORKERS
@@ -39,7 +40,7 @@ def test_the_defaults_are_the_ports_of_the_report_on_loopback() -> None:
     assert config.workers == workers(21018, 27215, 35416, 19222)
     assert config.status == Endpoint("127.0.0.1", 39223)
     assert config.control == Endpoint("127.0.0.1", 39224)
-    assert (config.path, config.interval, config.hang_limit, config.security) == (None, 2.0, 60.0, "")
+    assert (config.paths, config.interval, config.hang_limit, config.security) == ((), 2.0, 60.0, "")
     assert (config.keys, config.server_key, config.exposed_endpoint) == (None, None, None)
     assert not config.uses_keys
     assert config.load_server_keys() is None
@@ -63,7 +64,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 def test_the_file_in_the_repository_contains_the_defaults() -> None:
     root = Path(__file__).parents[4]
     config = load(str(root / "config.toml"))
-    assert config == Config(path=root / "share")
+    assert config == Config(paths=(root / "docs",), share_file=root / "config.toml")
 
 
 # A valid value for every key.
@@ -72,6 +73,11 @@ def test_the_file_in_the_repository_contains_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
+        ("[share]\npath = ['/a', '/b']", "paths", (Path("/a"), Path("/b"))),
+        ("[share]\nexclude = '*.tmp'", "excludes", ("*.tmp",)),
+        ("[share]\nexclude = ['*.tmp', 'a/b']", "excludes", ("*.tmp", "a/b")),
+        ("[share]\nhidden = true", "hidden", True),
+        ("[share]\nfollow_links = true", "follow_links", True),
         ("[broker]\nhost = '10.0.0.1'", "host", "10.0.0.1"),
         ("[broker]\nstatus_port = 1", "status_port", 1),
         ("[broker]\nstatus_port = 65535", "status_port", 65535),
@@ -116,12 +122,12 @@ def test_a_relative_share_is_relative_to_the_folder_of_the_file(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert read(tmp_path, "[share]\npath = 'my files/a'").path == tmp_path / "my files" / "a"
-    assert load("../config.toml").path == Path("../my files/a")
+    assert read(tmp_path, "[share]\npath = 'my files/a'").paths == (tmp_path / "my files" / "a",)
+    assert load("../config.toml").paths == (Path("../my files/a"),)
 
 
 def test_an_absolute_share_is_unchanged(tmp_path: Path) -> None:
-    assert read(tmp_path, "[share]\npath = '/srv/files'").path == Path("/srv/files")
+    assert read(tmp_path, "[share]\npath = '/srv/files'").paths == (Path("/srv/files"),)
 
 
 def test_a_relative_key_folder_is_relative_to_the_folder_of_the_file(
@@ -157,9 +163,11 @@ BYTES = 'a number of bytes, such as 1048576 or "40MiB"'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[share]\npath = ''", f"[share] path = '': must be {A_STRING}"),
-        ("[share]\npath = 3", f"[share] path = 3: must be {A_STRING}"),
-        ('[share]\npath = "a\\u0000b"', f"[share] path = 'a\\x00b': must be {A_STRING}"),
+        ("[share]\npath = ''", f"[share] path = '': must be {A_STRING}, or a list of them"),
+        ("[share]\npath = 3", f"[share] path = 3: must be {A_STRING}, or a list of them"),
+        ('[share]\npath = "a\\u0000b"', f"[share] path = 'a\\x00b': must be {A_STRING}, or a list of them"),
+        ("[share]\nexclude = ['a', 1]", f"[share] exclude = ['a', 1]: must be {A_STRING}, or a list of them"),
+        ("[share]\nhidden = 1", "[share] hidden = 1: must be true or false"),
         ("[broker]\nhost = ''", f"[broker] host = '': must be {A_STRING}"),
         ("[broker]\nhost = 127", f"[broker] host = 127: must be {A_STRING}"),
         ("[broker]\nstatus_port = 0", f"[broker] status_port = 0: must be {A_PORT}"),
@@ -267,20 +275,23 @@ def test_a_file_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
 
 
 def test_without_flags_nothing_changes() -> None:
-    config = Config(path=Path("a"), workers=workers(1, 2))
+    config = Config(paths=(Path("a"),), workers=workers(1, 2))
     assert config.with_flags() == config
 
 
 def test_each_flag_overrides_the_file() -> None:
-    config = Config(path=Path("a"), interval=9.0, workers=workers(1, 2, rate=5))
-    assert config.with_flags(path="b").path == Path("b")
+    config = Config(paths=(Path("a"),), interval=9.0, workers=workers(1, 2, rate=5))
+    assert config.with_flags(paths=["b"]).paths == (Path("b"),)
+    assert config.with_flags(paths=["b", "c"]).paths == (Path("b"), Path("c"))
+    assert config.with_flags(excludes=["*.tmp"]).excludes == ("*.tmp",)
+    assert config.with_flags(hidden=True, follow_links=True) == replace(config, hidden=True, follow_links=True)
     assert config.with_flags(interval=0.5).interval == 0.5
     assert config.with_flags(rate="1k").workers == workers(1, 2, rate=1000)
     assert config.with_flags(rate="0").workers == workers(1, 2)
 
 
 def test_a_share_on_the_command_line_is_relative_to_the_current_folder(tmp_path: Path) -> None:
-    assert read(tmp_path, "[share]\npath = 'a'").with_flags(path="b").path == Path("b")
+    assert read(tmp_path, "[share]\npath = 'a'").with_flags(paths=["b"]).paths == (Path("b"),)
 
 
 def test_the_host_flag_applies_to_server_5_and_every_worker() -> None:

@@ -6,7 +6,14 @@ import pytest
 
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
-from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped, WorkerSettings
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexLeftOut,
+    IndexLine,
+    IndexProgress,
+    IndexSkipped,
+    WorkerSettings,
+)
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.states import WantedState
 
@@ -16,7 +23,6 @@ SETTINGS = WorkerSettings(
     bind="tcp://127.0.0.1:21018",
     control="ipc://control",
     token=b"token",
-    root=b"/shared/\xff",
     catalogue="/cache/catalogue",
     edition=1,
     rate=0,
@@ -35,9 +41,10 @@ def test_settings_without_keys_have_no_secret() -> None:
     [
         IndexProgress(name="film.bin", done=1, total=2),
         IndexSkipped(name="film.bin", reason="not a regular file"),
+        IndexLeftOut(text="1 hidden (--hidden)"),
         Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=3),
     ],
-    ids=["progress", "skipped", "indexed"],
+    ids=["progress", "skipped", "left out", "indexed"],
 )
 def test_each_line_of_the_indexer_is_decoded_to_its_type(line: IndexLine) -> None:
     decoded = decode(encode(line), IndexLine)

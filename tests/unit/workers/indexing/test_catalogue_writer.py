@@ -23,6 +23,8 @@ from msd.workers.indexing.catalogue_writer import CACHE_MAX_AGE_S, SETTLED_AFTER
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.local_files import LocalFiles, open_shared
 from msd.workers.source.scan import scan
+from msd.workers.source.share import Share
+from tests.unit.shares import share_of
 
 NUMBERS = bytes(range(245))
 
@@ -66,8 +68,8 @@ class Bench:
                 meanwhile()
 
         if wanted is None:
-            wanted = scan(root).files
-        indexed, versions = write_catalogue(root, wanted, self.folder, self.cache, on_progress, previous)
+            wanted = scan(share_of(root)).files
+        indexed, versions = write_catalogue(share_of(root), wanted, self.folder, self.cache, on_progress, previous)
         assert versions == {file.name: file.version for file in self.files()}
         return indexed
 
@@ -159,7 +161,7 @@ def test_the_files_of_a_folder_are_sorted_by_name(bench: Bench) -> None:
         "a b": b"x",
         "ü/字 🙂": b"u" * 13,
         "B": b"B" * 500,
-        ".hidden": b"h",
+        "-x": b"h",
         "b.d": b"d",
     }
     for name, content in data.items():
@@ -189,7 +191,7 @@ def test_the_catalogue_matches_the_segments_that_a_worker_reads(contents: list[b
         for number, data in enumerate(contents):
             bench.put(str(number), data)
         bench.run()
-        local_files, catalogue = LocalFiles(bench.root), Catalogue(bench.folder)
+        local_files, catalogue = LocalFiles(share_of(bench.root)), Catalogue(bench.folder)
         for file, data in zip(catalogue.files, contents, strict=True):
             segments = [local_files.read(file, number) for number in range(file.segments)]
             assert b"".join(segment for segment in segments if isinstance(segment, bytes)) == data
@@ -233,13 +235,13 @@ def test_a_file_without_read_permission_is_skipped(bench: Bench) -> None:
 def test_a_file_replaced_by_a_link_out_of_the_folder_after_the_scan_is_skipped(bench: Bench, tmp_path: Path) -> None:
     bench.put("numbers")
     link = bench.put("link")
-    wanted = scan(bench.root).files
+    wanted = scan(share_of(bench.root)).files
     link.unlink()
     (tmp_path / "secret").write_bytes(NUMBERS)
     link.symlink_to(tmp_path / "secret")
     bench.run(wanted=wanted)
     assert bench.names() == ["numbers"]
-    assert bench.skipped == {"link": "not a regular file inside the shared folder"}
+    assert bench.skipped == {"link": "not a regular file below a shared path"}
 
 
 def test_an_empty_catalogue_can_be_written_and_read(bench: Bench) -> None:
@@ -318,9 +320,9 @@ def test_only_files_that_differ_from_the_previous_catalogue_are_opened(
 ) -> None:
     opened = []
 
-    def open_and_record(root: Path, name: str) -> tuple[int, os.stat_result]:
+    def open_and_record(share: Share, name: str) -> tuple[int, os.stat_result]:
         opened.append(name)
-        return open_shared(root, name)
+        return open_shared(share, name)
 
     monkeypatch.setattr(catalogue_writer, "open_shared", open_and_record)
     contents = {"a": b"first", "b": NUMBERS, "c": b"", "d": b"last" * 20}
@@ -343,7 +345,7 @@ def test_a_file_wanted_in_its_old_version_keeps_its_previous_entry(bench: Bench)
     """While a file is being written, the rescan policy asks for the version that was indexed before."""
     path = bench.put("a")
     bench.run()
-    before, wanted = bench.files(), scan(bench.root).files
+    before, wanted = bench.files(), scan(share_of(bench.root)).files
     path.write_bytes(b"half of it")
     with bench.previous() as previous:
         assert bench.run(wanted=wanted, previous=previous).hashed == 0

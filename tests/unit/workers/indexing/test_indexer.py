@@ -17,13 +17,15 @@ import msgspec
 import pytest
 
 from msd.wire.errors import DiskError, NotFoundError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped
 from msd.workers.indexing import catalogue_writer
 from msd.workers.indexing.catalogue_writer import DigestCache
 from msd.workers.indexing.indexer import KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue
+from msd.workers.source.share import Share
 from tests.processes import TIMEOUT
+from tests.unit.shares import share_of, write_share_of
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
 #: Runs ``python -m msd.workers`` with an indexer that rescans only on request and pauses only briefly.
@@ -92,10 +94,9 @@ class IndexerProcess:
 
 @contextmanager
 def indexing(root: Path, folder: Path, *, only_on_request: bool = True) -> Iterator[IndexerProcess]:
+    write_share_of(root, folder)
     command = [sys.executable, "-c", RESCAN_ON_REQUEST] if only_on_request else WORKERS
-    with subprocess.Popen(
-        [*command, "index", str(root), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([*command, "index", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             yield IndexerProcess(process)
         finally:
@@ -145,7 +146,7 @@ def test_changes_are_indexed_until_standard_input_is_closed(root: Path, folder: 
         first = process.next()
         assert (first.edition, first.hashed) == (1, 245)
         assert shared(folder, first) == {"numbers": 245}
-        assert {path.name for path in folder.iterdir()} == {"1"}
+        assert {path.name for path in folder.iterdir()} == {"1", "share"}
         put(root / "numbers", bytes(range(100)))
         process.request_rescan()
         second = process.next()
@@ -220,12 +221,14 @@ def test_a_scan_without_changes_adds_no_edition(root: Path, folder: Path) -> Non
 
 
 def test_nothing_to_share_at_the_start_is_an_error(root: Path, folder: Path) -> None:
-    command = [*WORKERS, "index", str(root), str(folder)]
+    put(root / ".env", b"1")
+    write_share_of(root, folder)
+    command = [*WORKERS, "index", str(folder)]
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    error = f"{root}: contains no file that can be shared\n"
-    assert (result.returncode, result.stdout, result.stderr) == (NotFoundError.exit_code, "", error)
+    error = f"{root}: contains no file that can be shared; not shared: 1 hidden (--hidden)\n"
+    assert (result.returncode, result.stderr) == (NotFoundError.exit_code, error)
 
 
 def test_a_file_that_keeps_changing_does_not_delay_others(root: Path, folder: Path) -> None:
@@ -256,24 +259,36 @@ def test_a_file_that_keeps_changing_does_not_delay_others(root: Path, folder: Pa
         assert process.skipped == []
 
 
-def test_a_skipped_file_is_reported_once_and_its_changes_add_no_edition(
-    root: Path, folder: Path, tmp_path: Path
-) -> None:
-    put(root / "one", b"1")
-    target = put(tmp_path / "outside" / "target", b"1")
-    (root / "link").symlink_to(target)
+def test_what_is_left_out_is_reported_when_the_numbers_change(in_process: InProcessIndexer, root: Path) -> None:
+    def reports() -> list[str]:
+        return [line.text for line in in_process.lines if isinstance(line, IndexLeftOut)]
+
+    assert reports() == []
+    put(root / ".env", b"1")
+    for _ in range(2):
+        in_process.update()
+        assert reports() == ["1 hidden (--hidden)"]
     put(root / "film.part", b"1")
+    in_process.update()
+    assert reports()[1:] == ["1 hidden, 1 unfinished download (--hidden)"]
+    for name in (".env", "film.part"):
+        (root / name).unlink()
+    in_process.update()
+    assert reports()[2:] == [""]
+
+
+def test_a_skipped_file_is_reported_once_and_its_changes_add_no_edition(root: Path, folder: Path) -> None:
+    put(root / "one", b"1")
+    put(root / "tab\t", b"1")
     with indexing(root, folder) as process:
         assert shared(folder, process.next()) == {"one": 1}
-        put(target, b"changed")
-        put(root / "film.part", b"longer")
+        put(root / "tab\t", b"changed")
         process.request_rescan()
         assert process.is_quiet
         put(root / "two", b"22")
         process.request_rescan()
         assert shared(folder, process.next()) == {"one": 1, "two": 2}
-        assert {line.name for line in process.skipped} == {"link", "film.part"}
-        assert len(process.skipped) == 2
+        assert [line.name for line in process.skipped] == ["tab\\t"]
 
 
 def test_nothing_to_share_after_a_restart_leads_to_an_empty_edition(root: Path, folder: Path) -> None:
@@ -304,7 +319,7 @@ class InProcessIndexer:
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
         self.cache = DigestCache(cache)
-        self.indexer = Indexer(root, folder, self.cache, self.lines.append)
+        self.indexer = Indexer(share_of(root), folder, self.cache, self.lines.append)
 
     def update(self, *, retry: bool = False) -> None:
         """Scans twice, so that changes are confirmed. ``retry`` makes all pending retries due at once."""
@@ -336,7 +351,7 @@ def test_only_the_first_skipped_files_of_an_edition_are_reported_by_name(
     in_process: InProcessIndexer, root: Path
 ) -> None:
     for number in range(MAX_NAMED_SKIPS + 5):
-        put(root / f"film-{number}.part", b"1")
+        put(root / f"film-{number}\t", b"1")
     put(root / "two", b"22")
     in_process.update()
     assert len(in_process.skipped) == MAX_NAMED_SKIPS
@@ -353,7 +368,7 @@ def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
     put(root / "two", b"22")
     with monkeypatch.context() as broken_disk:
 
-        def fail(root: Path, name: str) -> None:
+        def fail(share: Share, name: str) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
         broken_disk.setattr(catalogue_writer, "open_shared", fail)
@@ -401,7 +416,7 @@ def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
 ) -> None:
     path = put(root / "one", b"1")
 
-    def fail(root: Path, name: str) -> None:
+    def fail(share: Share, name: str) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(catalogue_writer, "open_shared", fail)

@@ -36,6 +36,7 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.workers.serving.fair_queue import MAX_QUEUED
 from msd.workers.serving.worker import STALE_REPORT_S
 from tests.processes import free_ports, wait_for
+from tests.unit.shares import write_share_of
 
 MIB = 1 << 20
 TIMEOUT_MS = 30_000
@@ -84,7 +85,8 @@ class Bench:
 @contextmanager
 def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Iterator[Bench]:
     """Runs a worker that shares ``root``, and asserts that it exits when its standard input is closed."""
-    command = [sys.executable, "-m", "msd.workers", "index", str(root), str(folder)]
+    write_share_of(root, folder)
+    command = [sys.executable, "-m", "msd.workers", "index", str(folder)]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     port, *_ = free_ports()
     settings = encode(
@@ -94,7 +96,6 @@ def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Ite
             bind=f"tcp://127.0.0.1:{port}",
             control=f"ipc://{folder}/control",
             token=b"",
-            root=os.fsencode(root),
             catalogue=str(folder),
             edition=edition,
             rate=rate,

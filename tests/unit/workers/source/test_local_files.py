@@ -12,6 +12,8 @@ import pytest
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
 from msd.workers.source.local_files import MAX_OPEN_FILES, LocalFiles, ReadRefused, open_shared
+from msd.workers.source.share import Share
+from tests.unit.shares import share_of
 
 NUMBERS = bytes(range(245))
 
@@ -25,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def local_files(root: Path) -> Iterator[LocalFiles]:
-    local_files = LocalFiles(root)
+    local_files = LocalFiles(share_of(root))
     yield local_files
     local_files.close()
     assert open_below(root) == []
@@ -96,7 +98,7 @@ def test_special_characters_in_a_name_have_no_meaning(root: Path, local_files: L
 def test_reads_a_single_shared_file(root: Path) -> None:
     file = put(root, "numbers")
     put(root, "secret", b"secret")
-    local_files = LocalFiles(root / "numbers")
+    local_files = LocalFiles(share_of(root / "numbers"))
     assert read_all(local_files, file) == NUMBERS
     local_files.close()
     assert open_below(root) == []
@@ -106,7 +108,7 @@ def test_a_single_shared_file_may_be_given_by_a_symlink(tmp_path: Path, root: Pa
     put(root, "numbers")
     link = tmp_path / "link"
     link.symlink_to(root / "numbers")
-    local_files = LocalFiles(link)
+    local_files = LocalFiles(share_of(link))
     assert read_all(local_files, shared(link, "link")) == NUMBERS
     local_files.close()
 
@@ -114,7 +116,7 @@ def test_a_single_shared_file_may_be_given_by_a_symlink(tmp_path: Path, root: Pa
 def test_the_shared_folder_may_be_given_by_a_symlink(tmp_path: Path, root: Path) -> None:
     file = put(root, "numbers")
     (tmp_path / "link").symlink_to(root)
-    local_files = LocalFiles(tmp_path / "link")
+    local_files = LocalFiles(share_of(tmp_path / "link"))
     assert read_all(local_files, file) == NUMBERS
     local_files.close()
 
@@ -339,7 +341,7 @@ def test_relative_names_cannot_open_files_outside_the_folder(tmp_path: Path, roo
     (tmp_path / "secret").write_bytes(NUMBERS)
     (root / "sub").mkdir()
     with pytest.raises(PermissionError):
-        open_shared(root, name)
+        open_shared(share_of(root), name)
 
 
 def test_opens_only_regular_files(root: Path) -> None:
@@ -348,8 +350,8 @@ def test_opens_only_regular_files(root: Path) -> None:
     (root / "file").touch()
     for name in ("fifo", "folder", "."):
         with pytest.raises(PermissionError):
-            open_shared(root, name)
-    fd, status = open_shared(root, "file")
+            open_shared(share_of(root), name)
+    fd, status = open_shared(share_of(root), "file")
     os.close(fd)
     assert status.st_ino == (root / "file").stat().st_ino
     assert open_below(root) == []
@@ -359,7 +361,7 @@ def test_an_absolute_name_cannot_open_a_file_outside_the_folder(tmp_path: Path, 
     secret = tmp_path / "secret"
     secret.write_bytes(NUMBERS)
     with pytest.raises(PermissionError):
-        open_shared(root, str(secret))
+        open_shared(share_of(root), str(secret))
 
 
 def test_a_sibling_folder_with_the_same_name_prefix_is_outside(tmp_path: Path, root: Path) -> None:
@@ -367,7 +369,30 @@ def test_a_sibling_folder_with_the_same_name_prefix_is_outside(tmp_path: Path, r
     sibling.mkdir()
     (sibling / "secret").write_bytes(NUMBERS)
     with pytest.raises(PermissionError):
-        open_shared(root, f"../{sibling.name}/secret")
+        open_shared(share_of(root), f"../{sibling.name}/secret")
+
+
+def test_only_with_follow_links_may_a_link_lead_out(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "secret").write_bytes(NUMBERS)
+    (root / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(PermissionError):
+        open_shared(Share({"": root}), "link")
+    fd, _ = open_shared(Share({"": root}, follow_links=True), "link")
+    os.close(fd)
+    for name in ("../secret", "link/../../secret", str(tmp_path / "secret")):
+        with pytest.raises(PermissionError):
+            open_shared(Share({"": root}, follow_links=True), name)
+
+
+def test_a_link_may_lead_to_another_shared_path(tmp_path: Path, root: Path) -> None:
+    film = tmp_path / "film"
+    film.write_bytes(NUMBERS)
+    (root / "link").symlink_to(film)
+    fd, _ = open_shared(Share({"shared": root, "film": film}), "shared/link")
+    os.close(fd)
+    for name in ("film/x", "shared", "other/film", "shared/../film"):
+        with pytest.raises(OSError):  # noqa: PT011
+            open_shared(Share({"shared": root, "film": film}), name)
 
 
 # Descriptors.
@@ -409,7 +434,7 @@ def test_a_file_that_was_refused_is_not_kept_open(root: Path, local_files: Local
 
 
 def test_close_closes_all_files_and_may_be_repeated(root: Path) -> None:
-    local_files = LocalFiles(root)
+    local_files = LocalFiles(share_of(root))
     for number in range(5):
         local_files.read(put(root, f"{number}"), 0)
     local_files.close()

@@ -11,6 +11,8 @@ import pytest
 from msd.wire.errors import MsdError, NotFoundError, SourceError
 from msd.workers.source.catalogue import Version
 from msd.workers.source.scan import scan
+from msd.workers.source.share import LeftOut, Share
+from tests.unit.shares import share_of
 
 
 @pytest.fixture
@@ -29,67 +31,121 @@ def put(path: Path) -> Path:
 
 def skipped(root: Path) -> dict[str, str]:
     """Scans ``root`` and returns the skipped files; asserts that only ``numbers`` is shared."""
-    result = scan(root)
+    result = scan(share_of(root))
     assert list(result.files) == ["numbers"]
     assert all(name.isprintable() for name in result.skipped)
     return result.skipped
 
 
+def left_out(root: Path, *, follow_links: bool = False) -> dict[LeftOut, int]:
+    """Scans ``root`` and returns the numbers of files that are left out; asserts that no file is skipped."""
+    result = scan(Share({"": root}, follow_links=follow_links))
+    assert result.skipped == {}
+    return dict(result.left_out)
+
+
 def test_a_scan_returns_the_version_of_each_file(root: Path) -> None:
-    for name in (".hidden", "sub/sub/ü 🙂", "empty folder/x"):
+    for name in ("sub/sub/ü 🙂", "empty folder/x"):
         put(root / name)
     (root / "empty folder" / "x").unlink()
-    versions = {name: Version.of((root / name).stat()) for name in ("numbers", ".hidden", "sub/sub/ü 🙂")}
-    assert scan(root) == (versions, {})
+    versions = {name: Version.of((root / name).stat()) for name in ("numbers", "sub/sub/ü 🙂")}
+    assert scan(share_of(root)) == (versions, {}, {})
 
 
 def test_a_single_file_is_shared_under_its_own_name(root: Path) -> None:
     path = root / "numbers"
-    assert scan(path) == ({"numbers": Version.of(path.stat())}, {})
+    assert scan(share_of(path)) == ({"numbers": Version.of(path.stat())}, {}, {})
 
 
-def test_skips_anything_but_regular_files(root: Path) -> None:
+def test_several_paths_are_shared_under_their_names(root: Path, tmp_path: Path) -> None:
+    film = put(tmp_path / "films" / ".film")
+    put(root / "sub" / "x")
+    result = scan(Share({"shared": root, ".film": film}))
+    assert set(result.files) == {"shared/numbers", "shared/sub/x", ".film"}
+    film.unlink()
+    with pytest.raises(NotFoundError):
+        scan(Share({"shared": root, ".film": film}))
+    result = scan(Share({"shared": root, ".film": film}), tolerant=True)
+    assert set(result.files) == {"shared/numbers", "shared/sub/x"}
+    assert result.skipped == {".film": f"{film}: no such file or folder to share"}
+
+
+def test_hidden_files_and_folders_are_left_out(root: Path) -> None:
+    for name in (".env", ".git/config", ".git/HEAD", "sub/.cache"):
+        put(root / name)
+    assert left_out(root) == {LeftOut.HIDDEN: 3}
+    result = scan(Share({"": root}, hidden=True))
+    assert (set(result.files), result.left_out) == (
+        {"numbers", ".env", ".git/config", ".git/HEAD", "sub/.cache"}, {}
+    )  # fmt: skip
+
+
+def test_a_named_path_is_shared_whatever_its_name_is(root: Path) -> None:
+    put(root / ".hidden" / "file")
+    assert list(scan(share_of(root / ".hidden")).files) == ["file"]
+    assert list(scan(share_of(put(root / ".env"))).files) == [".env"]
+
+
+def test_excluded_files_and_folders_are_left_out(root: Path) -> None:
+    for name in ("a.tmp", "sub/b.tmp", "cache/x", "cache/y"):
+        put(root / name)
+    result = scan(Share({"": root}, excludes=("*.tmp", "cache/")))
+    assert (list(result.files), result.left_out) == (["numbers"], {LeftOut.EXCLUDED: 3})
+
+
+def test_anything_but_regular_files_is_left_out(root: Path) -> None:
     os.mkfifo(root / "fifo")
     os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
     (root / "zero").symlink_to("/dev/zero")
-    assert skipped(root) == dict.fromkeys(["fifo", "socket", "zero"], "not a regular file")
+    assert left_out(root) == {LeftOut.SPECIAL: 2, LeftOut.LEADS_OUT: 1}
+    assert left_out(root, follow_links=True) == {LeftOut.SPECIAL: 3}
+    assert list(scan(share_of(root)).files) == ["numbers"]
 
 
-def test_skips_links_that_point_outside_the_folder(root: Path, tmp_path: Path) -> None:
+def test_links_that_lead_out_of_the_share_are_followed_on_request_only(root: Path, tmp_path: Path) -> None:
     secret = put(tmp_path / "shared and more" / "secret")
     (root / "link").symlink_to(secret)
     (root / "relative").symlink_to("../shared and more/secret")
     (root / "folder").symlink_to(secret.parent)
-    why = "a link that points outside the shared folder"
-    before = skipped(root)
-    assert before == {"link": why, "relative": why, "folder": "a link to a folder"}
-    secret.write_bytes(b"changed")
-    assert skipped(root) == before
+    assert left_out(root) == {LeftOut.LEADS_OUT: 3}
+    result = scan(Share({"": root}, follow_links=True))
+    assert set(result.files) == {"numbers", "link", "relative", "folder/secret"}
+    assert result.left_out == {}
 
 
-def test_shares_links_that_stay_inside_the_folder(root: Path, tmp_path: Path) -> None:
+def test_links_to_files_and_folders_inside_the_share_are_shared(root: Path, tmp_path: Path) -> None:
+    put(root / "sub" / "x")
     (root / "link").symlink_to("numbers")
-    assert scan(root).files["link"] == Version.of((root / "numbers").stat())
+    (root / "folder").symlink_to("sub")
+    assert scan(share_of(root)).files["link"] == Version.of((root / "numbers").stat())
+    assert set(scan(share_of(root)).files) == {"numbers", "link", "sub/x", "folder/x"}
     link_to_root = tmp_path / "link to root"
     link_to_root.symlink_to(root)
-    assert scan(link_to_root) == scan(root)
+    assert scan(share_of(link_to_root)) == scan(share_of(root))
 
 
-def test_skips_dangling_and_circular_links(root: Path) -> None:
+def test_a_link_from_one_shared_path_to_another_stays_inside_the_share(root: Path, tmp_path: Path) -> None:
+    film = put(tmp_path / "film")
+    (root / "link").symlink_to(film)
+    assert set(scan(Share({"shared": root, "film": film})).files) == {"shared/numbers", "shared/link", "film"}
+
+
+def test_dangling_and_circular_links_are_left_out(root: Path) -> None:
+    put(root / "a" / "x")
+    put(root / "b" / "y")
     (root / "dangling").symlink_to("nothing")
     (root / "loop").symlink_to("loop")
     (root / "folder loop").symlink_to(".")
-    assert skipped(root) == {
-        "dangling": "No such file or directory",
-        "loop": "Too many levels of symbolic links",
-        "folder loop": "a link to a folder",
-    }
+    (root / "a" / "to b").symlink_to("../b")
+    (root / "b" / "to a").symlink_to("../a")
+    assert left_out(root) == {LeftOut.BROKEN_LINK: 1, LeftOut.LOOP: 4}
+    assert set(scan(share_of(root)).files) == {"numbers", "a/x", "b/y", "a/to b/y", "b/to a/x"}
 
 
-def test_skips_part_files_unless_shared_explicitly(root: Path) -> None:
+def test_part_files_are_left_out_unless_shared_explicitly(root: Path) -> None:
     put(root / "sub" / "film.mp4.part")
-    assert skipped(root) == {"sub/film.mp4.part": "an unfinished download (*.part)"}
-    assert list(scan(root / "sub" / "film.mp4.part").files) == ["film.mp4.part"]
+    assert left_out(root) == {LeftOut.UNFINISHED: 1}
+    assert list(scan(share_of(root / "sub" / "film.mp4.part")).files) == ["film.mp4.part"]
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "\x1b[31mred", "delete\x7f", "c1\x9b", "sub\n/file"])
@@ -134,7 +190,7 @@ def test_ignores_a_folder_that_is_deleted_during_the_scan(root: Path, monkeypatc
 def test_a_missing_share_is_an_error(root: Path) -> None:
     for path in (root / "none", root / "numbers" / "below a file"):
         with pytest.raises(NotFoundError) as caught:
-            scan(path)
+            scan(share_of(path))
         assert str(caught.value).startswith(f"{path}: no such file or folder to share")
 
 
@@ -149,7 +205,7 @@ def test_a_share_that_cannot_be_read_is_an_error(
     monkeypatch.setattr(os, call, fail)
     monkeypatch.setattr(Path, "stat", os.stat if call == "stat" else Path.stat)
     with pytest.raises(MsdError) as caught:
-        scan(root)
+        scan(share_of(root))
     assert str(caught.value) == f"{root}: cannot be shared: {error.strerror}"
 
 
@@ -168,5 +224,5 @@ def test_a_single_file_that_cannot_be_shared_is_an_error(root: Path, name: str, 
     else:
         put(path)
     with pytest.raises(SourceError) as caught:
-        scan(path)
+        scan(share_of(path))
     assert str(caught.value) == f"{path}: cannot be shared: {why}"

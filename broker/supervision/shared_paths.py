@@ -1,0 +1,51 @@
+"""Checks the paths to share, gives each its name, and writes them to a file for the indexer and the workers.
+
+Does not look at the files below them: see ``workers/source/scan.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from msd.wire.config.settings import Config
+from msd.wire.errors import DiskError, NotFoundError, UsageError
+from msd.wire.protocol.child_messages import SHARE_FILE, ShareSettings
+from msd.wire.support.presentable_names import is_presentable, presentable
+
+
+def share_settings(config: Config) -> ShareSettings:
+    """Returns what ``config`` shares. Raises ``MsdError`` if a path is missing or two paths have one name."""
+    if not config.paths:
+        raise UsageError("nothing to share: give a file or folder as in msd serve PATH, or [share] path in config.toml")
+    for path in config.paths:
+        if not path.exists():
+            hint = "check the path"
+            if config.share_file is not None:
+                hint = f"[share] path in {config.share_file} names it: change it, or run msd serve PATH"
+            raise NotFoundError(f"{path}: no such file or folder to share: {hint}")
+    paths = [Path(os.path.abspath(path)) for path in config.paths]
+    roots: dict[str, Path] = {}
+    for path in paths:
+        name = path.name if len(paths) > 1 else ""
+        if name in roots:
+            raise UsageError(f"{roots[name]} and {path} would both be shared as {name}: rename one of them")
+        if len(paths) > 1 and not (name and is_presentable(name)):
+            raise UsageError(f"{presentable(str(path))}: its name cannot be shared: rename it")
+        roots[name] = path
+    return ShareSettings(
+        roots={name: os.fsencode(path) for name, path in roots.items()},
+        hidden=config.hidden,
+        follow_links=config.follow_links,
+        excludes=config.excludes,
+    )
+
+
+def write_share(folder: Path, share: ShareSettings) -> None:
+    """Writes ``share`` to the catalogue's folder ``folder``. Raises ``DiskError``."""
+    try:
+        (folder / SHARE_FILE).write_bytes(msgspec.json.encode(share))
+    except OSError as error:
+        raise DiskError(f"{folder}: {error.strerror}") from None

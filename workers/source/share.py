@@ -1,0 +1,72 @@
+"""What is shared: the paths that the operator named, and which of the files below them are left out.
+
+Does not look at the files: see ``workers/source/scan.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from msgspec import Struct
+
+from msd.wire.protocol.child_messages import SHARE_FILE, ShareSettings
+
+
+class Share(Struct, frozen=True):
+    """The shared paths by name. The only path has the name "": the files of a folder then have names relative to it,
+    and a file has its base name. Otherwise each path has its base name, which is the first part of its files' names.
+    """
+
+    roots: dict[str, Path]
+    hidden: bool = False
+    follow_links: bool = False
+    excludes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Reads the share that the broker wrote to ``folder``. Raises ``OSError``."""
+        settings = msgspec.json.decode((folder / SHARE_FILE).read_bytes(), type=ShareSettings)
+        roots = {name: Path(os.fsdecode(path)) for name, path in settings.roots.items()}
+        return cls(roots, settings.hidden, settings.follow_links, settings.excludes)
+
+    def locate(self, name: str) -> tuple[Path, Path]:
+        """Returns the shared path that contains the file ``name``, and the path of the file. Raises
+        ``PermissionError`` if no shared path has the first part of the name.
+        """
+        if "" in self.roots:
+            root = self.roots[""]
+            return root, root / name if root.is_dir() else root
+        first, _, rest = name.partition("/")
+        if first not in self.roots:
+            raise PermissionError(1, "not below a shared path", name)
+        root = self.roots[first]
+        return root, root / rest if rest else root
+
+    def __str__(self) -> str:
+        first, *others = self.roots.values()
+        return f"{first} and {len(others)} more" if others else str(first)
+
+
+class LeftOut(Enum):
+    """A kind of files and folders that are not shared: singular, plural, and the flag that shares them."""
+
+    HIDDEN = "hidden", "hidden", "--hidden"
+    LEADS_OUT = "link that leads out", "links that lead out", "--follow-links"
+    EXCLUDED = "excluded", "excluded", ""
+    UNFINISHED = "unfinished download", "unfinished downloads", ""
+    BROKEN_LINK = "broken link", "broken links", ""
+    LOOP = "link into a loop", "links into a loop", ""
+    SPECIAL = "pipe, socket or device", "pipes, sockets and devices", ""
+
+
+def left_out_text(counts: Counter[LeftOut]) -> str:
+    """Returns what is left out, such as "2 hidden, 1 broken link (--hidden)"; empty if nothing is."""
+    kinds = [kind for kind in LeftOut if counts[kind]]
+    text = ", ".join(f"{counts[kind]:,} {kind.value[counts[kind] > 1]}" for kind in kinds)
+    flags = ", ".join(kind.value[2] for kind in kinds if kind.value[2])
+    return f"{text} ({flags})" if flags else text
