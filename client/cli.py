@@ -35,7 +35,7 @@ def download(
     ] = None,
     interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Seconds between progress lines.")] = 1.0,
     id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The version to download; msd list --json shows the ids.")
+        str | None, typer.Option("--id", metavar="ID", help="The version to download, or the first digits of its id.")
     ] = None,
     sha256: Annotated[
         str | None, typer.Option("--sha256", metavar="HEX", help="Fail unless the file has this SHA-256.")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 
 from msd.client.manifest import resolver
+from msd.client.manifest.id_prefix import MAX_DIGITS, select_version
+from msd.client.manifest.listing import fetch_listing
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import ReplyReceived
@@ -50,6 +52,15 @@ def find_manifest(
                 case resolver.Fail(error):
                     raise error
         events = pool.poll(manifest_resolver.next_deadline(time.monotonic()))
+
+
+def find_version(pool: ConnectionPool, digits: str, name: str | None) -> bytes:
+    """Returns the id that ``parse_id`` made ``digits`` from. Looks the beginning of an id up in the list of the shared
+    files, among those called ``name`` if it is not None. Raises ``MsdError``.
+    """
+    if len(digits) == MAX_DIGITS:
+        return bytes.fromhex(digits)
+    return select_version(fetch_listing(pool), digits, name)
 
 
 def _is_valid_name(name: str) -> bool:

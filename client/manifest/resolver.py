@@ -17,6 +17,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from msd.client.manifest.id_prefix import other_file_error
 from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import (
@@ -25,6 +26,7 @@ from msd.wire.protocol.messages import (
     Described,
     DigestPage,
     Digests,
+    Entry,
     List,
     Message,
     Refusal,
@@ -262,7 +264,7 @@ class ManifestResolver(Core[Event, Action]):
                 self._record_answer(worker, None, now)
             case List(), Refusal() | CataloguePage() as reply if is_awaited:
                 entries = reply.entries if isinstance(reply, CataloguePage) else []
-                return self._end(Fail(self._not_found(self._requested_name(worker), [entry.name for entry in entries])))
+                return self._end(Fail(self._not_found(self._requested_name(worker), entries)))
             case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited and worker in self._redescribed:
                 self._ban(worker)
             case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited:
@@ -373,9 +375,12 @@ class ManifestResolver(Core[Event, Action]):
         self._discard_digests()
         return []
 
-    def _not_found(self, name: str | None, shared_names: list[str]) -> NotFoundError:
-        """Returns the error for a file that no worker shares, with the names of shared files."""
+    def _not_found(self, name: str | None, entries: list[Entry]) -> NotFoundError:
+        """Returns the error for a file that no worker shares. ``entries`` are shared files, not necessarily all."""
+        shared_names = [entry.name for entry in entries]
         if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
+            if name is not None and (other := [entry.name for entry in entries if entry.id == self._id]):
+                return other_file_error(version, other, name)
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
         return NotFoundError(f"{name!r} is not shared", name=name, names=shared_names)

@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals
-from msd.client.manifest.request_loop import find_manifest
+from msd.client.manifest.id_prefix import parse_id
+from msd.client.manifest.request_loop import find_manifest, find_version
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
 from msd.client.report.progress_throttle import ProgressThrottle
@@ -23,7 +24,7 @@ from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
-from msd.wire.protocol.segments import DIGEST_SIZE, Manifest
+from msd.wire.protocol.segments import Manifest
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_size
 
@@ -54,12 +55,13 @@ def download(
     folders are made. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file unchanged.
 
-    ``id`` selects one version of the file: 32 bytes, or 64 hexadecimal digits as in ``Report.id``. ``sha256`` is the
-    expected SHA-256 of the whole file, as 64 hexadecimal digits: if the file has another one, ``output`` is not
-    created. ``timeout`` is the maximum time without progress in seconds; None means no limit. With ``sync`` False the
-    download does not wait until the data is on the disk. ``interval`` is the time between two ``Progress`` events in
-    seconds; there are at most ten a second. ``memory`` limits the outstanding bytes. ``max_rate`` limits the rate, in
-    bytes per second; None means no limit. ``on_event`` is called in the caller's thread and must not block.
+    ``id`` selects one version of the file: 32 bytes, or the hexadecimal digits of ``Report.id``, of which the first six
+    are enough if no other id begins with them. ``sha256`` is the expected SHA-256 of the whole file, as 64 hexadecimal
+    digits: if the file has another one, ``output`` is not created. ``timeout`` is the maximum time without progress in
+    seconds; None means no limit. With ``sync`` False the download does not wait until the data is on the disk.
+    ``interval`` is the time between two ``Progress`` events in seconds; there are at most ten a second. ``memory``
+    limits the outstanding bytes. ``max_rate`` limits the rate, in bytes per second; None means no limit. ``on_event``
+    is called in the caller's thread and must not block.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it.
     """
@@ -68,7 +70,7 @@ def download(
             raise UsageError(f"{argument} {value:g}: must be more than 0")
     if not interval >= 0:
         raise UsageError(f"interval {interval:g}: must not be negative")
-    version = parse_id(id) if id is not None else None
+    digits = parse_id(id) if id is not None else None
     expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
     destination = Destination(output, replace=force or update)
     totals = RunningTotals()
@@ -79,6 +81,7 @@ def download(
         throttle.handle(event)
 
     with closing(ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)) as pool:
+        version = find_version(pool, digits, name) if digits is not None else None
         manifest, catalogue = find_manifest(pool, name, version)
         target = destination.create(manifest.name)
         part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
@@ -149,20 +152,6 @@ def _report(
         totals=totals,
         unchanged=unchanged,
     )
-
-
-def parse_id(id: bytes | str) -> bytes:
-    """Returns the 32 bytes of an id, which may be given as 64 hexadecimal digits. Raises ``UsageError``."""
-    try:
-        parsed = bytes.fromhex(id) if isinstance(id, str) else id
-    except ValueError:
-        parsed = b""
-    if len(parsed) != DIGEST_SIZE:
-        raise UsageError(
-            f"id {id if isinstance(id, str) else id.hex()}: "
-            "an id is 64 hexadecimal digits; msd list --json shows the ids"
-        )
-    return parsed
 
 
 def _sync_in_thread(part: PartFile) -> None:

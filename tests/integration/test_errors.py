@@ -84,7 +84,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download -o film", 2, "film exists: choose another path with -o, or use --update"),
         ("download -o film/", 2, "film is not a folder: choose another path with -o"),
         ("download -o fifo", 2, "is not a regular file"),
-        ("download --id 12", 2, "an id is 64 hexadecimal digits"),
+        ("download --id 12", 2, "an id has 64 hexadecimal digits, of which at least the first 6"),
         ("download --server5 7000", 2, "is not HOST:PORT"),
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
         ("download -i 0", 2, "-i 0: must be more than 0 seconds"),
@@ -163,6 +163,19 @@ def test_an_unknown_file_name_gets_suggestions(serve: Serve, tmp_path: Path, rng
     check_failure(
         "download", "Star.mp4", "--id", "0" * 64, *server_flags, code=3, message="msd list --json", cwd=tmp_path
     )
+    files = json.loads(run_msd("list", "--json", *server_flags).stdout)["files"]
+    star, stars = (next(file["id"] for file in files if file["name"] == name) for name in ("Star.mp4", "Stars.mp4"))
+    for digits in (stars, stars[:12]):
+        check_failure(
+            *("download", "Star.mp4", "--id", digits, *server_flags),
+            code=3,
+            message=f"the id {digits} is that of 'Stars.mp4', not of 'Star.mp4'",
+            cwd=tmp_path,
+        )
+    check_failure("download", "--id", "000000", *server_flags, code=3, message="begins with 000000", cwd=tmp_path)
+    # The first digits of an id select the file, too.
+    assert run_msd("download", "--id", star[:12].upper(), *server_flags, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "Star.mp4").read_bytes() == (tmp_path / "shared" / "Star.mp4").read_bytes()
 
 
 def test_verify_defaults_to_the_shared_file_with_the_same_name(

@@ -99,6 +99,7 @@ PURE = (
     "broker/views/status_table.py",
     "client/display/live_layout.py",
     "client/display/rate_and_time_left.py",
+    "client/manifest/id_prefix.py",
     "client/manifest/resolver.py",
     "client/network/connection_policy.py",
     "client/network_events.py",

@@ -274,6 +274,16 @@ def test_the_error_names_an_id_that_no_worker_has() -> None:
     assert STAR.id.hex() in failure(scene.list_names(1, "Star.mp4"), NotFoundError)
 
 
+def test_the_id_of_another_file_is_not_that_of_the_named_file() -> None:
+    scene = Scene("Star.mp4", id=NEW, workers=1)
+    scene.connect(1)
+    scene.refuse(1)
+    entries = [Entry(name=name, size=1, mtime_ns=1, id=id) for name, id in (("Moon.avi", NEW), ("Star.mp4", OLD))]
+    page = CataloguePage(rid=1, epoch=1, entries=entries, more=False)
+    message = failure(scene.handle(scene.received(1, page)), NotFoundError)
+    assert message == f"the id {NEW.hex()} is that of 'Moon.avi', not of 'Star.mp4': give one of them"
+
+
 def test_the_published_catalogue_decides_at_once_and_against_the_majority() -> None:
     scene = Scene()
     scene.handle(published(NEW))

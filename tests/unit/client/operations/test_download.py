@@ -139,17 +139,6 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
     assert output.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("id", ["0123456789abcdef" * 4, "0123456789ABCDEF" * 4, bytes.fromhex("0123456789abcdef" * 4)])
-def test_an_id_is_32_bytes_or_64_hexadecimal_digits(id: bytes | str) -> None:
-    assert download.parse_id(id) == bytes.fromhex("0123456789abcdef" * 4)
-
-
-@pytest.mark.parametrize("id", ["", "ab", "ab" * 31, "ab" * 33, "xy" * 32, "ä" * 64, "a" * 63, b"", b"abc", bytes(33)])
-def test_any_other_id_is_a_usage_error(id: bytes | str) -> None:
-    with pytest.raises(UsageError, match="an id is 64 hexadecimal digits; msd list --json shows the ids"):
-        download.download(locate_servers(Config()), id=id)
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

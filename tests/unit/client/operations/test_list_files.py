@@ -31,6 +31,9 @@ class FakePool:
         self.progress: list[object] = []
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
 
+    def current_state(self) -> list[NetworkEvent]:
+        return []
+
     def poll(self, deadline: float | None) -> list[NetworkEvent]:
         """Returns the next events. If there are none, the timeout expires."""
         if not self._events:
