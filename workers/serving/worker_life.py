@@ -163,13 +163,13 @@ class WorkerLife(Core[Event, Action]):
                 self._next_heartbeat = now
             case HeartbeatDropped(), _:
                 self._next_heartbeat = now + HEARTBEAT_RETRY_S
-        if now >= self._next_heartbeat:
-            self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
-            actions.append(SendHeartbeat(ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP))
-        # Last, because the port's new state is reported by a further heartbeat.
         if self.state is LifeState.OPENING and now >= self._port_due:
+            # No heartbeat: it would report a worker as asleep that is awake in a moment.
             self._port_due = now + BIND_RETRY_S
             actions.append(OpenPort())
+        elif now >= self._next_heartbeat:
+            self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
+            actions.append(SendHeartbeat(ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP))
         return actions
 
     def _enter(self, state: LifeState, now: float, port_due: float = math.inf) -> None:
