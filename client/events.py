@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
 #: Lower bound for a time span in seconds, so that a rate computed from it stays finite.
 MIN_SPAN_S = 1e-6
@@ -30,7 +29,8 @@ class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
     ``received`` counts the verified bytes that the worker delivered; ``assigned`` also counts the outstanding bytes.
-    ``rate`` is the average since the last ``Progress``, in bytes per second.
+    ``rate`` is the worker's current rate in bytes per second, measured over its last arrivals; 0 if it is known to send
+    nothing (``client/report/rate_meter.py``).
     """
 
     name: str
@@ -43,8 +43,8 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     """The progress of a download, ``seconds`` after its first request. Only the last event has ``bytes`` == ``total``.
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
-    download rate since the first request, in bytes per second. ``wasted_bytes`` were received but are duplicate or
-    corrupt.
+    rate of received and verified bytes since the first request, in bytes per second. ``wasted_bytes`` were received but
+    are duplicate or corrupt.
     """
 
     bytes: int
@@ -55,12 +55,10 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     rate: float
     workers: tuple[WorkerProgress, ...]
 
-    def since(self, last: Progress | None) -> Progress:
-        """Returns a copy in which the workers' rates are averages since ``last`` (None: since the first request)."""
-        seconds = max(self.seconds - (last.seconds if last else 0.0), MIN_SPAN_S)
-        received = {worker.name: worker.received for worker in last.workers} if last else {}
-        workers = (replace(w, rate=(w.received - received.get(w.name, 0)) / seconds) for w in self.workers)
-        return replace(self, workers=tuple(workers))
+    @property
+    def current_rate(self) -> float:
+        """The current rate of the download: the sum of the workers' rates."""
+        return sum(worker.rate for worker in self.workers)
 
 
 class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
@@ -122,7 +120,7 @@ class Totals(Struct, frozen=True):
 
     ``retries`` counts the retried segments by cause; ``lost`` stands for a lost connection. ``waited_seconds`` is the
     total length of all periods of more than one second without progress. ``rate_p50`` and ``rate_peak`` are the median
-    and the peak rate in bytes per second; seconds in which no data arrived are not counted.
+    and the largest of the current rates in bytes per second; times in which no data arrived are not counted.
     """
 
     retries: dict[str, int] = field(default_factory=dict)
@@ -134,7 +132,8 @@ class Totals(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """The result of a download. ``seconds`` is the time from the first request until the output is in place.
 
-    ``unchanged`` is True if an update found the output up to date.
+    ``transfer_seconds`` is the time until the last segment was verified, and ``rate`` the average rate of received and
+    verified bytes in that time, in bytes per second. ``unchanged`` is True if an update found the output up to date.
     """
 
     file: str
@@ -147,6 +146,8 @@ class Report(Struct, frozen=True):
     reused_bytes: int
     workers: dict[str, WorkerReport] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    transfer_seconds: float = 0.0
+    rate: float = 0.0
     unchanged: bool = False
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.text import Text
 
-from msd.client.display.rate_and_time_left import RATE_WINDOW_S, RateMeter, TimeRemaining
+from msd.client.display.time_left import TimeLeft
 from msd.client.events import Event, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
@@ -41,8 +42,7 @@ class LiveLayout:
         self._stalled_since: float | None = None
         #: The message about server 5; empty unless server 5 has a problem.
         self._server5_message = ""
-        self._meter, self._remaining = RateMeter(RATE_WINDOW_S), TimeRemaining()
-        self._worker_meters: dict[str, RateMeter] = {}
+        self._time_left = TimeLeft()
 
     def handle(self, event: Event, now: float) -> None:
         match event:
@@ -58,10 +58,11 @@ class LiveLayout:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
                 self._set_message(reason, now - seconds)
-            case Hashing():
-                self._set_message("computing the SHA-256")
-            case Syncing():
-                self._set_message("syncing to disk")
+            case Hashing() | Syncing():
+                self._set_message("syncing to disk" if isinstance(event, Syncing) else "computing the SHA-256")
+                if self._progress is not None:
+                    workers = tuple(replace(worker, rate=0.0) for worker in self._progress.workers)
+                    self._progress = replace(self._progress, workers=workers)
             case _:
                 pass
 
@@ -72,7 +73,7 @@ class LiveLayout:
         messages = [
             line for text in (self._server5_message, self._waiting_text(now)) for line in _wrap_text(text, width)
         ]
-        rows = self._rows(width, now)
+        rows = self._rows(width)
         available = max(0, height - len(head) - len(messages))
         if len(rows) > available:
             rows = [*rows[: max(0, available - 1)], Text(f"… {len(rows) - available + 1} more")][:available]
@@ -95,11 +96,7 @@ class LiveLayout:
         last = self._progress
         if progress.bytes > (last.bytes if last else 0):
             self._set_message("")
-        received = progress.bytes - progress.reused_bytes
-        self._meter.update(received, now)
-        self._remaining.update(received, progress.total - progress.bytes, now)
-        for worker in progress.workers:
-            self._worker_meters.setdefault(worker.name, RateMeter(RATE_WINDOW_S)).update(worker.received, now)
+        self._time_left.update(progress.total - progress.bytes, progress.current_rate, now)
         self._progress = progress
 
     def _head(self, width: int, now: float) -> Iterator[Text]:
@@ -116,8 +113,8 @@ class LiveLayout:
         yield Text.assemble(
             name, " ", (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), f" {share:4.0%}"
         )
-        rate = self._meter.rate(now)
-        left = self._remaining.seconds(now)
+        rate = progress.current_rate if progress else 0.0
+        left = self._time_left.seconds(now)
         figures = [f"{format_size(done)} of {format_size(started.bytes)}", format_rate(rate)]
         if left is not None and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
@@ -128,13 +125,13 @@ class LiveLayout:
             figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate or corrupt)")
         yield from _wrap_parts(figures, width)
 
-    def _rows(self, width: int, now: float) -> list[Text]:
+    def _rows(self, width: int) -> list[Text]:
         """Returns a row for each worker: state, rate, bytes received / requested, and bytes in flight.
 
         Columns that do not fit are omitted, from the right.
         """
         workers = self._progress.workers if self._progress else ()
-        rows = [self._cells(worker, now) for worker in workers]
+        rows = [self._cells(worker) for worker in workers]
         for columns in ((0, 1, 2, 3, 4), (0, 1, 2, 3), (0, 1, 2)):
             widths = [max((cell_len(row[column]) for row in rows), default=0) for column in columns]
             spare = width - sum(widths) - 2 * (len(widths) - 1)
@@ -145,14 +142,14 @@ class LiveLayout:
         widths[1] = max(1, widths[1] + min(0, spare))
         return [_row([row[column] for column in columns], widths, self._style(row[0])) for row in rows]
 
-    def _cells(self, worker: WorkerProgress, now: float) -> tuple[str, str, str, str, str]:
+    def _cells(self, worker: WorkerProgress) -> tuple[str, str, str, str, str]:
         state, detail = self._states.get(worker.name, ("not connected", ""))
         has_reason = detail and state not in ("ready", "lost", "asleep")
         in_flight = worker.assigned - worker.received
         return (
             f"worker {worker.name}",
             f"{state}: {presentable(detail)}" if has_reason else state,
-            format_rate(self._worker_meters[worker.name].rate(now)),
+            format_rate(worker.rate),
             f"{format_size(worker.received)}/{format_size(worker.assigned)}",
             f"{format_size(in_flight)} in flight" if in_flight else "",
         )

@@ -143,7 +143,8 @@ def _worker_change(event: WorkerChanged) -> tuple[str, str]:
 def metric_lines(progress: Progress) -> str:
     """Returns the metric lines: bytes received / assigned and download speed of each server, then the total.
 
-    Amounts are in kB (1000 bytes). The total speed is the average since the first request.
+    Amounts are in kB (1000 bytes). The speed of a server is its current rate, the total speed is the average since the
+    first request.
     """
     lines = [
         f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
@@ -162,9 +163,9 @@ def result_lines(report: Report) -> str:
     sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
     if report.reused_bytes:
         sources.append(f"disk {format_size(report.reused_bytes)}")
-    rate = f", {format_rate(report.received_bytes / report.seconds)}" if report.received_bytes else ""
+    rate = f", {format_rate(report.rate)}" if report.rate else ""
     origin = f" ({', '.join(sources)})" if sources else ""
-    line = f"{report.output}: {format_size(report.bytes)} verified in {report.seconds:.2f} s{rate}{origin}"
+    line = f"{report.output}: {format_size(report.bytes)} verified in {report.transfer_seconds:.2f} s{rate}{origin}"
     return "\n".join(filter(None, (line, _problems(report))))
 
 

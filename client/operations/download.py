@@ -150,6 +150,8 @@ def _report(
         reused_bytes=transfer.reused,
         workers={str(number): report for number, report in sorted(transfer.workers.items())},
         totals=totals,
+        transfer_seconds=transfer.seconds,
+        rate=transfer.rate,
         unchanged=unchanged,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 
 from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.pool import ConnectionPool
@@ -23,6 +24,7 @@ from msd.client.network_events import (
     SnapshotReceived,
     Unban,
 )
+from msd.client.report.rate_meter import RATE_WINDOW_S, RateMeter
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import GiveUp
@@ -61,7 +63,9 @@ class Transfer:
     ) -> None:
         self.received = self.wasted = self.reused = 0
         self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in pool.worker_numbers}
+        #: The time of the first request and, once all segments are verified, the time after it.
         self.started = time.monotonic()
+        self.seconds = 0.0
         self._pool = pool
         self._manifest = manifest
         self._part = part
@@ -82,7 +86,7 @@ class Transfer:
         self._finished = False
         #: True once all data on the disk is checked and, if needed, copied.
         self._reuse_finished = False
-        self._last_progress: Progress | None = None
+        self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         self._next_progress_at = self.started + PROGRESS_INTERVAL_S
 
     @property
@@ -109,7 +113,9 @@ class Transfer:
         while self._reuse_next():
             self._pass_time()
         self._reuse_finished = True
-        self._emit_progress(time.monotonic())
+        now = time.monotonic()
+        self.seconds = now - self.started
+        self._emit_progress(now, is_complete=True)
 
     # Network events.
 
@@ -117,6 +123,8 @@ class Transfer:
         match event:
             case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
                 self._on_event(Retried(str(worker), index, reason.value, detail))
+                if reason is RefusalReason.SLEEPING:
+                    self._meters[worker].stop()
                 self._schedule(scheduler_events.SegmentRefused(worker, index, reason))
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
                 self._on_segment(worker, index, payload)
@@ -127,11 +135,15 @@ class Transfer:
                 self._emit_worker_changes(status)
             case ConnectionOpened(worker):
                 self.workers.setdefault(worker, WorkerReport())
+                now = time.monotonic()
+                # At the start, all workers are measured from the first request on, as the average is.
+                self._meters[worker].start(self.started if now - self.started < RATE_WINDOW_S else now)
                 self._on_event(WorkerChanged(str(worker), "ready"))
                 self._schedule(event)
             case ConnectionClosed(worker) if worker in self._scheduler.workers:
                 outstanding = len(self._scheduler.outstanding(worker))
                 self._schedule(event)
+                self._meters[worker].stop()
                 detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
                 self.workers[worker].failures += bool(outstanding)
                 self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
@@ -141,6 +153,8 @@ class Transfer:
         for worker in status.workers:
             before, self._last_states[worker.number] = self._last_states.get(worker.number), worker.state
             if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
+                if worker.state is not WorkerState.SILENT:
+                    self._meters[worker.number].stop()
                 self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
             elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
                 self._on_event(WorkerChanged(str(worker.number), "ready"))
@@ -163,7 +177,9 @@ class Transfer:
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
-            self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+            now = time.monotonic()
+            self._meters[worker].count(len(data), now)
+            self._pool.progress_timeout.handle(ProgressMade(), now)
             self._schedule(scheduler_events.SegmentWritten(worker, index))
 
     def _reuse_next(self) -> bool:
@@ -193,6 +209,7 @@ class Transfer:
                     rid = new_rid()
                     self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
                 case Ban(worker, reason):
+                    self._meters[worker].stop()
                     self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
                     self._pool.handle_ban(action)
                 case Unban():
@@ -214,12 +231,18 @@ class Transfer:
             self._emit_progress(now)
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
-    def _emit_progress(self, now: float) -> None:
+    @property
+    def rate(self) -> float:
+        """The average rate of received and verified bytes until the last segment was verified, in bytes per second."""
+        return sum(report.bytes for report in self.workers.values()) / max(self.seconds, MIN_SPAN_S)
+
+    def _emit_progress(self, now: float, *, is_complete: bool = False) -> None:
         self._next_progress_at = now + PROGRESS_INTERVAL_S
         workers = []
         for number, report in sorted(self.workers.items()):
             outstanding = sum(self._manifest.span(index)[1] for index in self._scheduler.outstanding(number))
-            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, 0.0))
+            rate = self._meters[number].rate(now, is_complete=is_complete)
+            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
         received = sum(report.bytes for report in self.workers.values())
         seconds = now - self.started
         progress = Progress(
@@ -231,8 +254,7 @@ class Transfer:
             rate=received / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
         )
-        self._last_progress = progress.since(self._last_progress)
-        self._on_event(self._last_progress)
+        self._on_event(progress)
 
 
 def _source_error(action: GiveUp) -> SourceError:

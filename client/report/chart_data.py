@@ -6,16 +6,14 @@ Pure. ``client/report/chart.py`` draws the chart.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-#: A sample counts only complete segments, so their bytes are spread over up to this many seconds before the sample.
-MAX_SPREAD_S = 1.0
-#: Seconds over which a rate is measured: too few segments arrive between two samples.
-RATE_WINDOW_S = 0.6
+from msd.client.report.rate_meter import RATE_WINDOW_S
+
 #: Maximum number of points in all curves together, so that an SVG stays well below 300 KB.
 MAX_POINTS = 1600
 #: Maximum number of marks; the first are kept.
@@ -39,11 +37,15 @@ CORRUPT = "corrupt segment"
 
 
 class Sample(Struct, frozen=True):
-    """The verified bytes at time ``at``: reused from the disk, and received from each worker."""
+    """The progress at time ``at``, ``seconds`` after the first request: the bytes reused from the disk, the bytes
+    received from each worker, and the current rate of each worker.
+    """
 
     at: float
+    seconds: float
     reused: int
-    workers: Mapping[str, int]
+    received: Mapping[str, int]
+    rates: Mapping[str, float]
 
 
 class Mark(Struct, frozen=True):
@@ -61,8 +63,8 @@ class NothingTransferredError(ValueError):
 class ChartData(Struct, frozen=True):
     """The curves and marks of a chart.
 
-    ``times`` are in seconds since the start. ``rates`` (bytes a second), ``received`` (bytes) and ``reused`` (bytes
-    found on the disk) have one value for each time.
+    ``times`` are in seconds since the start. ``rates`` (current rates in bytes a second), ``received`` (bytes) and
+    ``reused`` (bytes found on the disk) have one value for each time.
     """
 
     times: Sequence[float]
@@ -82,28 +84,39 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     ``ValueError`` if they are malformed.
     """
     events = sorted(events, key=_time)
-    samples = [
-        Sample(_time(event), int(event["reused_bytes"]), {n: int(w["received"]) for n, w in event["workers"].items()})
-        for event in events
-        if event["event"] == "progress"
-    ]
+    samples = [_sample(event) for event in events if event["event"] == "progress"]
     if not samples or not samples[-1].at > 0:
         raise NothingTransferredError
-    names = sorted(samples[-1].workers, key=lambda name: (len(name), name))
+    names = sorted(samples[-1].received, key=lambda name: (len(name), name))
     end = samples[-1].at
-    points = max(2, min(300, MAX_POINTS // max(1, len(names))))
-    times = [end * point / (points - 1) for point in range(points)]
-    ready = _times_ready(events)
-    marks = _marks(events, times[1])
-    curves = {name: _spread(((s.at, s.workers.get(name, 0)) for s in samples), ready.get(name, [])) for name in names}
+    points = max(2, min(300, MAX_POINTS // max(1, len(names)) - 1))
+    step = end / (points - 1)
+    # The rates of the first window are those at its end, as for the peak rate of the report.
+    settled = [sample for sample in samples if sample.seconds >= RATE_WINDOW_S] or samples[-1:]
+    peak = max(settled, key=lambda sample: sum(sample.rates.values()))
+    times = sorted({*(step * point for point in range(points - 1)), end, peak.at})
+    marks = _marks(events, step)
     return ChartData(
         times=times,
-        rates={name: _rates(times, curve) for name, curve in curves.items()},
-        received={name: _interpolate(times, curve) for name, curve in curves.items()},
+        rates={name: _interpolate(times, [(s.at, s.rates.get(name, 0)) for s in settled]) for name in names},
+        received={
+            name: _interpolate(times, [(0.0, 0), *((s.at, s.received.get(name, 0)) for s in samples)]) for name in names
+        },
         reused=_interpolate(times, [(s.at, s.reused) for s in samples]),
         total=max(int(event["total"]) for event in events if event["event"] == "progress"),
         marks=marks[:MAX_MARKS],
         omitted_marks=max(0, len(marks) - MAX_MARKS),
+    )
+
+
+def _sample(event: Mapping[str, Any]) -> Sample:
+    workers = event["workers"].items()
+    return Sample(
+        at=_time(event),
+        seconds=float(event["seconds"]),
+        reused=int(event["reused_bytes"]),
+        received={name: int(worker["received"]) for name, worker in workers},
+        rates={name: float(worker["rate"]) for name, worker in workers},
     )
 
 
@@ -114,34 +127,7 @@ def _time(event: Mapping[str, Any]) -> float:
     return at
 
 
-def _times_ready(events: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Returns the times at which each worker became ready."""
-    times: dict[str, list[float]] = {}
-    for event in events:
-        match event:
-            case {"event": "worker", "name": str(name), "state": "ready", "at": at}:
-                times.setdefault(name, []).append(float(at))
-    return times
-
-
-def _spread(samples: Iterable[tuple[float, int]], ready: Sequence[float]) -> list[tuple[float, int]]:
-    """Returns the curve of a worker's received bytes, with each increase spread over the time before its sample.
-
-    An increase starts at most ``MAX_SPREAD_S`` before its sample, and not before the worker last became ready.
-    """
-    curve: list[tuple[float, int]] = [(0.0, 0)]
-    for at, total in samples:
-        last_at, last_total = curve[-1]
-        if total > last_total:
-            ready_at = ready[bisect_left(ready, at) - 1] if ready and ready[0] < at else 0.0
-            start = max(last_at, at - MAX_SPREAD_S, ready_at)
-            if start > last_at:
-                curve.append((start, last_total))
-            curve.append((at, total))
-    return curve
-
-
-def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
+def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, float]]) -> list[float]:
     """Returns the values of a curve at the given times, by linear interpolation."""
     points = [at for at, _ in curve]
     values: list[float] = []
@@ -150,16 +136,6 @@ def _interpolate(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> 
         (at, value), (later, next_value) = curve[max(0, after - 1)], curve[min(after, len(curve) - 1)]
         values.append(value + (next_value - value) * (time - at) / (later - at) if later > at else value)
     return values
-
-
-def _rates(times: Sequence[float], curve: Sequence[tuple[float, int]]) -> list[float]:
-    """Returns the mean slope of a curve in a window around each time, normally ``RATE_WINDOW_S`` long."""
-    end = times[-1]
-    half = max(times[1] - times[0], min(RATE_WINDOW_S, end / 8)) / 2
-    starts = [max(0.0, time - half) for time in times]
-    ends = [min(end, time + half) for time in times]
-    windows = zip(_interpolate(starts, curve), _interpolate(ends, curve), starts, ends, strict=True)
-    return [(last - first) / (until - since) for first, last, since, until in windows]
 
 
 def _marks(events: Iterable[Mapping[str, Any]], step: float) -> list[Mark]:

@@ -46,8 +46,8 @@ def report_values(report: Report) -> dict[str, Any]:
     values: dict[str, Any] = to_builtins(report, enc_hook=str)
     del values["totals"]
     unchanged = values.pop("unchanged")
-    seconds = round(report.seconds, 6)
-    return {**values, "seconds": seconds, **totals_values(report.totals), "unchanged": unchanged}
+    times = {"seconds": round(report.seconds, 6), "transfer_seconds": round(report.transfer_seconds, 6)}
+    return {**values, **times, "rate": round(report.rate), **totals_values(report.totals), "unchanged": unchanged}
 
 
 def totals_values(totals: Totals) -> dict[str, Any]:

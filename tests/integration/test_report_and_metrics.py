@@ -16,8 +16,16 @@ from typing import Any
 
 import pytest
 
+from msd.client.display.live_layout import LiveLayout
+from msd.client.display.printers import metric_lines, result_lines
+from msd.client.events import Event, Progress
+from msd.client.operations.download import download
 from msd.client.report.chart import plot
+from msd.client.report.chart_data import chart_data
+from msd.client.report.rate_meter import RATE_WINDOW_S
+from msd.client.report.report_file import ReportFile
 from msd.wire.errors import UsageError
+from msd.wire.support.units import format_kb_rate, format_rate
 from tests.processes import (
     MIB,
     MSD,
@@ -70,6 +78,35 @@ def test_the_report_of_a_download_with_a_killed_worker_is_drawn(serve: Serve, so
     drawn = run_msd("plot", "report.json", "-o", "run.svg", cwd=tmp_path)
     assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
     assert 10_000 < (tmp_path / "run.svg").stat().st_size < 300_000
+
+
+def test_all_outputs_show_the_same_true_rates(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """Live view, result line, metric lines, report and chart, of one download at 8 MiB/s."""
+    servers = serve(source(28 * MIB), "--rate", "2MiB").servers
+    events: list[Event] = []
+    report_file = ReportFile(str(tmp_path / "report.json"))
+    with report_file:
+        record = report_file.recorder(events.append)
+        result = download(servers, output=tmp_path / "copy.bin", interval=0.0, on_event=record)
+        report_file.write(result)
+    report = read_report(tmp_path / "report.json")
+    progress = [event for event in events if isinstance(event, Progress)]
+    average = 28 * MIB / progress[-1].seconds
+    # The first segments are sent at once; afterwards the rate is at the limit.
+    assert 0.5 * 8 * MIB < average < 1.3 * 8 * MIB
+    assert f"verified in {progress[-1].seconds:.2f} s, {format_rate(average)} (" in result_lines(result)
+    assert metric_lines(progress[-1]).endswith(f", download speed: {format_kb_rate(average)}")
+    assert report["rate"] == round(average)
+    highest = max((each for each in progress if each.seconds >= RATE_WINDOW_S), key=lambda each: each.current_rate)
+    peak = highest.current_rate
+    assert 0.7 * 8 * MIB < peak < 1.3 * 8 * MIB
+    assert report["rate_peak"] == round(peak)
+    rates = chart_data(report["events"]).rates
+    assert max(map(sum, zip(*rates.values(), strict=True))) == pytest.approx(peak, abs=4)
+    view = LiveLayout()
+    for event in [*events[: events.index(highest)], highest]:
+        view.handle(event, 0.0)
+    assert f"  {format_rate(peak)}  " in view.lines(120, 20, 0.0)[1].plain
 
 
 def test_a_download_prints_a_line_about_its_retries(serve: Serve, source: Source, tmp_path: Path) -> None:

@@ -58,12 +58,9 @@ def test_every_event_has_a_text_and_a_log_entry(event: Event) -> None:
     assert all(log_entry(event))
 
 
-def test_the_rates_of_the_workers_are_averages_since_earlier_progress() -> None:
-    first = replace(PROGRESS, seconds=2.0)
-    assert [worker.rate for worker in first.since(None).workers] == [1.5]
-    workers = (WorkerProgress("1", 13, 14, 0.0), WorkerProgress("2", 5, 5, 0.0))
-    later = replace(PROGRESS, seconds=4.0, workers=workers).since(first)
-    assert [worker.rate for worker in later.workers] == [5.0, 2.5]
+def test_the_current_rate_is_the_sum_of_the_rates_of_the_workers() -> None:
+    workers = (WorkerProgress("1", 13, 14, 5.0), WorkerProgress("2", 5, 5, 2.5))
+    assert replace(PROGRESS, workers=workers).current_rate == 7.5
 
 
 def test_events_cannot_be_changed() -> None:

@@ -13,10 +13,10 @@ MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), "ab" * 32, 100 * MIB, 100)
 
 
-def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int = 4) -> Progress:
-    """The progress after ``seconds``: each worker sends 1 MiB a second and has 3 MiB in flight."""
+def progress(seconds: float, *, reused: int = 0, wasted: int = 0, workers: int = 4, rate: float = MIB) -> Progress:
+    """The progress after ``seconds``: each worker sends ``rate`` bytes a second and has 3 MiB in flight."""
     received = int(seconds * MIB)
-    rows = tuple(WorkerProgress(str(n), received, received + 3 * MIB, 0.0) for n in range(1, workers + 1))
+    rows = tuple(WorkerProgress(str(n), received, received + 3 * MIB, rate) for n in range(1, workers + 1))
     done = workers * received + reused
     return Progress(done, 100 * MIB, reused, wasted, seconds, 0.0, rows)
 
@@ -79,7 +79,7 @@ def test_the_reason_for_a_stall_is_shown_until_there_is_progress() -> None:
 
 def test_during_a_stall_rates_are_zero_and_no_remaining_time_is_shown() -> None:
     view = running()
-    view.handle(progress(5.0), 30.0)
+    view.handle(progress(5.0, rate=0.0), 30.0)
     shown = "\n".join(line.plain for line in view.lines(79, 23, 30.0))
     assert "left" not in shown
     assert shown.count("0 B/s") == 5
@@ -98,6 +98,7 @@ def test_at_the_end_the_view_says_what_it_waits_for() -> None:
     assert text(view).endswith("\ncomputing the SHA-256")
     view.handle(Syncing(), 6.0)
     assert text(view).endswith("\nsyncing to disk")
+    assert text(view).count("0 B/s") == 5
 
 
 @pytest.mark.parametrize("width", [1, 5, 20, 39, 59, 79, 200])

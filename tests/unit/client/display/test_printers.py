@@ -72,6 +72,8 @@ REPORT = Report(
     wasted_bytes=0,
     reused_bytes=MIB,
     workers={"1": WorkerReport(bytes=3 * MIB, segments=3, failures=1, corrupt=2), "2": WorkerReport()},
+    transfer_seconds=1.5,
+    rate=2.0 * MIB,
 )
 EVENTS: list[Event] = [
     STARTED,
@@ -119,17 +121,17 @@ def test_reused_bytes_are_added_to_the_total_line() -> None:
 
 def test_the_result_names_the_sources() -> None:
     assert (
-        result_lines(REPORT) == "out/final.mp4: 4.0 MiB verified in 2.00 s, 1.5 MiB/s (worker 1 3.0 MiB, disk 1.0 MiB)"
+        result_lines(REPORT) == "out/final.mp4: 4.0 MiB verified in 1.50 s, 2.0 MiB/s (worker 1 3.0 MiB, disk 1.0 MiB)"
     )
 
 
 def test_the_result_of_an_empty_file_names_no_source() -> None:
-    empty = Report("e", Path("e"), ID, 0, 0.01, 0, 0, 0, {"1": WorkerReport()})
+    empty = Report("e", Path("e"), ID, 0, 0.02, 0, 0, 0, {"1": WorkerReport()}, transfer_seconds=0.01)
     assert result_lines(empty) == "e: 0 B verified in 0.01 s"
 
 
 def test_the_result_of_a_completely_reused_file_has_no_rate() -> None:
-    reused = Report("e", Path("e"), ID, MIB, 0.5, 0, 0, MIB, {})
+    reused = Report("e", Path("e"), ID, MIB, 0.6, 0, 0, MIB, {}, transfer_seconds=0.5)
     assert result_lines(reused) == "e: 1.0 MiB verified in 0.50 s (disk 1.0 MiB)"
 
 
@@ -292,6 +294,8 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
                 "1": {"bytes": 3 * MIB, "segments": 3, "failures": 1, "corrupt": 2},
                 "2": {"bytes": 0, "segments": 0, "failures": 0, "corrupt": 0},
             },
+            "transfer_seconds": 1.5,
+            "rate": 2 * MIB,
             "retries": {},
             "waited_seconds": 0.0,
             "rate_p50": 0,

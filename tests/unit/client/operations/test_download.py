@@ -116,7 +116,15 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
     output = tmp_path / "copy"
     (output if update else tmp_path / "copy.part").write_bytes(DATA)
     transfer = SimpleNamespace(
-        run=lambda: None, started=0.0, received=0, wasted=0, reused=len(DATA), workers={}, verified=len(DATA)
+        run=lambda: None,
+        started=0.0,
+        seconds=0.5,
+        rate=0.0,
+        received=0,
+        wasted=0,
+        reused=len(DATA),
+        workers={},
+        verified=len(DATA),
     )
     monkeypatch.setattr(download, "Transfer", lambda *_, **__: transfer)
     pool = SimpleNamespace(close=lambda: None, control=None)

@@ -19,10 +19,16 @@ from msd.client.report.chart_data import (
 MB = 10**6
 
 
-def progress(at: float, *received: int, reused: int = 0, total: int = 100 * MB) -> dict[str, Any]:
-    workers = {str(n): {"received": size, "assigned": size, "rate": 0} for n, size in enumerate(received, 1)}
-    size = sum(received) + reused
-    return {"at": at, "event": "progress", "bytes": size, "total": total, "reused_bytes": reused, "workers": workers}
+def progress(
+    at: float, *received: int, reused: int = 0, total: int = 100 * MB, rates: tuple[int, ...] = (0,) * 64
+) -> dict[str, Any]:
+    """The progress at ``at``; the first request was sent at 0."""
+    workers = {
+        str(n): {"received": size, "assigned": size, "rate": rate}
+        for n, (size, rate) in enumerate(zip(received, rates, strict=False), 1)
+    }
+    values = {"bytes": sum(received) + reused, "total": total, "reused_bytes": reused, "workers": workers}
+    return {"at": at, "event": "progress", "seconds": at, **values}
 
 
 def worker(at: float, name: str, state: str) -> dict[str, Any]:
@@ -35,7 +41,10 @@ def corrupt(at: float, name: str) -> dict[str, Any]:
 
 def steady(seconds: int, *rates: int, reused: int = 0) -> list[dict[str, Any]]:
     """Returns ten progress events per second for workers that deliver at constant rates (in bytes per second)."""
-    return [progress(n / 10, *(rate * n // 10 for rate in rates), reused=reused) for n in range(1, seconds * 10 + 1)]
+    return [
+        progress(n / 10, *(rate * n // 10 for rate in rates), reused=reused, rates=rates)
+        for n in range(1, seconds * 10 + 1)
+    ]
 
 
 def marks(*events: dict[str, Any]) -> list[tuple[str, str]]:
@@ -52,20 +61,17 @@ def test_the_rates_are_those_of_the_workers() -> None:
     assert data.received["2"][-1] == 60 * MB
 
 
-def test_the_bytes_of_a_segment_are_spread_over_the_time_before_its_arrival() -> None:
-    """One segment of 1 MB every half second is drawn as a steady 2 MB/s."""
-    data = chart_data([progress(n / 10, MB * (n // 5)) for n in range(1, 101)])
-    assert [*data.rates["1"]][10:-10] == pytest.approx([2 * MB] * (len(data.times) - 20), rel=0.05)
+def test_the_highest_point_is_the_peak_rate_of_the_report() -> None:
+    """A rate that only one of 1000 samples has, and the burst at the start, which is no peak."""
+    events = steady(100, MB)
+    events[5] = progress(0.6, MB, rates=(9 * MB,))
+    events[777] = progress(77.8, 78 * MB, rates=(3 * MB,))
+    assert max(chart_data(events).rates["1"]) == 3 * MB
 
 
-def test_no_bytes_are_spread_over_the_time_of_a_lost_connection() -> None:
-    """The connection is lost from 4 s to 6 s; the next segment arrives half a second later."""
-    before = [progress(n / 10, MB * n // 10) for n in range(1, 41)]
-    after = [progress(6.5 + n / 10, 4 * MB + MB * (n + 5) // 10) for n in range(41)]
-    data = chart_data([*before, worker(4, "1", "lost"), worker(6, "1", "ready"), *after])
-    while_lost = [rate for time, rate in zip(data.times, data.rates["1"], strict=True) if 4.4 < time < 5.6]
-    assert while_lost
-    assert not any(while_lost)
+def test_a_download_shorter_than_the_window_has_its_last_rate() -> None:
+    data = chart_data([progress(0.1, MB, rates=(10 * MB,)), progress(0.2, 3 * MB, rates=(15 * MB,))])
+    assert {*data.rates["1"]} == {15 * MB}
 
 
 def test_reused_bytes_do_not_count_in_the_rates() -> None:
