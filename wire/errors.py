@@ -22,9 +22,16 @@ from collections.abc import Sequence
 
 
 class MsdError(Exception):
-    """Base class of all errors; ``str(error)`` is the line shown to the user."""
+    """Base class of all errors; ``str(error)`` is the line shown to the user.
+
+    ``arguments`` are the arguments of the Python API that may help; the command line adds the corresponding flags.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, arguments: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.arguments = arguments
 
 
 class UsageError(MsdError):

@@ -35,7 +35,7 @@ def waiting_reason(
     if ready:
         return f"connected to {ready} of {workers} workers, but receiving no data"
     if refusal is ConnectionRefusal.HANDSHAKE:
-        return f"{peers.server5} closes every connection during the handshake: is --server-key correct?"
+        return f"{peers.server5} closes every connection during the handshake: is the server key correct?"
     if refusal is not None:
         return explain_refusal(refusal, peers)
     if status is None:

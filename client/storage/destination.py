@@ -25,7 +25,7 @@ class Destination:
     def __init__(self, output: str | Path | None, *, replace: bool) -> None:
         text = os.fspath(output) if output is not None else "."
         if not text:
-            raise UsageError("-o is empty: give the name of a file or a folder")
+            raise UsageError("output is empty: give the name of a file or a folder", arguments=("output",))
         self._path = Path(text)
         self._replace = replace
         self._is_folder = os.path.basename(text) in ("", ".", "..") or os.path.isdir(text)
@@ -52,7 +52,7 @@ class Destination:
         for folder in (self._path, *self._path.parents):
             if os.path.lexists(folder):
                 if not os.path.isdir(folder):
-                    raise UsageError(f"{folder} is not a folder: choose another path with -o")
+                    raise UsageError(f"{folder} is not a folder: choose another path", arguments=("output",))
                 return
 
 

@@ -26,20 +26,22 @@ def check_output(output: Path, *, replace: bool) -> None:
     except FileNotFoundError:
         if output.is_symlink():
             raise UsageError(
-                f"{output} is a dangling symbolic link: remove it, or choose another path with -o"
+                f"{output} is a dangling symbolic link: remove it, or choose another path", arguments=("output",)
             ) from None
         if not output.parent.is_dir():
-            raise UsageError(f"{output.parent}: no such folder: create it, or choose another path with -o") from None
+            raise UsageError(
+                f"{output.parent}: no such folder: create it, or choose another path", arguments=("output",)
+            ) from None
         return
     except OSError as error:
         raise disk_error(output, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise UsageError(f"{output} is {kind}: give the name of a file with -o")
+        raise UsageError(f"{output} is {kind}: give the name of a file", arguments=("output",))
     if not replace:
         raise UsageError(
-            f"{output} exists: choose another path with -o, or use --update to bring it up to date"
-            " or --force to replace it"
+            f"{output} exists: choose another path, bring it up to date or replace it",
+            arguments=("output", "update", "force"),
         )
 
 
@@ -157,7 +159,8 @@ class PartFile:
             os.link(self.path, self._output, follow_symlinks=False)
         except FileExistsError:
             raise UsageError(
-                f"{self._output} was created in the meantime: choose another path with -o, or use --update or --force"
+                f"{self._output} was created in the meantime: choose another path, bring it up to date or replace it",
+                arguments=("output", "update", "force"),
             ) from None
         except OSError:
             # A file system without hard links: check, then rename (not atomic).
@@ -182,7 +185,9 @@ def _open_locked(path: Path) -> int:
             raise disk_error(path, error) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise DiskError(f"{path} is not a regular file: remove it, or choose another path with -o")
+                raise DiskError(
+                    f"{path} is not a regular file: remove it, or choose another path", arguments=("output",)
+                )
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(fd)
             if os.path.samestat(status, os.lstat(path)):
@@ -194,8 +199,8 @@ def _open_locked(path: Path) -> int:
         except BlockingIOError:
             os.close(fd)
             raise DiskError(
-                f"{path}: another download is writing to this file: wait for it to finish,"
-                " or choose another path with -o"
+                f"{path}: another download is writing to this file: wait for it to finish, or choose another path",
+                arguments=("output",),
             ) from None
         except OSError as error:
             os.close(fd)

@@ -92,11 +92,12 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.ENOSPC: ": free some space, then run the same command again; the part file is kept",
         errno.EDQUOT: ": free some of your quota, then run the same command again; the part file is kept",
         errno.EIO: ": check the disk; the part file is kept",
-        errno.ENAMETOOLONG: ": give a shorter name with -o",
-        errno.EACCES: ": use -o to choose a folder that you can write to",
-        errno.EROFS: ": use -o to choose a folder on a writable disk",
+        errno.ENAMETOOLONG: ": choose a shorter name",
+        errno.EACCES: ": choose a folder that you can write to",
+        errno.EROFS: ": choose a folder on a writable disk",
     }.get(error.errno or 0, "")
-    return DiskError(f"{path}: {error.strerror or error}{hint}")
+    arguments = ("output",) if hint.startswith(": choose") else ()
+    return DiskError(f"{path}: {error.strerror or error}{hint}", arguments=arguments)
 
 
 def read_error(path: Path, error: OSError) -> DiskError:

@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 # Imports create tens of thousands of long-lived objects; a high GC threshold avoids about 80 useless collections. The
 # hot path creates no reference cycles, so the threshold stays high.
@@ -30,6 +30,9 @@ import typer  # noqa: E402
 from msd.broker.cli import commands, key_commands  # noqa: E402
 from msd.client import cli as client_commands  # noqa: E402
 from msd.wire.config.cli_flags import Command  # noqa: E402
+
+if TYPE_CHECKING:
+    from msd.wire.errors import MsdError
 
 app = typer.Typer(
     name="msd",
@@ -110,7 +113,7 @@ def _run() -> int:
         from msd.wire.errors import MsdError
 
         if isinstance(error, MsdError):
-            return _fail(str(error), error.exit_code)
+            return _fail(with_flags(error), error.exit_code)
         # Errors from writing files were already converted to DiskError; this one is from printing.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(f"cannot write the output: {error.strerror}: free some space", 6)
@@ -118,6 +121,16 @@ def _run() -> int:
             raise
         problem = f"internal error: {type(error).__name__}: {error}"
         return _fail(f"{problem}: please report it (MSD_DEBUG=1 shows a traceback)", 1)
+
+
+#: The flags for the arguments of the Python API that an error may name.
+FLAGS = {"output": "-o", "update": "--update", "force": "--force"}
+
+
+def with_flags(error: MsdError) -> str:
+    """Returns the message of an error, with the flags that may help."""
+    flags = ", ".join(FLAGS[argument] for argument in error.arguments)
+    return f"{error} ({flags})" if flags else str(error)
 
 
 #: Typer's messages that need other words: a pattern, and the text that replaces it.

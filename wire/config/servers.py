@@ -73,7 +73,7 @@ def locate_servers(
         try:
             key = parse_key(server_key)
         except ValueError as allowed:
-            raise UsageError(f"--server-key: must be {allowed}, as printed by msd serve") from None
+            raise UsageError(f"server key: must be {allowed}, as printed by msd serve") from None
     needs_credentials = key is not None or config.uses_keys
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     status = Endpoint.parse(server5, DEFAULT_PORTS[4]) if server5 is not None else config.status

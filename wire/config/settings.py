@@ -82,7 +82,7 @@ class Config(Struct, frozen=True):
     def checked(self) -> Config:
         """Returns this configuration unchanged. Raises ``UsageError`` if it has no workers or uses a port twice."""
         if not self.workers:
-            raise UsageError("no worker is configured: give -p, or [[workers]] in config.toml")
+            raise UsageError("no worker is configured: give ports, or [[workers]] in config.toml")
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
         uses += [("server 5", self.status), ("the control port", self.control)]
         if self.metrics is not None:
@@ -175,13 +175,13 @@ class Config(Struct, frozen=True):
         changed = self
         if ports is not None:
             for port in ports:
-                check_port(port, "-p")
+                check_port(port, "ports")
             if count is not None and len(ports) != count + 1:
                 needed = "1 worker" if count == 1 else f"{count} workers"
                 problem = f"{needed} and server 5 need {count + 1} ports, but -p has {len(ports)}"
                 raise UsageError(f"{problem}: give as many, or another number of workers with -n")
             if len(ports) > MAX_WORKERS + 1:
-                raise UsageError(f"-p has {len(ports)} ports: at most {MAX_WORKERS} workers and server 5 are allowed")
+                raise UsageError(f"{len(ports)} ports: at most {MAX_WORKERS} workers and server 5 are allowed")
             endpoints = [Endpoint(host or self.host, port) for port in ports[:-1]]
             rates = [w.rate for w in self.workers] if len(self.workers) == len(endpoints) else [0] * len(endpoints)
             changed = replace(changed, status_port=ports[-1], workers=tuple(map(WorkerConfig, endpoints, rates)))
@@ -217,7 +217,7 @@ def load(file: str | Path | None) -> Config:
     except FileNotFoundError:
         if file is None:
             return Config()
-        raise UsageError(f"{file}: no such file: give the path of a config.toml with -c") from None
+        raise UsageError(f"{file}: no such file: give the path of a config.toml") from None
     broker = sections.get("broker", {})
     settings = {**broker, **sections.get("client", {})}
     if "keys" in settings:

@@ -59,10 +59,10 @@ class ConnectionRefusal(Enum):
             case ConnectionRefusal.KEY:
                 return f"{server} does not admit this key: ask its operator to run msd keys admit"
             case ConnectionRefusal.MECHANISM if encrypted:
-                return f"{server} does not use keys: remove --server-key, and server_key from config.toml"
+                return f"{server} does not use keys: leave out the server key, also in config.toml"
             case ConnectionRefusal.MECHANISM:
-                return f"{server} requires a key: give --server-key with the key that its msd serve prints"
+                return f"{server} requires a key: give the server key that its msd serve prints"
             case ConnectionRefusal.HANDSHAKE:
-                return f"{server} does not have the key of --server-key: compare it with the key that msd serve prints"
+                return f"{server} does not have this server key: compare it with the key that msd serve prints"
             case ConnectionRefusal.VERSION:
                 return f"{server} uses another version of the protocol: update the older side"

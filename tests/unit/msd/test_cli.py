@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shlex
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd.cli import _unregister_other_commands, app
+from msd.cli import FLAGS, _unregister_other_commands, app, with_flags
+from msd.client.operations.download import download
+from msd.wire.errors import MsdError
 from tests.processes import MSD, run_msd
 
 #: The path of the installed command. Typer generates completion scripts for the name of the running program.
@@ -34,6 +37,18 @@ def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ..
 COMMANDS = dict(commands())
 #: The names of the top-level commands.
 TOP_LEVEL = {words[0] for words in COMMANDS if len(words) == 1}
+
+
+def test_an_error_gets_the_flags_of_the_arguments_that_may_help() -> None:
+    assert with_flags(MsdError("film exists: replace it")) == "film exists: replace it"
+    error = MsdError("film exists: replace it", arguments=("output", "force"))
+    assert with_flags(error) == "film exists: replace it (-o, --force)"
+
+
+def test_each_flag_of_an_error_exists_and_is_an_argument_of_the_api() -> None:
+    options = {option for parameter in COMMANDS[("download",)].params for option in parameter.opts}  # type: ignore[attr-defined]
+    assert options >= {*FLAGS.values()}
+    assert {*inspect.signature(download).parameters} >= {*FLAGS}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

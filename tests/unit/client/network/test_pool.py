@@ -135,9 +135,9 @@ def test_the_waiting_reason_counts_workers_that_are_alive_but_not_reachable(
 @pytest.mark.parametrize(
     ("refusal", "reason"),
     [
-        (ConnectionRefusal.HANDSHAKE, "closes every connection during the handshake: is --server-key correct?"),
+        (ConnectionRefusal.HANDSHAKE, "closes every connection during the handshake: is the server key correct?"),
         (ConnectionRefusal.KEY, "does not admit this key: ask its operator to run msd keys admit"),
-        (ConnectionRefusal.MECHANISM, "requires a key: give --server-key with the key that its msd serve prints"),
+        (ConnectionRefusal.MECHANISM, "requires a key: give the server key that its msd serve prints"),
     ],
 )
 def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: ConnectionRefusal, reason: str) -> None:

@@ -26,13 +26,13 @@ def test_without_a_snapshot_server_5_is_named() -> None:
 
 
 def test_failed_handshakes_suggest_a_wrong_server_key() -> None:
-    assert reason(None, ConnectionRefusal.HANDSHAKE).endswith("during the handshake: is --server-key correct?")
+    assert reason(None, ConnectionRefusal.HANDSHAKE).endswith("during the handshake: is the server key correct?")
 
 
 @pytest.mark.parametrize("refusal", [ConnectionRefusal.KEY, ConnectionRefusal.VERSION])
 def test_any_other_refusal_is_explained(refusal: ConnectionRefusal) -> None:
     assert reason(None, refusal) == explain_refusal(refusal, PEERS)
-    assert "--server-key correct" not in reason(None, refusal)
+    assert "server key correct" not in reason(None, refusal)
 
 
 def test_another_protocol_version_is_named_with_its_worker() -> None:

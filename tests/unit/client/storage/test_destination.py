@@ -62,7 +62,7 @@ def test_a_file_in_place_of_a_folder_is_a_usage_error(output: str) -> None:
     Path("file").write_bytes(b"")
     os.mkfifo("there/fifo")
     Path("dangling").symlink_to("nothing")
-    with pytest.raises(UsageError, match=r"^(file|dangling|there/fifo) is not a folder: choose another path with -o$"):
+    with pytest.raises(UsageError, match=r"^(file|dangling|there/fifo) is not a folder: choose another path$"):
         Destination(output, replace=True)
 
 
@@ -85,12 +85,12 @@ def test_an_existing_file_is_an_error_before_the_download() -> None:
 
 def test_a_folder_with_the_name_of_the_file_is_an_error() -> None:
     Path("there/Star.mp4").mkdir()
-    with pytest.raises(UsageError, match=r"^there/Star.mp4 is a folder: give the name of a file with -o$"):
+    with pytest.raises(UsageError, match=r"^there/Star.mp4 is a folder: give the name of a file$"):
         Destination("there", replace=True).create("Star.mp4")
 
 
 def test_an_empty_output_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="-o is empty"):
+    with pytest.raises(UsageError, match="output is empty"):
         Destination("", replace=False)
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_made_is_a_disk_error(monkeypatch: pytest.Monkey
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(DiskError, match=r"^new: Permission denied: use -o to choose a folder that you can write to$"):
+    with pytest.raises(DiskError, match=r"^new: Permission denied: choose a folder that you can write to$"):
         Destination("new/", replace=False).create("Star.mp4")
 
 

@@ -113,4 +113,4 @@ def test_a_server_key_requires_a_client_key() -> None:
 def test_an_invalid_server_key_is_a_usage_error_and_not_quoted(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         locate_servers(Config(), server_key=text)
-    assert str(caught.value) == "--server-key: must be a key of 64 hexadecimal digits, as printed by msd serve"
+    assert str(caught.value) == "server key: must be a key of 64 hexadecimal digits, as printed by msd serve"

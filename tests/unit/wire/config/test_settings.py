@@ -255,7 +255,7 @@ def test_a_missing_file_is_a_usage_error(tmp_path: Path) -> None:
     file = str(tmp_path / "none.toml")
     with pytest.raises(UsageError) as caught:
         load(file)
-    assert str(caught.value) == f"{file}: no such file: give the path of a config.toml with -c"
+    assert str(caught.value) == f"{file}: no such file: give the path of a config.toml"
 
 
 def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_worker_count_that_does_not_match_the_ports_is_refused(count: int, pro
 
 
 def test_more_ports_than_workers_are_allowed_are_refused() -> None:
-    with pytest.raises(UsageError, match="-p has 66 ports: at most 64 workers and server 5 are allowed"):
+    with pytest.raises(UsageError, match="66 ports: at most 64 workers and server 5 are allowed"):
         Config().with_flags(ports=tuple(range(6001, 6067)))
 
 
@@ -365,7 +365,7 @@ def test_further_workers_listen_on_the_ports_after_the_last_configured_one() -> 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_flag_out_of_range_is_reported(port: int) -> None:
-    with pytest.raises(UsageError, match=f"-p: {port} is not a valid port; ports range from 1 to 65535"):
+    with pytest.raises(UsageError, match=f"ports: {port} is not a valid port; ports range from 1 to 65535"):
         Config().with_flags(ports=(5001, 5002, port, 5004, 5005))
 
 
