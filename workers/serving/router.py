@@ -146,13 +146,17 @@ class Router:
 
 def _listen(endpoint: Endpoint) -> tcp.socket:
     """Returns a listening socket with TCP options that ZeroMQ does not offer; accepted connections inherit them."""
-    # ``create_server`` sets SO_REUSEADDR, which is needed because the broker reserves the port with a bound socket, and
-    # closed connections may linger on the port.
-    listener = tcp.create_server(
-        ("" if endpoint.host == "*" else endpoint.host, endpoint.port),
-        family=tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET,
-        backlog=512,
-        dualstack_ipv6=endpoint.is_ipv6,
-    )
-    listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+    listener = tcp.socket(tcp.AF_INET6 if endpoint.is_ipv6 else tcp.AF_INET)
+    try:
+        if endpoint.is_ipv6:
+            listener.setsockopt(tcp.IPPROTO_IPV6, tcp.IPV6_V6ONLY, 0)
+        # The broker reserves the port with a bound socket, and closed connections may linger on the port.
+        listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
+        # Before the socket listens: a connection that is accepted earlier would not inherit it.
+        listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
+        listener.bind(("" if endpoint.host == "*" else endpoint.host, endpoint.port))
+        listener.listen(512)
+    except OSError:
+        listener.close()
+        raise
     return listener
