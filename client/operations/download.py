@@ -129,7 +129,8 @@ def _check_sha256(part: PartFile, manifest: Manifest, expected: str) -> None:
     """Raises ``SourceError`` if the file is not the expected one. Another try would get the same data."""
     actual = part.sha256()
     if actual != expected:
-        kept = "" if part.output_matches else f"; the data is kept in {part.path}"
+        # An empty part file is removed.
+        kept = "" if part.output_matches or not manifest.size else f"; the data is kept in {part.path}"
         raise SourceError(
             f"{presentable(manifest.name)}: the SHA-256 is {actual}, but {expected} is expected:"
             f" the servers share other content, id {manifest.id.hex()}{kept}"

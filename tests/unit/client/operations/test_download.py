@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,6 +146,14 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
         run("0" * 63)
     assert run(sha256.upper()).unchanged == update
     assert output.read_bytes() == DATA
+
+
+def test_no_part_file_is_kept_of_an_empty_file(tmp_path: Path) -> None:
+    manifest = Manifest.build("film", 0, b"")
+    with closing(PartFile(tmp_path / "copy", manifest)) as part, pytest.raises(SourceError) as raised:
+        download._check_sha256(part, manifest, "0" * 64)
+    assert str(raised.value).endswith(f"the servers share other content, id {manifest.id.hex()}")
+    assert [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize(
