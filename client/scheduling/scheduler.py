@@ -111,10 +111,10 @@ class Scheduler(Core[Event, Action]):
         return [index for index in self.workers[worker].outstanding if index in self._segment_table.requested_from]
 
     def waits_for_rate_limit(self, now: float) -> bool:
-        """True if nothing is outstanding and the rate limit defers the next request to a usable worker."""
-        if self._rate_limit is None or self._segment_table.requested_from or now >= self._rate_limit.next_at:
+        """True if the rate limit defers the next request to a worker that could get it."""
+        if self._rate_limit is None or now >= self._rate_limit.next_at:
             return False
-        return any(now < self._credit_at(worker) < math.inf for worker in self.workers.values())
+        return any(self._credit_at(worker) < math.inf for worker in self.workers.values())
 
     # Events and actions.
 

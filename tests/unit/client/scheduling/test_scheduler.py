@@ -397,13 +397,21 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
 def test_a_limited_download_requests_one_segment_after_another(scene: Scene) -> None:
     scene.begin(10, 2, max_rate=0.5)
     assert scene.ready(1, 2) == [RequestSegment(1, 0)]
-    assert not scene.scheduler.waits_for_rate_limit(scene.now)
+    assert scene.scheduler.waits_for_rate_limit(scene.now)
     assert scene.feed(SegmentWritten(1, 0), 0.1) == []
     assert scene.scheduler.waits_for_rate_limit(scene.now)
     due = scene.scheduler.next_deadline(scene.now)
     # The bucket was full before the first request: one segment, and a tenth of a second more.
     assert due == pytest.approx(scene.now + 2.0 - 0.1 - 0.1)
     assert scene.feed(TimePassed(), 1.8) == [RequestSegment(2, 1)]
+
+
+def test_if_all_workers_are_frozen_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
+    """As long as a worker could be asked, a frozen one is no reason to give up."""
+    scene.begin(10, 2, max_rate=0.5)
+    scene.ready(1, 2)
+    assert scene.scheduler.waits_for_rate_limit(scene.now)
+    assert scene.feed(TimePassed(), 3.0) == [RequestSegment(2, 1)]
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
 
 
