@@ -108,9 +108,7 @@ class Broker:
                 self._next_sample = now + SAMPLE_INTERVAL_S
                 self._event_log.sample(self._snapshot(), time.time())
             self._indexer.pass_time(now)
-            if self._listeners.reopen_if_needed(now):
-                # A new status socket has no welcome message yet.
-                self._publish(now)
+            self._listeners.check_keys(now)
         return self._exit_code
 
     def close(self) -> None:
@@ -130,7 +128,13 @@ class Broker:
 
             at_close(Metrics(config.metrics, lambda: self._last_status).close)
         self._poll_loop = PollLoop()
-        self._listeners = Listeners(context, config, self._poll_loop, self._on_requests_readable)
+        self._listeners = Listeners(
+            context,
+            config,
+            self._poll_loop,
+            on_requests=self._on_requests_readable,
+            on_misuse=lambda subscriber: self._event_log.on_misuse(subscriber, time.time()),
+        )
         at_close(self._listeners.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
@@ -245,8 +249,8 @@ class Broker:
 
     def _on_requests_readable(self) -> None:
         now = time.monotonic()
-        for peer, role, request in self._listeners.requests():
-            if not is_permitted(role, request):
+        for peer, sender, request in self._listeners.requests():
+            if not is_permitted(sender.role, request):
                 if not isinstance(request, Heartbeat):
                     message = "this key is admitted as a client: only operators may give orders"
                     peer.send(Rejected(rid=request.rid, message=message, denied=True))

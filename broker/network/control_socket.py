@@ -1,44 +1,51 @@
 """The control sockets for heartbeats from workers, orders from operators, and messages from clients.
 
-Converts frames to requests and replies to frames. Does not handle the requests (see ``broker/server.py``) and does
-not authenticate the peers (see ``wire/security/zap.py``).
+Converts frames to requests and replies to frames, and drops the requests of revoked keys. Does not handle the requests
+(see ``broker/server.py``) and does not authenticate the peers (see ``wire/security/zap.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import zmq
 from msgspec import Struct
 
 from msd.wire.errors import ProtocolError
+from msd.wire.net.accepted_connections import AcceptedConnections
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import ControlRequest, Message
 from msd.wire.security.keys import Role
-from msd.wire.security.zap import role_of
+from msd.wire.security.zap import ZapHandler
 
 #: Requests read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
 
 
+class Sender(Struct, frozen=True):
+    """Who sent a request. ``key`` is the peer's public key, empty if it has none. ``name`` is the name of the key, or
+    the peer's IP address.
+    """
+
+    role: Role
+    key: bytes = b""
+    name: str = ""
+
+
 class ControlSocket:
-    """A ROUTER socket, bound to ``endpoint``: a TCP endpoint, or the URL of another transport. ``protect`` is called
-    with the socket before it is bound; without ``protect``, every peer counts as a worker, so ``endpoint`` must be
-    accessible to this user only. If the port is in use, binding is retried for ``retry_timeout`` seconds. Raises
-    ``zmq.ZMQError`` if binding fails.
+    """A ROUTER socket, bound to ``endpoint``: a TCP endpoint with the connections that ``zap`` admits, or the URL of
+    another transport. Without ``zap``, every peer counts as a worker, so ``endpoint`` must be accessible to this user
+    only. Raises ``zmq.ZMQError`` if binding fails.
     """
 
     def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: Endpoint | str,
-        *,
-        protect: Callable[[zmq.Socket[bytes]], None] | None = None,
-        retry_timeout: float = 0.0,
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: Endpoint | str, zap: ZapHandler | None = None
     ) -> None:
-        self._is_protected = protect is not None
+        self._zap = zap
+        #: None without ``zap``.
+        self._connections: AcceptedConnections[bytes] | None = AcceptedConnections(zap) if zap is not None else None
         if isinstance(endpoint, Endpoint):
             self.socket, url = tcp_socket(context, zmq.ROUTER, endpoint), endpoint.url
         else:
@@ -48,12 +55,12 @@ class ControlSocket:
         self.socket.sndhwm = 64
         self.socket.maxmsgsize = MAX_REQUEST_FRAME
         self.malformed_messages = 0
-        if protect is not None:
-            protect(self.socket)
-        bind(self.socket, url, retry_timeout)
+        if zap is not None:
+            zap.protect(self.socket)
+        bind(self.socket, url)
 
-    def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
-        """The requests received, each with its sender's address and role. Counts and skips malformed messages."""
+    def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:
+        """The requests received, each with its sender. Counts and skips malformed messages."""
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None:
@@ -65,8 +72,18 @@ class ControlSocket:
             except ProtocolError:
                 self.malformed_messages += 1
                 continue
-            role = role_of(frames[1]) if self._is_protected else Role.WORKER
-            yield Route(self, frames[0].bytes), role, request
+            ident = frames[0].bytes
+            if (sender := self._sender(frames[1], ident)) is not None:
+                yield Route(self, ident), sender, request
+
+    def _sender(self, frame: zmq.Frame, ident: bytes) -> Sender | None:
+        """Returns the sender of ``frame``, None if its key is revoked."""
+        if self._zap is None or self._connections is None:
+            return Sender(Role.WORKER)
+        connection = self._connections.sender(frame, ident)
+        if connection is None or (role := self._zap.role_of(connection.key)) is None:
+            return None
+        return Sender(role, connection.key, self._zap.name_of(connection.key) or connection.host)
 
     def send(self, ident: bytes, message: Message) -> None:
         """Sends without blocking. Drops the message if the peer has disconnected or does not read."""
@@ -79,6 +96,11 @@ class ControlSocket:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+
+    def disconnect_revoked(self) -> None:
+        """Disconnects the peers whose keys were revoked."""
+        if self._connections is not None:
+            self._connections.close_revoked()
 
     def close(self) -> None:
         self.socket.close()

@@ -81,6 +81,10 @@ class EventLog:
             )
         self._clients = status.clients
 
+    def on_misuse(self, subscriber: str, now: float) -> None:
+        """Records that a subscriber (the name of its key, or its address) was disconnected."""
+        self._record(f"disconnected {subscriber}: too many subscriptions to unknown topics", now, is_failure=True)
+
     def report(self, rid: int, status: Status, now: float) -> StatusReport:
         """The reply to an operator's status request."""
         rates = [[*self._rates[worker.number]] for worker in status.workers]

@@ -68,6 +68,7 @@ THIRD_PARTY_OF_MODULE = {
     "wire/protocol/segments.py": {"blake3"},
     "wire/security/zap.py": {"zmq"},
     "wire/security/keys.py": {"zmq"},
+    "wire/net/accepted_connections.py": {"zmq"},
     "wire/net/monitor.py": {"zmq"},
     "wire/net/poll_loop.py": {"zmq"},
     "wire/net/sockets.py": {"zmq"},

@@ -14,7 +14,7 @@ from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import receive, tune
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyPair, Role
-from msd.wire.security.zap import ZapHandler, role_of
+from msd.wire.security.zap import ZapHandler
 
 #: Seconds after which a test stops waiting and fails.
 TIMEOUT = 10.0
@@ -42,8 +42,8 @@ class ZapServer:
         self.zap_handler = ZapHandler(self.context, own, folder)
         stack.callback(self.zap_handler.close)
         self.clients: list[Client] = []
-        #: The received messages, each with the role of its sender.
-        self.received: list[tuple[bytes, Role]] = []
+        #: The received messages, each with the present role of its sender.
+        self.received: list[tuple[bytes, Role | None]] = []
         self.socket = self._open()
         self.url = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
@@ -87,7 +87,8 @@ class ZapServer:
         if not self.zap_handler.socket.closed:
             self.zap_handler.handle()
         while not self.socket.closed and (frames := receive(self.socket)) is not None:
-            self.received.append((frames[1].bytes, role_of(frames[1])))
+            role = self.zap_handler.role_of(self.zap_handler.key_of(frames[1]))
+            self.received.append((frames[1].bytes, role))
         for client in self.clients:
             client.events += client.monitor.read()
 

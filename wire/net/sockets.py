@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import time
 
 import zmq
 
@@ -20,8 +19,6 @@ from msd.wire.security.keys import Credentials
 HANDSHAKE_TIMEOUT_MS = 5000
 #: Maximum number of frames kept per message; the protocol uses three. Further frames are read and dropped.
 MAX_FRAMES = 4
-#: Seconds between two attempts to bind a port that is in use.
-BIND_RETRY_S = 0.002
 
 Frames = list[zmq.Frame]
 
@@ -62,20 +59,13 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
         socket.curve_serverkey = credentials.server
 
 
-def bind(socket: zmq.Socket[bytes], url: str, retry_timeout: float = 0.0) -> None:
-    """Binds ``socket`` to ``url``. If the port is in use, retries for ``retry_timeout`` seconds: a port that was just
-    closed stays in use for a few milliseconds. If binding fails, closes the socket and raises ``zmq.ZMQError``.
-    """
-    deadline = time.monotonic() + retry_timeout
-    while True:
-        try:
-            socket.bind(url)
-            return
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EADDRINUSE or time.monotonic() >= deadline:
-                socket.close(0)
-                raise
-        time.sleep(BIND_RETRY_S)
+def bind(socket: zmq.Socket[bytes], url: str) -> None:
+    """Binds ``socket`` to ``url``. If that fails, closes the socket and raises ``zmq.ZMQError``."""
+    try:
+        socket.bind(url)
+    except zmq.ZMQError:
+        socket.close(0)
+        raise
 
 
 def receive(socket: zmq.Socket[bytes]) -> Frames | None:

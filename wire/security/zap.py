@@ -2,20 +2,24 @@
 
 ZeroMQ asks the handler over ZAP (RFC 27) during each handshake. The handler is needed even if no keys are used and it
 admits everyone: without a ZAP handler, libzmq accepts unauthenticated ZMTP 1 peers and treats random bytes as messages.
-A connection is checked only once, during its handshake, so the caller must close the socket to revoke a key.
+ZeroMQ asks only once for each connection, so the caller must check the key of each message: it may have been revoked
+since. Does not close connections: see ``wire/net/accepted_connections.py``.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import zmq
 
 from msd.wire.errors import MsdError
-from msd.wire.security.keys import KeyFolder, KeyPair, Role
+from msd.wire.security.keys import SERVER, AdmittedKey, KeyFolder, KeyPair, Role
 
+#: Seconds for which a key that misused a socket is rejected.
+BAN_S = 60.0
 #: Maximum number of requests that one call to ``handle`` answers, so that a flood cannot block the poll loop.
 MAX_REQUESTS_PER_CALL = 64
 
@@ -25,17 +29,7 @@ _DOMAIN = b"msd"
 _CONNECTING_ROLES = (Role.CLIENT, Role.OPERATOR)
 
 
-def role_of(frame: zmq.Frame) -> Role:
-    """Returns the role in which the connection that delivered ``frame`` was admitted. If the frame carries no role,
-    returns ``Role.WORKER``, which may not send any request.
-    """
-    try:
-        return Role(str(frame.get("User-Id")))
-    except (zmq.ZMQError, ValueError):
-        return Role.WORKER
-
-
-def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, roles: Mapping[bytes, Role]) -> Role | None:
+def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, keys: Mapping[bytes, AdmittedKey]) -> Role | None:
     """Returns the role in which a connection is admitted, None if it is rejected. ``own`` is the servers' key pair,
     None if they use no keys. A peer that has the servers' own pair is the operator of this machine.
     """
@@ -43,8 +37,10 @@ def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, roles: Mapp
         return Role.OPERATOR if mechanism == b"NULL" else None
     if mechanism != b"CURVE":
         return None
-    role = Role.OPERATOR if key == own.public else roles.get(key)
-    return role if role in _CONNECTING_ROLES else None
+    if key == own.public:
+        return Role.OPERATOR
+    admitted = keys.get(key)
+    return admitted.role if admitted is not None and admitted.role in _CONNECTING_ROLES else None
 
 
 class ZapHandler:
@@ -56,7 +52,9 @@ class ZapHandler:
         self.rejected_connections = 0
         self._own = own
         self._keys = KeyFolder(folder) if folder is not None else None
-        self._roles: dict[bytes, Role] = {}
+        self._admitted: dict[bytes, AdmittedKey] = {}
+        #: Until when (monotonic) each banned key is rejected. Only admitted keys can be banned.
+        self._banned_until: dict[bytes, float] = {}
         #: The fingerprint of the folder of admitted keys when it was last read.
         self._fingerprint: object = None
         self.reload()
@@ -64,6 +62,10 @@ class ZapHandler:
         self.socket = context.socket(zmq.REP)
         self.socket.linger = 0
         self.socket.bind(_ZAP_ENDPOINT)
+
+    @property
+    def uses_keys(self) -> bool:
+        return self._own is not None
 
     def protect(self, socket: zmq.Socket[bytes]) -> None:
         """Makes ZeroMQ ask this handler about each connection to ``socket``. Call this before the socket is bound."""
@@ -82,35 +84,55 @@ class ZapHandler:
                 _, request, _, _, _, mechanism, *credentials = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            role = admitted_role(mechanism, credentials[0] if credentials else b"", self._own, self._roles)
-            self.rejected_connections += role is None
+            key = credentials[0] if credentials else b""
+            role = admitted_role(mechanism, key, self._own, self._admitted)
+            is_accepted = role is not None and self._banned_until.get(key, 0.0) <= time.monotonic()
+            self.rejected_connections += not is_accepted
             # Status 400 rather than 300, which ZeroMQ does not report to the connecting side.
-            status = (b"200", b"OK") if role else (b"400", b"not admitted")
-            self.socket.send_multipart([b"1.0", request, *status, (role or "").encode(), b""])
+            status = (b"200", b"OK") if is_accepted else (b"400", b"not admitted")
+            user = key.hex().encode() if is_accepted else b""
+            self.socket.send_multipart([b"1.0", request, *status, user, b""])
+
+    def key_of(self, frame: zmq.Frame) -> bytes:
+        """Returns the public key of the connection that delivered ``frame``; empty if no keys are used."""
+        # Without keys the property is missing, or the peer itself has set it.
+        return bytes.fromhex(str(frame.get("User-Id"))) if self._own is not None else b""
+
+    def role_of(self, key: bytes) -> Role | None:
+        """Returns the role that the peer with this key has now, None if the key is revoked. ``key`` is empty, and every
+        peer an operator, if no keys are used.
+        """
+        return admitted_role(b"CURVE" if self._own is not None else b"NULL", key, self._own, self._admitted)
+
+    def name_of(self, key: bytes) -> str:
+        """Returns the name under which a key is admitted; empty if it is not admitted."""
+        if self._own is not None and key == self._own.public:
+            return SERVER
+        return self._admitted[key].name if key in self._admitted else ""
+
+    def ban(self, key: bytes) -> None:
+        """Rejects new connections with this key for ``BAN_S`` seconds. Has no effect if no keys are used."""
+        if self._own is not None:
+            self._banned_until[key] = time.monotonic() + BAN_S
 
     def reload(self) -> bool:
-        """Reloads the admitted keys if they changed. Returns True if a key was revoked or lost rights."""
+        """Reloads the admitted keys if they changed. Returns True if a key was revoked."""
         if self._keys is None:
             return False
         fingerprint = _fingerprint(self._keys.admitted_path)
         if fingerprint == self._fingerprint:
             return False
         self._fingerprint = fingerprint
+        before = self._admitted
         try:
-            roles = {admitted.key: admitted.role for admitted in self._keys.admitted_keys()}
+            self._admitted = {admitted.key: admitted for admitted in self._keys.admitted_keys()}
         except MsdError:
-            roles = {}  # Other users may have written these keys: admit none of them.
-        before, self._roles = self._roles, roles
-        return any(_rank(roles.get(key)) < _rank(role) for key, role in before.items())
+            self._admitted = {}  # Other users may have written these keys: admit none of them.
+        return any(self.role_of(key) is None for key, admitted in before.items() if admitted.role in _CONNECTING_ROLES)
 
     def close(self) -> None:
         """Closes the socket. From then on ZeroMQ rejects all new connections."""
         self.socket.close(0)
-
-
-def _rank(role: Role | None) -> int:
-    """Returns a number that is higher for a role with more rights."""
-    return (None, Role.WORKER, Role.CLIENT, Role.OPERATOR).index(role)
 
 
 def _fingerprint(folder: Path) -> object:

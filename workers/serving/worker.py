@@ -20,6 +20,7 @@ from pathlib import Path
 import zmq
 
 from msd.wire.errors import MsdError, ProtocolError
+from msd.wire.net.accepted_connections import AcceptedConnections
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.child_messages import WorkerSettings
@@ -52,7 +53,6 @@ from msd.workers.serving.worker_life import (
     Event,
     GiveUp,
     HeartbeatDropped,
-    KeysRevoked,
     OpenPort,
     OrderReceived,
     PortBound,
@@ -108,6 +108,8 @@ class Worker:
         self._endpoint = Endpoint.parse(settings.bind)
         own = KeyPair.from_secret(settings.secret) if settings.secret else None
         self._zap = ZapHandler(self._context, own, Path(settings.keys) if own else None)
+        #: Used only if the servers use keys.
+        self._connections: AcceptedConnections[ClientKey] = AcceptedConnections(self._zap)
         self._send_completions: SendCompletions[tuple[ClientKey, int]] = SendCompletions()
         self._router = Router(
             self._context,
@@ -187,7 +189,8 @@ class Worker:
                     if not self._send_heartbeat(state, now):
                         self._handle(HeartbeatDropped())
                     if self._zap.reload():
-                        self._handle(KeysRevoked())
+                        for client in self._connections.close_revoked():
+                            self._on_disconnected(client)
                 case GiveUp(reason):
                     raise PortBusyError(f"cannot listen on {self._endpoint}: {reason}")
         self._life_deadline = self._life.next_deadline(now)
@@ -204,6 +207,7 @@ class Worker:
         if self._router.socket is not None:
             self._queue.clear()
             self._sessions.clear()
+            self._connections.clear()
             self._poller.unregister(self._router.socket)
             self._router.close()
 
@@ -294,6 +298,8 @@ class Worker:
                 if received is None:
                     return True
                 client, frame = received
+                if self._zap.uses_keys and self._connections.sender(frame, client) is None:
+                    continue  # Its key is revoked.
                 if now < self._next_busy_refusal and self._queue.is_full(client):
                     continue  # The client floods the worker: drop the request without decoding it.
                 decoded += 1

@@ -56,10 +56,6 @@ class PortBusy(Struct, frozen=True):
     reason: str
 
 
-class KeysRevoked(Struct, frozen=True):
-    """A key lost rights: all connections must be closed. Clients that are still admitted reconnect."""
-
-
 class EditionLoaded(Struct, frozen=True):
     """The worker now serves another edition of the catalogue."""
 
@@ -68,7 +64,7 @@ class HeartbeatDropped(Struct, frozen=True):
     """``SendHeartbeat`` failed: there is no connection to the broker, or the broker does not read."""
 
 
-Event = OrderReceived | PortBound | PortBusy | KeysRevoked | EditionLoaded | HeartbeatDropped | TimePassed
+Event = OrderReceived | PortBound | PortBusy | EditionLoaded | HeartbeatDropped | TimePassed
 
 # Actions.
 
@@ -105,9 +101,8 @@ TRANSITIONS: Mapping[tuple[LifeState, LifeState], tuple[type[Event], ...]] = {
     (LifeState.OPENING, LifeState.AWAKE): (PortBound,),
     (LifeState.OPENING, LifeState.ASLEEP): (OrderReceived,),
     (LifeState.AWAKE, LifeState.CLOSING): (OrderReceived,),
-    (LifeState.AWAKE, LifeState.OPENING): (KeysRevoked,),
     (LifeState.CLOSING, LifeState.AWAKE): (OrderReceived,),
-    (LifeState.CLOSING, LifeState.ASLEEP): (TimePassed, KeysRevoked),
+    (LifeState.CLOSING, LifeState.ASLEEP): (TimePassed,),
 }
 
 
@@ -152,11 +147,7 @@ class WorkerLife(Core[Event, Action]):
                 self._port_due = now + BIND_RETRY_S
                 if now - self._since > BIND_TIMEOUT_S:
                     actions.append(GiveUp(reason))
-            case KeysRevoked(), LifeState.AWAKE:
-                # No heartbeat: it would report a worker as asleep that opens its port again in a moment.
-                self._enter(LifeState.OPENING, now, port_due=now + BIND_RETRY_S)
-                return [ClosePort()]
-            case ((KeysRevoked() | TimePassed()), LifeState.CLOSING) if event == KeysRevoked() or now >= self._port_due:
+            case TimePassed(), LifeState.CLOSING if now >= self._port_due:
                 self._enter(LifeState.ASLEEP, now)
                 actions.append(ClosePort())
             case EditionLoaded(), _:

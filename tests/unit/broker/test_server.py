@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker import server
-from msd.broker.network.control_socket import Route
+from msd.broker.network.control_socket import Route, Sender
 from msd.broker.server import Broker
 from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import Event, QuitReceived
@@ -45,14 +45,16 @@ from msd.wire.security.keys import Role
 from msd.wire.support.core import Stalled, TimePassed
 from tests.processes import free_ports, is_free
 
+OPERATOR, CLIENT, WORKER = (Sender(role, b"", "127.0.0.1") for role in (Role.OPERATOR, Role.CLIENT, Role.WORKER))
+
 
 class FakeListeners:
     """Yields the requests in ``inbox``; records the published snapshots and the messages sent to each peer."""
 
-    def __init__(self, context: object, config: Config, poll_loop: PollLoop, on_requests: object) -> None:
+    def __init__(self, context: object, config: Config, poll_loop: PollLoop, **callbacks: object) -> None:
         self.keys = None
         self.malformed_messages = self.rejected_connections = 0
-        self.inbox: list[tuple[bytes, Role, ControlRequest]] = []
+        self.inbox: list[tuple[bytes, Sender, ControlRequest]] = []
         self.sent: list[tuple[bytes, Message]] = []
         self.published: list[Status] = []
         self.is_closed = False
@@ -60,11 +62,11 @@ class FakeListeners:
     def open_local_control(self, folder: Path) -> str:
         return f"ipc://{folder}/control"
 
-    def requests(self) -> Iterator[tuple[Route, Role, ControlRequest]]:
+    def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:
         while self.inbox:
-            ident, role, request = self.inbox.pop(0)
-            sender: Any = self
-            yield Route(sender, ident), role, request
+            ident, sender, request = self.inbox.pop(0)
+            socket: Any = self
+            yield Route(socket, ident), sender, request
 
     def send(self, ident: bytes, message: Message) -> None:
         self.sent.append((ident, message))
@@ -72,8 +74,7 @@ class FakeListeners:
     def publish(self, status: Status) -> None:
         self.published.append(status)
 
-    def reopen_if_needed(self, now: float) -> bool:
-        return False
+    def check_keys(self, now: float) -> None: ...
 
     def close(self) -> None:
         self.is_closed = True
@@ -146,10 +147,10 @@ class Harness:
     def complete_edition(self, edition: int = 1, files: int = 1) -> None:
         self.indexer.complete(Indexed(files=files, size=9, hashed=9, catalogue=f"{edition:02}" * 32, edition=edition))
 
-    def receive(self, request: ControlRequest, ident: bytes = b"peer", role: Role = Role.OPERATOR) -> list[Message]:
+    def receive(self, request: ControlRequest, ident: bytes = b"peer", sender: Sender = OPERATOR) -> list[Message]:
         """Handles a request; returns the messages sent to its sender."""
         self.listeners.sent.clear()
-        self.listeners.inbox.append((ident, role, request))
+        self.listeners.inbox.append((ident, sender, request))
         self.broker._on_requests_readable()
         return [message for peer, message in self.listeners.sent if peer == ident]
 
@@ -174,7 +175,7 @@ class Harness:
             load=Load(stale=stale),
             sessions=[*sessions],
         )
-        return self.receive(heartbeat, b"worker %d" % number, Role.WORKER)
+        return self.receive(heartbeat, b"worker %d" % number, WORKER)
 
     def start(self) -> None:
         """Completes edition 1 and receives a heartbeat from each worker, so that both are awake and serve edition 1."""
@@ -314,12 +315,12 @@ def test_a_toggle_of_an_unknown_worker_is_rejected(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=1), Quit(rid=5)])
-@pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
+@pytest.mark.parametrize("sender", [CLIENT, WORKER])
 def test_orders_from_a_peer_that_is_not_an_operator_are_denied(
-    harness: Harness, request_: ControlRequest, role: Role
+    harness: Harness, request_: ControlRequest, sender: Sender
 ) -> None:
     harness.start()
-    (reply,) = harness.receive(request_, role=role)
+    (reply,) = harness.receive(request_, sender=sender)
     assert isinstance(reply, Rejected)
     assert (reply.rid, reply.denied) == (5, True)
     assert len(harness.listeners.sent) == 1, "an order was sent to a worker"
@@ -330,7 +331,7 @@ def test_complaints_are_counted(harness: Harness) -> None:
     harness.start()
     for number in (2, 2, 9):
         complaint = Complaint(rid=5, number=number, id=bytes(32), index=0)
-        assert harness.receive(complaint, role=Role.CLIENT) == [Accepted(rid=5)]
+        assert harness.receive(complaint, sender=CLIENT) == [Accepted(rid=5)]
     assert [worker.complaints for worker in harness.status.workers] == [0, 2]
 
 
@@ -360,7 +361,7 @@ def test_with_until_done_the_broker_exits_once_a_client_is_done(
     monkeypatch.setattr(until_done, "SETTLE_TIME_S", 0.01)
     harness = Harness(config, output, until_done=True)
     with closing(harness.broker):
-        assert harness.receive(Done(rid=5, session=1), role=Role.CLIENT) == [Accepted(rid=5)]
+        assert harness.receive(Done(rid=5, session=1), sender=CLIENT) == [Accepted(rid=5)]
         assert harness.broker.run() == 0
 
 

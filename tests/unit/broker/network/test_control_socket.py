@@ -8,17 +8,17 @@ from contextlib import closing
 import pytest
 import zmq
 
-from msd.broker.network import control_socket
-from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Route
+from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Route, Sender
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
 from msd.wire.security.keys import Role
+from msd.wire.security.zap import ZapHandler
 from tests.processes import free_ports
 
 #: Milliseconds that a message may take to arrive.
 TIMEOUT_MS = 10_000
-Request = tuple[Route, Role, ControlRequest]
+Request = tuple[Route, Sender, ControlRequest]
 
 
 @pytest.fixture
@@ -61,22 +61,21 @@ def test_a_reply_is_sent_to_the_sender_of_the_request(control: ControlSocket, pe
 
 def test_a_peer_of_an_unprotected_socket_is_a_worker(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
     peer.send(encode(StatusRequest(rid=1)))
-    assert requests(control, 1)[0][1] is Role.WORKER
+    assert requests(control, 1)[0][1] == Sender(Role.WORKER)
 
 
-def test_the_role_at_a_protected_socket_is_that_of_the_connection(
-    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    protected: list[zmq.Socket[bytes]] = []
-    monkeypatch.setattr(control_socket, "role_of", lambda frame: Role.CLIENT)
+def test_a_peer_of_a_protected_socket_has_a_role_and_an_address(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    endpoint = Endpoint("127.0.0.1", free_ports()[4])
     with (
-        closing(ControlSocket(context, "inproc://protected", protect=protected.append)) as control,
+        closing(ZapHandler(context, None, None)) as zap,
+        closing(ControlSocket(context, endpoint, zap)) as control,
         context.socket(zmq.DEALER) as peer,
     ):
-        assert protected == [control.socket]
-        peer.connect("inproc://protected")
+        peer.connect(endpoint.url)
         peer.send(encode(StatusRequest(rid=1)))
-        assert requests(control, 1)[0][1] is Role.CLIENT
+        assert zap.socket.poll(TIMEOUT_MS)
+        zap.handle()
+        assert requests(control, 1)[0][1] == Sender(Role.OPERATOR, b"", "127.0.0.1")
 
 
 def test_malformed_messages_are_counted_and_skipped(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
@@ -101,13 +100,6 @@ def test_a_message_to_an_unknown_peer_or_through_a_closed_socket_is_dropped(cont
     control.send(b"unknown", Accepted(rid=1))
     control.close()
     control.send(b"unknown", Accepted(rid=1))
-
-
-def test_a_port_that_was_just_closed_can_be_bound_again(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    endpoint = Endpoint("127.0.0.1", free_ports()[4])
-    for _ in range(5):
-        with closing(ControlSocket(context, endpoint, retry_timeout=TIMEOUT_MS / 1000)) as control:
-            assert control.socket.getsockopt_string(zmq.LAST_ENDPOINT) == endpoint.url
 
 
 def test_a_port_in_use_is_an_error(context: zmq.Context[zmq.Socket[bytes]], control: ControlSocket) -> None:

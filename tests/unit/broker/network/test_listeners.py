@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from msd.broker.network.control_socket import Route
 from msd.broker.network.listeners import KEY_CHECK_INTERVAL_S, Listeners
-from msd.broker.network.publisher import MAX_UNKNOWN_TOPIC_BYTES, Publisher
+from msd.broker.network.publisher import MAX_UNKNOWN_TOPIC_BYTES
 from msd.wire.config.settings import Config
 from msd.wire.errors import UsageError
 from msd.wire.net.monitor import ConnectionEvent, Monitor
@@ -61,7 +61,15 @@ class Harness:
         ports = free_ports()
         self.config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path if folder else None)
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
-        self.listeners = Listeners(self.context, self.config, self._poll_loop, self._read)
+        #: The names or addresses of the subscribers that were disconnected.
+        self.disconnected: list[str] = []
+        self.listeners = Listeners(
+            self.context,
+            self.config,
+            self._poll_loop,
+            on_requests=self._read,
+            on_misuse=self.disconnected.append,
+        )
         stack.callback(self.listeners.close)
 
     def connect(self, kind: int, url: str, credentials: Credentials | None) -> Client:
@@ -83,9 +91,9 @@ class Harness:
     def subscribe(self, credentials: Credentials | None) -> Client:
         return self.connect(zmq.SUB, self.config.status.url, credentials)
 
-    def reopen_if_needed(self) -> bool:
+    def check_keys(self) -> None:
         self.now += KEY_CHECK_INTERVAL_S
-        return self.listeners.reopen_if_needed(self.now)
+        self.listeners.check_keys(self.now)
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + TIMEOUT
@@ -97,9 +105,9 @@ class Harness:
                 client.events += client.monitor.read()
 
     def _read(self) -> None:
-        for route, role, request in self.listeners.requests():
+        for route, sender, request in self.listeners.requests():
             assert isinstance(request, StatusRequest)
-            self.roles[request.rid], self.routes[request.rid] = role, route
+            self.roles[request.rid], self.routes[request.rid] = sender.role, route
             route.send(Accepted(rid=request.rid))
 
 
@@ -127,7 +135,7 @@ def admitted(harness: Harness, folder: KeyFolder, name: str, role: Role) -> Cred
     assert harness.listeners.keys is not None
     pair = KeyPair.generate()
     folder.admit(f"{name} {pair.public.hex()}", role)
-    assert not harness.reopen_if_needed()
+    harness.check_keys()
     return Credentials(pair, harness.listeners.keys.public)
 
 
@@ -171,7 +179,6 @@ def test_without_keys_every_peer_is_an_operator(stack: ExitStack) -> None:
     client.request(1)
     harness.until(lambda: accepted(client, 1))
     assert harness.roles == {1: Role.OPERATOR}
-    assert not harness.reopen_if_needed()
 
 
 def test_the_local_control_socket_requires_no_keys_and_serves_workers(harness: Harness, runtime_folder: Path) -> None:
@@ -186,118 +193,93 @@ def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harne
     free, in_use = free_ports(), getattr(harness.config, port)
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
-        Listeners(context, config, PollLoop(), on_requests=lambda: None)
+        Listeners(context, config, PollLoop(), on_requests=lambda: None, on_misuse=lambda name: None)
 
 
-# Reopening.
+# Revoked keys.
 
 
-def test_after_a_revocation_all_other_clients_reconnect_to_the_same_ports(harness: Harness, folder: KeyFolder) -> None:
-    revoked = harness.connect_control(admitted(harness, folder, "revoked", Role.OPERATOR))
-    credentials = admitted(harness, folder, "admitted", Role.CLIENT)
-    requester, subscriber = harness.connect_control(credentials), harness.subscribe(credentials)
-    for rid, client in enumerate((revoked, requester)):
-        client.request(rid)
-        harness.until(lambda client=client, rid=rid: accepted(client, rid))  # type: ignore[misc]
-    harness.until(lambda: subscriber.events == [ConnectionEvent.OPENED])
-    assert not harness.reopen_if_needed()
+def test_only_the_connections_of_a_revoked_key_are_closed(harness: Harness, folder: KeyFolder) -> None:
+    harness.listeners.publish(STATUS)
+    clients = []
+    for name in ("revoked", "admitted"):
+        credentials = admitted(harness, folder, name, Role.OPERATOR)
+        clients.append((harness.connect_control(credentials), harness.subscribe(credentials)))
+    for rid, (requester, subscriber) in enumerate(clients):
+        requester.request(rid)
+        harness.until(lambda client=requester, rid=rid: accepted(client, rid))  # type: ignore[misc]
+        harness.until(subscriber.receive)
 
     folder.revoke("revoked")
-    assert harness.reopen_if_needed()
+    harness.check_keys()
+    harness.until(lambda: all(ConnectionRefusal.KEY in client.events for client in clients[0]))
+    assert all(client.events[:2] == [ConnectionEvent.OPENED, ConnectionEvent.CLOSED] for client in clients[0])
+    clients[0][0].request(10)
+    harness.routes[0].send(Accepted(rid=10))
     harness.listeners.publish(STATUS)
-    harness.until(lambda: ConnectionRefusal.KEY in revoked.events)
-    assert revoked.events[:2] == [ConnectionEvent.OPENED, ConnectionEvent.CLOSED]
-    assert harness.listeners.rejected_connections == 1
-    revoked.request(10)
-    # The other clients reconnect.
-    harness.until(lambda: all(c.events.count(ConnectionEvent.OPENED) == 2 for c in (requester, subscriber)))
-    requester.request(11)
-    harness.until(lambda: accepted(requester, 11))
-    harness.until(lambda: subscriber.receive() == STATUS_TOPIC + encode(STATUS))
+    harness.until(clients[1][1].receive)
+    clients[1][0].request(11)
+    harness.until(lambda: accepted(clients[1][0], 11))
+    assert [client.events for client in clients[1]] == [[ConnectionEvent.OPENED]] * 2
+    assert [client.receive() for client in clients[0]] == [None, None]
     assert set(harness.roles) == {0, 1, 11}
-    assert not harness.reopen_if_needed()
 
 
-def test_an_operator_whose_role_is_reduced_reconnects_as_a_client(harness: Harness, folder: KeyFolder) -> None:
+def test_a_connection_without_messages_is_closed_at_its_first_message(harness: Harness, folder: KeyFolder) -> None:
+    client = harness.connect_control(admitted(harness, folder, "revoked", Role.OPERATOR))
+    harness.until(lambda: client.events)
+    folder.revoke("revoked")
+    harness.check_keys()
+    client.request(1)
+    harness.until(lambda: ConnectionEvent.CLOSED in client.events)
+    assert harness.roles == {}
+
+
+def test_a_reduced_role_applies_at_once_on_the_same_connection(harness: Harness, folder: KeyFolder) -> None:
     credentials = admitted(harness, folder, "operator", Role.OPERATOR)
     operator = harness.connect_control(credentials)
     operator.request(1)
     harness.until(lambda: accepted(operator, 1))
     folder.admit(f"operator {credentials.own.public.hex()}", Role.CLIENT)
-    assert harness.reopen_if_needed()
-    harness.until(lambda: operator.events.count(ConnectionEvent.OPENED) == 2)
+    harness.check_keys()
     operator.request(2)
     harness.until(lambda: accepted(operator, 2))
     assert harness.roles == {1: Role.OPERATOR, 2: Role.CLIENT}
-
-
-def test_a_reply_to_a_closed_socket_is_dropped(harness: Harness, folder: KeyFolder) -> None:
-    admitted(harness, folder, "revoked", Role.CLIENT)
-    client = harness.connect_control(own(harness))
-    client.request(1)
-    harness.until(lambda: accepted(client, 1))
-    folder.revoke("revoked")
-    assert harness.reopen_if_needed()
-    harness.routes[1].send(Accepted(rid=1))
-    harness.until(lambda: client.events.count(ConnectionEvent.OPENED) == 2)
-    assert client.receive() is None
+    assert operator.events == [ConnectionEvent.OPENED]
 
 
 def test_keys_are_checked_at_intervals(harness: Harness, folder: KeyFolder) -> None:
-    admitted(harness, folder, "revoked", Role.CLIENT)
+    client = harness.connect_control(admitted(harness, folder, "revoked", Role.CLIENT))
     folder.revoke("revoked")
-    assert not harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL_S - 0.01)
-    assert harness.listeners.reopen_if_needed(harness.now + KEY_CHECK_INTERVAL_S)
+    harness.listeners.check_keys(harness.now + KEY_CHECK_INTERVAL_S - 0.01)
+    client.request(1)
+    harness.until(lambda: accepted(client, 1))
+    harness.listeners.check_keys(harness.now + KEY_CHECK_INTERVAL_S)
+    harness.until(lambda: ConnectionRefusal.KEY in client.events)
 
 
-def test_the_totals_are_kept_when_sockets_are_reopened(harness: Harness, folder: KeyFolder) -> None:
+def test_malformed_messages_are_counted(harness: Harness, folder: KeyFolder) -> None:
     client = harness.connect_control(admitted(harness, folder, "client", Role.CLIENT))
     for malformed in ([b"garbage"], [b""], [b"one", b"two"]):
         client.socket.send_multipart(malformed)
     harness.until(lambda: harness.listeners.malformed_messages == 3)
-    unknown = harness.connect_control(Credentials(KeyPair.generate(), own(harness).server))
-    harness.until(lambda: unknown.events)
-    assert (harness.listeners.malformed_messages, harness.listeners.rejected_connections) == (3, 1)
-    folder.revoke("client")
-    assert harness.reopen_if_needed()
-    assert harness.listeners.malformed_messages == 3
-    harness.until(lambda: harness.listeners.rejected_connections == 2)
 
 
-def test_a_publisher_with_too_many_unknown_topics_is_replaced(stack: ExitStack) -> None:
-    """Subscriptions to the status topic are not counted, because subscribers come and go."""
-    harness = Harness(stack, None)
-    subscriber = harness.subscribe(None)
-    harness.until(lambda: ConnectionEvent.OPENED in subscriber.events)
-    for _ in range(MAX_UNKNOWN_TOPIC_BYTES // len(STATUS_TOPIC) + 1):
-        subscriber.socket.unsubscribe(STATUS_TOPIC)
-        subscriber.socket.subscribe(STATUS_TOPIC)
-    other = harness.connect(zmq.SUB, harness.config.status.url, None)
-    other.socket.subscribe(b"x" * (MAX_UNKNOWN_TOPIC_BYTES // 32))
-    harness.until(lambda: ConnectionEvent.OPENED in other.events)
-    assert not harness.reopen_if_needed()
+# Misuse of the status socket.
+
+
+def test_a_subscriber_of_many_unknown_topics_is_disconnected_and_its_key_banned(
+    harness: Harness, folder: KeyFolder
+) -> None:
+    harness.listeners.publish(STATUS)
+    honest = harness.subscribe(admitted(harness, folder, "honest", Role.CLIENT))
+    hostile = harness.subscribe(admitted(harness, folder, "mallory", Role.CLIENT))
+    harness.until(honest.receive)
     for number in range(33):
-        other.socket.subscribe(b"%2d" % number * (MAX_UNKNOWN_TOPIC_BYTES // 64))
-    harness.until(harness.reopen_if_needed)
-    harness.until(
-        lambda: ConnectionEvent.CLOSED in subscriber.events and subscriber.events[-1] is ConnectionEvent.OPENED
-    )
-
-
-def test_listeners_that_failed_to_reopen_can_be_closed(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the ZAP handler's socket stayed open, terminating the context would hang."""
-
-    def fail(*_: object, **__: object) -> Publisher:
-        raise zmq.ZMQError(zmq.EADDRINUSE)
-
-    folder.admit(f"revoked {KeyPair.generate().public.hex()}", Role.CLIENT)
-    ports = free_ports()
-    config = Config(status_port=ports[3], control_port=ports[4], keys=folder.path)
-    with zmq.Context() as context, ExitStack() as stack:
-        listeners = Listeners(context, config, PollLoop(), on_requests=lambda: None)
-        stack.callback(listeners._zap.close)
-        folder.revoke("revoked")
-        monkeypatch.setattr("msd.broker.network.listeners.Publisher", fail)
-        with pytest.raises(UsageError, match=str(config.status_port)):
-            listeners.reopen_if_needed(1000.0)
-        listeners.close()
+        hostile.socket.subscribe(b"%2d" % number * (MAX_UNKNOWN_TOPIC_BYTES // 64))
+    harness.until(lambda: ConnectionRefusal.KEY in hostile.events)
+    assert harness.disconnected == ["mallory"]
+    assert harness.listeners.rejected_connections == 2
+    harness.listeners.publish(STATUS)
+    harness.until(honest.receive)
+    assert honest.events == [ConnectionEvent.OPENED]

@@ -43,6 +43,14 @@ def test_an_event_is_logged_as_one_line(
     assert lines == [line]
 
 
+def test_a_disconnected_subscriber_is_a_failure(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_misuse("mallory", NOW)
+    text = "disconnected mallory: too many subscriptions to unknown topics"
+    assert lines == [("warning", "server 5", text)]
+    ((seen, is_failure),) = [(event.text, event.is_failure) for event in event_log.report(1, snapshot(), NOW).events]
+    assert (seen, is_failure) == (text, True)
+
+
 def test_heartbeats_and_time_are_not_logged(event_log: EventLog, lines: list[Line]) -> None:
     event_log.on_event(TimePassed())
     event_log.on_event(heard(1, 2))

@@ -1,10 +1,10 @@
-"""Socket options, binding to a port that is in use, receiving long messages, and the descriptor limit."""
+"""Socket options, binding, receiving long messages, and the descriptor limit."""
 
 from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import zmq
@@ -41,24 +41,6 @@ def test_a_limit_that_cannot_be_raised_is_kept(
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
 
 
-class Clock:
-    """A clock that ``sleep`` advances. Calls ``callback`` once ``sleep`` has been called ``sleeps`` times."""
-
-    def __init__(self, sleeps: int, callback: Callable[[], object]) -> None:
-        self.now = 1000.0
-        self._sleeps = sleeps
-        self._callback = callback
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self._sleeps -= 1
-        if not self._sleeps:
-            self._callback()
-
-
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """A socket that listens on a port."""
@@ -76,34 +58,11 @@ def url(listener: socket.socket) -> str:
     return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_bind_retries_until_the_port_is_free(
-    listener: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("msd.wire.net.sockets.time", Clock(5, listener.close))
-    expected = url(listener)
-    bind(router, expected, retry_timeout=1.0)
-    assert router.getsockopt_string(zmq.LAST_ENDPOINT) == expected
-
-
-@pytest.mark.parametrize("retry_timeout", [0.0, 1.0])
-def test_bind_fails_if_the_port_stays_in_use(
-    listener: socket.socket, router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch, retry_timeout: float
-) -> None:
-    clock = Clock(-1, listener.close)
-    monkeypatch.setattr("msd.wire.net.sockets.time", clock)
+def test_a_socket_that_cannot_be_bound_is_closed(listener: socket.socket, router: zmq.Socket[bytes]) -> None:
     with pytest.raises(zmq.ZMQError) as caught:
-        bind(router, url(listener), retry_timeout)
+        bind(router, url(listener))
     assert caught.value.errno == zmq.EADDRINUSE
-    assert retry_timeout <= clock.now - 1000.0 < retry_timeout + 0.01
     assert router.closed
-
-
-def test_bind_does_not_retry_other_errors(router: zmq.Socket[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(-1, lambda: None)
-    monkeypatch.setattr("msd.wire.net.sockets.time", clock)
-    with pytest.raises(zmq.ZMQError):
-        bind(router, "tcp://192.0.2.1:1", retry_timeout=60.0)
-    assert clock.now == 1000.0
 
 
 def test_tune_sets_the_options_of_all_sockets(router: zmq.Socket[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,13 @@ import zmq
 
 from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.protocol.states import ConnectionRefusal
-from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
-from msd.wire.security.zap import ZapHandler, admitted_role, role_of
+from msd.wire.security.keys import AdmittedKey, Credentials, KeyFolder, KeyPair, Role
+from msd.wire.security.zap import BAN_S, ZapHandler, admitted_role
 from tests.unit.zap_server import TIMEOUT, ZapServer, zap_server
 
 SERVER, LAPTOP, OPERATOR, WORKER, UNKNOWN = (KeyPair.from_secret(bytes([n]) * 32) for n in range(1, 6))
 ROLES = {LAPTOP.public: Role.CLIENT, OPERATOR.public: Role.OPERATOR, WORKER.public: Role.WORKER}
+ADMITTED = {key: AdmittedKey(role, role, key) for key, role in ROLES.items()}
 MECHANISMS = (b"NULL", b"PLAIN", b"CURVE", b"GSSAPI", b"curve", b"")
 KEYS = (SERVER.public, *ROLES, UNKNOWN.public, SERVER.secret, b"", bytes(32))
 
@@ -50,7 +52,7 @@ def zap_handler(folder: KeyFolder) -> Iterator[ZapHandler]:
 
 
 def roles(handler: ZapHandler) -> dict[bytes, Role]:
-    return dict(handler._roles)
+    return {key: admitted.role for key, admitted in handler._admitted.items()}
 
 
 # The decision.
@@ -60,13 +62,13 @@ def roles(handler: ZapHandler) -> dict[bytes, Role]:
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_without_keys_every_plain_connection_is_an_operator(mechanism: bytes, key: bytes) -> None:
     expected = Role.OPERATOR if mechanism == b"NULL" else None
-    assert admitted_role(mechanism, key, None, ROLES) is expected
+    assert admitted_role(mechanism, key, None, ADMITTED) is expected
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.hex()[:8])
 @pytest.mark.parametrize("mechanism", [mechanism for mechanism in MECHANISMS if mechanism != b"CURVE"])
 def test_with_keys_only_curve_is_admitted(mechanism: bytes, key: bytes) -> None:
-    assert admitted_role(mechanism, key, SERVER, ROLES) is None
+    assert admitted_role(mechanism, key, SERVER, ADMITTED) is None
 
 
 @pytest.mark.parametrize(
@@ -83,21 +85,18 @@ def test_with_keys_only_curve_is_admitted(mechanism: bytes, key: bytes) -> None:
     ],
 )
 def test_a_key_has_its_admitted_role(key: bytes, role: Role | None) -> None:
-    assert admitted_role(b"CURVE", key, SERVER, ROLES) is role
+    assert admitted_role(b"CURVE", key, SERVER, ADMITTED) is role
 
 
 def test_the_servers_own_key_is_an_operator_even_if_admitted_in_another_role() -> None:
-    assert admitted_role(b"CURVE", SERVER.public, SERVER, {SERVER.public: Role.WORKER}) is Role.OPERATOR
-
-
-def test_a_frame_without_a_role_has_the_role_without_rights() -> None:
-    assert role_of(zmq.Frame(b"hello")) is Role.WORKER
+    keys = {SERVER.public: AdmittedKey("server", Role.WORKER, SERVER.public)}
+    assert admitted_role(b"CURVE", SERVER.public, SERVER, keys) is Role.OPERATOR
 
 
 # Changes to the admitted keys.
 
 
-def test_a_new_key_is_admitted_and_no_right_is_lost(folder: KeyFolder) -> None:
+def test_a_new_key_is_admitted_and_no_key_is_revoked(folder: KeyFolder) -> None:
     with zap_handler(folder) as handler:
         assert roles(handler) == ROLES
         assert not handler.reload()
@@ -114,14 +113,22 @@ def test_a_revoked_key_is_reported_once(folder: KeyFolder) -> None:
         assert not handler.reload()
 
 
-def test_a_lowered_role_is_a_loss_of_rights(folder: KeyFolder) -> None:
+def test_a_key_that_may_no_longer_connect_is_revoked(folder: KeyFolder) -> None:
     with zap_handler(folder) as handler:
-        admit(folder, "operator", OPERATOR, Role.CLIENT)
+        admit(folder, "operator", OPERATOR, Role.WORKER)
         assert handler.reload()
-        assert roles(handler)[OPERATOR.public] is Role.CLIENT
+        assert handler.role_of(OPERATOR.public) is None
 
 
-def test_a_raised_role_is_not_a_loss_of_rights(folder: KeyFolder) -> None:
+def test_a_lowered_role_applies_at_once_and_is_no_revocation(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
+        assert handler.role_of(OPERATOR.public) is Role.OPERATOR
+        admit(folder, "operator", OPERATOR, Role.CLIENT)
+        assert not handler.reload()
+        assert handler.role_of(OPERATOR.public) is Role.CLIENT
+
+
+def test_a_raised_role_applies_at_once_and_is_no_revocation(folder: KeyFolder) -> None:
     with zap_handler(folder) as handler:
         admit(folder, "laptop", LAPTOP, Role.OPERATOR)
         assert not handler.reload()
@@ -182,6 +189,12 @@ def test_closing_the_folder_to_other_users_admits_its_keys_again(folder: KeyFold
         assert len(roles(handler)) == 4
 
 
+def test_keys_have_the_names_under_which_they_are_admitted(folder: KeyFolder) -> None:
+    with zap_handler(folder) as handler:
+        names = [handler.name_of(pair.public) for pair in (SERVER, LAPTOP, WORKER, UNKNOWN)]
+        assert names == ["server", "laptop", "worker", ""]
+
+
 def test_without_keys_there_is_nothing_to_reload() -> None:
     with zmq.Context() as context:
         handler = ZapHandler(context, None, None)
@@ -204,6 +217,39 @@ def test_messages_of_an_admitted_key_carry_its_role(folder: KeyFolder, pair: Key
         assert server.received == [(b"hello", role)]
         assert client.events == [ConnectionEvent.OPENED]
         assert server.zap_handler.rejected_connections == 0
+
+
+def test_a_message_carries_the_key_of_its_sender(folder: KeyFolder) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        server.connect(Credentials(LAPTOP, SERVER.public))
+        server.wait_until(lambda: server.received)
+        folder.revoke("laptop")
+        assert server.zap_handler.reload()
+        server.clients[0].socket.send(b"after the revocation")
+        server.wait_until(lambda: len(server.received) == 2)
+        assert [role for _, role in server.received] == [Role.CLIENT, None]
+
+
+def test_a_banned_key_is_rejected_for_a_while(folder: KeyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        server.zap_handler.ban(LAPTOP.public)
+        client = server.connect(Credentials(LAPTOP, SERVER.public))
+        server.wait_until(lambda: client.refusals)
+        assert server.zap_handler.rejected_connections == 1
+        operator = server.connect(Credentials(OPERATOR, SERVER.public), b"operator")
+        server.wait_until(lambda: server.received)
+        assert operator.events == [ConnectionEvent.OPENED]
+        banned_at = time.monotonic()
+        monkeypatch.setattr("msd.wire.security.zap.time.monotonic", lambda: banned_at + BAN_S)
+        server.connect(Credentials(LAPTOP, SERVER.public))
+        server.wait_until(lambda: len(server.received) == 2)
+
+
+def test_without_keys_a_ban_has_no_effect() -> None:
+    with zap_server() as server:
+        server.zap_handler.ban(b"")
+        server.connect(None)
+        server.wait_until(lambda: server.received)
 
 
 @pytest.mark.parametrize("pair", [WORKER, UNKNOWN], ids=["worker", "unknown"])
@@ -266,7 +312,7 @@ def test_without_a_handler_bytes_without_a_handshake_are_received(monkeypatch: p
     with zap_server() as server, tcp_connection(server) as connection:
         connection.sendall(ZMTP_1)
         server.wait_until(lambda: server.received)
-        assert server.received == [(b"hello", Role.WORKER)]
+        assert server.received == [(b"hello", Role.OPERATOR)]
 
 
 def check_only_admitted_messages_arrive(server: ZapServer) -> None:

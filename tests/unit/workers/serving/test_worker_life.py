@@ -24,7 +24,6 @@ from msd.workers.serving.worker_life import (
     Event,
     GiveUp,
     HeartbeatDropped,
-    KeysRevoked,
     LifeState,
     OpenPort,
     OrderReceived,
@@ -64,19 +63,15 @@ def life_in(state: LifeState) -> WorkerLife:
     [
         (LifeState.ASLEEP, WAKE, [OpenPort()], LifeState.OPENING),
         (LifeState.ASLEEP, SLEEP, [], LifeState.ASLEEP),
-        (LifeState.ASLEEP, KeysRevoked(), [], LifeState.ASLEEP),
         (LifeState.OPENING, PortBound(), [SAY_AWAKE], LifeState.AWAKE),
         (LifeState.OPENING, PortBusy("in use"), [], LifeState.OPENING),
         (LifeState.OPENING, WAKE, [], LifeState.OPENING),
         (LifeState.OPENING, SLEEP, [], LifeState.ASLEEP),
-        (LifeState.OPENING, KeysRevoked(), [], LifeState.OPENING),
         (LifeState.AWAKE, WAKE, [], LifeState.AWAKE),
         (LifeState.AWAKE, SLEEP, [RefuseQueued(), SAY_ASLEEP], LifeState.CLOSING),
-        (LifeState.AWAKE, KeysRevoked(), [ClosePort()], LifeState.OPENING),
         (LifeState.AWAKE, EditionLoaded(), [SAY_AWAKE], LifeState.AWAKE),
         (LifeState.CLOSING, WAKE, [SAY_AWAKE], LifeState.AWAKE),
         (LifeState.CLOSING, SLEEP, [], LifeState.CLOSING),
-        (LifeState.CLOSING, KeysRevoked(), [ClosePort()], LifeState.ASLEEP),
         (LifeState.CLOSING, EditionLoaded(), [SAY_ASLEEP], LifeState.CLOSING),
     ],
 )
@@ -109,15 +104,6 @@ def test_a_busy_port_is_tried_again_until_the_timeout() -> None:
     assert GiveUp("in use") in life.handle(PortBusy("in use"), now)
 
 
-def test_after_a_revocation_opening_starts_again() -> None:
-    """The system may need a moment to free the closed port, so the full timeout applies again."""
-    life, later = life_in(LifeState.AWAKE), START + 2 * BIND_TIMEOUT_S
-    assert life.handle(KeysRevoked(), later) == [ClosePort()]
-    assert OpenPort() not in life.handle(TimePassed(), later)
-    assert OpenPort() in life.handle(TimePassed(), later + BIND_RETRY_S)
-    assert life.handle(PortBusy("in use"), later + BIND_RETRY_S) == []
-
-
 def test_heartbeats_are_regular_and_a_dropped_one_is_repeated_soon() -> None:
     life = life_in(LifeState.AWAKE)
     assert life.next_deadline(START) == START + HEARTBEAT_INTERVAL_S
@@ -133,7 +119,7 @@ def test_a_new_worker_sends_a_heartbeat_at_once() -> None:
 
 #: All kinds of events, including those that do not fit the current state.
 EVENTS: st.SearchStrategy[Event] = st.sampled_from(
-    [WAKE, SLEEP, PortBound(), PortBusy("in use"), KeysRevoked(), EditionLoaded(), HeartbeatDropped(), TimePassed()]
+    [WAKE, SLEEP, PortBound(), PortBusy("in use"), EditionLoaded(), HeartbeatDropped(), TimePassed()]
 )
 
 
@@ -153,7 +139,7 @@ def test_every_change_of_state_is_in_the_table(history: list[tuple[Event, float]
     [(before, after, cause) for (before, after), causes in TRANSITIONS.items() for cause in causes],
 )
 def test_every_change_of_state_in_the_table_happens(before: LifeState, after: LifeState, cause: type[Event]) -> None:
-    events = [event for event in (WAKE, SLEEP, PortBound(), KeysRevoked(), TimePassed()) if type(event) is cause]
+    events = [event for event in (WAKE, SLEEP, PortBound(), TimePassed()) if type(event) is cause]
     lives = [life_in(before) for _ in events]
     for life, event in zip(lives, events, strict=True):
         life.handle(event, START + SLEEP_GRACE_S)
@@ -194,10 +180,6 @@ class Shell(RuleBasedStateMachine):
     def order(self, wanted: WantedState) -> None:
         self.wanted = wanted
         self.handle(OrderReceived(wanted))
-
-    @rule()
-    def revoke(self) -> None:
-        self.handle(KeysRevoked())
 
     @rule()
     def load_edition(self) -> None:
