@@ -20,6 +20,13 @@ from tests.simulation.world import Outcome, Worker, World
 SEEDS = range(10)
 SEGMENTS = 384
 
+#: The seconds between two arrivals from one of four workers over loopback, beside two processes that keep both
+#: processors busy: quantiles of 3111 segments of downloads of 12, 28 and 50 MiB.
+BUSY_MACHINE = (
+    *((0.0, 0.0006), (0.1, 0.0014), (0.25, 0.0027), (0.5, 0.0071), (0.75, 0.0132), (0.9, 0.0192), (0.95, 0.0238)),
+    *((0.99, 0.0387), (0.995, 0.0482), (0.999, 0.0691), (1.0, 0.0894)),
+)
+
 Setup = Callable[[World], None]
 
 
@@ -66,6 +73,21 @@ def test_a_download_does_not_wait_for_the_slowest_worker(rates: list[float], tot
     outcomes = simulate(rates)
     assert max_seconds(outcomes) <= ratio * SEGMENTS / total_rate
     assert max_wasted(outcomes) <= 0.02
+
+
+@pytest.mark.parametrize("segments", [12, 28, 50])
+def test_workers_that_wait_for_a_processor_are_not_taken_for_slow_ones(segments: int) -> None:
+    wasted = 0
+    for seed in range(200):
+        outcome = World(segments, [Worker(100, quantiles=BUSY_MACHINE) for _ in range(4)], seed, check=False).run()
+        assert outcome.result == Finish()
+        wasted += outcome.wasted
+    assert wasted <= 0.005 * 200 * segments
+
+
+def test_a_worker_that_freezes_at_the_end_costs_little() -> None:
+    outcomes = simulate([40] * 4, lambda world: world.at(2.38, lambda: world.freeze(2)))
+    assert max_seconds(outcomes) <= 2.4 + 0.3
 
 
 def test_a_killed_worker_costs_little_more_than_its_rate() -> None:

@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from msd.client.network_events import Ban, ConnectionClosed
 from msd.client.scheduling import scheduler_events as core
@@ -32,13 +33,15 @@ class Worker:
     """A simulated worker.
 
     ``rate`` is in segments per second. ``delay`` is the one-way delay in seconds, ``jitter`` the fraction by which
-    service times vary, and ``corrupt`` the probability that a segment is corrupt.
+    service times vary, and ``corrupt`` the probability that a segment is corrupt. With ``quantiles``, pairs of a share
+    and the seconds that this share of the segments takes at most, service times have this distribution instead.
     """
 
     rate: float
     delay: float = 0.0005
     jitter: float = 0.0
     corrupt: float = 0.0
+    quantiles: tuple[tuple[float, float], ...] = ()
     up: bool = True
     frozen: bool = False
     asleep: bool = False
@@ -260,8 +263,16 @@ class World:
         worker = self.workers[number]
         if worker.serving is None and worker.queue and not worker.frozen:
             worker.serving = worker.queue.popleft()
-            time = self._rng.uniform(1 - worker.jitter, 1 + worker.jitter) / worker.rate
-            self._finish_at(number, self.now + time)
+            self._finish_at(number, self.now + self._service_time(worker))
+
+    def _service_time(self, worker: Worker) -> float:
+        if not worker.quantiles:
+            return self._rng.uniform(1 - worker.jitter, 1 + worker.jitter) / worker.rate
+        share = self._rng.random()
+        (low, least), (high, most) = next(
+            (before, after) for before, after in pairwise(worker.quantiles) if share <= after[0]
+        )
+        return least + (most - least) * (share - low) / (high - low)
 
     def _finish_at(self, number: int, time: float) -> None:
         worker = self.workers[number]

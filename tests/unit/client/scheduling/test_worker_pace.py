@@ -10,6 +10,7 @@ from msd.client.scheduling.worker_pace import (
     MIN_ROUND_TRIP_S,
     MIN_WINDOW,
     RATE_SPAN_S,
+    SCHEDULING_DELAY_S,
     STALL_TIMEOUT_S,
     WINDOW_GAIN,
     WorkerPace,
@@ -63,12 +64,17 @@ def test_the_next_arrival_is_expected_one_step_after_the_last() -> None:
 
 def test_an_overdue_segment_is_expected_to_take_as_long_again_as_it_is_late() -> None:
     first, step = measured(10).predict_arrivals(START + 0.4)
-    assert (first, step) == pytest.approx((START + 0.7, 0.1))
+    assert (first, step) == pytest.approx((START + 0.7 - SCHEDULING_DELAY_S, 0.1))
 
 
-def test_the_first_arrival_of_a_worker_is_estimated_from_the_time_waited() -> None:
-    worker = WorkerPace(1, waiting_since=START, outstanding={0: None})
-    assert worker.predict_arrivals(START + 0.3) == pytest.approx((START + 0.6, 0.3))
+def test_a_segment_that_is_overdue_for_less_than_a_scheduling_delay_is_expected_now() -> None:
+    now = START + 0.1 + 0.9 * SCHEDULING_DELAY_S
+    assert measured(10).predict_arrivals(now) == pytest.approx((now, 0.1))
+
+
+def test_the_first_segments_of_a_worker_are_expected_together() -> None:
+    worker = WorkerPace(1, waiting_since=START, outstanding={0: None, 1: None})
+    assert worker.predict_arrivals(START + 0.3) == pytest.approx((START + 0.6 - SCHEDULING_DELAY_S, 0.0))
 
 
 @pytest.mark.parametrize(("rate", "timeout"), [(100, STALL_TIMEOUT_S), (1, 4.0)])

@@ -1,0 +1,56 @@
+"""Nothing is received twice from healthy workers, even if other processes keep all processors busy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from msd.client.operations.download import download
+from tests.processes import MIB, Serve, Source
+
+SIZES = (12 * MIB, 28 * MIB, 50 * MIB)
+#: Maximum share of the received bytes that are duplicates.
+MAX_WASTE = 0.005
+
+
+@pytest.fixture
+def _busy_processors() -> Iterator[None]:
+    """Two processes that use all the processor time they get."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def wasted_bytes(size: int, downloads: int, serve: Serve, source: Source, folder: Path) -> int:
+    """Returns how many bytes several downloads of one file receive twice."""
+    system = serve(source(size))
+    wasted = 0
+    for _ in range(downloads):
+        report = download(system.servers, output=folder / "copy.bin", force=True, sync=False)
+        wasted += report.wasted_bytes
+    return wasted
+
+
+@pytest.mark.alone
+@pytest.mark.usefixtures("_busy_processors")
+def test_short_downloads_on_busy_processors_receive_nothing_twice(serve: Serve, source: Source, tmp_path: Path) -> None:
+    wasted = sum(wasted_bytes(size, 10, serve, source, tmp_path) for size in SIZES)
+    assert wasted <= MAX_WASTE * 10 * sum(SIZES)
+
+
+@pytest.mark.soak
+@pytest.mark.alone
+@pytest.mark.usefixtures("_busy_processors")
+@pytest.mark.parametrize("size", SIZES)
+def test_fifty_downloads_on_busy_processors_receive_nothing_twice(
+    serve: Serve, source: Source, tmp_path: Path, size: int
+) -> None:
+    assert wasted_bytes(size, 50, serve, source, tmp_path) <= MAX_WASTE * 50 * size
