@@ -7,17 +7,18 @@ or when ``--until-done`` ends the servers (see ``broker/supervision/until_done.p
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import zmq
 
 from msd.broker.network.control_socket import Route
 from msd.broker.network.listeners import Listeners
-from msd.broker.network.ports import hold_port
+from msd.broker.network.ports import PortInUseError, hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
@@ -30,7 +31,8 @@ from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.broker.supervision.until_done import AwakeChanged, ClientDone, SessionsReported, UntilDone, UntilDoneEvent
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
-from msd.wire.config.settings import Config
+from msd.wire.config.settings import LOOPBACK, Config
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import raise_descriptor_limit
 from msd.wire.protocol.child_messages import Indexed, ShareSettings
@@ -51,7 +53,11 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.security.permissions import is_permitted
 from msd.wire.support.core import Stalled, TimePassed
+from msd.wire.support.units import format_count, format_duration
 
+#: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
+#: ports of 64 workers fit in between.
+PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
 
@@ -76,10 +82,12 @@ class Broker:
         self._until_done = UntilDone() if until_done else None
         self._toggles: PendingToggles[Route] = PendingToggles(self._supervisor)
         self._exit_code: int | None = None
+        self._stop_cause = ""
+        self._started_at = time.monotonic()
         self._next_publish = self._next_sample = 0.0
         #: The last published snapshot, for the metrics.
         self._last_status: Status | None = None
-        self._event_log = EventLog(output.log)
+        self._event_log = EventLog(output.log, self._show_event)
         self._resources = ExitStack()
         try:
             self._start(config, share, console)
@@ -109,7 +117,14 @@ class Broker:
                 self._event_log.sample(self._snapshot(), time.time())
             self._indexer.pass_time(now)
             self._listeners.check_keys(now)
+        self._output.announce(self._stopped_line())
         return self._exit_code
+
+    def _stopped_line(self) -> str:
+        workers = format_count(len(self._config.workers), "worker")
+        files = format_count(self._snapshot_builder.files, "file")
+        duration = format_duration(time.monotonic() - self._started_at)
+        return f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
 
     def close(self) -> None:
         """Kills the remaining processes and frees all ports."""
@@ -148,7 +163,11 @@ class Broker:
         self._is_stopped = False
         write_share(self._folder / "catalogue", share)
         self._indexer = IndexerSupervisor(
-            self._folder, self._poll_loop, note=self._output.note, on_edition=self._on_edition
+            self._folder,
+            self._poll_loop,
+            note=self._output.note,
+            on_edition=self._on_edition,
+            on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
         )
         at_close(self._indexer.close)
         self._poll_loop.register(self._signals.fileno(), self._on_signals)
@@ -193,7 +212,7 @@ class Broker:
 
     def _update_until_done(self, event: UntilDoneEvent, now: float) -> None:
         if self._until_done is not None and self._until_done.handle(event, now):
-            self._shut_down(0)
+            self._shut_down(0, "because a client has finished")
 
     def _send_order(self, number: int, order: WorkerOrder) -> None:
         # A worker that has not sent a heartbeat yet receives the order after its first one.
@@ -208,6 +227,9 @@ class Broker:
         if not self._supervisor.quitting:
             self._local_console.show(status, self._listeners.keys.public if self._listeners.keys else None)
 
+    def _show_event(self, text: str, is_failure: bool) -> None:
+        self._local_console.show_event(text, is_failure=is_failure)
+
     def _snapshot(self) -> Status:
         now = time.monotonic()
         return self._snapshot_builder.build(
@@ -217,10 +239,10 @@ class Broker:
             rejected_connections=self._listeners.rejected_connections,
         )
 
-    def _shut_down(self, code: int) -> None:
+    def _shut_down(self, code: int, cause: str) -> None:
         if self._supervisor.quitting:
             return
-        self._exit_code = code
+        self._exit_code, self._stop_cause = code, cause
         self._local_console.close()
         self._handle(supervisor.QuitReceived(), time.monotonic())
 
@@ -234,7 +256,7 @@ class Broker:
                     self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
                 self._local_console.on_child_exit()
             else:
-                self._shut_down(128 + number)
+                self._shut_down(128 + number, f"by {signal.Signals(number).name}")
 
     def _on_edition(self, indexed: Indexed) -> None:
         if not self._supervisor.edition:
@@ -289,7 +311,7 @@ class Broker:
                 peer.send(self._event_log.report(rid, self._snapshot(), time.time()))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
-                self._shut_down(0)
+                self._shut_down(0, "by msd quit")
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))
                 self._update_until_done(ClientDone(session), now)
@@ -326,20 +348,45 @@ def serve(
     config: Config,
     *,
     until_done: bool,
-    console: Sequence[str] | None = None,
+    console: Callable[[Endpoint], Sequence[str]] | None = None,
     stdout: int = 1,
     verbose: bool = False,
 ) -> int:
-    """Runs a broker with ``config`` and returns its exit code. ``console`` is the command line of the console process,
-    None for the plain console; ``verbose`` logs to standard error. Raises ``MsdError`` if the broker cannot run.
+    """Runs a broker with ``config`` and returns its exit code. ``console`` returns the command line of the console
+    process for server 5's endpoint, None means the plain console; ``verbose`` logs to standard error. Raises
+    ``MsdError`` if the broker cannot run.
     """
     raise_descriptor_limit()  # Every subscriber needs a descriptor, and there may be thousands of subscribers.
-    output = OutputThread(stdout, verbose=verbose)
+    # A table is for a terminal; elsewhere, such as in a journal, each event is a line.
+    output = OutputThread(stdout, verbose=verbose, prints_tables=os.isatty(stdout))
     try:
-        broker = Broker(config, output, until_done=until_done, console=console)
+        broker = _start_broker(config, output, console, until_done=until_done)
         try:
             return broker.run()
         finally:
             broker.close()
     finally:
         output.close()
+
+
+def _start_broker(
+    config: Config, output: OutputThread, console: Callable[[Endpoint], Sequence[str]] | None, *, until_done: bool
+) -> Broker:
+    """Starts a broker; on loopback, if a default port is in use, on other ports. All ports are replaced together: a
+    sleeping worker of other servers does not listen, but its port is not free either.
+    """
+    may_move = config.has_default_ports and config.exposed_endpoint is None
+    for distance in range(0, MAX_PORT_DISTANCE + 1, PORT_DISTANCE):
+        chosen = config.with_other_ports(distance)
+        command = console(chosen.status.replace_wildcard(LOOPBACK)) if console is not None else None
+        try:
+            broker = Broker(chosen, output, until_done=until_done, console=command)
+        except PortInUseError as error:
+            if not may_move or distance == MAX_PORT_DISTANCE or error.port == config.metrics_port:
+                raise
+        else:
+            if distance:
+                ports = " ".join(str(worker.endpoint.port) for worker in chosen.workers)
+                output.note(f"the usual ports are in use: using {ports} {chosen.status_port} instead")
+            return broker
+    raise AssertionError  # The last attempt returned or raised.

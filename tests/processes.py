@@ -178,10 +178,12 @@ class Download(Process):
 class System(Process):
     """A running ``msd serve``, and methods to control it. Other commands find the servers with ``server_flags``."""
 
-    def __init__(self, path: Path, *arguments: str, ports: Ports | None = None, **options: Any) -> None:
+    def __init__(
+        self, path: Path, *arguments: str, ports: Ports | None = None, host: str = "127.0.0.1", **options: Any
+    ) -> None:
         self.ports = ports or free_ports()
-        self.server_flags = ["-a", "127.0.0.1", "-p", *map(str, self.ports)]
-        self.servers: Servers = locate_servers(Config(), host="127.0.0.1", ports=self.ports, server5=None)
+        self.server_flags = ["-a", host, "-p", *map(str, self.ports)]
+        self.servers: Servers = locate_servers(Config(), host=host, ports=self.ports, server5=None)
         super().__init__([*MSD, "serve", "-f", str(path), *self.server_flags, *arguments], **options)
 
     def wait_until_ready(self) -> Self:

@@ -7,6 +7,7 @@ fast.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -75,7 +76,7 @@ def serve(
         ports=ports,
         rate=rate,
     )
-    console = None if plain or not can_show_console() else console_command(config, host, ports)
+    console = None if plain or not can_show_console() else partial(console_command, config, host)
     return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
 
 

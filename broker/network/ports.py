@@ -10,6 +10,14 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
 
+class PortInUseError(UsageError):
+    """Another program uses ``port``."""
+
+    def __init__(self, message: str, port: int) -> None:
+        super().__init__(message)
+        self.port = port
+
+
 def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
     """Reserves a worker's port by binding it without listening. Closing the returned socket releases the port.
 
@@ -33,9 +41,8 @@ def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
     """Returns the error for a port that cannot be bound. ``purpose`` names its use; ``code`` is the ``errno``."""
     match code:
         case errno.EADDRINUSE:
-            return UsageError(
-                f"port {endpoint.port} ({purpose}) is in use: stop the program that uses it, or choose another port"
-            )
+            problem = f"port {endpoint.port} ({purpose}) is in use"
+            return PortInUseError(f"{problem}: stop the program that uses it, or choose another port", endpoint.port)
         case errno.EADDRNOTAVAIL | errno.ENODEV:
             return UsageError(f"{endpoint.host} is not an address of this machine: check -a")
         case errno.EACCES:

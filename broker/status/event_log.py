@@ -27,11 +27,16 @@ SERVER_5 = "server 5"
 Log = Callable[[Level, str, str], None]
 
 
-class EventLog:
-    """The events of one broker. Calls ``log`` for every line."""
+#: Shows an event that concerns operators: text, and whether it is a failure.
+Show = Callable[[str, bool], None]
 
-    def __init__(self, log: Log) -> None:
+
+class EventLog:
+    """The events of one broker. Calls ``log`` for every line, and ``show`` for the events that concern operators."""
+
+    def __init__(self, log: Log, show: Show = lambda text, is_failure: None) -> None:
         self._log = log
+        self._show = show
         #: Newest first.
         self._events: list[LoggedEvent] = []
         self._clients = 0
@@ -70,6 +75,10 @@ class EventLog:
         count = format_count(files, "file")
         self._record(f"sharing {count}" if is_first else f"shared files changed: now {count}", now)
 
+    def on_left_out(self, note: str, now: float) -> None:
+        """Records which files are not shared. The broker prints and logs the note itself."""
+        self._keep(note, now)
+
     def sample(self, status: Status, now: float) -> None:
         """Records the rates and the number of clients. Call it every ``SAMPLE_INTERVAL_S`` seconds."""
         for worker in status.workers:
@@ -95,8 +104,12 @@ class EventLog:
             return  # Workers that exit during a shutdown did not fail.
         source = SERVER_5 if worker is None else f"worker {worker}"
         self._log("warning" if is_failure else "info", source, text)
-        seq = self._events[0].seq + 1 if self._events else 1
         text = text if worker is None else f"{source} {text}"
+        self._show(text, is_failure)
+        self._keep(text, now, is_failure=is_failure)
+
+    def _keep(self, text: str, now: float, *, is_failure: bool = False) -> None:
+        seq = self._events[0].seq + 1 if self._events else 1
         event = LoggedEvent(seq=seq, time=now, text=text, is_failure=is_failure)
         self._events = newest([event, *self._events], MAX_EVENTS)
 

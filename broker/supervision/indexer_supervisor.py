@@ -15,14 +15,15 @@ from msd.broker.supervision.indexer_restarts import IndexerExited, IndexerRestar
 from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import Indexed
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut
 from msd.wire.support.core import TimePassed
 
 
 class IndexerSupervisor:
     """The indexer, which writes catalogues of the share to ``folder``. Call ``close()`` when done.
 
-    ``note`` is called with each note to display, ``on_edition`` with each completed edition. ``poll_loop`` polls the
+    ``note`` is called with each note to display, ``on_edition`` with each completed edition,
+    ``on_left_out`` with each note about what is not shared. ``poll_loop`` polls the
     indexer's output; its ``dispatch()`` raises ``MsdError`` if the indexer exits before its first edition. After the
     first edition an indexer that exits is restarted instead. Raises ``OSError`` if the first start fails.
     """
@@ -34,11 +35,13 @@ class IndexerSupervisor:
         *,
         note: Callable[[str], None],
         on_edition: Callable[[Indexed], None],
+        on_left_out: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._poll_loop = poll_loop
         self._show_note = note
         self._on_edition = on_edition
+        self._on_left_out = on_left_out
         #: The latest edition of the catalogue; number 0 before the first.
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
         #: None if, and only if, a restart is pending.
@@ -80,8 +83,11 @@ class IndexerSupervisor:
             self._handle(IndexerExited(str(error)), self._poll_loop.now)
             return
         for line in lines:
-            for note in indexer_notes(line):
+            notes = indexer_notes(line)
+            for note in notes:
                 self._show_note(note)
+            if isinstance(line, IndexLeftOut):
+                self._on_left_out(notes[0])
             if isinstance(line, Indexed):
                 self.latest = line
                 self._on_edition(line)

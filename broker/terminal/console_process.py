@@ -13,6 +13,7 @@ import sys
 import termios
 from collections.abc import Sequence
 
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.support.output import has_cursor_movement
 
 #: Seconds that the console has after SIGTERM to restore the terminal and exit before it is killed.
@@ -80,13 +81,11 @@ def can_show_console() -> bool:
         return False
 
 
-def console_command(config: str | None, host: str | None, ports: Sequence[int] | None) -> list[str]:
+def console_command(config: str | None, host: str | None, server5: Endpoint) -> list[str]:
     """Returns the command line of a console for the servers that these flags of ``msd serve`` describe."""
-    command = [sys.executable, "-P", "-m", "msd", "console"]
+    command = [sys.executable, "-P", "-m", "msd", "console", "--server5", str(server5)]
     if config is not None:
         command += ["-c", config]
     if host is not None:
         command += ["-a", host]
-    if ports is not None:
-        command += ["-p", *map(str, ports)]
     return command

@@ -35,7 +35,7 @@ class LocalConsole:
         poll_loop: PollLoop,
         *,
         toggle: Callable[[int], None],
-        shut_down: Callable[[int], None],
+        shut_down: Callable[[int, str], None],
     ) -> None:
         self._config = config
         self._output = output
@@ -67,12 +67,17 @@ class LocalConsole:
         self._last_table = status_table(status)
         self._output.show_table(self._last_table)
 
+    def show_event(self, text: str, *, is_failure: bool) -> None:
+        """Shows an event where no tables are printed. Workers that start without failures are no events."""
+        if self._is_ready_announced or is_failure:
+            self._output.print_event(text)
+
     def on_child_exit(self) -> None:
         """Handles the exit of a child process if it was the console process."""
         if self._process is not None and (code := self._process.exit_code()) is not None:
             self._take_terminal_back()
             if code in (EXIT_QUIT, EXIT_INTERRUPTED):
-                self._shut_down(code)
+                self._shut_down(code, "by q" if code == EXIT_QUIT else "by Ctrl-C")
             else:
                 cause = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
                 self._output.note(f"the console {cause}: the servers keep running with the plain console")
@@ -122,6 +127,6 @@ class LocalConsole:
                 case ToggleLine(number):
                     self._toggle(number)
                 case QuitLine():
-                    self._shut_down(0)
+                    self._shut_down(0, "by -1")
                 case InvalidLine(message):
                     self._output.print_line(message)

@@ -20,8 +20,9 @@ MAX_QUEUED = 256
 class OutputThread:
     """Writes tables and lines to the descriptor ``stdout``, and notes to standard error."""
 
-    def __init__(self, stdout: int, *, verbose: bool = False) -> None:
+    def __init__(self, stdout: int, *, verbose: bool = False, prints_tables: bool = True) -> None:
         self._stdout = stdout
+        self._prints_tables = prints_tables
         self._verbose = verbose
         self._texts: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         #: The last table queued. A dropped table is not recorded, so it will be retried.
@@ -32,13 +33,20 @@ class OutputThread:
         self._thread.start()
 
     def show_table(self, table: str) -> None:
-        """Prints the table if it differs from the last one."""
+        """Prints the table if it differs from the last one and tables are printed at all."""
+        if not self._prints_tables:
+            return
         if self._held_announcements is None and table != self._last_table and self._enqueue(self._stdout, table):
             self._last_table = table
 
     def print_line(self, line: str) -> None:
         if self._held_announcements is None:
             self._enqueue(self._stdout, line)
+
+    def print_event(self, text: str) -> None:
+        """Prints an event, unless tables or the log show it."""
+        if not self._prints_tables and not self._verbose:
+            self.print_line(text)
 
     def announce(self, line: str) -> None:
         """Prints a line that is never dropped, because it is printed only once."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +146,20 @@ def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_
         assert run_msd("download", "-o", "copy.mp4", "--quiet", cwd=tmp_path).returncode == 0
         assert files_equal(path, tmp_path / "copy.mp4")
         console.write_stdin("2\n7\n")
-        wait_for("worker 2 asleep", lambda: f"Server 2 at Port: {ports[1]} Status: Dead" in console.out.text)
+        wait_for("worker 2 asleep", lambda: "worker 2 fell asleep" in console.out.text)
         wait_for("an error message", lambda: "invalid choice '7'" in console.out.text)
         workers = json.loads(run_msd("status", "--json", cwd=tmp_path).stdout)["workers"]
         assert [worker["state"] for worker in workers] == ["awake", "asleep", "awake", "awake"]
         console.write_stdin("-1\n")
         assert console.wait() == 0
+    # Not a terminal: events instead of tables, and at last what was done.
+    first, *others, last = console.out.text.splitlines()
+    assert first.startswith("ready: ")
+    assert {"worker 2 fell asleep", "client connected: now serving 1"} >= {
+        line for line in others if line.startswith(("worker", "client connected"))
+    }
+    assert "Server 2" not in console.out.text
+    assert re.fullmatch(r"stopped by -1: 4 workers shared 1 file for 0:\d\d", last)
 
 
 def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
@@ -176,6 +187,23 @@ def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path
             assert isinstance(reply, Refusal), name
             assert reply.reason is RefusalReason.UNKNOWN
         assert isinstance(describe("way-in"), Described)
+
+
+def client_command(server: Process) -> str:
+    """Waits until ``server`` is ready; returns the command for a client, without ``msd``."""
+    wait_for("ready", lambda: server.out.text.startswith("ready"))
+    return server.out.text.splitlines()[0].partition("; msd ")[2]
+
+
+def test_servers_without_ports_run_beside_each_other(runtime_folder: Path, tmp_path: Path, rng: random.Random) -> None:
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            path = make_file(tmp_path / name, 1000, rng)
+            server = stack.enter_context(Process([*MSD, "serve", str(path)], cwd=tmp_path))
+            command = client_command(server)
+            assert run_msd(*shlex.split(command), "-o", str(tmp_path / "copy"), "--force", cwd=tmp_path).returncode == 0
+            assert files_equal(path, tmp_path / "copy")
+        assert "the usual ports are in use: using " in server.err.text
 
 
 def test_several_paths_are_shared_together(serve: Serve, tmp_path: Path, rng: random.Random) -> None:

@@ -60,6 +60,8 @@ class Config(Struct, frozen=True):
     #: The name of the key pair that a client uses; None if there is only one pair.
     key: str | None = None
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
+    #: True if neither a flag nor a file gives a port: the defaults may be replaced by free ports.
+    has_default_ports: bool = True
     memory: int = 64 << 20
     #: The maximum rate of a download in bytes a second (0 = unlimited).
     max_rate: int = 0
@@ -105,6 +107,12 @@ class Config(Struct, frozen=True):
         last = self.workers[-1].endpoint.port if self.workers else self.status_port + 1
         more = range(last + 1, last + 1 + count - len(self.workers))
         return self.workers[:count] + tuple(WorkerConfig(Endpoint(self.host, port)) for port in more)
+
+    def with_other_ports(self, distance: int) -> Config:
+        """Returns this configuration with the ports of the workers and of server 5 ``distance`` higher."""
+        ports = [worker.endpoint.port + distance for worker in self.workers]
+        workers = [replace(w, endpoint=Endpoint(w.endpoint.host, p)) for w, p in zip(self.workers, ports, strict=True)]
+        return replace(self, workers=tuple(workers), status_port=self.status_port + distance)
 
     @property
     def key_folder(self) -> KeyFolder:
@@ -185,6 +193,7 @@ class Config(Struct, frozen=True):
             endpoints = [Endpoint(host or self.host, port) for port in ports[:-1]]
             rates = [w.rate for w in self.workers] if len(self.workers) == len(endpoints) else [0] * len(endpoints)
             changed = replace(changed, status_port=ports[-1], workers=tuple(map(WorkerConfig, endpoints, rates)))
+            changed = replace(changed, has_default_ports=False)
         elif count is not None:
             changed = replace(changed, workers=self._counted_workers(count))
         if host is not None:
@@ -230,6 +239,7 @@ def load(file: str | Path | None) -> Config:
     settings["excludes"] = share.get("exclude", ())
     if "path" in share:
         settings |= {"paths": tuple(path.parent / name for name in share["path"]), "share_file": path}
+    settings["has_default_ports"] = "workers" not in sections and not {"status_port", "control_port"} & broker.keys()
     host = broker.get("host", LOOPBACK)
     workers = sections.get("workers", [{"port": port} for port in DEFAULT_PORTS[:4]])
     settings["workers"] = tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from msgspec.structs import replace
 
 from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
-from msd.broker.server import Broker
+from msd.broker.server import PORT_DISTANCE, Broker
 from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import Event, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
@@ -101,7 +102,7 @@ class FakeIndexer:
     """Completes an edition when the test calls ``complete``."""
 
     def __init__(
-        self, folder: Path, poll_loop: PollLoop, *, note: object, on_edition: Callable[[Indexed], None]
+        self, folder: Path, poll_loop: PollLoop, *, on_edition: Callable[[Indexed], None], **_: object
     ) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
         self.rescans = 0
@@ -128,6 +129,8 @@ class FakeConsole:
 
     def show(self, status: Status, key: bytes | None) -> None:
         self.shown.append(status)
+
+    def show_event(self, text: str, *, is_failure: bool) -> None: ...
 
     def on_child_exit(self) -> None: ...
 
@@ -391,3 +394,30 @@ def test_serve_closes_the_broker_and_returns_its_exit_code(
     with Path(os.devnull).open("wb") as null:
         assert server.serve(config, until_done=False, stdout=null.fileno()) == 7
     assert [*runtime_folder.iterdir()] == []
+
+
+def test_the_last_line_says_why_the_servers_stopped_and_what_they_did(
+    config: Config, output: OutputThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(output, "announce", announced.append)
+    harness = Harness(config, output)
+    harness.broker._shut_down(0, "by msd quit")
+    assert harness.broker.run() == 0
+    harness.broker.close()
+    assert announced == ["stopped by msd quit: 2 workers shared 0 files for 0:00"]
+
+
+def test_busy_default_ports_on_loopback_are_replaced_together(
+    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Broker, "run", lambda broker: broker._config.status_port)
+    default = replace(config, control_port=None)
+    fixed = replace(default, has_default_ports=False)
+    with Path(os.devnull).open("wb") as null, closing(socket.socket()) as user:
+        assert server.serve(default, until_done=False, stdout=null.fileno()) == config.status_port
+        user.bind(("127.0.0.1", config.workers[1].endpoint.port))
+        user.listen()
+        assert server.serve(default, until_done=False, stdout=null.fileno()) == config.status_port + PORT_DISTANCE
+        with pytest.raises(UsageError, match="is in use"):
+            server.serve(fixed, until_done=False, stdout=null.fileno())

@@ -130,3 +130,18 @@ def test_a_report_contains_the_last_rates_of_each_worker(event_log: EventLog) ->
         event_log.sample(with_worker(snapshot(), 2, rate=float(second)), NOW + second)
     rates = event_log.report(1, snapshot(), NOW).rates
     assert rates == [[0.0] * MAX_RATES, [*map(float, range(9, MAX_RATES + 9))], [0.0] * MAX_RATES, [0.0] * MAX_RATES]
+
+
+def test_events_for_operators_are_shown_with_their_source() -> None:
+    shown: list[tuple[str, bool]] = []
+    event_log = EventLog(lambda *_: None, lambda text, is_failure: shown.append((text, is_failure)))
+    event_log.on_event(supervisor.Spawned(2, 4711))
+    event_log.on_change(StateChanged(1, WorkerState.AWAKE, WorkerState.SILENT, ""), NOW)
+    event_log.on_catalogue(2, NOW, is_first=True)
+    assert shown == [("worker 1 is silent: heartbeats missing", True), ("sharing 2 files", False)]
+
+
+def test_what_is_left_out_is_kept_for_operators(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_left_out("not shared: 2 hidden (--hidden)", NOW)
+    assert [event.text for event in event_log.report(1, snapshot(), NOW).events] == ["not shared: 2 hidden (--hidden)"]
+    assert lines == []

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker.supervision.indexer_notes import indexer_notes
-from msd.wire.protocol.child_messages import Indexed, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexProgress, IndexSkipped
 
 
 def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:
@@ -34,4 +34,6 @@ def test_the_summary_of_an_edition_distinguishes_read_and_cached_bytes(message: 
 def test_skipped_files_are_named_or_counted() -> None:
     skipped = IndexSkipped(name="pipe", reason="not a regular file")
     assert indexer_notes(skipped) == ["not shared: pipe: not a regular file"]
+    assert indexer_notes(IndexLeftOut(text="2 hidden (--hidden)")) == ["not shared: 2 hidden (--hidden)"]
+    assert indexer_notes(IndexLeftOut(text="")) == ["not shared: nothing is left out any more"]
     assert indexer_notes(replace(indexed(), unnamed=4980))[0] == "not shared: 4,980 more"

@@ -10,7 +10,7 @@ from msd.broker.supervision import indexer_supervisor
 from msd.broker.supervision.indexer_restarts import MIN_BACKOFF_S
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
-from msd.wire.protocol.child_messages import Indexed, IndexLine
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine
 from tests.unit.fake_poll_loop import FakePollLoop
 
 
@@ -42,9 +42,14 @@ class Scenario:
         FakeIndexer.outputs, FakeIndexer.starts = [*outputs], 0
         self.notes: list[str] = []
         self.editions: list[Indexed] = []
+        self.left_out: list[str] = []
         self.poll_loop = FakePollLoop()
         self.indexer = IndexerSupervisor(
-            Path("folder"), self.poll_loop, note=self.notes.append, on_edition=self.editions.append
+            Path("folder"),
+            self.poll_loop,
+            note=self.notes.append,
+            on_edition=self.editions.append,
+            on_left_out=self.left_out.append,
         )
 
     def wait(self, seconds: float) -> int:
@@ -104,3 +109,9 @@ def test_a_restart_that_fails_is_retried_later(monkeypatch: pytest.MonkeyPatch) 
         assert scenario.wait(MIN_BACKOFF_S) == 1
     assert "Resource temporarily unavailable" in scenario.notes[-1]
     assert scenario.wait(2 * MIN_BACKOFF_S) == 2
+
+
+def test_what_is_left_out_is_noted_and_passed_on() -> None:
+    scenario = Scenario(IndexLeftOut(text="1 hidden (--hidden)"))
+    scenario.poll_loop.run_handler()
+    assert scenario.notes == scenario.left_out == ["not shared: 1 hidden (--hidden)"]

@@ -13,6 +13,7 @@ import pytest
 
 from msd.broker.terminal import console_process
 from msd.broker.terminal.console_process import RESET_SEQUENCE, ConsoleProcess, can_show_console, console_command
+from msd.wire.net.endpoints import Endpoint
 
 TIMEOUT_S = 20.0
 #: Waits for end of file on the pipe that ``--supervisor`` specifies, then exits with code 5.
@@ -119,6 +120,7 @@ def test_a_console_needs_a_terminal_in_the_foreground(monkeypatch: pytest.Monkey
 
 
 def test_the_console_command_passes_on_the_flags_of_serve() -> None:
-    assert console_command(None, None, None)[1:] == ["-P", "-m", "msd", "console"]
-    flags = console_command("servers.toml", "127.0.0.1", (1, 2, 3, 4, 5))[5:]
-    assert flags == ["-c", "servers.toml", "-a", "127.0.0.1", "-p", "1", "2", "3", "4", "5"]
+    command = ["-P", "-m", "msd", "console", "--server5", "127.0.0.1:39223"]
+    assert console_command(None, None, Endpoint("127.0.0.1", 39223))[1:] == command
+    flags = console_command("servers.toml", "::1", Endpoint("::1", 5))[5:]
+    assert flags == ["--server5", "[::1]:5", "-c", "servers.toml", "-a", "::1"]

@@ -32,6 +32,9 @@ class FakeOutput(OutputThread):
     def print_line(self, line: str) -> None:
         self.calls.append(("line", line))
 
+    def print_event(self, text: str) -> None:
+        self.calls.append(("event", text))
+
     def announce(self, line: str) -> None:
         self.calls.append(("announcement", line))
 
@@ -73,14 +76,14 @@ class Terminal:
         self.output = FakeOutput()
         self.poll_loop = FakePollLoop()
         self.toggled: list[int] = []
-        self.exit_codes: list[int] = []
+        self.ends: list[tuple[int, str]] = []
         self.console = LocalConsole(
             Config(),
             self.output,
             console,
             self.poll_loop,
             toggle=self.toggled.append,
-            shut_down=self.exit_codes.append,
+            shut_down=lambda code, cause: self.ends.append((code, cause)),
         )
 
     def enter(self, data: bytes, writer: int) -> None:
@@ -120,12 +123,22 @@ def test_a_failure_during_the_start_is_shown(writer: int) -> None:
     assert terminal.output.calls == [("table", status_table(dead))]
 
 
+def test_events_are_shown_once_all_workers_are_ready_and_failures_at_once(writer: int) -> None:
+    terminal = Terminal(None)
+    terminal.console.show_event("worker 1 is alive", is_failure=False)
+    terminal.console.show_event("worker 2 died", is_failure=True)
+    terminal.console.show(snapshot(), None)
+    terminal.console.show_event("worker 2 fell asleep", is_failure=False)
+    events = [text for kind, text in terminal.output.calls if kind == "event"]
+    assert events == ["worker 2 died", "worker 2 fell asleep"]
+
+
 def test_lines_toggle_workers_and_shut_down(writer: int) -> None:
     terminal = Terminal(None)
     terminal.enter(b"2\n5\n\n-1\n", writer)
     assert terminal.toggled == [2]
     assert terminal.output.calls == [("line", "invalid choice '5': enter 1 to 4, or -1 to quit")]
-    assert terminal.exit_codes == [0]
+    assert terminal.ends == [(0, "by -1")]
 
 
 def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
@@ -134,7 +147,7 @@ def test_the_end_of_the_input_does_not_shut_down(writer: int) -> None:
         os.dup2(null.fileno(), writer)  # closes the pipe's write end
     terminal.poll_loop.run_handler()
     assert not terminal.poll_loop.handlers
-    assert terminal.exit_codes == []
+    assert terminal.ends == []
 
 
 def test_the_console_process_takes_over_input_and_output(writer: int) -> None:
@@ -148,13 +161,13 @@ def test_the_console_process_takes_over_input_and_output(writer: int) -> None:
     assert len(terminal.output.calls) == 4, "the exit of another child caused output"
 
 
-@pytest.mark.parametrize("code", [0, 130])
-def test_leaving_the_console_shuts_down_with_its_exit_code(code: int, writer: int) -> None:
+@pytest.mark.parametrize(("code", "cause"), [(0, "by q"), (130, "by Ctrl-C")])
+def test_leaving_the_console_shuts_down_with_its_exit_code(code: int, cause: str, writer: int) -> None:
     terminal = Terminal(COMMAND)
     terminal.console.show(snapshot(), None)
     FakeProcess.started[0].code = code
     terminal.console.on_child_exit()
-    assert terminal.exit_codes == [code]
+    assert terminal.ends == [(code, cause)]
 
 
 @pytest.mark.parametrize(("code", "cause"), [(-9, "was killed by signal 9"), (1, "exited with code 1")])
@@ -169,7 +182,7 @@ def test_after_a_crash_of_the_console_the_plain_console_continues(code: int, cau
         ("note", f"the console {cause}: the servers keep running with the plain console"),
         ("table", status_table(status)),
     ]
-    assert terminal.exit_codes == []
+    assert terminal.ends == []
     terminal.enter(b"3\n", writer)
     assert terminal.toggled == [3]
     terminal.console.show(snapshot(), None)

@@ -65,6 +65,26 @@ def test_a_line_in_between_does_not_cause_the_table_to_be_repeated(pipe: tuple[i
     assert printed(reader) == "A\nline\n"
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"prints_tables": True}, "table\n"),
+        ({"prints_tables": False}, "event\n"),
+        ({"prints_tables": False, "verbose": True}, ""),
+    ],
+)
+def test_events_are_printed_where_neither_tables_nor_the_log_show_them(
+    pipe: tuple[int, int], options: dict[str, bool], text: str
+) -> None:
+    reader, writer = pipe
+    output = OutputThread(writer, **options)
+    output.show_table("table")
+    output.print_event("event")
+    output.print_line("end")
+    output.close()
+    assert printed(reader) == f"{text}end\n"
+
+
 def fill(output: OutputThread, writer: int) -> None:
     """Fills the pipe and the queue until a text is dropped."""
     while output._enqueue(writer, "x" * 1000):

@@ -64,7 +64,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
 def test_the_file_in_the_repository_contains_the_defaults() -> None:
     root = Path(__file__).parents[4]
     config = load(str(root / "config.toml"))
-    assert config == Config(paths=(root / "docs",), share_file=root / "config.toml")
+    assert config == Config(paths=(root / "docs",), share_file=root / "config.toml", has_default_ports=False)
 
 
 # A valid value for every key.
@@ -523,3 +523,18 @@ def test_keys_that_other_users_can_access_are_refused(tmp_path: Path) -> None:
     (tmp_path / "keys").chmod(0o755)
     with pytest.raises(NotAllowedError, match="is accessible to other users"):
         Config(keys=tmp_path / "keys").load_server_keys()
+
+
+def test_ports_from_a_file_or_a_flag_are_no_default_ports(tmp_path: Path) -> None:
+    assert Config().with_flags(count=8, host="127.0.0.1").has_default_ports
+    assert read(tmp_path, "[broker]\nhost = '127.0.0.1'").has_default_ports
+    for text in ("[broker]\nstatus_port = 39223", "[broker]\ncontrol_port = 39224", "[[workers]]\nport = 21018"):
+        assert not read(tmp_path, text).has_default_ports
+    assert not Config().with_flags(ports=PORTS).has_default_ports
+
+
+def test_all_ports_can_be_moved_together() -> None:
+    config = Config(workers=workers(1, 2, rate=7), status_port=5).with_other_ports(100)
+    assert config.workers == workers(101, 102, rate=7)
+    assert (config.status.port, config.control.port) == (105, 106)
+    assert Config().with_other_ports(0) == Config()
