@@ -94,7 +94,7 @@ def test_the_events_for_a_changed_file_match_the_document(serve: Serve, source: 
         assert {event["cause"] for event in retries} <= documented_values("retry", "cause")
 
 
-@pytest.mark.parametrize("arguments", ["-i 0", "--frobnicate", "-p 1 2"])
+@pytest.mark.parametrize("arguments", ["-i 0", "--frobnicate", "-p 1 1"])
 def test_a_usage_error_prints_one_error_event(arguments: str) -> None:
     ended = run_msd("download", "--json", *arguments.split())
     (event,) = Download.parse(ended.stdout)
