@@ -32,6 +32,7 @@ from msd.client.scheduling.scheduler_events import (
     Event,
     Finish,
     GiveUp,
+    OutputAdvanced,
     RequestSegment,
     SegmentChecked,
     SegmentCorrupt,
@@ -62,10 +63,11 @@ class Scheduler(Core[Event, Action]):
 
     ``segments`` is the number of segments, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
     maximum number of outstanding requests per worker; it limits memory use. The disk may hold the segments in
-    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. ``catalogue`` is the digest of the
-    catalogue that server 5 published when the manifest was found; if it is empty, the first snapshot sets it. After
-    ``Finish`` or ``GiveUp`` the scheduler returns no more actions. ``max_rate`` limits the requests, in segments per
-    second; None means no limit.
+    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. Of an output that takes the segments
+    in order, only the ``max_ahead`` segments after its position are requested; that limits memory use, too.
+    ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; if it is empty,
+    the first snapshot sets it. ``max_rate`` limits the requests, in segments per second; None means no limit. After
+    ``Finish`` or ``GiveUp`` the scheduler returns no more actions.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Scheduler(Core[Event, Action]):
         *,
         catalogue: bytes = b"",
         window: int = MAX_WINDOW,
+        max_ahead: int | None = None,
         unchecked: Iterable[int] = (),
         max_rate: float | None = None,
     ) -> None:
@@ -86,6 +89,10 @@ class Scheduler(Core[Event, Action]):
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = catalogue
         self._published = {catalogue} - {b""}
+        #: Only segments below the limit are requested. Either one of them is missing, or all are verified and the
+        #: output will advance.
+        self._max_ahead = segments if max_ahead is None else max_ahead
+        self._limit = self._max_ahead
         self._ended = False
 
     # Queries.
@@ -154,6 +161,7 @@ class Scheduler(Core[Event, Action]):
             for index in worker.outstanding:
                 if self._segment_table.is_missing(index):
                     requested_from.setdefault(index, set()).add(worker.number)
+        assert all(index < self._limit for index in requested_from)
         assert {index: set(numbers) for index, numbers in self._segment_table.requested_from.items()} == requested_from
 
     def _is_hopeless(self) -> bool:
@@ -192,6 +200,8 @@ class Scheduler(Core[Event, Action]):
                 yield from self._on_refused(self.workers[number], index, reason, now)
             case SegmentChecked(index, valid):
                 self._segment_table.mark_checked(index, valid=valid)
+            case OutputAdvanced(position):
+                self._limit = position + self._max_ahead
             case SnapshotReceived(status):
                 yield from self._on_snapshot(status)
             case Stalled(seconds):
@@ -285,7 +295,7 @@ class Scheduler(Core[Event, Action]):
             workers = [self.workers[event.worker]]
         else:
             workers = [*self.workers.values()]
-        if self._rate_limit is not None:
+        if isinstance(event, OutputAdvanced) or self._rate_limit is not None:
             # There is rarely more than one request at a time: let the workers take turns.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         while workers:
@@ -304,7 +314,7 @@ class Scheduler(Core[Event, Action]):
                 yield RequestSegment(worker.number, index)
 
     def _choose_segment(self, worker: WorkerPace, now: float) -> int | None:
-        index = self._segment_table.take_unrequested(partial(self._may_request, worker))
+        index = self._segment_table.take_unrequested(partial(self._may_request, worker), self._limit)
         return index if index is not None else self._choose_hedge(worker, now)
 
     def _credit_at(self, worker: WorkerPace) -> float:

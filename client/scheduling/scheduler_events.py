@@ -26,7 +26,7 @@ class SegmentEvent(Struct, frozen=True):
 
 
 class SegmentWritten(SegmentEvent, frozen=True):
-    """A segment arrived, was verified, and is in the part file."""
+    """A segment arrived, was verified, and is in the part file or waits to be written to a stream."""
 
 
 class SegmentDuplicate(SegmentEvent, frozen=True):
@@ -43,6 +43,12 @@ class SegmentRefused(SegmentEvent, frozen=True):
     reason: RefusalReason
 
 
+class OutputAdvanced(Struct, frozen=True):
+    """A stream has received all segments before ``position``."""
+
+    position: int
+
+
 class SegmentChecked(Struct, frozen=True):
     """The data on the disk for a segment was hashed; ``valid`` is True if the data matches the segment's digest."""
 
@@ -51,7 +57,8 @@ class SegmentChecked(Struct, frozen=True):
 
 
 SegmentReply = SegmentWritten | SegmentDuplicate | SegmentCorrupt | SegmentRefused
-Event = SegmentReply | SegmentChecked | ConnectionOpened | ConnectionClosed | SnapshotReceived | Stalled | TimePassed
+OutputEvent = SegmentChecked | OutputAdvanced
+Event = SegmentReply | OutputEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived | Stalled | TimePassed
 
 
 # Actions, in addition to ``Ban`` and ``Unban``.
@@ -65,7 +72,7 @@ class RequestSegment(Struct, frozen=True):
 
 
 class Finish(Struct, frozen=True):
-    """Every segment is in the part file."""
+    """Every segment is verified, and the output has it."""
 
 
 class GiveUp(Struct, frozen=True):

@@ -73,18 +73,18 @@ class SegmentTable:
 
     # State changes.
 
-    def take_unrequested(self, may_request: Callable[[Set[int]], bool]) -> int | None:
-        """Removes and returns the next segment to request, None if there is none.
+    def take_unrequested(self, may_request: Callable[[Set[int]], bool], limit: int) -> int | None:
+        """Removes and returns the next segment to request, None if there is none below ``limit``.
 
-        The caller must then call ``add_request``. A suspect segment is returned only if ``may_request`` accepts the set
-        of workers that sent corrupt copies of it.
+        ``limit`` never decreases. The caller must then call ``add_request``. A suspect segment is returned only if
+        ``may_request`` accepts the set of workers that sent corrupt copies of it.
         """
         for index, senders in self._corrupt_senders.items():
             if index not in self._requested_from and may_request(senders):
                 return index
         if self._requeued:
             return self._requeued.popleft()
-        while self._first_fresh < len(self._source):
+        while self._first_fresh < min(limit, len(self._source)):
             self._first_fresh += 1
             if self._source[self._first_fresh - 1] == MISSING:
                 return self._first_fresh - 1

@@ -33,10 +33,19 @@ class SchedulerMachine(RuleBasedStateMachine):
     "sleeping" refusal, but that the worker may still answer.
     """
 
-    @initialize(unchecked=st.sets(st.integers(0, SEGMENTS - 1)), max_rate=st.sampled_from([None, 0.4, 3.0, 100.0]))
-    def begin(self, unchecked: set[int], max_rate: float | None) -> None:
+    @initialize(
+        unchecked=st.sets(st.integers(0, SEGMENTS - 1)),
+        max_rate=st.sampled_from([None, 0.4, 3.0, 100.0]),
+        max_ahead=st.sampled_from([None, 1, 3]),
+    )
+    def begin(self, unchecked: set[int], max_rate: float | None, max_ahead: int | None) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(SEGMENTS, WORKERS, unchecked=sorted(unchecked), max_rate=max_rate)
+        self.scheduler = Scheduler(
+            SEGMENTS, WORKERS, max_ahead=max_ahead, unchecked=sorted(unchecked), max_rate=max_rate
+        )
+        self.max_ahead = SEGMENTS if max_ahead is None else max_ahead
+        #: All segments before the position are verified and in the output.
+        self.position = 0
         self.unchecked = set(unchecked)
         self.outstanding: dict[int, list[int]] = {}
         self.dropped: dict[int, list[int]] = {}
@@ -59,6 +68,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert index not in self.outstanding[worker], "requested twice from the same worker"
                     assert index not in self.verified, "requested a verified segment"
                     assert index not in self.unchecked, "requested an unchecked segment"
+                    assert index < self.position + self.max_ahead, "requested a segment too early"
                     self.outstanding[worker].append(index)
                 case Ban(worker, _):
                     del self.outstanding[worker]
@@ -132,6 +142,12 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.outstanding[worker] = []
             self.feed(core.SegmentRefused(worker, index, reason))
 
+    @precondition(lambda self: self.position in self.verified)
+    @rule()
+    def advance_output(self) -> None:
+        self.position += 1
+        self.feed(core.OutputAdvanced(self.position))
+
     @precondition(lambda self: self.unchecked)
     @rule(valid=st.booleans())
     def check_disk(self, valid: bool) -> None:
@@ -174,6 +190,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(1000):
             if self.ended:
                 break
+            if self.position in self.verified:
+                self.advance_output()
             if self.outstanding[9]:
                 index = self.outstanding[9].pop(0)
                 is_duplicate = index in self.verified

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from msd.client.scheduling.scheduler_events import Finish, GiveUp
-from tests.simulation.world import Outcome, Worker, World
+from tests.simulation.world import Outcome, Reader, Worker, World
 
 SEEDS = range(10)
 SEGMENTS = 384
@@ -37,12 +37,14 @@ def simulate(
     segments: int = SEGMENTS,
     delay: float = 0.0005,
     max_rate: float | None = None,
+    reader_rate: float | None = None,
 ) -> list[Outcome]:
     """Runs one download for each seed, with 5 % jitter; checks invariants in the first run."""
     outcomes = []
     for seed in SEEDS:
         workers = [Worker(rate, delay=delay, jitter=0.05) for rate in rates]
-        world = World(segments, workers, seed, check=seed == 0, max_rate=max_rate)
+        reader = Reader(reader_rate) if reader_rate else None
+        world = World(segments, workers, seed, check=seed == 0, max_rate=max_rate, reader=reader)
         setup(world)
         outcome = world.run()
         assert outcome.result == Finish()
@@ -231,6 +233,52 @@ def test_the_scheduler_gives_up_if_all_workers_send_corrupt_segments() -> None:
     assert 0 <= result.segment < 100
 
 
+# Streams, which take the segments in order.
+
+#: A reader that is never the bottleneck, in segments per second.
+FAST = 10_000.0
+
+
+@pytest.mark.parametrize(
+    ("rates", "total_rate", "ratio"),
+    [
+        pytest.param([40, 40, 40, 40], 160, 1.03, id="equal"),
+        pytest.param([40, 20, 10, 5], 75, 1.05, id="all-different"),
+        pytest.param([40, 40, 40, 0.4], 120, 1.05, id="one-crawls"),
+        pytest.param([40], 40, 1.03, id="one-alone"),
+    ],
+)
+def test_a_stream_does_not_wait_for_the_slowest_worker(rates: list[float], total_rate: float, ratio: float) -> None:
+    outcomes = simulate(rates, reader_rate=FAST)
+    assert max_seconds(outcomes) <= ratio * SEGMENTS / total_rate
+    assert max_wasted(outcomes) <= 0.02
+
+
+def test_a_slow_reader_sets_the_pace_and_nothing_is_received_twice() -> None:
+    outcomes = simulate([40] * 4, reader_rate=10)
+    assert max_seconds(outcomes) <= (SEGMENTS - 64) / 10 + 0.5
+    assert max_wasted(outcomes) == 0
+
+
+def test_a_reader_that_pauses_costs_no_more_than_its_pause() -> None:
+    outcomes = simulate([40] * 4, lambda world: world.at(1.0, lambda: world.pause_reader(5.0)), reader_rate=FAST)
+    assert max_seconds(outcomes) <= 5 + SEGMENTS / 160 + 0.1
+    assert max_wasted(outcomes) <= 0.02
+
+
+def test_a_frozen_worker_costs_a_stream_little_more_than_its_rate() -> None:
+    outcomes = simulate([40] * 4, lambda world: world.at(1.0, lambda: world.freeze(2)), reader_rate=FAST)
+    assert max_seconds(outcomes) <= 1 + (SEGMENTS - 160) / 120 + 0.5
+    assert max_wasted(outcomes) <= 0.02
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_stream_with_little_memory_is_complete(ahead: int) -> None:
+    world = World(100, [Worker(40, jitter=0.5), Worker(4), Worker(40, corrupt=0.1)], reader=Reader(FAST, ahead))
+    world.at(1.0, lambda: world.kill(1))
+    assert world.run().result == Finish()
+
+
 # Random faults.
 
 
@@ -250,13 +298,15 @@ def random_world(seed: int, *, check: bool = True) -> World:
     reliable = rng.randint(1, len(workers))
     workers[reliable - 1].corrupt = 0
     segments, max_rate = rng.choice([0, 1, 5, 30, 100]), rng.choice([None, None, 1.0, 20.0])
-    world = World(segments, workers, seed, check=check, max_rate=max_rate)
+    reader = rng.choice([None, Reader(rng.choice([1.0, 20.0, FAST]), ahead=rng.choice([1, 2, 5, 64]))])
+    world = World(segments, workers, seed, check=check, max_rate=max_rate, reader=reader)
     faults = [world.kill, world.start, world.freeze, world.thaw, world.sleep]
     for _ in range(rng.randint(0, 30)):
         time, fault, number = rng.uniform(0, 20), rng.choice(faults), rng.randint(1, len(workers))
         world.at(time, partial(fault, number))
     for _ in range(rng.randint(0, 3)):
         world.at(rng.uniform(0, 20), lambda: world.stall(rng.uniform(0.1, 3)))
+        world.at(rng.uniform(0, 20), lambda: world.pause_reader(rng.uniform(0.1, 10)))
     for step in (world.thaw, world.kill, world.start):
         world.at(20.0, partial(step, reliable))
     return world

@@ -60,6 +60,20 @@ class Worker:
 
 
 @dataclass
+class Reader:
+    """The reader of a stream, which takes ``rate`` segments per second in order. The client keeps at most ``ahead``
+    segments that it has not taken.
+    """
+
+    rate: float
+    ahead: int = 64
+    paused: bool = False
+    #: The number of segments that it has taken, and whether it is taking the next one.
+    position: int = 0
+    is_reading: bool = False
+
+
+@dataclass
 class Outcome:
     """How a download ended: its duration in seconds, the segments received and those wasted, and the last action."""
 
@@ -72,14 +86,27 @@ class Outcome:
 
 
 class World:
-    """One download of ``segments`` segments from ``workers``. If ``check``, checks invariants after each event."""
+    """One download of ``segments`` segments from ``workers``, to a file or to ``reader``. If ``check``, checks
+    invariants after each event.
+    """
 
     def __init__(
-        self, segments: int, workers: list[Worker], seed: int = 0, *, check: bool = True, max_rate: float | None = None
+        self,
+        segments: int,
+        workers: list[Worker],
+        seed: int = 0,
+        *,
+        check: bool = True,
+        max_rate: float | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.now = 0.0
         self.workers = dict(enumerate(workers, 1))
-        self.scheduler = Scheduler(segments, self.workers, max_rate=max_rate)
+        max_ahead = reader.ahead if reader else None
+        self.scheduler = Scheduler(segments, self.workers, max_ahead=max_ahead, max_rate=max_rate)
+        self.reader = reader
+        #: The verified segments that the reader has not taken.
+        self._pending: set[int] = set()
         self._rng = random.Random(seed)
         self._check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -186,7 +213,36 @@ class World:
 
         self.at(self._stalled_until, resume)
 
+    def pause_reader(self, seconds: float) -> None:
+        """Makes the reader take nothing more for this many seconds."""
+        if self.reader is None or self.reader.paused:
+            return
+        self.reader.paused = True
+
+        def resume() -> None:
+            assert self.reader is not None
+            self.reader.paused = False
+            self._read()
+
+        self.at(self.now + seconds, resume)
+
     # Events in virtual time.
+
+    def _read(self) -> None:
+        """Begins to take the next segment, if it is there."""
+        reader = self.reader
+        if reader is None or reader.is_reading or reader.paused or reader.position not in self._pending:
+            return
+        reader.is_reading = True
+
+        def taken() -> None:
+            reader.is_reading = False
+            self._pending.remove(reader.position)
+            reader.position += 1
+            self._feed(core.OutputAdvanced(reader.position))
+            self._read()
+
+        self._deliver(1 / reader.rate, taken)
 
     def _stop(self, worker: Worker) -> None:
         worker.generation += 1
@@ -242,6 +298,8 @@ class World:
     def _request(self, number: int, index: int) -> None:
         worker = self.workers[number]
         epoch = worker.epoch
+        if self.reader is not None:
+            assert index < self.reader.position + self.reader.ahead, f"requested segment {index} too early"
 
         def arrive() -> None:
             if not worker.up or worker.epoch != epoch:
@@ -305,7 +363,9 @@ class World:
             self.wasted += 1
             self._feed(core.SegmentCorrupt(number, index))
         else:
+            self._pending.add(index)
             self._feed(core.SegmentWritten(number, index))
+            self._read()
 
 
 def ideal(segments: int, workers: list[Worker]) -> float:

@@ -15,6 +15,7 @@ from msd.client.scheduling.scheduler_events import (
     Event,
     Finish,
     GiveUp,
+    OutputAdvanced,
     RequestSegment,
     SegmentChecked,
     SegmentCorrupt,
@@ -39,9 +40,17 @@ class Scene:
         self.now = 50.0
 
     def begin(
-        self, segments: int, workers: int, unchecked: tuple[int, ...] = (), max_rate: float | None = None
+        self,
+        segments: int,
+        workers: int,
+        unchecked: tuple[int, ...] = (),
+        *,
+        max_ahead: int | None = None,
+        max_rate: float | None = None,
     ) -> None:
-        self.scheduler = Scheduler(segments, range(1, workers + 1), unchecked=unchecked, max_rate=max_rate)
+        self.scheduler = Scheduler(
+            segments, range(1, workers + 1), max_ahead=max_ahead, unchecked=unchecked, max_rate=max_rate
+        )
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
         self.now += later
@@ -428,3 +437,34 @@ def test_without_a_usable_worker_the_limit_is_not_the_cause_of_a_wait(scene: Sce
     scene.feed(SegmentWritten(1, 0), 0.1)
     scene.feed(ConnectionClosed(1))
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
+
+
+# A stream: the output takes the segments in order.
+
+
+def test_only_the_segments_shortly_after_the_position_of_the_output_are_requested(scene: Scene) -> None:
+    scene.begin(100, 2, max_ahead=3)
+    assert scene.ready(1, 2) == requests(1, 0, 1, 2)
+    assert scene.feed(SegmentWritten(1, 1)) == []
+    assert scene.feed(SegmentWritten(1, 0)) == []
+    # Each to the worker that has been idle for the longest time.
+    assert scene.feed(OutputAdvanced(1), later=0.01) == requests(2, 3)
+    assert scene.feed(OutputAdvanced(2)) == requests(1, 4)
+
+
+def test_an_output_that_does_not_advance_ends_all_requests(scene: Scene) -> None:
+    scene.begin(100, 2, max_ahead=2)
+    assert scene.ready(1, 2) == requests(1, 0, 1)
+    for index in (0, 1):
+        scene.feed(SegmentWritten(1, index))
+    assert scene.scheduler.next_deadline(scene.now) is None
+    assert scene.feed(TimePassed(), later=100.0) == []
+
+
+def test_the_oldest_missing_segment_of_a_frozen_or_lost_worker_is_requested_again(scene: Scene) -> None:
+    scene.begin(100, 3, max_ahead=1)
+    assert scene.ready(1, 2) == requests(1, 0)
+    assert scene.feed(TimePassed(), later=1.0) == requests(2, 0), "a hedge"
+    scene.feed(ConnectionClosed(1))
+    scene.feed(ConnectionClosed(2))
+    assert scene.ready(3) == requests(3, 0)

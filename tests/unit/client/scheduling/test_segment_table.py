@@ -18,9 +18,9 @@ def reject(senders: Set[int]) -> bool:
     return False
 
 
-def request(table: SegmentTable, worker: int) -> int | None:
-    """Requests the next segment from the worker and returns its index, None if no segment is left."""
-    index = table.take_unrequested(accept)
+def request(table: SegmentTable, worker: int, limit: int = 99) -> int | None:
+    """Requests the next segment from the worker and returns its index, None if no segment is left below ``limit``."""
+    index = table.take_unrequested(accept, limit)
     if index is not None:
         table.add_request(index, worker)
     table.check_invariants()
@@ -31,6 +31,15 @@ def test_segments_are_requested_in_order_and_each_once() -> None:
     table = SegmentTable(3)
     assert [request(table, 1) for _ in range(4)] == [0, 1, 2, None]
     assert table.state_of(2) is SegmentState.OUTSTANDING
+
+
+def test_segments_from_the_limit_on_are_requested_once_it_rises() -> None:
+    table = SegmentTable(4)
+    assert [request(table, 1, limit=2) for _ in range(3)] == [0, 1, None]
+    table.drop_request(0, 1)
+    assert [request(table, 2, limit=2) for _ in range(2)] == [0, None]
+    assert [request(table, 2, limit=3) for _ in range(2)] == [2, None]
+    assert [request(table, 2, limit=9) for _ in range(2)] == [3, None]
 
 
 def test_unchecked_segments_are_skipped() -> None:
@@ -116,7 +125,7 @@ def test_a_corrupt_segment_waits_for_an_acceptable_worker(dropped: bool) -> None
     table.check_invariants()
     assert table.state_of(0) is SegmentState.SUSPECT
     assert table.corrupt_senders(0) == {1}
-    assert table.take_unrequested(reject) is None
+    assert table.take_unrequested(reject, 99) is None
     assert request(table, 2) == 0
 
 
