@@ -30,7 +30,7 @@ def download(
             "-o",
             "--output",
             metavar="OUT",
-            help="The file to create, or the folder to put it in (DIR/ is made).  [default: .]",
+            help="The file to create, the folder to put it in (DIR/ is made), or - for standard output.  [default: .]",
         ),
     ] = None,
     interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Seconds between progress lines.")] = 1.0,
@@ -64,9 +64,11 @@ def download(
     from msd.client.display.choose_printer import choose_printer
     from msd.client.report.progress_throttle import ProgressThrottle
     from msd.client.report.report_file import ReportFile
+    from msd.client.storage.stream import is_standard_output
     from msd.wire.errors import UsageError
 
-    printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose)
+    to_stdout = is_standard_output(output)
+    printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
     try:
         _install_signal_handlers()
         if quiet and (json or verbose):
@@ -75,8 +77,8 @@ def download(
         for flag, seconds in (("-i", interval), ("--timeout", timeout)):
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
-        if output == "-":
-            raise UsageError("-o -: not a file name: give the name of the file to create")
+        if json and to_stdout:
+            raise UsageError(f"--json and -o {output} both write to standard output: record the events with --report")
         report_file = ReportFile(report)
         from msd.client.operations.download import download as run
         from msd.wire.support.malloc import keep_freed_memory

@@ -13,6 +13,8 @@ from msgspec import Struct, field
 
 #: Lower bound for a time span in seconds, so that a rate computed from it stays finite.
 MIN_SPAN_S = 1e-6
+#: The path that ``Started`` and ``Report`` give for a download to standard output. A file may be called ``-``.
+STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 class Started(Struct, frozen=True, tag_field="event", tag="start"):

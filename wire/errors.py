@@ -10,6 +10,7 @@
     ├── DiskError             local disk: space, permissions or I/O       6
     ├── NoAnswerError         no server answered in time                  7
     ├── Interrupted           SIGINT or SIGTERM                     130, 143
+    ├── OutputClosedError     the reader of the output closed it        141
     └── ProtocolError         a peer sent a malformed message             1
 
 An error message is one line that says what is wrong and how to fix it. A ``ProtocolError`` is the fault of the remote
@@ -83,6 +84,14 @@ class Interrupted(MsdError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class OutputClosedError(MsdError):
+    """The program that reads the output closed it. The command ends without a message, like a program that SIGPIPE
+    ends.
+    """
+
+    exit_code = 141
 
 
 class ProtocolError(MsdError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -17,10 +16,9 @@ from typing import TextIO
 from rich.console import Console
 
 from msd.client.display.live_layout import LiveLayout
-from msd.client.display.printers import event_lines, result_lines
+from msd.client.display.printers import event_lines, print_result
 from msd.client.display.terminal_painter import TerminalPainter
 from msd.client.events import Event, Report, Retried
-from msd.wire.support.output import print_line
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
@@ -63,7 +61,7 @@ class LiveView:
 
     def on_done(self, report: Report) -> None:
         self.close()
-        print_line(result_lines(report), sys.stdout)
+        print_result(report)
 
     def close(self) -> None:
         """Erases the view and stops its thread."""

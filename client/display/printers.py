@@ -10,7 +10,18 @@ import sys
 import time
 from typing import Protocol
 
-from msd.client.events import Event, Hashing, Progress, Report, Retried, Started, Syncing, Waiting, WorkerChanged
+from msd.client.events import (
+    STANDARD_OUTPUT,
+    Event,
+    Hashing,
+    Progress,
+    Report,
+    Retried,
+    Started,
+    Syncing,
+    Waiting,
+    WorkerChanged,
+)
 from msd.client.report.json_values import event_values, report_values
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
@@ -42,22 +53,25 @@ class Printer(Protocol):
 
 
 class LinePrinter:
-    """Prints metric lines to standard error unless ``quiet``, and the result to standard output.
+    """Prints events to standard error unless ``quiet``, and the result.
 
-    ``result`` overrides whether the result is printed; by default it is printed unless ``quiet``.
+    ``metrics`` is True if ``Progress`` is printed, too. ``result`` overrides whether the result is printed; by default
+    it is printed unless ``quiet``.
     """
 
-    def __init__(self, *, quiet: bool, result: bool | None = None) -> None:
+    def __init__(self, *, quiet: bool, metrics: bool = True, result: bool | None = None) -> None:
         self._quiet = quiet
+        self._metrics = metrics
         self._prints_result = not quiet if result is None else result
 
     def on_event(self, event: Event) -> None:
-        if not self._quiet and (line := event_lines(event)):
+        is_shown = not self._quiet and (self._metrics or not isinstance(event, Progress))
+        if is_shown and (line := event_lines(event)):
             _print_stderr(line)
 
     def on_done(self, report: Report) -> None:
         if self._prints_result:
-            print_line(result_lines(report), sys.stdout)
+            print_result(report)
 
     def close(self) -> None:
         pass
@@ -154,6 +168,11 @@ def metric_lines(progress: Progress) -> str:
     if progress.reused_bytes:
         total += f", verified on disk: {format_kb(progress.reused_bytes)}"
     return "\n".join([*lines, total])
+
+
+def print_result(report: Report) -> None:
+    """Prints the result to standard output, or to standard error if standard output has received the file."""
+    print_line(result_lines(report), sys.stderr if report.output == STANDARD_OUTPUT else sys.stdout)
 
 
 def result_lines(report: Report) -> str:

@@ -61,6 +61,8 @@ class ConnectionPool:
         self._last_poll_at = time.monotonic()
         self._stall_detector = StallDetector(self._last_poll_at)
         self.progress_timeout = ProgressTimeout(timeout, self._last_poll_at)
+        #: Why there is no progress if the servers are not the reason. The wait then does not count towards the timeout.
+        self.local_reason = ""
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -140,7 +142,8 @@ class ConnectionPool:
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._apply(TimePassed(), self._last_poll_at)
         self._emit_server5_change()
-        for action in self.progress_timeout.handle(WaitingFor(self.waiting_reason()), self._last_poll_at):
+        waiting = WaitingFor(self.local_reason or self.waiting_reason(), is_timed=not self.local_reason)
+        for action in self.progress_timeout.handle(waiting, self._last_poll_at):
             if isinstance(action, TimeoutExpired):
                 raise NoAnswerError(action.message)
             self._on_event(action)

@@ -18,9 +18,13 @@ class ProgressMade(Struct, frozen=True):
 
 
 class WaitingFor(Struct, frozen=True):
-    """Time has passed; if there is no progress, ``reason`` explains why."""
+    """Time has passed; if there is no progress, ``reason`` explains why.
+
+    ``is_timed`` is False if the servers are not the reason: the wait then does not count towards the timeout.
+    """
 
     reason: str
+    is_timed: bool = True
 
 
 class TimeoutExpired(Struct, frozen=True):
@@ -43,6 +47,8 @@ class ProgressTimeout(Core[Event, Action]):
         super().__init__()
         self._timeout = timeout
         self._last_progress = now
+        #: When the time that counts towards the timeout began.
+        self._timed_since = now
         self._reason = ""
         #: The last reason reported since the last progress; None if none was reported.
         self._reported_reason: str | None = None
@@ -53,12 +59,15 @@ class ProgressTimeout(Core[Event, Action]):
     def _decide(self, event: Event, now: float) -> list[Action]:
         match event:
             case ProgressMade():
-                self._last_progress = now
+                self._last_progress = self._timed_since = now
                 self._reported_reason = None
             case Stalled(seconds):
                 self._last_progress += seconds
-            case WaitingFor(reason):
+                self._timed_since += seconds
+            case WaitingFor(reason, is_timed):
                 self._reason = reason
+                if not is_timed:
+                    self._timed_since = now
                 for deadline, action in self._deadlines(now):
                     if now >= deadline:
                         self._reported_reason = reason
@@ -69,6 +78,6 @@ class ProgressTimeout(Core[Event, Action]):
         """Yields each deadline and the action that is then due, the most important one first."""
         if self._timeout is not None:
             message = f"gave up after {self._timeout:g} s without progress: {self._reason}"
-            yield self._last_progress + self._timeout, TimeoutExpired(message)
+            yield self._timed_since + self._timeout, TimeoutExpired(message)
         if self._reason != self._reported_reason:
             yield self._last_progress + WAITING_NOTICE_S, Waiting(self._reason, now - self._last_progress)

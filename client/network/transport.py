@@ -109,6 +109,12 @@ class Transport:
         if (connection := self._connections.get(worker)) is not None:
             connection.send(request)
 
+    def watch_output(self, fd: int, *, is_full: bool) -> None:
+        """Makes ``wait`` return when the reader of the stream ``fd`` closes it, and if it ``is_full``, when it is
+        writable again.
+        """
+        self._poller.register(fd, zmq.POLLOUT if is_full else zmq.POLLERR)
+
     def resubscribe(self) -> None:
         """Subscribes to server 5 on a new connection."""
         for source in self._status.sources:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals
+from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting
 from msd.client.manifest.id_prefix import parse_id
 from msd.client.manifest.request_loop import find_manifest, find_version
 from msd.client.network.pool import ConnectionPool
@@ -19,8 +19,11 @@ from msd.client.operations.transfer import Transfer
 from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
 from msd.client.storage.destination import Destination
+from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.sha256 import parse_sha256
+from msd.client.storage.stream import Stream, is_stream, open_stream
+from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
@@ -55,15 +58,20 @@ def download(
     folders are made. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
     segments that differ and leaves an up-to-date file unchanged.
 
+    The string ``-`` (standard output), a FIFO or a character device is a stream: it receives the segments in order,
+    each verified. A download to a stream cannot be resumed.
+
     ``id`` selects one version of the file: 32 bytes, or the hexadecimal digits of ``Report.id``, of which the first six
     are enough if no other id begins with them. ``sha256`` is the expected SHA-256 of the whole file, as 64 hexadecimal
-    digits: if the file has another one, ``output`` is not created. ``timeout`` is the maximum time without progress in
-    seconds; None means no limit. With ``sync`` False the download does not wait until the data is on the disk.
-    ``interval`` is the time between two ``Progress`` events in seconds; there are at most ten a second. ``memory``
-    limits the outstanding bytes. ``max_rate`` limits the rate, in bytes per second; None means no limit. ``on_event``
-    is called in the caller's thread and must not block.
+    digits: if the file has another one, ``output`` is not created (a stream has received the file by then).
+    ``timeout`` is the maximum time without progress in seconds; None means no limit. With ``sync`` False the download
+    does not wait until the data is on the disk. ``interval`` is the time between two ``Progress`` events in seconds;
+    there are at most ten a second. ``memory`` limits the outstanding bytes, including, for a stream, those that wait to
+    be written. ``max_rate`` limits the rate, in bytes per second; None means no limit. ``on_event`` is called in the
+    caller's thread and must not block.
 
-    Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it.
+    Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it. If the reader of a
+    stream closes it, raises ``OutputClosedError``.
     """
     for argument, value in (("timeout", timeout), ("memory", memory), ("max_rate", max_rate)):
         if value is not None and not value > 0:
@@ -72,7 +80,6 @@ def download(
         raise UsageError(f"interval {interval:g}: must not be negative")
     digits = parse_id(id) if id is not None else None
     expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
-    destination = Destination(output, replace=force or update)
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)
 
@@ -80,60 +87,86 @@ def download(
         totals.handle(event, time.monotonic())
         throttle.handle(event)
 
-    with closing(ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)) as pool:
+    with ExitStack() as resources:
+        # Before the connections are opened: a FIFO may have to wait for its reader.
+        destination = _open_destination(output, replace=force or update, update=update, on_event=emit)
+        if isinstance(destination, Stream):
+            resources.callback(destination.close)
+            sync = False
+        pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
+        resources.callback(pool.close)
         version = find_version(pool, digits, name) if digits is not None else None
         manifest, catalogue = find_manifest(pool, name, version)
-        target = destination.create(manifest.name)
-        part = UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
-        with closing(part):
+        target, opened = _open_output(destination, manifest, update=update, with_sha256=sha256 is not None)
+        with closing(opened):
             emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
             transfer = Transfer(
                 pool,
                 manifest,
-                part,
+                opened,
                 catalogue=catalogue,
                 memory=memory,
                 max_rate=max_rate,
                 on_event=emit,
             )
-            _run(transfer, part, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
-            part.publish(replace=force or update, sync=sync)
+            _run(transfer, opened, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
+            opened.publish(replace=force or update, sync=sync)
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        return _report(target, manifest, transfer, totals.compute(ended), ended, unchanged=part.output_matches)
+        return _report(target, manifest, transfer, totals.compute(ended), ended, unchanged=opened.output_matches)
+
+
+def _open_destination(
+    output: str | Path | None, *, replace: bool, update: bool, on_event: OnEvent
+) -> Destination | Stream:
+    """Opens ``output`` if it is a stream; otherwise checks that a file can be saved there."""
+    if output is None or not is_stream(output):
+        return Destination(output, replace=replace)
+    if update:
+        raise UsageError(
+            f"{output} is a stream, which cannot be updated: choose a file", arguments=("output", "update")
+        )
+    return open_stream(output, lambda reason: on_event(Waiting(reason, 0.0)))
+
+
+def _open_output(
+    destination: Destination | Stream, manifest: Manifest, *, update: bool, with_sha256: bool
+) -> tuple[Path, Output]:
+    """Returns the path of the finished output, and the output to write to."""
+    if isinstance(destination, Stream):
+        return destination.path, StreamOutput(destination, with_sha256=with_sha256)
+    target = destination.create(manifest.name)
+    return target, UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
 
 
 def _run(
-    transfer: Transfer, part: PartFile, manifest: Manifest, *, sha256: str | None, sync: bool, on_event: OnEvent
+    transfer: Transfer, output: Output, manifest: Manifest, *, sha256: str | None, sync: bool, on_event: OnEvent
 ) -> None:
-    """Runs the transfer, compares the SHA-256 if one is given and, with ``sync``, syncs the part file. Adds the
+    """Runs the transfer, compares the SHA-256 if one is given and, with ``sync``, syncs the output. Adds the
     progress to an ``Interrupted`` error.
     """
     try:
         transfer.run()
         if sha256 is not None:
             on_event(Hashing())
-            _check_sha256(part, manifest, sha256)
+            _check_sha256(output, manifest, sha256)
         if sync:
             on_event(Syncing())
-            _sync_in_thread(part)
+            _sync_in_thread(output)
     except Interrupted as error:
         verified = f"{format_size(transfer.verified)} of {format_size(manifest.size)} verified"
-        saved = "" if part.output_matches else f"progress saved in {part.path}; "
-        message = f"interrupted: {verified}; {saved}run the same command to resume"
+        message = f"interrupted: {verified}; {output.saved_progress}"
         raise Interrupted(message, error.exit_code - 128) from None
 
 
-def _check_sha256(part: PartFile, manifest: Manifest, expected: str) -> None:
+def _check_sha256(output: Output, manifest: Manifest, expected: str) -> None:
     """Raises ``SourceError`` if the file is not the expected one. Another try would get the same data."""
-    actual = part.sha256()
+    actual = output.sha256()
     if actual != expected:
-        # An empty part file is removed.
-        kept = "" if part.output_matches or not manifest.size else f"; the data is kept in {part.path}"
         raise SourceError(
             f"{presentable(manifest.name)}: the SHA-256 is {actual}, but {expected} is expected:"
-            f" the servers share other content, id {manifest.id.hex()}{kept}"
+            f" the servers share other content, id {manifest.id.hex()}{output.data_location}"
         )
 
 
@@ -157,13 +190,13 @@ def _report(
     )
 
 
-def _sync_in_thread(part: PartFile) -> None:
-    """Syncs the part file in a thread, so that the main thread can handle signals meanwhile."""
+def _sync_in_thread(output: Output) -> None:
+    """Syncs the output in a thread, so that the main thread can handle signals meanwhile."""
     errors: list[MsdError] = []
 
     def sync() -> None:
         try:
-            part.sync()
+            output.sync()
         except MsdError as error:
             errors.append(error)
 

@@ -1,4 +1,4 @@
-"""The transfer of one file: connects the scheduler to the connection pool and the part file.
+"""The transfer of one file: connects the scheduler to the connection pool and the output.
 
 Hashes and writes received segments in one thread, while ZeroMQ's threads receive the next ones. The scheduler makes
 the decisions; this loop handles replies before timeouts.
@@ -29,7 +29,8 @@ from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import GiveUp
 from msd.client.scheduling.worker_pace import memory_window
-from msd.client.storage.part_file import PartFile
+from msd.client.storage.output import Output
+from msd.client.storage.stream_output import StreamOutput
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
 from msd.wire.protocol.segments import Manifest, digest
@@ -42,10 +43,11 @@ PROGRESS_INTERVAL_S = 0.1
 
 
 class Transfer:
-    """Downloads one file from the workers of ``pool`` into ``part``.
+    """Downloads one file from the workers of ``pool`` into ``output``.
 
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
-    ``memory`` limits the outstanding bytes, ``max_rate`` the rate of the requests in bytes per second.
+    ``memory`` limits the outstanding bytes and, for a stream, those that wait to be written. ``max_rate`` limits the
+    rate of the requests, in bytes per second.
     ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt,
     and ``reused`` the bytes found on the disk.
     """
@@ -54,7 +56,7 @@ class Transfer:
         self,
         pool: ConnectionPool,
         manifest: Manifest,
-        part: PartFile,
+        output: Output,
         *,
         catalogue: bytes,
         memory: int,
@@ -68,17 +70,19 @@ class Transfer:
         self.seconds = 0.0
         self._pool = pool
         self._manifest = manifest
-        self._part = part
+        self._output = output
+        self._stream = output if isinstance(output, StreamOutput) else None
         self._on_event = on_event
-        self._candidates = iter(part.candidates())
-        self._zero_segments = [*part.zero_segments()]
+        self._candidates = iter(output.candidates())
+        self._zero_segments = [*output.zero_segments()]
         segment_size = manifest.span(0)[1] if manifest.size else 1
         self._scheduler = Scheduler(
             manifest.segments,
             pool.worker_numbers,
             catalogue=catalogue,
             window=memory_window(memory, len(pool.worker_numbers), segment_size),
-            unchecked=[*part.candidates(), *self._zero_segments],
+            max_ahead=max(1, memory // segment_size) if self._stream else None,
+            unchecked=[*output.candidates(), *self._zero_segments],
             max_rate=max_rate / segment_size if max_rate is not None else None,
         )
         #: Each worker's state in the last snapshot from server 5.
@@ -91,8 +95,8 @@ class Transfer:
 
     @property
     def verified(self) -> int:
-        """Verified bytes of the file, received or reused, except those not yet copied into the part file."""
-        uncopied = 0 if self._reuse_finished else self._part.uncopied_bytes
+        """Verified bytes of the file, received or reused, except those that are not in the output yet."""
+        uncopied = 0 if self._reuse_finished else self._output.uncopied_bytes
         return sum(report.bytes for report in self.workers.values()) + self.reused - uncopied
 
     def run(self) -> None:
@@ -102,13 +106,16 @@ class Transfer:
         for event in self._pool.current_state():
             self._on_network_event(event)
         deadline = self._pass_time()
-        while not self._finished:
+        while not self._finished or (self._stream and self._stream.uncopied_bytes):
             is_busy = self._reuse_next()
             self._pool.wait(0.0 if is_busy else deadline)
             if self._pool.stalled_seconds:
                 self._schedule(Stalled(self._pool.stalled_seconds))
             for event in self._pool.events():
                 self._on_network_event(event)
+            if self._stream is not None:
+                self._flush(self._stream)
+                self._watch_reader(self._stream)
             deadline = self._pass_time()
         while self._reuse_next():
             self._pass_time()
@@ -173,7 +180,7 @@ class Transfer:
                 self._pool.transport.report_corrupt(control, worker, self._manifest.id, index)
             self._schedule(scheduler_events.SegmentCorrupt(worker, index))
         else:
-            self._part.write(index, data)
+            self._output.write(index, data)
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
@@ -181,16 +188,33 @@ class Transfer:
             self._meters[worker].count(len(data), now)
             self._pool.progress_timeout.handle(ProgressMade(), now)
             self._schedule(scheduler_events.SegmentWritten(worker, index))
+            if self._stream is not None:
+                self._flush(self._stream)
+
+    def _flush(self, stream: StreamOutput) -> None:
+        """Writes what the reader takes now."""
+        position, written_bytes = stream.position, stream.written_bytes
+        stream.flush()
+        if stream.written_bytes > written_bytes:
+            self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+        if stream.position > position:
+            self._schedule(scheduler_events.OutputAdvanced(stream.position))
+
+    def _watch_reader(self, output: StreamOutput) -> None:
+        """Makes the next poll notice what the reader does. While it does not read, the servers are not the problem."""
+        is_full = output.waits_for_reader
+        self._pool.transport.watch_output(output.stream.fd, is_full=is_full)
+        self._pool.local_reason = f"{output.stream.path} is full: its reader does not read" if is_full else ""
 
     def _reuse_next(self) -> bool:
         """Hashes one segment that may be on the disk, or copies one from an existing output; False if none is left."""
         index = next(self._candidates, None)
         if index is None:
-            copied = self._part.copy_next()
+            copied = self._output.copy_next()
             if copied:
                 self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             return copied
-        self._on_segment_checked(index, matches=self._part.holds(index))
+        self._on_segment_checked(index, matches=self._output.holds(index))
         return True
 
     def _on_segment_checked(self, index: int, *, matches: bool) -> None:
@@ -217,7 +241,7 @@ class Transfer:
                 case scheduler_events.Finish():
                     self._finished = True
                 case scheduler_events.GiveUp():
-                    raise _source_error(action)
+                    raise _source_error(action, can_restart=self._output.can_restart)
 
     def _pass_time(self) -> float:
         """Performs the actions that are due, and returns the time at which the next one may be due."""
@@ -248,7 +272,7 @@ class Transfer:
         progress = Progress(
             bytes=self.verified,
             total=self._manifest.size,
-            reused_bytes=self.verified - received,
+            reused_bytes=max(0, self.verified - received),
             wasted_bytes=self.wasted,
             seconds=seconds,
             rate=received / max(seconds, MIN_SPAN_S),
@@ -257,11 +281,13 @@ class Transfer:
         self._on_event(progress)
 
 
-def _source_error(action: GiveUp) -> SourceError:
+def _source_error(action: GiveUp, *, can_restart: bool) -> SourceError:
     reasons = set(action.bans.values())
     bans = ", ".join(f"worker {number}: {reason}" for number, reason in sorted(action.bans.items()))
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
+        if not can_restart:
+            advice += ", and discard what it has written"
     elif BanReason.CORRUPT in reasons:
         advice = f"no worker sent a valid copy of segment {action.segment}: check the file on the servers"
     else:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from msd.client.storage.output import Output
 from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError, UsageError
@@ -45,7 +46,7 @@ def check_output(output: Path, *, replace: bool) -> None:
         )
 
 
-class PartFile:
+class PartFile(Output):
     """The part file of ``output`` for one manifest. The caller must ``close()`` it.
 
     A lock prevents two downloads from using the same part file at once. Methods raise ``DiskError``.
@@ -65,34 +66,26 @@ class PartFile:
             PartFile.close(self)
             raise
 
+    @property
+    def saved_progress(self) -> str:
+        return f"progress saved in {self.path}; run the same command to resume"
+
+    @property
+    def data_location(self) -> str:
+        # An empty part file is removed.
+        return f"; the data is kept in {self.path}" if self._manifest.size else ""
+
     def candidates(self) -> list[int]:
-        """Returns the segments that an earlier run may have written, in ascending order."""
         return self._candidates
 
     def zero_segments(self) -> Iterator[int]:
-        """Yields the all-zero segments that are complete without a write, because a hole reads as zeros."""
         written = set(self.candidates())
         for index in range(self._manifest.segments):
             if self._copy.is_all_zeros(index) and index not in written:
                 yield index
 
     def holds(self, index: int) -> bool:
-        """Reads and hashes segment ``index``; True if it matches the manifest."""
         return self._copy.try_read(index) is not None
-
-    def copy_next(self) -> bool:
-        """Copies one segment from an existing ``output``; False if none is left. Only ``UpdatePartFile`` copies any."""
-        return False
-
-    @property
-    def uncopied_bytes(self) -> int:
-        """Bytes of the segments for which ``holds`` returned True but that ``copy_next`` may still have to copy."""
-        return 0
-
-    @property
-    def output_matches(self) -> bool:
-        """True while an existing ``output`` matches the manifest, so that the part file is not needed."""
-        return False
 
     def write(self, index: int, data: memoryview) -> None:
         """Writes a segment at its offset."""
@@ -111,7 +104,6 @@ class PartFile:
             return sha256_of(self._fd)
 
     def sync(self) -> None:
-        """Waits until the data is on the disk. Releases the GIL."""
         with disk_errors(self.path):
             os.fdatasync(self._fd)
 

@@ -46,6 +46,14 @@ class UpdatePartFile(PartFile):
         self._candidates = sorted(self._part_candidates | in_output)
 
     @property
+    def saved_progress(self) -> str:
+        return "run the same command to resume" if self._output_matches else super().saved_progress
+
+    @property
+    def data_location(self) -> str:
+        return "" if self._output_matches else super().data_location
+
+    @property
     def output_matches(self) -> bool:
         """True while every segment checked so far matches; if all match, ``output`` is kept."""
         return self._output_matches

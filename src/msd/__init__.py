@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         NoAnswerError,
         NotAllowedError,
         NotFoundError,
+        OutputClosedError,
         SourceError,
         UsageError,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "NoAnswerError",
     "NotAllowedError",
     "NotFoundError",
+    "OutputClosedError",
     "Progress",
     "Report",
     "Retried",

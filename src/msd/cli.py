@@ -110,8 +110,10 @@ def _run() -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        from msd.wire.errors import MsdError
+        from msd.wire.errors import MsdError, OutputClosedError
 
+        if isinstance(error, OutputClosedError) and "--json" not in sys.argv:
+            return error.exit_code
         if isinstance(error, MsdError):
             return _fail(with_flags(error), error.exit_code)
         # Errors from writing files were already converted to DiskError; this one is from printing.

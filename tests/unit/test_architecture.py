@@ -29,7 +29,7 @@ ROOMS = {
     "broker/status": "network supervision",
     "broker/supervision": "",
     #
-    "client/cli": "display operations report",
+    "client/cli": "display operations report storage",
     "client/operations": "events manifest network network_events report scheduling storage",
     "client/display": "events report",
     "client/manifest": "network network_events",
@@ -38,7 +38,7 @@ ROOMS = {
     "client/events": "",
     "client/network_events": "",
     "client/scheduling": "network_events",
-    "client/storage": "",
+    "client/storage": "events",
     #
     "workers/__main__": "indexing serving source",
     "workers/serving": "source",

@@ -19,6 +19,7 @@ from msd.wire import errors
         (errors.SourceError, 5),
         (errors.DiskError, 6),
         (errors.NoAnswerError, 7),
+        (errors.OutputClosedError, 141),
         (errors.ProtocolError, 1),
     ],
 )

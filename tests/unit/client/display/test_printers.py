@@ -22,6 +22,7 @@ from msd.client.display.printers import (
     result_lines,
 )
 from msd.client.events import (
+    STANDARD_OUTPUT,
     Event,
     Hashing,
     Progress,
@@ -234,6 +235,12 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_result_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     LinePrinter(quiet=False).on_done(REPORT)
     assert capsys.readouterr() == (result_lines(REPORT) + "\n", "")
+
+
+def test_the_result_goes_to_standard_error_if_standard_output_has_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    report = replace(REPORT, output=STANDARD_OUTPUT)
+    LinePrinter(quiet=False).on_done(report)
+    assert capsys.readouterr() == ("", result_lines(report) + "\n")
 
 
 # JSON.

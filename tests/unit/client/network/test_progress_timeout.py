@@ -19,9 +19,9 @@ from msd.wire.support.core import Stalled
 START = 1000.0
 
 
-def wait(timeout: ProgressTimeout, now: float, reason: str = "why") -> Action | None:
+def wait(timeout: ProgressTimeout, now: float, reason: str = "why", *, is_timed: bool = True) -> Action | None:
     """Returns the action that the timeout requests at ``now``, None if there is none."""
-    actions = timeout.handle(WaitingFor(reason), now)
+    actions = timeout.handle(WaitingFor(reason, is_timed), now)
     assert len(actions) <= 1
     return actions[0] if actions else None
 
@@ -80,6 +80,15 @@ def test_a_stall_of_this_process_extends_the_timeout() -> None:
     timeout.handle(Stalled(60.0), START + 60)
     assert wait(timeout, START + 60 + WAITING_NOTICE_S - 0.01) is None
     assert isinstance(wait(timeout, START + 62), TimeoutExpired)
+
+
+def test_a_wait_that_the_servers_do_not_cause_is_reported_but_does_not_count() -> None:
+    timeout = ProgressTimeout(2.0, START)
+    assert wait(timeout, START + WAITING_NOTICE_S, is_timed=False) == Waiting("why", WAITING_NOTICE_S)
+    assert wait(timeout, START + 100, is_timed=False) is None
+    assert timeout.next_deadline(START + 100) == START + 102
+    wait(timeout, START + 101.9, "the servers")
+    assert isinstance(wait(timeout, START + 102, "the servers"), TimeoutExpired)
 
 
 @given(

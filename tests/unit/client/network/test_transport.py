@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, NoReturn
@@ -54,6 +55,28 @@ def test_a_request_is_sent_before_the_next_poll(transport: Transport) -> None:
 def test_a_request_without_a_connection_is_dropped(transport: Transport) -> None:
     transport.request(1, Get(rid=7, id=bytes(32), index=3))
     assert [*transport.read()] == []
+
+
+def test_a_full_stream_is_polled_until_it_is_writable_or_its_reader_closes_it(transport: Transport) -> None:
+    def is_ready() -> bool:
+        transport.wait(0.0)
+        return write in transport._readable
+
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    transport.watch_output(write, is_full=False)
+    assert not is_ready()
+    transport.watch_output(write, is_full=True)
+    assert is_ready()
+    os.write(write, bytes(1 << 20))
+    assert not is_ready()
+    os.read(read, 1 << 16)
+    assert is_ready()
+    transport.watch_output(write, is_full=False)
+    assert not is_ready()
+    os.close(read)
+    assert is_ready()
+    os.close(write)
 
 
 def test_one_reply_is_read_from_each_connection_in_turn(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:

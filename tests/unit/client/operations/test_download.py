@@ -69,6 +69,17 @@ def test_an_interrupted_update_names_a_part_file_only_if_there_is_one(tmp_path: 
     assert (tmp_path / "copy.part").exists()
 
 
+@pytest.mark.usefixtures("_without_servers")
+def test_an_interrupted_stream_says_how_much_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "Transfer", lambda *_, **__: SimpleNamespace(verified=21, run=interrupt))
+    message = (
+        "^interrupted: 21 B of 2.4 KiB verified; all of that was written to /dev/null; "
+        "the same command starts from the beginning$"
+    )
+    with pytest.raises(Interrupted, match=message):
+        download.download(locate_servers(Config()), output="/dev/null")
+
+
 def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
     tmp_path: Path, interrupted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,3 +179,9 @@ def test_no_part_file_is_kept_of_an_empty_file(tmp_path: Path) -> None:
 def test_a_limit_out_of_range_is_a_usage_error(arguments: dict[str, Any], error: str) -> None:
     with pytest.raises(UsageError, match=f"^{error}$"):
         download.download(locate_servers(Config()), **arguments)
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/null"])
+def test_an_update_of_a_stream_is_a_usage_error(output: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{output} is a stream, which cannot be updated: choose a file$"):
+        download.download(locate_servers(Config()), output=output, update=True)

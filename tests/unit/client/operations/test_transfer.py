@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Progress, Retried, WorkerChanged
-from msd.client.network.progress_timeout import ProgressTimeout, WaitingFor
+from msd.client.events import Event, OnEvent, Progress, Retried, Waiting, WorkerChanged
+from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.transfer import Transfer
+from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
+from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Segment
 from msd.wire.protocol.states import RefusalReason
 from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
+from tests.unit.client.storage.test_stream_output import FakeStream
 from tests.unit.snapshots import snapshot
 
 
@@ -30,6 +33,8 @@ class FakePool:
 
     worker_numbers = (1, 2, 3, 4)
     stalled_seconds = 0.0
+    last_poll_at = 0.0
+    local_reason = ""
 
     def __init__(self, catalogue: bytes = b"") -> None:
         self.initial = SnapshotReceived(snapshot(catalogue=catalogue, workers=[]))
@@ -60,17 +65,19 @@ class FakePool:
 
 def transfer_of(
     pool: FakePool,
-    part: PartFile,
+    output: Output,
     catalogue: bytes = b"",
     on_event: OnEvent = lambda event: None,
+    *,
+    memory: int = 64 << 20,
     max_rate: int | None = None,
 ) -> Transfer:
     return Transfer(
         pool,  # type: ignore[arg-type]
         MANIFEST,
-        part,
+        output,
         catalogue=catalogue,
-        memory=64 << 20,
+        memory=memory,
         max_rate=max_rate,
         on_event=on_event,
     )
@@ -114,7 +121,9 @@ class PromptPool(FakePool):
         self.last_poll_at = max(self.last_poll_at, deadline)
 
     def events(self) -> list[Any]:
-        self.complaints += self.progress_timeout.handle(WaitingFor("?"), self.last_poll_at)
+        self.complaints += self.progress_timeout.handle(
+            WaitingFor(self.local_reason or "?", is_timed=not self.local_reason), self.last_poll_at
+        )
         return super().events()
 
     def request(self, worker: int, request: Get) -> None:
@@ -253,3 +262,60 @@ def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> Non
     assert count > 1
     assert events[-1] == WorkerChanged("1", "lost", f"{count} segments reassigned", count)
     assert transfer.workers[1].failures == 1
+
+
+# Streams.
+
+
+class PoolWithReader(PromptPool):
+    """The reader of ``stream`` takes nothing for 10 polls, each of which takes 100 seconds, and then half a segment in
+    each poll.
+    """
+
+    def __init__(self, stream: FakeStream, output: StreamOutput) -> None:
+        super().__init__()
+        self.stream, self.output = stream, output
+        self.next_events = [[opened(1)]]
+        self.full_polls = 0
+        self.transport = SimpleNamespace(watch_output=self.watch_output)
+
+    def watch_output(self, fd: int, *, is_full: bool) -> None:
+        self.full_polls += is_full
+
+    def wait(self, deadline: float) -> None:
+        if 0 < self.full_polls <= 10:
+            self.last_poll_at += 100
+        elif self.output.waits_for_reader:
+            self.stream.room += MIB // 2
+
+    def request(self, worker: int, request: Get) -> None:
+        super().request(worker, request)
+        # There is memory for two segments: the one that is being written, and the next.
+        assert request.index <= self.output.position + 1
+
+
+def test_a_slow_reader_limits_the_requests_and_is_not_a_failure_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = FakeStream(room=0)
+    output = StreamOutput(stream)  # type: ignore[arg-type]
+    pool = PoolWithReader(stream, output)
+    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    events: list[Event] = []
+    transfer_of(pool, output, on_event=events.append, memory=2 * MIB).run()
+    assert stream.received == DATA
+    assert pool.last_poll_at == 1000, "the timeout of 5 s would have expired"
+    reasons = {complaint.reason for complaint in pool.complaints if isinstance(complaint, Waiting)}
+    assert reasons == {"/dev/stdout is full: its reader does not read"}
+    assert not [complaint for complaint in pool.complaints if isinstance(complaint, TimeoutExpired)]
+    # Only the last event has the full size.
+    sizes = [event.bytes for event in events if isinstance(event, Progress)]
+    assert (sizes.count(SIZE), sizes[-1]) == (1, SIZE)
+
+
+def test_a_file_that_changes_while_it_is_written_to_a_stream_cannot_be_continued() -> None:
+    """The stream has received the first segment. Then the only other known workers refuse the file, too."""
+    pool = FakePool(OLD)
+    pool.transport = SimpleNamespace(watch_output=lambda fd, is_full: None)
+    refusals: list[NetworkEvent] = [refused(number, RefusalReason.CHANGED) for number in (1, 2, 3, 4)]
+    pool.next_events = [[opened(number) for number in (1, 2, 3, 4)], [received(0, segment_of(DATA, 0))], refusals]
+    with pytest.raises(SourceError, match=r"run the command again in a moment, and discard what it has written$"):
+        transfer_of(pool, StreamOutput(FakeStream(room=SIZE))).run()  # type: ignore[arg-type]
