@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from textual.events import Key, Resize
 from textual.geometry import Size
 from textual.pilot import Pilot
@@ -118,6 +119,20 @@ def test_arrows_select_a_worker_and_enter_toggles_it() -> None:
         await driver.expect("›●  3")
         await driver.pilot.press("enter", "up", "enter")
         assert driver.feed.toggled == [3, 2]
+
+    run_console(steps)
+
+
+def test_64_workers_scroll_on_a_terminal_of_80_by_24() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        status = snapshot(*[WorkerState.AWAKE] * 4)
+        workers = [replace(status.workers[0], number=n, endpoint=f"tcp://127.0.0.1:{19000 + n}") for n in range(1, 65)]
+        await driver.receive(replace(status, workers=workers), "64 of 64 alive")
+        assert "● 12 19012 Alive" in driver.text
+        assert "Command for a client" in driver.text
+        await driver.pilot.press(*["down"] * 63, "enter")
+        await driver.expect("›● 64 19064 Alive")
+        assert driver.feed.toggled == [64]
 
     run_console(steps)
 
