@@ -215,14 +215,14 @@ class Config(Struct, frozen=True):
 
 
 def load(file: str | Path | None) -> Config:
-    """Reads the configuration from ``file``, by default from ``./config.toml`` if it exists.
+    """Reads the configuration from ``file``, by default from ``./config.toml`` if it exists and has a section of msd.
 
     Relative paths in the file are relative to its folder. Raises ``UsageError`` with the key, its value and the
     allowed values.
     """
     path = Path(file) if file is not None else DEFAULT_FILE
     try:
-        sections = read_sections(path)
+        sections = read_sections(path, may_be_foreign=file is None)
     except FileNotFoundError:
         if file is None:
             return Config()

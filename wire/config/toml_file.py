@@ -26,23 +26,29 @@ _PREFIXES = ("", "k", "m", "g", "t")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?", re.IGNORECASE)
 
 
-def read_sections(path: Path) -> dict[str, Any]:
+def read_sections(path: Path, *, may_be_foreign: bool = False) -> dict[str, Any]:
     """Returns the sections in the file at ``path``: for ``workers`` a list of tables, otherwise a table of keys.
+
+    With ``may_be_foreign``, a file without any section of msd belongs to another program: it has no sections.
 
     Raises ``FileNotFoundError``, and for an invalid file ``UsageError`` with the key, its value and the allowed values.
     """
+    data = b""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
         import tomllib  # Importing this takes 4 ms, which most downloads save: they have no configuration file.
 
-        return _checked(tomllib.loads(text))
+        table = tomllib.loads(data.decode("utf-8-sig"))
+        return {} if may_be_foreign and not table.keys() & _KEYS.keys() else _checked(table)
     except FileNotFoundError:
         raise
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
+        if may_be_foreign and (isinstance(error, IsADirectoryError) or (data and not _OWN_HEADER.search(data))):
+            return {}
+        if isinstance(error, OSError | UnicodeDecodeError):
+            raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
@@ -181,3 +187,5 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "workers": {"port": _port, "host": _host, "rate": parse_size},
     "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},
 }
+#: The header of one of these sections, in a file that is not valid TOML.
+_OWN_HEADER = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\[\[?\s*(?:%s)\s*\]" % "|".join(_KEYS).encode(), re.MULTILINE)

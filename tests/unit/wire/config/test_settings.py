@@ -57,6 +57,56 @@ def test_the_file_in_the_current_folder_is_read_by_default(tmp_path: Path, monke
     assert load(None).interval == 9.0
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'[package]\nname = "other"\n[dependencies]\nclient = "1"',
+        b"workers\n",
+        b"[[worker]]\nport = 1",
+        b"[server\nhost = 1",
+        b"title = '\xff'",
+        b"",
+    ],
+)
+def test_a_file_of_another_program_in_the_current_folder_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_bytes(data)
+    assert load(None) == Config()
+
+
+def test_a_folder_named_config_toml_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").mkdir()
+    assert load(None) == Config()
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"[broker]\nintervall = 1", "unknown key 'intervall'"),
+        (b"[brokr]\n[share]\n", "unknown section 'brokr'"),
+        (b"[[workers]\nport = 1", "not valid TOML"),
+        (b"\xef\xbb\xbf[broker\n[broker]", "not valid TOML"),
+        (b"[share]\npath = '\xff'", "cannot be read"),
+    ],
+)
+def test_a_mistake_in_a_file_with_a_section_of_msd_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_bytes(data)
+    with pytest.raises(UsageError, match=problem):
+        load(None)
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_bytes(b"\xef\xbb\xbf[broker]\ninterval = 9")
+    assert load(file).interval == 9.0
+
+
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Config()
 
