@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 import zmq
 
-from msd.broker.network.control_socket import Route
+from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.listeners import Listeners
 from msd.broker.network.ports import PortInUseError, hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
@@ -28,7 +28,14 @@ from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequest
 from msd.broker.supervision.processes import WorkerProcesses
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
 from msd.broker.supervision.shared_paths import share_settings, write_share
-from msd.broker.supervision.until_done import AwakeChanged, ClientDone, SessionsReported, UntilDone, UntilDoneEvent
+from msd.broker.supervision.until_done import (
+    AwakeChanged,
+    ClientDone,
+    SessionsReported,
+    SessionsServed,
+    UntilDone,
+    UntilDoneEvent,
+)
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import LOOPBACK, Config
@@ -46,6 +53,7 @@ from msd.wire.protocol.messages import (
     Quit,
     QuitOrder,
     Rejected,
+    ServedSession,
     Status,
     StatusRequest,
     Toggle,
@@ -279,7 +287,7 @@ class Broker:
             elif isinstance(request, Heartbeat):
                 self._on_heartbeat(peer, request, now)
             else:
-                self._on_request(peer, request, now)
+                self._on_request(peer, sender, request, now)
 
     def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
         if not secrets.compare_digest(heartbeat.token, self._token):
@@ -297,8 +305,9 @@ class Broker:
         if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
             self._snapshot_builder.on_bytes_sent(worker.number, worker.heartbeat.load.bytes_sent, now)
             self._update_until_done(SessionsReported(worker.heartbeat.sessions), now)
+            self._update_until_done(SessionsServed(heartbeat.served), now)
 
-    def _on_request(self, peer: Route, request: ControlRequest, now: float) -> None:
+    def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:
             case Toggle(rid=rid, number=number, wanted=wanted):
                 if number not in self._supervisor.workers:
@@ -314,7 +323,7 @@ class Broker:
                 self._shut_down(0, "by msd quit")
             case Done(rid=rid, session=session):
                 peer.send(Accepted(rid=rid))
-                self._update_until_done(ClientDone(session), now)
+                self._update_until_done(ClientDone(ServedSession(session, sender.key)), now)
             case Complaint(rid=rid, number=number):
                 peer.send(Accepted(rid=rid))
                 self._handle(supervisor.ComplaintReceived(number), time.monotonic())

@@ -5,6 +5,9 @@ for a worker to wake up. So a session stays open until its client sends ``done``
 for ``SESSION_TIMEOUT_S`` seconds during which at least one worker was awake and the client could have reconnected.
 (Clients send ``bye`` to workers only, so a client that gives up also counts as being served for these 30 s.)
 
+A client's ``done`` counts only if a worker has served that client. With keys, it must come from the key with which the
+session was opened. It may arrive a moment before the heartbeat that reports the session as served.
+
 A client that has not reached a worker yet is unknown to this module. Takes ``now`` (seconds, monotonic).
 """
 
@@ -12,9 +15,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TypeVar
 
 from msgspec import Struct
 
+from msd.wire.protocol.messages import ServedSession
 from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: A session that no worker reports is dropped after this many seconds during which a worker was awake. Clients try to
@@ -22,9 +27,14 @@ from msd.wire.support.core import Core, Stalled, TimePassed
 SESSION_TIMEOUT_S = 30.0
 #: Seconds from a client's ``done`` until all workers have reported their other sessions: two heartbeats.
 SETTLE_TIME_S = 0.5
+#: Seconds for which a ``done`` waits for the heartbeat that reports its session as served.
+CLAIM_TIMEOUT_S = 3.0
 #: Maximum number of open sessions, and of done sessions: as many as 64 heartbeats can report. The session whose last
 #: report is oldest is dropped first.
 MAX_SESSIONS = 65536
+
+
+SessionT = TypeVar("SessionT", int, ServedSession)
 
 
 class SessionsReported(Struct, frozen=True):
@@ -33,10 +43,16 @@ class SessionsReported(Struct, frozen=True):
     sessions: Sequence[int]
 
 
-class ClientDone(Struct, frozen=True):
-    """The client of this session has finished its download."""
+class SessionsServed(Struct, frozen=True):
+    """A worker has begun to serve these sessions."""
 
-    session: int
+    sessions: Sequence[ServedSession]
+
+
+class ClientDone(Struct, frozen=True):
+    """A client says that it has finished its download in this session. The key is that of the client."""
+
+    session: ServedSession
 
 
 class AwakeChanged(Struct, frozen=True):
@@ -45,7 +61,7 @@ class AwakeChanged(Struct, frozen=True):
     is_any_awake: bool
 
 
-UntilDoneEvent = SessionsReported | ClientDone | AwakeChanged | Stalled | TimePassed
+UntilDoneEvent = SessionsReported | SessionsServed | ClientDone | AwakeChanged | Stalled | TimePassed
 
 
 class End(Struct, frozen=True):
@@ -62,6 +78,10 @@ class UntilDone(Core[UntilDoneEvent, End]):
         self._open: OrderedDict[int, float] = OrderedDict()
         #: The same for sessions that are done: workers may report them for a while longer.
         self._done: OrderedDict[int, float] = OrderedDict()
+        #: Sessions that a worker has served, in the order in which they were reported, with that time.
+        self._served: OrderedDict[ServedSession, float] = OrderedDict()
+        #: Sessions that are said to be done, but were not reported as served yet, with the time of ``done``.
+        self._claims: OrderedDict[ServedSession, float] = OrderedDict()
         self._is_any_awake = False
         #: Total seconds during which at least one worker was awake, until ``_updated_at``.
         self._awake_for = 0.0
@@ -77,10 +97,15 @@ class UntilDone(Core[UntilDoneEvent, End]):
             case SessionsReported(sessions):
                 for session in sessions:
                     self._refresh(self._done if session in self._done else self._open, session)
-            case ClientDone(session):
-                self._open.pop(session, None)
-                self._refresh(self._done, session)
-                self._done_at = now
+            case SessionsServed(served_sessions):
+                for served in served_sessions:
+                    self._add(self._served, served, now)
+                    if served in self._claims:
+                        self._on_done(served.session, now)
+            case ClientDone(claimed) if claimed in self._served:
+                self._on_done(claimed.session, now)
+            case ClientDone(claimed):
+                self._add(self._claims, claimed, now)
             case AwakeChanged(is_any_awake):
                 self._count_time(now)
                 self._is_any_awake = is_any_awake
@@ -93,14 +118,16 @@ class UntilDone(Core[UntilDoneEvent, End]):
                 for known in (self._open, self._done):
                     while known and next(iter(known.values())) <= self._awake_for - SESSION_TIMEOUT_S:
                         known.popitem(last=False)
+                while self._claims and next(iter(self._claims.values())) <= now - CLAIM_TIMEOUT_S:
+                    self._claims.popitem(last=False)
                 deadline = self.next_deadline(now)
                 return [End()] if deadline is not None and now >= deadline else []
         return []
 
     def _assert_invariants(self) -> None:
         assert not self._open.keys() & self._done.keys()
+        assert max(len(self._open), len(self._done), len(self._served), len(self._claims)) <= MAX_SESSIONS
         for sessions in (self._open, self._done):
-            assert len(sessions) <= MAX_SESSIONS
             assert list(sessions.values()) == sorted(sessions.values())
 
     def _count_time(self, now: float) -> None:
@@ -108,8 +135,16 @@ class UntilDone(Core[UntilDoneEvent, End]):
             self._awake_for += max(0.0, now - self._updated_at)
         self._updated_at = now
 
+    def _on_done(self, session: int, now: float) -> None:
+        self._open.pop(session, None)
+        self._refresh(self._done, session)
+        self._done_at = now
+
     def _refresh(self, sessions: OrderedDict[int, float], session: int) -> None:
-        sessions[session] = self._awake_for
+        self._add(sessions, session, self._awake_for)
+
+    def _add(self, sessions: OrderedDict[SessionT, float], session: SessionT, value: float) -> None:
+        sessions[session] = value
         sessions.move_to_end(session)
         if len(sessions) > MAX_SESSIONS:
             sessions.popitem(last=False)

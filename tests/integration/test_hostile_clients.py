@@ -535,6 +535,37 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
     assert "".join(f"{line[:10]}  {line[10:]}".rstrip() + "\n" for line in lines) == MATRIX
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
+def test_only_a_client_that_was_served_ends_servers_with_until_done(
+    serve: Serve, source: Source, keys: Keyring, encrypted: bool
+) -> None:
+    """
+    1. Alice opens a session, receives a segment and closes the session.
+    2. Mallory, who was not served, reports with Alice's number (with keys) or another one (without) that she is done:
+       the servers keep running.
+    3. Alice reports that she is done: the servers end.
+    """
+    alice, mallory = (keys.create_key(name, Role.CLIENT) if encrypted else None for name in ("alice", "mallory"))
+    arguments = ("--until-done", "-i", "0.3")
+    system = keys.serve(serve, source(MIB), *arguments) if encrypted else serve(source(MIB), *arguments)
+    hello, _, _, _, get, bye = data_requests(file_id(system, alice))
+    with (
+        Peer(zmq.DEALER, system.ports[0], alice) as data,
+        Peer(zmq.DEALER, control_port(system), alice) as control,
+        Peer(zmq.DEALER, control_port(system), mallory) as hostile,
+        Peer(zmq.SUB, system.ports[4], alice) as subscriber,
+    ):
+        data.request(hello, DataReply)
+        assert isinstance(data.request(get, DataReply), Segment)
+        data.socket.send(encode(bye))
+        assert isinstance(hostile.request(Done(rid=1, session=7 if encrypted else 8), ControlReply), Accepted)
+        subscriber.drain()
+        for _ in range(5):
+            subscriber.socket.recv()
+        assert isinstance(control.request(Done(rid=1, session=7), ControlReply), Accepted)
+        assert system.wait() == 0
+
+
 def request_names() -> list[str]:
     return [line.split()[0] for line in MATRIX.splitlines()[1:]]
 

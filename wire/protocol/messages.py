@@ -226,9 +226,19 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
 
 
+class ServedSession(msgspec.Struct, frozen=True):
+    """A session in which a worker has sent digests or segments. ``key`` is the client's public key; empty if the
+    servers use no keys.
+    """
+
+    session: Natural
+    key: Annotated[bytes, Meta(max_length=32)] = b""
+
+
 class Heartbeat(Message, tag="heartbeat", frozen=True):
     """A worker's heartbeat, sent by the loop that serves requests. ``token`` proves that the sender is a child of the
-    broker; ``edition`` is the edition of the catalogue that the worker serves.
+    broker; ``edition`` is the edition of the catalogue that the worker serves. ``sessions`` are open; ``served`` have
+    begun to be served since the last heartbeat, and may have ended since.
     """
 
     token: Annotated[bytes, Meta(max_length=64)]
@@ -239,6 +249,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     edition: Natural
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
+    served: Annotated[list[ServedSession], Meta(max_length=1024)] = []
 
 
 class Toggle(Correlated, tag="toggle", frozen=True):

@@ -6,7 +6,11 @@ caller passes ``now``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Generic, TypeVar
+
+from msd.wire.protocol.messages import ServedSession
 
 #: A connection's session is closed when the connection has sent nothing for this long (seconds).
 SESSION_TIMEOUT_S = 30.0
@@ -18,27 +22,48 @@ class ClientSessions(Generic[K]):
     """The session of each connection, and when the connection last sent a request."""
 
     def __init__(self) -> None:
-        self._open: dict[K, tuple[int, float]] = {}
+        self._open: dict[K, tuple[ServedSession, float]] = {}
+        #: The connections among these to which digests or segments were sent.
+        self._served: set[K] = set()
+        #: Sessions that have begun to be served, oldest first, until they are reported.
+        self._unreported: dict[ServedSession, None] = {}
 
-    def open(self, key: K, session: int, now: float) -> None:
-        """Handles a ``hello``. A client with session 0 is not counted."""
+    def open(self, key: K, session: int, now: float, public_key: bytes = b"") -> None:
+        """Handles a ``hello``. A client with session 0 is not counted. ``public_key`` is empty without keys."""
+        self.close(key)
         if session:
-            self._open[key] = (session, now)
+            self._open[key] = (ServedSession(session, public_key), now)
 
     def touch(self, key: K, now: float) -> None:
         """Handles any other request; opens no session."""
         if key in self._open:
             self._open[key] = (self._open[key][0], now)
 
+    def on_served(self, key: K) -> None:
+        """Digests or a segment were sent to the client, or the description of an empty file."""
+        if key in self._open and key not in self._served:
+            self._served.add(key)
+            self._unreported[self._open[key][0]] = None
+
+    def unreported(self, count: int) -> list[ServedSession]:
+        """Returns up to ``count`` sessions that have begun to be served, even if they are closed by now."""
+        return list(islice(self._unreported, count))
+
+    def on_reported(self, sessions: Iterable[ServedSession]) -> None:
+        for session in sessions:
+            del self._unreported[session]
+
     def close(self, key: K) -> None:
         self._open.pop(key, None)
+        self._served.discard(key)
 
     def clear(self) -> None:
         self._open.clear()
+        self._served.clear()
 
     def current(self, now: float) -> list[int]:
         """Closes sessions that timed out; returns the sessions that are open at ``now``, sorted, without duplicates."""
         for key, (_, last_request) in list(self._open.items()):
             if now - last_request > SESSION_TIMEOUT_S:
-                del self._open[key]
-        return sorted({session for session, _ in self._open.values()})
+                self.close(key)
+        return sorted({opened.session for opened, _ in self._open.values()})

@@ -28,6 +28,7 @@ from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     Bye,
     DataRequest,
+    Described,
     DigestPage,
     Heartbeat,
     Hello,
@@ -81,6 +82,8 @@ BUSY_REFUSAL_INTERVAL_S = 0.01
 #: release memory; ZeroMQ releases the replies to a disconnected client only when one of its functions is called.
 IDLE_COLLECT_INTERVAL_S = 0.1
 
+#: Maximum number of sessions in a heartbeat, of each kind.
+MAX_SESSIONS_REPORTED = 1024
 #: How long (seconds) heartbeats report that a file differs from the served edition. Limited, because the difference
 #: may persist, and each report makes the indexer scan.
 STALE_REPORT_S = 5.0
@@ -224,7 +227,7 @@ class Worker:
 
     def _send_heartbeat(self, state: ReportedState, now: float) -> bool:
         """Sends a heartbeat. Returns False if there is no connection to the broker, or if the broker does not read."""
-        sessions = self._sessions.current(now)
+        sessions, served = self._sessions.current(now), self._sessions.unreported(MAX_SESSIONS_REPORTED)
         heartbeat = Heartbeat(
             token=self._settings.token,
             number=self._identity.number,
@@ -239,12 +242,14 @@ class Worker:
                 malformed_messages=self._malformed_messages,
                 stale=now < self._stale_until,
             ),
-            sessions=sessions[:1024],
+            sessions=sessions[:MAX_SESSIONS_REPORTED],
+            served=served,
         )
         try:
             self._control.send(encode(heartbeat), zmq.NOBLOCK)
         except zmq.Again:
             return False
+        self._sessions.on_reported(served)
         return True
 
     def _handle_orders(self) -> None:
@@ -308,7 +313,7 @@ class Worker:
                 self._malformed_messages += 1
                 continue
             if isinstance(request, Hello):
-                self._sessions.open(client, request.session, now)
+                self._sessions.open(client, request.session, now, self._zap.key_of(frame))
             elif isinstance(request, Bye):
                 self._sessions.close(client)
             else:
@@ -322,6 +327,8 @@ class Worker:
             if reply is not None:
                 assert not isinstance(reply, Job)
                 self._router.send(client, reply)
+                if isinstance(reply, Described) and not reply.size:
+                    self._sessions.on_served(client)
         return False
 
     def _serve(self, max_replies: int) -> None:
@@ -341,6 +348,8 @@ class Worker:
             if self._router.send_large(client, head, payload):
                 self._queue.on_sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
+                if payload:
+                    self._sessions.on_served(client)
             else:
                 self._queue.on_dropped(client)
         self._may_serve_more = True

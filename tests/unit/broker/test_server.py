@@ -36,6 +36,7 @@ from msd.wire.protocol.messages import (
     Quit,
     QuitOrder,
     Rejected,
+    ServedSession,
     Status,
     StatusReport,
     StatusRequest,
@@ -166,6 +167,7 @@ class Harness:
         token: bytes | None = None,
         stale: bool = False,
         sessions: Sequence[int] = (),
+        served: Sequence[ServedSession] = (),
     ) -> list[Message]:
         """Handles a worker's heartbeat; returns the orders sent to the worker."""
         heartbeat = Heartbeat(
@@ -177,6 +179,7 @@ class Harness:
             edition=edition,
             load=Load(stale=stale),
             sessions=[*sessions],
+            served=[*served],
         )
         return self.receive(heartbeat, b"worker %d" % number, WORKER)
 
@@ -364,7 +367,9 @@ def test_with_until_done_the_broker_exits_once_a_client_is_done(
     monkeypatch.setattr(until_done, "SETTLE_TIME_S", 0.01)
     harness = Harness(config, output, until_done=True)
     with closing(harness.broker):
-        assert harness.receive(Done(rid=5, session=1), sender=CLIENT) == [Accepted(rid=5)]
+        harness.heartbeat(1, served=[ServedSession(1, b"key")])
+        client = Sender(Role.CLIENT, b"key", "alice")
+        assert harness.receive(Done(rid=5, session=1), sender=client) == [Accepted(rid=5)]
         assert harness.broker.run() == 0
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msd.broker.supervision.until_done import (
+    CLAIM_TIMEOUT_S,
     MAX_SESSIONS,
     SESSION_TIMEOUT_S,
     SETTLE_TIME_S,
@@ -16,9 +17,11 @@ from msd.broker.supervision.until_done import (
     ClientDone,
     End,
     SessionsReported,
+    SessionsServed,
     UntilDone,
     UntilDoneEvent,
 )
+from msd.wire.protocol.messages import ServedSession
 from msd.wire.support.core import Stalled, TimePassed
 
 START = 1000.0
@@ -53,11 +56,12 @@ class Scenario:
             self.handle(TimePassed())
 
     def done(self, session: int) -> None:
-        self.handle(ClientDone(session))
+        self.handle(ClientDone(ServedSession(session)))
         self.handle(TimePassed())
 
     def report(self, *sessions: int) -> None:
         self.handle(SessionsReported(sessions))
+        self.handle(SessionsServed([ServedSession(session) for session in sessions]))
 
 
 @pytest.fixture
@@ -83,10 +87,25 @@ def test_the_servers_end_when_the_only_client_is_done_and_the_settle_time_has_pa
     assert scenario.may_end
 
 
-def test_a_done_client_that_no_worker_has_reported_ends_the_servers(scenario: Scenario) -> None:
+def test_a_client_that_is_done_before_the_first_heartbeat_ends_the_servers(scenario: Scenario) -> None:
     scenario.done(A)
-    scenario.wait(SETTLE_TIME_S, A)
+    scenario.now += CLAIM_TIMEOUT_S - ITERATION
+    scenario.handle(TimePassed())
+    scenario.wait(SETTLE_TIME_S + ITERATION, A)
     assert scenario.may_end
+
+
+@pytest.mark.parametrize("reported", [(), (ServedSession(B),), (ServedSession(A, b"another key"),)])
+def test_a_client_that_was_not_served_does_not_end_the_servers(
+    scenario: Scenario, reported: tuple[ServedSession, ...]
+) -> None:
+    scenario.handle(SessionsServed(reported))
+    scenario.done(A)
+    scenario.wait(2 * CLAIM_TIMEOUT_S)
+    assert not scenario.may_end
+    scenario.report(A)
+    scenario.wait(SETTLE_TIME_S)
+    assert not scenario.may_end, "the client was served after its message had timed out"
 
 
 def test_another_client_keeps_the_servers_running_until_it_is_done(scenario: Scenario) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from msd.wire.protocol.messages import ServedSession
 from msd.workers.serving.client_sessions import SESSION_TIMEOUT_S, ClientSessions
 
 
@@ -68,3 +69,37 @@ def test_clear_closes_all_sessions() -> None:
     sessions.open("b", 8, 0.0)
     sessions.clear()
     assert sessions.current(0.0) == []
+
+
+def test_a_session_is_served_once_and_reported_until_that_has_succeeded() -> None:
+    sessions: ClientSessions[str] = ClientSessions()
+    sessions.open("a", 7, 0.0, b"key")
+    assert sessions.unreported(9) == []
+    for _ in range(2):
+        sessions.on_served("a")
+        assert sessions.unreported(9) == [ServedSession(7, b"key")]
+    sessions.close("a")
+    assert sessions.unreported(9) == [ServedSession(7, b"key")], "the client may be done before the first heartbeat"
+    sessions.on_reported(sessions.unreported(9))
+    assert sessions.unreported(9) == []
+
+
+def test_served_sessions_are_reported_in_parts_and_unknown_connections_are_ignored() -> None:
+    sessions: ClientSessions[int] = ClientSessions()
+    for number in range(1, 4):
+        sessions.open(number, number, 0.0)
+        sessions.on_served(number)
+    sessions.on_served(99)
+    assert sessions.unreported(2) == [ServedSession(1), ServedSession(2)]
+    sessions.on_reported(sessions.unreported(2))
+    assert sessions.unreported(2) == [ServedSession(3)]
+
+
+def test_another_session_on_the_same_connection_must_be_served_itself() -> None:
+    sessions: ClientSessions[str] = ClientSessions()
+    sessions.open("a", 7, 0.0)
+    sessions.on_served("a")
+    sessions.open("a", 8, 1.0)
+    assert sessions.unreported(9) == [ServedSession(7)]
+    sessions.on_served("a")
+    assert sessions.unreported(9) == [ServedSession(7), ServedSession(8)]
