@@ -81,12 +81,13 @@ class _Scanner:
         folders = [""]
         while folders:
             folder = folders.pop()
+            folder_path = os.path.join(root, folder)
             try:
-                with os.scandir(os.path.join(root, folder)) as entries:
+                with os.scandir(folder_path) as entries:
                     for entry in entries:
                         path = folder + entry.name
                         try:
-                            if self._examine(entry, prefix + path, os.path.join(root, folder)):
+                            if self._examine(entry, prefix + path, folder_path):
                                 folders.append(path + "/")
                         except OSError as error:
                             self._skip(prefix + path, error)
@@ -105,8 +106,11 @@ class _Scanner:
         reason if a file cannot be shared.
         """
         # ``entry.is_dir()`` raises an error for a link to itself.
-        is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-        kind = self._left_out(entry, name, folder, is_folder=is_folder)
+        is_link = entry.is_symlink()
+        is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir(follow_symlinks=False)
+        kind = self._left_out_name(entry.name, name, is_folder=is_folder)
+        if kind is None and is_link:
+            kind = self._left_out_link(entry, folder, is_folder=is_folder)
         if kind is None and not is_folder:
             _check_name(name)
             status = entry.stat()
@@ -118,19 +122,16 @@ class _Scanner:
             self.result.left_out[kind] += 1
         return is_folder and kind is None
 
-    def _left_out(self, entry: os.DirEntry[str], name: str, folder: str, *, is_folder: bool) -> LeftOut | None:
-        """Returns the reason for leaving out an entry of ``folder``, None if there is none."""
-        if entry.name.startswith(".") and not self._share.hidden:
+    def _left_out_name(self, base_name: str, name: str, *, is_folder: bool) -> LeftOut | None:
+        """Returns the reason for leaving out an entry because of its name, None if there is none."""
+        if base_name[0] == "." and not self._share.hidden:
             return LeftOut.HIDDEN
-        if self._excludes.match(name, is_folder=is_folder):
+        if self._share.excludes and self._excludes.match(name, is_folder=is_folder):
             return LeftOut.EXCLUDED
-        if name.endswith(PART_SUFFIX) and not is_folder:
-            return LeftOut.UNFINISHED
-        if entry.is_symlink():
-            return self._left_out_link(entry, folder, is_folder=is_folder)
-        return None
+        return LeftOut.UNFINISHED if name.endswith(PART_SUFFIX) and not is_folder else None
 
     def _left_out_link(self, entry: os.DirEntry[str], folder: str, *, is_folder: bool) -> LeftOut | None:
+        """Returns the reason for leaving out a link in ``folder``, None if there is none."""
         target = os.path.realpath(entry.path)
         if not os.path.exists(entry.path):
             return LeftOut.LOOP if os.path.islink(target) else LeftOut.BROKEN_LINK
