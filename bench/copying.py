@@ -74,9 +74,9 @@ def run_rounds(sides: list[Side], rounds: int) -> dict[str, list[Sample]]:
 
 def show(samples: dict[str, list[Sample]]) -> None:
     print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians; peak memory")
-    print(f"{'':28} {'GB/s':>6} {'CPU s/GiB':>10} {'client MiB':>11} {'server MiB':>11}   {RATIO}")
+    print(f"{'':28} {'GiB/s':>6} {'CPU s/GiB':>10} {'client MiB':>11} {'server MiB':>11}   {RATIO}")
     for name, values in samples.items():
-        rate = SIZE / statistics.median(value.seconds for value in values) / 1e9
+        rate = SIZE / statistics.median(value.seconds for value in values) / GIB
         cpu = statistics.median(value.cpu for value in values) / (SIZE / GIB)
         client = max(value.client_mib for value in values)
         server = max(value.server_mib for value in values)

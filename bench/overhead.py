@@ -29,11 +29,11 @@ def run() -> None:
         bare = [stack.enter_context(peers.bare(source, folder, window)) for window in WINDOWS]
         samples = run_rounds([peers.msd(servers, source, folder), *bare], ROUNDS)
     print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians; rates without start-up")
-    print(f"{'':24} {'GB/s':>6} {'CPU s/GiB':>10}   whole processes: {RATIO}")
+    print(f"{'':24} {'GiB/s':>6} {'CPU s/GiB':>10}   whole processes: {RATIO}")
     whole = {name: [sample.seconds for sample in values] for name, values in samples.items()}
     transfers = {name: [sample.transfer for sample in values] for name, values in samples.items()}
     for name, values in samples.items():
-        rate = SIZE / statistics.median(transfers[name]) / 1e9
+        rate = SIZE / statistics.median(transfers[name]) / GIB
         cpu = statistics.median(value.cpu for value in values) / (SIZE / GIB)
         ratio = "" if name == "msd" else paired_ratio(whole[name], whole["msd"])
         print(f"{name:24} {rate:6.2f} {cpu:10.2f}   {ratio}")

@@ -19,6 +19,7 @@ from bench.bounds import Bound, conclude, ratios
 from bench.copying import GIB, run_rounds
 from bench.measuring import ROUNDS, SIZE, make_random_file, memory_folder, paired_ratio, warn_if_noisy
 from bench.peers import Sample, clear_peak, peak_mib
+from tests.processes import MIB
 
 WORKERS = (1, 2, 3, 4)
 CLIENTS = (1, 10, 100)
@@ -65,19 +66,19 @@ def run() -> None:
 
 def show_workers(samples: dict[str, list[Sample]]) -> None:
     print(f"{SIZE / GIB:g} GiB, {ROUNDS} rounds, medians")
-    print(f"{'workers':>7} {'GB/s':>6} {'CPU s/GiB':>10}   rate relative to one worker")
+    print(f"{'workers':>7} {'GiB/s':>6} {'CPU s/GiB':>10}   rate relative to one worker")
     one = [sample.transfer for sample in samples["1"]]
     for name, values in samples.items():
         seconds = [value.transfer for value in values]
         cpu = statistics.median(value.cpu for value in values) / (SIZE / GIB)
-        print(f"{name:>7} {SIZE / statistics.median(seconds) / 1e9:6.2f} {cpu:10.2f}   {paired_ratio(one, seconds)}")
+        print(f"{name:>7} {SIZE / statistics.median(seconds) / GIB:6.2f} {cpu:10.2f}   {paired_ratio(one, seconds)}")
 
 
 def show_clients(by_clients: dict[int, list[crowd.Rates]], memory: dict[int, list[float]]) -> None:
-    print(f"{'clients':>7} {'GB/s, sum':>10} {'MB/s, each':>12} {'fairness':>9} {'server MiB':>11} {'seconds':>8}")
+    print(f"{'clients':>7} {'GiB/s, sum':>10} {'MiB/s, each':>12} {'fairness':>9} {'server MiB':>11} {'seconds':>8}")
     for clients, values in by_clients.items():
-        total = statistics.median(rates.sum for rates in values) / 1e9
-        least, most = (pick(pick(rates.each) for rates in values) / 1e6 for pick in (min, max))
+        total = statistics.median(rates.sum for rates in values) / GIB
+        least, most = (pick(pick(rates.each) for rates in values) / MIB for pick in (min, max))
         fairness = statistics.median(rates.fairness for rates in values)
         seconds = statistics.median(rates.seconds for rates in values)
         spread = f"{least:.1f}–{most:.1f}"

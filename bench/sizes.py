@@ -29,7 +29,7 @@ SPARE = 2 * GIB
 
 def run() -> None:
     samples: dict[str, list[Sample]] = {}
-    print(f"{'size':>8} {'seconds':>8} {'MB/s':>6} {'client MiB':>11} {'server MiB':>11}")
+    print(f"{'size':>8} {'seconds':>8} {'MiB/s':>6} {'client MiB':>11} {'server MiB':>11}")
     with memory_folder() as folder:
         for name, size in SIZES.items():
             if size > LARGEST or 2 * size + SPARE > available_bytes(folder):
@@ -63,7 +63,7 @@ def run() -> None:
 
 def show(name: str, size: int, values: list[Sample]) -> None:
     seconds = statistics.median(value.seconds for value in values)
-    rate = size / statistics.median(value.transfer for value in values) / 1e6
+    rate = size / statistics.median(value.transfer for value in values) / MIB
     client, server = max(value.client_mib for value in values), max(value.server_mib for value in values)
     print(f"{name:>8} {seconds:8.2f} {rate:6.1f} {client:11.0f} {server:11.0f}", flush=True)
 
