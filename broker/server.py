@@ -125,6 +125,7 @@ class Broker:
                 self._event_log.sample(self._snapshot(), time.time())
             self._indexer.pass_time(now)
             self._listeners.check_keys(now)
+            self._local_console.check_foreground()
         self._output.announce(self._stopped_line())
         return self._exit_code
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -80,11 +80,14 @@ class Output:
 
 
 class Process:
-    """A process under test and its two output streams. A context manager: leaving it ends the process."""
+    """A process under test and its two output streams. A context manager: leaving it ends the process.
 
-    def __init__(self, arguments: list[str], **options: Any) -> None:
+    ``wrapper`` are words that run the command in another environment: see ``tests/environments/recipes.py``.
+    """
+
+    def __init__(self, arguments: list[str], *, wrapper: Sequence[str] = (), **options: Any) -> None:
         self.process = subprocess.Popen(
-            arguments,
+            [*wrapper, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -231,10 +234,12 @@ class System(Process):
         return Download(self.server_flags, *arguments, **options)
 
 
-def run_msd(*arguments: str, timeout: float = TIMEOUT, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_msd(
+    *arguments: str, timeout: float = TIMEOUT, wrapper: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Runs one ``msd`` command and waits for it to end."""
     return subprocess.run(
-        [*MSD, *arguments],
+        [*wrapper, *MSD, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,

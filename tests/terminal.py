@@ -16,7 +16,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,7 +59,13 @@ class Terminal:
     itself. Leaving the ``with`` block ends the command.
     """
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None, leads_session: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        program: Sequence[str] = MSD,
+        env: dict[str, str] | None = None,
+        leads_session: bool = False,
+    ) -> None:
         self._master, self._slave = pty.openpty()
         self.resize(80, 24)
         self.settings = self.current_settings
@@ -68,8 +74,9 @@ class Terminal:
         results, shell_results = os.pipe()
         shell_stop, self._stop_shell = os.pipe()
         shell = [sys.executable, "-S", "-E", "-c", _SHELL]
+        mode = "leads" if leads_session else "follows"
         self._shell = subprocess.Popen(
-            [*shell, str(shell_results), str(shell_stop), "leads" if leads_session else "follows", *MSD, *arguments],
+            [*shell, str(shell_results), str(shell_stop), mode, *program, *arguments],
             stdin=self._slave,
             stdout=self._slave,
             stderr=self._slave,

@@ -46,6 +46,8 @@ class LocalConsole:
         self._process: ConsoleProcess | None = None
         self._line_reader = LineReader(0)
         self._is_reading = False
+        #: True while input waits until this process is in the foreground again.
+        self._awaits_foreground = False
         self._is_ready_announced = False
         self._last_table = ""
         self._resume_input()
@@ -61,7 +63,7 @@ class LocalConsole:
         is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
         if is_starting and not self._is_ready_announced:
             return
-        if self._console_command is not None:
+        if self._console_command is not None and self._line_reader.may_read:
             self._start_console(self._console_command)
             self._console_command = None
         self._last_table = status_table(status)
@@ -99,6 +101,7 @@ class LocalConsole:
         self._output.suspend()
         # The console process reads all keys.
         self._pause_input()
+        self._awaits_foreground = False
 
     def _take_terminal_back(self) -> None:
         assert self._process is not None
@@ -108,7 +111,7 @@ class LocalConsole:
         self._resume_input()
 
     def _resume_input(self) -> None:
-        self._is_reading = True
+        self._is_reading, self._awaits_foreground = True, False
         self._poll_loop.register(self._line_reader.fileno(), self._read)
 
     def _pause_input(self) -> None:
@@ -116,7 +119,19 @@ class LocalConsole:
             self._is_reading = False
             self._poll_loop.unregister(self._line_reader.fileno())
 
+    def check_foreground(self) -> None:
+        """Reads input again if this process has returned to the foreground of the terminal. Call this regularly: no
+        signal announces the return of a process that was not stopped.
+        """
+        if self._awaits_foreground and self._line_reader.may_read:
+            self._resume_input()
+
     def _read(self) -> None:
+        if not self._line_reader.may_read:
+            # Do not poll the terminal either: it stays readable until the foreground process reads its input.
+            self._pause_input()
+            self._awaits_foreground = True
+            return
         lines = self._line_reader.read()
         if lines is None:
             # End of file is not an order to quit: a server started in the background has no input.

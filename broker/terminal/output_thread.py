@@ -1,4 +1,5 @@
-"""Prints and logs from a separate thread, so that a blocked terminal or pipe cannot block the broker's poll loop.
+"""Prints and logs from a separate thread, so that a blocked terminal or pipe cannot block the broker's poll loop. A
+terminal whose background jobs must not write (``stty tostop``) counts as blocked while the broker is in the background.
 
 If the queue is full, texts are dropped, except announcements. Does not format anything.
 """
@@ -7,12 +8,16 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 
+from msd.wire.support.job_control import may_write
 from msd.wire.support.log_line import Level, log_line
 
+#: Seconds between two checks whether this process may write to its terminal again (``stty tostop``).
+FOREGROUND_CHECK_INTERVAL_S = 0.25
 #: Maximum number of queued texts; bounds the memory used while the terminal or pipe is blocked.
 MAX_QUEUED = 256
 
@@ -100,9 +105,13 @@ class OutputThread:
         return True
 
     def _write(self) -> None:
+        # If the shell moves this process to the background after the check, the write must not stop the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         while (item := self._texts.get()) is not None:
             descriptor, text = item
             data = (text + "\n").encode("utf-8", "replace")
+            while not may_write(descriptor):
+                time.sleep(FOREGROUND_CHECK_INTERVAL_S)
             try:
                 while data:
                     data = data[os.write(descriptor, data) :]

@@ -1,7 +1,7 @@
 """The live view of a download on a terminal: a progress bar, and a row for each worker.
 
 Draws in its own thread a few times a second, so that the transfer never waits for the terminal. The content of a frame
-is computed in ``client/display/live_layout.py``.
+is computed in ``client/display/live_layout.py``. In the background of a shell nothing is drawn.
 """
 
 from __future__ import annotations
@@ -80,11 +80,15 @@ class LiveView:
             signal.signal(signal.SIGTSTP, self._suspend)
 
     def _run(self) -> None:
+        # If a shell moves this process to the background between the check and a write, do not stop the download.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         # A lost terminal must not end the download.
         with contextlib.suppress(OSError):
             while not self._closed.wait(REDRAW_INTERVAL_S):
-                self._draw(*self._painter.size)
-            self._draw(0, 0)
+                if self._painter.may_draw:
+                    self._draw(*self._painter.size)
+            if self._painter.may_draw:
+                self._draw(0, 0)
 
     def _draw(self, width: int, height: int) -> None:
         with self._layout_lock:

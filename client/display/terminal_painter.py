@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from msd.wire.support.job_control import is_in_background
+
 #: Escape sequences. Wrapping is disabled while drawing, because the terminal may be narrower than last reported.
 DISABLE_WRAP, ENABLE_WRAP, ERASE_TO_LINE_END = "\x1b[?7l", "\x1b[?7h", "\x1b[K"
 
@@ -41,6 +43,14 @@ class TerminalPainter:
             columns = lines = 0
         width, height = self._console.size
         return columns or width, lines or height
+
+    @property
+    def may_draw(self) -> bool:
+        """False while this process is in the background of the terminal, where a frame would disturb other output."""
+        try:
+            return not is_in_background(self._console.file.fileno())
+        except (OSError, ValueError):
+            return True  # Not a terminal with job control.
 
     def draw(self, lines: Sequence[Text], above: Sequence[str] = ()) -> None:
         """Draws ``lines`` over the last frame, below the new permanent lines ``above``, if anything changed."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from msd.broker.terminal import line_reader
 from msd.broker.terminal.line_reader import MAX_LINE, LineReader
 
 
@@ -53,3 +54,13 @@ def test_a_closed_descriptor_is_the_end_of_the_input() -> None:
     os.close(reader)
     os.close(writer)
     assert LineReader(reader).read() is None
+
+
+def test_input_in_the_background_is_not_the_end_of_the_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell moves the process to the background after it was found in the foreground: reading fails."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.close(writer)
+    monkeypatch.setattr(line_reader, "is_in_background", lambda descriptor: descriptor == reader)
+    assert not LineReader(reader).may_read
+    assert LineReader(reader).read() == []

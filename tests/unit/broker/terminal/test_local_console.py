@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from msd.broker.terminal import local_console
+from msd.broker.terminal import line_reader, local_console
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
@@ -211,3 +211,22 @@ def test_close_stops_the_console_process_and_resumes_the_output(writer: int) -> 
     terminal.console.close()
     assert FakeProcess.started[0].code == -15
     assert terminal.output.calls[-1] == ("resume", "reset")
+
+
+def test_the_terminal_is_neither_read_nor_polled_in_the_background(
+    writer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_in_background = True
+    monkeypatch.setattr(line_reader, "is_in_background", lambda descriptor: is_in_background)
+    terminal = Terminal(COMMAND)
+    terminal.console.show(snapshot(), None)
+    assert FakeProcess.started == []
+    terminal.enter(b"2\n", writer)
+    terminal.console.check_foreground()
+    assert (terminal.toggled, terminal.poll_loop.handlers) == ([], {})
+    is_in_background = False
+    terminal.console.check_foreground()
+    terminal.poll_loop.run_handler()
+    assert terminal.toggled == [2]
+    terminal.console.show(snapshot(), None)
+    assert len(FakeProcess.started) == 1

@@ -1,0 +1,224 @@
+"""Environments for commands under test: shells, signals, limits, namespaces, mounts.
+
+A recipe is a context manager or a function. It returns a *wrapper* (words in front of a command: pass it to
+``System``, ``Process`` or ``run_msd`` as ``wrapper=…``), a folder, or a terminal. It removes what it created, and skips
+the test with a reason where the environment cannot be created::
+
+    with mounted_tmpfs(tmp_path / "disk", "size=8k") as disk:
+        ended = run_msd("download", *flags, "-o", str(disk / "copy"), wrapper=limited("--nofile=24"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from tests.processes import MSD, TIMEOUT, wait_for
+from tests.terminal import Terminal
+
+Wrapper = list[str]
+
+#: Where version 1 and version 2 of the kernel's interface have the cgroups that limit processes.
+PIDS_CGROUPS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
+
+
+# Signals, streams, variables, users.
+
+
+def with_signals_ignored(*names: str) -> Wrapper:
+    """The command starts with these signals ignored, such as "INT" for a background job of a script."""
+    return ["sh", "-c", f"trap '' {' '.join(names)}; exec \"$@\"", "sh"]
+
+
+def with_signals_blocked(*numbers: signal.Signals) -> Wrapper:
+    """The command starts with these signals blocked, as a program that starts it from a thread may leave them."""
+    block = f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {[*map(int, numbers)]})"
+    return [sys.executable, "-S", "-E", "-c", f"{block}; os.execvp(sys.argv[1], sys.argv[1:])"]
+
+
+def with_streams_closed(*descriptors: int) -> Wrapper:
+    closed = " ".join(f"{descriptor}>&-" for descriptor in descriptors)
+    return ["sh", "-c", f'exec "$@" {closed}', "sh"]
+
+
+def with_variables(**variables: str) -> Wrapper:
+    """The command sees these environment variables only; without any, its environment is empty."""
+    return [_program("env"), "-i", *(f"{name}={value}" for name, value in variables.items())]
+
+
+def as_unknown_user() -> Wrapper:
+    """The command runs as a user without an account or a home folder, as in many containers."""
+    _need_root()
+    return [_program("setpriv"), "--reuid", "54321", "--regid", "54321", "--clear-groups", "env", "-u", "HOME"]
+
+
+# Limits.
+
+
+def limited(*limits: str) -> Wrapper:
+    """The command has resource limits, such as "--nofile=24", in the syntax of ``prlimit``."""
+    return [_program("prlimit"), *limits]
+
+
+@contextlib.contextmanager
+def limited_processes(count: int) -> Iterator[Wrapper]:
+    """The command and its children together may have ``count`` processes and threads (the cgroup's ``pids.max``)."""
+    _need_root()
+    root = next((root for root in PIDS_CGROUPS if (root / "cgroup.procs").exists()), None)
+    group = None if root is None else root / f"msd-test-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        if group is None:
+            raise FileNotFoundError(2, "no cgroup file system")
+        group.mkdir()
+        (group / "pids.max").write_text(str(count))
+    except OSError as error:
+        if group is not None and group.exists():
+            group.rmdir()
+        pytest.skip(f"cannot limit processes here: {error}")
+    try:
+        yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+    finally:
+        wait_for("the end of the limited processes", lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+# Namespaces.
+
+
+def in_pid_namespace() -> Wrapper:
+    """The command is process 1 of its own PID namespace, as in a container."""
+    _need_root()
+    wrapper = [_program("unshare"), "--pid", "--fork", "--kill-child", "--mount-proc"]
+    _check([*wrapper, "true"])
+    return wrapper
+
+
+@contextlib.contextmanager
+def network_namespace(*commands: str) -> Iterator[Wrapper]:
+    """The command has its own network with a loopback interface. ``commands`` are run in it first, such as
+    ``"ip address add …"``.
+    """
+    _need_root()
+    name = f"msd-test-{os.getpid()}-{time.monotonic_ns()}"
+    _check([_program("ip"), "netns", "add", name])
+    try:
+        wrapper = ["ip", "netns", "exec", name]
+        for command in ("ip link set lo up", *commands):
+            _check([*wrapper, *command.split()])
+        yield wrapper
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+# File systems.
+
+
+@contextlib.contextmanager
+def mounted_tmpfs(folder: Path, options: str = "size=16m") -> Iterator[Path]:
+    """A file system in memory with these mount options, mounted at ``folder``."""
+    with _mounted(folder, ["-t", "tmpfs", "-o", options, "none"]):
+        yield folder
+
+
+@contextlib.contextmanager
+def mounted_image(folder: Path, make: Sequence[str], size: int) -> Iterator[Path]:
+    """A file system of ``size`` bytes in a file, made by a command such as ``["mkfs.ext4", "-q"]``."""
+    image = folder.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(size)
+    try:
+        _check([_program(make[0]), *make[1:], str(image)])
+        with _mounted(folder, ["-o", "loop", str(image)]):
+            yield folder
+    finally:
+        image.unlink()
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, arguments: list[str]) -> Iterator[None]:
+    _need_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    _check([_program("mount"), *arguments, str(folder)])
+    try:
+        yield
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+# Terminals.
+
+
+class JobShell(Terminal):
+    """An interactive bash on a terminal, with job control. Leaving the ``with`` block ends it and its jobs."""
+
+    def __init__(self, env: dict[str, str] | None = None) -> None:
+        super().__init__(
+            "--norc",
+            "--noprofile",
+            "-i",
+            program=[_program("bash")],
+            leads_session=True,
+            env={"PS1": "$ ", "HISTFILE": "", **(env or {})},
+        )
+
+    def enter(self, line: str) -> int:
+        """Types a line. Returns the previous length of ``text``, to be passed to ``expect`` as ``after``."""
+        return self.press(line + "\n")
+
+    def start_msd(self, *arguments: str) -> int:
+        """Runs ``msd`` in the background and returns its pid."""
+        after = self.enter(" ".join([*MSD, *arguments, "&"]) + " echo started=$!.")
+
+        def started() -> re.Match[str] | None:
+            return re.search(r"started=(\d+)\.", self.text[after:])
+
+        return int(wait_for("the pid", started)[1])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # bash passes SIGHUP on to its jobs and continues stopped ones.
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGHUP)
+        super().__exit__(kind, error, trace)
+
+
+def process_state(pid: int) -> str:
+    """The state of a process as one letter, such as S (sleeping) or T (stopped); "" if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+# Whether an environment can be created.
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can create this environment")
+
+
+def _program(name: str) -> str:
+    if (path := shutil.which(name)) is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def _check(command: list[str]) -> None:
+    """Runs a command that creates an environment; skips the test with its output if the command fails."""
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    if ended.returncode:
+        pytest.skip(f"{' '.join(command)}: {ended.stderr.strip() or f'exit code {ended.returncode}'}")
