@@ -13,8 +13,9 @@ from msd.client.operations.download import download
 from tests.processes import MIB, Serve, Source
 
 SIZES = (12 * MIB, 28 * MIB, 50 * MIB)
-#: Maximum share of the received bytes that are duplicates.
-MAX_WASTE = 0.005
+#: Maximum share of the received bytes that are duplicates: of 50 downloads of each size, and of ten (nine segments; the
+#: machine may have other work, too).
+MAX_WASTE, MAX_WASTE_OF_TEN = 0.005, 0.01
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def wasted_bytes(size: int, downloads: int, serve: Serve, source: Source, folder
 @pytest.mark.usefixtures("_busy_processors")
 def test_short_downloads_on_busy_processors_receive_nothing_twice(serve: Serve, source: Source, tmp_path: Path) -> None:
     wasted = sum(wasted_bytes(size, 10, serve, source, tmp_path) for size in SIZES)
-    assert wasted <= MAX_WASTE * 10 * sum(SIZES)
+    assert wasted <= MAX_WASTE_OF_TEN * 10 * sum(SIZES)
 
 
 @pytest.mark.soak
