@@ -11,8 +11,8 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 
 import zmq
 
@@ -23,6 +23,7 @@ from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
+from msd.broker.supervision.complaints import read_segment_counts, rejection
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses
@@ -89,6 +90,8 @@ class Broker:
         #: None without ``--until-done``.
         self._until_done = UntilDone() if until_done else None
         self._toggles: PendingToggles[Route] = PendingToggles(self._supervisor)
+        #: The edition that was read for the last complaint, and the number of segments of each of its files, by id.
+        self._segment_counts: tuple[int, Mapping[bytes, int]] = 0, {}
         self._exit_code: int | None = None
         self._stop_cause = ""
         self._started_at = time.monotonic()
@@ -326,8 +329,21 @@ class Broker:
                 peer.send(Accepted(rid=rid))
                 self._update_until_done(ClientDone(ServedSession(session, sender.key)), now)
             case Complaint(rid=rid, number=number):
+                if reason := rejection(request, len(self._supervisor.workers), self._shared_segments()):
+                    peer.send(Rejected(rid=rid, message=reason))
+                    return
                 peer.send(Accepted(rid=rid))
-                self._handle(supervisor.ComplaintReceived(number), time.monotonic())
+                if self._snapshot_builder.complaints.is_new(sender.name, request):
+                    self._handle(supervisor.ComplaintReceived(number, sender.name), now)
+
+    def _shared_segments(self) -> Mapping[bytes, int]:
+        """The number of segments of each shared file, by id. Reads each edition of the catalogue at most once."""
+        edition = self._supervisor.edition
+        if self._segment_counts[0] != edition:
+            # If a newer edition has already replaced this one, the last one that was read must do.
+            with suppress(OSError):
+                self._segment_counts = edition, read_segment_counts(self._folder / "catalogue" / str(edition))
+        return self._segment_counts[1]
 
     # Waiting and stalls.
 

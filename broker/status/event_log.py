@@ -66,8 +66,8 @@ class EventLog:
             case supervisor.StateChanged(number):
                 text, is_failure = _state_text(change)
                 self._record(text, now, worker=number, is_failure=is_failure)
-            case supervisor.ComplaintCounted(number, complaints):
-                text = f"sent a corrupt segment (reported by a client, {complaints:,} so far)"
+            case supervisor.ComplaintCounted(number, complaints, client):
+                text = f"sent a corrupt segment (reported by {client}, {complaints:,} so far)"
                 self._record(text, now, worker=number, is_failure=True)
 
     def on_catalogue(self, files: int, now: float, *, is_first: bool) -> None:

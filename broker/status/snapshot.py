@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from msd.broker.supervision.complaints import Complaints
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
@@ -32,6 +33,7 @@ class SnapshotBuilder:
         self._meters = {number: WindowedRate(RATE_WINDOW_S) for number in range(1, len(config.workers) + 1)}
         self.catalogue = b""
         self.files = 0
+        self.complaints = Complaints()
 
     def on_bytes_sent(self, number: int, bytes_sent: int, now: float) -> None:
         """Updates the rate of worker ``number``; ``bytes_sent`` is the total of its process."""
@@ -73,6 +75,7 @@ class SnapshotBuilder:
                     # The last rate of a silent worker is stale.
                     rate=self._meters[worker.number].rate if worker.state is WorkerState.AWAKE else 0.0,
                     complaints=worker.complaints,
+                    complainants=self.complaints.clients(worker.number),
                     malformed_messages=worker.heartbeat.load.malformed_messages,
                     rejected_connections=worker.heartbeat.load.rejected_connections,
                     uptime=max(0.0, now - worker.started_at) if worker.pid else 0.0,
@@ -87,7 +90,7 @@ def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
     keys = (
         *("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"),
-        *("garbage", "refused", "uptime", "reason"),
+        *("complainants", "garbage", "refused", "uptime", "reason"),
     )
     workers = [msgspec.to_builtins(worker) for worker in status.workers]
     return {

@@ -69,9 +69,10 @@ class ToggleReceived(Struct, frozen=True):
 
 
 class ComplaintReceived(Struct, frozen=True):
-    """A client received a corrupt segment from this worker."""
+    """A client (the name of its key, or its address) received a corrupt segment from this worker."""
 
     number: int
+    client: str
 
 
 class QuitReceived(Struct, frozen=True):
@@ -160,6 +161,7 @@ class ComplaintCounted(Struct, frozen=True):
 
     number: int
     complaints: int
+    client: str
 
 
 class Publish(Struct, frozen=True):
@@ -274,11 +276,10 @@ class Supervisor(Core[Event, Action]):
                 return self._on_heartbeat(heartbeat, route, now)
             case ToggleReceived(number, wanted):
                 return self._on_toggle(self.workers[number], wanted)
-            case ComplaintReceived(number):
-                if (complained := self.workers.get(number)) is None:
-                    return []
-                complained.complaints += 1
-                return [ComplaintCounted(number, complained.complaints)]
+            case ComplaintReceived(number, client):
+                worker = self.workers[number]
+                worker.complaints += 1
+                return [ComplaintCounted(number, worker.complaints, client)]
             case QuitReceived():
                 return self._on_quit(now)
             case Stalled(seconds):

@@ -66,12 +66,13 @@ def details(row: Row, width: int, *, current: bool = True) -> list[str]:
 
 def failure_counts(worker: WorkerStatus) -> list[str]:
     """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
+    clients = f" (reported by {', '.join(map(presentable, worker.complainants))})" if worker.complainants else ""
     counts = (
-        (worker.complaints, "corrupt segment"),
-        (worker.malformed_messages, "malformed message"),
-        (worker.rejected_connections, "refused connection"),
+        (worker.complaints, "corrupt segment", clients),
+        (worker.malformed_messages, "malformed message", ""),
+        (worker.rejected_connections, "refused connection", ""),
     )
-    return [format_count(count, noun) for count, noun in counts if count]
+    return [format_count(count, noun) + detail for count, noun, detail in counts if count]
 
 
 def overview(history: History, command: str, width: int, now: float) -> str:

@@ -172,8 +172,8 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker in a snapshot. ``rate`` is its recent sending rate in bytes a second. ``uptime`` is the age of its
-    process in seconds, 0 if it has none.
+    """One worker in a snapshot. ``complainants`` are the clients with the most complaints. ``rate`` is its recent
+    sending rate in bytes a second. ``uptime`` is the age of its process in seconds, 0 if it has none.
     """
 
     number: Number
@@ -187,6 +187,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes_sent: Natural
     rate: Rate
     complaints: Natural
+    complainants: Annotated[list[Text], Meta(max_length=16)] = []
     malformed_messages: Natural = msgspec.field(default=0, name="garbage")
     rejected_connections: Natural = msgspec.field(default=0, name="refused")
     uptime: Duration = 0.0

@@ -333,12 +333,23 @@ def test_orders_from_a_peer_that_is_not_an_operator_are_denied(
     assert {worker.wanted for worker in harness.status.workers} == {WantedState.AWAKE}
 
 
-def test_complaints_are_counted(harness: Harness) -> None:
+def test_valid_complaints_are_counted_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "read_segment_counts", lambda edition: {bytes(32): 4})
     harness.start()
-    for number in (2, 2, 9):
+    for number in (2, 2):
         complaint = Complaint(rid=5, number=number, id=bytes(32), index=0)
         assert harness.receive(complaint, sender=CLIENT) == [Accepted(rid=5)]
-    assert [worker.complaints for worker in harness.status.workers] == [0, 2]
+    for invalid in (replace(complaint, number=9), replace(complaint, id=b"x" * 32), replace(complaint, index=4)):
+        (reply,) = harness.receive(invalid, sender=CLIENT)
+        assert isinstance(reply, Rejected)
+    assert [worker.complaints for worker in harness.status.workers] == [0, 1]
+    assert [worker.complainants for worker in harness.status.workers] == [[], ["127.0.0.1"]]
+
+
+def test_without_a_readable_catalogue_complaints_are_rejected(harness: Harness) -> None:
+    harness.start()
+    (reply,) = harness.receive(Complaint(rid=5, number=1, id=bytes(32), index=0), sender=CLIENT)
+    assert reply == Rejected(rid=5, message="no shared file has this id")
 
 
 # Exiting.

@@ -88,8 +88,8 @@ def test_a_new_state_is_logged_and_reported_with_its_time(
 
 
 def test_a_complaint_is_a_failure(event_log: EventLog, lines: list[Line]) -> None:
-    event_log.on_change(ComplaintCounted(4, 3), NOW)
-    assert lines == [("warning", "worker 4", "sent a corrupt segment (reported by a client, 3 so far)")]
+    event_log.on_change(ComplaintCounted(4, 3, "alice"), NOW)
+    assert lines == [("warning", "worker 4", "sent a corrupt segment (reported by alice, 3 so far)")]
 
 
 def test_the_first_catalogue_and_a_new_catalogue_are_events(event_log: EventLog, lines: list[Line]) -> None:
@@ -112,7 +112,7 @@ def test_clients_connecting_and_disconnecting_are_events(event_log: EventLog, li
 
 
 def test_a_report_contains_the_newest_events_with_their_numbers(event_log: EventLog) -> None:
-    event_log.on_change(ComplaintCounted(2, 1), NOW)
+    event_log.on_change(ComplaintCounted(2, 1, "alice"), NOW)
     for number in range(2 * MAX_EVENTS):
         event_log.on_catalogue(number, NOW + number, is_first=False)
     status = snapshot()

@@ -56,7 +56,7 @@ def test_a_snapshot_has_the_values_of_the_configuration_and_the_index() -> None:
 def test_a_snapshot_has_the_values_of_the_supervisor() -> None:
     supervisor = running(load=Load(bytes_sent=5 * MIB, clients=2, malformed_messages=3, rejected_connections=6))
     for _ in range(4):
-        supervisor.handle(ComplaintReceived(2), NOW)
+        supervisor.handle(ComplaintReceived(2, "alice"), NOW)
     supervisor.handle(Exited(3, 103, "killed by SIGKILL"), NOW)
     status = builder().build(supervisor, NOW, malformed_messages=8, rejected_connections=9)
     workers = status.workers
@@ -208,6 +208,7 @@ def test_the_json_of_a_worker_has_the_values_of_the_snapshot() -> None:
         "bytes_sent": 0,
         "rate": 0.0,
         "complaints": 0,
+        "complainants": [],
         "garbage": 0,
         "refused": 0,
         "uptime": 0.0,

@@ -1,0 +1,73 @@
+"""Decides which complaints about corrupt segments are valid and new, and remembers who complained about each worker.
+
+Reads the ids of the shared files from the catalogue. Does not verify that the segment was corrupt: only the client has
+received it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from msd.wire.protocol.messages import Complaint
+from msd.wire.protocol.segments import segment_count
+
+#: Maximum number of complaints that are remembered; a complaint that was forgotten is counted again.
+MAX_REMEMBERED = 65536
+#: Maximum number of clients named for each worker: those with the most complaints.
+MAX_NAMED = 3
+
+
+class _Version(Struct):
+    size: int
+
+
+class _SharedFile(Struct):
+    """The fields needed from a line of the catalogue (see ``workers/source/catalogue.py``)."""
+
+    id: bytes
+    version: _Version
+
+
+def read_segment_counts(edition: Path) -> dict[bytes, int]:
+    """Returns the number of segments of each shared file, by id. Raises ``OSError`` if the edition cannot be read."""
+    lines = (edition / "files.jsonl").read_bytes()
+    files = msgspec.json.Decoder(_SharedFile).decode_lines(lines)
+    return {file.id: segment_count(file.version.size) for file in files}
+
+
+class Complaints:
+    """The complaints of all clients. A client is identified by the name of its key or, without keys, by its address."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int, bytes, int], None] = OrderedDict()
+        self._clients: dict[int, Counter[str]] = defaultdict(Counter)
+
+    def is_new(self, client: str, complaint: Complaint) -> bool:
+        """Records a complaint. Returns False if this client has already complained about this segment and worker."""
+        key = (client, complaint.number, complaint.id, complaint.index)
+        if key in self._known:
+            return False
+        self._known[key] = None
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        self._clients[complaint.number][client] += 1
+        return True
+
+    def clients(self, number: int) -> list[str]:
+        """Returns the clients with the most complaints about worker ``number``, most complaints first."""
+        return [client for client, _ in self._clients[number].most_common(MAX_NAMED)]
+
+
+def rejection(complaint: Complaint, workers: int, segment_counts: Mapping[bytes, int]) -> str:
+    """Returns why a complaint is rejected; empty if it is valid."""
+    if complaint.number > workers:
+        return f"no worker {complaint.number}: the workers are numbered 1 to {workers}"
+    count = segment_counts.get(complaint.id)
+    if count is None:
+        return "no shared file has this id"
+    return "" if complaint.index < count else f"no segment {complaint.index}: the file has {count} segments"
