@@ -21,7 +21,7 @@ from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Segment
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
 from tests.unit.client.storage.test_stream_output import FakeStream
@@ -262,6 +262,37 @@ def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> Non
     assert count > 1
     assert events[-1] == WorkerChanged("1", "lost", f"{count} segments reassigned", count)
     assert transfer.workers[1].failures == 1
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        refused(1, RefusalReason.SLEEPING),
+        refused(1, RefusalReason.UNREADABLE),
+        ConnectionClosed(1),
+        SnapshotReceived(snapshot(WorkerState.ASLEEP)),
+        SnapshotReceived(snapshot(WorkerState.DEAD)),
+    ],
+    ids=["sleeping", "banned", "lost", "asleep", "dead"],
+)
+def test_a_worker_that_is_known_to_send_nothing_has_the_rate_0_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: NetworkEvent
+) -> None:
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.0)
+    pool = FakePool()
+    arrivals: list[list[NetworkEvent]] = [[received(index, segment_of(DATA, index))] for index in (0, 1)]
+    pool.next_events = [[opened(1), opened(2)], *arrivals, [event]]
+    rates: list[float] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress):
+            rates.append(event.workers[0].rate)
+            if not pool.next_events:
+                raise KeyboardInterrupt
+
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part, pytest.raises(KeyboardInterrupt):
+        transfer_of(pool, part, on_event=stop).run()
+    assert [rate > 0 for rate in rates[-3:]] == [True, True, False]
 
 
 # Streams.
