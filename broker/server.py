@@ -26,7 +26,7 @@ from msd.broker.supervision import supervisor
 from msd.broker.supervision.complaints import read_segment_counts, rejection
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
-from msd.broker.supervision.processes import WorkerProcesses
+from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
 from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.broker.supervision.until_done import (
@@ -126,6 +126,8 @@ class Broker:
                 # Sample the rates every second, even if snapshots are published less often.
                 self._next_sample = now + SAMPLE_INTERVAL_S
                 self._event_log.sample(self._snapshot(), time.time())
+                if os.getpid() == 1:
+                    reap_orphans({*self._processes.pids, *self._indexer.pids, *self._local_console.pids})
             self._indexer.pass_time(now)
             self._listeners.check_keys(now)
             self._local_console.check_foreground()
@@ -168,9 +170,10 @@ class Broker:
         endpoint = self._listeners.open_local_control(self._folder)
         self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._listeners.keys)
         at_close(self._processes.close)
-        # A closed terminal shuts the servers down, unless they were started with nohup.
-        hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
-        self._signals = SignalDescriptor(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *hangup)
+        # Ctrl-C and a closed terminal shut the servers down, unless the parent ignores these signals: nohup ignores
+        # SIGHUP, and a script ignores SIGINT for a background job.
+        stops = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+        self._signals = SignalDescriptor(signal.SIGTERM, signal.SIGCHLD, *stops)
         at_close(self._signals.close)
         self._is_stopped = False
         write_share(self._folder / "catalogue", share)

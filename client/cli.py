@@ -224,7 +224,9 @@ def _name_suggestions(name: str | None) -> Iterator[None]:
 
 
 def _install_signal_handlers() -> None:
-    """Makes SIGINT and SIGTERM raise ``Interrupted``."""
+    """Makes SIGINT and SIGTERM raise ``Interrupted``. If the parent ignores SIGINT (background job of a script),
+    leaves it ignored.
+    """
     import signal
 
     from msd.wire.errors import Interrupted
@@ -232,5 +234,6 @@ def _install_signal_handlers() -> None:
     def interrupt(number: int, _: FrameType | None) -> None:
         raise Interrupted("interrupted: run the same command to resume", number)
 
-    signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -49,6 +49,11 @@ class IndexerSupervisor:
         self._restarts = IndexerRestarts(poll_loop.now)
         self._start()
 
+    @property
+    def pids(self) -> list[int]:
+        """The indexer's process, if it has not been reaped yet."""
+        return [self._indexer.pid] if self._indexer is not None else []
+
     def request_rescan(self) -> None:
         """Asks the indexer to check the files for changes now."""
         if self._indexer is not None:

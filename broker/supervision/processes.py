@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Set
 from pathlib import Path
 
 import msgspec
@@ -81,6 +82,11 @@ class WorkerProcesses:
         self._running[number] = process
         return process.pid
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that have not been reaped yet."""
+        return [process.pid for process in self._running.values()]
+
     def kill(self, number: int) -> None:
         if number in self._running:
             self._running[number].kill()
@@ -124,6 +130,10 @@ class IndexerProcess:
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def fileno(self) -> int:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
@@ -152,6 +162,15 @@ class IndexerProcess:
         self._process.kill()
         self._process.wait()
         _close_streams(self._process)
+
+
+def reap_orphans(own: Set[int]) -> None:
+    """Reaps exited children other than ``own``. Process 1 of a container needs this: it becomes the parent of every
+    process there whose parent has exited.
+    """
+    with contextlib.suppress(ChildProcessError):  # There are no children.
+        while (exited := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and exited.si_pid not in own:
+            os.waitpid(exited.si_pid, 0)
 
 
 def exit_reason(code: int, log: Path) -> str:

@@ -38,6 +38,10 @@ class ConsoleProcess:
         finally:
             os.close(reader)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def exit_code(self) -> int | None:
         """Returns the exit code (negative: the signal that killed the process), or None while the process runs."""
         return self._process.poll()

@@ -74,6 +74,11 @@ class LocalConsole:
         if self._is_ready_announced or is_failure:
             self._output.print_event(text)
 
+    @property
+    def pids(self) -> list[int]:
+        """The console process, if it has not been reaped yet."""
+        return [self._process.pid] if self._process is not None else []
+
     def on_child_exit(self) -> None:
         """Handles the exit of a child process if it was the console process."""
         if self._process is not None and (code := self._process.exit_code()) is not None:

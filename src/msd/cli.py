@@ -30,6 +30,7 @@ import typer  # noqa: E402
 from msd.broker.cli import commands, key_commands  # noqa: E402
 from msd.client import cli as client_commands  # noqa: E402
 from msd.wire.config.cli_flags import Command  # noqa: E402
+from msd.wire.support.inherited_state import open_closed_streams, reset_signals  # noqa: E402
 
 if TYPE_CHECKING:
     from msd.wire.errors import MsdError
@@ -68,11 +69,9 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
-    # If the shell closed a stream (">&-"), discard all output to it.
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
-        stream = getattr(sys, name)
+    reset_signals()
+    open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # An old terminal may not support all characters: print a question mark for each unsupported one.
             if stream.encoding.lower() not in ("utf-8", "utf8"):

@@ -60,7 +60,9 @@ def with_variables(**variables: str) -> Wrapper:
 def as_unknown_user() -> Wrapper:
     """The command runs as a user without an account or a home folder, as in many containers."""
     _need_root()
-    return [_program("setpriv"), "--reuid", "54321", "--regid", "54321", "--clear-groups", "env", "-u", "HOME"]
+    wrapper = [_program("setpriv"), "--reuid", "54321", "--regid", "54321", "--clear-groups", "env", "-u", "HOME"]
+    _check([*wrapper, *MSD, "--version"])  # The checkout may be in a folder that only its owner can enter.
+    return wrapper
 
 
 # Limits.

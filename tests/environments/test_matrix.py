@@ -1,0 +1,94 @@
+"""What works in which environment: one row for each environment, one cell for each command.
+
+The rows use the recipes of ``tests/environments/recipes.py``; ``docs/operations.md`` describes them for users.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from msd.wire.errors import NoAnswerError
+from tests.environments.recipes import (
+    Wrapper,
+    as_unknown_user,
+    in_pid_namespace,
+    process_state,
+    with_signals_blocked,
+    with_signals_ignored,
+    with_streams_closed,
+    with_variables,
+)
+from tests.processes import MIB, Serve, Source, System, files_equal, run_msd, wait_for
+
+#: Environments in which servers start, a download gets its file, and ``msd quit`` stops the servers.
+WORKING: dict[str, Callable[[Path], Wrapper]] = {
+    "an empty environment": lambda folder: with_variables(),
+    "no home folder that exists": lambda folder: with_variables(HOME=str(folder / "none"), TMPDIR=str(folder)),
+    "a user without an account": lambda folder: as_unknown_user(),
+    "standard input closed": lambda folder: with_streams_closed(0),
+    "all standard streams closed": lambda folder: with_streams_closed(0, 1, 2),
+    "all signals blocked": lambda folder: with_signals_blocked(*signal.valid_signals() - {9, 19}),
+    "SIGCHLD ignored": lambda folder: with_signals_ignored("CHLD"),
+    "process 1 of a container": lambda folder: in_pid_namespace(),
+}
+
+
+def answers(system: System) -> bool:
+    assert system.process.poll() is None, system.err.text
+    try:
+        return system.states() == ["awake"] * 4
+    except NoAnswerError:
+        return False
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_servers_and_downloads_work(name: str, runtime_folder: Path, source: Source, tmp_path: Path) -> None:
+    path = source(MIB)
+    for folder in (runtime_folder, *tmp_path.parents[:3], tmp_path):
+        folder.chmod(0o777)
+    wrapper = WORKING[name](tmp_path)
+    with System(path, wrapper=wrapper) as system:
+        wait_for("the servers", lambda: answers(system))
+        ended = run_msd("download", *system.server_flags, "-o", str(tmp_path / "copy"), wrapper=wrapper)
+        assert ended.returncode == 0, ended.stderr
+        assert files_equal(path, tmp_path / "copy")
+        assert run_msd("quit", *system.server_flags, wrapper=wrapper).returncode == 0
+        assert system.wait() == 0, system.err.text
+    assert not [*runtime_folder.iterdir()]
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+def test_ignored_signals_stay_ignored_except_sigterm(
+    ignored: signal.Signals, serve: Serve, source: Source, tmp_path: Path
+) -> None:
+    """A script ignores SIGINT for a background job, ``nohup`` ignores SIGHUP; SIGTERM always ends a command."""
+    wrapper = with_signals_ignored(ignored.name.removeprefix("SIG"))
+    system = serve(source(8 * MIB), "--rate", "500k", wrapper=wrapper)
+    with system.download("-o", str(tmp_path / "copy"), wrapper=wrapper) as client:
+        client.wait_until_verified(0.05)
+        if ignored != signal.SIGTERM:
+            client.signal(ignored)
+            system.signal(ignored)
+            client.wait_until_verified(0.15)
+            assert answers(system)
+        for process in (client, system):
+            process.signal(signal.SIGTERM)
+            assert process.wait() == 128 + signal.SIGTERM
+
+
+def test_process_1_of_a_container_reaps_orphans(serve: Serve, source: Source) -> None:
+    orphan = ["sh", "-c", '(sleep 0.1 &); exec "$@"', "sh"]
+    system = serve(source(1000), wrapper=[*in_pid_namespace(), *orphan])
+    (process_1,) = children(system.pid)
+    wait_for("the orphan's end", lambda: not [pid for pid in children(process_1) if process_state(pid) == "Z"])
+    assert len(children(process_1)) == 5
+    assert run_msd("quit", *system.server_flags).returncode == 0
+    assert system.wait() == 0
+
+
+def children(pid: int) -> list[int]:
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]

@@ -1,0 +1,35 @@
+"""Puts in order what the parent process left to a command: blocked and ignored signals, closed standard streams.
+
+``docs/operations.md`` lists what is respected and what is reset. Installs no signal handlers.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+
+def reset_signals() -> None:
+    """Unblocks all signals and stops ignoring SIGTERM, which must end a command, and SIGCHLD, without which the exit
+    codes of child processes are lost.
+
+    All other ignored signals stay ignored: SIGHUP after ``nohup``, SIGINT in a background job of a script.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def open_closed_streams() -> None:
+    """Opens /dev/null in place of each standard stream that the parent closed (``>&-``). Otherwise the next socket
+    would get the stream's descriptor, and text would be written to it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w"), write_through=True))
