@@ -30,7 +30,6 @@ import typer  # noqa: E402
 from msd.broker.cli import commands, key_commands  # noqa: E402
 from msd.client import cli as client_commands  # noqa: E402
 from msd.wire.config.cli_flags import Command  # noqa: E402
-from msd.wire.support.inherited_state import open_closed_streams, reset_signals  # noqa: E402
 
 if TYPE_CHECKING:
     from msd.wire.errors import MsdError
@@ -69,6 +68,8 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
+    from msd.wire.support.inherited_state import open_closed_streams, reset_signals
+
     reset_signals()
     open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
