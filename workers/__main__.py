@@ -54,7 +54,9 @@ def _index(folder: Path) -> None:
         share = Share.read(folder)
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}") from None
-    keep_indexed(share, folder, DigestCache(cache_folder(folder)), print_line)
+    cache = DigestCache(cache_folder(folder).absolute())
+    _leave_current_folder()
+    keep_indexed(share, folder, cache, print_line)
 
 
 def cache_folder(folder: Path) -> Path:
@@ -78,11 +80,17 @@ def _serve() -> None:
 
     (length,) = struct.unpack("!I", os.read(0, 4))
     settings = decode(os.read(0, length), WorkerSettings)
+    _leave_current_folder()
     _die_with_parent(settings.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
     keep_freed_memory()
     Worker(settings).run()
+
+
+def _leave_current_folder() -> None:
+    """The current folder of a process keeps its file system mounted."""
+    os.chdir("/")
 
 
 def _die_with_parent(parent: int) -> None:

@@ -64,7 +64,7 @@ class WorkerProcesses:
                 rate=worker.rate,
                 wanted=wanted,
                 secret=self._keys.secret if self._keys else b"",
-                keys=str(self._config.key_folder.path) if self._keys else "",
+                keys=os.path.abspath(self._config.key_folder.path) if self._keys else "",
             )
         )
         with self._log(number).open("wb") as log:

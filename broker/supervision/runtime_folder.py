@@ -23,7 +23,8 @@ MAX_SOCKET_PATH = 107
 
 def make_folder(control: Endpoint) -> Path:
     """Creates the empty folder, accessible to this user only. Raises ``MsdError``."""
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}")
+    # Absolute, because the indexer and the workers have another current folder.
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
     host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
     folder = base / f"{host}-{control.port}"
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:

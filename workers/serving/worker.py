@@ -88,6 +88,9 @@ MAX_SESSIONS_REPORTED = 1024
 #: may persist, and each report makes the indexer scan.
 STALE_REPORT_S = 5.0
 
+#: Seconds after which a file that is not read is closed; it may stay open for up to twice as long.
+CLOSE_UNREAD_INTERVAL_S = 2.0
+
 
 class PortBusyError(MsdError):
     """The worker's port cannot be bound."""
@@ -131,6 +134,8 @@ class Worker:
         self._may_serve_more = False
         #: Until this time, heartbeats report that a file differs from the served edition.
         self._stale_until = 0.0
+        #: When the files that were not read lately are closed.
+        self._close_unread_at = 0.0
         self._running = True
 
     def run(self) -> None:
@@ -189,6 +194,7 @@ class Worker:
                     for client, request in self._queue.clear():
                         self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
                 case SendHeartbeat(state):
+                    self._close_unread_files(now)
                     if not self._send_heartbeat(state, now):
                         self._handle(HeartbeatDropped())
                     if self._zap.reload():
@@ -206,7 +212,13 @@ class Worker:
         self._poller.register(self._router.socket, zmq.POLLIN)
         return PortBound()
 
+    def _close_unread_files(self, now: float) -> None:
+        if now >= self._close_unread_at:
+            self._close_unread_at = now + CLOSE_UNREAD_INTERVAL_S
+            self._local_files.close_unread()
+
     def _close_port(self) -> None:
+        self._local_files.close()
         if self._router.socket is not None:
             self._queue.clear()
             self._sessions.clear()

@@ -44,10 +44,20 @@ class LocalFiles:
         self._share = share
         #: Open descriptors by file name, least recently used first.
         self._open: OrderedDict[str, int] = OrderedDict()
+        #: The names of the files read since the last call of ``close_unread()``.
+        self._read_names: set[str] = set()
 
     def close(self) -> None:
         while self._open:
             os.close(self._open.popitem()[1])
+
+    def close_unread(self) -> None:
+        """Closes the files that were not read since the last call: an open file keeps its file system mounted, and a
+        deleted file on the disk.
+        """
+        for name in self._open.keys() - self._read_names:
+            self._close_file(name)
+        self._read_names.clear()
 
     def read(self, file: SharedFile, index: int) -> bytes | ReadRefused:
         """Returns the bytes of segment ``index``, or the reason if the file cannot be read or is not the indexed
@@ -60,11 +70,11 @@ class LocalFiles:
             data = os.pread(fd, length, offset)
             after = os.fstat(fd)
         except OSError as error:
-            self._close_file(file)
+            self._close_file(file.name)
             return _read_refused(error)
         if len(data) == length and Version.of(before) == file.version == Version.of(after):
             return data
-        self._close_file(file)
+        self._close_file(file.name)
         return ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
 
     def _descriptor(self, file: SharedFile) -> int:
@@ -75,10 +85,11 @@ class LocalFiles:
             if len(self._open) > MAX_OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(file.name)
+        self._read_names.add(file.name)
         return fd
 
-    def _close_file(self, file: SharedFile) -> None:
-        fd = self._open.pop(file.name, None)
+    def _close_file(self, name: str) -> None:
+        fd = self._open.pop(name, None)
         if fd is not None:
             os.close(fd)
 

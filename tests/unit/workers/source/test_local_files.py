@@ -440,3 +440,17 @@ def test_close_closes_all_files_and_may_be_repeated(root: Path) -> None:
     local_files.close()
     assert open_below(root) == []
     local_files.close()
+
+
+def test_a_file_is_closed_when_it_is_no_longer_read(root: Path, local_files: LocalFiles) -> None:
+    once, again = put(root, "once"), put(root, "again")
+    local_files.read(once, 0)
+    local_files.read(again, 0)
+    local_files.close_unread()
+    assert open_below(root) == ["again", "once"]
+    local_files.read(again, 1)
+    local_files.close_unread()
+    assert open_below(root) == ["again"]
+    local_files.close_unread()
+    assert open_below(root) == []
+    assert read_all(local_files, once) == NUMBERS
