@@ -144,7 +144,8 @@ class Transfer:
                 self.workers.setdefault(worker, WorkerReport())
                 now = time.monotonic()
                 # At the start, all workers are measured from the first request on, as the average is.
-                self._meters[worker].start(self.started if now - self.started < RATE_WINDOW_S else now)
+                is_first = now - self.started < RATE_WINDOW_S
+                self._meters[worker].start(self.started if is_first else now, is_first_request=is_first)
                 self._on_event(WorkerChanged(str(worker), "ready"))
                 self._schedule(event)
             case ConnectionClosed(worker) if worker in self._scheduler.workers:

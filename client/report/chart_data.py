@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from msd.client.report.rate_meter import RATE_WINDOW_S
+from msd.client.report.rate_meter import SETTLING_S
 
 #: Maximum number of points in all curves together, so that an SVG stays well below 300 KB.
 MAX_POINTS = 1600
@@ -45,7 +45,7 @@ class Sample(Struct, frozen=True):
     seconds: float
     reused: int
     received: Mapping[str, int]
-    rates: Mapping[str, float]
+    rates: Mapping[str, int]
 
 
 class Mark(Struct, frozen=True):
@@ -91,8 +91,8 @@ def chart_data(events: Sequence[Mapping[str, Any]]) -> ChartData:
     end = samples[-1].at
     points = max(2, min(300, MAX_POINTS // max(1, len(names)) - 1))
     step = end / (points - 1)
-    # The rates of the first window are those at its end, as for the peak rate of the report.
-    settled = [sample for sample in samples if sample.seconds >= RATE_WINDOW_S] or samples[-1:]
+    # The rates of the first second are those at its end, as for the peak rate of the report.
+    settled = [sample for sample in samples if sample.seconds >= SETTLING_S] or samples[-1:]
     peak = max(settled, key=lambda sample: sum(sample.rates.values()))
     times = sorted({*(step * point for point in range(points - 1)), end, peak.at})
     marks = _marks(events, step)
@@ -116,7 +116,7 @@ def _sample(event: Mapping[str, Any]) -> Sample:
         seconds=float(event["seconds"]),
         reused=int(event["reused_bytes"]),
         received={name: int(worker["received"]) for name, worker in workers},
-        rates={name: float(worker["rate"]) for name, worker in workers},
+        rates={name: int(worker["rate"]) for name, worker in workers},
     )
 
 

@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 
 from msd.client.events import Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged
-from msd.client.report.rate_meter import RATE_WINDOW_S
+from msd.client.report.rate_meter import SETTLING_S
 
 
 class RunningTotals:
@@ -22,10 +22,10 @@ class RunningTotals:
         self._waiting_since: float | None = None
         #: Verified bytes so far, received or reused.
         self._bytes = 0
-        #: The current rate at each ``Progress``, except 0, from the end of the first window on: before, the first burst
+        #: The current rate at each ``Progress``, except 0, from the end of the first second on: before, the first burst
         #: would count as the peak.
         self._rates = array("d")
-        #: The current rate at the last ``Progress``: that of a download shorter than a window.
+        #: The current rate at the last ``Progress``: that of a download shorter than a second.
         self._last_rate = 0.0
 
     def handle(self, event: Event, now: float) -> None:
@@ -60,7 +60,7 @@ class RunningTotals:
             self._stop_waiting(now)
         self._bytes = progress.bytes
         self._last_rate = progress.current_rate
-        if self._last_rate and progress.seconds >= RATE_WINDOW_S:
+        if self._last_rate and progress.seconds >= SETTLING_S:
             self._rates.append(self._last_rate)
 
     def _stop_waiting(self, now: float) -> None:

@@ -22,7 +22,7 @@ from msd.client.events import Event, Progress
 from msd.client.operations.download import download
 from msd.client.report.chart import plot
 from msd.client.report.chart_data import chart_data
-from msd.client.report.rate_meter import RATE_WINDOW_S
+from msd.client.report.rate_meter import SETTLING_S
 from msd.client.report.report_file import ReportFile
 from msd.wire.errors import UsageError
 from msd.wire.support.units import format_kb_rate, format_rate
@@ -92,14 +92,14 @@ def test_all_outputs_show_the_same_true_rates(serve: Serve, source: Source, tmp_
     report = read_report(tmp_path / "report.json")
     progress = [event for event in events if isinstance(event, Progress)]
     average = 28 * MIB / progress[-1].seconds
-    # The first segments are sent at once; afterwards the rate is at the limit.
+    # The first segments are sent at once, so 12 MiB arrive in the first second; afterwards the rate is at the limit.
     assert 0.5 * 8 * MIB < average < 1.3 * 8 * MIB
     assert f"verified in {progress[-1].seconds:.2f} s, {format_rate(average)} (" in result_lines(result)
     assert metric_lines(progress[-1]).endswith(f", download speed: {format_kb_rate(average)}")
     assert report["rate"] == round(average)
-    highest = max((each for each in progress if each.seconds >= RATE_WINDOW_S), key=lambda each: each.current_rate)
+    highest = max((each for each in progress if each.seconds >= SETTLING_S), key=lambda each: each.current_rate)
     peak = highest.current_rate
-    assert 0.7 * 8 * MIB < peak < 1.3 * 8 * MIB
+    assert average < peak < 1.1 * 12 * MIB
     assert report["rate_peak"] == round(peak)
     rates = chart_data(report["events"]).rates
     assert max(map(sum, zip(*rates.values(), strict=True))) == pytest.approx(peak, abs=4)

@@ -106,10 +106,10 @@ class RecordedMeter(RateMeter):
         super().__init__()
         self.calls: list[tuple[float, str | int]] = []
 
-    def start(self, now: float) -> None:
+    def start(self, now: float, *, is_first_request: bool = False) -> None:
         # The time of the call: ``now`` may be earlier.
         self.calls.append((time.monotonic(), START))
-        super().start(now)
+        super().start(now, is_first_request=is_first_request)
 
     def stop(self) -> None:
         self.calls.append((time.monotonic(), STOP))

@@ -67,14 +67,26 @@ def test_after_a_pause_the_pause_does_not_count(is_known: bool) -> None:
         meter.stop()
         meter.start(30.0)
     assert meter.rate(10.0 + STALL_S + 0.1) == 0
-    deliver(meter, 1000.0, 100, 30.0, 31.0)
-    assert meter.rate(31.0) == pytest.approx(1000.0)
+    deliver(meter, 1000.0, 100, 30.0, 32.0)
+    assert meter.rate(32.0) == pytest.approx(1000.0)
+
+
+def test_the_burst_of_a_worker_that_wakes_up_is_no_high_rate() -> None:
+    meter = RateMeter()
+    meter.start(0.0)
+    deliver(meter, 1000.0, 100, 0.0, 10.0)
+    meter.stop()
+    meter.start(20.0)
+    meter.count(300, 20.001)
+    assert meter.rate(20.01) == pytest.approx(300.0)
+    deliver(meter, 1000.0, 100, 20.0, 21.0)
+    assert meter.rate(21.0) == pytest.approx(1300.0)
 
 
 def test_at_the_end_of_a_short_download_the_rate_is_its_average() -> None:
     """The worker delivered its last segment before the others did."""
     meter = RateMeter()
-    meter.start(0.0)
+    meter.start(0.0, is_first_request=True)
     deliver(meter, 1000.0, 100, 0.0, 0.5)
     assert meter.rate(0.8, is_complete=True) == pytest.approx(500 / 0.8)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msd.client.events import Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged, WorkerProgress
-from msd.client.report.rate_meter import RATE_WINDOW_S
+from msd.client.report.rate_meter import SETTLING_S
 from msd.client.report.totals import RunningTotals
 
 MIB = 1 << 20
@@ -105,7 +105,7 @@ def test_times_without_data_do_not_count_in_the_median() -> None:
 
 
 def test_the_burst_at_the_start_is_not_a_peak() -> None:
-    totals = totals_of(*steady(9 * MIB, 0, RATE_WINDOW_S - 0.1), *steady(MIB, RATE_WINDOW_S, 4))
+    totals = totals_of(*steady(9 * MIB, 0, SETTLING_S - 0.1), *steady(MIB, SETTLING_S, 4))
     assert totals.rate_peak == MIB
 
 
