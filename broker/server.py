@@ -25,6 +25,7 @@ from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.complaints import read_segment_counts, rejection
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
+from msd.broker.supervision.kept_files import KeptFiles
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
@@ -40,10 +41,11 @@ from msd.broker.supervision.until_done import (
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import LOOPBACK, Config
+from msd.wire.errors import MsdError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import raise_descriptor_limit
-from msd.wire.protocol.child_messages import Indexed, ShareSettings
+from msd.wire.protocol.child_messages import SHARE_FILE, Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
     Complaint,
@@ -126,6 +128,7 @@ class Broker:
                 # Sample the rates every second, even if snapshots are published less often.
                 self._next_sample = now + SAMPLE_INTERVAL_S
                 self._event_log.sample(self._snapshot(), time.time())
+                self._restore_folder()
                 if os.getpid() == 1:
                     reap_orphans({*self._processes.pids, *self._indexer.pids, *self._local_console.pids})
             self._indexer.pass_time(now)
@@ -167,6 +170,8 @@ class Broker:
         at_close(self._listeners.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
+        self._kept_files = KeptFiles(self._folder)
+        at_close(self._kept_files.close)
         endpoint = self._listeners.open_local_control(self._folder)
         self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._listeners.keys)
         at_close(self._processes.close)
@@ -177,6 +182,7 @@ class Broker:
         at_close(self._signals.close)
         self._is_stopped = False
         write_share(self._folder / "catalogue", share)
+        self._kept_files.keep("share", [f"catalogue/{SHARE_FILE}"])
         self._indexer = IndexerSupervisor(
             self._folder,
             self._poll_loop,
@@ -206,6 +212,7 @@ class Broker:
     def _perform(self, action: supervisor.Action, now: float) -> None:
         match action:
             case supervisor.Spawn(number, wanted, edition):
+                self._restore_folder()
                 try:
                     pid = self._processes.spawn(number, wanted, edition)
                     event: supervisor.Event = supervisor.Spawned(number, pid)
@@ -273,7 +280,20 @@ class Broker:
             else:
                 self._shut_down(128 + number, f"by {signal.Signals(number).name}")
 
+    def _restore_folder(self) -> None:
+        """Makes the broker's folder again if another program has removed it or a part of it."""
+        # After an error this is tried again, and a worker that cannot start says why.
+        with suppress(MsdError, OSError, zmq.ZMQError):
+            is_restored = self._kept_files.restore()
+            if (endpoint := self._listeners.restore_local_control()) is not None:
+                self._processes.control = endpoint
+            if is_restored or endpoint:
+                self._output.note(f"{self._folder} was removed by another program: it is made again")
+
     def _on_edition(self, indexed: Indexed) -> None:
+        with suppress(OSError):  # Already replaced by a newer edition.
+            folder = f"catalogue/{indexed.edition}"
+            self._kept_files.keep("catalogue", [f"{folder}/digests", f"{folder}/files.jsonl"])
         if not self._supervisor.edition:
             self._set_catalogue(indexed)
         self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())

@@ -48,6 +48,7 @@ class Listeners:
         self._on_requests = on_requests
         self._on_misuse = on_misuse
         self._local_control: ControlSocket | None = None
+        self._local_bindings = 1
         self._next_key_check = 0.0
         self._misuses = 0
         #: The servers' key pair; None if the servers do not use keys.
@@ -82,11 +83,24 @@ class Listeners:
 
     def open_local_control(self, folder: Path) -> str:
         """Opens the workers' control socket in ``folder``, which must be private to this user. Returns its endpoint."""
-        endpoint = f"ipc://{folder / 'control'}"
-        self._local_control = ControlSocket(self._context, endpoint)
+        self._local_path = folder / "control"
+        self._local_control = ControlSocket(self._context, f"ipc://{self._local_path}")
         self._opened.callback(self._local_control.close)
         self._poll_loop.register(self._local_control.socket, self._on_requests)
-        return endpoint
+        return f"ipc://{self._local_path}"
+
+    def restore_local_control(self) -> str | None:
+        """If another program has removed the file of the workers' control socket, binds the socket to another file, and
+        returns its endpoint. Connected workers stay connected. Raises ``zmq.ZMQError``.
+        """
+        if self._local_control is None or self._local_path.exists():
+            return None
+        # Another name: ZeroMQ removes the file of an endpoint that it unbinds, and does so later.
+        self._local_bindings += 1
+        path = self._local_path.with_name(f"control-{self._local_bindings}")
+        self._local_control.socket.bind(f"ipc://{path}")
+        self._local_path = path
+        return f"ipc://{path}"
 
     def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:
         """The requests received on all control sockets, each with its sender."""

@@ -41,7 +41,8 @@ class WorkerProcesses:
     def __init__(self, config: Config, folder: Path, control: str, token: bytes, keys: KeyPair | None = None) -> None:
         self._config = config
         self._folder = folder
-        self._control = control
+        #: The endpoint to which new workers connect.
+        self.control = control
         self._token = token
         self._keys = keys
         self._running: dict[int, subprocess.Popen[bytes]] = {}
@@ -57,7 +58,7 @@ class WorkerProcesses:
                 number=number,
                 parent=os.getpid(),
                 bind=worker.endpoint.url,
-                control=self._control,
+                control=self.control,
                 token=self._token,
                 catalogue=str(self._folder / "catalogue"),
                 edition=edition,

@@ -27,20 +27,28 @@ def make_folder(control: Endpoint) -> Path:
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
     host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
     folder = base / f"{host}-{control.port}"
-    if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
+    if len(os.fsencode(folder / "control-999")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
+    shutil.rmtree(folder, ignore_errors=True)
+    make_private_folders(folder)
+    return folder
+
+
+def make_private_folders(folder: Path) -> None:
+    """Creates ``folder``, its parent and its folder for the catalogue, as far as they are missing. Raises ``MsdError``
+    if another user can access them.
+    """
+    base = folder.parent
     try:
         base.mkdir(mode=0o700, exist_ok=True)
         status = base.lstat()
         # In a world-writable folder such as /tmp, another user may have created this folder.
         if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
             raise NotAllowedError(f"{base} is not a folder that only you can access: remove it, or set XDG_RUNTIME_DIR")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        (folder / "catalogue").mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "catalogue").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder you can write to") from None
-    return folder
 
 
 def remove_folder(folder: Path) -> None:

@@ -64,6 +64,8 @@ class FakeListeners:
     def open_local_control(self, folder: Path) -> str:
         return f"ipc://{folder}/control"
 
+    def restore_local_control(self) -> None: ...
+
     def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:
         while self.inbox:
             ident, sender, request = self.inbox.pop(0)

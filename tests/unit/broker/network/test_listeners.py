@@ -188,6 +188,24 @@ def test_the_local_control_socket_requires_no_keys_and_serves_workers(harness: H
     assert harness.roles == {1: Role.WORKER}
 
 
+def test_a_removed_local_control_socket_is_opened_again_beside_the_old_connections(
+    harness: Harness, runtime_folder: Path
+) -> None:
+    endpoint = harness.listeners.open_local_control(runtime_folder)
+    old = harness.connect(zmq.DEALER, endpoint, None)
+    old.request(1)
+    harness.until(lambda: accepted(old, 1))
+    assert harness.listeners.restore_local_control() is None
+    Path(endpoint.removeprefix("ipc://")).unlink()
+    restored = harness.listeners.restore_local_control()
+    assert restored is not None
+    assert harness.listeners.restore_local_control() is None
+    new = harness.connect(zmq.DEALER, restored, None)
+    for client in (new, old):
+        client.request(2)
+        harness.until(lambda client=client: accepted(client, 2))
+
+
 @pytest.mark.parametrize("port", ["status_port", "control_port"])
 def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harness, port: str) -> None:
     free, in_use = free_ports(), getattr(harness.config, port)
