@@ -95,9 +95,10 @@ class Listeners:
         """
         if self._local_control is None or self._local_path.exists():
             return None
-        # Another name: ZeroMQ removes the file of an endpoint that it unbinds, and does so later.
+        # Another name, not longer than the first one: ZeroMQ removes the file of an endpoint that it unbinds, and does
+        # so later.
         self._local_bindings += 1
-        path = self._local_path.with_name(f"control-{self._local_bindings}")
+        path = self._local_path.with_name(f"c-{self._local_bindings}")
         self._local_control.socket.bind(f"ipc://{path}")
         self._local_path = path
         return f"ipc://{path}"

@@ -27,7 +27,7 @@ def make_folder(control: Endpoint) -> Path:
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
     host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
     folder = base / f"{host}-{control.port}"
-    if len(os.fsencode(folder / "control-999")) > MAX_SOCKET_PATH:
+    if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
     shutil.rmtree(folder, ignore_errors=True)
     make_private_folders(folder)

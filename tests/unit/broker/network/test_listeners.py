@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -203,7 +204,7 @@ def test_a_removed_local_control_socket_is_opened_again_beside_the_old_connectio
     new = harness.connect(zmq.DEALER, restored, None)
     for client in (new, old):
         client.request(2)
-        harness.until(lambda client=client: accepted(client, 2))
+        harness.until(partial(accepted, client, 2))
 
 
 @pytest.mark.parametrize("port", ["status_port", "control_port"])
