@@ -11,6 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from msd.wire.net.diagnosis import Contact
+
 #: Lower bound for a time span in seconds, so that a rate computed from it stays finite.
 MIN_SPAN_S = 1e-6
 #: The path that ``Started`` and ``Report`` give for a download to standard output. A file may be called ``-``.
@@ -78,10 +80,23 @@ class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
 
 
 class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):
-    """The download has made no progress for ``seconds``; ``reason`` explains why."""
+    """The download has made no progress for ``seconds``; ``reason`` explains why.
+
+    ``addresses`` is what came back from each address, if no server answers. The download gives up after ``timeout``
+    seconds without progress; None means that it never gives up.
+    """
 
     reason: str
     seconds: float
+    addresses: tuple[Contact, ...] = ()
+    timeout: float | None = None
+
+    @property
+    def ending(self) -> str:
+        """What ends the wait, for the user of a command."""
+        if self.timeout is not None:
+            return f"gives up after {self.timeout:g} s"
+        return "Ctrl-C ends the wait, --timeout limits it" if self.addresses else "Ctrl-C ends the wait"
 
 
 class Retried(Struct, frozen=True, tag_field="event", tag="retry"):

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from msd.wire.net.contacts import Probed
 from msd.wire.protocol.messages import DataReply, Message, Status, Welcome
 from msd.wire.protocol.states import ConnectionRefusal
 
@@ -36,9 +37,10 @@ class SnapshotReceived(Struct, frozen=True):
 
 
 class StatusRefused(Struct, frozen=True):
-    """Server 5 refused the subscription."""
+    """Server 5 refused the subscription, or its snapshots are of another ``version`` of the protocol."""
 
     refusal: ConnectionRefusal
+    version: int | None = None
 
 
 class ConnectionOpened(Struct, frozen=True):
@@ -52,11 +54,13 @@ class ConnectionOpened(Struct, frozen=True):
 class ConnectionClosed(Struct, frozen=True):
     """The connection was closed and its outstanding requests are lost, or an attempt to connect failed.
 
-    ``refusal`` is the reason for a failed attempt, if it is known.
+    ``refusal`` is the reason for a failed attempt, if it is known. ``version`` is the worker's version of the protocol,
+    if that is the reason.
     """
 
     worker: int
     refusal: ConnectionRefusal | None = None
+    version: int | None = None
 
 
 class ReplyReceived(Struct, frozen=True):
@@ -91,4 +95,4 @@ class Unban(Struct, frozen=True):
     worker: int
 
 
-NetworkEvent = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | ReplyReceived
+NetworkEvent = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | ReplyReceived | Probed

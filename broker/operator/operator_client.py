@@ -16,11 +16,15 @@ import zmq
 
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
+from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
+from msd.wire.net.contacts import Event as ContactEvent
+from msd.wire.net.diagnosis import diagnose
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.poll_loop import PollLoop
+from msd.wire.net.probe import Prober
 from msd.wire.net.sockets import receive, tcp_socket
-from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -42,6 +46,8 @@ from msd.wire.protocol.states import ConnectionRefusal, WantedState
 REQUEST_TIMEOUT_S = 5.0
 #: Seconds for which every handshake must fail before a wrong server key is reported as the cause.
 HANDSHAKE_FAILURE_WINDOW_S = 1.0
+#: The names of the two addresses in messages.
+SERVER_5, CONTROL = "server 5", "control port of server 5"
 
 Reply = Accepted | Toggled | StatusReport | Rejected
 T = TypeVar("T")
@@ -58,33 +64,39 @@ class OperatorClient:
     """
 
     def __init__(self, servers: Servers, timeout: float = REQUEST_TIMEOUT_S) -> None:
-        self._server5 = servers.status
+        self._addresses = {SERVER_5: servers.status}
+        self._contacts = Contacts(encrypted=servers.credentials is not None)
+        self._prober = Prober()
         self._credentials = servers.credentials
         self._timeout = timeout
         self._snapshots: deque[Status] = deque()
         self._replies: deque[Reply] = deque()
-        #: Why server 5 refuses this operator; None if it does not.
-        self._refusal: NotAllowedError | None = None
+        #: Server 5 definitively refuses this operator.
+        self._is_refused = False
         self._failing_since: float | None = None
+        #: The servers that closed a connection after the first snapshot.
+        self._closed: set[str] = set()
         self.loop = PollLoop()
         with contextlib.ExitStack() as resources:
             context = zmq.Context()
             resources.callback(context.destroy, 0)
-            subscriber = StatusSubscriber(context, self._server5, self._credentials)
+            resources.callback(self._prober.close)
+            self.loop.register(self._prober.fd, lambda: self._on_probes(self._prober.read()))
+            subscriber = StatusSubscriber(context, servers.status, self._credentials)
             resources.callback(subscriber.close)
             snapshots, connection = subscriber.sources
             self.loop.register(snapshots, lambda: self._on_snapshots(subscriber.read_snapshots()))
-            self.loop.register(connection, lambda: self._on_connection(subscriber.read_connection()))
+            self.loop.register(connection, lambda: self._on_connection(SERVER_5, subscriber.read_connection()))
             #: The newest status received, whether published or sent as a reply.
-            self.latest = self._receive(self._snapshots, time.monotonic() + timeout)
-            #: True if a connection was closed after the first snapshot.
-            self.is_lost = False
-            control = Endpoint(self._server5.host, Endpoint.parse(self.latest.control).port)
+            self.latest = self._receive(SERVER_5, self._snapshots, time.monotonic() + timeout)
+            self._closed.clear()
+            control = Endpoint(servers.status.host, Endpoint.parse(self.latest.control).port)
+            self._addresses = {CONTROL: control, SERVER_5: servers.status}
             self._control = tcp_socket(context, zmq.DEALER, control, self._credentials)
             monitor = Monitor(self._control, encrypted=self._credentials is not None)
             resources.callback(monitor.close)
             self.loop.register(self._control, self._on_replies)
-            self.loop.register(monitor.socket, lambda: self._on_connection(monitor.read()))
+            self.loop.register(monitor.socket, lambda: self._on_connection(CONTROL, monitor.read()))
             self._control.connect(control.url)
             self._resources = resources.pop_all()
 
@@ -96,6 +108,11 @@ class OperatorClient:
 
     def close(self) -> None:
         self._resources.close()
+
+    @property
+    def is_lost(self) -> bool:
+        """True if a connection was closed after the first snapshot."""
+        return bool(self._closed)
 
     def status(self) -> Status:
         return self.report().status
@@ -119,7 +136,7 @@ class OperatorClient:
         """
         deadline = time.monotonic() + 3 * self.latest.interval + 1
         while True:
-            status = self._receive(self._snapshots, deadline)
+            status = self._receive(SERVER_5, self._snapshots, deadline)
             # Snapshots published before the latest report may arrive after it.
             if status.epoch != self.latest.epoch or status.seq > self.latest.seq:
                 self.latest = status
@@ -135,8 +152,8 @@ class OperatorClient:
         """Returns the snapshots and replies received since the last call. Raises ``NotAllowedError`` if this
         operator is refused.
         """
-        if self._refusal is not None:
-            raise self._refusal
+        if self._is_refused:
+            raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
         messages = [*self._snapshots, *self._replies]
         self._snapshots.clear()
         self._replies.clear()
@@ -146,7 +163,7 @@ class OperatorClient:
         deadline = time.monotonic() + self._timeout
         self.send(request)
         while True:
-            reply = self._receive(self._replies, deadline)
+            reply = self._receive(CONTROL, self._replies, deadline)
             if reply.rid != getattr(request, "rid", None):
                 continue
             if isinstance(reply, Rejected):
@@ -154,27 +171,46 @@ class OperatorClient:
             if isinstance(reply, reply_type):
                 return reply
 
-    def _receive(self, queue: deque[T], deadline: float) -> T:
-        """Waits until ``queue`` contains a message, and takes it."""
+    def _receive(self, name: str, queue: deque[T], deadline: float) -> T:
+        """Waits until ``queue`` contains a message of the server ``name``, and takes it."""
         self._failing_since = None
         while not queue:
-            if self._refusal is not None:
-                raise self._refusal
-            if time.monotonic() >= deadline:
-                raise NoAnswerError(f"server 5 at {self._server5} does not answer: is msd serve running there?")
-            self.loop.wait([deadline])
+            if self._is_refused:
+                raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
+            self._expect(name)
+            if (now := time.monotonic()) >= deadline:
+                raise NoAnswerError(diagnose(self._contacts.current(), PROTOCOL_VERSION))
+            self.loop.wait([deadline, self._contacts.next_deadline(now)])
             self.loop.dispatch()
+        self._apply(Expecting(self._addresses, frozenset()))
         return queue.popleft()
 
-    def _on_snapshots(self, snapshots: Iterable[Status]) -> None:
+    def _expect(self, name: str) -> None:
+        """Expects an answer from the server ``name``. While the control port does not answer, it matters whether server
+        5 still does; the other way round it does not.
+        """
+        addresses = self._addresses if name == CONTROL else {name: self._addresses[name]}
+        self._apply(Expecting(addresses, frozenset({name, *self._closed} & addresses.keys())))
+
+    def _apply(self, event: ContactEvent) -> None:
+        """Passes an event to the core that finds out why server 5 does not answer, and performs its actions."""
+        for action in self._contacts.handle(event, time.monotonic()):
+            match action:
+                case StartProbe(endpoint):
+                    self._on_probes(self._prober.start(endpoint))
+                case StopProbes():
+                    self._on_probes(self._prober.stop())
+
+    def _on_probes(self, results: Iterable[Probed]) -> None:
+        for result in results:
+            self._apply(result)
+
+    def _on_snapshots(self, snapshots: Iterable[Status | OtherVersion]) -> None:
         for status in snapshots:
-            if status.version == PROTOCOL_VERSION:
-                self._snapshots.append(status)
+            if isinstance(status, OtherVersion):
+                self._refuse(SERVER_5, ConnectionRefusal.VERSION, status.version)
             else:
-                self._refusal = NotAllowedError(
-                    f"server 5 uses protocol version {status.version}, but this command uses version"
-                    f" {PROTOCOL_VERSION}: update the older side"
-                )
+                self._snapshots.append(status)
 
     def _on_replies(self) -> None:
         while (frames := receive(self._control)) is not None:
@@ -182,14 +218,22 @@ class OperatorClient:
                 with contextlib.suppress(ProtocolError):
                     self._replies.append(decode(frames[0].buffer, ControlReply))
 
-    def _on_connection(self, events: Iterable[ConnectionEvent | ConnectionRefusal]) -> None:
+    def _on_connection(self, name: str, events: Iterable[ConnectionEvent | ConnectionRefusal]) -> None:
         for event in events:
-            if event is ConnectionEvent.CLOSED:
-                self.is_lost = True
-            if event is ConnectionRefusal.HANDSHAKE:
-                # A server that is shutting down may abort one handshake; with a wrong key every handshake fails.
-                self._failing_since = self._failing_since or time.monotonic()
-                if time.monotonic() < self._failing_since + HANDSHAKE_FAILURE_WINDOW_S:
-                    continue
             if isinstance(event, ConnectionRefusal):
-                self._refusal = NotAllowedError(event.explain(self._server5, encrypted=self._credentials is not None))
+                self._refuse(name, event)
+            elif event is ConnectionEvent.CLOSED:
+                self._closed.add(name)
+
+    def _refuse(self, name: str, refusal: ConnectionRefusal, version: int | None = None) -> None:
+        self._expect(name)
+        self._apply(Refused(name, self._addresses[name], refusal, version))
+        if refusal is ConnectionRefusal.HANDSHAKE:
+            # A server that is shutting down may abort one handshake; with a wrong key every handshake fails. A probe
+            # shows whether it is another program that closes every connection.
+            self._failing_since = self._failing_since or time.monotonic()
+            if time.monotonic() < self._failing_since + HANDSHAKE_FAILURE_WINDOW_S:
+                return
+            if not self._contacts.refusals():
+                return
+        self._is_refused = True

@@ -57,7 +57,7 @@ class LiveLayout:
                 if state != "lost" or self._states.get(name, ("",))[0] not in DOWN_STATES:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
-                self._set_message(reason, now - seconds)
+                self._set_message(f"{reason} ({event.ending})", now - seconds)
             case Hashing() | Syncing():
                 self._set_message("syncing to disk" if isinstance(event, Syncing) else "computing the SHA-256")
                 if self._progress is not None:

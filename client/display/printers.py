@@ -117,7 +117,7 @@ def event_lines(event: Event) -> str:
         case WorkerChanged(_, state) if state != "ready":
             return presentable(" ".join(_worker_change(event)))
         case Waiting(reason, seconds):
-            return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason}")
+            return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason} ({event.ending})")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
         case Hashing():
@@ -140,7 +140,7 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
         case WorkerChanged(_, state):
             return "info" if state in ("ready", "asleep") else "warning", *_worker_change(event)
         case Waiting(reason, seconds):
-            return "warning", "client", f"waiting for {seconds:.1f} s: {reason}"
+            return "warning", "client", f"waiting for {seconds:.1f} s: {reason} ({event.ending})"
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"

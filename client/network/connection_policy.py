@@ -152,6 +152,15 @@ class ConnectionPolicy(Core[Event, Action]):
         """
         return self._refusal if self._refused_since is not None else None
 
+    @property
+    def expected_workers(self) -> dict[int, Endpoint]:
+        """The workers that should answer: those that server 5 does not report as unreachable, unless banned."""
+        return {
+            number: worker.endpoint
+            for number, worker in self.workers.items()
+            if worker.state is not ConnectionState.BANNED and _is_reachable(worker)
+        }
+
     def next_deadline(self, now: float) -> float:  # noqa: ARG002
         return self._next_deadline
 
@@ -276,4 +285,9 @@ class ConnectionPolicy(Core[Event, Action]):
     def _may_open(self, worker: KnownWorker) -> bool:
         if worker.state is not ConnectionState.CLOSED or self.awaits_first_snapshot:
             return False
-        return worker.reported_state is None or worker.reported_state in REACHABLE_STATES
+        return _is_reachable(worker)
+
+
+def _is_reachable(worker: KnownWorker) -> bool:
+    """False if server 5 reports a state in which the worker accepts no connections."""
+    return worker.reported_state is None or worker.reported_state in REACHABLE_STATES

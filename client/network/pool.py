@@ -16,7 +16,7 @@ from msd.client.events import OnEvent, WorkerChanged
 from msd.client.network import connection_policy
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
-from msd.client.network.waiting_reason import Peers, explain_refusal, waiting_reason
+from msd.client.network.waiting_reason import waiting_reason
 from msd.client.network_events import (
     Ban,
     ConnectionClosed,
@@ -24,10 +24,14 @@ from msd.client.network_events import (
     NetworkEvent,
     ReplyReceived,
     SnapshotReceived,
+    StatusRefused,
     Unban,
 )
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
+from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
+from msd.wire.net.contacts import Event as ContactEvent
+from msd.wire.net.diagnosis import diagnose
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal
@@ -66,14 +70,14 @@ class ConnectionPool:
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
-        #: The workers that use another version of the protocol, each with its version.
-        self._other_versions: dict[int, int] = {}
         self._servers = servers
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
         self._policy = connection_policy.ConnectionPolicy(
             servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
         )
+        self._contacts = Contacts(encrypted=servers.credentials is not None)
+        self._update_contacts()
 
     def close(self) -> None:
         """Closes all connections."""
@@ -107,7 +111,8 @@ class ConnectionPool:
         Measures stalls of this process.
         """
         start = time.monotonic()
-        due = (deadline, self._policy.next_deadline(start), self.progress_timeout.next_deadline(start))
+        cores = (self._policy, self._contacts, self.progress_timeout)
+        due = (deadline, *(core.next_deadline(start) for core in cores))
         until = max(start, min(time for time in due if time is not None))
         self.transport.wait(until - start)
         self._last_poll_at = time.monotonic()
@@ -121,12 +126,14 @@ class ConnectionPool:
         ``NoAnswerError`` once the timeout expires.
         """
         for event in self.transport.read():
+            if isinstance(event, Probed):
+                self._apply_contacts(event)
+                continue
             if not isinstance(event, ReplyReceived):
                 if isinstance(event, ConnectionOpened) and event.welcome.version != PROTOCOL_VERSION:
                     # Do not ban the worker: it may be updated while others serve the file.
-                    self._other_versions[event.worker] = event.welcome.version
                     self.transport.close_connection(event.worker)
-                    event = ConnectionClosed(event.worker, ConnectionRefusal.VERSION)
+                    event = ConnectionClosed(event.worker, ConnectionRefusal.VERSION, event.welcome.version)
                 match event:
                     case SnapshotReceived(status):
                         self._control = status.control
@@ -135,14 +142,23 @@ class ConnectionPool:
                             event = SnapshotReceived(replace(status, workers=workers))
                     case ConnectionOpened(worker):
                         self.ready[worker] = event
-                    case ConnectionClosed(worker):
+                    case ConnectionClosed(worker, refusal, version):
                         self.ready.pop(worker, None)
+                        if refusal is not None:
+                            endpoint = self._policy.workers[worker].endpoint
+                            if not self._is_refused(Refused(f"worker {worker}", endpoint, refusal, version)):
+                                event = ConnectionClosed(worker)
+                    case StatusRefused(refusal, version):
+                        if not self._is_refused(Refused("server 5", self._servers.status, refusal, version)):
+                            continue
                 self._apply(event)
             yield event
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
+        self._update_contacts()
         self._apply(TimePassed(), self._last_poll_at)
         self._emit_server5_change()
-        waiting = WaitingFor(self.local_reason or self.waiting_reason(), is_timed=not self.local_reason)
+        addresses = () if self.ready or self.local_reason else self._contacts.current()
+        waiting = WaitingFor(self.local_reason or self.waiting_reason(), addresses, is_timed=not self.local_reason)
         for action in self.progress_timeout.handle(waiting, self._last_poll_at):
             if isinstance(action, TimeoutExpired):
                 raise NoAnswerError(action.message)
@@ -164,6 +180,9 @@ class ConnectionPool:
     def _emit_server5_change(self) -> None:
         """Emits an event if server 5 was lost or is reachable again since the last poll."""
         reachable = self.status is not None or self._policy.awaits_first_snapshot or self._policy.refusal is not None
+        # Without any connection the client does not continue: the reason for waiting says what server 5 answers.
+        if not reachable and not self.ready and not self._control:
+            return
         if reachable != self._last_reachable:
             self._last_reachable = reachable
             detail = "" if reachable else "it does not answer; continuing without its status"
@@ -171,13 +190,36 @@ class ConnectionPool:
 
     def waiting_reason(self) -> str:
         """Returns why there is no progress, as text for the user."""
-        return waiting_reason(
-            self.status, self._policy.refusal, self._peers, ready=len(self.ready), workers=len(self.worker_numbers)
-        )
+        contacts = () if self.ready else self._contacts.current()
+        return waiting_reason(self.status, contacts, ready=len(self.ready), workers=len(self.worker_numbers))
 
-    @property
-    def _peers(self) -> Peers:
-        return Peers(self._servers.status, self._servers.credentials is not None, self._other_versions)
+    def _is_refused(self, event: Refused) -> bool:
+        """Records a refusal. Returns False if it was only a guess and a probe disproves it: another program, too, may
+        close every connection.
+        """
+        self._apply_contacts(event)
+        is_guess = event.refusal is ConnectionRefusal.HANDSHAKE
+        return not is_guess or any(refusal.name == event.name for refusal in self._contacts.refusals())
+
+    def _update_contacts(self) -> None:
+        """Tells which servers have not answered; without a single connected worker, they are probed."""
+        if self.ready and self._contacts.is_idle:
+            return
+        workers = {f"worker {number}": endpoint for number, endpoint in self._policy.expected_workers.items()}
+        server5 = {"server 5": self._servers.status}
+        unanswered = [] if self.ready else [*(server5 if self.status is None else ()), *workers]
+        self._apply_contacts(Expecting(server5 | workers, frozenset(unanswered)))
+
+    def _apply_contacts(self, event: ContactEvent) -> None:
+        """Passes an event to the core that finds out why no server answers, and performs its actions."""
+        for action in self._contacts.handle(event, time.monotonic()):
+            match action:
+                case StartProbe(endpoint):
+                    results = [*self.transport.start_probe(endpoint)]
+                case StopProbes():
+                    results = self.transport.stop_probes()
+            for result in results:
+                self._apply_contacts(result)
 
     def _apply(self, event: connection_policy.Event, now: float | None = None) -> None:
         """Passes an event to the policy, by default with the current time, and performs its actions."""
@@ -189,5 +231,5 @@ class ConnectionPool:
                     self.transport.close_connection(worker)
                 case connection_policy.Resubscribe():
                     self.transport.resubscribe()
-                case connection_policy.ReportRefusal(refusal):
-                    raise NotAllowedError(explain_refusal(refusal, self._peers))
+                case connection_policy.ReportRefusal():
+                    raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from msd.client.events import Waiting
+from msd.wire.net.diagnosis import Contact
 from msd.wire.support.core import Core, Stalled
 
 #: Seconds without progress after which the reason is reported.
@@ -18,12 +19,14 @@ class ProgressMade(Struct, frozen=True):
 
 
 class WaitingFor(Struct, frozen=True):
-    """Time has passed; if there is no progress, ``reason`` explains why.
+    """Time has passed; if there is no progress, ``reason`` explains why, and ``addresses`` what came back from each
+    address.
 
     ``is_timed`` is False if the servers are not the reason: the wait then does not count towards the timeout.
     """
 
     reason: str
+    addresses: tuple[Contact, ...] = ()
     is_timed: bool = True
 
 
@@ -49,7 +52,7 @@ class ProgressTimeout(Core[Event, Action]):
         self._last_progress = now
         #: When the time that counts towards the timeout began.
         self._timed_since = now
-        self._reason = ""
+        self._waiting_for = WaitingFor("")
         #: The last reason reported since the last progress; None if none was reported.
         self._reported_reason: str | None = None
 
@@ -64,20 +67,22 @@ class ProgressTimeout(Core[Event, Action]):
             case Stalled(seconds):
                 self._last_progress += seconds
                 self._timed_since += seconds
-            case WaitingFor(reason, is_timed):
-                self._reason = reason
-                if not is_timed:
+            case WaitingFor():
+                self._waiting_for = event
+                if not event.is_timed:
                     self._timed_since = now
                 for deadline, action in self._deadlines(now):
                     if now >= deadline:
-                        self._reported_reason = reason
+                        self._reported_reason = self._waiting_for.reason
                         return [action]
         return []
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Action]]:
         """Yields each deadline and the action that is then due, the most important one first."""
+        reason, addresses, is_timed = self._waiting_for.reason, self._waiting_for.addresses, self._waiting_for.is_timed
         if self._timeout is not None:
-            message = f"gave up after {self._timeout:g} s without progress: {self._reason}"
+            message = f"gave up after {self._timeout:g} s without progress: {reason}"
             yield self._timed_since + self._timeout, TimeoutExpired(message)
-        if self._reason != self._reported_reason:
-            yield self._last_progress + WAITING_NOTICE_S, Waiting(self._reason, now - self._last_progress)
+        if reason != self._reported_reason:
+            notice = Waiting(reason, now - self._last_progress, addresses, self._timeout if is_timed else None)
+            yield self._last_progress + WAITING_NOTICE_S, notice

@@ -19,9 +19,11 @@ from msd.client.network.connection import Connection
 from msd.client.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
+from msd.wire.net.contacts import Probed
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.probe import Prober
 from msd.wire.net.sockets import receive, tcp_socket
-from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
@@ -66,6 +68,8 @@ class Transport:
         #: The sockets that were readable at the last poll.
         self._readable: set[object] = set()
         self._status = self._subscribe()
+        self._prober = Prober()
+        self._poller.register(self._prober.fd, zmq.POLLIN)
 
     def wait(self, timeout: float) -> None:
         """Polls all sockets for up to ``timeout`` seconds."""
@@ -82,7 +86,13 @@ class Transport:
             for event in self._status.read_connection():
                 if isinstance(event, ConnectionRefusal):
                     yield StatusRefused(event)
-            yield from map(SnapshotReceived, self._status.read_snapshots())
+            for snapshot in self._status.read_snapshots():
+                if isinstance(snapshot, OtherVersion):
+                    yield StatusRefused(ConnectionRefusal.VERSION, snapshot.version)
+                else:
+                    yield SnapshotReceived(snapshot)
+        if self._prober.fd in readable:
+            yield from self._prober.read()
         yield from round_robin(
             self._read_connection(worker, connection)
             for worker, connection in self._connections.items()
@@ -122,6 +132,14 @@ class Transport:
         self._status.close()
         self._status = self._subscribe()
 
+    def start_probe(self, endpoint: Endpoint) -> Iterator[Probed]:
+        """Probes an endpoint with plain TCP. ``Probed`` follows, or is yielded if the attempt fails at once."""
+        return self._prober.start(endpoint)
+
+    def stop_probes(self) -> list[Probed]:
+        """Ends the probes and returns the results of those that had none."""
+        return self._prober.stop()
+
     def report_done(self, control: Endpoint, timeout: float) -> bool:
         """Reports to server 5 that the download is complete; True if it replies within ``timeout`` seconds."""
         return self._send_control(control, Done(rid=new_rid(), session=self._session), timeout)
@@ -136,6 +154,7 @@ class Transport:
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
         self._status.close()
+        self._prober.close()
         # Also closes a socket whose setup was interrupted by a signal: a single open socket would block termination.
         self._context.destroy(LINGER_MS)
 

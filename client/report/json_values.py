@@ -27,8 +27,14 @@ def event_values(event: Event) -> dict[str, Any]:
             return {**values, "seconds": round(seconds, 3), "rate": round(rate), "workers": workers}
         case WorkerChanged():
             del values["segments"]
-        case Waiting(seconds=seconds):
+        case Waiting(seconds=seconds, addresses=addresses):
+            del values["timeout"]
             values["seconds"] = round(seconds, 3)
+            values["addresses"] = [
+                {"name": contact.name, "address": str(contact.endpoint), "outcome": contact.outcome.value}
+                | {"detail": contact.detail}
+                for contact in addresses
+            ]
         case Hashing():
             return event_values(Waiting("computing the SHA-256", 0.0))
         case Syncing():

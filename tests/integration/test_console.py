@@ -194,7 +194,7 @@ def test_without_a_terminal_msd_console_suggests_msd_status() -> None:
 @pytest.mark.soak
 def test_a_console_without_servers_prints_its_error_on_the_main_screen(on_terminal: OnTerminal) -> None:
     terminal = on_terminal("console", "-p", *map(str, free_ports()))
-    terminal.expect("does not answer: is msd serve running there?")
+    terminal.expect("refuses the connection: is msd serve running there?")
     assert terminal.wait() == 7
     assert ENTERED not in terminal.text
 

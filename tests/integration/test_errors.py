@@ -130,7 +130,9 @@ def check_no_answer(process: Process) -> None:
 def test_without_servers_a_download_waits_until_its_timeout(tmp_path: Path) -> None:
     with Download(NOWHERE, "--timeout", "3", cwd=tmp_path) as client:
         assert client.wait() == 7
-    assert "is msd serve running there?" in client.events_of("waiting")[0]["reason"]
+    (waiting,) = client.events_of("waiting")
+    assert waiting["reason"].endswith(" refuse the connection: is msd serve running there?")
+    assert [address["outcome"] for address in waiting["addresses"]] == ["refused"] * 5
     last = client.events[-1]
     assert (last["event"], last["code"]) == ("error", 7)
     assert "gave up after 3 s" in last["message"]

@@ -13,7 +13,7 @@ from tests.processes import MIB, Download, Serve, Source, run_msd, wait_for
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
 TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "object": (dict,), "boolean": (bool,)
+    "string": (str,), "integer": (int,), "number": (int, float), "object": (dict,), "boolean": (bool,), "array": (list,)
 }  # fmt: skip
 
 

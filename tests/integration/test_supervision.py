@@ -270,7 +270,7 @@ def test_status_watch_ends_with_the_servers(serve: Serve, source: Source) -> Non
         wait_for("several tables", lambda: watch.out.text.count(" of 4 alive") > 3)
         system.signal(signal.SIGKILL)
         assert watch.wait() == 7
-        expected = f"msd: server 5 at 127.0.0.1:{system.ports[4]} does not answer: is msd serve running there?"
+        expected = f"msd: server 5 at 127.0.0.1:{system.ports[4]} refuses the connection: is msd serve running there?"
         assert watch.err.text == expected
 
 

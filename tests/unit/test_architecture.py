@@ -124,6 +124,8 @@ PURE = (
     "workers/serving/fair_queue.py",
     "workers/serving/worker_life.py",
     "wire/errors.py",
+    "wire/net/contacts.py",
+    "wire/net/diagnosis.py",
     "wire/protocol/child_messages.py",
     "wire/protocol/codec.py",
     "wire/protocol/messages.py",

@@ -16,12 +16,18 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.protocol.codec import MAX_SNAPSHOT_FRAME, STATUS_TOPIC, decode
-from msd.wire.protocol.messages import Status
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Natural, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
 #: ZeroMQ's first and longest delays before it reconnects, in milliseconds.
 RECONNECT_MS, MAX_RECONNECT_MS = 100, 1000
+
+
+class OtherVersion(Message, frozen=True, tag="status"):
+    """What a snapshot of another protocol version has for certain."""
+
+    version: Natural
 
 
 class StatusSubscriber:
@@ -51,12 +57,15 @@ class StatusSubscriber:
         """Yields the events of the connection since the last call, oldest first."""
         return self._monitor.read()
 
-    def read_snapshots(self) -> Iterator[Status]:
+    def read_snapshots(self) -> Iterator[Status | OtherVersion]:
         """Yields the snapshots that have arrived. Skips malformed snapshots: the next one has the complete state."""
         while (frames := receive(self._socket)) is not None:
             if len(frames) == 1:
                 with contextlib.suppress(ProtocolError):
-                    yield decode(frames[0].bytes.removeprefix(STATUS_TOPIC), Status)
+                    header = frames[0].bytes.removeprefix(STATUS_TOPIC)
+                    # The rest of a snapshot of another version may have other keys.
+                    other: OtherVersion = decode(header, OtherVersion)
+                    yield decode(header, Status) if other.version == PROTOCOL_VERSION else other
 
     def close(self) -> None:
         self._monitor.close()

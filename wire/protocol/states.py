@@ -52,17 +52,3 @@ class ConnectionRefusal(Enum):
     MECHANISM = auto()  #: one side uses keys and the other does not
     HANDSHAKE = auto()  #: it closed the connection during the handshake; its key may differ from the expected key
     VERSION = auto()  #: it uses another version of the protocol
-
-    def explain(self, server: object, *, encrypted: bool) -> str:
-        """Returns the error message for a client that ``server`` refused. ``encrypted``: the client used a key."""
-        match self:
-            case ConnectionRefusal.KEY:
-                return f"{server} does not admit this key: ask its operator to run msd keys admit"
-            case ConnectionRefusal.MECHANISM if encrypted:
-                return f"{server} does not use keys: leave out the server key, also in config.toml"
-            case ConnectionRefusal.MECHANISM:
-                return f"{server} requires a key: give the server key that its msd serve prints"
-            case ConnectionRefusal.HANDSHAKE:
-                return f"{server} does not have this server key: compare it with the key that msd serve prints"
-            case ConnectionRefusal.VERSION:
-                return f"{server} uses another version of the protocol: update the older side"

@@ -69,9 +69,9 @@ def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connec
 def test_the_reason_for_a_stall_is_shown_until_there_is_progress() -> None:
     view = running()
     view.handle(Waiting("0 of 2 workers alive (worker 1 asleep, worker 2 dead)", 1.0), 5.0)
-    narrow = text(view, 40).split("\n")[-2:]
+    narrow = text(view, 40).split("\n")[-3:]
     assert narrow[0].startswith("waiting 0:01: ")
-    assert " ".join(narrow).endswith("0 of 2 workers alive (worker 1 asleep, worker 2 dead)")
+    assert " ".join(narrow).endswith("dead) (Ctrl-C ends the wait)")
     assert "waiting 1:01: 0 of 2" in "\n".join(line.plain for line in view.lines(79, 23, 65.0))
     view.handle(progress(5.5), 5.5)
     assert "waiting" not in text(view)

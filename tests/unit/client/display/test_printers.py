@@ -36,6 +36,8 @@ from msd.client.events import (
     WorkerProgress,
     WorkerReport,
 )
+from msd.wire.net.diagnosis import Contact, Outcome
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.units import format_time
 
@@ -76,11 +78,12 @@ REPORT = Report(
     transfer_seconds=1.5,
     rate=2.0 * MIB,
 )
+CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
 EVENTS: list[Event] = [
     STARTED,
     PROGRESS,
     WorkerChanged("2", "lost", "3 segments reassigned"),
-    Waiting("0 of 4 workers alive", 1.23456),
+    Waiting("0 of 4 workers alive", 1.23456, CONTACTS, 30.0),
     Retried("3", 7, "corrupt"),
     Hashing(),
     Syncing(),
@@ -181,7 +184,7 @@ def test_each_event_is_a_log_entry() -> None:
             "8,642,720 of 11,523,640 bytes verified, 0 reused from disk, 0 wasted (duplicate or corrupt)",
         ),
         ("warning", "worker 2", "lost: 3 segments reassigned"),
-        ("warning", "client", "waiting for 1.2 s: 0 of 4 workers alive"),
+        ("warning", "client", "waiting for 1.2 s: 0 of 4 workers alive (gives up after 30 s)"),
         ("warning", "worker 3", "retrying segment 7: corrupt"),
         ("info", "client", "computing the SHA-256"),
         ("info", "client", "syncing to disk"),
@@ -204,7 +207,7 @@ def test_a_wait_is_printed_with_its_start_time_and_reason(capsys: pytest.Capture
     times = [format_time(time.time() - 3600)]
     (line,) = lines(capsys, printer, Waiting("0 of 4 workers alive", 3600.0))
     times.append(format_time(time.time() - 3600))
-    assert line in [f"waiting since {time}: 0 of 4 workers alive" for time in times]
+    assert line in [f"waiting since {time}: 0 of 4 workers alive (Ctrl-C ends the wait)" for time in times]
     assert re.fullmatch(r"\d\d:\d\d:\d\d", times[0])
 
 
@@ -277,10 +280,17 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
             },
         },
         {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned"},
-        {"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235},
+        {
+            "event": "waiting",
+            "reason": "0 of 4 workers alive",
+            "seconds": 1.235,
+            "addresses": [
+                {"name": "worker 1", "address": "[::1]:9001", "outcome": "other-version", "detail": "7"},
+            ],
+        },
         {"event": "retry", "worker": "3", "segment": 7, "cause": "corrupt", "detail": ""},
-        {"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0},
-        {"event": "waiting", "reason": "syncing to disk", "seconds": 0.0},
+        {"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0, "addresses": []},
+        {"event": "waiting", "reason": "syncing to disk", "seconds": 0.0, "addresses": []},
     ]
 
 

@@ -13,6 +13,9 @@ from msd.client.network_events import Ban, BanReason, ConnectionClosed, NetworkE
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError, NotAllowedError
+from msd.wire.net.contacts import Probed
+from msd.wire.net.diagnosis import Outcome
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from tests.connections import opened
@@ -108,10 +111,13 @@ def test_with_explicit_ports_only_the_workers_of_these_ports_are_in_a_snapshot()
 
 def test_a_worker_of_another_protocol_version_is_refused(scene: Scene) -> None:
     scene.incoming = [opened(1, version=PROTOCOL_VERSION + 1)]
-    assert scene.poll() == [ConnectionClosed(1, ConnectionRefusal.VERSION)]
+    assert scene.poll() == [ConnectionClosed(1, ConnectionRefusal.VERSION, PROTOCOL_VERSION + 1)]
     assert scene.pool.ready == {}
     scene.now += 1.0
-    with pytest.raises(NotAllowedError, match=rf"worker 1 uses version {PROTOCOL_VERSION + 1}: update the older side"):
+    with pytest.raises(
+        NotAllowedError,
+        match=rf"worker 1 at .*:21018 uses protocol version {PROTOCOL_VERSION + 1}, .*: update the older",
+    ):
         scene.poll()
 
 
@@ -129,21 +135,39 @@ def test_the_waiting_reason_counts_workers_that_are_alive_but_not_reachable(
 ) -> None:
     scene.incoming = [SnapshotReceived(snapshot(*[WorkerState.AWAKE] * awake, *ASLEEP[awake:]))]
     scene.poll()
-    assert scene.pool.waiting_reason() == f"server 5 reports {workers} alive, but none is reachable"
+    assert scene.pool.waiting_reason().startswith(
+        f"server 5 reports {workers} alive, but none is reachable: server 5 a"
+    )
 
 
 @pytest.mark.parametrize(
     ("refusal", "reason"),
     [
-        (ConnectionRefusal.HANDSHAKE, "closes every connection during the handshake: is the server key correct?"),
-        (ConnectionRefusal.KEY, "does not admit this key: ask its operator to run msd keys admit"),
+        (ConnectionRefusal.HANDSHAKE, "does not have this server key: compare it with the key that msd serve prints"),
+        (ConnectionRefusal.KEY, "does not admit this key: ask the operator to run msd keys admit"),
         (ConnectionRefusal.MECHANISM, "requires a key: give the server key that its msd serve prints"),
     ],
 )
 def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: ConnectionRefusal, reason: str) -> None:
+    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE, *ASLEEP[1:]))]
+    scene.poll()
     scene.incoming = [ConnectionClosed(1, refusal)]
     scene.poll()
-    assert scene.pool.waiting_reason().endswith(f":39223 {reason}")
+    assert scene.pool.waiting_reason().endswith(f"; worker 1 at 127.0.0.1:21018 {reason}")
+
+
+@pytest.mark.parametrize("is_zeromq", [True, False])
+def test_only_a_server_of_zeromq_has_a_wrong_key(scene: Scene, is_zeromq: bool) -> None:
+    """Another program, too, may close every connection during the handshake."""
+    endpoint = Endpoint("127.0.0.1", 21018)
+    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE, *ASLEEP[1:]))]
+    scene.poll()
+    scene.incoming = [Probed(endpoint, Outcome.NO_REPLY if is_zeromq else Outcome.CLOSED)]
+    scene.poll()
+    scene.incoming = [ConnectionClosed(1, ConnectionRefusal.HANDSHAKE)]
+    expected = ConnectionRefusal.HANDSHAKE if is_zeromq else None
+    assert scene.poll() == [ConnectionClosed(1, expected)]
+    assert ("server key" in scene.pool.waiting_reason()) is is_zeromq
 
 
 def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:
@@ -152,7 +176,10 @@ def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: S
         scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
         # Each poll lasts until the next deadline: one second, then a missing snapshot.
         scene.pool.poll(None)
-    assert scene.events == [Waiting(scene.pool.waiting_reason(), 1.0)]
+    (waiting,) = scene.events
+    assert isinstance(waiting, Waiting)
+    assert (waiting.reason, waiting.seconds, waiting.timeout) == (scene.pool.waiting_reason(), 1.0, 30.0)
+    assert [(contact.name, contact.outcome) for contact in waiting.addresses] == [("server 5", Outcome.ANSWERS)]
     scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
     with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: "):
         scene.pool.poll(None)

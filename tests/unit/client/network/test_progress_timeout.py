@@ -21,7 +21,7 @@ START = 1000.0
 
 def wait(timeout: ProgressTimeout, now: float, reason: str = "why", *, is_timed: bool = True) -> Action | None:
     """Returns the action that the timeout requests at ``now``, None if there is none."""
-    actions = timeout.handle(WaitingFor(reason, is_timed), now)
+    actions = timeout.handle(WaitingFor(reason, is_timed=is_timed), now)
     assert len(actions) <= 1
     return actions[0] if actions else None
 

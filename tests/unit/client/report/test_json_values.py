@@ -23,6 +23,8 @@ from msd.client.events import (
 )
 from msd.client.report.json_values import error_values, event_values, report_values, totals_values
 from msd.wire.errors import NoAnswerError
+from msd.wire.net.diagnosis import Contact, Outcome
+from msd.wire.net.endpoints import Endpoint
 
 ID = "ab" * 32
 TOTALS = Totals({"corrupt": 2}, 0.12345, 2.4, 2.6)
@@ -41,6 +43,8 @@ REPORT = Report(
     transfer_seconds=1.0,
     rate=2.9,
 )
+NO_ADDRESSES = '"addresses": []'
+CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
 
 
 @pytest.mark.parametrize(
@@ -62,15 +66,22 @@ REPORT = Report(
             '"event": "worker", "name": "1", "state": "lost", "detail": "1 segment reassigned"',
         ),
         (
-            Waiting("0 of 4 workers alive", 1.23456),
-            '"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235',
+            Waiting("0 of 4 workers alive", 1.23456, CONTACTS, 30.0),
+            '"event": "waiting", "reason": "0 of 4 workers alive", "seconds": 1.235, "addresses": '
+            '[{"name": "worker 1", "address": "[::1]:9001", "outcome": "other-version", "detail": "7"}]',
         ),
         (
             Retried("1", 7, "unreadable", "why"),
             '"event": "retry", "worker": "1", "segment": 7, "cause": "unreadable", "detail": "why"',
         ),
-        (Hashing(), '"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0'),
-        (Syncing(), '"event": "waiting", "reason": "syncing to disk", "seconds": 0.0'),
+        (
+            Hashing(),
+            '"event": "waiting", "reason": "computing the SHA-256", "seconds": 0.0, ' + NO_ADDRESSES,
+        ),
+        (
+            Syncing(),
+            '"event": "waiting", "reason": "syncing to disk", "seconds": 0.0, ' + NO_ADDRESSES,
+        ),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,
 )

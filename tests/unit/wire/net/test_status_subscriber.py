@@ -10,7 +10,7 @@ import zmq
 
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent
-from msd.wire.net.status_subscriber import StatusSubscriber
+from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status
 from tests.processes import free_ports, wait_for
@@ -42,8 +42,13 @@ class Scene:
     def publish(self, seq: int) -> None:
         self.publisher.send(STATUS_TOPIC + encode(msgspec.structs.replace(STATUS, seq=seq)))
 
-    def next_snapshot(self) -> Status:
-        return wait_for("a snapshot", lambda: next(self.subscriber.read_snapshots(), None))
+    def next_snapshot(self) -> Status | OtherVersion:
+        def read() -> Status | OtherVersion | None:
+            return next(self.subscriber.read_snapshots(), None)
+
+        snapshot = wait_for("a snapshot", read)
+        assert isinstance(snapshot, Status | OtherVersion)
+        return snapshot
 
 
 @pytest.fixture
@@ -68,10 +73,17 @@ def test_malformed_snapshots_are_skipped(scene: Scene) -> None:
     assert scene.next_snapshot() == STATUS
 
 
+def test_of_a_snapshot_of_another_version_only_the_version_is_read(scene: Scene) -> None:
+    other = {"type": "status", "version": PROTOCOL_VERSION + 1, "seq": "a text in that version"}
+    scene.publisher.send(STATUS_TOPIC + msgspec.msgpack.encode(other))
+    assert scene.next_snapshot() == OtherVersion(version=PROTOCOL_VERSION + 1)
+
+
 def test_a_slow_reader_receives_the_latest_snapshot(scene: Scene) -> None:
     for seq in (3, 4, 5):
         scene.publish(seq)
-    assert wait_for("the last snapshot", lambda: scene.next_snapshot().seq == 5)
+    last = msgspec.structs.replace(STATUS, seq=5)
+    assert wait_for("the last snapshot", lambda: scene.next_snapshot() == last)
     assert [*scene.subscriber.read_snapshots()] == []
 
 

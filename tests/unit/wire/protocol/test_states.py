@@ -8,7 +8,7 @@ import pytest
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
 from msd.wire.protocol.codec import decode
-from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, ReportedState, WantedState, WorkerState
+from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, WorkerState
 
 
 def test_the_names_in_messages_are_those_of_the_protocol() -> None:
@@ -39,19 +39,3 @@ def test_an_unknown_state_or_reason_is_malformed() -> None:
         decode(msgpack.packb(order), messages.WorkerOrder)
     with pytest.raises(ProtocolError, match="reason"):
         decode(msgpack.packb(refusal), messages.DataReply)
-
-
-@pytest.mark.parametrize("encrypted", [True, False])
-@pytest.mark.parametrize("refusal", list(ConnectionRefusal))
-def test_every_refusal_is_explained_in_one_line_with_the_server_and_a_remedy(
-    refusal: ConnectionRefusal, encrypted: bool
-) -> None:
-    message = refusal.explain("10.0.0.1:39223", encrypted=encrypted)
-    assert message.startswith("10.0.0.1:39223 ")
-    assert "\n" not in message
-    assert any(remedy in message for remedy in ("msd keys admit", "server key", "update"))
-
-
-def test_a_mechanism_mismatch_is_explained_by_which_side_uses_keys() -> None:
-    assert "give the server key" in ConnectionRefusal.MECHANISM.explain("a", encrypted=False)
-    assert "leave out the server key" in ConnectionRefusal.MECHANISM.explain("a", encrypted=True)

@@ -1,0 +1,137 @@
+"""When addresses are probed, and what the results and the refusals mean together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from msd.wire.net.contacts import (
+    PROBE_DELAY_S,
+    PROBE_INTERVAL_S,
+    PROBE_TIMEOUT_S,
+    Action,
+    Contacts,
+    Expecting,
+    Probed,
+    Refused,
+    StartProbe,
+    StopProbes,
+)
+from msd.wire.net.diagnosis import Outcome
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.states import ConnectionRefusal
+
+ADDRESSES = {name: Endpoint("10.0.0.1", port) for name, port in {"server 5": 9005, "worker 1": 9001}.items()}
+SERVER_5, WORKER = ADDRESSES.values()
+
+
+class Scene:
+    """Contacts and a clock; at first, no address has answered."""
+
+    def __init__(self, *, encrypted: bool = False) -> None:
+        self.now = 1000.0
+        self.contacts = Contacts(encrypted=encrypted)
+        assert self.contacts.is_idle
+        assert self.expect(ADDRESSES) == []
+
+    def expect(self, unanswered: Iterable[str]) -> list[Action]:
+        actions = self.contacts.handle(Expecting(ADDRESSES, frozenset(unanswered)), self.now)
+        self.contacts.check_invariants()
+        return actions
+
+    def wait(self, seconds: float, unanswered: Iterable[str] = ADDRESSES) -> list[Action]:
+        """Waits until the next deadline, which is ``seconds`` from now."""
+        deadline = self.contacts.next_deadline(self.now)
+        assert deadline is not None
+        assert deadline == pytest.approx(self.now + seconds)
+        self.now = deadline
+        return self.expect(unanswered)
+
+    def handle(self, event: Probed | Refused) -> None:
+        assert self.contacts.handle(event, self.now) == []
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [contact.outcome for contact in self.contacts.current()]
+
+
+def test_addresses_are_probed_again_and_again_until_they_answer() -> None:
+    scene = Scene()
+    for delay in (PROBE_DELAY_S, PROBE_INTERVAL_S - PROBE_TIMEOUT_S, PROBE_INTERVAL_S - PROBE_TIMEOUT_S):
+        assert scene.wait(delay) == [StartProbe(SERVER_5), StartProbe(WORKER)]
+        assert scene.wait(PROBE_TIMEOUT_S) == [StopProbes()]
+    assert scene.wait(PROBE_INTERVAL_S - PROBE_TIMEOUT_S, ["worker 1"]) == [StartProbe(WORKER)]
+    assert scene.expect([]) == [StopProbes()]
+    assert scene.contacts.is_idle
+    assert scene.contacts.next_deadline(scene.now) is None
+
+
+def test_one_endpoint_is_probed_once_at_a_time() -> None:
+    contacts = Contacts(encrypted=False)
+    same = Expecting({"server 5": WORKER, "worker 1": WORKER}, frozenset(ADDRESSES))
+    contacts.handle(same, 1000.0)
+    assert contacts.handle(same, 1000.0 + PROBE_DELAY_S) == [StartProbe(WORKER)]
+
+
+def test_a_probe_is_over_before_a_client_explains_its_wait() -> None:
+    from msd.client.network.progress_timeout import WAITING_NOTICE_S
+
+    assert PROBE_DELAY_S + PROBE_TIMEOUT_S < WAITING_NOTICE_S
+
+
+def test_each_address_has_the_outcome_of_its_last_probe() -> None:
+    scene = Scene()
+    assert scene.outcomes == [Outcome.UNKNOWN] * 2
+    scene.handle(Probed(SERVER_5, Outcome.NO_ANSWER))
+    scene.handle(Probed(SERVER_5, Outcome.UNREACHABLE, "no route to host"))
+    assert scene.outcomes == [Outcome.UNREACHABLE, Outcome.UNKNOWN]
+    assert scene.contacts.current()[0].detail == "no route to host"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "encrypted", "outcome"),
+    [
+        (ConnectionRefusal.KEY, True, Outcome.KEY_NOT_ADMITTED),
+        (ConnectionRefusal.MECHANISM, True, Outcome.NO_KEYS),
+        (ConnectionRefusal.MECHANISM, False, Outcome.KEY_REQUIRED),
+        (ConnectionRefusal.HANDSHAKE, True, Outcome.WRONG_SERVER_KEY),
+        (ConnectionRefusal.VERSION, False, Outcome.VERSION),
+    ],
+)
+def test_a_refusal_counts_unless_a_probe_finds_another_cause(
+    refusal: ConnectionRefusal, encrypted: bool, outcome: Outcome
+) -> None:
+    scene = Scene(encrypted=encrypted)
+    scene.handle(Refused("worker 1", WORKER, refusal))
+    assert scene.outcomes[1] is outcome
+    scene.handle(Probed(WORKER, Outcome.NO_REPLY))
+    assert scene.outcomes == [Outcome.UNKNOWN, outcome]
+    assert [(contact.name, contact.outcome) for contact in scene.contacts.refusals()] == [("worker 1", outcome)]
+    for other in (Outcome.CLOSED, Outcome.NOT_MSD, Outcome.REFUSED):
+        scene.handle(Probed(WORKER, other))
+        assert scene.outcomes[1] is other
+        assert scene.contacts.refusals() == ()
+
+
+def test_the_version_of_a_refusal_is_its_detail() -> None:
+    scene = Scene()
+    scene.handle(Refused("worker 1", WORKER, ConnectionRefusal.VERSION, 7))
+    assert scene.contacts.current()[1].detail == "7"
+
+
+def test_an_answer_ends_a_refusal() -> None:
+    scene = Scene()
+    scene.handle(Refused("worker 1", WORKER, ConnectionRefusal.KEY))
+    scene.expect(["server 5"])
+    assert scene.outcomes == [Outcome.UNKNOWN, Outcome.ANSWERS]
+    scene.expect(ADDRESSES)
+    assert scene.outcomes == [Outcome.UNKNOWN, Outcome.UNKNOWN]
+
+
+def test_results_are_forgotten_once_nothing_is_expected() -> None:
+    scene = Scene()
+    scene.handle(Probed(WORKER, Outcome.REFUSED))
+    scene.expect([])
+    scene.expect(ADDRESSES)
+    assert scene.outcomes[1] is Outcome.UNKNOWN

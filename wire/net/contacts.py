@@ -1,0 +1,154 @@
+"""Finds out why no server answers: which addresses to probe and when, and what came back from each. Pure.
+
+A client expects answers from some addresses. If one of them sends none, ZeroMQ connects again and again in silence, so
+the addresses are probed with plain TCP (``wire/net/probe.py``). Does not decide whether the client waits or gives up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from msd.wire.net.diagnosis import Contact, Outcome
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.states import ConnectionRefusal
+from msd.wire.support.core import Core
+
+#: Seconds without an answer after which the addresses are probed. Servers that run answer much earlier.
+PROBE_DELAY_S = 0.3
+#: Seconds that a probe may take. With the delay this is less than a second, after which a client explains its wait.
+PROBE_TIMEOUT_S = 0.6
+#: Seconds between two probes of an address that still does not answer.
+PROBE_INTERVAL_S = 2.0
+
+
+class Expecting(Struct, frozen=True):
+    """The client knows ``addresses`` by name, and still expects an answer from those in ``unanswered``."""
+
+    addresses: Mapping[str, Endpoint]
+    unanswered: frozenset[str]
+
+
+class Refused(Struct, frozen=True):
+    """The server ``name`` refused the connection. ``version`` is its version of the protocol, if that is the reason."""
+
+    name: str
+    endpoint: Endpoint
+    refusal: ConnectionRefusal
+    version: int | None = None
+
+
+class Probed(Struct, frozen=True):
+    """The result of a probe."""
+
+    endpoint: Endpoint
+    outcome: Outcome
+    detail: str = ""
+
+
+class StartProbe(Struct, frozen=True):
+    """Connect to the endpoint with plain TCP; ``Probed`` follows."""
+
+    endpoint: Endpoint
+
+
+class StopProbes(Struct, frozen=True):
+    """End the probes; ``Probed`` follows for those that had no result yet."""
+
+
+Event = Expecting | Refused | Probed
+Action = StartProbe | StopProbes
+
+
+class Contacts(Core[Event, Action]):
+    """The addresses that a client tries, and what came back from each. ``encrypted``: the client uses keys."""
+
+    def __init__(self, *, encrypted: bool) -> None:
+        super().__init__()
+        self._encrypted = encrypted
+        self._addresses: Mapping[str, Endpoint] = {}
+        self._unanswered: frozenset[str] = frozenset()
+        #: The last refusal of each server since it answered.
+        self._refusals: dict[str, Contact] = {}
+        #: The result of the last probe of each endpoint, since all expected answers arrived.
+        self._results: dict[Endpoint, tuple[Outcome, str]] = {}
+        #: When the next probes start; None if no answer is expected.
+        self._probe_at: float | None = None
+        #: When the current probes end; None if there are none.
+        self._stop_at: float | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no answer is expected and nothing is probed."""
+        return self._probe_at is None
+
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        return self._stop_at if self._stop_at is not None else self._probe_at
+
+    def current(self) -> tuple[Contact, ...]:
+        """Returns what came back from each address."""
+        return tuple(
+            Contact(name, endpoint, *self._outcome(name, endpoint)) for name, endpoint in self._addresses.items()
+        )
+
+    def refusals(self) -> tuple[Contact, ...]:
+        """Returns the last refusal of each server, unless it has answered since or a probe found another cause."""
+        return tuple(contact for contact in self._refusals.values() if self._may_be_refused(contact.endpoint))
+
+    def _decide(self, event: Event, now: float) -> list[Action]:
+        match event:
+            case Refused(name, endpoint, refusal, version):
+                detail = "" if version is None else str(version)
+                self._refusals[name] = Contact(name, endpoint, self._meaning(refusal), detail)
+            case Probed(endpoint, outcome, detail):
+                self._results[endpoint] = (outcome, detail)
+            case Expecting(addresses, unanswered):
+                self._addresses, self._unanswered = addresses, unanswered
+                for name in addresses.keys() - unanswered:
+                    self._refusals.pop(name, None)
+                return self._probe(now)
+        return []
+
+    def _probe(self, now: float) -> list[Action]:
+        if not self._unanswered:
+            self._results.clear()
+            probing, self._probe_at, self._stop_at = self._stop_at is not None, None, None
+            return [StopProbes()] if probing else []
+        if self._probe_at is None:
+            self._probe_at = now + PROBE_DELAY_S
+        if self._stop_at is not None and now >= self._stop_at:
+            self._stop_at = None
+            return [StopProbes()]
+        if self._stop_at is None and now >= self._probe_at:
+            self._probe_at, self._stop_at = now + PROBE_INTERVAL_S, now + PROBE_TIMEOUT_S
+            endpoints = {endpoint: None for name, endpoint in self._addresses.items() if name in self._unanswered}
+            return [StartProbe(endpoint) for endpoint in endpoints]
+        return []
+
+    def _outcome(self, name: str, endpoint: Endpoint) -> tuple[Outcome, str]:
+        if name not in self._unanswered:
+            return Outcome.ANSWERS, ""
+        result = self._results.get(endpoint, (Outcome.UNKNOWN, ""))
+        if name in self._refusals and self._may_be_refused(endpoint):
+            return self._refusals[name].outcome, self._refusals[name].detail
+        return result
+
+    def _may_be_refused(self, endpoint: Endpoint) -> bool:
+        """A refusal is one of ZeroMQ: if a probe found something else, it is newer, or the refusal was a guess."""
+        return self._results.get(endpoint, (Outcome.NO_REPLY,))[0] is Outcome.NO_REPLY
+
+    def _meaning(self, refusal: ConnectionRefusal) -> Outcome:
+        match refusal:
+            case ConnectionRefusal.KEY:
+                return Outcome.KEY_NOT_ADMITTED
+            case ConnectionRefusal.MECHANISM:
+                return Outcome.NO_KEYS if self._encrypted else Outcome.KEY_REQUIRED
+            case ConnectionRefusal.HANDSHAKE:
+                return Outcome.WRONG_SERVER_KEY
+            case ConnectionRefusal.VERSION:
+                return Outcome.VERSION
+
+    def _assert_invariants(self) -> None:
+        assert self._stop_at is None or self._probe_at is not None, "a probe without an expected answer"
+        assert self._unanswered <= self._addresses.keys(), "an answer from an unknown address is expected"
