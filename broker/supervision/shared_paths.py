@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from msd.wire.config.settings import Config
-from msd.wire.errors import DiskError, NotFoundError, UsageError
+from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.child_messages import SHARE_FILE, ShareSettings
 from msd.wire.support.presentable_names import is_presentable, presentable
 
@@ -25,7 +25,7 @@ def share_settings(config: Config) -> ShareSettings:
             hint = "check the path"
             if config.share_file is not None:
                 hint = f"[share] path in {config.share_file} names it: change it, or run msd serve PATH"
-            raise NotFoundError(f"{path}: no such file or folder to share: {hint}")
+            raise UsageError(f"{path}: no such file or folder to share: {hint}")
     paths = [Path(os.path.abspath(path)) for path in config.paths]
     roots: dict[str, Path] = {}
     for path in paths:

@@ -15,7 +15,6 @@ from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import (
     Ban,
-    BanReason,
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
@@ -24,14 +23,13 @@ from msd.client.network_events import (
     SnapshotReceived,
     Unban,
 )
+from msd.client.operations.source_error import source_error
 from msd.client.report.rate_meter import RATE_WINDOW_S, RateMeter
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import GiveUp
 from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.output import Output
 from msd.client.storage.stream_output import StreamOutput
-from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import RefusalReason, WorkerState
@@ -242,7 +240,7 @@ class Transfer:
                 case scheduler_events.Finish():
                     self._finished = True
                 case scheduler_events.GiveUp():
-                    raise _source_error(action, can_restart=self._output.can_restart)
+                    raise source_error(action, self._manifest.name, can_restart=self._output.can_restart)
 
     def _pass_time(self) -> float:
         """Performs the actions that are due, and returns the time at which the next one may be due."""
@@ -280,17 +278,3 @@ class Transfer:
             workers=tuple(workers),
         )
         self._on_event(progress)
-
-
-def _source_error(action: GiveUp, *, can_restart: bool) -> SourceError:
-    reasons = set(action.bans.values())
-    bans = ", ".join(f"worker {number}: {reason}" for number, reason in sorted(action.bans.items()))
-    if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
-        advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
-        if not can_restart:
-            advice += ", and discard what it has written"
-    elif BanReason.CORRUPT in reasons:
-        advice = f"no worker sent a valid copy of segment {action.segment}: check the file on the servers"
-    else:
-        advice = "check the file on the servers"
-    return SourceError(f"every worker failed ({bans}): {advice}")

@@ -39,10 +39,10 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
     ("arguments", "code", "message"),
     [
         ("serve", 2, "nothing to share: give a file or folder as in msd serve PATH"),
-        ("serve -f nowhere", 3, "nowhere: no such file or folder to share: check the path"),
-        ("serve film nowhere", 3, "nowhere: no such file or folder to share: check the path"),
+        ("serve -f nowhere", 2, "nowhere: no such file or folder to share: check the path"),
+        ("serve film nowhere", 2, "nowhere: no such file or folder to share: check the path"),
         ("serve film -f ./film", 2, "would both be shared as film: rename one of them"),
-        ("serve -c share.toml", 3, "[share] path in share.toml names it: change it, or run msd serve PATH"),
+        ("serve -c share.toml", 2, "[share] path in share.toml names it: change it, or run msd serve PATH"),
         ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "3 workers and server 5 need 4 ports, but -p has 5"),
         ("serve -f film -n 0", 2, "-n 0: must be a number of workers from 1 to 64"),
         ("serve -f film -f film", 2, "-f is given 2 times: give it once"),

@@ -106,6 +106,7 @@ PURE = (
     "client/network_events.py",
     "client/network/progress_timeout.py",
     "client/network/waiting_reason.py",
+    "client/operations/source_error.py",
     "client/report/chart_data.py",
     "client/report/event_recorder.py",
     "client/report/json_values.py",

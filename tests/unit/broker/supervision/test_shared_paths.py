@@ -9,7 +9,7 @@ import pytest
 
 from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.wire.config.settings import Config
-from msd.wire.errors import DiskError, NotFoundError, UsageError
+from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.child_messages import ShareSettings
 
 
@@ -58,10 +58,10 @@ def test_nothing_to_share_is_an_error() -> None:
 
 def test_the_error_about_a_missing_path_says_which_file_names_it(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(NotFoundError) as caught:
+    with pytest.raises(UsageError) as caught:
         share_settings(Config(paths=(missing,)))
     assert str(caught.value) == f"{missing}: no such file or folder to share: check the path"
-    with pytest.raises(NotFoundError) as caught:
+    with pytest.raises(UsageError) as caught:
         share_settings(Config(paths=(missing,), share_file=Path("config.toml")))
     assert str(caught.value).endswith(": [share] path in config.toml names it: change it, or run msd serve PATH")
 

@@ -1,0 +1,34 @@
+"""The error of a download that no worker can complete: what each worker did, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from msd.client.network_events import BanReason
+from msd.client.scheduling.scheduler_events import GiveUp
+from msd.wire.errors import SourceError
+from msd.wire.support.presentable_names import presentable
+
+#: What a banned worker did, for each reason of a ban.
+_TEXTS = {
+    BanReason.CORRUPT: "sent corrupt data",
+    BanReason.UNKNOWN: "shares no such file",
+    BanReason.CHANGED: "has another version of the file",
+    BanReason.UNREADABLE: "cannot read the file",
+    BanReason.BAD_REQUEST: "refused the request as invalid",
+}
+
+
+def source_error(action: GiveUp, name: str, *, can_restart: bool) -> SourceError:
+    """Returns the error of a download of ``name``. ``can_restart`` is False if written data cannot be replaced."""
+    reasons = set(action.bans.values())
+    workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(action.bans.items()))
+    if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
+        advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
+        if not can_restart:
+            advice += ", and discard what it has written"
+    elif BanReason.UNREADABLE in reasons:
+        advice = "check the permissions and the disk of the file on the servers"
+    elif BanReason.CORRUPT in reasons:
+        advice = "check the disks and the memory of the servers, and compare the file with msd verify"
+    else:
+        advice = "update the older side"
+    return SourceError(f"no worker can send segment {action.segment} of {presentable(name)} ({workers}): {advice}")
