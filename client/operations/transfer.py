@@ -30,9 +30,9 @@ from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.output import Output
 from msd.client.storage.stream_output import StreamOutput
-from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Status, new_rid
 from msd.wire.protocol.segments import Manifest, digest
-from msd.wire.protocol.states import RefusalReason, WorkerState
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count
 
@@ -85,6 +85,8 @@ class Transfer:
         )
         #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
+        #: The workers that use another version of the protocol, each with that version.
+        self._other_versions: dict[int, int | None] = {}
         self._finished = False
         #: True once all data on the disk is checked and, if needed, copied.
         self._reuse_finished = False
@@ -146,6 +148,13 @@ class Transfer:
                 self._meters[worker].start(self.started if is_first else now, is_first_request=is_first)
                 self._on_event(WorkerChanged(str(worker), "ready"))
                 self._schedule(event)
+            case ConnectionClosed(worker, ConnectionRefusal.VERSION, version):
+                # The worker had no connection that the scheduler knows of. Each further attempt finds the same.
+                if self._other_versions.get(worker) != version:
+                    self._other_versions[worker] = version
+                    versions = f"protocol version {version}, but this client uses version {PROTOCOL_VERSION}"
+                    detail = f"it uses {versions}: update the older side"
+                    self._on_event(WorkerChanged(str(worker), "lost", detail))
             case ConnectionClosed(worker) if worker in self._scheduler.workers:
                 outstanding = len(self._scheduler.outstanding(worker))
                 self._schedule(event)

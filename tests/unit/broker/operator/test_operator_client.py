@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 import zmq
@@ -13,6 +15,7 @@ from msd.broker.operator.operator_client import REQUEST_TIMEOUT_S, OperatorClien
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NoAnswerError, NotAllowedError, UsageError
 from msd.wire.net import poll_loop
+from msd.wire.net.contacts import PROBE_DELAY_S, PROBE_TIMEOUT_S
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
@@ -43,16 +46,16 @@ class Clock:
 
 class FakeBroker:
     """Replies to each request with the result of ``answer`` (None: no reply), and publishes the statuses passed to
-    ``publish``.
+    ``publish``. ``control_port`` replaces the port of its control socket in its snapshots.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, control_port: int | None = None) -> None:
         self.answer: Callable[[Message], Message | None] = lambda request: None
         self._context = zmq.Context()
         self._publisher = self._context.socket(zmq.XPUB)
         self._control = self._context.socket(zmq.ROUTER)
-        ports = [socket.bind_to_random_port(f"tcp://{LOOPBACK}") for socket in (self._publisher, self._control)]
-        self._control_url = f"tcp://{LOOPBACK}:{ports[1]}"
+        ports = [source.bind_to_random_port(f"tcp://{LOOPBACK}") for source in (self._publisher, self._control)]
+        self._control_url = f"tcp://{LOOPBACK}:{control_port or ports[1]}"
         self.servers = Servers(Endpoint(LOOPBACK, ports[0]), {}, pinned=False)
         self._commands = self._context.socket(zmq.PULL)
         self._commands.bind("inproc://commands")
@@ -91,18 +94,18 @@ class FakeBroker:
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        for socket in (self._publisher, self._control, self._commands):
-            poller.register(socket, zmq.POLLIN)
+        for source in (self._publisher, self._control, self._commands):
+            poller.register(source, zmq.POLLIN)
         while True:
-            for socket, _ in poller.poll():
-                frames = socket.recv_multipart()
-                if socket is self._commands:
+            for source, _ in poller.poll():
+                frames = source.recv_multipart()
+                if source is self._commands:
                     if not frames[0]:
                         return
                     self._publisher.send(frames[0])
-                elif socket is self._publisher:
+                elif source is self._publisher:
                     self._subscribed.set()
-                elif socket is self._control:
+                elif source is self._control:
                     reply = self.answer(decode(frames[1], ControlRequest))
                     if reply is not None:
                         self._control.send_multipart([frames[0], encode(reply)])
@@ -205,3 +208,23 @@ def test_a_broker_with_another_protocol_version_is_rejected(broker: FakeBroker) 
             NotAllowedError, match=f"uses protocol version {PROTOCOL_VERSION + 1}, .* update the older side"
         ):
             operator.next_snapshot()
+
+
+def test_an_error_names_the_control_port_if_only_that_port_does_not_answer() -> None:
+    with closing(socket.socket()) as listener, ExitStack() as stack:
+        listener.bind((LOOPBACK, 0))
+        listener.listen(0)
+        # Connections beyond the backlog are dropped, as by a firewall.
+        for _ in range(2):
+            waiting = stack.enter_context(closing(socket.socket()))
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        control = listener.getsockname()[1]
+        broker = FakeBroker(control)
+        stack.callback(broker.close)
+        operator = stack.enter_context(OperatorClient(broker.servers, PROBE_DELAY_S + PROBE_TIMEOUT_S + 0.1))
+        with pytest.raises(NoAnswerError) as caught:
+            operator.quit()
+        status = f"server 5 at {broker.servers.status} answers"
+        expected = f"{status}; control port of server 5 at {LOOPBACK}:{control} does not answer: check the address,"
+        assert str(caught.value).startswith(expected)

@@ -20,8 +20,8 @@ from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import SourceError
-from msd.wire.protocol.messages import Get, Refusal, Segment
-from msd.wire.protocol.states import RefusalReason, WorkerState
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Segment
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from tests.connections import opened
 from tests.unit.client.storage.test_part_file import DATA, MANIFEST, MIB, SIZE, segment_of
 from tests.unit.client.storage.test_stream_output import FakeStream
@@ -242,6 +242,24 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
     assert (transfer.received, transfer.wasted, transfer.workers[1].corrupt) == (SIZE + MIB, MIB, 1)
     assert Retried("1", 0, "corrupt") in events
     assert complaints == [("control", 1, MANIFEST.id, 0)]
+
+
+def test_another_protocol_version_is_reported_once_with_both_versions(tmp_path: Path) -> None:
+    pool = FakePool()
+    refused = [ConnectionClosed(2, ConnectionRefusal.VERSION, version) for version in (7, 7, 8)]
+    pool.next_events = [[opened(1, catalogue=OLD), opened(2, catalogue=OLD), *refused], [ConnectionClosed(1)]]
+    lost: list[str] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, WorkerChanged) and event.state == "lost":
+            if event.name == "1":
+                raise KeyboardInterrupt
+            lost.append(event.detail)
+
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part, pytest.raises(KeyboardInterrupt):
+        transfer_of(pool, part, on_event=stop).run()
+    this = f"but this client uses version {PROTOCOL_VERSION}: update the older side"
+    assert lost == [f"it uses protocol version {version}, {this}" for version in (7, 8)]
 
 
 def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> None:
