@@ -53,7 +53,7 @@ def _index(folder: Path) -> None:
     try:
         share = Share.read(folder)
     except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}") from None
+        raise DiskError(f"{folder}: cannot read what is shared: {error.strerror}: start msd serve again") from None
     cache = DigestCache(cache_folder(folder).absolute())
     _leave_current_folder()
     keep_indexed(share, folder, cache, print_line)

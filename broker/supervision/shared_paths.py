@@ -48,4 +48,7 @@ def write_share(folder: Path, share: ShareSettings) -> None:
     try:
         (folder / SHARE_FILE).write_bytes(msgspec.json.encode(share))
     except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}") from None
+        raise DiskError(
+            f"{folder}: cannot write what is shared: {error.strerror}: free some space there,"
+            " or set XDG_RUNTIME_DIR to another folder"
+        ) from None

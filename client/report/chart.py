@@ -83,7 +83,7 @@ def plot(report: str, output: str) -> None:
     try:
         write_file(Path(output), image.getvalue())
     except OSError as error:
-        raise DiskError(f"{output}: cannot be written: {error.strerror}") from None
+        raise DiskError(f"{output}: cannot be written: {error.strerror}: choose another path with -o") from None
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class ReportFile:
         try:
             write_file(Path(file), text.encode() + b"\n")
         except OSError as error:
-            raise DiskError(f"{file}: cannot write the report: {error.strerror}") from None
+            raise DiskError(f"{file}: cannot write the report: {error.strerror}: choose another file for it") from None
 
 
 def check_writable(file: str, flag: str) -> None:

@@ -68,7 +68,7 @@ def _checked(table: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"{len(workers)} [[workers]] tables: at most {MAX_WORKERS} are allowed")
     for number, worker in enumerate(workers, 1):
         if "port" not in worker:
-            raise UsageError(f"[[workers]] {number}: port is missing")
+            raise UsageError(f"[[workers]] {number}: port is missing: add the port of this worker")
     return sections
 
 

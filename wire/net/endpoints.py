@@ -35,7 +35,7 @@ class Endpoint(Struct, frozen=True):
             address += f":{default_port}"
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit():
-            raise UsageError(f"{text!r} is not HOST:PORT")
+            raise UsageError(f"{text!r} is not HOST:PORT: give an address such as 10.0.0.1:39223")
         return cls(host.strip("[]"), check_port(int(port), text))
 
     @property

@@ -110,7 +110,10 @@ class _Indexer:
             number = numbers[-1] + 1 if numbers else 1
             unfinished.rename(self._folder / str(number))
         except OSError as error:
-            raise DiskError(f"{self._folder}: {error.strerror or error}") from None
+            raise DiskError(
+                f"{self._folder}: cannot write the index: {error.strerror or error}: free some space there,"
+                " or set XDG_RUNTIME_DIR to another folder"
+            ) from None
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         for old in numbers[: 1 - KEPT_EDITIONS]:
@@ -134,7 +137,7 @@ class _Indexer:
         except FileNotFoundError:
             return contextlib.nullcontext()
         except OSError as error:
-            raise DiskError(f"{self._folder}: {error.strerror}") from None
+            raise DiskError(f"{self._folder}: cannot read the index: {error.strerror}: start msd serve again") from None
 
     def _expire_cache(self, indexed: Mapping[str, Version]) -> None:
         if time.monotonic() >= self._expire_at:

@@ -65,7 +65,8 @@ def test_an_error_is_one_line_on_standard_error(tmp_path: Path) -> None:
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
-    assert (result.returncode, result.stderr) == (DiskError.exit_code, f"{missing}: No such file or directory\n")
+    error = f"{missing}: cannot read what is shared: No such file or directory: start msd serve again\n"
+    assert (result.returncode, result.stderr) == (DiskError.exit_code, error)
 
 
 def test_a_worker_whose_broker_has_already_exited_does_not_start(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ BYTES = 'a number of bytes, such as 1048576 or "40MiB"'
         ("[[workers]]\nport = 80\nhost = ''", f"[[workers]] 1: host = '': must be {A_STRING}"),
         ("[[workers]]\nport = 80\nrate = -1", f"[[workers]] 1: rate = -1: must be {BYTES}"),
         ("[[workers]]\nport = 80\nrate = 'fast'", f"[[workers]] 1: rate = 'fast': must be {BYTES}"),
-        ("[[workers]]\nhost = '127.0.0.1'", "[[workers]] 1: port is missing"),
+        ("[[workers]]\nhost = '127.0.0.1'", "[[workers]] 1: port is missing: add the port of this worker"),
     ],
 )
 def test_an_invalid_value_is_reported_with_its_key_and_the_allowed_values(

@@ -391,7 +391,9 @@ def test_an_edition_that_could_not_be_written_is_retried_and_reported_once(
         full_disk.setattr(Path, "write_bytes", fail_with_disk_full)
         for _ in range(3):
             in_process.update(retry=True)
-    assert in_process.skipped == [("the latest changes", f"{folder}: No space left on device")]
+    ((name, reason),) = in_process.skipped
+    assert name == "the latest changes"
+    assert reason.startswith(f"{folder}: cannot write the index: No space left on device: free some space there")
     assert [path.name for path in folder.iterdir()] == ["1"]
     in_process.update(retry=True)
     assert len(in_process.editions) == 2
@@ -408,7 +410,7 @@ def test_failing_to_write_the_first_edition_is_an_error(
     monkeypatch.setattr(Path, "write_bytes", fail_with_disk_full)
     with pytest.raises(DiskError) as caught:
         InProcessIndexer(root, folder, tmp_path / "digests").indexer.update()
-    assert str(caught.value) == f"{folder}: No space left on device"
+    assert str(caught.value).startswith(f"{folder}: cannot write the index: No space left on device: free some space")
 
 
 def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
