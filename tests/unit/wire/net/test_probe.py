@@ -99,6 +99,7 @@ def test_a_silent_peer_has_no_result_before_the_end(prober: Prober) -> None:
         listening, endpoint = listener(stack)
         assert [*prober.start(endpoint)] == []
         accepted, _ = listening.accept()
+        accepted.settimeout(10)
         with accepted:
             assert wait_for("the signature", lambda: prober.read() or accepted.recv(99)) == SIGNATURE
             assert prober.stop() == [Probed(endpoint, Outcome.SILENT)]
