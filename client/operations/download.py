@@ -135,7 +135,7 @@ def _open_output(
 ) -> tuple[Path, Output]:
     """Returns the path of the finished output, and the output to write to."""
     if isinstance(destination, Stream):
-        return destination.path, StreamOutput(destination, with_sha256=with_sha256)
+        return destination.path, StreamOutput(destination, manifest.size, with_sha256=with_sha256)
     target = destination.create(manifest.name)
     return target, UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
 

@@ -12,10 +12,13 @@ from msd.client.storage.stream import Stream
 
 
 class StreamOutput(Output):
-    """The output of a download to ``stream``, which the caller closes. ``with_sha256`` enables ``sha256()``."""
+    """The output of a file of ``size`` bytes to ``stream``, which the caller closes. ``with_sha256`` enables
+    ``sha256()``.
+    """
 
-    def __init__(self, stream: Stream, *, with_sha256: bool = False) -> None:
+    def __init__(self, stream: Stream, size: int, *, with_sha256: bool = False) -> None:
         self.stream = stream
+        self._size = size
         # Nothing can be read again, so the SHA-256 is computed while the data is written.
         self._sha256 = hashlib.sha256() if with_sha256 else None
         #: The number of segments that are written completely; segment ``position`` is the next to be written.
@@ -52,7 +55,7 @@ class StreamOutput(Output):
         self._pending_bytes += len(data)
 
     def flush(self) -> None:
-        """Writes as much as the reader takes now. Also notices if the reader has closed the stream."""
+        """Writes as much as the reader takes now. Also notices if the reader closed the stream before its end."""
         while (data := self._pending.get(self.position)) is not None:
             written = self.stream.write(data)
             if self._sha256 is not None:
@@ -66,7 +69,9 @@ class StreamOutput(Output):
                 self._pending[self.position] = data[written:]
             else:
                 return
-        self.stream.check_reader()
+        # A reader that knows the size may close the stream after the last byte.
+        if self.written_bytes < self._size:
+            self.stream.check_reader()
 
     def sha256(self) -> str:
         assert self._sha256 is not None, "created without with_sha256"

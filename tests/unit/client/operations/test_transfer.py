@@ -345,7 +345,7 @@ class PoolWithReader(PromptPool):
 
 def test_a_slow_reader_limits_the_requests_and_is_not_a_failure_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = FakeStream(room=0)
-    output = StreamOutput(stream)  # type: ignore[arg-type]
+    output = StreamOutput(stream, SIZE)  # type: ignore[arg-type]
     pool = PoolWithReader(stream, output)
     monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
     events: list[Event] = []
@@ -367,4 +367,4 @@ def test_a_file_that_changes_while_it_is_written_to_a_stream_cannot_be_continued
     refusals: list[NetworkEvent] = [refused(number, RefusalReason.CHANGED) for number in (1, 2, 3, 4)]
     pool.next_events = [[opened(number) for number in (1, 2, 3, 4)], [received(0, segment_of(DATA, 0))], refusals]
     with pytest.raises(SourceError, match=r"run the command again in a moment, and discard what it has written$"):
-        transfer_of(pool, StreamOutput(FakeStream(room=SIZE))).run()  # type: ignore[arg-type]
+        transfer_of(pool, StreamOutput(FakeStream(room=SIZE), SIZE)).run()  # type: ignore[arg-type]

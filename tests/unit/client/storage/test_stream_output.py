@@ -35,9 +35,9 @@ class FakeStream:
             raise OutputClosedError("the reader closed it")
 
 
-def output_of(room: int) -> tuple[StreamOutput, Any]:
+def output_of(room: int, size: int = 10_000) -> tuple[StreamOutput, Any]:
     stream: Any = FakeStream(room)
-    return StreamOutput(stream), stream
+    return StreamOutput(stream, size), stream
 
 
 def test_segments_that_arrive_early_wait_for_the_earlier_ones() -> None:
@@ -101,9 +101,17 @@ def test_a_closed_reader_is_noticed_while_there_is_nothing_to_write() -> None:
         output.flush()
 
 
+def test_a_reader_may_close_the_stream_after_the_last_byte() -> None:
+    output, stream = output_of(room=3, size=3)
+    output.write(0, memoryview(b"abc"))
+    stream.is_closed = True
+    output.flush()
+    assert stream.received == b"abc"
+
+
 def test_the_sha256_is_that_of_the_bytes_in_their_order() -> None:
     stream: Any = FakeStream(3)
-    output = StreamOutput(stream, with_sha256=True)
+    output = StreamOutput(stream, 6, with_sha256=True)
     output.write(1, memoryview(b"def"))
     output.write(0, memoryview(b"abc"))
     output.flush()
