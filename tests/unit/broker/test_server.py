@@ -20,7 +20,7 @@ from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import Event, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
-from msd.wire.errors import NotFoundError, UsageError
+from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import Indexed
@@ -243,7 +243,7 @@ def test_a_broker_without_a_path_to_share_is_not_started(config: Config, output:
 def test_a_broker_whose_path_does_not_exist_is_not_started(
     config: Config, output: OutputThread, tmp_path: Path
 ) -> None:
-    with pytest.raises(NotFoundError, match="no such file or folder to share"):
+    with pytest.raises(UsageError, match="no such file or folder to share"):
         Broker(replace(config, paths=(tmp_path / "missing",)), output)
 
 

@@ -129,7 +129,9 @@ def error_of(frame: bytes, family: UnionType | type[Message]) -> str:
 
 def test_every_message_belongs_to_a_family() -> None:
     bases = {Message, messages.Correlated, messages.WorkerReply}
-    assert set(MEMBERS) == {kind for base in bases for kind in base.__subclasses__()} - bases
+    kinds = {kind for base in bases for kind in base.__subclasses__()} - bases
+    # Other modules may define what they read of a message.
+    assert set(MEMBERS) == {kind for kind in kinds if kind.__module__.startswith("msd.wire.protocol.")}
 
 
 @pytest.mark.parametrize("kind", MEMBERS)
