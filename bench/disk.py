@@ -68,7 +68,7 @@ def run() -> None:
         Bound("indexing, GiB/s per core", rates["index"], 1.86),
         Bound("bytes read after a restart with an unchanged file", [read[1]], 0, at_most=True),
     ]
-    conclude("disk", {"bytes": SIZE, "gb_per_core_second": rates, "bytes_read_by_starts": read}, bounds)
+    conclude("disk", {"bytes": SIZE, "gib_per_core_second": rates, "bytes_read_by_starts": read}, bounds)
 
 
 def bytes_read(path: Path, home: Path) -> int:
