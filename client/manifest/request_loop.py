@@ -55,8 +55,8 @@ def find_manifest(
 
 
 def find_version(pool: ConnectionPool, digits: str, name: str | None) -> bytes:
-    """Returns the id that ``parse_id`` made ``digits`` from. Looks the beginning of an id up in the list of the shared
-    files, among those called ``name`` if it is not None. Raises ``MsdError``.
+    """Returns the id that begins with ``digits``, which must be from ``parse_id``. Unless they are all of its digits,
+    searches the shared files, or only the one called ``name`` if it is not None. Raises ``MsdError``.
     """
     if len(digits) == MAX_DIGITS:
         return bytes.fromhex(digits)

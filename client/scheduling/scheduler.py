@@ -89,9 +89,9 @@ class Scheduler(Core[Event, Action]):
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = catalogue
         self._published = {catalogue} - {b""}
+        self._max_ahead = segments if max_ahead is None else max_ahead
         #: Only segments below the limit are requested. Either one of them is missing, or all are verified and the
         #: output will advance.
-        self._max_ahead = segments if max_ahead is None else max_ahead
         self._limit = self._max_ahead
         self._ended = False
 
