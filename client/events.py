@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from msgspec import Struct, field
 
@@ -112,11 +113,15 @@ class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
 
 
 class Hashing(Struct, frozen=True):
-    """All segments are verified; the client computes the SHA-256 of the whole file."""
+    """All segments are verified; the client computes the SHA-256 of the whole file. ``reason`` says so to the user."""
+
+    reason: ClassVar[str] = "computing the SHA-256"
 
 
 class Syncing(Struct, frozen=True):
-    """All segments are verified; the client waits until they are on the disk."""
+    """All segments are verified; the client waits until they are on the disk. ``reason`` says so to the user."""
+
+    reason: ClassVar[str] = "syncing to disk"
 
 
 class WorkerReport(Struct):

@@ -58,8 +58,8 @@ class LiveLayout:
                     self._states[name] = (state, detail)
             case Waiting(reason, seconds):
                 self._set_message(f"{reason} ({event.ending})", now - seconds)
-            case Hashing() | Syncing():
-                self._set_message("syncing to disk" if isinstance(event, Syncing) else "computing the SHA-256")
+            case Hashing(reason=reason) | Syncing(reason=reason):
+                self._set_message(reason)
                 if self._progress is not None:
                     workers = tuple(replace(worker, rate=0.0) for worker in self._progress.workers)
                     self._progress = replace(self._progress, workers=workers)

@@ -120,10 +120,8 @@ def event_lines(event: Event) -> str:
             return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason} ({event.ending})")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
-        case Hashing():
-            return "computing the SHA-256"
-        case Syncing():
-            return "syncing to disk"
+        case Hashing(reason=reason) | Syncing(reason=reason):
+            return reason
         case _:
             return ""
 
@@ -144,8 +142,8 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
-        case Hashing() | Syncing():
-            return "info", "client", event_lines(event)
+        case Hashing(reason=reason) | Syncing(reason=reason):
+            return "info", "client", reason
 
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:

@@ -35,10 +35,8 @@ def event_values(event: Event) -> dict[str, Any]:
                 | {"detail": contact.detail}
                 for contact in addresses
             ]
-        case Hashing():
-            return event_values(Waiting("computing the SHA-256", 0.0))
-        case Syncing():
-            return event_values(Waiting("syncing to disk", 0.0))
+        case Hashing(reason=reason) | Syncing(reason=reason):
+            return event_values(Waiting(reason, 0.0))
     return values
 
 
