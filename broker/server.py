@@ -69,6 +69,8 @@ from msd.wire.support.units import format_count, format_duration
 #: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
 #: ports of 64 workers fit in between.
 PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500
+#: How long the kernel keeps the port of a closed connection (TIME_WAIT), with a margin, and the time between attempts.
+CLOSED_CONNECTION_S, PORT_RETRY_INTERVAL_S = 65.0, 0.25
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
 
@@ -425,13 +427,15 @@ def _start_broker(
     sleeping worker of other servers does not listen, but its port is not free either.
     """
     may_move = config.has_default_ports and config.exposed_endpoint is None
+    if not may_move:
+        return _wait_for_ports(config, output, console, until_done=until_done)
     for distance in range(0, MAX_PORT_DISTANCE + 1, PORT_DISTANCE):
         chosen = config.with_other_ports(distance)
         command = console(chosen.status.replace_wildcard(LOOPBACK)) if console is not None else None
         try:
             broker = Broker(chosen, output, until_done=until_done, console=command)
         except PortInUseError as error:
-            if not may_move or distance == MAX_PORT_DISTANCE or error.port == config.metrics_port:
+            if distance == MAX_PORT_DISTANCE or error.port == config.metrics_port:
                 raise
         else:
             if distance:
@@ -439,3 +443,22 @@ def _start_broker(
                 output.note(f"the usual ports are in use: using {ports} {chosen.status_port} instead")
             return broker
     raise AssertionError  # The last attempt returned or raised.
+
+
+def _wait_for_ports(
+    config: Config, output: OutputThread, console: Callable[[Endpoint], Sequence[str]] | None, *, until_done: bool
+) -> Broker:
+    """Starts a broker. If only closed connections occupy a port, waits until the kernel frees it."""
+    command = console(config.status.replace_wildcard(LOOPBACK)) if console is not None else None
+    give_up_at = time.monotonic() + CLOSED_CONNECTION_S
+    waits_for = 0
+    while True:
+        try:
+            return Broker(config, output, until_done=until_done, console=command)
+        except PortInUseError as error:
+            if not error.frees_itself or time.monotonic() > give_up_at:
+                raise
+            if error.port != waits_for:
+                waits_for = error.port
+                output.note(f"waiting up to a minute for port {error.port}: a closed connection still occupies it")
+        time.sleep(PORT_RETRY_INTERVAL_S)

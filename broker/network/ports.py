@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 
+from msd.broker.network.port_users import PortUse, PortUser, find_users
 from msd.wire.errors import UsageError
-from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
+from msd.wire.net.endpoints import Endpoint
 
 
 class PortInUseError(UsageError):
-    """Another program uses ``port``."""
+    """Another program uses ``port``. If ``frees_itself``, only closed connections do, for a minute at most."""
 
-    def __init__(self, message: str, port: int) -> None:
+    def __init__(self, message: str, port: int, *, frees_itself: bool) -> None:
         super().__init__(message)
         self.port = port
+        self.frees_itself = frees_itself
 
 
 def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
@@ -27,10 +30,15 @@ def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
     Raises ``UsageError``.
     """
     family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
-    holder = socket.socket(family, socket.SOCK_STREAM)
     try:
+        holder = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise listen_error(endpoint, purpose, error.errno or 0) from None
+    try:
+        if endpoint.is_ipv6:
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("" if endpoint.host in ANY_HOSTS else endpoint.host, endpoint.port))
+        holder.bind(endpoint.socket_address)
     except OSError as error:
         holder.close()
         raise listen_error(endpoint, purpose, error.errno or 0) from None
@@ -41,11 +49,35 @@ def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
     """Returns the error for a port that cannot be bound. ``purpose`` names its use; ``code`` is the ``errno``."""
     match code:
         case errno.EADDRINUSE:
-            problem = f"port {endpoint.port} ({purpose}) is in use"
-            return PortInUseError(f"{problem}: stop the program that uses it, or choose another port", endpoint.port)
-        case errno.EADDRNOTAVAIL | errno.ENODEV:
+            users = find_users(endpoint.port)
+            message = f"port {endpoint.port} ({purpose}) is in use{explain_use(users)}"
+            frees_itself = bool(users) and all(user.use is PortUse.CLOSED for user in users)
+            return PortInUseError(message, endpoint.port, frees_itself=frees_itself)
+        case errno.EADDRNOTAVAIL | errno.ENODEV | socket.EAI_NONAME:  # EAI_NONAME: no such interface in the scope
             return UsageError(f"{endpoint.host} is not an address of this machine: check -a")
+        case errno.EAFNOSUPPORT:
+            return UsageError(f"{endpoint.host}: this machine has no IPv6: give an IPv4 address")
         case errno.EACCES:
             return UsageError(f"port {endpoint.port} ({purpose}) requires root: choose a port above 1023")
         case _:
             return UsageError(f"port {endpoint.port} ({purpose}) cannot be used: {os.strerror(code)}")
+
+
+def explain_use(users: Sequence[PortUser]) -> str:
+    """Returns the end of the message about a port in use: by what, and what to do. ``users`` may be empty."""
+    if (listening := _first(users, PortUse.LISTENING)) is not None and listening.program:
+        return f" by {listening.program}: stop that program, or choose another port"
+    if listening is None and (connected := _first(users, PortUse.CONNECTION)) is not None:
+        program = connected.program or "another program"
+        return (
+            f" as the local port of a connection from {program} to {connected.peer}: wait until it is closed, or choose"
+            " another port; net.ipv4.ip_local_reserved_ports keeps ports free"
+        )
+    if listening is None and _first(users, PortUse.CLOSED) is not None:
+        return " by a closed connection: try again in a minute, or choose another port"
+    return ": stop the program that uses it, or choose another port"
+
+
+def _first(users: Sequence[PortUser], use: PortUse) -> PortUser | None:
+    """Returns the first user with this use, one with a known program if there is any."""
+    return max((user for user in users if user.use is use), key=lambda user: bool(user.program), default=None)

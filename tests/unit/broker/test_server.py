@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
+from msd.broker.network.ports import PortInUseError
 from msd.broker.server import PORT_DISTANCE, Broker
 from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import Event, QuitReceived
@@ -441,3 +442,35 @@ def test_busy_default_ports_on_loopback_are_replaced_together(
         assert server.serve(default, until_done=False, stdout=null.fileno()) == config.status_port + PORT_DISTANCE
         with pytest.raises(UsageError, match="is in use"):
             server.serve(fixed, until_done=False, stdout=null.fileno())
+
+
+def test_a_port_of_closed_connections_is_waited_for(
+    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = replace(config, has_default_ports=False)
+    monkeypatch.setattr(Broker, "run", lambda broker: 7)
+    monkeypatch.setattr(server, "PORT_RETRY_INTERVAL_S", 0)
+    port = config.workers[0].endpoint.port
+    attempts = iter([True, True, False])
+
+    def hold(endpoint: Endpoint, purpose: str) -> socket.socket:
+        if next(attempts, False):
+            raise PortInUseError("in use", port, frees_itself=True)
+        return socket.socket()
+
+    monkeypatch.setattr(server, "hold_port", hold)
+    with Path(os.devnull).open("wb") as null:
+        assert server.serve(fixed, until_done=False, stdout=null.fileno()) == 7
+    assert next(attempts, None) is None
+
+
+def test_a_port_that_stays_occupied_by_closed_connections_is_given_up(
+    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold(endpoint: Endpoint, purpose: str) -> None:
+        raise PortInUseError("in use", endpoint.port, frees_itself=True)
+
+    monkeypatch.setattr(server, "hold_port", hold)
+    monkeypatch.setattr(server, "CLOSED_CONNECTION_S", 0.0)
+    with Path(os.devnull).open("wb") as null, pytest.raises(PortInUseError):
+        server.serve(replace(config, has_default_ports=False), until_done=False, stdout=null.fileno())
