@@ -7,6 +7,7 @@ fast.
 from __future__ import annotations
 
 import contextlib
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -77,7 +78,10 @@ def serve(
         rate=rate,
     )
     console = None if plain or not can_show_console() else partial(console_command, config, host)
-    return run(settings.checked().resolved(), until_done=until_done, console=console, verbose=verbose)
+    resolved = settings.checked().resolved()
+    if resolved.status.is_loopback and not settings.status.is_loopback:
+        print(f"msd: only this machine can reach {settings.host} ({resolved.host}): check -a", file=sys.stderr)
+    return run(resolved, until_done=until_done, console=console, verbose=verbose)
 
 
 @with_server_flags

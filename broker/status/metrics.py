@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from msd.broker.network.ports import listen_error
 from msd.wire.errors import UsageError
-from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.install_command import install_command
@@ -146,7 +146,7 @@ class _Server(WSGIServer):
         #: The connection of the current request.
         self._connection: socket.socket | None = None
         self._is_aborted = False
-        super().__init__(("" if endpoint.host in ANY_HOSTS else endpoint.host, endpoint.port), _Handler)
+        super().__init__(endpoint.socket_address, _Handler)
 
     def server_bind(self) -> None:
         # ``HTTPServer.server_bind`` would look up this host's name on the network.

@@ -57,7 +57,7 @@ class WorkerProcesses:
             WorkerSettings(
                 number=number,
                 parent=os.getpid(),
-                bind=worker.endpoint.url,
+                bind=worker.endpoint.bind_url,
                 control=self.control,
                 token=self._token,
                 catalogue=str(self._folder / "catalogue"),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.terminal.console_process import ConsoleProcess
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.terminal.typed_commands import InvalidLine, QuitLine, ToggleLine, parse_line
-from msd.broker.views.status_table import ready_line, status_table
+from msd.broker.views.status_table import address_line, ready_line, status_table
 from msd.wire.config.settings import Config
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import Status
@@ -58,7 +59,10 @@ class LocalConsole:
         """
         if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in status.workers):
             self._is_ready_announced = True
-            self._output.announce(ready_line(self._config, status.files, key))
+            hosts = hosts_for_others(self._config.host)
+            self._output.announce(ready_line(self._config, status.files, key, hosts))
+            if line := address_line(self._config, hosts):
+                self._output.announce(line)
         # While the workers start without failures, do not print a table for every change.
         is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
         if is_starting and not self._is_ready_announced:

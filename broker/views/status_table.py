@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msd.broker.views.console_lines import failure_counts
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import LOOPBACK, Config
-from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
 
@@ -31,14 +31,25 @@ def status_table(status: Status) -> str:
     return "\n".join(rows)
 
 
-def ready_line(config: Config, files: int, key: bytes | None = None) -> str:
+def ready_line(config: Config, files: int, key: bytes | None = None, hosts: Sequence[str] = ()) -> str:
     """Returns the line printed once all workers are awake, with the command for a client. ``key`` is the servers'
-    public key, None if they use no keys.
+    public key, None if they use no keys. ``hosts`` are the addresses at which other machines may reach the servers.
     """
-    server5 = config.status.replace_wildcard(LOOPBACK)
+    server5 = config.status.replace_wildcard(hosts[0] if hosts else LOOPBACK)
     workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
     shared = f"{files} file{'' if files == 1 else 's'}"
     return f"ready: {len(workers)} workers share {shared}; {_download_command(server5, workers, files, key)}"
+
+
+def address_line(config: Config, hosts: Sequence[str]) -> str:
+    """Returns the line that follows the ready line if servers listen on all addresses of the machine: the other
+    ``hosts`` at which clients may reach them, or a warning if there is none. Empty if there is nothing to say.
+    """
+    if config.host not in ANY_HOSTS or len(hosts) == 1:
+        return ""
+    if not hosts:
+        return "other machines cannot reach these servers: this machine has no address for them"
+    return f"other addresses of these servers: {', '.join(hosts[1:])}"
 
 
 def client_command(servers: Servers, status: Status) -> str:

@@ -246,7 +246,7 @@ class ConnectionPolicy(Core[Event, Action]):
             worker = self.workers.get(reported.number)
             if not self._pinned:
                 try:
-                    endpoint = Endpoint.parse(reported.endpoint).replace_wildcard(self._host)
+                    endpoint = Endpoint.parse(reported.endpoint).replace_wildcard(self._host).with_scope_of(self._host)
                 except UsageError:
                     continue
                 if worker is None:

@@ -23,7 +23,7 @@ ROOMS = {
     "broker/cli": "operator server terminal",
     "broker/server": "network status supervision terminal",
     "broker/operator": "status views",
-    "broker/terminal": "views",
+    "broker/terminal": "network views",
     "broker/views": "status",
     "broker/network": "",
     "broker/status": "network supervision",
@@ -146,7 +146,7 @@ IMPURE_MODULE_VALUES = {
     | {"Syncing", "Totals", "Waiting", "WorkerChanged", "WorkerProgress"},
     "wire/config/servers.py": {"Servers"},
     "wire/config/settings.py": {"LOOPBACK", "Config"},
-    "wire/net/endpoints.py": {"Endpoint"},
+    "wire/net/endpoints.py": {"ANY_HOSTS", "Endpoint"},
     "workers/source/catalogue.py": {"Catalogue", "SharedFile"},
 }
 IMPURE_LIBRARIES = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import Any
 
 from msgspec import Struct
 
@@ -54,11 +55,25 @@ class Endpoint(Struct, frozen=True):
         return ":" in self.host
 
     @property
+    def bind_url(self) -> str:
+        """The endpoint as ``parse`` reads it; unlike ``url`` it tells the wildcard of IPv6 from that of IPv4."""
+        return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else self.url
+
+    @property
     def url(self) -> str:
         """The endpoint in ZeroMQ's notation, with ``*`` for a wildcard."""
         if self.host in ANY_HOSTS:
             return f"tcp://*:{self.port}"
         return f"tcp://[{self.host}]:{self.port}" if self.is_ipv6 else f"tcp://{self.host}:{self.port}"
+
+    @property
+    def socket_address(self) -> tuple[Any, ...]:
+        """The numeric endpoint as Python's sockets take it. Raises ``OSError`` for a link-local address whose scope is
+        no interface of this machine.
+        """
+        if "%" in self.host:
+            return socket.getaddrinfo(self.host, self.port, flags=socket.AI_NUMERICHOST)[0][4]
+        return "" if self.host == "*" else self.host, self.port
 
     def __str__(self) -> str:
         return self.url.removeprefix("tcp://")
@@ -67,11 +82,20 @@ class Endpoint(Struct, frozen=True):
         """Returns this endpoint, with ``host`` in place of a wildcard."""
         return Endpoint(host, self.port) if self.host in ANY_HOSTS else self
 
+    def with_scope_of(self, host: str) -> Endpoint:
+        """Returns this endpoint; if its host and ``host`` are link-local, with the scope of ``host``. A scope names an
+        interface of one machine, so that of another machine is useless here.
+        """
+        _, percent, scope = host.partition("%")
+        if not percent or not self.is_ipv6 or not ipaddress.IPv6Address(self.host).is_link_local:
+            return self
+        return Endpoint(f"{self.host.partition('%')[0]}%{scope}", self.port)
+
     def resolve(self) -> Endpoint:
         """Returns this endpoint with a numeric address; a wildcard stays unchanged. Raises ``UsageError`` for an
         unknown host.
         """
-        if self.host in ANY_HOSTS:
+        if self.host in ANY_HOSTS or self.is_ipv6:  # Python would drop the scope of a link-local address.
             return self
         try:
             addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)

@@ -154,7 +154,7 @@ def _listen(endpoint: Endpoint) -> tcp.socket:
         listener.setsockopt(tcp.SOL_SOCKET, tcp.SO_REUSEADDR, 1)
         # Before the socket listens: a connection that is accepted earlier would not inherit it.
         listener.setsockopt(tcp.IPPROTO_TCP, tcp.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
-        listener.bind(("" if endpoint.host == "*" else endpoint.host, endpoint.port))
+        listener.bind(endpoint.socket_address)
         listener.listen(512)
     except OSError:
         listener.close()

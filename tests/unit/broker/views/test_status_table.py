@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from msd.broker.views.status_table import client_command, ready_line, status_table
+from msd.broker.views.status_table import address_line, client_command, ready_line, status_table
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.net.endpoints import Endpoint
@@ -108,6 +108,25 @@ def test_the_ready_line_replaces_the_wildcard_address_with_loopback() -> None:
     workers = tuple(WorkerConfig(Endpoint("*", port)) for port in PORTS)
     line = ready_line(Config(host="*", workers=workers), 1)
     assert line.endswith("msd download -a 127.0.0.1 -p 21018 27215 35416 19222 39223")
+
+
+def test_the_ready_line_replaces_the_wildcard_address_with_one_that_others_can_use() -> None:
+    workers = tuple(WorkerConfig(Endpoint("::", port)) for port in PORTS)
+    line = ready_line(Config(host="::", workers=workers), 1, None, ["192.0.2.7", "2001:db8::7"])
+    assert line.endswith("msd download -a 192.0.2.7 -p 21018 27215 35416 19222 39223")
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "line"),
+    [
+        ("127.0.0.1", [], ""),
+        ("*", ["192.0.2.7"], ""),
+        ("*", ["192.0.2.7", "10.0.0.7", "fd00::7"], "other addresses of these servers: 10.0.0.7, fd00::7"),
+        ("0.0.0.0", [], "other machines cannot reach these servers: this machine has no address for them"),
+    ],
+)
+def test_further_addresses_of_servers_on_a_wildcard_are_listed(host: str, hosts: list[str], line: str) -> None:
+    assert address_line(Config(host=host), hosts) == line
 
 
 def test_the_ready_line_contains_the_servers_key() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,7 +116,38 @@ def test_a_host_that_is_not_a_wildcard_is_not_replaced() -> None:
     assert Endpoint("10.9.9.9", 80).replace_wildcard("10.1.2.3") == Endpoint("10.9.9.9", 80)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", *ANY_HOSTS])
+@pytest.mark.parametrize(
+    ("told", "host", "used"),
+    [
+        ("fe80::7%eth0", "fe80::7%wlan0", "fe80::7%wlan0"),
+        ("fe80::7", "fe80::7%wlan0", "fe80::7%wlan0"),
+        ("fe80::7%eth0", "2001:db8::7", "fe80::7%eth0"),
+        ("2001:db8::7", "fe80::7%wlan0", "2001:db8::7"),
+        ("192.0.2.7", "fe80::7%wlan0", "192.0.2.7"),
+    ],
+)
+def test_a_link_local_address_gets_the_scope_of_the_machine_that_uses_it(told: str, host: str, used: str) -> None:
+    assert Endpoint(told, 80).with_scope_of(host) == Endpoint(used, 80)
+
+
+def test_python_takes_every_numeric_endpoint() -> None:
+    assert Endpoint("127.0.0.1", 80).socket_address == ("127.0.0.1", 80)
+    assert Endpoint("*", 80).socket_address == ("", 80)
+    assert Endpoint("::", 80).socket_address == ("::", 80)
+    scope = socket.if_nametoindex("lo")
+    assert Endpoint("fe80::7%lo", 80).socket_address[1:] == (80, 0, scope)
+    with pytest.raises(OSError, match="not known"):
+        Endpoint("fe80::7%nosuch", 80).socket_address  # noqa: B018
+
+
+@pytest.mark.parametrize(("host", "url"), [("::", "tcp://[::]:80"), ("*", "tcp://*:80"), ("::1", "tcp://[::1]:80")])
+def test_the_family_of_a_wildcard_is_kept_for_binding(host: str, url: str) -> None:
+    endpoint = Endpoint(host, 80)
+    assert endpoint.bind_url == url
+    assert Endpoint.parse(endpoint.bind_url) == endpoint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::7%lo", *ANY_HOSTS])
 def test_an_address_resolves_to_itself(host: str) -> None:
     assert Endpoint(host, 80).resolve() == Endpoint(host, 80)
 
