@@ -55,12 +55,13 @@ class ConnectionClosed(Struct, frozen=True):
     """The connection was closed and its outstanding requests are lost, or an attempt to connect failed.
 
     ``refusal`` is the reason for a failed attempt, if it is known. ``version`` is the worker's version of the protocol,
-    if that is the reason.
+    if that is the reason. ``is_renewed`` is True if another connection to the worker is being opened already.
     """
 
     worker: int
     refusal: ConnectionRefusal | None = None
     version: int | None = None
+    is_renewed: bool = False
 
 
 class ReplyReceived(Struct, frozen=True):

@@ -16,10 +16,14 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tcp_socket
+from msd.wire.net.tcp_state import seconds_since_packet
 from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
+
+#: Seconds between two packets of an idle connection.
+KEEPALIVE_S = 1
 
 
 class Connection:
@@ -44,6 +48,8 @@ class Connection:
         dealer.reconnect_ivl = 250
         dealer.reconnect_ivl_max = 4000
         dealer.connect_timeout = 5000
+        # While no data is in flight, the kernels exchange a packet each second: see ``silent_seconds``.
+        dealer.tcp_keepalive_idle = dealer.tcp_keepalive_intvl = KEEPALIVE_S
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
         #: Why the handshake was refused; None if it was not.
@@ -63,6 +69,13 @@ class Connection:
                 case ConnectionRefusal() as refusal:
                     self.refusal = self.refusal or refusal
         return dead
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long no packet has arrived from the worker's machine. If this is much longer than ``KEEPALIVE_S``, the
+        machine is unreachable on this connection; the state of the worker's process makes no difference.
+        """
+        return seconds_since_packet(self.monitor.descriptor) if self.monitor.is_connected else 0.0
 
     def send(self, request: Message) -> None:
         """Sends a request without blocking."""

@@ -37,7 +37,21 @@ MAX_REFUSAL_GAP_S = 5.0
 REACHABLE_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 
 
-Event = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | Ban | Unban | TimePassed
+#: A connection on which no packet has arrived for this many seconds is renewed: another one is opened beside it, which
+#: replaces it if it opens first. Packets arrive each second, even from a stopped process or on a slow link, but not
+#: after this machine's address, the other one's, or a translated one has changed.
+RENEWAL_SILENCE_S = 2.5
+#: Seconds after which a renewal that has not opened is replaced by another one.
+RENEWAL_INTERVAL_S = 10.0
+
+
+class PathsChecked(Struct, frozen=True):
+    """For how many seconds no packet has arrived on each open connection, by worker."""
+
+    silent_seconds: Mapping[int, float]
+
+
+Event = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | PathsChecked | Ban | Unban | TimePassed
 
 
 # Actions.
@@ -56,6 +70,21 @@ class CloseConnection(Struct, frozen=True):
     worker: int
 
 
+class RenewConnection(Struct, frozen=True):
+    """Connect to the worker on a new socket, beside the one that is open. Close the one that is open when the new one
+    opens.
+    """
+
+    worker: int
+    endpoint: Endpoint
+
+
+class EndRenewal(Struct, frozen=True):
+    """Close the new socket: the connection that is open works again."""
+
+    worker: int
+
+
 class Resubscribe(Struct, frozen=True):
     """No snapshot has arrived for too long: subscribe to server 5 on a new connection."""
 
@@ -66,7 +95,7 @@ class ReportRefusal(Struct, frozen=True):
     refusal: ConnectionRefusal
 
 
-Action = OpenConnection | CloseConnection | Resubscribe | ReportRefusal
+Action = OpenConnection | CloseConnection | RenewConnection | EndRenewal | Resubscribe | ReportRefusal
 
 
 class ConnectionState(enum.StrEnum):
@@ -103,6 +132,8 @@ class KnownWorker(Struct):
     #: The number of failures since the last success.
     failures: int = 0
     retry_at: float = 0.0
+    #: When the current renewal of the open connection began; None if there is none.
+    renewal_began: float | None = None
 
     def change_state(self, cause: type[Event] | type[Action]) -> None:
         """Changes the state according to the table ``TRANSITIONS``."""
@@ -176,17 +207,28 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker = self.workers[number]
                 worker.change_state(ConnectionOpened)
                 worker.failures = 0
+                worker.renewal_began = None
                 self._refused_since = None
+            case ConnectionClosed(number, is_renewed=True):
+                # The renewal is the connection now; it is not open yet.
+                worker = self.workers[number]
+                worker.change_state(ConnectionClosed)
+                worker.change_state(OpenConnection)
+                worker.renewal_began = None
             case ConnectionClosed(number, refusal):
                 worker = self.workers[number]
                 self._record_refusal(refusal, now)
                 worker.change_state(ConnectionClosed)
+                worker.renewal_began = None
                 worker.failures += 1
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
                 self._record_refusal(refusal, now)
+            case PathsChecked(silent_seconds):
+                actions += self._renew(silent_seconds, now)
             case Ban(number):
                 self.workers[number].change_state(Ban)
+                self.workers[number].renewal_began = None
                 actions.append(CloseConnection(number))
             case Unban(number):
                 self.workers[number].change_state(Unban)
@@ -202,6 +244,7 @@ class ConnectionPolicy(Core[Event, Action]):
         for number, worker in self.workers.items():
             assert worker.state is not ConnectionState.OPEN or not self.refusal, (number, worker)
             assert worker.state is not ConnectionState.OPEN or not worker.failures, (number, worker)
+            assert worker.state is ConnectionState.OPEN or worker.renewal_began is None, (number, worker)
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
         """Yields each deadline and the function to call then. A call may change the deadlines that follow."""
@@ -265,6 +308,19 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker.change_state(CloseConnection)
                 actions.append(CloseConnection(reported.number))
         return actions
+
+    def _renew(self, silent_seconds: Mapping[int, float], now: float) -> Iterator[Action]:
+        for number, seconds in silent_seconds.items():
+            worker = self.workers[number]
+            if worker.state is not ConnectionState.OPEN:
+                continue
+            if seconds < RENEWAL_SILENCE_S:
+                if worker.renewal_began is not None:
+                    worker.renewal_began = None
+                    yield EndRenewal(number)
+            elif worker.renewal_began is None or now >= worker.renewal_began + RENEWAL_INTERVAL_S:
+                worker.renewal_began = now
+                yield RenewConnection(number, worker.endpoint)
 
     def _on_status_timeout(self, now: float) -> list[Action]:
         """Server 5 is silent: treats the states of all workers as unknown and tries to connect to them."""

@@ -38,6 +38,9 @@ from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
 
+#: Seconds between two checks of the open connections for silence.
+PATH_CHECK_INTERVAL_S = 0.5
+
 
 class ConnectionPool:
     """All connections of one client. The caller must ``close()`` it.
@@ -76,6 +79,8 @@ class ConnectionPool:
         self._policy = connection_policy.ConnectionPolicy(
             servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
         )
+        #: When the open connections are checked for silence.
+        self._next_path_check = self._last_poll_at
         self._contacts = Contacts(encrypted=servers.credentials is not None)
         self._update_contacts()
 
@@ -112,7 +117,7 @@ class ConnectionPool:
         """
         start = time.monotonic()
         cores = (self._policy, self._contacts, self.progress_timeout)
-        due = (deadline, *(core.next_deadline(start) for core in cores))
+        due = (deadline, self._next_path_check if self.ready else None, *(core.next_deadline(start) for core in cores))
         until = max(start, min(time for time in due if time is not None))
         self.transport.wait(until - start)
         self._last_poll_at = time.monotonic()
@@ -156,6 +161,9 @@ class ConnectionPool:
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._update_contacts()
         self._apply(TimePassed(), self._last_poll_at)
+        if self.ready and self._last_poll_at >= self._next_path_check:
+            self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
+            self._apply(connection_policy.PathsChecked(self.transport.silent_seconds()))
         self._emit_server5_change()
         addresses = () if self.ready or self.local_reason else self._contacts.current()
         waiting = WaitingFor(self.local_reason or self.waiting_reason(), addresses, is_timed=not self.local_reason)
@@ -229,6 +237,10 @@ class ConnectionPool:
                     self.transport.open_connection(worker, endpoint)
                 case connection_policy.CloseConnection(worker):
                     self.transport.close_connection(worker)
+                case connection_policy.RenewConnection(worker, endpoint):
+                    self.transport.renew_connection(worker, endpoint)
+                case connection_policy.EndRenewal(worker):
+                    self.transport.end_renewal(worker)
                 case connection_policy.Resubscribe():
                     self.transport.resubscribe()
                 case connection_policy.ReportRefusal():

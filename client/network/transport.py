@@ -6,6 +6,7 @@ Converts frames into events and requests into frames. Does not decide which conn
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
@@ -65,6 +66,8 @@ class Transport:
         self._poller = zmq.Poller()
         self._status_endpoint = servers.status
         self._connections: dict[int, Connection] = {}
+        #: The connections that will replace those of the same workers once they open.
+        self._renewals: dict[int, Connection] = {}
         #: The sockets that were readable at the last poll.
         self._readable: set[object] = set()
         self._status = self._subscribe()
@@ -98,21 +101,34 @@ class Transport:
             for worker, connection in self._connections.items()
             if connection.monitor.socket in readable or connection.dealer in readable
         )
+        for worker, renewal in [*self._renewals.items()]:
+            if renewal.monitor.socket in readable or renewal.dealer in readable:
+                yield from self._read_renewal(worker, renewal)
 
     def open_connection(self, worker: int, endpoint: Endpoint) -> None:
         """Connects to a worker on a new socket. ``ConnectionOpened`` or ``ConnectionClosed`` follows."""
         self.close_connection(worker)
-        connection = self._connections[worker] = Connection(self._context, worker, endpoint, self._credentials)
-        self._poller.register(connection.monitor.socket, zmq.POLLIN)
-        self._poller.register(connection.dealer, zmq.POLLIN)
+        self._connections[worker] = self._connect(worker, endpoint)
 
     def close_connection(self, worker: int) -> None:
-        """Closes the connection to a worker, if there is one. No event follows."""
-        connection = self._connections.pop(worker, None)
-        if connection is not None:
-            self._poller.unregister(connection.monitor.socket)
-            self._poller.unregister(connection.dealer)
-            connection.close()
+        """Closes the connection to a worker and its renewal, if there are any. No event follows."""
+        self._disconnect(self._connections.pop(worker, None))
+        self.end_renewal(worker)
+
+    def renew_connection(self, worker: int, endpoint: Endpoint) -> None:
+        """Connects to a worker on a new socket beside the open one. If the new one opens, ``ConnectionClosed`` and
+        ``ConnectionOpened`` follow. If the open one is closed first, the new one takes its place.
+        """
+        self.end_renewal(worker)
+        self._renewals[worker] = self._connect(worker, endpoint)
+
+    def end_renewal(self, worker: int) -> None:
+        """Closes the renewal of the connection to a worker, if there is one. No event follows."""
+        self._disconnect(self._renewals.pop(worker, None))
+
+    def silent_seconds(self) -> dict[int, float]:
+        """Returns for how long no packet has arrived on each connection, by worker."""
+        return {worker: connection.silent_seconds for worker, connection in self._connections.items()}
 
     def request(self, worker: int, request: Message) -> None:
         """Sends a request, or drops it if there is no connection. The request's ``rid`` must be from ``new_rid()``."""
@@ -150,7 +166,7 @@ class Transport:
 
     def close(self) -> None:
         """Sends ``bye`` to the workers and closes all sockets."""
-        for connection in self._connections.values():
+        for connection in (*self._connections.values(), *self._renewals.values()):
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
         self._status.close()
@@ -184,8 +200,43 @@ class Transport:
             if self._connections.get(worker) is not connection:
                 return  # The caller closed this connection while handling the event.
         if dead:
-            self.close_connection(worker)
-            yield ConnectionClosed(worker, connection.refusal)
+            renewal = self._renewals.get(worker)
+            self._replace(worker, renewal)
+            yield ConnectionClosed(worker, connection.refusal, is_renewed=renewal is not None)
+
+    def _read_renewal(self, worker: int, renewal: Connection) -> Iterator[NetworkEvent]:
+        if self._renewals.get(worker) is not renewal:
+            return  # It has become the connection, or the caller ended it.
+        opened = None
+        dead = renewal.read_monitor(self._session)
+        with contextlib.suppress(ProtocolError):
+            if (frames := receive(renewal.dealer)) is not None:
+                opened = renewal.handle_message(frames)
+        if opened is not None:
+            self._replace(worker, renewal)
+            yield ConnectionClosed(worker, is_renewed=True)
+            yield opened
+        elif dead:
+            self.end_renewal(worker)
+
+    def _replace(self, worker: int, renewal: Connection | None) -> None:
+        """Closes the connection to a worker; its renewal, if there is one, takes its place."""
+        self._renewals.pop(worker, None)
+        self._disconnect(self._connections.pop(worker, None))
+        if renewal is not None:
+            self._connections[worker] = renewal
+
+    def _connect(self, worker: int, endpoint: Endpoint) -> Connection:
+        connection = Connection(self._context, worker, endpoint, self._credentials)
+        self._poller.register(connection.monitor.socket, zmq.POLLIN)
+        self._poller.register(connection.dealer, zmq.POLLIN)
+        return connection
+
+    def _disconnect(self, connection: Connection | None) -> None:
+        if connection is not None:
+            self._poller.unregister(connection.monitor.socket)
+            self._poller.unregister(connection.dealer)
+            connection.close()
 
     def _send_control(self, control: Endpoint, message: Message, timeout: float) -> bool:
         """Sends a message to the control socket; True if a valid reply arrives within ``timeout`` seconds."""

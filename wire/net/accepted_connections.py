@@ -7,24 +7,20 @@ like any lost connection. Does not decide which connections are closed.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
 from typing import Generic, TypeVar
 
 import zmq
 from msgspec import Struct
 
+from msd.wire.net.tcp_state import bytes_received, opened
 from msd.wire.security.zap import ZapHandler
 
 T = TypeVar("T")
 
 #: SO_LINGER with a timeout of 0: data that was not transmitted yet is dropped when the connection is closed.
 _ABORT = struct.pack("ii", 1, 0)
-#: ``tcpi_bytes_received`` in Linux's ``struct tcp_info``.
-_BYTES_RECEIVED = struct.Struct("128xQ")
 
 
 class Connection(Struct, Generic[T]):
@@ -47,10 +43,10 @@ class Connection(Struct, Generic[T]):
         if self.is_closed or self.peer is None:
             return False
         self.is_closed = True
-        with _opened(self.descriptor) as tcp:
+        with opened(self.descriptor) as tcp:
             # ZeroMQ may have closed this connection and accepted another one with the same descriptor. The other one
             # may even have been taken for the sender of these messages, but it cannot have received as many bytes.
-            if tcp is None or tcp.getpeername() != self.peer or _bytes_received(tcp) < self.unwanted_bytes:
+            if tcp is None or tcp.getpeername() != self.peer or bytes_received(tcp) < self.unwanted_bytes:
                 return False
             tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             tcp.shutdown(socket.SHUT_RDWR)
@@ -93,7 +89,7 @@ class AcceptedConnections(Generic[T]):
 
     def _find(self, frame: zmq.Frame, descriptor: int, tag: T) -> Connection[T]:
         peer = None
-        with _opened(descriptor) as tcp:
+        with opened(descriptor) as tcp:
             peer = tcp.getpeername() if tcp is not None else None
         found = Connection(descriptor, peer, str(frame.get("Peer-Address")), self._zap.key_of(frame), tag)
         if peer is None:
@@ -103,28 +99,3 @@ class AcceptedConnections(Generic[T]):
             return known
         self._connections[descriptor] = found
         return found
-
-
-@contextmanager
-def _opened(descriptor: int) -> Iterator[socket.socket | None]:
-    """Yields a duplicate of a descriptor, so that it cannot be reused meanwhile; None if it is no connected socket.
-    Suppresses the ``OSError`` of a connection that is closed meanwhile.
-    """
-    try:
-        duplicate = os.dup(descriptor)
-    except OSError:
-        yield None
-        return
-    try:
-        tcp = socket.socket(fileno=duplicate)
-    except OSError:
-        os.close(duplicate)
-        yield None
-        return
-    with closing(tcp), suppress(OSError):
-        yield tcp
-
-
-def _bytes_received(tcp: socket.socket) -> int:
-    info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.size)
-    return int(_BYTES_RECEIVED.unpack(info)[0])

@@ -50,6 +50,8 @@ class Monitor:
         self._connected_at = 0.0
         self.socket = monitored.get_monitor_socket(_MONITORED_EVENTS)
         self.is_connected = False
+        #: The descriptor of the last connection; it may be closed.
+        self.descriptor = -1
 
     def read(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
         """Yields the events since the last call, oldest first. ``CLOSED`` follows every refusal.
@@ -64,6 +66,7 @@ class Monitor:
                 yield ConnectionEvent.OPENED
             elif event == zmq.EVENT_CONNECTED:
                 self._connected_at = time.monotonic()
+                self.descriptor = value
             elif event & _HANDSHAKE_FAILED:
                 if refusal := self._refusal(event, value):
                     yield refusal

@@ -15,14 +15,19 @@ from msd.client.network.connection_policy import (
     MAX_REFUSAL_GAP_S,
     MIN_BACKOFF_S,
     REFUSAL_PERIOD_S,
+    RENEWAL_INTERVAL_S,
+    RENEWAL_SILENCE_S,
     RESUBSCRIBE_INTERVAL_S,
     TRANSITIONS,
     Action,
     CloseConnection,
     ConnectionPolicy,
     ConnectionState,
+    EndRenewal,
     Event,
     OpenConnection,
+    PathsChecked,
+    RenewConnection,
     ReportRefusal,
     Resubscribe,
 )
@@ -500,6 +505,54 @@ def test_failed_connections_without_a_refusal_do_not_count_as_refused() -> None:
     assert not scene.policy.refusal
 
 
+# Connections whose packets do not arrive.
+
+
+def silent(scene: Scene, seconds: float) -> list[Action]:
+    return scene.handle(PathsChecked({1: seconds}))
+
+
+def test_a_connection_without_packets_is_renewed_once_until_the_interval_has_passed() -> None:
+    scene = Scene()
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.connect()
+    assert silent(scene, RENEWAL_SILENCE_S - 0.1) == []
+    assert silent(scene, RENEWAL_SILENCE_S) == [RenewConnection(1, endpoint(1))]
+    scene.now += RENEWAL_INTERVAL_S - 0.1
+    assert silent(scene, 12.0) == []
+    scene.now += 0.1
+    assert silent(scene, 12.5) == [RenewConnection(1, endpoint(1))]
+
+
+def test_a_renewal_ends_when_packets_arrive_again() -> None:
+    scene = Scene()
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.connect()
+    silent(scene, RENEWAL_SILENCE_S)
+    assert silent(scene, 0.1) == [EndRenewal(1)]
+    assert silent(scene, 0.1) == []
+    assert silent(scene, RENEWAL_SILENCE_S) == [RenewConnection(1, endpoint(1))]
+
+
+def test_a_renewal_takes_the_place_of_the_connection_without_another_attempt() -> None:
+    scene = Scene()
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.connect()
+    silent(scene, RENEWAL_SILENCE_S)
+    assert scene.handle(ConnectionClosed(1, is_renewed=True)) == []
+    assert scene.wait(1.0) == []
+    # The renewal is not open yet, so it is not renewed itself.
+    assert silent(scene, 60.0) == []
+    scene.connect()
+    assert silent(scene, 60.0) == [RenewConnection(1, endpoint(1))]
+
+
+def test_only_an_open_connection_is_renewed() -> None:
+    scene = Scene()
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    assert silent(scene, 60.0) == []
+
+
 # Arbitrary sequences of events.
 
 #: The next state, by the current state and the type of the event or action.
@@ -522,6 +575,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.pinned = pinned
         self.policy = ConnectionPolicy(dict(self.known), HOST, pinned=pinned, now=self.now)
         self.sockets: set[int] = set()
+        self.renewals: set[int] = set()
         self.connected: set[int] = set()
         self.banned: set[int] = set()
         self.seq = 0
@@ -531,7 +585,10 @@ class PolicyMachine(RuleBasedStateMachine):
         connected = set(self.connected)
         before = {number: known.state for number, known in self.policy.workers.items()}
         actions = self.policy.handle(event, self.now)
-        self.check_transitions(before, [event, *actions])
+        causes: list[Event | Action] = [event, *actions]
+        if isinstance(event, ConnectionClosed) and event.is_renewed:
+            causes.insert(1, OpenConnection(event.worker, endpoint(event.worker)))
+        self.check_transitions(before, causes)
         for action in actions:
             match action:
                 case OpenConnection(number, at):
@@ -543,6 +600,13 @@ class PolicyMachine(RuleBasedStateMachine):
                     assert number not in connected or isinstance(event, Ban), "closed a working connection"
                     self.sockets.discard(number)
                     self.connected.discard(number)
+                case RenewConnection(number, at):
+                    assert number in self.connected, "only an open connection is renewed"
+                    assert at == self.policy.workers[number].endpoint
+                    self.renewals.add(number)
+                case EndRenewal(number):
+                    assert number in self.renewals, "there is no renewal to end"
+                    self.renewals.discard(number)
                 case Resubscribe() | ReportRefusal():
                     assert isinstance(event, TimePassed)
         self.is_refusal_definitive = any(isinstance(action, ReportRefusal) for action in actions)
@@ -584,9 +648,28 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(data=st.data(), refusal=st.sampled_from([None, *ConnectionRefusal]))
     def connection_closes(self, data: st.DataObject, refusal: ConnectionRefusal | None) -> None:
         number = data.draw(st.sampled_from(sorted(self.sockets)))
-        self.sockets.discard(number)
         self.connected.discard(number)
+        if number in self.renewals:
+            self.renewals.discard(number)
+            self.handle(ConnectionClosed(number, refusal, is_renewed=True))
+            return
+        self.sockets.discard(number)
         self.handle(ConnectionClosed(number, refusal))
+
+    @precondition(lambda self: self.connected)
+    @rule(seconds=st.lists(st.floats(0, 20), min_size=4, max_size=4))
+    def paths_are_checked(self, seconds: list[float]) -> None:
+        self.handle(PathsChecked({number: seconds[number - 1] for number in self.sockets if number <= 4}))
+
+    @precondition(lambda self: self.renewals)
+    @rule(data=st.data())
+    def renewal_opens(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.renewals)))
+        self.renewals.discard(number)
+        self.connected.discard(number)
+        self.handle(ConnectionClosed(number, is_renewed=True))
+        self.connected.add(number)
+        self.handle(opened(number))
 
     @rule(refusal=st.sampled_from(list(ConnectionRefusal)))
     def server_5_refuses(self, refusal: ConnectionRefusal) -> None:
@@ -598,6 +681,7 @@ class PolicyMachine(RuleBasedStateMachine):
     def worker_is_banned(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.connected)))
         self.banned.add(number)
+        self.renewals.discard(number)
         self.handle(Ban(number, BanReason.CHANGED))
 
     @precondition(lambda self: self.banned)

@@ -11,11 +11,12 @@ import pytest
 import zmq
 
 from msd.client.network.transport import Transport, round_robin
+from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import Get
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import PROTOCOL_VERSION, DataRequest, Get, Hello, Welcome
 
 #: No process listens on this port.
 CLOSED_PORT = Endpoint("127.0.0.1", 1)
@@ -50,6 +51,83 @@ def test_a_request_is_sent_before_the_next_poll(transport: Transport) -> None:
         transport.open_connection(1, Endpoint.parse(worker.getsockopt_string(zmq.LAST_ENDPOINT)))
         transport.request(1, request)
         assert worker.recv_multipart()[1] == encode(request)
+
+
+class Worker:
+    """A ROUTER socket that welcomes clients."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.bind("tcp://127.0.0.1:*")
+        self.endpoint = Endpoint.parse(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def welcome(self, epoch: int) -> None:
+        """Answers the next ``hello``."""
+        while True:
+            assert self.socket.poll(10_000)
+            ident, header = self.socket.recv_multipart()
+            message = decode(header, DataRequest)
+            if isinstance(message, Hello):
+                reply = Welcome(
+                    rid=message.rid, epoch=epoch, version=PROTOCOL_VERSION, number=1, files=1, catalogue=bytes(32)
+                )
+                self.socket.send_multipart([ident, encode(reply)])
+                return
+
+
+@pytest.fixture
+def renewed(transport: Transport) -> Iterator[tuple[Worker, Worker]]:
+    """Two workers: the transport is connected to the first, and a renewal leads to the second."""
+    with zmq.Context() as context:
+        first, second = Worker(context), Worker(context)
+        transport.open_connection(1, first.endpoint)
+        deliver(transport, first, epoch=1)
+        transport.renew_connection(1, second.endpoint)
+        yield first, second
+        first.socket.close(0)
+        second.socket.close(0)
+
+
+def deliver(transport: Transport, worker: Worker, epoch: int) -> list[NetworkEvent]:
+    """Lets ``worker`` welcome the client; returns the events up to that welcome."""
+    events: list[NetworkEvent] = []
+    while not any(isinstance(event, ConnectionOpened) for event in events):
+        transport.wait(0.01)
+        events += transport.read()
+        if worker.socket.poll(0):
+            worker.welcome(epoch)
+    return events
+
+
+def test_a_renewal_replaces_the_connection_when_it_opens(transport: Transport, renewed: tuple[Worker, Worker]) -> None:
+    _, second = renewed
+    closed, opened = deliver(transport, second, epoch=2)
+    assert closed == ConnectionClosed(1, is_renewed=True)
+    assert isinstance(opened, ConnectionOpened)
+    assert opened.welcome.epoch == 2
+    transport.request(1, Get(rid=7, id=bytes(32), index=3))
+    assert second.socket.poll(10_000)
+    assert list(transport.silent_seconds()) == [1]
+
+
+def test_a_renewal_takes_the_place_of_a_connection_that_is_closed(
+    transport: Transport, renewed: tuple[Worker, Worker]
+) -> None:
+    first, second = renewed
+    first.socket.close(0)
+    events = deliver(transport, second, epoch=2)
+    assert events[0] == ConnectionClosed(1, is_renewed=True)
+
+
+def test_a_renewal_that_is_ended_leaves_the_connection_open(
+    transport: Transport, renewed: tuple[Worker, Worker]
+) -> None:
+    first, _ = renewed
+    transport.end_renewal(1)
+    transport.request(1, Get(rid=7, id=bytes(32), index=3))
+    assert first.socket.poll(10_000)
+    assert [*transport.read()] == []
 
 
 def test_a_request_without_a_connection_is_dropped(transport: Transport) -> None:
