@@ -1,7 +1,8 @@
 """Matches names against the patterns of ``--exclude``, with the rules of a ``.gitignore`` file. Opens no files.
 
 A pattern without ``/`` matches a base name in any folder. A pattern with ``/`` at its start or inside matches a whole
-name. ``*`` and ``?`` match no ``/``; ``**`` matches any number of folders. A ``/`` at the end matches folders only.
+name. ``*``, ``?`` and ``[a-z]`` match no ``/``; ``**`` matches any number of folders. A ``/`` at the end matches
+folders only. ``!`` and ``#`` at the start, and backslashes, are ordinary characters here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 #: The special parts of a pattern, and the regular expressions for them; all other characters stand for themselves.
 _SPECIAL = re.compile(
-    r"(?P<folders>(?<![^/])\*\*/)|(?P<rest>\*\*)|(?P<any>\*)|(?P<one>\?)|\[(?P<not>[!^]?)(?P<set>\]?[^]]*)\]"
+    r"(?P<folders>(?<![^/])\*\*/)|(?P<rest>\*\*)|(?P<any>\*)|(?P<one>\?)|\[(?P<not>[!^]?+)(?P<set>\]?[^]]+|\])\]"
 )
 
 
@@ -45,6 +46,16 @@ def _translate(pattern: str) -> str:
             case "one":
                 regex += "[^/]"
             case _:
-                characters = special["set"].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
-                regex += f"(?!/)[{'^' if special['not'] else ''}{characters}]"
+                regex += _one_of(special["set"], is_negated=bool(special["not"]))
     return regex + re.escape(core[position:]) + ("/" if pattern.endswith("/") else "/?")
+
+
+def _one_of(characters: str, *, is_negated: bool) -> str:
+    """Returns a regular expression for one of the characters and ranges between brackets or, if negated, for another
+    one. A range that ends before it begins contains nothing.
+    """
+    ranges = [(first, last or first) for first, last in re.findall("(?s)(.)(?:-(.))?", characters)]
+    members = "".join(f"{re.escape(first)}-{re.escape(last)}" for first, last in ranges if first <= last)
+    if not members:
+        return "[^/]" if is_negated else "(?!)"
+    return f"(?!/)[{'^' if is_negated else ''}{members}]"
