@@ -29,6 +29,7 @@ def make_folder(control: Endpoint) -> Path:
     folder = base / f"{host}-{control.port}"
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
+    make_private_folders(folder)  # Remove nothing before it is certain that the parent folder belongs to this user.
     shutil.rmtree(folder, ignore_errors=True)
     make_private_folders(folder)
     return folder

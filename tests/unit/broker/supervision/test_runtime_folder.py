@@ -51,8 +51,10 @@ def test_without_a_runtime_folder_the_temporary_folder_is_used(
 @pytest.mark.parametrize("permissions", [0o777, 0o750, 0o701])
 def test_a_folder_that_other_users_can_access_is_refused(runtime: Path, permissions: int) -> None:
     base(runtime).mkdir(mode=permissions)
+    (base(runtime) / NAME).mkdir()
     with pytest.raises(NotAllowedError, match="not a folder that only you can access"):
         make_folder(CONTROL)
+    assert (base(runtime) / NAME).exists()
 
 
 def test_a_folder_of_another_user_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
