@@ -338,11 +338,10 @@ class Broker:
 
     def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:
+            case Toggle(number=number) | Complaint(number=number) if number not in self._supervisor.workers:
+                message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
+                peer.send(Rejected(rid=request.rid, message=message))
             case Toggle(rid=rid, number=number, wanted=wanted):
-                if number not in self._supervisor.workers:
-                    message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
-                    peer.send(Rejected(rid=rid, message=message))
-                    return
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
                 self._handle(supervisor.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
@@ -354,7 +353,7 @@ class Broker:
                 peer.send(Accepted(rid=rid))
                 self._update_until_done(ClientDone(ServedSession(session, sender.key)), now)
             case Complaint(rid=rid, number=number):
-                if reason := rejection(request, len(self._supervisor.workers), self._shared_segments()):
+                if reason := rejection(request, self._shared_segments()):
                     peer.send(Rejected(rid=rid, message=reason))
                     return
                 peer.send(Accepted(rid=rid))

@@ -16,7 +16,8 @@ from msgspec import Struct
 from msd.wire.protocol.messages import Complaint
 from msd.wire.protocol.segments import segment_count
 
-#: Maximum number of complaints that are remembered; a complaint that was forgotten is counted again.
+#: Maximum number of complaints that are remembered. A complaint that was forgotten no longer counts for its client, and
+#: is counted again if it returns.
 MAX_REMEMBERED = 65536
 #: Maximum number of clients named for each worker: those with the most complaints.
 MAX_NAMED = 3
@@ -53,9 +54,12 @@ class Complaints:
         if key in self._known:
             return False
         self._known[key] = None
-        if len(self._known) > MAX_REMEMBERED:
-            self._known.popitem(last=False)
         self._clients[complaint.number][client] += 1
+        if len(self._known) > MAX_REMEMBERED:
+            (forgotten, number, *_), _ = self._known.popitem(last=False)
+            self._clients[number][forgotten] -= 1
+            if not self._clients[number][forgotten]:
+                del self._clients[number][forgotten]
         return True
 
     def clients(self, number: int) -> list[str]:
@@ -63,10 +67,8 @@ class Complaints:
         return [client for client, _ in self._clients[number].most_common(MAX_NAMED)]
 
 
-def rejection(complaint: Complaint, workers: int, segment_counts: Mapping[bytes, int]) -> str:
-    """Returns why a complaint is rejected; empty if it is valid."""
-    if complaint.number > workers:
-        return f"no worker {complaint.number}: the workers are numbered 1 to {workers}"
+def rejection(complaint: Complaint, segment_counts: Mapping[bytes, int]) -> str:
+    """Returns why a complaint about an existing worker is rejected; empty if it is valid."""
     count = segment_counts.get(complaint.id)
     if count is None:
         return "no shared file has this id"

@@ -320,9 +320,10 @@ def test_an_operator_toggles_a_worker(harness: Harness) -> None:
     assert harness.listeners.sent == [(b"worker 2", Order(wanted=WantedState.ASLEEP, edition=1))]
 
 
-def test_a_toggle_of_an_unknown_worker_is_rejected(harness: Harness) -> None:
+@pytest.mark.parametrize("request_", [Toggle(rid=5, number=3), Complaint(rid=5, number=3, id=bytes(32), index=0)])
+def test_a_request_about_an_unknown_worker_is_rejected(harness: Harness, request_: ControlRequest) -> None:
     message = "no worker 3: the workers are numbered 1 to 2"
-    assert harness.receive(Toggle(rid=5, number=3)) == [Rejected(rid=5, message=message)]
+    assert harness.receive(request_) == [Rejected(rid=5, message=message)]
 
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=1), Quit(rid=5)])

@@ -20,12 +20,11 @@ COMPLAINT = Complaint(rid=1, number=2, id=bytes(32), index=0)
         (COMPLAINT, ""),
         (replace(COMPLAINT, index=11), ""),
         (replace(COMPLAINT, index=12), "no segment 12: the file has 12 segments"),
-        (replace(COMPLAINT, number=5), "no worker 5: the workers are numbered 1 to 4"),
         (replace(COMPLAINT, id=b"x" * 32), "no shared file has this id"),
     ],
 )
-def test_a_complaint_must_name_a_worker_and_a_shared_segment(complaint: Complaint, reason: str) -> None:
-    assert rejection(complaint, 4, {bytes(32): 12}) == reason
+def test_a_complaint_must_name_a_shared_segment(complaint: Complaint, reason: str) -> None:
+    assert rejection(complaint, {bytes(32): 12}) == reason
 
 
 def test_a_complaint_is_new_once_for_each_client_worker_and_segment() -> None:
@@ -52,6 +51,16 @@ def test_the_oldest_complaints_are_forgotten(monkeypatch: pytest.MonkeyPatch) ->
         complaints.is_new("alice", replace(COMPLAINT, index=index))
     assert not complaints.is_new("alice", replace(COMPLAINT, index=2))
     assert complaints.is_new("alice", COMPLAINT)
+
+
+def test_a_client_whose_complaints_are_all_forgotten_is_named_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    complaints = Complaints()
+    for client, index in (("alice", 0), ("bob", 0), ("bob", 1)):
+        complaints.is_new(client, replace(COMPLAINT, index=index))
+    assert complaints.clients(2) == ["bob"]
+    complaints.is_new("carol", COMPLAINT)
+    assert sorted(complaints.clients(2)) == ["bob", "carol"]
 
 
 def test_the_ids_are_read_from_the_catalogue_of_the_indexer(tmp_path: Path) -> None:
