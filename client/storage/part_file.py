@@ -34,6 +34,8 @@ def check_output(output: Path, *, replace: bool) -> None:
                 f"{output.parent}: no such folder: create it, or choose another path", arguments=("output",)
             ) from None
         return
+    except NotADirectoryError:
+        raise UsageError(f"{output.parent} is not a folder: choose another path", arguments=("output",)) from None
     except OSError as error:
         raise disk_error(output, error) from None
     if not stat.S_ISREG(status.st_mode):

@@ -80,6 +80,7 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download -c key.toml", 2, "unknown key 'status_prot' in [broker]; did you mean status_port?"),
         ("download -c value.toml", 2, "status_port = 'x': must be a port from 1 to 65535"),
         ("download -c syntax.toml", 2, "not valid TOML"),
+        ("download -o film/copy", 2, "film is not a folder: choose another path (-o)"),
         ("download -o missing/copy", 2, "missing: no such folder: create it"),
         (
             "download -o film",

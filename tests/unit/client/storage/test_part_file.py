@@ -500,7 +500,7 @@ def test_an_output_name_that_is_too_long_is_a_disk_error(tmp_path: Path) -> None
         check_output(tmp_path / ("x" * 300), replace=False)
 
 
-def test_a_file_in_place_of_the_folder_is_a_disk_error(output: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_a_usage_error(output: Path) -> None:
     output.write_bytes(b"")
-    with pytest.raises(DiskError, match="Not a directory"):
+    with pytest.raises(UsageError, match=r"film\.mp4 is not a folder: choose another path$"):
         check_output(output / "film.mp4", replace=False)
