@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+#: Seconds that a reader has for the last lines of an interrupted download.
+INTERRUPTED_OUTPUT_TIMEOUT_S = 1.0
+
 
 @with_server_flags
 def download(
@@ -65,7 +68,7 @@ def download(
     from msd.client.report.progress_throttle import ProgressThrottle
     from msd.client.report.report_file import ReportFile
     from msd.client.storage.stream import is_standard_output
-    from msd.wire.errors import UsageError
+    from msd.wire.errors import Interrupted, UsageError
 
     to_stdout = is_standard_output(output)
     printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
@@ -105,8 +108,11 @@ def download(
             )
             report_file.write(result)
         printer.on_done(result)
-    finally:
-        printer.close()
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            printer.close(INTERRUPTED_OUTPUT_TIMEOUT_S if isinstance(error, Interrupted) else None)
+        raise
+    printer.close()
 
 
 @with_server_flags

@@ -63,10 +63,10 @@ class LiveView:
         self.close()
         print_result(report)
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Erases the view and stops its thread."""
         self._closed.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self._thread.join(CLOSE_TIMEOUT_S if timeout is None else timeout)
         if self._handles_suspend:
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 

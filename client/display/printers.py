@@ -1,6 +1,7 @@
 """Prints the progress and the result of a download: as metric lines, as JSON lines or as a log.
 
-Only formats values; measures nothing.
+Only formats values; measures nothing. Events are printed from a separate thread: a reader that does not read
+never stops a download. The result, and with JSON the events before it, wait for their reader.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from msd.client.events import (
     STANDARD_OUTPUT,
@@ -23,11 +24,14 @@ from msd.client.events import (
     WorkerChanged,
 )
 from msd.client.report.json_values import event_values, report_values
+from msd.wire.support.line_writer import LineWriter
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_kb, format_kb_rate, format_rate, format_size, format_time
 
+#: Seconds that the reader of metric lines or of the log has for the last lines.
+CLOSE_TIMEOUT_S = 1.0
 #: The text for each cause of a retry.
 RETRY_CAUSES = {
     "lost": "connection lost",
@@ -48,8 +52,10 @@ class Printer(Protocol):
 
     def on_done(self, report: Report) -> None: ...
 
-    def close(self) -> None:
-        """Ends the output. Also called after an error."""
+    def close(self, timeout: float | None = None) -> None:
+        """Ends the output, after an error, too. Waits at most ``timeout`` seconds for the reader of the events. Raises
+        ``OSError`` if events could not be printed for another reason.
+        """
 
 
 class LinePrinter:
@@ -63,18 +69,22 @@ class LinePrinter:
         self._quiet = quiet
         self._metrics = metrics
         self._prints_result = not quiet if result is None else result
+        self._lines = _EventLines("stderr")
 
     def on_event(self, event: Event) -> None:
         is_shown = not self._quiet and (self._metrics or not isinstance(event, Progress))
         if is_shown and (line := event_lines(event)):
-            _print_stderr(line)
+            self._lines.print(line)
 
     def on_done(self, report: Report) -> None:
-        if self._prints_result:
-            print_result(report)
+        try:
+            self.close()
+        finally:
+            if self._prints_result:
+                print_result(report)
 
-    def close(self) -> None:
-        pass
+    def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
+        self._lines.close(timeout)
 
 
 class LogPrinter:
@@ -82,29 +92,65 @@ class LogPrinter:
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
+        self._lines = _EventLines("stderr")
 
     def on_event(self, event: Event) -> None:
         self._printer.on_event(event)
-        _print_stderr(log_line(time.time(), *log_entry(event)))
+        self._lines.print(log_line(time.time(), *log_entry(event)))
 
     def on_done(self, report: Report) -> None:
-        self._printer.on_done(report)
+        try:
+            self._lines.close(CLOSE_TIMEOUT_S)
+        finally:
+            self._printer.on_done(report)
 
-    def close(self) -> None:
-        self._printer.close()
+    def close(self, timeout: float | None = None) -> None:
+        try:
+            self._lines.close(CLOSE_TIMEOUT_S)
+        finally:
+            self._printer.close(timeout)
 
 
 class JsonPrinter:
     """Prints each event and the result to standard output, each as one line of JSON."""
 
+    def __init__(self) -> None:
+        self._lines = _EventLines("stdout")
+
     def on_event(self, event: Event) -> None:
-        _print_json(event_values(event))
+        self._lines.print(json.dumps(event_values(event)))
 
     def on_done(self, report: Report) -> None:
-        _print_json({"event": "done", **report_values(report)})
+        try:
+            self.close()
+        finally:
+            print_line(json.dumps({"event": "done", **report_values(report)}), sys.stdout)
 
-    def close(self) -> None:
-        pass
+    def close(self, timeout: float | None = None) -> None:
+        self._lines.close(timeout)
+
+
+class _EventLines:
+    """Prints lines to a standard stream without waiting for its reader. Drops lines if the reader is far behind."""
+
+    def __init__(self, stream_name: str) -> None:
+        self._stream_name = stream_name
+        self._writer: LineWriter | None = None
+
+    def print(self, text: str) -> None:
+        stream: TextIO = getattr(sys, self._stream_name)
+        if self._writer is None:
+            try:
+                self._writer = LineWriter(stream.fileno())
+            except (OSError, ValueError):  # A stream in memory.
+                print_line(text, stream)
+                return
+        self._writer.write(f"{text}\n".encode(stream.encoding, stream.errors or "strict"))
+
+    def close(self, timeout: float | None = None) -> None:
+        """Waits until all lines are printed, at most ``timeout`` seconds. Raises ``OSError`` if one cannot be."""
+        if self._writer is not None:
+            self._writer.close(timeout)
 
 
 def event_lines(event: Event) -> str:
@@ -199,11 +245,3 @@ def _problems(report: Report) -> str:
     if problems and totals.rate_p50:
         problems.append(f"median {format_rate(totals.rate_p50)}, peak {format_rate(totals.rate_peak)}")
     return "  " + "; ".join(problems) if problems else ""
-
-
-def _print_stderr(text: str) -> None:
-    print_line(text, sys.stderr)
-
-
-def _print_json(values: dict[str, object]) -> None:
-    print_line(json.dumps(values), sys.stdout)

@@ -11,9 +11,10 @@ import gc
 import io
 import os
 import re
+import select
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 # Imports create tens of thousands of long-lived objects; a high GC threshold avoids about 80 useless collections. The
 # hot path creates no reference cycles, so the threshold stays high.
@@ -169,13 +170,22 @@ def _unregister_other_commands(name: str) -> None:
 
 def _fail(message: str, code: int) -> int:
     """Prints an error message to standard error and, with ``--json``, an event to standard output. Returns ``code``."""
+    from msd.wire.errors import Interrupted
+
     # Some of Typer's messages have several lines.
     message = " ".join(message.split())
-    if "--json" in sys.argv:
-        import json
+    # A signal ends the wait for a reader that does not read.
+    with contextlib.suppress(OSError, KeyboardInterrupt, Interrupted):
+        if "--json" in sys.argv and (code < 128 or _is_writable(sys.stdout)):
+            import json
 
-        with contextlib.suppress(OSError):
             print(json.dumps({"event": "error", "code": code, "message": message}), flush=True)
-    with contextlib.suppress(OSError):
-        print(f"msd: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError, KeyboardInterrupt, Interrupted):
+        if code < 128 or _is_writable(sys.stderr):
+            print(f"msd: {message}", file=sys.stderr)
     return code
+
+
+def _is_writable(stream: TextIO) -> bool:
+    """False if the stream is a pipe whose reader does not read."""
+    return bool(select.select([], [stream], [], 0)[1])

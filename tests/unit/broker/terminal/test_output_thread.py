@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from msd.broker.terminal.output_thread import MAX_QUEUED, OutputThread
+from msd.broker.terminal.output_thread import OutputThread
+from msd.wire.support.line_writer import MAX_QUEUED
 
 
 @pytest.fixture
@@ -85,18 +86,18 @@ def test_events_are_printed_where_neither_tables_nor_the_log_show_them(
     assert printed(reader) == f"{text}end\n"
 
 
-def fill(output: OutputThread, writer: int) -> None:
+def fill(output: OutputThread) -> None:
     """Fills the pipe and the queue until a text is dropped."""
-    while output._enqueue(writer, "x" * 1000):
+    while output._stdout.write(b"x" * 1000 + b"\n"):
         pass
 
 
 def read_all(output: OutputThread, reader: int) -> str:
-    """Closes the output and returns all text that is written before its thread ends."""
-    closing = threading.Thread(target=output.close)
+    """Closes the output and returns all text that is written until then."""
+    closing = threading.Thread(target=output._stdout.close)
     closing.start()
     text = ""
-    while output._thread.is_alive() or select.select([reader], [], [], 0)[0]:
+    while closing.is_alive() or select.select([reader], [], [], 0)[0]:
         if select.select([reader], [], [], 0.05)[0]:
             text += printed(reader)
     closing.join()
@@ -107,9 +108,9 @@ def test_a_dropped_table_is_printed_the_next_time(pipe: tuple[int, int]) -> None
     reader, writer = pipe
     output = OutputThread(writer)
     output.show_table("A")
-    fill(output, writer)
+    fill(output)
     output.show_table("B")
-    while output._texts.qsize() >= MAX_QUEUED:
+    while output._stdout._queue.qsize() >= MAX_QUEUED:
         printed(reader)
     output.show_table("B")
     assert read_all(output, reader).endswith("x\nB\n")
@@ -118,7 +119,7 @@ def test_a_dropped_table_is_printed_the_next_time(pipe: tuple[int, int]) -> None
 def test_an_announcement_is_never_dropped(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     output = OutputThread(writer)
-    fill(output, writer)
+    fill(output)
     output.print_line("just a line")
     output.announce("ready")
     text = read_all(output, reader)
@@ -201,3 +202,31 @@ def test_while_suspended_announcements_are_held_back_and_other_texts_dropped(
     assert printed(reader) == "A\nrestored\nready\nA\n"
     # Standard error is not a terminal in this test, so the note is printed at once.
     assert capfd.readouterr().err == "note\n"
+
+
+def test_a_pipe_that_is_not_read_does_not_hold_up_the_other_stream(
+    pipe: tuple[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = pipe
+    output = OutputThread(writer)
+    fill(output)
+    output.note("still here")
+    output._stderr.close()
+    assert capfd.readouterr().err == "still here\n"
+    read_all(output, reader)
+
+
+def test_tables_and_notes_on_one_terminal_keep_their_order(capfd: pytest.CaptureFixture[str]) -> None:
+    saved = os.dup(2)
+    os.dup2(1, 2)
+    try:
+        output = OutputThread(1)
+        for number in range(100):
+            output.print_line(f"line {number}")
+            output.note(f"note {number}")
+        output.close()
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+    expected = [text for number in range(100) for text in (f"line {number}", f"note {number}")]
+    assert capfd.readouterr().out.splitlines() == expected
