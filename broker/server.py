@@ -42,9 +42,9 @@ from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import LOOPBACK, Config
 from msd.wire.errors import MsdError
+from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.sockets import raise_descriptor_limit
 from msd.wire.protocol.child_messages import SHARE_FILE, Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
@@ -71,6 +71,9 @@ from msd.wire.support.units import format_count, format_duration
 PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500
 #: How long the kernel keeps the port of a closed connection (TIME_WAIT), with a margin, and the time between attempts.
 CLOSED_CONNECTION_S, PORT_RETRY_INTERVAL_S = 65.0, 0.25
+#: Descriptors, and processes and threads, that the broker and its indexer need, and further ones for each worker.
+FILES, FILES_PER_WORKER = 40, 4
+THREADS, THREADS_PER_WORKER = 7, 4
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
 
@@ -406,7 +409,12 @@ def serve(
     process for server 5's endpoint, None means the plain console; ``verbose`` logs to standard error. Raises
     ``MsdError`` if the broker cannot run.
     """
-    raise_descriptor_limit()  # Every subscriber needs a descriptor, and there may be thousands of subscribers.
+    count = len(config.workers)
+    limits.require(
+        FILES + count * FILES_PER_WORKER,
+        THREADS + count * THREADS_PER_WORKER,
+        f"the broker and {format_count(count, 'worker')}",
+    )
     # A table is for a terminal; elsewhere, such as in a journal, each event is a line.
     output = OutputThread(stdout, verbose=verbose, prints_tables=os.isatty(stdout))
     try:

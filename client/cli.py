@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+#: Descriptors and threads that a download needs.
+FILES, THREADS = 48, 6
 #: Seconds that a reader has for the last lines of an interrupted download.
 INTERRUPTED_OUTPUT_TIMEOUT_S = 1.0
 
@@ -84,9 +86,11 @@ def download(
             raise UsageError(f"--json and -o {output} both write to standard output: record the events with --report")
         report_file = ReportFile(report)
         from msd.client.operations.download import download as run
+        from msd.wire.net import limits
         from msd.wire.support.malloc import keep_freed_memory
 
         keep_freed_memory()
+        limits.require(FILES, THREADS, "connections to the servers")
         with report_file, _name_suggestions(name):
             settings, servers = flags.load()
             settings = settings.with_flags(max_rate=max_rate)

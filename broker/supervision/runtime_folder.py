@@ -14,15 +14,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from msd.wire.errors import DiskError, NotAllowedError
+from msd.wire.errors import DiskError, MsdError, NotAllowedError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
 #: Longest path of a Unix socket, in bytes (sun_path without the terminating zero).
 MAX_SOCKET_PATH = 107
+#: The room that must be free at the start. The files are the logs of up to 64 workers, and two editions of a catalogue;
+#: the bytes suffice for small catalogues only.
+ROOM_FILES, ROOM_BYTES = 80, 64 << 10
 
 
 def make_folder(control: Endpoint) -> Path:
-    """Creates the empty folder, accessible to this user only. Raises ``MsdError``."""
+    """Creates the empty folder, accessible to this user only. Raises ``MsdError``, also if the disk is full."""
     # Absolute, because the indexer and the workers have another current folder.
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
     host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
@@ -31,8 +34,27 @@ def make_folder(control: Endpoint) -> Path:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
     make_private_folders(folder)  # Remove nothing before it is certain that the parent folder belongs to this user.
     shutil.rmtree(folder, ignore_errors=True)
-    make_private_folders(folder)
+    try:
+        make_private_folders(folder)
+        _check_room(folder / "room")
+    except MsdError:
+        remove_folder(folder)
+        raise
     return folder
+
+
+def _check_room(probe: Path) -> None:
+    """Creates a few files and removes them again. Raises ``DiskError`` if the disk has no room for them."""
+    try:
+        probe.mkdir()
+        for number in range(ROOM_FILES):
+            (probe / str(number)).touch()
+        (probe / "0").write_bytes(bytes(ROOM_BYTES))
+    except OSError as error:
+        hint = "free some space there, or set XDG_RUNTIME_DIR to another folder"
+        raise DiskError(f"{probe.parent}: {error.strerror}: {hint}") from None
+    finally:
+        shutil.rmtree(probe, ignore_errors=True)
 
 
 def make_private_folders(folder: Path) -> None:
