@@ -92,13 +92,6 @@ class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):
     addresses: tuple[Contact, ...] = ()
     timeout: float | None = None
 
-    @property
-    def ending(self) -> str:
-        """What ends the wait, for the user of a command."""
-        if self.timeout is not None:
-            return f"gives up after {self.timeout:g} s"
-        return "Ctrl-C ends the wait, --timeout limits it" if self.addresses else "Ctrl-C ends the wait"
-
 
 class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
     """A segment will be requested again: ``worker`` refused the request or sent corrupt data.

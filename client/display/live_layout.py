@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from msd.client.display.time_left import TimeLeft
+from msd.client.display.waiting_text import waiting_text
 from msd.client.events import Event, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
@@ -56,8 +57,8 @@ class LiveLayout:
             case WorkerChanged(name, state, detail):
                 if state != "lost" or self._states.get(name, ("",))[0] not in DOWN_STATES:
                     self._states[name] = (state, detail)
-            case Waiting(reason, seconds):
-                self._set_message(f"{reason} ({event.ending})", now - seconds)
+            case Waiting(_, seconds):
+                self._set_message(waiting_text(event), now - seconds)
             case Hashing(reason=reason) | Syncing(reason=reason):
                 self._set_message(reason)
                 if self._progress is not None:

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Protocol, TextIO
 
+from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
     STANDARD_OUTPUT,
     Event,
@@ -162,8 +163,8 @@ def event_lines(event: Event) -> str:
             return metric_lines(event)
         case WorkerChanged(_, state) if state != "ready":
             return presentable(" ".join(_worker_change(event)))
-        case Waiting(reason, seconds):
-            return presentable(f"waiting since {format_time(time.time() - seconds)}: {reason} ({event.ending})")
+        case Waiting(_, seconds):
+            return presentable(f"waiting since {format_time(time.time() - seconds)}: {waiting_text(event)}")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
         case Hashing(reason=reason) | Syncing(reason=reason):
@@ -183,8 +184,8 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
             return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate or corrupt)"
         case WorkerChanged(_, state):
             return "info" if state in ("ready", "asleep") else "warning", *_worker_change(event)
-        case Waiting(reason, seconds):
-            return "warning", "client", f"waiting for {seconds:.1f} s: {reason} ({event.ending})"
+        case Waiting(_, seconds):
+            return "warning", "client", f"waiting for {seconds:.1f} s: {waiting_text(event)}"
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"

@@ -100,6 +100,7 @@ PURE = (
     "broker/views/status_table.py",
     "client/display/live_layout.py",
     "client/display/time_left.py",
+    "client/display/waiting_text.py",
     "client/manifest/id_prefix.py",
     "client/manifest/resolver.py",
     "client/network/connection_policy.py",
