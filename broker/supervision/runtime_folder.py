@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from msd.wire.errors import DiskError, MsdError, NotAllowedError
+from msd.wire.errors import DiskError, NotAllowedError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 
 #: Longest path of a Unix socket, in bytes (sun_path without the terminating zero).
@@ -32,12 +32,12 @@ def make_folder(control: Endpoint) -> Path:
     folder = base / f"{host}-{control.port}"
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
-    make_private_folders(folder)  # Remove nothing before it is certain that the parent folder belongs to this user.
-    shutil.rmtree(folder, ignore_errors=True)
+    _make_base(base)  # Remove nothing before it is certain that the parent folder belongs to this user.
     try:
+        shutil.rmtree(folder, ignore_errors=True)
         make_private_folders(folder)
         _check_room(folder / "room")
-    except MsdError:
+    except DiskError:
         remove_folder(folder)
         raise
     return folder
@@ -61,17 +61,28 @@ def make_private_folders(folder: Path) -> None:
     """Creates ``folder``, its parent and its folder for the catalogue, as far as they are missing. Raises ``MsdError``
     if another user can access them.
     """
-    base = folder.parent
+    _make_base(folder.parent)
     try:
-        base.mkdir(mode=0o700, exist_ok=True)
-        status = base.lstat()
-        # In a world-writable folder such as /tmp, another user may have created this folder.
-        if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
-            raise NotAllowedError(f"{base} is not a folder that only you can access: remove it, or set XDG_RUNTIME_DIR")
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / "catalogue").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder you can write to") from None
+        raise _unwritable_error(folder, error) from None
+
+
+def _make_base(base: Path) -> None:
+    """Creates the folder that holds the folders of all brokers of this user. Raises ``MsdError``."""
+    try:
+        base.mkdir(mode=0o700, exist_ok=True)
+        status = base.lstat()
+    except OSError as error:
+        raise _unwritable_error(base, error) from None
+    # In a world-writable folder such as /tmp, another user may have created this folder.
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or base.is_symlink():
+        raise NotAllowedError(f"{base} is not a folder that only you can access: remove it, or set XDG_RUNTIME_DIR")
+
+
+def _unwritable_error(folder: Path, error: OSError) -> DiskError:
+    return DiskError(f"{folder}: {error.strerror}: set XDG_RUNTIME_DIR to a folder you can write to")
 
 
 def remove_folder(folder: Path) -> None:

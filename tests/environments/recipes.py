@@ -174,6 +174,7 @@ class JobShell(Terminal):
             leads_session=True,
             env={"PS1": "$ ", "HISTFILE": "", **(env or {})},
         )
+        self._jobs: list[int] = []
 
     def enter(self, line: str) -> int:
         """Types a line. Returns the previous length of ``text``, to be passed to ``expect`` as ``after``."""
@@ -186,7 +187,8 @@ class JobShell(Terminal):
         def started() -> re.Match[str] | None:
             return re.search(r"started=(\d+)\.", self.text[after:])
 
-        return int(wait_for("the pid", started)[1])
+        self._jobs.append(int(wait_for("the pid", started)[1]))
+        return self._jobs[-1]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -195,6 +197,7 @@ class JobShell(Terminal):
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGHUP)
         super().__exit__(kind, error, trace)
+        wait_for("the end of the jobs", lambda: all(process_state(pid) in ("", "Z") for pid in self._jobs))
 
 
 def process_state(pid: int) -> str:
