@@ -183,7 +183,10 @@ class Broker:
         # Ctrl-C and a closed terminal shut the servers down, unless the parent ignores these signals: nohup ignores
         # SIGHUP, and a script ignores SIGINT for a background job.
         stops = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-        self._signals = SignalDescriptor(signal.SIGTERM, signal.SIGCHLD, *stops)
+        # If the console uses the terminal in the background, the terminal sends these signals to its process group.
+        # They must stop the console only.
+        terminal = (signal.SIGTTIN, signal.SIGTTOU)
+        self._signals = SignalDescriptor(signal.SIGTERM, signal.SIGCHLD, *stops, *terminal)
         at_close(self._signals.close)
         self._is_stopped = False
         write_share(self._folder / "catalogue", share)
@@ -282,7 +285,7 @@ class Broker:
                 for exited in self._processes.reap():
                     self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
                 self._local_console.on_child_exit()
-            else:
+            elif number not in (signal.SIGTTIN, signal.SIGTTOU):
                 self._shut_down(128 + number, f"by {signal.Signals(number).name}")
 
     def _restore_folder(self) -> None:
