@@ -26,7 +26,7 @@ from functools import partial
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling.rate_limit import RateLimit
-from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope
+from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope, RefusalPolicy
 from msd.client.scheduling.scheduler_events import (
     Action,
     Event,
@@ -34,6 +34,7 @@ from msd.client.scheduling.scheduler_events import (
     GiveUp,
     OutputAdvanced,
     RequestSegment,
+    Resumed,
     SegmentChecked,
     SegmentCorrupt,
     SegmentDuplicate,
@@ -56,6 +57,9 @@ MAX_WORKERS_PER_SEGMENT = 2
 HEDGE_INTERVAL_S = 0.02
 #: Number of corrupt segments after which a worker is banned.
 MAX_CORRUPT_SEGMENTS = 3
+#: A worker whose connection was opened while it served another catalogue than the published one may load that one in a
+#: moment. For this many seconds it is not banned for an unknown file, but asked again after the pause.
+CATALOGUE_LOAD_S, CATALOGUE_LOAD_PAUSE_S = 2.0, 0.5
 
 
 class Scheduler(Core[Event, Action]):
@@ -67,7 +71,7 @@ class Scheduler(Core[Event, Action]):
     in order, only the ``max_ahead`` segments after its position are requested; that limits memory use, too.
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; if it is empty,
     the first snapshot sets it. ``max_rate`` limits the requests, in segments per second; None means no limit. After
-    ``Finish`` or ``GiveUp`` the scheduler returns no more actions.
+    ``Finish`` or ``GiveUp`` the scheduler returns no more actions; ``Resumed`` makes it continue after ``GiveUp``.
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class Scheduler(Core[Event, Action]):
     # Events and actions.
 
     def _decide(self, event: Event, now: float) -> list[Action]:
-        if self._ended:
+        if self._ended and not isinstance(event, Resumed):
             return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_segments(event, now)]
         if not self._segment_table.remaining:
@@ -204,6 +208,11 @@ class Scheduler(Core[Event, Action]):
                 self._limit = position + self._max_ahead
             case SnapshotReceived(status):
                 yield from self._on_snapshot(status)
+            case Resumed():
+                self._ended = False
+                for worker in self.workers.values():
+                    if worker.ban_scope is BanScope.CATALOGUE:
+                        yield self._unban(worker)
             case Stalled(seconds):
                 for worker in self.workers.values():
                     worker.waiting_since += seconds
@@ -217,6 +226,8 @@ class Scheduler(Core[Event, Action]):
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
         worker.paused_until = now
+        is_behind = bool(self._catalogue and worker.catalogue) and worker.catalogue != self._catalogue
+        worker.may_load_until = now + CATALOGUE_LOAD_S if is_behind else now
 
     def _on_snapshot(self, status: Status) -> Iterator[Unban]:
         """Lifts the bans that end with a worker's process, or with a change of the catalogue: both allow another try.
@@ -260,6 +271,8 @@ class Scheduler(Core[Event, Action]):
         worker.waiting_since = now
         self._segment_table.drop_request(index, worker.number)
         policy = REFUSAL_POLICIES[reason]
+        if reason is RefusalReason.UNKNOWN and now < worker.may_load_until:
+            policy = RefusalPolicy(pause_s=CATALOGUE_LOAD_PAUSE_S)
         worker.paused_until = now + policy.pause_s
         if policy.returns_all:
             self._drop_requests(worker)

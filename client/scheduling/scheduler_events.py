@@ -56,9 +56,14 @@ class SegmentChecked(Struct, frozen=True):
     valid: bool
 
 
+class Resumed(Struct, frozen=True):
+    """The caller continues after a ``GiveUp``: workers that did not have this version of the file may have it now."""
+
+
 SegmentReply = SegmentWritten | SegmentDuplicate | SegmentCorrupt | SegmentRefused
 OutputEvent = SegmentChecked | OutputAdvanced
-Event = SegmentReply | OutputEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived | Stalled | TimePassed
+LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
+Event = SegmentReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
 
 
 # Actions, in addition to ``Ban`` and ``Unban``.

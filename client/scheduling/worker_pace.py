@@ -58,6 +58,8 @@ class WorkerPace(Struct):
     #: Y: the segments that were requested from the worker and have no reply yet, in the order of the requests. Another
     #: worker may have delivered some of them since.
     outstanding: dict[int, None] = field(default_factory=dict)
+    #: Until this time the worker may load the published catalogue, so that it may have the file then.
+    may_load_until: float = 0.0
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
     #: The time of the last reply, or of the first request if Y was empty before that request.

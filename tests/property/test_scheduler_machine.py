@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from msd.client.network_events import Ban, ConnectionClosed, SnapshotReceived, Unban
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import SegmentState
@@ -24,6 +24,8 @@ CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
 REASONS = st.sampled_from(
     [RefusalReason.SLEEPING, RefusalReason.BUSY, RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE]
 )
+#: The reasons of bans that end when the caller continues.
+LACKING = (BanReason.UNKNOWN, BanReason.CHANGED)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -77,10 +79,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
-                    assert isinstance(event, SnapshotReceived)
+                    assert isinstance(event, SnapshotReceived | core.Resumed)
                 case core.GiveUp():
                     assert not self.outstanding, "gave up while a worker was connected"
                     self.ended = action
+                    self.lacking = {number for number, reason in action.bans.items() if reason in LACKING}
 
     def check_transitions(self, before: list[SegmentState], event: core.Event, actions: list[core.Action]) -> None:
         """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
@@ -96,6 +99,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                 by_request = requested and core.RequestSegment in causes
                 allowed = before_step == after_step or by_request or type(event) in causes
                 assert allowed, (index, start, end, event, actions)
+
+    @precondition(lambda self: isinstance(self.ended, core.GiveUp) and self.lacking)
+    @rule()
+    def resume(self) -> None:
+        self.ended = None
+        self.feed(core.Resumed())
+        assert {number for number in WORKERS if self.scheduler.workers[number].ban_reason}.isdisjoint(self.lacking)
 
     @rule(catalogue=CATALOGUES)
     def publish(self, catalogue: bytes) -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
-from msd.client.scheduling.scheduler import Scheduler
+from msd.client.scheduling.scheduler import CATALOGUE_LOAD_PAUSE_S, CATALOGUE_LOAD_S, Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
     Event,
@@ -17,6 +17,7 @@ from msd.client.scheduling.scheduler_events import (
     GiveUp,
     OutputAdvanced,
     RequestSegment,
+    Resumed,
     SegmentChecked,
     SegmentCorrupt,
     SegmentDuplicate,
@@ -205,6 +206,21 @@ def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
     assert scene.feed(TimePassed()) == []
 
 
+def test_after_it_gave_up_the_scheduler_continues_with_the_workers_that_lacked_the_version(scene: Scene) -> None:
+    scene.begin(100, 3)
+    scene.ready(1, 2, 3)
+    scene.feed(SegmentWritten(1, 0))
+    scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED))
+    scene.feed(SegmentRefused(3, 8, RefusalReason.UNKNOWN))
+    assert isinstance(scene.feed(SegmentRefused(2, 4, RefusalReason.UNREADABLE))[-1], GiveUp)
+    assert scene.feed(opened(1)) == []
+    assert scene.feed(Resumed()) == [Unban(1), Unban(3)]
+    assert requested_segments(scene.feed(opened(1))) == [5, 6, 7, 4]
+    assert scene.feed(opened(2)) == []
+    assert isinstance(scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED))[0], Ban)
+    assert isinstance(scene.feed(opened(3))[0], RequestSegment)
+
+
 def test_a_corrupt_segment_goes_to_another_worker_and_the_third_one_bans_its_sender(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
@@ -319,12 +335,14 @@ def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asle
     3. Worker 4 is asked again and refuses again. Workers 1 to 3 wake up and get requests.
     """
     begin_with_catalogues(scene, OLD, OLD, OLD, THEIRS)
+    scene.now += CATALOGUE_LOAD_S
     assert refuse(scene, 4, RefusalReason.UNKNOWN)[0] == Ban(4, BanReason.UNKNOWN)
     sleep = [ConnectionClosed(1), ConnectionClosed(2), ConnectionClosed(3)]
     steps: list[Event] = [*sleep, published(NEW)] if asleep_first else [published(NEW), *sleep]
     actions = [action for event in steps for action in scene.feed(event)]
     assert Unban(4) in actions
     actions += scene.feed(opened(4, catalogue=THEIRS))
+    actions += scene.feed(TimePassed(), later=60.0)
     actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
     assert not gives_up(actions)
@@ -345,6 +363,17 @@ def test_a_changed_file_ends_the_download_while_the_other_workers_sleep(
         scene.feed(opened(1, catalogue=NEW))
     actions = refuse(scene, 1, reason)
     assert actions == [Ban(1, BanReason(reason.value)), GiveUp({1: BanReason(reason.value)}, 0)]
+
+
+def test_a_worker_that_has_not_loaded_the_published_catalogue_yet_is_asked_again(scene: Scene) -> None:
+    """Server 5 publishes a catalogue once one worker has loaded it. The others load it a moment later."""
+    begin_with_catalogues(scene, OLD, THEIRS)
+    for _ in range(int(CATALOGUE_LOAD_S / CATALOGUE_LOAD_PAUSE_S)):
+        for _ in range(4):
+            assert not {Ban, RequestSegment} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
+        assert scene.scheduler.outstanding(2) == []
+        assert {*map(type, scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S))} == {RequestSegment}
+    assert refuse(scene, 2, RefusalReason.UNKNOWN)[0] == Ban(2, BanReason.UNKNOWN)
 
 
 def test_refusals_before_a_change_to_the_catalogue_do_not_count(scene: Scene) -> None:
@@ -370,12 +399,14 @@ def test_the_scheduler_waits_for_a_lost_worker_that_was_ready_since_the_change(s
 
 def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, THEIRS)
+    scene.now += CATALOGUE_LOAD_S
     refuse(scene, 2, RefusalReason.UNKNOWN)
     for catalogue in (NEW, NEWER, NEW):
         assert scene.feed(published(catalogue)) == [Unban(2)]
         for same in (catalogue, b""):
             assert scene.feed(published(same)) == []
         scene.feed(opened(2, catalogue=THEIRS))
+        scene.now += CATALOGUE_LOAD_S
         refuse(scene, 2, RefusalReason.UNKNOWN)
         # Neither a new connection nor the same catalogue gives another retry.
         assert scene.feed(opened(2, catalogue=THEIRS)) == []
