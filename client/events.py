@@ -49,7 +49,7 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
     rate of received and verified bytes since the first request, in bytes per second. ``wasted_bytes`` were received but
-    are duplicate or corrupt.
+    are duplicate, corrupt or of an earlier version.
     """
 
     bytes: int
@@ -64,6 +64,21 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     def current_rate(self) -> float:
         """The current rate of the download: the sum of the workers' rates."""
         return sum(worker.rate for worker in self.workers)
+
+
+class FileChanged(Struct, frozen=True, tag_field="event", tag="changed"):
+    """The file changed on the servers for the ``changes``-th time; the download goes on with the new version.
+
+    ``id``, ``bytes`` and ``segments`` describe the new version. ``kept_bytes`` of it are verified already: they were
+    found on the disk. The next ``Progress`` may report fewer verified bytes than the last one.
+    """
+
+    name: str = field(name="file")
+    changes: int
+    id: str
+    bytes: int
+    segments: int
+    kept_bytes: int
 
 
 class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
@@ -166,5 +181,5 @@ class Report(Struct, frozen=True):
     unchanged: bool = False
 
 
-Event = Started | Progress | WorkerChanged | Waiting | Retried | Hashing | Syncing
+Event = Started | Progress | FileChanged | WorkerChanged | Waiting | Retried | Hashing | Syncing
 OnEvent = Callable[[Event], None]

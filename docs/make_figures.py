@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msd.broker.supervision import supervisor
-from msd.client.manifest import resolver
+from msd.client.manifest import file_follower, resolver
 from msd.client.network import connection_policy
 from msd.client.scheduling import scheduler_events
 from msd.workers.serving import worker_life
@@ -21,6 +21,7 @@ DOCS = Path(__file__).parent
 TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "segments": scheduler_events.TRANSITIONS,
     "manifest": resolver.TRANSITIONS,
+    "follow": file_follower.TRANSITIONS,
     "connections": connection_policy.TRANSITIONS,
     "workers": supervisor.TRANSITIONS,
     "port": worker_life.TRANSITIONS,

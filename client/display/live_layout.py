@@ -13,7 +13,17 @@ from rich.text import Text
 
 from msd.client.display.time_left import TimeLeft
 from msd.client.display.waiting_text import waiting_text
-from msd.client.events import Event, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import (
+    Event,
+    FileChanged,
+    Hashing,
+    Progress,
+    Started,
+    Syncing,
+    Waiting,
+    WorkerChanged,
+    WorkerProgress,
+)
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_duration, format_rate, format_size
 
@@ -52,6 +62,8 @@ class LiveLayout:
                 self._set_message("")
             case Progress():
                 self._on_progress(event, now)
+            case FileChanged():
+                self._on_file_changed(event)
             case WorkerChanged("server 5", state, detail):
                 self._server5_message = f"server 5 {state}: {detail}" if detail else ""
             case WorkerChanged(name, state, detail):
@@ -100,6 +112,13 @@ class LiveLayout:
         self._time_left.update(progress.total - progress.bytes, progress.current_rate, now)
         self._progress = progress
 
+    def _on_file_changed(self, event: FileChanged) -> None:
+        self._set_message("")
+        if self._started is not None:
+            self._started = replace(self._started, id=event.id, bytes=event.bytes, segments=event.segments)
+        if self._progress is not None:
+            self._progress = replace(self._progress, bytes=event.kept_bytes, total=event.bytes)
+
     def _head(self, width: int, now: float) -> Iterator[Text]:
         """Yields the lines with the bar and the figures."""
         started, progress = self._started, self._progress
@@ -123,7 +142,7 @@ class LiveLayout:
             figures.append(f"{format_size(done - progress.reused_bytes)} received")
             figures.append(f"{format_size(progress.reused_bytes)} reused from disk")
         if progress and progress.wasted_bytes:
-            figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate or corrupt)")
+            figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
         yield from _wrap_parts(figures, width)
 
     def _rows(self, width: int) -> list[Text]:

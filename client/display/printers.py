@@ -15,6 +15,7 @@ from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
     STANDARD_OUTPUT,
     Event,
+    FileChanged,
     Hashing,
     Progress,
     Report,
@@ -161,6 +162,9 @@ def event_lines(event: Event) -> str:
             return f"{name}: {format_size(size)} in {format_count(segments, 'segment')}, to {output}"
         case Progress():
             return metric_lines(event)
+        case FileChanged(name, _, _, size, _, kept):
+            kept_size = f", {format_size(kept)} kept" if kept else ""
+            return f"{name} changed on the servers: going on with the new version, {format_size(size)}{kept_size}"
         case WorkerChanged(_, state) if state != "ready":
             return presentable(" ".join(_worker_change(event)))
         case Waiting(_, seconds):
@@ -181,7 +185,10 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
             return "info", "client", f"{name} ({id[:16]}…): {content}, to {output}"
         case Progress():
             verified = f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} reused from disk"
-            return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate or corrupt)"
+            return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate, corrupt or outdated)"
+        case FileChanged(name, changes, id, size, segments, kept):
+            content = f"{format_count(size, 'byte')} in {format_count(segments, 'segment')}, {kept:,} bytes kept"
+            return "warning", "client", f"{name} changed on the servers, change {changes}: {id[:16]}…: {content}"
         case WorkerChanged(_, state):
             return "info" if state in ("ready", "asleep") else "warning", *_worker_change(event)
         case Waiting(_, seconds):
@@ -242,7 +249,7 @@ def _problems(report: Report) -> str:
     if totals.waited_seconds:
         problems.append(f"waited {totals.waited_seconds:.1f} s")
     if report.wasted_bytes:
-        problems.append(f"{format_size(report.wasted_bytes)} wasted (duplicate or corrupt)")
+        problems.append(f"{format_size(report.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
     if problems and totals.rate_p50:
         problems.append(f"median {format_rate(totals.rate_p50)}, peak {format_rate(totals.rate_peak)}")
     return "  " + "; ".join(problems) if problems else ""

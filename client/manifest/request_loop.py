@@ -21,12 +21,18 @@ from msd.wire.support.presentable_names import is_presentable
 
 
 def find_manifest(
-    pool: ConnectionPool, name: str | None, id: bytes | None, *, fallback_name: str | None = None
+    pool: ConnectionPool,
+    name: str | None,
+    id: bytes | None,
+    *,
+    fallback_name: str | None = None,
+    known: Manifest | None = None,
 ) -> tuple[Manifest, bytes]:
     """Returns a file's manifest, and the digest of the catalogue that server 5 published when the version was chosen.
 
     Without ``name``, the file is the only shared file or, if several are shared, the one named ``fallback_name``.
-    ``id`` selects a version; None selects the current one. The catalogue's digest is empty if unknown.
+    ``id`` selects a version; None selects the current one. The catalogue's digest is empty if unknown. If the version
+    is that of ``known``, its digests are not fetched again, and the look-up is no progress.
 
     Raises ``MsdError``.
     """
@@ -34,12 +40,13 @@ def find_manifest(
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
     if fallback_name is not None and not _is_valid_name(fallback_name):
         fallback_name = None
-    manifest_resolver = resolver.ManifestResolver(name, id, pool.worker_numbers, fallback_name)
+    manifest_resolver = resolver.ManifestResolver(name, id, pool.worker_numbers, fallback_name, known)
+    replies = (Described, DigestPage, CataloguePage) if known is None else DigestPage
     events = pool.current_state()
     while True:
         actions: list[resolver.Action] = []
         for event in events:
-            if isinstance(event, ReplyReceived) and isinstance(event.reply, Described | DigestPage | CataloguePage):
+            if isinstance(event, ReplyReceived) and isinstance(event.reply, replies):
                 pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             actions += manifest_resolver.handle(event, time.monotonic())
         actions += manifest_resolver.handle(TimePassed(), time.monotonic())

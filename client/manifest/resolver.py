@@ -47,6 +47,13 @@ PUBLISHED_TIMEOUT_S = 2.0
 REPLY_TIMEOUT_S = 1.0
 #: Seconds before digests are requested again after a temporary refusal.
 RETRY_DELAY_S = 0.1
+#: How often a worker may refuse the digests of the version that it described, because the file changed in between,
+#: before it is banned.
+MAX_CHANGES = 5
+
+
+class DeletedError(NotFoundError):
+    """A worker described the file, but now the servers no longer share it."""
 
 
 Event = NetworkEvent | TimePassed
@@ -94,12 +101,12 @@ class Phase(enum.StrEnum):
 TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
     (Phase.COLLECTING, Phase.DIGESTS): ("version chosen",),
     (Phase.COLLECTING, Phase.NAMES): ("file not shared",),
-    (Phase.COLLECTING, Phase.DONE): ("no name given", "all workers banned"),
+    (Phase.COLLECTING, Phase.DONE): ("manifest known", "no name given", "all workers banned"),
     (Phase.DIGESTS, Phase.COLLECTING): ("no worker left with this version",),
     (Phase.DIGESTS, Phase.DONE): ("digests verified",),
     (Phase.NAMES, Phase.COLLECTING): ("worker lost or silent",),
     (Phase.NAMES, Phase.DIGESTS): ("version chosen",),
-    (Phase.NAMES, Phase.DONE): ("names received or refused", "all workers banned"),
+    (Phase.NAMES, Phase.DONE): ("manifest known", "names received or refused", "all workers banned"),
 }
 
 
@@ -107,17 +114,24 @@ class ManifestResolver(Core[Event, Action]):
     """Finds the manifest of the file ``name`` in the version ``id`` (None: the current version).
 
     ``workers`` are the numbers of the workers that are known before the first snapshot. Without ``name``, the file is
-    the only shared file or, if several are shared, the one named ``fallback_name``.
+    the only shared file or, if several are shared, the one named ``fallback_name``. ``known`` is a manifest whose
+    digests need not be fetched again.
     """
 
     def __init__(
-        self, name: str | None, id: bytes | None, workers: Iterable[int], fallback_name: str | None = None
+        self,
+        name: str | None,
+        id: bytes | None,
+        workers: Iterable[int],
+        fallback_name: str | None = None,
+        known: Manifest | None = None,
     ) -> None:
         super().__init__()
         self.phase = Phase.COLLECTING
         self._name = name
         self._id = id
         self._fallback_name = fallback_name
+        self._known_manifest = known
         self._known = {*workers}
         #: The digest of the catalogue in the latest snapshot of server 5; empty if unknown.
         self._published = b""
@@ -131,9 +145,10 @@ class ManifestResolver(Core[Event, Action]):
         self._first_answer_at = 0.0
         #: Workers that sent invalid replies. They are ignored until the manifest is found.
         self._banned: set[int] = set()
-        #: Workers that described the file, but then refused its digests as unknown. The second time, a worker is
-        #: banned.
-        self._redescribed: set[int] = set()
+        #: True once a worker has described the file.
+        self._was_described = False
+        #: For each worker, how often it refused the digests of the version that it had described.
+        self._changes: Counter[int] = Counter()
         #: The request for digests or names that has no reply yet, and its time.
         self._outstanding: Request | None = None
         self._requested_at = 0.0
@@ -257,6 +272,7 @@ class ManifestResolver(Core[Event, Action]):
         match event.request, event.reply:
             case Describe(name=name), Described() as description:
                 if self._is_acceptable(description, name):
+                    self._was_described = True
                     self._record_answer(worker, description, now)
                 else:
                     self._ban(worker)
@@ -265,11 +281,12 @@ class ManifestResolver(Core[Event, Action]):
             case List(), Refusal() | CataloguePage() as reply if is_awaited:
                 entries = reply.entries if isinstance(reply, CataloguePage) else []
                 return self._end(Fail(self._not_found(self._requested_name(worker), entries)))
-            case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited and worker in self._redescribed:
-                self._ban(worker)
             case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited:
                 # The file has changed since the worker described it.
-                self._redescribed.add(worker)
+                self._changes[worker] += 1
+                if self._changes[worker] >= MAX_CHANGES:
+                    self._ban(worker)
+                    return []
                 self._answers.pop(worker)
                 self._discard_digests()
                 return [self._request_description(worker)]
@@ -327,8 +344,10 @@ class ManifestResolver(Core[Event, Action]):
         """
         description = self._answers[worker]
         if description is not None:
-            self._enter(Phase.DIGESTS, description)
             self.catalogue = self._published
+            if self._known_manifest is not None and description.id == self._known_manifest.id:
+                return self._end(Found(self._known_manifest))
+            self._enter(Phase.DIGESTS, description)
             return []
         if self._requested_name(worker) is None and self._id is None:
             files = self._welcomes[worker].files
@@ -383,4 +402,5 @@ class ManifestResolver(Core[Event, Action]):
             if name is not None and (other := [entry.name for entry in entries if entry.id == self._id]):
                 return other_file_error(version, other, name)
             return NotFoundError(f"no worker shares version {version}: msd list --json shows the ids")
-        return NotFoundError(f"{name!r} is not shared", name=name, names=shared_names)
+        error = DeletedError if self._was_described else NotFoundError
+        return error(f"{name!r} is not shared", name=name, names=shared_names)

@@ -70,6 +70,8 @@ class ConnectionPool:
         self.progress_timeout = ProgressTimeout(timeout, self._last_poll_at)
         #: Why there is no progress if the servers are not the reason. The wait then does not count towards the timeout.
         self.local_reason = ""
+        #: Why there is no progress while workers are reachable; empty for the usual reasons.
+        self.file_reason = ""
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -199,7 +201,13 @@ class ConnectionPool:
     def waiting_reason(self) -> str:
         """Returns why there is no progress, as text for the user."""
         contacts = () if self.ready else self._contacts.current()
-        return waiting_reason(self.status, contacts, ready=len(self.ready), workers=len(self.worker_numbers))
+        return waiting_reason(
+            self.status,
+            contacts,
+            ready=len(self.ready),
+            workers=len(self.worker_numbers),
+            file_reason=self.file_reason,
+        )
 
     def _is_refused(self, event: Refused) -> bool:
         """Records a refusal. Returns False if it was only a guess and a probe disproves it: another program, too, may

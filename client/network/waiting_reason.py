@@ -10,19 +10,24 @@ from msd.wire.protocol.states import WorkerState
 from msd.wire.support.units import format_count
 
 
-def waiting_reason(status: Status | None, contacts: Sequence[Contact], *, ready: int, workers: int) -> str:
+def waiting_reason(
+    status: Status | None, contacts: Sequence[Contact], *, ready: int, workers: int, file_reason: str = ""
+) -> str:
     """Returns the reason why there is no progress, as text for the user.
 
     ``status`` is the last snapshot, None while server 5 does not answer. ``contacts`` is what came back from each
     address. ``ready`` is the number of connected workers, ``workers`` the number of known ones.
+    ``file_reason`` is the reason as long as workers are reachable; empty if it is unknown.
     """
+    states = [worker.state for worker in status.workers] if status is not None else []
+    if file_reason and (ready or WorkerState.AWAKE in states):
+        return file_reason
     if ready:
         return f"connected to {ready} of {workers} workers, but receiving no data"
     if status is None:
         return diagnose(contacts, PROTOCOL_VERSION)
     if not status.catalogue:
         return "the servers are still indexing their files"
-    states = [worker.state for worker in status.workers]
     if WorkerState.AWAKE in states:
         alive = format_count(states.count(WorkerState.AWAKE), "worker")
         return f"server 5 reports {alive} alive, but none is reachable: {diagnose(contacts, PROTOCOL_VERSION)}"

@@ -1,21 +1,22 @@
 """``download()``: downloads one file from all workers at once and verifies it.
 
-Finds the manifest, fetches the segments into the part file and renames the part file to the output. The transfer loop
-is in ``client/operations/transfer.py``.
+Opens the output, has the file fetched into it and gives it its name. ``client/operations/version_loop.py`` finds the
+versions of the file, ``client/operations/transfer.py`` fetches one.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting
 from msd.client.manifest.id_prefix import parse_id
-from msd.client.manifest.request_loop import find_manifest, find_version
+from msd.client.manifest.request_loop import find_version
 from msd.client.network.pool import ConnectionPool
 from msd.client.operations.transfer import Transfer
+from msd.client.operations.version_loop import VersionLoop
 from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
 from msd.client.storage.destination import Destination
@@ -96,25 +97,37 @@ def download(
         pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
         version = find_version(pool, digits, name) if digits is not None else None
-        manifest, catalogue = find_manifest(pool, name, version)
-        target, opened = _open_output(destination, manifest, update=update, with_sha256=sha256 is not None)
-        with closing(opened):
-            emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
-            transfer = Transfer(
+        target = Path()
+        #: Closes the output of the version that is fetched.
+        opened = resources.enter_context(ExitStack())
+
+        def start_transfer(manifest: Manifest, catalogue: bytes, previous: Transfer | None) -> Transfer:
+            nonlocal target
+            opened.close()
+            target, output = _open_output(destination, manifest, update=update, with_sha256=sha256 is not None)
+            opened.callback(output.close)
+            if previous is None:
+                emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
+            return Transfer(
                 pool,
                 manifest,
-                opened,
+                output,
                 catalogue=catalogue,
                 memory=memory,
                 max_rate=max_rate,
+                previous=previous,
                 on_event=emit,
             )
-            _run(transfer, opened, manifest, sha256=expected_sha256, sync=sync, on_event=emit)
-            opened.publish(replace=force or update, sync=sync)
+
+        pinned_by = "id" if id is not None else "sha256" if sha256 is not None else None
+        loop = VersionLoop(pool, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
+        transfer = _run(loop, sha256=expected_sha256, sync=sync, on_event=emit)
+        transfer.output.publish(replace=force or update, sync=sync)
+        opened.close()
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        return _report(target, manifest, transfer, totals.compute(ended), ended, unchanged=opened.output_matches)
+        return _report(target, transfer, totals.compute(ended), ended)
 
 
 def _open_destination(
@@ -140,23 +153,25 @@ def _open_output(
     return target, UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
 
 
-def _run(
-    transfer: Transfer, output: Output, manifest: Manifest, *, sha256: str | None, sync: bool, on_event: OnEvent
-) -> None:
-    """Runs the transfer, compares the SHA-256 if one is given and, with ``sync``, syncs the output. Adds the
-    progress to an ``Interrupted`` error.
+def _run(loop: VersionLoop, *, sha256: str | None, sync: bool, on_event: OnEvent) -> Transfer:
+    """Runs the loop, compares the SHA-256 if one is given and, with ``sync``, syncs the output. Returns the transfer of
+    the complete version. Adds the progress to an ``Interrupted`` error.
     """
     try:
-        transfer.run()
+        transfer = loop.run()
         if sha256 is not None:
             on_event(Hashing())
-            _check_sha256(output, manifest, sha256)
+            _check_sha256(transfer.output, transfer.manifest, sha256)
         if sync:
             on_event(Syncing())
-            _sync_in_thread(output)
+            _sync_in_thread(transfer.output)
+        return transfer
     except Interrupted as error:
-        verified = f"{format_size(transfer.verified)} of {format_size(manifest.size)} verified"
-        message = f"interrupted: {verified}; {output.saved_progress}"
+        if loop.transfer is None:
+            raise
+        transfer = loop.transfer
+        verified = f"{format_size(transfer.verified)} of {format_size(transfer.manifest.size)} verified"
+        message = f"interrupted: {verified}; {transfer.output.saved_progress}"
         raise Interrupted(message, error.exit_code - 128) from None
 
 
@@ -170,23 +185,21 @@ def _check_sha256(output: Output, manifest: Manifest, expected: str) -> None:
         )
 
 
-def _report(
-    output: Path, manifest: Manifest, transfer: Transfer, totals: Totals, ended: float, *, unchanged: bool
-) -> Report:
+def _report(output: Path, transfer: Transfer, totals: Totals, ended: float) -> Report:
     return Report(
-        file=manifest.name,
+        file=transfer.manifest.name,
         output=output,
-        id=manifest.id.hex(),
-        bytes=manifest.size,
+        id=transfer.manifest.id.hex(),
+        bytes=transfer.manifest.size,
         seconds=ended - transfer.started,
         received_bytes=transfer.received,
-        wasted_bytes=transfer.wasted,
+        wasted_bytes=transfer.wasted + transfer.outdated,
         reused_bytes=transfer.reused,
         workers={str(number): report for number, report in sorted(transfer.workers.items())},
         totals=totals,
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,
-        unchanged=unchanged,
+        unchanged=transfer.output.output_matches,
     )
 
 

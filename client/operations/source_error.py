@@ -17,18 +17,21 @@ _TEXTS = {
 }
 
 
-def source_error(action: GiveUp, name: str, *, can_restart: bool) -> SourceError:
-    """Returns the error of a download of ``name``. ``can_restart`` is False if written data cannot be replaced."""
+class VersionLostError(SourceError):
+    """No worker has this version of the file any more. The message gives no advice: another version may be fetched."""
+
+
+def source_error(action: GiveUp, name: str) -> SourceError:
+    """Returns the error of a download of ``name``; a ``VersionLostError`` if workers lack this version of the file."""
     reasons = set(action.bans.values())
     workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(action.bans.items()))
+    problem = f"no worker can send segment {action.segment} of {presentable(name)} ({workers})"
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
-        advice = "the file changed on the servers or is no longer shared: run the command again in a moment"
-        if not can_restart:
-            advice += ", and discard what it has written"
-    elif BanReason.UNREADABLE in reasons:
+        return VersionLostError(problem)
+    if BanReason.UNREADABLE in reasons:
         advice = "check the permissions and the disk of the file on the servers"
     elif BanReason.CORRUPT in reasons:
         advice = "check the disks and the memory of the servers, and compare the file with msd verify"
     else:
         advice = "update the older side"
-    return SourceError(f"no worker can send segment {action.segment} of {presentable(name)} ({workers}): {advice}")
+    return SourceError(f"{problem}: {advice}")

@@ -10,7 +10,16 @@ import math
 import time
 from collections import defaultdict
 
-from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
+from msd.client.events import (
+    MIN_SPAN_S,
+    FileChanged,
+    OnEvent,
+    Progress,
+    Retried,
+    WorkerChanged,
+    WorkerProgress,
+    WorkerReport,
+)
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import (
@@ -41,13 +50,14 @@ PROGRESS_INTERVAL_S = 0.1
 
 
 class Transfer:
-    """Downloads one file from the workers of ``pool`` into ``output``.
+    """Downloads one version of a file from the workers of ``pool`` into ``output``.
 
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; empty if unknown.
     ``memory`` limits the outstanding bytes and, for a stream, those that wait to be written. ``max_rate`` limits the
     rate of the requests, in bytes per second.
     ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt,
-    and ``reused`` the bytes found on the disk.
+    ``outdated`` those that were verified in an earlier version and are not in this one, and ``reused`` the bytes found
+    on the disk. ``previous`` is the transfer of the version that this one replaces; its counts are continued.
     """
 
     def __init__(
@@ -59,16 +69,23 @@ class Transfer:
         catalogue: bytes,
         memory: int,
         max_rate: int | None,
+        previous: Transfer | None = None,
         on_event: OnEvent,
     ) -> None:
-        self.received = self.wasted = self.reused = 0
+        self.received = self.wasted = self.outdated = self.reused = 0
         self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in pool.worker_numbers}
         #: The time of the first request and, once all segments are verified, the time after it.
         self.started = time.monotonic()
         self.seconds = 0.0
+        #: The number of versions before this one, and the bytes on the disk that this version contains.
+        self.changes = 0
+        self._kept = 0
+        #: Each worker's state in the last snapshot from server 5.
+        self._last_states: dict[int, WorkerState] = {}
+        self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         self._pool = pool
-        self._manifest = manifest
-        self._output = output
+        self.manifest = manifest
+        self.output = output
         self._stream = output if isinstance(output, StreamOutput) else None
         self._on_event = on_event
         self._candidates = iter(output.candidates())
@@ -83,21 +100,40 @@ class Transfer:
             unchecked=[*output.candidates(), *self._zero_segments],
             max_rate=max_rate / segment_size if max_rate is not None else None,
         )
-        #: Each worker's state in the last snapshot from server 5.
-        self._last_states: dict[int, WorkerState] = {}
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
         self._finished = False
+        #: False until the caller knows that this is a new version: what is verified may have become less.
+        self._is_announced = previous is None
+        #: True if the version was lost and no segment has arrived since. Then events would only repeat what is known.
+        self._is_retry = False
         #: True once all data on the disk is checked and, if needed, copied.
         self._reuse_finished = False
-        self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         self._next_progress_at = self.started + PROGRESS_INTERVAL_S
+        if previous is not None:
+            self.changes = previous.changes + 1
+            self.received, self.wasted, self.outdated = previous.received, previous.wasted, previous.fetched
+            self.workers, self.started = previous.workers, previous.started
+            self._last_states, self._meters = previous._last_states, previous._meters
+            self._other_versions = previous._other_versions
+            for worker in previous._scheduler.workers.values():
+                if worker.ban_reason:
+                    pool.handle_ban(Unban(worker.number))
+
+    @property
+    def fetched(self) -> int:
+        """Verified bytes of all versions that the workers have sent."""
+        return sum(report.bytes for report in self.workers.values())
 
     @property
     def verified(self) -> int:
         """Verified bytes of the file, received or reused, except those that are not in the output yet."""
-        uncopied = 0 if self._reuse_finished else self._output.uncopied_bytes
-        return sum(report.bytes for report in self.workers.values()) + self.reused - uncopied
+        uncopied = 0 if self._reuse_finished else self.output.uncopied_bytes
+        return self.fetched - self.outdated + self.reused - uncopied
+
+    def lift_bans(self) -> None:
+        """After a ``VersionLostError``, allows connections to the workers that did not have this version."""
+        self._schedule(scheduler_events.Resumed())
 
     def run(self) -> None:
         """Runs until every segment is verified and written. Raises ``MsdError``."""
@@ -129,7 +165,8 @@ class Transfer:
     def _on_network_event(self, event: NetworkEvent) -> None:
         match event:
             case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
-                self._on_event(Retried(str(worker), index, reason.value, detail))
+                if not self._is_retry:
+                    self._on_event(Retried(str(worker), index, reason.value, detail))
                 if reason is RefusalReason.SLEEPING:
                     self._meters[worker].stop()
                 self._schedule(scheduler_events.SegmentRefused(worker, index, reason))
@@ -146,7 +183,8 @@ class Transfer:
                 # At the start, all workers are measured from the first request on, as the average is.
                 is_first = now - self.started < RATE_WINDOW_S
                 self._meters[worker].start(self.started if is_first else now, is_first_request=is_first)
-                self._on_event(WorkerChanged(str(worker), "ready"))
+                if not self._is_retry:
+                    self._on_event(WorkerChanged(str(worker), "ready"))
                 self._schedule(event)
             case ConnectionClosed(worker, ConnectionRefusal.VERSION, version):
                 # The worker had no connection that the scheduler knows of. Each further attempt finds the same.
@@ -180,24 +218,32 @@ class Transfer:
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
             self._schedule(scheduler_events.SegmentDuplicate(worker, index))
-        elif digest(data) != self._manifest.digest(index):
+        elif digest(data) != self.manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))
             if (control := self._pool.control) is not None:
-                self._pool.transport.report_corrupt(control, worker, self._manifest.id, index)
+                self._pool.transport.report_corrupt(control, worker, self.manifest.id, index)
             self._schedule(scheduler_events.SegmentCorrupt(worker, index))
         else:
-            self._output.write(index, data)
+            self.output.write(index, data)
             report = self.workers[worker]
             report.bytes += len(data)
             report.segments += 1
+            if self._is_retry:
+                self._end_retry()
             now = time.monotonic()
             self._meters[worker].count(len(data), now)
             self._pool.progress_timeout.handle(ProgressMade(), now)
             self._schedule(scheduler_events.SegmentWritten(worker, index))
             if self._stream is not None:
                 self._flush(self._stream)
+
+    def _end_retry(self) -> None:
+        """The version is available again: reports the workers that are ready."""
+        self._is_retry = False
+        for worker in self._pool.ready:
+            self._on_event(WorkerChanged(str(worker), "ready"))
 
     def _flush(self, stream: StreamOutput) -> None:
         """Writes what the reader takes now."""
@@ -218,16 +264,22 @@ class Transfer:
         """Hashes one segment that may be on the disk, or copies one from an existing output; False if none is left."""
         index = next(self._candidates, None)
         if index is None:
-            copied = self._output.copy_next()
+            self._announce()
+            copied = self.output.copy_next()
             if copied:
                 self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
             return copied
-        self._on_segment_checked(index, matches=self._output.holds(index))
+        self._on_segment_checked(index, matches=self.output.holds(index))
         return True
 
     def _on_segment_checked(self, index: int, *, matches: bool) -> None:
         if matches:
-            self.reused += self._manifest.span(index)[1]
+            length = self.manifest.span(index)[1]
+            # Data of an earlier version that this one contains, too, is not outdated.
+            received_before = min(length, self.outdated)
+            self.outdated -= received_before
+            self.reused += length - received_before
+            self._kept += length
         self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
         self._schedule(scheduler_events.SegmentChecked(index, matches))
 
@@ -239,17 +291,37 @@ class Transfer:
             match action:
                 case scheduler_events.RequestSegment(worker, index):
                     rid = new_rid()
-                    self._pool.request(worker, Get(rid=rid, id=self._manifest.id, index=index))
+                    self._pool.request(worker, Get(rid=rid, id=self.manifest.id, index=index))
                 case Ban(worker, reason):
                     self._meters[worker].stop()
-                    self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
+                    if not self._is_retry:
+                        self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
                     self._pool.handle_ban(action)
                 case Unban():
                     self._pool.handle_ban(action)
                 case scheduler_events.Finish():
                     self._finished = True
                 case scheduler_events.GiveUp():
-                    raise source_error(action, self._manifest.name, can_restart=self._output.can_restart)
+                    # Report that nothing is in flight any more.
+                    self._emit_progress(time.monotonic())
+                    self._is_retry = True
+                    raise source_error(action, self.manifest.name)
+
+    def _announce(self) -> None:
+        """Reports a new version, once the data on the disk is compared with it."""
+        if not self._is_announced:
+            self._is_announced = True
+            manifest = self.manifest
+            self._on_event(
+                FileChanged(
+                    name=manifest.name,
+                    changes=self.changes,
+                    id=manifest.id.hex(),
+                    bytes=manifest.size,
+                    segments=manifest.segments,
+                    kept_bytes=self._kept,
+                )
+            )
 
     def _pass_time(self) -> float:
         """Performs the actions that are due, and returns the time at which the next one may be due."""
@@ -259,31 +331,30 @@ class Transfer:
             # This wait is intended: report no lack of progress.
             self._pool.progress_timeout.handle(ProgressMade(), now)
         # ``run`` itself emits the final ``Progress``, once the file is complete.
-        if now >= self._next_progress_at and self.verified < self._manifest.size:
+        if now >= self._next_progress_at and self.verified < self.manifest.size and self._is_announced:
             self._emit_progress(now)
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
     @property
     def rate(self) -> float:
         """The average rate of received and verified bytes until the last segment was verified, in bytes per second."""
-        return sum(report.bytes for report in self.workers.values()) / max(self.seconds, MIN_SPAN_S)
+        return self.fetched / max(self.seconds, MIN_SPAN_S)
 
     def _emit_progress(self, now: float, *, is_complete: bool = False) -> None:
         self._next_progress_at = now + PROGRESS_INTERVAL_S
         workers = []
         for number, report in sorted(self.workers.items()):
-            outstanding = sum(self._manifest.span(index)[1] for index in self._scheduler.outstanding(number))
+            outstanding = sum(self.manifest.span(index)[1] for index in self._scheduler.outstanding(number))
             rate = self._meters[number].rate(now, is_complete=is_complete)
             workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
-        received = sum(report.bytes for report in self.workers.values())
         seconds = now - self.started
         progress = Progress(
             bytes=self.verified,
-            total=self._manifest.size,
-            reused_bytes=max(0, self.verified - received),
-            wasted_bytes=self.wasted,
+            total=self.manifest.size,
+            reused_bytes=max(0, self.verified - (self.fetched - self.outdated)),
+            wasted_bytes=self.wasted + self.outdated,
             seconds=seconds,
-            rate=received / max(seconds, MIN_SPAN_S),
+            rate=self.fetched / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
         )
         self._on_event(progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 
-from msd.client.events import Event, Progress, Retried, Started, Totals, Waiting, WorkerChanged
+from msd.client.events import Event, FileChanged, Progress, Retried, Started, Totals, Waiting, WorkerChanged
 from msd.client.report.rate_meter import SETTLING_S
 
 
@@ -36,7 +36,7 @@ class RunningTotals:
                 self._retries["lost"] += segments
             case Waiting(seconds=seconds) if self._waiting_since is None:
                 self._waiting_since = now - seconds
-            case Started():
+            case Started() | FileChanged():
                 self._stop_waiting(now)
             case Progress():
                 self._on_progress(event, now)

@@ -127,7 +127,7 @@ def _run() -> int:
 
 
 #: The flags for the arguments of the Python API that an error may name.
-FLAGS = {"output": "-o", "update": "--update", "force": "--force"}
+FLAGS = {"output": "-o", "update": "--update", "force": "--force", "id": "--id", "sha256": "--sha256"}
 
 
 def with_flags(error: MsdError) -> str:

@@ -228,18 +228,19 @@ def test_a_name_that_is_not_utf_8_is_printed_as_raw_bytes(serve: Serve, source: 
         assert ended.stdout.startswith(b"\xff.mp4")
 
 
-def test_a_file_that_changes_on_the_servers_ends_the_download_with_code_5(
+def test_a_file_that_changes_on_the_servers_ends_the_download_of_one_version_with_code_5(
     serve: Serve, source: Source, tmp_path: Path
 ) -> None:
     path = source(48 * MIB)
     system = serve(path, "--rate", "4MiB")
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+    id = json.loads(run_msd("list", "--json", *system.server_flags).stdout)["files"][0]["id"]
+    with system.download("-o", "copy.bin", "--id", id[:8], cwd=tmp_path) as client:
         client.wait_until_verified(0.1)
         os.truncate(path, 1000)
         assert client.wait() == 5
     last = client.events[-1]
     assert (last["event"], last["code"]) == ("error", 5)
-    assert "the file changed on the servers" in last["message"]
+    assert "the id names a version that the servers no longer share" in last["message"]
     assert not (tmp_path / "copy.bin").exists()
     assert (tmp_path / "copy.bin.part").exists()
     assert system.states() == ["awake"] * 4

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from msd.client.display.printers import event_lines, log_entry
 from msd.client.events import (
     Event,
+    FileChanged,
     Hashing,
     Progress,
     Retried,
@@ -27,6 +28,7 @@ PROGRESS = Progress(5, 10, 2, 1, 1.0, 3.0, (WorkerProgress("1", 3, 4, 3.0),))
 EVENTS: list[Event] = [
     Started("film.mp4", Path("copy.mp4"), "ab" * 32, 10, 2),
     PROGRESS,
+    FileChanged("film.mp4", 1, "cd" * 32, 11, 2, 5),
     WorkerChanged("1", "lost", "1 segment reassigned", 1),
     Waiting("0 of 4 workers alive", 1.5),
     Retried("1", 1, "corrupt"),
@@ -65,4 +67,4 @@ def test_the_current_rate_is_the_sum_of_the_rates_of_the_workers() -> None:
 
 def test_events_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        EVENTS[3].reason = "other"  # type: ignore[misc, union-attr]
+        EVENTS[4].reason = "other"  # type: ignore[misc, union-attr]

@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from msd.cli import FLAGS, _unregister_other_commands, app, with_flags
+from msd.client.manifest.file_follower import PINNED
 from msd.client.operations.download import download
 from msd.wire.errors import MsdError
 from tests.processes import MSD, run_msd
@@ -48,7 +49,7 @@ def test_an_error_gets_the_flags_of_the_arguments_that_may_help() -> None:
 def test_each_flag_of_an_error_exists_and_is_an_argument_of_the_api() -> None:
     options = {option for parameter in COMMANDS[("download",)].params for option in parameter.opts}  # type: ignore[attr-defined]
     assert options >= {*FLAGS.values()}
-    assert {*inspect.signature(download).parameters} >= {*FLAGS}
+    assert {*inspect.signature(download).parameters} >= {*FLAGS} >= {*PINNED}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

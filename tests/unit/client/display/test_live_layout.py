@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from msd.client.display.live_layout import LiveLayout
-from msd.client.events import Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import FileChanged, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
 
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), "ab" * 32, 100 * MIB, 100)
@@ -52,7 +52,15 @@ def test_received_reused_and_wasted_bytes_are_shown_separately() -> None:
     assert "30.0 MiB of 100 MiB" in shown
     assert "20.0 MiB received" in shown
     assert "10.0 MiB reused from disk" in shown
-    assert "2.0 MiB wasted (duplicate or corrupt)" in shown
+    assert "2.0 MiB wasted (duplicate, corrupt or outdated)" in shown
+
+
+def test_a_new_version_starts_with_what_is_kept() -> None:
+    view = running()
+    view.handle(Waiting("the file changed", 1.0), 5.0)
+    view.handle(FileChanged("Star.mp4", 1, "cd" * 32, 10 * MIB, 12, 5 * MIB), 5.0)
+    assert text(view).startswith(f"final.mp4 {'━' * 20}{'╌' * 20}  50%\n5.0 MiB of 10.0 MiB")
+    assert "waiting" not in text(view)
 
 
 def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connection() -> None:

@@ -24,6 +24,7 @@ from msd.client.display.printers import (
 from msd.client.events import (
     STANDARD_OUTPUT,
     Event,
+    FileChanged,
     Hashing,
     Progress,
     Report,
@@ -82,6 +83,7 @@ CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
 EVENTS: list[Event] = [
     STARTED,
     PROGRESS,
+    FileChanged("Star.mp4", 1, "cd" * 32, 13 * MIB, 13, 5 * MIB),
     WorkerChanged("2", "lost", "3 segments reassigned"),
     Waiting("0 of 4 workers alive", 1.23456, CONTACTS, 30.0),
     Retried("3", 7, "corrupt"),
@@ -153,8 +155,8 @@ def test_problems_are_printed_on_a_second_line() -> None:
     first, second = result_lines(report).splitlines()
     assert first == result_lines(REPORT)
     assert second == (
-        "  retried segments: 3 (corrupt), 12 (connection lost); waited 3.0 s; 2.0 MiB wasted (duplicate or corrupt);"
-        " median 1.5 MiB/s, peak 2.0 MiB/s"
+        "  retried segments: 3 (corrupt), 12 (connection lost); waited 3.0 s; 2.0 MiB wasted"
+        " (duplicate, corrupt or outdated); median 1.5 MiB/s, peak 2.0 MiB/s"
     )
 
 
@@ -168,6 +170,7 @@ def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[s
     assert lines(capsys, LinePrinter(quiet=False), *events) == [
         "Star.mp4: 12.0 MiB in 12 segments, to out/final.mp4",
         *METRIC_LINES.splitlines(),
+        "Star.mp4 changed on the servers: going on with the new version, 13.0 MiB, 5.0 MiB kept",
         "worker 2 lost: 3 segments reassigned",
         "worker 3 sent a corrupt copy of segment 7; retrying elsewhere",
         "computing the SHA-256",
@@ -181,7 +184,13 @@ def test_each_event_is_a_log_entry() -> None:
         (
             "debug",
             "client",
-            "8,642,720 of 11,523,640 bytes verified, 0 reused from disk, 0 wasted (duplicate or corrupt)",
+            "8,642,720 of 11,523,640 bytes verified, 0 reused from disk, 0 wasted (duplicate, corrupt or outdated)",
+        ),
+        (
+            "warning",
+            "client",
+            "Star.mp4 changed on the servers, change 1: cdcdcdcdcdcdcdcd…:"
+            " 13,631,488 bytes in 13 segments, 5,242,880 bytes kept",
         ),
         ("warning", "worker 2", "lost: 3 segments reassigned"),
         ("warning", "client", "waiting for 1.2 s: 0 of 4 workers alive (gives up after 30 s)"),
@@ -278,6 +287,15 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
                 "3": {**received, "rate": 18_005_670},
                 "4": {**received, "rate": 36_011_350},
             },
+        },
+        {
+            "event": "changed",
+            "file": "Star.mp4",
+            "changes": 1,
+            "id": "cd" * 32,
+            "bytes": 13 * MIB,
+            "segments": 13,
+            "kept_bytes": 5 * MIB,
         },
         {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned"},
         {

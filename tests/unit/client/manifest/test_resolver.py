@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from msd.client.manifest.resolver import (
     MAJORITY_TIMEOUT_S,
+    MAX_CHANGES,
     PUBLISHED_TIMEOUT_S,
     REPLY_TIMEOUT_S,
     RETRY_DELAY_S,
     TRANSITIONS,
     Action,
+    DeletedError,
     Event,
     Fail,
     Found,
@@ -565,13 +567,35 @@ def test_digests_continue_from_another_worker_if_their_source_is_lost() -> None:
     assert scene.send_digests(2, start=7) == [Found(STAR)]
 
 
-def test_a_source_that_twice_refuses_its_own_file_as_unknown_is_banned() -> None:
-    scene = scene_with_request()
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME), *request_digests(2)]
-    assert scene.describe(1) == []
-    assert scene.disconnect(2) == request_digests(1)
-    assert scene.refuse(1, RefusalReason.UNKNOWN) == []
-    assert scene.connect(1) == []
+def test_a_source_that_refuses_its_own_file_again_and_again_is_banned() -> None:
+    scene = Scene(workers=1)
+    scene.connect(1)
+    for _ in range(MAX_CHANGES - 1):
+        assert scene.describe(1) == request_digests(1)
+        assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
+    scene.describe(1)
+    failure(scene.refuse(1, RefusalReason.UNKNOWN), SourceError)
+
+
+def test_a_file_that_changes_again_and_again_while_its_digests_are_fetched_is_found() -> None:
+    scene = Scene(workers=1)
+    scene.connect(1)
+    for number in range(MAX_CHANGES - 1):
+        manifest = version(f"version {number}")
+        assert scene.describe(1, manifest) == request_digests(1, manifest)
+        assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
+    assert scene.describe(1) == request_digests(1)
+    assert scene.send_digests(1) == [Found(STAR)]
+
+
+def test_the_digests_of_a_known_version_are_not_fetched_again() -> None:
+    for described_version, actions in ((STAR, [Found(STAR)]), (STALE, request_digests(1, STALE))):
+        scene = Scene(workers=1)
+        scene.resolver = ManifestResolver(NAME, None, (1,), known=STAR)
+        scene.connect(1)
+        scene.handle(published(NEW))
+        assert scene.describe(1, described_version) == actions
+        assert scene.resolver.catalogue == NEW
 
 
 def test_a_source_whose_file_changed_is_asked_for_a_new_description() -> None:
@@ -609,6 +633,7 @@ def test_a_source_whose_file_is_gone_is_asked_for_names() -> None:
     scene.describe(1)
     assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
     assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_names(1)]
+    failure(scene.list_names(1, "other"), DeletedError)
 
 
 def test_a_source_that_refuses_temporarily_is_not_asked_again_at_once() -> None:

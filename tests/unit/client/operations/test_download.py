@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Report
-from msd.client.operations import download
+from msd.client.operations import download, version_loop
+from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
@@ -26,13 +28,22 @@ def interrupt(*_: object, **__: object) -> None:
     raise Interrupted("interrupted: run the same command to resume", signal.SIGINT)
 
 
+def fake_transfer(**attributes: Any) -> Callable[..., SimpleNamespace]:
+    """Returns a replacement for the class ``Transfer``, whose instances have these attributes."""
+
+    def create(pool: object, manifest: Manifest, output: Output, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(manifest=manifest, output=output, fetched=0, **attributes)
+
+    return create
+
+
 @pytest.fixture
 def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes downloads find the manifest of ``DATA`` without any server."""
     spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
     manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
-    monkeypatch.setattr(download, "find_manifest", lambda *_, **__: (manifest, b""))
+    monkeypatch.setattr(version_loop, "find_manifest", lambda *_, **__: (manifest, b""))
 
 
 @pytest.fixture
@@ -40,8 +51,7 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _without_server
     """A function that interrupts a download of ``DATA`` after ``verified`` bytes and returns the error message."""
 
     def run(verified: int, *, transfer: Any = interrupt, update: bool = False) -> str:
-        fake = SimpleNamespace(verified=verified, run=transfer)
-        monkeypatch.setattr(download, "Transfer", lambda *_, **__: fake)
+        monkeypatch.setattr(download, "Transfer", fake_transfer(verified=verified, run=transfer))
         with pytest.raises(Interrupted) as raised:
             download.download(
                 locate_servers(Config(), host=None, ports=None, server5=None), output=tmp_path / "copy", update=update
@@ -71,7 +81,7 @@ def test_an_interrupted_update_names_a_part_file_only_if_there_is_one(tmp_path: 
 
 @pytest.mark.usefixtures("_without_servers")
 def test_an_interrupted_stream_says_how_much_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "Transfer", lambda *_, **__: SimpleNamespace(verified=21, run=interrupt))
+    monkeypatch.setattr(download, "Transfer", fake_transfer(verified=21, run=interrupt))
     message = (
         "^interrupted: 21 B of 2.4 KiB verified; all of that was written to /dev/null; "
         "the same command starts from the beginning$"
@@ -99,15 +109,15 @@ def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
 def test_progress_is_emitted_every_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, count: int
 ) -> None:
-    def fake_transfer(*_: object, on_event: OnEvent, **__: object) -> SimpleNamespace:
+    def transfer_with_events(*arguments: Any, on_event: OnEvent, **_: object) -> SimpleNamespace:
         def run() -> None:
             for step in range(1, 25):
                 on_event(Progress(step, len(DATA), 0, 0, step / 10, 10.0, ()))
             interrupt()
 
-        return SimpleNamespace(verified=24, run=run)
+        return fake_transfer(verified=24, run=run)(*arguments)
 
-    monkeypatch.setattr(download, "Transfer", fake_transfer)
+    monkeypatch.setattr(download, "Transfer", transfer_with_events)
     events: list[Event] = []
     with pytest.raises(Interrupted):
         download.download(
@@ -127,18 +137,19 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
     """The data arrives as shared; with ``update`` it is in the output already, and the output is left alone."""
     output = tmp_path / "copy"
     (output if update else tmp_path / "copy.part").write_bytes(DATA)
-    transfer = SimpleNamespace(
+    transfer = fake_transfer(
         run=lambda: None,
         started=0.0,
         seconds=0.5,
         rate=0.0,
         received=0,
         wasted=0,
+        outdated=0,
         reused=len(DATA),
         workers={},
         verified=len(DATA),
     )
-    monkeypatch.setattr(download, "Transfer", lambda *_, **__: transfer)
+    monkeypatch.setattr(download, "Transfer", transfer)
     pool = SimpleNamespace(close=lambda: None, control=None)
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from msd.client.network_events import BanReason
-from msd.client.operations.source_error import source_error
+from msd.client.operations.source_error import VersionLostError, source_error
 from msd.client.scheduling.scheduler_events import GiveUp
+from msd.wire.errors import SourceError
 
 
-def text(*reasons: BanReason, can_restart: bool = True) -> str:
-    return str(source_error(GiveUp(dict(enumerate(reasons, 1)), 7), "Star.mp4", can_restart=can_restart))
+def error(*reasons: BanReason) -> SourceError:
+    return source_error(GiveUp(dict(enumerate(reasons, 1)), 7), "Star.mp4")
+
+
+def text(*reasons: BanReason) -> str:
+    return str(error(*reasons))
 
 
 def test_it_says_what_was_tried_and_what_each_worker_did() -> None:
@@ -26,8 +31,6 @@ def test_it_says_what_was_tried_and_what_each_worker_did() -> None:
         ([BanReason.CORRUPT], "check the disks and the memory of the servers, and compare the file with msd verify"),
         ([BanReason.CORRUPT, BanReason.UNREADABLE], "check the permissions and the disk of the file on the servers"),
         ([BanReason.BAD_REQUEST], "update the older side"),
-        ([BanReason.BAD_REQUEST, BanReason.UNKNOWN], "or is no longer shared: run the command again in a moment"),
-        ([BanReason.CORRUPT, BanReason.CHANGED], "or is no longer shared: run the command again in a moment"),
     ],
 )
 def test_the_advice_fits_the_reasons(reasons: list[BanReason], advice: str) -> None:
@@ -39,5 +42,9 @@ def test_every_reason_has_words_of_its_own(reason: BanReason) -> None:
     assert f"(worker 1 {reason}" not in text(reason)
 
 
-def test_written_data_that_cannot_be_replaced_is_to_be_discarded() -> None:
-    assert text(BanReason.CHANGED, can_restart=False).endswith(", and discard what it has written")
+@pytest.mark.parametrize("reason", [BanReason.CHANGED, BanReason.UNKNOWN])
+def test_another_version_may_be_fetched_if_workers_lack_this_one(reason: BanReason) -> None:
+    lost = error(BanReason.CORRUPT, reason)
+    assert isinstance(lost, VersionLostError)
+    assert str(lost).endswith(")")
+    assert not isinstance(error(BanReason.CORRUPT), VersionLostError)

@@ -13,7 +13,9 @@ from msd.client.events import Event, OnEvent, Progress, Retried, Waiting, Worker
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
+from msd.client.operations.source_error import VersionLostError
 from msd.client.operations.transfer import Transfer
+from msd.client.scheduling import scheduler
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
@@ -32,6 +34,8 @@ class FakePool:
     """A connection pool without connections. Returns prepared events and records bans and requests."""
 
     worker_numbers = (1, 2, 3, 4)
+    #: The workers that count as connected once a lost version has returned.
+    ready = (1,)
     stalled_seconds = 0.0
     last_poll_at = 0.0
     local_reason = ""
@@ -153,7 +157,9 @@ def refused(worker: int, reason: RefusalReason) -> ReplyReceived:
 
 
 @pytest.mark.parametrize("initial", [OLD, NEW])
-def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_path: Path, initial: bytes) -> None:
+def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, initial: bytes
+) -> None:
     """Server 5 publishes the new catalogue before the transfer starts. The only worker has the old catalogue."""
     pool = FakePool(NEW)
     # The new catalogue in the last event unbans the worker. If the transfer has not given up by then, the test ends.
@@ -162,6 +168,7 @@ def test_a_ban_for_an_unknown_file_depends_on_the_catalogue_at_the_start(tmp_pat
         [refused(1, RefusalReason.UNKNOWN)],
         [SnapshotReceived(snapshot(catalogue=b"x" * 32, workers=[]))],
     ]
+    monkeypatch.setattr(scheduler, "CATALOGUE_LOAD_S", 0.0)
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, initial)
 
@@ -366,5 +373,7 @@ def test_a_file_that_changes_while_it_is_written_to_a_stream_cannot_be_continued
     pool.transport = SimpleNamespace(watch_output=lambda fd, is_full: None)
     refusals: list[NetworkEvent] = [refused(number, RefusalReason.CHANGED) for number in (1, 2, 3, 4)]
     pool.next_events = [[opened(number) for number in (1, 2, 3, 4)], [received(0, segment_of(DATA, 0))], refusals]
-    with pytest.raises(SourceError, match=r"run the command again in a moment, and discard what it has written$"):
-        transfer_of(pool, StreamOutput(FakeStream(room=SIZE), SIZE)).run()  # type: ignore[arg-type]
+    transfer = transfer_of(pool, StreamOutput(FakeStream(room=SIZE), SIZE))  # type: ignore[arg-type]
+    with pytest.raises(VersionLostError):
+        transfer.run()
+    assert not transfer.output.can_restart
