@@ -69,10 +69,11 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
-    from msd.wire.support.inherited_state import open_closed_streams, reset_signals
+    from msd.wire.support.inherited_state import make_streams_blocking, open_closed_streams, reset_signals
 
     reset_signals()
     open_closed_streams()
+    make_streams_blocking()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # An old terminal may not support all characters: print a question mark for each unsupported one.

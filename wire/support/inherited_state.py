@@ -1,4 +1,5 @@
-"""Puts in order what the parent process left to a command: blocked and ignored signals, closed standard streams.
+"""Puts in order what the parent process left to a command: blocked and ignored signals, standard streams that are
+closed or do not block.
 
 ``docs/operations.md`` lists what is respected and what is reset. Installs no signal handlers.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import stat
 import sys
 
 
@@ -33,3 +35,23 @@ def open_closed_streams() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w"), write_through=True))
+
+
+def make_streams_blocking() -> None:
+    """Makes standard output and standard error block: otherwise each write fails while their reader is slow.
+
+    A pipe or terminal is opened once more: its open file belongs to the parent, too, which may need it as it is.
+    """
+    for number in (1, 2):
+        if os.get_blocking(number) or stat.S_ISREG(os.fstat(number).st_mode):
+            continue
+        try:
+            # With O_NONBLOCK, opening a FIFO does not wait for a reader.
+            own = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:
+            # A socket, a FIFO whose reader has closed it, or a pipe or terminal of another user.
+            os.set_blocking(number, True)
+        else:
+            os.set_blocking(own, True)
+            os.dup2(own, number)
+            os.close(own)

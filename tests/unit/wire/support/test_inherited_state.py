@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +32,22 @@ print(*[n.name for n in signal.valid_signals() if signal.getsignal(n) is signal.
 """
 
 
+#: Reports whether standard output blocks, then writes more than a pipe or socket holds.
+WRITE = """
+import os
+from msd.wire.support.inherited_state import make_streams_blocking
+make_streams_blocking()
+print(os.get_blocking(1), "x" * 2_000_000)
+"""
+
+QUIET = """
+import sys
+from msd.wire.support.inherited_state import make_streams_blocking
+make_streams_blocking()
+sys.stderr.write("after")
+"""
+
+
 @pytest.mark.parametrize(("closed", "open"), [((0, 1), 2), ((1,), 2), ((2,), 1), ((0, 2), 1)])
 def test_closed_streams_are_replaced_by_the_null_device(closed: tuple[int, ...], open: int) -> None:
     code = STREAMS.format(closed=closed, open=open)
@@ -46,3 +65,39 @@ def test_closed_streams_are_replaced_by_the_null_device(closed: tuple[int, ...],
 def test_only_sigterm_and_sigchld_are_reset() -> None:
     ended = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, check=True)
     assert {*ended.stdout.split()} - {"SIGPIPE", "SIGXFSZ"} == {"SIGINT", "SIGHUP"}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_stream_that_does_not_block_blocks_for_this_process(kind: str) -> None:
+    if kind == "pipe":
+        read, write = os.pipe()
+    else:
+        read, write = (end.detach() for end in socket.socketpair())
+    os.set_blocking(write, False)
+    with open(read, "rb") as reader, open(write, "wb") as writer:
+        process = subprocess.Popen([sys.executable, "-c", WRITE], stdout=writer)
+        writer.close()
+        output = reader.read()
+        assert process.wait() == 0
+    assert output == b"True " + b"x" * 2_000_000 + b"\n"
+
+
+def test_the_open_file_of_the_parent_and_a_regular_file_stay_as_they_are(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with open(read, "rb"), open(write, "wb") as writer, (tmp_path / "log").open("wb") as log:
+        log.write(b"before ")
+        log.flush()
+        os.set_blocking(log.fileno(), False)
+        subprocess.run([sys.executable, "-c", QUIET], stdout=writer, stderr=log, check=True)
+        assert not os.get_blocking(writer.fileno())
+    assert (tmp_path / "log").read_bytes() == b"before after"
+
+
+def test_a_fifo_whose_reader_has_closed_it_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    read = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    with open(tmp_path / "fifo", "wb") as writer:
+        os.close(read)
+        os.set_blocking(writer.fileno(), False)
+        subprocess.run([sys.executable, "-c", QUIET], stdout=writer, check=True, timeout=10)
