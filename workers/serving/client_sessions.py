@@ -14,6 +14,9 @@ from msd.wire.protocol.messages import ServedSession
 
 #: A connection's session is closed when the connection has sent nothing for this long (seconds).
 SESSION_TIMEOUT_S = 30.0
+#: Maximum number of served sessions that wait to be reported: enough for eight seconds without a broker. A session
+#: beyond that is recorded with one of its next replies.
+MAX_UNREPORTED = 16384
 
 K = TypeVar("K")
 
@@ -41,7 +44,7 @@ class ClientSessions(Generic[K]):
 
     def on_served(self, key: K) -> None:
         """Digests or a segment were sent to the client, or the description of an empty file."""
-        if key in self._open and key not in self._served:
+        if key in self._open and key not in self._served and len(self._unreported) < MAX_UNREPORTED:
             self._served.add(key)
             self._unreported[self._open[key][0]] = None
 

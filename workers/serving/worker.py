@@ -82,8 +82,9 @@ BUSY_REFUSAL_INTERVAL_S = 0.01
 #: release memory; ZeroMQ releases the replies to a disconnected client only when one of its functions is called.
 IDLE_COLLECT_INTERVAL_S = 0.1
 
-#: Maximum number of sessions in a heartbeat, of each kind.
-MAX_SESSIONS_REPORTED = 1024
+#: Maximum numbers of open and of newly served sessions in a heartbeat, which must fit into ``MAX_REQUEST_FRAME``: a
+#: served session takes up to 56 bytes.
+MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
 #: How long (seconds) heartbeats report that a file differs from the served edition. Limited, because the difference
 #: may persist, and each report makes the indexer scan.
 STALE_REPORT_S = 5.0
@@ -239,7 +240,7 @@ class Worker:
 
     def _send_heartbeat(self, state: ReportedState, now: float) -> bool:
         """Sends a heartbeat. Returns False if there is no connection to the broker, or if the broker does not read."""
-        sessions, served = self._sessions.current(now), self._sessions.unreported(MAX_SESSIONS_REPORTED)
+        sessions, served = self._sessions.current(now), self._sessions.unreported(MAX_SERVED_REPORTED)
         heartbeat = Heartbeat(
             token=self._settings.token,
             number=self._identity.number,

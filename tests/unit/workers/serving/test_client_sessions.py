@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from msd.wire.protocol.messages import ServedSession
+from msd.workers.serving import client_sessions
 from msd.workers.serving.client_sessions import SESSION_TIMEOUT_S, ClientSessions
 
 
@@ -103,3 +106,15 @@ def test_another_session_on_the_same_connection_must_be_served_itself() -> None:
     assert sessions.unreported(9) == [ServedSession(7)]
     sessions.on_served("a")
     assert sessions.unreported(9) == [ServedSession(7), ServedSession(8)]
+
+
+def test_a_session_beyond_the_limit_is_recorded_with_a_later_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_sessions, "MAX_UNREPORTED", 1)
+    sessions: ClientSessions[str] = ClientSessions()
+    for key, session in (("a", 7), ("b", 8)):
+        sessions.open(key, session, 0.0)
+        sessions.on_served(key)
+    assert sessions.unreported(9) == [ServedSession(7)]
+    sessions.on_reported(sessions.unreported(9))
+    sessions.on_served("b")
+    assert sessions.unreported(9) == [ServedSession(8)]

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from msd.wire.protocol.child_messages import WorkerSettings
-from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import (
     ControlRequest,
     DataReply,
@@ -26,15 +26,17 @@ from msd.wire.protocol.messages import (
     Get,
     Heartbeat,
     List,
+    Load,
     Order,
     QuitOrder,
     Refusal,
     Segment,
+    ServedSession,
     WorkerOrder,
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.workers.serving.fair_queue import MAX_QUEUED
-from msd.workers.serving.worker import STALE_REPORT_S
+from msd.workers.serving.worker import MAX_SERVED_REPORTED, MAX_SESSIONS_REPORTED, STALE_REPORT_S
 from tests.processes import free_ports, wait_for
 from tests.unit.shares import write_share_of
 
@@ -222,3 +224,19 @@ def test_a_worker_ordered_to_quit_exits(root: Path, runtime_folder: Path) -> Non
         bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE)
         bench.order(QuitOrder())
         assert bench.process.wait(TIMEOUT_MS / 1000) == 0
+
+
+def test_the_largest_heartbeat_fits_into_a_frame() -> None:
+    largest = 2**63 - 1
+    heartbeat = Heartbeat(
+        token=bytes(64),
+        number=1024,
+        pid=largest,
+        epoch=largest,
+        state=ReportedState.ASLEEP,
+        edition=largest,
+        load=Load(bytes_sent=largest, clients=largest, malformed_messages=largest, rejected_connections=largest),
+        sessions=[largest] * MAX_SESSIONS_REPORTED,
+        served=[ServedSession(largest, bytes(32))] * MAX_SERVED_REPORTED,
+    )
+    assert len(encode(heartbeat)) <= MAX_REQUEST_FRAME
