@@ -77,7 +77,7 @@ class Hello(Correlated, tag="hello", frozen=True):
 class List(Correlated, tag="list", frozen=True):
     """Requests the shared files whose names sort after ``after``."""
 
-    after: Annotated[str, Meta(max_length=4096)] = ""
+    after: Annotated[str, Meta(max_length=MAX_NAME)] = ""
 
 
 class Describe(Correlated, tag="describe", frozen=True):

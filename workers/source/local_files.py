@@ -112,12 +112,11 @@ def open_shared(share: Share, name: str) -> tuple[int, os.stat_result]:
     """
     if name.startswith("/") or ".." in name.split("/"):
         raise PermissionError(1, "not a name below a shared path", name)
-    root, path = share.locate(name)
     # O_NONBLOCK: without it, opening a FIFO that has no writer blocks.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = os.open(share.locate(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         stat = os.fstat(fd)
-        if not S_ISREG(stat.st_mode) or not (share.follow_links or _is_below(fd, (root, *share.roots.values()))):
+        if not S_ISREG(stat.st_mode) or not (share.follow_links or _is_below(fd, share.roots.values())):
             raise PermissionError(1, "not a regular file below a shared path", name)
     except BaseException:
         os.close(fd)

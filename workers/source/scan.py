@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from msd.wire.errors import MsdError, NotFoundError, SourceError
+from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import Version
@@ -153,8 +154,8 @@ class _Scanner:
 
 def _check_name(name: str) -> None:
     """Raises ``OSError`` if a file with this name cannot be shared."""
-    if len(name) > 4096:
-        raise OSError(0, "its name is longer than 4096 characters")
+    if len(name) > MAX_NAME:
+        raise OSError(0, f"its name is longer than {MAX_NAME} characters")
     if name.isascii() and name.isprintable():
         return  # Fast path: most names need no check of each character.
     try:

@@ -34,18 +34,17 @@ class Share(Struct, frozen=True):
         roots = {name: Path(os.fsdecode(path)) for name, path in settings.roots.items()}
         return cls(roots, settings.hidden, settings.follow_links, settings.excludes)
 
-    def locate(self, name: str) -> tuple[Path, Path]:
-        """Returns the shared path that contains the file ``name``, and the path of the file. Raises
-        ``PermissionError`` if no shared path has the first part of the name.
+    def locate(self, name: str) -> Path:
+        """Returns the path of the file ``name``. Raises ``PermissionError`` if no shared path has the first part of the
+        name.
         """
         if "" in self.roots:
             root = self.roots[""]
-            return root, root / name if root.is_dir() else root
+            return root / name if root.is_dir() else root
         first, _, rest = name.partition("/")
         if first not in self.roots:
             raise PermissionError(1, "not below a shared path", name)
-        root = self.roots[first]
-        return root, root / rest if rest else root
+        return self.roots[first] / rest
 
     def __str__(self) -> str:
         first, *others = self.roots.values()
