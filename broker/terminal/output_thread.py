@@ -80,8 +80,7 @@ class OutputThread:
             self._print_error(line)
 
     def _print_error(self, line: str) -> None:
-        # Standard error is None if the shell closed it (2>&-).
-        if sys.stderr is not None and (self._held_announcements is None or not sys.stderr.isatty()):
+        if self._held_announcements is None or not sys.stderr.isatty():
             self._stderr.write(_encoded(line))
 
     def close(self) -> None:

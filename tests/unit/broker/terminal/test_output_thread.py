@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -164,16 +163,6 @@ def test_notes_go_to_standard_error(pipe: tuple[int, int], capfd: pytest.Capture
     output.print_line("table")
     output.close()
     assert capfd.readouterr() == ("", "indexing: 50 %\n")
-    assert printed(reader) == "table\n"
-
-
-def test_without_standard_error_notes_are_dropped(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, writer = pipe
-    monkeypatch.setattr(sys, "stderr", None)
-    output = OutputThread(writer)
-    output.note("indexing: 50 %")
-    output.print_line("table")
-    output.close()
     assert printed(reader) == "table\n"
 
 
