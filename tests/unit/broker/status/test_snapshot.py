@@ -20,7 +20,7 @@ from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Load, Status
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Complaint, Load, Status
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import TimePassed
 from tests.unit.snapshots import heard
@@ -134,6 +134,9 @@ def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> N
         worker.reason = letter * 1024
         worker.heartbeat = replace(worker.heartbeat, epoch=largest)
         worker.pid = worker.restarts = worker.complaints = largest
+        for first in "abc":
+            longest_name = first.ljust(64, "x")
+            snapshots.complaints.is_new(longest_name, Complaint(rid=1, number=worker.number, id=bytes(32), index=0))
     status = snapshots.build(supervisor, NOW, malformed_messages=largest, rejected_connections=largest)
     assert len(STATUS_TOPIC + encode(status)) <= 65536
     assert decode(encode(status), Status) == status
