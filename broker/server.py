@@ -289,14 +289,14 @@ class Broker:
                 self._shut_down(128 + number, f"by {signal.Signals(number).name}")
 
     def _restore_folder(self) -> None:
-        """Makes the broker's folder again if another program has removed it or a part of it."""
-        # After an error this is tried again, and a worker that cannot start says why.
+        """Restores the broker's folder if another program has removed it or a part of it."""
+        # After an error the next call tries again, and a worker that cannot start reports why.
         with suppress(MsdError, OSError, zmq.ZMQError):
             is_restored = self._kept_files.restore()
             if (endpoint := self._listeners.restore_local_control()) is not None:
                 self._processes.control = endpoint
             if is_restored or endpoint:
-                self._output.note(f"{self._folder} was removed by another program: it is made again")
+                self._output.note(f"{self._folder} was removed by another program: it is restored")
 
     def _on_edition(self, indexed: Indexed) -> None:
         with suppress(OSError):  # Already replaced by a newer edition.
@@ -370,7 +370,7 @@ class Broker:
         """The number of segments of each shared file, by id. Reads each edition of the catalogue at most once."""
         edition = self._supervisor.edition
         if self._segment_counts[0] != edition:
-            # If a newer edition has already replaced this one, the last one that was read must do.
+            # If a newer edition has already replaced this one, use the last edition that was read.
             with suppress(OSError):
                 self._segment_counts = edition, read_segment_counts(self._folder / "catalogue" / str(edition))
         return self._segment_counts[1]

@@ -25,8 +25,6 @@ SERVER_5 = "server 5"
 
 #: Writes a log line: level, source (a worker or server 5), text.
 Log = Callable[[Level, str, str], None]
-
-
 #: Shows an event that concerns operators: text, and whether it is a failure.
 Show = Callable[[str, bool], None]
 
@@ -58,10 +56,10 @@ class EventLog:
             case Stalled(seconds):
                 self._log("warning", SERVER_5, f"event loop stalled for {seconds:.1f} s")
             case _:
-                pass  # Heartbeats and time are not logged; the supervisor tells what an exit or a complaint changes.
+                pass  # Heartbeats and time are not logged; ``on_change`` logs what an exit or a complaint has changed.
 
     def on_change(self, change: supervisor.Change, now: float) -> None:
-        """Records what the supervisor has told."""
+        """Records a change that the supervisor reports."""
         match change:
             case supervisor.StateChanged(number):
                 text, is_failure = _state_text(change)

@@ -172,7 +172,7 @@ class Stop(Struct, frozen=True):
     """All workers have exited after ``QuitReceived``: the broker can exit as well."""
 
 
-#: What operators are told.
+#: The actions that operators see as events.
 Change = StateChanged | ComplaintCounted
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop | Change
 

@@ -50,4 +50,4 @@ def test_servers_continue_after_their_folder_was_removed(
         system.put_to_sleep(worker)
     with system.download("later.bin", "-o", str(tmp_path / "copy")) as client:
         client.wait_until_done()
-    assert system.err.text.count("was removed by another program: it is made again") == 1
+    assert system.err.text.count("was removed by another program: it is restored") == 1
