@@ -751,10 +751,10 @@ def test_complaints_are_counted() -> None:
     assert [worker.complaints for worker in scenario.supervisor.workers.values()] == [0, 2]
 
 
-# Changes that operators are told.
+# Changes of state, which operators see as events.
 
 
-def test_each_change_of_state_is_told_with_its_reason() -> None:
+def test_each_change_of_state_is_reported_with_its_reason() -> None:
     scenario = awake()
     scenario.crash()
     scenario.heartbeat(ReportedState.ASLEEP)
@@ -768,7 +768,7 @@ def test_each_change_of_state_is_told_with_its_reason() -> None:
     ]
 
 
-def test_a_worker_that_cannot_be_started_is_told_to_restart_and_then_to_die() -> None:
+def test_a_worker_that_cannot_be_started_is_reported_as_restarting_and_then_as_dead() -> None:
     """Performing ``Spawn`` causes the second change, so the first change must come before ``Spawn``."""
     scenario = awake()
     scenario.exit()
@@ -825,8 +825,8 @@ class Supervision(RuleBasedStateMachine):
         )
         changes = {(before[n][0], after[n][0]) for n in before if before[n][0] is not after[n][0]}
         assert {(change, type(event)) for change in changes} <= LISTED
-        told = {(action.before, action.after) for action in actions if isinstance(action, StateChanged)}
-        assert told == changes, "a change of state was not told"
+        reported = {(action.before, action.after) for action in actions if isinstance(action, StateChanged)}
+        assert reported == changes, "a change of state was not reported"
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):
