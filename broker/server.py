@@ -59,6 +59,7 @@ from msd.wire.protocol.messages import (
     ServedSession,
     Status,
     StatusRequest,
+    SuspectSegment,
     Toggle,
     WorkerOrder,
 )
@@ -331,7 +332,7 @@ class Broker:
         latest = self._indexer.latest
         if heartbeat.edition == latest.edition:
             if heartbeat.load.stale:
-                self._indexer.request_rescan()
+                self._indexer.request_rescan(heartbeat.suspect)
             if self._snapshot_builder.catalogue.hex() != latest.catalogue:
                 # Publish the new catalogue only once a worker serves it.
                 self._set_catalogue(latest)
@@ -365,6 +366,7 @@ class Broker:
                 peer.send(Accepted(rid=rid))
                 if self._snapshot_builder.complaints.is_new(sender.name, request):
                     self._handle(supervisor.ComplaintReceived(number, sender.name), now)
+                    self._indexer.request_rescan(SuspectSegment(request.id, request.index))
 
     def _shared_segments(self) -> Mapping[bytes, int]:
         """The number of segments of each shared file, by id. Reads each edition of the catalogue at most once."""

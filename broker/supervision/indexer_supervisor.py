@@ -16,6 +16,7 @@ from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut
+from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.support.core import TimePassed
 
 
@@ -54,10 +55,10 @@ class IndexerSupervisor:
         """The indexer's process, if it has not been reaped yet."""
         return [self._indexer.pid] if self._indexer is not None else []
 
-    def request_rescan(self) -> None:
-        """Asks the indexer to check the files for changes now."""
+    def request_rescan(self, suspect: SuspectSegment | None) -> None:
+        """Asks the indexer to check the files for changes now, and to compare the data of ``suspect``."""
         if self._indexer is not None:
-            self._indexer.request_rescan()
+            self._indexer.request_rescan(suspect)
 
     def pass_time(self, now: float) -> None:
         """Restarts the indexer if a restart is due."""

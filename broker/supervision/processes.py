@@ -20,8 +20,9 @@ from msgspec import Struct
 
 from msd.wire.config.settings import Config
 from msd.wire.errors import MsdError
-from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
+from msd.wire.protocol.child_messages import IndexLine, RescanRequest, WorkerSettings
 from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.protocol.states import WantedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.support.presentable_names import presentable
@@ -152,12 +153,12 @@ class IndexerProcess:
         *lines, self._partial_line = (self._partial_line + data).split(b"\n")
         return [msgspec.json.decode(line, type=IndexLine) for line in lines]
 
-    def request_rescan(self) -> None:
-        """Asks the process to check the files for changes now."""
+    def request_rescan(self, suspect: SuspectSegment | None) -> None:
+        """Asks the process to check the files for changes now, and to compare the data of ``suspect``."""
         assert self._process.stdin is not None
         # A full pipe already contains enough requests. ``read_lines`` reports a process that has exited.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._process.stdin.fileno(), b"\n")
+            os.write(self._process.stdin.fileno(), msgspec.json.encode(RescanRequest(suspect)) + b"\n")
 
     def close(self) -> None:
         self._process.kill()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from msd.wire.protocol.messages import Message, Natural, Number
+from msd.wire.protocol.messages import Message, Natural, Number, SuspectSegment
 from msd.wire.protocol.states import WantedState
 
 
@@ -43,6 +43,12 @@ class ShareSettings(Struct, frozen=True):
     hidden: bool = False
     follow_links: bool = False
     excludes: tuple[str, ...] = ()
+
+
+class RescanRequest(Struct, frozen=True):
+    """A line of the indexer's input: a file may have changed. ``suspect`` is a segment whose data is to be compared."""
+
+    suspect: SuspectSegment | None = None
 
 
 class IndexProgress(Message, tag="progress", frozen=True):

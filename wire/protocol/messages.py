@@ -227,6 +227,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
 
 
+class SuspectSegment(msgspec.Struct, frozen=True):
+    """A segment whose data on the servers' disk may differ from its digest."""
+
+    id: FileId
+    index: Natural
+
+
 class ServedSession(msgspec.Struct, frozen=True):
     """A session in which a worker has sent digests or segments. ``key`` is the client's public key; empty if the
     servers use no keys.
@@ -239,7 +246,8 @@ class ServedSession(msgspec.Struct, frozen=True):
 class Heartbeat(Message, tag="heartbeat", frozen=True):
     """A worker's heartbeat, sent by the loop that serves requests. ``token`` proves that the sender is a child of the
     broker; ``edition`` is the edition of the catalogue that the worker serves. ``sessions`` are open; ``served`` have
-    begun to be served since the last heartbeat, and may have ended since.
+    begun to be served since the last heartbeat, and may have ended since. ``suspect`` is a segment whose data did not
+    match although the times of its file are the indexed ones.
     """
 
     token: Annotated[bytes, Meta(max_length=64)]
@@ -251,6 +259,7 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
     served: Annotated[list[ServedSession], Meta(max_length=1024)] = []
+    suspect: SuspectSegment | None = None
 
 
 class Toggle(Correlated, tag="toggle", frozen=True):

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -46,16 +46,20 @@ def write_catalogue(
     cache: DigestCache,
     on_progress: OnProgress,
     previous: Catalogue | None = None,
+    reread: Set[str] = frozenset(),
 ) -> tuple[Indexed, dict[str, Version]]:
     """Indexes the ``wanted`` files of ``share`` into ``folder``, which must exist. Opens a file only if the
-    ``previous`` catalogue does not contain the wanted version of it.
+    ``previous`` catalogue does not contain the wanted version of it, or to read it again because its name is in
+    ``reread``.
 
     Calls ``on_progress`` to report progress, and to report each file that is left out because it cannot be read. A file
     that changes while it is read keeps its entry from the previous catalogue, if it has one. Returns the final message
     and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
     old_files = {file.name: file for file in previous.files} if previous else {}
-    changed = {name for name in wanted if name not in old_files or old_files[name].version != wanted[name]}
+    changed = {
+        name for name in wanted if name in reread or name not in old_files or old_files[name].version != wanted[name]
+    }
     progress = _Progress(on_progress, sum(wanted[name].size for name in changed))
     files: list[SharedFile] = []
     first_digest = 0
@@ -65,7 +69,7 @@ def write_catalogue(
             digests = previous.digests(file, 0, file.segments) if previous and file else b""
             if name in changed:
                 try:
-                    version, digests = _index_file(share, name, cache, progress)
+                    version, digests = _index_file(share, name, cache, progress, reread=name in reread)
                     file = SharedFile(name, version, file_id(version.size, digests), 0)
                 except OSError as error:
                     if file is None or not isinstance(error, FileChangedError):
@@ -149,16 +153,19 @@ class _Progress:
             self._on_progress(IndexProgress(name=name, done=min(self.done + done, self._total), total=self._total))
 
 
-def _index_file(share: Share, name: str, cache: DigestCache, progress: _Progress) -> tuple[Version, bytes]:
-    """Returns the version of a file and its digests. Raises ``OSError``; in particular ``FileChangedError`` if the
-    file changes while it is read.
+def _index_file(
+    share: Share, name: str, cache: DigestCache, progress: _Progress, *, reread: bool
+) -> tuple[Version, bytes]:
+    """Returns the version of a file and its digests; with ``reread`` not those in the cache.
+
+    Raises ``OSError``; in particular ``FileChangedError`` if the file changes while it is read.
     """
     # Record the time before opening the file: hashing may take long and must not make the file look settled.
     started = time.time()
     fd, status = open_shared(share, name)
     with os.fdopen(fd, "rb", buffering=0):
         version = Version.of(status)
-        digests = cache.load(version)
+        digests = None if reread else cache.load(version)
         if digests is None:
             digests = _hash(fd, version, name, progress)
             cache.store(version, digests, started)

@@ -12,17 +12,29 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
+import msgspec
 from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, NotFoundError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
+from msd.wire.protocol.messages import SuspectSegment
+from msd.wire.protocol.segments import digest, span
 from msd.wire.support.core import TimePassed
 from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
-from msd.workers.indexing.rescan_policy import IndexFiles, IndexingEnded, RescanPolicy, Scanned, ScanRequested
-from msd.workers.source.catalogue import Catalogue, Version, editions, open_edition
+from msd.workers.indexing.rescan_policy import (
+    ContentChanged,
+    IndexFiles,
+    IndexingEnded,
+    RescanPolicy,
+    Scanned,
+    ScanRequested,
+)
+from msd.workers.source.catalogue import Catalogue, SharedFile, Version, editions, open_edition
+from msd.workers.source.change_times import ChangeTimes
+from msd.workers.source.local_files import open_shared
 from msd.workers.source.scan import Scan, scan, unshareable_error
 from msd.workers.source.share import Share, left_out_text
 
@@ -35,11 +47,14 @@ LATEST_CHANGES = "the latest changes"
 #: Maximum number of skipped files reported by name for an edition; the others are only counted. Limited because a
 #: folder may contain any number of such files.
 MAX_NAMED_SKIPS = 20
+#: Reported for a file whose data differs although its times are those of the indexed version, where times are reliable.
+#: It is not indexed again: clients would take the damaged data for a new version.
+DAMAGED = "its content changed but its times did not: check the disk, then touch the file to share it as it is"
 
 
 def keep_indexed(share: Share, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
     """Writes an edition of the catalogue of ``share`` into ``folder``, and another one after each change, until
-    standard input is closed. A line on standard input requests a scan.
+    standard input is closed. A line on standard input, a ``RescanRequest``, requests a scan.
 
     Raises ``MsdError`` if the first edition cannot be written. Once ``folder`` holds an edition, an error leads to an
     edition without files or to a retry.
@@ -49,7 +64,8 @@ def keep_indexed(share: Share, folder: Path, cache: DigestCache, on_progress: On
         indexer.update()
     # Workers are serving from now on: give them priority over indexing.
     os.nice(10)
-    while _wait(indexer.policy):
+    requests = _Requests()
+    while _wait(indexer, requests):
         indexer.update()
 
 
@@ -61,6 +77,7 @@ class _Indexer:
         self._folder = folder
         self._cache = cache
         self._progress = _ProgressFilter(on_progress)
+        self._change_times = ChangeTimes()
         self._expire_at = 0.0
         #: True until this process has added an edition: its first edition is added even if nothing changed.
         self._is_new = True
@@ -76,12 +93,38 @@ class _Indexer:
         now = time.monotonic()
         for action in self.policy.handle(Scanned(result.files, now - started), now):
             assert isinstance(action, IndexFiles)
-            self._try_index(action.versions)
+            self._try_index(action.versions, action.reread)
 
-    def _try_index(self, wanted: Mapping[str, Version]) -> None:
+    def check(self, suspect: SuspectSegment) -> None:
+        """Reads a segment of the latest edition, and has each file indexed again whose data there is another one
+        although its version is the indexed one.
+        """
+        with self._latest_edition() as latest:
+            if latest is None or (found := latest.find(None, suspect.id)) is None:
+                return  # The file has already been indexed again.
+            offset, length = span(found.size, suspect.index)
+            expected = latest.digests(found, suspect.index, 1)
+            for file in latest.copies(found):
+                if self._read(file, offset, length) in (None, expected):
+                    continue
+                if self._change_times.are_reliable(file.version.device):
+                    self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
+                else:
+                    self.policy.handle(ContentChanged(file.name), time.monotonic())
+
+    def _read(self, file: SharedFile, offset: int, length: int) -> bytes | None:
+        """Returns the digest of a segment of the indexed version; None if it cannot be read or is another version."""
+        try:
+            fd, status = open_shared(self._share, file.name)
+            with os.fdopen(fd, "rb", buffering=0):
+                return digest(os.pread(fd, length, offset)) if Version.of(status) == file.version else None
+        except OSError:
+            return None
+
+    def _try_index(self, wanted: Mapping[str, Version], reread: Set[str]) -> None:
         indexed = self.policy.indexed
         try:
-            indexed = self._index(wanted)
+            indexed = self._index(wanted, reread)
         except MsdError as error:
             if not self.has_edition:
                 raise
@@ -91,7 +134,7 @@ class _Indexer:
             self.has_edition = True
         self.policy.handle(IndexingEnded(indexed), time.monotonic())
 
-    def _index(self, wanted: Mapping[str, Version]) -> Mapping[str, Version]:
+    def _index(self, wanted: Mapping[str, Version], reread: Set[str]) -> Mapping[str, Version]:
         """Indexes the ``wanted`` versions, and adds an edition if the result differs from the latest edition. Returns
         the versions in the latest edition.
         """
@@ -101,10 +144,13 @@ class _Indexer:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
             with self._latest_edition() as latest:
-                line, indexed = write_catalogue(self._share, wanted, unfinished, self._cache, self._progress, latest)
+                line, indexed = write_catalogue(
+                    self._share, wanted, unfinished, self._cache, self._progress, latest, reread
+                )
+                has_same_content = latest is not None and latest.id.hex() == line.catalogue
             if not self.has_edition and not indexed:
                 raise self._nothing_shareable_error(wanted)
-            if indexed == self.policy.indexed and not self._is_new:
+            if indexed == self.policy.indexed and has_same_content and not self._is_new:
                 return indexed
             numbers = editions(self._folder)
             number = numbers[-1] + 1 if numbers else 1
@@ -188,13 +234,33 @@ class _ProgressFilter:
         }
 
 
-def _wait(policy: RescanPolicy[Version]) -> bool:
-    """Waits until the next scan is due; returns False if standard input was closed."""
+class _Requests:
+    """The requests of the broker: lines on standard input."""
+
+    def __init__(self) -> None:
+        self._partial_line = b""
+
+    def read(self) -> list[RescanRequest] | None:
+        """Returns the requests that have arrived; None if standard input was closed."""
+        data = os.read(0, 4096)
+        if not data:
+            return None
+        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
+        return [msgspec.json.decode(line, type=RescanRequest) for line in lines]
+
+
+def _wait(indexer: _Indexer, requests: _Requests) -> bool:
+    """Waits until the next scan is due, and compares suspect segments meanwhile; returns False if standard input was
+    closed.
+    """
+    policy = indexer.policy
     while not policy.handle(TimePassed(), now := time.monotonic()):
         deadline = policy.next_deadline(now)
         assert deadline is not None
         if select.select([0], [], [], deadline - now)[0]:
-            if not os.read(0, 4096):
+            if (received := requests.read()) is None:
                 return False
+            for suspect in {request.suspect for request in received if request.suspect is not None}:
+                indexer.check(suspect)
             policy.handle(ScanRequested(), time.monotonic())
     return True

@@ -9,7 +9,7 @@ are opaque.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -32,6 +32,12 @@ class ScanRequested(Struct, frozen=True):
     """A file may have changed: scan as soon as the pause after the last scan permits."""
 
 
+class ContentChanged(Struct, frozen=True):
+    """The content of a file is not what was indexed, although its version is the indexed one."""
+
+    name: str
+
+
 class Scanned(Struct, Generic[V], frozen=True):
     """A scan that took ``duration`` seconds saw these versions, by file name."""
 
@@ -50,12 +56,15 @@ class StartScan(Struct, frozen=True):
 
 
 class IndexFiles(Struct, Generic[V], frozen=True):
-    """Write an edition that contains these versions, by file name."""
+    """Write an edition that contains these versions, by file name. The files ``reread`` are read again even if their
+    versions are the indexed ones.
+    """
 
     versions: Mapping[str, V]
+    reread: Set[str] = frozenset()
 
 
-Event = ScanRequested | Scanned[V] | IndexingEnded[V] | TimePassed
+Event = ScanRequested | ContentChanged | Scanned[V] | IndexingEnded[V] | TimePassed
 Action = StartScan | IndexFiles[V]
 
 
@@ -73,6 +82,8 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         #: The versions that were last wanted, and the names of the files whose wanted version differs from ``indexed``.
         self._wanted: Mapping[str, V] = {}
         self._due: set[str] = set()
+        #: Files whose content changed although their version did not.
+        self._suspects: set[str] = set()
         #: Files that could not be indexed: the number of failures in a row, and the time of the next retry.
         self._failed: dict[str, tuple[int, float]] = {}
         #: The earliest time at which a requested scan may start.
@@ -93,6 +104,8 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
                 return [StartScan()]
             case ScanRequested() if self._next_scan is not None:
                 self._next_scan = self._earliest_scan
+            case ContentChanged(name):
+                self._suspects.add(name)
             case Scanned(versions, duration):
                 return self._on_scan(versions, duration, now)
             case IndexingEnded(versions):
@@ -106,6 +119,8 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         is_first, last = self._last_scan is None, seen if self._last_scan is None else self._last_scan
         self._last_scan = seen
         changed = {name for name in seen.keys() | self.indexed.keys() if seen.get(name) != self.indexed.get(name)}
+        self._suspects &= seen.keys()
+        changed |= self._suspects
         self._failed = {name: failed for name, failed in self._failed.items() if name in changed}
         pending = {name for name in changed if name not in self._failed or now >= self._failed[name][1]}
         self._due = {name for name in pending if seen.get(name) == last.get(name)}
@@ -116,7 +131,8 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         # None stands for a file that was deleted.
         latest = {**self.indexed, **{name: seen.get(name) for name in self._due}}
         self._wanted = {name: version for name, version in latest.items() if version is not None}
-        return [IndexFiles(self._wanted)]
+        reread, self._suspects = self._suspects & self._due, self._suspects - self._due
+        return [IndexFiles(self._wanted, reread)]
 
     def _on_indexed(self, indexed: Mapping[str, V], now: float) -> None:
         for name in self._due:

@@ -36,6 +36,7 @@ from msd.wire.protocol.messages import (
     Order,
     QuitOrder,
     Segment,
+    SuspectSegment,
     WorkerOrder,
 )
 from msd.wire.protocol.segments import digest
@@ -62,7 +63,7 @@ from msd.workers.serving.worker_life import (
     SendHeartbeat,
     WorkerLife,
 )
-from msd.workers.source.catalogue import Catalogue, open_edition
+from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.local_files import LocalFiles, ReadRefused
 from msd.workers.source.share import Share
 
@@ -135,6 +136,8 @@ class Worker:
         self._may_serve_more = False
         #: Until this time, heartbeats report that a file differs from the served edition.
         self._stale_until = 0.0
+        #: The last segment whose data was not the indexed data although the times of its file were.
+        self._suspect: SuspectSegment | None = None
         #: When the files that were not read lately are closed.
         self._close_unread_at = 0.0
         self._running = True
@@ -257,6 +260,7 @@ class Worker:
             ),
             sessions=sessions[:MAX_SESSIONS_REPORTED],
             served=served,
+            suspect=self._suspect if now < self._stale_until else None,
         )
         try:
             self._control.send(encode(heartbeat), zmq.NOBLOCK)
@@ -285,7 +289,7 @@ class Worker:
         except FileNotFoundError:
             return  # Already deleted: newer editions exist, and an order to switch to one of them will follow.
         self._catalogue.close()
-        self._catalogue, self._edition, self._stale_until = catalogue, edition, 0.0
+        self._catalogue, self._edition, self._stale_until, self._suspect = catalogue, edition, 0.0, None
         # Close files that may no longer be shared.
         self._local_files.close()
         self._handle(EditionLoaded())
@@ -375,15 +379,27 @@ class Worker:
         refused = ReadRefused(RefusalReason.UNKNOWN)
         for file in self._catalogue.copies(job.file):
             data = self._local_files.read(file, job.index)
+            is_stale = False
             if isinstance(data, ReadRefused):
                 refused, data = data, data.data
-                if refused.reason is RefusalReason.CHANGED:
-                    self._stale_until = time.monotonic() + STALE_REPORT_S
+                is_stale = refused.reason is RefusalReason.CHANGED
                 # If the digest still matches, only the timestamps differ: accept the data.
-                if not data or digest(data) != self._catalogue.digests(file, job.index, 1):
-                    continue
+                is_valid = bool(data) and self._matches(file, job.index, data)
+            elif self._local_files.has_reliable_times(file):
+                is_valid = True
+            elif not (is_valid := self._matches(file, job.index, data)):
+                is_stale = True
+                refused = ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
+                self._suspect = SuspectSegment(file.id, job.index)
+            if is_stale:
+                self._stale_until = time.monotonic() + STALE_REPORT_S
+            if not is_valid:
+                continue
             return encode(Segment(rid=job.rid, epoch=self._identity.epoch, index=job.index)), data
         return encode(refusal(job.rid, self._identity, refused.reason, refused.detail)), b""
+
+    def _matches(self, file: SharedFile, index: int, data: bytes) -> bool:
+        return digest(data) == self._catalogue.digests(file, index, 1)
 
     def _on_disconnected(self, client: ClientKey) -> None:
         self._queue.discard(client)

@@ -20,6 +20,7 @@ from msgspec import Struct
 from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
+from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.share import Share
 
 #: Maximum number of files kept open for later requests.
@@ -46,8 +47,10 @@ class LocalFiles:
         self._open: OrderedDict[str, int] = OrderedDict()
         #: The names of the files read since the last call of ``close_unread()``.
         self._read_names: set[str] = set()
+        self._change_times = ChangeTimes()
 
     def close(self) -> None:
+        self._change_times.clear()
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -58,6 +61,12 @@ class LocalFiles:
         for name in self._open.keys() - self._read_names:
             self._close_file(name)
         self._read_names.clear()
+
+    def has_reliable_times(self, file: SharedFile) -> bool:
+        """True if data that ``read`` returns is known to be the indexed data. Otherwise the caller compares its digest:
+        the file may have changed without a change of its times.
+        """
+        return self._change_times.are_reliable(file.version.device)
 
     def read(self, file: SharedFile, index: int) -> bytes | ReadRefused:
         """Returns the bytes of segment ``index``, or the reason if the file cannot be read or is not the indexed

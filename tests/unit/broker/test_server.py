@@ -41,6 +41,7 @@ from msd.wire.protocol.messages import (
     Status,
     StatusReport,
     StatusRequest,
+    SuspectSegment,
     Toggle,
 )
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
@@ -109,15 +110,16 @@ class FakeIndexer:
         self, folder: Path, poll_loop: PollLoop, *, on_edition: Callable[[Indexed], None], **_: object
     ) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
-        self.rescans = 0
+        #: The suspect segment of each requested scan.
+        self.rescans: list[SuspectSegment | None] = []
         self._on_edition = on_edition
 
     def complete(self, indexed: Indexed) -> None:
         self.latest = indexed
         self._on_edition(indexed)
 
-    def request_rescan(self) -> None:
-        self.rescans += 1
+    def request_rescan(self, suspect: SuspectSegment | None) -> None:
+        self.rescans.append(suspect)
 
     def pass_time(self, now: float) -> None: ...
 
@@ -171,6 +173,7 @@ class Harness:
         edition: int = 1,
         token: bytes | None = None,
         stale: bool = False,
+        suspect: SuspectSegment | None = None,
         sessions: Sequence[int] = (),
         served: Sequence[ServedSession] = (),
     ) -> list[Message]:
@@ -183,6 +186,7 @@ class Harness:
             state=state,
             edition=edition,
             load=Load(stale=stale),
+            suspect=suspect,
             sessions=[*sessions],
             served=[*served],
         )
@@ -306,9 +310,11 @@ def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) 
 def test_a_worker_that_finds_a_stale_file_causes_a_rescan(harness: Harness) -> None:
     harness.start()
     harness.heartbeat(1, edition=0, stale=True)
-    assert harness.indexer.rescans == 0, "an unnecessary rescan: the worker serves an old edition"
+    assert not harness.indexer.rescans, "an unnecessary rescan: the worker serves an old edition"
     harness.heartbeat(1, stale=True)
-    assert harness.indexer.rescans == 1
+    suspect = SuspectSegment(bytes(32), 3)
+    harness.heartbeat(1, stale=True, suspect=suspect)
+    assert harness.indexer.rescans == [None, suspect]
 
 
 # Requests.
@@ -349,6 +355,7 @@ def test_valid_complaints_are_counted_once(harness: Harness, monkeypatch: pytest
         (reply,) = harness.receive(invalid, sender=CLIENT)
         assert isinstance(reply, Rejected)
     assert [worker.complaints for worker in harness.status.workers] == [0, 1]
+    assert harness.indexer.rescans == [SuspectSegment(bytes(32), 0)]
     assert [worker.complainants for worker in harness.status.workers] == [[], ["127.0.0.1"]]
 
 

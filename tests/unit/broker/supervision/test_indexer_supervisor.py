@@ -11,6 +11,7 @@ from msd.broker.supervision.indexer_restarts import MIN_BACKOFF_S
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine
+from msd.wire.protocol.messages import SuspectSegment
 from tests.unit.fake_poll_loop import FakePollLoop
 
 
@@ -32,7 +33,7 @@ class FakeIndexer:
             raise output
         return [output]
 
-    def request_rescan(self) -> None: ...
+    def request_rescan(self, suspect: SuspectSegment | None) -> None: ...
 
     def close(self) -> None: ...
 

@@ -55,7 +55,7 @@ def test_the_indexer_reports_each_edition_and_rescans_on_request(
             assert [line.edition for line in indexed] == [number]
             (tmp_path / "other").write_bytes(bytes(number))
             (tmp_path / "other").replace(tmp_path / "numbers")
-            indexer.request_rescan()
+            indexer.request_rescan(None)
 
 
 def test_reading_an_indexer_that_has_exited_raises_its_reason(tmp_path: Path, folder: Path) -> None:

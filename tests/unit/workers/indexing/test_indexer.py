@@ -17,12 +17,14 @@ import msgspec
 import pytest
 
 from msd.wire.errors import DiskError, NotFoundError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
+from msd.wire.protocol.messages import SuspectSegment
 from msd.workers.indexing import catalogue_writer
 from msd.workers.indexing.catalogue_writer import DigestCache
-from msd.workers.indexing.indexer import KEPT_EDITIONS, MAX_NAMED_SKIPS
+from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
-from msd.workers.source.catalogue import Catalogue
+from msd.workers.source.catalogue import Catalogue, Version
+from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.share import Share
 from tests.processes import TIMEOUT
 from tests.unit.shares import share_of, write_share_of
@@ -65,7 +67,7 @@ class IndexerProcess:
 
     def request_rescan(self) -> None:
         assert self._process.stdin is not None
-        os.write(self._process.stdin.fileno(), b"\n")
+        os.write(self._process.stdin.fileno(), msgspec.json.encode(RescanRequest()) + b"\n")
 
     @property
     def is_quiet(self) -> bool:
@@ -456,3 +458,60 @@ def test_expired_digests_are_removed_once_a_day(
         put(root / name, b"333")
         in_process.update()
     assert in_use == [3]
+
+
+# Files whose content changed although their times did not.
+
+
+@pytest.fixture
+def suspect(in_process: InProcessIndexer, root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> SuspectSegment:
+    """The only segment of the file ``one``, which changes on a file system without times."""
+    monkeypatch.setattr(Version, "of", lambda status: Version(status.st_dev, status.st_ino, status.st_size, 1, 1))
+    in_process.update()
+    catalogue = Catalogue(folder / str(in_process.editions[-1].edition))
+    catalogue.close()
+    (root / "one").write_bytes(b"2")
+    in_process.update()
+    assert len(in_process.editions) == 2, "the change must be invisible"
+    return SuspectSegment(catalogue.files[0].id, 0)
+
+
+def test_a_suspect_segment_makes_the_indexer_read_the_file_again(
+    in_process: InProcessIndexer, suspect: SuspectSegment, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ChangeTimes, "are_reliable", lambda self, device: False)
+    in_process.indexer.check(suspect)
+    in_process.indexer.update()
+    assert in_process.editions[-1].edition == 3
+    catalogue = Catalogue(folder / "3")
+    catalogue.close()
+    assert catalogue.files[0].id != suspect.id
+    # Neither the old id, which is no longer shared, nor the new one causes another edition.
+    for id in (suspect.id, catalogue.files[0].id):
+        in_process.indexer.check(SuspectSegment(id, 0))
+    in_process.update()
+    assert len(in_process.editions) == 3
+    # The cache has the new digests.
+    (restarted := InProcessIndexer(in_process.indexer._share.roots[""], folder, in_process.cache._folder)).update()
+    assert restarted.editions[-1].catalogue == in_process.editions[-1].catalogue
+
+
+def test_damaged_data_is_reported_and_not_indexed_where_times_are_reliable(
+    in_process: InProcessIndexer, suspect: SuspectSegment
+) -> None:
+    in_process.indexer.check(suspect)
+    in_process.update()
+    assert in_process.skipped == [("one", DAMAGED)]
+    assert len(in_process.editions) == 2
+
+
+@pytest.mark.parametrize("content", [b"1", b"longer", None])
+def test_a_segment_that_matches_or_belongs_to_a_changed_file_is_no_reason_to_read_the_file_again(
+    in_process: InProcessIndexer, suspect: SuspectSegment, root: Path, content: bytes | None
+) -> None:
+    (root / "one").unlink()
+    if content is not None:
+        (root / "one").write_bytes(content)
+    in_process.indexer.check(suspect)
+    assert not in_process.indexer.policy._suspects
+    assert in_process.skipped == []

@@ -14,6 +14,7 @@ from msd.workers.indexing.rescan_policy import (
     MAX_BACKOFF_S,
     MIN_BACKOFF_S,
     PAUSE_PER_SCAN,
+    ContentChanged,
     IndexFiles,
     IndexingEnded,
     RescanPolicy,
@@ -233,3 +234,34 @@ def test_after_any_history_pauses_are_kept_and_the_last_state_is_indexed(
     bench.now += MAX_BACKOFF_S
     bench.scan(**last)
     assert bench.policy.indexed == last
+
+
+# Files whose content changed although their version did not.
+
+
+def actions_of(policy: RescanPolicy[int], seen: Files) -> list[IndexFiles[int]]:
+    actions = policy.handle(Scanned(seen, 0.0), START)
+    policy.check_invariants()
+    return [action for action in actions if isinstance(action, IndexFiles)]
+
+
+def test_a_file_whose_content_changed_is_read_again_once() -> None:
+    bench = Bench(a=1, b=2)
+    bench.policy.handle(ContentChanged("a"), bench.now)
+    assert actions_of(bench.policy, {"a": 1, "b": 2}) == [IndexFiles({"a": 1, "b": 2}, {"a"})]
+    bench.policy.handle(IndexingEnded({"a": 1, "b": 2}), START)
+    assert actions_of(bench.policy, {"a": 1, "b": 2}) == []
+
+
+def test_a_file_whose_content_and_version_change_is_indexed_once_it_stops_changing() -> None:
+    bench = Bench(a=1)
+    bench.policy.handle(ContentChanged("a"), bench.now)
+    assert actions_of(bench.policy, {"a": 2}) == []
+    assert actions_of(bench.policy, {"a": 2}) == [IndexFiles({"a": 2}, {"a"})]
+
+
+def test_a_deleted_file_whose_content_changed_is_forgotten() -> None:
+    bench = Bench(a=1, b=2)
+    bench.policy.handle(ContentChanged("a"), bench.now)
+    assert actions_of(bench.policy, {"b": 2}) == []
+    assert actions_of(bench.policy, {"b": 2}) == [IndexFiles({"b": 2}, set())]

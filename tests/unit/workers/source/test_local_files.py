@@ -95,6 +95,10 @@ def test_special_characters_in_a_name_have_no_meaning(root: Path, local_files: L
     assert read_all(local_files, put(root, name)) == NUMBERS
 
 
+def test_the_times_of_a_file_are_reliable_on_an_ordinary_file_system(root: Path, local_files: LocalFiles) -> None:
+    assert local_files.has_reliable_times(put(root, "numbers"))
+
+
 def test_reads_a_single_shared_file(root: Path) -> None:
     file = put(root, "numbers")
     put(root, "secret", b"secret")
