@@ -57,6 +57,9 @@ def download(
         str | None, typer.Option("--max-rate", metavar="R", help="Maximum bytes per second, such as 5MiB.  [no limit]")
     ] = None,
     no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
+    no_space_check: Annotated[
+        bool, typer.Option("--no-space-check", help="Begin even if the disk reports too little free space.")
+    ] = False,
     report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download as JSON.")] = None,
     json: JsonFlag = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
@@ -104,6 +107,7 @@ def download(
                 update=update,
                 timeout=timeout,
                 sync=not no_sync,
+                check_space=not no_space_check,
                 # The report records all progress; only the printer is throttled.
                 interval=0.0,
                 memory=settings.memory,

@@ -120,6 +120,14 @@ class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
     detail: str = ""
 
 
+class Warned(Struct, frozen=True, tag_field="event", tag="warning"):
+    """The download goes on, or is complete, but ``text`` should be known: the file system lacks an operation, another
+    program touched the part file, or something failed after the output was in place.
+    """
+
+    text: str
+
+
 class Hashing(Struct, frozen=True):
     """All segments are verified; the client computes the SHA-256 of the whole file. ``reason`` says so to the user."""
 
@@ -181,5 +189,5 @@ class Report(Struct, frozen=True):
     unchanged: bool = False
 
 
-Event = Started | Progress | FileChanged | WorkerChanged | Waiting | Retried | Hashing | Syncing
+Event = Started | Progress | FileChanged | WorkerChanged | Waiting | Retried | Warned | Hashing | Syncing
 OnEvent = Callable[[Event], None]

@@ -18,7 +18,7 @@ from rich.console import Console
 from msd.client.display.live_layout import LiveLayout
 from msd.client.display.printers import event_lines, print_result
 from msd.client.display.terminal_painter import TerminalPainter
-from msd.client.events import Event, FileChanged, Report, Retried
+from msd.client.events import Event, FileChanged, Report, Retried, Warned
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
@@ -56,7 +56,7 @@ class LiveView:
     def on_event(self, event: Event) -> None:
         with self._layout_lock:
             self._layout.handle(event, time.monotonic())
-            if isinstance(event, Retried | FileChanged) and (line := event_lines(event)):
+            if isinstance(event, Retried | FileChanged | Warned) and (line := event_lines(event)):
                 self._pending_lines.append(line)
 
     def on_done(self, report: Report) -> None:

@@ -23,6 +23,7 @@ from msd.client.events import (
     Started,
     Syncing,
     Waiting,
+    Warned,
     WorkerChanged,
 )
 from msd.client.report.json_values import event_values, report_values
@@ -171,6 +172,8 @@ def event_lines(event: Event) -> str:
             return presentable(f"waiting since {format_time(time.time() - seconds)}: {waiting_text(event)}")
         case Retried(worker, segment, "corrupt"):
             return f"worker {worker} sent a corrupt copy of segment {segment}; retrying elsewhere"
+        case Warned(text):
+            return presentable(f"warning: {text}")
         case Hashing(reason=reason) | Syncing(reason=reason):
             return reason
         case _:
@@ -196,6 +199,8 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
         case Retried(worker, segment, cause, detail):
             reason = RETRY_CAUSES.get(cause, cause) + (f" ({detail})" if detail else "")
             return "warning", f"worker {worker}", f"retrying segment {segment}: {reason}"
+        case Warned(text):
+            return "warning", "client", presentable(text)
         case Hashing(reason=reason) | Syncing(reason=reason):
             return "info", "client", reason
 

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting
+from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting, Warned
 from msd.client.manifest.id_prefix import parse_id
 from msd.client.manifest.request_loop import find_version
 from msd.client.network.pool import ConnectionPool
@@ -47,6 +47,7 @@ def download(
     update: bool = False,
     timeout: float | None = None,
     sync: bool = True,
+    check_space: bool = True,
     interval: float = 1.0,
     memory: int = 64 << 20,
     max_rate: int | None = None,
@@ -66,7 +67,8 @@ def download(
     are enough if no other id begins with them. ``sha256`` is the expected SHA-256 of the whole file, as 64 hexadecimal
     digits: if the file has another one, ``output`` is not created (a stream has received the file by then).
     ``timeout`` is the maximum time without progress in seconds; None means no limit. With ``sync`` False the download
-    does not wait until the data is on the disk. ``interval`` is the time between two ``Progress`` events in seconds;
+    does not wait until the data is on the disk, and with ``check_space`` False it begins although the file system
+    reports too little free space. ``interval`` is the time between two ``Progress`` events in seconds;
     there are at most ten a second. ``memory`` limits the outstanding bytes, including, for a stream, those that wait to
     be written. ``max_rate`` limits the rate, in bytes per second; None means no limit. ``on_event`` is called in the
     caller's thread and must not block.
@@ -104,7 +106,14 @@ def download(
         def start_transfer(manifest: Manifest, catalogue: bytes, previous: Transfer | None) -> Transfer:
             nonlocal target
             opened.close()
-            target, output = _open_output(destination, manifest, update=update, with_sha256=sha256 is not None)
+            target, output = _open_output(
+                destination,
+                manifest,
+                update=update,
+                with_sha256=sha256 is not None,
+                check_space=check_space,
+                on_event=emit,
+            )
             opened.callback(output.close)
             if previous is None:
                 emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
@@ -144,13 +153,22 @@ def _open_destination(
 
 
 def _open_output(
-    destination: Destination | Stream, manifest: Manifest, *, update: bool, with_sha256: bool
+    destination: Destination | Stream,
+    manifest: Manifest,
+    *,
+    update: bool,
+    with_sha256: bool,
+    check_space: bool,
+    on_event: OnEvent,
 ) -> tuple[Path, Output]:
     """Returns the path of the finished output, and the output to write to."""
     if isinstance(destination, Stream):
         return destination.path, StreamOutput(destination, manifest.size, with_sha256=with_sha256)
     target = destination.create(manifest.name)
-    return target, UpdatePartFile(target, manifest) if update and target.exists() else PartFile(target, manifest)
+    output_class = UpdatePartFile if update and target.exists() else PartFile
+    return target, output_class(
+        target, manifest, on_warning=lambda text: on_event(Warned(text)), check_space=check_space
+    )
 
 
 def _run(loop: VersionLoop, *, sha256: str | None, sync: bool, on_event: OnEvent) -> Transfer:

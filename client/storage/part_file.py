@@ -2,22 +2,29 @@
 
 Keeps no journal, because a journal could list data that never reached the disk. To resume, the segments that an
 earlier run wrote are hashed and compared with the manifest.
+
+Other programs may touch the part file at any time. A file that they may have changed is hashed again before it is
+renamed, so that ``OUT`` is the verified file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from msd.client.storage.change_detector import ChangeDetector
+from msd.client.storage.locked_file import open_part_file
 from msd.client.storage.output import Output
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_error, disk_errors, read_error
+from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_error, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest
+
+#: How often a complete file is hashed again because another program opened it meanwhile.
+MAX_VERIFICATIONS = 3
 
 
 def check_output(output: Path, *, replace: bool) -> None:
@@ -51,14 +58,35 @@ def check_output(output: Path, *, replace: bool) -> None:
 class PartFile(Output):
     """The part file of ``output`` for one manifest. The caller must ``close()`` it.
 
-    A lock prevents two downloads from using the same part file at once. Methods raise ``DiskError``.
+    If ``output`` is a symbolic link, the file that it leads to is replaced and the link is kept.
+
+    A lock prevents two downloads from using the same part file at once. ``on_warning`` is called with what the file
+    system does not support, and with what fails after the file is complete. With ``check_space`` False the file system
+    is not asked for its free space. Methods raise ``DiskError``.
     """
 
-    def __init__(self, output: Path, manifest: Manifest) -> None:
-        self._output = output
+    def __init__(
+        self,
+        output: Path,
+        manifest: Manifest,
+        *,
+        on_warning: Callable[[str], None] = lambda text: None,
+        check_space: bool = True,
+    ) -> None:
+        self._output = output.resolve() if output.is_symlink() else output
         self._manifest = manifest
-        self.path = output.with_name(output.name + ".part")
-        self._fd = _open_locked(self.path)
+        self._on_warning = on_warning
+        self._warnings: set[str] = set()
+        self._check_space = check_space
+        #: False if the file system cannot wait until the data is on the disk.
+        self._can_sync = True
+        self._file = open_part_file(self._output)
+        self.path, self._fd = self._file.path, self._file.fd
+        for warning in self._file.warnings:
+            self._warn(warning)
+        self._changes = ChangeDetector(self._fd)
+        #: True once another program may have changed the file, until it is hashed again.
+        self._is_suspect = False
         self._copy = SegmentsOnDisk(self._fd, manifest)
         try:
             with disk_errors(self.path):
@@ -87,49 +115,65 @@ class PartFile(Output):
                 yield index
 
     def holds(self, index: int) -> bool:
+        self._check_changes()
         return self._copy.try_read(index) is not None
 
     def write(self, index: int, data: memoryview) -> None:
         """Writes a segment at its offset."""
         offset, _ = self._manifest.span(index)
-        try:
+        with self._own_change():
             while data:
                 written = os.pwrite(self._fd, data, offset)
                 data = data[written:]
                 offset += written
-        except OSError as error:
-            raise disk_error(self.path, error) from None
 
     def sha256(self) -> str:
         """Reads the whole file and returns its SHA-256 as hexadecimal digits."""
+        self._verify()
         with disk_errors(self.path, read_error):
             return sha256_of(self._fd)
 
     def sync(self) -> None:
-        with disk_errors(self.path):
-            os.fdatasync(self._fd)
+        with self._own_change():
+            try:
+                os.fdatasync(self._fd)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                self._can_sync = False  # ``publish`` reports it: this method may run in another thread.
 
     def publish(self, *, replace: bool, sync: bool) -> None:
         """Renames the part file to ``output``. With ``sync`` the rename survives a power failure.
 
-        Raises ``UsageError`` if ``output`` exists and ``replace`` is False.
+        Raises ``UsageError`` if ``output`` exists and ``replace`` is False. What fails once the file has its name is
+        only a warning, unless ``output`` is not the verified file.
         """
+        self._verify()
+        verified = os.fstat(self._fd)
         with disk_errors(self._output):
-            if not os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
-                raise DiskError(f"{self.path} was replaced during the download: run the command again")
             if replace:
                 os.rename(self.path, self._output)
             else:
                 self._rename_without_replacing()
-            if sync:
-                folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    os.fsync(folder)
-                finally:
-                    os.close(folder)
+            # At once: a program that waits for the output may open it soon.
+            was_opened = self._changes.was_opened()
+        self._check_output(verified, was_opened=was_opened)
+        try:
+            # The first name remains if the file was linked to ``output``, by this method or by another program.
+            if self._file.is_at(self.path):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._warn(f"{self._output} is complete, but {self.path} cannot be removed: {error.strerror}")
+        if not self._can_sync:
+            self._warn(f"{self._output} is complete, but its file system cannot say when the data is on the disk")
+        elif sync:
+            self._sync_folder()
 
     def close(self) -> None:
         """Closes the file, and removes it if it is empty."""
+        self._changes.close()
         if not os.fstat(self._fd).st_size:
             self._discard()
         os.close(self._fd)
@@ -137,18 +181,124 @@ class PartFile(Output):
     def _discard(self) -> None:
         """Removes the part file, unless another file has taken its path."""
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+            if self._file.is_at(self.path):
                 os.unlink(self.path)
 
     def _set_size(self) -> None:
-        """Sets the file to its final size, after checking that the disk has room for the missing bytes."""
-        present = sum(end - start for start, end in self._copy.data_ranges())
-        _check_free_space(self._fd, self._output, self._manifest.size - present)
+        """Sets the file to its final size, after checking that the disk has room for the missing data."""
+        if self._check_space:
+            self._check_free_space()
         # Not posix_fallocate: it is slow on tmpfs, and some file systems emulate it by writing zeros.
-        os.ftruncate(self._fd, self._manifest.size)
+        with self._own_change():
+            os.ftruncate(self._fd, self._manifest.size)
+
+    def _check_free_space(self) -> None:
+        try:
+            disk = os.fstatvfs(self._fd)
+        except OSError:
+            return
+        if not disk.f_blocks:
+            return  # The file system does not know its size.
+        free = disk.f_bavail * disk.f_frsize
+        needed = self._manifest.size - sum(end - start for start, end in self._copy.data_ranges())
+        if needed > free:
+            # Holes need no room. Most files have none, so look for them only now.
+            needed -= sum(self._manifest.span(index)[1] for index in self.zero_segments())
+        if needed > free:
+            raise DiskError(
+                f"{self._output}: needs {needed:,} more bytes but the disk has {free:,} free: free some space, then run"
+                " the same command again, or do not check the space if the figure is wrong",
+                arguments=("check_space",),
+            )
+
+    def _warn(self, text: str) -> None:
+        """Reports a warning, but each only once."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            self._on_warning(text)
+
+    # What other programs do to the part file.
+
+    @contextlib.contextmanager
+    def _own_change(self) -> Iterator[None]:
+        """Surrounds a change that this object makes to the file."""
+        self._check_changes()
+        with disk_errors(self.path):
+            yield
+            self._changes.record()
+
+    def _check_changes(self) -> None:
+        """Raises ``DiskError`` if the file was removed, replaced or truncated since the last own change. Other changes
+        are remembered until ``_verify``.
+        """
+        if (status := self._changes.check()) is None:
+            return
+        self._check_in_place()
+        if status.st_size != self._changes.size:
+            raise DiskError(f"{self.path} was truncated or extended by another program: run the command again")
+
+    def _check_in_place(self) -> None:
+        try:
+            if self._file.is_at(self.path):
+                return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+        raise DiskError(f"{self.path} was removed or replaced during the download: run the command again")
+
+    def _verify(self) -> None:
+        """Makes sure that the complete file has the verified content: if another program may have changed it since it
+        was written, hashes it again.
+        """
+        for _ in range(MAX_VERIFICATIONS):
+            self._check_changes()
+            self._check_in_place()
+            self._is_suspect |= self._changes.reset()
+            if not self._is_suspect:
+                return
+            self._warn(f"another program may have changed {self.path}: verifying it again")
+            self._hash()
+            self._is_suspect = False
+        raise DiskError(f"{self.path} keeps being opened or changed by another program: run the command again")
+
+    def _hash(self) -> None:
+        """Raises ``DiskError`` unless every segment matches the manifest."""
+        for index in range(self._manifest.segments):
+            with disk_errors(self.path, read_error):
+                matches = self._copy.read(index) is not None
+            if not matches:
+                raise DiskError(f"{self.path} was changed by another program: run the command again to mend it")
+
+    def _check_output(self, verified: os.stat_result, *, was_opened: bool) -> None:
+        """Raises ``DiskError`` if ``output`` is not the verified file: another program may have acted between the last
+        check and the rename. ``verified`` is the status at that check.
+        """
+        try:
+            is_ours = self._file.is_at(self._output)
+        except OSError:
+            return  # A program that waited for the output has already moved it away.
+        if not is_ours:
+            raise DiskError(f"{self._output} is not the downloaded file: another program replaced it")
+        status = os.fstat(self._fd)
+        if was_opened or (status.st_size, status.st_mtime_ns) != (verified.st_size, verified.st_mtime_ns):
+            self._hash()
+
+    def _sync_folder(self) -> None:
+        try:
+            folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            self._warn(
+                f"{self._output} is complete, but its name may not survive a power failure: its folder cannot be"
+                f" synced: {error.strerror}"
+            )
 
     def _rename_without_replacing(self) -> None:
-        """Renames the part file, but never over a file that was created since the download started."""
+        """Gives the part file its final name, but never replaces a file that was created since the download started."""
         try:
             os.link(self.path, self._output, follow_symlinks=False)
         except FileExistsError:
@@ -160,56 +310,3 @@ class PartFile(Output):
             # A file system without hard links: check, then rename (not atomic).
             check_output(self._output, replace=False)
             os.rename(self.path, self._output)
-        else:
-            os.unlink(self.path)
-
-
-def _open_locked(path: Path) -> int:
-    """Opens and locks the part file, and returns its descriptor.
-
-    Retries if the path refers to another file by the time the lock is held.
-
-    A second hard link means that an earlier run was killed between linking the file to ``output`` and removing the part
-    file's name. Writing to the file would change ``output``, so the part file's name is removed and a new file created.
-    """
-    while True:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except OSError as error:
-            raise disk_error(path, error) from None
-        try:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise DiskError(
-                    f"{path} is not a regular file: remove it, or choose another path", arguments=("output",)
-                )
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(fd)
-            if os.path.samestat(status, os.lstat(path)):
-                if status.st_nlink <= 1:
-                    return fd
-                os.unlink(path)
-        except FileNotFoundError:
-            pass  # Another download renamed or removed the part file after it was opened.
-        except BlockingIOError:
-            os.close(fd)
-            raise DiskError(
-                f"{path}: another download is writing to this file: wait for it to finish, or choose another path",
-                arguments=("output",),
-            ) from None
-        except OSError as error:
-            os.close(fd)
-            raise disk_error(path, error) from None
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-
-
-def _check_free_space(fd: int, output: Path, needed: int) -> None:
-    disk = os.fstatvfs(fd)
-    free = disk.f_bavail * disk.f_frsize
-    if needed > free:
-        raise DiskError(
-            f"{output}: needs {needed:,} more bytes but the disk has {free:,} free: "
-            "free some space, then run the same command again"
-        )

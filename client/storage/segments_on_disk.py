@@ -14,6 +14,9 @@ from pathlib import Path
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest, digest
 
+#: The errors of a file system that lacks an operation: locks, holes, or waiting until data is on the disk.
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP})
+
 
 class SegmentsOnDisk:
     """An open file and the manifest to compare it with. The caller closes the descriptor."""
@@ -67,7 +70,7 @@ class SegmentsOnDisk:
             try:
                 start = os.lseek(self._fd, end, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.EINVAL:
+                if error.errno in UNSUPPORTED:
                     yield 0, min(size, os.fstat(self._fd).st_size)
                 elif error.errno != errno.ENXIO:
                     raise
@@ -92,6 +95,7 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.ENOSPC: ": free some space, then run the same command again; the part file is kept",
         errno.EDQUOT: ": free some of your quota, then run the same command again; the part file is kept",
         errno.EIO: ": check the disk; the part file is kept",
+        errno.EFBIG: ": choose a file system that can store files of this size",
         errno.ENAMETOOLONG: ": choose a shorter name",
         errno.EACCES: ": choose a folder that you can write to",
         errno.EROFS: ": choose a folder on a writable disk",

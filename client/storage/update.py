@@ -6,27 +6,31 @@ Reads ``OUT`` and never writes to it. Segments that match the manifest are copie
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.segments_on_disk import SegmentsOnDisk, disk_errors, read_error
+from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
 
 class UpdatePartFile(PartFile):
-    """The part file of an ``output`` that exists. If both files contain a segment, the part file's copy is used.
+    """The part file of an ``output`` that exists. If both files contain a segment, the part file's copy is used."""
 
-    If ``output`` is a symbolic link, its target is updated and the link is kept.
-    """
-
-    def __init__(self, output: Path, manifest: Manifest) -> None:
-        if output.is_symlink():
-            output = output.resolve()
+    def __init__(
+        self,
+        output: Path,
+        manifest: Manifest,
+        *,
+        on_warning: Callable[[str], None] = lambda text: None,
+        check_space: bool = True,
+    ) -> None:
         with disk_errors(output, read_error):
             self._output_fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         self._initial_status = os.fstat(self._output_fd)
@@ -38,7 +42,7 @@ class UpdatePartFile(PartFile):
         try:
             with disk_errors(output):
                 in_output = {*self._output_copy.candidates()}
-                super().__init__(output, manifest)
+                super().__init__(output, manifest, on_warning=on_warning, check_space=check_space)
         except BaseException:
             os.close(self._output_fd)
             raise
@@ -113,9 +117,8 @@ class UpdatePartFile(PartFile):
             now = os.stat(self._output)
         except OSError:
             raise self._modified_error() from None
-        if not os.path.samestat(now, self._initial_status) or _size_and_mtime(now) != _size_and_mtime(
-            self._initial_status
-        ):
+        is_same = os.path.samestat(now, self._initial_status) or not self._file.has_stable_inodes
+        if not is_same or _size_and_times(now) != _size_and_times(self._initial_status):
             raise self._modified_error()
         if self._output_matches:
             self._discard()
@@ -137,9 +140,15 @@ class UpdatePartFile(PartFile):
     def _copy_mode(self, extra: int = 0) -> None:
         """Gives the part file the permissions of ``output``, plus the mode bits ``extra``."""
         mode = self._initial_status.st_mode & 0o777 | extra
-        with disk_errors(self.path):
-            if os.fstat(self._fd).st_mode & 0o777 != mode:
+        if os.fstat(self._fd).st_mode & 0o777 == mode:
+            return
+        with self._own_change():
+            try:
                 os.fchmod(self._fd, mode)
+            except OSError as error:
+                if error.errno not in {errno.EPERM, *UNSUPPORTED}:
+                    raise
+                self._warn(f"{self._output}: the file system cannot keep its mode {mode:o}")
 
     def _begin_new_version(self) -> None:
         """Prepares the part file when the first difference is found; from then on, segments are written to it."""
@@ -163,5 +172,5 @@ class UpdatePartFile(PartFile):
         return DiskError(f"{self._output} was modified during the update: run the command again")
 
 
-def _size_and_mtime(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _size_and_times(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -128,7 +128,14 @@ def _run() -> int:
 
 
 #: The flags for the arguments of the Python API that an error may name.
-FLAGS = {"output": "-o", "update": "--update", "force": "--force", "id": "--id", "sha256": "--sha256"}
+FLAGS = {
+    "output": "-o",
+    "update": "--update",
+    "force": "--force",
+    "id": "--id",
+    "sha256": "--sha256",
+    "check_space": "--no-space-check",
+}
 
 
 def with_flags(error: MsdError) -> str:

@@ -148,6 +148,37 @@ def mounted_image(folder: Path, make: Sequence[str], size: int) -> Iterator[Path
 
 
 @contextlib.contextmanager
+def mounted_overlay(folder: Path, lower: Path, writable: Path) -> Iterator[Path]:
+    """The read-only folder ``lower`` with changes on top, as in a container. ``writable`` receives the changes."""
+    for name in ("upper", "work"):
+        (writable / name).mkdir()
+    options = f"lowerdir={lower},upperdir={writable / 'upper'},workdir={writable / 'work'}"
+    with _mounted(folder, ["-t", "overlay", "-o", options, "none"]):
+        yield folder
+
+
+@contextlib.contextmanager
+def mounted_fuse(folder: Path, *lacking: str) -> Iterator[Path]:
+    """A FUSE file system that lacks these properties: see ``tests/environments/fuse_file_system.py``."""
+    _need_root()
+    content = folder.with_suffix(".content")
+    for path in (content, folder):
+        path.mkdir()
+    command = [sys.executable, "-m", "tests.environments.fuse_file_system", str(content), str(folder), *lacking]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        if not server.stdout.readline():
+            pytest.skip(f"no FUSE file system here: {server.stderr.read().strip()}")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
 def _mounted(folder: Path, arguments: list[str]) -> Iterator[None]:
     _need_root()
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from msd.client.events import (
     Started,
     Syncing,
     Waiting,
+    Warned,
     WorkerChanged,
     WorkerProgress,
 )
@@ -31,6 +32,7 @@ EVENTS: list[Event] = [
     FileChanged("film.mp4", 1, "cd" * 32, 11, 2, 5),
     WorkerChanged("1", "lost", "1 segment reassigned", 1),
     Waiting("0 of 4 workers alive", 1.5),
+    Warned("copy is complete, but its folder cannot be synced"),
     Retried("1", 1, "corrupt"),
     Hashing(),
     Syncing(),

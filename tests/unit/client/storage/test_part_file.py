@@ -64,6 +64,11 @@ def part_fd(output: Path) -> Iterator[int]:
         yield file.fileno()
 
 
+def write_all(part: PartFile, data: bytes = DATA) -> None:
+    for index in range(segment_count(len(data))):
+        part.write(index, segment_of(data, index))
+
+
 def reused(part: PartFile) -> set[int]:
     """Returns the segments that need not be fetched: they match the manifest or are all zeros."""
     return {index for index in part.candidates() if part.holds(index)} | set(part.zero_segments())
@@ -287,6 +292,7 @@ def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
 ) -> None:
     """This download opens the part file of another download, which publishes the file before it can be locked."""
     other = PartFile(output, MANIFEST)
+    write_all(other)
     real = fcntl.flock
 
     def publish_first(fd: int, operation: int) -> None:
@@ -297,18 +303,130 @@ def test_a_part_file_renamed_before_it_was_locked_is_opened_again(
 
     monkeypatch.setattr(fcntl, "flock", publish_first)
     with closing(PartFile(output, MANIFEST)) as part:
-        part.write(0, segment_of(DATA, 0))
-        assert output.read_bytes() == bytes(SIZE)  # The output of the other download is unchanged.
+        part.write(0, segment_of(content(SIZE, seed=2), 0))
+        assert output.read_bytes() == DATA  # The output of the other download is unchanged.
         assert part_path(output).exists()
 
 
-def test_a_file_system_without_locks_is_a_disk_error(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(fd: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+# What other programs do meanwhile; tests/property/test_part_file_under_attack.py tries every moment.
 
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(DiskError, match="No locks available"):
-        PartFile(output, MANIFEST)
+
+def test_a_part_file_that_another_program_opened_is_hashed_again(output: Path) -> None:
+    warnings: list[str] = []
+    with closing(PartFile(output, MANIFEST, on_warning=warnings.append)) as part:
+        write_all(part)
+        part_path(output).read_bytes()
+        part.publish(replace=False, sync=False)
+    assert output.read_bytes() == DATA
+    assert warnings == [f"another program may have changed {part_path(output)}: verifying it again"]
+
+
+def test_a_part_file_that_another_program_changed_does_not_become_the_output(output: Path) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        write_all(part)
+        with part_path(output).open("r+b") as file:
+            file.write(b"\0")
+        for act in (part.sha256, lambda: part.publish(replace=True, sync=False)):
+            with pytest.raises(DiskError, match="was changed by another program: run the command again"):
+                act()
+    assert not output.exists()
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert reused(part) == set(range(1, 17))
+
+
+def test_a_part_file_that_keeps_being_opened_is_given_up(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        write_all(part)
+        part_path(output).read_bytes()
+        real = os.preadv
+
+        def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+            part_path(output).open().close()
+            return real(fd, buffers, offset)
+
+        monkeypatch.setattr(os, "preadv", preadv)
+        with pytest.raises(DiskError, match="keeps being opened or changed by another program"):
+            part.publish(replace=True, sync=False)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_part_file_that_is_also_linked_elsewhere_becomes_the_output(output: Path, replace: bool) -> None:
+    with closing(PartFile(output, MANIFEST)) as part:
+        write_all(part)
+        os.link(part_path(output), output if replace else output.with_name("link"))
+        part.publish(replace=replace, sync=False)
+    assert output.read_bytes() == DATA
+    assert not part_path(output).exists()
+
+
+# What fails after the rename.
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> None:
+    """Makes ``os.name`` fail for folders and names, but not for the data of a file."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, name, fail)
+
+
+def test_a_folder_that_cannot_be_synced_is_a_warning(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    fail_with(monkeypatch, "fsync", errno.EINVAL)
+    with closing(PartFile(output, manifest_of(b"n"), on_warning=warnings.append)) as part:
+        part.write(0, segment_of(b"n", 0))
+        part.sync()
+        part.publish(replace=False, sync=True)
+    assert output.read_bytes() == b"n"
+    (warning,) = warnings
+    assert "is complete, but its name may not survive a power failure" in warning
+    assert "Invalid argument" in warning
+
+
+def test_a_part_file_that_cannot_be_removed_is_a_warning(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    with closing(PartFile(output, manifest_of(b"n"), on_warning=warnings.append)) as part:
+        part.write(0, segment_of(b"n", 0))
+        fail_with(monkeypatch, "unlink", errno.EPERM)
+        part.publish(replace=False, sync=False)
+    assert output.read_bytes() == b"n"
+    assert warnings == [f"{output} is complete, but {part_path(output)} cannot be removed: {os.strerror(errno.EPERM)}"]
+
+
+@pytest.mark.parametrize(("error", "is_error"), [(errno.EINVAL, False), (errno.EOPNOTSUPP, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_is_a_warning_but_a_failed_sync_is_an_error(
+    output: Path, monkeypatch: pytest.MonkeyPatch, error: int, is_error: bool
+) -> None:
+    warnings: list[str] = []
+    fail_with(monkeypatch, "fdatasync", error)
+    with closing(PartFile(output, manifest_of(b"n"), on_warning=warnings.append)) as part:
+        part.write(0, segment_of(b"n", 0))
+        if is_error:
+            with pytest.raises(DiskError, match="check the disk"):
+                part.sync()
+            return
+        part.sync()
+        part.publish(replace=False, sync=True)
+    assert output.read_bytes() == b"n"
+    assert warnings == [f"{output} is complete, but its file system cannot say when the data is on the disk"]
+
+
+# Links as outputs.
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_is_kept(output: Path) -> None:
+    target = output.parent / "folder" / "target"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    output.symlink_to("folder/target")
+    with closing(PartFile(output, MANIFEST)) as part:
+        assert part.path == target.with_name("target.part")
+        write_all(part)
+        part.publish(replace=True, sync=True)
+    assert (output.is_symlink(), target.read_bytes()) == (True, DATA)
+    assert [*target.parent.iterdir()] == [target]
 
 
 # Closing.
@@ -321,12 +439,37 @@ def test_an_empty_part_file_is_removed(output: Path) -> None:
 
 
 def test_on_a_full_disk_only_a_part_file_with_data_is_kept(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096))
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=9))
     for data in (b"", b"x"):
         part_path(output).write_bytes(data)
         with pytest.raises(DiskError, match="free some space"):
             PartFile(output, MANIFEST)
         assert [path.read_bytes() for path in output.parent.iterdir()] == [data] * len(data)
+
+
+@pytest.mark.parametrize("blocks", [0, 9])
+def test_a_disk_that_does_not_know_its_size_or_is_not_asked_is_not_full(
+    output: Path, monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=blocks))
+    with closing(PartFile(output, MANIFEST, check_space=blocks == 0)) as part:
+        part.write(0, segment_of(DATA, 0))
+
+
+def test_a_disk_that_cannot_be_asked_is_not_full(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(monkeypatch, "fstatvfs", errno.ENOSYS)
+    PartFile(output, MANIFEST).close()
+
+
+@pytest.mark.parametrize(("free_mib", "fits"), [(4, True), (3, False)])
+def test_zeros_need_no_space(output: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, fits: bool) -> None:
+    data = bytes(9 * MIB) + DATA[: 3 * MIB] + bytes(4 * MIB) + DATA[:1234]
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=free_mib, f_frsize=MIB, f_blocks=1 << 20))
+    if fits:
+        PartFile(output, manifest_of(data)).close()
+        return
+    with pytest.raises(DiskError, match=r"needs 3,146,962 more bytes but the disk has 3,145,728 free: free some space"):
+        PartFile(output, manifest_of(data))
 
 
 @pytest.mark.parametrize("foreign", [b"", b"foreign"])
@@ -362,11 +505,6 @@ def test_a_file_larger_than_the_disk_is_rejected_at_once(output: Path) -> None:
         PartFile(output, huge)
 
 
-def test_a_part_file_name_that_is_too_long_is_a_disk_error(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="choose a shorter name"):
-        PartFile(tmp_path / ("x" * 253), MANIFEST)
-
-
 WRITE_WITH_SIZE_LIMIT = """
 import resource, signal, sys
 from pathlib import Path
@@ -395,7 +533,9 @@ def test_a_write_that_fails_half_way_is_a_disk_error_and_keeps_the_written_bytes
         timeout=30,
         check=True,
     )
-    assert run.stdout == f"{part_path(output)}: File too large\n"
+    assert (
+        run.stdout == f"{part_path(output)}: File too large: choose a file system that can store files of this size\n"
+    )
     assert part_path(output).read_bytes()[:30] == b"x" * 30
 
 

@@ -50,7 +50,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the disk appear to be full."""
-    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096))
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: SimpleNamespace(f_bavail=0, f_frsize=4096, f_blocks=9))
 
 
 def put(path: Path, data: bytes) -> bytes:

@@ -1,0 +1,118 @@
+"""Opens and locks the part file of a download: ``OUT.part``, or a shorter name if that one is too long.
+
+Does not write to it; ``client/storage/part_file.py`` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from msgspec import Struct
+
+from msd.client.storage.segments_on_disk import UNSUPPORTED, disk_error
+from msd.wire.errors import DiskError
+from msd.wire.protocol.segments import digest
+
+PART_SUFFIX = ".part"
+#: Bytes of a shortened name. Encrypted home folders (ecryptfs) allow 143, most file systems 255.
+MAX_SHORT_NAME = 143
+#: How often a part file is opened again because its path refers to another file by the time it is locked. More often
+#: than that, it is the file system that gives one file two numbers.
+MAX_ATTEMPTS = 16
+
+
+class LockedFile(Struct, frozen=True):
+    """An open part file. ``warnings`` say what the file system does not support.
+
+    ``has_stable_inodes`` is False if the file system does not identify a file by its inode number.
+    """
+
+    path: Path
+    fd: int
+    warnings: tuple[str, ...] = ()
+    has_stable_inodes: bool = True
+
+    def is_at(self, path: Path) -> bool:
+        """True if ``path`` refers to this file. Raises ``OSError``."""
+        own, found = os.fstat(self.fd), os.lstat(path)
+        if self.has_stable_inodes:
+            return os.path.samestat(own, found)
+        return (own.st_size, own.st_mtime_ns, own.st_mode) == (found.st_size, found.st_mtime_ns, found.st_mode)
+
+
+def open_part_file(output: Path) -> LockedFile:
+    """Opens and locks the part file of ``output``, and creates it if it is missing. Raises ``DiskError``."""
+    path = output.with_name(output.name + PART_SUFFIX)
+    try:
+        return _open_locked(path)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise disk_error(path, error) from None
+    path = output.with_name(short_name(output.name))
+    try:
+        return _open_locked(path)
+    except OSError as error:
+        raise disk_error(path, error) from None
+
+
+def short_name(name: str) -> str:
+    """Returns a name for the part file of a file whose name leaves no room for the suffix. It depends only on ``name``,
+    so that the next run finds the part file.
+    """
+    encoded = os.fsencode(name)
+    suffix = f"~{digest(encoded).hex()[:8]}{PART_SUFFIX}"
+    beginning = encoded[: MAX_SHORT_NAME - len(suffix)]
+    # Do not cut a character in half: some file systems accept UTF-8 only.
+    return beginning.decode(errors="ignore") + suffix
+
+
+def _open_locked(path: Path) -> LockedFile:
+    """Opens and locks the part file. Raises ``DiskError`` if another download uses it, and ``OSError``.
+
+    Tries again if the path refers to another file by the time the lock is held.
+
+    A second hard link means that an earlier run was killed between linking the file to ``output`` and removing the part
+    file's name. Writing to the file would change ``output``, so the part file's name is removed and a new file created.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise DiskError(
+                    f"{path} is not a regular file: remove it, or choose another path", arguments=("output",)
+                )
+            warnings = _lock(path, fd)
+            is_last = attempt == MAX_ATTEMPTS - 1
+            file = LockedFile(path, fd, warnings, has_stable_inodes=not is_last)
+            status = os.fstat(fd)
+            if is_last or file.is_at(path):
+                if status.st_nlink <= 1:
+                    return file
+                os.unlink(path)
+        except FileNotFoundError:
+            pass  # Another download renamed or removed the part file after it was opened.
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise DiskError(f"{path} keeps being replaced: run the command again")
+
+
+def _lock(path: Path, fd: int) -> tuple[str, ...]:
+    """Locks the part file. Returns a warning if the file system has no locks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DiskError(
+            f"{path}: another download is writing to this file: wait for it to finish, or choose another path",
+            arguments=("output",),
+        ) from None
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        return (f"{path}: the file system has no locks: do not run a second download to the same file",)
+    return ()
