@@ -128,8 +128,8 @@ def test_64_workers_scroll_on_a_terminal_of_80_by_24() -> None:
         status = snapshot(*[WorkerState.AWAKE] * 4)
         workers = [replace(status.workers[0], number=n, endpoint=f"tcp://127.0.0.1:{19000 + n}") for n in range(1, 65)]
         await driver.receive(replace(status, workers=workers), "64 of 64 alive")
-        assert "● 12 19012 Alive" in driver.text
-        assert "Command for a client" in driver.text
+        await driver.expect("● 12 19012 Alive")
+        await driver.expect("Command for a client")
         await driver.pilot.press(*["down"] * 63, "enter")
         await driver.expect("›● 64 19064 Alive")
         assert driver.feed.toggled == [64]
