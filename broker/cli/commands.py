@@ -78,7 +78,7 @@ def serve(
         rate=rate,
     )
     console = None if plain or not can_show_console() else partial(console_command, config, host)
-    resolved = settings.checked().resolved()
+    resolved = settings.checked().resolved(lambda reason, _: print(f"msd: {reason}", file=sys.stderr))
     if resolved.status.is_loopback and not settings.status.is_loopback:
         print(f"msd: only this machine can reach {settings.host} ({resolved.host}): check -a", file=sys.stderr)
     return run(resolved, until_done=until_done, console=console, verbose=verbose)

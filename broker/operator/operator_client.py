@@ -64,6 +64,7 @@ class OperatorClient:
     """
 
     def __init__(self, servers: Servers, timeout: float = REQUEST_TIMEOUT_S) -> None:
+        servers = servers.resolved(timeout)
         self._addresses = {SERVER_5: servers.status}
         self._contacts = Contacts(encrypted=servers.credentials is not None)
         self._prober = Prober()
@@ -90,14 +91,14 @@ class OperatorClient:
             #: The newest status received, whether published or sent as a reply.
             self.latest = self._receive(SERVER_5, self._snapshots, time.monotonic() + timeout)
             self._closed.clear()
-            control = Endpoint(servers.status.host, Endpoint.parse(self.latest.control).port)
+            control = subscriber.endpoint.at_port(Endpoint.parse(self.latest.control).port)
             self._addresses = {CONTROL: control, SERVER_5: servers.status}
             self._control = tcp_socket(context, zmq.DEALER, control, self._credentials)
             monitor = Monitor(self._control, encrypted=self._credentials is not None)
             resources.callback(monitor.close)
             self.loop.register(self._control, self._on_replies)
             self.loop.register(monitor.socket, lambda: self._on_connection(CONTROL, monitor.read()))
-            self._control.connect(control.url)
+            monitor.connect(control)
             self._resources = resources.pop_all()
 
     def __enter__(self) -> Self:

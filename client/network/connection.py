@@ -54,7 +54,7 @@ class Connection:
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
         #: Why the handshake was refused; None if it was not.
         self.refusal: ConnectionRefusal | None = None
-        dealer.connect(endpoint.url)
+        self.monitor.connect(endpoint)
 
     def read_monitor(self, session: int) -> bool:
         """Reads the monitor and sends ``hello`` once the connection is open. Returns True if the connection is dead."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from msd.client.network_events import Ban, ConnectionClosed, ConnectionOpened, SnapshotReceived, StatusRefused, Unban
 from msd.wire.errors import UsageError
-from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.backoff import backoff
@@ -45,13 +45,30 @@ RENEWAL_SILENCE_S = 2.5
 RENEWAL_INTERVAL_S = 10.0
 
 
+class AddressesChanged(Struct, frozen=True):
+    """The host names of server 5 and of configured workers have other addresses now."""
+
+    server5: Endpoint
+    workers: Mapping[int, Endpoint]
+
+
 class PathsChecked(Struct, frozen=True):
     """For how many seconds no packet has arrived on each open connection, by worker."""
 
     silent_seconds: Mapping[int, float]
 
 
-Event = SnapshotReceived | StatusRefused | ConnectionOpened | ConnectionClosed | PathsChecked | Ban | Unban | TimePassed
+Event = (
+    SnapshotReceived
+    | StatusRefused
+    | ConnectionOpened
+    | ConnectionClosed
+    | AddressesChanged
+    | PathsChecked
+    | Ban
+    | Unban
+    | TimePassed
+)
 
 
 # Actions.
@@ -147,15 +164,15 @@ class KnownWorker(Struct):
 class ConnectionPolicy(Core[Event, Action]):
     """Decides which connections are open.
 
-    If ``pinned``, endpoints in snapshots are ignored. ``host`` replaces the wildcard address in endpoints.
+    If ``pinned``, endpoints in snapshots are ignored. The host of ``server5`` replaces the wildcard in endpoints.
     """
 
-    def __init__(self, workers: Mapping[int, Endpoint], host: str, *, pinned: bool, now: float) -> None:
+    def __init__(self, workers: Mapping[int, Endpoint], server5: Endpoint, *, pinned: bool, now: float) -> None:
         super().__init__()
         self.workers = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
-        self._host = host
+        self._server5 = server5
         self._pinned = pinned
         #: Epoch and sequence number of the latest snapshot.
         self._last_snapshot: tuple[int, int] = (0, 0)
@@ -224,6 +241,8 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
                 self._record_refusal(refusal, now)
+            case AddressesChanged(server5, workers):
+                actions += self._change_addresses(server5, workers, now)
             case PathsChecked(silent_seconds):
                 actions += self._renew(silent_seconds, now)
             case Ban(number):
@@ -289,7 +308,7 @@ class ConnectionPolicy(Core[Event, Action]):
             worker = self.workers.get(reported.number)
             if not self._pinned:
                 try:
-                    endpoint = Endpoint.parse(reported.endpoint).replace_wildcard(self._host).with_scope_of(self._host)
+                    endpoint = self._reachable(Endpoint.parse(reported.endpoint))
                 except UsageError:
                     continue
                 if worker is None:
@@ -308,6 +327,30 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker.change_state(CloseConnection)
                 actions.append(CloseConnection(reported.number))
         return actions
+
+    def _reachable(self, endpoint: Endpoint) -> Endpoint:
+        """Returns an endpoint of a snapshot as this client reaches it."""
+        if endpoint.host in ANY_HOSTS:
+            return self._server5.at_port(endpoint.port)
+        return endpoint.with_scope_of(self._server5.host)
+
+    def _change_addresses(self, server5: Endpoint, workers: Mapping[int, Endpoint], now: float) -> Iterator[Action]:
+        for number, worker in self.workers.items():
+            is_on_server5 = worker.endpoint.name == server5.name and number not in workers
+            endpoint = server5.at_port(worker.endpoint.port) if is_on_server5 else workers.get(number, worker.endpoint)
+            if not worker.endpoint.name or endpoint == worker.endpoint:
+                continue
+            worker.endpoint = endpoint
+            if worker.state is ConnectionState.OPEN:
+                worker.renewal_began = None  # If it is silent, renew it at the new address.
+                continue
+            worker.retry_now(now)
+            if worker.state is ConnectionState.CONNECTING:
+                worker.change_state(CloseConnection)
+                yield CloseConnection(number)
+        self._server5 = server5
+        if self.status is None:
+            yield Resubscribe()
 
     def _renew(self, silent_seconds: Mapping[int, float], now: float) -> Iterator[Action]:
         for number, seconds in silent_seconds.items():

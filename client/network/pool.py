@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from msd.client.events import OnEvent, WorkerChanged
+from msd.client.events import OnEvent, Waiting, WorkerChanged
 from msd.client.network import connection_policy
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
@@ -33,6 +33,7 @@ from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartPro
 from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import diagnose
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.name_lookup import NameLookup
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
@@ -40,6 +41,8 @@ from msd.wire.support.stall_detector import StallDetector
 
 #: Seconds between two checks of the open connections for silence.
 PATH_CHECK_INTERVAL_S = 0.5
+#: Seconds between two checks whether a look-up of names is complete.
+LOOKUP_CHECK_INTERVAL_S = 0.1
 
 
 class ConnectionPool:
@@ -58,6 +61,7 @@ class ConnectionPool:
         timeout: float | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
+        servers = servers.resolved(timeout, lambda reason, seconds: on_event(Waiting(reason, seconds)))
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
         self.transport = Transport(servers, session=session)
         #: The connected workers, and the event that opened each connection.
@@ -79,8 +83,10 @@ class ConnectionPool:
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
         self._policy = connection_policy.ConnectionPolicy(
-            servers.workers, servers.status.host, pinned=servers.pinned, now=time.monotonic()
+            servers.workers, servers.status, pinned=servers.pinned, now=time.monotonic()
         )
+        #: The look-up of the servers' names that is in progress.
+        self._lookup: NameLookup | None = None
         #: When the open connections are checked for silence.
         self._next_path_check = self._last_poll_at
         self._contacts = Contacts(encrypted=servers.credentials is not None)
@@ -88,6 +94,8 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Closes all connections."""
+        if self._lookup is not None:
+            self._lookup.cancel()
         self.transport.close()
 
     @property
@@ -99,7 +107,7 @@ class ConnectionPool:
     def control(self) -> Endpoint | None:
         """The broker's control endpoint: the port from the last snapshot, on the host of server 5; None if unknown."""
         try:
-            return Endpoint(self._servers.status.host, Endpoint.parse(self._control).port)
+            return self.transport.server5.at_port(Endpoint.parse(self._control).port)
         except UsageError:
             return None
 
@@ -119,7 +127,9 @@ class ConnectionPool:
         """
         start = time.monotonic()
         cores = (self._policy, self._contacts, self.progress_timeout)
-        due = (deadline, self._next_path_check if self.ready else None, *(core.next_deadline(start) for core in cores))
+        lookup_due = start + LOOKUP_CHECK_INTERVAL_S if self._lookup is not None else None
+        path_check_due = self._next_path_check if self.ready else None
+        due = (deadline, lookup_due, path_check_due, *(core.next_deadline(start) for core in cores))
         until = max(start, min(time for time in due if time is not None))
         self.transport.wait(until - start)
         self._last_poll_at = time.monotonic()
@@ -166,6 +176,7 @@ class ConnectionPool:
         if self.ready and self._last_poll_at >= self._next_path_check:
             self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
             self._apply(connection_policy.PathsChecked(self.transport.silent_seconds()))
+        self._finish_lookup()
         self._emit_server5_change()
         addresses = () if self.ready or self.local_reason else self._contacts.current()
         waiting = WaitingFor(self.local_reason or self.waiting_reason(), addresses, is_timed=not self.local_reason)
@@ -217,6 +228,25 @@ class ConnectionPool:
         is_guess = event.refusal is ConnectionRefusal.HANDSHAKE
         return not is_guess or any(refusal.name == event.name for refusal in self._contacts.refusals())
 
+    def _look_up_again(self) -> None:
+        """Looks up the servers' names, because an address may be another one now."""
+        if self._lookup is None and (names := self._servers.names):
+            self._lookup = NameLookup(names)
+
+    def _finish_lookup(self) -> None:
+        if self._lookup is None or not self._lookup.wait(0.0):
+            return
+        lookup, self._lookup = self._lookup, None
+        try:
+            servers = self._servers.with_addresses(lookup.result())
+        except UsageError:
+            return  # The name does not exist at present: keep its last addresses.
+        # Name servers change the order of addresses to distribute clients.
+        if _addresses(servers) != _addresses(self._servers):
+            self._servers = servers
+            self.transport.status_endpoint = servers.status
+            self._apply(connection_policy.AddressesChanged(servers.status, servers.workers))
+
     def _update_contacts(self) -> None:
         """Tells which servers have not answered; without a single connected worker, they are probed."""
         if self.ready and self._contacts.is_idle:
@@ -247,9 +277,15 @@ class ConnectionPool:
                     self.transport.close_connection(worker)
                 case connection_policy.RenewConnection(worker, endpoint):
                     self.transport.renew_connection(worker, endpoint)
+                    self._look_up_again()
                 case connection_policy.EndRenewal(worker):
                     self.transport.end_renewal(worker)
                 case connection_policy.Resubscribe():
                     self.transport.resubscribe()
+                    self._look_up_again()
                 case connection_policy.ReportRefusal():
                     raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
+
+
+def _addresses(servers: Servers) -> list[frozenset[Endpoint]]:
+    return [frozenset(endpoint.addresses) for endpoint in (servers.status, *servers.workers.values())]

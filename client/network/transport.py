@@ -64,7 +64,8 @@ class Transport:
         threads = min(MAX_IO_THREADS, len(os.sched_getaffinity(0))) if servers.credentials else 1
         self._context = zmq.Context(threads)
         self._poller = zmq.Poller()
-        self._status_endpoint = servers.status
+        #: The endpoint of server 5 for the next subscription.
+        self.status_endpoint = servers.status
         self._connections: dict[int, Connection] = {}
         #: The connections that will replace those of the same workers once they open.
         self._renewals: dict[int, Connection] = {}
@@ -141,6 +142,11 @@ class Transport:
         """
         self._poller.register(fd, zmq.POLLOUT if is_full else zmq.POLLERR)
 
+    @property
+    def server5(self) -> Endpoint:
+        """Server 5's endpoint, with the address that answers once one does."""
+        return self._status.endpoint
+
     def resubscribe(self) -> None:
         """Subscribes to server 5 on a new connection."""
         for source in self._status.sources:
@@ -175,7 +181,7 @@ class Transport:
         self._context.destroy(LINGER_MS)
 
     def _subscribe(self) -> StatusSubscriber:
-        status = StatusSubscriber(self._context, self._status_endpoint, self._credentials)
+        status = StatusSubscriber(self._context, self.status_endpoint, self._credentials)
         for source in status.sources:
             self._poller.register(source, zmq.POLLIN)
         return status

@@ -123,6 +123,17 @@ def network_namespace(*commands: str) -> Iterator[Wrapper]:
         subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
+def with_files_replaced(**paths: Path) -> Wrapper:
+    """The command sees other files in place of those in /etc, such as ``hosts=tmp_path / "hosts"``; underscores stand
+    for dots. Later changes of these files are seen, too.
+    """
+    _need_root()
+    mounts = [f"mount --bind {path} /etc/{name.replace('_', '.')} && " for name, path in paths.items()]
+    wrapper = [_program("unshare"), "--mount", "sh", "-c", f'{"".join(mounts)}exec "$@"', "sh"]
+    _check([*wrapper, "true"])
+    return wrapper
+
+
 # File systems.
 
 

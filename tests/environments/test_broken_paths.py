@@ -17,6 +17,7 @@ from tests.processes import MIB, Download, Source, System, files_equal
 RATE = "2MiB"
 #: The maximum number of seconds without data, from the last bytes before the change to the first ones after it.
 MAX_GAP_S = 5.0
+WORKERS = 4
 SERVER, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 
 
@@ -75,6 +76,6 @@ def test_a_download_continues_when_an_address_is_replaced(
             run(server, f"ip route add blackhole {CLIENT}/32")
         done = download.wait_until_done()
         assert longest_gap(download) < MAX_GAP_S
-        # What was verified is not fetched again.
-        assert done["received_bytes"] <= film.stat().st_size + MIB
+        # What was verified is not fetched again; what was in flight may arrive twice, from two workers.
+        assert done["received_bytes"] <= film.stat().st_size + WORKERS * MIB
         assert files_equal(film, copy)

@@ -1,18 +1,20 @@
 """Locates the servers for a client or an operator: from the configuration, the flags and server 5's address.
 
-Opens no sockets; resolves host names.
+Opens no sockets; ``Servers.resolved`` looks up host names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.wire.config.settings import DEFAULT_PORTS, LOOPBACK, Config, load
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.name_lookup import Addresses, look_up
 from msd.wire.security.keys import Credentials, parse_key, select_credentials
 
 
@@ -28,6 +30,24 @@ class Servers(Struct, frozen=True):
     workers: Mapping[int, Endpoint]
     pinned: bool
     credentials: Credentials | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """The host names of the endpoints."""
+        endpoints = (self.status, *self.workers.values())
+        return {name for endpoint in endpoints if (name := endpoint.name_to_look_up) is not None}
+
+    def with_addresses(self, addresses: Addresses) -> Servers:
+        """Returns these servers with the addresses of their host names."""
+        workers = {number: endpoint.with_addresses(addresses) for number, endpoint in self.workers.items()}
+        return replace(self, status=self.status.with_addresses(addresses), workers=workers)
+
+    def resolved(
+        self, timeout: float | None = None, on_waiting: Callable[[str, float], None] = lambda reason, seconds: None
+    ) -> Servers:
+        """Returns these servers with numeric addresses: see ``look_up``, which also describes the arguments."""
+        names = self.names
+        return self.with_addresses(look_up(names, timeout, on_waiting)) if names else self
 
     @classmethod
     def find(
@@ -45,7 +65,7 @@ class Servers(Struct, frozen=True):
         the workers, then of server 5) override it. ``server5`` is the ``HOST`` or ``HOST:PORT`` of server 5, which
         lists the workers. ``server_key`` is the public key that ``msd serve`` prints if the servers use keys.
 
-        Raises ``UsageError`` for invalid values and unknown hosts, ``NotAllowedError`` if a key is missing.
+        Raises ``UsageError`` for invalid values, ``NotAllowedError`` if a key is missing.
         """
         if ports is not None and len(ports) < 2:
             raise UsageError("too few ports: give the port of each worker and of server 5")
@@ -66,7 +86,7 @@ def locate_servers(
     server5: str | None = None,
     server_key: str | None = None,
 ) -> Servers:
-    """Returns the servers that ``config`` and the flags specify, with numeric addresses. Raises ``MsdError``."""
+    """Returns the servers that ``config`` and the flags specify. Raises ``MsdError``."""
     config = config.with_flags(host=host, ports=ports).checked()
     key = config.server_key
     if server_key is not None:
@@ -78,5 +98,5 @@ def locate_servers(
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
     status = Endpoint.parse(server5, DEFAULT_PORTS[4]) if server5 is not None else config.status
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
-    status, *endpoints = [endpoint.replace_wildcard(LOOPBACK).resolve() for endpoint in (status, *endpoints)]
+    status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
     return Servers(status, dict(enumerate(endpoints, 1)), ports is not None, credentials)

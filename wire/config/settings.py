@@ -1,7 +1,8 @@
 """The configuration: built-in defaults, ``config.toml``, and the flags that override it.
 
 Every command locates the servers with this module, so servers and clients can share one file.
-``wire/config/toml_file.py`` parses the file. Does not touch shared files; the only network access is name resolution.
+``wire/config/toml_file.py`` parses the file. Does not touch shared files; it
+uses the network only to look up names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from msd.wire.config.toml_file import MAX_WORKERS, parse_interval, parse_size, parse_text, read_sections
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
+from msd.wire.net.name_lookup import look_up
 from msd.wire.security.keys import SERVER, KeyFolder, KeyPair
 
 DEFAULT_FILE = Path("config.toml")
@@ -155,12 +157,17 @@ class Config(Struct, frozen=True):
             raise NotAllowedError(f"no server key in {self.key_folder.path}: create it with msd keys init")
         return pair
 
-    def resolved(self) -> Config:
+    def resolved(self, on_waiting: Callable[[str, float], None] = lambda reason, seconds: None) -> Config:
         """Returns this configuration with numeric addresses, because ZeroMQ binds only to those. Raises ``UsageError``
-        for an unknown host.
+        for an unknown host. ``on_waiting`` is called with the reason and the seconds so far if a look-up takes long.
         """
-        workers = tuple(replace(worker, endpoint=worker.endpoint.resolve()) for worker in self.workers)
-        return replace(self, host=self.status.resolve().host, workers=workers)
+        endpoints = (self.status, *(worker.endpoint for worker in self.workers))
+        names = {name for endpoint in endpoints if (name := endpoint.name_to_look_up) is not None}
+        addresses = look_up(names, on_waiting=on_waiting) if names else {}
+        workers = [
+            replace(worker, endpoint=worker.endpoint.with_addresses(addresses).addresses[0]) for worker in self.workers
+        ]
+        return replace(self, host=self.status.with_addresses(addresses).host, workers=tuple(workers))
 
     def with_flags(
         self,

@@ -1,14 +1,15 @@
-"""Endpoints: a host and a TCP port, parsed, checked and resolved.
+"""Endpoints: a host and a TCP port, parsed and checked.
 
 ZeroMQ silently interprets ``tcp://127.0.0.1:80000`` as port 14464 and accepts invalid hosts, so this module checks
-hosts and ports. It also resolves host names: ZeroMQ would resolve them in its I/O thread, where one slow name server
-stalls every socket. Opens no sockets.
+hosts and ports. ZeroMQ would also look up host names in its I/O thread, where one slow name server stalls every socket:
+it gets the addresses that ``wire/net/name_lookup.py`` finds. Opens no sockets and looks up no names.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -20,10 +21,15 @@ ANY_HOSTS = ("*", "0.0.0.0", "::")  # noqa: S104
 
 
 class Endpoint(Struct, frozen=True):
-    """A host (name or address) and a TCP port."""
+    """A host (name or address) and a TCP port.
+
+    If a name was looked up, ``host`` is its first address, ``other_hosts`` are the others, and ``name`` is the name.
+    """
 
     host: str
     port: int
+    other_hosts: tuple[str, ...] = ()
+    name: str = ""
 
     @classmethod
     def parse(cls, text: str, default_port: int | None = None) -> Endpoint:
@@ -76,6 +82,8 @@ class Endpoint(Struct, frozen=True):
         return "" if self.host == "*" else self.host, self.port
 
     def __str__(self) -> str:
+        if self.name:
+            return f"{self.name}:{self.port}"
         return self.url.removeprefix("tcp://")
 
     def replace_wildcard(self, host: str) -> Endpoint:
@@ -91,17 +99,33 @@ class Endpoint(Struct, frozen=True):
             return self
         return Endpoint(f"{self.host.partition('%')[0]}%{scope}", self.port)
 
-    def resolve(self) -> Endpoint:
-        """Returns this endpoint with a numeric address; a wildcard stays unchanged. Raises ``UsageError`` for an
-        unknown host.
-        """
-        if self.host in ANY_HOSTS or self.is_ipv6:  # Python would drop the scope of a link-local address.
-            return self
+    @property
+    def name_to_look_up(self) -> str | None:
+        """The host's name, also if it was looked up before; None if the host is an address."""
+        if self.host in ANY_HOSTS or (self.is_ipv6 and not self.name):
+            return None
         try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # UnicodeError: a label is empty or longer than 63 characters
-            raise UsageError(f"unknown host {self.host!r}: check its name, or give an IP address") from None
-        return Endpoint(str(addresses[0][4][0]), self.port)
+            ipaddress.IPv4Address(self.name or self.host)
+        except ValueError:
+            return self.name or self.host
+        return None
+
+    def with_addresses(self, addresses: Mapping[str, tuple[str, ...]]) -> Endpoint:
+        """Returns this endpoint with the addresses of its host name; unchanged if they are not in ``addresses``."""
+        name = self.name or self.host
+        if name not in addresses:
+            return self
+        first, *others = addresses[name]
+        return Endpoint(first, self.port, tuple(others), name)
+
+    def at_port(self, port: int) -> Endpoint:
+        """Returns this endpoint with another port."""
+        return Endpoint(self.host, port, self.other_hosts, self.name)
+
+    @property
+    def addresses(self) -> tuple[Endpoint, ...]:
+        """An endpoint for each address of the host."""
+        return tuple(Endpoint(host, self.port) for host in (self.host, *self.other_hosts))
 
 
 def check_port(port: int, where: str) -> int:

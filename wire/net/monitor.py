@@ -12,6 +12,7 @@ from enum import Enum, auto
 
 import zmq
 
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.states import ConnectionRefusal
 
@@ -36,6 +37,10 @@ _MONITORED_EVENTS = (
 REFUSAL_TIMEOUT_S = 1.0
 
 
+#: While some addresses of a host fail and none succeeds, the failure is reported after this many seconds.
+FAILURE_DELAY_S = 1.0
+
+
 class Monitor:
     """Monitors the connection of a socket; create it before the socket connects. ``encrypted`` is True if the socket
     uses CURVE.
@@ -46,12 +51,30 @@ class Monitor:
 
     def __init__(self, monitored: zmq.Socket[bytes], *, encrypted: bool) -> None:
         self._monitored = monitored
+        #: The addresses of a host that are being tried, by the URL in the monitor's events.
+        self._attempts: dict[str, Endpoint] = {}
+        #: The descriptor of the last connection to each of several addresses.
+        self._descriptors: dict[str, int] = {}
+        #: The refusal of each of several addresses that has failed, and when the first one has.
+        self._failures: dict[str, ConnectionRefusal | None] = {}
+        self._failed_at = 0.0
         self._encrypted = encrypted
         self._connected_at = 0.0
         self.socket = monitored.get_monitor_socket(_MONITORED_EVENTS)
         self.is_connected = False
         #: The descriptor of the last connection; it may be closed.
         self.descriptor = -1
+
+    def connect(self, endpoint: Endpoint) -> None:
+        """Connects the socket. If the host has several addresses, connects to all and keeps the connection that opens
+        first.
+        """
+        #: The endpoint with the address that was kept; with all addresses until then.
+        self.endpoint = endpoint
+        self._attempts = {address.url: address for address in endpoint.addresses}
+        for address in endpoint.addresses:
+            self._monitored.ipv6 = address.is_ipv6
+            self._monitored.connect(address.url)
 
     def read(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
         """Yields the events since the last call, oldest first. ``CLOSED`` follows every refusal.
@@ -61,6 +84,12 @@ class Monitor:
         """
         while (frames := receive(self.socket)) is not None:
             event, value = struct.unpack("=HI", frames[0].bytes)
+            url = frames[1].bytes.decode()
+            if len(self._attempts) > 1:
+                yield from self._read_attempt(event, value, url)
+                continue
+            if self._attempts and url not in self._attempts:
+                continue  # Of an address that was not kept.
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.is_connected = True
                 yield ConnectionEvent.OPENED
@@ -76,6 +105,33 @@ class Monitor:
                 # failed.
                 self.is_connected = False
                 yield ConnectionEvent.CLOSED
+
+    def _read_attempt(self, event: int, value: int, url: str) -> Iterator[ConnectionEvent | ConnectionRefusal]:
+        """Handles an event of one of several addresses. If all have failed, or some long ago, the attempt has failed:
+        ZeroMQ does not retry every kind of failure itself.
+        """
+        now = time.monotonic()
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            for other in self._attempts.keys() - {url}:
+                self._monitored.disconnect(other)
+            self.endpoint = self._attempts[url]
+            self._attempts = {url: self.endpoint}
+            self.descriptor = self._descriptors.get(url, -1)
+            self.is_connected = True
+            yield ConnectionEvent.OPENED
+            return
+        if event == zmq.EVENT_CONNECTED:
+            self._connected_at = now
+            self._descriptors[url] = value
+        elif event & _HANDSHAKE_FAILED:
+            self._failed_at = self._failed_at or now
+            self._failures[url] = self._refusal(event, value)
+        if self._failures and (len(self._failures) == len(self._attempts) or now >= self._failed_at + FAILURE_DELAY_S):
+            refusals = [refusal for refusal in self._failures.values() if refusal is not None]
+            self._failures.clear()
+            self._failed_at = 0.0
+            yield from refusals[:1]
+            yield ConnectionEvent.CLOSED
 
     def close(self) -> None:
         """Stops monitoring."""

@@ -49,9 +49,14 @@ class StatusSubscriber:
         self._socket.reconnect_ivl_max = MAX_RECONNECT_MS
         self._socket.subscribe(STATUS_TOPIC)
         self._monitor = Monitor(self._socket, encrypted=credentials is not None)
-        self._socket.connect(endpoint.url)
+        self._monitor.connect(endpoint)
         #: The sockets to poll.
         self.sources = (self._socket, self._monitor.socket)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint, with the address that answers once one does."""
+        return self._monitor.endpoint
 
     def read_connection(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
         """Yields the events of the connection since the last call, oldest first."""

@@ -20,6 +20,7 @@ from msd.client.network.connection_policy import (
     RESUBSCRIBE_INTERVAL_S,
     TRANSITIONS,
     Action,
+    AddressesChanged,
     CloseConnection,
     ConnectionPolicy,
     ConnectionState,
@@ -43,6 +44,7 @@ INTERVAL = 2.0
 #: Seconds without a snapshot after which server 5 counts as silent.
 STALE = 3 * INTERVAL + 1
 HOST = "192.0.2.7"
+SERVER_5 = Endpoint(HOST, 39223)
 
 
 def endpoint(number: int, host: str = "127.0.0.1", base: int = 21000) -> Endpoint:
@@ -84,7 +86,7 @@ class Scene:
     def __init__(self, workers: int = 1, *, pinned: bool = False) -> None:
         self.now = START
         known = {number: endpoint(number) for number in range(1, workers + 1)}
-        self.policy = ConnectionPolicy(known, HOST, pinned=pinned, now=self.now)
+        self.policy = ConnectionPolicy(known, SERVER_5, pinned=pinned, now=self.now)
         self.seq = 0
 
     def handle(self, event: Event) -> list[Action]:
@@ -553,6 +555,42 @@ def test_only_an_open_connection_is_renewed() -> None:
     assert silent(scene, 60.0) == []
 
 
+# Host names whose addresses change.
+
+
+def named(host: str, port: int) -> Endpoint:
+    return Endpoint(host, port, (), "files")
+
+
+def test_connections_are_opened_at_the_new_addresses_of_a_name() -> None:
+    old, new = named("10.0.0.1", 21001), named("10.0.0.2", 21001)
+    policy = ConnectionPolicy({1: old}, old.at_port(39223), pinned=True, now=START)
+    now = START + FIRST_SNAPSHOT_TIMEOUT_S
+    assert policy.handle(TimePassed(), now) == [OpenConnection(1, old)]
+    actions = policy.handle(AddressesChanged(new.at_port(39223), {1: new}), now)
+    assert actions == [CloseConnection(1), Resubscribe(), OpenConnection(1, new)]
+
+
+def test_an_open_connection_is_kept_but_renewed_at_the_new_address() -> None:
+    old, new = named("10.0.0.1", 21001), named("10.0.0.2", 21001)
+    policy = ConnectionPolicy({1: old}, old.at_port(39223), pinned=True, now=START)
+    policy.handle(TimePassed(), START + FIRST_SNAPSHOT_TIMEOUT_S)
+    now = START + 1.0
+    policy.handle(SnapshotReceived(status(1, worker(1, WorkerState.AWAKE))), now)
+    policy.handle(opened(1), now)
+    assert policy.handle(PathsChecked({1: 3.0}), now) == [RenewConnection(1, old)]
+    assert policy.handle(AddressesChanged(new.at_port(39223), {1: new}), now) == []
+    assert policy.handle(PathsChecked({1: 3.0}), now) == [RenewConnection(1, new)]
+
+
+def test_workers_that_listen_on_all_addresses_follow_the_name_of_server_5() -> None:
+    policy = ConnectionPolicy({}, named("10.0.0.1", 39223), pinned=False, now=START)
+    told = worker(1, WorkerState.AWAKE, at=Endpoint("*", 21001))
+    assert policy.handle(SnapshotReceived(status(1, told)), START) == [OpenConnection(1, named("10.0.0.1", 21001))]
+    actions = policy.handle(AddressesChanged(named("10.0.0.2", 39223), {}), START)
+    assert actions == [CloseConnection(1), OpenConnection(1, named("10.0.0.2", 21001))]
+
+
 # Arbitrary sequences of events.
 
 #: The next state, by the current state and the type of the event or action.
@@ -573,7 +611,7 @@ class PolicyMachine(RuleBasedStateMachine):
         self.now = START
         self.known = {number: endpoint(number) for number in range(1, workers + 1)}
         self.pinned = pinned
-        self.policy = ConnectionPolicy(dict(self.known), HOST, pinned=pinned, now=self.now)
+        self.policy = ConnectionPolicy(dict(self.known), SERVER_5, pinned=pinned, now=self.now)
         self.sockets: set[int] = set()
         self.renewals: set[int] = set()
         self.connected: set[int] = set()

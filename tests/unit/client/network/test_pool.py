@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -13,11 +15,13 @@ from msd.client.network_events import Ban, BanReason, ConnectionClosed, NetworkE
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError, NotAllowedError
+from msd.wire.net import name_lookup
 from msd.wire.net.contacts import Probed
 from msd.wire.net.diagnosis import Outcome
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from msd.wire.support.core import TimePassed
 from tests.connections import opened
 from tests.unit.snapshots import snapshot
 
@@ -184,3 +188,26 @@ def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: S
     with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: "):
         scene.pool.poll(None)
     assert scene.now == start + 30.0
+
+
+def test_names_are_looked_up_again_while_the_servers_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name moves to another address after the first look-up."""
+    later = itertools.repeat(("127.0.0.8", "127.0.0.9"))
+    answers = itertools.chain([("127.0.0.8",), ("127.0.0.9", "127.0.0.8")], later)
+    monkeypatch.setattr(name_lookup, "addresses_of", lambda name: next(answers))
+    servers = locate_servers(Config(), host="files", ports=(1, 2, 3, 4, 5), server5=None)
+    with closing(ConnectionPool(servers, download=False)) as pool:
+        monkeypatch.setattr(pool.transport, "wait", lambda seconds: None)
+        tried: list[tuple[str, ...]] = []
+        monkeypatch.setattr(
+            pool.transport,
+            "open_connection",
+            lambda worker, endpoint: tried.append(tuple(address.host for address in endpoint.addresses)),
+        )
+        for minutes in (1, 2, 3):
+            pool._apply(TimePassed(), time.monotonic() + 60 * minutes)
+            if pool._lookup is not None:
+                assert pool._lookup.wait(10.0)
+            pool.poll(None)
+        assert tried == [("127.0.0.8",)] * 4 + [("127.0.0.9", "127.0.0.8")] * 4
+        assert pool.transport.status_endpoint == Endpoint("127.0.0.9", 5, ("127.0.0.8",), "files")

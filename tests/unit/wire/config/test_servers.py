@@ -10,6 +10,7 @@ import pytest
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.net import name_lookup
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.security.keys import Credentials
 from tests.unit.wire.config.configurations import KEY, PORTS, create_server_pair, workers
@@ -55,11 +56,28 @@ def test_servers_on_a_wildcard_are_reached_on_loopback(host: str) -> None:
     assert servers.workers == {1: Endpoint("127.0.0.1", 1)}
 
 
-def test_host_names_are_resolved() -> None:
-    servers = locate_servers(Config(), host="localhost", ports=None, server5="localhost:7000")
-    assert servers.status.host in ("127.0.0.1", "::1")
-    servers = locate_servers(Config(), host="localhost", ports=None, server5=None)
-    assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} <= {"127.0.0.1", "::1"}
+def test_each_host_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def addresses_of(name: str) -> tuple[str, ...]:
+        asked.append(name)
+        return ("::1", "127.0.0.1")
+
+    monkeypatch.setattr(name_lookup, "addresses_of", addresses_of)
+    servers = locate_servers(Config(), host="files", ports=PORTS, server5="files:7000")
+    assert servers.status == Endpoint("files", 7000)
+    assert asked == []
+    servers = servers.resolved()
+    assert asked == ["files"]
+    assert servers.names == {"files"}
+    for endpoint in (servers.status, *servers.workers.values()):
+        assert [address.host for address in endpoint.addresses] == ["::1", "127.0.0.1"]
+
+
+def test_addresses_are_not_looked_up() -> None:
+    servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5="[::1]:7000")
+    assert servers.names == set()
+    assert servers.resolved() is servers
 
 
 @pytest.mark.parametrize(
@@ -69,7 +87,7 @@ def test_server_5_without_a_port_is_at_its_usual_port(server5: str, host: str) -
     assert locate_servers(Config(status_port=7000), server5=server5).status == Endpoint(host, 39223)
 
 
-@pytest.mark.parametrize("server5", ["", "7000", "host:", "127.0.0.1:70000", "127.0.0..1:7000"])
+@pytest.mark.parametrize("server5", ["", "7000", "host:", "127.0.0.1:70000"])
 def test_an_invalid_server_5_is_a_usage_error(server5: str) -> None:
     with pytest.raises(UsageError):
         locate_servers(Config(), host=None, ports=None, server5=server5)

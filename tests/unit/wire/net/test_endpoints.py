@@ -148,16 +148,25 @@ def test_the_family_of_a_wildcard_is_kept_for_binding(host: str, url: str) -> No
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::7%lo", *ANY_HOSTS])
-def test_an_address_resolves_to_itself(host: str) -> None:
-    assert Endpoint(host, 80).resolve() == Endpoint(host, 80)
+def test_an_address_is_not_looked_up(host: str) -> None:
+    assert Endpoint(host, 80).name_to_look_up is None
 
 
-def test_a_name_resolves_to_an_address() -> None:
-    assert Endpoint("localhost", 80).resolve().host in ("127.0.0.1", "::1")
+@pytest.mark.parametrize("host", ["localhost", "example.org", "127.0.0..1", "127.1", ""])
+def test_any_other_host_is_a_name(host: str) -> None:
+    assert Endpoint(host, 80).name_to_look_up == host
 
 
-# These names are invalid, so no name server is asked. For all but the first, Python raises UnicodeError, not OSError.
-@pytest.mark.parametrize("host", ["", "127.0.0..1", "a" * 64, "a.b..c"])
-def test_an_unknown_host_is_a_usage_error(host: str) -> None:
-    with pytest.raises(UsageError, match="unknown host"):
-        Endpoint(host, 80).resolve()
+def test_a_name_stands_for_all_its_addresses() -> None:
+    endpoint = Endpoint("files", 80).with_addresses({"files": ("::1", "127.0.0.1")})
+    assert endpoint.addresses == (Endpoint("::1", 80), Endpoint("127.0.0.1", 80))
+    assert endpoint.name_to_look_up == "files"
+    assert str(endpoint) == "files:80"
+    assert endpoint.at_port(81).addresses == (Endpoint("::1", 81), Endpoint("127.0.0.1", 81))
+    assert endpoint.with_addresses({"files": ("10.0.0.1",)}).addresses == (Endpoint("10.0.0.1", 80),)
+
+
+def test_an_address_has_itself_as_its_only_address() -> None:
+    endpoint = Endpoint("127.0.0.1", 80)
+    assert endpoint.addresses == (endpoint,)
+    assert endpoint.with_addresses({"files": ("10.0.0.1",)}) == endpoint

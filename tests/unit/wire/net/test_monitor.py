@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 from msd.wire.net import monitor
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import REFUSAL_TIMEOUT_S, ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.states import ConnectionRefusal
@@ -183,3 +184,86 @@ def test_a_closed_port_causes_no_event(listener: socket.socket) -> None:
     listener.close()
     with zmq.Context() as context, closing(MonitoredSocket(context, port, encrypted=True)) as client:
         assert client.read() == []
+
+
+# Hosts with several addresses.
+
+HOSTS = ("::1", "127.0.0.1")
+
+
+class Several:
+    """A DEALER that connects to all of ``HOSTS``, and its events."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], port: int, *, encrypted: bool = False) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        tune(self.socket, credentials=CREDENTIALS if encrypted else None)
+        self.socket.linger = 0
+        self.socket.reconnect_ivl = 20
+        self.monitor = Monitor(self.socket, encrypted=encrypted)
+        self.monitor.connect(Endpoint(HOSTS[0], port, HOSTS[1:], "files"))
+
+    def wait_for(self, last: ConnectionEvent) -> list[ConnectionEvent | ConnectionRefusal]:
+        """Returns the events up to ``last``."""
+        events: list[ConnectionEvent | ConnectionRefusal] = []
+        while last not in events:
+            assert self.monitor.socket.poll(int(TIMEOUT * 1000))
+            events += self.monitor.read()
+        return events
+
+    def close(self) -> None:
+        self.monitor.close()
+        self.socket.close()
+
+
+def bind(context: zmq.Context[zmq.Socket[bytes]], host: str, port: int | str = "*") -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    router.linger = 0
+    router.ipv6 = ":" in host
+    router.bind(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
+    return router
+
+
+def port_of(router: zmq.Socket[bytes]) -> int:
+    return Endpoint.parse(router.getsockopt_string(zmq.LAST_ENDPOINT)).port
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_the_address_that_answers_is_kept(host: str) -> None:
+    with zmq.Context() as context, bind(context, host) as router, closing(Several(context, port_of(router))) as client:
+        assert client.wait_for(ConnectionEvent.OPENED) == [ConnectionEvent.OPENED]
+        assert client.monitor.endpoint == Endpoint(host, port_of(router))
+        for _ in range(4):
+            client.socket.send(b"all to one server")
+            assert router.poll(int(TIMEOUT * 1000))
+            router.recv_multipart()
+        router.close()
+        assert client.wait_for(ConnectionEvent.CLOSED) == [ConnectionEvent.CLOSED]
+
+
+def test_of_two_addresses_that_answer_one_is_kept() -> None:
+    with (
+        zmq.Context() as context,
+        bind(context, HOSTS[0]) as first,
+        bind(context, HOSTS[1], port_of(first)) as second,
+        closing(Several(context, port_of(first))) as client,
+    ):
+        client.wait_for(ConnectionEvent.OPENED)
+        kept, other = (first, second) if client.monitor.endpoint.host == HOSTS[0] else (second, first)
+        for _ in range(4):
+            client.socket.send(b"all to one server")
+            assert kept.poll(int(TIMEOUT * 1000))
+            kept.recv_multipart()
+        assert not other.poll(0)
+        assert [*client.monitor.read()] == []
+
+
+def test_the_failure_of_one_address_is_reported_only_if_no_other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "FAILURE_DELAY_S", 0.1)
+    with (
+        zmq.Context() as context,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        closing(Several(context, listening.getsockname()[1], encrypted=True)) as client,
+    ):
+        listening.accept()[0].close()
+        events = client.wait_for(ConnectionEvent.CLOSED)
+    assert events == [ConnectionRefusal.HANDSHAKE, ConnectionEvent.CLOSED]
