@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 
 #: The event for an opened file (inotify.h).
 IN_OPEN = 0x20
@@ -61,9 +60,12 @@ class ChangeDetector:
 
     def was_opened(self) -> bool:
         """True if another program is known to have opened the file since the last call, or the last ``reset()``."""
-        if self._inotify is None or not select.select([self._inotify], [], [], 0)[0]:
+        if self._inotify is None:
             return False
-        os.read(self._inotify, 4096)
+        try:
+            os.read(self._inotify, 4096)
+        except BlockingIOError:
+            return False
         return True
 
     def close(self) -> None:
