@@ -40,8 +40,9 @@ SIZE = 48 << 20
 SEGMENTS = segment_count(SIZE)
 #: A buffer above this size (bytes) is a segment's payload. pyzmq always copies smaller messages.
 PAYLOAD_MIN = 1 << 16
-#: System calls per segment: pread, fstat before and after the pread (to detect a changed file), pwrite.
-READS, FSTATS, WRITES = 1, 2, 1
+#: System calls per segment: pread, fstat before and after the pread (to detect a changed file), pwrite, and fstat
+#: before and after the pwrite (to detect that another program changed the part file).
+READS, FSTATS, WRITES = 1, 4, 1
 #: Maximum function calls per segment in the worker and in the client, including the fixed cost of a download.
 #: Measured: 190 to 260; more on a busy machine, where the event loops iterate more often.
 MAX_CALLS = 350
