@@ -35,6 +35,10 @@ CACHE_MAX_AGE_S = 30 * 86400.0
 OnProgress = Callable[[IndexLine], None]
 
 
+#: The reason that is given for a file that changed while it was being read.
+CHANGED = "changed while being read"
+
+
 class FileChangedError(OSError):
     """A file changed while it was being read."""
 
@@ -189,7 +193,7 @@ def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:
             digests += digest(buffer[:length])
             progress.on_read(name, offset + read, read)
         if read != length or Version.of(os.fstat(fd)) != version:
-            raise FileChangedError(0, "changed while being read")
+            raise FileChangedError(0, CHANGED)
     return bytes(digests)
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from msd.wire.errors import DiskError, MsdError, NotFoundError
+from msd.wire.errors import DiskError, MsdError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.protocol.segments import digest, span
 from msd.wire.support.core import TimePassed
-from msd.workers.indexing.catalogue_writer import DigestCache, OnProgress, write_catalogue
+from msd.workers.indexing.catalogue_writer import CHANGED, DigestCache, OnProgress, write_catalogue
 from msd.workers.indexing.rescan_policy import (
     ContentChanged,
     IndexFiles,
@@ -35,7 +35,7 @@ from msd.workers.indexing.rescan_policy import (
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version, editions, open_edition
 from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.local_files import open_shared
-from msd.workers.source.scan import Scan, scan, unshareable_error
+from msd.workers.source.scan import Scan, scan
 from msd.workers.source.share import Share, left_out_text
 
 #: Editions kept on disk. Two, because a worker may be about to open the one before the latest.
@@ -148,8 +148,11 @@ class _Indexer:
                     self._share, wanted, unfinished, self._cache, self._progress, latest, reread
                 )
                 has_same_content = latest is not None and latest.id.hex() == line.catalogue
-            if not self.has_edition and not indexed:
-                raise self._nothing_shareable_error(wanted)
+            # An empty folder may fill later; files of which none can be read are a mistake.
+            if not self.has_edition and wanted and not indexed:
+                reason = self._progress.last_reasons[next(iter(wanted))]
+                error = SourceError if reason == CHANGED else DiskError
+                raise error(f"{self._share}: cannot be shared: {reason}")
             if indexed == self.policy.indexed and has_same_content and not self._is_new:
                 return indexed
             numbers = editions(self._folder)
@@ -168,12 +171,6 @@ class _Indexer:
         self._is_new = False
         self._expire_cache(indexed)
         return indexed
-
-    def _nothing_shareable_error(self, wanted: Mapping[str, Version]) -> MsdError:
-        for name in wanted:
-            return unshareable_error(self._share, self._progress.last_reasons[name])
-        left_out = f"; not shared: {self._progress.left_out}" if self._progress.left_out else ""
-        return NotFoundError(f"{self._share}: contains no file that can be shared{left_out}")
 
     def _latest_edition(self) -> contextlib.AbstractContextManager[Catalogue | None]:
         """Opens the latest edition; None if there is none."""

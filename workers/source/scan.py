@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from msd.wire.errors import MsdError, NotFoundError, SourceError
+from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.presentable_names import is_presentable, presentable
@@ -51,10 +51,6 @@ def scan(share: Share, *, tolerant: bool = False) -> Scan:
     return scanner.result
 
 
-def unshareable_error(path: object, reason: str) -> MsdError:
-    return SourceError(f"{path}: cannot be shared: {reason}")
-
-
 class _Scanner:
     def __init__(self, share: Share) -> None:
         self.result = Scan({}, {}, Counter())
@@ -73,9 +69,11 @@ class _Scanner:
                 raise OSError(0, "not a regular file")
             self.result.files[root.name] = _version(status)
         except (FileNotFoundError, NotADirectoryError):
-            raise NotFoundError(f"{root}: no such file or folder to share") from None
+            raise UsageError(f"{root}: no such file or folder to share") from None
         except OSError as error:
-            raise unshareable_error(root, error.strerror or str(error)) from None
+            # Without an error number, no call has failed: the file is of a kind that is never shared.
+            kind = DiskError if error.errno else UsageError
+            raise kind(f"{root}: cannot be shared: {error.strerror or error}") from None
 
     def _scan_folder(self, root: str, prefix: str) -> None:
         """Scans the files below ``root``; the name of each is ``prefix`` and its path relative to ``root``."""

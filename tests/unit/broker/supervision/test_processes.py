@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msd.broker.supervision.processes import IndexerProcess, exit_reason
-from msd.wire.errors import MsdError, NotFoundError
+from msd.wire.errors import MsdError, UsageError
 from msd.wire.protocol.child_messages import Indexed
 from tests.unit.shares import write_share_of
 
@@ -63,7 +63,7 @@ def test_reading_an_indexer_that_has_exited_raises_its_reason(tmp_path: Path, fo
     with closing(IndexerProcess(folder)) as indexer, pytest.raises(MsdError) as caught:
         indexer.read_lines()
     assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
-    assert caught.value.exit_code == NotFoundError.exit_code
+    assert caught.value.exit_code == UsageError.exit_code
 
 
 def log(folder: Path, text: bytes) -> Path:

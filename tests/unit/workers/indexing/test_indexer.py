@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from msd.wire.errors import DiskError, NotFoundError, SourceError
+from msd.wire.errors import DiskError, MsdError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
 from msd.workers.indexing import catalogue_writer
-from msd.workers.indexing.catalogue_writer import DigestCache
+from msd.workers.indexing.catalogue_writer import DigestCache, FileChangedError
 from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue, Version
@@ -222,15 +222,14 @@ def test_a_scan_without_changes_adds_no_edition(root: Path, folder: Path) -> Non
         assert process.end() == 0
 
 
-def test_nothing_to_share_at_the_start_is_an_error(root: Path, folder: Path) -> None:
+def test_a_folder_that_is_empty_at_the_start_may_fill_later(root: Path, folder: Path) -> None:
     put(root / ".env", b"1")
-    write_share_of(root, folder)
-    command = [*WORKERS, "index", str(folder)]
-    result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
-    )
-    error = f"{root}: contains no file that can be shared; not shared: 1 hidden (--hidden)\n"
-    assert (result.returncode, result.stderr) == (NotFoundError.exit_code, error)
+    with indexing(root, folder) as process:
+        assert shared(folder, process.next()) == {}
+        put(root / "one", b"1")
+        process.request_rescan()
+        assert shared(folder, process.next()) == {"one": 1}
+        assert process.end() == 0
 
 
 def test_a_file_that_keeps_changing_does_not_delay_others(root: Path, folder: Path) -> None:
@@ -415,18 +414,30 @@ def test_failing_to_write_the_first_edition_is_an_error(
     assert str(caught.value).startswith(f"{folder}: cannot write the index: No space left on device: free some space")
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), DiskError),
+        (FileChangedError(0, catalogue_writer.CHANGED), SourceError),
+    ],
+)
 def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
-    root: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: OSError,
+    expected: type[MsdError],
 ) -> None:
     path = put(root / "one", b"1")
 
     def fail(share: Share, name: str) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise error
 
     monkeypatch.setattr(catalogue_writer, "open_shared", fail)
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(expected) as caught:
         InProcessIndexer(path, folder, tmp_path / "digests").indexer.update()
-    assert str(caught.value) == f"{path}: cannot be shared: Permission denied"
+    assert str(caught.value) == f"{path}: cannot be shared: {error.strerror}"
     assert list(folder.iterdir()) == []
 
 

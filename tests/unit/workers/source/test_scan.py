@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msd.wire.errors import MsdError, NotFoundError, SourceError
+from msd.wire.errors import DiskError, UsageError
 from msd.workers.source.catalogue import Version
 from msd.workers.source.scan import scan
 from msd.workers.source.share import LeftOut, Share
@@ -63,7 +63,7 @@ def test_several_paths_are_shared_under_their_names(root: Path, tmp_path: Path) 
     result = scan(Share({"shared": root, ".film": film}))
     assert set(result.files) == {"shared/numbers", "shared/sub/x", ".film"}
     film.unlink()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(UsageError):
         scan(Share({"shared": root, ".film": film}))
     result = scan(Share({"shared": root, ".film": film}), tolerant=True)
     assert set(result.files) == {"shared/numbers", "shared/sub/x"}
@@ -189,7 +189,7 @@ def test_ignores_a_folder_that_is_deleted_during_the_scan(root: Path, monkeypatc
 
 def test_a_missing_share_is_an_error(root: Path) -> None:
     for path in (root / "none", root / "numbers" / "below a file"):
-        with pytest.raises(NotFoundError) as caught:
+        with pytest.raises(UsageError) as caught:
             scan(share_of(path))
         assert str(caught.value).startswith(f"{path}: no such file or folder to share")
 
@@ -204,7 +204,7 @@ def test_a_share_that_cannot_be_read_is_an_error(
 
     monkeypatch.setattr(os, call, fail)
     monkeypatch.setattr(Path, "stat", os.stat if call == "stat" else Path.stat)
-    with pytest.raises(MsdError) as caught:
+    with pytest.raises(DiskError) as caught:
         scan(share_of(root))
     assert str(caught.value) == f"{root}: cannot be shared: {error.strerror}"
 
@@ -223,6 +223,6 @@ def test_a_single_file_that_cannot_be_shared_is_an_error(root: Path, name: str, 
         os.mkfifo(path)
     else:
         put(path)
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(UsageError) as caught:
         scan(share_of(path))
     assert str(caught.value) == f"{path}: cannot be shared: {why}"
