@@ -220,7 +220,7 @@ def mount(app: typer.Typer) -> None:
 @contextlib.contextmanager
 def _name_suggestions(name: str | None) -> Iterator[None]:
     """Suggests similar names in the error about a file that is not shared. ``name`` is None if the user omitted it."""
-    from msd.wire.errors import NotFoundError, UsageError
+    from msd.wire.errors import NotFoundError
 
     try:
         yield
@@ -233,7 +233,7 @@ def _name_suggestions(name: str | None) -> Iterator[None]:
         hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "msd list shows the shared files"
         if name is None:
             problem = f"no shared file is named {error.name!r}: give the name of a shared file"
-            raise UsageError(f"{problem}; {hint}") from None
+            raise NotFoundError(f"{problem}; {hint}") from None
         raise NotFoundError(f"{error}; {hint}") from None
 
 

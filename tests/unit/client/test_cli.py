@@ -10,7 +10,7 @@ import pytest
 from msd.client import cli
 from msd.client.cli import _name_suggestions
 from msd.client.operations import verify
-from msd.wire.errors import NotFoundError, SourceError, UsageError
+from msd.wire.errors import NotFoundError, SourceError
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from msd.wire.errors import NotFoundError, SourceError, UsageError
 def test_the_error_for_a_file_that_is_not_shared_suggests_similar_names(
     name: str | None, shared: list[str], error: str
 ) -> None:
-    with pytest.raises(UsageError if name is None else NotFoundError) as caught, _name_suggestions(name):
+    with pytest.raises(NotFoundError) as caught, _name_suggestions(name):
         raise NotFoundError("'Sta.mp4' is not shared", name="Sta.mp4", names=shared)
     assert str(caught.value) == error
 
