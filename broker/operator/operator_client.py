@@ -18,7 +18,7 @@ from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
 from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
 from msd.wire.net.contacts import Event as ContactEvent
-from msd.wire.net.diagnosis import diagnose
+from msd.wire.net.diagnosis import diagnose, refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.poll_loop import PollLoop
@@ -154,7 +154,7 @@ class OperatorClient:
         operator is refused.
         """
         if self._is_refused:
-            raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
+            raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
         messages = [*self._snapshots, *self._replies]
         self._snapshots.clear()
         self._replies.clear()
@@ -177,7 +177,7 @@ class OperatorClient:
         self._failing_since = None
         while not queue:
             if self._is_refused:
-                raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
+                raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
             self._expect(name)
             if (now := time.monotonic()) >= deadline:
                 raise NoAnswerError(diagnose(self._contacts.current(), PROTOCOL_VERSION))

@@ -25,7 +25,8 @@ def parse_id(id: bytes | str) -> str:
     if not is_valid or (isinstance(id, bytes) and len(id) != DIGEST_SIZE):
         raise UsageError(
             f"id {digits}: an id has {MAX_DIGITS} hexadecimal digits, of which at least the first {MIN_DIGITS} are"
-            " needed; msd list --json shows the ids"
+            " needed; msd list --json shows the ids",
+            arguments=("id",),
         )
     return digits.lower()
 
@@ -41,7 +42,7 @@ def select_version(entries: Sequence[Entry], digits: str, name: str | None) -> b
         return ids.pop()
     if ids:
         named = [f"{entry.name!r} ({entry.id.hex()[: len(digits) + 4]}…)" for entry in matches]
-        raise UsageError(f"id {digits} is ambiguous: it matches {_join(named)}: give more digits")
+        raise UsageError(f"id {digits} is ambiguous: it matches {_join(named)}: give more digits", arguments=("id",))
     if matches:
         raise other_file_error(digits, [entry.name for entry in matches], name)
     raise NotFoundError(f"no shared file has an id that begins with {digits}: msd list --json shows the ids")

@@ -13,7 +13,7 @@ from msd.client.manifest.listing import fetch_listing
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import ReplyReceived
-from msd.wire.errors import NotFoundError
+from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.protocol.messages import MAX_NAME, CataloguePage, Described, DigestPage
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import TimePassed
@@ -36,6 +36,8 @@ def find_manifest(
 
     Raises ``MsdError``.
     """
+    if name == "":
+        raise UsageError("the name is empty: give the name of a shared file; msd list shows them")
     if name is not None and not _is_valid_name(name):
         raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
     if fallback_name is not None and not _is_valid_name(fallback_name):

@@ -28,10 +28,10 @@ from msd.client.network_events import (
     Unban,
 )
 from msd.wire.config.servers import Servers
-from msd.wire.errors import NoAnswerError, NotAllowedError, UsageError
+from msd.wire.errors import NoAnswerError, UsageError
 from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
 from msd.wire.net.contacts import Event as ContactEvent
-from msd.wire.net.diagnosis import diagnose
+from msd.wire.net.diagnosis import refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
@@ -284,7 +284,7 @@ class ConnectionPool:
                     self.transport.resubscribe()
                     self._look_up_again()
                 case connection_policy.ReportRefusal():
-                    raise NotAllowedError(diagnose(self._contacts.refusals(), PROTOCOL_VERSION))
+                    raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
 
 
 def _addresses(servers: Servers) -> list[frozenset[Endpoint]]:

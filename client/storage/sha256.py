@@ -17,7 +17,7 @@ CHUNK_SIZE = 1 << 18
 def parse_sha256(text: str) -> str:
     """Returns a SHA-256 in lower case. Raises ``UsageError`` for anything but 64 hexadecimal digits."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
-        raise UsageError(f"sha256 {text}: a SHA-256 has 64 hexadecimal digits")
+        raise UsageError(f"sha256 {text}: a SHA-256 has 64 hexadecimal digits", arguments=("sha256",))
     return text.lower()
 
 

@@ -135,13 +135,23 @@ FLAGS = {
     "id": "--id",
     "sha256": "--sha256",
     "check_space": "--no-space-check",
+    "server5": "--server5",
+    "server_key": "--server-key",
+    "config": "-c",
 }
 
 
 def with_flags(error: MsdError) -> str:
-    """Returns the message of an error, with the flags that may help."""
-    flags = ", ".join(FLAGS[argument] for argument in error.arguments)
-    return f"{error} ({flags})" if flags else str(error)
+    """Returns the message of an error, with the flags that may help: in place of an argument at its beginning, and
+    otherwise at its end.
+    """
+    message, named = str(error), []
+    for argument in error.arguments:
+        if message.startswith(f"{argument} "):
+            message = FLAGS[argument] + message.removeprefix(argument)
+        else:
+            named.append(FLAGS[argument])
+    return f"{message} ({', '.join(named)})" if named else message
 
 
 #: Typer's messages that need other words: a pattern, and the text that replaces it.
@@ -150,6 +160,16 @@ _REWORDED = (
         r"Option '(-p|--ports)' requires.*|Invalid value for '-p' / '--ports'.*",
         "-p takes the port of each worker and of server 5, as in -p 21018 27215 35416 19222 39223",
     ),
+    (r"Got unexpected extra argument\(s\) \((.*)\)", r"too many arguments: leave out \1"),
+    (r"No such command (.*)\. Did you mean (.*)\?", r"no such command \1: did you mean \2?"),
+    (r"No such command (.*)", r"no such command \1"),
+    (r"Missing command", "a command is needed"),
+    (r"Missing (?:argument|option) '([^']+)'", r"\1 is missing"),
+    (r"Missing option '([^']+)'\. Choose from: (.*)", r"\1 is missing: give one of \2"),
+    (r"No such option: (\S+) \(Possible options: (.*)\)", r"no such option \1: did you mean \2?"),
+    (r"No such option: (\S+)", r"no such option \1"),
+    (r"Option '([^']+)' requires an argument", r"\1 needs a value"),
+    (r"Option '([^']+)' does not take a value", r"\1 takes no value"),
     (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid int", r"\1 \3: must be a whole number"),
     (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not a valid float", r"\1 \3: must be a number"),
     (r"Invalid value for '([^']+)'.*?: (['\"])(.*)\2 is not one of (.*)", r"\1 \3: must be one of \4"),
@@ -158,6 +178,8 @@ _REWORDED = (
 
 def _reworded(message: str, command: str) -> str:
     """Returns one of Typer's error messages in the form of our own messages. ``command`` is the command that failed."""
+    if command == "msd download" and (match := re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", message)):
+        return f"one download takes one file: leave out {match[1]}"
     # At the prompt of ``msd serve``, -1 quits.
     if command == "msd toggle" and re.fullmatch(r"No such option: -\d", message):
         return f"{message[16:]} is not a worker: give numbers, such as 1 3, or all; msd quit stops the servers"

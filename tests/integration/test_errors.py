@@ -60,19 +60,19 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
         ("download --timeout it's", 2, "msd: --timeout it's: must be a number"),
         ("serve -n 3.5", 2, "msd: -n 3.5: must be a whole number (see msd serve --help)"),
         ("keys admit x --role boss", 2, "msd: --role boss: must be one of 'client', 'operator', 'worker'"),
-        ("plot -p 1 2", 2, "No such option: -p"),
+        ("plot -p 1 2", 2, "no such option -p"),
         ("serve -f film -a 0.0.0.0", 4, 'set security = "none"'),
         ("serve -f film --rate fast", 2, "--rate fast: must be a number of bytes"),
         ("serve -f film -i 0", 2, "-i 0.0: must be a number of seconds"),
-        ("serve -f fifo", 5, "not a regular file"),
-        ("sevre", 2, "Did you mean 'serve'"),
+        ("serve -f fifo", 2, "not a regular file"),
+        ("sevre", 2, "did you mean 'serve'"),
         ("toggle", 2, "which workers? give their numbers, such as 1 3, or all"),
         ("toggle --wake", 2, "which workers?"),
         ("toggle one", 2, "'one' is not a worker: give numbers"),
         ("toggle -1", 2, "-1 is not a worker: give numbers, such as 1 3, or all; msd quit stops the servers"),
         ("toggle 1 --sleep --wake", 2, "contradict each other"),
-        ("download --frobnicate", 2, "No such option"),
-        ("download --json --frobnicate", 2, "No such option"),
+        ("download --frobnicate", 2, "no such option --frobnicate"),
+        ("download --json --frobnicate", 2, "no such option --frobnicate"),
         ("download --json -c missing.toml", 2, "missing.toml: no such file"),
         ("status --json -c missing.toml", 2, "missing.toml: no such file"),
         ("download -c missing.toml", 2, "missing.toml: no such file"),
@@ -88,8 +88,8 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
             "film exists: choose another path, bring it up to date or replace it (-o, --update, --force)",
         ),
         ("download -o film/", 2, "film is not a folder: choose another path (-o)"),
-        ("download --id 12", 2, "an id has 64 hexadecimal digits, of which at least the first 6"),
-        ("download --server5 7000", 2, "is not HOST:PORT"),
+        ("download --id 12", 2, "msd: --id 12: an id has 64 hexadecimal digits, of which at least the first 6"),
+        ("download --server5 7000", 2, "--server5 '7000' is not HOST or HOST:PORT"),
         ("download --server5 no-such-host.invalid:39223", 2, "unknown host"),
         ("download -i 0", 2, "-i 0: must be more than 0 seconds"),
         ("download --timeout nan", 2, "--timeout nan: must be more than 0 seconds"),
@@ -197,7 +197,7 @@ def test_verify_defaults_to_the_shared_file_with_the_same_name(
     assert "matches two.bin" in intact.stdout
     copy = Path(shutil.copy(folder / "one.bin", tmp_path / "tow.bin"))
     unnamed = run_msd("verify", str(copy), *system.server_flags)
-    assert unnamed.returncode == 2
+    assert unnamed.returncode == 3
     expected = "msd: no shared file is named 'tow.bin': give the name of a shared file; did you mean 'two.bin'"
     assert unnamed.stderr.startswith(expected)
     # If an explicit NAME is not shared, the error differs from that for a default name.

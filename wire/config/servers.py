@@ -93,10 +93,20 @@ def locate_servers(
         try:
             key = parse_key(server_key)
         except ValueError as allowed:
-            raise UsageError(f"server key: must be {allowed}, as printed by msd serve") from None
+            # Do not quote it: it may be a secret key.
+            raise UsageError(
+                f"server_key must be {allowed}, as printed by msd serve", arguments=("server_key",)
+            ) from None
     needs_credentials = key is not None or config.uses_keys
     credentials = select_credentials(config.key_folder, key, config.key) if needs_credentials else None
-    status = Endpoint.parse(server5, DEFAULT_PORTS[4]) if server5 is not None else config.status
+    status = _parse_server5(server5) if server5 is not None else config.status
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
     status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
     return Servers(status, dict(enumerate(endpoints, 1)), ports is not None, credentials)
+
+
+def _parse_server5(text: str) -> Endpoint:
+    try:
+        return Endpoint.parse(text, DEFAULT_PORTS[4])
+    except UsageError as error:
+        raise UsageError(f"server5 {error}", arguments=("server5",)) from None

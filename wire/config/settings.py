@@ -185,8 +185,7 @@ class Config(Struct, frozen=True):
     ) -> Config:
         """Returns this configuration, overridden by the flags that are not None or empty. Raises ``UsageError``."""
         if count is not None and not 1 <= count <= MAX_WORKERS:
-            hint = ": a server without workers is not supported yet" if count == 0 else ""
-            raise UsageError(f"-n {count}: must be a number of workers from 1 to {MAX_WORKERS}{hint}")
+            raise UsageError(f"-n {count}: must be a number of workers from 1 to {MAX_WORKERS}")
         changed = self
         if ports is not None:
             for port in ports:
@@ -207,7 +206,9 @@ class Config(Struct, frozen=True):
             workers = (replace(w, endpoint=Endpoint(host, w.endpoint.port)) for w in changed.workers)
             changed = replace(changed, host=host, workers=tuple(workers))
         if paths:
-            changed = replace(changed, paths=tuple(map(Path, paths)), share_file=None)
+            changed = replace(
+                changed, paths=tuple(Path(_parse_flag("PATH", parse_text, path)) for path in paths), share_file=None
+            )
         if excludes:
             changed = replace(changed, excludes=tuple(_parse_flag("--exclude", parse_text, text) for text in excludes))
         changed = replace(changed, hidden=hidden or self.hidden, follow_links=follow_links or self.follow_links)
@@ -259,4 +260,5 @@ def _parse_flag(flag: str, parse: Callable[[Any], Any], value: Any) -> Any:
     try:
         return parse(value)
     except ValueError as allowed:
-        raise UsageError(f"{flag} {value}: must be {allowed}") from None
+        shown = value if value != "" else "''"
+        raise UsageError(f"{flag} {shown}: must be {allowed}") from None

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from msd.wire.errors import NotAllowedError
 from msd.wire.net.endpoints import Endpoint
 
 
@@ -60,7 +61,7 @@ _TEXTS = {
     Outcome.KEY_REQUIRED: (
         "requires a key",
         "require a key",
-        "give the server key that its msd serve prints",
+        "give the server key that its msd serve prints, or its config.toml",
     ),
     Outcome.NO_KEYS: (
         "does not use keys",
@@ -131,6 +132,12 @@ def diagnose(contacts: Iterable[Contact], version: int) -> str:
         statement = (one if len(group) == 1 else several).format(detail=_detail(outcome, detail), version=version)
         clauses.append(f"{describe(group)} {statement}")
     return "; ".join(clauses) + (f": {advice}" if advice else "")
+
+
+def refused_error(contacts: Sequence[Contact], version: int) -> NotAllowedError:
+    """Returns the error of a client that ``contacts`` refuse."""
+    needs_key = any(contact.outcome is Outcome.KEY_REQUIRED for contact in contacts)
+    return NotAllowedError(diagnose(contacts, version), arguments=("server_key", "config") if needs_key else ())
 
 
 def describe(contacts: Sequence[Contact]) -> str:

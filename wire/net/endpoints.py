@@ -42,7 +42,8 @@ class Endpoint(Struct, frozen=True):
             address += f":{default_port}"
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isascii() or not port.isdigit():
-            raise UsageError(f"{text!r} is not HOST:PORT: give an address such as 10.0.0.1:39223")
+            form = "HOST:PORT" if default_port is None else "HOST or HOST:PORT"
+            raise UsageError(f"{text!r} is not {form}: give an address such as 10.0.0.1:39223")
         return cls(host.strip("[]"), check_port(int(port), text))
 
     @property

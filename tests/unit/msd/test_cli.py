@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd.cli import FLAGS, _unregister_other_commands, app, with_flags
+from msd.cli import FLAGS, _reworded, _run, _unregister_other_commands, app, with_flags
 from msd.client.manifest.file_follower import PINNED
 from msd.client.operations.download import download
+from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
 from tests.processes import MSD, run_msd
 
@@ -46,10 +47,60 @@ def test_an_error_gets_the_flags_of_the_arguments_that_may_help() -> None:
     assert with_flags(error) == "film exists: replace it (-o, --force)"
 
 
+@pytest.mark.parametrize(
+    ("message", "arguments", "shown"),
+    [
+        ("server_key must be a key", ("server_key",), "--server-key must be a key"),
+        ("id 12: an id has 64 digits", ("id",), "--id 12: an id has 64 digits"),
+        ("identical files: replace one", ("id", "force"), "identical files: replace one (--id, --force)"),
+    ],
+)
+def test_an_error_that_begins_with_an_argument_begins_with_its_flag(
+    message: str, arguments: tuple[str, ...], shown: str
+) -> None:
+    assert with_flags(MsdError(message, arguments=arguments)) == shown
+
+
+@pytest.mark.parametrize(
+    ("message", "command", "shown"),
+    [
+        ("Missing command", "msd", "a command is needed"),
+        ("Missing argument 'FILE'", "msd verify", "FILE is missing"),
+        ("Missing option '--role'. Choose from: a, b", "msd keys admit", "--role is missing: give one of a, b"),
+        ("Option '--id' requires an argument", "msd", "--id needs a value"),
+        ("Option '--json' does not take a value", "msd", "--json takes no value"),
+        ("No such command 'x'", "msd", "no such command 'x'"),
+        ("Got unexpected extra argument(s) (a b)", "msd list", "too many arguments: leave out a b"),
+        ("Got unexpected extra argument(s) (b)", "msd download", "one download takes one file: leave out b"),
+    ],
+)
+def test_a_message_of_typer_is_reworded(message: str, command: str, shown: str) -> None:
+    assert _reworded(message, command) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "msd: a command is needed (see msd --help)"),
+        (["verify"], "msd: FILE is missing (see msd verify --help)"),
+        (["download", "a", "b"], "msd: one download takes one file: leave out b (see msd download --help)"),
+        (["download", "--id"], "msd: --id needs a value (see msd --help)"),
+        (["download", "--json=1"], "msd: --json takes no value (see msd --help)"),
+    ],
+)
+def test_the_messages_of_the_installed_typer_are_reworded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["msd", *arguments])
+    assert _run() == 2
+    assert capsys.readouterr().err.rstrip("\n") == message
+
+
 def test_each_flag_of_an_error_exists_and_is_an_argument_of_the_api() -> None:
     options = {option for parameter in COMMANDS[("download",)].params for option in parameter.opts}  # type: ignore[attr-defined]
     assert options >= {*FLAGS.values()}
-    assert {*inspect.signature(download).parameters} >= {*FLAGS} >= {*PINNED}
+    arguments = {*inspect.signature(download).parameters, *inspect.signature(Servers.find).parameters}
+    assert arguments >= {*FLAGS} >= {*PINNED}
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -98,9 +149,9 @@ def test_completion_can_be_printed_and_installed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "suggestion"),
     [
-        (["downlod"], "Did you mean 'download'?"),
-        (["keys", "amit"], "Did you mean 'admit'?"),
-        (["download", "--updat"], "--update"),
+        (["downlod"], "no such command 'downlod': did you mean 'download'? (see msd --help)"),
+        (["keys", "amit"], "no such command 'amit': did you mean 'admit'? (see msd keys --help)"),
+        (["download", "--updat"], "no such option --updat: did you mean --update?"),
         (["keys", "admit", "x", "--role", "operatr"], "operator"),
     ],
 )

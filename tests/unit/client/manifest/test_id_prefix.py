@@ -24,8 +24,11 @@ def test_the_first_six_digits_are_enough() -> None:
     "id", ["", "ab", "abcde", "0x1234", "ab" * 33, "xy" * 32, "ä" * 64, "²²²²²²", "abcdef\n", b"", b"abcdef", bytes(33)]
 )
 def test_any_other_id_is_a_usage_error(id: bytes | str) -> None:
-    with pytest.raises(UsageError, match=f"an id has {MAX_DIGITS} hexadecimal digits, of which at least the first 6"):
+    with pytest.raises(
+        UsageError, match=f"an id has {MAX_DIGITS} hexadecimal digits, of which at least the first 6"
+    ) as caught:
         parse_id(id)
+    assert caught.value.arguments == ("id",)
 
 
 def entry(name: str, start: str) -> Entry:

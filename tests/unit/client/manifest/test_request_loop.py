@@ -11,7 +11,7 @@ import zmq
 from msd.client.manifest.request_loop import find_manifest
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network_events import NetworkEvent, ReplyReceived, SnapshotReceived
-from msd.wire.errors import NotFoundError
+from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.protocol.messages import MAX_NAME, Describe, Described, DigestPage, Digests, List, Message, Refusal
 from msd.wire.protocol.segments import Manifest, digest, segment_count, segment_size
 from msd.wire.protocol.states import RefusalReason, WorkerState
@@ -84,7 +84,8 @@ def test_names_are_requested_for_an_unknown_file(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["", "x" * (MAX_NAME + 1), "a\x1bb"])
 def test_an_impossible_name_is_not_requested(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     pool = FakePool(monkeypatch)
-    with pytest.raises(NotFoundError, match="cannot be the name of a shared file"):
+    error = NotFoundError if name else UsageError  # An empty name is a slip, such as "$UNSET" in a script.
+    with pytest.raises(error, match="cannot be the name of a shared file" if name else "the name is empty"):
         find(pool, name)
     assert pool.requests == []
     assert find(pool, fallback_name=name)[0] == STAR

@@ -149,7 +149,10 @@ def test_the_waiting_reason_counts_workers_that_are_alive_but_not_reachable(
     [
         (ConnectionRefusal.HANDSHAKE, "does not have this server key: compare it with the key that msd serve prints"),
         (ConnectionRefusal.KEY, "does not admit this key: ask the operator to run msd keys admit"),
-        (ConnectionRefusal.MECHANISM, "requires a key: give the server key that its msd serve prints"),
+        (
+            ConnectionRefusal.MECHANISM,
+            "requires a key: give the server key that its msd serve prints, or its config.toml",
+        ),
     ],
 )
 def test_the_waiting_reason_explains_a_refusal(scene: Scene, refusal: ConnectionRefusal, reason: str) -> None:

@@ -31,5 +31,6 @@ def test_upper_and_lower_case_mean_the_same() -> None:
 
 @pytest.mark.parametrize("text", ["", "ab", "a" * 63, "a" * 65, "g" * 64, "SHA256SUMS", "²" * 64, "a" * 64 + "\n"])
 def test_anything_else_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match=r"a SHA-256 has 64 hexadecimal digits$"):
+    with pytest.raises(UsageError, match=r"a SHA-256 has 64 hexadecimal digits$") as caught:
         parse_sha256(text)
+    assert caught.value.arguments == ("sha256",)

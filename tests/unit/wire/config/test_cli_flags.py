@@ -125,5 +125,5 @@ def test_the_flags_locate_the_servers(tmp_path: Path) -> None:
 
 
 def test_an_invalid_flag_is_a_usage_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="server key: must be"):
+    with pytest.raises(UsageError, match="server_key must be"):
         ServerFlags(server_key="ab").find()

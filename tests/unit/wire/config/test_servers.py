@@ -131,4 +131,15 @@ def test_a_server_key_requires_a_client_key() -> None:
 def test_an_invalid_server_key_is_a_usage_error_and_not_quoted(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         locate_servers(Config(), server_key=text)
-    assert str(caught.value) == "server key: must be a key of 64 hexadecimal digits, as printed by msd serve"
+    assert str(caught.value) == "server_key must be a key of 64 hexadecimal digits, as printed by msd serve"
+    assert caught.value.arguments == ("server_key",)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("7000", "'7000' is not HOST or HOST:PORT"), ("host:99999", "host:99999: 99999 is not a valid")],
+)
+def test_an_invalid_address_of_server_5_is_a_usage_error_that_names_the_argument(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=f"^server5 {problem}") as caught:
+        locate_servers(Config(), server5=text)
+    assert caught.value.arguments == ("server5",)

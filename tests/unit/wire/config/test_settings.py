@@ -396,8 +396,15 @@ def test_more_ports_than_workers_are_allowed_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [-1, 0, 65])
 def test_a_worker_count_out_of_range_is_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=f"-n {count}: must be a number of workers from 1 to 64"):
+    with pytest.raises(UsageError, match=f"-n {count}: must be a number of workers from 1 to 64$"):
         Config().with_flags(count=count)
+
+
+def test_an_empty_path_does_not_stand_for_the_current_folder() -> None:
+    with pytest.raises(UsageError, match=r"^PATH '': must be a non-empty string$"):
+        Config().with_flags(paths=["film", ""])
+    with pytest.raises(UsageError, match=r"^--exclude '': must be a non-empty string$"):
+        Config().with_flags(excludes=[""])
 
 
 def test_a_smaller_worker_count_keeps_the_first_configured_workers() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msd.wire.net.diagnosis import Contact, Outcome, describe, diagnose
+from msd.wire.net.diagnosis import Contact, Outcome, describe, diagnose, refused_error
 from msd.wire.net.endpoints import Endpoint
 
 SERVER_5 = Endpoint("10.0.0.1", 39223)
@@ -39,7 +39,11 @@ def contacts(server5: Outcome, workers: Outcome = Outcome.UNKNOWN, count: int = 
         (Outcome.NOT_MSD, "", "answers, but is not msd: check the address and the port"),
         (Outcome.NO_REPLY, "", "accepts ZeroMQ connections, but sends no reply of msd: check the order of the ports"),
         (Outcome.KEY_NOT_ADMITTED, "", "does not admit this key: ask the operator to run msd keys admit"),
-        (Outcome.KEY_REQUIRED, "", "requires a key: give the server key that its msd serve prints"),
+        (
+            Outcome.KEY_REQUIRED,
+            "",
+            "requires a key: give the server key that its msd serve prints, or its config.toml",
+        ),
         (Outcome.NO_KEYS, "", "does not use keys: leave out the server key, also in config.toml"),
         (Outcome.WRONG_SERVER_KEY, "", "does not have this server key: compare it with the key that msd serve prints"),
         (Outcome.VERSION, "7", "uses protocol version 7, but this side uses version 3: update the older side"),
@@ -55,6 +59,14 @@ def test_each_outcome_has_a_statement_and_an_advice(outcome: Outcome, detail: st
     # The verb is a plural, and the advice is the same.
     assert outcome is Outcome.UNREACHABLE or text.split()[4] != both.split()[9]
     assert both.endswith(text.partition(": ")[2])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "arguments"), [(Outcome.KEY_REQUIRED, ("server_key", "config")), (Outcome.KEY_NOT_ADMITTED, ())]
+)
+def test_a_refusal_without_a_key_names_the_arguments_for_one(outcome: Outcome, arguments: tuple[str, ...]) -> None:
+    error = refused_error(contacts(outcome), 3)
+    assert (str(error), error.arguments) == (diagnose(contacts(outcome), 3), arguments)
 
 
 def test_every_outcome_but_an_answer_has_an_advice_of_its_own() -> None:
