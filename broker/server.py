@@ -423,6 +423,8 @@ def serve(
     # A table is for a terminal; elsewhere, such as in a journal, each event is a line.
     output = OutputThread(stdout, verbose=verbose, prints_tables=os.isatty(stdout))
     try:
+        if config.passed_over_file:
+            output.note("config.toml in the current folder has no section of msd: it is not used")
         broker = _start_broker(config, output, console, until_done=until_done)
         try:
             return broker.run()

@@ -47,6 +47,8 @@ class Config(Struct, frozen=True):
     follow_links: bool = False
     #: The configuration file that names ``paths``; None if no file does.
     share_file: Path | None = None
+    #: True if there is a ``./config.toml`` that was passed over, because it has no section of msd.
+    passed_over_file: bool = False
     host: str = LOOPBACK
     status_port: int = DEFAULT_PORTS[4]
     control_port: int | None = None
@@ -236,7 +238,7 @@ def load(file: str | Path | None) -> Config:
             return Config()
         raise UsageError(f"{file}: no such file: give the path of a config.toml") from None
     broker = sections.get("broker", {})
-    settings = {**broker, **sections.get("client", {})}
+    settings = {**broker, **sections.get("client", {}), "passed_over_file": file is None and not sections}
     if "keys" in settings:
         try:
             settings["keys"] = path.parent / Path(settings["keys"]).expanduser()

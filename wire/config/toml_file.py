@@ -21,6 +21,9 @@ from msd.wire.security.keys import parse_key
 MAX_WORKERS = 64
 #: Sizes in bytes must be below this limit so that they fit into the protocol's ``Natural`` type.
 MAX_SIZE = 1 << 62
+#: How similar to one of our names the name of a section must be to count as a typing error: ``brokr`` (0.91) and
+#: ``shrae`` (0.8) do, the ``docker`` (0.67) and ``workspace`` (0.63) of other programs do not.
+OWN_SECTION_SIMILARITY = 0.8
 
 _PREFIXES = ("", "k", "m", "g", "t")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?", re.IGNORECASE)
@@ -29,27 +32,35 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?", re.IGNORECAS
 def read_sections(path: Path, *, may_be_foreign: bool = False) -> dict[str, Any]:
     """Returns the sections in the file at ``path``: for ``workers`` a list of tables, otherwise a table of keys.
 
-    With ``may_be_foreign``, a file without any section of msd belongs to another program: it has no sections.
+    With ``may_be_foreign``, a file without any section of msd belongs to another program: it has no sections. A
+    file that is not valid TOML may be ours, and a section with nearly one of our names is a typing error: passing over
+    either of them could start the servers without keys.
 
     Raises ``FileNotFoundError``, and for an invalid file ``UsageError`` with the key, its value and the allowed values.
     """
-    data = b""
     try:
         data = path.read_bytes()
         import tomllib  # Importing this takes 4 ms, which most downloads save: they have no configuration file.
 
         table = tomllib.loads(data.decode("utf-8-sig"))
-        return {} if may_be_foreign and not table.keys() & _KEYS.keys() else _checked(table)
+        return {} if may_be_foreign and not any(map(_may_be_own, table.items())) else _checked(table)
     except FileNotFoundError:
         raise
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: for example, a number with 5000 digits
-        if may_be_foreign and (isinstance(error, IsADirectoryError) or (data and not _OWN_HEADER.search(data))):
+        if may_be_foreign and isinstance(error, IsADirectoryError):
             return {}
         if isinstance(error, OSError | UnicodeDecodeError):
             raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _may_be_own(item: tuple[str, Any]) -> bool:
+    """True if a name at the top of a file is that of a section of msd, or nearly."""
+    name, value = item
+    is_near = difflib.get_close_matches(name.lower(), _KEYS, n=1, cutoff=OWN_SECTION_SIMILARITY)
+    return name in _KEYS or (isinstance(value, dict | list) and bool(is_near))
 
 
 def _checked(table: dict[str, Any]) -> dict[str, Any]:
@@ -187,5 +198,3 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
     "workers": {"port": _port, "host": _host, "rate": parse_size},
     "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},
 }
-#: The header of one of these sections, in a file that is not valid TOML.
-_OWN_HEADER = re.compile(rb"^\s*(?:\xef\xbb\xbf)?\[\[?\s*(?:%s)\s*\]" % "|".join(_KEYS).encode(), re.MULTILINE)

@@ -425,6 +425,21 @@ def test_serve_closes_the_broker_and_returns_its_exit_code(
     assert [*runtime_folder.iterdir()] == []
 
 
+@pytest.mark.parametrize("passed_over", [False, True])
+def test_a_configuration_file_that_is_passed_over_is_mentioned(
+    config: Config,
+    runtime_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    passed_over: bool,
+) -> None:
+    monkeypatch.setattr(Broker, "run", lambda broker: 0)
+    with Path(os.devnull).open("wb") as null:
+        server.serve(replace(config, passed_over_file=passed_over), until_done=False, stdout=null.fileno())
+    note = "config.toml in the current folder has no section of msd: it is not used"
+    assert (note in capfd.readouterr().err) == passed_over
+
+
 def test_the_last_line_says_why_the_servers_stopped_and_what_they_did(
     config: Config, output: OutputThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:

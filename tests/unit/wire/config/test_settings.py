@@ -61,10 +61,8 @@ def test_the_file_in_the_current_folder_is_read_by_default(tmp_path: Path, monke
     "data",
     [
         b'[package]\nname = "other"\n[dependencies]\nclient = "1"',
-        b"workers\n",
-        b"[[worker]]\nport = 1",
-        b"[server\nhost = 1",
-        b"title = '\xff'",
+        b"[docker]\n[workspace]\n[server]\n[tool.broker]\n",
+        b"worker = 1",
         b"",
     ],
 )
@@ -73,13 +71,13 @@ def test_a_file_of_another_program_in_the_current_folder_is_ignored(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_bytes(data)
-    assert load(None) == Config()
+    assert load(None) == Config(passed_over_file=True)
 
 
 def test_a_folder_named_config_toml_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").mkdir()
-    assert load(None) == Config()
+    assert load(None) == Config(passed_over_file=True)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,13 @@ def test_a_folder_named_config_toml_is_ignored(tmp_path: Path, monkeypatch: pyte
     [
         (b"[broker]\nintervall = 1", "unknown key 'intervall'"),
         (b"[brokr]\n[share]\n", "unknown section 'brokr'"),
+        (b"[brokr]\nsecurity = 'curve'", "unknown section 'brokr'; did you mean broker"),
+        (b"title = 1\n[[worker]]\nport = 1", "unknown section"),
+        (b"[Share]\npath = 'a'", "unknown section 'Share'"),
         (b"[[workers]\nport = 1", "not valid TOML"),
+        (b"[share\npath = 'a'", "not valid TOML"),
+        (b"security = curve", "not valid TOML"),
+        (b"title = '\xff'", "cannot be read"),
         (b"\xef\xbb\xbf[broker\n[broker]", "not valid TOML"),
         (b"[share]\npath = '\xff'", "cannot be read"),
     ],
