@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexProgress, IndexSkipped
-from msd.wire.support.units import format_size
+from msd.wire.support.units import format_count, format_size
 
 
 def indexer_notes(line: IndexLine) -> list[str]:
@@ -17,7 +17,7 @@ def indexer_notes(line: IndexLine) -> list[str]:
             return [f"not shared: {text}" if text else "not shared: nothing is left out any more"]
         case Indexed(files=files, size=size, hashed=hashed, unnamed=unnamed):
             skipped = [f"not shared: {unnamed:,} more"] if unnamed else []
-            indexed = f"indexed {files:,} file{'' if files == 1 else 's'}, {format_size(size)}"
+            indexed = f"indexed {format_count(files, 'file')}, {format_size(size)}"
             if hashed < size:
                 indexed += f" ({format_size(hashed)} read, the rest from cache)" if hashed else " (from cache)"
             return [*skipped, indexed]

@@ -13,6 +13,7 @@ from msd.wire.config.settings import LOOPBACK, Config
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
+from msd.wire.support.units import format_count
 
 RULE = "-----"
 
@@ -37,8 +38,8 @@ def ready_line(config: Config, files: int, key: bytes | None = None, hosts: Sequ
     """
     server5 = config.status.replace_wildcard(hosts[0] if hosts else LOOPBACK)
     workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
-    shared = f"{files} file{'' if files == 1 else 's'}"
-    return f"ready: {len(workers)} workers share {shared}; {_download_command(server5, workers, files, key)}"
+    sharing = f"{format_count(len(workers), 'worker')} {'shares' if len(workers) == 1 else 'share'}"
+    return f"ready: {sharing} {format_count(files, 'file')}; {_download_command(server5, workers, files, key)}"
 
 
 def address_line(config: Config, hosts: Sequence[str]) -> str:

@@ -24,8 +24,8 @@ from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalog
 from msd.workers.source.local_files import open_shared
 from msd.workers.source.share import Share
 
-#: Seconds between two progress reports.
-PROGRESS_INTERVAL_S = 0.1
+#: Seconds between two progress reports; each is a line in a terminal or a log.
+PROGRESS_INTERVAL_S = 3.0
 #: Digests of a file that changed more recently than this (seconds) are not cached: it may change again within the same
 #: clock tick of its file system, which leaves its timestamps unchanged.
 SETTLED_AFTER_S = 2.0

@@ -96,7 +96,7 @@ def test_the_ready_line_contains_the_command_for_a_client() -> None:
 @pytest.mark.parametrize("files", [0, 2, 1000])
 def test_the_ready_line_contains_a_placeholder_unless_exactly_one_file_is_shared(files: int) -> None:
     flags = "-a 127.0.0.1 -p 21018 27215 35416 19222 39223"
-    assert ready_line(Config(), files) == f"ready: 4 workers share {files} files; msd download NAME {flags}"
+    assert ready_line(Config(), files) == f"ready: 4 workers share {files:,} files; msd download NAME {flags}"
 
 
 def test_the_ready_line_names_server_5_if_there_are_not_four_workers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -206,6 +207,16 @@ def test_a_file_of_more_than_twelve_segments_is_indexed(bench: Bench) -> None:
     bench.run()
     assert bench.digests("big") == digests_of(data)
     assert bench.files()[0].segments == 13
+
+
+def test_progress_is_reported_every_three_seconds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.count(1000.0, 0.5)
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    for name in ("a", "b"):
+        bench.put(name)
+    bench.run()
+    # The 24 segments take 12 s.
+    assert [line.done for line in bench.lines if isinstance(line, IndexProgress)] == [21, 147, 266, 392]
 
 
 def test_progress_is_reported_and_never_decreases(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
