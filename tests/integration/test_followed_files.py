@@ -108,7 +108,7 @@ def test_five_hundred_downloads_around_a_hundred_changes(serve: Serve, tmp_path:
 def test_a_new_version_keeps_what_both_have_in_common(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     """The file grows, and the first of its segments stay equal. The report counts what was received, and what not."""
     file = ChangingFile(tmp_path / "film.bin", 24 * MIB, rng)
-    system = serve(file.path, "--rate", "3MiB")
+    system = serve(file.path, "--rate", "1MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.7)
         file.change("rewrite")
