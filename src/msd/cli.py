@@ -14,6 +14,7 @@ import re
 import select
 import signal
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 # Imports create tens of thousands of long-lived objects; a high GC threshold avoids about 80 useless collections. The
@@ -199,14 +200,17 @@ def _unregister_other_commands(name: str) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    """Prints an error message to standard error and, with ``--json``, an event to standard output. Returns ``code``."""
+    """Prints an error message to standard error and, with ``--json``, an event to standard output, unless that receives
+    the file. Returns ``code``.
+    """
     from msd.wire.errors import Interrupted
 
     # Some of Typer's messages have several lines.
     message = " ".join(message.split())
     # A signal ends the wait for a reader that does not read.
     with contextlib.suppress(OSError, KeyboardInterrupt, Interrupted):
-        if "--json" in sys.argv and (code < 128 or _is_writable(sys.stdout)):
+        has_event = "--json" in sys.argv and not _writes_file_to_stdout(sys.argv)
+        if has_event and (code < 128 or _is_writable(sys.stdout)):
             import json
 
             print(json.dumps({"event": "error", "code": code, "message": message}), flush=True)
@@ -219,3 +223,12 @@ def _fail(message: str, code: int) -> int:
 def _is_writable(stream: TextIO) -> bool:
     """False if the stream is a pipe whose reader does not read."""
     return bool(select.select([], [stream], [], 0)[1])
+
+
+def _writes_file_to_stdout(words: list[str]) -> bool:
+    """True if the command line names the standard output as the output. It may be invalid in other respects."""
+    from msd.client.storage.stream import is_standard_output
+
+    separate = [word for flag, word in pairwise(words) if flag in ("-o", "--output")]
+    joined = [word.removeprefix(flag) for word in words for flag in ("-o", "--output=") if word.startswith(flag)]
+    return any(map(is_standard_output, separate + joined))

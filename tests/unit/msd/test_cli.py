@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd.cli import FLAGS, _reworded, _run, _unregister_other_commands, app, with_flags
+from msd.cli import FLAGS, _fail, _reworded, _run, _unregister_other_commands, app, with_flags
 from msd.client.manifest.file_follower import PINNED
 from msd.client.operations.download import download
 from msd.wire.config.servers import Servers
@@ -101,6 +101,26 @@ def test_each_flag_of_an_error_exists_and_is_an_argument_of_the_api() -> None:
     assert options >= {*FLAGS.values()}
     arguments = {*inspect.signature(download).parameters, *inspect.signature(Servers.find).parameters}
     assert arguments >= {*FLAGS} >= {*PINNED}
+
+
+@pytest.mark.parametrize(
+    ("words", "has_event"),
+    [
+        ("-o - --json", False),
+        ("-o- --json", False),
+        ("--json --output=/dev/stdout x y", False),
+        ("--json --output - --bad", False),
+        ("-o x --json -", True),
+        ("-o x", False),
+    ],
+)
+def test_no_error_is_mixed_with_a_file_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, has_event: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["msd", "download", *words.split()])
+    assert _fail("wrong use", 2) == 2
+    event = '{"event": "error", "code": 2, "message": "wrong use"}\n'
+    assert capsys.readouterr() == (event if has_event else "", "msd: wrong use\n")
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
