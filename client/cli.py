@@ -176,8 +176,7 @@ def verify(
     if not timeout > 0:
         raise UsageError(f"--timeout {timeout:g}: must be more than 0 seconds")
     if sha256 is not None:
-        verify_sha256(Path(file), sha256)
-        print(f"{file} has the SHA-256 {sha256.lower()}")
+        print(f"{file} has the SHA-256 {verify_sha256(Path(file), sha256)}")
         if name is None:
             return
     with _name_suggestions(name):

@@ -198,8 +198,8 @@ def _check_sha256(output: Output, manifest: Manifest, expected: str) -> None:
     actual = output.sha256()
     if actual != expected:
         raise SourceError(
-            f"{presentable(manifest.name)}: the SHA-256 is {actual}, but {expected} is expected:"
-            f" the servers share other content, id {manifest.id.hex()}{output.data_location}"
+            f"{presentable(manifest.name)}: the SHA-256 is {actual}, but {expected} is expected: the sum is wrong, or"
+            f" the servers share other content, id {manifest.id.hex()}: check the sum{output.data_location}"
         )
 
 

@@ -68,8 +68,8 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
         return compare(fd, manifest)
 
 
-def verify_sha256(file: Path, sha256: str) -> None:
-    """Compares the SHA-256 of ``file`` with ``sha256`` (64 hexadecimal digits), without any server.
+def verify_sha256(file: Path, sha256: str) -> str:
+    """Compares the SHA-256 of ``file`` with ``sha256``, without any server. Returns its hexadecimal digits.
 
     Raises ``MsdError``; ``SourceError`` if the file has another SHA-256.
     """
@@ -78,6 +78,7 @@ def verify_sha256(file: Path, sha256: str) -> None:
         actual = sha256_of(fd)
     if actual != expected:
         raise SourceError(f"{file}: the SHA-256 is {actual}, but {expected} is expected")
+    return actual
 
 
 @contextlib.contextmanager

@@ -15,10 +15,13 @@ CHUNK_SIZE = 1 << 18
 
 
 def parse_sha256(text: str) -> str:
-    """Returns a SHA-256 in lower case. Raises ``UsageError`` for anything but 64 hexadecimal digits."""
-    if not re.fullmatch(r"[0-9A-Fa-f]{64}", text):
+    """Returns a SHA-256 in lower case. ``text`` may also be ``sha256:HEX`` or a line of ``sha256sum``. Raises
+    ``UsageError`` for anything else.
+    """
+    match = re.fullmatch(r"(?:sha256:)?([0-9A-Fa-f]{64})(?: [ *].+)?", text)
+    if match is None:
         raise UsageError(f"sha256 {text}: a SHA-256 has 64 hexadecimal digits", arguments=("sha256",))
-    return text.lower()
+    return match[1].lower()
 
 
 def sha256_of(fd: int) -> str:

@@ -160,7 +160,7 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
     with pytest.raises(SourceError) as raised:
         run("0" * 64)
     message = str(raised.value)
-    expected = f"film: the SHA-256 is {sha256}, but {'0' * 64} is expected: the servers share other content"
+    expected = f"film: the SHA-256 is {sha256}, but {'0' * 64} is expected: the sum is wrong, or the servers"
     assert message.startswith(expected)
     assert ("; the data is kept in" in message) != update
     assert output.exists() == update
@@ -174,7 +174,7 @@ def test_no_part_file_is_kept_of_an_empty_file(tmp_path: Path) -> None:
     manifest = Manifest.build("film", 0, b"")
     with closing(PartFile(tmp_path / "copy", manifest)) as part, pytest.raises(SourceError) as raised:
         download._check_sha256(part, manifest, "0" * 64)
-    assert str(raised.value).endswith(f"the servers share other content, id {manifest.id.hex()}")
+    assert str(raised.value).endswith(f"the servers share other content, id {manifest.id.hex()}: check the sum")
     assert [*tmp_path.iterdir()] == []
 
 

@@ -29,7 +29,14 @@ def test_upper_and_lower_case_mean_the_same() -> None:
     assert parse_sha256("0123456789ABCDEFabcdef" + "0" * 42) == "0123456789abcdefabcdef" + "0" * 42
 
 
-@pytest.mark.parametrize("text", ["", "ab", "a" * 63, "a" * 65, "g" * 64, "SHA256SUMS", "²" * 64, "a" * 64 + "\n"])
+@pytest.mark.parametrize("text", ["sha256:{}", "{}  film.mp4", "{} *a film.mp4"])
+def test_a_sum_may_be_pasted_as_publishers_print_it(text: str) -> None:
+    assert parse_sha256(text.format("ab" * 32)) == "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ab", "a" * 63, "a" * 65, "g" * 64, "SHA256SUMS", "²" * 64, "a" * 64 + "\n", "a" * 65 + "  x"]
+)
 def test_anything_else_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"a SHA-256 has 64 hexadecimal digits$") as caught:
         parse_sha256(text)
