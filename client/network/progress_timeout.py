@@ -10,7 +10,7 @@ from msd.client.events import Waiting
 from msd.wire.net.diagnosis import Contact
 from msd.wire.support.core import Core, Stalled
 
-#: Seconds without progress after which the reason is reported.
+#: Seconds without progress after which the reason is reported, and for which a further reason must hold.
 WAITING_NOTICE_S = 1.0
 
 
@@ -43,7 +43,8 @@ Action = Waiting | TimeoutExpired
 class ProgressTimeout(Core[Event, Action]):
     """Measures the time without progress. ``timeout`` is in seconds; with None the client never gives up.
 
-    A reason is reported again only after another reason, or after progress.
+    A reason is reported again only after another reason, or after progress. A reason that replaces a reported one is
+    reported once it has held for a while: when servers come back, the reasons between are over in a moment.
     """
 
     def __init__(self, timeout: float | None, now: float) -> None:
@@ -53,6 +54,8 @@ class ProgressTimeout(Core[Event, Action]):
         #: When the time that counts towards the timeout began.
         self._timed_since = now
         self._waiting_for = WaitingFor("")
+        #: The time of the first ``WaitingFor`` with the current reason.
+        self._reason_since = now
         #: The last reason reported since the last progress; None if none was reported.
         self._reported_reason: str | None = None
 
@@ -66,8 +69,11 @@ class ProgressTimeout(Core[Event, Action]):
                 self._reported_reason = None
             case Stalled(seconds):
                 self._last_progress += seconds
+                self._reason_since += seconds
                 self._timed_since += seconds
             case WaitingFor():
+                if event.reason != self._waiting_for.reason:
+                    self._reason_since = now
                 self._waiting_for = event
                 if not event.is_timed:
                     self._timed_since = now
@@ -85,4 +91,5 @@ class ProgressTimeout(Core[Event, Action]):
             yield self._timed_since + self._timeout, TimeoutExpired(message)
         if reason != self._reported_reason:
             notice = Waiting(reason, now - self._last_progress, addresses, self._timeout if is_timed else None)
-            yield self._last_progress + WAITING_NOTICE_S, notice
+            since = self._last_progress if self._reported_reason is None else self._reason_since
+            yield since + WAITING_NOTICE_S, notice

@@ -31,5 +31,8 @@ def waiting_reason(
     if WorkerState.AWAKE in states:
         alive = format_count(states.count(WorkerState.AWAKE), "worker")
         return f"server 5 reports {alive} alive, but none is reachable: {diagnose(contacts, PROTOCOL_VERSION)}"
+    if len(states) > 1 and len({*states}) == 1:
+        advice = ": their operator wakes them with msd toggle all --wake" if states[0] is WorkerState.ASLEEP else ""
+        return f"all {len(states)} workers are {states[0]}{advice}"
     details = ", ".join(f"worker {worker.number} {worker.state}" for worker in status.workers)
     return f"0 of {len(states)} workers alive ({details})"

@@ -84,7 +84,7 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
         before = wait_for("the last replies", lambda: client.verified_bytes if client.events_of("waiting") else None)
         wait_for("3 s to pass", lambda: client.events[-1]["at"] - client.events_of("waiting")[0]["at"] > 3 or None)
         assert client.verified_bytes == before
-        assert "0 of 4 workers alive" in client.events_of("waiting")[-1]["reason"]
+        assert "all 4 workers are asleep" in client.events_of("waiting")[-1]["reason"]
         with OperatorClient(system.servers) as operator:
             woken_at = time.monotonic()
             assert operator.toggle(3, WantedState.AWAKE).reached

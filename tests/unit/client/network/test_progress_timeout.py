@@ -39,7 +39,18 @@ def test_a_reason_is_reported_once() -> None:
 def test_a_new_reason_is_reported_with_the_whole_time() -> None:
     timeout = ProgressTimeout(None, START)
     wait(timeout, START + WAITING_NOTICE_S)
-    assert wait(timeout, START + 7, "because") == Waiting("because", 7.0)
+    assert wait(timeout, START + 7, "because") is None
+    assert timeout.next_deadline(START + 7) == START + 7 + WAITING_NOTICE_S
+    assert wait(timeout, START + 7 + WAITING_NOTICE_S, "because") == Waiting("because", 7 + WAITING_NOTICE_S)
+
+
+def test_reasons_that_are_over_in_a_moment_are_not_reported() -> None:
+    timeout = ProgressTimeout(None, START)
+    wait(timeout, START + WAITING_NOTICE_S, "all workers are asleep")
+    assert wait(timeout, START + 60, "none is reachable") is None
+    assert wait(timeout, START + 60.9, "connected") is None
+    timeout.handle(ProgressMade(), START + 61.5)
+    assert wait(timeout, START + 61.9, "connected") is None
 
 
 def test_the_same_reason_is_reported_again_after_progress() -> None:

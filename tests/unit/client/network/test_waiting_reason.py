@@ -34,6 +34,13 @@ def test_awake_workers_that_cannot_be_reached_are_counted_and_named() -> None:
     assert reason(status).startswith(counted)
 
 
+def test_a_state_that_all_workers_have_is_named_once() -> None:
+    asleep = "all 2 workers are asleep: their operator wakes them with msd toggle all --wake"
+    assert reason(snapshot(WorkerState.ASLEEP, WorkerState.ASLEEP)) == asleep
+    assert reason(snapshot(WorkerState.DEAD, WorkerState.DEAD)) == "all 2 workers are dead"
+    assert reason(snapshot(WorkerState.ASLEEP)) == "0 of 1 workers alive (worker 1 asleep)"
+
+
 def test_the_states_of_the_workers_are_listed_if_none_is_alive() -> None:
     status = snapshot(WorkerState.ASLEEP, WorkerState.DEAD)
     assert reason(status) == "0 of 2 workers alive (worker 1 asleep, worker 2 dead)"
