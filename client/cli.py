@@ -23,6 +23,11 @@ FILES, THREADS = 48, 6
 INTERRUPTED_OUTPUT_TIMEOUT_S = 1.0
 
 
+AnswerTimeoutFlag = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Give up after SECONDS without an answer.")
+]
+
+
 @with_server_flags
 def download(
     flags: ServerFlags,
@@ -82,9 +87,8 @@ def download(
         if quiet and (json or verbose):
             other = "--json" if json else "--verbose"
             raise UsageError(f"{other} and --quiet contradict each other: give only one")
-        for flag, seconds in (("-i", interval), ("--timeout", timeout)):
-            if seconds is not None and not seconds > 0:
-                raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
+        _check_seconds("-i", interval)
+        _check_seconds("--timeout", timeout)
         if json and to_stdout:
             raise UsageError(f"--json and -o {output} both write to standard output: record the events with --report")
         report_file = ReportFile(report)
@@ -111,7 +115,7 @@ def download(
                 # The report records all progress; only the printer is throttled.
                 interval=0.0,
                 memory=settings.memory,
-                max_rate=settings.max_rate or None,
+                max_rate=settings.max_rate,
                 on_event=report_file.recorder(ProgressThrottle(printer.on_event, min(interval, max_interval)).handle),
             )
             report_file.write(result)
@@ -124,7 +128,7 @@ def download(
 
 
 @with_server_flags
-def list_command(flags: ServerFlags, json: JsonFlag = False) -> None:
+def list_command(flags: ServerFlags, timeout: AnswerTimeoutFlag = 5.0, json: JsonFlag = False) -> None:
     """List the shared files.
 
     Example: msd list --json
@@ -135,7 +139,8 @@ def list_command(flags: ServerFlags, json: JsonFlag = False) -> None:
     from msd.wire.support.presentable_names import presentable
     from msd.wire.support.units import format_size
 
-    files = list_files(flags.find())
+    _check_seconds("--timeout", timeout)
+    files = list_files(flags.find(), timeout)
     modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
     if json:
         from json import dumps
@@ -161,7 +166,7 @@ def verify(
         str | None,
         typer.Option("--sha256", metavar="HEX", help="Compare with this SHA-256; without NAME, ask no server."),
     ] = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Give up after SECONDS without an answer.")] = 5.0,
+    timeout: AnswerTimeoutFlag = 5.0,
 ) -> None:
     """Compare a local file with the shared file, segment by segment.
 
@@ -170,11 +175,10 @@ def verify(
     from pathlib import Path
 
     from msd.client.operations.verify import mismatch_lines, verify, verify_sha256
-    from msd.wire.errors import SourceError, UsageError
+    from msd.wire.errors import SourceError
     from msd.wire.support.units import format_count
 
-    if not timeout > 0:
-        raise UsageError(f"--timeout {timeout:g}: must be more than 0 seconds")
+    _check_seconds("--timeout", timeout)
     if sha256 is not None:
         print(f"{file} has the SHA-256 {verify_sha256(Path(file), sha256)}")
         if name is None:
@@ -216,6 +220,13 @@ def mount(app: typer.Typer) -> None:
     app.command("plot")(plot)
 
 
+def _check_seconds(flag: str, seconds: float | None) -> None:
+    from msd.wire.errors import UsageError
+
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
+
+
 @contextlib.contextmanager
 def _name_suggestions(name: str | None) -> Iterator[None]:
     """Suggests similar names in the error about a file that is not shared. ``name`` is None if the user omitted it."""
@@ -226,10 +237,9 @@ def _name_suggestions(name: str | None) -> Iterator[None]:
     except NotFoundError as error:
         if error.name is None:
             raise
-        import difflib  # Rarely needed, and slow to import.
+        from msd.client.manifest.name_suggestions import suggestion
 
-        similar = difflib.get_close_matches(error.name, error.names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, similar))}?" if similar else "msd list shows the shared files"
+        hint = suggestion(error.name, error.names)
         if name is None:
             problem = f"no shared file is named {error.name!r}: give the name of a shared file"
             raise NotFoundError(f"{problem}; {hint}") from None

@@ -21,13 +21,21 @@ STANDARD_OUTPUT = Path("/dev/stdout")
 
 
 class Started(Struct, frozen=True, tag_field="event", tag="start"):
-    """The file is known; the first request follows. ``bytes`` is the file's size."""
+    """The file is known; the first request follows. ``bytes`` is the file's size, ``max_rate`` the limit of the rate in
+    bytes per second, 0 without a limit.
+    """
 
     name: str = field(name="file")
     output: Path
     id: str
     bytes: int
     segments: int
+    max_rate: int = 0
+
+    @property
+    def seconds_per_segment(self) -> float:
+        """The time between two segments at the limit of the rate; 0 without a limit."""
+        return self.bytes / self.segments / self.max_rate if self.segments and self.max_rate else 0.0
 
 
 class WorkerProgress(Struct, frozen=True):
@@ -49,7 +57,8 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
     rate of received and verified bytes since the first request, in bytes per second. ``wasted_bytes`` were received but
-    are duplicate, corrupt or of an earlier version.
+    are duplicate, corrupt or of an earlier version. ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has
+    from the beginning.
     """
 
     bytes: int
@@ -59,6 +68,7 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     seconds: float
     rate: float
     workers: tuple[WorkerProgress, ...]
+    zero_bytes: int = 0
 
     @property
     def current_rate(self) -> float:
@@ -122,7 +132,7 @@ class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
 
 class Warned(Struct, frozen=True, tag_field="event", tag="warning"):
     """The download goes on, or is complete, but ``text`` should be known: the file system lacks an operation, another
-    program touched the part file, or something failed after the output was in place.
+    program touched the part file, a limit is very low, or something failed after the output was in place.
     """
 
     text: str
@@ -172,6 +182,7 @@ class Report(Struct, frozen=True):
 
     ``transfer_seconds`` is the time until the last segment was verified, and ``rate`` the average rate of received and
     verified bytes in that time, in bytes per second. ``unchanged`` is True if an update found the output up to date.
+    ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has from the beginning.
     """
 
     file: str
@@ -187,6 +198,7 @@ class Report(Struct, frozen=True):
     transfer_seconds: float = 0.0
     rate: float = 0.0
     unchanged: bool = False
+    zero_bytes: int = 0
 
 
 Event = Started | Progress | FileChanged | WorkerChanged | Waiting | Retried | Warned | Hashing | Syncing

@@ -57,8 +57,9 @@ R = TypeVar("R", bound=Message)
 class OperatorClient:
     """Requests the status and sends orders to the broker of ``servers``. ``timeout`` is in seconds per request.
 
-    A context manager. Its methods raise ``MsdError``: ``NoAnswerError`` after the timeout, ``NotAllowedError`` for a
-    refused connection or order, ``UsageError`` for an invalid order.
+    A context manager. Its methods raise ``MsdError``: ``NoAnswerError`` after the timeout, or earlier if the
+    addresses show that msd does not run, ``NotAllowedError`` for a refused connection or order, ``UsageError`` for an
+    invalid order.
 
     A caller that must not block sends its requests with ``send``, polls ``loop`` and calls ``take_messages``.
     """
@@ -179,7 +180,7 @@ class OperatorClient:
             if self._is_refused:
                 raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
             self._expect(name)
-            if (now := time.monotonic()) >= deadline:
+            if (now := time.monotonic()) >= deadline or self._contacts.is_msd_absent:
                 raise NoAnswerError(diagnose(self._contacts.current(), PROTOCOL_VERSION))
             self.loop.wait([deadline, self._contacts.next_deadline(now)])
             self.loop.dispatch()

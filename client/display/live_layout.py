@@ -109,7 +109,7 @@ class LiveLayout:
         last = self._progress
         if progress.bytes > (last.bytes if last else 0):
             self._set_message("")
-        self._time_left.update(progress.total - progress.bytes, progress.current_rate, now)
+        self._time_left.update(progress.total - progress.bytes, self._expected_rate(progress.current_rate), now)
         self._progress = progress
 
     def _on_file_changed(self, event: FileChanged) -> None:
@@ -118,6 +118,13 @@ class LiveLayout:
             self._started = replace(self._started, id=event.id, bytes=event.bytes, segments=event.segments)
         if self._progress is not None:
             self._progress = replace(self._progress, bytes=event.kept_bytes, total=event.bytes)
+
+    def _expected_rate(self, rate: float) -> float:
+        """Returns the rate for the time left. A low limit is a better estimate than what few segments show."""
+        if self._started is None or not self._started.max_rate:
+            return rate
+        limits_most = self._started.seconds_per_segment > 1 and self._stalled_since is None
+        return self._started.max_rate if limits_most else min(rate, self._started.max_rate)
 
     def _head(self, width: int, now: float) -> Iterator[Text]:
         """Yields the lines with the bar and the figures."""
@@ -138,9 +145,14 @@ class LiveLayout:
         figures = [f"{format_size(done)} of {format_size(started.bytes)}", format_rate(rate)]
         if left is not None and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
+        if started.max_rate:
+            figures.append(f"limited to {format_rate(started.max_rate)}")
         if progress and progress.reused_bytes:
             figures.append(f"{format_size(done - progress.reused_bytes)} received")
-            figures.append(f"{format_size(progress.reused_bytes)} reused from disk")
+            if on_disk := progress.reused_bytes - progress.zero_bytes:
+                figures.append(f"{format_size(on_disk)} reused from disk")
+            if progress.zero_bytes:
+                figures.append(f"{format_size(progress.zero_bytes)} zeros")
         if progress and progress.wasted_bytes:
             figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
         yield from _wrap_parts(figures, width)

@@ -160,7 +160,7 @@ def event_lines(event: Event) -> str:
     """Returns an event as text (several lines for ``Progress``), or an empty string if the event is not shown."""
     match event:
         case Started(name, output, _, size, segments):
-            return f"{name}: {format_size(size)} in {format_count(segments, 'segment')}, to {output}"
+            return f"{name}: {format_size(size)} in {format_count(segments, 'segment')}, to {output}{_limit(event)}"
         case Progress():
             return metric_lines(event)
         case FileChanged(name, _, _, size, _, kept):
@@ -185,9 +185,10 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
     match event:
         case Started(name, output, id, size, segments):
             content = f"{format_count(size, 'byte')} in {format_count(segments, 'segment')}"
-            return "info", "client", f"{name} ({id[:16]}…): {content}, to {output}"
+            return "info", "client", f"{name} ({id[:16]}…): {content}, to {output}{_limit(event)}"
         case Progress():
-            verified = f"{event.bytes:,} of {event.total:,} bytes verified, {event.reused_bytes:,} reused from disk"
+            on_disk = event.reused_bytes - event.zero_bytes
+            verified = f"{event.bytes:,} of {event.total:,} bytes verified, {on_disk:,} reused from disk"
             return "debug", "client", f"{verified}, {event.wasted_bytes:,} wasted (duplicate, corrupt or outdated)"
         case FileChanged(name, changes, id, size, segments, kept):
             content = f"{format_count(size, 'byte')} in {format_count(segments, 'segment')}, {kept:,} bytes kept"
@@ -203,6 +204,10 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
             return "warning", "client", presentable(text)
         case Hashing(reason=reason) | Syncing(reason=reason):
             return "info", "client", reason
+
+
+def _limit(started: Started) -> str:
+    return f", limited to {format_rate(started.max_rate)}" if started.max_rate else ""
 
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:
@@ -222,8 +227,10 @@ def metric_lines(progress: Progress) -> str:
         for w in progress.workers
     ]
     total = f"Total: {format_kb(progress.bytes)}, download speed: {format_kb_rate(progress.rate)}"
-    if progress.reused_bytes:
-        total += f", verified on disk: {format_kb(progress.reused_bytes)}"
+    if on_disk := progress.reused_bytes - progress.zero_bytes:
+        total += f", verified on disk: {format_kb(on_disk)}"
+    if progress.zero_bytes:
+        total += f", zeros: {format_kb(progress.zero_bytes)}"
     return "\n".join([*lines, total])
 
 
@@ -237,8 +244,10 @@ def result_lines(report: Report) -> str:
     if report.unchanged:
         return f"{report.output}: already up to date ({format_size(report.bytes)})"
     sources = [f"worker {name} {format_size(w.bytes)}" for name, w in report.workers.items() if w.bytes]
-    if report.reused_bytes:
-        sources.append(f"disk {format_size(report.reused_bytes)}")
+    if on_disk := report.reused_bytes - report.zero_bytes:
+        sources.append(f"disk {format_size(on_disk)}")
+    if report.zero_bytes:
+        sources.append(f"zeros {format_size(report.zero_bytes)}")
     rate = f", {format_rate(report.rate)}" if report.rate else ""
     origin = f" ({', '.join(sources)})" if sources else ""
     line = f"{report.output}: {format_size(report.bytes)} verified in {report.transfer_seconds:.2f} s{rate}{origin}"

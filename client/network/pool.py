@@ -48,7 +48,8 @@ LOOKUP_CHECK_INTERVAL_S = 0.1
 class ConnectionPool:
     """All connections of one client. The caller must ``close()`` it.
 
-    ``download`` is True for a download; the servers count only downloads as clients. ``timeout`` is the maximum time
+    ``download`` is True for a download, which waits for servers that are not running; the servers count only downloads
+    as clients. ``timeout`` is the maximum time
     without progress in seconds; with None, there is no limit. The caller reports progress to ``progress_timeout``.
     ``on_event`` receives the changes in the state of server 5, and the reasons for a lack of progress.
     """
@@ -62,6 +63,7 @@ class ConnectionPool:
         on_event: OnEvent = lambda event: None,
     ) -> None:
         servers = servers.resolved(timeout, lambda reason, seconds: on_event(Waiting(reason, seconds)))
+        self._is_download = download
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
         self.transport = Transport(servers, session=session)
         #: The connected workers, and the event that opened each connection.
@@ -140,7 +142,8 @@ class ConnectionPool:
         """Yields the events that were ready when ``wait`` returned, and opens and closes connections accordingly.
 
         The caller must exhaust the iterator. Raises ``NotAllowedError`` if the servers refuse this client, and
-        ``NoAnswerError`` once the timeout expires.
+        ``NoAnswerError`` once the timeout expires or, unless this is a download, if nothing of msd listens at the
+        addresses.
         """
         for event in self.transport.read():
             if isinstance(event, Probed):
@@ -178,6 +181,8 @@ class ConnectionPool:
             self._apply(connection_policy.PathsChecked(self.transport.silent_seconds()))
         self._finish_lookup()
         self._emit_server5_change()
+        if not self._is_download and self._contacts.is_msd_absent:
+            raise NoAnswerError(self.waiting_reason())
         addresses = () if self.ready or self.local_reason else self._contacts.current()
         waiting = WaitingFor(self.local_reason or self.waiting_reason(), addresses, is_timed=not self.local_reason)
         for action in self.progress_timeout.handle(waiting, self._last_poll_at):

@@ -6,8 +6,10 @@ versions of the file, ``client/operations/transfer.py`` fetches one.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,14 +28,34 @@ from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.stream import Stream, is_stream, open_stream
 from msd.client.storage.stream_output import StreamOutput
 from msd.client.storage.update import UpdatePartFile
+from msd.wire.config.argument_types import check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.presentable_names import presentable
-from msd.wire.support.units import format_size
+from msd.wire.support.units import format_duration, format_rate, format_size
 
 #: How long to wait for the broker to confirm ``done``: the broker may be frozen.
 DONE_TIMEOUT_S = 1.0
+#: Seconds between two segments above which a limit of the rate may be a mistake, such as 50 instead of 50 MB.
+SLOW_SEGMENT_S = 60.0
+#: The arguments of ``download()``.
+_ARGUMENT_TYPES = {
+    "servers": ((Servers,), "the result of Servers.find()"),
+    "name": optional(str, takes="the name of a shared file"),
+    "output": optional(str, Path, takes="a path"),
+    "id": optional(bytes, str, takes="32 bytes or hexadecimal digits"),
+    "sha256": optional(str, takes="64 hexadecimal digits"),
+    "force": ((bool,), "True or False"),
+    "update": ((bool,), "True or False"),
+    "timeout": optional(int, float, takes="a number of seconds, or None for no limit"),
+    "sync": ((bool,), "True or False"),
+    "check_space": ((bool,), "True or False"),
+    "interval": ((int, float), "a number of seconds"),
+    "memory": ((int,), "a number of bytes"),
+    "max_rate": optional(int, float, takes="a number of bytes per second; None or 0 for no limit"),
+    "on_event": ((Callable,), "a function that takes an event"),
+}
 
 
 def download(
@@ -50,7 +72,7 @@ def download(
     check_space: bool = True,
     interval: float = 1.0,
     memory: int = 64 << 20,
-    max_rate: int | None = None,
+    max_rate: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Report:
     """Downloads one file from all workers of ``servers`` and returns a report.
@@ -70,17 +92,21 @@ def download(
     does not wait until the data is on the disk, and with ``check_space`` False it begins although the file system
     reports too little free space. ``interval`` is the time between two ``Progress`` events in seconds;
     there are at most ten a second. ``memory`` limits the outstanding bytes, including, for a stream, those that wait to
-    be written. ``max_rate`` limits the rate, in bytes per second; None means no limit. ``on_event`` is called in the
-    caller's thread and must not block.
+    be written. ``max_rate`` limits the rate, in bytes per second; None or 0 means no limit. ``on_event`` is called in
+    the caller's thread and must not block.
 
     Raises ``MsdError`` on failure. The part file is then kept, and the next call resumes from it. If the reader of a
     stream closes it, raises ``OutputClosedError``.
     """
-    for argument, value in (("timeout", timeout), ("memory", memory), ("max_rate", max_rate)):
+    check_types(locals(), _ARGUMENT_TYPES)
+    for argument, value in (("timeout", timeout), ("memory", memory)):
         if value is not None and not value > 0:
             raise UsageError(f"{argument} {value:g}: must be more than 0")
-    if not interval >= 0:
-        raise UsageError(f"interval {interval:g}: must not be negative")
+    for argument, value in (("interval", interval), ("max_rate", max_rate)):
+        if value is not None and not value >= 0:
+            raise UsageError(f"{argument} {value:g}: must not be negative")
+    limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
+    name = name.removeprefix("./") if name is not None else None
     digits = parse_id(id) if id is not None else None
     expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
     totals = RunningTotals()
@@ -116,14 +142,19 @@ def download(
             )
             opened.callback(output.close)
             if previous is None:
-                emit(Started(manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments))
+                started = Started(
+                    manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments, limit or 0
+                )
+                emit(started)
+                if started.seconds_per_segment > SLOW_SEGMENT_S:
+                    emit(Warned(_slow_limit(started)))
             return Transfer(
                 pool,
                 manifest,
                 output,
                 catalogue=catalogue,
                 memory=memory,
-                max_rate=max_rate,
+                max_rate=limit,
                 previous=previous,
                 on_event=emit,
             )
@@ -137,6 +168,13 @@ def download(
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(target, transfer, totals.compute(ended), ended)
+
+
+def _slow_limit(started: Started) -> str:
+    """Returns the warning about a limit so low that the download seems to stand still."""
+    size, duration = format_size(started.bytes / started.segments), format_duration(started.seconds_per_segment)
+    limit = format_rate(started.max_rate)
+    return f"at {limit}, the limit of the rate, one segment of {size} takes {duration}: check the unit of the limit"
 
 
 def _open_destination(
@@ -218,6 +256,7 @@ def _report(output: Path, transfer: Transfer, totals: Totals, ended: float) -> R
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,
         unchanged=transfer.output.output_matches,
+        zero_bytes=transfer.zeros,
     )
 
 

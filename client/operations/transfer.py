@@ -56,8 +56,9 @@ class Transfer:
     ``memory`` limits the outstanding bytes and, for a stream, those that wait to be written. ``max_rate`` limits the
     rate of the requests, in bytes per second.
     ``received`` counts the bytes received over the network, ``wasted`` those of them that were duplicate or corrupt,
-    ``outdated`` those that were verified in an earlier version and are not in this one, and ``reused`` the bytes found
-    on the disk. ``previous`` is the transfer of the version that this one replaces; its counts are continued.
+    ``outdated`` those that were verified in an earlier version and are not in this one, ``reused`` the bytes found on
+    the disk, and ``zeros`` those of them that a new file has from the beginning. ``previous`` is the transfer of the
+    version that this one replaces; its counts are continued.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Transfer:
         previous: Transfer | None = None,
         on_event: OnEvent,
     ) -> None:
-        self.received = self.wasted = self.outdated = self.reused = 0
+        self.received = self.wasted = self.outdated = self.reused = self.zeros = 0
         self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in pool.worker_numbers}
         #: The time of the first request and, once all segments are verified, the time after it.
         self.started = time.monotonic()
@@ -138,7 +139,9 @@ class Transfer:
     def run(self) -> None:
         """Runs until every segment is verified and written. Raises ``MsdError``."""
         while self._zero_segments:
-            self._on_segment_checked(self._zero_segments.pop(), matches=True)
+            index = self._zero_segments.pop()
+            self.zeros += self.manifest.span(index)[1]
+            self._on_segment_checked(index, matches=True)
         for event in self._pool.current_state():
             self._on_network_event(event)
         deadline = self._pass_time()
@@ -348,13 +351,15 @@ class Transfer:
             rate = self._meters[number].rate(now, is_complete=is_complete)
             workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
         seconds = now - self.started
+        reused = max(0, self.verified - (self.fetched - self.outdated))
         progress = Progress(
             bytes=self.verified,
             total=self.manifest.size,
-            reused_bytes=max(0, self.verified - (self.fetched - self.outdated)),
+            reused_bytes=reused,
             wasted_bytes=self.wasted + self.outdated,
             seconds=seconds,
             rate=self.fetched / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
+            zero_bytes=min(self.zeros, reused),
         )
         self._on_event(progress)

@@ -64,7 +64,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
     """
     with _opened(file) as fd:
         with contextlib.closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
-            manifest, _ = find_manifest(pool, name, None, fallback_name=file.name)
+            manifest, _ = find_manifest(pool, name and name.removeprefix("./"), None, fallback_name=file.name)
         return compare(fd, manifest)
 
 

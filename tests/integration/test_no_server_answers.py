@@ -138,7 +138,7 @@ class Scene:
         self.servers = Servers(status, {1: worker}, pinned=True, credentials=credentials)
         self.events: list[Event] = []
         self.error: MsdError | None = None
-        self.pool = ConnectionPool(self.servers, download=False, on_event=self.events.append)
+        self.pool = ConnectionPool(self.servers, download=True, on_event=self.events.append)
 
     def poll(self) -> None:
         if self.error is None:
@@ -207,7 +207,7 @@ def test_within_two_seconds_a_client_says_what_each_address_answered(tmp_path: P
             stack.callback(scene.pool.close)
         expected = {name: row[-1] for name, row in rows.items()} | {name: row[-1] for name, row in refusals.items()}
         start = time.monotonic()
-        # Another round of probes begins after two seconds.
+        # Another round of probes begins after a second.
         while time.monotonic() < start + PROBES_S or not all(
             scenes[name].says(text) for name, text in expected.items()
         ):

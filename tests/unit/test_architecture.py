@@ -29,7 +29,7 @@ ROOMS = {
     "broker/status": "network supervision",
     "broker/supervision": "",
     #
-    "client/cli": "display operations report storage",
+    "client/cli": "display manifest operations report storage",
     "client/operations": "events manifest network network_events report scheduling storage",
     "client/display": "events report",
     "client/manifest": "network network_events",
@@ -103,6 +103,7 @@ PURE = (
     "client/display/waiting_text.py",
     "client/manifest/file_follower.py",
     "client/manifest/id_prefix.py",
+    "client/manifest/name_suggestions.py",
     "client/manifest/resolver.py",
     "client/network/connection_policy.py",
     "client/network_events.py",

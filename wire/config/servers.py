@@ -11,11 +11,21 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
+from msd.wire.config.argument_types import check_types, optional
 from msd.wire.config.settings import DEFAULT_PORTS, LOOPBACK, Config, load
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import Addresses, look_up
 from msd.wire.security.keys import Credentials, parse_key, select_credentials
+
+#: The arguments of ``Servers.find()``.
+_FIND_TYPES = {
+    "host": optional(str, takes="a host name or an IP address"),
+    "ports": optional(list, tuple, takes="a list of port numbers"),
+    "server5": optional(str, takes="HOST or HOST:PORT"),
+    "server_key": optional(str, takes="the key that msd serve prints"),
+    "config": optional(str, Path, takes="the path of a configuration file"),
+}
 
 
 class Servers(Struct, frozen=True):
@@ -67,6 +77,9 @@ class Servers(Struct, frozen=True):
 
         Raises ``UsageError`` for invalid values, ``NotAllowedError`` if a key is missing.
         """
+        check_types(locals(), _FIND_TYPES)
+        if ports is not None and not all(type(port) is int for port in ports):
+            raise UsageError(f"ports {ports!r}: must be {_FIND_TYPES['ports'][1]}")
         if ports is not None and len(ports) < 2:
             raise UsageError("too few ports: give the port of each worker and of server 5")
         return locate_servers(

@@ -6,6 +6,7 @@ the addresses are probed with plain TCP (``wire/net/probe.py``). Does not decide
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -20,7 +21,9 @@ PROBE_DELAY_S = 0.3
 #: Seconds that a probe may take. With the delay this is less than a second, after which a client explains its wait.
 PROBE_TIMEOUT_S = 0.6
 #: Seconds between two probes of an address that still does not answer.
-PROBE_INTERVAL_S = 2.0
+PROBE_INTERVAL_S = 1.0
+#: Successive probes that must find no msd at any address before a client may give up: servers may be starting.
+PROBES_WITHOUT_MSD = 2
 
 
 class Expecting(Struct, frozen=True):
@@ -73,6 +76,8 @@ class Contacts(Core[Event, Action]):
         self._refusals: dict[str, Contact] = {}
         #: The result of the last probe of each endpoint, since all expected answers arrived.
         self._results: dict[Endpoint, tuple[Outcome, str]] = {}
+        #: How many of the last probes of each endpoint found that msd does not listen there.
+        self._without_msd: Counter[Endpoint] = Counter()
         #: When the next probes start; None if no answer is expected.
         self._probe_at: float | None = None
         #: When the current probes end; None if there are none.
@@ -85,6 +90,14 @@ class Contacts(Core[Event, Action]):
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
         return self._stop_at if self._stop_at is not None else self._probe_at
+
+    @property
+    def is_msd_absent(self) -> bool:
+        """True if every address refuses connections or belongs to another program, as successive probes found."""
+        return bool(self._addresses) and all(
+            name in self._unanswered and self._without_msd[endpoint] >= PROBES_WITHOUT_MSD
+            for name, endpoint in self._addresses.items()
+        )
 
     def current(self) -> tuple[Contact, ...]:
         """Returns what came back from each address."""
@@ -103,6 +116,8 @@ class Contacts(Core[Event, Action]):
                 self._refusals[name] = Contact(name, endpoint, self._meaning(refusal), detail)
             case Probed(endpoint, outcome, detail):
                 self._results[endpoint] = (outcome, detail)
+                is_other = outcome in (Outcome.REFUSED, Outcome.NOT_MSD)
+                self._without_msd[endpoint] = self._without_msd[endpoint] + 1 if is_other else 0
             case Expecting(addresses, unanswered):
                 self._addresses, self._unanswered = addresses, unanswered
                 for name in addresses.keys() - unanswered:
@@ -113,6 +128,7 @@ class Contacts(Core[Event, Action]):
     def _probe(self, now: float) -> list[Action]:
         if not self._unanswered:
             self._results.clear()
+            self._without_msd.clear()
             probing, self._probe_at, self._stop_at = self._stop_at is not None, None, None
             return [StopProbes()] if probing else []
         if self._probe_at is None:

@@ -206,7 +206,7 @@ def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | 
     chosen = name if name is not None else names[0] if len(names) == 1 else ""
     pair = folder.load(chosen) if chosen in names else None
     if pair is None and names:
-        hint = 'choose one with key = "NAME" under [client] in config.toml'
+        hint = 'choose one with key = "NAME" under [client] in the config.toml of the current folder'
         raise NotAllowedError(f"{folder.path} contains the keys {', '.join(names)}: {hint}")
     if pair is None:
         hint = "create one with msd keys new NAME and have it admitted"

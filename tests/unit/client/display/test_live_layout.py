@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from msd.client.display.live_layout import LiveLayout
 from msd.client.events import FileChanged, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.wire.support.units import format_rate
 
 MIB = 1 << 20
 STARTED = Started("Star.mp4", Path("out/final.mp4"), "ab" * 32, 100 * MIB, 100)
@@ -61,6 +63,35 @@ def test_a_new_version_starts_with_what_is_kept() -> None:
     view.handle(FileChanged("Star.mp4", 1, "cd" * 32, 10 * MIB, 12, 5 * MIB), 5.0)
     assert text(view).startswith(f"final.mp4 {'━' * 20}{'╌' * 20}  50%\n5.0 MiB of 10.0 MiB")
     assert "waiting" not in text(view)
+
+
+def test_zeros_are_not_called_data_from_disk() -> None:
+    view = LiveLayout()
+    view.handle(STARTED, 0.0)
+    view.handle(Progress(30 * MIB, 100 * MIB, 30 * MIB, 0, 1.0, 0.0, (), zero_bytes=30 * MIB), 1.0)
+    assert "0 B received  30.0 MiB zeros" in text(view)
+    assert "disk" not in text(view)
+
+
+@pytest.mark.parametrize(
+    ("limit", "rate", "left"),
+    [
+        (1000, 0.0, "1d 04h left"),
+        (1000, 50 * MIB, "1d 04h left"),
+        (8 * MIB, MIB, "0:25 left"),
+        (8 * MIB, 8 * MIB, "0:12 left"),
+    ],
+)
+def test_the_limit_is_named_and_bounds_the_time_left(limit: int, rate: float, left: str) -> None:
+    """A low limit gives the time left alone: so few segments arrive that no rate can be measured."""
+    view = LiveLayout()
+    view.handle(replace(STARTED, max_rate=limit), 0.0)
+    view.handle(progress(0.25, rate=rate), 5.0)
+    assert f"limited to {format_rate(limit)}" in text(view)
+    assert left in text(view)
+    view.handle(Waiting("all 4 workers are asleep", 1.0), 5.0)
+    view.handle(progress(0.25, rate=0.0), 5.0)
+    assert "left" not in text(view)
 
 
 def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connection() -> None:

@@ -167,6 +167,20 @@ def test_without_problems_there_is_no_second_line() -> None:
     assert result_lines(fast) == result_lines(REPORT)
 
 
+def test_zeros_are_not_called_data_from_disk() -> None:
+    progress = Progress(3000, 4000, 1000, 0, 1.0, 2000.0, (), zero_bytes=600)
+    assert metric_lines(progress).endswith(", verified on disk: 0.4, zeros: 0.6")
+    assert "(worker 1 3.0 MiB, zeros 1.0 MiB)" in result_lines(replace(REPORT, zero_bytes=MIB))
+
+
+def test_a_limit_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    limited = replace(STARTED, max_rate=50)
+    assert log_entry(limited)[2].endswith(", to out/final.mp4, limited to 50 B/s")
+    assert lines(capsys, LinePrinter(quiet=False), limited) == [
+        "Star.mp4: 12.0 MiB in 12 segments, to out/final.mp4, limited to 50 B/s"
+    ]
+
+
 def test_each_event_is_printed_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     events = [event for event in EVENTS if not isinstance(event, Waiting)]
     assert lines(capsys, LinePrinter(quiet=False), *events) == [

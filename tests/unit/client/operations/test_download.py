@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import math
 import signal
 from collections.abc import Callable
 from contextlib import closing
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Progress, Report
+from msd.client.events import Event, OnEvent, Progress, Report, Started, Warned
 from msd.client.operations import download, version_loop
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
@@ -145,6 +147,7 @@ def test_a_file_with_another_sha_256_is_not_put_in_place(
         received=0,
         wasted=0,
         outdated=0,
+        zeros=0,
         reused=len(DATA),
         workers={},
         verified=len(DATA),
@@ -185,9 +188,14 @@ def test_no_part_file_is_kept_of_an_empty_file(tmp_path: Path) -> None:
         ({"timeout": -1}, "timeout -1: must be more than 0"),
         ({"memory": 0}, "memory 0: must be more than 0"),
         ({"interval": -0.5}, "interval -0.5: must not be negative"),
+        ({"max_rate": -1}, "max_rate -1: must not be negative"),
+        ({"max_rate": "5MiB"}, "max_rate '5MiB': must be a number of bytes per second; None or 0 for no limit"),
+        ({"timeout": "x"}, "timeout 'x': must be a number of seconds, or None for no limit"),
+        ({"name": 5}, "name 5: must be the name of a shared file"),
+        ({"on_event": 5}, "on_event 5: must be a function that takes an event"),
     ],
 )
-def test_a_limit_out_of_range_is_a_usage_error(arguments: dict[str, Any], error: str) -> None:
+def test_a_wrong_argument_is_a_usage_error(arguments: dict[str, Any], error: str) -> None:
     with pytest.raises(UsageError, match=f"^{error}$"):
         download.download(locate_servers(Config()), **arguments)
 
@@ -196,3 +204,20 @@ def test_a_limit_out_of_range_is_a_usage_error(arguments: dict[str, Any], error:
 def test_an_update_of_a_stream_is_a_usage_error(output: str) -> None:
     with pytest.raises(UsageError, match=rf"^{output} is a stream, which cannot be updated: choose a file$"):
         download.download(locate_servers(Config()), output=output, update=True)
+
+
+def test_the_type_of_every_argument_is_checked() -> None:
+    assert [*inspect.signature(download.download).parameters] == [*download._ARGUMENT_TYPES]
+
+
+@pytest.mark.usefixtures("_without_servers")
+@pytest.mark.parametrize(("max_rate", "limit"), [(None, 0), (0, 0), (math.inf, 0), (2.5, 3), (50, 50)])
+def test_the_first_event_has_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_rate: float | None, limit: int
+) -> None:
+    monkeypatch.setattr(download, "Transfer", lambda *_, **__: SimpleNamespace(verified=0, run=interrupt))
+    events: list[Event] = []
+    with pytest.raises(Interrupted):
+        download.download(locate_servers(Config()), output=tmp_path / "copy", max_rate=max_rate, on_event=events.append)
+    (started,) = [event for event in events if isinstance(event, Started)]
+    assert started.max_rate == limit

@@ -53,13 +53,18 @@ CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
         (
             Started("film.mp4", Path("out/copy.mp4"), ID, 10, 2),
             f'"event": "start", "version": 1, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
-            '"bytes": 10, "segments": 2',
+            '"bytes": 10, "segments": 2, "max_rate": 0',
+        ),
+        (
+            Started("film.mp4", Path("out/copy.mp4"), ID, 10, 2, 50),
+            f'"event": "start", "version": 1, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
+            '"bytes": 10, "segments": 2, "max_rate": 50',
         ),
         (
             Progress(5, 10, 2, 1, 1.23456, 2.4, (WorkerProgress("1", 3, 4, 2.6), WorkerProgress("2", 0, 1, 0.0))),
             '"event": "progress", "bytes": 5, "total": 10, "reused_bytes": 2, "wasted_bytes": 1, "seconds": 1.235, '
             '"rate": 2, "workers": {"1": {"received": 3, "assigned": 4, "rate": 3}, '
-            '"2": {"received": 0, "assigned": 1, "rate": 0}}',
+            '"2": {"received": 0, "assigned": 1, "rate": 0}}, "zero_bytes": 0',
         ),
         (
             WorkerChanged("1", "lost", "1 segment reassigned", 1),
@@ -94,7 +99,7 @@ def test_the_json_of_a_report() -> None:
         f'{{"file": "film.mp4", "output": "out/final.mp4", "id": "{ID}", "bytes": 5, "seconds": 1.234568, '
         '"received_bytes": 3, "wasted_bytes": 1, "reused_bytes": 2, '
         '"workers": {"1": {"bytes": 3, "segments": 3, "failures": 1, "corrupt": 2}}, '
-        f'"transfer_seconds": 1.0, "rate": 3, {TOTALS_JSON}, "unchanged": false}}'
+        f'"transfer_seconds": 1.0, "rate": 3, "zero_bytes": 0, {TOTALS_JSON}, "unchanged": false}}'
     )
 
 

@@ -67,6 +67,21 @@ def test_addresses_are_probed_again_and_again_until_they_answer() -> None:
     assert scene.contacts.next_deadline(scene.now) is None
 
 
+def test_msd_is_absent_once_two_probes_of_every_address_have_found_none() -> None:
+    scene = Scene()
+    absent = []
+    for outcome in (Outcome.REFUSED, Outcome.SILENT, Outcome.NOT_MSD, Outcome.REFUSED):
+        scene.handle(Probed(SERVER_5, Outcome.REFUSED))
+        scene.handle(Probed(WORKER, outcome))
+        absent.append(scene.contacts.is_msd_absent)
+    assert absent == [False, False, False, True]
+    scene.expect(["worker 1"])
+    assert not scene.contacts.is_msd_absent
+    scene.expect([])
+    scene.expect(ADDRESSES)
+    assert not scene.contacts.is_msd_absent
+
+
 def test_one_endpoint_is_probed_once_at_a_time() -> None:
     contacts = Contacts(encrypted=False)
     same = Expecting({"server 5": WORKER, "worker 1": WORKER}, frozenset(ADDRESSES))

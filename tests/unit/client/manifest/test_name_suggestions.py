@@ -1,0 +1,24 @@
+"""What is suggested for a name that is not shared."""
+
+from __future__ import annotations
+
+import pytest
+
+from msd.client.manifest.name_suggestions import suggestion
+
+NAMES = ["a.txt", "b.txt", "dir/empty", "dir/sub/s.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("c.txt", "did you mean 'b.txt' or 'a.txt'?"),
+        ("s.txt", "did you mean 'dir/sub/s.txt'?"),
+        ("other/s.txt", "did you mean 'dir/sub/s.txt'?"),
+        ("dir", "it is a folder: name a file in it; msd list shows the shared files"),
+        ("dir/sub/", "it is a folder: name a file in it; msd list shows the shared files"),
+        ("film.mp4", "msd list shows the shared files"),
+    ],
+)
+def test_the_base_name_counts_most_and_folders_are_named(name: str, expected: str) -> None:
+    assert suggestion(name, NAMES) == expected
