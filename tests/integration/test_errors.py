@@ -29,7 +29,9 @@ def check_failure(*arguments: str, code: int, message: str, cwd: Path) -> None:
     assert result.stderr.startswith("msd: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr + result.stdout
-    if "--json" in arguments:
+    if "-" in arguments:
+        assert result.stdout == "", "the file goes there"
+    elif "--json" in arguments:
         (last,) = [event for event in map(json.loads, result.stdout.splitlines()) if event["event"] == "error"]
         assert (last["event"], last["code"]) == ("error", code)
         assert message in last["message"]
@@ -115,9 +117,10 @@ def test_a_usage_error_is_one_line(tmp_path: Path, arguments: str, code: int, me
     check_failure(*words, code=code, message=message, cwd=tmp_path)
 
 
-def test_commands_give_up_after_5_seconds_without_a_server(tmp_path: Path) -> None:
+def test_commands_give_up_before_their_timeout_if_every_address_refuses(tmp_path: Path) -> None:
+    (tmp_path / "film").write_bytes(b"film")
     with ExitStack() as stack:
-        for command in ("status", "list", "toggle 1", "quit"):
+        for command in ("status", "list --timeout 600", "verify film --timeout 600", "toggle 1", "quit"):
             process = Process([*MSD, *command.split(), *NOWHERE], cwd=tmp_path)
             stack.callback(check_no_answer, stack.enter_context(process))
 

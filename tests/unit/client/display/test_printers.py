@@ -290,6 +290,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
             "id": ID,
             "bytes": 12 * MIB,
             "segments": 12,
+            "max_rate": 0,
         },
         {
             "event": "progress",
@@ -305,6 +306,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
                 "3": {**received, "rate": 18_005_670},
                 "4": {**received, "rate": 36_011_350},
             },
+            "zero_bytes": 0,
         },
         {
             "event": "changed",
@@ -350,6 +352,7 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             },
             "transfer_seconds": 1.5,
             "rate": 2 * MIB,
+            "zero_bytes": 0,
             "retries": {},
             "waited_seconds": 0.0,
             "rate_p50": 0,

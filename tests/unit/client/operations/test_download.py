@@ -212,12 +212,29 @@ def test_the_type_of_every_argument_is_checked() -> None:
 
 @pytest.mark.usefixtures("_without_servers")
 @pytest.mark.parametrize(("max_rate", "limit"), [(None, 0), (0, 0), (math.inf, 0), (2.5, 3), (50, 50)])
-def test_the_first_event_has_the_limit(
+def test_the_first_event_has_the_limit_and_a_very_low_one_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_rate: float | None, limit: int
 ) -> None:
-    monkeypatch.setattr(download, "Transfer", lambda *_, **__: SimpleNamespace(verified=0, run=interrupt))
+    monkeypatch.setattr(download, "Transfer", fake_transfer(verified=0, run=interrupt))
     events: list[Event] = []
     with pytest.raises(Interrupted):
         download.download(locate_servers(Config()), output=tmp_path / "copy", max_rate=max_rate, on_event=events.append)
     (started,) = [event for event in events if isinstance(event, Started)]
     assert started.max_rate == limit
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    text = "at 3 B/s, the limit of the rate, one segment of 204 B takes 1:08: check the unit of the limit"
+    assert warnings == ([text] if limit == 3 else [])
+
+
+def test_a_name_may_begin_with_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def find_manifest(_: object, name: str, *__: object, **___: object) -> None:
+        names.append(name)
+        interrupt()
+
+    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None, status=None))
+    monkeypatch.setattr(version_loop, "find_manifest", find_manifest)
+    with pytest.raises(Interrupted):
+        download.download(locate_servers(Config()), "./dir/film", tmp_path / "copy")
+    assert names == ["dir/film"]
