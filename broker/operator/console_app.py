@@ -139,7 +139,8 @@ class ConsoleApp(App[int]):
             if confirmed:
                 self.exit(0)
 
-        served = f"{clients:,} client{' is' if clients == 1 else 's are'} being served."
+        # A worker cannot tell a client that was killed from one that is quiet.
+        served = f"{clients:,} client{' was' if clients == 1 else 's were'} served in the last 30 s."
         self.push_screen(Question(f"{served} Stop the servers anyway?"), on_answer)
 
     def action_show_help(self) -> None:

@@ -78,7 +78,7 @@ class Help(_Dialog[None]):
         super().__init__()
         leave = "leave this console; the servers keep running"
         self._text = HELP.format(
-            quit="stop the servers; asks first while clients are being served" if owns_servers else leave,
+            quit="stop the servers; asks first if clients were served lately" if owns_servers else leave,
             interrupt="stop the servers at once" if owns_servers else leave,
         )
 

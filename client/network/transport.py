@@ -242,7 +242,9 @@ class Transport:
         if connection is not None:
             self._poller.unregister(connection.monitor.socket)
             self._poller.unregister(connection.dealer)
-            connection.close()
+            # Otherwise the worker would count this client as being served for half a minute.
+            connection.send_bye(self._session)
+            connection.close(LINGER_MS)
 
     def _send_control(self, control: Endpoint, message: Message, timeout: float) -> bool:
         """Sends a message to the control socket; True if a valid reply arrives within ``timeout`` seconds."""

@@ -16,7 +16,7 @@ from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, DataRequest, Get, Hello, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataRequest, Get, Hello, Welcome
 
 #: No process listens on this port.
 CLOSED_PORT = Endpoint("127.0.0.1", 1)
@@ -51,6 +51,21 @@ def test_a_request_is_sent_before_the_next_poll(transport: Transport) -> None:
         transport.open_connection(1, Endpoint.parse(worker.getsockopt_string(zmq.LAST_ENDPOINT)))
         transport.request(1, request)
         assert worker.recv_multipart()[1] == encode(request)
+
+
+def test_a_connection_that_the_client_closes_says_bye(transport: Transport) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        socket.linger = 0
+        socket.rcvtimeo = 10_000
+        socket.bind("tcp://127.0.0.1:*")
+        transport.open_connection(1, Endpoint.parse(socket.getsockopt_string(zmq.LAST_ENDPOINT)))
+        while not socket.poll(0):
+            transport.wait(0.01)
+            [*transport.read()]
+        transport.close_connection(1)
+        hello, bye = (decode(socket.recv_multipart()[1], DataRequest) for _ in range(2))
+    assert isinstance(hello, Hello)
+    assert bye == Bye(session=1)
 
 
 class Worker:
