@@ -166,6 +166,7 @@ def test_3_gib_of_zeros_need_neither_transfer_nor_disk_space(serve: Serve, tmp_p
         with system.download("-o", "copy.img", "--force", cwd=tmp_path) as client:
             done = client.wait_until_done()
         assert (done["received_bytes"], done["reused_bytes"]) == (0, size)
+        assert done["zero_bytes"] == client.events_of("progress")[-1]["zero_bytes"] == size
         copy = (tmp_path / "copy.img").stat()
         assert (copy.st_size, copy.st_blocks) == (size, 0)
     assert bytes_sent(system) <= 2 * segment_count(size) * DIGEST_SIZE
