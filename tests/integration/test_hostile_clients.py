@@ -317,7 +317,10 @@ def test_a_subscriber_of_many_topics_disturbs_no_other_subscriber(
         receive_snapshots(lambda: min(last.values()) > end)
         assert max(gaps) < 1.0
         assert (events[0] is ConnectionRefusal.KEY) == encrypted
-        assert system.status().rejected_connections >= refused_before + 3
+        wait_for(
+            "the three connections to be counted",
+            lambda: system.status().rejected_connections >= refused_before + 3,
+        )
     name = "mallory" if encrypted else "127.0.0.1"
     wait_for("the log", lambda: f"disconnected {name}: too many" in system.err.text)
 

@@ -28,6 +28,11 @@ REASONS = st.sampled_from(
 LACKING = (BanReason.UNKNOWN, BanReason.CHANGED)
 
 
+def is_running(machine: SchedulerMachine) -> bool:
+    """False between ``GiveUp`` and ``Resumed``: then the caller handles no connections and no data."""
+    return machine.ended is None
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Simulates the connections.
 
@@ -81,7 +86,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert worker not in self.outstanding, "unbanned a connected worker"
                     assert isinstance(event, SnapshotReceived | core.Resumed)
                 case core.GiveUp():
-                    assert not self.outstanding, "gave up while a worker was connected"
+                    # ``connect`` also simulates connections of banned workers.
+                    assert self.outstanding.keys() <= action.bans.keys(), "gave up while a worker was connected"
                     self.ended = action
                     self.lacking = {number for number, reason in action.bans.items() if reason in LACKING}
 
@@ -114,6 +120,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             status = with_worker(status, worker, epoch=self.epochs[worker])
         self.feed(SnapshotReceived(status))
 
+    @precondition(is_running)
     @rule(worker=numbers, is_new_process=st.booleans(), catalogue=CATALOGUES)
     def connect(self, worker: int, is_new_process: bool, catalogue: bytes) -> None:
         if worker not in self.outstanding:
@@ -124,11 +131,13 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.scheduler.workers[worker].ban_reason:
                 self.outstanding.pop(worker, None)
 
+    @precondition(is_running)
     @rule(worker=numbers)
     def lose(self, worker: int) -> None:
         if self.outstanding.pop(worker, None) is not None:
             self.feed(ConnectionClosed(worker))
 
+    @precondition(is_running)
     @rule(worker=numbers, choice=st.integers(0, 99), valid=st.booleans())
     def deliver(self, worker: int, choice: int, valid: bool) -> None:
         requests = self.outstanding.get(worker) or self.dropped.get(worker)
@@ -143,6 +152,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             self.feed(core.SegmentCorrupt(worker, index))
 
+    @precondition(is_running)
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
     def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
         if self.outstanding.get(worker):
@@ -158,7 +168,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.position += 1
         self.feed(core.OutputAdvanced(self.position))
 
-    @precondition(lambda self: self.unchecked)
+    @precondition(lambda self: self.unchecked and is_running(self))
     @rule(valid=st.booleans())
     def check_disk(self, valid: bool) -> None:
         index = self.unchecked.pop()
