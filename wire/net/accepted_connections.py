@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import zmq
@@ -48,11 +49,13 @@ class Connection(Struct, Generic[T]):
             # may even have been taken for the sender of these messages, but it cannot have received as many bytes.
             if tcp is None or tcp.getpeername() != self.peer or bytes_received(tcp) < self.unwanted_bytes:
                 return False
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-            tcp.shutdown(socket.SHUT_RDWR)
-            # Otherwise ZeroMQ would still read what the kernel has received: up to several megabytes.
-            while tcp.recv(1 << 20, socket.MSG_DONTWAIT):
-                pass
+            # The peer may reset the connection at the same moment.
+            with suppress(OSError):
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+                tcp.shutdown(socket.SHUT_RDWR)
+                # Otherwise ZeroMQ would still read what the kernel has received: up to several megabytes.
+                while tcp.recv(1 << 20, socket.MSG_DONTWAIT):
+                    pass
             return True
         return False
 
