@@ -16,8 +16,9 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from bench.measuring import memory_folder
-from msd.client.manifest.request_loop import find_manifest
+from msd.client.manifest.look_up import find_manifest
 from msd.client.network.pool import ConnectionPool
+from msd.client.network.session import Session
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import Servers
@@ -103,7 +104,7 @@ def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
     """Runs in a client process: downloads the file and counts the bytes in ``counts[number]``."""
     with closing(ConnectionPool(servers, download=True, timeout=TIMEOUT)) as pool:
-        manifest, catalogue = find_manifest(pool, None, None)
+        manifest, catalogue = find_manifest(Session(pool), None, None)
         while len(pool.ready) < len(servers.workers):
             pool.poll(time.monotonic() + TIMEOUT)
         with closing(_CountingPartFile(output, manifest, counts, number)) as part:

@@ -12,7 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from msd.wire.net.contacts import Probed
-from msd.wire.protocol.messages import DataReply, Message, Status, Welcome
+from msd.wire.protocol.messages import Correlated, DataReply, Status, Welcome
 from msd.wire.protocol.states import ConnectionRefusal
 
 
@@ -68,7 +68,7 @@ class ReplyReceived(Struct, frozen=True):
     """The worker replied to ``request``. ``payload`` is the second frame of the reply, if there is one."""
 
     worker: int
-    request: Message
+    request: Correlated
     reply: DataReply
     payload: Payload | None
 

@@ -22,13 +22,13 @@ from msd.client.network_events import ConnectionClosed, ConnectionOpened, Networ
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import (
     CataloguePage,
+    Correlated,
     Describe,
     Described,
     DigestPage,
     Digests,
     Entry,
     List,
-    Message,
     Refusal,
     Welcome,
     new_rid,
@@ -70,7 +70,7 @@ class Request(Struct, frozen=True):
     """
 
     worker: int
-    message: Message
+    message: Correlated
 
 
 class Found(Struct, frozen=True):
@@ -237,7 +237,7 @@ class ManifestResolver(Core[Event, Action]):
     def _request_description(self, worker: int) -> Request:
         return Request(worker, Describe(rid=new_rid(), name=self._requested_name(worker), id=self._id))
 
-    def _send(self, worker: int, message: Message, now: float) -> list[Action]:
+    def _send(self, worker: int, message: Correlated, now: float) -> list[Action]:
         """Requests digests or names."""
         self._outstanding, self._requested_at = Request(worker, message), now
         return [self._outstanding]

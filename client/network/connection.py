@@ -18,7 +18,17 @@ from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tcp_socket
 from msd.wire.net.tcp_state import seconds_since_packet
 from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataReply, Get, Hello, Message, Welcome, new_rid
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    Correlated,
+    DataReply,
+    Get,
+    Hello,
+    Message,
+    Welcome,
+    new_rid,
+)
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
@@ -34,7 +44,7 @@ class Connection:
     ) -> None:
         self._worker = worker
         #: Requests that are not answered yet, by request id.
-        self._outstanding: dict[int, Message] = {}
+        self._outstanding: dict[int, Correlated] = {}
         #: The epoch of the worker's ``welcome``; None until the ``welcome`` arrives.
         self._epoch: int | None = None
         self._hello_sent_at = 0.0
@@ -77,14 +87,10 @@ class Connection:
         """
         return seconds_since_packet(self.monitor.descriptor) if self.monitor.is_connected else 0.0
 
-    def send(self, request: Message) -> None:
+    def send(self, request: Correlated) -> None:
         """Sends a request without blocking."""
-        rid = getattr(request, "rid", None)
-        if rid is not None:
-            self._outstanding[rid] = request
-        # If the queue is full, drop the request; the monitor will report the dead connection.
-        with contextlib.suppress(zmq.Again):
-            self.dealer.send(encode(request), zmq.NOBLOCK)
+        self._outstanding[request.rid] = request
+        self._send(request)
 
     def handle_message(self, frames: list[zmq.Frame]) -> ConnectionOpened | ReplyReceived | None:
         """Returns the event for a received message; None if it answers no outstanding request.
@@ -112,7 +118,12 @@ class Connection:
     def send_bye(self, session: int) -> None:
         """Sends ``bye`` to the worker, if the connection is open."""
         if self.monitor.is_connected:
-            self.send(Bye(session=session))
+            self._send(Bye(session=session))
+
+    def _send(self, message: Message) -> None:
+        # If the queue is full, drop the message; the monitor will report the dead connection.
+        with contextlib.suppress(zmq.Again):
+            self.dealer.send(encode(message), zmq.NOBLOCK)
 
     def close(self, linger_ms: int = 0) -> None:
         """Closes the sockets. ZeroMQ may send queued messages for another ``linger_ms`` milliseconds."""

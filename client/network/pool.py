@@ -34,7 +34,7 @@ from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Status
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
@@ -190,7 +190,7 @@ class ConnectionPool:
                 raise NoAnswerError(action.message)
             self._on_event(action)
 
-    def request(self, worker: int, request: Message) -> None:
+    def request(self, worker: int, request: Correlated) -> None:
         """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
         self.transport.request(worker, request)
 

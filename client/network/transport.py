@@ -26,7 +26,7 @@ from msd.wire.net.probe import Prober
 from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Complaint, ControlReply, Done, Message, new_rid
+from msd.wire.protocol.messages import Complaint, ControlReply, Correlated, Done, Message, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 
 #: Milliseconds for which ZeroMQ may still send queued messages after ``close``.
@@ -131,7 +131,7 @@ class Transport:
         """Returns for how long no packet has arrived on each connection, by worker."""
         return {worker: connection.silent_seconds for worker, connection in self._connections.items()}
 
-    def request(self, worker: int, request: Message) -> None:
+    def request(self, worker: int, request: Correlated) -> None:
         """Sends a request, or drops it if there is no connection. The request's ``rid`` must be from ``new_rid()``."""
         if (connection := self._connections.get(worker)) is not None:
             connection.send(request)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting, Warned
 from msd.client.manifest.id_prefix import parse_id
-from msd.client.manifest.request_loop import find_version
+from msd.client.manifest.look_up import find_version
 from msd.client.network.pool import ConnectionPool
+from msd.client.network.session import Session
 from msd.client.operations.transfer import Transfer
 from msd.client.operations.version_loop import VersionLoop
 from msd.client.report.progress_throttle import ProgressThrottle
@@ -124,7 +125,8 @@ def download(
             sync = False
         pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
-        version = find_version(pool, digits, name) if digits is not None else None
+        session = Session(pool)
+        version = find_version(session, digits, name) if digits is not None else None
         target = Path()
         #: Closes the output of the version that is fetched.
         opened = resources.enter_context(ExitStack())
@@ -160,7 +162,7 @@ def download(
             )
 
         pinned_by = "id" if id is not None else "sha256" if sha256 is not None else None
-        loop = VersionLoop(pool, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
+        loop = VersionLoop(session, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
         transfer = _run(loop, sha256=expected_sha256, sync=sync, on_event=emit)
         transfer.output.publish(replace=force or update, sync=sync)
         opened.close()

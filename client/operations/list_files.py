@@ -6,6 +6,7 @@ from contextlib import closing
 
 from msd.client.manifest.listing import fetch_listing
 from msd.client.network.pool import ConnectionPool
+from msd.client.network.session import Session
 from msd.wire.config.servers import Servers
 from msd.wire.protocol.messages import Entry
 
@@ -19,4 +20,4 @@ def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entr
     Raises ``NoAnswerError`` after ``timeout`` seconds without an answer.
     """
     with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
-        return fetch_listing(pool)
+        return fetch_listing(Session(pool))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from msd.client.manifest.request_loop import find_manifest
+from msd.client.manifest.look_up import find_manifest
 from msd.client.network.pool import ConnectionPool
+from msd.client.network.session import Session
 from msd.client.storage.segments_on_disk import SegmentsOnDisk, read_error
 from msd.client.storage.sha256 import parse_sha256, sha256_of
 from msd.wire.config.servers import Servers
@@ -64,7 +65,7 @@ def verify(servers: Servers, file: Path, name: str | None = None, timeout: float
     """
     with _opened(file) as fd:
         with contextlib.closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
-            manifest, _ = find_manifest(pool, name and name.removeprefix("./"), None, fallback_name=file.name)
+            manifest, _ = find_manifest(Session(pool), name and name.removeprefix("./"), None, fallback_name=file.name)
         return compare(fd, manifest)
 
 

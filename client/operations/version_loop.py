@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from msd.client.manifest import file_follower
 from msd.client.manifest.file_follower import FileFollower, LookUpFailed, VersionFound, VersionLost
-from msd.client.manifest.request_loop import find_manifest
-from msd.client.network.pool import ConnectionPool
+from msd.client.manifest.look_up import find_manifest
+from msd.client.network.session import Session
 from msd.client.network_events import SnapshotReceived
 from msd.client.operations.source_error import VersionLostError
 from msd.client.operations.transfer import Transfer
@@ -26,7 +26,7 @@ StartTransfer = Callable[[Manifest, bytes, Transfer | None], Transfer]
 
 
 class VersionLoop:
-    """Fetches one file from the workers of ``pool``.
+    """Fetches one file in a session.
 
     ``name`` and ``id`` select the file and, if ``id`` is not None, its version. ``pinned_by`` is the argument that
     names one version, None if the download follows the file.
@@ -34,7 +34,7 @@ class VersionLoop:
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        session: Session,
         name: str | None,
         id: bytes | None,
         *,
@@ -43,7 +43,7 @@ class VersionLoop:
     ) -> None:
         #: The transfer of the latest version; None until a version is found.
         self.transfer: Transfer | None = None
-        self._pool = pool
+        self._session = session
         self._name = name
         self._id = id
         self._start_transfer = start_transfer
@@ -72,7 +72,7 @@ class VersionLoop:
 
     def _handle(self, event: file_follower.Event) -> None:
         self._actions += self._follower.handle(event, time.monotonic())
-        self._pool.file_reason = self._follower.waiting_reason
+        self._session.pool.file_reason = self._follower.waiting_reason
 
     def _look_up(self) -> VersionFound | LookUpFailed:
         known = None
@@ -80,17 +80,17 @@ class VersionLoop:
             self.transfer.lift_bans()
             known = self.transfer.manifest
         try:
-            manifest, catalogue = self._found = find_manifest(self._pool, self._name, self._id, known=known)
+            manifest, catalogue = self._found = find_manifest(self._session, self._name, self._id, known=known)
         except MsdError as error:
-            return LookUpFailed(error, self._pool.status.catalogue if self._pool.status else b"")
+            return LookUpFailed(error, self._session.pool.status.catalogue if self._session.pool.status else b"")
         self._name = manifest.name
         return VersionFound(manifest.name, manifest.id, manifest.size, catalogue)
 
     def _pause(self) -> None:
-        if self._pool.status is not None:
-            self._handle(SnapshotReceived(self._pool.status))
+        if self._session.pool.status is not None:
+            self._handle(SnapshotReceived(self._session.pool.status))
         if not self._actions:
-            self._pool.poll(self._follower.next_deadline(time.monotonic()))
+            self._session.pool.poll(self._follower.next_deadline(time.monotonic()))
             self._handle(TimePassed())
 
     def _fetch(self, transfer: Transfer) -> VersionLost | None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from msd.client.manifest.listing import fetch_listing
+from msd.client.network.session import Session
 from msd.client.network_events import ReplyReceived
 from msd.wire.protocol.messages import CataloguePage, Entry, List
 from tests.connections import opened
@@ -14,11 +15,11 @@ ENTRY = Entry(name="film.mp4", size=5, mtime_ns=0, id=b"i" * 32)
 
 
 def test_workers_that_are_connected_already_are_asked() -> None:
-    pool: Any = SimpleNamespace(current_state=lambda: [opened(2)])
+    pool: Any = SimpleNamespace(current_state=lambda: [opened(2)], wait=lambda deadline: None, stalled_seconds=0.0)
 
     def request(worker: int, message: List) -> None:
-        page = CataloguePage(rid=1, epoch=7, entries=[ENTRY], more=False)
-        pool.poll = lambda deadline: [ReplyReceived(worker, message, page, None)]
+        page = CataloguePage(rid=message.rid, epoch=7, entries=[ENTRY], more=False)
+        pool.events = lambda: [ReplyReceived(worker, message, page, None)]
 
     pool.request = request
-    assert fetch_listing(pool) == [ENTRY]
+    assert fetch_listing(Session(pool)) == [ENTRY]

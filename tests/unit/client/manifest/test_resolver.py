@@ -29,8 +29,8 @@ from msd.client.manifest.resolver import (
 from msd.client.network_events import ConnectionClosed, ReplyReceived, SnapshotReceived
 from msd.wire.errors import MsdError, NotFoundError, SourceError, UsageError
 from msd.wire.protocol.messages import (
-    Bye,
     CataloguePage,
+    Correlated,
     DataReply,
     Describe,
     Described,
@@ -38,7 +38,6 @@ from msd.wire.protocol.messages import (
     Digests,
     Entry,
     List,
-    Message,
     Refusal,
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, digest, segment_count, segment_size
@@ -94,7 +93,7 @@ class Scene:
         self.resolver = ManifestResolver(name, id, range(1, workers + 1), fallback_name)
         self.now = START
         #: The last request to each worker.
-        self.requests: dict[int, Message] = {}
+        self.requests: dict[int, Correlated] = {}
 
     def handle(self, event: Event) -> list[Action]:
         """Returns the actions, with 0 instead of the ids of the requests."""
@@ -108,7 +107,7 @@ class Scene:
 
     def received(self, worker: int, reply: DataReply, data: bytes | None = None) -> ReplyReceived:
         """A reply to the last request to the worker, with ``data`` as its payload."""
-        request = self.requests.get(worker, Bye(session=1))
+        request = self.requests.get(worker, Describe(rid=0))
         return ReplyReceived(worker, request, reply, zmq.Frame(data) if data is not None else None)
 
     def connect(self, *workers: int, files: int = 1, catalogue: bytes = NEW) -> list[Action]:

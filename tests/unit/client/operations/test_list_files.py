@@ -28,13 +28,17 @@ class FakePool:
         self._events: list[NetworkEvent] = [opened(number) for number in range(1, workers + 1)]
         self.requests: list[tuple[int, str]] = []
         self.is_closed = False
+        self.stalled_seconds = 0.0
         self.progress: list[object] = []
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
 
     def current_state(self) -> list[NetworkEvent]:
         return []
 
-    def poll(self, deadline: float | None) -> list[NetworkEvent]:
+    def wait(self, deadline: float) -> None:
+        pass
+
+    def events(self) -> list[NetworkEvent]:
         """Returns the next events. If there are none, the timeout expires."""
         if not self._events:
             raise NoAnswerError("gave up")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from msd.client.network.session import Session
 from msd.client.operations import version_loop
 from msd.client.operations.source_error import VersionLostError
 from msd.client.operations.version_loop import VersionLoop
@@ -72,7 +73,7 @@ class Scene:
         )
 
     def run(self, pinned_by: str | None = None) -> Any:
-        loop = VersionLoop(self.pool, None, None, pinned_by=pinned_by, start_transfer=self.start)  # type: ignore[arg-type]
+        loop = VersionLoop(Session(self.pool), None, None, pinned_by=pinned_by, start_transfer=self.start)  # type: ignore[arg-type]
         return loop.run()
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import zmq
 
-from msd.client.manifest.request_loop import find_manifest
+from msd.client.manifest.look_up import find_manifest
 from msd.client.network.progress_timeout import ProgressMade
+from msd.client.network.session import Session
 from msd.client.network_events import NetworkEvent, ReplyReceived, SnapshotReceived
 from msd.wire.errors import NotFoundError, UsageError
 from msd.wire.protocol.messages import MAX_NAME, Describe, Described, DigestPage, Digests, List, Message, Refusal
@@ -26,6 +27,7 @@ class FakePool:
     """A pool with one worker that shares STAR. Each poll takes a second."""
 
     worker_numbers = (1,)
+    stalled_seconds = 0.0
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now = 1000.0
@@ -35,8 +37,10 @@ class FakePool:
         self._incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self._now)
 
-    def poll(self, deadline: float | None) -> list[NetworkEvent]:
+    def wait(self, deadline: float) -> None:
         self._now += 1.0
+
+    def events(self) -> list[NetworkEvent]:
         incoming, self._incoming = self._incoming, []
         return incoming
 
@@ -64,7 +68,7 @@ class FakePool:
 
 
 def find(pool: FakePool, name: str | None = None, **options: Any) -> tuple[Manifest, bytes]:
-    return find_manifest(pool, name, None, **options)  # type: ignore[arg-type]
+    return find_manifest(Session(pool), name, None, **options)  # type: ignore[arg-type]
 
 
 def test_the_manifest_is_returned_with_the_published_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
