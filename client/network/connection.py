@@ -26,6 +26,7 @@ from msd.wire.protocol.messages import (
     Get,
     Hello,
     Message,
+    Segment,
     Welcome,
     new_rid,
 )
@@ -106,8 +107,8 @@ class Connection:
             return None
         if self._epoch not in (None, reply.epoch):
             raise ProtocolError("the reply and the welcome are from different processes")
-        if isinstance(request, Get) and getattr(reply, "index", request.index) != request.index:
-            raise ProtocolError("the reply contains a different segment from the one requested")
+        if isinstance(reply, Segment) and not _is_reply_to(reply, request):
+            raise ProtocolError("the reply contains other bytes than those requested")
         if isinstance(request, Hello):
             if not isinstance(reply, Welcome):
                 raise ProtocolError("the first reply is not a welcome")
@@ -129,3 +130,7 @@ class Connection:
         """Closes the sockets. ZeroMQ may send queued messages for another ``linger_ms`` milliseconds."""
         self.monitor.close()
         self.dealer.close(linger_ms)
+
+
+def _is_reply_to(segment: Segment, request: Message) -> bool:
+    return isinstance(request, Get) and (segment.index, segment.start) == (request.index, request.start)

@@ -16,8 +16,8 @@ from msd.wire.errors import ProtocolError
 from msd.wire.protocol import child_messages, messages
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, DataRequest, Message
-from msd.wire.protocol.segments import digest, file_id, segment_count
-from msd.workers.serving.answer import Identity, Job, answer, compact_request
+from msd.wire.protocol.segments import digest, file_id, segment_count, span
+from msd.workers.serving.answer import DigestsJob, Identity, SegmentJob, answer, compact_request
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
 FAMILIES: list[UnionType | type[Message]] = [
@@ -139,10 +139,14 @@ def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any],
         match reply:
             case None:
                 assert isinstance(request, messages.Bye)
-            case Job(rid, file, index):
+            case SegmentJob(rid, file, index, start, length):
                 assert rid == request.rid
                 assert 0 <= index < file.segments
+                assert 0 <= start < start + length <= span(file.size, index)[1]
                 assert catalogue.copies(file)
+            case DigestsJob(rid, file, start):
+                assert rid == request.rid
+                assert 0 <= start < file.segments
             case _:
                 assert decode(encode(reply), DataReply) == reply
                 assert reply.rid == request.rid

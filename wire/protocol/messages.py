@@ -95,10 +95,12 @@ class Digests(Correlated, tag="digests", frozen=True):
 
 
 class Get(Correlated, tag="get", frozen=True):
-    """Requests one segment."""
+    """Requests a segment, or the part of it with ``length`` bytes from ``start`` on (None: to the segment's end)."""
 
     id: FileId
     index: Natural
+    start: Natural = 0
+    length: Natural | None = None
 
 
 class Bye(Message, tag="bye", frozen=True):
@@ -152,9 +154,10 @@ class DigestPage(WorkerReply, tag="digests", frozen=True):
 
 
 class Segment(WorkerReply, tag="segment", frozen=True):
-    """One segment; the payload frame contains its bytes."""
+    """A segment, or a part of it from ``start`` on; the payload frame contains the bytes."""
 
     index: Natural
+    start: Natural = 0
 
 
 class Refusal(WorkerReply, tag="refusal", frozen=True):

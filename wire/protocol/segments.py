@@ -103,3 +103,9 @@ def span(file_size: int, index: int) -> tuple[int, int]:
     size = segment_size(file_size)
     offset = index * size
     return offset, min(size, file_size - offset)
+
+
+def segments_of(file_size: int, offset: int, length: int) -> range:
+    """Returns the segments that contain at least one of the ``length`` bytes from ``offset`` on."""
+    size = segment_size(file_size)
+    return range(offset // size, -(-(offset + length) // size)) if length else range(0)

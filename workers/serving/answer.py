@@ -23,7 +23,7 @@ from msd.wire.protocol.messages import (
     Refusal,
     Welcome,
 )
-from msd.wire.protocol.segments import segment_size
+from msd.wire.protocol.segments import segment_size, span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
@@ -33,15 +33,25 @@ QUEUED_REQUESTS = (List, Digests, Get)
 QueuedRequest = List | Digests | Get
 
 
-class Job(Struct, frozen=True):
-    """A reply whose payload must still be read: segment ``index`` of ``file`` or, if ``digests`` is True, a page of the
-    file's digests from segment ``index`` on.
-    """
+class SegmentJob(Struct, frozen=True):
+    """A reply whose payload must still be read: ``length`` bytes of a segment of ``file``, from ``start`` on."""
 
     rid: int
     file: SharedFile
     index: int
-    digests: bool = False
+    start: int
+    length: int
+
+
+class DigestsJob(Struct, frozen=True):
+    """A reply whose payload must still be read: digests of the segments of ``file``, from ``start`` on."""
+
+    rid: int
+    file: SharedFile
+    start: int
+
+
+Job = SegmentJob | DigestsJob
 
 
 class Identity(Struct, frozen=True):
@@ -65,7 +75,13 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
                 return refusal(rid, identity, RefusalReason.UNKNOWN)
             if index >= file.segments:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"segment {index} of {file.segments}")
-            return Job(rid, file, index, digests=isinstance(request, Digests))
+            if isinstance(request, Digests):
+                return DigestsJob(rid, file, index)
+            size = span(file.size, index)[1]
+            start, length = request.start, size - request.start if request.length is None else request.length
+            if length <= 0 or start + length > size:
+                return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"{length} bytes from {start} on, of {size}")
+            return SegmentJob(rid, file, index, start, length)
         case Hello(rid=rid):
             return Welcome(
                 rid=rid,

@@ -36,15 +36,23 @@ from msd.wire.protocol.messages import (
     Order,
     QuitOrder,
     Segment,
-    SuspectSegment,
     WorkerOrder,
 )
-from msd.wire.protocol.segments import digest
+from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason, ReportedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.security.zap import ZapHandler
 from msd.wire.support.core import TimePassed
-from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, QueuedRequest, answer, compact_request, refusal
+from msd.workers.serving.answer import (
+    QUEUED_REQUESTS,
+    DigestsJob,
+    Identity,
+    Job,
+    QueuedRequest,
+    answer,
+    compact_request,
+    refusal,
+)
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import ClientKey, Router
@@ -63,7 +71,8 @@ from msd.workers.serving.worker_life import (
     SendHeartbeat,
     WorkerLife,
 )
-from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
+from msd.workers.source.catalogue import Catalogue, open_edition
+from msd.workers.source.indexed_data import IndexedData
 from msd.workers.source.local_files import LocalFiles, ReadRefused
 from msd.workers.source.share import Share
 
@@ -86,10 +95,6 @@ IDLE_COLLECT_INTERVAL_S = 0.1
 #: Maximum numbers of open and of newly served sessions in a heartbeat, which must fit into ``MAX_REQUEST_FRAME``: a
 #: served session takes up to 56 bytes.
 MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
-#: How long (seconds) heartbeats report that a file differs from the served edition. Limited, because the difference
-#: may persist, and each report makes the indexer scan.
-STALE_REPORT_S = 5.0
-
 #: Seconds after which a file that is not read is closed; it may stay open for up to twice as long.
 CLOSE_UNREAD_INTERVAL_S = 2.0
 
@@ -107,6 +112,7 @@ class Worker:
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._local_files = LocalFiles(Share.read(self._editions))
+        self._data = IndexedData(self._local_files, self._catalogue)
         self._identity = Identity(settings.number, secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()
@@ -134,10 +140,6 @@ class Worker:
         self._next_busy_refusal = 0.0
         #: True if the last ``_serve`` stopped at its limit: more replies may be sent without waiting.
         self._may_serve_more = False
-        #: Until this time, heartbeats report that a file differs from the served edition.
-        self._stale_until = 0.0
-        #: The last segment whose data was not the indexed data although the times of its file were.
-        self._suspect: SuspectSegment | None = None
         #: When the files that were not read lately are closed.
         self._close_unread_at = 0.0
         self._running = True
@@ -256,11 +258,11 @@ class Worker:
                 bytes_sent=self._bytes_sent,
                 clients=len(sessions),
                 malformed_messages=self._malformed_messages,
-                stale=now < self._stale_until,
+                stale=self._data.is_stale(now),
             ),
             sessions=sessions[:MAX_SESSIONS_REPORTED],
             served=served,
-            suspect=self._suspect if now < self._stale_until else None,
+            suspect=self._data.suspect(now),
         )
         try:
             self._control.send(encode(heartbeat), zmq.NOBLOCK)
@@ -289,7 +291,8 @@ class Worker:
         except FileNotFoundError:
             return  # Already deleted: newer editions exist, and an order to switch to one of them will follow.
         self._catalogue.close()
-        self._catalogue, self._edition, self._stale_until, self._suspect = catalogue, edition, 0.0, None
+        self._catalogue, self._edition = catalogue, edition
+        self._data.replace_catalogue(catalogue)
         # Close files that may no longer be shared.
         self._local_files.close()
         self._handle(EditionLoaded())
@@ -361,7 +364,7 @@ class Worker:
             client, request = queued
             reply = answer(request, self._identity, self._catalogue, awake=True)
             assert reply is not None
-            head, payload = self._read(reply) if isinstance(reply, Job) else (encode(reply), b"")
+            head, payload = self._read(reply, now) if isinstance(reply, Job) else (encode(reply), b"")
             if self._router.send_large(client, head, payload):
                 self._queue.on_sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
@@ -371,35 +374,16 @@ class Worker:
                 self._queue.on_dropped(client)
         self._may_serve_more = True
 
-    def _read(self, job: Job) -> tuple[bytes, bytes]:
+    def _read(self, job: Job, now: float) -> tuple[bytes, bytes]:
         """Returns the header frame and the payload of the reply to a job."""
-        if job.digests:
-            page = DigestPage(rid=job.rid, epoch=self._identity.epoch, start=job.index)
-            return encode(page), self._catalogue.digests(job.file, job.index)
-        refused = ReadRefused(RefusalReason.UNKNOWN)
-        for file in self._catalogue.copies(job.file):
-            data = self._local_files.read(file, job.index)
-            is_stale = False
-            if isinstance(data, ReadRefused):
-                refused, data = data, data.data
-                is_stale = refused.reason is RefusalReason.CHANGED
-                # If the digest still matches, only the timestamps differ: accept the data.
-                is_valid = bool(data) and self._matches(file, job.index, data)
-            elif self._local_files.has_reliable_times(file):
-                is_valid = True
-            elif not (is_valid := self._matches(file, job.index, data)):
-                is_stale = True
-                refused = ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
-                self._suspect = SuspectSegment(file.id, job.index)
-            if is_stale:
-                self._stale_until = time.monotonic() + STALE_REPORT_S
-            if not is_valid:
-                continue
-            return encode(Segment(rid=job.rid, epoch=self._identity.epoch, index=job.index)), data
-        return encode(refusal(job.rid, self._identity, refused.reason, refused.detail)), b""
-
-    def _matches(self, file: SharedFile, index: int, data: bytes) -> bool:
-        return digest(data) == self._catalogue.digests(file, index, 1)
+        epoch = self._identity.epoch
+        if isinstance(job, DigestsJob):
+            page = DigestPage(rid=job.rid, epoch=epoch, start=job.start)
+            return encode(page), self._catalogue.digests(job.file, job.start)
+        data = self._data.read(job.file, span(job.file.size, job.index)[0] + job.start, job.length, now)
+        if isinstance(data, ReadRefused):
+            return encode(refusal(job.rid, self._identity, data.reason, data.detail)), b""
+        return encode(Segment(rid=job.rid, epoch=epoch, index=job.index, start=job.start)), data
 
     def _on_disconnected(self, client: ClientKey) -> None:
         self._queue.discard(client)

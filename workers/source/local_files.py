@@ -1,4 +1,4 @@
-"""Reads segments of the shared files with ``pread``.
+"""Reads ranges of the shared files with ``pread``.
 
 Does not use mmap: truncating a mapped file kills the process that reads it (SIGBUS), whereas
 ``pread`` returns fewer bytes and the client gets a refusal. Serves a file only in the version that the
@@ -17,7 +17,6 @@ from stat import S_ISREG
 
 from msgspec import Struct
 
-from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
 from msd.workers.source.change_times import ChangeTimes
@@ -28,7 +27,7 @@ MAX_OPEN_FILES = 64
 
 
 class ReadRefused(Struct, frozen=True):
-    """A segment cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
+    """Data cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
 
     ``data`` holds the bytes read from a file that is not the indexed version; it is empty if nothing was read.
     """
@@ -39,7 +38,7 @@ class ReadRefused(Struct, frozen=True):
 
 
 class LocalFiles:
-    """Reads segments of the files of ``share``."""
+    """Reads the files of ``share``."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
@@ -68,11 +67,10 @@ class LocalFiles:
         """
         return self._change_times.are_reliable(file.version.device)
 
-    def read(self, file: SharedFile, index: int) -> bytes | ReadRefused:
-        """Returns the bytes of segment ``index``, or the reason if the file cannot be read or is not the indexed
-        version.
+    def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+        """Returns the ``length`` bytes from ``offset`` on, or the reason if the file cannot be read or is not the
+        indexed version.
         """
-        offset, length = span(file.size, index)
         try:
             fd = self._descriptor(file)
             before = os.fstat(fd)

@@ -69,6 +69,7 @@ def test_only_the_first_reply_to_a_request_counts(open_connection: Connection) -
     [
         pytest.param(frames(Segment(rid=2, epoch=EPOCH + 1, index=5)), id="another process"),
         pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=6)), id="another segment"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5, start=1)), id="another part"),
         pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5), b"data", b"more"), id="three frames"),
         pytest.param(frames(HELLO), id="our own hello"),
         pytest.param([zmq.Frame(b"\xc1")], id="malformed"),

@@ -152,7 +152,14 @@ def test_a_frame_can_be_a_memoryview(message: Message) -> None:
 
 def test_a_header_is_a_plain_msgpack_map_with_a_type() -> None:
     assert header_of(Hello(rid=1, version=1, session=9)) == {"type": "hello", "rid": 1, "version": 1, "session": 9}
-    assert header_of(Get(rid=1, id=b"i" * 32, index=3)) == {"type": "get", "rid": 1, "id": b"i" * 32, "index": 3}
+    assert header_of(Get(rid=1, id=b"i" * 32, index=3)) == {
+        "type": "get",
+        "rid": 1,
+        "id": b"i" * 32,
+        "index": 3,
+        "start": 0,
+        "length": None,
+    }
     assert header_of(Order(wanted=WantedState.ASLEEP, edition=3)) == {"type": "order", "wanted": "asleep", "edition": 3}
     assert header_of(Toggle(rid=1, number=2)) == {"type": "toggle", "rid": 1, "number": 2, "want": None}
     assert header_of(Refusal(rid=1, epoch=2, reason=RefusalReason.BAD_REQUEST)) == {

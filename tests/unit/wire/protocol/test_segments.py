@@ -19,6 +19,7 @@ from msd.wire.protocol.segments import (
     file_id,
     segment_count,
     segment_size,
+    segments_of,
     span,
 )
 
@@ -82,6 +83,24 @@ def test_the_spans_cover_a_file_without_gaps_and_overlaps(file_size: int) -> Non
         assert 0 < length <= segment_size(file_size) <= SEGMENT_LIMIT
         end = offset + length
     assert end == file_size
+
+
+@given(st.integers(1, 2000) | st.integers(11 * MIB, 40 * MIB), st.data())
+@settings(deadline=None)
+def test_the_segments_of_a_range_are_those_that_have_bytes_of_it(file_size: int, data: st.DataObject) -> None:
+    offset = data.draw(st.integers(0, file_size - 1))
+    length = data.draw(st.integers(0, file_size - offset))
+    expected = [
+        index
+        for index in range(segment_count(file_size))
+        for start, size in [span(file_size, index)]
+        if length and start < offset + length and offset < start + size
+    ]
+    assert [*segments_of(file_size, offset, length)] == expected
+
+
+def test_an_empty_file_has_no_segments_in_any_range() -> None:
+    assert [*segments_of(0, 0, 0)] == []
 
 
 @given(st.integers(1, MAX_FILE_SIZE))

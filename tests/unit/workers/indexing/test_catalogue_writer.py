@@ -194,7 +194,7 @@ def test_the_catalogue_matches_the_segments_that_a_worker_reads(contents: list[b
         bench.run()
         local_files, catalogue = LocalFiles(share_of(bench.root)), Catalogue(bench.folder)
         for file, data in zip(catalogue.files, contents, strict=True):
-            segments = [local_files.read(file, number) for number in range(file.segments)]
+            segments = [local_files.read(file, *span(file.size, number)) for number in range(file.segments)]
             assert b"".join(segment for segment in segments if isinstance(segment, bytes)) == data
             assert catalogue.digests(file, 0) == digests_of(data)
         local_files.close()

@@ -26,7 +26,16 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, Manifest, digest, file_id, segment_count
 from msd.wire.protocol.states import RefusalReason
-from msd.workers.serving.answer import QUEUED_REQUESTS, Identity, Job, answer, compact_request, refusal
+from msd.workers.serving.answer import (
+    QUEUED_REQUESTS,
+    DigestsJob,
+    Identity,
+    Job,
+    SegmentJob,
+    answer,
+    compact_request,
+    refusal,
+)
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
 IDENTITY = Identity(number=3, epoch=77)
@@ -178,14 +187,33 @@ def test_files_that_are_not_shared_are_refused_as_unknown(catalogue: Catalogue) 
 
 def test_a_request_for_a_segment_becomes_a_job(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
-    for index in (0, 11):
-        assert ask(Get(rid=5, id=file.id, index=index), catalogue) == Job(5, file, index, digests=False)
+    for index, size in (0, 21), (11, 14):
+        assert ask(Get(rid=5, id=file.id, index=index), catalogue) == SegmentJob(5, file, index, 0, size)
+
+
+def test_a_part_of_a_segment_begins_and_ends_anywhere_in_it(catalogue: Catalogue) -> None:
+    file = file_of(catalogue, "big")
+    for start, length, expected in (0, 21, 21), (20, 1, 1), (4, None, 17), (4, 9, 9):
+        request = Get(rid=5, id=file.id, index=1, start=start, length=length)
+        assert ask(request, catalogue) == SegmentJob(5, file, 1, start, expected)
+
+
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 0), (0, 15), (13, 2), (14, None), (15, None), (14, 1), (2**63 - 1, 2**63 - 1)]
+)
+def test_a_part_that_is_empty_or_not_in_the_segment_is_refused_as_a_bad_request(
+    catalogue: Catalogue, start: int, length: int | None
+) -> None:
+    reply = ask(Get(rid=5, id=file_of(catalogue, "big").id, index=11, start=start, length=length), catalogue)
+    assert isinstance(reply, Refusal)
+    assert reply.reason is RefusalReason.BAD_REQUEST
+    assert reply.detail.endswith("of 14")
 
 
 def test_a_request_for_digests_becomes_a_job(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     for start in (0, 11):
-        assert ask(Digests(rid=5, id=file.id, start=start), catalogue) == Job(5, file, start, digests=True)
+        assert ask(Digests(rid=5, id=file.id, start=start), catalogue) == DigestsJob(5, file, start)
 
 
 @pytest.mark.parametrize("index", [12, 13, 2**63 - 1])

@@ -36,7 +36,8 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.workers.serving.fair_queue import MAX_QUEUED
-from msd.workers.serving.worker import MAX_SERVED_REPORTED, MAX_SESSIONS_REPORTED, STALE_REPORT_S
+from msd.workers.serving.worker import MAX_SERVED_REPORTED, MAX_SESSIONS_REPORTED
+from msd.workers.source.indexed_data import STALE_REPORT_S
 from tests.processes import free_ports, wait_for
 from tests.unit.shares import write_share_of
 
@@ -161,6 +162,20 @@ def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) ->
         status = Path(f"/proc/{bench.process.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
     assert peak < 80 * MIB, peak
+
+
+def test_parts_of_a_segment_have_its_bytes(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder) as bench:
+        client = bench.client()
+        id = file_id(client)
+        client.send(encode(Get(rid=2, id=id, index=1, start=4, length=9)))
+        client.send(encode(Get(rid=3, id=id, index=11, start=13)))
+        for rid, index, start, data in (2, 1, 4, bytes(range(25, 34))), (3, 11, 13, bytes([244])):
+            assert client.poll(TIMEOUT_MS), "no reply"
+            header, payload = client.recv_multipart()
+            segment = decode(header, DataReply)
+            assert isinstance(segment, Segment)
+            assert (segment.rid, segment.index, segment.start, payload) == (rid, index, start, data)
 
 
 def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_folder: Path) -> None:

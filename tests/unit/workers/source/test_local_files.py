@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
 from msd.workers.source.local_files import MAX_OPEN_FILES, LocalFiles, ReadRefused, open_shared
@@ -53,13 +54,18 @@ def shared(path: Path, name: str) -> SharedFile:
     return SharedFile(name, version, bytes(32), 0)
 
 
+def read(local_files: LocalFiles, file: SharedFile, index: int) -> bytes | ReadRefused:
+    """Reads a segment."""
+    return local_files.read(file, *span(file.size, index))
+
+
 def read_all(local_files: LocalFiles, file: SharedFile) -> bytes:
-    segments = [local_files.read(file, index) for index in range(file.segments)]
+    segments = [read(local_files, file, index) for index in range(file.segments)]
     return b"".join(data for data in segments if isinstance(data, bytes))
 
 
 def read_refused(local_files: LocalFiles, file: SharedFile, index: int = 0) -> tuple[RefusalReason, str]:
-    refused = local_files.read(file, index)
+    refused = read(local_files, file, index)
     assert isinstance(refused, ReadRefused)
     return refused.reason, refused.detail
 
@@ -80,11 +86,12 @@ def open_below(root: Path) -> list[str]:
 # Reading.
 
 
-def test_a_segment_is_a_range_of_the_file(root: Path, local_files: LocalFiles) -> None:
+def test_any_range_of_a_file_can_be_read(root: Path, local_files: LocalFiles) -> None:
     file = put(root, "numbers")
-    assert local_files.read(file, 0) == NUMBERS[:21]
-    assert local_files.read(file, 11) == NUMBERS[231:]
-    assert local_files.read(file, 3) == NUMBERS[63:84]
+    assert local_files.read(file, 20, 3) == NUMBERS[20:23]
+    assert read(local_files, file, 0) == NUMBERS[:21]
+    assert read(local_files, file, 11) == NUMBERS[231:]
+    assert read(local_files, file, 3) == NUMBERS[63:84]
     assert read_all(local_files, file) == NUMBERS
 
 
@@ -256,7 +263,7 @@ def test_a_file_that_changed_while_it_is_open_is_refused_as_changed(
     root: Path, local_files: LocalFiles, change: Callable[[Path], None]
 ) -> None:
     file = put(root, "numbers")
-    assert local_files.read(file, 0) == NUMBERS[:21]
+    assert read(local_files, file, 0) == NUMBERS[:21]
     change(root / "numbers")
     assert read_refused(local_files, file)[0] is RefusalReason.CHANGED
     assert open_below(root) == []
@@ -286,7 +293,7 @@ def test_a_refusal_holds_the_bytes_that_were_read(root: Path, local_files: Local
     file = put(root, "numbers")
     for change, data in ((touch, NUMBERS[63:84]), (rewrite, bytes(21)), (delete, b"")):
         change(root / "numbers")
-        refused = local_files.read(file, 3)
+        refused = read(local_files, file, 3)
         assert isinstance(refused, ReadRefused)
         assert (refused.reason, refused.data) == (RefusalReason.CHANGED, data)
 
@@ -300,12 +307,12 @@ def test_a_truncated_file_is_refused_even_for_segments_it_still_contains(root: P
 
 def test_a_file_that_was_moved_back_is_read_once_it_is_indexed_again(root: Path, local_files: LocalFiles) -> None:
     file = put(root, "numbers")
-    assert local_files.read(file, 0) == NUMBERS[:21]
+    assert read(local_files, file, 0) == NUMBERS[:21]
     (root / "numbers").rename(root / "away")
     assert read_refused(local_files, file)[0] is RefusalReason.CHANGED
     (root / "away").rename(root / "numbers")
     assert read_refused(local_files, file)[0] is RefusalReason.CHANGED, "renaming the file has changed its ctime"
-    assert local_files.read(shared(root / "numbers", "numbers"), 0) == NUMBERS[:21]
+    assert read(local_files, shared(root / "numbers", "numbers"), 0) == NUMBERS[:21]
 
 
 @pytest.mark.parametrize("change", [truncate, rewrite_and_restore_mtime, append], ids=name_of)
@@ -405,32 +412,32 @@ def test_a_link_may_lead_to_another_shared_path(tmp_path: Path, root: Path) -> N
 def test_a_file_stays_open_for_the_next_request(root: Path, local_files: LocalFiles) -> None:
     file = put(root, "numbers")
     for index in range(12):
-        local_files.read(file, index)
+        read(local_files, file, index)
         assert open_below(root) == ["numbers"]
 
 
 def test_the_number_of_open_files_is_limited(root: Path, local_files: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(MAX_OPEN_FILES + 10)]
     for number, file in enumerate(files, 1):
-        assert local_files.read(file, 0) == b"x"
+        assert read(local_files, file, 0) == b"x"
         assert len(open_below(root)) == min(number, MAX_OPEN_FILES)
     for file in files:
-        assert local_files.read(file, 0) == b"x"
+        assert read(local_files, file, 0) == b"x"
 
 
 def test_the_least_recently_read_file_is_closed_first(root: Path, local_files: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(MAX_OPEN_FILES + 1)]
     for file in files[:-1]:
-        local_files.read(file, 0)
-    local_files.read(files[0], 0)
-    local_files.read(files[-1], 0)
+        read(local_files, file, 0)
+    read(local_files, files[0], 0)
+    read(local_files, files[-1], 0)
     assert set(open_below(root)) == {file.name for file in files} - {files[1].name}
 
 
 def test_a_file_that_was_refused_is_not_kept_open(root: Path, local_files: LocalFiles) -> None:
     files = [put(root, f"{number:03}", b"x") for number in range(10)]
     for file in files:
-        local_files.read(file, 0)
+        read(local_files, file, 0)
         touch(root / file.name)
     for file in files:
         read_refused(local_files, file)
@@ -440,7 +447,7 @@ def test_a_file_that_was_refused_is_not_kept_open(root: Path, local_files: Local
 def test_close_closes_all_files_and_may_be_repeated(root: Path) -> None:
     local_files = LocalFiles(share_of(root))
     for number in range(5):
-        local_files.read(put(root, f"{number}"), 0)
+        read(local_files, put(root, f"{number}"), 0)
     local_files.close()
     assert open_below(root) == []
     local_files.close()
@@ -448,11 +455,11 @@ def test_close_closes_all_files_and_may_be_repeated(root: Path) -> None:
 
 def test_a_file_is_closed_when_it_is_no_longer_read(root: Path, local_files: LocalFiles) -> None:
     once, again = put(root, "once"), put(root, "again")
-    local_files.read(once, 0)
-    local_files.read(again, 0)
+    read(local_files, once, 0)
+    read(local_files, again, 0)
     local_files.close_unread()
     assert open_below(root) == ["again", "once"]
-    local_files.read(again, 1)
+    read(local_files, again, 1)
     local_files.close_unread()
     assert open_below(root) == ["again"]
     local_files.close_unread()
