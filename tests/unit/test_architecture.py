@@ -138,6 +138,7 @@ PURE = (
     "wire/support/backoff.py",
     "wire/support/core.py",
     "wire/support/log_line.py",
+    "wire/support/name_patterns.py",
     "wire/support/stall_detector.py",
     "wire/support/presentable_names.py",
     "wire/support/units.py",

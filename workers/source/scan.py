@@ -16,9 +16,9 @@ from typing import NamedTuple
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
+from msd.wire.support.name_patterns import NamePatterns
 from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import Version
-from msd.workers.source.exclude import Excludes
 from msd.workers.source.share import LeftOut, Share
 
 #: Suffix of part files: a download writes to a part file until the download is complete.
@@ -55,7 +55,7 @@ class _Scanner:
     def __init__(self, share: Share) -> None:
         self.result = Scan({}, {}, Counter())
         self._share = share
-        self._excludes = Excludes(share.excludes)
+        self._excludes = NamePatterns(share.excludes)
 
     def scan_root(self, name: str, root: Path) -> None:
         """Scans the file or folder that is shared as ``name``. Raises ``MsdError``."""
@@ -125,7 +125,7 @@ class _Scanner:
         """Returns the reason for leaving out an entry because of its name, None if there is none."""
         if base_name[0] == "." and not self._share.hidden:
             return LeftOut.HIDDEN
-        if self._share.excludes and self._excludes.match(name, is_folder=is_folder):
+        if self._share.excludes and self._excludes.match(f"{name}/" if is_folder else name):
             return LeftOut.EXCLUDED
         return LeftOut.UNFINISHED if name.endswith(PART_SUFFIX) and not is_folder else None
 
