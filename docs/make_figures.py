@@ -19,7 +19,7 @@ from msd.workers.serving import worker_life
 DOCS = Path(__file__).parent
 #: The transition tables by figure name; each table maps a change of state to its causes.
 TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
-    "segments": scheduler_events.TRANSITIONS,
+    "units": scheduler_events.TRANSITIONS,
     "manifest": resolver.TRANSITIONS,
     "follow": file_follower.TRANSITIONS,
     "connections": connection_policy.TRANSITIONS,

@@ -25,7 +25,7 @@ def source_error(action: GiveUp, name: str) -> SourceError:
     """Returns the error of a download of ``name``; a ``VersionLostError`` if workers lack this version of the file."""
     reasons = set(action.bans.values())
     workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(action.bans.items()))
-    problem = f"no worker can send segment {action.segment} of {presentable(name)} ({workers})"
+    problem = f"no worker can send segment {action.unit} of {presentable(name)} ({workers})"
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         return VersionLostError(problem)
     if BanReason.UNREADABLE in reasons:

@@ -172,11 +172,11 @@ class Transfer:
                     self._on_event(Retried(str(worker), index, reason.value, detail))
                 if reason is RefusalReason.SLEEPING:
                     self._meters[worker].stop()
-                self._schedule(scheduler_events.SegmentRefused(worker, index, reason))
+                self._schedule(scheduler_events.UnitRefused(worker, index, reason))
             case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
                 self._on_segment(worker, index, payload)
             case ReplyReceived(worker, Get(index=index)):
-                self._schedule(scheduler_events.SegmentRefused(worker, index, RefusalReason.BAD_REQUEST))
+                self._schedule(scheduler_events.UnitRefused(worker, index, RefusalReason.BAD_REQUEST))
             case SnapshotReceived(status):
                 self._schedule(event)
                 self._emit_worker_changes(status)
@@ -220,14 +220,14 @@ class Transfer:
         self.received += len(data)
         if not self._scheduler.is_missing(index):
             self.wasted += len(data)
-            self._schedule(scheduler_events.SegmentDuplicate(worker, index))
+            self._schedule(scheduler_events.UnitDuplicate(worker, index))
         elif digest(data) != self.manifest.digest(index):
             self.wasted += len(data)
             self.workers[worker].corrupt += 1
             self._on_event(Retried(str(worker), index, "corrupt"))
             if (control := self._pool.control) is not None:
                 self._pool.transport.report_corrupt(control, worker, self.manifest.id, index)
-            self._schedule(scheduler_events.SegmentCorrupt(worker, index))
+            self._schedule(scheduler_events.UnitCorrupt(worker, index))
         else:
             self.output.write(index, data)
             report = self.workers[worker]
@@ -238,7 +238,7 @@ class Transfer:
             now = time.monotonic()
             self._meters[worker].count(len(data), now)
             self._pool.progress_timeout.handle(ProgressMade(), now)
-            self._schedule(scheduler_events.SegmentWritten(worker, index))
+            self._schedule(scheduler_events.UnitWritten(worker, index))
             if self._stream is not None:
                 self._flush(self._stream)
 
@@ -284,7 +284,7 @@ class Transfer:
             self.reused += length - received_before
             self._kept += length
         self._pool.progress_timeout.handle(ProgressMade(), time.monotonic())
-        self._schedule(scheduler_events.SegmentChecked(index, matches))
+        self._schedule(scheduler_events.UnitChecked(index, matches))
 
     # Scheduling.
 
@@ -292,7 +292,7 @@ class Transfer:
         """Passes an event to the scheduler and performs the returned actions."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
-                case scheduler_events.RequestSegment(worker, index):
+                case scheduler_events.RequestUnit(worker, index):
                     rid = new_rid()
                     self._pool.request(worker, Get(rid=rid, id=self.manifest.id, index=index))
                 case Ban(worker, reason):

@@ -1,1 +1,1 @@
-"""Decides which worker is asked for which segment. Pure: no sockets, clocks, files or payloads."""
+"""Decides which worker is asked for which unit. Pure: no sockets, clocks, files or payloads."""

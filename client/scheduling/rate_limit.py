@@ -1,4 +1,4 @@
-"""Limits how many segments are requested a second, so that a download stays below ``--max-rate``. Pure.
+"""Limits how many units are requested a second, so that a download stays below ``--max-rate``. Pure.
 
 Pacing the requests, and not the reading of replies, leaves no data in sockets: a worker is never slow because of the
 limit, and what has been requested arrives at full speed.
@@ -6,12 +6,12 @@ limit, and what has been requested arrives at full speed.
 
 from __future__ import annotations
 
-#: Seconds of the rate that may be requested at once, in addition to one segment: makes up for late wake-ups.
+#: Seconds of the rate that may be requested at once, in addition to one unit: makes up for late wake-ups.
 BURST_S = 0.1
 
 
 class RateLimit:
-    """A token bucket. ``rate`` is in segments per second; each request takes a token."""
+    """A token bucket. ``rate`` is in units per second; each request takes a token."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -22,7 +22,7 @@ class RateLimit:
 
     @property
     def next_at(self) -> float:
-        """The time from which a segment may be requested."""
+        """The time from which a unit may be requested."""
         return self._at + max(0.0, 1 - self._tokens) / self.rate
 
     def count_request(self, now: float) -> None:

@@ -29,14 +29,14 @@ BAN_SCOPES = {
 
 
 class RefusalPolicy(Struct, frozen=True):
-    """What the scheduler does after a refusal, besides returning the refused segment to the queue."""
+    """What the scheduler does after a refusal, besides returning the refused unit to the queue."""
 
     #: Seconds during which no requests are sent to the worker.
     pause_s: float = 0.0
-    #: True if all outstanding segments of the worker return to the queue, not only the refused one.
+    #: True if all outstanding units of the worker return to the queue, not only the refused one.
     returns_all: bool = False
     #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban also returns all
-    #: outstanding segments of the worker to the queue.
+    #: outstanding units of the worker to the queue.
     ban: BanReason | None = None
 
 

@@ -1,20 +1,20 @@
-"""Decides which worker is asked for which segment: the pure core of the client.
+"""Decides which worker is asked for which unit: the pure core of the client.
 
-Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a segment
-is just a number. For each worker the scheduler tracks **X**, the verified segments that the worker delivered, and
-**Y**, the segments that were requested from the worker and have not arrived. It also tracks the segments that are not
+Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a unit
+is just a number. For each worker the scheduler tracks **X**, the verified units that the worker delivered, and
+**Y**, the units that were requested from the worker and have not arrived. It also tracks the units that are not
 requested from any worker.
 
 The rules:
 
 - Each worker has a window of outstanding requests, computed from its measured rate and round-trip time: large
-  enough to keep its connection busy, and small enough that few segments are delayed if the worker fails. A worker with
+  enough to keep its connection busy, and small enough that few units are delayed if the worker fails. A worker with
   credit gets the next request.
 - The Y of a lost worker goes back to the front of the queue at once. X is never requested again.
-- When no unrequested segment is left, a worker with credit is asked for the outstanding segment that is predicted
-  to arrive last, if this worker is expected to deliver the segment sooner (a hedge). So a download never waits for a
+- When no unrequested unit is left, a worker with credit is asked for the outstanding unit that is predicted
+  to arrive last, if this worker is expected to deliver the unit sooner (a hedge). So a download never waits for a
   slow or frozen worker, and no worker is ever dropped for being slow. The first verified copy wins.
-- A corrupt segment is requested from a different worker. A worker that has sent three corrupt segments is banned from
+- A corrupt unit is requested from a different worker. A worker that has sent three corrupt units is banned from
   this download.
 """
 
@@ -33,16 +33,16 @@ from msd.client.scheduling.scheduler_events import (
     Finish,
     GiveUp,
     OutputAdvanced,
-    RequestSegment,
+    RequestUnit,
     Resumed,
-    SegmentChecked,
-    SegmentCorrupt,
-    SegmentDuplicate,
-    SegmentRefused,
-    SegmentState,
-    SegmentWritten,
+    UnitChecked,
+    UnitCorrupt,
+    UnitDuplicate,
+    UnitRefused,
+    UnitState,
+    UnitWritten,
 )
-from msd.client.scheduling.segment_table import SegmentTable
+from msd.client.scheduling.unit_table import UnitTable
 from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import RefusalReason
@@ -51,32 +51,32 @@ from msd.wire.support.core import Core, Stalled
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
 MIN_HEDGE_GAIN_S = 0.05
-#: A segment is requested from at most this many workers that are not stalled.
-MAX_WORKERS_PER_SEGMENT = 2
+#: A unit is requested from at most this many workers that are not stalled.
+MAX_WORKERS_PER_UNIT = 2
 #: Seconds between two evaluations of the predictions while a worker has credit but gets no request.
 HEDGE_INTERVAL_S = 0.02
-#: Number of corrupt segments after which a worker is banned.
-MAX_CORRUPT_SEGMENTS = 3
+#: Number of corrupt units after which a worker is banned.
+MAX_CORRUPT_UNITS = 3
 #: A worker whose connection was opened while it served another catalogue than the published one may load that one in a
 #: moment. For this many seconds it is not banned for an unknown file, but asked again after the pause.
 CATALOGUE_LOAD_S, CATALOGUE_LOAD_PAUSE_S = 2.0, 0.5
 
 
 class Scheduler(Core[Event, Action]):
-    """Distributes the segments of one file among the workers.
+    """Distributes the units of one file among the workers.
 
-    ``segments`` is the number of segments, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
-    maximum number of outstanding requests per worker; it limits memory use. The disk may hold the segments in
-    ``unchecked``; none of them is requested before its ``SegmentChecked`` event. Of an output that takes the segments
-    in order, only the ``max_ahead`` segments after its position are requested; that limits memory use, too.
+    ``units`` is the number of units, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
+    maximum number of outstanding requests per worker; it limits memory use. The disk may hold the units in
+    ``unchecked``; none of them is requested before its ``UnitChecked`` event. Of an output that takes the units
+    in order, only the ``max_ahead`` units after its position are requested; that limits memory use, too.
     ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; if it is empty,
-    the first snapshot sets it. ``max_rate`` limits the requests, in segments per second; None means no limit. After
+    the first snapshot sets it. ``max_rate`` limits the requests, in units per second; None means no limit. After
     ``Finish`` or ``GiveUp`` the scheduler returns no more actions; ``Resumed`` makes it continue after ``GiveUp``.
     """
 
     def __init__(
         self,
-        segments: int,
+        units: int,
         workers: Iterable[int],
         *,
         catalogue: bytes = b"",
@@ -88,13 +88,13 @@ class Scheduler(Core[Event, Action]):
         super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
         self._window = window
-        self._segment_table = SegmentTable(segments, unchecked)
+        self._unit_table = UnitTable(units, unchecked)
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = catalogue
         self._published = {catalogue} - {b""}
-        self._max_ahead = segments if max_ahead is None else max_ahead
-        #: Only segments below the limit are requested. Either one of them is missing, or all are verified and the
+        self._max_ahead = units if max_ahead is None else max_ahead
+        #: Only units below the limit are requested. Either one of them is missing, or all are verified and the
         #: output will advance.
         self._limit = self._max_ahead
         self._ended = False
@@ -103,23 +103,23 @@ class Scheduler(Core[Event, Action]):
 
     @property
     def remaining(self) -> int:
-        """The number of segments that are not verified yet."""
-        return self._segment_table.remaining
+        """The number of units that are not verified yet."""
+        return self._unit_table.remaining
 
     def is_missing(self, index: int) -> bool:
-        """True if the segment is not verified yet."""
-        return self._segment_table.is_missing(index)
+        """True if the unit is not verified yet."""
+        return self._unit_table.is_missing(index)
 
-    def state_of(self, index: int) -> SegmentState:
-        return self._segment_table.state_of(index)
+    def state_of(self, index: int) -> UnitState:
+        return self._unit_table.state_of(index)
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X: the segments that ``worker`` delivered. Takes time proportional to the total number of segments."""
-        return self._segment_table.delivered_by(worker)
+        """X: the units that ``worker`` delivered. Takes time proportional to the total number of units."""
+        return self._unit_table.delivered_by(worker)
 
     def outstanding(self, worker: int) -> list[int]:
-        """Y: the segments that were requested from ``worker`` and are still missing, in the order of the requests."""
-        return [index for index in self.workers[worker].outstanding if index in self._segment_table.requested_from]
+        """Y: the units that were requested from ``worker`` and are still missing, in the order of the requests."""
+        return [index for index in self.workers[worker].outstanding if index in self._unit_table.requested_from]
 
     def waits_for_rate_limit(self, now: float) -> bool:
         """True if the rate limit defers the next request to a worker that could get it."""
@@ -132,15 +132,15 @@ class Scheduler(Core[Event, Action]):
     def _decide(self, event: Event, now: float) -> list[Action]:
         if self._ended and not isinstance(event, Resumed):
             return []
-        actions: list[Action] = [*self._handle_event(event, now), *self._request_segments(event, now)]
-        if not self._segment_table.remaining:
-            actions = [action for action in actions if not isinstance(action, RequestSegment)]
+        actions: list[Action] = [*self._handle_event(event, now), *self._request_units(event, now)]
+        if not self._unit_table.remaining:
+            actions = [action for action in actions if not isinstance(action, RequestUnit)]
             actions.append(Finish())
             self._ended = True
         # A successful write cannot make the download hopeless; skip the check.
-        elif not isinstance(event, SegmentWritten) and self._is_hopeless():
+        elif not isinstance(event, UnitWritten) and self._is_hopeless():
             bans = {w.number: w.ban_reason for w in self.workers.values() if w.ban_reason}
-            if (missing := self._segment_table.first_missing()) is not None:
+            if (missing := self._unit_table.first_missing()) is not None:
                 actions.append(GiveUp(bans, missing))
                 self._ended = True
         return actions
@@ -150,12 +150,12 @@ class Scheduler(Core[Event, Action]):
             return None
         credit_times = [self._credit_at(worker) for worker in self.workers.values()]
         due = [time for time in credit_times if now < time < math.inf]
-        if self._segment_table.requested_from and any(time <= now for time in credit_times):
+        if self._unit_table.requested_from and any(time <= now for time in credit_times):
             due.append(now + HEDGE_INTERVAL_S)
         return min(due, default=None)
 
     def _assert_invariants(self) -> None:
-        self._segment_table.check_invariants()
+        self._unit_table.check_invariants()
         requested_from: dict[int, set[int]] = {}
         for worker in self.workers.values():
             assert worker.ready or not worker.outstanding, worker
@@ -163,13 +163,13 @@ class Scheduler(Core[Event, Action]):
             assert worker.seen_since_change or not worker.ready, worker
             assert len(worker.outstanding) <= self._window, worker
             for index in worker.outstanding:
-                if self._segment_table.is_missing(index):
+                if self._unit_table.is_missing(index):
                     requested_from.setdefault(index, set()).add(worker.number)
         assert all(index < self._limit for index in requested_from)
-        assert {index: set(numbers) for index, numbers in self._segment_table.requested_from.items()} == requested_from
+        assert {index: set(numbers) for index, numbers in self._unit_table.requested_from.items()} == requested_from
 
     def _is_hopeless(self) -> bool:
-        """True if no worker can be expected to have the missing segments."""
+        """True if no worker can be expected to have the missing units."""
         workers = self.workers.values()
         if all(worker.ban_reason for worker in workers):
             return bool(workers)
@@ -187,23 +187,23 @@ class Scheduler(Core[Event, Action]):
     def _handle_event(self, event: Event, now: float) -> Iterator[Action]:
         match event:
             # First, because it is by far the most frequent event.
-            case SegmentWritten(number, index):
+            case UnitWritten(number, index):
                 self._count_reply(self.workers[number], index, now)
-                self._segment_table.mark_written(index, number)
+                self._unit_table.mark_written(index, number)
             case ConnectionOpened():
                 self._on_connection_opened(event, now)
             case ConnectionClosed(number) if number in self.workers:
                 worker = self.workers[number]
                 self._drop_requests(worker)
                 worker.ready = False
-            case SegmentDuplicate(number, index):
+            case UnitDuplicate(number, index):
                 self._count_reply(self.workers[number], index, now)
-            case SegmentCorrupt(number, index):
+            case UnitCorrupt(number, index):
                 yield from self._on_corrupt(self.workers[number], index, now)
-            case SegmentRefused(number, index, reason):
+            case UnitRefused(number, index, reason):
                 yield from self._on_refused(self.workers[number], index, reason, now)
-            case SegmentChecked(index, valid):
-                self._segment_table.mark_checked(index, valid=valid)
+            case UnitChecked(index, valid):
+                self._unit_table.mark_checked(index, valid=valid)
             case OutputAdvanced(position):
                 self._limit = position + self._max_ahead
             case SnapshotReceived(status):
@@ -259,8 +259,8 @@ class Scheduler(Core[Event, Action]):
     def _on_corrupt(self, worker: WorkerPace, index: int, now: float) -> Iterator[Action]:
         self._count_reply(worker, index, now)
         worker.corrupt_count += 1
-        self._segment_table.mark_corrupt(index, worker.number)
-        if worker.corrupt_count >= MAX_CORRUPT_SEGMENTS and not worker.ban_reason:
+        self._unit_table.mark_corrupt(index, worker.number)
+        if worker.corrupt_count >= MAX_CORRUPT_UNITS and not worker.ban_reason:
             yield self._ban(worker, BanReason.CORRUPT)
 
     def _on_refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
@@ -269,7 +269,7 @@ class Scheduler(Core[Event, Action]):
             if self._rate_limit is not None:
                 self._rate_limit.refund(1)
         worker.waiting_since = now
-        self._segment_table.drop_request(index, worker.number)
+        self._unit_table.drop_request(index, worker.number)
         policy = REFUSAL_POLICIES[reason]
         if reason is RefusalReason.UNKNOWN and now < worker.may_load_until:
             policy = RefusalPolicy(pause_s=CATALOGUE_LOAD_PAUSE_S)
@@ -296,15 +296,15 @@ class Scheduler(Core[Event, Action]):
         if self._rate_limit is not None:
             self._rate_limit.refund(len(outstanding))
         for index in reversed(outstanding):
-            self._segment_table.drop_request(index, worker.number)
+            self._unit_table.drop_request(index, worker.number)
 
-    # Choosing workers and segments.
+    # Choosing workers and units.
 
-    def _request_segments(self, event: Event, now: float) -> Iterator[Action]:
-        """Requests segments from all workers with credit: one from each in turn, to be fair."""
-        # A written segment gives credit only to the worker that sent it; the others already have as many requests as
-        # they may have. So the time to handle a segment does not grow with the number of workers.
-        if isinstance(event, SegmentWritten) and self._rate_limit is None:
+    def _request_units(self, event: Event, now: float) -> Iterator[Action]:
+        """Requests units from all workers with credit: one from each in turn, to be fair."""
+        # A written unit gives credit only to the worker that sent it; the others already have as many requests as
+        # they may have. So the time to handle a unit does not grow with the number of workers.
+        if isinstance(event, UnitWritten) and self._rate_limit is None:
             workers = [self.workers[event.worker]]
         else:
             workers = [*self.workers.values()]
@@ -313,7 +313,7 @@ class Scheduler(Core[Event, Action]):
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         while workers:
             for worker in [*workers]:
-                index = self._choose_segment(worker, now) if self._credit_at(worker) <= now else None
+                index = self._choose_unit(worker, now) if self._credit_at(worker) <= now else None
                 if index is None:
                     workers.remove(worker)
                     continue
@@ -321,13 +321,13 @@ class Scheduler(Core[Event, Action]):
                     worker.waiting_since = worker.span_start = now
                     worker.span_count = 0
                 worker.outstanding[index] = None
-                self._segment_table.add_request(index, worker.number)
+                self._unit_table.add_request(index, worker.number)
                 if self._rate_limit is not None:
                     self._rate_limit.count_request(now)
-                yield RequestSegment(worker.number, index)
+                yield RequestUnit(worker.number, index)
 
-    def _choose_segment(self, worker: WorkerPace, now: float) -> int | None:
-        index = self._segment_table.take_unrequested(partial(self._may_request, worker), self._limit)
+    def _choose_unit(self, worker: WorkerPace, now: float) -> int | None:
+        index = self._unit_table.take_unrequested(partial(self._may_request, worker), self._limit)
         return index if index is not None else self._choose_hedge(worker, now)
 
     def _credit_at(self, worker: WorkerPace) -> float:
@@ -337,7 +337,7 @@ class Scheduler(Core[Event, Action]):
         limit = min(worker.window, self._window)
         if worker.rate is None:
             # Until the rate is measured, cap at an equal share, so that workers that connect later still get work.
-            limit = min(limit, max(MIN_WINDOW, math.ceil(self._segment_table.remaining / len(self.workers))))
+            limit = min(limit, max(MIN_WINDOW, math.ceil(self._unit_table.remaining / len(self.workers))))
         time = worker.paused_until
         if self._rate_limit is not None:
             # What is outstanding may arrive at once, for example after a stall: at most one second of the maximum rate.
@@ -352,9 +352,9 @@ class Scheduler(Core[Event, Action]):
         return worker.number not in senders or usable <= senders
 
     def _choose_hedge(self, worker: WorkerPace, now: float) -> int | None:
-        """Returns the outstanding segment predicted to arrive last, None if there is none.
+        """Returns the outstanding unit predicted to arrive last, None if there is none.
 
-        Considers only segments that ``worker`` is expected to deliver sooner.
+        Considers only units that ``worker`` is expected to deliver sooner.
         """
         own_finish = self._predict_next_finish(worker, now)
         finishes: dict[int, float] = {}
@@ -362,13 +362,13 @@ class Scheduler(Core[Event, Action]):
             if other.outstanding:
                 first, step = other.predict_arrivals(now)
                 for position, index in enumerate(other.outstanding):
-                    if index in self._segment_table.requested_from:
+                    if index in self._unit_table.requested_from:
                         finishes[index] = min(first + position * step, finishes.get(index, math.inf))
         late = [(time, index) for index, time in finishes.items() if time > own_finish + MIN_HEDGE_GAIN_S]
         return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
 
     def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
-        """Predicts when ``worker`` would deliver one more segment.
+        """Predicts when ``worker`` would deliver one more unit.
 
         An idle worker is assumed to take one round trip if its rate is unknown.
         """
@@ -378,8 +378,8 @@ class Scheduler(Core[Event, Action]):
         return first + len(worker.outstanding) * step
 
     def _may_hedge(self, worker: WorkerPace, index: int, now: float) -> bool:
-        numbers = self._segment_table.requested_from[index]
-        if worker.number in numbers or worker.number in self._segment_table.corrupt_senders(index):
+        numbers = self._unit_table.requested_from[index]
+        if worker.number in numbers or worker.number in self._unit_table.corrupt_senders(index):
             return False
         moving = sum(not self.workers[number].is_stalled(now) for number in numbers)
-        return moving < MAX_WORKERS_PER_SEGMENT
+        return moving < MAX_WORKERS_PER_UNIT

@@ -1,7 +1,7 @@
 """The scheduler's own events (what happened) and actions (what to do). Plain values.
 
 Each kind of failure has its own event, because each has its own policy (``docs/scheduler.md``).
-``TRANSITIONS`` lists how events change the state of a segment. The figure in ``docs/scheduler.md`` is generated from
+``TRANSITIONS`` lists how events change the state of a unit. The figure in ``docs/scheduler.md`` is generated from
 this table, and the property tests check the scheduler against it.
 """
 
@@ -18,41 +18,41 @@ from msd.wire.support.core import Stalled, TimePassed
 # Events, in addition to the network events.
 
 
-class SegmentEvent(Struct, frozen=True):
-    """Base class of the replies of a worker to the request for a segment."""
+class UnitEvent(Struct, frozen=True):
+    """Base class of the replies of a worker to the request for a unit."""
 
     worker: int
-    index: int
+    unit: int
 
 
-class SegmentWritten(SegmentEvent, frozen=True):
-    """A segment arrived, was verified, and is in the part file or waits to be written to a stream."""
+class UnitWritten(UnitEvent, frozen=True):
+    """A unit arrived, was verified, and is in the part file or waits to be written to a stream."""
 
 
-class SegmentDuplicate(SegmentEvent, frozen=True):
-    """A copy of an already verified segment arrived."""
+class UnitDuplicate(UnitEvent, frozen=True):
+    """A copy of an already verified unit arrived."""
 
 
-class SegmentCorrupt(SegmentEvent, frozen=True):
-    """A segment arrived, but its data does not match its digest."""
+class UnitCorrupt(UnitEvent, frozen=True):
+    """A unit arrived, but its data does not match its digest."""
 
 
-class SegmentRefused(SegmentEvent, frozen=True):
+class UnitRefused(UnitEvent, frozen=True):
     """The worker answered a request with a refusal."""
 
     reason: RefusalReason
 
 
 class OutputAdvanced(Struct, frozen=True):
-    """A stream has received all segments before ``position``."""
+    """A stream has received all units before ``position``."""
 
     position: int
 
 
-class SegmentChecked(Struct, frozen=True):
-    """The data on the disk for a segment was hashed; ``valid`` is True if the data matches the segment's digest."""
+class UnitChecked(Struct, frozen=True):
+    """The data on the disk for a unit was hashed; ``valid`` is True if the data matches the unit's digest."""
 
-    index: int
+    unit: int
     valid: bool
 
 
@@ -60,41 +60,41 @@ class Resumed(Struct, frozen=True):
     """The caller continues after a ``GiveUp``: workers that did not have this version of the file may have it now."""
 
 
-SegmentReply = SegmentWritten | SegmentDuplicate | SegmentCorrupt | SegmentRefused
-OutputEvent = SegmentChecked | OutputAdvanced
+UnitReply = UnitWritten | UnitDuplicate | UnitCorrupt | UnitRefused
+OutputEvent = UnitChecked | OutputAdvanced
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
-Event = SegmentReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
+Event = UnitReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
 
 
 # Actions, in addition to ``Ban`` and ``Unban``.
 
 
-class RequestSegment(Struct, frozen=True):
-    """Send a request for the segment to the worker."""
+class RequestUnit(Struct, frozen=True):
+    """Send a request for the unit to the worker."""
 
     worker: int
-    index: int
+    unit: int
 
 
 class Finish(Struct, frozen=True):
-    """Every segment is verified, and the output has it."""
+    """Every unit is verified, and the output has it."""
 
 
 class GiveUp(Struct, frozen=True):
-    """No worker can be expected to have the missing segments.
+    """No worker can be expected to have the missing units.
 
-    ``bans`` holds the reason for each worker's ban, and ``segment`` is the first missing segment.
+    ``bans`` holds the reason for each worker's ban, and ``unit`` is the first missing unit.
     """
 
     bans: dict[int, BanReason]
-    segment: int
+    unit: int
 
 
-Action = RequestSegment | Ban | Unban | Finish | GiveUp
+Action = RequestUnit | Ban | Unban | Finish | GiveUp
 
 
-class SegmentState(enum.StrEnum):
-    """The state of a segment. In all states but the last two the segment is missing."""
+class UnitState(enum.StrEnum):
+    """The state of a unit. In all states but the last two the unit is missing."""
 
     UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
     UNREQUESTED = "unrequested"  #: no worker has a request for it
@@ -104,18 +104,18 @@ class SegmentState(enum.StrEnum):
     REUSED = "reused"  #: found on disk and valid
 
 
-#: The allowed state transitions of a segment, and the events that cause them. ``RequestSegment`` is an action, but is
+#: The allowed state transitions of a unit, and the events that cause them. ``RequestUnit`` is an action, but is
 #: listed like an event, because it may follow any event in the same step.
-TRANSITIONS: dict[tuple[SegmentState, SegmentState], tuple[type[Event] | type[Action], ...]] = {
-    (SegmentState.UNCHECKED, SegmentState.REUSED): (SegmentChecked,),
-    (SegmentState.UNCHECKED, SegmentState.UNREQUESTED): (SegmentChecked,),
-    (SegmentState.UNREQUESTED, SegmentState.OUTSTANDING): (RequestSegment,),
-    (SegmentState.OUTSTANDING, SegmentState.VERIFIED): (SegmentWritten,),
-    (SegmentState.OUTSTANDING, SegmentState.UNREQUESTED): (ConnectionClosed, SegmentRefused, SegmentCorrupt),
-    (SegmentState.OUTSTANDING, SegmentState.SUSPECT): (ConnectionClosed, SegmentRefused, SegmentCorrupt),
-    (SegmentState.SUSPECT, SegmentState.OUTSTANDING): (RequestSegment,),
+TRANSITIONS: dict[tuple[UnitState, UnitState], tuple[type[Event] | type[Action], ...]] = {
+    (UnitState.UNCHECKED, UnitState.REUSED): (UnitChecked,),
+    (UnitState.UNCHECKED, UnitState.UNREQUESTED): (UnitChecked,),
+    (UnitState.UNREQUESTED, UnitState.OUTSTANDING): (RequestUnit,),
+    (UnitState.OUTSTANDING, UnitState.VERIFIED): (UnitWritten,),
+    (UnitState.OUTSTANDING, UnitState.UNREQUESTED): (ConnectionClosed, UnitRefused, UnitCorrupt),
+    (UnitState.OUTSTANDING, UnitState.SUSPECT): (ConnectionClosed, UnitRefused, UnitCorrupt),
+    (UnitState.SUSPECT, UnitState.OUTSTANDING): (RequestUnit,),
     # Caused by a reply to a request that the scheduler had already dropped.
-    (SegmentState.UNREQUESTED, SegmentState.VERIFIED): (SegmentWritten,),
-    (SegmentState.SUSPECT, SegmentState.VERIFIED): (SegmentWritten,),
-    (SegmentState.UNREQUESTED, SegmentState.SUSPECT): (SegmentCorrupt,),
+    (UnitState.UNREQUESTED, UnitState.VERIFIED): (UnitWritten,),
+    (UnitState.SUSPECT, UnitState.VERIFIED): (UnitWritten,),
+    (UnitState.UNREQUESTED, UnitState.SUSPECT): (UnitCorrupt,),
 }

@@ -1,6 +1,6 @@
 """The scheduler's record of one worker: its outstanding requests, its rate and its predicted replies. Pure.
 
-Times are in seconds on the caller's monotonic clock, rates in segments per second.
+Times are in seconds on the caller's monotonic clock, rates in units per second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from msd.client.network_events import BanReason
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
 
-#: A worker's window, in requests, is 1 plus ``WINDOW_GAIN`` times the number of segments delivered in one round trip.
+#: A worker's window, in requests, is 1 plus ``WINDOW_GAIN`` times the number of units delivered in one round trip.
 #: With a gain of 1 the window would never grow: the measured rate would be the rate that the window allows.
 WINDOW_GAIN = 2.0
 #: The window until the rate is known, and the minimum window: a rate cannot be measured with one request in flight.
@@ -25,7 +25,7 @@ MAX_WINDOW = 64
 #: Seconds over which arrivals are counted to measure a worker's rate: over a shorter time, bursts would distort it.
 RATE_SPAN_S = 0.1
 #: Silence of this many seconds is no sign of a slow or frozen worker: on a machine whose processors are busy with two
-#: other processes, 0.1 % of the segments arrive more than 70 ms after the previous segment from the same worker.
+#: other processes, 0.1 % of the units arrive more than 70 ms after the previous unit from the same worker.
 SCHEDULING_DELAY_S = 0.075
 #: A worker with outstanding requests is stalled if nothing has arrived for this many seconds and for ``STALL_STEPS``
 #: times its usual time between two arrivals.
@@ -35,7 +35,7 @@ STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
 def memory_window(memory: int, workers: int, segment_size: int) -> int:
     """Returns the largest window with which all workers together have at most ``memory`` bytes outstanding.
 
-    ``workers`` is the number of workers. The window is in segments of ``segment_size`` bytes, at least 1 and at most
+    ``workers`` is the number of workers. The window is in units of ``segment_size`` bytes, at least 1 and at most
     ``MAX_WINDOW``.
     """
     return max(1, min(MAX_WINDOW, memory // max(1, workers * segment_size)))
@@ -55,7 +55,7 @@ class WorkerPace(Struct):
     catalogue: bytes = b""
     #: True if the worker has been ready at any time since server 5 published the current catalogue.
     seen_since_change: bool = False
-    #: Y: the segments that were requested from the worker and have no reply yet, in the order of the requests. Another
+    #: Y: the units that were requested from the worker and have no reply yet, in the order of the requests. Another
     #: worker may have delivered some of them since.
     outstanding: dict[int, None] = field(default_factory=dict)
     #: Until this time the worker may load the published catalogue, so that it may have the file then.
@@ -64,7 +64,7 @@ class WorkerPace(Struct):
     paused_until: float = 0.0
     #: The time of the last reply, or of the first request if Y was empty before that request.
     waiting_since: float = 0.0
-    #: Segments per second, None until measured; arrivals are counted from ``span_start`` on.
+    #: Units per second, None until measured; arrivals are counted from ``span_start`` on.
     rate: float | None = None
     round_trip: float = 0.0
     #: How many requests may be outstanding, unless memory limits them further.
@@ -79,10 +79,10 @@ class WorkerPace(Struct):
         return BAN_SCOPES[self.ban_reason] if self.ban_reason else None
 
     def predict_arrivals(self, now: float) -> tuple[float, float]:
-        """Returns the time at which the first segment of Y is expected, and the seconds between two segments of Y.
+        """Returns the time at which the first unit of Y is expected, and the seconds between two units of Y.
 
-        A segment that is overdue for more than ``SCHEDULING_DELAY_S`` is expected to take as long again. If the rate is
-        unknown, the first segment is overdue from ``waiting_since`` on, and the others are expected with it: a worker
+        A unit that is overdue for more than ``SCHEDULING_DELAY_S`` is expected to take as long again. If the rate is
+        unknown, the first unit is overdue from ``waiting_since`` on, and the others are expected with it: a worker
         that waits for a processor sends them one right after the other.
         """
         step = 1 / self.rate if self.rate else 0.0
@@ -90,7 +90,7 @@ class WorkerPace(Struct):
         return (self.waiting_since + step if late <= 0 else now + max(0.0, late - SCHEDULING_DELAY_S)), step
 
     def is_stalled(self, now: float) -> bool:
-        """True if the next segment is long overdue."""
+        """True if the next unit is long overdue."""
         step = 1 / self.rate if self.rate else 0.0
         return bool(self.outstanding) and now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * step)
 

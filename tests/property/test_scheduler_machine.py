@@ -10,14 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import SegmentState
+from msd.client.scheduling.scheduler_events import UnitState
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
 from tests.unit.snapshots import snapshot, with_worker
 
 WORKERS = (1, 2, 3)
-SEGMENTS = 12
+UNITS = 12
 
 numbers = st.sampled_from(WORKERS)
 CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
@@ -41,17 +41,15 @@ class SchedulerMachine(RuleBasedStateMachine):
     """
 
     @initialize(
-        unchecked=st.sets(st.integers(0, SEGMENTS - 1)),
+        unchecked=st.sets(st.integers(0, UNITS - 1)),
         max_rate=st.sampled_from([None, 0.4, 3.0, 100.0]),
         max_ahead=st.sampled_from([None, 1, 3]),
     )
     def begin(self, unchecked: set[int], max_rate: float | None, max_ahead: int | None) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(
-            SEGMENTS, WORKERS, max_ahead=max_ahead, unchecked=sorted(unchecked), max_rate=max_rate
-        )
-        self.max_ahead = SEGMENTS if max_ahead is None else max_ahead
-        #: All segments before the position are verified and in the output.
+        self.scheduler = Scheduler(UNITS, WORKERS, max_ahead=max_ahead, unchecked=sorted(unchecked), max_rate=max_rate)
+        self.max_ahead = UNITS if max_ahead is None else max_ahead
+        #: All units before the position are verified and in the output.
         self.position = 0
         self.unchecked = set(unchecked)
         self.outstanding: dict[int, list[int]] = {}
@@ -64,23 +62,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(TimePassed())
 
     def feed(self, event: core.Event) -> None:
-        before = [self.scheduler.state_of(index) for index in range(SEGMENTS)]
+        before = [self.scheduler.state_of(index) for index in range(UNITS)]
         actions = self.scheduler.handle(event, self.now)
         self.check_transitions(before, event, actions)
         for action in actions:
             assert self.ended is None
             match action:
-                case core.RequestSegment(worker, index):
+                case core.RequestUnit(worker, index):
                     assert worker in self.outstanding, "requested from a worker that is not connected"
                     assert index not in self.outstanding[worker], "requested twice from the same worker"
-                    assert index not in self.verified, "requested a verified segment"
-                    assert index not in self.unchecked, "requested an unchecked segment"
-                    assert index < self.position + self.max_ahead, "requested a segment too early"
+                    assert index not in self.verified, "requested a verified unit"
+                    assert index not in self.unchecked, "requested an unchecked unit"
+                    assert index < self.position + self.max_ahead, "requested a unit too early"
                     self.outstanding[worker].append(index)
                 case Ban(worker, _):
                     del self.outstanding[worker]
                 case core.Finish():
-                    assert self.verified == set(range(SEGMENTS))
+                    assert self.verified == set(range(UNITS))
                     self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
@@ -91,18 +89,18 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.ended = action
                     self.lacking = {number for number, reason in action.bans.items() if reason in LACKING}
 
-    def check_transitions(self, before: list[SegmentState], event: core.Event, actions: list[core.Action]) -> None:
+    def check_transitions(self, before: list[UnitState], event: core.Event, actions: list[core.Action]) -> None:
         """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
         for index, start in enumerate(before):
             end = self.scheduler.state_of(index)
-            requested = any(isinstance(a, core.RequestSegment) and a.index == index for a in actions)
+            requested = any(isinstance(a, core.RequestUnit) and a.unit == index for a in actions)
             steps = [(start, end)]
-            if requested and end is SegmentState.OUTSTANDING and start is not SegmentState.OUTSTANDING:
-                middle = {SegmentState.UNCHECKED: SegmentState.UNREQUESTED}.get(start, start)
-                steps = [(start, middle), (middle, SegmentState.OUTSTANDING)]
+            if requested and end is UnitState.OUTSTANDING and start is not UnitState.OUTSTANDING:
+                middle = {UnitState.UNCHECKED: UnitState.UNREQUESTED}.get(start, start)
+                steps = [(start, middle), (middle, UnitState.OUTSTANDING)]
             for before_step, after_step in steps:
                 causes = core.TRANSITIONS.get((before_step, after_step), ())
-                by_request = requested and core.RequestSegment in causes
+                by_request = requested and core.RequestUnit in causes
                 allowed = before_step == after_step or by_request or type(event) in causes
                 assert allowed, (index, start, end, event, actions)
 
@@ -145,12 +143,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         index = requests.pop(choice % len(requests))
         if index in self.verified:
-            self.feed(core.SegmentDuplicate(worker, index))
+            self.feed(core.UnitDuplicate(worker, index))
         elif valid:
             self.verified.add(index)
-            self.feed(core.SegmentWritten(worker, index))
+            self.feed(core.UnitWritten(worker, index))
         else:
-            self.feed(core.SegmentCorrupt(worker, index))
+            self.feed(core.UnitCorrupt(worker, index))
 
     @precondition(is_running)
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
@@ -160,7 +158,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if reason is RefusalReason.SLEEPING:
                 self.dropped[worker] += self.outstanding[worker]
                 self.outstanding[worker] = []
-            self.feed(core.SegmentRefused(worker, index, reason))
+            self.feed(core.UnitRefused(worker, index, reason))
 
     @precondition(lambda self: self.position in self.verified)
     @rule()
@@ -174,7 +172,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         index = self.unchecked.pop()
         if valid:
             self.verified.add(index)
-        self.feed(core.SegmentChecked(index, valid))
+        self.feed(core.UnitChecked(index, valid))
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.6, 5.0]))
     def wait(self, seconds: float) -> None:
@@ -192,7 +190,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for worker in WORKERS:
             assert not set(self.scheduler.delivered_by(worker)) - self.verified
         delivered = [index for worker in WORKERS for index in self.scheduler.delivered_by(worker)]
-        assert len(delivered) == len(set(delivered)), "two workers count as having delivered the same segment"
+        assert len(delivered) == len(set(delivered)), "two workers count as having delivered the same unit"
 
     @invariant()
     def deadline_is_ahead(self) -> None:
@@ -216,7 +214,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 index = self.outstanding[9].pop(0)
                 is_duplicate = index in self.verified
                 self.verified.add(index)
-                self.feed(core.SegmentDuplicate(9, index) if is_duplicate else core.SegmentWritten(9, index))
+                self.feed(core.UnitDuplicate(9, index) if is_duplicate else core.UnitWritten(9, index))
             else:
                 self.now += 0.5
                 self.feed(TimePassed())

@@ -230,7 +230,7 @@ def test_the_scheduler_gives_up_if_all_workers_send_corrupt_segments() -> None:
     result = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().result
     assert isinstance(result, GiveUp)
     assert set(result.bans) == {1, 2, 3, 4}
-    assert 0 <= result.segment < 100
+    assert 0 <= result.unit < 100
 
 
 # Streams, which take the segments in order.

@@ -274,7 +274,7 @@ class World:
     def _feed(self, event: core.Event) -> None:
         for action in self.scheduler.handle(event, self.now):
             match action:
-                case core.RequestSegment(number, index):
+                case core.RequestUnit(number, index):
                     self._request(number, index)
                 case core.Finish() | core.GiveUp():
                     self.result = action
@@ -314,7 +314,7 @@ class World:
 
     def _refuse(self, number: int, index: int) -> None:
         self._deliver(
-            self.workers[number].delay, lambda: self._feed(core.SegmentRefused(number, index, RefusalReason.SLEEPING))
+            self.workers[number].delay, lambda: self._feed(core.UnitRefused(number, index, RefusalReason.SLEEPING))
         )
 
     def _serve(self, number: int) -> None:
@@ -358,13 +358,13 @@ class World:
         self.arrivals.append(self.now)
         if not self.scheduler.is_missing(index):
             self.wasted += 1
-            self._feed(core.SegmentDuplicate(number, index))
+            self._feed(core.UnitDuplicate(number, index))
         elif is_corrupt:
             self.wasted += 1
-            self._feed(core.SegmentCorrupt(number, index))
+            self._feed(core.UnitCorrupt(number, index))
         else:
             self._pending.add(index)
-            self._feed(core.SegmentWritten(number, index))
+            self._feed(core.UnitWritten(number, index))
             self._read()
 
 

@@ -120,7 +120,7 @@ PURE = (
     "client/scheduling/refusal_policy.py",
     "client/scheduling/scheduler_events.py",
     "client/scheduling/scheduler.py",
-    "client/scheduling/segment_table.py",
+    "client/scheduling/unit_table.py",
     "client/scheduling/worker_pace.py",
     "workers/indexing/rescan_policy.py",
     "workers/serving/answer.py",

@@ -16,13 +16,13 @@ from msd.client.scheduling.scheduler_events import (
     Finish,
     GiveUp,
     OutputAdvanced,
-    RequestSegment,
+    RequestUnit,
     Resumed,
-    SegmentChecked,
-    SegmentCorrupt,
-    SegmentDuplicate,
-    SegmentRefused,
-    SegmentWritten,
+    UnitChecked,
+    UnitCorrupt,
+    UnitDuplicate,
+    UnitRefused,
+    UnitWritten,
 )
 from msd.client.scheduling.worker_pace import INITIAL_WINDOW
 from msd.wire.protocol.states import RefusalReason, WorkerState
@@ -42,7 +42,7 @@ class Scene:
 
     def begin(
         self,
-        segments: int,
+        units: int,
         workers: int,
         unchecked: tuple[int, ...] = (),
         *,
@@ -50,7 +50,7 @@ class Scene:
         max_rate: float | None = None,
     ) -> None:
         self.scheduler = Scheduler(
-            segments, range(1, workers + 1), max_ahead=max_ahead, unchecked=unchecked, max_rate=max_rate
+            units, range(1, workers + 1), max_ahead=max_ahead, unchecked=unchecked, max_rate=max_rate
         )
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
@@ -77,12 +77,12 @@ def scene() -> Iterator[Scene]:
     scene.scheduler.check_invariants()
 
 
-def requests(worker: int, *segments: int) -> list[Action]:
-    return [RequestSegment(worker, index) for index in segments]
+def requests(worker: int, *units: int) -> list[Action]:
+    return [RequestUnit(worker, index) for index in units]
 
 
-def requested_segments(actions: list[Action]) -> list[int]:
-    return [action.index for action in actions if isinstance(action, RequestSegment)]
+def requested_units(actions: list[Action]) -> list[int]:
+    return [action.unit for action in actions if isinstance(action, RequestUnit)]
 
 
 def test_a_new_worker_gets_requests_for_a_few_segments_in_order(scene: Scene) -> None:
@@ -97,26 +97,26 @@ def test_unmeasured_workers_share_a_small_file_equally(scene: Scene) -> None:
     assert scene.ready(4) == requests(4, 9, 10, 11)
 
 
-def test_the_rate_is_measured_even_if_an_equal_share_is_one_segment(scene: Scene) -> None:
+def test_the_rate_is_measured_even_if_an_equal_share_is_one_unit(scene: Scene) -> None:
     """Each reply takes 50 ms. An equal share is one request, which is too few in flight to measure a rate."""
     scene.begin(60, 64)
     actions = scene.feed(opened(1, round_trip=0.05))
-    requested = requested_segments(actions)
+    requested = requested_units(actions)
     rounds = 0
     while requested:
         scene.now += 0.05
         arrived, requested = requested, []
         for index in arrived:
-            requested += requested_segments(scene.feed(SegmentWritten(1, index)))
+            requested += requested_units(scene.feed(UnitWritten(1, index)))
         rounds += 1
     assert rounds < 60 / 4
 
 
 def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> None:
     """
-    1. The only segment is requested from worker 1, which has not replied for a while.
-    2. Worker 2 connects with a long round trip: it would not deliver the segment sooner, so it gets no request.
-    3. Worker 3 connects with a short round trip: it gets a request for the segment.
+    1. The only unit is requested from worker 1, which has not replied for a while.
+    2. Worker 2 connects with a long round trip: it would not deliver the unit sooner, so it gets no request.
+    3. Worker 3 connects with a short round trip: it gets a request for the unit.
     """
     scene.begin(1, 3)
     scene.ready(1)
@@ -127,25 +127,25 @@ def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> N
 def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
-    assert scene.feed(SegmentWritten(1, 0)) == requests(1, INITIAL_WINDOW)
+    assert scene.feed(UnitWritten(1, 0)) == requests(1, INITIAL_WINDOW)
     assert (scene.scheduler.delivered_by(1), scene.scheduler.outstanding(1)) == ([0], [1, 2, 3, 4])
 
 
 def test_outstanding_segments_of_a_lost_worker_are_requested_first_and_delivered_ones_never_again(scene: Scene) -> None:
     """
-    1. Worker 1 delivers segment 0 and is lost while segments 1, 2, 3 and 8 are outstanding.
-    2. Worker 2 gets requests for these four segments before any other segment, and none for segment 0.
+    1. Worker 1 delivers unit 0 and is lost while units 1, 2, 3 and 8 are outstanding.
+    2. Worker 2 gets requests for these four units before any other unit, and none for unit 0.
     """
     scene.begin(12, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentWritten(1, 0))
+    scene.feed(UnitWritten(1, 0))
     scene.feed(ConnectionClosed(1))
     assert scene.scheduler.delivered_by(1) == [0]
     actions = []
     while not scene.scheduler.handle(TimePassed(), scene.now) and scene.scheduler.remaining:
         for index in scene.scheduler.outstanding(2):
-            actions += scene.feed(SegmentWritten(2, index), later=0.01)
-    requested = requested_segments(actions)
+            actions += scene.feed(UnitWritten(2, index), later=0.01)
+    requested = requested_units(actions)
     assert requested[:4] == [1, 2, 3, 8]
     assert 0 not in requested
     assert actions[-1] == Finish()
@@ -160,16 +160,16 @@ def test_a_sleeping_worker_loses_its_outstanding_segments_and_gets_no_requests_f
     pause_s = REFUSAL_POLICIES[RefusalReason.SLEEPING].pause_s
     scene.begin(8, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentRefused(1, 0, RefusalReason.SLEEPING))
+    scene.feed(UnitRefused(1, 0, RefusalReason.SLEEPING))
     assert scene.scheduler.outstanding(1) == []
     assert not [a for a in scene.feed(TimePassed(), later=pause_s / 2) if a in requests(1, *range(8))]
     assert set(scene.feed(TimePassed(), later=pause_s / 2)) <= set(requests(1, *range(8)))
 
 
-def test_a_busy_worker_keeps_its_other_outstanding_segments(scene: Scene) -> None:
+def test_a_busy_worker_keeps_its_other_outstanding_units(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
-    assert scene.feed(SegmentRefused(1, 2, RefusalReason.BUSY)) == []
+    assert scene.feed(UnitRefused(1, 2, RefusalReason.BUSY)) == []
     assert scene.scheduler.outstanding(1) == [0, 1, 3]
     assert scene.feed(TimePassed(), later=REFUSAL_POLICIES[RefusalReason.BUSY].pause_s) == requests(1, 2)
 
@@ -180,12 +180,12 @@ def test_a_busy_worker_keeps_its_other_outstanding_segments(scene: Scene) -> Non
 def test_a_permanent_refusal_bans_a_worker_until_its_next_process(scene: Scene, reason: RefusalReason) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    assert Ban(1, BanReason(reason.value)) in scene.feed(SegmentRefused(1, 0, reason))
+    assert Ban(1, BanReason(reason.value)) in scene.feed(UnitRefused(1, 0, reason))
     # The first snapshot reports the banned process.
     assert scene.feed(published(OLD, 7)) == []
     assert scene.feed(opened(1)) == []
     assert scene.feed(published(OLD, 8)) == [Unban(1)]
-    assert sorted(requested_segments(scene.feed(opened(1, epoch=8)))) == [0, 1, 2, 3]
+    assert sorted(requested_units(scene.feed(opened(1, epoch=8)))) == [0, 1, 2, 3]
 
 
 def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene: Scene) -> None:
@@ -193,15 +193,15 @@ def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene
     scene.begin(100, 2)
     scene.feed(published(OLD, 8))
     scene.ready(1, 2)
-    scene.feed(SegmentRefused(1, 0, RefusalReason.UNKNOWN))
+    scene.feed(UnitRefused(1, 0, RefusalReason.UNKNOWN))
     assert [scene.feed(published(OLD, epoch)) for epoch in (8, 8, 9, 9)] == [[], [], [Unban(1)], []]
 
 
 def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentRefused(1, 0, RefusalReason.CHANGED))
-    actions = scene.feed(SegmentRefused(2, 4, RefusalReason.UNREADABLE))
+    scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED))
+    actions = scene.feed(UnitRefused(2, 4, RefusalReason.UNREADABLE))
     assert actions[-1] == GiveUp({1: BanReason.CHANGED, 2: BanReason.UNREADABLE}, 0)
     assert scene.feed(TimePassed()) == []
 
@@ -209,25 +209,25 @@ def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
 def test_after_it_gave_up_the_scheduler_continues_with_the_workers_that_lacked_the_version(scene: Scene) -> None:
     scene.begin(100, 3)
     scene.ready(1, 2, 3)
-    scene.feed(SegmentWritten(1, 0))
-    scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED))
-    scene.feed(SegmentRefused(3, 8, RefusalReason.UNKNOWN))
-    assert isinstance(scene.feed(SegmentRefused(2, 4, RefusalReason.UNREADABLE))[-1], GiveUp)
+    scene.feed(UnitWritten(1, 0))
+    scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))
+    scene.feed(UnitRefused(3, 8, RefusalReason.UNKNOWN))
+    assert isinstance(scene.feed(UnitRefused(2, 4, RefusalReason.UNREADABLE))[-1], GiveUp)
     assert scene.feed(opened(1)) == []
     assert scene.feed(Resumed()) == [Unban(1), Unban(3)]
-    assert requested_segments(scene.feed(opened(1))) == [5, 6, 7, 4]
+    assert requested_units(scene.feed(opened(1))) == [5, 6, 7, 4]
     assert scene.feed(opened(2)) == []
-    assert isinstance(scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED))[0], Ban)
-    assert isinstance(scene.feed(opened(3))[0], RequestSegment)
+    assert isinstance(scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))[0], Ban)
+    assert isinstance(scene.feed(opened(3))[0], RequestUnit)
 
 
 def test_a_corrupt_segment_goes_to_another_worker_and_the_third_one_bans_its_sender(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    assert requests(1, 0)[0] not in scene.feed(SegmentCorrupt(1, 0))
-    assert requests(2, 0)[0] in scene.feed(SegmentWritten(2, 4))
-    scene.feed(SegmentCorrupt(1, 1))
-    assert Ban(1, BanReason.CORRUPT) in scene.feed(SegmentCorrupt(1, 2))
+    assert requests(1, 0)[0] not in scene.feed(UnitCorrupt(1, 0))
+    assert requests(2, 0)[0] in scene.feed(UnitWritten(2, 4))
+    scene.feed(UnitCorrupt(1, 1))
+    assert Ban(1, BanReason.CORRUPT) in scene.feed(UnitCorrupt(1, 2))
     assert [scene.feed(published(OLD, epoch)) for epoch in (7, 99)] == [[], []]
     assert scene.feed(opened(1, epoch=99)) == []
 
@@ -237,27 +237,27 @@ def test_an_idle_worker_takes_the_last_segments_of_a_frozen_one(scene: Scene) ->
     scene.ready(1, 2)
     actions = []
     for index in (4, 5, 6, 7):
-        actions += scene.feed(SegmentWritten(2, index), later=0.05)
+        actions += scene.feed(UnitWritten(2, index), later=0.05)
     for _ in range(20):
         actions += scene.feed(TimePassed(), later=0.05)
         for index in scene.scheduler.outstanding(2):
-            actions += scene.feed(SegmentWritten(2, index), later=0.05)
+            actions += scene.feed(UnitWritten(2, index), later=0.05)
     assert actions[-1] == Finish()
-    assert {*requested_segments(actions)} == {0, 1, 2, 3}
+    assert {*requested_units(actions)} == {0, 1, 2, 3}
 
 
 def test_a_duplicate_is_no_progress_but_gives_credit(scene: Scene) -> None:
-    """Worker 1 delivers a segment that worker 2 has already delivered."""
+    """Worker 1 delivers a unit that worker 2 has already delivered."""
     scene.begin(5, 2)
     scene.ready(1, 2)
-    scene.feed(SegmentWritten(2, 4), later=0.1)
+    scene.feed(UnitWritten(2, 4), later=0.1)
     for _ in range(100):
         if 3 in scene.scheduler.outstanding(2):
             break
         scene.feed(TimePassed(), later=0.05)
-    scene.feed(SegmentWritten(2, 3))
+    scene.feed(UnitWritten(2, 3))
     remaining = scene.scheduler.remaining
-    scene.feed(SegmentDuplicate(1, 3))
+    scene.feed(UnitDuplicate(1, 3))
     assert scene.scheduler.remaining == remaining
     assert 3 not in scene.scheduler.outstanding(1)
     assert scene.scheduler.delivered_by(2) == [3, 4]
@@ -266,19 +266,19 @@ def test_a_duplicate_is_no_progress_but_gives_credit(scene: Scene) -> None:
 def test_an_unchecked_segment_is_not_requested_before_it_is_checked(scene: Scene) -> None:
     scene.begin(4, 1, unchecked=(0, 1, 2, 3))
     assert scene.ready(1) == []
-    assert scene.feed(SegmentChecked(0, valid=True)) == []
-    assert scene.feed(SegmentChecked(1, valid=False)) == requests(1, 1)
-    assert scene.feed(SegmentChecked(2, valid=True)) == []
-    assert scene.feed(SegmentChecked(3, valid=True)) == []
-    assert scene.feed(SegmentWritten(1, 1)) == [Finish()]
+    assert scene.feed(UnitChecked(0, valid=True)) == []
+    assert scene.feed(UnitChecked(1, valid=False)) == requests(1, 1)
+    assert scene.feed(UnitChecked(2, valid=True)) == []
+    assert scene.feed(UnitChecked(3, valid=True)) == []
+    assert scene.feed(UnitWritten(1, 1)) == [Finish()]
 
 
 def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
-    """The client stalls for 5 s: worker 1 is not considered late, and no segment is requested twice."""
+    """The client stalls for 5 s: worker 1 is not considered late, and no unit is requested twice."""
     scene.begin(8, 2)
     scene.ready(1, 2)
     for index in (4, 0, 5, 1, 6, 2, 7):
-        scene.feed(SegmentWritten(1 if index < 4 else 2, index), later=0.03)
+        scene.feed(UnitWritten(1 if index < 4 else 2, index), later=0.03)
     before = scene.scheduler.outstanding(1), scene.scheduler.outstanding(2)
     scene.now += 5.0
     assert scene.feed(Stalled(5.0)) == []
@@ -290,7 +290,7 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
     scene.begin(10_000, 1)
     scene.feed(opened(1, round_trip=0.1))
     for _ in range(400):
-        scene.feed(SegmentWritten(1, scene.scheduler.outstanding(1)[0]), later=0.01)
+        scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.01)
     worker = scene.scheduler.workers[1]
     assert worker.rate == pytest.approx(100, rel=0.1)
     assert worker.window == pytest.approx(1 + 2 * 100 * 0.1, abs=2)
@@ -298,11 +298,11 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
 
 
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
-    """In a large window, segments would leave the processor's caches before they are hashed."""
+    """In a large window, units would leave the processor's caches before they are hashed."""
     scene.begin(10_000, 1)
     scene.feed(opened(1, round_trip=0.0001))
     for _ in range(400):
-        scene.feed(SegmentWritten(1, scene.scheduler.outstanding(1)[0]), later=0.0025)
+        scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.0025)
     worker = scene.scheduler.workers[1]
     assert worker.rate == pytest.approx(400, rel=0.1)
     assert len(worker.outstanding) == worker.window == 2
@@ -320,7 +320,7 @@ def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
 
 
 def refuse(scene: Scene, worker: int, reason: RefusalReason) -> list[Action]:
-    return scene.feed(SegmentRefused(worker, scene.scheduler.outstanding(worker)[0], reason))
+    return scene.feed(UnitRefused(worker, scene.scheduler.outstanding(worker)[0], reason))
 
 
 def gives_up(actions: list[Action]) -> bool:
@@ -346,7 +346,7 @@ def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asle
     actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
     assert not gives_up(actions)
-    assert len(requested_segments(scene.feed(opened(1, catalogue=NEW)))) == 4
+    assert len(requested_units(scene.feed(opened(1, catalogue=NEW)))) == 4
 
 
 @pytest.mark.parametrize("reason", [RefusalReason.CHANGED, RefusalReason.UNKNOWN])
@@ -370,9 +370,9 @@ def test_a_worker_that_has_not_loaded_the_published_catalogue_yet_is_asked_again
     begin_with_catalogues(scene, OLD, THEIRS)
     for _ in range(int(CATALOGUE_LOAD_S / CATALOGUE_LOAD_PAUSE_S)):
         for _ in range(4):
-            assert not {Ban, RequestSegment} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
+            assert not {Ban, RequestUnit} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
         assert scene.scheduler.outstanding(2) == []
-        assert {*map(type, scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S))} == {RequestSegment}
+        assert {*map(type, scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S))} == {RequestUnit}
     assert refuse(scene, 2, RefusalReason.UNKNOWN)[0] == Ban(2, BanReason.UNKNOWN)
 
 
@@ -383,8 +383,8 @@ def test_refusals_before_a_change_to_the_catalogue_do_not_count(scene: Scene) ->
     assert scene.feed(published(NEW)) == [Unban(1)]
     assert not gives_up(scene.feed(TimePassed(), later=60.0))
     # A stale reply from the closed connection.
-    assert scene.feed(SegmentRefused(1, 1, RefusalReason.CHANGED)) == []
-    assert {a.worker for a in scene.feed(opened(1, catalogue=NEW)) if isinstance(a, RequestSegment)} == {1}
+    assert scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED)) == []
+    assert {a.worker for a in scene.feed(opened(1, catalogue=NEW)) if isinstance(a, RequestUnit)} == {1}
     assert gives_up(refuse(scene, 1, RefusalReason.UNKNOWN))
 
 
@@ -436,14 +436,14 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
 
 def test_a_limited_download_requests_one_segment_after_another(scene: Scene) -> None:
     scene.begin(10, 2, max_rate=0.5)
-    assert scene.ready(1, 2) == [RequestSegment(1, 0)]
+    assert scene.ready(1, 2) == [RequestUnit(1, 0)]
     assert scene.scheduler.waits_for_rate_limit(scene.now)
-    assert scene.feed(SegmentWritten(1, 0), 0.1) == []
+    assert scene.feed(UnitWritten(1, 0), 0.1) == []
     assert scene.scheduler.waits_for_rate_limit(scene.now)
     due = scene.scheduler.next_deadline(scene.now)
-    # The bucket was full before the first request: one segment, and a tenth of a second more.
+    # The bucket was full before the first request: one unit, and a tenth of a second more.
     assert due == pytest.approx(scene.now + 2.0 - 0.1 - 0.1)
-    assert scene.feed(TimePassed(), 1.8) == [RequestSegment(2, 1)]
+    assert scene.feed(TimePassed(), 1.8) == [RequestUnit(2, 1)]
 
 
 def test_if_all_workers_are_frozen_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
@@ -451,33 +451,33 @@ def test_if_all_workers_are_frozen_the_limit_is_not_the_cause_of_a_wait(scene: S
     scene.begin(10, 2, max_rate=0.5)
     scene.ready(1, 2)
     assert scene.scheduler.waits_for_rate_limit(scene.now)
-    assert scene.feed(TimePassed(), 3.0) == [RequestSegment(2, 1)]
+    assert scene.feed(TimePassed(), 3.0) == [RequestUnit(2, 1)]
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
 
 
-@pytest.mark.parametrize("event", [SegmentRefused(1, 0, RefusalReason.SLEEPING), ConnectionClosed(1)])
+@pytest.mark.parametrize("event", [UnitRefused(1, 0, RefusalReason.SLEEPING), ConnectionClosed(1)])
 def test_a_request_without_data_does_not_count_towards_the_limit(scene: Scene, event: Event) -> None:
     scene.begin(10, 2, max_rate=0.5)
     scene.ready(1, 2)
-    assert scene.feed(event, 0.1) == [RequestSegment(2, 0)]
+    assert scene.feed(event, 0.1) == [RequestUnit(2, 0)]
 
 
 def test_without_a_usable_worker_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
     scene.begin(10, 1, max_rate=0.5)
     scene.ready(1)
-    scene.feed(SegmentWritten(1, 0), 0.1)
+    scene.feed(UnitWritten(1, 0), 0.1)
     scene.feed(ConnectionClosed(1))
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
 
 
-# A stream: the output takes the segments in order.
+# A stream: the output takes the units in order.
 
 
 def test_only_the_segments_shortly_after_the_position_of_the_output_are_requested(scene: Scene) -> None:
     scene.begin(100, 2, max_ahead=3)
     assert scene.ready(1, 2) == requests(1, 0, 1, 2)
-    assert scene.feed(SegmentWritten(1, 1)) == []
-    assert scene.feed(SegmentWritten(1, 0)) == []
+    assert scene.feed(UnitWritten(1, 1)) == []
+    assert scene.feed(UnitWritten(1, 0)) == []
     # Each to the worker that has been idle for the longest time.
     assert scene.feed(OutputAdvanced(1), later=0.01) == requests(2, 3)
     assert scene.feed(OutputAdvanced(2)) == requests(1, 4)
@@ -487,7 +487,7 @@ def test_an_output_that_does_not_advance_ends_all_requests(scene: Scene) -> None
     scene.begin(100, 2, max_ahead=2)
     assert scene.ready(1, 2) == requests(1, 0, 1)
     for index in (0, 1):
-        scene.feed(SegmentWritten(1, index))
+        scene.feed(UnitWritten(1, index))
     assert scene.scheduler.next_deadline(scene.now) is None
     assert scene.feed(TimePassed(), later=100.0) == []
 

@@ -1,15 +1,15 @@
-"""The table of state transitions of a segment."""
+"""The table of state transitions of a unit."""
 
 from __future__ import annotations
 
-from msd.client.scheduling.scheduler_events import TRANSITIONS, SegmentState
+from msd.client.scheduling.scheduler_events import TRANSITIONS, UnitState
 
-MISSING = {SegmentState.UNCHECKED, SegmentState.UNREQUESTED, SegmentState.OUTSTANDING, SegmentState.SUSPECT}
+MISSING = {UnitState.UNCHECKED, UnitState.UNREQUESTED, UnitState.OUTSTANDING, UnitState.SUSPECT}
 
 
-def reachable(start: SegmentState) -> set[SegmentState]:
-    """Returns all states that a segment can reach from the state ``start``."""
-    found: set[SegmentState] = set()
+def reachable(start: UnitState) -> set[UnitState]:
+    """Returns all states that a unit can reach from the state ``start``."""
+    found: set[UnitState] = set()
     new = {start}
     while new:
         found |= new
@@ -22,8 +22,8 @@ def test_a_verified_or_reused_segment_never_becomes_missing() -> None:
 
 
 def test_every_missing_segment_can_be_verified() -> None:
-    assert all(SegmentState.VERIFIED in reachable(state) for state in MISSING)
+    assert all(UnitState.VERIFIED in reachable(state) for state in MISSING)
 
 
 def test_an_unchecked_segment_can_reach_every_state() -> None:
-    assert reachable(SegmentState.UNCHECKED) == {*SegmentState}
+    assert reachable(UnitState.UNCHECKED) == {*UnitState}

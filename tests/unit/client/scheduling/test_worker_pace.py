@@ -21,7 +21,7 @@ START = 50.0
 
 
 def measured(rate: float, round_trip: float = 0.0) -> WorkerPace:
-    """A worker that delivered ``rate`` segments per second for ten seconds, the last one at ``START``."""
+    """A worker that delivered ``rate`` units per second for ten seconds, the last one at ``START``."""
     worker = WorkerPace(1, round_trip=round_trip, span_start=START - 10.0, outstanding={0: None})
     worker.span_count = round(10 * rate) - 1
     worker.count_arrival(START)
