@@ -5,17 +5,17 @@ A name is not presentable if it could control a terminal or mislead the reader.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 
-#: Control characters, lone surrogates, line and paragraph separators.
-_ESCAPED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
-#: Characters that change the direction of the text around them: they can make "fdp.exe" look like "exe.pdf".
-_DIRECTION_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+#: Control characters, line and paragraph separators, characters that change the direction of the text around them (they
+#: can make "fdp.exe" look like "exe.pdf"), and lone surrogates.
+_UNPRESENTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def is_presentable(name: str) -> bool:
     """True if ``name`` can be printed without escapes. All kinds of spaces and joined emoji are allowed."""
-    return not any(c in _DIRECTION_CONTROLS or unicodedata.category(c) in _ESCAPED_CATEGORIES for c in name)
+    # The first test is faster. It also rejects some presentable characters, such as a space that breaks no line.
+    return name.isprintable() or _UNPRESENTABLE.search(name) is None
 
 
 def presentable(name: str) -> str:

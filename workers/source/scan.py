@@ -154,14 +154,13 @@ def _check_name(name: str) -> None:
     """Raises ``OSError`` if a file with this name cannot be shared."""
     if len(name) > MAX_NAME:
         raise OSError(0, f"its name is longer than {MAX_NAME} characters")
-    if name.isascii() and name.isprintable():
-        return  # Fast path: most names need no check of each character.
+    if is_presentable(name):
+        return
     try:
         name.encode()
     except UnicodeEncodeError:
         raise OSError(0, "its name is not UTF-8") from None
-    if not is_presentable(name):
-        raise OSError(0, "its name contains control characters")
+    raise OSError(0, "its name contains control characters")
 
 
 def _version(status: os.stat_result) -> Version:
