@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msd.wire.support.name_patterns import NamePatterns, literal_prefix
+
 
 def suggestion(name: str, names: Sequence[str]) -> str:
-    """Returns an advice for a user who asked for ``name``. ``names`` are shared files, not necessarily all."""
+    """Returns an advice for a user who asked for ``name``: a file, a folder with ``/`` at its end, or a glob. ``names``
+    are shared files and folders, not necessarily all.
+    """
     folder = name.rstrip("/") + "/"
     if any(other.startswith(folder) for other in names):
         return "it is a folder: name a file in it; msd list shows the shared files"
+    if "/" not in name and literal_prefix(name) != name:
+        glob = NamePatterns([name])
+        if any(glob.match(other) for other in names):
+            return f"did you mean {f'**/{name}'!r}?"
     import difflib  # Rarely needed, and slow to import.
 
-    similar = [other for other in names if other.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]][:3]
+    similar = [other for other in names if _base_name(other) == _base_name(name)][:3]
     similar = similar or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(map(repr, similar))}?" if similar else "msd list shows the shared files"
+
+
+def _base_name(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]

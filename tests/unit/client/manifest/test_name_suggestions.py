@@ -6,7 +6,7 @@ import pytest
 
 from msd.client.manifest.name_suggestions import suggestion
 
-NAMES = ["a.txt", "b.txt", "dir/empty", "dir/sub/s.txt"]
+NAMES = ["a.txt", "b.txt", "dir/empty", "dir/film [1].mkv", "dir/sub/s.txt", "photos/"]
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,13 @@ NAMES = ["a.txt", "b.txt", "dir/empty", "dir/sub/s.txt"]
         ("other/s.txt", "did you mean 'dir/sub/s.txt'?"),
         ("dir", "it is a folder: name a file in it; msd list shows the shared files"),
         ("dir/sub/", "it is a folder: name a file in it; msd list shows the shared files"),
-        ("film.mp4", "msd list shows the shared files"),
+        ("photo/", "did you mean 'photos/'?"),
+        ("my/photos/", "did you mean 'photos/'?"),
+        ("s.*", "did you mean '**/s.*'?"),
+        ("s.???", "did you mean '**/s.???'?"),
+        ("film [2].mkv", "did you mean 'dir/film [1].mkv'?"),
+        ("song", "msd list shows the shared files"),
     ],
 )
-def test_the_base_name_counts_most_and_folders_are_named(name: str, expected: str) -> None:
+def test_the_base_name_counts_most_and_folders_and_globs_are_explained(name: str, expected: str) -> None:
     assert suggestion(name, NAMES) == expected
