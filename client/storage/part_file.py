@@ -162,6 +162,7 @@ class PartFile(Output):
                 self._rename_without_replacing()
             # At once: a program that waits for the output may open it soon.
             was_opened = self._changes.was_opened()
+            self._changes.stop()
         self._check_output(verified, was_opened=was_opened)
         try:
             # The first name remains if the file was linked to ``output``, by this method or by another program.

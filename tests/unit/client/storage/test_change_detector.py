@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,22 @@ def test_without_reports_of_opens_a_file_counts_as_changed_once(
         assert len(os.listdir("/proc/self/fd")) == before
         assert changes.reset()
         assert not changes.reset()
+
+
+def watches() -> list[str]:
+    """The watches of this process, as the kernel lists them."""
+    found = []
+    for info in Path("/proc/self/fdinfo").iterdir():
+        with suppress(OSError):
+            found += [line for line in info.read_text().splitlines() if line.startswith("inotify")]
+    return found
+
+
+def test_stopping_ends_the_watch(fd: int) -> None:
+    with closing(ChangeDetector(fd)) as changes:
+        assert len(watches()) == 1
+        changes.stop()
+        assert watches() == []
 
 
 def test_closing_leaves_no_descriptor(fd: int) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from msd.client.storage.change_detector import ChangeDetector
 from msd.client.storage.part_file import PartFile, check_output
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
@@ -319,6 +320,17 @@ def test_a_part_file_that_another_program_opened_is_hashed_again(output: Path) -
         part.publish(replace=False, sync=False)
     assert output.read_bytes() == DATA
     assert warnings == [f"another program may have changed {part_path(output)}: verifying it again"]
+
+
+def test_publishing_ends_the_reports_of_opens_before_the_file_is_closed(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+    monkeypatch.setattr(ChangeDetector, "stop", lambda _: stopped.append(output.exists()))
+    with closing(PartFile(output, MANIFEST)) as part:
+        write_all(part)
+        part.publish(replace=False, sync=False)
+        assert stopped == [True]
 
 
 def test_a_part_file_that_another_program_changed_does_not_become_the_output(output: Path) -> None:
