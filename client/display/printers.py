@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
@@ -27,11 +27,13 @@ from msd.client.events import (
     WorkerChanged,
 )
 from msd.client.report.json_values import event_values, report_values
-from msd.wire.support.line_writer import LineWriter
 from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_kb, format_kb_rate, format_rate, format_size, format_time
+
+if TYPE_CHECKING:
+    from msd.wire.support.line_writer import LineWriter
 
 #: Seconds that the reader of metric lines or of the log has for the last lines.
 CLOSE_TIMEOUT_S = 1.0
@@ -143,6 +145,8 @@ class _EventLines:
     def print(self, text: str) -> None:
         stream: TextIO = getattr(sys, self._stream_name)
         if self._writer is None:
+            from msd.wire.support.line_writer import LineWriter  # A quiet download prints no lines.
+
             try:
                 self._writer = LineWriter(stream.fileno())
             except (OSError, ValueError):  # A stream in memory.

@@ -16,7 +16,6 @@ from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tcp_socket
-from msd.wire.net.tcp_state import seconds_since_packet
 from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -86,6 +85,8 @@ class Connection:
         """How long no packet has arrived from the worker's machine. If this is much longer than ``KEEPALIVE_S``, the
         machine is unreachable on this connection; the state of the worker's process makes no difference.
         """
+        from msd.wire.net.tcp_state import seconds_since_packet  # Not needed by a short download.
+
         return seconds_since_packet(self.monitor.descriptor) if self.monitor.is_connected else 0.0
 
     def send(self, request: Correlated) -> None:

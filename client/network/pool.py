@@ -90,7 +90,7 @@ class ConnectionPool:
         #: The look-up of the servers' names that is in progress.
         self._lookup: NameLookup | None = None
         #: When the open connections are checked for silence.
-        self._next_path_check = self._last_poll_at
+        self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
         self._contacts = Contacts(encrypted=servers.credentials is not None)
         self._update_contacts()
 

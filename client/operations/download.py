@@ -28,7 +28,6 @@ from msd.client.storage.part_file import PartFile
 from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.stream import Stream, is_stream, open_stream
 from msd.client.storage.stream_output import StreamOutput
-from msd.client.storage.update import UpdatePartFile
 from msd.wire.config.argument_types import check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
@@ -165,7 +164,6 @@ def download(
         loop = VersionLoop(session, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
         transfer = _run(loop, sha256=expected_sha256, sync=sync, on_event=emit)
         transfer.output.publish(replace=force or update, sync=sync)
-        opened.close()
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
@@ -205,7 +203,11 @@ def _open_output(
     if isinstance(destination, Stream):
         return destination.path, StreamOutput(destination, manifest.size, with_sha256=with_sha256)
     target = destination.create(manifest.name)
-    output_class = UpdatePartFile if update and target.exists() else PartFile
+    output_class = PartFile
+    if update and target.exists():
+        from msd.client.storage.update import UpdatePartFile
+
+        output_class = UpdatePartFile
     return target, output_class(
         target, manifest, on_warning=lambda text: on_event(Warned(text)), check_space=check_space
     )

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from msd.wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 #: Bytes read at a time: large enough for the full speed of the hash, small enough for the processor's caches.
 CHUNK_SIZE = 1 << 18
@@ -24,11 +28,15 @@ def parse_sha256(text: str) -> str:
     return match[1].lower()
 
 
-def sha256_of(fd: int) -> str:
-    """Returns the SHA-256 of an open file as hexadecimal digits. Raises ``OSError`` if the file cannot be read."""
+def new_sha256() -> _Hash:
     import hashlib  # Rarely needed, and slow to import.
 
-    total = hashlib.sha256()
+    return hashlib.sha256()
+
+
+def sha256_of(fd: int) -> str:
+    """Returns the SHA-256 of an open file as hexadecimal digits. Raises ``OSError`` if the file cannot be read."""
+    total = new_sha256()
     buffer = memoryview(bytearray(CHUNK_SIZE))
     offset = 0
     while read := os.preadv(fd, [buffer], offset):

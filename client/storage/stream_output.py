@@ -5,9 +5,8 @@ Segments that arrive early are kept in memory. The scheduler limits their number
 
 from __future__ import annotations
 
-import hashlib
-
 from msd.client.storage.output import Output
+from msd.client.storage.sha256 import new_sha256
 from msd.client.storage.stream import Stream
 
 
@@ -20,7 +19,7 @@ class StreamOutput(Output):
         self.stream = stream
         self._size = size
         # Nothing can be read again, so the SHA-256 is computed while the data is written.
-        self._sha256 = hashlib.sha256() if with_sha256 else None
+        self._sha256 = new_sha256() if with_sha256 else None
         #: The number of segments that are written completely; segment ``position`` is the next to be written.
         self.position = 0
         self.written_bytes = 0

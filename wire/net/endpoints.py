@@ -8,7 +8,6 @@ it gets the addresses that ``wire/net/name_lookup.py`` finds. Opens no sockets a
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,6 +78,8 @@ class Endpoint(Struct, frozen=True):
         no interface of this machine.
         """
         if "%" in self.host:
+            import socket  # Rarely needed, and slow to import.
+
             return socket.getaddrinfo(self.host, self.port, flags=socket.AI_NUMERICHOST)[0][4]
         return "" if self.host == "*" else self.host, self.port
 

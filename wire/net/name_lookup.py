@@ -6,7 +6,6 @@ look-up that fails for the moment; decides nothing else.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,7 @@ NOTICE_S = 1.0
 #: More addresses of one name are not used.
 MAX_ADDRESSES = 8
 #: The resolver's errors that mean that the name has no address; all others may pass.
-_UNKNOWN_NAME = {getattr(socket, name, None) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")}
+_UNKNOWN_NAME = ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY")
 
 Addresses = Mapping[str, tuple[str, ...]]
 
@@ -97,10 +96,12 @@ def addresses_of(name: str) -> tuple[str, ...]:
     """Returns the addresses of a name, in the order in which the system would try them. Raises ``UsageError`` if it has
     none, ``OSError`` if that cannot be known now.
     """
+    import socket  # Slow to import, and not needed for an IP address.
+
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        if error.errno not in _UNKNOWN_NAME:
+        if error.errno not in {getattr(socket, name, None) for name in _UNKNOWN_NAME}:
             raise
         found = []
     except UnicodeError:  # A label is empty or longer than 63 characters.
@@ -113,4 +114,8 @@ def addresses_of(name: str) -> tuple[str, ...]:
 def _numeric(address: tuple[object, ...]) -> str:
     """Returns the host of a socket address; Python leaves out the scope of a link-local one."""
     host, scope = str(address[0]), address[3] if len(address) == 4 else 0
-    return f"{host}%{socket.if_indextoname(scope)}" if isinstance(scope, int) and scope and "%" not in host else host
+    if not isinstance(scope, int) or not scope or "%" in host:
+        return host
+    import socket
+
+    return f"{host}%{socket.if_indextoname(scope)}"

@@ -10,14 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from msd.wire.net.contacts import Probed
 from msd.wire.net.diagnosis import Outcome
 from msd.wire.net.endpoints import Endpoint
+
+if TYPE_CHECKING:
+    import socket
 
 #: The first bytes of every ZeroMQ connection (ZMTP 3: signature). The eight bytes between the first and the last are
 #: not significant; the line breaks make an HTTP server answer.
@@ -47,6 +50,8 @@ class Prober:
 
     def start(self, endpoint: Endpoint) -> Iterator[Probed]:
         """Connects to an endpoint; yields the result if the attempt fails at once."""
+        import socket  # Slow to import, and not needed if all servers answer.
+
         family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
         try:
             connecting = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -86,6 +91,8 @@ class Prober:
         self._epoll.close()
 
     def _advance(self, attempt: _Attempt) -> Probed | None:
+        import socket
+
         try:
             if not attempt.connected:
                 if code := attempt.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):

@@ -16,9 +16,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -41,13 +41,17 @@ class Role(StrEnum):
     WORKER = "worker"  #: nothing yet; reserved for workers on other machines
 
 
-# A dataclass because msgspec.Struct cannot exclude a field from its repr.
-@dataclass(frozen=True, slots=True)
-class KeyPair:
+class KeyPair(Struct, frozen=True):
     """A public and a secret key, 32 bytes each."""
 
     public: bytes
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public={self.public!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("public", self.public)]
 
     @classmethod
     def generate(cls) -> KeyPair:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rich.pretty import pretty_repr
 
 from msd.wire.config.servers import Servers
 from msd.wire.errors import DiskError, MsdError, NotAllowedError, UsageError
@@ -91,7 +92,7 @@ def test_a_pair_is_computed_from_its_secret() -> None:
 def test_a_secret_is_not_in_the_repr_of_an_object_that_contains_it() -> None:
     own = Credentials(LAPTOP, OTHER.public)
     for value in (LAPTOP, own, [LAPTOP], Servers(Endpoint("127.0.0.1", 1), {}, pinned=False, credentials=own)):
-        assert not reveals(f"{value} {value!r}", LAPTOP)
+        assert not reveals(f"{value} {value!r} {pretty_repr(value)}", LAPTOP)
         assert repr(LAPTOP.public) in repr(value)
 
 
