@@ -81,6 +81,7 @@ class BanReason(enum.StrEnum):
     CHANGED = "changed"
     UNREADABLE = "unreadable"
     BAD_REQUEST = "bad-request"
+    OTHER = "other"
 
 
 class Ban(Struct, frozen=True):

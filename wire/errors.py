@@ -95,4 +95,10 @@ class OutputClosedError(MsdError):
 
 
 class ProtocolError(MsdError):
-    """A peer sent bytes that are not a valid message of the protocol."""
+    """A peer sent bytes that are not a valid message of the protocol. ``rid`` is the id of the request that the message
+    was meant to be; None if it cannot be read.
+    """
+
+    def __init__(self, message: str, rid: int | None = None) -> None:
+        super().__init__(message)
+        self.rid = rid

@@ -16,9 +16,10 @@ from msd.wire.net.accepted_connections import AcceptedConnections
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
-from msd.wire.protocol.messages import ControlRequest, Message
+from msd.wire.protocol.messages import PROTOCOL_VERSION, ControlCommand, ControlRequest, Message, Rejected
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import ZapHandler
+from msd.wire.support.presentable_names import presentable
 
 #: Requests read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
@@ -60,21 +61,30 @@ class ControlSocket:
         bind(self.socket, url)
 
     def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:
-        """The requests received, each with its sender. Counts and skips malformed messages."""
+        """The requests received, each with its sender. Counts and rejects malformed messages, and rejects requests of
+        other versions of the protocol.
+        """
         for _ in range(READS_PER_TURN):
             frames = receive(self.socket)
             if frames is None:
                 return
-            try:
-                if len(frames) != 2:
-                    raise ProtocolError(f"{len(frames)} frames")
-                request: ControlRequest = decode(frames[1].buffer, ControlRequest)
-            except ProtocolError:
+            if len(frames) != 2:
                 self.malformed_messages += 1
                 continue
             ident = frames[0].bytes
-            if (sender := self._sender(frames[1], ident)) is not None:
-                yield Route(self, ident), sender, request
+            if (sender := self._sender(frames[1], ident)) is None:
+                continue
+            try:
+                request: ControlRequest = decode(frames[1].buffer, ControlRequest)
+            except ProtocolError as error:
+                self.malformed_messages += 1
+                if error.rid is not None:
+                    self.send(ident, Rejected(rid=error.rid, message=presentable(str(error)[:1024])[:1024]))
+                continue
+            if isinstance(request, ControlCommand) and request.version != PROTOCOL_VERSION:
+                self.send(ident, _rejection(request))
+                continue
+            yield Route(self, ident), sender, request
 
     def _sender(self, frame: zmq.Frame, ident: bytes) -> Sender | None:
         """Returns the sender of ``frame``, None if its key is revoked."""
@@ -104,6 +114,12 @@ class ControlSocket:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _rejection(request: ControlCommand) -> Rejected:
+    """Returns the reply to a request of another version of the protocol."""
+    message = f"server 5 speaks protocol version {PROTOCOL_VERSION}, not {request.version}: update the older side"
+    return Rejected(rid=request.rid, message=message, versions=[PROTOCOL_VERSION])
 
 
 class Route(Struct, frozen=True):

@@ -47,6 +47,8 @@ RETRY_CAUSES = {
     "changed": "file changed",
     "unreadable": "file unreadable",
     "bad-request": "bad request",
+    "version": "other protocol version",
+    "other": "unknown reason",
 }
 
 

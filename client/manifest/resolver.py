@@ -276,12 +276,12 @@ class ManifestResolver(Core[Event, Action]):
                     self._record_answer(worker, description, now)
                 else:
                     self._ban(worker)
-            case Describe(), Refusal(reason=RefusalReason.UNKNOWN):
+            case Describe(), Refusal(reason=RefusalReason.UNKNOWN | RefusalReason.OTHER | RefusalReason.BAD_REQUEST):
                 self._record_answer(worker, None, now)
             case List(), Refusal() | CataloguePage() as reply if is_awaited:
                 entries = reply.entries if isinstance(reply, CataloguePage) else []
                 return self._end(Fail(self._not_found(self._requested_name(worker), entries)))
-            case Digests(), Refusal(reason=RefusalReason.UNKNOWN) if is_awaited:
+            case Digests(), Refusal(reason=RefusalReason.UNKNOWN | RefusalReason.OTHER) if is_awaited:
                 # The file has changed since the worker described it.
                 self._changes[worker] += 1
                 if self._changes[worker] >= MAX_CHANGES:

@@ -25,11 +25,12 @@ from msd.wire.protocol.messages import (
     Get,
     Hello,
     Message,
+    Refusal,
     Segment,
     Welcome,
     new_rid,
 )
-from msd.wire.protocol.states import ConnectionRefusal
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason
 from msd.wire.security.keys import Credentials
 
 #: Seconds between two packets of an idle connection.
@@ -62,8 +63,10 @@ class Connection:
         dealer.tcp_keepalive_idle = dealer.tcp_keepalive_intvl = KEEPALIVE_S
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
-        #: Why the handshake was refused; None if it was not.
+        #: Why the connection was refused; None if it was not.
         self.refusal: ConnectionRefusal | None = None
+        #: The worker's version of the protocol, if that is the reason and the version is known.
+        self.other_version: int | None = None
         self.monitor.connect(endpoint)
 
     def read_monitor(self, session: int) -> bool:
@@ -111,11 +114,24 @@ class Connection:
         if isinstance(reply, Segment) and not _is_reply_to(reply, request):
             raise ProtocolError("the reply contains other bytes than those requested")
         if isinstance(request, Hello):
+            self._check_version(reply)
             if not isinstance(reply, Welcome):
                 raise ProtocolError("the first reply is not a welcome")
             self._epoch = reply.epoch
             return ConnectionOpened(self._worker, reply, time.monotonic() - self._hello_sent_at)
         return ReplyReceived(self._worker, request, reply, frames[1] if len(frames) == 2 else None)
+
+    def _check_version(self, reply: DataReply) -> None:
+        """Raises ``ProtocolError`` if the reply to ``hello`` is from a worker of another version."""
+        match reply:
+            case Refusal(reason=RefusalReason.VERSION, versions=[_, *_] as versions):
+                self.other_version = max(versions)
+            case Welcome(version=version) if version != PROTOCOL_VERSION:
+                self.other_version = version
+            case _:
+                return
+        self.refusal = ConnectionRefusal.VERSION
+        raise ProtocolError("the worker uses another version of the protocol")
 
     def send_bye(self, session: int) -> None:
         """Sends ``bye`` to the worker, if the connection is open."""

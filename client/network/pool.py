@@ -16,7 +16,7 @@ from msd.client.events import OnEvent, Waiting, WorkerChanged
 from msd.client.network import connection_policy
 from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network.transport import Transport
-from msd.client.network.waiting_reason import waiting_reason
+from msd.client.network.waiting_reason import other_version, waiting_reason
 from msd.client.network_events import (
     Ban,
     ConnectionClosed,
@@ -81,6 +81,8 @@ class ConnectionPool:
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
+        #: The version of server 5's last snapshot, if it is another one than the client's.
+        self._server5_version: int | None = None
         self._servers = servers
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
@@ -150,13 +152,9 @@ class ConnectionPool:
                 self._apply_contacts(event)
                 continue
             if not isinstance(event, ReplyReceived):
-                if isinstance(event, ConnectionOpened) and event.welcome.version != PROTOCOL_VERSION:
-                    # Do not ban the worker: it may be updated while others serve the file.
-                    self.transport.close_connection(event.worker)
-                    event = ConnectionClosed(event.worker, ConnectionRefusal.VERSION, event.welcome.version)
                 match event:
                     case SnapshotReceived(status):
-                        self._control = status.control
+                        self._control, self._server5_version = status.control, None
                         if self._servers.pinned:
                             workers = [w for w in status.workers if w.number in self._servers.workers]
                             event = SnapshotReceived(replace(status, workers=workers))
@@ -169,6 +167,7 @@ class ConnectionPool:
                             if not self._is_refused(Refused(f"worker {worker}", endpoint, refusal, version)):
                                 event = ConnectionClosed(worker)
                     case StatusRefused(refusal, version):
+                        self._server5_version = version
                         if not self._is_refused(Refused("server 5", self._servers.status, refusal, version)):
                             continue
                 self._apply(event)
@@ -211,7 +210,11 @@ class ConnectionPool:
             return
         if reachable != self._last_reachable:
             self._last_reachable = reachable
-            detail = "" if reachable else "it does not answer; continuing without its status"
+            detail = ""
+            if self._server5_version is not None:
+                detail = other_version(self._server5_version)
+            elif not reachable:
+                detail = "it does not answer; continuing without its status"
             self._on_event(WorkerChanged("server 5", "ready" if reachable else "lost", detail))
 
     def waiting_reason(self) -> str:

@@ -6,7 +6,6 @@ Converts frames into events and requests into frames. Does not decide which conn
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import os
@@ -208,16 +207,18 @@ class Transport:
         if dead:
             renewal = self._renewals.get(worker)
             self._replace(worker, renewal)
-            yield ConnectionClosed(worker, connection.refusal, is_renewed=renewal is not None)
+            yield ConnectionClosed(worker, connection.refusal, connection.other_version, is_renewed=renewal is not None)
 
     def _read_renewal(self, worker: int, renewal: Connection) -> Iterator[NetworkEvent]:
         if self._renewals.get(worker) is not renewal:
             return  # It has become the connection, or the caller ended it.
         opened = None
         dead = renewal.read_monitor(self._session)
-        with contextlib.suppress(ProtocolError):
+        try:
             if (frames := receive(renewal.dealer)) is not None:
                 opened = renewal.handle_message(frames)
+        except ProtocolError:
+            dead = True
         if opened is not None:
             self._replace(worker, renewal)
             yield ConnectionClosed(worker, is_renewed=True)

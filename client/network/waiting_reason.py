@@ -10,6 +10,11 @@ from msd.wire.protocol.states import WorkerState
 from msd.wire.support.units import format_count
 
 
+def other_version(version: int | None) -> str:
+    """Returns the explanation for a server that uses another ``version`` of the protocol."""
+    return f"it uses protocol version {version}, but this client uses version {PROTOCOL_VERSION}: update the older side"
+
+
 def waiting_reason(
     status: Status | None, contacts: Sequence[Contact], *, ready: int, workers: int, file_reason: str = ""
 ) -> str:

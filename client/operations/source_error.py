@@ -14,6 +14,7 @@ _TEXTS = {
     BanReason.CHANGED: "has another version of the file",
     BanReason.UNREADABLE: "cannot read the file",
     BanReason.BAD_REQUEST: "refused the request as invalid",
+    BanReason.OTHER: "refused the request for a reason that this version of msd does not know",
 }
 
 

@@ -22,6 +22,7 @@ from msd.client.events import (
 )
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.progress_timeout import ProgressMade
+from msd.client.network.waiting_reason import other_version
 from msd.client.network_events import (
     Ban,
     ConnectionClosed,
@@ -39,7 +40,7 @@ from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.output import Output
 from msd.client.storage.stream_output import StreamOutput
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Refusal, Status, new_rid
+from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
@@ -193,9 +194,7 @@ class Transfer:
                 # The worker had no connection that the scheduler knows of. Each further attempt finds the same.
                 if self._other_versions.get(worker) != version:
                     self._other_versions[worker] = version
-                    versions = f"protocol version {version}, but this client uses version {PROTOCOL_VERSION}"
-                    detail = f"it uses {versions}: update the older side"
-                    self._on_event(WorkerChanged(str(worker), "lost", detail))
+                    self._on_event(WorkerChanged(str(worker), "lost", other_version(version)))
             case ConnectionClosed(worker) if worker in self._scheduler.workers:
                 outstanding = len(self._scheduler.outstanding(worker))
                 self._schedule(event)

@@ -25,6 +25,7 @@ BAN_SCOPES = {
     BanReason.CHANGED: BanScope.CATALOGUE,
     BanReason.UNREADABLE: BanScope.PROCESS,
     BanReason.BAD_REQUEST: BanScope.PROCESS,
+    BanReason.OTHER: BanScope.PROCESS,
 }
 
 
@@ -48,4 +49,7 @@ REFUSAL_POLICIES = {
     RefusalReason.CHANGED: RefusalPolicy(ban=BanReason.CHANGED),
     RefusalReason.UNREADABLE: RefusalPolicy(ban=BanReason.UNREADABLE),
     RefusalReason.BAD_REQUEST: RefusalPolicy(ban=BanReason.BAD_REQUEST),
+    # The reply to ``hello`` only.
+    RefusalReason.VERSION: RefusalPolicy(ban=BanReason.OTHER),
+    RefusalReason.OTHER: RefusalPolicy(ban=BanReason.OTHER),
 }

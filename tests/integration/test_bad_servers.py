@@ -19,7 +19,7 @@ from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import CataloguePage, DataRequest, Entry, Hello, List, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, DataRequest, Entry, Hello, List, Welcome
 from tests.processes import MIB, MSD, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
 
 
@@ -72,7 +72,7 @@ def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
                 peer, frame = router.recv_multipart()
                 match decode(frame, DataRequest):
                     case Hello(rid=rid):
-                        welcome = Welcome(rid=rid, version=1, epoch=1, number=1, files=9, catalogue=b"")
+                        welcome = Welcome(rid=rid, version=PROTOCOL_VERSION, epoch=1, number=1, files=9, catalogue=b"")
                         router.send_multipart([peer, encode(welcome)])
                     case List(rid=rid):
                         pages.append(rid)

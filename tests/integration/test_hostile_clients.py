@@ -26,6 +26,7 @@ from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import HANDSHAKE_TIMEOUT_MS, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
     Accepted,
     Bye,
     CataloguePage,
@@ -89,7 +90,7 @@ def control_port(system: System) -> int:
 
 def data_requests(file: bytes) -> list[Message]:
     return [
-        Hello(rid=1, version=1, session=7),
+        Hello(rid=1, version=PROTOCOL_VERSION, session=7),
         List(rid=2),
         Describe(rid=3, name="film.bin"),
         Digests(rid=4, id=file, start=0),

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +67,7 @@ class Lost(Exception):
 class Refused(Exception):
     def __init__(self, header: Map) -> None:
         super().__init__(header)
+        self.header = header
         self.reason = header.get("reason", "rejected")
 
 
@@ -167,7 +168,7 @@ class Client:
     def hello(self, endpoint: str) -> Connection:
         worker = self.connect(endpoint)
         self.workers.append(worker)
-        worker.welcome = worker.request("hello", version=1, session=self.session)[0]
+        worker.welcome = worker.request("hello", version=2, session=self.session)[0]
         return worker
 
     def hello_all(self) -> None:
@@ -522,43 +523,76 @@ def test_a_segment_out_of_range_is_a_bad_request(port: int) -> None:
         assert (segment["index"], len(payload)) == (13, 5)
 
 
-def malformed_messages() -> list[list[bytes]]:
-    request = {"type": "list", "rid": 1, "after": ""}
-    headers: list[object] = [
+LIST = {"type": "list", "rid": 1, "after": ""}
+#: Messages without a readable ``rid``.
+UNREADABLE: list[list[bytes]] = [[b""], [b"\xc1"], [b"", msgpack.packb(LIST)], [msgpack.packb(LIST) + b"\0"]] + [
+    [msgpack.packb(header)]
+    for header in (
         [],
         {},
-        {**request, "type": "nonsense"},
         {"type": "list", "after": ""},
-        {**request, "rid": "1"},
-        {**request, "rid": -1},
-        {**request, "rid": 2**63},
-        {**request, "rid": 1.0},
-        {**request, "rid": True},
-        {**request, "after": b""},
-        {**request, "after": "x" * 8193},
-        {**request, "unknown": [0] * 1025},
-        {**request, "unknown": msgpack.ExtType(1, b"x")},
-        {"type": "get", "rid": 1, "id": b"short", "index": 0},
-    ]
-    frames = [[b""], [b"\xc1"], [b"", msgpack.packb(request)], [msgpack.packb(request) + b"\0"]]
-    return frames + [[msgpack.packb(header)] for header in headers]
+        *[{**LIST, "rid": rid} for rid in ("1", -1, 2**63, 1.0, True)],
+        {**LIST, "after": "x" * 8193},
+        {**LIST, "unknown": [0] * 8193},
+        {**LIST, "unknown": msgpack.ExtType(1, b"x")},
+    )
+]
+#: Malformed messages with ``rid`` 1, and the key that is wrong.
+MALFORMED: list[tuple[Map, str]] = [
+    ({**LIST, "type": "nonsense"}, "type"),
+    ({"type": "get", "rid": 1, "id": b"short", "index": 0}, "id"),
+    ({"type": "complaint", "rid": 1, "number": 1.0, "id": bytes(32), "index": 0}, "number"),
+]
 
 
-def test_malformed_messages_are_dropped_and_the_next_request_is_answered(port: int) -> None:
+def test_malformed_messages_are_answered_if_their_rid_is_readable(port: int) -> None:
     with Client(port) as client:
-        worker = client.connect(client.snapshot["workers"][0]["endpoint"])
-        client.workers.append(worker)
-        for connection, request, reply in (
-            (worker, {"type": "hello", "version": 1, "session": 1}, "welcome"),
-            (worker, {"type": "list", "after": "", "unknown": [{"key": None}]}, "catalog"),
-            (client.control, {"type": "status", "unknown": 1}, "report"),
+        worker = client.hello(client.snapshot["workers"][0]["endpoint"])
+        for connection, request, reply, error, text in (
+            (worker, {"type": "list", "after": "", "unknown": [{"key": None}]}, "catalog", "refusal", "detail"),
+            (client.control, {"type": "status", "unknown": 1}, "report", "rejected", "message"),
         ):
-            for frames in malformed_messages():
+            for frames in UNREADABLE:
                 connection.socket.send_multipart(frames)
                 rid = secrets.randbits(63)
                 connection.socket.send(msgpack.packb({**request, "rid": rid}))
-                answer, _ = connection.receive()  # the next message: malformed messages get no reply
+                answer, _ = connection.receive()
                 assert (answer["type"], answer["rid"]) == (reply, rid)
+            for header, key in MALFORMED:
+                connection.socket.send(msgpack.packb(header))
+                answer, _ = connection.receive()
+                assert (answer["type"], answer["rid"]) == (error, 1)
+                assert answer.get("reason", "bad-request") == "bad-request"
+                assert key in answer[text] or "type" in answer[text]
+
+
+def test_another_version_is_refused_with_the_versions_that_are_spoken(port: int) -> None:
+    with Client(port) as client:
+        assert client.snapshot["version"] == 2
+        for version in (0, 1, 3):
+            worker = client.connect(client.snapshot["workers"][0]["endpoint"])
+            with closing(worker), pytest.raises(Refused) as refused:
+                worker.request("hello", version=version)
+            assert (refused.value.reason, refused.value.header["versions"]) == ("version", [2])
+            with pytest.raises(Refused) as refused:
+                client.control.request("status", version=version)
+            assert refused.value.header["versions"] == [2]
+
+
+def test_parts_of_a_segment(port: int) -> None:
+    with Client(port) as client:
+        client.hello_all()
+        id_ = client.describe("film.bin")["id"]
+        worker = client.workers[0]
+        _, segment = worker.request("get", id=id_, index=2)
+        header, part = worker.request("get", id=id_, index=2, start=1000, length=50)
+        assert (header["index"], header["start"], part) == (2, 1000, segment[1000:1050])
+        _, rest = worker.request("get", id=id_, index=2, start=1000)
+        assert rest == segment[1000:]
+        for start, length in (0, 0), (MIB, None), (0, MIB + 1), (MIB - 1, 2):
+            with pytest.raises(Refused) as refused:
+                worker.request("get", id=id_, index=2, start=start, length=length)
+            assert refused.value.reason == "bad-request"
 
 
 def test_a_complaint_is_accepted_and_counted(port: int) -> None:

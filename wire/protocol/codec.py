@@ -15,7 +15,7 @@ import msgpack
 import msgspec
 
 from msd.wire.errors import ProtocolError
-from msd.wire.protocol.messages import Message
+from msd.wire.protocol.messages import MAX_ENTRIES, Message
 from msd.wire.protocol.segments import MAX_SEGMENT_SIZE
 
 #: Maximum size of a header in bytes. Catalogue pages come closest to this limit, see ``workers/source/catalogue.py``.
@@ -45,13 +45,21 @@ def decode(frame: bytes | memoryview, family: UnionType | type[Message]) -> Any:
     """
     if len(frame) > MAX_HEADER:
         raise ProtocolError(f"a header of {len(frame)} bytes is too large")
+    header = None
     try:
         header = _unpack(frame)
         if not isinstance(header, dict) or "type" not in header:  # msgspec requires the tag only for a union
             raise ValueError("no type")
         return msgspec.convert({"message": header}, _box(family), builtin_types=(bytes,)).message
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
-        raise ProtocolError(f"not a message: {error}") from None
+        # The path in the text of msgspec begins with the field of the box.
+        raise ProtocolError(f"not a message: {error}".replace("`$.message", "`$"), _rid(header)) from None
+
+
+def _rid(header: Any) -> int | None:
+    """Returns the ``rid`` in a malformed header, None if there is no valid one."""
+    rid = header.get("rid") if isinstance(header, dict) else None
+    return rid if type(rid) is int and 0 <= rid < 1 << 63 else None
 
 
 @cache
@@ -69,7 +77,7 @@ def _unpack(frame: bytes | memoryview) -> Any:
         strict_map_key=True,
         max_str_len=8192,
         max_bin_len=4096,
-        max_array_len=1024,
+        max_array_len=MAX_ENTRIES,
         max_map_len=64,
         max_ext_len=0,
         timestamp=0,

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, WorkerState
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 #: A worker's number; bounded because clients store a worker's number in 16 bits for each segment.
@@ -24,6 +24,8 @@ TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 #: Maximum length of a file's name, in characters.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+#: Maximum number of entries of a page of the catalogue. No array of another message is longer.
+MAX_ENTRIES = 8192
 #: A number of seconds; neither NaN nor infinite, because a timer with such a value would never expire.
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: Bytes a second.
@@ -34,6 +36,10 @@ Duration = Annotated[float, Meta(ge=0, le=2**40)]
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
 #: Human-readable text without characters that could control a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
+#: Names of optional parts of the protocol that a peer speaks. None is defined yet.
+Features = Annotated[list[Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9-]+\Z")]], Meta(max_length=64)]
+#: The versions of the protocol that a peer speaks.
+Versions = Annotated[list[Natural], Meta(max_length=64)]
 #: The id of a file's content, see ``segments.file_id``.
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 #: The digest of a catalogue; empty before the first edition.
@@ -68,10 +74,13 @@ class WorkerReply(Correlated, frozen=True):
 
 
 class Hello(Correlated, tag="hello", frozen=True):
-    """Opens a session. ``session`` is a random number, the same on all connections of a client."""
+    """Opens a session. ``session`` is a random number, the same on all connections of a client; 0 for a client that is
+    not counted. ``rid`` and ``version`` are in every version of the protocol.
+    """
 
     version: Natural
-    session: Natural
+    session: Natural = 0
+    features: Features = []
 
 
 class List(Correlated, tag="list", frozen=True):
@@ -119,6 +128,7 @@ class Welcome(WorkerReply, tag="welcome", frozen=True):
     number: Number
     files: Natural
     catalogue: CatalogueId
+    features: Features = []
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +143,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class CataloguePage(WorkerReply, tag="catalog", frozen=True):
     """A page of shared files, sorted by name; ``more`` is True if further pages follow."""
 
-    entries: Annotated[list[Entry], Meta(max_length=1024)]
+    entries: Annotated[list[Entry], Meta(max_length=MAX_ENTRIES)]
     more: bool
 
 
@@ -161,10 +171,11 @@ class Segment(WorkerReply, tag="segment", frozen=True):
 
 
 class Refusal(WorkerReply, tag="refusal", frozen=True):
-    """The negative reply to a request."""
+    """The negative reply to a request. ``versions`` are those that the worker speaks, if that is the reason."""
 
     reason: RefusalReason
     detail: Text = ""
+    versions: Versions = []
 
 
 DataRequest = Hello | List | Describe | Digests | Get | Bye
@@ -210,6 +221,7 @@ class Status(Message, tag="status", frozen=True):
     catalogue: CatalogueId
     files: Natural
     workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
+    features: Features = []
     clients: Natural = 0
     malformed_messages: Natural = msgspec.field(default=0, name="garbage")
     rejected_connections: Natural = msgspec.field(default=0, name="refused")
@@ -265,28 +277,34 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     suspect: SuspectSegment | None = None
 
 
-class Toggle(Correlated, tag="toggle", frozen=True):
+class ControlCommand(Correlated, frozen=True, kw_only=True):
+    """Base class of the requests of operators and clients."""
+
+    version: Natural = PROTOCOL_VERSION
+
+
+class Toggle(ControlCommand, tag="toggle", frozen=True):
     """Flips the wanted state of a worker, or sets it to ``wanted``."""
 
     number: Number
     wanted: WantedState | None = msgspec.field(default=None, name="want")
 
 
-class StatusRequest(Correlated, tag="status", frozen=True):
+class StatusRequest(ControlCommand, tag="status", frozen=True):
     """Requests a ``report``."""
 
 
-class Quit(Correlated, tag="quit", frozen=True):
+class Quit(ControlCommand, tag="quit", frozen=True):
     """Requests that the broker and all workers shut down."""
 
 
-class Done(Correlated, tag="done", frozen=True):
+class Done(ControlCommand, tag="done", frozen=True):
     """A client finished its download; ``session`` is the number from its ``hello``."""
 
     session: Natural
 
 
-class Complaint(Correlated, tag="complaint", frozen=True):
+class Complaint(ControlCommand, tag="complaint", frozen=True):
     """A client received a corrupt segment from a worker."""
 
     number: Number
@@ -345,10 +363,13 @@ class StatusReport(Correlated, tag="report", frozen=True):
 
 
 class Rejected(Correlated, tag="rejected", frozen=True):
-    """The request was not carried out; ``message`` is the reason. ``denied`` is True if the key's role forbids it."""
+    """The request was not carried out; ``message`` is the reason. ``denied`` is True if the key's role forbids it.
+    ``versions`` are those that the broker speaks, if that is the reason.
+    """
 
     message: Text
     denied: bool = False
+    versions: Versions = []
 
 
 ControlReply = Accepted | Toggled | StatusReport | Rejected

@@ -43,6 +43,12 @@ class RefusalReason(StrEnum):
     CHANGED = "changed"  #: the file is no longer the version that the manifest describes
     UNREADABLE = "unreadable"  #: the file cannot be read
     BAD_REQUEST = "bad-request"  #: the request is invalid, such as a segment past the end
+    VERSION = "version"  #: it does not speak the client's version of the protocol
+    OTHER = "other"  #: a reason that this version of msd does not know
+
+    @classmethod
+    def _missing_(cls, value: object) -> RefusalReason | None:
+        return cls.OTHER if isinstance(value, str) else None
 
 
 class ConnectionRefusal(Enum):

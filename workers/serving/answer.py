@@ -5,6 +5,8 @@ Reads no shared file and sends nothing: a request whose reply has a payload beco
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -25,6 +27,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import segment_size, span
 from msd.wire.protocol.states import RefusalReason
+from msd.wire.support.presentable_names import presentable
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
 #: Requests with large replies, which go through the fair queue. All others are answered immediately, so that a client
@@ -82,6 +85,9 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
             if length <= 0 or start + length > size:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"{length} bytes from {start} on, of {size}")
             return SegmentJob(rid, file, index, start, length)
+        case Hello(rid=rid, version=version) if version != PROTOCOL_VERSION:
+            detail = f"this worker speaks protocol version {PROTOCOL_VERSION}, not {version}"
+            return refusal(rid, identity, RefusalReason.VERSION, detail, versions=[PROTOCOL_VERSION])
         case Hello(rid=rid):
             return Welcome(
                 rid=rid,
@@ -111,5 +117,9 @@ def compact_request(request: QueuedRequest, catalogue: Catalogue) -> QueuedReque
     return request
 
 
-def refusal(rid: int, identity: Identity, reason: RefusalReason, detail: str = "") -> Refusal:
-    return Refusal(rid=rid, epoch=identity.epoch, reason=reason, detail=detail[:1024])
+def refusal(
+    rid: int, identity: Identity, reason: RefusalReason, detail: str = "", versions: Sequence[int] = ()
+) -> Refusal:
+    return Refusal(
+        rid=rid, epoch=identity.epoch, reason=reason, detail=presentable(detail[:1024])[:1024], versions=[*versions]
+    )

@@ -26,6 +26,7 @@ from msd.wire.net.sockets import receive
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
     Bye,
     DataRequest,
     Described,
@@ -328,12 +329,20 @@ class Worker:
                 if now < self._next_busy_refusal and self._queue.is_full(client):
                     continue  # The client floods the worker: drop the request without decoding it.
                 decoded += 1
-                request = decode(frame.buffer, DataRequest)
             except ProtocolError:
                 self._malformed_messages += 1
                 continue
+            try:
+                request = decode(frame.buffer, DataRequest)
+            except ProtocolError as error:
+                self._malformed_messages += 1
+                if error.rid is not None:
+                    reason = RefusalReason.BAD_REQUEST
+                    self._router.send(client, refusal(error.rid, self._identity, reason, str(error)))
+                continue
             if isinstance(request, Hello):
-                self._sessions.open(client, request.session, now, self._zap.key_of(frame))
+                if request.version == PROTOCOL_VERSION:
+                    self._sessions.open(client, request.session, now, self._zap.key_of(frame))
             elif isinstance(request, Bye):
                 self._sessions.close(client)
             else:

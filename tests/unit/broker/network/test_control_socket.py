@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+import msgpack
 import pytest
 import zmq
 
 from msd.broker.network.control_socket import READS_PER_TURN, ControlSocket, Route, Sender
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import Accepted, ControlRequest, StatusRequest
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    ControlReply,
+    ControlRequest,
+    Rejected,
+    StatusRequest,
+)
 from msd.wire.security.keys import Role
 from msd.wire.security.zap import ZapHandler
 from tests.processes import free_ports
@@ -84,6 +92,39 @@ def test_malformed_messages_are_counted_and_skipped(control: ControlSocket, peer
     peer.send(encode(StatusRequest(rid=2)))
     assert [request for _, _, request in requests(control, 1)] == [StatusRequest(rid=2)]
     assert control.malformed_messages == 4
+
+
+def test_a_malformed_request_with_a_readable_rid_is_rejected(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:
+    malformed = [
+        ({"type": "toggle", "rid": 7, "number": "1"}, "number"),
+        ({"type": "toggle", "rid": 7, "number": 1, "want": "up"}, "want"),
+        ({"type": "frobnicate", "rid": 7}, "type"),
+        ({"type": "\x1b[2J", "rid": 7}, "type"),
+    ]
+    for header, _ in malformed:
+        peer.send(bytes(msgpack.packb(header)))
+    peer.send(encode(StatusRequest(rid=2)))
+    requests(control, 1)
+    assert control.malformed_messages == len(malformed)
+    for _, key in malformed:
+        assert peer.poll(TIMEOUT_MS)
+        reply = decode(peer.recv(), ControlReply)
+        assert isinstance(reply, Rejected)
+        assert (reply.rid, reply.denied) == (7, False)
+        assert f"`$.{key}`" in reply.message
+
+
+def test_a_request_of_another_version_is_rejected_with_both_versions(
+    control: ControlSocket, peer: zmq.Socket[bytes]
+) -> None:
+    peer.send(encode(StatusRequest(rid=7, version=PROTOCOL_VERSION + 1)))
+    peer.send(encode(StatusRequest(rid=8)))
+    requests(control, 1)
+    assert peer.poll(TIMEOUT_MS)
+    reply = decode(peer.recv(), ControlReply)
+    assert isinstance(reply, Rejected)
+    assert (reply.rid, reply.versions) == (7, [PROTOCOL_VERSION])
+    assert f"version {PROTOCOL_VERSION}, not {PROTOCOL_VERSION + 1}" in reply.message
 
 
 def test_a_flood_is_read_in_parts(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:

@@ -469,6 +469,15 @@ def test_refused_names_end_the_resolution_without_names() -> None:
     assert "is not shared" in failure(scene.refuse(1, RefusalReason.SLEEPING), NotFoundError)
 
 
+@pytest.mark.parametrize("reason", [RefusalReason.OTHER, RefusalReason.BAD_REQUEST])
+def test_a_worker_that_refuses_to_describe_the_file_for_another_reason_does_not_share_it(reason: RefusalReason) -> None:
+    scene = Scene(workers=2)
+    scene.connect(1, 2)
+    scene.refuse(1, reason)
+    scene.describe(2)
+    assert scene.wait_for_deadline() == request_digests(2)
+
+
 def test_names_that_come_after_the_file_was_found_are_ignored() -> None:
     scene = Scene(workers=1)
     scene.connect(1, catalogue=OLD)
@@ -569,9 +578,9 @@ def test_digests_continue_from_another_worker_if_their_source_is_lost() -> None:
 def test_a_source_that_refuses_its_own_file_again_and_again_is_banned() -> None:
     scene = Scene(workers=1)
     scene.connect(1)
-    for _ in range(MAX_CHANGES - 1):
+    for reason in (RefusalReason.UNKNOWN, RefusalReason.OTHER, *[RefusalReason.UNKNOWN] * (MAX_CHANGES - 3)):
         assert scene.describe(1) == request_digests(1)
-        assert scene.refuse(1, RefusalReason.UNKNOWN) == [request_description(1, NAME)]
+        assert scene.refuse(1, reason) == [request_description(1, NAME)]
     scene.describe(1)
     failure(scene.refuse(1, RefusalReason.UNKNOWN), SourceError)
 

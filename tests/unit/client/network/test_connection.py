@@ -13,7 +13,8 @@ from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Hello, Message, Segment, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Hello, Message, Refusal, Segment, Welcome
+from msd.wire.protocol.states import ConnectionRefusal, RefusalReason
 
 EPOCH = 7
 WELCOME = Welcome(rid=1, version=PROTOCOL_VERSION, epoch=EPOCH, number=3, files=1, catalogue=b"")
@@ -82,6 +83,28 @@ def test_a_message_that_cannot_be_a_reply_is_a_protocol_error(
     open_connection.send(Get(rid=2, id=bytes(32), index=5))
     with pytest.raises(ProtocolError):
         open_connection.handle_message(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Welcome(rid=1, version=7, epoch=EPOCH, number=3, files=1, catalogue=b""),
+        Refusal(rid=1, epoch=EPOCH, reason=RefusalReason.VERSION, versions=[6, 7, 5]),
+    ],
+    ids=["welcome", "refusal"],
+)
+def test_a_worker_of_another_version_refuses_the_connection(connection: Connection, reply: Message) -> None:
+    connection.send(HELLO)
+    with pytest.raises(ProtocolError):
+        connection.handle_message(frames(reply))
+    assert (connection.refusal, connection.other_version) == (ConnectionRefusal.VERSION, 7)
+
+
+def test_a_refusal_without_versions_says_nothing_about_the_version(connection: Connection) -> None:
+    connection.send(HELLO)
+    with pytest.raises(ProtocolError):
+        connection.handle_message(frames(Refusal(rid=1, epoch=EPOCH, reason=RefusalReason.VERSION)))
+    assert connection.refusal is None
 
 
 def test_the_reply_to_hello_must_be_a_welcome(connection: Connection) -> None:

@@ -11,7 +11,15 @@ import pytest
 
 from msd.client.events import Event, Waiting, WorkerChanged
 from msd.client.network.pool import ConnectionPool
-from msd.client.network_events import Ban, BanReason, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.network_events import (
+    Ban,
+    BanReason,
+    ConnectionClosed,
+    NetworkEvent,
+    ReplyReceived,
+    SnapshotReceived,
+    StatusRefused,
+)
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError, NotAllowedError
@@ -114,15 +122,29 @@ def test_with_explicit_ports_only_the_workers_of_these_ports_are_in_a_snapshot()
 
 
 def test_a_worker_of_another_protocol_version_is_refused(scene: Scene) -> None:
-    scene.incoming = [opened(1, version=PROTOCOL_VERSION + 1)]
-    assert scene.poll() == [ConnectionClosed(1, ConnectionRefusal.VERSION, PROTOCOL_VERSION + 1)]
-    assert scene.pool.ready == {}
+    closed = ConnectionClosed(1, ConnectionRefusal.VERSION, PROTOCOL_VERSION + 1)
+    scene.incoming = [closed]
+    assert scene.poll() == [closed]
     scene.now += 1.0
     with pytest.raises(
         NotAllowedError,
         match=rf"worker 1 at .*:21018 uses protocol version {PROTOCOL_VERSION + 1}, .*: update the older",
     ):
         scene.poll()
+
+
+def test_a_server_5_of_another_protocol_version_is_reported_once(scene: Scene) -> None:
+    refused = StatusRefused(ConnectionRefusal.VERSION, PROTOCOL_VERSION + 1)
+    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE)), opened(1), *[refused] * 3]
+    for _ in range(5):
+        scene.poll()
+    scene.now += 10.0
+    scene.poll()
+    detail = f"it uses protocol version {PROTOCOL_VERSION + 1}, but this client uses version {PROTOCOL_VERSION}: "
+    assert scene.events == [WorkerChanged("server 5", "lost", detail + "update the older side")]
+    scene.incoming = [SnapshotReceived(snapshot(*ASLEEP))]
+    scene.poll()
+    assert scene.events[1:] == [WorkerChanged("server 5", "ready")]
 
 
 def test_the_waiting_reason_lists_the_states_of_the_workers(scene: Scene) -> None:

@@ -128,7 +128,7 @@ def error_of(frame: bytes, family: UnionType | type[Message]) -> str:
 
 
 def test_every_message_belongs_to_a_family() -> None:
-    bases = {Message, messages.Correlated, messages.WorkerReply}
+    bases = {Message, messages.Correlated, messages.WorkerReply, messages.ControlCommand}
     kinds = {kind for base in bases for kind in base.__subclasses__()} - bases
     # Other modules may define what they read of a message.
     assert set(MEMBERS) == {kind for kind in kinds if kind.__module__.startswith("msd.wire.protocol.")}
@@ -151,7 +151,8 @@ def test_a_frame_can_be_a_memoryview(message: Message) -> None:
 
 
 def test_a_header_is_a_plain_msgpack_map_with_a_type() -> None:
-    assert header_of(Hello(rid=1, version=1, session=9)) == {"type": "hello", "rid": 1, "version": 1, "session": 9}
+    hello = {"type": "hello", "rid": 1, "version": 2, "session": 9, "features": []}
+    assert header_of(Hello(rid=1, version=2, session=9)) == hello
     assert header_of(Get(rid=1, id=b"i" * 32, index=3)) == {
         "type": "get",
         "rid": 1,
@@ -161,13 +162,14 @@ def test_a_header_is_a_plain_msgpack_map_with_a_type() -> None:
         "length": None,
     }
     assert header_of(Order(wanted=WantedState.ASLEEP, edition=3)) == {"type": "order", "wanted": "asleep", "edition": 3}
-    assert header_of(Toggle(rid=1, number=2)) == {"type": "toggle", "rid": 1, "number": 2, "want": None}
+    assert header_of(Toggle(rid=1, number=2)) == {"type": "toggle", "rid": 1, "version": 2, "number": 2, "want": None}
     assert header_of(Refusal(rid=1, epoch=2, reason=RefusalReason.BAD_REQUEST)) == {
         "type": "refusal",
         "rid": 1,
         "epoch": 2,
         "reason": "bad-request",
         "detail": "",
+        "versions": [],
     }
 
 
@@ -252,6 +254,28 @@ def test_an_unknown_key_is_ignored(message: Message, value: object) -> None:
     assert decode(packed({**header_of(message), "key of a later version": value}), MEMBERS[type(message)]) == message
 
 
+@given(LOOKALIKES)
+@settings(deadline=None, max_examples=200)
+def test_the_error_about_a_malformed_message_has_its_rid_if_that_is_valid(header: dict[str, Any]) -> None:
+    frame = packed(msgspec.to_builtins(header, builtin_types=(bytes,)))
+    rid = header.get("rid")
+    for family in FAMILIES.values():
+        caught: list[ProtocolError] = []
+        try:
+            decode(frame, family)
+        except ProtocolError as error:
+            caught.append(error)
+        assert [error.rid for error in caught] in ([], [rid if type(rid) is int and 0 <= rid < 2**63 else None])
+
+
+def test_the_error_about_a_malformed_message_names_the_key() -> None:
+    get = {"type": "get", "rid": 1, "id": bytes(32), "index": 0}
+    assert "`$.index`" in error_of(packed({**get, "index": 1.0}), messages.DataRequest)
+    assert "`$.type`" in error_of(packed({**get, "type": "frobnicate"}), messages.DataRequest)
+    del get["index"]
+    assert "`index`" in error_of(packed(get), messages.DataRequest)
+
+
 def test_an_unknown_key_can_have_nested_values() -> None:
     assert decode(quit_with({"a": [1, {"b": []}]}), messages.ControlRequest) == Quit(rid=1)
 
@@ -284,7 +308,7 @@ def test_a_header_has_at_most_1_mib() -> None:
     [
         ("x" * 8192, "x" * 8193),
         (b"x" * 4096, b"x" * 4097),
-        ([0] * 1024, [0] * 1025),
+        ([0] * 8192, [0] * 8193),
         (dict.fromkeys(map(str, range(64))), dict.fromkeys(map(str, range(65)))),
     ],
     ids=["text", "bytes", "array", "map"],

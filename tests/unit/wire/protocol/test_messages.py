@@ -16,7 +16,7 @@ from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 #: The header of a snapshot without workers.
 STATUS: dict[str, Any] = {
     "type": "status",
-    "version": 1,
+    "version": 2,
     "epoch": 1,
     "seq": 1,
     "interval": 2.0,
@@ -46,7 +46,7 @@ def error_of(header: dict[str, Any], family: Any) -> str:
 
 @pytest.mark.parametrize("rid", [-1, 2**63, 2**64 - 1, 1.0, 1.5, float("nan"), True, "1", b"1", None, [], {}], ids=repr)
 def test_a_value_that_is_not_a_natural_number_is_malformed(rid: object) -> None:
-    assert "message.rid" in error_of({"type": "quit", "rid": rid}, messages.ControlRequest)
+    assert "`$.rid`" in error_of({"type": "quit", "rid": rid}, messages.ControlRequest)
 
 
 @pytest.mark.parametrize("rid", [0, 1, 2**63 - 1])
@@ -55,14 +55,14 @@ def test_a_natural_number_has_63_bits(rid: int) -> None:
 
 
 def test_the_largest_numbers_can_be_encoded() -> None:
-    welcome = Welcome(rid=2**63 - 1, version=1, epoch=2**63 - 1, number=1, files=2**63 - 1, catalogue=b"c" * 32)
+    welcome = Welcome(rid=2**63 - 1, version=2, epoch=2**63 - 1, number=1, files=2**63 - 1, catalogue=b"c" * 32)
     assert decode(encode(welcome), messages.DataReply) == welcome
 
 
 @pytest.mark.parametrize("interval", [float("nan"), float("inf"), -1.0, "2", None], ids=repr)
 def test_an_interval_that_is_not_a_duration_is_malformed(interval: object) -> None:
     assert received(STATUS, Status).interval == 2.0
-    assert "message.interval" in error_of({**STATUS, "interval": interval}, Status)
+    assert "`$.interval`" in error_of({**STATUS, "interval": interval}, Status)
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf"), -1.0, 253_402_300_800.0, 2.0**40, "1", None], ids=repr)
@@ -79,12 +79,12 @@ def test_a_time_that_is_not_a_date_is_malformed(time: object) -> None:
 
 @pytest.mark.parametrize("id", [b"", b"i" * 31, b"i" * 33, "i" * 32, None], ids=repr)
 def test_a_file_id_is_32_bytes(id: object) -> None:
-    assert "message.id" in error_of({"type": "get", "rid": 1, "id": id, "index": 0}, messages.DataRequest)
+    assert "`$.id`" in error_of({"type": "get", "rid": 1, "id": id, "index": 0}, messages.DataRequest)
 
 
 @pytest.mark.parametrize("name", ["", "n" * 4097, b"name"], ids=["empty", "too long", "bytes"])
 def test_a_name_has_1_to_4096_characters(name: object) -> None:
-    assert "message.name" in error_of({"type": "describe", "rid": 1, "name": name}, messages.DataRequest)
+    assert "`$.name`" in error_of({"type": "describe", "rid": 1, "name": name}, messages.DataRequest)
 
 
 def test_text_that_is_not_utf8_is_malformed() -> None:

@@ -13,7 +13,8 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, 
 
 def test_the_names_in_messages_are_those_of_the_protocol() -> None:
     assert [*WorkerState] == ["starting", "awake", "asleep", "silent", "dead", "failed"]
-    assert [*RefusalReason] == ["sleeping", "busy", "unknown", "changed", "unreadable", "bad-request"]
+    reasons = ["sleeping", "busy", "unknown", "changed", "unreadable", "bad-request", "version"]
+    assert [*RefusalReason] == [*reasons, "other"]
 
 
 def test_a_worker_can_be_in_each_wanted_state() -> None:
@@ -32,10 +33,18 @@ def test_a_worker_reports_itself_awake_or_asleep_only(state: WorkerState) -> Non
             decode(message, messages.ControlRequest)
 
 
-def test_an_unknown_state_or_reason_is_malformed() -> None:
+def test_an_unknown_state_is_malformed() -> None:
     order = {"type": "order", "wanted": "tired", "edition": 1}
-    refusal = {"type": "refusal", "rid": 1, "epoch": 1, "reason": "mood"}
     with pytest.raises(ProtocolError, match="wanted"):
         decode(msgpack.packb(order), messages.WorkerOrder)
-    with pytest.raises(ProtocolError, match="reason"):
-        decode(msgpack.packb(refusal), messages.DataReply)
+
+
+def test_an_unknown_reason_is_a_refusal() -> None:
+    """Later versions of the protocol may add reasons."""
+    refusal = {"type": "refusal", "rid": 1, "epoch": 1, "detail": "full moon"}
+    for reason in ("mood", "", "\x1b[2J", "x" * 8192):
+        reply = decode(msgpack.packb({**refusal, "reason": reason}), messages.DataReply)
+        assert (reply.reason, reply.detail) == (RefusalReason.OTHER, "full moon")
+    for value in (None, 1, b"busy"):
+        with pytest.raises(ProtocolError, match="reason"):
+            decode(msgpack.packb({**refusal, "reason": value}), messages.DataReply)

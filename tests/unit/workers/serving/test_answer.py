@@ -78,6 +78,7 @@ def ask(request: DataRequest, catalogue: Catalogue) -> DataReply | Job | None:
 def requests(catalogue: Catalogue) -> list[DataRequest]:
     id = file_of(catalogue, "big").id
     return [
+        Hello(rid=5, version=PROTOCOL_VERSION, session=9),
         Hello(rid=5, version=1, session=9),
         List(rid=5),
         Describe(rid=5, name="big"),
@@ -90,15 +91,20 @@ def requests(catalogue: Catalogue) -> list[DataRequest]:
 
 
 def test_welcome_identifies_the_worker_and_the_catalogue(catalogue: Catalogue) -> None:
-    assert ask(Hello(rid=5, version=1, session=9), catalogue) == Welcome(
+    assert ask(Hello(rid=5, version=PROTOCOL_VERSION, session=9), catalogue) == Welcome(
         rid=5, version=PROTOCOL_VERSION, epoch=77, number=3, files=3, catalogue=catalogue.id
     )
 
 
-def test_welcome_holds_the_protocol_version_of_the_worker_for_any_client(catalogue: Catalogue) -> None:
-    reply = ask(Hello(rid=5, version=99, session=9), catalogue)
-    assert isinstance(reply, Welcome)
-    assert reply.version == PROTOCOL_VERSION
+@pytest.mark.parametrize("version", [0, 1, 3, 2**63 - 1])
+def test_a_client_of_another_version_is_refused_with_both_versions(catalogue: Catalogue, version: int) -> None:
+    assert ask(Hello(rid=5, version=version, session=9), catalogue) == Refusal(
+        rid=5,
+        epoch=77,
+        reason=RefusalReason.VERSION,
+        detail=f"this worker speaks protocol version {PROTOCOL_VERSION}, not {version}",
+        versions=[PROTOCOL_VERSION],
+    )
 
 
 def test_list_is_answered_with_a_page_of_the_catalogue(catalogue: Catalogue) -> None:
@@ -248,7 +254,8 @@ def test_bye_has_no_reply(catalogue: Catalogue, awake: bool) -> None:
     assert answer(Bye(session=9), IDENTITY, catalogue, awake=awake) is None
 
 
-def test_a_long_detail_is_truncated_to_the_limit_of_the_protocol() -> None:
-    reply = refusal(5, IDENTITY, RefusalReason.UNREADABLE, "x" * 5000)
-    assert decode(encode(reply), DataReply) == reply
-    assert reply.detail == "x" * 1024
+def test_a_detail_is_limited_and_has_no_control_characters() -> None:
+    for text, detail in ("x" * 5000, "x" * 1024), ("\x1b\u202e", r"\x1b\u202e"), ("\x1b" * 5000, r"\x1b" * 256):
+        reply = refusal(5, IDENTITY, RefusalReason.UNREADABLE, text)
+        assert decode(encode(reply), DataReply) == reply
+        assert reply.detail == detail

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 import zmq
 
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
     ControlRequest,
     DataReply,
     DataRequest,
@@ -25,6 +27,7 @@ from msd.wire.protocol.messages import (
     Described,
     Get,
     Heartbeat,
+    Hello,
     List,
     Load,
     Order,
@@ -32,6 +35,7 @@ from msd.wire.protocol.messages import (
     Refusal,
     Segment,
     ServedSession,
+    Welcome,
     WorkerOrder,
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
@@ -162,6 +166,35 @@ def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) ->
         status = Path(f"/proc/{bench.process.pid}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
     assert peak < 80 * MIB, peak
+
+
+def test_a_malformed_request_with_a_readable_rid_is_refused(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder) as bench:
+        client = bench.client()
+        id = file_id(client)
+        malformed = [
+            ({"type": "get", "rid": 7, "id": id, "index": 0.0}, "index"),
+            ({"type": "get", "rid": 7, "id": id.hex(), "index": 0}, "id"),
+            ({"type": "frobnicate", "rid": 7}, "type"),
+        ]
+        client.send(b"garbage")
+        client.send(bytes(msgpack.packb({"type": "get", "rid": -1})))
+        for header, key in malformed:
+            client.send(bytes(msgpack.packb(header)))
+            assert client.poll(TIMEOUT_MS), "no reply"
+            refusal = decode(client.recv(), DataReply)
+            assert isinstance(refusal, Refusal)
+            assert (refusal.rid, refusal.reason) == (7, RefusalReason.BAD_REQUEST)
+            assert f"`$.{key}`" in refusal.detail
+        bench.heartbeat(lambda heartbeat: heartbeat.load.malformed_messages == 5)
+
+
+def test_a_client_of_another_version_is_not_counted(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder) as bench:
+        client = bench.client()
+        assert isinstance(ask(client, Hello(rid=1, version=PROTOCOL_VERSION + 1, session=9)), Refusal)
+        assert isinstance(ask(client, Hello(rid=2, version=PROTOCOL_VERSION, session=8)), Welcome)
+        assert bench.heartbeat(lambda heartbeat: bool(heartbeat.sessions)).sessions == [8]
 
 
 def test_parts_of_a_segment_have_its_bytes(root: Path, runtime_folder: Path) -> None:
