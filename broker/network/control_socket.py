@@ -14,7 +14,7 @@ from msgspec import Struct
 from msd.wire.errors import ProtocolError
 from msd.wire.net.accepted_connections import AcceptedConnections
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import bind, receive, tcp_socket
+from msd.wire.net.sockets import bind, limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, ControlCommand, ControlRequest, Message, Rejected
 from msd.wire.security.keys import Role
@@ -54,10 +54,10 @@ class ControlSocket:
         self.socket.router_mandatory = 1
         self.socket.linger = 500
         self.socket.sndhwm = 64
-        self.socket.maxmsgsize = MAX_REQUEST_FRAME
         self.malformed_messages = 0
         if zap is not None:
             zap.protect(self.socket)
+        limit_frames(self.socket, MAX_REQUEST_FRAME)
         bind(self.socket, url)
 
     def requests(self) -> Iterator[tuple[Route, Sender, ControlRequest]]:

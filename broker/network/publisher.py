@@ -14,7 +14,7 @@ import zmq
 
 from msd.wire.net.accepted_connections import AcceptedConnections, Connection
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import bind, receive, tcp_socket
+from msd.wire.net.sockets import bind, limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_SUBSCRIPTION_FRAME, STATUS_TOPIC, encode
 from msd.wire.protocol.messages import Status
 from msd.wire.security.zap import ZapHandler
@@ -45,13 +45,13 @@ class Publisher:
         self.socket = tcp_socket(context, zmq.XPUB, endpoint)
         self.socket.xpub_verbose = 1
         self.socket.sndhwm = 4
-        self.socket.maxmsgsize = MAX_SUBSCRIPTION_FRAME
         # ZeroMQ applies all queued subscriptions before the application can see them, so keep the queue short.
         self.socket.rcvhwm = 4
         self.socket.rcvbuf = RECEIVE_BUFFER
         self._on_misuse = on_misuse
         self._connections: AcceptedConnections[None] = AcceptedConnections(zap)
         zap.protect(self.socket)
+        limit_frames(self.socket, MAX_SUBSCRIPTION_FRAME)
         bind(self.socket, endpoint.url)
 
     def publish(self, status: Status) -> None:

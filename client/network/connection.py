@@ -15,7 +15,7 @@ from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.sockets import tcp_socket
+from msd.wire.net.sockets import limit_frames, tcp_socket
 from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -53,7 +53,7 @@ class Connection:
         # More than the requests of any window, so that ZeroMQ never reaches this mark: it would stop reading, and TCP
         # would mistake the pause for a dead peer.
         dealer.sndhwm = dealer.rcvhwm = 1024
-        dealer.maxmsgsize = MAX_REPLY_FRAME
+        limit_frames(dealer, MAX_REPLY_FRAME)
         # With 1, a disconnect would discard replies that were received but not read yet.
         dealer.immediate = 0
         dealer.reconnect_ivl = 250

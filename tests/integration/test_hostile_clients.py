@@ -208,6 +208,8 @@ def test_malformed_messages_are_counted_and_dropped(
         attacking.result()
         status.peer.socket.send(b"\x01" + STATUS_TOPIC)
         assert status.peer.socket.poll(int(TIMEOUT * 1000))
+        # Only the connections that sent an oversized frame were closed.
+        assert [[*target.peer.monitor.read()] for target in (data, control, status)] == [[], [], []]
         assert data.malformed_messages > count / 6
         assert control.malformed_messages > count / 6
 

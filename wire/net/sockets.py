@@ -20,6 +20,9 @@ HANDSHAKE_TIMEOUT_MS = 5000
 #: Maximum number of frames kept per message; the protocol uses three. Further frames are read and dropped.
 MAX_FRAMES = 4
 
+#: Bytes that CURVE adds to each frame.
+CURVE_OVERHEAD = 33
+
 Frames = list[zmq.Frame]
 
 
@@ -57,6 +60,14 @@ def tune(socket: zmq.Socket[bytes], *, ipv6: bool = False, credentials: Credenti
         socket.curve_publickey = credentials.own.public
         socket.curve_secretkey = credentials.own.secret
         socket.curve_serverkey = credentials.server
+
+
+def limit_frames(socket: zmq.Socket[bytes], size: int) -> None:
+    """Makes ZeroMQ disconnect peers that send a frame of more than ``size`` bytes. Call this after the keys are set and
+    before the socket binds or connects.
+    """
+    # ZeroMQ compares the limit with the encrypted frame.
+    socket.maxmsgsize = size + (CURVE_OVERHEAD if socket.mechanism == zmq.CURVE else 0)
 
 
 def bind(socket: zmq.Socket[bytes], url: str) -> None:

@@ -14,7 +14,7 @@ import zmq
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.sockets import limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_SNAPSHOT_FRAME, STATUS_TOPIC, decode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Natural, Status
 from msd.wire.protocol.states import ConnectionRefusal
@@ -44,7 +44,7 @@ class StatusSubscriber:
     ) -> None:
         self._socket = tcp_socket(context, zmq.SUB, endpoint, credentials)
         self._socket.conflate = True
-        self._socket.maxmsgsize = MAX_SNAPSHOT_FRAME
+        limit_frames(self._socket, MAX_SNAPSHOT_FRAME)
         self._socket.reconnect_ivl = RECONNECT_MS
         self._socket.reconnect_ivl_max = MAX_RECONNECT_MS
         self._socket.subscribe(STATUS_TOPIC)

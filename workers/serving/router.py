@@ -13,7 +13,7 @@ import zmq
 
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.sockets import limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, encode
 from msd.wire.protocol.messages import Message
 from msd.workers.serving.send_completions import SendCompletions
@@ -71,8 +71,8 @@ class Router:
             # Messages queued per client. The fair queue keeps large replies far below this; small replies may reach it.
             socket.sndhwm = 1024
             socket.rcvhwm = 64
-            socket.maxmsgsize = MAX_REQUEST_FRAME
             self._protect(socket)
+            limit_frames(socket, MAX_REQUEST_FRAME)
             with _listen(self._endpoint) as listener:
                 socket.use_fd = listener.fileno()
                 socket.bind(self._endpoint.url)

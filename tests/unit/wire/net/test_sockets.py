@@ -5,12 +5,25 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import zmq
 
-from msd.wire.net.sockets import HANDSHAKE_TIMEOUT_MS, MAX_FRAMES, bind, raise_descriptor_limit, receive, tune
+from msd.wire.net.monitor import ConnectionEvent, Monitor
+from msd.wire.net.sockets import (
+    HANDSHAKE_TIMEOUT_MS,
+    MAX_FRAMES,
+    bind,
+    limit_frames,
+    raise_descriptor_limit,
+    receive,
+    tune,
+)
 from msd.wire.security.keys import Credentials, KeyPair
+
+#: Milliseconds that a message or an event may take to arrive.
+TIMEOUT_MS = 10_000
 
 
 @pytest.fixture
@@ -78,6 +91,30 @@ def test_tune_with_credentials_uses_curve(router: zmq.Socket[bytes]) -> None:
     tune(router, ipv6=True, credentials=Credentials(own, server.public))
     assert router.ipv6 == 1
     assert router.mechanism == zmq.CURVE
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
+def test_a_frame_may_have_the_size_of_the_limit_but_no_byte_more(encrypted: bool) -> None:
+    own, server = KeyPair.generate(), KeyPair.generate()
+    with zmq.Context() as context, context.socket(zmq.PULL) as receiver, context.socket(zmq.PUSH) as sender:
+        sender.linger = 0
+        tune(receiver)
+        if encrypted:
+            receiver.curve_publickey, receiver.curve_secretkey = server.public, server.secret
+            receiver.curve_server = True
+        tune(sender, credentials=Credentials(own, server.public) if encrypted else None)
+        limit_frames(receiver, 1024)
+        receiver.bind("tcp://127.0.0.1:*")
+        with closing(Monitor(sender, encrypted=encrypted)) as monitor:
+            sender.connect(receiver.getsockopt_string(zmq.LAST_ENDPOINT))
+            sender.send(bytes(1024))
+            assert receiver.poll(TIMEOUT_MS)
+            assert len(receiver.recv()) == 1024
+            assert [*monitor.read()] == [ConnectionEvent.OPENED]
+            sender.send(bytes(1025))
+            assert monitor.socket.poll(TIMEOUT_MS)
+            assert next(monitor.read()) is ConnectionEvent.CLOSED
+            assert not receiver.poll(0)
 
 
 @pytest.fixture
