@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import random
 import struct
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -110,6 +112,10 @@ class Peer:
         """Sends a request and returns the next message, decoded as one of ``replies``."""
         self.socket.send(encode(request))
         return decode(self.socket.recv_multipart()[0], replies)
+
+    def unsent_bytes(self) -> int:
+        """Returns how many bytes the kernel holds that the other side has not received yet."""
+        return int.from_bytes(fcntl.ioctl(self.monitor.descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
     def drain(self) -> int:
         """Discards the messages that have arrived and returns their number."""

@@ -156,7 +156,10 @@ class Target:
 
 def attack(targets: Sequence[Target], credentials: Credentials | None, count: int) -> None:
     """Sends ``count`` messages in batches, to the targets in turn. One of each batch exceeds the frame size limit."""
-    for _, target in zip(range(count // BATCH), itertools.cycle(targets), strict=False):
+    # The broker reads the status socket slowly, because its receive buffer is small, and an XSUB socket drops messages
+    # when its queue is full. So the status socket has its turn only when its previous messages have arrived.
+    turns = (target for target in itertools.cycle(targets) if target.kind != zmq.XSUB or not target.peer.unsent_bytes())
+    for _, target in zip(range(count // BATCH), turns, strict=False):
         for _ in range(BATCH - 1):
             target.send(harmless=credentials is None)
         target.peer.drain()
