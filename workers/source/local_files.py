@@ -12,6 +12,7 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
@@ -135,5 +136,15 @@ def _is_below(fd: int, roots: Iterable[Path]) -> bool:
     """True if an open file is, or is inside, one of ``roots``. The check of the open descriptor, not of its path, holds
     if the path was replaced by a link in between.
     """
-    real = Path(os.readlink(f"/proc/self/fd/{fd}"))
-    return any(real.is_relative_to(root.resolve()) for root in roots)
+    path = os.readlink(f"/proc/self/fd/{fd}") + "/"
+    if any(path.startswith(_real(root)) for root in roots):
+        return True
+    # A root may have been replaced by a link since its real path was cached.
+    _real.cache_clear()
+    return any(path.startswith(_real(root)) for root in roots)
+
+
+@lru_cache
+def _real(root: Path) -> str:
+    """Returns the real path of a shared path, with ``/`` at its end. Cached: it takes longer than to read a file."""
+    return os.path.join(os.path.realpath(root), "")

@@ -132,6 +132,16 @@ def test_the_shared_folder_may_be_given_by_a_symlink(tmp_path: Path, root: Path)
     local_files.close()
 
 
+def test_the_shared_folder_may_be_replaced_by_a_symlink(tmp_path: Path, root: Path, local_files: LocalFiles) -> None:
+    """The real path of the shared folder is not the one at the first read any more."""
+    assert read_all(local_files, put(root, "numbers")) == NUMBERS
+    root.rename(tmp_path / "moved")
+    root.symlink_to("moved")
+    assert read_all(local_files, put(root, "others")) == NUMBERS
+    root.unlink()
+    (tmp_path / "moved").rename(root)
+
+
 def test_reads_a_symlink_that_stays_inside_the_folder(root: Path, local_files: LocalFiles) -> None:
     put(root, "sub/numbers")
     (root / "link").symlink_to("sub/numbers")
