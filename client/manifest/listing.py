@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from itertools import pairwise
 
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
@@ -22,21 +21,23 @@ class Listing(Task):
         self.entries: list[Entry] = []
         #: The files that each worker has listed so far.
         self._listed: dict[int, list[Entry]] = {}
+        #: The largest number of files that a worker has listed.
+        self._most_listed = 0
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
         match event:
             case ConnectionOpened(worker):
                 self._listed[worker] = []
                 self._session.request(self, worker, List(rid=new_rid()))
-            case ReplyReceived(worker, List(after=after), CataloguePage(entries=page, more=more)):
-                if not _is_next_page(page, after):
-                    # Ignore a page that is out of order: a faulty worker might repeat pages indefinitely.
-                    return
+            case ReplyReceived(worker, List(), CataloguePage(entries=page, more=more)):
                 self._listed[worker] += page
-                if not more or not page:
+                if not more:
                     self.entries, self.is_done = self._listed[worker], True
                     return
-                self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+                # A faulty worker may send a first page again and again on new connections.
+                if len(self._listed[worker]) > self._most_listed:
+                    self._most_listed = len(self._listed[worker])
+                    self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
                 self._session.request(self, worker, List(rid=new_rid(), after=page[-1].name))
 
     def pass_time(self) -> float:
@@ -48,9 +49,3 @@ def fetch_listing(session: Session) -> list[Entry]:
     listing = Listing(session)
     session.run(listing)
     return listing.entries
-
-
-def _is_next_page(page: list[Entry], after: str) -> bool:
-    """True if the page's names are sorted and all come after the last name of the previous page."""
-    names = [after, *(entry.name for entry in page)]
-    return all(earlier < later for earlier, later in pairwise(names))

@@ -11,6 +11,7 @@ import time
 
 import zmq
 
+from msd.client.network.reply_check import check_reply
 from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
@@ -22,11 +23,9 @@ from msd.wire.protocol.messages import (
     Bye,
     Correlated,
     DataReply,
-    Get,
     Hello,
     Message,
     Refusal,
-    Segment,
     Welcome,
     new_rid,
 )
@@ -111,15 +110,15 @@ class Connection:
             return None
         if self._epoch not in (None, reply.epoch):
             raise ProtocolError("the reply and the welcome are from different processes")
-        if isinstance(reply, Segment) and not _is_reply_to(reply, request):
-            raise ProtocolError("the reply contains other bytes than those requested")
+        payload = frames[1] if len(frames) == 2 else None
+        check_reply(request, reply, len(payload) if payload is not None else 0)
         if isinstance(request, Hello):
             self._check_version(reply)
             if not isinstance(reply, Welcome):
-                raise ProtocolError("the first reply is not a welcome")
+                raise ProtocolError("the worker refuses this client")
             self._epoch = reply.epoch
             return ConnectionOpened(self._worker, reply, time.monotonic() - self._hello_sent_at)
-        return ReplyReceived(self._worker, request, reply, frames[1] if len(frames) == 2 else None)
+        return ReplyReceived(self._worker, request, reply, payload)
 
     def _check_version(self, reply: DataReply) -> None:
         """Raises ``ProtocolError`` if the reply to ``hello`` is from a worker of another version."""
@@ -147,7 +146,3 @@ class Connection:
         """Closes the sockets. ZeroMQ may send queued messages for another ``linger_ms`` milliseconds."""
         self.monitor.close()
         self.dealer.close(linger_ms)
-
-
-def _is_reply_to(segment: Segment, request: Message) -> bool:
-    return isinstance(request, Get) and (segment.index, segment.start) == (request.index, request.start)

@@ -52,7 +52,7 @@ def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: lis
         assert client.wait(20) == 7
 
 
-def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
+def test_a_worker_that_repeats_a_catalogue_page_makes_no_progress() -> None:
     """If a page could start before the end of the previous page, the list might never end."""
     ports = free_ports()
     servers = locate_servers(Config(), host=None, ports=ports, server5=None)
@@ -63,7 +63,6 @@ def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
         router.linger = 0
         router.bind(f"tcp://127.0.0.1:{ports[0]}")
         stop = threading.Event()
-        pages = []
 
         def answer() -> None:
             while not stop.is_set():
@@ -75,7 +74,6 @@ def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
                         welcome = Welcome(rid=rid, version=PROTOCOL_VERSION, epoch=1, number=1, files=9, catalogue=b"")
                         router.send_multipart([peer, encode(welcome)])
                     case List(rid=rid):
-                        pages.append(rid)
                         entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
                         page = CataloguePage(rid=rid, epoch=1, entries=[entry], more=True)
                         router.send_multipart([peer, encode(page)])
@@ -88,7 +86,6 @@ def test_a_worker_that_repeats_a_catalogue_page_is_ignored() -> None:
         finally:
             stop.set()
             thread.join()
-    assert len(pages) == 2
 
 
 def test_an_output_created_during_the_download_is_not_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:

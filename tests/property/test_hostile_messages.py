@@ -16,8 +16,8 @@ from msd.wire.errors import ProtocolError
 from msd.wire.protocol import child_messages, messages
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, DataRequest, Message
-from msd.wire.protocol.segments import digest, file_id, segment_count, span
-from msd.workers.serving.answer import DigestsJob, Identity, SegmentJob, answer, compact_request
+from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, digest, file_id, segment_count, span
+from msd.workers.serving.answer import BundleJob, DigestsJob, Identity, SegmentJob, answer, compact_request
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 
 FAMILIES: list[UnionType | type[Message]] = [
@@ -39,6 +39,8 @@ FIELDS = sorted({name for message_type in MESSAGE_TYPES for name in message_type
 SIZES = {"empty": 0, "film.bin": 12 << 20, "Zoë/x": 245, "large": 9 << 33}
 IDS = {name: file_id(size, digest(name.encode()) * segment_count(size)) for name, size in SIZES.items()}
 
+BUNDLES = [b"".join(IDS.values()), bytes(64), bytes(33), IDS["Zoë/x"] * 512]
+
 SCALARS = (
     st.none()
     | st.booleans()
@@ -57,7 +59,9 @@ TAGS = st.sampled_from([str(message_type.__struct_config__.tag) for message_type
 #: Values that are valid in some field of a message, and arbitrary values.
 FIELD_VALUES: st.SearchStrategy[Any] = (
     st.integers(0, 20)
-    | st.sampled_from([2**63 - 1, 1 << 20, *SIZES, *IDS.values(), "awake", "x" * 4096, b"", bytes(32), None, [], {}])
+    | st.sampled_from(
+        [2**63 - 1, 1 << 20, *SIZES, *IDS.values(), "awake", "x" * 4096, b"", bytes(32), None, [], {}, *BUNDLES]
+    )
     | ANY_VALUE
 )
 NEARLY_VALID = st.builds(
@@ -144,6 +148,10 @@ def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any],
                 assert 0 <= index < file.segments
                 assert 0 <= start < start + length <= span(file.size, index)[1]
                 assert catalogue.copies(file)
+            case BundleJob(rid, ranges):
+                assert rid == request.rid
+                assert sum(length for _, _, length in filter(None, ranges)) <= MAX_BUNDLE_SIZE
+                assert all(0 <= offset <= offset + length <= file.size for file, offset, length in filter(None, ranges))
             case DigestsJob(rid, file, start):
                 assert rid == request.rid
                 assert 0 <= start < file.segments

@@ -108,6 +108,7 @@ PURE = (
     "client/network/connection_policy.py",
     "client/network_events.py",
     "client/network/progress_timeout.py",
+    "client/network/reply_check.py",
     "client/network/waiting_reason.py",
     "client/operations/source_error.py",
     "client/report/chart_data.py",

@@ -15,8 +15,8 @@ import msgpack
 import msgspec
 
 from msd.wire.errors import ProtocolError
-from msd.wire.protocol.messages import MAX_ENTRIES, Message
-from msd.wire.protocol.segments import MAX_SEGMENT_SIZE
+from msd.wire.protocol.messages import MAX_BUNDLE_FILES, MAX_ENTRIES, Message
+from msd.wire.protocol.segments import DIGEST_SIZE, MAX_SEGMENT_SIZE
 
 #: Maximum size of a header in bytes. Catalogue pages come closest to this limit, see ``workers/source/catalogue.py``.
 MAX_HEADER = 1 << 20
@@ -76,7 +76,7 @@ def _unpack(frame: bytes | memoryview) -> Any:
         raw=False,
         strict_map_key=True,
         max_str_len=8192,
-        max_bin_len=4096,
+        max_bin_len=DIGEST_SIZE * MAX_BUNDLE_FILES,
         max_array_len=MAX_ENTRIES,
         max_map_len=64,
         max_ext_len=0,

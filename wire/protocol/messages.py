@@ -17,6 +17,7 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, 
 PROTOCOL_VERSION = 2
 
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 #: A worker's number; bounded because clients store a worker's number in 16 bits for each segment.
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
@@ -24,6 +25,10 @@ TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 #: Maximum length of a file's name, in characters.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+#: Maximum number of files in a bundle.
+MAX_BUNDLE_FILES = 512
+#: The status of a file in a bundle that is not refused.
+FILE_OK = "ok"
 #: Maximum number of entries of a page of the catalogue. No array of another message is longer.
 MAX_ENTRIES = 8192
 #: A number of seconds; neither NaN nor infinite, because a timer with such a value would never expire.
@@ -109,7 +114,21 @@ class Get(Correlated, tag="get", frozen=True):
     id: FileId
     index: Natural
     start: Natural = 0
-    length: Natural | None = None
+    length: Positive | None = None
+
+
+class GetBundle(Correlated, tag="bundle", frozen=True):
+    """Requests small files in one reply: ``length`` bytes of their concatenation from ``start`` on, which is in the
+    first file (None: to the end of the last file). ``ids`` are their ids, one after another.
+    """
+
+    ids: Annotated[bytes, Meta(min_length=32, max_length=32 * MAX_BUNDLE_FILES)]
+    start: Natural = 0
+    length: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.ids) % 32:
+            raise ValueError(f"`ids` has {len(self.ids)} bytes, which is not a multiple of 32")
 
 
 class Bye(Message, tag="bye", frozen=True):
@@ -170,6 +189,15 @@ class Segment(WorkerReply, tag="segment", frozen=True):
     start: Natural = 0
 
 
+class Bundle(WorkerReply, tag="bundle", frozen=True):
+    """Small files; the payload frame contains their bytes, one file after another. For each file, ``statuses`` has
+    ``FILE_OK`` or the reason of its refusal, and ``lengths`` the number of its bytes in the payload.
+    """
+
+    statuses: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=MAX_BUNDLE_FILES)]
+    lengths: Annotated[list[Natural], Meta(max_length=MAX_BUNDLE_FILES)]
+
+
 class Refusal(WorkerReply, tag="refusal", frozen=True):
     """The negative reply to a request. ``versions`` are those that the worker speaks, if that is the reason."""
 
@@ -178,8 +206,8 @@ class Refusal(WorkerReply, tag="refusal", frozen=True):
     versions: Versions = []
 
 
-DataRequest = Hello | List | Describe | Digests | Get | Bye
-DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Refusal
+DataRequest = Hello | List | Describe | Digests | Get | GetBundle | Bye
+DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle | Refusal
 
 
 # Status socket: the broker's full snapshot.

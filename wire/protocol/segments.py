@@ -24,6 +24,8 @@ SEGMENT_LIMIT = 1 << 20
 MAX_SEGMENTS = 1 << 20
 #: Maximum segment size of any file, in bytes; this bounds the memory that one message can make a client allocate.
 MAX_SEGMENT_SIZE = 64 << 20
+#: Maximum size of a file in a bundle, and of the bundle, in bytes.
+MAX_BUNDLE_SIZE = SEGMENT_LIMIT
 MAX_FILE_SIZE = MAX_SEGMENTS * MAX_SEGMENT_SIZE
 
 DIGEST_SIZE = 32

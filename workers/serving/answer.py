@@ -20,20 +20,32 @@ from msd.wire.protocol.messages import (
     Described,
     Digests,
     Get,
+    GetBundle,
     Hello,
     List,
     Refusal,
     Welcome,
 )
-from msd.wire.protocol.segments import segment_size, span
+from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE, MAX_FILE_SIZE, segment_size, span
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.presentable_names import presentable
 from msd.workers.source.catalogue import Catalogue, SharedFile
 
 #: Requests with large replies, which go through the fair queue. All others are answered immediately, so that a client
 #: can measure the round-trip time with a ``hello``: its reply does not wait for the client's queued requests.
-QUEUED_REQUESTS = (List, Digests, Get)
-QueuedRequest = List | Digests | Get
+QUEUED_REQUESTS = (List, Digests, Get, GetBundle)
+
+
+class QueuedBundle(Struct, frozen=True):
+    """A ``GetBundle`` in the queue. ``ids`` holds None for each file that is not shared."""
+
+    rid: int
+    ids: tuple[bytes | None, ...]
+    start: int
+    length: int | None
+
+
+QueuedRequest = List | Digests | Get | QueuedBundle
 
 
 class SegmentJob(Struct, frozen=True):
@@ -54,7 +66,16 @@ class DigestsJob(Struct, frozen=True):
     start: int
 
 
-Job = SegmentJob | DigestsJob
+class BundleJob(Struct, frozen=True):
+    """A reply whose payload must still be read: ranges of files (offset and length), None for each file that is not
+    shared.
+    """
+
+    rid: int
+    ranges: list[tuple[SharedFile, int, int] | None]
+
+
+Job = SegmentJob | DigestsJob | BundleJob
 
 
 class Identity(Struct, frozen=True):
@@ -64,7 +85,9 @@ class Identity(Struct, frozen=True):
     epoch: int
 
 
-def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, awake: bool) -> DataReply | Job | None:
+def answer(
+    request: DataRequest | QueuedBundle, identity: Identity, catalogue: Catalogue, *, awake: bool
+) -> DataReply | Job | None:
     """Returns the reply to ``request``, or the job that produces the reply, or None if the request has no reply."""
     if isinstance(request, Bye):
         return None
@@ -85,6 +108,10 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
             if length <= 0 or start + length > size:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"{length} bytes from {start} on, of {size}")
             return SegmentJob(rid, file, index, start, length)
+        case GetBundle():
+            return answer(compact_request(request, catalogue), identity, catalogue, awake=awake)
+        case QueuedBundle():
+            return _bundle(request, identity, catalogue)
         case Hello(rid=rid, version=version) if version != PROTOCOL_VERSION:
             detail = f"this worker speaks protocol version {PROTOCOL_VERSION}, not {version}"
             return refusal(rid, identity, RefusalReason.VERSION, detail, versions=[PROTOCOL_VERSION])
@@ -108,12 +135,41 @@ def answer(request: DataRequest, identity: Identity, catalogue: Catalogue, *, aw
             return Described(rid=rid, epoch=identity.epoch, segment_size=size, **asdict(file.entry))
 
 
-def compact_request(request: QueuedRequest, catalogue: Catalogue) -> QueuedRequest:
-    """Returns an equivalent request that contains no text sent by the client, so that hundreds of queued
+def _bundle(request: QueuedBundle, identity: Identity, catalogue: Catalogue) -> BundleJob | Refusal:
+    """Returns the ranges of the files in a bundle."""
+    ranges: list[tuple[SharedFile, int, int] | None] = []
+    start, left = request.start, MAX_FILE_SIZE if request.length is None else request.length
+    size = 0
+    for id in request.ids:
+        file = catalogue.find(None, id) if id is not None else None
+        if file is None:
+            ranges.append(None)
+        elif file.size > MAX_BUNDLE_SIZE or start > max(0, file.size - 1):
+            detail = f"bytes from {start} on of a file of {file.size}, which may have {MAX_BUNDLE_SIZE} in a bundle"
+            return refusal(request.rid, identity, RefusalReason.BAD_REQUEST, detail)
+        else:
+            length = min(file.size - start, left)
+            ranges.append((file, start, length))
+            left -= length
+            size += length
+        start = 0
+    if size > MAX_BUNDLE_SIZE:
+        detail = f"{size} bytes in all, of {MAX_BUNDLE_SIZE} at most"
+        return refusal(request.rid, identity, RefusalReason.BAD_REQUEST, detail)
+    return BundleJob(request.rid, ranges)
+
+
+def compact_request(request: List | Digests | Get | GetBundle, catalogue: Catalogue) -> QueuedRequest:
+    """Returns an equivalent request that contains no text and no ids sent by the client, so that hundreds of queued
     requests need little memory.
     """
-    if isinstance(request, List):
-        return List(rid=request.rid, after=catalogue.shared_before(request.after))
+    match request:
+        case List():
+            return List(rid=request.rid, after=catalogue.shared_before(request.after))
+        case GetBundle(rid=rid, ids=ids):
+            files = (catalogue.find(None, ids[at : at + DIGEST_SIZE]) for at in range(0, len(ids), DIGEST_SIZE))
+            shared = tuple(None if file is None else file.id for file in files)
+            return QueuedBundle(rid, shared, request.start, request.length)
     return request
 
 

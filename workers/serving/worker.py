@@ -26,8 +26,11 @@ from msd.wire.net.sockets import receive
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
+    FILE_OK,
     PROTOCOL_VERSION,
+    Bundle,
     Bye,
+    DataReply,
     DataRequest,
     Described,
     DigestPage,
@@ -46,10 +49,12 @@ from msd.wire.security.zap import ZapHandler
 from msd.wire.support.core import TimePassed
 from msd.workers.serving.answer import (
     QUEUED_REQUESTS,
+    BundleJob,
     DigestsJob,
     Identity,
     Job,
     QueuedRequest,
+    SegmentJob,
     answer,
     compact_request,
     refusal,
@@ -72,7 +77,7 @@ from msd.workers.serving.worker_life import (
     SendHeartbeat,
     WorkerLife,
 )
-from msd.workers.source.catalogue import Catalogue, open_edition
+from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.indexed_data import IndexedData
 from msd.workers.source.local_files import LocalFiles, ReadRefused
 from msd.workers.source.share import Share
@@ -373,26 +378,42 @@ class Worker:
             client, request = queued
             reply = answer(request, self._identity, self._catalogue, awake=True)
             assert reply is not None
-            head, payload = self._read(reply, now) if isinstance(reply, Job) else (encode(reply), b"")
+            payload = b""
+            if isinstance(reply, Job):
+                reply, payload = self._read(reply, now)
+            head = encode(reply)
             if self._router.send_large(client, head, payload):
                 self._queue.on_sent(client, len(head) + len(payload), now)
                 self._bytes_sent += len(payload)
-                if payload:
+                if payload or isinstance(reply, Bundle):
                     self._sessions.on_served(client)
             else:
                 self._queue.on_dropped(client)
         self._may_serve_more = True
 
-    def _read(self, job: Job, now: float) -> tuple[bytes, bytes]:
-        """Returns the header frame and the payload of the reply to a job."""
-        epoch = self._identity.epoch
-        if isinstance(job, DigestsJob):
-            page = DigestPage(rid=job.rid, epoch=epoch, start=job.start)
-            return encode(page), self._catalogue.digests(job.file, job.start)
-        data = self._data.read(job.file, span(job.file.size, job.index)[0] + job.start, job.length, now)
-        if isinstance(data, ReadRefused):
-            return encode(refusal(job.rid, self._identity, data.reason, data.detail)), b""
-        return encode(Segment(rid=job.rid, epoch=epoch, index=job.index, start=job.start)), data
+    def _read(self, job: Job, now: float) -> tuple[DataReply, bytes]:
+        """Returns the reply to a job, and its payload."""
+        rid, epoch = job.rid, self._identity.epoch
+        match job:
+            case SegmentJob(_, file, index, start, length):
+                data = self._data.read(file, span(file.size, index)[0] + start, length, now)
+                if isinstance(data, ReadRefused):
+                    return refusal(rid, self._identity, data.reason, data.detail), b""
+                return Segment(rid=rid, epoch=epoch, index=index, start=start), data
+            case DigestsJob(_, file, start):
+                return DigestPage(rid=rid, epoch=epoch, start=start), self._catalogue.digests(file, start)
+            case BundleJob(_, ranges):
+                read = [self._read_range(range, now) for range in ranges]
+                files = [b"" if isinstance(data, ReadRefused) else data for data in read]
+                statuses = [str(data.reason) if isinstance(data, ReadRefused) else FILE_OK for data in read]
+                return Bundle(rid=rid, epoch=epoch, statuses=statuses, lengths=[*map(len, files)]), b"".join(files)
+
+    def _read_range(self, range: tuple[SharedFile, int, int] | None, now: float) -> bytes | ReadRefused:
+        """Returns the bytes of a file in a bundle."""
+        if range is None:
+            return ReadRefused(RefusalReason.UNKNOWN)
+        file, offset, length = range
+        return self._data.read(file, offset, length, now) if length else b""
 
     def _on_disconnected(self, client: ClientKey) -> None:
         self._queue.discard(client)

@@ -60,7 +60,7 @@ def test_a_reply_comes_with_its_request_and_payload(open_connection: Connection)
 
 def test_only_the_first_reply_to_a_request_counts(open_connection: Connection) -> None:
     open_connection.send(Get(rid=2, id=bytes(32), index=5))
-    reply = frames(Segment(rid=2, epoch=EPOCH, index=5))
+    reply = frames(Segment(rid=2, epoch=EPOCH, index=5), b"data")
     assert open_connection.handle_message(reply) is not None
     assert open_connection.handle_message(reply) is None
 
@@ -68,9 +68,9 @@ def test_only_the_first_reply_to_a_request_counts(open_connection: Connection) -
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(frames(Segment(rid=2, epoch=EPOCH + 1, index=5)), id="another process"),
-        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=6)), id="another segment"),
-        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5, start=1)), id="another part"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH + 1, index=5), b"data"), id="another process"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=6), b"data"), id="another segment"),
+        pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5, start=1), b"data"), id="another part"),
         pytest.param(frames(Segment(rid=2, epoch=EPOCH, index=5), b"data", b"more"), id="three frames"),
         pytest.param(frames(HELLO), id="our own hello"),
         pytest.param([zmq.Frame(b"\xc1")], id="malformed"),

@@ -307,7 +307,7 @@ def test_a_header_has_at_most_1_mib() -> None:
     ("largest", "too_large"),
     [
         ("x" * 8192, "x" * 8193),
-        (b"x" * 4096, b"x" * 4097),
+        (b"x" * 16384, b"x" * 16385),
         ([0] * 8192, [0] * 8193),
         (dict.fromkeys(map(str, range(64))), dict.fromkeys(map(str, range(65)))),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -19,18 +20,22 @@ from msd.wire.protocol.messages import (
     Described,
     Digests,
     Get,
+    GetBundle,
     Hello,
     List,
     Refusal,
     Welcome,
 )
-from msd.wire.protocol.segments import DIGEST_SIZE, Manifest, digest, file_id, segment_count
+from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE, Manifest, digest, file_id, segment_count
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.serving.answer import (
     QUEUED_REQUESTS,
+    BundleJob,
     DigestsJob,
     Identity,
     Job,
+    QueuedBundle,
+    QueuedRequest,
     SegmentJob,
     answer,
     compact_request,
@@ -67,7 +72,7 @@ def file_of(catalogue: Catalogue, name: str) -> SharedFile:
     return file
 
 
-def ask(request: DataRequest, catalogue: Catalogue) -> DataReply | Job | None:
+def ask(request: DataRequest | QueuedRequest, catalogue: Catalogue) -> DataReply | Job | None:
     """Returns the answer of an awake worker, and asserts that a client can decode it."""
     reply = answer(request, IDENTITY, catalogue, awake=True)
     if reply is not None and not isinstance(reply, Job):
@@ -87,6 +92,8 @@ def requests(catalogue: Catalogue) -> list[DataRequest]:
         Get(rid=5, id=id, index=0),
         Get(rid=5, id=bytes(32), index=0),
         Get(rid=5, id=id, index=99),
+        GetBundle(rid=5, ids=id + bytes(32)),
+        GetBundle(rid=5, ids=id, start=245),
     ]
 
 
@@ -233,6 +240,71 @@ def test_an_index_past_the_end_is_refused_as_a_bad_request(catalogue: Catalogue,
 def test_every_segment_of_an_empty_file_is_refused_as_a_bad_request(catalogue: Catalogue) -> None:
     reply = ask(Get(rid=5, id=file_of(catalogue, "empty").id, index=0), catalogue)
     assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.BAD_REQUEST, detail="segment 0 of 0")
+
+
+def bundle_of(catalogue: Catalogue, *names: str) -> bytes:
+    return b"".join(file_of(catalogue, name).id for name in names)
+
+
+def test_a_bundle_has_whole_files_in_the_order_of_the_request(catalogue: Catalogue) -> None:
+    big, empty, small = (file_of(catalogue, name) for name in ("big", "empty", "small"))
+    request = GetBundle(rid=5, ids=bundle_of(catalogue, "small", "empty", "big", "small"))
+    ranges: list[tuple[SharedFile, int, int] | None] = [(small, 0, 13), (empty, 0, 0), (big, 0, 245), (small, 0, 13)]
+    assert ask(request, catalogue) == BundleJob(5, ranges)
+
+
+@pytest.mark.parametrize(
+    ("start", "length", "expected"),
+    [
+        (244, None, [(244, 1), (0, 0), (0, 13)]),
+        (4, 249, [(4, 241), (0, 0), (0, 8)]),
+        (4, 241, [(4, 241), (0, 0), (0, 0)]),
+        (0, 1, [(0, 1), (0, 0), (0, 0)]),
+        (0, 2**63 - 1, [(0, 245), (0, 0), (0, 13)]),
+    ],
+)
+def test_a_part_of_a_bundle_begins_in_its_first_file_and_ends_anywhere(
+    catalogue: Catalogue, start: int, length: int | None, expected: list[tuple[int, int]]
+) -> None:
+    ids = bundle_of(catalogue, "big", "empty", "small")
+    job = ask(GetBundle(rid=5, ids=ids, start=start, length=length), catalogue)
+    assert isinstance(job, BundleJob)
+    assert [range[1:] for range in job.ranges if range] == expected
+
+
+def test_a_file_that_is_not_shared_does_not_change_the_rest_of_the_bundle(catalogue: Catalogue) -> None:
+    small = file_of(catalogue, "small")
+    request = GetBundle(rid=5, ids=bytes(32) + small.id, start=12)
+    assert ask(request, catalogue) == BundleJob(5, [None, (small, 0, 13)])
+
+
+def test_a_bundle_of_large_files_is_refused_as_a_bad_request(tmp_path: Path) -> None:
+    write(tmp_path, half=MAX_BUNDLE_SIZE // 2, more=MAX_BUNDLE_SIZE // 2 + 1, large=MAX_BUNDLE_SIZE + 1)
+    with closing(Catalogue(tmp_path)) as catalogue:
+        for names in ["large"], ["half", "more"]:
+            reply = ask(GetBundle(rid=5, ids=bundle_of(catalogue, *names)), catalogue)
+            assert isinstance(reply, Refusal)
+            assert reply.reason is RefusalReason.BAD_REQUEST
+        ids = bundle_of(catalogue, "half", "more")
+        assert isinstance(ask(GetBundle(rid=5, ids=ids, start=1), catalogue), BundleJob)
+        assert isinstance(ask(GetBundle(rid=5, ids=ids, length=MAX_BUNDLE_SIZE), catalogue), BundleJob)
+
+
+@pytest.mark.parametrize(("name", "start"), [("small", 13), ("small", 2**63 - 1), ("empty", 1)])
+def test_a_bundle_that_begins_behind_its_first_file_is_refused_as_a_bad_request(
+    catalogue: Catalogue, name: str, start: int
+) -> None:
+    reply = ask(GetBundle(rid=5, ids=bundle_of(catalogue, name, "big"), start=start), catalogue)
+    assert isinstance(reply, Refusal)
+    assert reply.reason is RefusalReason.BAD_REQUEST
+
+
+def test_a_queued_bundle_holds_no_ids_sent_by_the_client(catalogue: Catalogue) -> None:
+    small = file_of(catalogue, "small")
+    queued = compact_request(GetBundle(rid=5, ids=bytes(small.id) + bytes(32)), catalogue)
+    assert isinstance(queued, QueuedBundle)
+    assert queued.ids[0] is small.id
+    assert queued.ids[1] is None
 
 
 def test_every_reply_holds_the_rid_of_the_request_and_the_epoch_of_the_worker(catalogue: Catalogue) -> None:

@@ -19,13 +19,18 @@ import zmq
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import MAX_REQUEST_FRAME, decode, encode
 from msd.wire.protocol.messages import (
+    FILE_OK,
+    MAX_BUNDLE_FILES,
     PROTOCOL_VERSION,
+    Bundle,
+    CataloguePage,
     ControlRequest,
     DataReply,
     DataRequest,
     Describe,
     Described,
     Get,
+    GetBundle,
     Heartbeat,
     Hello,
     List,
@@ -143,19 +148,25 @@ def file_id(client: zmq.Socket[bytes]) -> bytes:
     return described.id
 
 
-def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path) -> None:
+@pytest.mark.parametrize(
+    "large",
+    [List(rid=1, after="x" * 4095 + "\N{GRINNING FACE}"), GetBundle(rid=1, ids=bytes(32 * MAX_BUNDLE_FILES))],
+    ids=["list", "bundle"],
+)
+def test_queued_requests_need_little_memory(root: Path, runtime_folder: Path, large: DataRequest) -> None:
     """
     1. The worker has a rate limit of one byte per second, so requests stay queued.
-    2. Each of 40 clients fills its queue with list requests that contain the longest possible name (16 KiB in memory).
+    2. Each of 40 clients fills its queue with list requests that contain the longest possible name, or with requests
+       for the largest number of files (16 KiB in memory).
     3. Then each client sends a describe request. The reply proves that the worker has read all earlier requests.
     4. The peak memory of the worker must stay below 80 MiB.
     """
     with serving(root, runtime_folder, rate=1) as bench:
-        page = encode(List(rid=1, after="x" * 4095 + "\N{GRINNING FACE}"))
+        request = encode(large)
         clients = [bench.client() for _ in range(40)]
         for client in clients:
             for _ in range(MAX_QUEUED):
-                client.send(page)
+                client.send(request)
             client.send(encode(Describe(rid=2)))
         for client in clients:
             while client.poll(TIMEOUT_MS):
@@ -209,6 +220,33 @@ def test_parts_of_a_segment_have_its_bytes(root: Path, runtime_folder: Path) -> 
             segment = decode(header, DataReply)
             assert isinstance(segment, Segment)
             assert (segment.rid, segment.index, segment.start, payload) == (rid, index, start, data)
+
+
+def test_a_file_of_a_bundle_that_changed_refuses_itself_and_not_its_neighbours(
+    tmp_path: Path, runtime_folder: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, content in ("a", b"first"), ("b", b"second"), ("c", b""), ("d", b"fourth"):
+        (folder / name).write_bytes(content)
+    with serving(folder, runtime_folder) as bench:
+        client = bench.client()
+        page = ask(client, List(rid=1))
+        assert isinstance(page, CataloguePage)
+        a, b, c, d = [entry.id for entry in page.entries]
+        (folder / "b").write_bytes(b"other!")
+        client.send(encode(GetBundle(rid=2, ids=a + b + bytes(32) + c + d)))
+        client.send(encode(GetBundle(rid=3, ids=a + c + d, start=2, length=6)))
+        for rid, statuses, lengths, data in (
+            (2, [FILE_OK, "changed", "unknown", FILE_OK, FILE_OK], [5, 0, 0, 0, 6], b"firstfourth"),
+            (3, [FILE_OK] * 3, [3, 0, 3], b"rstfou"),
+        ):
+            assert client.poll(TIMEOUT_MS), "no reply"
+            header, payload = client.recv_multipart()
+            bundle = decode(header, DataReply)
+            assert isinstance(bundle, Bundle)
+            assert (bundle.rid, bundle.statuses, bundle.lengths, payload) == (rid, statuses, lengths, data)
+        assert bench.heartbeat(lambda heartbeat: heartbeat.load.stale)
 
 
 def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_folder: Path) -> None:
