@@ -136,7 +136,7 @@ def msd(servers: RunningServers, source: Path, folder: Path) -> Side:
 @contextmanager
 def bare(source: Path, folder: Path, window: int, *, workers: int = 1) -> Iterator[Side]:
     """Starts ``workers`` servers of ``bench/bare.py`` and yields its client, the bare loop."""
-    command = [sys.executable, "-P", "-m", "bench.bare"]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("bare.py"))]
     with ExitStack() as stack:
         servers, ports = [], []
         for _ in range(workers):
