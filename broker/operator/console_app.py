@@ -30,9 +30,12 @@ from msd.broker.views.status_table import client_command
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
 from msd.wire.protocol.messages import Status, StatusReport
+from msd.wire.support.job_control import is_in_background
 
 #: Minimum seconds between two redraws.
 REDRAW_INTERVAL_S = 0.1
+#: Seconds between two checks whether the shell has moved the console to the foreground.
+FOREGROUND_CHECK_INTERVAL_S = 0.1
 #: Signals that end the console after it has restored the terminal.
 EXIT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Exit code of a console whose ``msd serve`` has ended.
@@ -65,6 +68,7 @@ class ConsoleApp(App[int]):
         *(Binding(str(number), f"toggle_worker({number})", show=False) for number in range(1, 10)),
         Binding("q,ctrl+q", "quit", "Quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", show=False, priority=True),
         Binding("question_mark,h,f1", "show_help", show=False),
         Binding("pageup", "scroll_events(-1)", show=False, priority=True),
         Binding("pagedown", "scroll_events(1)", show=False, priority=True),
@@ -80,6 +84,8 @@ class ConsoleApp(App[int]):
         self._servers = servers
         self._owns_servers = owns_servers
         self._needs_redraw = True
+        #: True while the shell has the terminal.
+        self._left_terminal = False
         #: The widths used by the last redraw.
         self._widths: tuple[int, ...] = ()
         #: The content of each widget, to skip updates that change nothing.
@@ -129,6 +135,9 @@ class ConsoleApp(App[int]):
     def action_interrupt(self) -> None:
         self.exit(128 + signal.SIGINT)
 
+    def action_suspend_process(self) -> None:
+        self._leave_terminal(stop=True)
+
     async def action_quit(self) -> None:
         clients = self.history.status.clients if self.history.status else 0
         if not self._owns_servers or not clients or self.history.lost_at is not None:
@@ -149,6 +158,40 @@ class ConsoleApp(App[int]):
     def action_scroll_events(self, pages: int) -> None:
         events = self.screen_stack[0].query_one("#events", VerticalScroll)
         events.scroll_relative(y=pages * max(1, events.size.height - 1), animate=False)
+
+    # Job control.
+
+    def handle_job_control(self) -> None:
+        """Replaces Textual's handlers, whose console would stay stopped after ``fg`` if the shell takes the job of
+        ``msd serve`` for a running one.
+        """
+        loop = asyncio.get_running_loop()
+        # A signal from another program has stopped ``msd serve``, too, and the shell may already continue both.
+        loop.add_signal_handler(signal.SIGTSTP, lambda: self._leave_terminal(stop=not self._owns_servers))
+        loop.add_signal_handler(signal.SIGCONT, lambda: self._leave_terminal(stop=False))
+
+    def _leave_terminal(self, *, stop: bool) -> None:
+        if not self._left_terminal:
+            self._left_terminal = True
+            self.run_worker(self._return_in_foreground(stop=stop))
+
+    async def _return_in_foreground(self, *, stop: bool) -> None:
+        """Leaves the terminal to the shell until the job is in the foreground. With ``stop``, stops the job first."""
+        # Restoring the settings from the background would stop this process.
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        with self.suspend():
+            if stop:
+                # SIGTSTP, not SIGSTOP: the kernel ignores SIGTSTP if no shell could continue the job.
+                signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+                os.killpg(0, signal.SIGTSTP)
+                self.handle_job_control()
+            # Wait before the first check, too: the shell takes the terminal a moment after ``msd serve`` has stopped,
+            # and the handler of the SIGCONT that continued this process must find that the terminal is left.
+            await asyncio.sleep(FOREGROUND_CHECK_INTERVAL_S)
+            while is_in_background(0):
+                await asyncio.sleep(FOREGROUND_CHECK_INTERVAL_S)
+        self._left_terminal = False
+        self._needs_redraw = True
 
     def _toggle(self, index: int) -> None:
         status = self.history.status
@@ -173,6 +216,8 @@ class ConsoleApp(App[int]):
                     self.history.on_lost(reason, now, refused=refused)
                 case OrderFailed(text):
                     self.history.add(text, now, is_failure=True)
+        if self._left_terminal:
+            return
         # While the application exits, its screen or widgets may already be gone.
         if not self.screen_stack or not self.screen_stack[0].query("#title"):
             return
@@ -281,6 +326,7 @@ def _install_exit_handlers(app: ConsoleApp, supervisor: int | None) -> None:
     for number in EXIT_SIGNALS:
         loop.add_signal_handler(number, app.exit, 128 + number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, EXIT_SIGNALS)
+    app.handle_job_control()
     if supervisor is None:
         return
 

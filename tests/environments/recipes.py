@@ -232,6 +232,14 @@ class JobShell(Terminal):
         self._jobs.append(int(wait_for("the pid", started)[1]))
         return self._jobs[-1]
 
+    def run_msd(self, *arguments: str) -> int:
+        """Runs ``msd`` in the foreground and returns its pid."""
+        self.expect("$ ")
+        self.enter(" ".join([*MSD, *arguments]))
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        self._jobs.append(int(wait_for("the process", children.read_text)))
+        return self._jobs[-1]
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,11 @@ from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from tests.environments.recipes import JobShell, process_state
 from tests.processes import MIB, Serve, Source, free_ports, wait_for
+from tests.terminal import OnTerminal
+
+
+#: The escape sequence that a console writes when it takes over the terminal.
+ENTERED = "\x1b[?1049h"
 
 
 class SharedJob:
@@ -104,3 +111,47 @@ def test_a_download_in_the_background_draws_nothing_and_is_not_stopped(
     shell.expect("worker 1  ready", after)
     wait_for("the end of the download", lambda: not process_state(pid))
     assert (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("owns_servers", [False, True])
+def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
+    shell: JobShell, serve: Serve, source: Source, owns_servers: bool
+) -> None:
+    if owns_servers:
+        arguments = ["serve", "-f", str(source(MIB)), "-p", *map(str, free_ports())]
+    else:
+        arguments = ["console", *serve(source(MIB)).server_flags]
+    pid = shell.run_msd(*arguments)
+    shell.expect("4 of 4 alive")
+    for orders in (["fg"], ["bg", "fg"]):
+        after = shell.press("\x1a")
+        shell.expect("Stopped", after)
+        wait_for("the suspended job", is_stopped(pid))
+        for order in orders:
+            after = shell.enter(order)
+        shell.expect(ENTERED, after)
+        shell.expect("4 of 4 alive", after)
+    after = shell.press("1")
+    shell.expect("worker 1 fell asleep", after)
+    after = shell.press("\x1a")
+    shell.expect("Stopped", after)
+    shell.enter("bg")
+    wait_for("the continued job", lambda: not is_stopped(pid)())
+    after = shell.enter("echo read=$((1 + 1)).")
+    shell.expect("read=2.", after)
+    os.kill(pid, signal.SIGTERM)
+    wait_for("the end of the job", lambda: not process_state(pid))
+    assert "Traceback" not in shell.text
+
+
+def test_a_console_that_no_shell_could_continue_is_not_stopped(
+    serve: Serve, source: Source, on_terminal: OnTerminal
+) -> None:
+    terminal = on_terminal("console", *serve(source(MIB)).server_flags, leads_session=True)
+    terminal.expect("4 of 4 alive")
+    after = terminal.press("\x1a")
+    terminal.expect(ENTERED, after)
+    after = terminal.press("1")
+    terminal.expect("worker 1 fell asleep", after)
+    terminal.press("q")
+    assert terminal.wait() == 0
