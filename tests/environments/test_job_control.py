@@ -16,7 +16,6 @@ from tests.environments.recipes import JobShell, process_state
 from tests.processes import MIB, Serve, Source, free_ports, wait_for
 from tests.terminal import OnTerminal
 
-
 #: The escape sequence that a console writes when it takes over the terminal.
 ENTERED = "\x1b[?1049h"
 
