@@ -21,6 +21,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
+from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.operator import dialogs
 from msd.broker.operator.dialogs import Help, Question
 from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
@@ -250,7 +251,9 @@ class ConsoleApp(App[int]):
         )
         self._update("lines", events)
         if history.status is not None:
-            self._update("client", console_lines.wrap_command(client_command(self._servers, history.status), width))
+            hosts = hosts_for_others("::" if self._servers.status.is_ipv6 else "*")
+            command = client_command(self._servers, history.status, hosts)
+            self._update("client", console_lines.wrap_command(command, width))
         quit_label = "q stop the servers" if self._owns_servers else "q leave"
         self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quit_label}   ? help")
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from json import dumps
 
+from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
@@ -31,7 +32,8 @@ def show(servers: Servers, *, json: bool, watch: bool) -> None:
             if json:
                 print(dumps({**as_json(status), "events": [*map(_as_json, report.events)]}), flush=True)
             else:
-                text = overview(history, client_command(servers, status), shutil.get_terminal_size().columns, now)
+                command = client_command(servers, status, hosts_for_others("::" if servers.status.is_ipv6 else "*"))
+                text = overview(history, command, shutil.get_terminal_size().columns, now)
                 print(text, flush=True)
             if not watch:
                 return

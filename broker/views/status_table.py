@@ -53,13 +53,21 @@ def address_line(config: Config, hosts: Sequence[str]) -> str:
     return f"other addresses of these servers: {', '.join(hosts[1:])}"
 
 
-def client_command(servers: Servers, status: Status) -> str:
-    """Returns the command that downloads a file from ``servers``."""
-    workers = [Endpoint.parse(worker.endpoint).replace_wildcard(servers.status.host) for worker in status.workers]
+def client_command(servers: Servers, status: Status, hosts: Sequence[str] = ()) -> str:
+    """Returns the command that downloads a file from ``servers``. ``hosts`` are the addresses at which other machines
+    may reach a server on all addresses of this machine: they replace loopback addresses, which only this machine can
+    use.
+    """
+    server5 = servers.status
+    published = [Endpoint.parse(worker.endpoint) for worker in status.workers]
+    workers = [endpoint.replace_wildcard(server5.host) for endpoint in published]
     if servers.pinned:
         workers = list(servers.workers.values())
+    shared_ports = {endpoint.port for endpoint in published if endpoint.host in ANY_HOSTS}
+    if hosts and server5.is_loopback and all(worker.is_loopback and worker.port in shared_ports for worker in workers):
+        server5, *workers = [Endpoint(hosts[0], endpoint.port) for endpoint in (server5, *workers)]
     key = servers.credentials.server if servers.credentials else None
-    return _download_command(servers.status, workers, status.files, key)
+    return _download_command(server5, workers, status.files, key)
 
 
 def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:

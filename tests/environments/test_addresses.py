@@ -47,6 +47,8 @@ def test_servers_on_all_addresses_of_both_families_are_reached_at_each(
         command = ready_lines(server)[0].partition("; msd ")[2]
         assert " -a 192.0.2.7 -p " in command
         wait_for("the other addresses", lambda: "other addresses of these servers: 2001:db8::7" in server.out.text)
+        status = run_msd("status", *command.replace("-a 192.0.2.7", "").split()[1:], wrapper=wrapper)
+        assert f"msd {command}" in status.stdout
         for host in ("192.0.2.7", "127.0.0.1", "::1", "2001:db8::7", "fe80::7%e0"):
             copy = tmp_path / host
             words = shlex.split(command.replace("-a 192.0.2.7", f"-a {host}"))

@@ -22,7 +22,7 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 ROOMS = {
     "broker/cli": "operator server terminal",
     "broker/server": "network status supervision terminal",
-    "broker/operator": "status views",
+    "broker/operator": "network status views",
     "broker/terminal": "network views",
     "broker/views": "status",
     "broker/network": "",

@@ -143,6 +143,32 @@ def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_s
     assert client_command(servers, published) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
 
 
+@pytest.mark.parametrize(
+    ("published", "pinned", "hosts", "shown"),
+    [
+        ("*", False, ["192.0.2.7", "10.0.0.7"], "192.0.2.7"),
+        ("*", True, ["192.0.2.7"], "192.0.2.7"),
+        ("*", False, [], "127.0.0.1"),
+        ("127.0.0.1", False, ["192.0.2.7"], "127.0.0.1"),
+        ("127.0.0.1", True, ["192.0.2.7"], "127.0.0.1"),
+    ],
+)
+def test_the_client_command_has_an_address_for_other_machines_if_the_servers_listen_there(
+    published: str, pinned: bool, hosts: list[str], shown: str
+) -> None:
+    workers = {number: Endpoint("127.0.0.1", port) for number, port in enumerate(PORTS[:4], 1)}
+    servers = Servers(Endpoint("127.0.0.1", 39223), workers if pinned else {}, pinned=pinned)
+    snapshot = status(*[WorkerState.AWAKE] * 4, host=published)
+    expected = f"msd download -a {shown} -p 21018 27215 35416 19222 39223"
+    assert client_command(servers, snapshot, hosts) == expected
+
+
+def test_the_client_command_keeps_the_address_of_a_proxy() -> None:
+    servers = Servers(Endpoint("127.0.0.1", 39223), {1: Endpoint("127.0.0.1", 1001)}, pinned=True)
+    command = client_command(servers, status(WorkerState.AWAKE, host="*"), ["192.0.2.7"])
+    assert command == "msd download --server5 127.0.0.1:39223"
+
+
 def test_the_client_command_contains_the_configured_workers_if_they_are_pinned() -> None:
     workers = {number: Endpoint("192.168.1.5", 1000 + number) for number in (1, 2, 3, 4)}
     servers = Servers(Endpoint("192.168.1.5", 39223), workers, pinned=True)
