@@ -254,8 +254,7 @@ class ConsoleApp(App[int]):
             hosts = hosts_for_others("::" if self._servers.status.is_ipv6 else "*")
             command = client_command(self._servers, history.status, hosts)
             self._update("client", console_lines.wrap_command(command, width))
-        quit_label = "q stop the servers" if self._owns_servers else "q leave"
-        self._update("keys", f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quit_label}   ? help")
+        self._update("keys", console_lines.keys(width, owns_servers=self._owns_servers))
 
     def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)

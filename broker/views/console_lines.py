@@ -6,7 +6,7 @@ Handles columns and units; colours and the terminal are left to the caller. Widt
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msd.broker.status.history import History, Row, newest
 from msd.wire.protocol.messages import LoggedEvent, WorkerStatus
@@ -14,42 +14,43 @@ from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
 
 BARS = "▁▂▃▄▅▆▇█"
-#: Maximum and minimum width of the sparkline; a terminal of 80 columns has room for the minimum.
-MAX_SPARKLINE, MIN_SPARKLINE = 30, 8
-#: Width of a row without the status and the sparkline, including the gaps.
-FIXED_WIDTH = 57
+#: The columns of the workers' table after the number, and their minimum widths; a terminal of 80 columns has room for
+#: all. The sparkline has no heading.
+STATUS, SPARKLINE = "Status", ""
+COLUMNS = {"Port": 5, STATUS: 15, "Uptime": 8, "Rst": 3, "Cli": 3, "Rate": 10, SPARKLINE: 8, "Sent": 9, "Bad": 5}
+#: The columns that a narrower terminal does not show, the first to be left out first.
+LEFT_OUT = (SPARKLINE, "Uptime", "Rst", "Sent", "Cli", "Bad", "Rate", "Port")
+#: Maximum widths.
+MAX_STATUS, MAX_SPARKLINE = 48, 30
+#: Width of the mark, the sign and the number before the columns.
+NUMBER_WIDTH = 5
 #: Maximum number of events in an overview.
 OVERVIEW_EVENTS = 10
-#: Minimum and maximum width of the status; a terminal of 80 columns has room for the minimum.
-MIN_STATUS, MAX_STATUS = 15, 48
 
 
 def heading(width: int) -> str:
     """Returns the heading line with the names of the columns."""
-    status_width, sparkline_width = _flexible_widths(width)
-    rate = f"{'Rate':>10} {'':{sparkline_width}}"
-    return (
-        f"    # {'Port':>5} {'Status':{status_width}} {'Uptime':>8} {'Rst':>3} {'Cli':>3} {rate} {'Sent':>9} {'Bad':>5}"
-    )
+    return _line("    #", {name: name for name in COLUMNS}, _widths(width))
 
 
 def worker_line(row: Row, width: int, top: float, *, selected: bool = False, current: bool = True) -> str:
     """Returns a worker's row. ``top`` is the rate (bytes per second) that fills the sparkline's height; ``current`` is
     False if the row is only the last known state.
     """
-    mark = "›" if selected else " "
-    status_width, sparkline_width = _flexible_widths(width)
-    sign, status = "●" if row.is_alive else "○", _status_text(row, current=current)
-    worker = row.worker
-    failures = f"{worker.complaints:,}/{row.rejections:,}" if worker.complaints or row.rejections else "-"
-    rates = sparkline(row.rates, sparkline_width, top)
-    uptime = format_duration(row.uptime) if row.uptime else "-"
-    rate = format_rate(worker.rate) if worker.rate >= 0.5 else "-"
-    return (
-        f"{mark}{sign} {worker.number:>2} {row.port:>5} {clip(status, status_width):{status_width}}"
-        f" {uptime:>8} {clip(str(worker.restarts), 3):>3} {clip(str(worker.clients), 3):>3}"
-        f" {rate:>10} {rates:>{sparkline_width}} {format_size(worker.bytes_sent):>9} {clip(failures, 5):>5}"
-    )
+    mark, sign = "›" if selected else " ", "●" if row.is_alive else "○"
+    worker, widths = row.worker, _widths(width)
+    cells = {
+        "Port": str(row.port),
+        STATUS: _status_text(row, current=current),
+        "Uptime": format_duration(row.uptime) if row.uptime else "-",
+        "Rst": str(worker.restarts),
+        "Cli": str(worker.clients),
+        "Rate": format_rate(worker.rate) if worker.rate >= 0.5 else "-",
+        SPARKLINE: sparkline(row.rates, widths.get(SPARKLINE, 1), top),
+        "Sent": format_size(worker.bytes_sent),
+        "Bad": f"{worker.complaints:,}/{row.rejections:,}" if worker.complaints or row.rejections else "-",
+    }
+    return _line(f"{mark}{sign} {worker.number:>2}", cells, widths)
 
 
 def details(row: Row, width: int, *, current: bool = True) -> list[str]:
@@ -104,6 +105,13 @@ def clients_served(clients: int) -> str:
     return f"{format_count(clients, 'client')} served"
 
 
+def keys(width: int, *, owns_servers: bool) -> str:
+    """Returns the line that names the keys. ``owns_servers`` is True if the servers end with the console."""
+    quits = "q stop the servers" if owns_servers else "q leave"
+    line = f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quits}   ? help"
+    return line if len(line) <= width else f"1…9 ↑ ↓ Enter toggle   {quits}   ? help"
+
+
 def alarm(history: History) -> str:
     """Returns the alarm while server 5 does not answer or refuses this operator, otherwise an empty string."""
     if history.lost_at is None:
@@ -149,8 +157,23 @@ def _status_text(row: Row, *, current: bool) -> str:
     return f"{state}{'' if current else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
 
 
-def _flexible_widths(width: int) -> tuple[int, int]:
-    """Returns the widths of the status and of the sparkline."""
-    available = max(width - FIXED_WIDTH, MIN_STATUS + MIN_SPARKLINE)
-    sparkline_width = min(MAX_SPARKLINE, max(MIN_SPARKLINE, available // 3))
-    return min(available - sparkline_width, MAX_STATUS), sparkline_width
+def _line(number: str, cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
+    aligned = (f"{clip(cells[name], width):{'<' if name == STATUS else '>'}{width}}" for name, width in widths.items())
+    return " ".join((number, *aligned))
+
+
+def _widths(width: int) -> Mapping[str, int]:
+    """Returns the columns that fit, and their widths. The status and the sparkline take the room that remains."""
+    widths = dict(COLUMNS)
+    for name in LEFT_OUT:
+        if (spare := width - NUMBER_WIDTH - sum(widths.values()) - len(widths)) >= 0:
+            break
+        del widths[name]
+    spare = max(0, spare)
+    if SPARKLINE in widths:
+        flexible = widths[STATUS] + widths[SPARKLINE] + spare
+        wider = min(MAX_SPARKLINE, max(widths[SPARKLINE], flexible // 3)) - widths[SPARKLINE]
+        widths[SPARKLINE] += wider
+        spare -= wider
+    widths[STATUS] = min(MAX_STATUS, widths[STATUS] + spare)
+    return widths

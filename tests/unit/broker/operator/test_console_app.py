@@ -276,6 +276,15 @@ def test_ports_client_command_and_keys_are_visible_at_80_by_24() -> None:
     run_console(steps)
 
 
+def test_on_a_narrow_terminal_no_column_and_no_key_is_cut_off() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        lines = driver.text.split("\n")
+        assert next(line for line in lines if " Port " in line).split()[-1] == "Bad"
+        assert lines[-1].rstrip().endswith("? help")
+
+    run_console(steps, size=(70, 20))
+
+
 def test_with_64_workers_the_selected_one_and_the_footer_are_visible() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.receive(snapshot(*[WorkerState.AWAKE] * 64), "64 of 64 alive")

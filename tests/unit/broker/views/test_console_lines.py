@@ -18,7 +18,7 @@ def row(state: WorkerState = WorkerState.AWAKE, rates: tuple[float, ...] = (1.0,
     return Row(replace(snapshot(state).workers[0], **{**defaults, **values}), rates=rates)
 
 
-@pytest.mark.parametrize("width", [80, 100, 133, 200])
+@pytest.mark.parametrize("width", [*range(21, 90), 100, 133, 200])
 def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
     longest = row(
         WorkerState.FAILED,
@@ -37,6 +37,22 @@ def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
     for example in (row(), longest):
         line = console_lines.worker_line(example, width, 4.0, selected=True, current=False)
         assert len(line) == len(console_lines.heading(width)) <= width
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (80, "# Port Status Uptime Rst Cli Rate Sent Bad"),
+        (79, "# Port Status Uptime Rst Cli Rate Sent Bad"),
+        (70, "# Port Status Rst Cli Rate Sent Bad"),
+        (60, "# Port Status Cli Rate Sent Bad"),
+        (40, "# Port Status Rate"),
+        (25, "# Status"),
+        (10, "# Status"),
+    ],
+)
+def test_a_narrow_terminal_shows_fewer_columns(width: int, columns: str) -> None:
+    assert console_lines.heading(width).split() == columns.split()
 
 
 def test_alive_and_dead_differ_by_more_than_colour() -> None:
