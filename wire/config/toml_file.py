@@ -26,7 +26,7 @@ MAX_SIZE = 1 << 62
 OWN_SECTION_SIMILARITY = 0.8
 
 _PREFIXES = ("", "k", "m", "g", "t")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?", re.IGNORECASE)
+_SIZE = r"(?i)(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?"
 
 
 def read_sections(path: Path, *, may_be_foreign: bool = False) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def parse_size(value: Any) -> int:
     ``"500k"`` or ``"25MiB/s"``. Raises ``ValueError``.
     """
     size: float = value if type(value) is int else -1
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+    if isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip())):
         number, prefix, binary = match.groups(default="")
         size = float(number) * (1024 if binary else 1000) ** _PREFIXES.index(prefix.lower())
     if not 0 <= size < MAX_SIZE or 0 < size < 1:

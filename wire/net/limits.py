@@ -16,6 +16,11 @@ from msd.wire.errors import UsageError
 from msd.wire.net.sockets import raise_descriptor_limit
 
 CGROUPS = Path("/sys/fs/cgroup")
+#: The limits of the whole machine on processes and threads.
+KERNEL_LIMITS = (Path("/proc/sys/kernel/threads-max"), Path("/proc/sys/kernel/pid_max"))
+#: No limit that leaves this many processes and threads is tested. It is much more than are needed, because a container
+#: may not see all that count.
+FAR_AWAY = 1000
 #: A small stack, so that the probe needs hardly any address space.
 _STACK_SIZE = 128 << 10
 
@@ -29,8 +34,23 @@ def require(files: int, threads: int, purpose: str) -> None:
     if limit != resource.RLIM_INFINITY and limit < files:
         problem = f"the limit on open files is {limit}, but {purpose} need at least {files}"
         raise UsageError(f"{problem}: raise it with ulimit, or LimitNOFILE of the service")
-    if not _can_start(threads - 1):  # The calling thread is one of them.
+    # The calling thread is one of them.
+    if not _are_limits_far_away() and not _can_start(threads - 1):
         raise UsageError(f"{purpose} need {threads} processes and threads: {_process_limit(threads)}")
+
+
+def _are_limits_far_away() -> bool:
+    """True if it is not necessary to start threads, which takes 1 ms, and several on a busy machine."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+        limits = [int(path.read_text()) for path in KERNEL_LIMITS]
+        if soft != resource.RLIM_INFINITY:
+            limits.append(soft)
+        rooms = [*(limit - running for limit in limits), *(limit - current for _, limit, current in _cgroup_limits())]
+    except (OSError, ValueError, IndexError):
+        return False
+    return min(rooms) >= FAR_AWAY
 
 
 def _can_start(count: int) -> bool:
@@ -57,21 +77,28 @@ def _process_limit(needed: int) -> str:
     """Names the limit on processes and threads that leaves the fewest, and the value that it needs."""
     limits = []
     own = len(os.listdir("/proc/self/task"))
-    for group in _pids_groups(Path("/proc/self/cgroup").read_text()):
-        try:
-            limit = (group / "pids.max").read_text().strip()
-            others = int((group / "pids.current").read_text()) - own
-        except OSError:
-            continue
-        if limit != "max":
-            text = f"pids.max in {group} is {limit} and must be at least {others + needed}"
-            limits.append((int(limit) - others, text))
+    for group, limit, current in _cgroup_limits():
+        others = current - own
+        text = f"pids.max in {group} is {limit} and must be at least {others + needed}"
+        limits.append((limit - others, text))
     if limits and min(limits)[0] < needed:
         return min(limits)[1]
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY:
         return f"the limit of this user is {soft}: raise it with ulimit, or end other programs"
     return "this machine cannot start as many: end other programs"
+
+
+def _cgroup_limits() -> Iterator[tuple[Path, int, int]]:
+    """Yields each cgroup that limits the processes and threads of this process, its limit and how many there are."""
+    for group in _pids_groups(Path("/proc/self/cgroup").read_text()):
+        try:
+            limit = (group / "pids.max").read_text().strip()
+            current = int((group / "pids.current").read_text())
+        except OSError:
+            continue
+        if limit != "max":
+            yield group, int(limit), current
 
 
 def _pids_groups(memberships: str) -> Iterator[Path]:

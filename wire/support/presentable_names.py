@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 
 #: Control characters, line and paragraph separators, characters that change the direction of the text around them (they
-#: can make "fdp.exe" look like "exe.pdf"), and lone surrogates.
-_UNPRESENTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: can make "fdp.exe" look like "exe.pdf"), and lone surrogates. Compiled when it is first needed: that takes 0.5 ms.
+_UNPRESENTABLE = "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def is_presentable(name: str) -> bool:
     """True if ``name`` can be printed without escapes. All kinds of spaces and joined emoji are allowed."""
     # The first test is faster. It also rejects some presentable characters, such as a space that breaks no line.
-    return name.isprintable() or _UNPRESENTABLE.search(name) is None
+    return name.isprintable() or re.search(_UNPRESENTABLE, name) is None
 
 
 def presentable(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from msd.wire.net import limits
 PURPOSE = "4 workers"
 
 
-def test_enough_is_enough_and_leaves_no_threads() -> None:
+def test_enough_is_enough_and_leaves_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FAR_AWAY", math.inf)
     before = threading.active_count(), threading.stack_size()
     limits.require(10, 10, PURPOSE)
     assert (threading.active_count(), threading.stack_size()) == before
@@ -40,6 +43,30 @@ def limited_to(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_or_fail)
+    monkeypatch.setattr(limits, "FAR_AWAY", math.inf)
+
+
+@pytest.mark.parametrize("near", ["", "user", "kernel", "cgroup", "unknown"])
+def test_threads_are_started_only_if_a_limit_is_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: str
+) -> None:
+    running = 70
+    texts = {
+        "/proc/loadavg": "" if near == "unknown" else f"0.01 0.02 0.03 2/{running} 4711\n",
+        "/proc/sys/kernel/threads-max": f"{running + (999 if near == 'kernel' else 1000)}\n",
+        "/proc/sys/kernel/pid_max": f"{running + 1000}\n",
+        "/proc/self/cgroup": "0::/a\n",
+        f"{tmp_path}/a/pids.max": "1019\n" if near == "cgroup" else "1020\n",
+        f"{tmp_path}/a/pids.current": "20\n",
+    }
+    user = running + (999 if near == "user" else 1000)
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path)
+    monkeypatch.setattr(Path, "read_text", lambda path: texts[str(path)] if str(path) in texts else path.open().read())
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (user, user))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: None)
+    monkeypatch.setattr(limits, "_can_start", lambda count: False)
+    with pytest.raises(UsageError) if near else nullcontext():
+        limits.require(1, 6, PURPOSE)
 
 
 @pytest.mark.parametrize(
