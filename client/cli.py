@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from msd.client.events import OnEvent
+
 #: Descriptors and threads that a download needs.
 FILES, THREADS = 48, 6
 #: Seconds that a reader has for the last lines of an interrupted download.
@@ -76,7 +78,6 @@ def download(
     """
     from msd.client.display.choose_printer import choose_printer
     from msd.client.report.progress_throttle import ProgressThrottle
-    from msd.client.report.report_file import ReportFile
     from msd.client.storage.stream import is_standard_output
     from msd.wire.errors import Interrupted, UsageError
 
@@ -91,14 +92,22 @@ def download(
         _check_seconds("--timeout", timeout)
         if json and to_stdout:
             raise UsageError(f"--json and -o {output} both write to standard output: record the events with --report")
-        report_file = ReportFile(report)
+        report_file = None
+        if report is not None:
+            from msd.client.report.report_file import ReportFile
+
+            report_file = ReportFile(report)
         from msd.client.operations.download import download as run
         from msd.wire.net import limits
         from msd.wire.support.malloc import keep_freed_memory
 
         keep_freed_memory()
         limits.require(FILES, THREADS, "connections to the servers")
-        with report_file, _name_suggestions(name):
+        # The report records all progress; only the printer is throttled.
+        on_event: OnEvent = ProgressThrottle(printer.on_event, min(interval, max_interval)).handle
+        if report_file is not None:
+            on_event = report_file.recorder(on_event)
+        with report_file or contextlib.nullcontext(), _name_suggestions(name):
             settings, servers = flags.load()
             settings = settings.with_flags(max_rate=max_rate)
             result = run(
@@ -112,13 +121,13 @@ def download(
                 timeout=timeout,
                 sync=not no_sync,
                 check_space=not no_space_check,
-                # The report records all progress; only the printer is throttled.
                 interval=0.0,
                 memory=settings.memory,
                 max_rate=settings.max_rate,
-                on_event=report_file.recorder(ProgressThrottle(printer.on_event, min(interval, max_interval)).handle),
+                on_event=on_event,
             )
-            report_file.write(result)
+            if report_file is not None:
+                report_file.write(result)
         printer.on_done(result)
     except BaseException as error:
         with contextlib.suppress(OSError):

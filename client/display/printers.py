@@ -26,14 +26,13 @@ from msd.client.events import (
     Warned,
     WorkerChanged,
 )
-from msd.client.report.json_values import event_values, report_values
-from msd.wire.support.log_line import Level, log_line
 from msd.wire.support.output import print_line
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_kb, format_kb_rate, format_rate, format_size, format_time
 
 if TYPE_CHECKING:
     from msd.wire.support.line_writer import LineWriter
+    from msd.wire.support.log_line import Level
 
 #: Seconds that the reader of metric lines or of the log has for the last lines.
 CLOSE_TIMEOUT_S = 1.0
@@ -102,6 +101,8 @@ class LogPrinter:
         self._lines = _EventLines("stderr")
 
     def on_event(self, event: Event) -> None:
+        from msd.wire.support.log_line import log_line  # Not needed without ``--verbose``.
+
         self._printer.on_event(event)
         self._lines.print(log_line(time.time(), *log_entry(event)))
 
@@ -125,9 +126,13 @@ class JsonPrinter:
         self._lines = _EventLines("stdout")
 
     def on_event(self, event: Event) -> None:
+        from msd.client.report.json_values import event_values  # Not needed without ``--json``.
+
         self._lines.print(json.dumps(event_values(event)))
 
     def on_done(self, report: Report) -> None:
+        from msd.client.report.json_values import report_values
+
         try:
             self.close()
         finally:

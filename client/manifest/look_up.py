@@ -9,8 +9,6 @@ import math
 import time
 
 from msd.client.manifest import resolver
-from msd.client.manifest.id_prefix import MAX_DIGITS, select_version
-from msd.client.manifest.listing import fetch_listing
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent, ReplyReceived
@@ -109,6 +107,10 @@ def find_version(session: Session, digits: str, name: str | None) -> bytes:
     """Returns the id that begins with ``digits``, which must be from ``parse_id``. Unless they are all of its digits,
     searches the shared files, or only the one called ``name`` if it is not None. Raises ``MsdError``.
     """
+    # Few downloads name a version.
+    from msd.client.manifest.id_prefix import MAX_DIGITS, select_version
+    from msd.client.manifest.listing import fetch_listing
+
     if len(digits) == MAX_DIGITS:
         return bytes.fromhex(digits)
     return select_version(fetch_listing(session), digits, name)

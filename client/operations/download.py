@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting, Warned
-from msd.client.manifest.id_prefix import parse_id
 from msd.client.manifest.look_up import find_version
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
@@ -107,7 +106,11 @@ def download(
             raise UsageError(f"{argument} {value:g}: must not be negative")
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
     name = name.removeprefix("./") if name is not None else None
-    digits = parse_id(id) if id is not None else None
+    digits = None
+    if id is not None:
+        from msd.client.manifest.id_prefix import parse_id
+
+        digits = parse_id(id)
     expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)

@@ -30,21 +30,19 @@ VERSION = 1
 class ReportFile:
     """Records a download and writes its report. If the ``with`` block fails, the report contains the error.
 
-    If ``file`` is None, nothing is recorded or written. Raises ``UsageError`` at once if ``file`` cannot be written.
+    Raises ``UsageError`` at once if ``file`` cannot be written.
     """
 
-    def __init__(self, file: str | None) -> None:
-        self._file = file
+    def __init__(self, file: str) -> None:
+        #: None once the report is written.
+        self._file: str | None = file
         self._started = time.monotonic()
         self._event_recorder = EventRecorder()
         self._totals = RunningTotals()
-        if file is not None:
-            check_writable(file, "--report")
+        check_writable(file, "--report")
 
     def recorder(self, on_event: OnEvent) -> OnEvent:
         """Returns a function that records an event and passes it on to ``on_event``."""
-        if self._file is None:
-            return on_event
 
         def record(event: Event) -> None:
             self._record(event)

@@ -67,15 +67,6 @@ def test_a_usage_error_writes_no_report() -> None:
     assert os.listdir() == []
 
 
-def test_without_a_file_nothing_is_recorded_or_written() -> None:
-    def on_event(event: Event) -> None: ...
-
-    with ReportFile(None) as report_file:
-        assert report_file.recorder(on_event) is on_event
-        report_file.write(REPORT)
-    assert os.listdir() == []
-
-
 @pytest.mark.parametrize("file", ["folder", "missing/report"])
 def test_an_invalid_report_path_is_rejected_before_the_download(file: str) -> None:
     Path("folder").mkdir()
