@@ -67,6 +67,8 @@ from msd.wire.security.permissions import is_permitted
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count, format_duration
 
+#: The files of an edition of the catalogue.
+EDITION_FILES = ("files.jsonl", "folders.jsonl", "digests")
 #: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
 #: ports of 64 workers fit in between.
 PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500
@@ -302,7 +304,7 @@ class Broker:
     def _on_edition(self, indexed: Indexed) -> None:
         with suppress(OSError):  # Already replaced by a newer edition.
             folder = f"catalogue/{indexed.edition}"
-            self._kept_files.keep("catalogue", [f"{folder}/digests", f"{folder}/files.jsonl"])
+            self._kept_files.keep("catalogue", [f"{folder}/{name}" for name in EDITION_FILES])
         if not self._supervisor.edition:
             self._set_catalogue(indexed)
         self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())

@@ -155,7 +155,13 @@ def list_command(flags: ServerFlags, timeout: AnswerTimeoutFlag = 5.0, json: Jso
         from json import dumps
 
         rows = [
-            {"name": f.name, "size": f.size, "modified": modified[f.name].isoformat(), "id": f.id.hex()} for f in files
+            {
+                "name": file.name,
+                "size": file.size,
+                "modified": modified[file.name].isoformat(),
+                "id": (file.id or b"").hex(),
+            }
+            for file in files
         ]
         print(dumps({"files": rows}))
         return

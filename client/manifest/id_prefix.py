@@ -36,15 +36,15 @@ def select_version(entries: Sequence[Entry], digits: str, name: str | None) -> b
 
     Raises ``MsdError`` if there is none, or more than one.
     """
-    matches = [entry for entry in entries if entry.id.hex().startswith(digits)]
-    ids = {entry.id for entry in matches if name in (None, entry.name)}
+    matches = [(entry.name, entry.id) for entry in entries if entry.id and entry.id.hex().startswith(digits)]
+    ids = {id for shared_name, id in matches if name in (None, shared_name)}
     if len(ids) == 1:
         return ids.pop()
     if ids:
-        named = [f"{entry.name!r} ({entry.id.hex()[: len(digits) + 4]}…)" for entry in matches]
+        named = [f"{shared_name!r} ({id.hex()[: len(digits) + 4]}…)" for shared_name, id in matches]
         raise UsageError(f"id {digits} is ambiguous: it matches {_join(named)}: give more digits", arguments=("id",))
     if matches:
-        raise other_file_error(digits, [entry.name for entry in matches], name)
+        raise other_file_error(digits, [shared_name for shared_name, _ in matches], name)
     raise NotFoundError(f"no shared file has an id that begins with {digits}: msd list --json shows the ids")
 
 

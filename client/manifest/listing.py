@@ -1,4 +1,4 @@
-"""Fetches the list of shared files, page by page. Downloads no file."""
+"""Fetches the list of shared files, page by page, all pages from the same catalogue. Downloads no file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
-from msd.wire.protocol.messages import CataloguePage, Entry, List, new_rid
+from msd.wire.protocol.messages import CataloguePage, Entry, List, Refusal, new_rid
+from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Stalled
 
 
@@ -29,8 +30,12 @@ class Listing(Task):
             case ConnectionOpened(worker):
                 self._listed[worker] = []
                 self._session.request(self, worker, List(rid=new_rid()))
-            case ReplyReceived(worker, List(), CataloguePage(entries=page, more=more)):
-                self._listed[worker] += page
+            case ReplyReceived(worker, List(), Refusal(reason=RefusalReason.UNKNOWN)):
+                # The catalogue of the earlier pages is not kept any more.
+                self._listed[worker] = []
+                self._session.request(self, worker, List(rid=new_rid()))
+            case ReplyReceived(worker, List(), CataloguePage(catalogue=catalogue, entries=page, more=more)):
+                self._listed[worker] += [entry for entry in page if not entry.is_folder]
                 if not more:
                     self.entries, self.is_done = self._listed[worker], True
                     return
@@ -38,7 +43,7 @@ class Listing(Task):
                 if len(self._listed[worker]) > self._most_listed:
                     self._most_listed = len(self._listed[worker])
                     self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
-                self._session.request(self, worker, List(rid=new_rid(), after=page[-1].name))
+                self._session.request(self, worker, List(rid=new_rid(), after=page[-1].name, catalogue=catalogue))
 
     def pass_time(self) -> float:
         return math.inf

@@ -396,7 +396,7 @@ class ManifestResolver(Core[Event, Action]):
 
     def _not_found(self, name: str | None, entries: list[Entry]) -> NotFoundError:
         """Returns the error for a file that no worker shares. ``entries`` are shared files, not necessarily all."""
-        shared_names = [entry.name for entry in entries]
+        shared_names = [entry.name for entry in entries if not entry.is_folder]
         if name is None or name in shared_names:
             version = self._id.hex() if self._id else ""
             if name is not None and (other := [entry.name for entry in entries if entry.id == self._id]):

@@ -58,6 +58,11 @@ def check_reply(request: Correlated, reply: DataReply, size: int) -> None:
             )
         case CataloguePage(entries=entries, more=more) if isinstance(request, List):
             names = [request.after, *(entry.name for entry in entries)]
-            is_valid = all(earlier < later for earlier, later in pairwise(names)) and (bool(entries) or not more)
+            is_valid = (
+                request.catalogue in (None, reply.catalogue)
+                and (bool(entries) or not more)
+                and all(earlier < later for earlier, later in pairwise(names))
+                and all(entry.name.startswith(request.prefix) for entry in (*entries[:1], *entries[-1:]))
+            )
     if not is_valid:
         raise ProtocolError(f"the reply to {type(request).__name__} does not fit")

@@ -28,6 +28,7 @@ def main() -> None:
         from msd.wire.protocol.segments import digest, file_id
         from msd.workers.serving.answer import Identity, Job, answer, compact_request
         from msd.workers.source.catalogue import Catalogue, SharedFile, Version
+        from msd.workers.source.listing import Listings
     import msgpack
     import msgspec
 
@@ -46,7 +47,9 @@ def main() -> None:
         file = SharedFile("film.bin", Version(1, 1, 12, 1, 1), file_id(12, digest(b"") * 12), 0)
         (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
         (folder / "digests").write_bytes(digest(b"") * 12)
+        (folder / "folders.jsonl").touch()
         catalogue = Catalogue(folder)
+        listings = Listings(catalogue.listing)
 
     def value(random_values: Any, depth: int) -> Any:
         match random_values.ConsumeIntInRange(0, 10 if depth else 8):
@@ -92,9 +95,9 @@ def main() -> None:
         assert decode(encode(message), family) == message
         if family is not messages.DataRequest:
             return
-        for request in (message, compact_request(message, catalogue)):
+        for request in (message, compact_request(message, catalogue, listings)):
             for awake in (True, False):
-                reply = answer(request, identity, catalogue, awake=awake)
+                reply = answer(request, identity, catalogue, listings, awake=awake)
                 if reply is not None and not isinstance(reply, Job):
                     assert decode(encode(reply), messages.DataReply) == reply
 

@@ -75,7 +75,7 @@ def test_a_worker_that_repeats_a_catalogue_page_makes_no_progress() -> None:
                         router.send_multipart([peer, encode(welcome)])
                     case List(rid=rid):
                         entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
-                        page = CataloguePage(rid=rid, epoch=1, entries=[entry], more=True)
+                        page = CataloguePage(rid=rid, epoch=1, catalogue=b"", entries=[entry], more=True)
                         router.send_multipart([peer, encode(page)])
 
         thread = threading.Thread(target=answer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import struct
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -52,9 +53,17 @@ def id_of_content(data: bytes) -> bytes:
     return id_of(len(data), [blake3(data[start : start + step]).digest() for start in starts])
 
 
-def catalogue_digest(entries: list[tuple[str, bytes]]) -> bytes:
-    entries = sorted(entries)  # Python orders strings by code point
-    return blake3(b"".join(name.encode() + b"\0" + id_ for name, id_ in entries)).digest()
+def catalogue_digest(entries: list[Map]) -> bytes:
+    """The digest of a catalogue with these entries, in any order."""
+    return blake3(
+        b"".join(
+            entry["name"].encode()
+            + b"\0"
+            + struct.pack("!qH", entry["mtime_ns"], entry.get("mode", 0))
+            + (entry.get("id") or bytes(32))
+            for entry in sorted(entries, key=lambda entry: entry["name"])
+        )
+    ).digest()
 
 
 # --- The client ---
@@ -269,13 +278,16 @@ class Client:
         self.workers.clear()
         assert self.control.request("done", session=self.session)[0]["type"] == "accepted"
 
-    def entries(self, worker: Connection) -> Iterator[Map]:
-        after, more = "", True
-        while more:
-            page, _ = worker.request("list", after=after)
+    def entries(self, worker: Connection, prefix: str = "") -> Iterator[Map]:
+        page, _ = worker.request("list", prefix=prefix)
+        catalogue = page["catalogue"]
+        while True:
+            assert page["catalogue"] == catalogue
             yield from page["entries"]
-            more = page["more"]
-            after = page["entries"][-1]["name"] if more else after
+            if not page["more"]:
+                return
+            after = page["entries"][-1]["name"]
+            page, _ = worker.request("list", prefix=prefix, after=after, catalogue=catalogue)
 
     def state(self, number: int) -> Map:
         report, _ = self.control.request("status")
@@ -338,35 +350,56 @@ def test_downloaded_content_is_correct(port: int, shared: Path) -> None:
 
 
 def test_ids_and_digests_are_computed_as_documented(port: int, shared: Path) -> None:
-    files = [path for path in shared.rglob("*") if path.is_file()]
-    ids = {path.relative_to(shared).as_posix(): id_of_content(path.read_bytes()) for path in files}
+    expected: list[Map] = [{"name": "sub/", "size": 0, "mtime_ns": 0, "id": None}]
+    for path in shared.rglob("*"):
+        if path.is_file():
+            facts = path.stat()
+            name, id_ = path.relative_to(shared).as_posix(), id_of_content(path.read_bytes())
+            expected.append({"name": name, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "id": id_})
+    for entry in expected:
+        entry["mode"] = (shared / entry["name"]).stat().st_mode & 0o777
     with Client(port) as client:
         client.hello_all()
         assert {w.welcome["number"] for w in client.workers} == {1, 2, 3, 4}
         for worker in client.workers:
-            entries = list(client.entries(worker))
-            assert [entry["name"] for entry in entries] == sorted(ids)
-            assert {entry["name"]: entry["id"] for entry in entries} == ids
-            for entry in entries:
-                facts = (shared / entry["name"]).stat()
-                assert (entry["size"], entry["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns)
+            assert list(client.entries(worker)) == sorted(expected, key=lambda entry: str(entry["name"]))
             assert worker.welcome["catalogue"] == client.snapshot["catalogue"]
-            assert worker.welcome["files"] == client.snapshot["files"] == len(ids)
-        assert client.snapshot["catalogue"] == catalogue_digest(list(ids.items()))
+            assert worker.welcome["files"] == client.snapshot["files"] == len(expected) - 1
+        assert client.snapshot["catalogue"] == catalogue_digest(expected)
+
+
+def test_a_listing_may_be_of_a_prefix(port: int) -> None:
+    with Client(port) as client:
+        client.hello_all()
+        worker = client.workers[0]
+        assert [entry["name"] for entry in client.entries(worker, prefix="sub/")] == ["sub/", "sub/245 bytes"]
+        assert [entry["name"] for entry in client.entries(worker, prefix="sub")] == ["sub-way", "sub/", "sub/245 bytes"]
+        assert list(client.entries(worker, prefix="nope")) == []
 
 
 def test_a_catalogue_may_have_more_than_one_page(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    names = [f"{number:04}" for number in range(1030)]  # an array has at most 1024 elements
+    names = [f"{number:04}{'x' * 250}" for number in range(3200)]  # more than 1 MiB of entries
     for name in names:
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_bytes(b"")
     with Client(serve(folder).ports[4]) as client:
         client.hello_all()
-        entries = list(client.entries(client.workers[0]))
+        worker = client.workers[0]
+        entries = list(client.entries(worker))
         assert [entry["name"] for entry in entries] == names
-        assert client.workers[0].request("list", after="1029")[0]["entries"] == []
-        assert client.snapshot["catalogue"] == catalogue_digest([(e["name"], e["id"]) for e in entries])
+        assert client.snapshot["catalogue"] == catalogue_digest(entries)
+        page, _ = worker.request("list")
+        assert page["more"]
+        # The catalogue that the client began with can be listed for another minute.
+        (folder / "another").write_bytes(b"")
+        while worker.request("list", after=names[-1])[0]["catalogue"] == page["catalogue"]:
+            client.next_snapshot()
+        rest, _ = worker.request("list", after=page["entries"][-1]["name"], catalogue=page["catalogue"])
+        assert [entry["name"] for entry in page["entries"] + rest["entries"]] == names
+        with pytest.raises(Refused) as refused:
+            worker.request("list", catalogue=bytes(32))
+        assert refused.value.reason == "unknown"
 
 
 def test_describe_takes_a_name_an_id_both_or_neither(serve: Serve, shared: Path) -> None:

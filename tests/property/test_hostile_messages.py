@@ -19,6 +19,7 @@ from msd.wire.protocol.messages import DataReply, DataRequest, Message
 from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, digest, file_id, segment_count, span
 from msd.workers.serving.answer import BundleJob, DigestsJob, Identity, SegmentJob, answer, compact_request
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
+from msd.workers.source.listing import Listings
 
 FAMILIES: list[UnionType | type[Message]] = [
     messages.DataRequest,
@@ -88,6 +89,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
         first += segment_count(size)
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     (folder / "digests").write_bytes(bytes(32 * first))
+    (folder / "folders.jsonl").touch()
     catalogue = Catalogue(folder)
     yield catalogue
     catalogue.close()
@@ -137,9 +139,9 @@ def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any],
     request: Any = check(pack(header), DataRequest)
     if request is None:
         return
-    identity = Identity(number=3, epoch=77)
-    for variant in (request, compact_request(request, catalogue)):
-        reply = answer(variant, identity, catalogue, awake=awake)
+    identity, listings = Identity(number=3, epoch=77), Listings(catalogue.listing)
+    for variant in (request, compact_request(request, catalogue, listings)):
+        reply = answer(variant, identity, catalogue, listings, awake=awake)
         match reply:
             case None:
                 assert isinstance(request, messages.Bye)

@@ -128,6 +128,7 @@ PURE = (
     "workers/serving/client_sessions.py",
     "workers/serving/fair_queue.py",
     "workers/serving/worker_life.py",
+    "workers/source/listing.py",
     "wire/errors.py",
     "wire/net/contacts.py",
     "wire/net/diagnosis.py",

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, WorkerState
 
 PROTOCOL_VERSION = 2
@@ -22,6 +23,8 @@ Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Number = Annotated[int, Meta(ge=1, le=1024)]
 #: Nanoseconds since 1970.
 TimestampNs = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+#: The permission bits of a file or folder, as ``chmod`` takes them.
+Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 #: Maximum length of a file's name, in characters.
 MAX_NAME = 4096
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
@@ -89,9 +92,13 @@ class Hello(Correlated, tag="hello", frozen=True):
 
 
 class List(Correlated, tag="list", frozen=True):
-    """Requests the shared files whose names sort after ``after``."""
+    """Requests the entries whose names begin with ``prefix`` and sort after ``after``: of the catalogue with this
+    digest or, with None, of the current one.
+    """
 
     after: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    prefix: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    catalogue: CatalogueId | None = None
 
 
 class Describe(Correlated, tag="describe", frozen=True):
@@ -150,18 +157,26 @@ class Welcome(WorkerReply, tag="welcome", frozen=True):
     features: Features = []
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One shared file in a catalogue."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A shared file, or a folder below a shared path. The name of a folder ends with ``/``; its size and time are 0, it
+    has no id. ``mode`` is the permission bits.
+    """
 
     name: Name
-    size: Natural
+    size: Annotated[int, Meta(ge=0, le=MAX_FILE_SIZE)]
     mtime_ns: TimestampNs
-    id: FileId
+    mode: Mode = 0
+    id: FileId | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        return self.name.endswith("/")
 
 
 class CataloguePage(WorkerReply, tag="catalog", frozen=True):
-    """A page of shared files, sorted by name; ``more`` is True if further pages follow."""
+    """A page of the entries of ``catalogue``, sorted by name; ``more`` is True if further pages follow."""
 
+    catalogue: CatalogueId
     entries: Annotated[list[Entry], Meta(max_length=MAX_ENTRIES)]
     more: bool
 
@@ -174,6 +189,7 @@ class Described(WorkerReply, tag="manifest", frozen=True):
     mtime_ns: TimestampNs
     segment_size: Natural
     id: FileId
+    mode: Mode = 0
 
 
 class DigestPage(WorkerReply, tag="digests", frozen=True):

@@ -20,7 +20,16 @@ from msgspec import structs
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.protocol.segments import DIGEST_SIZE, digest, file_id, segment_count, span
 from msd.wire.support.files import replace_file
-from msd.workers.source.catalogue import Catalogue, SharedFile, Version, catalogue_id
+from msd.workers.source.catalogue import (
+    PERMISSIONS,
+    AnyVersion,
+    Catalogue,
+    SharedFile,
+    SharedFolder,
+    Version,
+    versions_of,
+)
+from msd.workers.source.listing import Listing
 from msd.workers.source.local_files import open_shared
 from msd.workers.source.share import Share
 
@@ -45,14 +54,14 @@ class FileChangedError(OSError):
 
 def write_catalogue(
     share: Share,
-    wanted: Mapping[str, Version],
+    wanted: Mapping[str, AnyVersion],
     folder: Path,
     cache: DigestCache,
     on_progress: OnProgress,
     previous: Catalogue | None = None,
     reread: Set[str] = frozenset(),
-) -> tuple[Indexed, dict[str, Version]]:
-    """Indexes the ``wanted`` files of ``share`` into ``folder``, which must exist. Opens a file only if the
+) -> tuple[Indexed, dict[str, AnyVersion]]:
+    """Indexes the ``wanted`` files and folders of ``share`` into ``folder``, which must exist. Opens a file only if the
     ``previous`` catalogue does not contain the wanted version of it, or to read it again because its name is in
     ``reread``.
 
@@ -61,34 +70,41 @@ def write_catalogue(
     and the versions in the catalogue. Raises ``OSError`` if ``folder`` cannot be written to.
     """
     old_files = {file.name: file for file in previous.files} if previous else {}
+    folders = [version for _, version in sorted(wanted.items()) if isinstance(version, SharedFolder)]
+    versions = {name: version for name, version in sorted(wanted.items()) if isinstance(version, Version)}
     changed = {
-        name for name in wanted if name in reread or name not in old_files or old_files[name].version != wanted[name]
+        name
+        for name, version in versions.items()
+        if name in reread or name not in old_files or old_files[name].version != version
     }
-    progress = _Progress(on_progress, sum(wanted[name].size for name in changed))
+    progress = _Progress(on_progress, sum(versions[name].size for name in changed))
     files: list[SharedFile] = []
     first_digest = 0
     with (folder / "digests").open("wb") as digests_file:
-        for name in sorted(wanted):
+        for name in versions:
             file = old_files.get(name)
             digests = previous.digests(file, 0, file.segments) if previous and file else b""
             if name in changed:
                 try:
-                    version, digests = _index_file(share, name, cache, progress, reread=name in reread)
-                    file = SharedFile(name, version, file_id(version.size, digests), 0)
+                    status, digests = _index_file(share, name, cache, progress, reread=name in reread)
+                    id = file_id(status.st_size, digests)
+                    file = SharedFile(name, Version.of(status), id, 0, status.st_mode & PERMISSIONS)
                 except OSError as error:
                     if file is None or not isinstance(error, FileChangedError):
                         on_progress(IndexSkipped(name=name, reason=error.strerror or str(error)))
                         continue
                 finally:
-                    progress.done += wanted[name].size
+                    progress.done += versions[name].size
             assert file is not None
             digests_file.write(digests)
             files.append(structs.replace(file, first_digest=first_digest))
             first_digest += file.segments
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
+    (folder / "folders.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(folders))
     size = sum(file.size for file in files)
-    indexed = Indexed(files=len(files), size=size, hashed=progress.hashed, catalogue=catalogue_id(files).hex())
-    return indexed, {file.name: file.version for file in files}
+    id = Listing([*files, *folders]).id
+    indexed = Indexed(files=len(files), size=size, hashed=progress.hashed, catalogue=id.hex())
+    return indexed, versions_of(files, folders)
 
 
 class DigestCache:
@@ -159,8 +175,8 @@ class _Progress:
 
 def _index_file(
     share: Share, name: str, cache: DigestCache, progress: _Progress, *, reread: bool
-) -> tuple[Version, bytes]:
-    """Returns the version of a file and its digests; with ``reread`` not those in the cache.
+) -> tuple[os.stat_result, bytes]:
+    """Returns the status of a file and its digests; with ``reread`` not those in the cache.
 
     Raises ``OSError``; in particular ``FileChangedError`` if the file changes while it is read.
     """
@@ -173,7 +189,7 @@ def _index_file(
         if digests is None:
             digests = _hash(fd, version, name, progress)
             cache.store(version, digests, started)
-    return version, digests
+    return status, digests
 
 
 def _hash(fd: int, version: Version, name: str, progress: _Progress) -> bytes:

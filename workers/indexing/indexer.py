@@ -32,7 +32,15 @@ from msd.workers.indexing.rescan_policy import (
     Scanned,
     ScanRequested,
 )
-from msd.workers.source.catalogue import Catalogue, SharedFile, Version, editions, open_edition
+from msd.workers.source.catalogue import (
+    AnyVersion,
+    Catalogue,
+    SharedFile,
+    Version,
+    editions,
+    open_edition,
+    versions_of,
+)
 from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.local_files import open_shared
 from msd.workers.source.scan import Scan, scan
@@ -83,7 +91,7 @@ class _Indexer:
         self._is_new = True
         with self._latest_edition() as latest:
             self.has_edition = latest is not None
-            self.policy = RescanPolicy({file.name: file.version for file in latest.files} if latest else {})
+            self.policy = RescanPolicy(versions_of(latest.files, latest.folders) if latest else {})
 
     def update(self) -> None:
         """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
@@ -91,7 +99,7 @@ class _Indexer:
         result = scan(self._share, tolerant=self.has_edition)
         self._progress.on_scan(result)
         now = time.monotonic()
-        for action in self.policy.handle(Scanned(result.files, now - started), now):
+        for action in self.policy.handle(Scanned(result.versions, now - started), now):
             assert isinstance(action, IndexFiles)
             self._try_index(action.versions, action.reread)
 
@@ -121,7 +129,7 @@ class _Indexer:
         except OSError:
             return None
 
-    def _try_index(self, wanted: Mapping[str, Version], reread: Set[str]) -> None:
+    def _try_index(self, wanted: Mapping[str, AnyVersion], reread: Set[str]) -> None:
         indexed = self.policy.indexed
         try:
             indexed = self._index(wanted, reread)
@@ -134,7 +142,7 @@ class _Indexer:
             self.has_edition = True
         self.policy.handle(IndexingEnded(indexed), time.monotonic())
 
-    def _index(self, wanted: Mapping[str, Version], reread: Set[str]) -> Mapping[str, Version]:
+    def _index(self, wanted: Mapping[str, AnyVersion], reread: Set[str]) -> Mapping[str, AnyVersion]:
         """Indexes the ``wanted`` versions, and adds an edition if the result differs from the latest edition. Returns
         the versions in the latest edition.
         """
@@ -149,8 +157,9 @@ class _Indexer:
                 )
                 has_same_content = latest is not None and latest.id.hex() == line.catalogue
             # An empty folder may fill later; files of which none can be read are a mistake.
-            if not self.has_edition and wanted and not indexed:
-                reason = self._progress.last_reasons[next(iter(wanted))]
+            files = [name for name, version in wanted.items() if isinstance(version, Version)]
+            if not self.has_edition and files and not line.files:
+                reason = self._progress.last_reasons[files[0]]
                 error = SourceError if reason == CHANGED else DiskError
                 raise error(f"{self._share}: cannot be shared: {reason}")
             if indexed == self.policy.indexed and has_same_content and not self._is_new:
@@ -182,10 +191,10 @@ class _Indexer:
         except OSError as error:
             raise DiskError(f"{self._folder}: cannot read the index: {error.strerror}: start msd serve again") from None
 
-    def _expire_cache(self, indexed: Mapping[str, Version]) -> None:
+    def _expire_cache(self, indexed: Mapping[str, AnyVersion]) -> None:
         if time.monotonic() >= self._expire_at:
             self._expire_at = time.monotonic() + CACHE_EXPIRY_INTERVAL_S
-            self._cache.expire(indexed.values())
+            self._cache.expire(version for version in indexed.values() if isinstance(version, Version))
 
 
 class _ProgressFilter:
@@ -224,7 +233,7 @@ class _ProgressFilter:
             self.left_out = left_out
             self(IndexLeftOut(text=left_out))
 
-    def on_indexed(self, indexed: Mapping[str, Version]) -> None:
+    def on_indexed(self, indexed: Mapping[str, AnyVersion]) -> None:
         """Forgets the reasons reported for files that are now shared, and for a failure to write an edition."""
         self.last_reasons = {
             name: reason for name, reason in self.last_reasons.items() if name not in indexed and name != LATEST_CHANGES

@@ -30,10 +30,20 @@ from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE, MAX_FILE_SI
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.presentable_names import presentable
 from msd.workers.source.catalogue import Catalogue, SharedFile
+from msd.workers.source.listing import Listings
 
 #: Requests with large replies, which go through the fair queue. All others are answered immediately, so that a client
 #: can measure the round-trip time with a ``hello``: its reply does not wait for the client's queued requests.
 QUEUED_REQUESTS = (List, Digests, Get, GetBundle)
+
+
+class QueuedList(Struct, frozen=True):
+    """A ``List`` in the queue: positions in the listing of a catalogue."""
+
+    rid: int
+    catalogue: bytes
+    first: int
+    end: int
 
 
 class QueuedBundle(Struct, frozen=True):
@@ -45,7 +55,7 @@ class QueuedBundle(Struct, frozen=True):
     length: int | None
 
 
-QueuedRequest = List | Digests | Get | QueuedBundle
+QueuedRequest = QueuedList | Digests | Get | QueuedBundle
 
 
 class SegmentJob(Struct, frozen=True):
@@ -86,7 +96,7 @@ class Identity(Struct, frozen=True):
 
 
 def answer(
-    request: DataRequest | QueuedBundle, identity: Identity, catalogue: Catalogue, *, awake: bool
+    request: DataRequest | QueuedRequest, identity: Identity, catalogue: Catalogue, listings: Listings, *, awake: bool
 ) -> DataReply | Job | None:
     """Returns the reply to ``request``, or the job that produces the reply, or None if the request has no reply."""
     if isinstance(request, Bye):
@@ -108,8 +118,9 @@ def answer(
             if length <= 0 or start + length > size:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"{length} bytes from {start} on, of {size}")
             return SegmentJob(rid, file, index, start, length)
-        case GetBundle():
-            return answer(compact_request(request, catalogue), identity, catalogue, awake=awake)
+        case GetBundle() | List():
+            compacted = compact_request(request, catalogue, listings)
+            return answer(compacted, identity, catalogue, listings, awake=awake)
         case QueuedBundle():
             return _bundle(request, identity, catalogue)
         case Hello(rid=rid, version=version) if version != PROTOCOL_VERSION:
@@ -124,9 +135,12 @@ def answer(
                 files=len(catalogue.files),
                 catalogue=catalogue.id,
             )
-        case List(rid=rid, after=after):
-            entries, more = catalogue.page(after)
-            return CataloguePage(rid=rid, epoch=identity.epoch, entries=entries, more=more)
+        case QueuedList(rid=rid, catalogue=id, first=first, end=end):
+            listing = listings.find(id)
+            if listing is None:
+                return refusal(rid, identity, RefusalReason.UNKNOWN, "that catalogue is not kept any more")
+            entries, more = listing.page(range(first, end))
+            return CataloguePage(rid=rid, epoch=identity.epoch, catalogue=id, entries=entries, more=more)
         case Describe(rid=rid, name=name, id=id):
             file = catalogue.find(name, id)
             if file is None:
@@ -159,13 +173,19 @@ def _bundle(request: QueuedBundle, identity: Identity, catalogue: Catalogue) -> 
     return BundleJob(request.rid, ranges)
 
 
-def compact_request(request: List | Digests | Get | GetBundle, catalogue: Catalogue) -> QueuedRequest:
+def compact_request(
+    request: List | Digests | Get | GetBundle, catalogue: Catalogue, listings: Listings
+) -> QueuedRequest:
     """Returns an equivalent request that contains no text and no ids sent by the client, so that hundreds of queued
     requests need little memory.
     """
     match request:
-        case List():
-            return List(rid=request.rid, after=catalogue.shared_before(request.after))
+        case List(rid=rid, after=after, prefix=prefix, catalogue=id):
+            listing = listings.current if id is None else listings.find(id)
+            if listing is None:
+                return QueuedList(rid, b"", 0, 0)
+            selected = listing.select(after, prefix)
+            return QueuedList(rid, listing.id, selected.start, selected.stop)
         case GetBundle(rid=rid, ids=ids):
             files = (catalogue.find(None, ids[at : at + DIGEST_SIZE]) for at in range(0, len(ids), DIGEST_SIZE))
             shared = tuple(None if file is None else file.id for file in files)

@@ -79,6 +79,7 @@ from msd.workers.serving.worker_life import (
 )
 from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.indexed_data import IndexedData
+from msd.workers.source.listing import Listings
 from msd.workers.source.local_files import LocalFiles, ReadRefused
 from msd.workers.source.share import Share
 
@@ -117,6 +118,7 @@ class Worker:
         self._editions = Path(settings.catalogue)
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
+        self._listings = Listings(self._catalogue.listing)
         self._local_files = LocalFiles(Share.read(self._editions))
         self._data = IndexedData(self._local_files, self._catalogue)
         self._identity = Identity(settings.number, secrets.randbits(62))
@@ -206,6 +208,7 @@ class Worker:
                     for client, request in self._queue.clear():
                         self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
                 case SendHeartbeat(state):
+                    self._listings.expire(now)
                     self._close_unread_files(now)
                     if not self._send_heartbeat(state, now):
                         self._handle(HeartbeatDropped())
@@ -299,6 +302,7 @@ class Worker:
         self._catalogue.close()
         self._catalogue, self._edition = catalogue, edition
         self._data.replace_catalogue(catalogue)
+        self._listings.replace(catalogue.listing, time.monotonic())
         # Close files that may no longer be shared.
         self._local_files.close()
         self._handle(EditionLoaded())
@@ -353,11 +357,11 @@ class Worker:
             else:
                 self._sessions.touch(client, now)
             if awake and isinstance(request, QUEUED_REQUESTS):
-                if not self._queue.add(client, compact_request(request, self._catalogue)):
+                if not self._queue.add(client, compact_request(request, self._catalogue, self._listings)):
                     self._next_busy_refusal = now + BUSY_REFUSAL_INTERVAL_S
                     self._router.send(client, refusal(request.rid, self._identity, RefusalReason.BUSY))
                 continue
-            reply = answer(request, self._identity, self._catalogue, awake=awake)
+            reply = answer(request, self._identity, self._catalogue, self._listings, awake=awake)
             if reply is not None:
                 assert not isinstance(reply, Job)
                 self._router.send(client, reply)
@@ -376,7 +380,7 @@ class Worker:
             if queued is None:
                 return
             client, request = queued
-            reply = answer(request, self._identity, self._catalogue, awake=True)
+            reply = answer(request, self._identity, self._catalogue, self._listings, awake=True)
             assert reply is not None
             payload = b""
             if isinstance(reply, Job):

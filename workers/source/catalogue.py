@@ -1,31 +1,31 @@
 """Reads the catalogue: the shared files, their versions and their digests.
 
 The indexer writes each edition of the catalogue into a separate folder, from which every worker reads it. An edition
-consists of two files: ``files.jsonl``, one line per file, sorted by name, and ``digests``, all segment digests in the
-same order. Digests are read from disk for each request, so a worker's memory does not grow with the number of digests.
+consists of three files: ``files.jsonl`` and ``folders.jsonl``, one line per file or folder, sorted by name, and
+``digests``, all segment digests in the order of the files. Digests are read from disk for each request, so a worker's
+memory does not grow with the number of digests.
 
 Does not open the shared files: see ``workers/source/local_files.py``.
 """
 
 from __future__ import annotations
 
-import bisect
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
-from blake3 import blake3
 
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
+from msd.workers.source.listing import Listing
 
-#: Limits of one page of the catalogue: entries, and bytes of names (approximately). A page must stay
-#: below ``msd.wire.protocol.codec.MAX_HEADER``.
-PAGE_ENTRIES = 256
-PAGE_BYTES = 256 << 10
 #: Digests per reply: 256 KiB of digests cover 8 GiB of a file.
 DIGESTS_PER_PAGE = 8192
+
+
+#: The bits of a mode that are shared: not setuid, setgid and sticky.
+PERMISSIONS = 0o777
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -44,13 +44,14 @@ class Version(msgspec.Struct, frozen=True):
 
 class SharedFile(msgspec.Struct, frozen=True):
     """One shared file: a line of the catalogue. ``first_digest`` is the position of its first digest in
-    the file ``digests``, counted in digests.
+    the file ``digests``, counted in digests. ``mode`` is its permission bits.
     """
 
     name: str
     version: Version
     id: bytes
     first_digest: int
+    mode: int = 0
 
     @property
     def size(self) -> int:
@@ -69,7 +70,24 @@ class SharedFile(msgspec.Struct, frozen=True):
 
     @property
     def entry(self) -> Entry:
-        return Entry(name=self.name, size=self.size, mtime_ns=self.mtime_ns, id=self.id)
+        return Entry(name=self.name, size=self.size, mtime_ns=self.mtime_ns, mode=self.mode, id=self.id)
+
+
+class SharedFolder(msgspec.Struct, frozen=True):
+    """A folder below a shared path. Its name ends with ``/``. Its times are not kept: they change whenever anything is
+    created in it, also what is not shared.
+    """
+
+    name: str
+    mode: int
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(name=self.name, size=0, mtime_ns=0, mode=self.mode)
+
+
+#: What is known of a name in the catalogue without reading it. A folder is its own version.
+AnyVersion = Version | SharedFolder
 
 
 class Catalogue:
@@ -79,15 +97,19 @@ class Catalogue:
     """
 
     def __init__(self, folder: Path) -> None:
-        lines = (folder / "files.jsonl").read_bytes()
+        lines, folders = (folder / "files.jsonl").read_bytes(), (folder / "folders.jsonl").read_bytes()
         self.files: list[SharedFile] = msgspec.json.Decoder(SharedFile).decode_lines(lines)
-        self.id = catalogue_id(self.files)
-        self._names = [file.name for file in self.files]
+        self.folders: list[SharedFolder] = msgspec.json.Decoder(SharedFolder).decode_lines(folders)
+        self.listing = Listing([*self.files, *self.folders])
         self._by_name = {file.name: file for file in self.files}
         self._by_id: dict[bytes, list[SharedFile]] = {}
         for file in self.files:
             self._by_id.setdefault(file.id, []).append(file)
         self._digests = os.open(folder / "digests", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def id(self) -> bytes:
+        return self.listing.id
 
     def close(self) -> None:
         os.close(self._digests)
@@ -107,32 +129,16 @@ class Catalogue:
         """Returns all files with the same content as ``file``, including ``file``."""
         return self._by_id[file.id]
 
-    def page(self, after: str) -> tuple[list[Entry], bool]:
-        """Returns one page of the entries that sort after the name ``after``, and whether more entries follow."""
-        start = bisect.bisect_right(self._names, after)
-        entries: list[Entry] = []
-        length = 0
-        for file in self.files[start : start + PAGE_ENTRIES]:
-            length += len(file.name.encode()) + 64
-            if entries and length > PAGE_BYTES:
-                break
-            entries.append(file.entry)
-        return entries, start + len(entries) < len(self.files)
-
-    def shared_before(self, name: str) -> str:
-        """Returns the last shared name that does not sort after ``name``, or "" if there is none.
-
-        A listing that continues after the returned name has the same entries as one that continues after ``name``.
-        Queued requests keep the returned name instead of the client's, because the catalogue holds that string anyway.
-        """
-        index = bisect.bisect_right(self._names, name)
-        return self._names[index - 1] if index else ""
-
     def digests(self, file: SharedFile, start: int, count: int = DIGESTS_PER_PAGE) -> bytes:
         """Returns up to ``count`` digests of ``file`` from segment ``start`` on; none past the end."""
         start = min(start, file.segments)
         count = min(count, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first_digest + start) * DIGEST_SIZE)
+
+
+def versions_of(files: Iterable[SharedFile], folders: Iterable[SharedFolder]) -> dict[str, AnyVersion]:
+    """Returns the versions of the files and folders, by name."""
+    return {file.name: file.version for file in files} | {folder.name: folder for folder in folders}
 
 
 def editions(folder: Path) -> list[int]:
@@ -152,10 +158,3 @@ def open_edition(folder: Path, number: int) -> tuple[int, Catalogue]:
             if newest == number:
                 raise
             number = newest
-
-
-def catalogue_id(files: Iterable[SharedFile]) -> bytes:
-    """Returns the digest of a catalogue: BLAKE3 over the name (UTF-8), a zero byte and the id of each
-    file, in the order of the names.
-    """
-    return blake3(b"".join(file.name.encode() + b"\0" + file.id for file in files)).digest()

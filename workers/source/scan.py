@@ -6,6 +6,7 @@ opened. Paths are strings instead of ``Path`` objects because a folder may hold 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
@@ -18,7 +19,7 @@ from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.name_patterns import NamePatterns
 from msd.wire.support.presentable_names import is_presentable, presentable
-from msd.workers.source.catalogue import Version
+from msd.workers.source.catalogue import PERMISSIONS, AnyVersion, SharedFolder, Version
 from msd.workers.source.share import LeftOut, Share
 
 #: Suffix of part files: a download writes to a part file until the download is complete.
@@ -26,14 +27,20 @@ PART_SUFFIX = ".part"
 
 
 class Scan(NamedTuple):
-    """The result of a scan: ``files`` maps each shareable name to its version, ``skipped`` maps each name that cannot
-    be shared, escaped for display, to the reason, and ``left_out`` counts the files and folders that are not meant to
-    be shared, each folder once.
+    """The result of a scan: ``files`` maps each shareable name to its version, ``folders`` are the folders by name,
+    ``skipped`` maps each name that cannot be shared, escaped for display, to the reason, and ``left_out`` counts the
+    files and folders that are not meant to be shared, each folder once.
     """
 
     files: dict[str, Version]
+    folders: dict[str, SharedFolder]
     skipped: dict[str, str]
     left_out: Counter[LeftOut]
+
+    @property
+    def versions(self) -> dict[str, AnyVersion]:
+        """The versions of the files and folders, by name."""
+        return {**self.files, **self.folders}
 
 
 def scan(share: Share, *, tolerant: bool = False) -> Scan:
@@ -53,7 +60,7 @@ def scan(share: Share, *, tolerant: bool = False) -> Scan:
 
 class _Scanner:
     def __init__(self, share: Share) -> None:
-        self.result = Scan({}, {}, Counter())
+        self.result = Scan({}, {}, {}, Counter())
         self._share = share
         self._excludes = NamePatterns(share.excludes)
 
@@ -83,6 +90,7 @@ class _Scanner:
             folder_path = os.path.join(root, folder)
             try:
                 with os.scandir(folder_path) as entries:
+                    self._add_folder(prefix + folder, folder_path)
                     for entry in entries:
                         path = folder + entry.name
                         try:
@@ -94,6 +102,13 @@ class _Scanner:
                 if not folder:
                     raise
                 self._skip(prefix + folder[:-1], error)
+
+    def _add_folder(self, name: str, path: str) -> None:
+        """Adds a folder to the result, unless it has no name or one that cannot be shared."""
+        with contextlib.suppress(OSError):
+            if name:
+                _check_name(name)
+                self.result.folders[name] = SharedFolder(name, os.stat(path).st_mode & PERMISSIONS)
 
     def _skip(self, name: str, error: OSError) -> None:
         """Records why a file or folder is not shared; ignores an entry that was deleted during the scan."""

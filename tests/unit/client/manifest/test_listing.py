@@ -18,7 +18,7 @@ def test_workers_that_are_connected_already_are_asked() -> None:
     pool: Any = SimpleNamespace(current_state=lambda: [opened(2)], wait=lambda deadline: None, stalled_seconds=0.0)
 
     def request(worker: int, message: List) -> None:
-        page = CataloguePage(rid=message.rid, epoch=7, entries=[ENTRY], more=False)
+        page = CataloguePage(rid=message.rid, epoch=7, catalogue=b"", entries=[ENTRY], more=False)
         pool.events = lambda: [ReplyReceived(worker, message, page, None)]
 
     pool.request = request

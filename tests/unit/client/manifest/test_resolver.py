@@ -124,7 +124,9 @@ class Scene:
 
     def list_names(self, worker: int, *names: str) -> list[Action]:
         entries = [Entry(name=name, size=1, mtime_ns=1, id=NEW) for name in names]
-        return self.handle(self.received(worker, CataloguePage(rid=1, epoch=1, entries=entries, more=False)))
+        return self.handle(
+            self.received(worker, CataloguePage(rid=1, epoch=1, catalogue=b"", entries=entries, more=False))
+        )
 
     def send_digests(
         self, worker: int, manifest: Manifest = STAR, start: int = 0, count: int = 1 << 20
@@ -280,7 +282,7 @@ def test_the_id_of_another_file_is_not_that_of_the_named_file() -> None:
     scene.connect(1)
     scene.refuse(1)
     entries = [Entry(name=name, size=1, mtime_ns=1, id=id) for name, id in (("Moon.avi", NEW), ("Star.mp4", OLD))]
-    page = CataloguePage(rid=1, epoch=1, entries=entries, more=False)
+    page = CataloguePage(rid=1, epoch=1, catalogue=b"", entries=entries, more=False)
     message = failure(scene.handle(scene.received(1, page)), NotFoundError)
     assert message == f"the id {NEW.hex()} is that of 'Moon.avi', not of 'Star.mp4': give one of them"
 
@@ -712,7 +714,7 @@ _REPLIES: dict[str, tuple[DataReply, bytes | None]] = {
     "impossible": (replace(described(STAR), segment_size=1), None),
     "unknown": (refusal(RefusalReason.UNKNOWN), None),
     "busy": (refusal(RefusalReason.BUSY), None),
-    "names": (CataloguePage(rid=1, epoch=1, entries=[], more=False), None),
+    "names": (CataloguePage(rid=1, epoch=1, catalogue=b"", entries=[], more=False), None),
     "digests": (DigestPage(rid=1, epoch=1, start=0), STAR.digests),
     "stale digests": (DigestPage(rid=1, epoch=1, start=0), STALE.digests),
     "page": (DigestPage(rid=1, epoch=1, start=0), STAR.digests[: 5 * DIGEST_SIZE]),

@@ -45,7 +45,7 @@ REQUESTS: list[Correlated] = [
 ]
 REPLIES: list[tuple[DataReply, int]] = [
     (Welcome(rid=1, version=2, epoch=1, number=1, files=0, catalogue=b""), 0),
-    (CataloguePage(rid=1, epoch=1, entries=[], more=False), 0),
+    (CataloguePage(rid=1, epoch=1, catalogue=b"", entries=[], more=False), 0),
     (Described(rid=1, epoch=1, name="a", size=0, mtime_ns=0, segment_size=0, id=ID), 0),
     (DigestPage(rid=1, epoch=1, start=0), 32),
     (SEGMENT, 20),
@@ -113,7 +113,7 @@ def test_a_file_that_is_refused_has_no_bytes_in_a_bundle() -> None:
 
 def page(*names: str, more: bool = False) -> CataloguePage:
     entries = [Entry(name=name, size=1, mtime_ns=1, id=ID) for name in names]
-    return CataloguePage(rid=1, epoch=1, entries=entries, more=more)
+    return CataloguePage(rid=1, epoch=1, catalogue=b"", entries=entries, more=more)
 
 
 def test_the_names_of_a_page_are_sorted_and_follow_the_requested_name() -> None:

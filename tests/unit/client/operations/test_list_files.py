@@ -62,7 +62,7 @@ def entry(name: str) -> Entry:
 
 
 def page(*names: str, more: bool = False) -> CataloguePage:
-    return CataloguePage(rid=1, epoch=7, entries=[entry(name) for name in names], more=more)
+    return CataloguePage(rid=1, epoch=7, catalogue=b"", entries=[entry(name) for name in names], more=more)
 
 
 @pytest.fixture

@@ -141,7 +141,8 @@ def test_245_bytes_become_twelve_digests(bench: Bench) -> None:
     assert len(expected) == 12 * 32
     assert bench.digests("numbers") == expected
     (file,) = bench.files()
-    assert file == SharedFile("numbers", Version.of(path.stat()), file_id(245, expected), 0)
+    mode = path.stat().st_mode & 0o777
+    assert file == SharedFile("numbers", Version.of(path.stat()), file_id(245, expected), 0, mode)
     catalogue = Catalogue(bench.folder)
     assert indexed == Indexed(files=1, size=245, hashed=245, catalogue=catalogue.id.hex())
     catalogue.close()

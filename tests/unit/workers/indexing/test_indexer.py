@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -190,6 +190,7 @@ def test_a_restarted_indexer_continues_the_numbers_of_the_editions(root: Path, f
 
 def test_while_the_single_shared_file_is_missing_the_edition_is_empty(root: Path, folder: Path) -> None:
     path = put(root / "numbers", bytes(range(245)))
+    times = path.stat()
     with indexing(path, folder) as process:
         first = process.next()
         path.unlink()
@@ -200,6 +201,7 @@ def test_while_the_single_shared_file_is_missing_the_edition_is_empty(root: Path
         assert skipped.name == "numbers"
         assert "no such file or folder to share" in skipped.reason
         put(path, bytes(range(245)))
+        os.utime(path, ns=(times.st_mtime_ns, times.st_mtime_ns))
         process.request_rescan()
         third = process.next()
         assert (third.edition, third.catalogue) == (3, first.catalogue)
@@ -212,7 +214,6 @@ def test_a_scan_without_changes_adds_no_edition(root: Path, folder: Path) -> Non
     put(root / "one", b"1")
     with indexing(root, folder) as process:
         process.next()
-        (root / "empty folder").mkdir()
         process.request_rescan()
         assert process.is_quiet
         put(root / "two", b"22")
@@ -258,6 +259,29 @@ def test_a_file_that_keeps_changing_does_not_delay_others(root: Path, folder: Pa
         process.request_rescan()
         assert shared(folder, process.next()) == {"log": log.stat().st_size, "one": 1, "two": 2}
         assert process.skipped == []
+
+
+def test_empty_folders_and_modes_and_times_are_part_of_an_edition(in_process: InProcessIndexer, root: Path) -> None:
+    one, folder = root / "one", root / "empty"
+    changes: list[tuple[Callable[[], None], dict[str, int]]] = [
+        (folder.mkdir, {}),
+        (lambda: one.chmod(0o700), {"one": 0o700}),
+        (lambda: folder.chmod(0o700), {"one": 0o700, "empty/": 0o700}),
+        (lambda: os.utime(one, (1, 1)), {"one": 0o700, "empty/": 0o700}),
+        (folder.rmdir, {"one": 0o700}),
+    ]
+    digests = {in_process.editions[0].catalogue}
+    for number, (change, modes) in enumerate(changes, 2):
+        change()
+        in_process.update()
+        edition = in_process.editions[-1]
+        assert (edition.edition, edition.files) == (number, 1)
+        digests.add(edition.catalogue)
+        with closing(Catalogue(in_process.folder / str(number))) as catalogue:
+            found = {entry.name: entry.mode for entry in catalogue.listing.page(range(len(catalogue.listing)))[0]}
+        assert modes.items() <= found.items()
+        assert ("empty/" in found) == folder.exists()
+    assert len(digests) == 1 + len(changes)
 
 
 def test_what_is_left_out_is_reported_when_the_numbers_change(in_process: InProcessIndexer, root: Path) -> None:
@@ -320,6 +344,7 @@ class InProcessIndexer:
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
         self.cache = DigestCache(cache)
+        self.folder = folder
         self.indexer = Indexer(share_of(root), folder, self.cache, self.lines.append)
 
     def update(self, *, retry: bool = False) -> None:

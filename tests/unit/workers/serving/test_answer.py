@@ -11,6 +11,7 @@ import pytest
 
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
+    MAX_ENTRIES,
     PROTOCOL_VERSION,
     Bye,
     CataloguePage,
@@ -19,6 +20,7 @@ from msd.wire.protocol.messages import (
     Describe,
     Described,
     Digests,
+    Entry,
     Get,
     GetBundle,
     Hello,
@@ -35,6 +37,7 @@ from msd.workers.serving.answer import (
     Identity,
     Job,
     QueuedBundle,
+    QueuedList,
     QueuedRequest,
     SegmentJob,
     answer,
@@ -42,6 +45,7 @@ from msd.workers.serving.answer import (
     refusal,
 )
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
+from msd.workers.source.listing import KEPT_S, Listings
 
 IDENTITY = Identity(number=3, epoch=77)
 
@@ -56,6 +60,7 @@ def write(folder: Path, **sizes: int) -> None:
         all_digests += digests
     (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
     (folder / "digests").write_bytes(all_digests)
+    (folder / "folders.jsonl").touch()
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ def file_of(catalogue: Catalogue, name: str) -> SharedFile:
 
 def ask(request: DataRequest | QueuedRequest, catalogue: Catalogue) -> DataReply | Job | None:
     """Returns the answer of an awake worker, and asserts that a client can decode it."""
-    reply = answer(request, IDENTITY, catalogue, awake=True)
+    reply = answer(request, IDENTITY, catalogue, Listings(catalogue.listing), awake=True)
     if reply is not None and not isinstance(reply, Job):
         assert decode(encode(reply), DataReply) == reply
     return reply
@@ -114,37 +119,61 @@ def test_a_client_of_another_version_is_refused_with_both_versions(catalogue: Ca
     )
 
 
+def page(catalogue: Catalogue, entries: list[Entry]) -> CataloguePage:
+    return CataloguePage(rid=5, epoch=77, catalogue=catalogue.id, entries=entries, more=False)
+
+
 def test_list_is_answered_with_a_page_of_the_catalogue(catalogue: Catalogue) -> None:
     entries = [file.entry for file in catalogue.files]
-    assert ask(List(rid=5), catalogue) == CataloguePage(rid=5, epoch=77, entries=entries, more=False)
-    assert ask(List(rid=6, after="big"), catalogue) == CataloguePage(rid=6, epoch=77, entries=entries[1:], more=False)
+    assert ask(List(rid=5), catalogue) == page(catalogue, entries)
+    assert ask(List(rid=5, catalogue=catalogue.id), catalogue) == page(catalogue, entries)
+    assert ask(List(rid=5, after="big"), catalogue) == page(catalogue, entries[1:])
+    assert ask(List(rid=5, prefix="e"), catalogue) == page(catalogue, entries[1:2])
+    assert ask(List(rid=5, after="big", prefix="b"), catalogue) == page(catalogue, [])
 
 
 def test_a_page_states_whether_more_entries_follow(tmp_path: Path) -> None:
-    write(tmp_path, **{f"file {index:03}": index for index in range(300)})
-    catalogue = Catalogue(tmp_path)
-    first = ask(List(rid=5), catalogue)
-    assert isinstance(first, CataloguePage)
-    assert first.more
-    second = ask(List(rid=6, after=first.entries[-1].name), catalogue)
-    assert isinstance(second, CataloguePage)
-    assert not second.more
-    assert len(first.entries) + len(second.entries) == 300
-    catalogue.close()
+    write(tmp_path, **{f"file {index:05}": 0 for index in range(MAX_ENTRIES + 7)})
+    with closing(Catalogue(tmp_path)) as catalogue:
+        first = ask(List(rid=5), catalogue)
+        assert isinstance(first, CataloguePage)
+        assert first.more
+        second = ask(List(rid=6, after=first.entries[-1].name, catalogue=first.catalogue), catalogue)
+        assert isinstance(second, CataloguePage)
+        assert not second.more
+        assert len(first.entries) + len(second.entries) == MAX_ENTRIES + 7
+
+
+def test_an_earlier_catalogue_is_listed_as_long_as_it_is_kept(tmp_path: Path, catalogue: Catalogue) -> None:
+    listings = Listings(catalogue.listing)
+    write(tmp_path, other=1)
+    with closing(Catalogue(tmp_path)) as latest:
+        listings.replace(latest.listing, 0.0)
+        request = List(rid=5, catalogue=catalogue.id)
+        entries = [file.entry for file in catalogue.files]
+        assert answer(request, IDENTITY, latest, listings, awake=True) == page(catalogue, entries)
+        assert answer(List(rid=5), IDENTITY, latest, listings, awake=True) == page(latest, [latest.files[0].entry])
+        queued = compact_request(request, latest, listings)
+        listings.expire(KEPT_S)
+        for late in request, queued:
+            reply = answer(late, IDENTITY, latest, listings, awake=True)
+            assert isinstance(reply, Refusal)
+            assert reply.reason is RefusalReason.UNKNOWN
 
 
 def test_a_compacted_request_has_the_same_answer(catalogue: Catalogue) -> None:
     queued = [request for request in requests(catalogue) if isinstance(request, QUEUED_REQUESTS)]
-    for request in [*queued, List(rid=6, after="bog"), List(rid=7, after="z")]:
-        assert ask(compact_request(request, catalogue), catalogue) == ask(request, catalogue)
+    for request in [*queued, List(rid=6, after="bog"), List(rid=7, after="z"), List(rid=8, prefix="s")]:
+        compacted = compact_request(request, catalogue, Listings(catalogue.listing))
+        assert ask(compacted, catalogue) == ask(request, catalogue)
 
 
 def test_a_compacted_list_request_holds_no_text_sent_by_the_client(catalogue: Catalogue) -> None:
     """Hundreds of requests may be queued for each of hundreds of clients, so each must need little memory."""
-    for after in ("🙂" * 4096, "b" * 4096, "A" * 4096):
-        compacted = compact_request(List(rid=5, after=after), catalogue)
-        assert isinstance(compacted, List)
-        assert any(compacted.after is name for name in ("", *(file.name for file in catalogue.files)))
+    request = List(rid=5, after="🙂" * 4096, prefix="b" * 4096, catalogue=bytes(catalogue.id))
+    compacted = compact_request(request, catalogue, Listings(catalogue.listing))
+    assert isinstance(compacted, QueuedList)
+    assert compacted.catalogue is catalogue.id
 
 
 def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> None:
@@ -159,6 +188,7 @@ def test_describes_a_file_whose_time_is_outside_the_range_of_the_protocol(tmp_pa
     file = SharedFile("a", Version(1, 2, 0, 10**20, 4), file_id(0, b""), 0)
     (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
     (tmp_path / "digests").touch()
+    (tmp_path / "folders.jsonl").touch()
     catalogue = Catalogue(tmp_path)
     reply = ask(Describe(rid=5), catalogue)
     assert isinstance(reply, Described)
@@ -301,7 +331,7 @@ def test_a_bundle_that_begins_behind_its_first_file_is_refused_as_a_bad_request(
 
 def test_a_queued_bundle_holds_no_ids_sent_by_the_client(catalogue: Catalogue) -> None:
     small = file_of(catalogue, "small")
-    queued = compact_request(GetBundle(rid=5, ids=bytes(small.id) + bytes(32)), catalogue)
+    queued = compact_request(GetBundle(rid=5, ids=bytes(small.id) + bytes(32)), catalogue, Listings(catalogue.listing))
     assert isinstance(queued, QueuedBundle)
     assert queued.ids[0] is small.id
     assert queued.ids[1] is None
@@ -317,13 +347,13 @@ def test_every_reply_holds_the_rid_of_the_request_and_the_epoch_of_the_worker(ca
 
 def test_a_worker_going_to_sleep_refuses_all_requests(catalogue: Catalogue) -> None:
     for request in requests(catalogue):
-        reply = answer(request, IDENTITY, catalogue, awake=False)
+        reply = answer(request, IDENTITY, catalogue, Listings(catalogue.listing), awake=False)
         assert reply == Refusal(rid=5, epoch=77, reason=RefusalReason.SLEEPING)
 
 
 @pytest.mark.parametrize("awake", [True, False])
 def test_bye_has_no_reply(catalogue: Catalogue, awake: bool) -> None:
-    assert answer(Bye(session=9), IDENTITY, catalogue, awake=awake) is None
+    assert answer(Bye(session=9), IDENTITY, catalogue, Listings(catalogue.listing), awake=awake) is None
 
 
 def test_a_detail_is_limited_and_has_no_control_characters() -> None:

@@ -44,6 +44,7 @@ class Shared:
             files.append(SharedFile(name, Version.of((self.root / name).stat()), file_id(245, digests), 0))
         (self._edition / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
         (self._edition / "digests").write_bytes(digests)
+        (self._edition / "folders.jsonl").touch()
         self.data = IndexedData(self.local_files, Catalogue(self._edition))
         return files[0]
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from msd.wire.errors import DiskError, UsageError
-from msd.workers.source.catalogue import Version
+from msd.workers.source.catalogue import SharedFolder, Version
 from msd.workers.source.scan import scan
 from msd.workers.source.share import LeftOut, Share
 from tests.unit.shares import share_of
@@ -44,17 +45,40 @@ def left_out(root: Path, *, follow_links: bool = False) -> dict[LeftOut, int]:
     return dict(result.left_out)
 
 
-def test_a_scan_returns_the_version_of_each_file(root: Path) -> None:
+def test_a_scan_returns_the_version_of_each_file_and_the_mode_of_each_folder(root: Path) -> None:
     for name in ("sub/sub/ü 🙂", "empty folder/x"):
         put(root / name)
     (root / "empty folder" / "x").unlink()
+    for name, mode in ("sub", 0o755), ("sub/sub", 0o700), ("empty folder", 0o2770):
+        (root / name).chmod(mode)
     versions = {name: Version.of((root / name).stat()) for name in ("numbers", "sub/sub/ü 🙂")}
-    assert scan(share_of(root)) == (versions, {}, {})
+    modes = {"sub/": 0o755, "sub/sub/": 0o700, "empty folder/": 0o770}
+    folders = {name: SharedFolder(name, mode) for name, mode in modes.items()}
+    assert scan(share_of(root)).versions == versions | folders
+    assert scan(share_of(root)) == (versions, folders, {}, {})
+
+
+def test_folders_that_are_left_out_or_cannot_be_read_are_not_listed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (".hidden", "excluded", "locked", "line\nbreak", "kept"):
+        (root / name).mkdir()
+    (root / "link").symlink_to("kept")
+    (root / "loop").symlink_to(".")
+
+    def scandir(path: str) -> Any:
+        if path.endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return os_scandir(path)
+
+    os_scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scandir(path.rstrip("/")))
+    assert {*scan(Share({"": root}, excludes=("excluded",))).folders} == {"kept/", "link/"}
 
 
 def test_a_single_file_is_shared_under_its_own_name(root: Path) -> None:
     path = root / "numbers"
-    assert scan(share_of(path)) == ({"numbers": Version.of(path.stat())}, {}, {})
+    assert scan(share_of(path)) == ({"numbers": Version.of(path.stat())}, {}, {}, {})
 
 
 def test_several_paths_are_shared_under_their_names(root: Path, tmp_path: Path) -> None:
@@ -62,6 +86,7 @@ def test_several_paths_are_shared_under_their_names(root: Path, tmp_path: Path) 
     put(root / "sub" / "x")
     result = scan(Share({"shared": root, ".film": film}))
     assert set(result.files) == {"shared/numbers", "shared/sub/x", ".film"}
+    assert set(result.folders) == {"shared/", "shared/sub/"}
     film.unlink()
     with pytest.raises(UsageError):
         scan(Share({"shared": root, ".film": film}))
