@@ -27,7 +27,20 @@ from msgspec.structs import replace
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
-from msd.wire.protocol.messages import DataReply, Describe, Described, Digests, Get, Message, Segment
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Bye,
+    DataReply,
+    Describe,
+    Described,
+    Digests,
+    Get,
+    GetBundle,
+    Hello,
+    List,
+    Message,
+    Segment,
+)
 from msd.wire.protocol.segments import digest
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
@@ -189,6 +202,22 @@ class WellBehavedClient:
 # Malformed messages.
 
 
+def data_requests(file: bytes) -> list[Message]:
+    """Returns valid requests of each kind to a worker that shares ``film.bin`` with the id ``file``."""
+    return [
+        Hello(rid=1, version=PROTOCOL_VERSION, session=7),
+        List(rid=2),
+        Describe(rid=3, name="film.bin"),
+        Digests(rid=4, id=file, start=0),
+        Get(rid=5, id=file, index=3),
+        Get(rid=6, id=file, index=3, start=10, length=100),
+        GetBundle(rid=7, ids=file * 2),
+        GetBundle(rid=8, ids=file * 512, start=1, length=1000),
+        List(rid=9, after="a", prefix="film", catalogue=bytes(32)),
+        Bye(session=7),
+    ]
+
+
 class MessageFuzzer:
     """Generates malformed messages of many kinds, from valid requests and from random values."""
 
@@ -300,7 +329,7 @@ class MessageFuzzer:
             case 11:
                 return dict(rng.choice(self._headers))
             case _:
-                return [0] * rng.choice((1024, 1025))
+                return [0] * rng.choice((8192, 8193))
 
     def _key(self, depth: int) -> Any:
         return self._rng.choice(("type", "rid", "id", "", "x" * 20, 5, b"rid", None))

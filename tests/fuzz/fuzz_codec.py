@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ def main() -> None:
     except ImportError:
         sys.exit("atheris is not installed: pip install atheris")
     with atheris.instrument_imports(include=["msd"]):
+        from msd.client.network.reply_check import check_reply
         from msd.wire.errors import ProtocolError
         from msd.wire.protocol import messages
         from msd.wire.protocol.codec import decode, encode
@@ -93,6 +95,10 @@ def main() -> None:
         except ProtocolError:
             return
         assert decode(encode(message), family) == message
+        if family is messages.DataReply:
+            for answered in (messages.GetBundle(rid=1, ids=bytes(64)), messages.List(rid=1)):
+                with suppress(ProtocolError):
+                    check_reply(answered, message, 32)
         if family is not messages.DataRequest:
             return
         for request in (message, compact_request(message, catalogue, listings)):

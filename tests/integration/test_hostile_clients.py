@@ -26,9 +26,7 @@ from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.net.sockets import HANDSHAKE_TIMEOUT_MS, tune
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
-    PROTOCOL_VERSION,
     Accepted,
-    Bye,
     CataloguePage,
     Complaint,
     ControlReply,
@@ -38,12 +36,8 @@ from msd.wire.protocol.messages import (
     Describe,
     Described,
     DigestPage,
-    Digests,
     Done,
-    Get,
     Heartbeat,
-    Hello,
-    List,
     Load,
     Message,
     Quit,
@@ -65,6 +59,7 @@ from tests.hostile_clients import (
     MessageFuzzer,
     Peer,
     WellBehavedClient,
+    data_requests,
     flood,
     memory_of,
     process_and_children,
@@ -86,17 +81,6 @@ def keys(tmp_path: Path) -> Keyring:
 
 def control_port(system: System) -> int:
     return system.ports[4] + 1
-
-
-def data_requests(file: bytes) -> list[Message]:
-    return [
-        Hello(rid=1, version=PROTOCOL_VERSION, session=7),
-        List(rid=2),
-        Describe(rid=3, name="film.bin"),
-        Digests(rid=4, id=file, start=0),
-        Get(rid=5, id=file, index=3),
-        Bye(session=7),
-    ]
 
 
 def control_requests(file: bytes) -> list[Message]:
@@ -494,7 +478,7 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
     }
     system = keys.serve(serve, source(MIB))
     file = file_id(system, credentials_of["client"])
-    hello, listing, describe, digests, get, _ = data_requests(file)
+    hello, listing, describe, digests, get, *_ = data_requests(file)
     status, toggle, done, complaint, heartbeat, quit_request = control_requests(file)
     requests_to: dict[int, list[tuple[str, Message, type[Message]]]] = {
         system.ports[0]: [
@@ -557,7 +541,7 @@ def test_only_a_client_that_was_served_ends_servers_with_until_done(
     alice, mallory = (keys.create_key(name, Role.CLIENT) if encrypted else None for name in ("alice", "mallory"))
     arguments = ("--until-done", "-i", "0.3")
     system = keys.serve(serve, source(MIB), *arguments) if encrypted else serve(source(MIB), *arguments)
-    hello, _, _, _, get, bye = data_requests(file_id(system, alice))
+    hello, _, _, _, get, *_, bye = data_requests(file_id(system, alice))
     with (
         Peer(zmq.DEALER, system.ports[0], alice) as data,
         Peer(zmq.DEALER, control_port(system), alice) as control,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from types import UnionType
 from typing import Any, get_args
@@ -12,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msd.client.network.reply_check import check_reply
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol import child_messages, messages
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import DataReply, DataRequest, Message
+from msd.wire.protocol.messages import Correlated, DataReply, DataRequest, Message
 from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, digest, file_id, segment_count, span
+from msd.wire.protocol.states import RefusalReason
 from msd.workers.serving.answer import BundleJob, DigestsJob, Identity, SegmentJob, answer, compact_request
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.listing import Listings
+from tests.hostile_clients import MessageFuzzer, data_requests
 
 FAMILIES: list[UnionType | type[Message]] = [
     messages.DataRequest,
@@ -160,3 +164,75 @@ def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any],
             case _:
                 assert decode(encode(reply), DataReply) == reply
                 assert reply.rid == request.rid
+
+
+#: Valid replies to the requests in ``REQUESTS`` with a payload of 32 bytes.
+REPLIES: list[Message] = [
+    messages.Segment(rid=1, epoch=7, index=3),
+    messages.Segment(rid=1, epoch=7, index=3, start=10),
+    messages.Bundle(rid=1, epoch=7, statuses=["ok", "changed", "ok"], lengths=[20, 0, 12]),
+    messages.DigestPage(rid=1, epoch=7, start=0),
+    messages.Refusal(rid=1, epoch=7, reason=RefusalReason.BAD_REQUEST),
+    messages.CataloguePage(
+        rid=1,
+        epoch=7,
+        catalogue=bytes(32),
+        entries=[
+            messages.Entry(name="film.bin", size=12, mtime_ns=1, mode=0o644, id=bytes(32)),
+            messages.Entry(name="films/", size=0, mtime_ns=0, mode=0o755),
+        ],
+        more=True,
+    ),
+]
+REQUESTS: list[Correlated] = [
+    messages.Get(rid=1, id=bytes(32), index=3),
+    messages.Get(rid=1, id=bytes(32), index=3, start=10, length=32),
+    messages.GetBundle(rid=1, ids=bytes(96)),
+    messages.GetBundle(rid=1, ids=bytes(96), start=5, length=40),
+    messages.Digests(rid=1, id=bytes(32), start=0),
+    messages.List(rid=1, after="a", prefix="film", catalogue=bytes(32)),
+]
+
+
+@pytest.mark.parametrize("count", [50_000, pytest.param(500_000, marks=pytest.mark.soak)])
+def test_random_requests_are_answered(catalogue: Catalogue, rng: random.Random, count: int) -> None:
+    fuzzer = MessageFuzzer(rng, data_requests(IDS["film.bin"]), 3000)
+    identity, listings = Identity(number=3, epoch=77), Listings(catalogue.listing)
+    answered = 0
+    for _ in range(count):
+        request: Any = check(fuzzer.message()[0], DataRequest)
+        if request is not None:
+            reply = answer(request, identity, catalogue, listings, awake=True)
+            assert (reply is None) == isinstance(request, messages.Bye)
+            assert reply is None or reply.rid == request.rid
+            answered += 1
+    assert answered > count / 20, "most of the messages do not even reach the worker's answers"
+
+
+@pytest.mark.parametrize("count", [50_000, pytest.param(500_000, marks=pytest.mark.soak)])
+def test_random_replies_are_malformed_or_have_what_was_requested(rng: random.Random, count: int) -> None:
+    fuzzer = MessageFuzzer(rng, REPLIES, 3000)
+    accepted = 0
+    for _ in range(count):
+        reply: Any = check(fuzzer.message()[0], DataReply)
+        if reply is None:
+            continue
+        for request in REQUESTS:
+            try:
+                check_reply(request, reply, 32)
+            except ProtocolError:
+                continue
+            accepted += 1
+            match request, reply:
+                case messages.Get(index=index, start=start), messages.Segment():
+                    assert (reply.index, reply.start) == (index, start)
+                case messages.GetBundle(), messages.Bundle():
+                    assert len(reply.statuses) == 3
+                    assert sum(reply.lengths) == 32
+                case messages.List(), messages.CataloguePage():
+                    names = [entry.name for entry in reply.entries]
+                    assert names == sorted({*names})
+                    assert all(name.startswith("film") for name in names)
+                case _:
+                    assert isinstance(reply, messages.Refusal | messages.DigestPage)
+    assert accepted > count / 20, "most of the messages do not even reach the check"
