@@ -16,7 +16,7 @@ from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.sockets import limit_frames, tcp_socket
+from msd.wire.net.sockets import exchange_packets, limit_frames, tcp_socket
 from msd.wire.protocol.codec import MAX_REPLY_FRAME, decode, encode
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
@@ -31,9 +31,6 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason
 from msd.wire.security.keys import Credentials
-
-#: Seconds between two packets of an idle connection.
-KEEPALIVE_S = 1
 
 
 class Connection:
@@ -58,8 +55,7 @@ class Connection:
         dealer.reconnect_ivl = 250
         dealer.reconnect_ivl_max = 4000
         dealer.connect_timeout = 5000
-        # While no data is in flight, the kernels exchange a packet each second: see ``silent_seconds``.
-        dealer.tcp_keepalive_idle = dealer.tcp_keepalive_intvl = KEEPALIVE_S
+        exchange_packets(dealer)
         self.dealer = dealer
         self.monitor = Monitor(dealer, encrypted=credentials is not None)
         #: Why the connection was refused; None if it was not.
@@ -84,12 +80,8 @@ class Connection:
 
     @property
     def silent_seconds(self) -> float:
-        """How long no packet has arrived from the worker's machine. If this is much longer than ``KEEPALIVE_S``, the
-        machine is unreachable on this connection; the state of the worker's process makes no difference.
-        """
-        from msd.wire.net.tcp_state import seconds_since_packet  # Not needed by a short download.
-
-        return seconds_since_packet(self.monitor.descriptor) if self.monitor.is_connected else 0.0
+        """See ``Monitor.silent_seconds``."""
+        return self.monitor.silent_seconds
 
     def send(self, request: Correlated) -> None:
         """Sends a request without blocking."""

@@ -53,9 +53,10 @@ class AddressesChanged(Struct, frozen=True):
 
 
 class PathsChecked(Struct, frozen=True):
-    """For how many seconds no packet has arrived on each open connection, by worker."""
+    """For how many seconds no packet has arrived on each open connection, by worker, and on that to server 5."""
 
     silent_seconds: Mapping[int, float]
+    server5_silent_seconds: float = 0.0
 
 
 Event = (
@@ -103,7 +104,7 @@ class EndRenewal(Struct, frozen=True):
 
 
 class Resubscribe(Struct, frozen=True):
-    """No snapshot has arrived for too long: subscribe to server 5 on a new connection."""
+    """No snapshot or packet has arrived for too long, or server 5 has other addresses: subscribe on a new socket."""
 
 
 class ReportRefusal(Struct, frozen=True):
@@ -243,8 +244,10 @@ class ConnectionPolicy(Core[Event, Action]):
                 self._record_refusal(refusal, now)
             case AddressesChanged(server5, workers):
                 actions += self._change_addresses(server5, workers, now)
-            case PathsChecked(silent_seconds):
+            case PathsChecked(silent_seconds, server5_silent_seconds):
                 actions += self._renew(silent_seconds, now)
+                if server5_silent_seconds >= RENEWAL_SILENCE_S:
+                    actions.append(Resubscribe())
             case Ban(number):
                 self.workers[number].change_state(Ban)
                 self.workers[number].renewal_began = None
@@ -348,8 +351,9 @@ class ConnectionPolicy(Core[Event, Action]):
             if worker.state is ConnectionState.CONNECTING:
                 worker.change_state(CloseConnection)
                 yield CloseConnection(number)
+        is_elsewhere = {*server5.addresses} != {*self._server5.addresses}
         self._server5 = server5
-        if self.status is None:
+        if self.status is None or is_elsewhere:
             yield Resubscribe()
 
     def _renew(self, silent_seconds: Mapping[int, float], now: float) -> Iterator[Action]:

@@ -177,7 +177,8 @@ class ConnectionPool:
         self._apply(TimePassed(), self._last_poll_at)
         if self.ready and self._last_poll_at >= self._next_path_check:
             self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
-            self._apply(connection_policy.PathsChecked(self.transport.silent_seconds()))
+            transport = self.transport
+            self._apply(connection_policy.PathsChecked(transport.silent_seconds(), transport.server5_silent_seconds))
         self._finish_lookup()
         self._emit_server5_change()
         if not self._is_download and self._contacts.is_msd_absent:

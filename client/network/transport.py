@@ -130,6 +130,11 @@ class Transport:
         """Returns for how long no packet has arrived on each connection, by worker."""
         return {worker: connection.silent_seconds for worker, connection in self._connections.items()}
 
+    @property
+    def server5_silent_seconds(self) -> float:
+        """For how long no packet has arrived from server 5."""
+        return self._status.silent_seconds
+
     def request(self, worker: int, request: Correlated) -> None:
         """Sends a request, or drops it if there is no connection. The request's ``rid`` must be from ``new_rid()``."""
         if (connection := self._connections.get(worker)) is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.environments.recipes import Wrapper, network_namespace
-from tests.processes import MIB, Download, Source, System, files_equal
+from tests.environments.recipes import Wrapper, network_namespace, with_files_replaced, with_variables
+from tests.processes import MIB, Download, Source, System, files_equal, free_ports
 
 #: The rate of each worker, so that the download is in progress when its network changes.
 RATE = "2MiB"
@@ -77,5 +77,66 @@ def test_a_download_continues_when_an_address_is_replaced(
         done = download.wait_until_done()
         assert longest_gap(download) < MAX_GAP_S
         # What was verified is not fetched again; what was in flight may arrive twice, from two workers.
+        assert done["received_bytes"] <= film.stat().st_size + WORKERS * MIB
+        assert files_equal(film, copy)
+
+
+def test_a_download_follows_the_name_of_servers_whose_address_is_replaced(
+    source: Source, keyless: Path, runtime_folder: Path, tmp_path: Path
+) -> None:
+    film, copy, hosts = source(16 * MIB), tmp_path / "copy", tmp_path / "hosts"
+    hosts.write_text(f"{SERVER} files\n")
+    with (
+        two_machines() as (server, client),
+        System(film, "--rate", RATE, "-i", "1", "-c", str(keyless), host="0.0.0.0", wrapper=server) as system,
+        Download(
+            ["-a", "files", *system.wait_until_ready().server_flags[2:]],
+            *("-o", str(copy)),
+            wrapper=[*client, *with_files_replaced(hosts=hosts)],
+        ) as download,
+    ):
+        download.wait_until_verified(0.2)
+        run(server, f"ip address del {SERVER}/24 dev s0")
+        run(server, f"ip address add {OTHER}/24 dev s0")
+        hosts.write_text(f"{OTHER} files\n")
+        done = download.wait_until_done()
+        assert longest_gap(download) < MAX_GAP_S
+        assert done["received_bytes"] <= film.stat().st_size + WORKERS * MIB
+        assert files_equal(film, copy)
+        # Server 5 is found as soon as the workers: otherwise it would count as lost.
+        assert not [event for event in download.events_of("worker") if event["name"] == "server 5"]
+
+
+@pytest.mark.soak
+def test_a_download_continues_when_an_address_moves_to_another_machine(
+    source: Source, keyless: Path, runtime_folder: Path, tmp_path: Path
+) -> None:
+    """Two machines share the same file; the second takes over the address of the first, as with VRRP."""
+    film, copy = source(16 * MIB), tmp_path / "copy"
+    bridge = ("ip link add c0 type bridge", f"ip address add {CLIENT}/24 dev c0", "ip link set c0 up")
+    with network_namespace() as first, network_namespace() as second, network_namespace(*bridge) as client:
+        for number, server in enumerate((first, second)):
+            run(client, f"ip link add c0p{number} type veth peer name s0 netns {server[-1]}")
+            run(client, f"ip link set c0p{number} master c0 up")
+            run(server, "ip link set s0 up")
+        run(first, f"ip address add {SERVER}/24 dev s0")
+        ports = free_ports()
+        with contextlib.ExitStack() as stack:
+            for number, server in enumerate((first, second)):
+                folder = runtime_folder / str(number)
+                folder.mkdir(mode=0o700)
+                wrapper = [*server, *with_variables(XDG_RUNTIME_DIR=str(folder))]
+                arguments = ["--rate", RATE, "-c", str(keyless)]
+                system = System(film, *arguments, ports=ports, host="0.0.0.0", wrapper=wrapper)
+                stack.enter_context(system).wait_until_ready()
+            flags = ["-a", SERVER, "-p", *map(str, ports)]
+            download = stack.enter_context(Download(flags, "-o", str(copy), wrapper=client))
+            download.wait_until_verified(0.2)
+            run(first, f"ip address del {SERVER}/24 dev s0")
+            run(second, f"ip address add {SERVER}/24 dev s0")
+            # The second machine announces that the address is its own now.
+            run(client, "ip neigh flush dev c0")
+            done = download.wait_until_done()
+        assert longest_gap(download) < MAX_GAP_S
         assert done["received_bytes"] <= film.stat().st_size + WORKERS * MIB
         assert files_equal(film, copy)

@@ -133,6 +133,16 @@ class Monitor:
             yield from refusals[:1]
             yield ConnectionEvent.CLOSED
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long no packet has arrived from the peer's machine; 0 without a connection. If this is much longer than
+        ``KEEPALIVE_S``, the machine is unreachable on this connection; the state of the peer's process makes no
+        difference.
+        """
+        from msd.wire.net.tcp_state import seconds_since_packet  # Not needed by a short download.
+
+        return seconds_since_packet(self.descriptor) if self.is_connected else 0.0
+
     def close(self) -> None:
         """Stops monitoring."""
         self._monitored.disable_monitor()

@@ -17,6 +17,8 @@ from msd.wire.security.keys import Credentials
 #: How long a peer may take for the ZMTP handshake, in milliseconds. With the default of 30 s, a few hundred idle
 #: connections could hold every file descriptor.
 HANDSHAKE_TIMEOUT_MS = 5000
+#: Seconds between two packets of an idle connection whose path is watched.
+KEEPALIVE_S = 1
 #: Maximum number of frames kept per message; the protocol uses three. Further frames are read and dropped.
 MAX_FRAMES = 4
 
@@ -68,6 +70,13 @@ def limit_frames(socket: zmq.Socket[bytes], size: int) -> None:
     """
     # ZeroMQ compares the limit with the encrypted frame.
     socket.maxmsgsize = size + (CURVE_OVERHEAD if socket.mechanism == zmq.CURVE else 0)
+
+
+def exchange_packets(socket: zmq.Socket[bytes]) -> None:
+    """Makes the kernels exchange a packet each second while no data is in flight. ``Monitor.silent_seconds`` then tells
+    early that the peer's machine is unreachable. Call this before the socket connects.
+    """
+    socket.tcp_keepalive_idle = socket.tcp_keepalive_intvl = KEEPALIVE_S
 
 
 def bind(socket: zmq.Socket[bytes], url: str) -> None:

@@ -14,7 +14,7 @@ import zmq
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.sockets import limit_frames, receive, tcp_socket
+from msd.wire.net.sockets import exchange_packets, limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_SNAPSHOT_FRAME, STATUS_TOPIC, decode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Natural, Status
 from msd.wire.protocol.states import ConnectionRefusal
@@ -47,6 +47,7 @@ class StatusSubscriber:
         limit_frames(self._socket, MAX_SNAPSHOT_FRAME)
         self._socket.reconnect_ivl = RECONNECT_MS
         self._socket.reconnect_ivl_max = MAX_RECONNECT_MS
+        exchange_packets(self._socket)
         self._socket.subscribe(STATUS_TOPIC)
         self._monitor = Monitor(self._socket, encrypted=credentials is not None)
         self._monitor.connect(endpoint)
@@ -57,6 +58,11 @@ class StatusSubscriber:
     def endpoint(self) -> Endpoint:
         """The endpoint, with the address that answers once one does."""
         return self._monitor.endpoint
+
+    @property
+    def silent_seconds(self) -> float:
+        """See ``Monitor.silent_seconds``."""
+        return self._monitor.silent_seconds
 
     def read_connection(self) -> Iterator[ConnectionEvent | ConnectionRefusal]:
         """Yields the events of the connection since the last call, oldest first."""

@@ -555,6 +555,12 @@ def test_only_an_open_connection_is_renewed() -> None:
     assert silent(scene, 60.0) == []
 
 
+def test_a_connection_to_server_5_without_packets_is_renewed_before_a_snapshot_is_missed() -> None:
+    scene = Scene()
+    assert scene.handle(PathsChecked({}, RENEWAL_SILENCE_S - 0.1)) == []
+    assert scene.handle(PathsChecked({}, RENEWAL_SILENCE_S)) == [Resubscribe()]
+
+
 # Host names whose addresses change.
 
 
@@ -579,8 +585,16 @@ def test_an_open_connection_is_kept_but_renewed_at_the_new_address() -> None:
     policy.handle(SnapshotReceived(status(1, worker(1, WorkerState.AWAKE))), now)
     policy.handle(opened(1), now)
     assert policy.handle(PathsChecked({1: 3.0}), now) == [RenewConnection(1, old)]
-    assert policy.handle(AddressesChanged(new.at_port(39223), {1: new}), now) == []
+    assert policy.handle(AddressesChanged(old.at_port(39223), {1: new}), now) == []
     assert policy.handle(PathsChecked({1: 3.0}), now) == [RenewConnection(1, new)]
+
+
+def test_the_subscription_follows_the_name_of_server_5_at_once() -> None:
+    server5 = named("10.0.0.1", 39223)
+    policy = ConnectionPolicy({}, server5, pinned=True, now=START)
+    policy.handle(SnapshotReceived(status(1, worker(1, WorkerState.ASLEEP))), START)
+    assert policy.handle(AddressesChanged(Endpoint("10.0.0.1", 39223, (), "files"), {}), START) == []
+    assert policy.handle(AddressesChanged(named("10.0.0.2", 39223), {}), START) == [Resubscribe()]
 
 
 def test_workers_that_listen_on_all_addresses_follow_the_name_of_server_5() -> None:
@@ -588,7 +602,7 @@ def test_workers_that_listen_on_all_addresses_follow_the_name_of_server_5() -> N
     told = worker(1, WorkerState.AWAKE, at=Endpoint("*", 21001))
     assert policy.handle(SnapshotReceived(status(1, told)), START) == [OpenConnection(1, named("10.0.0.1", 21001))]
     actions = policy.handle(AddressesChanged(named("10.0.0.2", 39223), {}), START)
-    assert actions == [CloseConnection(1), OpenConnection(1, named("10.0.0.2", 21001))]
+    assert actions == [CloseConnection(1), Resubscribe(), OpenConnection(1, named("10.0.0.2", 21001))]
 
 
 # Arbitrary sequences of events.
@@ -645,7 +659,9 @@ class PolicyMachine(RuleBasedStateMachine):
                 case EndRenewal(number):
                     assert number in self.renewals, "there is no renewal to end"
                     self.renewals.discard(number)
-                case Resubscribe() | ReportRefusal():
+                case Resubscribe():
+                    assert isinstance(event, TimePassed | PathsChecked)
+                case ReportRefusal():
                     assert isinstance(event, TimePassed)
         self.is_refusal_definitive = any(isinstance(action, ReportRefusal) for action in actions)
 
@@ -695,9 +711,10 @@ class PolicyMachine(RuleBasedStateMachine):
         self.handle(ConnectionClosed(number, refusal))
 
     @precondition(lambda self: self.connected)
-    @rule(seconds=st.lists(st.floats(0, 20), min_size=4, max_size=4))
+    @rule(seconds=st.lists(st.floats(0, 20), min_size=5, max_size=5))
     def paths_are_checked(self, seconds: list[float]) -> None:
-        self.handle(PathsChecked({number: seconds[number - 1] for number in self.sockets if number <= 4}))
+        workers = {number: seconds[number - 1] for number in self.sockets if number <= 4}
+        self.handle(PathsChecked(workers, seconds[4]))
 
     @precondition(lambda self: self.renewals)
     @rule(data=st.data())
