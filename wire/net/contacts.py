@@ -22,6 +22,17 @@ PROBE_DELAY_S = 0.3
 PROBE_TIMEOUT_S = 0.6
 #: Seconds between two probes of an address that still does not answer.
 PROBE_INTERVAL_S = 1.0
+#: What the probes of several addresses of one host say together: the first of these that one of them found.
+_MOST_TELLING = (
+    Outcome.NO_REPLY,
+    Outcome.NOT_MSD,
+    Outcome.CLOSED,
+    Outcome.SILENT,
+    Outcome.REFUSED,
+    Outcome.NO_ANSWER,
+    Outcome.UNREACHABLE,
+    Outcome.UNKNOWN,
+)
 #: Successive probes that must find no msd at any address before a client may give up: servers may be starting.
 PROBES_WITHOUT_MSD = 2
 
@@ -43,7 +54,7 @@ class Refused(Struct, frozen=True):
 
 
 class Probed(Struct, frozen=True):
-    """The result of a probe."""
+    """The result of a probe of one address."""
 
     endpoint: Endpoint
     outcome: Outcome
@@ -51,7 +62,7 @@ class Probed(Struct, frozen=True):
 
 
 class StartProbe(Struct, frozen=True):
-    """Connect to the endpoint with plain TCP; ``Probed`` follows."""
+    """Connect to this one address with plain TCP; ``Probed`` follows."""
 
     endpoint: Endpoint
 
@@ -74,9 +85,9 @@ class Contacts(Core[Event, Action]):
         self._unanswered: frozenset[str] = frozenset()
         #: The last refusal of each server since it answered.
         self._refusals: dict[str, Contact] = {}
-        #: The result of the last probe of each endpoint, since all expected answers arrived.
+        #: The result of the last probe of each address, since all expected answers arrived.
         self._results: dict[Endpoint, tuple[Outcome, str]] = {}
-        #: How many of the last probes of each endpoint found that msd does not listen there.
+        #: How many of the last probes of each address found that msd does not listen there.
         self._without_msd: Counter[Endpoint] = Counter()
         #: When the next probes start; None if no answer is expected.
         self._probe_at: float | None = None
@@ -95,8 +106,9 @@ class Contacts(Core[Event, Action]):
     def is_msd_absent(self) -> bool:
         """True if every address refuses connections or belongs to another program, as successive probes found."""
         return bool(self._addresses) and all(
-            name in self._unanswered and self._without_msd[endpoint] >= PROBES_WITHOUT_MSD
+            name in self._unanswered and self._without_msd[address] >= PROBES_WITHOUT_MSD
             for name, endpoint in self._addresses.items()
+            for address in endpoint.addresses
         )
 
     def current(self) -> tuple[Contact, ...]:
@@ -138,21 +150,27 @@ class Contacts(Core[Event, Action]):
             return [StopProbes()]
         if self._stop_at is None and now >= self._probe_at:
             self._probe_at, self._stop_at = now + PROBE_INTERVAL_S, now + PROBE_TIMEOUT_S
-            endpoints = {endpoint: None for name, endpoint in self._addresses.items() if name in self._unanswered}
-            return [StartProbe(endpoint) for endpoint in endpoints]
+            endpoints = [endpoint for name, endpoint in self._addresses.items() if name in self._unanswered]
+            addresses = dict.fromkeys(address for endpoint in endpoints for address in endpoint.addresses)
+            return [StartProbe(address) for address in addresses]
         return []
 
     def _outcome(self, name: str, endpoint: Endpoint) -> tuple[Outcome, str]:
         if name not in self._unanswered:
             return Outcome.ANSWERS, ""
-        result = self._results.get(endpoint, (Outcome.UNKNOWN, ""))
+        result = self._result(endpoint)
         if name in self._refusals and self._may_be_refused(endpoint):
             return self._refusals[name].outcome, self._refusals[name].detail
         return result
 
     def _may_be_refused(self, endpoint: Endpoint) -> bool:
         """A refusal is one of ZeroMQ: if a probe found something else, it is newer, or the refusal was a guess."""
-        return self._results.get(endpoint, (Outcome.NO_REPLY,))[0] is Outcome.NO_REPLY
+        return self._result(endpoint)[0] in (Outcome.NO_REPLY, Outcome.UNKNOWN)
+
+    def _result(self, endpoint: Endpoint) -> tuple[Outcome, str]:
+        """Returns what the last probes of a host's addresses found."""
+        results = [self._results[address] for address in endpoint.addresses if address in self._results]
+        return min(results, key=lambda result: _MOST_TELLING.index(result[0]), default=(Outcome.UNKNOWN, ""))
 
     def _meaning(self, refusal: ConnectionRefusal) -> Outcome:
         match refusal:

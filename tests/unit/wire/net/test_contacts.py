@@ -89,6 +89,33 @@ def test_one_endpoint_is_probed_once_at_a_time() -> None:
     assert contacts.handle(same, 1000.0 + PROBE_DELAY_S) == [StartProbe(WORKER)]
 
 
+def test_every_address_of_a_host_is_probed_and_the_most_telling_result_counts() -> None:
+    host = Endpoint("10.0.0.1", 9001, ("10.0.0.2", "fd00::1"), "files")
+    addresses = [Endpoint(address, 9001) for address in ("10.0.0.1", "10.0.0.2", "fd00::1")]
+    contacts, expecting = Contacts(encrypted=False), Expecting({"worker 1": host}, frozenset(["worker 1"]))
+    contacts.handle(expecting, 1000.0)
+    assert contacts.handle(expecting, 1000.0 + PROBE_DELAY_S) == [StartProbe(address) for address in addresses]
+    results = [(Outcome.UNREACHABLE, "no route"), (Outcome.REFUSED, ""), (Outcome.NOT_MSD, "SSH-2.0")]
+    for address, (outcome, detail) in zip(addresses, results, strict=True):
+        contacts.handle(Probed(address, outcome, detail), 1001.0)
+        (contact,) = contacts.current()
+        assert (contact.endpoint, contact.outcome, contact.detail) == (host, outcome, detail)
+    contacts.handle(Probed(addresses[0], Outcome.NO_ANSWER), 1002.0)
+    assert contacts.current()[0].outcome is Outcome.NOT_MSD
+
+
+def test_msd_is_not_absent_while_one_address_of_a_host_does_not_answer() -> None:
+    host = Endpoint("10.0.0.1", 9001, ("10.0.0.2",), "files")
+    contacts = Contacts(encrypted=False)
+    contacts.handle(Expecting({"worker 1": host}, frozenset(["worker 1"])), 1000.0)
+    absent = []
+    for outcome in (Outcome.NO_ANSWER, Outcome.REFUSED, Outcome.REFUSED):
+        contacts.handle(Probed(Endpoint("10.0.0.1", 9001), Outcome.REFUSED), 1001.0)
+        contacts.handle(Probed(Endpoint("10.0.0.2", 9001), outcome), 1001.0)
+        absent.append(contacts.is_msd_absent)
+    assert absent == [False, False, True]
+
+
 def test_a_probe_is_over_before_a_client_explains_its_wait() -> None:
     from msd.client.network.progress_timeout import WAITING_NOTICE_S
 
