@@ -12,7 +12,7 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from msgspec import structs
 from msd.wire.errors import DiskError, MsdError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
-from msd.wire.protocol.segments import digest, span
+from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, digest, span
 from msd.wire.support.core import TimePassed
 from msd.workers.indexing.catalogue_writer import CHANGED, DigestCache, OnProgress, write_catalogue
 from msd.workers.indexing.rescan_policy import (
@@ -105,27 +105,34 @@ class _Indexer:
 
     def check(self, suspect: SuspectSegment) -> None:
         """Reads a segment of the latest edition, and has each file indexed again whose data there is another one
-        although its version is the indexed one.
+        although its version is the indexed one. Of a file that may have been in a bundle, reads all segments: a client
+        does not know which one differs.
         """
         with self._latest_edition() as latest:
             if latest is None or (found := latest.find(None, suspect.id)) is None:
                 return  # The file has already been indexed again.
-            offset, length = span(found.size, suspect.index)
-            expected = latest.digests(found, suspect.index, 1)
+            is_small = found.size <= MAX_BUNDLE_SIZE
+            first, count = (0, found.segments) if is_small else (suspect.index, 1)
+            expected = latest.digests(found, first, count)
             for file in latest.copies(found):
-                if self._read(file, offset, length) in (None, expected):
+                if self._read(file, range(first, first + count)) in (None, expected):
                     continue
                 if self._change_times.are_reliable(file.version.device):
                     self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
                 else:
                     self.policy.handle(ContentChanged(file.name), time.monotonic())
 
-    def _read(self, file: SharedFile, offset: int, length: int) -> bytes | None:
-        """Returns the digest of a segment of the indexed version; None if it cannot be read or is another version."""
+    def _read(self, file: SharedFile, indexes: Iterable[int]) -> bytes | None:
+        """Returns the digests of segments of the indexed version; None if they cannot be read or the file is another
+        version.
+        """
         try:
             fd, status = open_shared(self._share, file.name)
             with os.fdopen(fd, "rb", buffering=0):
-                return digest(os.pread(fd, length, offset)) if Version.of(status) == file.version else None
+                if Version.of(status) != file.version:
+                    return None
+                spans = (span(file.size, index) for index in indexes)
+                return b"".join(digest(os.pread(fd, length, offset)) for offset, length in spans)
         except OSError:
             return None
 
