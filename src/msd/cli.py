@@ -70,11 +70,12 @@ def _options(
 
 def main() -> NoReturn:
     """Runs the command line and ends the process with the documented exit code."""
-    from msd.wire.support.inherited_state import make_streams_blocking, open_closed_streams, reset_signals
+    from msd.wire.support import inherited_state
 
-    reset_signals()
-    open_closed_streams()
-    make_streams_blocking()
+    inherited_state.use_utf8_file_names()
+    inherited_state.reset_signals()
+    inherited_state.open_closed_streams()
+    inherited_state.make_streams_blocking()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # An old terminal may not support all characters: print a question mark for each unsupported one.

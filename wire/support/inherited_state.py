@@ -1,5 +1,5 @@
 """Puts in order what the parent process left to a command: blocked and ignored signals, standard streams that are
-closed or do not block.
+closed or do not block, a locale whose file names are not UTF-8.
 
 ``docs/operations.md`` lists what is respected and what is reset. Installs no signal handlers.
 """
@@ -11,6 +11,20 @@ import os
 import signal
 import stat
 import sys
+
+
+def use_utf8_file_names() -> None:
+    """Makes file names UTF-8, as they are in the protocol, also if the locale has another encoding such as Latin-1:
+    starts the command again in Python's UTF-8 mode, which its child processes inherit. Text is still printed in the
+    encoding of the locale.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or os.environ.get("PYTHONUTF8") == "1" or sys.flags.ignore_environment:
+        return
+    import locale
+
+    streams = os.environ.get("PYTHONIOENCODING", locale.getpreferredencoding(False))
+    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": streams}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 
 
 def reset_signals() -> None:

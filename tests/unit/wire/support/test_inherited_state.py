@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import socket
 import subprocess
@@ -46,6 +47,32 @@ from msd.wire.support.inherited_state import make_streams_blocking
 make_streams_blocking()
 sys.stderr.write("after")
 """
+
+
+#: Reports the encodings of file names and output, and the bytes of the argument.
+ENCODINGS = """
+import os, sys
+from msd.wire.support.inherited_state import use_utf8_file_names
+use_utf8_file_names()
+print(sys.getfilesystemencoding(), sys.stdout.encoding, os.fsencode(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "output"),
+    [({}, "ascii"), ({"PYTHONIOENCODING": "latin-1"}, "latin-1"), ({"PYTHONUTF8": "1"}, "utf-8")],
+    ids=str,
+)
+def test_file_names_are_utf8_in_every_locale_and_text_is_not(variables: dict[str, str], output: str) -> None:
+    # With these variables Python behaves in the locale C as in others that are not UTF-8.
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **variables}
+    ended = subprocess.run(
+        [sys.executable, "-c", ENCODINGS, "Ü".encode()], env=environment, capture_output=True, text=True, check=True
+    )
+    encodings, _, argument = ended.stdout.strip().rpartition(" b")
+    file_names, _, text = encodings.partition(" ")
+    assert (file_names, argument) == ("utf-8", repr("Ü".encode())[1:])
+    assert codecs.lookup(text) == codecs.lookup(output)
 
 
 @pytest.mark.parametrize(("closed", "open"), [((0, 1), 2), ((1,), 2), ((2,), 1), ((0, 2), 1)])
