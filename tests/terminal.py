@@ -55,8 +55,8 @@ os.read(stop, 1)
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 80 × 24. The session leader is a shell or, with ``leads_session``, the command
-    itself. Leaving the ``with`` block ends the command.
+    """A command on a pseudo-terminal of ``size``, columns and rows. The session leader is a shell or, with
+    ``leads_session``, the command itself. Leaving the ``with`` block ends the command.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class Terminal:
         program: Sequence[str] = MSD,
         env: dict[str, str] | None = None,
         leads_session: bool = False,
+        size: tuple[int, int] = (80, 24),
     ) -> None:
         self._master, self._slave = pty.openpty()
-        self.resize(80, 24)
+        self.resize(*size)
         self.settings = self.current_settings
         #: The chunks of bytes written to the terminal, each with the time at which it was read.
         self.chunks: list[tuple[float, bytes]] = []

@@ -5,7 +5,7 @@ a line and serves until standard input is closed. Speaks the kernel's protocol i
 
 LACKING is any of: ``change-time`` (the change time is the modification time), ``locks``, ``links``, ``sync`` (of
 files), ``folder-sync``, ``space`` (its size is unknown), ``stable-inodes``, ``long-names`` (143 bytes at most),
-``modes``.
+``modes`` (all files have the same one), ``fine-times`` (times are even seconds).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import select
+import stat
 import struct
 import sys
 from collections.abc import Callable
@@ -103,7 +104,12 @@ class FileSystem:
             inode = self._inodes
         changed = status.st_mtime_ns if "change-time" in self._lacking else status.st_ctime_ns
         times = [divmod(time, 10**9) for time in (status.st_atime_ns, status.st_mtime_ns, changed)]
-        numbers = (status.st_mode, status.st_nlink, status.st_uid, status.st_gid, 0, 4096, 0)
+        if "fine-times" in self._lacking:
+            times = [(seconds - seconds % 2, 0) for seconds, _ in times]
+        mode = status.st_mode
+        if "modes" in self._lacking:
+            mode = stat.S_IFMT(mode) | 0o700
+        numbers = (mode, status.st_nlink, status.st_uid, status.st_gid, 0, 4096, 0)
         return struct.pack(
             "=6Q10I",
             *(inode, status.st_size, status.st_blocks),

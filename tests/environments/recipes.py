@@ -52,6 +52,25 @@ def with_streams_closed(*descriptors: int) -> Wrapper:
     return ["sh", "-c", f'exec "$@" {closed}', "sh"]
 
 
+def with_non_blocking_streams() -> Wrapper:
+    """Writes to the standard streams of the command fail while their reader is slow, as some programs leave them."""
+    code = "import os, sys; [os.set_blocking(n, False) for n in (0, 1, 2)]; os.execvp(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-S", "-E", "-c", code]
+
+
+def with_umask(mask: str) -> Wrapper:
+    return ["sh", "-c", f'umask {mask}; exec "$@"', "sh"]
+
+
+def in_removed_folder(folder: Path) -> Wrapper:
+    """The current folder of the command, one in ``folder``, exists no more."""
+    return ["sh", "-c", 'mkdir "$0/$$" && cd "$0/$$" && rmdir "$0/$$" && exec "$@"', str(folder)]
+
+
+def without_new_privileges() -> Wrapper:
+    return [_program("setpriv"), "--no-new-privs"]
+
+
 def with_variables(**variables: str) -> Wrapper:
     """The command sees these environment variables only; without any, its environment is empty."""
     return [_program("env"), "-i", *(f"{name}={value}" for name, value in variables.items())]
@@ -63,6 +82,32 @@ def as_unknown_user() -> Wrapper:
     wrapper = [_program("setpriv"), "--reuid", "54321", "--regid", "54321", "--clear-groups", "env", "-u", "HOME"]
     _check([*wrapper, *MSD, "--version"])  # The checkout may be in a folder that only its owner can enter.
     return wrapper
+
+
+def with_encoding(folder: Path, charmap: str) -> Wrapper:
+    """The command runs in a locale with this encoding, such as "ISO-8859-1"; the locale is made in ``folder``."""
+    locale = folder / f"test.{charmap}"
+    # The exit code is 1 for a mere warning.
+    subprocess.run([_program("localedef"), "--no-archive", "-i", "en_US", "-f", charmap, str(locale)], check=False)
+    if not locale.exists():
+        pytest.skip(f"localedef cannot make a locale for {charmap}")
+    return ["env", f"LOCPATH={folder}", f"LC_ALL={locale.name}"]
+
+
+def with_clock(file: Path) -> Wrapper:
+    """The command's time of day is as far from the real one as ``file`` says, such as "+3d", also after a change of the
+    file. The monotonic clock is the real one.
+    """
+    libraries = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
+    if not libraries:
+        pytest.skip("libfaketime is not installed")
+    return [
+        "env",
+        f"LD_PRELOAD={libraries[0]}",
+        f"FAKETIME_TIMESTAMP_FILE={file}",
+        "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    ]
 
 
 # Limits.
@@ -121,6 +166,31 @@ def network_namespace(*commands: str) -> Iterator[Wrapper]:
         yield wrapper
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+#: The addresses of the two machines of ``two_machines``; both are on the interface ``e0``.
+SERVER, CLIENT = "192.0.2.1", "192.0.2.2"
+
+
+@contextlib.contextmanager
+def two_machines() -> Iterator[tuple[Wrapper, Wrapper]]:
+    """A machine for the servers and one for the client, in one network."""
+    with network_namespace() as server:
+        link = f"ip link add e0 type veth peer name e0 netns {server[-1]}"
+        with network_namespace(link, f"ip address add {CLIENT}/24 dev e0", "ip link set e0 up") as client:
+            run_in(server, f"ip address add {SERVER}/24 dev e0")
+            run_in(server, "ip link set e0 up")
+            yield server, client
+
+
+def run_in(wrapper: Wrapper, command: str) -> None:
+    """Runs a command in an environment, and fails the test if the command fails."""
+    subprocess.run([*wrapper, *command.split()], check=True)
+
+
+def filter_port(server: Wrapper, port: int) -> None:
+    """No answer from this TCP port of a machine leaves it, as if a firewall dropped the packets."""
+    run_in(server, f"ip rule add ipproto tcp sport {port} blackhole")
 
 
 def with_files_replaced(**paths: Path) -> Wrapper:
@@ -276,4 +346,4 @@ def _check(command: list[str]) -> None:
     """Runs a command that creates an environment; skips the test with its output if the command fails."""
     ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if ended.returncode:
-        pytest.skip(f"{' '.join(command)}: {ended.stderr.strip() or f'exit code {ended.returncode}'}")
+        pytest.skip(f"{' '.join(command)}: {' '.join(ended.stderr.split()) or f'exit code {ended.returncode}'}")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.environments.recipes import Wrapper, network_namespace, with_files_replaced, with_variables
+from tests.environments.recipes import (
+    CLIENT,
+    SERVER,
+    network_namespace,
+    run_in,
+    two_machines,
+    with_files_replaced,
+    with_variables,
+)
 from tests.processes import MIB, Download, Source, System, files_equal, free_ports
 
 #: The rate of each worker, so that the download is in progress when its network changes.
@@ -18,23 +24,8 @@ RATE = "2MiB"
 #: The maximum number of seconds without data, from the last bytes before the change to the first ones after it.
 MAX_GAP_S = 5.0
 WORKERS = 4
-SERVER, CLIENT, OTHER = "192.0.2.1", "192.0.2.2", "192.0.2.3"
-
-
-@contextlib.contextmanager
-def two_machines() -> Iterator[tuple[Wrapper, Wrapper]]:
-    """A machine for the servers and one for the client, in one network."""
-    with network_namespace() as server:
-        name = server[-1]
-        link = f"ip link add c0 type veth peer name s0 netns {name}"
-        with network_namespace(link, f"ip address add {CLIENT}/24 dev c0", "ip link set c0 up") as client:
-            run(server, f"ip address add {SERVER}/24 dev s0")
-            run(server, "ip link set s0 up")
-            yield server, client
-
-
-def run(wrapper: Wrapper, command: str) -> None:
-    subprocess.run([*wrapper, *command.split()], check=True)
+#: A third address in the network of ``two_machines``.
+OTHER = "192.0.2.3"
 
 
 def longest_gap(download: Download) -> float:
@@ -68,12 +59,12 @@ def test_a_download_continues_when_an_address_is_replaced(
     ):
         download.wait_until_verified(0.2)
         if side == "client":
-            run(client, f"ip address del {CLIENT}/24 dev c0")
-            run(client, f"ip address add {OTHER}/24 dev c0")
+            run_in(client, f"ip address del {CLIENT}/24 dev e0")
+            run_in(client, f"ip address add {OTHER}/24 dev e0")
         else:
-            run(client, f"ip address add {OTHER}/24 dev c0")
-            run(client, f"ip route replace 192.0.2.0/24 dev c0 src {OTHER}")
-            run(server, f"ip route add blackhole {CLIENT}/32")
+            run_in(client, f"ip address add {OTHER}/24 dev e0")
+            run_in(client, f"ip route replace 192.0.2.0/24 dev e0 src {OTHER}")
+            run_in(server, f"ip route add blackhole {CLIENT}/32")
         done = download.wait_until_done()
         assert longest_gap(download) < MAX_GAP_S
         # What was verified is not fetched again; what was in flight may arrive twice, from two workers.
@@ -81,6 +72,7 @@ def test_a_download_continues_when_an_address_is_replaced(
         assert files_equal(film, copy)
 
 
+@pytest.mark.soak
 def test_a_download_follows_the_name_of_servers_whose_address_is_replaced(
     source: Source, keyless: Path, runtime_folder: Path, tmp_path: Path
 ) -> None:
@@ -96,8 +88,8 @@ def test_a_download_follows_the_name_of_servers_whose_address_is_replaced(
         ) as download,
     ):
         download.wait_until_verified(0.2)
-        run(server, f"ip address del {SERVER}/24 dev s0")
-        run(server, f"ip address add {OTHER}/24 dev s0")
+        run_in(server, f"ip address del {SERVER}/24 dev e0")
+        run_in(server, f"ip address add {OTHER}/24 dev e0")
         hosts.write_text(f"{OTHER} files\n")
         done = download.wait_until_done()
         assert longest_gap(download) < MAX_GAP_S
@@ -113,13 +105,13 @@ def test_a_download_continues_when_an_address_moves_to_another_machine(
 ) -> None:
     """Two machines share the same file; the second takes over the address of the first, as with VRRP."""
     film, copy = source(16 * MIB), tmp_path / "copy"
-    bridge = ("ip link add c0 type bridge", f"ip address add {CLIENT}/24 dev c0", "ip link set c0 up")
+    bridge = ("ip link add e0 type bridge", f"ip address add {CLIENT}/24 dev e0", "ip link set e0 up")
     with network_namespace() as first, network_namespace() as second, network_namespace(*bridge) as client:
         for number, server in enumerate((first, second)):
-            run(client, f"ip link add c0p{number} type veth peer name s0 netns {server[-1]}")
-            run(client, f"ip link set c0p{number} master c0 up")
-            run(server, "ip link set s0 up")
-        run(first, f"ip address add {SERVER}/24 dev s0")
+            run_in(client, f"ip link add e{number + 1} type veth peer name e0 netns {server[-1]}")
+            run_in(client, f"ip link set e{number + 1} master e0 up")
+            run_in(server, "ip link set e0 up")
+        run_in(first, f"ip address add {SERVER}/24 dev e0")
         ports = free_ports()
         with contextlib.ExitStack() as stack:
             for number, server in enumerate((first, second)):
@@ -132,10 +124,10 @@ def test_a_download_continues_when_an_address_moves_to_another_machine(
             flags = ["-a", SERVER, "-p", *map(str, ports)]
             download = stack.enter_context(Download(flags, "-o", str(copy), wrapper=client))
             download.wait_until_verified(0.2)
-            run(first, f"ip address del {SERVER}/24 dev s0")
-            run(second, f"ip address add {SERVER}/24 dev s0")
+            run_in(first, f"ip address del {SERVER}/24 dev e0")
+            run_in(second, f"ip address add {SERVER}/24 dev e0")
             # The second machine announces that the address is its own now.
-            run(client, "ip neigh flush dev c0")
+            run_in(client, "ip neigh flush dev e0")
             done = download.wait_until_done()
         assert longest_gap(download) < MAX_GAP_S
         assert done["received_bytes"] <= film.stat().st_size + WORKERS * MIB

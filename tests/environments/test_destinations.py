@@ -65,6 +65,9 @@ def test_a_file_system_in_an_image_needs_no_warning(tmp_path: Path, kind: str) -
         (("sync",), "its file system cannot say when the data is on the disk"),
         (("folder-sync",), "its name may not survive a power failure"),
         (("long-names",), ""),
+        (("modes",), ""),
+        (("fine-times",), ""),
+        (("links", "modes", "change-time", "fine-times", "stable-inodes"), ""),  # as exFAT
         (("stable-inodes",), ""),
         (("stable-inodes", "links", "locks", "folder-sync", "space", "change-time"), "has no locks"),
     ],

@@ -112,7 +112,7 @@ def test_a_download_in_the_background_draws_nothing_and_is_not_stopped(
     assert (tmp_path / "copy").exists()
 
 
-@pytest.mark.parametrize("owns_servers", [False, True])
+@pytest.mark.parametrize("owns_servers", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_console_leaves_the_terminal_to_the_shell_until_fg(
     shell: JobShell, serve: Serve, source: Source, owns_servers: bool
 ) -> None:

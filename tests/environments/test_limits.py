@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.environments.recipes import limited, limited_processes, mounted_tmpfs
-from tests.processes import Source, free_ports, run_msd
+from tests.processes import MIB, Serve, Source, free_ports, run_msd
 
 
 def refusal(*arguments: str, code: int, wrapper: Sequence[str] = ()) -> str:
@@ -58,10 +58,18 @@ def test_a_download_with_too_few_threads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("room", ["size=4k", "size=60k", "nr_inodes=3", "nr_inodes=40"])
 def test_a_full_disk_at_the_runtime_folder(
-    tmp_path: Path, source: Source, room: str, monkeypatch: pytest.MonkeyPatch
+    runtime_folder: Path, source: Source, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with mounted_tmpfs(tmp_path / "disk", room) as disk:
+    with mounted_tmpfs(runtime_folder / "disk", room) as disk:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(disk))
         line = refusal("serve", str(source(1000)), code=6)
         assert re.fullmatch(r"msd: .*: No space left on device: .*set XDG_RUNTIME_DIR to .*folder.*\n", line)
         assert not [*disk.iterdir()]
+
+
+def test_a_limit_on_the_size_of_files(serve: Serve, source: Source, tmp_path: Path) -> None:
+    system = serve(source(2 * MIB))
+    arguments = ["download", *system.server_flags, "-o", str(tmp_path / "copy"), "--quiet"]
+    ended = run_msd(*arguments, wrapper=limited(f"--fsize={MIB}"))
+    assert (ended.returncode, ended.stderr.count("\n")) == (6, 1), ended.stderr
+    assert "copy.part: File too large: choose a file system that can store files of this size" in ended.stderr

@@ -16,11 +16,16 @@ from tests.environments.recipes import (
     Wrapper,
     as_unknown_user,
     in_pid_namespace,
+    in_removed_folder,
+    limited,
     process_state,
+    with_non_blocking_streams,
     with_signals_blocked,
     with_signals_ignored,
     with_streams_closed,
+    with_umask,
     with_variables,
+    without_new_privileges,
 )
 from tests.processes import MIB, Serve, Source, System, files_equal, run_msd, wait_for
 
@@ -35,6 +40,20 @@ WORKING: dict[str, Callable[[Path], Wrapper]] = {
     "SIGCHLD ignored": lambda folder: with_signals_ignored("CHLD"),
     "process 1 of a container": lambda folder: in_pid_namespace(),
 }
+#: Further ones, for ``make soak``.
+UNUSUAL: dict[str, Callable[[Path], Wrapper]] = {
+    "a home folder that cannot be written": lambda folder: ["env", "HOME=/proc", "XDG_CACHE_HOME=/proc/cache"],
+    "a current folder that was removed": in_removed_folder,
+    "a umask that leaves others everything": lambda folder: with_umask("0"),
+    "a umask that leaves the group nothing": lambda folder: with_umask("077"),
+    "a stack of 1 MiB": lambda folder: limited("--stack=1048576"),
+    "an unlimited stack": lambda folder: limited("--stack=unlimited"),
+    "an address space of 300 MiB": lambda folder: limited(f"--as={300 * MIB}"),
+    "no core dumps, no locked memory": lambda folder: limited("--core=0", "--memlock=0"),
+    "no new privileges": lambda folder: without_new_privileges(),
+    "a lower priority": lambda folder: ["nice", "-n", "19"],
+    "standard streams that do not block": lambda folder: with_non_blocking_streams(),
+}
 
 
 def answers(system: System) -> bool:
@@ -45,12 +64,12 @@ def answers(system: System) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", [*WORKING, *(pytest.param(name, marks=pytest.mark.soak) for name in UNUSUAL)])
 def test_servers_and_downloads_work(name: str, runtime_folder: Path, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
     for folder in (runtime_folder, *tmp_path.parents[:3], tmp_path):
         folder.chmod(0o777)
-    wrapper = WORKING[name](tmp_path)
+    wrapper = {**WORKING, **UNUSUAL}[name](tmp_path)
     with System(path, wrapper=wrapper) as system:
         wait_for("the servers", lambda: answers(system))
         ended = run_msd("download", *system.server_flags, "-o", str(tmp_path / "copy"), wrapper=wrapper)
