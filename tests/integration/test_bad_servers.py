@@ -7,19 +7,36 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 import zmq
 
+from msd.client.operations.download import download
 from msd.client.operations.list_files import list_files
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import NoAnswerError
+from msd.wire.errors import NoAnswerError, SourceError
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, CataloguePage, DataRequest, Entry, Hello, List, Welcome
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    CataloguePage,
+    DataRequest,
+    Describe,
+    Described,
+    DigestPage,
+    Digests,
+    Entry,
+    Get,
+    Hello,
+    List,
+    Message,
+    Welcome,
+)
+from msd.wire.protocol.segments import Manifest, digest
 from tests.processes import MIB, MSD, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
 
 
@@ -52,40 +69,77 @@ def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: lis
         assert client.wait(20) == 7
 
 
-def test_a_worker_that_repeats_a_catalogue_page_makes_no_progress() -> None:
-    """If a page could start before the end of the previous page, the list might never end."""
+@contextmanager
+def bad_worker(answer: Callable[[DataRequest], list[bytes] | None]) -> Iterator[Servers]:
+    """The servers of which only one worker runs. It answers requests with the frames that ``answer`` returns."""
     ports = free_ports()
     servers = locate_servers(Config(), host=None, ports=ports, server5=None)
-    one_worker = Servers(servers.status, {1: servers.workers[1]}, pinned=True)
+    stop = threading.Event()
+
+    def run(router: zmq.Socket[bytes]) -> None:
+        while not stop.is_set():
+            if router.poll(20):
+                peer, frame = router.recv_multipart()
+                if (frames := answer(decode(frame, DataRequest))) is not None:
+                    router.send_multipart([peer, *frames])
+
     with ExitStack() as stack:
         context = stack.enter_context(zmq.Context())
         router = stack.enter_context(context.socket(zmq.ROUTER))
         router.linger = 0
         router.bind(f"tcp://127.0.0.1:{ports[0]}")
-        stop = threading.Event()
-
-        def answer() -> None:
-            while not stop.is_set():
-                if not router.poll(20):
-                    continue
-                peer, frame = router.recv_multipart()
-                match decode(frame, DataRequest):
-                    case Hello(rid=rid):
-                        welcome = Welcome(rid=rid, version=PROTOCOL_VERSION, epoch=1, number=1, files=9, catalogue=b"")
-                        router.send_multipart([peer, encode(welcome)])
-                    case List(rid=rid):
-                        entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
-                        page = CataloguePage(rid=rid, epoch=1, catalogue=b"", entries=[entry], more=True)
-                        router.send_multipart([peer, encode(page)])
-
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=run, args=(router,))
         thread.start()
         try:
-            with pytest.raises(NoAnswerError):
-                list_files(one_worker, timeout=1)
+            yield Servers(servers.status, {1: servers.workers[1]}, pinned=True)
         finally:
             stop.set()
             thread.join()
+
+
+def welcome(request: Hello) -> list[bytes]:
+    reply = Welcome(rid=request.rid, version=PROTOCOL_VERSION, epoch=1, number=1, files=1, catalogue=b"")
+    return [encode(reply)]
+
+
+def test_a_worker_that_repeats_a_catalogue_page_makes_no_progress() -> None:
+    """If a page could start before the end of the previous page, the list might never end."""
+
+    def answer(request: DataRequest) -> list[bytes] | None:
+        match request:
+            case Hello():
+                return welcome(request)
+            case List(rid=rid):
+                entry = Entry(name="same", size=1, mtime_ns=1, id=bytes(32))
+                return [encode(CataloguePage(rid=rid, epoch=1, catalogue=b"", entries=[entry], more=True))]
+        return None
+
+    with bad_worker(answer) as servers, pytest.raises(NoAnswerError):
+        list_files(servers, timeout=1)
+
+
+def test_a_worker_that_refuses_for_an_unknown_reason_is_not_asked_again_and_again(tmp_path: Path) -> None:
+    requests: list[type[Message]] = []
+    manifest = Manifest.build("film", 1, digest(b"x"))
+
+    def answer(request: DataRequest) -> list[bytes] | None:
+        requests.append(type(request))
+        match request:
+            case Hello():
+                return welcome(request)
+            case Describe(rid=rid):
+                return [
+                    encode(Described(rid=rid, epoch=1, name="film", size=1, mtime_ns=1, segment_size=1, id=manifest.id))
+                ]
+            case Digests(rid=rid):
+                return [encode(DigestPage(rid=rid, epoch=1, start=0)), manifest.digests]
+            case Get(rid=rid):
+                return [msgpack.packb({"type": "refusal", "rid": rid, "epoch": 1, "reason": "mood", "detail": ""})]
+        return None
+
+    with bad_worker(answer) as servers, pytest.raises(SourceError, match="does not know"):
+        download(servers, "film", tmp_path / "film", timeout=20)
+    assert requests.count(Hello) == requests.count(Get) == 1
 
 
 def test_an_output_created_during_the_download_is_not_replaced(serve: Serve, source: Source, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
+import msgpack
 import pytest
 import zmq
 
@@ -13,7 +16,18 @@ from msd.client.network_events import ConnectionOpened, ReplyReceived
 from msd.wire.errors import ProtocolError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Hello, Message, Refusal, Segment, Welcome
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    Correlated,
+    Get,
+    GetBundle,
+    Hello,
+    List,
+    Message,
+    Refusal,
+    Segment,
+    Welcome,
+)
 from msd.wire.protocol.states import ConnectionRefusal, RefusalReason
 
 EPOCH = 7
@@ -105,6 +119,59 @@ def test_a_refusal_without_versions_says_nothing_about_the_version(connection: C
     with pytest.raises(ProtocolError):
         connection.handle_message(frames(Refusal(rid=1, epoch=EPOCH, reason=RefusalReason.VERSION)))
     assert connection.refusal is None
+
+
+ENTRY = {"name": "a", "size": 1, "mtime_ns": 1, "mode": 0o644, "id": bytes(32)}
+PAGE = {"type": "catalog", "rid": 2, "epoch": EPOCH, "catalogue": bytes(32), "more": False}
+BUNDLE = {"type": "bundle", "rid": 2, "epoch": EPOCH}
+
+
+@pytest.mark.parametrize(
+    ("request_message", "header", "payload"),
+    [
+        pytest.param(List(rid=2), {**PAGE, "entries": [ENTRY] * 1_000_000}, b"", id="a million entries"),
+        pytest.param(List(rid=2), {**PAGE, "entries": [0] * 1_000_000}, b"", id="a million numbers"),
+        pytest.param(List(rid=2), {**PAGE, "entries": [ENTRY] * 2}, b"", id="a name twice"),
+        pytest.param(List(rid=2, prefix="b"), {**PAGE, "entries": [ENTRY]}, b"", id="another prefix"),
+        pytest.param(
+            GetBundle(rid=2, ids=bytes(64)),
+            {**BUNDLE, "statuses": ["ok"] * 2, "lengths": [2**63 - 1, 2**63 - 1]},
+            b"data",
+            id="huge lengths",
+        ),
+        pytest.param(
+            GetBundle(rid=2, ids=bytes(64)),
+            {**BUNDLE, "statuses": ["ok"] * 2, "lengths": [4, -1]},
+            b"dat",
+            id="a negative length",
+        ),
+        pytest.param(
+            GetBundle(rid=2, ids=bytes(64)),
+            {**BUNDLE, "statuses": ["ok"] * 1_000_000, "lengths": [0] * 1_000_000},
+            b"",
+            id="a million files",
+        ),
+        pytest.param(
+            GetBundle(rid=2, ids=bytes(64)),
+            {**BUNDLE, "statuses": ["ok"] * 2, "lengths": [4, 4]},
+            bytes(5 << 20),
+            id="more than requested",
+        ),
+    ],
+)
+def test_a_hostile_page_or_bundle_is_malformed_and_takes_little_memory(
+    open_connection: Connection, request_message: Correlated, header: dict[str, Any], payload: bytes
+) -> None:
+    open_connection.send(request_message)
+    reply = [zmq.Frame(msgpack.packb(header)), *([zmq.Frame(payload)] if payload else [])]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError):
+            open_connection.handle_message(reply)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_the_reply_to_hello_must_be_a_welcome(connection: Connection) -> None:
