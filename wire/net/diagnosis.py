@@ -150,13 +150,18 @@ def describe(contacts: Sequence[Contact]) -> str:
         else:
             phrases.append(f"{contact.name} at {contact.endpoint}")
     for group in workers.values():
-        numbers = _ranges([int(contact.name.removeprefix("worker ")) for contact in group])
+        group.sort(key=_number)
+        numbers = _ranges([_number(contact) for contact in group])
         first, *others = [contact.endpoint for contact in group]
         ports = _ranges([first.port, *(endpoint.port for endpoint in others)])
         host = str(first).rpartition(":")[0]
         phrases.append(f"{'workers' if others else 'worker'} {numbers} at {host}:{ports}")
     *most, last = phrases
     return f"{', '.join(most)} and {last}" if most else last
+
+
+def _number(worker: Contact) -> int:
+    return int(worker.name.removeprefix("worker "))
 
 
 def _detail(outcome: Outcome, detail: str) -> str:

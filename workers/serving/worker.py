@@ -91,6 +91,9 @@ READS_PER_TURN = 256
 RECEIVES_PER_TURN = 512
 #: Large replies sent per iteration; only one if more requests are waiting to be received.
 REPLIES_PER_TURN = 8
+#: No further reply is begun in an iteration after this many seconds: reading 512 small files may take much longer than
+#: reading a segment, and heartbeats must not wait for several bundles.
+MAX_TURN_S = 0.05
 #: Minimum seconds between two "busy" refusals, over all clients; excess requests in between are dropped without
 #: decoding them.
 BUSY_REFUSAL_INTERVAL_S = 0.01
@@ -374,8 +377,11 @@ class Worker:
         for client, size in self._send_completions.collect():
             self._queue.on_completed(client, size)
         self._may_serve_more = False
+        until = time.monotonic() + MAX_TURN_S
         for _ in range(max_replies):
             now = time.monotonic()
+            if now > until:
+                break
             queued = self._queue.next(now)
             if queued is None:
                 return

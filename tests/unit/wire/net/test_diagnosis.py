@@ -116,6 +116,7 @@ def test_workers_of_several_hosts_are_named_by_host() -> None:
     hosts = ("10.0.0.1", "fd00::1", "10.0.0.1")
     named = [Contact(f"worker {n}", Endpoint(host, 9000 + n), Outcome.REFUSED) for n, host in enumerate(hosts, 1)]
     assert describe(named) == "workers 1, 3 at 10.0.0.1:9001, 9003 and worker 2 at [fd00::1]:9002"
+    assert describe(named[::-1]) == describe([named[0], named[2], named[1]])
 
 
 def test_the_control_port_is_named() -> None:

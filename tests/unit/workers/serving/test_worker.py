@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.workers.serving.fair_queue import MAX_QUEUED
-from msd.workers.serving.worker import MAX_SERVED_REPORTED, MAX_SESSIONS_REPORTED
+from msd.workers.serving.worker import MAX_SERVED_REPORTED, MAX_SESSIONS_REPORTED, REPLIES_PER_TURN
 from msd.workers.source.indexed_data import STALE_REPORT_S
 from tests.processes import free_ports, wait_for
 from tests.unit.shares import write_share_of
@@ -94,12 +94,25 @@ class Bench:
         self._control.send_multipart([self._routing_id, encode(order)])
 
 
+WORKERS = [sys.executable, "-m", "msd.workers"]
+#: Runs ``python -m msd.workers`` with a disk that takes 50 ms for each read.
+WITH_A_SLOW_DISK = """
+import sys, time
+from msd.workers.source.local_files import LocalFiles
+read = LocalFiles.read
+LocalFiles.read = lambda *arguments: time.sleep(0.05) or read(*arguments)
+from msd.workers.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @contextmanager
-def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Iterator[Bench]:
+def serving(
+    root: Path, folder: Path, *, rate: int = 0, edition: int = 1, command: Sequence[str] = WORKERS
+) -> Iterator[Bench]:
     """Runs a worker that shares ``root``, and asserts that it exits when its standard input is closed."""
     write_share_of(root, folder)
-    command = [sys.executable, "-m", "msd.workers", "index", str(folder)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*WORKERS, "index", str(folder)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     port, *_ = free_ports()
     settings = encode(
         WorkerSettings(
@@ -116,7 +129,7 @@ def serving(root: Path, folder: Path, *, rate: int = 0, edition: int = 1) -> Ite
     )
     with (
         ExitStack() as stack,
-        subprocess.Popen([sys.executable, "-m", "msd.workers", "serve"], stdin=subprocess.PIPE) as process,
+        subprocess.Popen([*command, "serve"], stdin=subprocess.PIPE) as process,
     ):
         assert process.stdin is not None
         os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
@@ -247,6 +260,22 @@ def test_a_file_of_a_bundle_that_changed_refuses_itself_and_not_its_neighbours(
             assert isinstance(bundle, Bundle)
             assert (bundle.rid, bundle.statuses, bundle.lengths, payload) == (rid, statuses, lengths, data)
         assert bench.heartbeat(lambda heartbeat: heartbeat.load.stale)
+
+
+def test_slow_reads_delay_other_clients_by_a_few_replies_only(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder, command=[sys.executable, "-c", WITH_A_SLOW_DISK]) as bench:
+        reader, other = bench.client(), bench.client()
+        id = file_id(reader)
+        file_id(other)
+        for rid in range(REPLIES_PER_TURN):
+            reader.send(encode(Get(rid=rid, id=id, index=0)))
+        assert reader.poll(TIMEOUT_MS), "no reply"
+        file_id(other)
+        answered = 0
+        while reader.poll(0):
+            reader.recv_multipart()
+            answered += 1
+        assert answered <= REPLIES_PER_TURN // 2
 
 
 def test_requests_beyond_a_full_queue_are_refused_as_busy(root: Path, runtime_folder: Path) -> None:
