@@ -1,17 +1,20 @@
-"""Decides which request is answered next: fair turns, bounded memory, and the rate limit.
+"""Decides which request is answered next: fair shares, bounded memory, and the rate limit.
 
 A worker queues requests, which are small, and reads a segment from disk only when the segment can be handed to ZeroMQ.
-Clients take turns. A client may have only a few replies in flight (handed to ZeroMQ and not yet released), so a client
-that never reads ties up little memory, and a byte budget limits the replies in flight of all clients together. A client
-with nothing in flight may always have one reply, so clients that do not read cannot starve those that do. A client that
-queues far more requests than it needs is served after the others.
+Clients that always have requests get equal numbers of bytes, whether they ask for whole segments or for small parts. A
+client may have only a few replies in flight (handed to ZeroMQ and not yet released), so a client that never reads ties
+up little memory, and a byte budget limits the replies in flight of all clients together. A client with nothing in
+flight may always have one reply, so clients that do not read cannot starve those that do. A client that queues far more
+requests than it needs is served after the others.
 
 Does not use sockets, files or the clock: clients are opaque keys, and the caller passes ``now``.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import OrderedDict, deque
+from itertools import count
 from typing import Generic, TypeVar
 
 from msgspec import Struct, field
@@ -52,6 +55,9 @@ class _Client(Generic[R], Struct):
     #: The number of replies in flight, and their size in bytes.
     in_flight: int = 0
     in_flight_bytes: int = 0
+    #: Between ``FairQueue.next`` and the outcome: the class as which the client is served, and where its share begins.
+    served_as: int | None = None
+    share_start: int = 0
     #: The class whose ready list contains the client; None if no ready list does, because the client may not be served.
     ready_as: int | None = None
 
@@ -61,7 +67,8 @@ class _Client(Generic[R], Struct):
 
     @property
     def may_be_served(self) -> bool:
-        return bool(self.queue) and self.in_flight < (1 if self.is_greedy else MAX_IN_FLIGHT)
+        limit = 1 if self.is_greedy else MAX_IN_FLIGHT
+        return bool(self.queue) and self.in_flight < limit and self.served_as is None
 
     def add_in_flight(self, replies: int, size: int) -> int:
         """Adds replies in flight, or removes them if ``replies`` is negative. Returns the change in the number of bytes
@@ -73,6 +80,39 @@ class _Client(Generic[R], Struct):
         return (self.in_flight_bytes if self.in_flight > 1 else 0) - before
 
 
+class _History(Struct):
+    """What is remembered of a client. ``completed`` is the number of its completed replies."""
+
+    completed: int = 0
+    #: Where the client's last share ended, in the ready list of this class.
+    share_end: int = 0
+    client_class: int = _NEW
+
+
+class _ReadyList(Generic[K]):
+    """The clients of one class that may be served (start-time fair queueing).
+
+    The class has a line of bytes, of which each reply takes a share. A client's next share begins where its last one
+    ended, or at ``position`` if that is later. The client whose share begins first is served next. So clients that
+    always have requests get equal numbers of bytes. A client that had no request for a moment is served soon, but gets
+    nothing for the time before.
+    """
+
+    def __init__(self) -> None:
+        #: Where the share of the client that was served last begins.
+        self.position = 0
+        #: The clients in the order in which they will be served: where the next share begins, a number that keeps equal
+        #: ones in the order in which they were added, and the client.
+        self.entries: list[tuple[int, int, K]] = []
+        self._numbers = count()
+
+    def add(self, key: K, start: int) -> None:
+        insort(self.entries, (max(self.position, start), next(self._numbers), key))
+
+    def remove(self, key: K) -> None:
+        self.entries = [entry for entry in self.entries if entry[2] != key]
+
+
 class FairQueue(Generic[K, R]):
     """The request queues of all clients. ``rate`` is in bytes per second, 0 for no limit."""
 
@@ -80,10 +120,9 @@ class FairQueue(Generic[K, R]):
         self._rate = rate
         #: Clients with queued requests or replies in flight, and no others.
         self._clients: dict[K, _Client[R]] = {}
-        #: A ready list for each class: the clients that may be served, in the order of their turns.
-        self._ready: tuple[deque[K], deque[K], deque[K]] = (deque(), deque(), deque())
-        #: The number of completed replies of each client; the least recently served client comes first.
-        self._completed: OrderedDict[K, int] = OrderedDict()
+        self._ready: tuple[_ReadyList[K], _ReadyList[K], _ReadyList[K]] = (_ReadyList(), _ReadyList(), _ReadyList())
+        #: The least recently served client comes first.
+        self._histories: OrderedDict[K, _History] = OrderedDict()
         self._turn_number = 0
         #: The number of queued requests: they wait for the rate limit or for replies in flight to complete.
         self.queued = 0
@@ -99,6 +138,8 @@ class FairQueue(Generic[K, R]):
             return False
         client.queue.append(request)
         self.queued += 1
+        if client.is_greedy and client.ready_as not in (None, _GREEDY):
+            self._mark_unready(key, client)
         self._mark_ready(key, client)
         return True
 
@@ -109,24 +150,24 @@ class FairQueue(Generic[K, R]):
 
     def next(self, now: float) -> tuple[K, R] | None:
         """Removes and returns the client and the request to answer now, None if there is none. From then on the reply
-        counts as in flight: report the outcome with ``on_sent`` or ``on_dropped``.
+        counts as in flight: report the outcome with ``on_sent`` or ``on_dropped``. Until then the client is not served
+        again, because the size of its share is unknown.
         """
-        if now < self._next_send_at or not any(self._ready):
+        if now < self._next_send_at or not self._has_ready:
             return None
         self._turn_number += 1
         for client_class in _SERVING_ORDERS[self._turn_number % 2 if self._turn_number % GREEDY_TURN_INTERVAL else 2]:
-            for _ in range(len(self._ready[client_class])):
-                key = self._ready[client_class].popleft()
+            ready = self._ready[client_class]
+            for index, (start, _, key) in enumerate(ready.entries):
                 client = self._clients[key]
-                client.ready_as = None
-                became_greedy = client_class != _GREEDY and client.is_greedy
-                if became_greedy or (client.in_flight and self._budget_used >= IN_FLIGHT_BUDGET):
-                    self._mark_ready(key, client)
+                if client.in_flight and self._budget_used >= IN_FLIGHT_BUDGET:
                     continue
+                del ready.entries[index]
+                ready.position = max(ready.position, start)
+                client.ready_as, client.served_as, client.share_start = None, client_class, start
                 request = client.queue.popleft()
                 self.queued -= 1
                 self._budget_used += client.add_in_flight(1, 0)
-                self._update(key, client)
                 return key, request
         return None
 
@@ -134,21 +175,24 @@ class FairQueue(Generic[K, R]):
         """A reply of ``size`` bytes was handed to ZeroMQ."""
         if self._rate:
             self._next_send_at = max(self._next_send_at, now - MAX_CATCH_UP_S) + size / self._rate
-        self._budget_used += self._clients[key].add_in_flight(0, size)
+        client = self._clients[key]
+        self._budget_used += client.add_in_flight(0, size)
+        if client.served_as is not None:
+            history = self._remember(key)
+            history.client_class, history.share_end = client.served_as, client.share_start + size
+        self._end_turn(key, client)
 
     def on_dropped(self, key: K) -> None:
         """A reply could not be handed to ZeroMQ."""
         client = self._clients[key]
         self._budget_used += client.add_in_flight(-1, 0)
-        self._update(key, client)
+        self._end_turn(key, client)
 
     def on_completed(self, key: K, size: int) -> None:
         """ZeroMQ released a reply of ``size`` bytes: it was transmitted, or the client disconnected."""
         client = self._clients[key]
         self._budget_used += client.add_in_flight(-1, -size)
-        self._completed[key] = self._completed.pop(key, 0) + 1
-        if len(self._completed) > MAX_TRACKED_CLIENTS:
-            self._completed.popitem(last=False)
+        self._remember(key).completed += 1
         self._update(key, client)
 
     def discard(self, key: K) -> None:
@@ -158,9 +202,7 @@ class FairQueue(Generic[K, R]):
         if client := self._clients.get(key):
             self.queued -= len(client.queue)
             client.queue.clear()
-            if client.ready_as is not None:
-                self._ready[client.ready_as].remove(key)
-                client.ready_as = None
+            self._mark_unready(key, client)
             self._update(key, client)
 
     def clear(self) -> list[tuple[K, R]]:
@@ -174,23 +216,39 @@ class FairQueue(Generic[K, R]):
         """Returns the time at which the rate limit permits the next reply, None if no reply waits for the rate limit
         alone.
         """
-        return self._next_send_at if any(self._ready) and now < self._next_send_at else None
+        return self._next_send_at if self._has_ready and now < self._next_send_at else None
 
     def check_invariants(self) -> None:
         for key, client in self._clients.items():
             assert client.ready_as is None or client.queue, key
             assert client.ready_as is not None or not client.may_be_served, key
-            assert all((key in ready) == (client.ready_as == number) for number, ready in enumerate(self._ready)), key
+            places = [number for number, ready in enumerate(self._ready) for entry in ready.entries if entry[2] == key]
+            assert places == ([client.ready_as] if client.ready_as is not None else []), key
             assert 0 <= client.in_flight <= MAX_IN_FLIGHT, key
             assert client.queue or client.in_flight, key
             assert len(client.queue) <= MAX_QUEUED, key
         for ready in self._ready:
-            assert len(set(ready)) == len(ready)
-            assert set(ready) <= set(self._clients)
+            assert ready.entries == sorted(ready.entries)
+            assert {entry[2] for entry in ready.entries} <= set(self._clients)
         assert self.queued == sum(len(client.queue) for client in self._clients.values())
         assert self._budget_used == sum(
             client.in_flight_bytes for client in self._clients.values() if client.in_flight > 1
         )
+
+    @property
+    def _has_ready(self) -> bool:
+        return any(ready.entries for ready in self._ready)
+
+    def _remember(self, key: K) -> _History:
+        """Returns the history of a client that is being served; forgets the client that was served least recently."""
+        history = self._histories[key] = self._histories.pop(key, _History())
+        if len(self._histories) > MAX_TRACKED_CLIENTS:
+            self._histories.popitem(last=False)
+        return history
+
+    def _end_turn(self, key: K, client: _Client[R]) -> None:
+        client.served_as = None
+        self._update(key, client)
 
     def _update(self, key: K, client: _Client[R]) -> None:
         """Marks the client as ready if it may be served; removes the client if it has nothing queued or in flight."""
@@ -201,6 +259,13 @@ class FairQueue(Generic[K, R]):
 
     def _mark_ready(self, key: K, client: _Client[R]) -> None:
         if client.may_be_served and client.ready_as is None:
-            proven = self._completed.get(key, 0) >= PROVEN_AFTER
+            history = self._histories.get(key) or _History()
+            proven = history.completed >= PROVEN_AFTER
             client.ready_as = _GREEDY if client.is_greedy else _PROVEN if proven else _NEW
-            self._ready[client.ready_as].append(key)
+            start = history.share_end if history.client_class == client.ready_as else 0
+            self._ready[client.ready_as].add(key, start)
+
+    def _mark_unready(self, key: K, client: _Client[R]) -> None:
+        if client.ready_as is not None:
+            self._ready[client.ready_as].remove(key)
+            client.ready_as = None
