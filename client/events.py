@@ -41,9 +41,9 @@ class Started(Struct, frozen=True, tag_field="event", tag="start"):
 class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
-    ``received`` counts the verified bytes that the worker delivered; ``assigned`` also counts the outstanding bytes.
-    ``rate`` is the worker's current rate in bytes per second, measured over its last arrivals; 0 if it is known to send
-    nothing (``client/report/rate_meter.py``).
+    ``received`` counts the verified bytes that the worker delivered; ``assigned`` also counts the outstanding bytes and
+    those of segments that are not complete. ``rate`` is the worker's current rate in bytes per second, measured over
+    its last arrivals; 0 if it is known to send nothing (``client/report/rate_meter.py``).
     """
 
     name: str
@@ -119,7 +119,8 @@ class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):
 
 
 class Retried(Struct, frozen=True, tag_field="event", tag="retry"):
-    """A segment will be requested again: ``worker`` refused the request or sent corrupt data.
+    """A segment will be requested again: ``worker`` refused the request or sent corrupt data. If the segment arrived in
+    parts, ``worker`` names all of their senders, such as ``1 or 2``.
 
     ``cause`` is ``corrupt`` or a ``RefusalReason``; ``detail`` is the worker's explanation.
     """

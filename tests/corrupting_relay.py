@@ -13,21 +13,23 @@ from typing import Self
 import zmq
 
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import DataReply, DataRequest, Segment
+from msd.wire.protocol.messages import DataReply, DataRequest, Get, Segment
 
 
 class Relay:
     """Forwards messages between one client at ``port`` and the worker at ``target``. A context manager.
 
-    ``corrupt_every=n`` flips a bit in the first segment and in every nth after it; ``corrupted`` counts the corrupted
-    segments. No reply is forwarded until ``hold`` seconds after the first request. ``requests`` lists the client's
-    requests.
+    ``corrupt_every=n`` flips a bit in the first whole segment and in every nth after it; ``corrupted`` counts the
+    corrupted segments. Replies that contain a part of a segment are not corrupted. No reply is forwarded until ``hold``
+    seconds after the first request. ``requests`` lists the client's requests.
     """
 
     def __init__(self, port: int, target: int, *, corrupt_every: int = 0, hold: float = 0.0) -> None:
         self.requests: list[DataRequest] = []
         self.corrupted = 0
         self._segments = 0
+        #: The ids of the requests for whole segments.
+        self._whole: set[int] = set()
         self._corrupt_every = corrupt_every
         self._hold = hold
         self._stop = threading.Event()
@@ -55,14 +57,17 @@ class Relay:
             if self._frontend.poll(5):
                 client, *frames = self._frontend.recv_multipart()
                 release_at = release_at or time.monotonic() + self._hold
-                self.requests.append(decode(frames[0], DataRequest))
+                request = decode(frames[0], DataRequest)
+                self.requests.append(request)
+                if isinstance(request, Get) and request.length is None:
+                    self._whole.add(request.rid)
                 self._backend.send_multipart(frames)
             while time.monotonic() >= release_at and self._backend.poll(0):
                 self._frontend.send_multipart([client, *self._maybe_corrupt(self._backend.recv_multipart())])
 
     def _maybe_corrupt(self, frames: list[bytes]) -> list[bytes]:
         reply = decode(frames[0], DataReply)
-        if not isinstance(reply, Segment) or not self._corrupt_every:
+        if not isinstance(reply, Segment) or reply.rid not in self._whole or not self._corrupt_every:
             return frames
         self._segments += 1
         if (self._segments - 1) % self._corrupt_every:

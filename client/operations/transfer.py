@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 
 from msd.client.events import (
     MIN_SPAN_S,
@@ -28,16 +29,15 @@ from msd.client.network_events import (
     ConnectionClosed,
     ConnectionOpened,
     NetworkEvent,
-    Payload,
     ReplyReceived,
     SnapshotReceived,
     Unban,
 )
 from msd.client.operations.source_error import source_error
+from msd.client.operations.unit_parts import UnitParts
 from msd.client.report.rate_meter import RATE_WINDOW_S, RateMeter
 from msd.client.scheduling import scheduler_events
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.worker_pace import memory_window
 from msd.client.storage.output import Output
 from msd.client.storage.stream_output import StreamOutput
 from msd.wire.protocol.messages import Get, Refusal, Status, new_rid
@@ -92,15 +92,14 @@ class Transfer:
         self._on_event = on_event
         self._candidates = iter(output.candidates())
         self._zero_segments = [*output.zero_segments()]
-        segment_size = manifest.span(0)[1] if manifest.size else 1
+        self._parts = UnitParts()
+        lengths = manifest.lengths
         self._scheduler = Scheduler(
-            manifest.segments,
             pool.worker_numbers,
             catalogue=catalogue,
-            window=memory_window(memory, len(pool.worker_numbers), segment_size),
-            max_ahead=max(1, memory // segment_size) if self._stream else None,
-            unchecked=[*output.candidates(), *self._zero_segments],
-            max_rate=max_rate / segment_size if max_rate is not None else None,
+            memory=memory,
+            max_ahead=max(1, memory // max(lengths, default=1)) if self._stream else None,
+            max_rate=max_rate,
         )
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
@@ -114,13 +113,18 @@ class Transfer:
         self._next_progress_at = self.started + PROGRESS_INTERVAL_S
         if previous is not None:
             self.changes = previous.changes + 1
-            self.received, self.wasted, self.outdated = previous.received, previous.wasted, previous.fetched
+            self.received, self.outdated = previous.received, previous.fetched
+            self.wasted = previous.wasted + previous._parts.size
             self.workers, self.started = previous.workers, previous.started
             self._last_states, self._meters = previous._last_states, previous._meters
             self._other_versions = previous._other_versions
             for worker in previous._scheduler.workers.values():
                 if worker.ban_reason:
                     pool.handle_ban(Unban(worker.number))
+        # The units are the segments of the file.
+        unchecked = [*output.candidates(), *self._zero_segments]
+        self._schedule(scheduler_events.UnitsAdded(lengths, unchecked))
+        self._schedule(scheduler_events.AllUnitsAdded())
 
     @property
     def fetched(self) -> int:
@@ -168,16 +172,16 @@ class Transfer:
 
     def _on_network_event(self, event: NetworkEvent) -> None:
         match event:
-            case ReplyReceived(worker, Get(index=index), Refusal(reason=reason, detail=detail)):
+            case ReplyReceived(worker, Get(index=index, start=start), Refusal(reason=reason, detail=detail)):
                 if not self._is_retry:
                     self._on_event(Retried(str(worker), index, reason.value, detail))
                 if reason is RefusalReason.SLEEPING:
                     self._meters[worker].stop()
-                self._schedule(scheduler_events.UnitRefused(worker, index, reason))
-            case ReplyReceived(worker, Get(index=index), _, payload) if payload is not None:
-                self._on_segment(worker, index, payload)
-            case ReplyReceived(worker, Get(index=index)):
-                self._schedule(scheduler_events.UnitRefused(worker, index, RefusalReason.BAD_REQUEST))
+                self._schedule(scheduler_events.UnitRefused(worker, index, reason, start))
+            case ReplyReceived(worker, Get(index=index, start=start), _, payload) if payload is not None:
+                self._on_data(worker, index, start, payload.buffer)
+            case ReplyReceived(worker, Get(index=index, start=start)):
+                self._schedule(scheduler_events.UnitRefused(worker, index, RefusalReason.BAD_REQUEST, start))
             case SnapshotReceived(status):
                 self._schedule(event)
                 self._emit_worker_changes(status)
@@ -214,32 +218,64 @@ class Transfer:
             elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
                 self._on_event(WorkerChanged(str(worker.number), "ready"))
 
-    def _on_segment(self, worker: int, index: int, payload: Payload) -> None:
-        data = payload.buffer
+    def _on_data(self, worker: int, unit: int, start: int, data: memoryview) -> None:
         self.received += len(data)
-        if not self._scheduler.is_missing(index):
+        size = self.manifest.span(unit)[1]
+        missing = self._scheduler.missing_bytes(unit, start, len(data))
+        if not missing:
             self.wasted += len(data)
-            self._schedule(scheduler_events.UnitDuplicate(worker, index))
-        elif digest(data) != self.manifest.digest(index):
-            self.wasted += len(data)
-            self.workers[worker].corrupt += 1
-            self._on_event(Retried(str(worker), index, "corrupt"))
-            if (control := self._pool.control) is not None:
-                self._pool.transport.report_corrupt(control, worker, self.manifest.id, index)
-            self._schedule(scheduler_events.UnitCorrupt(worker, index))
+            self._schedule(scheduler_events.UnitDuplicate(worker, unit, start))
+        elif len(data) < size:
+            self.wasted += len(data) - missing
+            self._parts.add(worker, unit, size, start, data, new=missing)
+            self._count_arrival(worker, missing)
+            self._schedule(scheduler_events.PartReceived(worker, unit, start, len(data)))
         else:
-            self.output.write(index, data)
-            report = self.workers[worker]
-            report.bytes += len(data)
-            report.segments += 1
-            if self._is_retry:
-                self._end_retry()
-            now = time.monotonic()
-            self._meters[worker].count(len(data), now)
-            self._pool.progress_timeout.handle(ProgressMade(), now)
-            self._schedule(scheduler_events.UnitWritten(worker, index))
-            if self._stream is not None:
-                self._flush(self._stream)
+            self.wasted += self._parts.discard(unit)
+            if digest(data) == self.manifest.digest(unit):
+                self._count_arrival(worker, size)
+                self._write(worker, unit, data, {worker: size})
+                self._schedule(scheduler_events.UnitWritten(worker, unit))
+            else:
+                self._on_corrupt([worker], unit)
+                self._schedule(scheduler_events.UnitCorrupt(worker, unit))
+        if self._stream is not None:
+            self._flush(self._stream)
+
+    def _check_unit(self, action: scheduler_events.CheckUnit) -> None:
+        """Verifies and writes a unit that has arrived in parts."""
+        worker, unit = action.worker, action.unit
+        parts = self._parts.take(unit)
+        data = memoryview(parts.data)
+        is_valid = digest(data) == self.manifest.digest(unit)
+        if is_valid:
+            self._write(worker, unit, data, parts.senders)
+        else:
+            self._on_corrupt(sorted(action.senders), unit)
+        self._schedule(scheduler_events.PartsChecked(worker, unit, is_valid))
+
+    def _write(self, worker: int, unit: int, data: memoryview, senders: Mapping[int, int]) -> None:
+        """Writes a verified unit that ``worker`` completed; ``senders`` is the number of bytes from each worker."""
+        self.output.write(unit, data)
+        self.workers[worker].segments += 1
+        for sender, size in senders.items():
+            self.workers[sender].bytes += size
+        if self._is_retry:
+            self._end_retry()
+
+    def _on_corrupt(self, senders: list[int], unit: int) -> None:
+        """Reports a corrupt unit. If it has several senders, it is not known which one is to blame."""
+        self.wasted += self.manifest.span(unit)[1]
+        self._on_event(Retried(" or ".join(map(str, senders)), unit, "corrupt"))
+        if len(senders) == 1:
+            self.workers[senders[0]].corrupt += 1
+            if (control := self._pool.control) is not None:
+                self._pool.transport.report_corrupt(control, senders[0], self.manifest.id, unit)
+
+    def _count_arrival(self, worker: int, size: int) -> None:
+        now = time.monotonic()
+        self._meters[worker].count(size, now)
+        self._pool.progress_timeout.handle(ProgressMade(), now)
 
     def _end_retry(self) -> None:
         """The version is available again: reports the workers that are ready."""
@@ -291,9 +327,18 @@ class Transfer:
         """Passes an event to the scheduler and performs the returned actions."""
         for action in self._scheduler.handle(event, time.monotonic()):
             match action:
-                case scheduler_events.RequestUnit(worker, index):
-                    rid = new_rid()
-                    self._pool.request(worker, Get(rid=rid, id=self.manifest.id, index=index))
+                case scheduler_events.RequestUnit(worker, unit, start, length):
+                    is_whole = length == self.manifest.span(unit)[1]
+                    request = Get(
+                        rid=new_rid(),
+                        id=self.manifest.id,
+                        index=unit,
+                        start=start,
+                        length=None if is_whole else length,
+                    )
+                    self._pool.request(worker, request)
+                case scheduler_events.CheckUnit():
+                    self._check_unit(action)
                 case Ban(worker, reason):
                     self._meters[worker].stop()
                     if not self._is_retry:
@@ -346,9 +391,9 @@ class Transfer:
         self._next_progress_at = now + PROGRESS_INTERVAL_S
         workers = []
         for number, report in sorted(self.workers.items()):
-            outstanding = sum(self.manifest.span(index)[1] for index in self._scheduler.outstanding(number))
+            assigned = report.bytes + self._parts.bytes_from(number) + self._scheduler.outstanding_bytes(number)
             rate = self._meters[number].rate(now, is_complete=is_complete)
-            workers.append(WorkerProgress(str(number), report.bytes, report.bytes + outstanding, rate))
+            workers.append(WorkerProgress(str(number), report.bytes, assigned, rate))
         seconds = now - self.started
         reused = max(0, self.verified - (self.fetched - self.outdated))
         progress = Progress(

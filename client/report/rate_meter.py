@@ -1,6 +1,6 @@
 """The current rate of one worker, which every output shows. Pure: the caller passes the time.
 
-The rate of a download is the sum of the rates of its workers. Segments arrive whole, so a rate is measured from one
+The rate of a download is the sum of the rates of its workers. Replies arrive whole, so a rate is measured from one
 arrival to another: measured up to the present, it would fall between two arrivals and jump at each of them.
 """
 
@@ -21,7 +21,7 @@ STALL_S, STALL_GAPS = 5.0, 4.0
 
 
 class RateMeter:
-    """Measures how many verified bytes a worker delivers per second."""
+    """Measures how many useful bytes a worker delivers per second."""
 
     def __init__(self) -> None:
         self._total = 0

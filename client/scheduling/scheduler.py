@@ -1,49 +1,55 @@
-"""Decides which worker is asked for which unit: the pure core of the client.
+"""Decides which worker is asked for which part of which unit: the pure core of the client.
 
-Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a unit
-is just a number. For each worker the scheduler tracks **X**, the verified units that the worker delivered, and
-**Y**, the units that were requested from the worker and have not arrived. It also tracks the units that are not
-requested from any worker.
+Takes events and ``now`` (seconds, monotonic) and returns actions. Uses no sockets, clocks, files or payloads: a unit is
+just a number and a size. For each worker the scheduler tracks **X**, the verified units that the worker completed, and
+**Y**, what was requested from the worker and has not arrived. It also tracks what is not requested from any worker.
 
 The rules:
 
-- Each worker has a window of outstanding requests, computed from its measured rate and round-trip time: large
-  enough to keep its connection busy, and small enough that few units are delayed if the worker fails. A worker with
-  credit gets the next request.
-- The Y of a lost worker goes back to the front of the queue at once. X is never requested again.
-- When no unrequested unit is left, a worker with credit is asked for the outstanding unit that is predicted
-  to arrive last, if this worker is expected to deliver the unit sooner (a hedge). So a download never waits for a
-  slow or frozen worker, and no worker is ever dropped for being slow. The first verified copy wins.
-- A corrupt unit is requested from a different worker. A worker that has sent three corrupt units is banned from
-  this download.
+- A worker is asked for whole units if it delivers one in about a second, otherwise for smaller parts. Unrequested parts
+  of the oldest unit are requested first, so that the workers complete the same unit.
+- Each worker has a window of outstanding bytes, computed from its measured rate and round-trip time: large enough to
+  keep its connection busy, and small enough that little is delayed if the worker fails. A worker with credit gets the
+  next request.
+- The Y of a lost worker is requested again at once. What has arrived is never requested again.
+- When nothing is unrequested, a worker with credit is asked for the outstanding part that is predicted to arrive last,
+  if this worker is expected to deliver it sooner (a hedge). So a download never waits for a slow or frozen worker, and
+  no worker is ever dropped for being slow. The first copy wins.
+- A corrupt unit is requested from a different worker. A worker that has sent three corrupt units is banned from this
+  download. If a corrupt unit arrived in parts from several workers, none of them is blamed: the unit is requested as a
+  whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Set
-from functools import partial
+from collections.abc import Iterable, Iterator
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling.rate_limit import RateLimit
 from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope, RefusalPolicy
 from msd.client.scheduling.scheduler_events import (
     Action,
+    AllUnitsAdded,
+    CheckUnit,
     Event,
     Finish,
     GiveUp,
     OutputAdvanced,
+    PartReceived,
+    PartsChecked,
     RequestUnit,
     Resumed,
     UnitChecked,
     UnitCorrupt,
     UnitDuplicate,
     UnitRefused,
+    UnitsAdded,
     UnitState,
     UnitWritten,
 )
-from msd.client.scheduling.unit_table import UnitTable
-from msd.client.scheduling.worker_pace import MAX_WINDOW, MIN_WINDOW, WorkerPace
+from msd.client.scheduling.unit_table import StartedUnit, UnitTable
+from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, PART_S, WorkerPace
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, Stalled
@@ -51,51 +57,54 @@ from msd.wire.support.core import Core, Stalled
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
 MIN_HEDGE_GAIN_S = 0.05
-#: A unit is requested from at most this many workers that are not stalled.
-MAX_WORKERS_PER_UNIT = 2
+#: A part is requested from at most this many workers that are not stalled.
+MAX_WORKERS_PER_PART = 2
 #: Seconds between two evaluations of the predictions while a worker has credit but gets no request.
 HEDGE_INTERVAL_S = 0.02
 #: Number of corrupt units after which a worker is banned.
 MAX_CORRUPT_UNITS = 3
+#: These events give credit only to the worker that sent the data; the others already have as many requests as they may
+#: have. So the time to handle a unit does not grow with the number of workers.
+CREDITS_ONE_WORKER = (UnitWritten, PartReceived)
 #: A worker whose connection was opened while it served another catalogue than the published one may load that one in a
 #: moment. For this many seconds it is not banned for an unknown file, but asked again after the pause.
 CATALOGUE_LOAD_S, CATALOGUE_LOAD_PAUSE_S = 2.0, 0.5
 
 
 class Scheduler(Core[Event, Action]):
-    """Distributes the units of one file among the workers.
+    """Distributes units among the workers.
 
-    ``units`` is the number of units, and ``workers`` are the numbers of the workers, from 1. ``window`` is the
-    maximum number of outstanding requests per worker; it limits memory use. The disk may hold the units in
-    ``unchecked``; none of them is requested before its ``UnitChecked`` event. Of an output that takes the units
-    in order, only the ``max_ahead`` units after its position are requested; that limits memory use, too.
-    ``catalogue`` is the digest of the catalogue that server 5 published when the manifest was found; if it is empty,
-    the first snapshot sets it. ``max_rate`` limits the requests, in units per second; None means no limit. After
-    ``Finish`` or ``GiveUp`` the scheduler returns no more actions; ``Resumed`` makes it continue after ``GiveUp``.
+    ``workers`` are the numbers of the workers, from 1. ``memory`` limits the bytes that are outstanding at all workers
+    together; one request to each is always allowed. Of an output that takes the units in order, only the ``max_ahead``
+    units after its position are requested; that limits memory use, too. ``catalogue`` is the digest of the catalogue
+    that server 5 published when the manifest was found; if it is empty, the first snapshot sets it. ``max_rate`` limits
+    the requests, in bytes per second; None means no limit. After ``Finish`` or ``GiveUp`` the scheduler returns no more
+    actions; ``Resumed`` makes it continue after ``GiveUp``.
     """
 
     def __init__(
         self,
-        units: int,
         workers: Iterable[int],
         *,
         catalogue: bytes = b"",
-        window: int = MAX_WINDOW,
+        memory: int,
         max_ahead: int | None = None,
-        unchecked: Iterable[int] = (),
         max_rate: float | None = None,
     ) -> None:
         super().__init__()
         self.workers = {number: WorkerPace(number) for number in workers}
-        self._window = window
-        self._unit_table = UnitTable(units, unchecked)
+        self._memory = memory
+        self._units = UnitTable()
+        self._is_plan_complete = False
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
+        #: The size in bytes of the largest unit.
+        self._largest = 0
         #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
         self._catalogue = catalogue
         self._published = {catalogue} - {b""}
-        self._max_ahead = units if max_ahead is None else max_ahead
-        #: Only units below the limit are requested. Either one of them is missing, or all are verified and the
-        #: output will advance.
+        self._max_ahead = math.inf if max_ahead is None else max_ahead
+        #: Only units below the limit are requested. Either one of them is missing, or all are verified and the output
+        #: will advance.
         self._limit = self._max_ahead
         self._ended = False
 
@@ -104,22 +113,28 @@ class Scheduler(Core[Event, Action]):
     @property
     def remaining(self) -> int:
         """The number of units that are not verified yet."""
-        return self._unit_table.remaining
+        return self._units.remaining
 
-    def is_missing(self, index: int) -> bool:
-        """True if the unit is not verified yet."""
-        return self._unit_table.is_missing(index)
+    def missing_bytes(self, unit: int, start: int, length: int) -> int:
+        """Returns how many of the ``length`` bytes of the unit from ``start`` on are neither verified nor received."""
+        return self._units.missing_bytes(unit, start, length)
 
-    def state_of(self, index: int) -> UnitState:
-        return self._unit_table.state_of(index)
+    def state_of(self, unit: int) -> UnitState:
+        return self._units.state_of(unit)
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X: the units that ``worker`` delivered. Takes time proportional to the total number of units."""
-        return self._unit_table.delivered_by(worker)
+        """X: the units that ``worker`` completed. Takes time proportional to the total number of units."""
+        return self._units.delivered_by(worker)
 
     def outstanding(self, worker: int) -> list[int]:
-        """Y: the units that were requested from ``worker`` and are still missing, in the order of the requests."""
-        return [index for index in self.workers[worker].outstanding if index in self._unit_table.requested_from]
+        """Y: the missing units of which a part is outstanding at ``worker``, in the order of the requests."""
+        requests = self.workers[worker].outstanding.values()
+        return [*dict.fromkeys(request.unit for request in requests if request.unit in self._units.started)]
+
+    def outstanding_bytes(self, worker: int) -> int:
+        """Returns how many bytes were requested from ``worker`` and have arrived from no worker."""
+        requests = self.workers[worker].outstanding.values()
+        return sum(self._units.missing_bytes(request.unit, request.start, request.length) for request in requests)
 
     def waits_for_rate_limit(self, now: float) -> bool:
         """True if the rate limit defers the next request to a worker that could get it."""
@@ -133,14 +148,19 @@ class Scheduler(Core[Event, Action]):
         if self._ended and not isinstance(event, Resumed):
             return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_units(event, now)]
-        if not self._unit_table.remaining:
+        if not self._units.remaining and self._is_plan_complete:
             actions = [action for action in actions if not isinstance(action, RequestUnit)]
             actions.append(Finish())
             self._ended = True
+        elif isinstance(event, PartReceived):
+            # After the requests, which should not wait until the unit is hashed.
+            started = self._units.started.get(event.unit)
+            if started is not None and started.is_received:
+                actions.append(CheckUnit(event.worker, event.unit, frozenset(started.senders)))
         # A successful write cannot make the download hopeless; skip the check.
         elif not isinstance(event, UnitWritten) and self._is_hopeless():
             bans = {w.number: w.ban_reason for w in self.workers.values() if w.ban_reason}
-            if (missing := self._unit_table.first_missing()) is not None:
+            if (missing := self._units.first_missing()) is not None:
                 actions.append(GiveUp(bans, missing))
                 self._ended = True
         return actions
@@ -150,23 +170,26 @@ class Scheduler(Core[Event, Action]):
             return None
         credit_times = [self._credit_at(worker) for worker in self.workers.values()]
         due = [time for time in credit_times if now < time < math.inf]
-        if self._unit_table.requested_from and any(time <= now for time in credit_times):
+        if any(time <= now for time in credit_times) and any(worker.outstanding for worker in self.workers.values()):
             due.append(now + HEDGE_INTERVAL_S)
         return min(due, default=None)
 
     def _assert_invariants(self) -> None:
-        self._unit_table.check_invariants()
-        requested_from: dict[int, set[int]] = {}
+        self._units.check_invariants()
+        outstanding = set()
         for worker in self.workers.values():
-            assert worker.ready or not worker.outstanding, worker
+            requests = worker.outstanding.values()
+            assert worker.ready or not requests, worker
             assert not (worker.ready and worker.ban_reason), worker
             assert worker.seen_since_change or not worker.ready, worker
-            assert len(worker.outstanding) <= self._window, worker
-            for index in worker.outstanding:
-                if self._unit_table.is_missing(index):
-                    requested_from.setdefault(index, set()).add(worker.number)
-        assert all(index < self._limit for index in requested_from)
-        assert {index: set(numbers) for index, numbers in self._unit_table.requested_from.items()} == requested_from
+            assert worker.outstanding_bytes == sum(request.length for request in requests), worker
+            assert len(requests) <= MAX_REQUESTS, worker
+            assert len(requests) < 2 or worker.outstanding_bytes <= self._memory / len(self.workers) + self._largest, (
+                worker
+            )
+            outstanding |= {request for request in requests if request.unit in self._units.started}
+        assert all(unit < self._limit for unit in self._units.started)
+        assert outstanding == {request for started in self._units.started.values() for request in started.requests}
 
     def _is_hopeless(self) -> bool:
         """True if no worker can be expected to have the missing units."""
@@ -187,23 +210,37 @@ class Scheduler(Core[Event, Action]):
     def _handle_event(self, event: Event, now: float) -> Iterator[Action]:
         match event:
             # First, because it is by far the most frequent event.
-            case UnitWritten(number, index):
-                self._count_reply(self.workers[number], index, now)
-                self._unit_table.mark_written(index, number)
+            case UnitWritten(number, unit):
+                self._count_reply(self.workers[number], unit, 0, now)
+                self._units.mark_written(number, unit)
+            case PartReceived(number, unit, start, length):
+                self._count_reply(self.workers[number], unit, start, now)
+                self._units.mark_received(number, unit, start, length)
+            case PartsChecked(number, unit, valid):
+                yield from self._on_parts_checked(self.workers[number], unit, valid=valid)
             case ConnectionOpened():
                 self._on_connection_opened(event, now)
             case ConnectionClosed(number) if number in self.workers:
                 worker = self.workers[number]
                 self._drop_requests(worker)
                 worker.ready = False
-            case UnitDuplicate(number, index):
-                self._count_reply(self.workers[number], index, now)
-            case UnitCorrupt(number, index):
-                yield from self._on_corrupt(self.workers[number], index, now)
-            case UnitRefused(number, index, reason):
-                yield from self._on_refused(self.workers[number], index, reason, now)
-            case UnitChecked(index, valid):
-                self._unit_table.mark_checked(index, valid=valid)
+            case UnitDuplicate(number, unit, start):
+                self._count_reply(self.workers[number], unit, start, now)
+                self._units.drop_request(number, unit, start)
+            case UnitCorrupt(number, unit):
+                self._count_reply(self.workers[number], unit, 0, now)
+                self._units.mark_corrupt(number, unit)
+                yield from self._count_corrupt(self.workers[number])
+            case UnitRefused():
+                yield from self._on_refused(self.workers[event.worker], event, now)
+            case UnitChecked(unit, valid):
+                self._units.mark_checked(unit, valid=valid)
+            case UnitsAdded(sizes, unchecked):
+                self._units.add(sizes)
+                self._units.mark_unchecked(unchecked)
+                self._largest = max(self._largest, *sizes, 0)
+            case AllUnitsAdded():
+                self._is_plan_complete = True
             case OutputAdvanced(position):
                 self._limit = position + self._max_ahead
             case SnapshotReceived(status):
@@ -251,27 +288,32 @@ class Scheduler(Core[Event, Action]):
                 if worker.ban_scope is BanScope.CATALOGUE:
                     yield self._unban(worker)
 
-    def _count_reply(self, worker: WorkerPace, index: int, now: float) -> None:
-        """Records that the worker replied to its request for ``index`` with data, valid or not."""
-        worker.count_arrival(now)
-        worker.outstanding.pop(index, None)
+    def _count_reply(self, worker: WorkerPace, unit: int, start: int, now: float) -> None:
+        """Records that the worker replied to a request with data, valid or not."""
+        if worker.count_reply(unit, start, now):
+            self._update_limits([worker])
 
-    def _on_corrupt(self, worker: WorkerPace, index: int, now: float) -> Iterator[Action]:
-        self._count_reply(worker, index, now)
+    def _on_parts_checked(self, worker: WorkerPace, unit: int, *, valid: bool) -> Iterator[Action]:
+        if valid:
+            self._units.mark_written(worker.number, unit)
+        else:
+            sender = self._units.mark_parts_corrupt(unit)
+            if sender is not None:
+                yield from self._count_corrupt(self.workers[sender])
+
+    def _count_corrupt(self, worker: WorkerPace) -> Iterator[Action]:
         worker.corrupt_count += 1
-        self._unit_table.mark_corrupt(index, worker.number)
         if worker.corrupt_count >= MAX_CORRUPT_UNITS and not worker.ban_reason:
             yield self._ban(worker, BanReason.CORRUPT)
 
-    def _on_refused(self, worker: WorkerPace, index: int, reason: RefusalReason, now: float) -> Iterator[Action]:
-        if index in worker.outstanding:
-            del worker.outstanding[index]
-            if self._rate_limit is not None:
-                self._rate_limit.refund(1)
+    def _on_refused(self, worker: WorkerPace, event: UnitRefused, now: float) -> Iterator[Action]:
+        length = worker.end_request(event.unit, event.start)
+        if self._rate_limit is not None:
+            self._rate_limit.refund(length)
         worker.waiting_since = now
-        self._unit_table.drop_request(index, worker.number)
-        policy = REFUSAL_POLICIES[reason]
-        if reason is RefusalReason.UNKNOWN and now < worker.may_load_until:
+        self._units.drop_request(worker.number, event.unit, event.start)
+        policy = REFUSAL_POLICIES[event.reason]
+        if event.reason is RefusalReason.UNKNOWN and now < worker.may_load_until:
             policy = RefusalPolicy(pause_s=CATALOGUE_LOAD_PAUSE_S)
         worker.paused_until = now + policy.pause_s
         if policy.returns_all:
@@ -291,95 +333,105 @@ class Scheduler(Core[Event, Action]):
         return Unban(worker.number)
 
     def _drop_requests(self, worker: WorkerPace) -> None:
-        """Puts the worker's Y back at the front of the queue, in the same order."""
-        outstanding, worker.outstanding = worker.outstanding, {}
-        if self._rate_limit is not None:
-            self._rate_limit.refund(len(outstanding))
-        for index in reversed(outstanding):
-            self._unit_table.drop_request(index, worker.number)
+        """Makes what was requested from the worker unrequested, as far as no other worker was asked for it."""
+        for request in worker.drop_requests():
+            self._units.drop_request(worker.number, request.unit, request.start)
+            if self._rate_limit is not None:
+                self._rate_limit.refund(request.length)
 
-    # Choosing workers and units.
+    # Choosing workers and parts.
 
     def _request_units(self, event: Event, now: float) -> Iterator[Action]:
-        """Requests units from all workers with credit: one from each in turn, to be fair."""
-        # A written unit gives credit only to the worker that sent it; the others already have as many requests as
-        # they may have. So the time to handle a unit does not grow with the number of workers.
-        if isinstance(event, UnitWritten) and self._rate_limit is None:
+        """Requests parts from all workers with credit: one from each in turn, to be fair."""
+        if isinstance(event, CREDITS_ONE_WORKER) and self._rate_limit is None:
             workers = [self.workers[event.worker]]
         else:
             workers = [*self.workers.values()]
+            self._update_limits(workers)
         if isinstance(event, OutputAdvanced) or self._rate_limit is not None:
             # There is rarely more than one request at a time: let the workers take turns.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         while workers:
             for worker in [*workers]:
-                index = self._choose_unit(worker, now) if self._credit_at(worker) <= now else None
-                if index is None:
+                request = self._choose_request(worker, now) if self._credit_at(worker) <= now else None
+                if request is None:
                     workers.remove(worker)
                     continue
-                if not worker.outstanding:
-                    worker.waiting_since = worker.span_start = now
-                    worker.span_count = 0
-                worker.outstanding[index] = None
-                self._unit_table.add_request(index, worker.number)
+                worker.add_request(request, now)
+                self._units.add_request(request)
                 if self._rate_limit is not None:
-                    self._rate_limit.count_request(now)
-                yield RequestUnit(worker.number, index)
-
-    def _choose_unit(self, worker: WorkerPace, now: float) -> int | None:
-        index = self._unit_table.take_unrequested(partial(self._may_request, worker), self._limit)
-        return index if index is not None else self._choose_hedge(worker, now)
+                    self._rate_limit.count_request(request.length, now)
+                yield request
 
     def _credit_at(self, worker: WorkerPace) -> float:
         """Returns the time from which the worker may get another request; infinity if that depends on an event."""
         if not worker.ready:
             return math.inf
-        limit = min(worker.window, self._window)
-        if worker.rate is None:
-            # Until the rate is measured, cap at an equal share, so that workers that connect later still get work.
-            limit = min(limit, max(MIN_WINDOW, math.ceil(self._unit_table.remaining / len(self.workers))))
-        time = worker.paused_until
+        if worker.outstanding and (
+            worker.outstanding_bytes + worker.part_size > worker.window or len(worker.outstanding) >= MAX_REQUESTS
+        ):
+            return math.inf
+        return worker.paused_until if self._rate_limit is None else max(worker.paused_until, self._rate_limit.next_at)
+
+    def _update_limits(self, workers: Iterable[WorkerPace]) -> None:
+        """Updates the window and the size of a part, after something has changed on which they depend."""
+        max_part, max_window = self._largest, self._memory / max(1, len(self.workers))
         if self._rate_limit is not None:
             # What is outstanding may arrive at once, for example after a stall: at most one second of the maximum rate.
-            ready = sum(other.ready for other in self.workers.values())
-            limit = min(limit, math.ceil(self._rate_limit.rate / ready))
-            time = max(time, self._rate_limit.next_at)
-        return time if len(worker.outstanding) < limit else math.inf
+            ready = sum(worker.ready for worker in self.workers.values())
+            max_part = min(max_part, max(MIN_PART, int(PART_S * self._rate_limit.rate)))
+            max_window = min(max_window, self._rate_limit.rate / max(1, ready))
+        for worker in workers:
+            worker.update_limits(max_part, max_window)
 
-    def _may_request(self, worker: WorkerPace, senders: Set[int]) -> bool:
-        """False if ``worker`` is among the ``senders`` of corrupt copies and some other usable worker is not."""
+    def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+        if self._units.incomplete and (request := self._choose_part(worker)) is not None:
+            return request
+        unit = self._units.first_unrequested(self._limit)
+        if unit is not None:
+            return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
+        return self._choose_hedge(worker, now)
+
+    def _choose_part(self, worker: WorkerPace) -> RequestUnit | None:
+        """Returns a request for a part of the oldest unit that is not requested completely, None if there is none."""
+        for unit in sorted(self._units.incomplete):
+            started = self._units.started[unit]
+            part = started.unrequested_part()
+            if part is not None and self._may_request(worker, started):
+                length = part[1] - part[0]
+                if not started.is_next_whole:
+                    length = min(length, worker.part_size)
+                return RequestUnit(worker.number, unit, part[0], length)
+        return None
+
+    def _may_request(self, worker: WorkerPace, started: StartedUnit) -> bool:
+        """False if ``worker`` has sent a corrupt copy of the unit and some other usable worker has not, or if it still
+        sends a part of a unit that is requested as a whole.
+        """
+        if started.is_next_whole and any(request.worker == worker.number for request in started.requests):
+            return False
         usable = {w.number for w in self.workers.values() if not w.ban_reason}
-        return worker.number not in senders or usable <= senders
+        return worker.number not in started.corrupt_senders or usable <= started.corrupt_senders
 
-    def _choose_hedge(self, worker: WorkerPace, now: float) -> int | None:
-        """Returns the outstanding unit predicted to arrive last, None if there is none.
+    def _choose_hedge(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+        """Returns a request for the outstanding part that is predicted to arrive last, None if there is none.
 
-        Considers only units that ``worker`` is expected to deliver sooner.
+        Considers only parts that ``worker`` is expected to deliver sooner.
         """
-        own_finish = self._predict_next_finish(worker, now)
-        finishes: dict[int, float] = {}
-        for other in self.workers.values():
-            if other.outstanding:
-                first, step = other.predict_arrivals(now)
-                for position, index in enumerate(other.outstanding):
-                    if index in self._unit_table.requested_from:
-                        finishes[index] = min(first + position * step, finishes.get(index, math.inf))
-        late = [(time, index) for index, time in finishes.items() if time > own_finish + MIN_HEDGE_GAIN_S]
-        return max(((t, i) for t, i in late if self._may_hedge(worker, i, now)), default=(0.0, None))[1]
+        arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(now)}
+        latest, hedge = 0.0, None
+        for unit, started in self._units.started.items():
+            for start, end, requests in started.parts():
+                length = min(end - start, worker.part_size)
+                arrival = min((arrivals[request] for request in requests), default=0.0)
+                is_late = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S
+                if is_late and arrival > latest and self._may_hedge(worker, started, requests, now):
+                    latest, hedge = arrival, RequestUnit(worker.number, unit, start, length)
+        return hedge
 
-    def _predict_next_finish(self, worker: WorkerPace, now: float) -> float:
-        """Predicts when ``worker`` would deliver one more unit.
-
-        An idle worker is assumed to take one round trip if its rate is unknown.
-        """
-        if not worker.outstanding:
-            return now + (1 / worker.rate if worker.rate else worker.round_trip)
-        first, step = worker.predict_arrivals(now)
-        return first + len(worker.outstanding) * step
-
-    def _may_hedge(self, worker: WorkerPace, index: int, now: float) -> bool:
-        numbers = self._unit_table.requested_from[index]
-        if worker.number in numbers or worker.number in self._unit_table.corrupt_senders(index):
+    def _may_hedge(self, worker: WorkerPace, started: StartedUnit, requests: list[RequestUnit], now: float) -> bool:
+        numbers = {request.worker for request in requests}
+        if worker.number in numbers | started.corrupt_senders:
             return False
         moving = sum(not self.workers[number].is_stalled(now) for number in numbers)
-        return moving < MAX_WORKERS_PER_UNIT
+        return moving < MAX_WORKERS_PER_PART

@@ -8,6 +8,7 @@ this table, and the property tests check the scheduler against it.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -18,29 +19,68 @@ from msd.wire.support.core import Stalled, TimePassed
 # Events, in addition to the network events.
 
 
-class UnitEvent(Struct, frozen=True):
-    """Base class of the replies of a worker to the request for a unit."""
+class UnitsAdded(Struct, frozen=True):
+    """The caller adds units of these sizes in bytes. Units are numbered from 0, in the order in which they are added.
+
+    The disk may hold the ``unchecked`` ones: none of them is requested before its ``UnitChecked`` event.
+    """
+
+    sizes: Sequence[int]
+    unchecked: Sequence[int] = ()
+
+
+class AllUnitsAdded(Struct, frozen=True):
+    """The caller will add no more units."""
+
+
+class UnitWritten(Struct, frozen=True, gc=False):
+    """A whole unit arrived in one reply, was verified, and is in the part file or waits to be written to a stream."""
 
     worker: int
     unit: int
 
 
-class UnitWritten(UnitEvent, frozen=True):
-    """A unit arrived, was verified, and is in the part file or waits to be written to a stream."""
+class PartReceived(Struct, frozen=True):
+    """A part of a unit arrived: ``length`` bytes from ``start`` on. The caller keeps them."""
+
+    worker: int
+    unit: int
+    start: int
+    length: int
 
 
-class UnitDuplicate(UnitEvent, frozen=True):
-    """A copy of an already verified unit arrived."""
+class PartsChecked(Struct, frozen=True):
+    """The caller carried out ``CheckUnit``. If the unit is valid, it is in the part file or waits to be written to a
+    stream; otherwise the caller has discarded it.
+    """
+
+    worker: int
+    unit: int
+    valid: bool
 
 
-class UnitCorrupt(UnitEvent, frozen=True):
-    """A unit arrived, but its data does not match its digest."""
+class UnitDuplicate(Struct, frozen=True):
+    """A reply contained only bytes that had arrived before, or a unit that is verified."""
+
+    worker: int
+    unit: int
+    start: int = 0
 
 
-class UnitRefused(UnitEvent, frozen=True):
+class UnitCorrupt(Struct, frozen=True):
+    """A whole unit arrived in one reply, but does not match its digest. The caller has discarded all parts of it."""
+
+    worker: int
+    unit: int
+
+
+class UnitRefused(Struct, frozen=True):
     """The worker answered a request with a refusal."""
 
+    worker: int
+    unit: int
     reason: RefusalReason
+    start: int = 0
 
 
 class OutputAdvanced(Struct, frozen=True):
@@ -60,20 +100,37 @@ class Resumed(Struct, frozen=True):
     """The caller continues after a ``GiveUp``: workers that did not have this version of the file may have it now."""
 
 
-UnitReply = UnitWritten | UnitDuplicate | UnitCorrupt | UnitRefused
-OutputEvent = UnitChecked | OutputAdvanced
+PlanEvent = UnitsAdded | AllUnitsAdded
+UnitReply = UnitWritten | PartReceived | UnitDuplicate | UnitCorrupt | UnitRefused
+OutputEvent = PartsChecked | UnitChecked | OutputAdvanced
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
-Event = UnitReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
+Event = PlanEvent | UnitReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
 
 
 # Actions, in addition to ``Ban`` and ``Unban``.
 
 
-class RequestUnit(Struct, frozen=True):
-    """Send a request for the unit to the worker."""
+class RequestUnit(Struct, frozen=True, gc=False):
+    """Send the worker a request for a part of the unit, or for all of it: ``length`` bytes from ``start`` on."""
 
     worker: int
     unit: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+class CheckUnit(Struct, frozen=True):
+    """All bytes of a unit have arrived in parts, the last ones from ``worker``, all of them from the ``senders``: hash
+    the unit, and write it if it is valid. ``PartsChecked`` must follow.
+    """
+
+    worker: int
+    unit: int
+    senders: frozenset[int]
 
 
 class Finish(Struct, frozen=True):
@@ -90,7 +147,7 @@ class GiveUp(Struct, frozen=True):
     unit: int
 
 
-Action = RequestUnit | Ban | Unban | Finish | GiveUp
+Action = RequestUnit | CheckUnit | Ban | Unban | Finish | GiveUp
 
 
 class UnitState(enum.StrEnum):
@@ -98,7 +155,7 @@ class UnitState(enum.StrEnum):
 
     UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
     UNREQUESTED = "unrequested"  #: no worker has a request for it
-    OUTSTANDING = "outstanding"  #: in the Y of one or more workers
+    STARTED = "started"  #: in the Y of one or more workers, or some of its bytes have arrived
     SUSPECT = "suspect"  #: arrived corrupt; not requested again yet
     VERIFIED = "verified"  #: in the X of a worker
     REUSED = "reused"  #: found on disk and valid
@@ -109,11 +166,11 @@ class UnitState(enum.StrEnum):
 TRANSITIONS: dict[tuple[UnitState, UnitState], tuple[type[Event] | type[Action], ...]] = {
     (UnitState.UNCHECKED, UnitState.REUSED): (UnitChecked,),
     (UnitState.UNCHECKED, UnitState.UNREQUESTED): (UnitChecked,),
-    (UnitState.UNREQUESTED, UnitState.OUTSTANDING): (RequestUnit,),
-    (UnitState.OUTSTANDING, UnitState.VERIFIED): (UnitWritten,),
-    (UnitState.OUTSTANDING, UnitState.UNREQUESTED): (ConnectionClosed, UnitRefused, UnitCorrupt),
-    (UnitState.OUTSTANDING, UnitState.SUSPECT): (ConnectionClosed, UnitRefused, UnitCorrupt),
-    (UnitState.SUSPECT, UnitState.OUTSTANDING): (RequestUnit,),
+    (UnitState.UNREQUESTED, UnitState.STARTED): (RequestUnit, PartReceived),
+    (UnitState.STARTED, UnitState.VERIFIED): (UnitWritten, PartsChecked),
+    (UnitState.STARTED, UnitState.UNREQUESTED): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
+    (UnitState.STARTED, UnitState.SUSPECT): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
+    (UnitState.SUSPECT, UnitState.STARTED): (RequestUnit, PartReceived),
     # Caused by a reply to a request that the scheduler had already dropped.
     (UnitState.UNREQUESTED, UnitState.VERIFIED): (UnitWritten,),
     (UnitState.SUSPECT, UnitState.VERIFIED): (UnitWritten,),

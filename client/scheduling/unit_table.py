@@ -1,148 +1,238 @@
-"""Tracks the state of each unit of a file for the scheduler. Pure.
+"""Tracks the state of each unit for the scheduler: what is missing, what is requested, and what has arrived. Pure.
 
-Every missing unit is in exactly one of four states: unchecked, unrequested, outstanding or suspect.
-``client/scheduling/scheduler.py`` decides which worker is asked for which unit.
+Every missing unit is in exactly one of four states: unchecked, unrequested, started or suspect.
+``client/scheduling/scheduler.py`` decides which worker is asked for which part of which unit.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
-from msd.client.scheduling.scheduler_events import UnitState
+from msgspec import Struct
+
+from msd.client.scheduling.ranges import add_range, count_in_ranges, is_in_ranges, remove_range
+from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
 
 #: Values of ``UnitTable._source`` that are not worker numbers.
 MISSING, REUSED, UNCHECKED = 0, 0xFFFF, 0xFFFE
 
-_NO_WORKERS: frozenset[int] = frozenset()
+
+class StartedUnit(Struct):
+    """What is known of a missing unit that was requested, or that arrived corrupt. ``size`` is in bytes.
+
+    ``requests`` are outstanding, in the order in which they were sent. ``received`` are the bytes that have arrived in
+    parts, and ``senders`` the workers that sent them. What is unrequested is derived from these: see ``parts``.
+    """
+
+    size: int
+    requests: list[RequestUnit]
+    received: list[int] = []
+    senders: frozenset[int] = frozenset()
+    #: The workers that sent all bytes of a corrupt copy.
+    corrupt_senders: frozenset[int] = frozenset()
+    #: True if a copy with several senders is corrupt. The next request is for the whole unit: a corrupt copy then has
+    #: one sender.
+    is_next_whole: bool = False
+
+    @property
+    def is_received(self) -> bool:
+        """True if all bytes have arrived in parts."""
+        return self.received == [0, self.size]
+
+    @property
+    def is_untouched(self) -> bool:
+        """True if the unit is like one that was never requested."""
+        return not (self.requests or self.received or self.corrupt_senders or self.is_next_whole)
+
+    def parts(self) -> Iterator[tuple[int, int, list[RequestUnit]]]:
+        """Yields the start and end of each part that has not arrived, and the requests for it: none if it is
+        unrequested.
+        """
+        bounds = {0, self.size, *self.received}
+        for request in self.requests:
+            bounds |= {request.start, request.end}
+        for start, end in pairwise(sorted(bounds)):
+            if not is_in_ranges(self.received, start):
+                yield start, end, [request for request in self.requests if request.start <= start < request.end]
+
+    def unrequested_part(self) -> tuple[int, int] | None:
+        """Returns the start and end of the first part to be requested, None if no byte is unrequested."""
+        if self.is_next_whole:
+            return 0, self.size
+        return next(((start, end) for start, end, requests in self.parts() if not requests), None)
+
+    def remove_request(self, worker: int, start: int) -> None:
+        self.requests = [request for request in self.requests if (request.worker, request.start) != (worker, start)]
+
+    def discard_received(self) -> None:
+        self.received, self.senders = [], frozenset()
 
 
 class UnitTable:
-    """The states of the units of one file.
+    """The states of all units. Units are numbered from 0, in the order in which they are added."""
 
-    ``units`` is their number. The disk may hold the units in ``unchecked``.
-    """
-
-    def __init__(self, units: int, unchecked: Iterable[int] = ()) -> None:
+    def __init__(self) -> None:
         #: The number of units that are not verified yet.
-        self.remaining = units
-        #: Where each unit came from: a worker's number, or one of the values above. The X of a
-        #: worker is the set of units with the worker's number.
-        self._source = array("H", bytes(2 * units))
-        for index in unchecked:
-            self._source[index] = UNCHECKED
-        #: Missing units from this index on have never been requested.
-        self._first_fresh = 0
-        #: Unrequested units below ``_first_fresh``, in the order in which they will be requested.
-        self._requeued: deque[int] = deque()
-        #: The outstanding units and the workers they are requested from: the Y of all workers, indexed by unit.
-        self._requested_from: dict[int, list[int]] = {}
-        #: Missing units that arrived corrupt, and the workers that sent them. Each is either in
-        #: ``_requested_from`` as well, or waits to be requested again.
-        self._corrupt_senders: dict[int, set[int]] = {}
+        self.remaining = 0
+        #: The size of each unit in bytes.
+        self.sizes = array("I")
+        #: Where each unit came from: a worker's number, or one of the values above. The X of a worker is the set of
+        #: units with the worker's number.
+        self._source = array("H")
+        #: The unrequested units, as ranges.
+        self._unrequested: list[int] = []
+        #: The started and suspect units. To be changed by the methods only, like the following set.
+        self.started: dict[int, StartedUnit] = {}
+        #: The started and suspect units of which some bytes are unrequested.
+        self.incomplete: set[int] = set()
 
-    def is_missing(self, index: int) -> bool:
-        """True if the unit is not verified yet."""
-        return self._source[index] in (MISSING, UNCHECKED)
-
-    def state_of(self, index: int) -> UnitState:
-        source = self._source[index]
+    def state_of(self, unit: int) -> UnitState:
+        source = self._source[unit]
         if source != MISSING:
             return {UNCHECKED: UnitState.UNCHECKED, REUSED: UnitState.REUSED}.get(source, UnitState.VERIFIED)
-        if index in self._requested_from:
-            return UnitState.OUTSTANDING
-        return UnitState.SUSPECT if index in self._corrupt_senders else UnitState.UNREQUESTED
+        if (started := self.started.get(unit)) is None:
+            return UnitState.UNREQUESTED
+        return UnitState.STARTED if started.requests or started.received else UnitState.SUSPECT
+
+    def missing_bytes(self, unit: int, start: int, length: int) -> int:
+        """Returns how many of the ``length`` bytes from ``start`` on are neither verified nor received in parts."""
+        if self._source[unit] not in (MISSING, UNCHECKED):
+            return 0
+        started = self.started.get(unit)
+        return length - count_in_ranges(started.received, start, start + length) if started else length
 
     def delivered_by(self, worker: int) -> list[int]:
-        """X: the units that the worker delivered. Takes time proportional to the total number of units."""
-        return [index for index, source in enumerate(self._source) if source == worker]
+        """X: the units that the worker completed. Takes time proportional to the total number of units."""
+        return [unit for unit, source in enumerate(self._source) if source == worker]
 
     def first_missing(self) -> int | None:
         """The first unit known to be missing (not verified, not waiting for a disk check), None if there is none."""
-        return next((index for index, source in enumerate(self._source) if source == MISSING), None)
+        return next((unit for unit, source in enumerate(self._source) if source == MISSING), None)
 
-    @property
-    def requested_from(self) -> Mapping[int, list[int]]:
-        """The outstanding units, each with the workers it is requested from, in the order of the requests."""
-        return self._requested_from
-
-    def corrupt_senders(self, index: int) -> Set[int]:
-        """The workers that sent a corrupt copy of the unit; empty once it is verified."""
-        return self._corrupt_senders.get(index, _NO_WORKERS)
+    def first_unrequested(self, limit: float) -> int | None:
+        """Returns the first unrequested unit, None if there is none below ``limit``."""
+        return self._unrequested[0] if self._unrequested and self._unrequested[0] < limit else None
 
     # State changes.
 
-    def take_unrequested(self, may_request: Callable[[Set[int]], bool], limit: int) -> int | None:
-        """Removes and returns the next unit to request, None if there is none below ``limit``.
+    def add(self, sizes: Sequence[int]) -> None:
+        """Adds unrequested units of these sizes in bytes."""
+        if sizes:
+            add_range(self._unrequested, len(self.sizes), len(self.sizes) + len(sizes))
+            self.sizes.extend(sizes)
+            self._source.extend(array("H", bytes(2 * len(sizes))))
+            self.remaining += len(sizes)
 
-        ``limit`` never decreases. The caller must then call ``add_request``. A suspect unit is returned only if
-        ``may_request`` accepts the set of workers that sent corrupt copies of it.
-        """
-        for index, senders in self._corrupt_senders.items():
-            if index not in self._requested_from and may_request(senders):
-                return index
-        if self._requeued:
-            return self._requeued.popleft()
-        while self._first_fresh < min(limit, len(self._source)):
-            self._first_fresh += 1
-            if self._source[self._first_fresh - 1] == MISSING:
-                return self._first_fresh - 1
-        return None
+    def mark_unchecked(self, units: Iterable[int]) -> None:
+        """Records that the disk may hold these unrequested units."""
+        for unit in units:
+            self._source[unit] = UNCHECKED
+            remove_range(self._unrequested, unit, unit + 1)
 
-    def add_request(self, index: int, worker: int) -> None:
-        """Records that the unit is requested from the worker."""
-        self._requested_from.setdefault(index, []).append(worker)
-
-    def drop_request(self, index: int, worker: int) -> None:
-        """Removes the request to the worker, if any. If no other request is left, requeues the unit at the front."""
-        workers = self._requested_from.get(index, [])
-        if worker not in workers:
-            return
-        workers.remove(worker)
-        if not workers:
-            del self._requested_from[index]
-            if index not in self._corrupt_senders:
-                self._requeued.appendleft(index)
-
-    def mark_written(self, index: int, worker: int) -> None:
-        """Records that the worker delivered the unit, and that it is verified and in the part file."""
-        if self._source[index] != MISSING:
-            return
-        self._source[index] = worker
-        self.remaining -= 1
-        self._corrupt_senders.pop(index, None)
-        if self._requested_from.pop(index, None) is None and index in self._requeued:
-            # This is the reply to a request that was already dropped.
-            self._requeued.remove(index)
-
-    def mark_corrupt(self, index: int, worker: int) -> None:
-        """Records that the worker sent a corrupt copy of the unit."""
-        if self._source[index] == MISSING:
-            self._corrupt_senders.setdefault(index, set()).add(worker)
-            if index in self._requeued:
-                self._requeued.remove(index)
-            self.drop_request(index, worker)
-
-    def mark_checked(self, index: int, *, valid: bool) -> None:
+    def mark_checked(self, unit: int, *, valid: bool) -> None:
         """Records whether the data on the disk for an unchecked unit is valid."""
-        if self._source[index] != UNCHECKED:
+        if self._source[unit] != UNCHECKED:
             return
-        self._source[index] = REUSED if valid else MISSING
+        self._source[unit] = REUSED if valid else MISSING
         if valid:
             self.remaining -= 1
-        elif index < self._first_fresh:
-            self._requeued.append(index)
+        else:
+            add_range(self._unrequested, unit, unit + 1)
+
+    def add_request(self, request: RequestUnit) -> None:
+        """Records that a worker is asked for a part of an unrequested, started or suspect unit."""
+        unit = request.unit
+        if (started := self.started.get(unit)) is None:
+            remove_range(self._unrequested, unit, unit + 1)
+            size = self.sizes[unit]
+            self.started[unit] = StartedUnit(size, [request])
+            if request.length < size:
+                self.incomplete.add(unit)
+        else:
+            started.requests.append(request)
+            started.is_next_whole = False
+            self._update(unit, started)
+
+    def drop_request(self, worker: int, unit: int, start: int) -> None:
+        """Removes a request that is still outstanding, if there is one. What it alone was for becomes unrequested."""
+        if (started := self.started.get(unit)) is not None:
+            started.remove_request(worker, start)
+            self._update(unit, started)
+
+    def mark_received(self, worker: int, unit: int, start: int, length: int) -> None:
+        """Records that the worker sent a part of the unit."""
+        if self._source[unit] == MISSING:
+            started = self._started_unit(unit)
+            started.remove_request(worker, start)
+            add_range(started.received, start, start + length)
+            started.senders |= {worker}
+            self._update(unit, started)
+
+    def mark_written(self, worker: int, unit: int) -> None:
+        """Records that the worker completed the unit, and that it is verified and in the part file."""
+        if self._source[unit] != MISSING:
+            return
+        self._source[unit] = worker
+        self.remaining -= 1
+        if self.started.pop(unit, None) is None:
+            # This is the reply to a request that was already dropped.
+            remove_range(self._unrequested, unit, unit + 1)
+        self.incomplete.discard(unit)
+
+    def mark_corrupt(self, worker: int, unit: int) -> None:
+        """Records that the worker sent a corrupt copy of the whole unit. What has arrived in parts is discarded."""
+        if self._source[unit] == MISSING:
+            started = self._started_unit(unit)
+            started.remove_request(worker, 0)
+            started.corrupt_senders |= {worker}
+            started.discard_received()
+            self._update(unit, started)
+
+    def mark_parts_corrupt(self, unit: int) -> int | None:
+        """Records that the unit that arrived in parts is corrupt. The parts are discarded. Returns the worker that sent
+        all of them, None if there are several.
+        """
+        started = self.started[unit]
+        sender = min(started.senders) if len(started.senders) == 1 else None
+        if sender is None:
+            started.is_next_whole = True
+        else:
+            started.corrupt_senders |= {sender}
+        started.discard_received()
+        self._update(unit, started)
+        return sender
 
     def check_invariants(self) -> None:
         """Raises ``AssertionError`` if the data structures are inconsistent."""
-        missing = {index for index, source in enumerate(self._source) if source == MISSING}
+        missing = {unit for unit, source in enumerate(self._source) if source == MISSING}
         assert self.remaining == len(missing) + self._source.count(UNCHECKED)
-        assert all(workers and len(set(workers)) == len(workers) for workers in self._requested_from.values())
-        requeued = set(self._requeued)
-        assert len(requeued) == len(self._requeued)
-        suspect = {index for index in self._corrupt_senders if index not in self._requested_from}
-        fresh = {index for index in missing if index >= self._first_fresh}
-        groups = [requeued, suspect, fresh, set(self._requested_from)]
-        assert set().union(*groups) == missing
-        assert sum(map(len, groups)) == len(missing)
+        unrequested = {unit for unit in range(len(self.sizes)) if is_in_ranges(self._unrequested, unit)}
+        assert unrequested.isdisjoint(self.started)
+        assert unrequested | self.started.keys() == missing
+        for unit, started in self.started.items():
+            assert not started.is_untouched, unit
+            assert started.size == self.sizes[unit], unit
+            assert all(0 <= r.start < r.end <= started.size or not started.size for r in started.requests), unit
+            assert len({(r.worker, r.start) for r in started.requests}) == len(started.requests), unit
+            assert bool(started.received) == bool(started.senders), unit
+            assert (started.unrequested_part() is not None) == (unit in self.incomplete), unit
+        assert self.incomplete <= self.started.keys()
+
+    def _started_unit(self, unit: int) -> StartedUnit:
+        """Returns the record of a missing unit, and creates it if the unit is unrequested."""
+        started = self.started.get(unit)
+        if started is None:
+            remove_range(self._unrequested, unit, unit + 1)
+            started = self.started[unit] = StartedUnit(self.sizes[unit], [])
+        return started
+
+    def _update(self, unit: int, started: StartedUnit) -> None:
+        """Updates what depends on the record of a unit, after the record has changed."""
+        self.incomplete.discard(unit)
+        if started.is_untouched:
+            del self.started[unit]
+            add_range(self._unrequested, unit, unit + 1)
+        elif started.unrequested_part() is not None:
+            self.incomplete.add(unit)

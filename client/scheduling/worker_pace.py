@@ -1,44 +1,43 @@
 """The scheduler's record of one worker: its outstanding requests, its rate and its predicted replies. Pure.
 
-Times are in seconds on the caller's monotonic clock, rates in units per second.
+Times are in seconds on the caller's monotonic clock, sizes in bytes, rates in bytes per second.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
 from msgspec import Struct, field
 
 from msd.client.network_events import BanReason
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
+from msd.client.scheduling.scheduler_events import RequestUnit
 
-#: A worker's window, in requests, is 1 plus ``WINDOW_GAIN`` times the number of units delivered in one round trip.
-#: With a gain of 1 the window would never grow: the measured rate would be the rate that the window allows.
+#: The size of a part until the first one has arrived, and the least. At 64 kbit/s, it takes two seconds.
+MIN_PART = 16 << 10
+#: A part is what the worker delivers in this many seconds, so that something arrives often on a slow link, and little
+#: is lost with a connection. It is no larger than a unit.
+PART_S = 1.0
+#: From one arrival to the next, parts grow at most by this factor: the first rates are inaccurate.
+PART_GROWTH = 4
+#: A worker's window is two parts, and ``WINDOW_GAIN`` times what the worker delivers in one round trip. With a gain of
+#: 1 the window would never grow: the measured rate would be the rate that the window allows.
 WINDOW_GAIN = 2.0
-#: The window until the rate is known, and the minimum window: a rate cannot be measured with one request in flight.
-INITIAL_WINDOW, MIN_WINDOW = 4, 2
 #: Shorter round trips (seconds) count as this long, because both ends also need time for other work. A larger value
 #: would put more data in flight, and data that has left the processor's caches takes longer to receive, hash and write.
 MIN_ROUND_TRIP_S = 0.001
-#: The maximum window, even if memory allows more.
-MAX_WINDOW = 64
+#: The maximum number of outstanding requests, even if they are small.
+MAX_REQUESTS = 64
 #: Seconds over which arrivals are counted to measure a worker's rate: over a shorter time, bursts would distort it.
 RATE_SPAN_S = 0.1
+#: A lower bound for the time in which something arrives, so that a rate stays finite.
+MIN_SPAN_S = 1e-6
 #: Silence of this many seconds is no sign of a slow or frozen worker: on a machine whose processors are busy with two
-#: other processes, 0.1 % of the units arrive more than 70 ms after the previous unit from the same worker.
+#: other processes, 0.1 % of the segments arrive more than 70 ms after the previous segment from the same worker.
 SCHEDULING_DELAY_S = 0.075
 #: A worker with outstanding requests is stalled if nothing has arrived for this many seconds and for ``STALL_STEPS``
-#: times its usual time between two arrivals.
+#: times the time that the reply should take.
 STALL_TIMEOUT_S, STALL_STEPS = 0.5, 4.0
-
-
-def memory_window(memory: int, workers: int, segment_size: int) -> int:
-    """Returns the largest window with which all workers together have at most ``memory`` bytes outstanding.
-
-    ``workers`` is the number of workers. The window is in units of ``segment_size`` bytes, at least 1 and at most
-    ``MAX_WINDOW``.
-    """
-    return max(1, min(MAX_WINDOW, memory // max(1, workers * segment_size)))
 
 
 class WorkerPace(Struct):
@@ -55,22 +54,28 @@ class WorkerPace(Struct):
     catalogue: bytes = b""
     #: True if the worker has been ready at any time since server 5 published the current catalogue.
     seen_since_change: bool = False
-    #: Y: the units that were requested from the worker and have no reply yet, in the order of the requests. Another
-    #: worker may have delivered some of them since.
-    outstanding: dict[int, None] = field(default_factory=dict)
+    #: The requests that have no reply yet, by unit and start, in the order in which they were sent. Another worker may
+    #: have delivered some of the bytes since.
+    outstanding: dict[tuple[int, int], RequestUnit] = field(default_factory=dict)
+    outstanding_bytes: int = 0
     #: Until this time the worker may load the published catalogue, so that it may have the file then.
     may_load_until: float = 0.0
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
-    #: The time of the last reply, or of the first request if Y was empty before that request.
+    #: The time of the last reply, or of the first request if none was outstanding before that request.
     waiting_since: float = 0.0
-    #: Units per second, None until measured; arrivals are counted from ``span_start`` on.
+    #: None until measured; the bytes that arrive are counted from ``span_start`` on.
     rate: float | None = None
     round_trip: float = 0.0
-    #: How many requests may be outstanding, unless memory limits them further.
-    window: int = INITIAL_WINDOW
+    #: What the worker is asked for at once, at most, and how many bytes may be outstanding: see ``update_limits``.
+    part_size: int = 0
+    window: float = 0.0
+    #: The part that the worker's rate allows.
+    part_for_rate: float = MIN_PART
+    #: True once anything has arrived from the worker.
+    has_delivered: bool = False
     span_start: float = 0.0
-    span_count: int = 0
+    span_bytes: int = 0
     corrupt_count: int = 0
 
     @property
@@ -78,30 +83,92 @@ class WorkerPace(Struct):
         """How long the worker is banned, None if it is not."""
         return BAN_SCOPES[self.ban_reason] if self.ban_reason else None
 
-    def predict_arrivals(self, now: float) -> tuple[float, float]:
-        """Returns the time at which the first unit of Y is expected, and the seconds between two units of Y.
+    def update_limits(self, max_part: int, max_window: float) -> None:
+        """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes."""
+        self.part_size = int(min(self.part_for_rate, max_part))
+        window = float(self.part_size)
+        if self.has_delivered:
+            window = 2 * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * max(self.round_trip, MIN_ROUND_TRIP_S)
+        self.window = min(window, max_window)
 
-        A unit that is overdue for more than ``SCHEDULING_DELAY_S`` is expected to take as long again. If the rate is
-        unknown, the first unit is overdue from ``waiting_since`` on, and the others are expected with it: a worker
+    def predict_arrivals(self, now: float) -> Iterator[tuple[RequestUnit, float]]:
+        """Yields the outstanding requests, each with the time at which its reply is expected.
+
+        A reply that is overdue for more than ``SCHEDULING_DELAY_S`` is expected to take as long again. If the rate is
+        unknown, the first reply is overdue from ``waiting_since`` on, and the others are expected with it: a worker
         that waits for a processor sends them one right after the other.
         """
-        step = 1 / self.rate if self.rate else 0.0
-        late = now - self.waiting_since - step
-        return (self.waiting_since + step if late <= 0 else now + max(0.0, late - SCHEDULING_DELAY_S)), step
+        time = None
+        for request in self.outstanding.values():
+            step = self._seconds_for(request.length)
+            if time is None:
+                late = now - self.waiting_since - step
+                time = self.waiting_since + step if late <= 0 else now + max(0.0, late - SCHEDULING_DELAY_S)
+            else:
+                time += step
+            yield request, time
+
+    def predict_next_arrival(self, length: int, now: float) -> float:
+        """Predicts when the worker would deliver ``length`` more bytes.
+
+        An idle worker is assumed to take one round trip if its rate is unknown.
+        """
+        if not self.outstanding:
+            return now + (self._seconds_for(length) if self.rate else self.round_trip)
+        first, time = next(self.predict_arrivals(now))
+        return time + self._seconds_for(self.outstanding_bytes - first.length + length)
 
     def is_stalled(self, now: float) -> bool:
-        """True if the next unit is long overdue."""
-        step = 1 / self.rate if self.rate else 0.0
-        return bool(self.outstanding) and now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * step)
+        """True if the next reply is long overdue."""
+        first = next(iter(self.outstanding.values()), None)
+        if first is None:
+            return False
+        return now - self.waiting_since > max(STALL_TIMEOUT_S, STALL_STEPS * self._seconds_for(first.length))
 
-    def count_arrival(self, now: float) -> None:
-        """Counts one arrival; updates the rate and the window after each span of ``RATE_SPAN_S`` seconds."""
+    def add_request(self, request: RequestUnit, now: float) -> None:
+        if not self.outstanding:
+            self.waiting_since = self.span_start = now
+            self.span_bytes = 0
+        self.outstanding[request.unit, request.start] = request
+        self.outstanding_bytes += request.length
+
+    def end_request(self, unit: int, start: int) -> int:
+        """Removes a request that was answered, and returns its length; 0 if it was dropped before."""
+        request = self.outstanding.pop((unit, start), None)
+        if request is None:
+            return 0
+        self.outstanding_bytes -= request.length
+        return request.length
+
+    def drop_requests(self) -> list[RequestUnit]:
+        """Removes and returns all requests."""
+        dropped = [*self.outstanding.values()]
+        self.outstanding.clear()
+        self.outstanding_bytes = 0
+        return dropped
+
+    def count_reply(self, unit: int, start: int, now: float) -> bool:
+        """Removes a request that was answered with data, and measures the worker's rate. Returns True if the rate or
+        the size of a part changes. Does nothing if the request was dropped before.
+        """
+        length = self.end_request(unit, start)
+        if not length:
+            return False
         self.waiting_since = now
-        self.span_count += 1
+        self.span_bytes += length
         span = now - self.span_start
+        if span < RATE_SPAN_S and self.has_delivered and self.part_size < self.part_for_rate:
+            return False
+        self.has_delivered = True
+        latest = self.span_bytes / max(span, MIN_SPAN_S)
+        limit = latest if self.rate is None else self.rate
         if span >= RATE_SPAN_S:
-            latest = self.span_count / span
-            self.rate = latest if self.rate is None else (self.rate + latest) / 2
-            self.span_start, self.span_count = now, 0
-            pipe = self.rate * max(self.round_trip, MIN_ROUND_TRIP_S)
-            self.window = min(1 + math.ceil(WINDOW_GAIN * pipe), MAX_WINDOW)
+            self.rate = latest if self.rate is None or latest > self.rate else (self.rate + latest) / 2
+            self.span_start, self.span_bytes = now, 0
+            # Parts shrink as soon as the link becomes slow.
+            limit = min(self.rate, latest)
+        self.part_for_rate = min(PART_GROWTH * self.part_for_rate, max(MIN_PART, PART_S * limit))
+        return True
+
+    def _seconds_for(self, length: int) -> float:
+        return length / self.rate if self.rate else 0.0

@@ -10,16 +10,21 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import UnitState
+from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
+from msd.client.scheduling.worker_pace import MIN_PART
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
 from tests.unit.snapshots import snapshot, with_worker
 
 WORKERS = (1, 2, 3)
-UNITS = 12
+MAX_UNITS = 12
+WRONG = 100
+KIB = 1 << 10
 
 numbers = st.sampled_from(WORKERS)
+#: Units that are requested whole from the first on, and units that need several parts.
+SIZES = st.lists(st.sampled_from([1, MIN_PART, MIN_PART + 1, 50 * KIB, 200 * KIB]), max_size=MAX_UNITS)
 CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
 REASONS = st.sampled_from(
     [RefusalReason.SLEEPING, RefusalReason.BUSY, RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE]
@@ -41,44 +46,75 @@ class SchedulerMachine(RuleBasedStateMachine):
     """
 
     @initialize(
-        unchecked=st.sets(st.integers(0, UNITS - 1)),
-        max_rate=st.sampled_from([None, 0.4, 3.0, 100.0]),
+        max_rate=st.sampled_from([None, 20 * KIB, 1000 * KIB]),
         max_ahead=st.sampled_from([None, 1, 3]),
+        untrusted=st.sets(numbers),
+        sizes=SIZES,
+        connected=st.sets(numbers),
     )
-    def begin(self, unchecked: set[int], max_rate: float | None, max_ahead: int | None) -> None:
+    def begin(
+        self, max_rate: float | None, max_ahead: int | None, untrusted: set[int], sizes: list[int], connected: set[int]
+    ) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(UNITS, WORKERS, max_ahead=max_ahead, unchecked=sorted(unchecked), max_rate=max_rate)
-        self.max_ahead = UNITS if max_ahead is None else max_ahead
+        self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_ahead=max_ahead, max_rate=max_rate)
+        self.max_ahead = MAX_UNITS if max_ahead is None else max_ahead
+        self.sizes: list[int] = []
+        self.is_plan_complete = False
         #: All units before the position are verified and in the output.
         self.position = 0
-        self.unchecked = set(unchecked)
-        self.outstanding: dict[int, list[int]] = {}
-        self.dropped: dict[int, list[int]] = {}
+        self.unchecked: set[int] = set()
+        self.outstanding: dict[int, list[RequestUnit]] = {}
+        self.dropped: dict[int, list[RequestUnit]] = {}
         self.verified: set[int] = set()
+        #: For each byte of a unit the number of its sender, plus ``WRONG`` if it is wrong; 0 if it has not arrived.
+        self.received: list[bytearray] = []
+        #: The workers that send wrong data now and then.
+        self.untrusted = untrusted
         self.epoch = 0
         #: The epoch of the current process of each worker.
         self.epochs = dict.fromkeys(WORKERS, 0)
         self.ended: core.Action | None = None
-        self.feed(TimePassed())
+        self.feed(core.UnitsAdded(sizes))
+        for worker in sorted(connected):
+            self.connect(worker, is_new_process=True, catalogue=b"")
 
     def feed(self, event: core.Event) -> None:
-        before = [self.scheduler.state_of(index) for index in range(UNITS)]
+        before = [self.scheduler.state_of(unit) for unit in range(len(self.sizes))]
+        if isinstance(event, core.UnitsAdded):
+            first = len(self.sizes)
+            self.sizes += event.sizes
+            self.received += [bytearray(size) for size in event.sizes]
+            added = range(first, len(self.sizes))
+            before += [UnitState.UNCHECKED if unit in event.unchecked else UnitState.UNREQUESTED for unit in added]
         actions = self.scheduler.handle(event, self.now)
         self.check_transitions(before, event, actions)
         for action in actions:
             assert self.ended is None
             match action:
-                case core.RequestUnit(worker, index):
+                case RequestUnit(worker, unit, start, length):
                     assert worker in self.outstanding, "requested from a worker that is not connected"
-                    assert index not in self.outstanding[worker], "requested twice from the same worker"
-                    assert index not in self.verified, "requested a verified unit"
-                    assert index not in self.unchecked, "requested an unchecked unit"
-                    assert index < self.position + self.max_ahead, "requested a unit too early"
-                    self.outstanding[worker].append(index)
+                    own = [r for r in self.outstanding[worker] if r.unit == unit]
+                    assert all(r.end <= start or action.end <= r.start for r in own), "requested twice from a worker"
+                    assert 0 <= start < start + length <= self.sizes[unit], "requested bytes outside of the unit"
+                    assert self.scheduler.missing_bytes(unit, start, length), "requested nothing that is missing"
+                    assert unit not in self.verified, "requested a verified unit"
+                    assert unit not in self.unchecked, "requested an unchecked unit"
+                    assert unit < self.position + self.max_ahead, "requested a unit too early"
+                    self.outstanding[worker].append(action)
+                case core.CheckUnit(worker, unit, senders):
+                    received = self.received[unit]
+                    assert worker in senders
+                    assert {code % WRONG for code in received} <= senders, "a sender is missing, or a part"
+                    self.received[unit] = bytearray(len(received))
+                    is_valid = max(received) < WRONG
+                    if is_valid:
+                        self.verified.add(unit)
+                    self.feed(core.PartsChecked(worker, unit, is_valid))
                 case Ban(worker, _):
                     del self.outstanding[worker]
                 case core.Finish():
-                    assert self.verified == set(range(UNITS))
+                    assert self.is_plan_complete
+                    assert self.verified == {*range(len(self.sizes))}
                     self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
@@ -91,18 +127,33 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def check_transitions(self, before: list[UnitState], event: core.Event, actions: list[core.Action]) -> None:
         """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
-        for index, start in enumerate(before):
-            end = self.scheduler.state_of(index)
-            requested = any(isinstance(a, core.RequestUnit) and a.unit == index for a in actions)
+        for unit, start in enumerate(before):
+            end = self.scheduler.state_of(unit)
+            requested = any(isinstance(a, RequestUnit) and a.unit == unit for a in actions)
             steps = [(start, end)]
-            if requested and end is UnitState.OUTSTANDING and start is not UnitState.OUTSTANDING:
+            if requested and end is UnitState.STARTED and start is not UnitState.STARTED:
                 middle = {UnitState.UNCHECKED: UnitState.UNREQUESTED}.get(start, start)
-                steps = [(start, middle), (middle, UnitState.OUTSTANDING)]
+                steps = [(start, middle), (middle, UnitState.STARTED)]
             for before_step, after_step in steps:
                 causes = core.TRANSITIONS.get((before_step, after_step), ())
-                by_request = requested and core.RequestUnit in causes
+                by_request = requested and RequestUnit in causes
                 allowed = before_step == after_step or by_request or type(event) in causes
-                assert allowed, (index, start, end, event, actions)
+                assert allowed, (unit, start, end, event, actions)
+
+    @precondition(lambda self: not self.is_plan_complete and is_running(self))
+    @rule(sizes=SIZES, unchecked=st.sets(st.integers(0, MAX_UNITS - 1)))
+    def add_units(self, sizes: list[int], unchecked: set[int]) -> None:
+        first = len(self.sizes)
+        sizes = sizes[: MAX_UNITS - first]
+        added = [first + number for number in sorted(unchecked) if number < len(sizes)]
+        self.unchecked |= {*added}
+        self.feed(core.UnitsAdded(sizes, added))
+
+    @precondition(lambda self: not self.is_plan_complete and is_running(self))
+    @rule()
+    def complete_plan(self) -> None:
+        self.is_plan_complete = True
+        self.feed(core.AllUnitsAdded())
 
     @precondition(lambda self: isinstance(self.ended, core.GiveUp) and self.lacking)
     @rule()
@@ -135,30 +186,46 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.outstanding.pop(worker, None) is not None:
             self.feed(ConnectionClosed(worker))
 
-    @precondition(is_running)
-    @rule(worker=numbers, choice=st.integers(0, 99), valid=st.booleans())
-    def deliver(self, worker: int, choice: int, valid: bool) -> None:
-        requests = self.outstanding.get(worker) or self.dropped.get(worker)
-        if worker not in self.outstanding or not requests:
+    @precondition(lambda self: is_running(self) and self.pending())
+    @rule(choice=st.integers(0, 99), valid=st.booleans())
+    def deliver(self, choice: int, valid: bool) -> None:
+        pending = self.pending()
+        requests, request = pending[choice % len(pending)]
+        requests.remove(request)
+        self.arrive(request, valid=valid or request.worker not in self.untrusted)
+
+    def pending(self) -> list[tuple[list[RequestUnit], RequestUnit]]:
+        """The requests that the workers may answer, each with the list that contains it."""
+        lists = [requests[worker] for worker in self.outstanding for requests in (self.outstanding, self.dropped)]
+        return [(requests, request) for requests in lists for request in requests]
+
+    def arrive(self, request: RequestUnit, *, valid: bool) -> None:
+        """The reply to ``request`` arrives, which the scheduler may have dropped."""
+        worker, unit, start, length = request.worker, request.unit, request.start, request.length
+        missing = self.scheduler.missing_bytes(unit, start, length)
+        assert (missing > 0) == (unit not in self.verified and 0 in self.received[unit][start : request.end])
+        if not missing:
+            self.feed(core.UnitDuplicate(worker, unit, start))
             return
-        index = requests.pop(choice % len(requests))
-        if index in self.verified:
-            self.feed(core.UnitDuplicate(worker, index))
-        elif valid:
-            self.verified.add(index)
-            self.feed(core.UnitWritten(worker, index))
+        if length == self.sizes[unit]:
+            self.received[unit] = bytearray(self.sizes[unit])
+            if valid:
+                self.verified.add(unit)
+            self.feed(core.UnitWritten(worker, unit) if valid else core.UnitCorrupt(worker, unit))
         else:
-            self.feed(core.UnitCorrupt(worker, index))
+            code = worker if valid else worker + WRONG
+            self.received[unit][start : request.end] = bytes([code]) * length
+            self.feed(core.PartReceived(worker, unit, start, length))
 
     @precondition(is_running)
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
     def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
         if self.outstanding.get(worker):
-            index = self.outstanding[worker].pop(choice % len(self.outstanding[worker]))
+            request = self.outstanding[worker].pop(choice % len(self.outstanding[worker]))
             if reason is RefusalReason.SLEEPING:
                 self.dropped[worker] += self.outstanding[worker]
                 self.outstanding[worker] = []
-            self.feed(core.UnitRefused(worker, index, reason))
+            self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
 
     @precondition(lambda self: self.position in self.verified)
     @rule()
@@ -169,27 +236,24 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.unchecked and is_running(self))
     @rule(valid=st.booleans())
     def check_disk(self, valid: bool) -> None:
-        index = self.unchecked.pop()
+        unit = self.unchecked.pop()
         if valid:
-            self.verified.add(index)
-        self.feed(core.UnitChecked(index, valid))
+            self.verified.add(unit)
+        self.feed(core.UnitChecked(unit, valid))
 
-    @rule(seconds=st.sampled_from([0.001, 0.05, 0.6, 5.0]))
-    def wait(self, seconds: float) -> None:
+    @rule(seconds=st.sampled_from([0.001, 0.05, 0.6, 5.0]), event=st.sampled_from([TimePassed, Stalled]))
+    def wait(self, seconds: float, event: type[TimePassed | Stalled]) -> None:
         self.now += seconds
-        self.feed(TimePassed())
-
-    @rule(seconds=st.sampled_from([0.3, 5.0]))
-    def stall(self, seconds: float) -> None:
-        self.now += seconds
-        self.feed(Stalled(seconds))
+        self.feed(TimePassed() if event is TimePassed else Stalled(seconds))
 
     @invariant()
     def invariants_hold(self) -> None:
         self.scheduler.check_invariants()
         for worker in WORKERS:
             assert not set(self.scheduler.delivered_by(worker)) - self.verified
-        delivered = [index for worker in WORKERS for index in self.scheduler.delivered_by(worker)]
+            is_blamed = self.scheduler.workers[worker].corrupt_count > 0
+            assert worker in self.untrusted or not is_blamed, "blamed an honest worker"
+        delivered = [unit for worker in WORKERS for unit in self.scheduler.delivered_by(worker)]
         assert len(delivered) == len(set(delivered)), "two workers count as having delivered the same unit"
 
     @invariant()
@@ -201,9 +265,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Connects worker 9, which has no faults and must be able to finish the download."""
         if not hasattr(self, "scheduler") or self.ended:
             return
+        if not self.is_plan_complete:
+            self.complete_plan()
         while self.unchecked:
             self.check_disk(valid=False)
-        self.outstanding.setdefault(9, [])
+        self.outstanding[9], self.dropped[9] = [], []
         self.feed(opened(9))
         for _ in range(1000):
             if self.ended:
@@ -211,10 +277,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.position in self.verified:
                 self.advance_output()
             if self.outstanding[9]:
-                index = self.outstanding[9].pop(0)
-                is_duplicate = index in self.verified
-                self.verified.add(index)
-                self.feed(core.UnitDuplicate(9, index) if is_duplicate else core.UnitWritten(9, index))
+                self.arrive(self.outstanding[9].pop(0), valid=True)
             else:
                 self.now += 0.5
                 self.feed(TimePassed())

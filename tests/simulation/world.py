@@ -1,6 +1,6 @@
 """Simulates workers with given rates, delays and faults on a virtual clock, around a real scheduler.
 
-A worker serves its requests one after another and needs ``1 / rate`` seconds (times jitter) for a segment. Requests
+A worker serves its requests one after another, each at its own rate (times jitter) or at its share of a link. Requests
 and replies each take ``delay`` seconds and keep their order. A run never sleeps, and its seed is the only source of
 randomness, so the same seed repeats the run exactly.
 """
@@ -11,47 +11,74 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from msd.client.network_events import Ban, ConnectionClosed
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
+from msd.client.scheduling.scheduler_events import RequestUnit
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
 
-#: Seconds until the client detects that a connection was lost.
-LOSS_DETECTION_S = 0.002
+MIB = 1 << 20
+#: Seconds until the client detects that a connection was lost, and until it connects again after a reset.
+LOSS_DETECTION_S, RECONNECTION_S = 0.002, 0.25
 #: Seconds for which a worker that goes to sleep refuses requests before it closes its port.
 REFUSAL_PERIOD_S = 0.25
+
+
+@dataclass
+class Link:
+    """A link that several workers share equally: ``rate`` is in MiB per second."""
+
+    rate: float
+    #: The bytes that are left of each reply that is being sent, by worker, at the time ``updated_at``.
+    sending: dict[int, float] = field(default_factory=dict)
+    updated_at: float = 0.0
+    #: The bytes that were sent, including those of replies that were lost.
+    carried: float = 0.0
+    #: Incremented whenever the scheduled end of a reply becomes invalid.
+    generation: int = 0
+
+    def update(self, now: float) -> None:
+        sent = (now - self.updated_at) * self.rate * MIB
+        self.updated_at = now
+        if self.sending:
+            self.carried += sent
+            self.sending = {number: left - sent / len(self.sending) for number, left in self.sending.items()}
 
 
 @dataclass
 class Worker:
     """A simulated worker.
 
-    ``rate`` is in segments per second. ``delay`` is the one-way delay in seconds, ``jitter`` the fraction by which
-    service times vary, and ``corrupt`` the probability that a segment is corrupt. With ``quantiles``, pairs of a share
-    and the seconds that this share of the segments takes at most, service times have this distribution instead.
+    ``rate`` is in MiB per second; with a ``link`` the rate is the worker's share of it. ``delay`` is the one-way delay
+    in seconds, ``jitter`` the fraction by which service times vary, and ``corrupt`` the probability that a reply is
+    corrupt. With ``quantiles``, pairs of a share and the seconds that this share of the replies takes at most, service
+    times have this distribution instead.
     """
 
-    rate: float
+    rate: float = 0.0
     delay: float = 0.0005
     jitter: float = 0.0
     corrupt: float = 0.0
     quantiles: tuple[tuple[float, float], ...] = ()
+    link: Link | None = None
     up: bool = True
     frozen: bool = False
     asleep: bool = False
     epoch: int = 1
-    queue: deque[int] = field(default_factory=deque)
-    #: The segment being served, None if the worker is idle.
-    serving: int | None = None
-    #: When the worker finishes the segment being served.
+    #: Identifies the connection; it changes with the process, too.
+    session: int = 1
+    queue: deque[RequestUnit] = field(default_factory=deque)
+    #: The request being served, None if the worker is idle.
+    serving: RequestUnit | None = None
+    #: When the worker finishes the request being served, if it has no link.
     finish_at: float = 0.0
-    #: Seconds of work left on the segment being served, while the worker is frozen.
+    #: The work left on the request being served, while the worker is frozen: bytes with a link, otherwise seconds.
     work_left: float = 0.0
     #: Incremented whenever the scheduled ``finish_at`` becomes invalid.
     generation: int = 0
@@ -61,38 +88,42 @@ class Worker:
 
 @dataclass
 class Reader:
-    """The reader of a stream, which takes ``rate`` segments per second in order. The client keeps at most ``ahead``
-    segments that it has not taken.
+    """The reader of a stream, which takes ``rate`` units per second in order. The client keeps at most ``ahead`` units
+    that it has not taken.
     """
 
     rate: float
     ahead: int = 64
     paused: bool = False
-    #: The number of segments that it has taken, and whether it is taking the next one.
+    #: The number of units that it has taken, and whether it is taking the next one.
     position: int = 0
     is_reading: bool = False
 
 
 @dataclass
 class Outcome:
-    """How a download ended: its duration in seconds, the segments received and those wasted, and the last action."""
+    """How a download ended: its duration in seconds, the MiB received and those wasted, and the last action."""
 
     seconds: float
-    wasted: int
-    received: int
+    wasted: float
+    received: float
     result: core.Action
-    #: When each segment arrived, in seconds.
-    arrivals: list[float]
+    #: When something arrived, in seconds, and how much, in MiB.
+    arrivals: list[tuple[float, float]]
+
+    def arrived(self, begin: float, end: float) -> float:
+        """Returns how many MiB arrived from ``begin`` to before ``end``."""
+        return sum(size for time, size in self.arrivals if begin <= time < end)
 
 
 class World:
-    """One download of ``segments`` segments from ``workers``, to a file or to ``reader``. If ``check``, checks
-    invariants after each event.
+    """One download of ``units`` from ``workers``, to a file or to ``reader``. If ``check``, checks invariants after
+    each event. ``units`` are sizes in bytes, or a number of units of 1 MiB. ``max_rate`` is in MiB per second.
     """
 
     def __init__(
         self,
-        segments: int,
+        units: int | Sequence[int],
         workers: list[Worker],
         seed: int = 0,
         *,
@@ -102,11 +133,18 @@ class World:
     ) -> None:
         self.now = 0.0
         self.workers = dict(enumerate(workers, 1))
-        max_ahead = reader.ahead if reader else None
-        self.scheduler = Scheduler(segments, self.workers, max_ahead=max_ahead, max_rate=max_rate)
+        self.sizes = [MIB] * units if isinstance(units, int) else [*units]
+        self.scheduler = Scheduler(
+            self.workers,
+            memory=64 * MIB,
+            max_ahead=reader.ahead if reader else None,
+            max_rate=max_rate * MIB if max_rate is not None else None,
+        )
         self.reader = reader
-        #: The verified segments that the reader has not taken.
+        #: The verified units that the reader has not taken.
         self._pending: set[int] = set()
+        #: The units of which a part that has arrived is corrupt.
+        self._corrupt: set[int] = set()
         self._rng = random.Random(seed)
         self._check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -115,10 +153,9 @@ class World:
         self._inbox: list[Callable[[], None]] = []
         self._timer: float | None = None
         self.result: core.Action | None = None
+        #: Bytes received from the workers, and those of them that were of no use.
         self.received = self.wasted = 0
-        #: When each segment arrived.
-        self.arrivals: list[float] = []
-        self.segments = segments
+        self.arrivals: list[tuple[float, float]] = []
         self.log: list[str] = []
 
     def at(self, time: float, callback: Callable[[], None]) -> None:
@@ -130,13 +167,14 @@ class World:
         for number, worker in self.workers.items():
             if worker.up:
                 self._connect(number)
-        self._feed(TimePassed())
+        self._feed(core.UnitsAdded(self.sizes))
+        self._feed(core.AllUnitsAdded())
         while self.result is None:
             assert self._events, f"deadlock: {self.describe_state()}"
             self.now, _, callback = heapq.heappop(self._events)
             assert self.now < limit, f"not finished after {limit} s: {self.describe_state()}"
             callback()
-        return Outcome(self.now, self.wasted, self.received, self.result, self.arrivals)
+        return Outcome(self.now, self.wasted / MIB, self.received / MIB, self.result, self.arrivals)
 
     def describe_state(self) -> str:
         """Describes the state and the latest events, for the message of a failed test."""
@@ -150,8 +188,7 @@ class World:
         worker = self.workers[number]
         if worker.up and not worker.frozen:
             worker.frozen = True
-            worker.generation += 1
-            worker.work_left = worker.finish_at - self.now
+            worker.work_left = self._interrupt(number)
 
     def thaw(self, number: int) -> None:
         """Resumes a frozen worker."""
@@ -159,7 +196,7 @@ class World:
         if worker.up and worker.frozen:
             worker.frozen = False
             if worker.serving is not None:
-                self._finish_at(number, self.now + worker.work_left)
+                self._work(number, worker.work_left)
             else:
                 self._serve(number)
 
@@ -167,9 +204,19 @@ class World:
         """Kills the worker's process."""
         worker = self.workers[number]
         if worker.up:
-            self._stop(worker)
+            self._stop(number)
             worker.up = False
+            worker.session += 1
             self._deliver(LOSS_DETECTION_S, lambda: self._feed(ConnectionClosed(number)))
+
+    def reset(self, number: int) -> None:
+        """Resets the connection to the worker; the client connects again."""
+        worker = self.workers[number]
+        if worker.up and not worker.asleep:
+            self._stop(number)
+            worker.session += 1
+            self._deliver(LOSS_DETECTION_S, lambda: self._feed(ConnectionClosed(number)))
+            self._connect(number, RECONNECTION_S)
 
     def start(self, number: int) -> None:
         """Starts a new process for a worker that was killed or whose port is closed."""
@@ -177,6 +224,7 @@ class World:
         if not worker.up:
             worker.up, worker.frozen, worker.asleep = True, False, False
             worker.epoch += 1
+            worker.session += 1
             self._connect(number)
 
     def sleep(self, number: int) -> None:
@@ -185,10 +233,10 @@ class World:
         if not worker.up or worker.asleep:
             return
         pending = [*([worker.serving] if worker.serving is not None else []), *worker.queue]
-        self._stop(worker)
+        self._stop(number)
         worker.asleep = True
-        for index in pending:
-            self._refuse(number, index)
+        for request in pending:
+            self._refuse(request)
         epoch = worker.epoch
 
         def close() -> None:
@@ -244,21 +292,22 @@ class World:
 
         self._deliver(1 / reader.rate, taken)
 
-    def _stop(self, worker: Worker) -> None:
-        worker.generation += 1
+    def _stop(self, number: int) -> None:
+        self._interrupt(number)
+        worker = self.workers[number]
         worker.serving = None
         worker.queue.clear()
 
-    def _connect(self, number: int) -> None:
+    def _connect(self, number: int, delay: float = 2 * LOSS_DETECTION_S) -> None:
         worker = self.workers[number]
-        epoch = worker.epoch
+        session = worker.session
 
         def open_connection() -> None:
-            if worker.up and worker.epoch == epoch:
-                self._feed(opened(number, epoch=epoch, round_trip=2 * worker.delay))
+            if worker.up and worker.session == session:
+                self._feed(opened(number, epoch=worker.epoch, round_trip=2 * worker.delay))
 
         # The client connects again only after it has detected the loss of the old connection.
-        self._deliver(max(2 * worker.delay, 2 * LOSS_DETECTION_S), open_connection)
+        self._deliver(max(2 * worker.delay, delay), open_connection)
 
     def _deliver(self, delay: float, callback: Callable[[], None]) -> None:
         """Calls ``callback`` after ``delay`` seconds, or when the client's stall ends if that is later."""
@@ -272,16 +321,20 @@ class World:
         self.at(self.now + delay, arrive)
 
     def _feed(self, event: core.Event) -> None:
-        for action in self.scheduler.handle(event, self.now):
+        actions = self.scheduler.handle(event, self.now)
+        self.log.append(f"{self.now:.4f} {event}")
+        del self.log[:-50]
+        for action in actions:
             match action:
-                case core.RequestUnit(number, index):
-                    self._request(number, index)
+                case RequestUnit():
+                    self._request(action)
+                case core.CheckUnit(number, unit):
+                    self._check_unit(number, unit)
                 case core.Finish() | core.GiveUp():
                     self.result = action
                 case Ban(number, _):
-                    self._stop(self.workers[number])
-        self.log.append(f"{self.now:.4f} {event}")
-        del self.log[:-50]
+                    self._stop(number)
+                    self.workers[number].session += 1
         if self._check:
             self.scheduler.check_invariants()
         due = self.scheduler.next_deadline(self.now)
@@ -295,79 +348,130 @@ class World:
             if self.now >= self._stalled_until:
                 self._feed(TimePassed())
 
-    def _request(self, number: int, index: int) -> None:
-        worker = self.workers[number]
-        epoch = worker.epoch
+    def _request(self, request: RequestUnit) -> None:
+        worker = self.workers[request.worker]
+        session = worker.session
         if self.reader is not None:
-            assert index < self.reader.position + self.reader.ahead, f"requested segment {index} too early"
+            assert request.unit < self.reader.position + self.reader.ahead, f"too early: {request}"
 
         def arrive() -> None:
-            if not worker.up or worker.epoch != epoch:
+            if not worker.up or worker.session != session:
                 return
             if worker.asleep:
-                self._refuse(number, index)
+                self._refuse(request)
             else:
-                worker.queue.append(index)
-                self._serve(number)
+                worker.queue.append(request)
+                self._serve(request.worker)
 
         self.at(self.now + worker.delay, arrive)
 
-    def _refuse(self, number: int, index: int) -> None:
-        self._deliver(
-            self.workers[number].delay, lambda: self._feed(core.UnitRefused(number, index, RefusalReason.SLEEPING))
-        )
+    def _refuse(self, request: RequestUnit) -> None:
+        refused = core.UnitRefused(request.worker, request.unit, RefusalReason.SLEEPING, request.start)
+        self._deliver(self.workers[request.worker].delay, lambda: self._feed(refused))
 
     def _serve(self, number: int) -> None:
         worker = self.workers[number]
         if worker.serving is None and worker.queue and not worker.frozen:
             worker.serving = worker.queue.popleft()
-            self._finish_at(number, self.now + self._service_time(worker))
+            length = worker.serving.length
+            self._work(number, length if worker.link is not None else self._service_time(worker, length))
 
-    def _service_time(self, worker: Worker) -> float:
+    def _service_time(self, worker: Worker, length: int) -> float:
         if not worker.quantiles:
-            return self._rng.uniform(1 - worker.jitter, 1 + worker.jitter) / worker.rate
+            return self._rng.uniform(1 - worker.jitter, 1 + worker.jitter) * length / MIB / worker.rate
         share = self._rng.random()
         (low, least), (high, most) = next(
             (before, after) for before, after in pairwise(worker.quantiles) if share <= after[0]
         )
         return least + (most - least) * (share - low) / (high - low)
 
-    def _finish_at(self, number: int, time: float) -> None:
+    def _work(self, number: int, amount: float) -> None:
+        """Continues with the request being served: ``amount`` is what is left, as in ``Worker.work_left``."""
         worker = self.workers[number]
+        if worker.link is not None:
+            worker.link.update(self.now)
+            worker.link.sending[number] = amount
+            self._schedule_link(worker.link)
+            return
         worker.generation += 1
-        worker.finish_at = time
-        generation, index = worker.generation, worker.serving
-        assert index is not None
+        worker.finish_at = self.now + amount
+        generation = worker.generation
 
         def finish() -> None:
-            if worker.generation != generation:
-                return
-            worker.serving = None
-            delay = worker.delay * self._rng.uniform(1, 1 + worker.jitter)
-            worker.last_arrival = max(worker.last_arrival, self.now + delay)
-            epoch, is_corrupt = worker.epoch, self._rng.random() < worker.corrupt
-            self._deliver(worker.last_arrival - self.now, lambda: self._arrive(number, index, epoch, is_corrupt))
-            self._serve(number)
+            if worker.generation == generation:
+                self._reply(number)
 
-        self.at(time, finish)
+        self.at(worker.finish_at, finish)
 
-    def _arrive(self, number: int, index: int, epoch: int, is_corrupt: bool) -> None:
-        if epoch != self.workers[number].epoch or self.scheduler.workers[number].ban_reason:
+    def _interrupt(self, number: int) -> float:
+        """Interrupts the work on the request being served, and returns what is left."""
+        worker = self.workers[number]
+        if worker.link is not None:
+            worker.link.update(self.now)
+            left = worker.link.sending.pop(number, 0.0)
+            self._schedule_link(worker.link)
+            return left
+        worker.generation += 1
+        return worker.finish_at - self.now
+
+    def _schedule_link(self, link: Link) -> None:
+        link.generation += 1
+        if not link.sending:
+            return
+        generation = link.generation
+        number = min(link.sending, key=lambda number: link.sending[number])
+
+        def finish() -> None:
+            if link.generation == generation:
+                self._interrupt(number)
+                self._reply(number)
+
+        self.at(self.now + max(0.0, link.sending[number]) * len(link.sending) / link.rate / MIB, finish)
+
+    def _reply(self, number: int) -> None:
+        """Sends the reply to the request being served."""
+        worker = self.workers[number]
+        request, worker.serving = worker.serving, None
+        assert request is not None
+        delay = worker.delay * self._rng.uniform(1, 1 + worker.jitter)
+        worker.last_arrival = max(worker.last_arrival, self.now + delay)
+        session, is_corrupt = worker.session, self._rng.random() < worker.corrupt
+        self._deliver(worker.last_arrival - self.now, lambda: self._arrive(request, session, is_corrupt))
+        self._serve(number)
+
+    def _arrive(self, request: RequestUnit, session: int, is_corrupt: bool) -> None:
+        number, unit, start, length = request.worker, request.unit, request.start, request.length
+        if session != self.workers[number].session:
             return  # The connection is closed.
-        self.received += 1
-        self.arrivals.append(self.now)
-        if not self.scheduler.is_missing(index):
-            self.wasted += 1
-            self._feed(core.UnitDuplicate(number, index))
-        elif is_corrupt:
-            self.wasted += 1
-            self._feed(core.UnitCorrupt(number, index))
+        self.received += length
+        self.arrivals.append((self.now, length / MIB))
+        missing = self.scheduler.missing_bytes(unit, start, length)
+        if not missing:
+            self.wasted += length
+            self._feed(core.UnitDuplicate(number, unit, start))
+        elif length < self.sizes[unit]:
+            self.wasted += length - missing
+            if is_corrupt:
+                self._corrupt.add(unit)
+            self._feed(core.PartReceived(number, unit, start, length))
         else:
-            self._pending.add(index)
-            self._feed(core.UnitWritten(number, index))
-            self._read()
+            # Parts of the unit that arrived before are of no use.
+            self.wasted += length - missing
+            self._corrupt.discard(unit)
+            if is_corrupt:
+                self.wasted += length
+                self._feed(core.UnitCorrupt(number, unit))
+            else:
+                self._pending.add(unit)
+                self._feed(core.UnitWritten(number, unit))
+                self._read()
 
-
-def ideal(segments: int, workers: list[Worker]) -> float:
-    """Returns the seconds that an ideal client needs: the number of segments divided by the sum of the rates."""
-    return segments / sum(worker.rate for worker in workers)
+    def _check_unit(self, number: int, unit: int) -> None:
+        is_valid = unit not in self._corrupt
+        self._corrupt.discard(unit)
+        if is_valid:
+            self._pending.add(unit)
+        else:
+            self.wasted += self.sizes[unit]
+        self._feed(core.PartsChecked(number, unit, is_valid))
+        self._read()

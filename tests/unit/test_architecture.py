@@ -123,6 +123,8 @@ PURE = (
     "client/report/progress_throttle.py",
     "client/report/rate_meter.py",
     "client/report/totals.py",
+    "client/operations/unit_parts.py",
+    "client/scheduling/ranges.py",
     "client/scheduling/rate_limit.py",
     "client/scheduling/refusal_policy.py",
     "client/scheduling/scheduler_events.py",

@@ -91,6 +91,12 @@ class Manifest(Struct, frozen=True):
         """The number of segments."""
         return segment_count(self.size)
 
+    @property
+    def lengths(self) -> list[int]:
+        """The size of each segment in bytes. Computed on each access."""
+        size, count = segment_size(self.size), self.segments
+        return [*[size] * (count - 1), self.size - size * (count - 1)] if count else []
+
     def span(self, index: int) -> tuple[int, int]:
         """Returns ``(offset, length)`` of segment ``index``, in bytes."""
         return span(self.size, index)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Retried, Waiting, WorkerChanged
-from msd.client.network.progress_timeout import ProgressTimeout, TimeoutExpired, WaitingFor
+from msd.client.network.progress_timeout import ProgressMade, ProgressTimeout, TimeoutExpired, WaitingFor
 from msd.client.network_events import Ban, ConnectionClosed, NetworkEvent, ReplyReceived, SnapshotReceived, Unban
 from msd.client.operations import transfer as transfer_module
 from msd.client.operations.source_error import VersionLostError
 from msd.client.operations.transfer import Transfer
 from msd.client.scheduling import scheduler
+from msd.client.scheduling.worker_pace import MIN_PART
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
@@ -132,19 +133,21 @@ class PromptPool(FakePool):
 
     def request(self, worker: int, request: Get) -> None:
         super().request(worker, request)
-        self.next_events.append([received(request.index, segment_of(DATA, request.index))])
+        segment = segment_of(DATA, request.index)
+        end = len(segment) if request.length is None else request.start + request.length
+        self.next_events.append([received(request.index, segment[request.start : end], request.start)])
 
 
 def test_the_wait_for_the_rate_limit_is_not_a_lack_of_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A segment is due every 10 s, and the download gives up after 5 s without progress."""
+    """A part of a segment is due every 8 s, and the download gives up after 5 s without progress."""
     pool = PromptPool()
     pool.next_events = [[opened(1)]]
     monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
-        transfer = transfer_of(pool, part, max_rate=MIB // 10)
+        transfer = transfer_of(pool, part, max_rate=MIN_PART // 8)
         transfer.run()
     assert pool.complaints == []
-    assert pool.last_poll_at == pytest.approx(10 * (MANIFEST.segments - 1), rel=0.02)
+    assert pool.last_poll_at == pytest.approx(8 * SIZE / MIN_PART, rel=0.02)
     assert (transfer.received, transfer.wasted) == (SIZE, 0)
 
 
@@ -227,10 +230,10 @@ def test_an_up_to_date_output_counts_completely(tmp_path: Path, monkeypatch: pyt
     assert transfer.reused == SIZE
 
 
-def received(index: int, data: bytes | memoryview) -> ReplyReceived:
+def received(index: int, data: bytes | memoryview, start: int = 0, *, worker: int = 1) -> ReplyReceived:
     payload = SimpleNamespace(buffer=memoryview(data))
-    request = Get(rid=1, id=MANIFEST.id, index=index)
-    return ReplyReceived(1, request, Segment(rid=1, epoch=7, index=index), payload)
+    request = Get(rid=1, id=MANIFEST.id, index=index, start=start)
+    return ReplyReceived(worker, request, Segment(rid=1, epoch=7, index=index, start=start), payload)
 
 
 def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path: Path) -> None:
@@ -271,7 +274,7 @@ def test_another_protocol_version_is_reported_once_with_both_versions(tmp_path: 
 
 def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> None:
     pool = FakePool()
-    pool.next_events = [[opened(1, catalogue=OLD)], [ConnectionClosed(1)]]
+    pool.next_events = [[opened(1)], [received(0, segment_of(DATA, 0)[:MIN_PART])], [ConnectionClosed(1)]]
     events: list[Event] = []
 
     def stop(event: Event) -> None:
@@ -283,10 +286,94 @@ def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> Non
         transfer = transfer_of(pool, part, on_event=stop)
         with pytest.raises(KeyboardInterrupt):
             transfer.run()
-    count = len(pool.requests)
-    assert count > 1
-    assert events[-1] == WorkerChanged("1", "lost", f"{count} segments reassigned", count)
+    count = len({index for _, index in pool.requests})
+    assert count == 1
+    assert events[-1] == WorkerChanged("1", "lost", "1 segment reassigned", 1)
     assert transfer.workers[1].failures == 1
+
+
+# Segments that arrive in parts.
+
+
+def parts_of(index: int, data: memoryview, *workers: int) -> list[NetworkEvent]:
+    """The replies with equal parts of a segment, each from another worker."""
+    size = len(data) // len(workers)
+    return [
+        received(index, data[number * size : (number + 1) * size], number * size, worker=worker)
+        for number, worker in enumerate(workers)
+    ]
+
+
+def test_parts_of_a_segment_are_joined_and_count_for_their_senders(tmp_path: Path) -> None:
+    pool = FakePool()
+    twice = parts_of(0, segment_of(DATA, 0), 1, 1, 2, 2)
+    segments: list[list[NetworkEvent]] = [
+        [received(index, segment_of(DATA, index))] for index in range(1, MANIFEST.segments)
+    ]
+    pool.next_events = [[opened(1), opened(2)], [*twice[:3], twice[1], twice[3]], *segments]
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part)
+        transfer.run()
+        part.publish(replace=False, sync=False)
+    assert (tmp_path / "film.mp4").read_bytes() == DATA
+    assert (transfer.received, transfer.wasted) == (SIZE + MIB // 4, MIB // 4)
+    assert transfer.workers[1].bytes == SIZE - MIB // 2
+    assert (transfer.workers[2].bytes, transfer.workers[2].segments) == (MIB // 2, 1)
+
+
+def test_a_part_is_progress_but_verified_only_with_its_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.0)
+    pool = FakePool()
+    made: list[object] = []
+    pool.progress_timeout = SimpleNamespace(handle=lambda event, now: made.append(event))  # type: ignore[assignment]
+    pool.next_events = [[opened(1)], [received(0, segment_of(DATA, 0)[:MIN_PART])]]
+    progress: list[Progress] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress):
+            progress.append(event)
+            if not pool.next_events and event.workers[0].rate:
+                raise KeyboardInterrupt
+
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part, pytest.raises(KeyboardInterrupt):
+        transfer_of(pool, part, on_event=stop).run()
+    assert made == [ProgressMade()]
+    worker = progress[-1].workers[0]
+    assert (progress[-1].bytes, worker.received) == (0, 0)
+    assert worker.assigned > MIN_PART
+
+
+def test_a_corrupt_segment_of_several_senders_is_fetched_again_and_no_worker_is_blamed(tmp_path: Path) -> None:
+    pool = FakePool()
+    wrong = parts_of(0, memoryview(b"?" * MIB), 1, 2)
+    segments: list[list[NetworkEvent]] = [
+        [received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)
+    ]
+    pool.next_events = [[opened(1), opened(2)], wrong, *segments]
+    events: list[Event] = []
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part, on_event=events.append)
+        transfer.run()
+    assert Retried("1 or 2", 0, "corrupt") in events
+    assert (transfer.received, transfer.wasted) == (SIZE + MIB, MIB)
+    assert [transfer.workers[number].corrupt for number in (1, 2)] == [0, 0]
+
+
+def test_a_corrupt_segment_in_parts_of_one_sender_is_its_fault(tmp_path: Path) -> None:
+    pool = FakePool()
+    complaints: list[tuple[str, int, bytes, int]] = []
+    pool.control = "control"
+    pool.transport = SimpleNamespace(report_corrupt=lambda *complaint: complaints.append(complaint))
+    wrong = parts_of(0, memoryview(b"?" * MIB), 2, 2)
+    segments: list[list[NetworkEvent]] = [
+        [received(index, segment_of(DATA, index))] for index in range(MANIFEST.segments)
+    ]
+    pool.next_events = [[opened(1), opened(2)], wrong, *segments]
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part)
+        transfer.run()
+    assert complaints == [("control", 2, MANIFEST.id, 0)]
+    assert transfer.workers[2].corrupt == 1
 
 
 @pytest.mark.parametrize(

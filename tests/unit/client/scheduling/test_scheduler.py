@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -12,24 +12,31 @@ from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import CATALOGUE_LOAD_PAUSE_S, CATALOGUE_LOAD_S, Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
+    AllUnitsAdded,
+    CheckUnit,
     Event,
     Finish,
     GiveUp,
     OutputAdvanced,
+    PartReceived,
+    PartsChecked,
     RequestUnit,
     Resumed,
     UnitChecked,
     UnitCorrupt,
     UnitDuplicate,
     UnitRefused,
+    UnitsAdded,
     UnitWritten,
 )
-from msd.client.scheduling.worker_pace import INITIAL_WINDOW
+from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH
 from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
 from tests.unit.snapshots import snapshot
 
+#: The size of a unit in bytes: two parts of the smallest size.
+SIZE = 2 * MIN_PART
 OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
 
 
@@ -37,21 +44,32 @@ class Scene:
     """A scheduler and a clock that the test controls. Checks the invariants after every event."""
 
     def __init__(self) -> None:
-        self.scheduler = Scheduler(0, ())
+        self.scheduler = Scheduler((), memory=0)
         self.now = 50.0
 
     def begin(
         self,
-        units: int,
+        units: int | Sequence[int],
         workers: int,
         unchecked: tuple[int, ...] = (),
         *,
         max_ahead: int | None = None,
         max_rate: float | None = None,
+        memory: int = 1 << 30,
+        are_fast: bool = True,
     ) -> None:
-        self.scheduler = Scheduler(
-            units, range(1, workers + 1), max_ahead=max_ahead, unchecked=unchecked, max_rate=max_rate
-        )
+        """``units`` are sizes, or a number of units of ``SIZE`` bytes. ``max_rate`` is in such units per second.
+
+        With ``are_fast``, the workers have delivered before, fast enough for whole units: each may have two.
+        """
+        max_rate = max_rate * SIZE if max_rate is not None else None
+        self.scheduler = Scheduler(range(1, workers + 1), memory=memory, max_ahead=max_ahead, max_rate=max_rate)
+        self.sizes = [SIZE] * units if isinstance(units, int) else [*units]
+        for worker in self.scheduler.workers.values():
+            worker.has_delivered = are_fast
+            worker.part_for_rate = 1e9 if are_fast else MIN_PART
+        self.feed(UnitsAdded(self.sizes, unchecked))
+        self.feed(AllUnitsAdded())
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
         self.now += later
@@ -78,38 +96,17 @@ def scene() -> Iterator[Scene]:
 
 
 def requests(worker: int, *units: int) -> list[Action]:
-    return [RequestUnit(worker, index) for index in units]
+    return [RequestUnit(worker, unit, 0, SIZE) for unit in units]
 
 
 def requested_units(actions: list[Action]) -> list[int]:
     return [action.unit for action in actions if isinstance(action, RequestUnit)]
 
 
-def test_a_new_worker_gets_requests_for_a_few_segments_in_order(scene: Scene) -> None:
+def test_a_worker_gets_requests_for_two_units_in_order(scene: Scene) -> None:
     scene.begin(100, 2)
-    assert scene.ready(1) == requests(1, *range(INITIAL_WINDOW))
-    assert scene.ready(2) == requests(2, *range(INITIAL_WINDOW, 2 * INITIAL_WINDOW))
-
-
-def test_unmeasured_workers_share_a_small_file_equally(scene: Scene) -> None:
-    scene.begin(12, 4)
-    assert scene.ready(1, 2, 3) == requests(1, 0, 1, 2) + requests(2, 3, 4, 5) + requests(3, 6, 7, 8)
-    assert scene.ready(4) == requests(4, 9, 10, 11)
-
-
-def test_the_rate_is_measured_even_if_an_equal_share_is_one_unit(scene: Scene) -> None:
-    """Each reply takes 50 ms. An equal share is one request, which is too few in flight to measure a rate."""
-    scene.begin(60, 64)
-    actions = scene.feed(opened(1, round_trip=0.05))
-    requested = requested_units(actions)
-    rounds = 0
-    while requested:
-        scene.now += 0.05
-        arrived, requested = requested, []
-        for index in arrived:
-            requested += requested_units(scene.feed(UnitWritten(1, index)))
-        rounds += 1
-    assert rounds < 60 / 4
+    assert scene.ready(1) == requests(1, 0, 1)
+    assert scene.ready(2) == requests(2, 2, 3)
 
 
 def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> None:
@@ -127,14 +124,15 @@ def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> N
 def test_each_arrival_is_followed_by_one_request(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
-    assert scene.feed(UnitWritten(1, 0)) == requests(1, INITIAL_WINDOW)
-    assert (scene.scheduler.delivered_by(1), scene.scheduler.outstanding(1)) == ([0], [1, 2, 3, 4])
+    assert scene.feed(UnitWritten(1, 0)) == requests(1, 2)
+    assert (scene.scheduler.delivered_by(1), scene.scheduler.outstanding(1)) == ([0], [1, 2])
+    assert scene.scheduler.outstanding_bytes(1) == 2 * SIZE
 
 
-def test_outstanding_segments_of_a_lost_worker_are_requested_first_and_delivered_ones_never_again(scene: Scene) -> None:
+def test_outstanding_units_of_a_lost_worker_are_requested_first_and_delivered_ones_never_again(scene: Scene) -> None:
     """
-    1. Worker 1 delivers unit 0 and is lost while units 1, 2, 3 and 8 are outstanding.
-    2. Worker 2 gets requests for these four units before any other unit, and none for unit 0.
+    1. Worker 1 delivers unit 0 and is lost while units 1 and 4 are outstanding.
+    2. Worker 2 gets requests for these two units before any other unit, and none for unit 0.
     """
     scene.begin(12, 2)
     scene.ready(1, 2)
@@ -143,20 +141,38 @@ def test_outstanding_segments_of_a_lost_worker_are_requested_first_and_delivered
     assert scene.scheduler.delivered_by(1) == [0]
     actions = []
     while not scene.scheduler.handle(TimePassed(), scene.now) and scene.scheduler.remaining:
-        for index in scene.scheduler.outstanding(2):
-            actions += scene.feed(UnitWritten(2, index), later=0.01)
+        for unit in scene.scheduler.outstanding(2):
+            actions += scene.feed(UnitWritten(2, unit), later=0.01)
     requested = requested_units(actions)
-    assert requested[:4] == [1, 2, 3, 8]
+    assert requested[:2] == [1, 4]
     assert 0 not in requested
     assert actions[-1] == Finish()
 
 
+def test_the_windows_fit_the_memory_but_each_worker_may_have_a_request(scene: Scene) -> None:
+    scene.begin(100, 2, memory=3 * SIZE)
+    assert scene.ready(1, 2) == requests(1, 0) + requests(2, 1)
+    scene.begin(100, 2, memory=0)
+    assert scene.ready(1, 2) == requests(1, 0) + requests(2, 1)
+
+
+def test_units_are_requested_as_they_are_added(scene: Scene) -> None:
+    scene.scheduler = Scheduler([1], memory=1 << 30)
+    scene.ready(1)
+    assert scene.feed(UnitsAdded([5])) == [RequestUnit(1, 0, 0, 5)]
+    assert scene.feed(UnitWritten(1, 0)) == []
+    assert scene.feed(UnitsAdded([6, 7])) == [RequestUnit(1, 1, 0, 6), RequestUnit(1, 2, 0, 7)]
+    assert scene.feed(UnitWritten(1, 1)) == scene.feed(UnitWritten(1, 2)) == []
+    assert scene.feed(AllUnitsAdded()) == [Finish()]
+
+
 def test_an_empty_file_is_finished_at_once(scene: Scene) -> None:
-    scene.begin(0, 1)
-    assert scene.feed(TimePassed()) == [Finish()]
+    scene.scheduler = Scheduler([1], memory=1)
+    assert scene.feed(UnitsAdded([])) == []
+    assert scene.feed(AllUnitsAdded()) == [Finish()]
 
 
-def test_a_sleeping_worker_loses_its_outstanding_segments_and_gets_no_requests_for_a_while(scene: Scene) -> None:
+def test_a_sleeping_worker_loses_its_outstanding_units_and_gets_no_requests_for_a_while(scene: Scene) -> None:
     pause_s = REFUSAL_POLICIES[RefusalReason.SLEEPING].pause_s
     scene.begin(8, 2)
     scene.ready(1, 2)
@@ -169,9 +185,9 @@ def test_a_sleeping_worker_loses_its_outstanding_segments_and_gets_no_requests_f
 def test_a_busy_worker_keeps_its_other_outstanding_units(scene: Scene) -> None:
     scene.begin(100, 1)
     scene.ready(1)
-    assert scene.feed(UnitRefused(1, 2, RefusalReason.BUSY)) == []
-    assert scene.scheduler.outstanding(1) == [0, 1, 3]
-    assert scene.feed(TimePassed(), later=REFUSAL_POLICIES[RefusalReason.BUSY].pause_s) == requests(1, 2)
+    assert scene.feed(UnitRefused(1, 0, RefusalReason.BUSY)) == []
+    assert scene.scheduler.outstanding(1) == [1]
+    assert scene.feed(TimePassed(), later=REFUSAL_POLICIES[RefusalReason.BUSY].pause_s) == requests(1, 0)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +201,7 @@ def test_a_permanent_refusal_bans_a_worker_until_its_next_process(scene: Scene, 
     assert scene.feed(published(OLD, 7)) == []
     assert scene.feed(opened(1)) == []
     assert scene.feed(published(OLD, 8)) == [Unban(1)]
-    assert sorted(requested_units(scene.feed(opened(1, epoch=8)))) == [0, 1, 2, 3]
+    assert requested_units(scene.feed(opened(1, epoch=8))) == [0, 1]
 
 
 def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene: Scene) -> None:
@@ -201,7 +217,7 @@ def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
     scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED))
-    actions = scene.feed(UnitRefused(2, 4, RefusalReason.UNREADABLE))
+    actions = scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE))
     assert actions[-1] == GiveUp({1: BanReason.CHANGED, 2: BanReason.UNREADABLE}, 0)
     assert scene.feed(TimePassed()) == []
 
@@ -211,59 +227,60 @@ def test_after_it_gave_up_the_scheduler_continues_with_the_workers_that_lacked_t
     scene.ready(1, 2, 3)
     scene.feed(UnitWritten(1, 0))
     scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))
-    scene.feed(UnitRefused(3, 8, RefusalReason.UNKNOWN))
-    assert isinstance(scene.feed(UnitRefused(2, 4, RefusalReason.UNREADABLE))[-1], GiveUp)
+    scene.feed(UnitRefused(3, 4, RefusalReason.UNKNOWN))
+    assert isinstance(scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE))[-1], GiveUp)
     assert scene.feed(opened(1)) == []
     assert scene.feed(Resumed()) == [Unban(1), Unban(3)]
-    assert requested_units(scene.feed(opened(1))) == [5, 6, 7, 4]
+    assert requested_units(scene.feed(opened(1))) == [1, 2]
     assert scene.feed(opened(2)) == []
     assert isinstance(scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))[0], Ban)
     assert isinstance(scene.feed(opened(3))[0], RequestUnit)
 
 
-def test_a_corrupt_segment_goes_to_another_worker_and_the_third_one_bans_its_sender(scene: Scene) -> None:
+def test_a_corrupt_unit_goes_to_another_worker_and_the_third_one_bans_its_sender(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
     assert requests(1, 0)[0] not in scene.feed(UnitCorrupt(1, 0))
-    assert requests(2, 0)[0] in scene.feed(UnitWritten(2, 4))
+    assert requests(2, 0)[0] in scene.feed(UnitWritten(2, 2))
     scene.feed(UnitCorrupt(1, 1))
-    assert Ban(1, BanReason.CORRUPT) in scene.feed(UnitCorrupt(1, 2))
+    assert Ban(1, BanReason.CORRUPT) in scene.feed(UnitCorrupt(1, 4))
     assert [scene.feed(published(OLD, epoch)) for epoch in (7, 99)] == [[], []]
     assert scene.feed(opened(1, epoch=99)) == []
 
 
-def test_an_idle_worker_takes_the_last_segments_of_a_frozen_one(scene: Scene) -> None:
-    scene.begin(8, 2)
+def test_an_idle_worker_takes_the_last_units_of_a_frozen_one(scene: Scene) -> None:
+    scene.begin(4, 2)
     scene.ready(1, 2)
     actions = []
-    for index in (4, 5, 6, 7):
-        actions += scene.feed(UnitWritten(2, index), later=0.05)
+    for unit in (2, 3):
+        actions += scene.feed(UnitWritten(2, unit), later=0.05)
     for _ in range(20):
         actions += scene.feed(TimePassed(), later=0.05)
-        for index in scene.scheduler.outstanding(2):
-            actions += scene.feed(UnitWritten(2, index), later=0.05)
+        for unit in scene.scheduler.outstanding(2):
+            actions += scene.feed(UnitWritten(2, unit), later=0.05)
     assert actions[-1] == Finish()
-    assert {*requested_units(actions)} == {0, 1, 2, 3}
+    assert {*requested_units(actions)} == {0, 1}
 
 
 def test_a_duplicate_is_no_progress_but_gives_credit(scene: Scene) -> None:
     """Worker 1 delivers a unit that worker 2 has already delivered."""
-    scene.begin(5, 2)
+    scene.begin(3, 2)
     scene.ready(1, 2)
-    scene.feed(UnitWritten(2, 4), later=0.1)
+    scene.feed(UnitWritten(2, 2), later=0.1)
     for _ in range(100):
-        if 3 in scene.scheduler.outstanding(2):
+        if 1 in scene.scheduler.outstanding(2):
             break
         scene.feed(TimePassed(), later=0.05)
-    scene.feed(UnitWritten(2, 3))
+    scene.feed(UnitWritten(2, 1))
     remaining = scene.scheduler.remaining
-    scene.feed(UnitDuplicate(1, 3))
+    assert len(scene.scheduler.workers[1].outstanding) == 2
+    scene.feed(UnitDuplicate(1, 1))
     assert scene.scheduler.remaining == remaining
-    assert 3 not in scene.scheduler.outstanding(1)
-    assert scene.scheduler.delivered_by(2) == [3, 4]
+    assert len(scene.scheduler.workers[1].outstanding) == 1
+    assert scene.scheduler.delivered_by(2) == [1, 2]
 
 
-def test_an_unchecked_segment_is_not_requested_before_it_is_checked(scene: Scene) -> None:
+def test_an_unchecked_unit_is_not_requested_before_it_is_checked(scene: Scene) -> None:
     scene.begin(4, 1, unchecked=(0, 1, 2, 3))
     assert scene.ready(1) == []
     assert scene.feed(UnitChecked(0, valid=True)) == []
@@ -275,10 +292,10 @@ def test_an_unchecked_segment_is_not_requested_before_it_is_checked(scene: Scene
 
 def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
     """The client stalls for 5 s: worker 1 is not considered late, and no unit is requested twice."""
-    scene.begin(8, 2)
+    scene.begin(4, 2)
     scene.ready(1, 2)
-    for index in (4, 0, 5, 1, 6, 2, 7):
-        scene.feed(UnitWritten(1 if index < 4 else 2, index), later=0.03)
+    for worker, unit in ((2, 2), (1, 0), (2, 3)):
+        scene.feed(UnitWritten(worker, unit), later=0.03)
     before = scene.scheduler.outstanding(1), scene.scheduler.outstanding(2)
     scene.now += 5.0
     assert scene.feed(Stalled(5.0)) == []
@@ -292,9 +309,8 @@ def test_the_window_grows_with_rate_and_round_trip(scene: Scene) -> None:
     for _ in range(400):
         scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.01)
     worker = scene.scheduler.workers[1]
-    assert worker.rate == pytest.approx(100, rel=0.1)
-    assert worker.window == pytest.approx(1 + 2 * 100 * 0.1, abs=2)
-    assert len(worker.outstanding) == worker.window
+    assert worker.rate == pytest.approx(100 * SIZE, rel=0.1)
+    assert len(worker.outstanding) == pytest.approx(1 + 2 * 100 * 0.1, abs=2)
 
 
 def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
@@ -304,8 +320,127 @@ def test_the_window_stays_small_on_a_short_round_trip(scene: Scene) -> None:
     for _ in range(400):
         scene.feed(UnitWritten(1, scene.scheduler.outstanding(1)[0]), later=0.0025)
     worker = scene.scheduler.workers[1]
-    assert worker.rate == pytest.approx(400, rel=0.1)
-    assert len(worker.outstanding) == worker.window == 2
+    assert worker.rate == pytest.approx(400 * SIZE, rel=0.1)
+    assert len(worker.outstanding) == 2
+
+
+# Parts.
+
+
+def parts(worker: int, *ranges: tuple[int, int], unit: int = 0) -> list[Action]:
+    """Requests for parts of a unit: the start and length of each as a multiple of the smallest part."""
+    return [RequestUnit(worker, unit, start * MIN_PART, length * MIN_PART) for start, length in ranges]
+
+
+def receive(scene: Scene, request: Action, later: float = 0.0) -> list[Action]:
+    """The reply to the request arrives."""
+    assert isinstance(request, RequestUnit)
+    if request.length == scene.sizes[request.unit]:
+        return scene.feed(UnitWritten(request.worker, request.unit), later)
+    return scene.feed(PartReceived(request.worker, request.unit, request.start, request.length), later)
+
+
+def test_the_first_part_is_small_and_the_next_ones_grow_fourfold_until_they_are_whole_units(scene: Scene) -> None:
+    scene.begin([64 * MIN_PART] * 10, 1, are_fast=False)
+    first = scene.ready(1)
+    assert first == parts(1, (0, 1))
+    second = receive(scene, first[0], 0.001)
+    assert second == parts(1, (1, 4), (5, 4))
+    assert receive(scene, second[0], 0.001) == parts(1, (9, 16))
+    assert PART_GROWTH == 4
+    third = receive(scene, second[1])
+    assert third == parts(1, (25, 39)) + parts(1, (0, 64), unit=1), "the rest of the unit, and a whole one"
+
+
+def test_a_slow_worker_has_two_parts_of_a_second_in_flight(scene: Scene) -> None:
+    """The worker sends two of the smallest parts per second."""
+    scene.begin([100 * MIN_PART], 1, are_fast=False)
+    requested = scene.ready(1)
+    for _ in range(20):
+        part = requested.pop(0)
+        assert isinstance(part, RequestUnit)
+        requested += receive(scene, part, part.length / MIN_PART / 2)
+    assert [action.length // MIN_PART for action in requested if isinstance(action, RequestUnit)] == [2, 2]
+
+
+def test_a_known_rate_survives_a_lost_connection(scene: Scene) -> None:
+    scene.begin([64 * MIN_PART] * 10, 1, are_fast=False)
+    part = scene.ready(1)[0]
+    for _ in range(3):
+        part = receive(scene, part, 0.01)[0]
+    scene.feed(ConnectionClosed(1))
+    lengths = [action.length for action in scene.ready(1) if isinstance(action, RequestUnit)]
+    assert max(lengths) > 4 * MIN_PART
+
+
+def test_a_link_that_becomes_slow_makes_parts_small_at_once(scene: Scene) -> None:
+    scene.begin([64 * MIN_PART] * 10, 1)
+    requested = scene.ready(1)
+    assert [*map(type, requested)] == [RequestUnit] * 2
+    # A unit takes 16 seconds.
+    assert receive(scene, requested[0], 16.0) == [], "the other unit is more than the worker may have now"
+    assert receive(scene, requested[1], 16.0) == parts(1, (0, 4), (4, 4), unit=2)
+
+
+def test_all_workers_complete_the_oldest_unit(scene: Scene) -> None:
+    scene.begin([4 * MIN_PART] * 10, 3, are_fast=False)
+    assert scene.ready(1, 2, 3) == parts(1, (0, 1)) + parts(2, (1, 1)) + parts(3, (2, 1))
+    scene.feed(ConnectionClosed(1))
+    # The part of the lost worker comes first.
+    assert receive(scene, parts(2, (1, 1))[0], 0.5) == parts(2, (0, 1), (3, 1)) + parts(2, (0, 2), unit=1)
+
+
+def test_a_unit_is_checked_once_all_parts_have_arrived(scene: Scene) -> None:
+    scene.begin([2 * MIN_PART, MIN_PART], 2, are_fast=False)
+    assert scene.ready(1, 2) == parts(1, (0, 1)) + parts(2, (1, 1))
+    assert receive(scene, parts(2, (1, 1))[0], 0.5) == parts(2, (0, 1), unit=1)
+    # The next request comes before the check.
+    assert receive(scene, parts(1, (0, 1))[0])[-1] == CheckUnit(1, 0, frozenset({1, 2}))
+    assert scene.scheduler.remaining == 2
+    scene.feed(PartsChecked(1, 0, valid=True))
+    assert scene.scheduler.delivered_by(1) == [0]
+    assert scene.feed(UnitWritten(2, 1)) == [Finish()]
+
+
+def test_no_worker_is_blamed_for_a_corrupt_unit_of_several_senders(scene: Scene) -> None:
+    scene.begin([2 * MIN_PART] * 4, 2, are_fast=False)
+    for number, request in enumerate(scene.ready(1, 2)):
+        actions = receive(scene, request, 0.1 * number)
+    assert isinstance(actions[-1], CheckUnit)
+    scene.feed(ConnectionClosed(2))
+    actions = scene.feed(PartsChecked(2, 0, valid=False))
+    assert not any(worker.corrupt_count for worker in scene.scheduler.workers.values())
+    # Worker 1 has what it may have; it is asked for the whole unit next, although its parts are smaller.
+    outstanding = [*scene.scheduler.workers[1].outstanding.values()]
+    for request in outstanding:
+        actions += receive(scene, request, 1.5)
+    assert RequestUnit(1, 0, 0, 2 * MIN_PART) in actions
+    assert scene.scheduler.workers[1].part_size < 2 * MIN_PART
+
+
+def test_the_only_sender_of_a_corrupt_unit_is_blamed(scene: Scene) -> None:
+    scene.begin([2 * MIN_PART] * 4, 2, are_fast=False)
+    request = scene.ready(1)[0]
+    actions = receive(scene, request, 1.0)
+    check = receive(scene, actions[0], 1.0)[-1]
+    assert check == CheckUnit(1, 0, frozenset({1}))
+    scene.feed(PartsChecked(1, 0, valid=False))
+    assert scene.scheduler.workers[1].corrupt_count == 1
+    assert requested_units(scene.ready(2)) == [0]
+
+
+def test_a_hedge_is_no_larger_than_a_part_of_the_worker_that_is_asked(scene: Scene) -> None:
+    """Worker 2 is slow; worker 1 was asked for the last unit and is frozen."""
+    scene.begin([8 * MIN_PART], 2)
+    scene.scheduler.workers[2].part_for_rate = 3 * MIN_PART
+    scene.scheduler.workers[2].rate = 3.0 * MIN_PART
+    assert scene.ready(1) == parts(1, (0, 8))
+    assert scene.feed(opened(2), later=10.0) == parts(2, (0, 3), (3, 3))
+    assert scene.scheduler.missing_bytes(0, 0, 8 * MIN_PART) == 8 * MIN_PART
+    assert receive(scene, parts(2, (0, 3))[0], 1.0) == parts(2, (6, 2))
+    # The frozen worker answers after all: what the other one has sent was of no use.
+    assert scene.scheduler.missing_bytes(0, 0, 8 * MIN_PART) == 5 * MIN_PART
+    assert scene.feed(UnitWritten(1, 0)) == [Finish()]
 
 
 # Changes to the catalogue.
@@ -346,7 +481,7 @@ def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asle
     actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
     assert not gives_up(actions)
-    assert len(requested_units(scene.feed(opened(1, catalogue=NEW)))) == 4
+    assert requested_units(scene.feed(opened(1, catalogue=NEW))) == [0, 1]
 
 
 @pytest.mark.parametrize("reason", [RefusalReason.CHANGED, RefusalReason.UNKNOWN])
@@ -369,7 +504,7 @@ def test_a_worker_that_has_not_loaded_the_published_catalogue_yet_is_asked_again
     """Server 5 publishes a catalogue once one worker has loaded it. The others load it a moment later."""
     begin_with_catalogues(scene, OLD, THEIRS)
     for _ in range(int(CATALOGUE_LOAD_S / CATALOGUE_LOAD_PAUSE_S)):
-        for _ in range(4):
+        for _ in range(2):
             assert not {Ban, RequestUnit} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
         assert scene.scheduler.outstanding(2) == []
         assert {*map(type, scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S))} == {RequestUnit}
@@ -434,51 +569,59 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
 # A limited rate.
 
 
-def test_a_limited_download_requests_one_segment_after_another(scene: Scene) -> None:
-    scene.begin(10, 2, max_rate=0.5)
-    assert scene.ready(1, 2) == [RequestUnit(1, 0)]
+def test_a_limited_download_requests_one_unit_after_another(scene: Scene) -> None:
+    scene.begin([MIN_PART] * 10, 2, max_rate=0.25)
+    assert scene.ready(1, 2) == [RequestUnit(1, 0, 0, MIN_PART)]
     assert scene.scheduler.waits_for_rate_limit(scene.now)
     assert scene.feed(UnitWritten(1, 0), 0.1) == []
     assert scene.scheduler.waits_for_rate_limit(scene.now)
     due = scene.scheduler.next_deadline(scene.now)
     # The bucket was full before the first request: one unit, and a tenth of a second more.
     assert due == pytest.approx(scene.now + 2.0 - 0.1 - 0.1)
-    assert scene.feed(TimePassed(), 1.8) == [RequestUnit(2, 1)]
+    assert scene.feed(TimePassed(), 1.8) == [RequestUnit(2, 1, 0, MIN_PART)]
 
 
 def test_if_all_workers_are_frozen_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
     """As long as a worker could be asked, a frozen one is no reason to give up."""
-    scene.begin(10, 2, max_rate=0.5)
+    scene.begin([MIN_PART] * 10, 2, max_rate=0.25)
     scene.ready(1, 2)
     assert scene.scheduler.waits_for_rate_limit(scene.now)
-    assert scene.feed(TimePassed(), 3.0) == [RequestUnit(2, 1)]
+    assert scene.feed(TimePassed(), 3.0) == [RequestUnit(2, 1, 0, MIN_PART)]
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
 
 
 @pytest.mark.parametrize("event", [UnitRefused(1, 0, RefusalReason.SLEEPING), ConnectionClosed(1)])
 def test_a_request_without_data_does_not_count_towards_the_limit(scene: Scene, event: Event) -> None:
-    scene.begin(10, 2, max_rate=0.5)
+    scene.begin([MIN_PART] * 10, 2, max_rate=0.25)
     scene.ready(1, 2)
-    assert scene.feed(event, 0.1) == [RequestUnit(2, 0)]
+    assert scene.feed(event, 0.1) == [RequestUnit(2, 0, 0, MIN_PART)]
 
 
 def test_without_a_usable_worker_the_limit_is_not_the_cause_of_a_wait(scene: Scene) -> None:
-    scene.begin(10, 1, max_rate=0.5)
+    scene.begin([MIN_PART] * 10, 1, max_rate=0.25)
     scene.ready(1)
     scene.feed(UnitWritten(1, 0), 0.1)
     scene.feed(ConnectionClosed(1))
     assert not scene.scheduler.waits_for_rate_limit(scene.now)
 
 
+def test_at_a_low_limit_parts_take_about_a_second(scene: Scene) -> None:
+    scene.begin([10 * MIN_PART] * 2, 1, max_rate=1.0)
+    assert scene.ready(1) == [RequestUnit(1, 0, 0, SIZE)]
+    assert scene.feed(PartReceived(1, 0, 0, SIZE), later=1.0) == [RequestUnit(1, 0, SIZE, SIZE)]
+
+
 # A stream: the output takes the units in order.
 
 
-def test_only_the_segments_shortly_after_the_position_of_the_output_are_requested(scene: Scene) -> None:
+def test_only_the_units_shortly_after_the_position_of_the_output_are_requested(scene: Scene) -> None:
     scene.begin(100, 2, max_ahead=3)
-    assert scene.ready(1, 2) == requests(1, 0, 1, 2)
+    assert scene.ready(1, 2) == requests(1, 0, 1) + requests(2, 2)
+    assert scene.feed(UnitWritten(2, 2)) == []
     assert scene.feed(UnitWritten(1, 1)) == []
     assert scene.feed(UnitWritten(1, 0)) == []
     # Each to the worker that has been idle for the longest time.
+    scene.scheduler.workers[2].waiting_since -= 1.0
     assert scene.feed(OutputAdvanced(1), later=0.01) == requests(2, 3)
     assert scene.feed(OutputAdvanced(2)) == requests(1, 4)
 
@@ -486,13 +629,13 @@ def test_only_the_segments_shortly_after_the_position_of_the_output_are_requeste
 def test_an_output_that_does_not_advance_ends_all_requests(scene: Scene) -> None:
     scene.begin(100, 2, max_ahead=2)
     assert scene.ready(1, 2) == requests(1, 0, 1)
-    for index in (0, 1):
-        scene.feed(UnitWritten(1, index))
+    for unit in (0, 1):
+        scene.feed(UnitWritten(1, unit))
     assert scene.scheduler.next_deadline(scene.now) is None
     assert scene.feed(TimePassed(), later=100.0) == []
 
 
-def test_the_oldest_missing_segment_of_a_frozen_or_lost_worker_is_requested_again(scene: Scene) -> None:
+def test_the_oldest_missing_unit_of_a_frozen_or_lost_worker_is_requested_again(scene: Scene) -> None:
     scene.begin(100, 3, max_ahead=1)
     assert scene.ready(1, 2) == requests(1, 0)
     assert scene.feed(TimePassed(), later=1.0) == requests(2, 0), "a hedge"

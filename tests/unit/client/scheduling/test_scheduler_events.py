@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msd.client.scheduling.scheduler_events import TRANSITIONS, UnitState
 
-MISSING = {UnitState.UNCHECKED, UnitState.UNREQUESTED, UnitState.OUTSTANDING, UnitState.SUSPECT}
+MISSING = {UnitState.UNCHECKED, UnitState.UNREQUESTED, UnitState.STARTED, UnitState.SUSPECT}
 
 
 def reachable(start: UnitState) -> set[UnitState]:
@@ -17,13 +17,13 @@ def reachable(start: UnitState) -> set[UnitState]:
     return found
 
 
-def test_a_verified_or_reused_segment_never_becomes_missing() -> None:
+def test_a_verified_or_reused_unit_never_becomes_missing() -> None:
     assert {start for start, _ in TRANSITIONS} == MISSING
 
 
-def test_every_missing_segment_can_be_verified() -> None:
+def test_every_missing_unit_can_be_verified() -> None:
     assert all(UnitState.VERIFIED in reachable(state) for state in MISSING)
 
 
-def test_an_unchecked_segment_can_reach_every_state() -> None:
+def test_an_unchecked_unit_can_reach_every_state() -> None:
     assert reachable(UnitState.UNCHECKED) == {*UnitState}

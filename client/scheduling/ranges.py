@@ -1,0 +1,35 @@
+"""Sets of integers as ranges: units that are unrequested, or bytes of a unit that have arrived. Pure.
+
+A set is a list of bounds: the start and end of each half-open range, in strictly ascending order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+
+def add_range(bounds: list[int], start: int, end: int) -> None:
+    """Adds the numbers from ``start`` to before ``end``, which must be larger."""
+    low, high = bisect_left(bounds, start), bisect_right(bounds, end)
+    # An even number of bounds before a number means that it is outside of all ranges. So a new range begins at
+    # ``start`` if ``low`` is even, and ends at ``end`` if ``high`` is even; otherwise the range beside it grows.
+    bounds[low:high] = [*[start][low % 2 :], *[end][high % 2 :]]
+
+
+def remove_range(bounds: list[int], start: int, end: int) -> None:
+    """Removes the numbers from ``start`` to before ``end``, which must be larger."""
+    if bounds and bounds[0] == start and end < bounds[1]:
+        bounds[0] = end  # By far the most frequent case: the next unit of many.
+        return
+    low, high = bisect_left(bounds, start), bisect_right(bounds, end)
+    bounds[low:high] = [*[start][: low % 2], *[end][: high % 2]]
+
+
+def is_in_ranges(bounds: list[int], number: int) -> bool:
+    return bisect_right(bounds, number) % 2 == 1
+
+
+def count_in_ranges(bounds: list[int], start: int, end: int) -> int:
+    """Returns how many of the numbers from ``start`` to before ``end`` are in the set."""
+    ranges = zip(bounds[::2], bounds[1::2], strict=True)
+    return sum(max(0, min(last, end) - max(first, start)) for first, last in ranges)
