@@ -9,7 +9,19 @@ from importlib import import_module
 
 from bench.measuring import machine
 
-NAMES = ("startup", "scheduler", "plan", "disk", "faults", "copying", "overhead", "scaling", "sizes", "views")
+NAMES = (
+    "startup",
+    "scheduler",
+    "plan",
+    "disk",
+    "faults",
+    "copying",
+    "overhead",
+    "scaling",
+    "sizes",
+    "small_files",
+    "views",
+)
 
 # SIGTERM unwinds the stack like Ctrl-C, so that all processes started here are ended.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -19,6 +19,7 @@ from bench.measuring import memory_folder
 from msd.client.manifest.look_up import find_manifest
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import Servers
@@ -104,18 +105,22 @@ def _measure_rates(counts: MutableSequence[int], size: int) -> Rates:
 def _download(servers: Servers, output: Path, counts: MutableSequence[int], number: int, start: Barrier) -> None:
     """Runs in a client process: downloads the file and counts the bytes in ``counts[number]``."""
     with closing(ConnectionPool(servers, download=True, timeout=TIMEOUT)) as pool:
-        manifest, catalogue = find_manifest(Session(pool), None, None)
+        session = Session(pool)
+        manifest, catalogue = find_manifest(session, None, None)
         while len(pool.ready) < len(servers.workers):
             pool.poll(time.monotonic() + TIMEOUT)
         with closing(_CountingPartFile(output, manifest, counts, number)) as part:
-            transfer = Transfer(
-                pool,
+            transfer = Transfer(session, memory=64 << 20, max_rate=None, on_event=lambda event: None)
+            session.start(transfer)
+            start.wait(TIMEOUT)
+            file = FileTransfer(
+                session,
+                transfer,
                 manifest,
                 part,
                 catalogue=catalogue,
                 memory=64 << 20,
-                max_rate=None,
+                previous=None,
                 on_event=lambda event: None,
             )
-            start.wait(TIMEOUT)
-            transfer.run()
+            session.run(file)

@@ -92,15 +92,21 @@ def find_manifest(
 
     Raises ``MsdError``.
     """
-    if name == "":
-        raise UsageError("the name is empty: give the name of a shared file; msd list shows them")
-    if name is not None and not _is_valid_name(name):
-        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
+    if name is not None:
+        check_name(name)
     if fallback_name is not None and not _is_valid_name(fallback_name):
         fallback_name = None
     look_up = LookUp(session, name, id, fallback_name=fallback_name, known=known)
     session.run(look_up)
     return look_up.result
+
+
+def check_name(name: str) -> None:
+    """Raises ``MsdError`` if no shared file can have this name."""
+    if name == "":
+        raise UsageError("the name is empty: give the name of a shared file; msd list shows them")
+    if not _is_valid_name(name):
+        raise NotFoundError(f"{name[:100]!r} cannot be the name of a shared file: msd list shows the shared files")
 
 
 def find_version(session: Session, digits: str, name: str | None) -> bytes:

@@ -63,12 +63,25 @@ class Session:
         self.start(task)
         try:
             while True:
-                deadline = min([other.pass_time() for other in self._tasks], default=math.inf)
+                deadline = self._pass_time()
                 if task.is_done:
                     return
                 self._step(deadline)
         finally:
-            self._tasks.remove(task)
+            if task in self._tasks:
+                self._tasks.remove(task)
+
+    def _pass_time(self) -> float:
+        """Lets all tasks do what is due; returns the first deadline. Forgets the tasks that are done."""
+        deadline = math.inf
+        # Also reaches the tasks that others start meanwhile.
+        for task in self._tasks:
+            deadline = min(deadline, task.pass_time())
+        if any(task.is_done for task in self._tasks):
+            self._tasks = [task for task in self._tasks if not task.is_done]
+            # Another task may wait for the result.
+            return -math.inf
+        return deadline
 
     def _step(self, deadline: float) -> None:
         self.pool.wait(deadline)

@@ -1,7 +1,7 @@
 """``download()``: downloads one file from all workers at once and verifies it.
 
-Opens the output, has the file fetched into it and gives it its name. ``client/operations/version_loop.py`` finds the
-versions of the file, ``client/operations/transfer.py`` fetches one.
+Opens the output, has the file fetched into it and gives it its name. ``client/operations/file_download.py`` finds the
+versions of the file, ``client/operations/file_transfer.py`` fetches one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from msd.client.events import Event, Hashing, OnEvent, Report, Started, Syncing, Totals, Waiting, Warned
-from msd.client.manifest.look_up import find_version
+from msd.client.manifest.look_up import check_name, find_version
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.operations.file_download import FileDownload
+from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.transfer import Transfer
-from msd.client.operations.version_loop import VersionLoop
 from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
 from msd.client.storage.destination import Destination
@@ -105,7 +106,9 @@ def download(
         if value is not None and not value >= 0:
             raise UsageError(f"{argument} {value:g}: must not be negative")
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
-    name = name.removeprefix("./") if name is not None else None
+    if name is not None:
+        name = name.removeprefix("./")
+        check_name(name)
     digits = None
     if id is not None:
         from msd.client.manifest.id_prefix import parse_id
@@ -130,11 +133,12 @@ def download(
         session = Session(pool)
         version = find_version(session, digits, name) if digits is not None else None
         target = Path()
+        transfer: Transfer | None = None
         #: Closes the output of the version that is fetched.
         opened = resources.enter_context(ExitStack())
 
-        def start_transfer(manifest: Manifest, catalogue: bytes, previous: Transfer | None) -> Transfer:
-            nonlocal target
+        def start_transfer(manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
+            nonlocal target, transfer
             opened.close()
             target, output = _open_output(
                 destination,
@@ -152,25 +156,29 @@ def download(
                 emit(started)
                 if started.seconds_per_segment > SLOW_SEGMENT_S:
                     emit(Warned(_slow_limit(started)))
-            return Transfer(
-                pool,
+            if transfer is None:
+                transfer = Transfer(session, memory=memory, max_rate=limit, on_event=emit)
+                session.start(transfer)
+            transfer.total = manifest.size
+            return FileTransfer(
+                session,
+                transfer,
                 manifest,
                 output,
                 catalogue=catalogue,
                 memory=memory,
-                max_rate=limit,
                 previous=previous,
                 on_event=emit,
             )
 
         pinned_by = "id" if id is not None else "sha256" if sha256 is not None else None
-        loop = VersionLoop(session, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
-        transfer = _run(loop, sha256=expected_sha256, sync=sync, on_event=emit)
-        transfer.output.publish(replace=force or update, sync=sync)
+        file_download = FileDownload(session, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
+        file_transfer = _run(session, file_download, sha256=expected_sha256, sync=sync, on_event=emit)
+        file_transfer.output.publish(replace=force or update, sync=sync)
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        return _report(target, transfer, totals.compute(ended), ended)
+        return _report(target, file_transfer, totals.compute(ended), ended)
 
 
 def _slow_limit(started: Started) -> str:
@@ -216,12 +224,16 @@ def _open_output(
     )
 
 
-def _run(loop: VersionLoop, *, sha256: str | None, sync: bool, on_event: OnEvent) -> Transfer:
-    """Runs the loop, compares the SHA-256 if one is given and, with ``sync``, syncs the output. Returns the transfer of
-    the complete version. Adds the progress to an ``Interrupted`` error.
+def _run(
+    session: Session, file_download: FileDownload, *, sha256: str | None, sync: bool, on_event: OnEvent
+) -> FileTransfer:
+    """Downloads the file, compares the SHA-256 if one is given and, with ``sync``, syncs the output. Returns the
+    transfer of the complete version. Adds the progress to an ``Interrupted`` error.
     """
     try:
-        transfer = loop.run()
+        session.run(file_download)
+        transfer = file_download.result
+        transfer.transfer.emit_progress(is_complete=True)
         if sha256 is not None:
             on_event(Hashing())
             _check_sha256(transfer.output, transfer.manifest, sha256)
@@ -230,9 +242,9 @@ def _run(loop: VersionLoop, *, sha256: str | None, sync: bool, on_event: OnEvent
             _sync_in_thread(transfer.output)
         return transfer
     except Interrupted as error:
-        if loop.transfer is None:
+        if file_download.transfer is None:
             raise
-        transfer = loop.transfer
+        transfer = file_download.transfer
         verified = f"{format_size(transfer.verified)} of {format_size(transfer.manifest.size)} verified"
         message = f"interrupted: {verified}; {transfer.output.saved_progress}"
         raise Interrupted(message, error.exit_code - 128) from None
@@ -248,22 +260,23 @@ def _check_sha256(output: Output, manifest: Manifest, expected: str) -> None:
         )
 
 
-def _report(output: Path, transfer: Transfer, totals: Totals, ended: float) -> Report:
+def _report(output: Path, file_transfer: FileTransfer, totals: Totals, ended: float) -> Report:
+    transfer = file_transfer.transfer
     return Report(
-        file=transfer.manifest.name,
+        file=file_transfer.name,
         output=output,
-        id=transfer.manifest.id.hex(),
-        bytes=transfer.manifest.size,
+        id=file_transfer.manifest.id.hex(),
+        bytes=file_transfer.manifest.size,
         seconds=ended - transfer.started,
         received_bytes=transfer.received,
-        wasted_bytes=transfer.wasted + transfer.outdated,
-        reused_bytes=transfer.reused,
+        wasted_bytes=transfer.wasted + file_transfer.outdated,
+        reused_bytes=file_transfer.reused,
         workers={str(number): report for number, report in sorted(transfer.workers.items())},
         totals=totals,
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,
-        unchanged=transfer.output.output_matches,
-        zero_bytes=transfer.zeros,
+        unchanged=file_transfer.output.output_matches,
+        zero_bytes=file_transfer.zeros,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msd.client.network_events import BanReason
-from msd.client.scheduling.scheduler_events import GiveUp
 from msd.wire.errors import SourceError
 from msd.wire.support.presentable_names import presentable
 
@@ -22,11 +23,13 @@ class VersionLostError(SourceError):
     """No worker has this version of the file any more. The message gives no advice: another version may be fetched."""
 
 
-def source_error(action: GiveUp, name: str) -> SourceError:
-    """Returns the error of a download of ``name``; a ``VersionLostError`` if workers lack this version of the file."""
-    reasons = set(action.bans.values())
-    workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(action.bans.items()))
-    problem = f"no worker can send segment {action.unit} of {presentable(name)} ({workers})"
+def source_error(bans: Mapping[int, BanReason], segment: int, name: str) -> SourceError:
+    """Returns the error if all workers are banned and ``segment`` of the file ``name`` is missing; a
+    ``VersionLostError`` if workers lack this version of the file.
+    """
+    reasons = set(bans.values())
+    workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(bans.items()))
+    problem = f"no worker can send segment {segment} of {presentable(name)} ({workers})"
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         return VersionLostError(problem)
     if BanReason.UNREADABLE in reasons:

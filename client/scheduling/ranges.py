@@ -29,6 +29,14 @@ def is_in_ranges(bounds: list[int], number: int) -> bool:
     return bisect_right(bounds, number) % 2 == 1
 
 
+def first_in_ranges(bounds: list[int], start: int) -> int | None:
+    """Returns the first number of the set from ``start`` on, None if there is none."""
+    position = bisect_right(bounds, start)
+    if position % 2:
+        return start
+    return bounds[position] if position < len(bounds) else None
+
+
 def count_in_ranges(bounds: list[int], start: int, end: int) -> int:
     """Returns how many of the numbers from ``start`` to before ``end`` are in the set."""
     ranges = zip(bounds[::2], bounds[1::2], strict=True)

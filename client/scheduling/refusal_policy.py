@@ -29,6 +29,10 @@ BAN_SCOPES = {
 }
 
 
+#: A worker that is banned for one of these reasons may be asked for the units of other groups.
+GROUP_BANS = frozenset({BanReason.UNKNOWN, BanReason.CHANGED, BanReason.UNREADABLE, BanReason.OTHER})
+
+
 class RefusalPolicy(Struct, frozen=True):
     """What the scheduler does after a refusal, besides returning the refused unit to the queue."""
 
@@ -36,8 +40,8 @@ class RefusalPolicy(Struct, frozen=True):
     pause_s: float = 0.0
     #: True if all outstanding units of the worker return to the queue, not only the refused one.
     returns_all: bool = False
-    #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban also returns all
-    #: outstanding units of the worker to the queue.
+    #: Why the worker is banned, None if it is not; ``BAN_SCOPES`` says for how long. A ban also returns the outstanding
+    #: units of the worker to the queue: all of them or, with one of ``GROUP_BANS``, those of the refused unit's group.
     ban: BanReason | None = None
 
 

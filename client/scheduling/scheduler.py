@@ -23,19 +23,25 @@ The rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Set
+
+from msgspec import Struct
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling.rate_limit import RateLimit
-from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES, BanScope, RefusalPolicy
+from msd.client.scheduling.refusal_policy import BAN_SCOPES, GROUP_BANS, REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
     Action,
     AllUnitsAdded,
     CheckUnit,
     Event,
     Finish,
-    GiveUp,
-    OutputAdvanced,
+    GroupBan,
+    GroupLost,
+    GroupRemoved,
+    GroupUnban,
+    LimitMoved,
     PartReceived,
     PartsChecked,
     RequestUnit,
@@ -52,7 +58,7 @@ from msd.client.scheduling.unit_table import StartedUnit, UnitTable
 from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, PART_S, WorkerPace
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import Core, Stalled
+from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds by which a hedge must beat the first request to be worth the waste: larger than typical scheduling
 #: delays on a busy machine.
@@ -66,29 +72,38 @@ MAX_CORRUPT_UNITS = 3
 #: These events give credit only to the worker that sent the data; the others already have as many requests as they may
 #: have. So the time to handle a unit does not grow with the number of workers.
 CREDITS_ONE_WORKER = (UnitWritten, PartReceived)
-#: A worker whose connection was opened while it served another catalogue than the published one may load that one in a
-#: moment. For this many seconds it is not banned for an unknown file, but asked again after the pause.
+#: A worker whose connection was opened while it served another catalogue than the one in which a group was found may
+#: load that one in a moment. For this many seconds, from then or since the group was added, it is not banned for an
+#: unknown file, but asked again after the pause.
 CATALOGUE_LOAD_S, CATALOGUE_LOAD_PAUSE_S = 2.0, 0.5
+#: The scopes of bans that end with a worker's process.
+PROCESS_SCOPES = frozenset({BanScope.PROCESS, BanScope.CATALOGUE})
+
+
+class Group(Struct):
+    """Units that follow one another and fail together: from ``first`` to before ``end``."""
+
+    first: int
+    end: int
+    catalogue: bytes
+    added_at: float
+    #: The number of changes of the catalogue before the group was found.
+    changes: int
 
 
 class Scheduler(Core[Event, Action]):
     """Distributes units among the workers.
 
     ``workers`` are the numbers of the workers, from 1. ``memory`` limits the bytes that are outstanding at all workers
-    together; one request to each is always allowed. Of an output that takes the units in order, only the ``max_ahead``
-    units after its position are requested; that limits memory use, too. ``catalogue`` is the digest of the catalogue
-    that server 5 published when the manifest was found; if it is empty, the first snapshot sets it. ``max_rate`` limits
-    the requests, in bytes per second; None means no limit. After ``Finish`` or ``GiveUp`` the scheduler returns no more
-    actions; ``Resumed`` makes it continue after ``GiveUp``.
+    together; one request to each is always allowed. ``max_rate`` limits the requests, in bytes per second; None means
+    no limit. After ``Finish`` the scheduler returns no more actions.
     """
 
     def __init__(
         self,
         workers: Iterable[int],
         *,
-        catalogue: bytes = b"",
         memory: int,
-        max_ahead: int | None = None,
         max_rate: float | None = None,
     ) -> None:
         super().__init__()
@@ -99,13 +114,18 @@ class Scheduler(Core[Event, Action]):
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
         #: The size in bytes of the largest unit.
         self._largest = 0
-        #: The catalogue that server 5 publishes now, and all that it has published since the manifest was found.
-        self._catalogue = catalogue
-        self._published = {catalogue} - {b""}
-        self._max_ahead = math.inf if max_ahead is None else max_ahead
-        #: Only units below the limit are requested. Either one of them is missing, or all are verified and the output
-        #: will advance.
-        self._limit = self._max_ahead
+        self._groups: list[Group] = []
+        #: The first unit of each group.
+        self._first_units: list[int] = []
+        #: The groups of which no units are requested: they are lost or removed.
+        self._lost: set[int] = set()
+        #: The catalogue that server 5 publishes now, all that it has published, and the number of changes.
+        self._catalogue = b""
+        self._published: set[bytes] = set()
+        self._changes = 0
+        #: Only units below the limit are requested. Either one of them is missing, or all are verified and the limit
+        #: will move.
+        self._limit = math.inf
         self._ended = False
 
     # Queries.
@@ -145,7 +165,7 @@ class Scheduler(Core[Event, Action]):
     # Events and actions.
 
     def _decide(self, event: Event, now: float) -> list[Action]:
-        if self._ended and not isinstance(event, Resumed):
+        if self._ended:
             return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_units(event, now)]
         if not self._units.remaining and self._is_plan_complete:
@@ -157,12 +177,9 @@ class Scheduler(Core[Event, Action]):
             started = self._units.started.get(event.unit)
             if started is not None and started.is_received:
                 actions.append(CheckUnit(event.worker, event.unit, frozenset(started.senders)))
-        # A successful write cannot make the download hopeless; skip the check.
-        elif not isinstance(event, UnitWritten) and self._is_hopeless():
-            bans = {w.number: w.ban_reason for w in self.workers.values() if w.ban_reason}
-            if (missing := self._units.first_missing()) is not None:
-                actions.append(GiveUp(bans, missing))
-                self._ended = True
+        # Data and time cannot make a group hopeless; skip the check.
+        elif not isinstance(event, UnitWritten | UnitDuplicate | TimePassed):
+            actions += self._find_lost_groups()
         return actions
 
     def next_deadline(self, now: float) -> float | None:
@@ -172,6 +189,8 @@ class Scheduler(Core[Event, Action]):
         due = [time for time in credit_times if now < time < math.inf]
         if any(time <= now for time in credit_times) and any(worker.outstanding for worker in self.workers.values()):
             due.append(now + HEDGE_INTERVAL_S)
+        pauses = (time for worker in self.workers.values() if worker.ready for time in worker.group_pauses.values())
+        due += (time for time in pauses if time > now)
         return min(due, default=None)
 
     def _assert_invariants(self) -> None:
@@ -191,19 +210,43 @@ class Scheduler(Core[Event, Action]):
         assert all(unit < self._limit for unit in self._units.started)
         assert outstanding == {request for started in self._units.started.values() for request in started.requests}
 
-    def _is_hopeless(self) -> bool:
-        """True if no worker can be expected to have the missing units."""
+    def _find_lost_groups(self) -> Iterator[GroupLost]:
+        """Finds the groups whose missing units no worker can be expected to have."""
         workers = self.workers.values()
-        if all(worker.ban_reason for worker in workers):
+        if workers and all(worker.ban_reason for worker in workers):
+            doubtful = {*range(len(self._groups))}
+        else:
+            doubtful = {number for worker in workers for number in worker.group_bans}
+        for number in sorted(doubtful - self._lost):
+            group = self._groups[number]
+            if self._is_hopeless(number) and (unit := self._units.first_missing(group.first, group.end)) is not None:
+                self._lost.add(number)
+                bans = {w.number: reason for w in workers if (reason := self._ban_reason(w, number)) is not None}
+                yield GroupLost(number, bans, unit)
+
+    def _is_hopeless(self, number: int) -> bool:
+        """True if no worker can be expected to have the missing units of the group."""
+        workers = self.workers.values()
+        if all(self._ban_reason(worker, number) for worker in workers):
             return bool(workers)
-        if len(self._published) < 2:
+        if self._changes <= self._groups[number].changes:
             return False
         # The file may have changed. Workers that are offline will return with the new catalogue, so judge only by
         # workers seen since the change, provided at least one belongs to this broker.
         seen = [worker for worker in workers if worker.seen_since_change]
-        return all(worker.ban_reason for worker in seen) and any(
-            worker.ban_scope is BanScope.CATALOGUE and worker.catalogue in self._published for worker in seen
+        return all(self._ban_reason(worker, number) for worker in seen) and any(
+            number in worker.group_bans
+            and BAN_SCOPES[worker.group_bans[number]] is BanScope.CATALOGUE
+            and worker.catalogue in self._published
+            for worker in seen
         )
+
+    def _ban_reason(self, worker: WorkerPace, group: int) -> BanReason | None:
+        """Returns why the worker is not asked for the units of the group, None if it is."""
+        return worker.ban_reason or worker.group_bans.get(group)
+
+    def _group_of(self, unit: int) -> int:
+        return bisect_right(self._first_units, unit) - 1
 
     # Event handlers.
 
@@ -219,7 +262,7 @@ class Scheduler(Core[Event, Action]):
             case PartsChecked(number, unit, valid):
                 yield from self._on_parts_checked(self.workers[number], unit, valid=valid)
             case ConnectionOpened():
-                self._on_connection_opened(event, now)
+                yield from self._on_connection_opened(event, now)
             case ConnectionClosed(number) if number in self.workers:
                 worker = self.workers[number]
                 self._drop_requests(worker)
@@ -235,58 +278,77 @@ class Scheduler(Core[Event, Action]):
                 yield from self._on_refused(self.workers[event.worker], event, now)
             case UnitChecked(unit, valid):
                 self._units.mark_checked(unit, valid=valid)
-            case UnitsAdded(sizes, unchecked):
-                self._units.add(sizes)
-                self._units.mark_unchecked(unchecked)
-                self._largest = max(self._largest, *sizes, 0)
+            case UnitsAdded():
+                self._on_units_added(event, now)
+            case GroupRemoved(number):
+                group = self._groups[number]
+                for worker in self.workers.values():
+                    self._drop_requests(worker, group.first, group.end)
+                    worker.group_bans.pop(number, None)
+                self._units.remove(group.first, group.end)
+                self._lost.add(number)
             case AllUnitsAdded():
                 self._is_plan_complete = True
-            case OutputAdvanced(position):
-                self._limit = position + self._max_ahead
+            case LimitMoved(limit):
+                self._limit = limit
             case SnapshotReceived(status):
                 yield from self._on_snapshot(status)
-            case Resumed():
-                self._ended = False
+            case Resumed(number):
+                self._lost.discard(number)
                 for worker in self.workers.values():
-                    if worker.ban_scope is BanScope.CATALOGUE:
-                        yield self._unban(worker)
+                    yield from self._unban_groups(worker, {BanScope.CATALOGUE}, {number})
             case Stalled(seconds):
                 for worker in self.workers.values():
                     worker.waiting_since += seconds
                     worker.span_start += seconds
 
-    def _on_connection_opened(self, event: ConnectionOpened, now: float) -> None:
+    def _on_units_added(self, event: UnitsAdded, now: float) -> None:
+        first = len(self._units.sizes)
+        self._units.add(event.sizes)
+        self._units.mark_unchecked(event.unchecked)
+        self._largest = max(self._largest, *event.sizes, 0)
+        if event.catalogue:
+            self._published.add(event.catalogue)
+            self._catalogue = self._catalogue or event.catalogue
+        is_outdated = event.catalogue not in (b"", self._catalogue)
+        self._groups.append(Group(first, len(self._units.sizes), event.catalogue, now, self._changes - is_outdated))
+        self._first_units.append(first)
+
+    def _on_connection_opened(self, event: ConnectionOpened, now: float) -> Iterator[GroupUnban]:
         worker = self.workers.setdefault(event.worker, WorkerPace(event.worker))
+        if event.welcome.epoch != worker.epoch:
+            yield from self._unban_groups(worker, PROCESS_SCOPES)
         worker.epoch = event.welcome.epoch
         worker.catalogue = event.welcome.catalogue
         worker.round_trip = event.round_trip
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
-        worker.paused_until = now
-        is_behind = bool(self._catalogue and worker.catalogue) and worker.catalogue != self._catalogue
-        worker.may_load_until = now + CATALOGUE_LOAD_S if is_behind else now
+        worker.paused_until = worker.opened_at = now
+        worker.group_pauses.clear()
 
-    def _on_snapshot(self, status: Status) -> Iterator[Unban]:
+    def _on_snapshot(self, status: Status) -> Iterator[Unban | GroupUnban]:
         """Lifts the bans that end with a worker's process, or with a change of the catalogue: both allow another try.
 
         Only a change counts: an endpoint may belong to the worker of another broker, whose epoch is never reported.
         """
         is_changed = status.catalogue not in (b"", self._catalogue)
         if is_changed:
+            is_changed = bool(self._catalogue)
+            self._changes += is_changed
             self._catalogue = status.catalogue
-            is_changed = bool(self._published)
             self._published.add(status.catalogue)
         for reported in status.workers:
             if worker := self.workers.get(reported.number):
                 is_new_process = reported.epoch not in (worker.epoch, worker.reported_epoch)
                 worker.reported_epoch = reported.epoch
-                if is_new_process and worker.ban_scope in (BanScope.PROCESS, BanScope.CATALOGUE):
-                    yield self._unban(worker)
+                if is_new_process:
+                    yield from self._unban_groups(worker, PROCESS_SCOPES)
+                    if worker.ban_scope is BanScope.PROCESS:
+                        yield self._unban(worker)
         if is_changed:
             for worker in self.workers.values():
                 worker.seen_since_change = worker.ready
-                if worker.ban_scope is BanScope.CATALOGUE:
-                    yield self._unban(worker)
+                yield from self._unban_groups(worker, {BanScope.CATALOGUE})
 
     def _count_reply(self, worker: WorkerPace, unit: int, start: int, now: float) -> None:
         """Records that the worker replied to a request with data, valid or not."""
@@ -312,15 +374,31 @@ class Scheduler(Core[Event, Action]):
             self._rate_limit.refund(length)
         worker.waiting_since = now
         self._units.drop_request(worker.number, event.unit, event.start)
+        if not length:
+            return  # A stale reply, from before a ban of the worker was lifted.
         policy = REFUSAL_POLICIES[event.reason]
-        if event.reason is RefusalReason.UNKNOWN and now < worker.may_load_until:
-            policy = RefusalPolicy(pause_s=CATALOGUE_LOAD_PAUSE_S)
-        worker.paused_until = now + policy.pause_s
+        group = self._group_of(event.unit)
         if policy.returns_all:
             self._drop_requests(worker)
-        # If the worker is not ready, this is a stale reply from before its ban was lifted.
-        if policy.ban and worker.ready:
+        if policy.pause_s:
+            worker.paused_until = now + policy.pause_s
+        if event.reason is RefusalReason.UNKNOWN and self._may_load(worker, self._groups[group], now):
+            worker.group_pauses[group] = now + CATALOGUE_LOAD_PAUSE_S
+        elif policy.ban in GROUP_BANS:
+            yield from self._ban_group(worker, group, policy.ban)
+        elif policy.ban:
             yield self._ban(worker, policy.ban)
+
+    def _may_load(self, worker: WorkerPace, group: Group, now: float) -> bool:
+        """True if the worker may have the group in a moment: when its connection was opened, it served neither the
+        catalogue of the group nor the one that is published now, and it has delivered nothing of the group.
+        """
+        return (
+            now < max(worker.opened_at, group.added_at) + CATALOGUE_LOAD_S
+            and group.catalogue != b""
+            and worker.catalogue not in (b"", group.catalogue, self._catalogue)
+            and not self._units.has_delivered(worker.number, group.first, group.end)
+        )
 
     def _ban(self, worker: WorkerPace, reason: BanReason) -> Ban:
         self._drop_requests(worker)
@@ -332,9 +410,26 @@ class Scheduler(Core[Event, Action]):
         worker.ban_reason = None
         return Unban(worker.number)
 
-    def _drop_requests(self, worker: WorkerPace) -> None:
-        """Makes what was requested from the worker unrequested, as far as no other worker was asked for it."""
-        for request in worker.drop_requests():
+    def _ban_group(self, worker: WorkerPace, group: int, reason: BanReason) -> Iterator[GroupBan]:
+        if group not in worker.group_bans:
+            self._drop_requests(worker, self._groups[group].first, self._groups[group].end)
+            worker.group_bans[group] = reason
+            yield GroupBan(worker.number, group, reason)
+
+    def _unban_groups(
+        self, worker: WorkerPace, scopes: Set[BanScope], groups: Set[int] | None = None
+    ) -> Iterator[GroupUnban]:
+        """Lifts the worker's bans with these scopes, from all groups or from ``groups``."""
+        for group, reason in [*worker.group_bans.items()]:
+            if BAN_SCOPES[reason] in scopes and (groups is None or group in groups):
+                del worker.group_bans[group]
+                yield GroupUnban(worker.number, group)
+
+    def _drop_requests(self, worker: WorkerPace, first: int = 0, end: float = math.inf) -> None:
+        """Makes what was requested from the worker of the units from ``first`` to before ``end`` unrequested, as far as
+        no other worker was asked for it.
+        """
+        for request in worker.drop_requests(first, end):
             self._units.drop_request(worker.number, request.unit, request.start)
             if self._rate_limit is not None:
                 self._rate_limit.refund(request.length)
@@ -348,7 +443,7 @@ class Scheduler(Core[Event, Action]):
         else:
             workers = [*self.workers.values()]
             self._update_limits(workers)
-        if isinstance(event, OutputAdvanced) or self._rate_limit is not None:
+        if isinstance(event, LimitMoved) or self._rate_limit is not None:
             # There is rarely more than one request at a time: let the workers take turns.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         while workers:
@@ -385,32 +480,45 @@ class Scheduler(Core[Event, Action]):
             worker.update_limits(max_part, max_window)
 
     def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
-        if self._units.incomplete and (request := self._choose_part(worker)) is not None:
+        if self._units.incomplete and (request := self._choose_part(worker, now)) is not None:
             return request
-        unit = self._units.first_unrequested(self._limit)
+        unit = self._units.first_unrequested(0, self._limit)
+        while unit is not None and (group := self._excluding_group(worker, unit, now)) is not None:
+            unit = self._units.first_unrequested(self._groups[group].end, self._limit)
         if unit is not None:
             return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
         return self._choose_hedge(worker, now)
 
-    def _choose_part(self, worker: WorkerPace) -> RequestUnit | None:
+    def _excluding_group(self, worker: WorkerPace, unit: int, now: float) -> int | None:
+        """Returns the group of the unit if the worker is not asked for this group, otherwise None."""
+        if not (worker.group_bans or worker.group_pauses or self._lost):
+            return None
+        group = self._group_of(unit)
+        is_excluded = group in self._lost or group in worker.group_bans or now < worker.group_pauses.get(group, now)
+        return group if is_excluded else None
+
+    def _choose_part(self, worker: WorkerPace, now: float) -> RequestUnit | None:
         """Returns a request for a part of the oldest unit that is not requested completely, None if there is none."""
         for unit in sorted(self._units.incomplete):
             started = self._units.started[unit]
             part = started.unrequested_part()
-            if part is not None and self._may_request(worker, started):
+            if part is not None and self._may_request(worker, unit, started, now):
                 length = part[1] - part[0]
                 if not started.is_next_whole:
                     length = min(length, worker.part_size)
                 return RequestUnit(worker.number, unit, part[0], length)
         return None
 
-    def _may_request(self, worker: WorkerPace, started: StartedUnit) -> bool:
-        """False if ``worker`` has sent a corrupt copy of the unit and some other usable worker has not, or if it still
-        sends a part of a unit that is requested as a whole.
+    def _may_request(self, worker: WorkerPace, unit: int, started: StartedUnit, now: float) -> bool:
+        """False if ``worker`` is not asked for the group of the unit, if it has sent a corrupt copy of the unit and
+        some other usable worker has not, or if it still sends a part of a unit that is requested as a whole.
         """
+        if self._excluding_group(worker, unit, now) is not None:
+            return False
         if started.is_next_whole and any(request.worker == worker.number for request in started.requests):
             return False
-        usable = {w.number for w in self.workers.values() if not w.ban_reason}
+        group = self._group_of(unit)
+        usable = {w.number for w in self.workers.values() if not self._ban_reason(w, group)}
         return worker.number not in started.corrupt_senders or usable <= started.corrupt_senders
 
     def _choose_hedge(self, worker: WorkerPace, now: float) -> RequestUnit | None:
@@ -421,6 +529,8 @@ class Scheduler(Core[Event, Action]):
         arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(now)}
         latest, hedge = 0.0, None
         for unit, started in self._units.started.items():
+            if self._excluding_group(worker, unit, now) is not None:
+                continue
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)
                 arrival = min((arrivals[request] for request in requests), default=0.0)

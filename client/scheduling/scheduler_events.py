@@ -22,11 +22,21 @@ from msd.wire.support.core import Stalled, TimePassed
 class UnitsAdded(Struct, frozen=True):
     """The caller adds units of these sizes in bytes. Units are numbered from 0, in the order in which they are added.
 
-    The disk may hold the ``unchecked`` ones: none of them is requested before its ``UnitChecked`` event.
+    They are a *group*, for example a file: if a worker lacks one of them, it is asked for none of them. Groups are
+    numbered from 0, too. The disk may hold the ``unchecked`` units: none of them is requested before its
+    ``UnitChecked`` event. ``catalogue`` is the digest of the catalogue that server 5 published when the group was
+    found; empty if unknown.
     """
 
     sizes: Sequence[int]
     unchecked: Sequence[int] = ()
+    catalogue: bytes = b""
+
+
+class GroupRemoved(Struct, frozen=True):
+    """The caller does not need the missing units of the group any more."""
+
+    group: int
 
 
 class AllUnitsAdded(Struct, frozen=True):
@@ -83,10 +93,10 @@ class UnitRefused(Struct, frozen=True):
     start: int = 0
 
 
-class OutputAdvanced(Struct, frozen=True):
-    """A stream has received all units before ``position``."""
+class LimitMoved(Struct, frozen=True):
+    """The caller wants only the units before ``limit`` to be requested for now. It never decreases."""
 
-    position: int
+    limit: int
 
 
 class UnitChecked(Struct, frozen=True):
@@ -97,12 +107,14 @@ class UnitChecked(Struct, frozen=True):
 
 
 class Resumed(Struct, frozen=True):
-    """The caller continues after a ``GiveUp``: workers that did not have this version of the file may have it now."""
+    """The caller continues after ``GroupLost``: workers that did not have this version of a file may have it now."""
+
+    group: int
 
 
-PlanEvent = UnitsAdded | AllUnitsAdded
+PlanEvent = UnitsAdded | GroupRemoved | AllUnitsAdded
 UnitReply = UnitWritten | PartReceived | UnitDuplicate | UnitCorrupt | UnitRefused
-OutputEvent = PartsChecked | UnitChecked | OutputAdvanced
+OutputEvent = PartsChecked | UnitChecked | LimitMoved
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
 Event = PlanEvent | UnitReply | LocalEvent | ConnectionOpened | ConnectionClosed | SnapshotReceived
 
@@ -137,21 +149,37 @@ class Finish(Struct, frozen=True):
     """Every unit is verified, and the output has it."""
 
 
-class GiveUp(Struct, frozen=True):
-    """No worker can be expected to have the missing units.
+class GroupBan(Struct, frozen=True):
+    """The worker will not be asked for the units of the group until ``GroupUnban``."""
+
+    worker: int
+    group: int
+    reason: BanReason
+
+
+class GroupUnban(Struct, frozen=True):
+    """The worker may be asked for the units of the group again."""
+
+    worker: int
+    group: int
+
+
+class GroupLost(Struct, frozen=True):
+    """No worker can be expected to have the missing units of the group. They are not requested until ``Resumed``.
 
     ``bans`` holds the reason for each worker's ban, and ``unit`` is the first missing unit.
     """
 
+    group: int
     bans: dict[int, BanReason]
     unit: int
 
 
-Action = RequestUnit | CheckUnit | Ban | Unban | Finish | GiveUp
+Action = RequestUnit | CheckUnit | Ban | Unban | GroupBan | GroupUnban | GroupLost | Finish
 
 
 class UnitState(enum.StrEnum):
-    """The state of a unit. In all states but the last two the unit is missing."""
+    """The state of a unit. In all states but the last three the unit is missing."""
 
     UNCHECKED = "unchecked"  #: the disk may hold it; not hashed yet
     UNREQUESTED = "unrequested"  #: no worker has a request for it
@@ -159,6 +187,7 @@ class UnitState(enum.StrEnum):
     SUSPECT = "suspect"  #: arrived corrupt; not requested again yet
     VERIFIED = "verified"  #: in the X of a worker
     REUSED = "reused"  #: found on disk and valid
+    REMOVED = "removed"  #: not needed any more
 
 
 #: The allowed state transitions of a unit, and the events that cause them. ``RequestUnit`` is an action, but is
@@ -171,6 +200,10 @@ TRANSITIONS: dict[tuple[UnitState, UnitState], tuple[type[Event] | type[Action],
     (UnitState.STARTED, UnitState.UNREQUESTED): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
     (UnitState.STARTED, UnitState.SUSPECT): (ConnectionClosed, UnitRefused, UnitCorrupt, PartsChecked),
     (UnitState.SUSPECT, UnitState.STARTED): (RequestUnit, PartReceived),
+    (UnitState.UNCHECKED, UnitState.REMOVED): (GroupRemoved,),
+    (UnitState.UNREQUESTED, UnitState.REMOVED): (GroupRemoved,),
+    (UnitState.STARTED, UnitState.REMOVED): (GroupRemoved,),
+    (UnitState.SUSPECT, UnitState.REMOVED): (GroupRemoved,),
     # Caused by a reply to a request that the scheduler had already dropped.
     (UnitState.UNREQUESTED, UnitState.VERIFIED): (UnitWritten,),
     (UnitState.SUSPECT, UnitState.VERIFIED): (UnitWritten,),

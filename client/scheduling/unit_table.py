@@ -12,11 +12,13 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from msd.client.scheduling.ranges import add_range, count_in_ranges, is_in_ranges, remove_range
+from msd.client.scheduling.ranges import add_range, count_in_ranges, first_in_ranges, is_in_ranges, remove_range
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
 
 #: Values of ``UnitTable._source`` that are not worker numbers.
-MISSING, REUSED, UNCHECKED = 0, 0xFFFF, 0xFFFE
+MISSING, REUSED, UNCHECKED, REMOVED = 0, 0xFFFF, 0xFFFE, 0xFFFD
+
+_STATES = {UNCHECKED: UnitState.UNCHECKED, REUSED: UnitState.REUSED, REMOVED: UnitState.REMOVED}
 
 
 class StartedUnit(Struct):
@@ -74,7 +76,7 @@ class UnitTable:
     """The states of all units. Units are numbered from 0, in the order in which they are added."""
 
     def __init__(self) -> None:
-        #: The number of units that are not verified yet.
+        #: The number of units that are missing.
         self.remaining = 0
         #: The size of each unit in bytes.
         self.sizes = array("I")
@@ -91,7 +93,7 @@ class UnitTable:
     def state_of(self, unit: int) -> UnitState:
         source = self._source[unit]
         if source != MISSING:
-            return {UNCHECKED: UnitState.UNCHECKED, REUSED: UnitState.REUSED}.get(source, UnitState.VERIFIED)
+            return _STATES.get(source, UnitState.VERIFIED)
         if (started := self.started.get(unit)) is None:
             return UnitState.UNREQUESTED
         return UnitState.STARTED if started.requests or started.received else UnitState.SUSPECT
@@ -107,13 +109,22 @@ class UnitTable:
         """X: the units that the worker completed. Takes time proportional to the total number of units."""
         return [unit for unit, source in enumerate(self._source) if source == worker]
 
-    def first_missing(self) -> int | None:
-        """The first unit known to be missing (not verified, not waiting for a disk check), None if there is none."""
-        return next((unit for unit, source in enumerate(self._source) if source == MISSING), None)
+    def has_delivered(self, worker: int, start: int, end: int) -> bool:
+        """True if the worker completed a unit from ``start`` to before ``end``."""
+        return any(self._source[unit] == worker for unit in range(start, end))
 
-    def first_unrequested(self, limit: float) -> int | None:
-        """Returns the first unrequested unit, None if there is none below ``limit``."""
-        return self._unrequested[0] if self._unrequested and self._unrequested[0] < limit else None
+    def first_missing(self, start: int, end: int) -> int | None:
+        """Returns the first unit from ``start`` to before ``end`` that is known to be missing (not verified, not
+        waiting for a disk check), None if there is none.
+        """
+        return next((unit for unit in range(start, end) if self._source[unit] == MISSING), None)
+
+    def first_unrequested(self, start: int, limit: float) -> int | None:
+        """Returns the first unrequested unit from ``start`` to below ``limit``, None if there is none."""
+        if not self._unrequested:
+            return None
+        unit = first_in_ranges(self._unrequested, start)
+        return unit if unit is not None and unit < limit else None
 
     # State changes.
 
@@ -140,6 +151,17 @@ class UnitTable:
             self.remaining -= 1
         else:
             add_range(self._unrequested, unit, unit + 1)
+
+    def remove(self, start: int, end: int) -> None:
+        """Records that the missing units from ``start`` to before ``end`` are not needed any more."""
+        for unit in range(start, end):
+            if self._source[unit] in (MISSING, UNCHECKED):
+                self._source[unit] = REMOVED
+                self.remaining -= 1
+                self.started.pop(unit, None)
+                self.incomplete.discard(unit)
+        if start < end:
+            remove_range(self._unrequested, start, end)
 
     def add_request(self, request: RequestUnit) -> None:
         """Records that a worker is asked for a part of an unrequested, started or suspect unit."""

@@ -5,6 +5,7 @@ Times are in seconds on the caller's monotonic clock, sizes in bytes, rates in b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from msgspec import Struct, field
@@ -58,8 +59,12 @@ class WorkerPace(Struct):
     #: have delivered some of the bytes since.
     outstanding: dict[tuple[int, int], RequestUnit] = field(default_factory=dict)
     outstanding_bytes: int = 0
-    #: Until this time the worker may load the published catalogue, so that it may have the file then.
-    may_load_until: float = 0.0
+    #: When the connection was opened.
+    opened_at: float = 0.0
+    #: The groups of which the worker is asked for no units, each with the reason.
+    group_bans: dict[int, BanReason] = field(default_factory=dict)
+    #: The groups of which the worker is asked for no units before a time.
+    group_pauses: dict[int, float] = field(default_factory=dict)
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
     #: The time of the last reply, or of the first request if none was outstanding before that request.
@@ -140,11 +145,12 @@ class WorkerPace(Struct):
         self.outstanding_bytes -= request.length
         return request.length
 
-    def drop_requests(self) -> list[RequestUnit]:
-        """Removes and returns all requests."""
-        dropped = [*self.outstanding.values()]
-        self.outstanding.clear()
-        self.outstanding_bytes = 0
+    def drop_requests(self, first: int = 0, end: float = math.inf) -> list[RequestUnit]:
+        """Removes and returns the requests for the units from ``first`` to before ``end``."""
+        dropped = [request for request in self.outstanding.values() if first <= request.unit < end]
+        for request in dropped:
+            del self.outstanding[request.unit, request.start]
+            self.outstanding_bytes -= request.length
         return dropped
 
     def count_reply(self, unit: int, start: int, now: float) -> bool:

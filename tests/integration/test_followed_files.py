@@ -164,7 +164,7 @@ def changes_are(client: Download, number: int) -> bool:
 
 def test_a_file_that_changes_a_sixth_time_ends_the_download(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     file = ChangingFile(tmp_path / "film.bin", 12 * MIB, rng)
-    system = serve(file.path, "--rate", "512KiB")
+    system = serve(file.path, "--rate", "256KiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         for number in range(5):
             wait_for("the version to be fetched", partial(changes_are, client, number))

@@ -64,6 +64,17 @@ def file_id(file_size: int, digests: bytes) -> bytes:
     return blake3(header + digests).digest()
 
 
+def cut(data: memoryview) -> list[memoryview]:
+    """Returns the segments of a file with the content ``data``."""
+    size = segment_size(len(data)) or 1
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def content_id(data: memoryview) -> bytes:
+    """Returns the id of a file with the content ``data``."""
+    return file_id(len(data), b"".join(map(digest, cut(data))))
+
+
 class Manifest(Struct, frozen=True):
     """One version of a file: its name, its size in bytes and the digest of each segment.
 

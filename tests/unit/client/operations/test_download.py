@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from msd.client.events import Event, OnEvent, Progress, Report, Started, Warned
-from msd.client.operations import download, version_loop
+from msd.client.network.progress_timeout import ProgressTimeout
+from msd.client.network.session import Session, Task
+from msd.client.operations import download, file_download
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile
 from msd.wire.config.servers import locate_servers
@@ -30,30 +32,65 @@ def interrupt(*_: object, **__: object) -> None:
     raise Interrupted("interrupted: run the same command to resume", signal.SIGINT)
 
 
-def fake_transfer(**attributes: Any) -> Callable[..., SimpleNamespace]:
-    """Returns a replacement for the class ``Transfer``, whose instances have these attributes."""
+def fake_transfer(*, verified: int, run: Callable[[], None]) -> Callable[..., SimpleNamespace]:
+    """Returns a replacement for the class ``FileTransfer``. ``run`` is called once the download waits for segments."""
 
-    def create(pool: object, manifest: Manifest, output: Output, **_: object) -> SimpleNamespace:
-        return SimpleNamespace(manifest=manifest, output=output, fetched=0, **attributes)
+    def create(session: Session, transfer: object, manifest: Manifest, output: Output, **_: object) -> SimpleNamespace:
+        session.start(RunTask(run))
+        return SimpleNamespace(manifest=manifest, output=output, verified=verified, fetched=0, lost=None, is_done=False)
 
     return create
 
 
+class RunTask(Task):
+    """Calls ``run``."""
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def pass_time(self) -> float:
+        self._run()
+        return math.inf
+
+
+class FakeLookUp(Task):
+    """A look-up that has found ``manifest``."""
+
+    is_done = True
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.result = manifest, b""
+
+    def pass_time(self) -> float:
+        return math.inf
+
+
 @pytest.fixture
 def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes downloads find the manifest of ``DATA`` without any server."""
+    """Makes downloads find the manifest of ``DATA`` without any server. Only what is on the disk can be downloaded."""
     spans = (span(len(DATA), index) for index in range(segment_count(len(DATA))))
     manifest = Manifest.build("film", len(DATA), b"".join(digest(DATA[at : at + length]) for at, length in spans))
-    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None))
-    monkeypatch.setattr(version_loop, "find_manifest", lambda *_, **__: (manifest, b""))
+    pool = SimpleNamespace(
+        close=lambda: None,
+        current_state=list,
+        events=list,
+        wait=lambda deadline: None,
+        worker_numbers=(),
+        stalled_seconds=0.0,
+        status=None,
+        control=None,
+        progress_timeout=ProgressTimeout(None, 0.0),
+    )
+    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)
+    monkeypatch.setattr(file_download, "LookUp", lambda *_, **__: FakeLookUp(manifest))
 
 
 @pytest.fixture
 def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _without_servers: None) -> Any:
     """A function that interrupts a download of ``DATA`` after ``verified`` bytes and returns the error message."""
 
-    def run(verified: int, *, transfer: Any = interrupt, update: bool = False) -> str:
-        monkeypatch.setattr(download, "Transfer", fake_transfer(verified=verified, run=transfer))
+    def run(verified: int, *, update: bool = False) -> str:
+        monkeypatch.setattr(download, "FileTransfer", fake_transfer(verified=verified, run=interrupt))
         with pytest.raises(Interrupted) as raised:
             download.download(
                 locate_servers(Config(), host=None, ports=None, server5=None), output=tmp_path / "copy", update=update
@@ -83,7 +120,7 @@ def test_an_interrupted_update_names_a_part_file_only_if_there_is_one(tmp_path: 
 
 @pytest.mark.usefixtures("_without_servers")
 def test_an_interrupted_stream_says_how_much_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "Transfer", fake_transfer(verified=21, run=interrupt))
+    monkeypatch.setattr(download, "FileTransfer", fake_transfer(verified=21, run=interrupt))
     message = (
         "^interrupted: 21 B of 2.4 KiB verified; all of that was written to /dev/null; "
         "the same command starts from the beginning$"
@@ -92,8 +129,9 @@ def test_an_interrupted_stream_says_how_much_was_written(monkeypatch: pytest.Mon
         download.download(locate_servers(Config()), output="/dev/null")
 
 
+@pytest.mark.usefixtures("_without_servers")
 def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
-    tmp_path: Path, interrupted: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish = PartFile.publish
 
@@ -102,7 +140,10 @@ def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
         interrupt()
 
     monkeypatch.setattr(PartFile, "publish", publish_and_interrupt)
-    assert ".part" not in interrupted(len(DATA), transfer=lambda: None)
+    (tmp_path / "copy.part").write_bytes(DATA)
+    with pytest.raises(Interrupted) as raised:
+        download.download(locate_servers(Config()), output=tmp_path / "copy")
+    assert ".part" not in str(raised.value)
     assert (tmp_path / "copy").exists()
 
 
@@ -119,7 +160,7 @@ def test_progress_is_emitted_every_interval(
 
         return fake_transfer(verified=24, run=run)(*arguments)
 
-    monkeypatch.setattr(download, "Transfer", transfer_with_events)
+    monkeypatch.setattr(download, "FileTransfer", transfer_with_events)
     events: list[Event] = []
     with pytest.raises(Interrupted):
         download.download(
@@ -133,28 +174,10 @@ def test_progress_is_emitted_every_interval(
 
 @pytest.mark.usefixtures("_without_servers")
 @pytest.mark.parametrize("update", [False, True])
-def test_a_file_with_another_sha_256_is_not_put_in_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
-) -> None:
+def test_a_file_with_another_sha_256_is_not_put_in_place(tmp_path: Path, update: bool) -> None:
     """The data arrives as shared; with ``update`` it is in the output already, and the output is left alone."""
     output = tmp_path / "copy"
     (output if update else tmp_path / "copy.part").write_bytes(DATA)
-    transfer = fake_transfer(
-        run=lambda: None,
-        started=0.0,
-        seconds=0.5,
-        rate=0.0,
-        received=0,
-        wasted=0,
-        outdated=0,
-        zeros=0,
-        reused=len(DATA),
-        workers={},
-        verified=len(DATA),
-    )
-    monkeypatch.setattr(download, "Transfer", transfer)
-    pool = SimpleNamespace(close=lambda: None, control=None)
-    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)
 
     def run(sha256: str) -> Report:
         return download.download(locate_servers(Config()), output=output, sha256=sha256, update=update)
@@ -215,7 +238,7 @@ def test_the_type_of_every_argument_is_checked() -> None:
 def test_the_first_event_has_the_limit_and_a_very_low_one_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_rate: float | None, limit: int
 ) -> None:
-    monkeypatch.setattr(download, "Transfer", fake_transfer(verified=0, run=interrupt))
+    monkeypatch.setattr(download, "FileTransfer", fake_transfer(verified=0, run=interrupt))
     events: list[Event] = []
     with pytest.raises(Interrupted):
         download.download(locate_servers(Config()), output=tmp_path / "copy", max_rate=max_rate, on_event=events.append)
@@ -229,12 +252,12 @@ def test_the_first_event_has_the_limit_and_a_very_low_one_is_a_warning(
 def test_a_name_may_begin_with_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
 
-    def find_manifest(_: object, name: str, *__: object, **___: object) -> None:
+    def look_up(_: object, name: str, *__: object, **___: object) -> None:
         names.append(name)
         interrupt()
 
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: SimpleNamespace(close=lambda: None, status=None))
-    monkeypatch.setattr(version_loop, "find_manifest", find_manifest)
+    monkeypatch.setattr(file_download, "LookUp", look_up)
     with pytest.raises(Interrupted):
         download.download(locate_servers(Config()), "./dir/film", tmp_path / "copy")
     assert names == ["dir/film"]

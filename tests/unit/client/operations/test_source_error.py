@@ -6,12 +6,11 @@ import pytest
 
 from msd.client.network_events import BanReason
 from msd.client.operations.source_error import VersionLostError, source_error
-from msd.client.scheduling.scheduler_events import GiveUp
 from msd.wire.errors import SourceError
 
 
 def error(*reasons: BanReason) -> SourceError:
-    return source_error(GiveUp(dict(enumerate(reasons, 1)), 7), "Star.mp4")
+    return source_error(dict(enumerate(reasons, 1)), 7, "Star.mp4")
 
 
 def text(*reasons: BanReason) -> str:

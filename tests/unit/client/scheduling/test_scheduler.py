@@ -16,8 +16,11 @@ from msd.client.scheduling.scheduler_events import (
     CheckUnit,
     Event,
     Finish,
-    GiveUp,
-    OutputAdvanced,
+    GroupBan,
+    GroupLost,
+    GroupRemoved,
+    GroupUnban,
+    LimitMoved,
     PartReceived,
     PartsChecked,
     RequestUnit,
@@ -27,6 +30,7 @@ from msd.client.scheduling.scheduler_events import (
     UnitDuplicate,
     UnitRefused,
     UnitsAdded,
+    UnitState,
     UnitWritten,
 )
 from msd.client.scheduling.worker_pace import MIN_PART, PART_GROWTH
@@ -38,6 +42,8 @@ from tests.unit.snapshots import snapshot
 #: The size of a unit in bytes: two parts of the smallest size.
 SIZE = 2 * MIN_PART
 OLD, NEW, NEWER, THEIRS = b"old", b"new", b"newer", b"theirs"
+#: The refusals that concern one group only.
+GROUP_REFUSALS = [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE, RefusalReason.OTHER]
 
 
 class Scene:
@@ -53,7 +59,8 @@ class Scene:
         workers: int,
         unchecked: tuple[int, ...] = (),
         *,
-        max_ahead: int | None = None,
+        catalogue: bytes = b"",
+        limit: int | None = None,
         max_rate: float | None = None,
         memory: int = 1 << 30,
         are_fast: bool = True,
@@ -63,12 +70,14 @@ class Scene:
         With ``are_fast``, the workers have delivered before, fast enough for whole units: each may have two.
         """
         max_rate = max_rate * SIZE if max_rate is not None else None
-        self.scheduler = Scheduler(range(1, workers + 1), memory=memory, max_ahead=max_ahead, max_rate=max_rate)
+        self.scheduler = Scheduler(range(1, workers + 1), memory=memory, max_rate=max_rate)
         self.sizes = [SIZE] * units if isinstance(units, int) else [*units]
         for worker in self.scheduler.workers.values():
             worker.has_delivered = are_fast
             worker.part_for_rate = 1e9 if are_fast else MIN_PART
-        self.feed(UnitsAdded(self.sizes, unchecked))
+        if limit is not None:
+            self.feed(LimitMoved(limit))
+        self.feed(UnitsAdded(self.sizes, unchecked, catalogue))
         self.feed(AllUnitsAdded())
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
@@ -97,6 +106,14 @@ def scene() -> Iterator[Scene]:
 
 def requests(worker: int, *units: int) -> list[Action]:
     return [RequestUnit(worker, unit, 0, SIZE) for unit in units]
+
+
+def alternately(first: list[Action], second: list[Action]) -> list[Action]:
+    return [action for pair in zip(first, second, strict=True) for action in pair]
+
+
+def is_lost(actions: list[Action], group: int = 0) -> bool:
+    return any(isinstance(action, GroupLost) and action.group == group for action in actions)
 
 
 def requested_units(actions: list[Action]) -> list[int]:
@@ -190,18 +207,41 @@ def test_a_busy_worker_keeps_its_other_outstanding_units(scene: Scene) -> None:
     assert scene.feed(TimePassed(), later=REFUSAL_POLICIES[RefusalReason.BUSY].pause_s) == requests(1, 0)
 
 
-@pytest.mark.parametrize(
-    "reason", [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE, RefusalReason.BAD_REQUEST]
-)
-def test_a_permanent_refusal_bans_a_worker_until_its_next_process(scene: Scene, reason: RefusalReason) -> None:
+def test_an_invalid_request_bans_a_worker_until_its_next_process(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
-    assert Ban(1, BanReason(reason.value)) in scene.feed(UnitRefused(1, 0, reason))
+    assert Ban(1, BanReason.BAD_REQUEST) in scene.feed(UnitRefused(1, 0, RefusalReason.BAD_REQUEST))
     # The first snapshot reports the banned process.
     assert scene.feed(published(OLD, 7)) == []
     assert scene.feed(opened(1)) == []
     assert scene.feed(published(OLD, 8)) == [Unban(1)]
     assert requested_units(scene.feed(opened(1, epoch=8))) == [0, 1]
+
+
+@pytest.mark.parametrize("reason", GROUP_REFUSALS)
+def test_a_permanent_refusal_bans_a_worker_from_the_group_until_its_next_process(
+    scene: Scene, reason: RefusalReason
+) -> None:
+    scene.begin(100, 2)
+    scene.ready(1, 2)
+    ban = GroupBan(1, 0, BanReason(reason.value))
+    assert scene.feed(UnitRefused(1, 0, reason))[0] == ban
+    assert scene.scheduler.outstanding(1) == []
+    # The first snapshot reports the banned process; a lost connection is no new process.
+    assert scene.feed(published(OLD, 7)) == []
+    scene.feed(ConnectionClosed(1))
+    assert scene.feed(opened(1)) == []
+    assert scene.feed(published(OLD, 8)) == [GroupUnban(1, 0), *requests(1, 0, 1)]
+
+
+@pytest.mark.parametrize("reason", GROUP_REFUSALS)
+def test_a_connection_to_a_new_process_ends_a_ban_from_a_group(scene: Scene, reason: RefusalReason) -> None:
+    scene.begin(100, 2)
+    scene.ready(1, 2)
+    scene.feed(UnitRefused(1, 0, reason))
+    scene.feed(ConnectionClosed(1))
+    assert scene.feed(opened(1, epoch=8)) == [GroupUnban(1, 0), *requests(1, 0, 1)]
+    assert scene.feed(published(OLD, 8)) == []
 
 
 def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene: Scene) -> None:
@@ -210,31 +250,43 @@ def test_a_worker_of_another_broker_is_not_tried_again_after_each_snapshot(scene
     scene.feed(published(OLD, 8))
     scene.ready(1, 2)
     scene.feed(UnitRefused(1, 0, RefusalReason.UNKNOWN))
-    assert [scene.feed(published(OLD, epoch)) for epoch in (8, 8, 9, 9)] == [[], [], [Unban(1)], []]
+    actions = [scene.feed(published(OLD, epoch)) for epoch in (8, 8, 9, 9)]
+    assert actions == [[], [], [GroupUnban(1, 0), *requests(1, 0, 1)], []]
 
 
-def test_the_scheduler_gives_up_if_all_workers_are_banned(scene: Scene) -> None:
-    scene.begin(100, 2)
-    scene.ready(1, 2)
+def test_a_group_is_lost_if_all_workers_are_banned(scene: Scene) -> None:
+    scene.begin(100, 3)
+    scene.ready(1, 2, 3)
     scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED))
+    scene.feed(UnitRefused(3, 4, RefusalReason.BAD_REQUEST))
+    bans = {1: BanReason.CHANGED, 2: BanReason.UNREADABLE, 3: BanReason.BAD_REQUEST}
     actions = scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE))
-    assert actions[-1] == GiveUp({1: BanReason.CHANGED, 2: BanReason.UNREADABLE}, 0)
-    assert scene.feed(TimePassed()) == []
+    assert actions == [GroupBan(2, 0, BanReason.UNREADABLE), GroupLost(0, bans, 0)]
+    assert scene.feed(TimePassed(), later=60.0) == []
 
 
-def test_after_it_gave_up_the_scheduler_continues_with_the_workers_that_lacked_the_version(scene: Scene) -> None:
+def test_a_lost_group_continues_with_the_workers_that_lacked_the_version(scene: Scene) -> None:
     scene.begin(100, 3)
     scene.ready(1, 2, 3)
     scene.feed(UnitWritten(1, 0))
     scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))
     scene.feed(UnitRefused(3, 4, RefusalReason.UNKNOWN))
-    assert isinstance(scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE))[-1], GiveUp)
+    assert is_lost(scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE)))
     assert scene.feed(opened(1)) == []
-    assert scene.feed(Resumed()) == [Unban(1), Unban(3)]
-    assert requested_units(scene.feed(opened(1))) == [1, 2]
+    actions = scene.feed(Resumed(0))
+    assert actions == [GroupUnban(1, 0), GroupUnban(3, 0), *alternately(requests(1, 1, 3), requests(3, 2, 4))]
     assert scene.feed(opened(2)) == []
-    assert isinstance(scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))[0], Ban)
-    assert isinstance(scene.feed(opened(3))[0], RequestUnit)
+    assert scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED))[0] == GroupBan(1, 0, BanReason.CHANGED)
+    assert is_lost(scene.feed(UnitRefused(3, 2, RefusalReason.CHANGED)))
+
+
+def test_a_group_that_is_resumed_in_vain_is_lost_again(scene: Scene) -> None:
+    scene.begin(100, 2)
+    scene.ready(1, 2)
+    for worker, unit in ((1, 0), (2, 2)):
+        actions = scene.feed(UnitRefused(worker, unit, RefusalReason.UNREADABLE))
+    assert is_lost(actions)
+    assert scene.feed(Resumed(0)) == [GroupLost(0, dict.fromkeys((1, 2), BanReason.UNREADABLE), 0)]
 
 
 def test_a_corrupt_unit_goes_to_another_worker_and_the_third_one_bans_its_sender(scene: Scene) -> None:
@@ -448,7 +500,7 @@ def test_a_hedge_is_no_larger_than_a_part_of_the_worker_that_is_asked(scene: Sce
 
 def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
     """Makes one worker ready for each catalogue; the manifest was found with the old catalogue."""
-    scene.begin(100, len(catalogues))
+    scene.begin(100, len(catalogues), catalogue=OLD)
     scene.feed(published(OLD))
     for number, catalogue in enumerate(catalogues, 1):
         scene.feed(opened(number, catalogue=catalogue))
@@ -456,10 +508,6 @@ def begin_with_catalogues(scene: Scene, *catalogues: bytes) -> None:
 
 def refuse(scene: Scene, worker: int, reason: RefusalReason) -> list[Action]:
     return scene.feed(UnitRefused(worker, scene.scheduler.outstanding(worker)[0], reason))
-
-
-def gives_up(actions: list[Action]) -> bool:
-    return any(isinstance(action, GiveUp) for action in actions)
 
 
 @pytest.mark.parametrize("asleep_first", [True, False])
@@ -471,16 +519,15 @@ def test_a_worker_of_another_broker_does_not_end_the_download(scene: Scene, asle
     """
     begin_with_catalogues(scene, OLD, OLD, OLD, THEIRS)
     scene.now += CATALOGUE_LOAD_S
-    assert refuse(scene, 4, RefusalReason.UNKNOWN)[0] == Ban(4, BanReason.UNKNOWN)
+    assert refuse(scene, 4, RefusalReason.UNKNOWN)[0] == GroupBan(4, 0, BanReason.UNKNOWN)
     sleep = [ConnectionClosed(1), ConnectionClosed(2), ConnectionClosed(3)]
     steps: list[Event] = [*sleep, published(NEW)] if asleep_first else [published(NEW), *sleep]
     actions = [action for event in steps for action in scene.feed(event)]
-    assert Unban(4) in actions
-    actions += scene.feed(opened(4, catalogue=THEIRS))
+    assert GroupUnban(4, 0) in actions
     actions += scene.feed(TimePassed(), later=60.0)
     actions += refuse(scene, 4, RefusalReason.UNKNOWN)
     actions += scene.feed(TimePassed(), later=60.0)
-    assert not gives_up(actions)
+    assert not is_lost(actions)
     assert requested_units(scene.feed(opened(1, catalogue=NEW))) == [0, 1]
 
 
@@ -497,7 +544,7 @@ def test_a_changed_file_ends_the_download_while_the_other_workers_sleep(
         scene.feed(ConnectionClosed(1))
         scene.feed(opened(1, catalogue=NEW))
     actions = refuse(scene, 1, reason)
-    assert actions == [Ban(1, BanReason(reason.value)), GiveUp({1: BanReason(reason.value)}, 0)]
+    assert actions == [GroupBan(1, 0, BanReason(reason.value)), GroupLost(0, {1: BanReason(reason.value)}, 0)]
 
 
 def test_a_worker_that_has_not_loaded_the_published_catalogue_yet_is_asked_again(scene: Scene) -> None:
@@ -505,31 +552,56 @@ def test_a_worker_that_has_not_loaded_the_published_catalogue_yet_is_asked_again
     begin_with_catalogues(scene, OLD, THEIRS)
     for _ in range(int(CATALOGUE_LOAD_S / CATALOGUE_LOAD_PAUSE_S)):
         for _ in range(2):
-            assert not {Ban, RequestUnit} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
+            assert not {GroupBan, RequestUnit} & {*map(type, refuse(scene, 2, RefusalReason.UNKNOWN))}
         assert scene.scheduler.outstanding(2) == []
         assert {*map(type, scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S))} == {RequestUnit}
-    assert refuse(scene, 2, RefusalReason.UNKNOWN)[0] == Ban(2, BanReason.UNKNOWN)
+    assert refuse(scene, 2, RefusalReason.UNKNOWN)[0] == GroupBan(2, 0, BanReason.UNKNOWN)
+
+
+@pytest.mark.parametrize("catalogues", [(b"", THEIRS), (OLD, b""), (OLD, OLD)])
+def test_only_a_worker_with_another_known_catalogue_may_load_the_group(
+    scene: Scene, catalogues: tuple[bytes, bytes]
+) -> None:
+    scene.begin(100, 1, catalogue=catalogues[0])
+    scene.feed(opened(1, catalogue=catalogues[1]))
+    assert refuse(scene, 1, RefusalReason.UNKNOWN)[0] == GroupBan(1, 0, BanReason.UNKNOWN)
+
+
+def test_a_worker_that_has_delivered_a_unit_of_the_group_does_not_load_it(scene: Scene) -> None:
+    begin_with_catalogues(scene, THEIRS)
+    scene.feed(UnitWritten(1, 0))
+    assert refuse(scene, 1, RefusalReason.UNKNOWN)[0] == GroupBan(1, 0, BanReason.UNKNOWN)
+
+
+def test_a_worker_may_also_load_a_group_that_was_added_after_its_connection_was_opened(scene: Scene) -> None:
+    begin_with_catalogues(scene, THEIRS)
+    scene.now += 60.0
+    assert refuse(scene, 1, RefusalReason.UNKNOWN)[0] == GroupBan(1, 0, BanReason.UNKNOWN)
+    scene.feed(UnitsAdded([SIZE], catalogue=NEW))
+    assert refuse(scene, 1, RefusalReason.UNKNOWN) == []
+    assert scene.scheduler.next_deadline(scene.now) == pytest.approx(scene.now + CATALOGUE_LOAD_PAUSE_S)
+    assert scene.feed(TimePassed(), later=CATALOGUE_LOAD_PAUSE_S) == requests(1, 100)
+    assert refuse(scene, 1, RefusalReason.CHANGED)[0] == GroupBan(1, 1, BanReason.CHANGED)
 
 
 def test_refusals_before_a_change_to_the_catalogue_do_not_count(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     refuse(scene, 1, RefusalReason.CHANGED)
     scene.feed(ConnectionClosed(2))
-    assert scene.feed(published(NEW)) == [Unban(1)]
-    assert not gives_up(scene.feed(TimePassed(), later=60.0))
-    # A stale reply from the closed connection.
+    # The reply to the other request to worker 1: it says nothing new.
     assert scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED)) == []
-    assert {a.worker for a in scene.feed(opened(1, catalogue=NEW)) if isinstance(a, RequestUnit)} == {1}
-    assert gives_up(refuse(scene, 1, RefusalReason.UNKNOWN))
+    assert scene.feed(published(NEW)) == [GroupUnban(1, 0), *requests(1, 0, 1)]
+    assert not is_lost(scene.feed(TimePassed(), later=60.0))
+    assert is_lost(refuse(scene, 1, RefusalReason.UNKNOWN))
 
 
 def test_the_scheduler_waits_for_a_lost_worker_that_was_ready_since_the_change(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, OLD)
     scene.feed(published(NEW))
     scene.feed(ConnectionClosed(2))
-    assert not gives_up(refuse(scene, 1, RefusalReason.CHANGED))
+    assert not is_lost(refuse(scene, 1, RefusalReason.CHANGED))
     scene.feed(opened(2, catalogue=NEW))
-    assert gives_up(refuse(scene, 2, RefusalReason.CHANGED))
+    assert is_lost(refuse(scene, 2, RefusalReason.CHANGED))
 
 
 def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
@@ -537,10 +609,9 @@ def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Sce
     scene.now += CATALOGUE_LOAD_S
     refuse(scene, 2, RefusalReason.UNKNOWN)
     for catalogue in (NEW, NEWER, NEW):
-        assert scene.feed(published(catalogue)) == [Unban(2)]
+        assert scene.feed(published(catalogue)) == [GroupUnban(2, 0), *requests(2, 2, 3)]
         for same in (catalogue, b""):
             assert scene.feed(published(same)) == []
-        scene.feed(opened(2, catalogue=THEIRS))
         scene.now += CATALOGUE_LOAD_S
         refuse(scene, 2, RefusalReason.UNKNOWN)
         # Neither a new connection nor the same catalogue gives another retry.
@@ -555,7 +626,7 @@ def test_the_first_published_catalogue_is_not_a_change(scene: Scene, first: byte
     scene.feed(opened(1, catalogue=OLD))
     refuse(scene, 1, RefusalReason.CHANGED)
     assert scene.feed(published(OLD)) == []
-    assert not gives_up(scene.feed(TimePassed(), later=60.0))
+    assert not is_lost(scene.feed(TimePassed(), later=60.0))
 
 
 @pytest.mark.parametrize("reason", [RefusalReason.UNREADABLE, RefusalReason.BAD_REQUEST])
@@ -564,6 +635,136 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
     refuse(scene, 1, reason)
     assert scene.feed(published(NEW)) == []
     assert scene.feed(opened(1, catalogue=NEW)) == []
+
+
+# Several groups: each worker may lack some of them.
+
+
+def begin_with_groups(scene: Scene, workers: int, groups: int = 3) -> None:
+    """Adds groups of two units each: 0 and 1, 2 and 3, and so on."""
+    scene.begin(2, workers)
+    for _ in range(1, groups):
+        scene.feed(UnitsAdded([SIZE] * 2))
+        scene.sizes += [SIZE] * 2
+
+
+@pytest.mark.parametrize("reason", GROUP_REFUSALS)
+def test_a_worker_that_lacks_one_group_serves_the_others_on_the_same_connection(
+    scene: Scene, reason: RefusalReason
+) -> None:
+    """Worker 1 is never asked for units 2 and 3 again, not even as a hedge; worker 2 delivers them."""
+    begin_with_groups(scene, 2)
+    scene.ready(1)
+    assert scene.feed(UnitWritten(1, 0)) == requests(1, 2)
+    assert scene.feed(UnitRefused(1, 2, reason)) == [GroupBan(1, 1, BanReason(reason.value)), *requests(1, 4)]
+    assert scene.scheduler.outstanding(1) == [1, 4]
+    assert scene.ready(2) == requests(2, 2, 3)
+    actions = [action for unit in (1, 4, 5) for action in scene.feed(UnitWritten(1, unit), later=0.01)]
+    actions += [action for _ in range(20) for action in scene.feed(TimePassed(), later=1.0)]
+    assert actions == requests(1, 5)
+    assert [*scene.feed(UnitWritten(2, 2)), *scene.feed(UnitWritten(2, 3))] == [Finish()]
+
+
+def test_a_lost_group_leaves_the_others_to_go_on(scene: Scene) -> None:
+    begin_with_groups(scene, 1)
+    scene.ready(1)
+    actions = scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED))
+    bans = {1: BanReason.CHANGED}
+    assert actions == [GroupBan(1, 0, BanReason.CHANGED), *requests(1, 2, 3), GroupLost(0, bans, 0)]
+    for unit in (2, 3, 4, 5):
+        actions = scene.feed(UnitWritten(1, unit))
+    assert actions == []
+    # The download is not finished: its owner decides what becomes of the group.
+    assert scene.scheduler.remaining == 2
+    assert scene.feed(GroupRemoved(0)) == [Finish()]
+
+
+def test_a_worker_that_is_banned_altogether_is_missing_in_each_group(scene: Scene) -> None:
+    """Each group needs one worker. Worker 2 is all that is left of two groups, and worker 1 of the third."""
+    begin_with_groups(scene, 2)
+    scene.ready(1, 2)
+    assert GroupBan(1, 0, BanReason.UNREADABLE) in scene.feed(UnitRefused(1, 0, RefusalReason.UNREADABLE))
+    actions = scene.feed(UnitRefused(2, 2, RefusalReason.BAD_REQUEST))
+    bans = {1: BanReason.UNREADABLE, 2: BanReason.BAD_REQUEST}
+    assert [action for action in actions if isinstance(action, GroupLost)] == [GroupLost(0, bans, 0)]
+    actions = scene.feed(UnitRefused(1, 4, RefusalReason.BAD_REQUEST))
+    bans = dict.fromkeys((1, 2), BanReason.BAD_REQUEST)
+    assert actions == [Ban(1, BanReason.BAD_REQUEST), GroupLost(1, bans, 2), GroupLost(2, bans, 4)]
+    # A group that is added now has no worker, either.
+    assert scene.feed(UnitsAdded([SIZE])) == [GroupLost(3, bans, 6)]
+    # The bans end with the process of a worker, and the owner continues with a group.
+    assert scene.feed(published(OLD, 8)) == [GroupUnban(1, 0), Unban(1)]
+    assert scene.feed(opened(1, epoch=8)) == []
+    assert scene.feed(Resumed(2)) == requests(1, 4, 5)
+
+
+def test_a_group_is_lost_once_a_check_of_the_disk_shows_that_it_is_missing(scene: Scene) -> None:
+    scene.begin(2, 1, unchecked=(1,))
+    scene.ready(1)
+    scene.feed(UnitsAdded([SIZE]))
+    scene.feed(UnitWritten(1, 0))
+    scene.feed(UnitRefused(1, 2, RefusalReason.BAD_REQUEST))
+    bans = {1: BanReason.BAD_REQUEST}
+    assert scene.feed(UnitChecked(1, valid=False)) == [GroupLost(0, bans, 1)]
+
+
+def test_a_removed_group_is_needed_no_more(scene: Scene) -> None:
+    """
+    1. Worker 1 has verified unit 0 and has requests for units 1 and 2. Units 0 and 1 are removed.
+    2. It is asked for unit 3 at once, and what it sends of unit 1 is of no use.
+    """
+    begin_with_groups(scene, 1)
+    scene.ready(1)
+    scene.feed(UnitWritten(1, 0))
+    assert scene.feed(GroupRemoved(0)) == requests(1, 3)
+    assert scene.scheduler.outstanding(1) == [2, 3]
+    assert [scene.scheduler.state_of(unit) for unit in (0, 1)] == [UnitState.VERIFIED, UnitState.REMOVED]
+    assert scene.scheduler.missing_bytes(1, 0, SIZE) == 0
+    for late in (UnitDuplicate(1, 1), UnitWritten(1, 1), UnitRefused(1, 1, RefusalReason.CHANGED)):
+        assert scene.feed(late) == []
+    assert scene.scheduler.delivered_by(1) == [0]
+    assert scene.scheduler.remaining == 4
+
+
+def test_a_new_version_of_a_file_replaces_the_old_one(scene: Scene) -> None:
+    begin_with_groups(scene, 1, groups=1)
+    scene.ready(1)
+    assert is_lost(scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED)))
+    assert scene.feed(UnitsAdded([SIZE, SIZE], unchecked=[2], catalogue=NEW)) == requests(1, 3)
+    assert scene.feed(GroupRemoved(0)) == []
+    assert scene.feed(UnitChecked(2, valid=True)) == []
+    assert scene.feed(UnitWritten(1, 3)) == [Finish()]
+
+
+def test_a_change_to_the_catalogue_counts_for_the_groups_that_were_found_before(scene: Scene) -> None:
+    """
+    1. Group 0 was found in the old catalogue and group 1 in the new one. Worker 2 sleeps since before the change.
+    2. Worker 1 has no version of either: group 0 is lost, but worker 2 may return with group 1.
+    """
+    scene.begin(1, 2, catalogue=OLD)
+    scene.feed(published(OLD))
+    scene.feed(opened(1, catalogue=OLD))
+    scene.feed(published(NEW))
+    assert scene.feed(UnitsAdded([SIZE], catalogue=NEW)) == requests(1, 1)
+    assert is_lost(scene.feed(UnitRefused(1, 0, RefusalReason.CHANGED)))
+    assert scene.feed(UnitRefused(1, 1, RefusalReason.CHANGED)) == [GroupBan(1, 1, BanReason.CHANGED)]
+    assert not is_lost(scene.feed(TimePassed(), later=60.0), 1)
+    # A group that was found before the change but added after it.
+    assert scene.feed(UnitsAdded([SIZE], catalogue=OLD)) == requests(1, 2)
+    assert is_lost(scene.feed(UnitRefused(1, 2, RefusalReason.CHANGED)), 2)
+
+
+def test_a_worker_without_a_group_is_not_asked_for_its_parts(scene: Scene) -> None:
+    """Worker 1 has sent a part of unit 0. What is left of it waits for worker 2; worker 1 sends unit 1 meanwhile."""
+    scene.begin([4 * MIN_PART], 2, are_fast=False)
+    scene.feed(UnitsAdded([MIN_PART]))
+    scene.sizes += [MIN_PART]
+    actions = receive(scene, scene.ready(1)[0], 1.0)
+    assert isinstance(actions[0], RequestUnit)
+    refused = UnitRefused(1, 0, RefusalReason.UNREADABLE, actions[0].start)
+    assert scene.feed(refused) == [GroupBan(1, 0, BanReason.UNREADABLE), RequestUnit(1, 1, 0, MIN_PART)]
+    assert scene.ready(2) == parts(2, (1, 1))
+    assert scene.scheduler.missing_bytes(0, 0, 4 * MIN_PART) == 3 * MIN_PART
 
 
 # A limited rate.
@@ -615,19 +816,19 @@ def test_at_a_low_limit_parts_take_about_a_second(scene: Scene) -> None:
 
 
 def test_only_the_units_shortly_after_the_position_of_the_output_are_requested(scene: Scene) -> None:
-    scene.begin(100, 2, max_ahead=3)
+    scene.begin(100, 2, limit=3)
     assert scene.ready(1, 2) == requests(1, 0, 1) + requests(2, 2)
     assert scene.feed(UnitWritten(2, 2)) == []
     assert scene.feed(UnitWritten(1, 1)) == []
     assert scene.feed(UnitWritten(1, 0)) == []
     # Each to the worker that has been idle for the longest time.
     scene.scheduler.workers[2].waiting_since -= 1.0
-    assert scene.feed(OutputAdvanced(1), later=0.01) == requests(2, 3)
-    assert scene.feed(OutputAdvanced(2)) == requests(1, 4)
+    assert scene.feed(LimitMoved(4), later=0.01) == requests(2, 3)
+    assert scene.feed(LimitMoved(5)) == requests(1, 4)
 
 
 def test_an_output_that_does_not_advance_ends_all_requests(scene: Scene) -> None:
-    scene.begin(100, 2, max_ahead=2)
+    scene.begin(100, 2, limit=2)
     assert scene.ready(1, 2) == requests(1, 0, 1)
     for unit in (0, 1):
         scene.feed(UnitWritten(1, unit))
@@ -636,7 +837,7 @@ def test_an_output_that_does_not_advance_ends_all_requests(scene: Scene) -> None
 
 
 def test_the_oldest_missing_unit_of_a_frozen_or_lost_worker_is_requested_again(scene: Scene) -> None:
-    scene.begin(100, 3, max_ahead=1)
+    scene.begin(100, 3, limit=1)
     assert scene.ready(1, 2) == requests(1, 0)
     assert scene.feed(TimePassed(), later=1.0) == requests(2, 0), "a hedge"
     scene.feed(ConnectionClosed(1))

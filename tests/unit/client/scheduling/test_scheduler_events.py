@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msd.client.scheduling.scheduler_events import TRANSITIONS, UnitState
+from msd.client.scheduling.scheduler_events import TRANSITIONS, GroupRemoved, UnitState
 
 MISSING = {UnitState.UNCHECKED, UnitState.UNREQUESTED, UnitState.STARTED, UnitState.SUSPECT}
 
@@ -17,12 +17,17 @@ def reachable(start: UnitState) -> set[UnitState]:
     return found
 
 
-def test_a_verified_or_reused_unit_never_becomes_missing() -> None:
+def test_a_verified_reused_or_removed_unit_never_becomes_missing() -> None:
     assert {start for start, _ in TRANSITIONS} == MISSING
 
 
 def test_every_missing_unit_can_be_verified() -> None:
     assert all(UnitState.VERIFIED in reachable(state) for state in MISSING)
+
+
+def test_every_missing_unit_can_be_removed_and_only_with_its_group() -> None:
+    causes = {start: by for (start, end), by in TRANSITIONS.items() if end is UnitState.REMOVED}
+    assert causes == dict.fromkeys(MISSING, (GroupRemoved,))
 
 
 def test_an_unchecked_unit_can_reach_every_state() -> None:

@@ -25,7 +25,7 @@ def request(table: UnitTable, worker: int, unit: int, start: int = 0, length: in
 
 def request_next(table: UnitTable, worker: int, limit: int = 99) -> int | None:
     """Requests the first unrequested unit from the worker and returns its number, None if there is none."""
-    unit = table.first_unrequested(limit)
+    unit = table.first_unrequested(0, limit)
     if unit is not None:
         request(table, worker, unit, length=table.sizes[unit])
     return unit
@@ -120,7 +120,7 @@ def test_a_written_unit_belongs_to_its_worker() -> None:
     table.mark_written(1, 0)
     assert table.state_of(0) is UnitState.VERIFIED
     assert table.missing_bytes(0, 0, SIZE) == 0
-    assert (table.delivered_by(1), table.remaining, table.first_missing()) == ([0], 1, 1)
+    assert (table.delivered_by(1), table.remaining, table.first_missing(0, 2)) == ([0], 1, 1)
 
 
 def test_the_first_verified_copy_of_a_unit_counts() -> None:
@@ -169,9 +169,70 @@ def test_a_corrupt_copy_of_a_verified_unit_is_ignored() -> None:
     assert table.state_of(0) is UnitState.VERIFIED
 
 
-def test_the_first_missing_unit_is_not_an_unchecked_one() -> None:
-    assert table_of(3, unchecked=[0]).first_missing() == 1
-    assert table_of(1, unchecked=[0]).first_missing() is None
+def test_the_first_missing_unit_of_a_range_is_not_an_unchecked_one() -> None:
+    table = table_of(5, unchecked=[1])
+    assert (table.first_missing(0, 5), table.first_missing(1, 5), table.first_missing(1, 2)) == (0, 2, None)
+    table.mark_written(1, 2)
+    assert table.first_missing(1, 5) == 3
+
+
+def test_the_first_unrequested_unit_is_looked_for_from_a_unit_on() -> None:
+    table = table_of(6, unchecked=[1, 2])
+    assert [table.first_unrequested(start, 9) for start in range(7)] == [0, 3, 3, 3, 4, 5, None]
+    assert [table.first_unrequested(1, limit) for limit in (2, 3, 4)] == [None, None, 3]
+    request(table, 1, 3)
+    assert table.first_unrequested(1, 9) == 4
+    assert UnitTable().first_unrequested(0, 9) is None
+
+
+def test_a_worker_has_delivered_of_the_ranges_in_which_it_completed_units() -> None:
+    table = table_of(4)
+    table.mark_written(1, 1)
+    table.mark_written(2, 2)
+    ranges = [(0, 4), (0, 1), (0, 2), (1, 2), (2, 4)]
+    assert [table.has_delivered(1, *range_) for range_ in ranges] == [True, False, True, True, False]
+    assert [table.has_delivered(2, *range_) for range_ in ranges] == [True, False, False, False, True]
+
+
+# Units that are removed.
+
+
+def test_removed_units_are_neither_missing_nor_requested() -> None:
+    """Units 1 to 5 are removed: an unchecked, an unrequested, a started, a suspect and a verified one."""
+    table = table_of(7, unchecked=[1])
+    for unit in (3, 5):
+        request(table, 1, unit)
+    request(table, 1, 4, 0, 20)
+    table.mark_corrupt(1, 4)
+    table.mark_written(1, 5)
+    table.remove(1, 6)
+    table.check_invariants()
+    states = [table.state_of(unit) for unit in range(1, 6)]
+    assert states == [*[UnitState.REMOVED] * 4, UnitState.VERIFIED]
+    assert (table.remaining, table.delivered_by(1), table.incomplete) == (2, [5], set())
+    assert table.missing_bytes(1, 0, SIZE) == table.missing_bytes(3, 0, SIZE) == 0
+    assert [request_next(table, 2) for _ in range(3)] == [0, 6, None]
+
+
+def test_replies_for_a_removed_unit_change_nothing() -> None:
+    table = table_of(2, unchecked=[1])
+    request(table, 1, 0)
+    table.remove(0, 2)
+    table.mark_written(1, 0)
+    table.mark_corrupt(1, 0)
+    receive(table, 1, 0, 0, 20)
+    table.drop_request(1, 0, 0)
+    table.mark_checked(1, valid=False)
+    table.check_invariants()
+    assert {table.state_of(0), table.state_of(1)} == {UnitState.REMOVED}
+    assert (table.remaining, table.delivered_by(1), table.started) == (0, [], {})
+
+
+def test_a_range_without_units_can_be_removed() -> None:
+    table = table_of(2)
+    table.remove(1, 1)
+    table.check_invariants()
+    assert table.remaining == 2
 
 
 # Parts of units.

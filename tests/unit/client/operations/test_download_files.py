@@ -1,0 +1,66 @@
+"""Several files in one call: what lands where, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msd.client.events import Event, Progress
+from msd.client.operations import download_files as module
+from msd.client.operations.download_files import download_files
+from msd.wire.config.servers import locate_servers
+from msd.wire.config.settings import Config
+from msd.wire.errors import NotFoundError, UsageError
+from tests.memory_worker import MemoryWorker
+
+FILES = {"docs/": b"", "docs/a b": b"1" * 100, "docs/film": b"2" * (3 << 20), "other": b"3"}
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> MemoryWorker:
+    worker = MemoryWorker({**FILES})
+    monkeypatch.setattr(worker, "close", lambda: None, raising=False)
+    monkeypatch.setattr(module, "ConnectionPool", lambda *_, **__: worker)
+    return worker
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_folder_and_a_file_land_under_their_names(tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = download_files(locate_servers(Config()), ["./docs/", "other"], tmp_path, on_event=events.append)
+    assert (tmp_path / "docs/a b").read_bytes() == FILES["docs/a b"]
+    assert (tmp_path / "docs/film").read_bytes() == FILES["docs/film"]
+    assert (report.files, report.bytes, report.failed) == (3, 101 + (3 << 20), {})
+    assert report.received_bytes == report.bytes
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert last.bytes == last.total == report.bytes
+
+
+@pytest.mark.usefixtures("worker")
+def test_failures_are_named_and_the_rest_is_in_place(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"mine")
+    report = download_files(locate_servers(Config()), ["docs/", "other", "music/"], tmp_path, exclude=["film"])
+    assert {name: type(error) for name, error in report.failed.items()} == {
+        "other": UsageError,
+        "music/": NotFoundError,
+    }
+    assert report.files == 1
+    assert (tmp_path / "other").read_bytes() == b"mine"
+    assert not (tmp_path / "docs/film").exists()
+
+
+def test_an_interrupted_download_closes_its_outputs(
+    tmp_path: Path, worker: MemoryWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(worker, "close", lambda: closed.append(True), raising=False)
+
+    def interrupt(deadline: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        download_files(locate_servers(Config()), ["docs/"], tmp_path)
+    assert closed == [True]
+    assert [*tmp_path.iterdir()] == []
