@@ -37,6 +37,17 @@ def first_in_ranges(bounds: list[int], start: int) -> int | None:
     return bounds[position] if position < len(bounds) else None
 
 
+def end_of_range(bounds: list[int], number: int) -> int | None:
+    """Returns the end of the range that contains the number, None if the number is not in the set."""
+    position = bisect_right(bounds, number)
+    return bounds[position] if position % 2 else None
+
+
+def numbers_in_ranges(bounds: list[int]) -> set[int]:
+    """Returns the set itself. Takes time proportional to its size."""
+    return {number for first, end in zip(bounds[::2], bounds[1::2], strict=True) for number in range(first, end)}
+
+
 def count_in_ranges(bounds: list[int], start: int, end: int) -> int:
     """Returns how many of the numbers from ``start`` to before ``end`` are in the set."""
     ranges = zip(bounds[::2], bounds[1::2], strict=True)

@@ -24,11 +24,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from msgspec import Struct
 
 from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
+from msd.client.scheduling.ranges import add_range, end_of_range, is_in_ranges, numbers_in_ranges, remove_range
 from msd.client.scheduling.rate_limit import RateLimit
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, GROUP_BANS, REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
@@ -117,8 +118,13 @@ class Scheduler(Core[Event, Action]):
         self._groups: list[Group] = []
         #: The first unit of each group.
         self._first_units: list[int] = []
-        #: The groups of which no units are requested: they are lost or removed.
+        #: Pairs of a worker and a group of which the worker is asked for no units before a time, in the order of the
+        #: times.
+        self._pauses: dict[tuple[int, int], float] = {}
+        #: The groups of which no units are requested, because no worker can be expected to have them, and their units
+        #: as ranges.
         self._lost: set[int] = set()
+        self._lost_units: list[int] = []
         #: The catalogue that server 5 publishes now, all that it has published, and the number of changes.
         self._catalogue = b""
         self._published: set[bytes] = set()
@@ -177,9 +183,8 @@ class Scheduler(Core[Event, Action]):
             started = self._units.started.get(event.unit)
             if started is not None and started.is_received:
                 actions.append(CheckUnit(event.worker, event.unit, frozenset(started.senders)))
-        # Data and time cannot make a group hopeless; skip the check.
-        elif not isinstance(event, UnitWritten | UnitDuplicate | TimePassed):
-            actions += self._find_lost_groups()
+        else:
+            actions += self._find_lost_groups(event, actions)
         return actions
 
     def next_deadline(self, now: float) -> float | None:
@@ -189,8 +194,8 @@ class Scheduler(Core[Event, Action]):
         due = [time for time in credit_times if now < time < math.inf]
         if any(time <= now for time in credit_times) and any(worker.outstanding for worker in self.workers.values()):
             due.append(now + HEDGE_INTERVAL_S)
-        pauses = (time for worker in self.workers.values() if worker.ready for time in worker.group_pauses.values())
-        due += (time for time in pauses if time > now)
+        if self._pauses:
+            due.append(next(iter(self._pauses.values())))
         return min(due, default=None)
 
     def _assert_invariants(self) -> None:
@@ -207,22 +212,51 @@ class Scheduler(Core[Event, Action]):
                 worker
             )
             outstanding |= {request for request in requests if request.unit in self._units.started}
+            banned = {unit for group in worker.group_bans for unit in self._units_of(group)}
+            paused = {
+                unit for number, group in self._pauses if number == worker.number for unit in self._units_of(group)
+            }
+            assert banned | paused == numbers_in_ranges(worker.excluded), worker
+            assert banned.isdisjoint(request.unit for request in requests), worker
+        lost = {unit for group in self._lost for unit in self._units_of(group)}
+        assert lost == numbers_in_ranges(self._lost_units)
+        assert lost.isdisjoint(request.unit for request in outstanding)
+        assert [*self._pauses.values()] == sorted(self._pauses.values())
+        for number, group in enumerate(self._groups):
+            is_missing = self._units.first_missing(group.first, group.end) is not None
+            assert self._ended or number in self._lost or not (is_missing and self._is_hopeless(number)), number
         assert all(unit < self._limit for unit in self._units.started)
         assert outstanding == {request for started in self._units.started.values() for request in started.requests}
 
-    def _find_lost_groups(self) -> Iterator[GroupLost]:
-        """Finds the groups whose missing units no worker can be expected to have."""
-        workers = self.workers.values()
-        if workers and all(worker.ban_reason for worker in workers):
-            doubtful = {*range(len(self._groups))}
-        else:
-            doubtful = {number for worker in workers for number in worker.group_bans}
-        for number in sorted(doubtful - self._lost):
+    def _find_lost_groups(self, event: Event, actions: Sequence[Action]) -> Iterator[GroupLost]:
+        """Finds the groups whose missing units no worker can be expected to have, after an event and its actions."""
+        for number in sorted(self._doubtful_groups(event, actions) - self._lost):
             group = self._groups[number]
             if self._is_hopeless(number) and (unit := self._units.first_missing(group.first, group.end)) is not None:
                 self._lost.add(number)
+                add_range(self._lost_units, group.first, group.end)
+                workers = self.workers.values()
                 bans = {w.number: reason for w in workers if (reason := self._ban_reason(w, number)) is not None}
                 yield GroupLost(number, bans, unit)
+
+    def _doubtful_groups(self, event: Event, actions: Sequence[Action]) -> set[int]:
+        """Returns the groups that may have become hopeless. Of thousands of groups these are few after most events."""
+        match event:
+            # By far the most frequent events: data and time cannot make a group hopeless, unless a worker is banned.
+            case UnitWritten() | UnitDuplicate() | TimePassed():
+                return set()
+            case UnitChecked(unit, valid=False):
+                return {self._group_of(unit)}
+            case UnitsAdded():
+                return {len(self._groups) - 1}
+            case Resumed(number):
+                return {number}
+            case ConnectionOpened() | SnapshotReceived():
+                pass
+            case _ if not any(isinstance(action, Ban) for action in actions):
+                return {action.group for action in actions if isinstance(action, GroupBan)}
+        bans = [w.group_bans for w in self.workers.values() if w.seen_since_change and not w.ban_reason]
+        return set(bans[0]).intersection(*bans[1:]) if bans else {*range(len(self._groups))}
 
     def _is_hopeless(self, number: int) -> bool:
         """True if no worker can be expected to have the missing units of the group."""
@@ -244,6 +278,9 @@ class Scheduler(Core[Event, Action]):
     def _ban_reason(self, worker: WorkerPace, group: int) -> BanReason | None:
         """Returns why the worker is not asked for the units of the group, None if it is."""
         return worker.ban_reason or worker.group_bans.get(group)
+
+    def _units_of(self, group: int) -> range:
+        return range(self._groups[group].first, self._groups[group].end)
 
     def _group_of(self, unit: int) -> int:
         return bisect_right(self._first_units, unit) - 1
@@ -284,9 +321,9 @@ class Scheduler(Core[Event, Action]):
                 group = self._groups[number]
                 for worker in self.workers.values():
                     self._drop_requests(worker, group.first, group.end)
-                    worker.group_bans.pop(number, None)
+                    if worker.group_bans.pop(number, None):
+                        self._update_excluded(worker, number)
                 self._units.remove(group.first, group.end)
-                self._lost.add(number)
             case AllUnitsAdded():
                 self._is_plan_complete = True
             case LimitMoved(limit):
@@ -294,7 +331,9 @@ class Scheduler(Core[Event, Action]):
             case SnapshotReceived(status):
                 yield from self._on_snapshot(status)
             case Resumed(number):
-                self._lost.discard(number)
+                if number in self._lost:
+                    self._lost.remove(number)
+                    remove_range(self._lost_units, self._groups[number].first, self._groups[number].end)
                 for worker in self.workers.values():
                     yield from self._unban_groups(worker, {BanScope.CATALOGUE}, {number})
             case Stalled(seconds):
@@ -324,7 +363,8 @@ class Scheduler(Core[Event, Action]):
         worker.ready = worker.ban_reason is None
         worker.seen_since_change = worker.seen_since_change or worker.ready
         worker.paused_until = worker.opened_at = now
-        worker.group_pauses.clear()
+        for pause in [pause for pause in self._pauses if pause[0] == worker.number]:
+            self._end_pause(*pause)
 
     def _on_snapshot(self, status: Status) -> Iterator[Unban | GroupUnban]:
         """Lifts the bans that end with a worker's process, or with a change of the catalogue: both allow another try.
@@ -383,7 +423,9 @@ class Scheduler(Core[Event, Action]):
         if policy.pause_s:
             worker.paused_until = now + policy.pause_s
         if event.reason is RefusalReason.UNKNOWN and self._may_load(worker, self._groups[group], now):
-            worker.group_pauses[group] = now + CATALOGUE_LOAD_PAUSE_S
+            self._pauses.pop((worker.number, group), None)
+            self._pauses[worker.number, group] = now + CATALOGUE_LOAD_PAUSE_S
+            self._update_excluded(worker, group)
         elif policy.ban in GROUP_BANS:
             yield from self._ban_group(worker, group, policy.ban)
         elif policy.ban:
@@ -414,6 +456,7 @@ class Scheduler(Core[Event, Action]):
         if group not in worker.group_bans:
             self._drop_requests(worker, self._groups[group].first, self._groups[group].end)
             worker.group_bans[group] = reason
+            self._update_excluded(worker, group)
             yield GroupBan(worker.number, group, reason)
 
     def _unban_groups(
@@ -423,7 +466,18 @@ class Scheduler(Core[Event, Action]):
         for group, reason in [*worker.group_bans.items()]:
             if BAN_SCOPES[reason] in scopes and (groups is None or group in groups):
                 del worker.group_bans[group]
+                self._update_excluded(worker, group)
                 yield GroupUnban(worker.number, group)
+
+    def _end_pause(self, number: int, group: int) -> None:
+        del self._pauses[number, group]
+        self._update_excluded(self.workers[number], group)
+
+    def _update_excluded(self, worker: WorkerPace, group: int) -> None:
+        """Updates the units that the worker is not asked for, after a ban or a pause has begun or ended."""
+        is_excluded = group in worker.group_bans or (worker.number, group) in self._pauses
+        change = add_range if is_excluded else remove_range
+        change(worker.excluded, self._groups[group].first, self._groups[group].end)
 
     def _drop_requests(self, worker: WorkerPace, first: int = 0, end: float = math.inf) -> None:
         """Makes what was requested from the worker of the units from ``first`` to before ``end`` unrequested, as far as
@@ -438,7 +492,11 @@ class Scheduler(Core[Event, Action]):
 
     def _request_units(self, event: Event, now: float) -> Iterator[Action]:
         """Requests parts from all workers with credit: one from each in turn, to be fair."""
-        if isinstance(event, CREDITS_ONE_WORKER) and self._rate_limit is None:
+        has_paused = False
+        while self._pauses and self._pauses[pause := next(iter(self._pauses))] <= now:
+            self._end_pause(*pause)
+            has_paused = True
+        if isinstance(event, CREDITS_ONE_WORKER) and self._rate_limit is None and not has_paused:
             workers = [self.workers[event.worker]]
         else:
             workers = [*self.workers.values()]
@@ -480,40 +538,44 @@ class Scheduler(Core[Event, Action]):
             worker.update_limits(max_part, max_window)
 
     def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
-        if self._units.incomplete and (request := self._choose_part(worker, now)) is not None:
+        if self._units.incomplete and (request := self._choose_part(worker)) is not None:
             return request
-        unit = self._units.first_unrequested(0, self._limit)
-        while unit is not None and (group := self._excluding_group(worker, unit, now)) is not None:
-            unit = self._units.first_unrequested(self._groups[group].end, self._limit)
-        if unit is not None:
+        if (unit := self._first_unrequested(worker)) is not None:
             return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
         return self._choose_hedge(worker, now)
 
-    def _excluding_group(self, worker: WorkerPace, unit: int, now: float) -> int | None:
-        """Returns the group of the unit if the worker is not asked for this group, otherwise None."""
-        if not (worker.group_bans or worker.group_pauses or self._lost):
-            return None
-        group = self._group_of(unit)
-        is_excluded = group in self._lost or group in worker.group_bans or now < worker.group_pauses.get(group, now)
-        return group if is_excluded else None
+    def _first_unrequested(self, worker: WorkerPace) -> int | None:
+        """Returns the first unrequested unit that the worker may be asked for, None if there is none."""
+        unit = self._units.first_unrequested(0, self._limit)
+        # Groups that follow one another are one range. So this takes few steps even if thousands of them are excluded.
+        while unit is not None:
+            end = end_of_range(worker.excluded, unit) or end_of_range(self._lost_units, unit)
+            if end is None:
+                break
+            unit = self._units.first_unrequested(end, self._limit)
+        return unit
 
-    def _choose_part(self, worker: WorkerPace, now: float) -> RequestUnit | None:
+    def _is_excluded(self, worker: WorkerPace, unit: int) -> bool:
+        """True if the worker is not asked for the group of the unit."""
+        return is_in_ranges(worker.excluded, unit) or is_in_ranges(self._lost_units, unit)
+
+    def _choose_part(self, worker: WorkerPace) -> RequestUnit | None:
         """Returns a request for a part of the oldest unit that is not requested completely, None if there is none."""
         for unit in sorted(self._units.incomplete):
             started = self._units.started[unit]
             part = started.unrequested_part()
-            if part is not None and self._may_request(worker, unit, started, now):
+            if part is not None and self._may_request(worker, unit, started):
                 length = part[1] - part[0]
                 if not started.is_next_whole:
                     length = min(length, worker.part_size)
                 return RequestUnit(worker.number, unit, part[0], length)
         return None
 
-    def _may_request(self, worker: WorkerPace, unit: int, started: StartedUnit, now: float) -> bool:
+    def _may_request(self, worker: WorkerPace, unit: int, started: StartedUnit) -> bool:
         """False if ``worker`` is not asked for the group of the unit, if it has sent a corrupt copy of the unit and
         some other usable worker has not, or if it still sends a part of a unit that is requested as a whole.
         """
-        if self._excluding_group(worker, unit, now) is not None:
+        if self._is_excluded(worker, unit):
             return False
         if started.is_next_whole and any(request.worker == worker.number for request in started.requests):
             return False
@@ -529,7 +591,7 @@ class Scheduler(Core[Event, Action]):
         arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(now)}
         latest, hedge = 0.0, None
         for unit, started in self._units.started.items():
-            if self._excluding_group(worker, unit, now) is not None:
+            if self._is_excluded(worker, unit):
                 continue
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)

@@ -12,7 +12,14 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from msd.client.scheduling.ranges import add_range, count_in_ranges, first_in_ranges, is_in_ranges, remove_range
+from msd.client.scheduling.ranges import (
+    add_range,
+    count_in_ranges,
+    first_in_ranges,
+    is_in_ranges,
+    numbers_in_ranges,
+    remove_range,
+)
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
 
 #: Values of ``UnitTable._source`` that are not worker numbers.
@@ -230,7 +237,7 @@ class UnitTable:
         """Raises ``AssertionError`` if the data structures are inconsistent."""
         missing = {unit for unit, source in enumerate(self._source) if source == MISSING}
         assert self.remaining == len(missing) + self._source.count(UNCHECKED)
-        unrequested = {unit for unit in range(len(self.sizes)) if is_in_ranges(self._unrequested, unit)}
+        unrequested = numbers_in_ranges(self._unrequested)
         assert unrequested.isdisjoint(self.started)
         assert unrequested | self.started.keys() == missing
         for unit, started in self.started.items():

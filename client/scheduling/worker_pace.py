@@ -63,8 +63,8 @@ class WorkerPace(Struct):
     opened_at: float = 0.0
     #: The groups of which the worker is asked for no units, each with the reason.
     group_bans: dict[int, BanReason] = field(default_factory=dict)
-    #: The groups of which the worker is asked for no units before a time.
-    group_pauses: dict[int, float] = field(default_factory=dict)
+    #: The units of these groups, and of those with which the worker pauses, as ranges.
+    excluded: list[int] = field(default_factory=list)
     #: No requests are sent to the worker before this time.
     paused_until: float = 0.0
     #: The time of the last reply, or of the first request if none was outstanding before that request.
