@@ -3,11 +3,13 @@ is enough to finish the download."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from msd.client.network_events import Ban, BanReason, ConnectionClosed, SnapshotReceived, Unban
+from msd.client.network_events import Ban, BanReason, ConnectionClosed, ConnectionOpened, SnapshotReceived, Unban
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
@@ -29,12 +31,12 @@ CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
 REASONS = st.sampled_from(
     [RefusalReason.SLEEPING, RefusalReason.BUSY, RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE]
 )
-#: The reasons of bans that end when the caller continues.
+#: The reasons of bans that end when the caller resumes a group.
 LACKING = (BanReason.UNKNOWN, BanReason.CHANGED)
 
 
 def is_running(machine: SchedulerMachine) -> bool:
-    """False between ``GiveUp`` and ``Resumed``: then the caller handles no connections and no data."""
+    """False after ``Finish``."""
     return machine.ended is None
 
 
@@ -56,7 +58,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self, max_rate: float | None, max_ahead: int | None, untrusted: set[int], sizes: list[int], connected: set[int]
     ) -> None:
         self.now = 100.0
-        self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_ahead=max_ahead, max_rate=max_rate)
+        self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_rate=max_rate)
         self.max_ahead = MAX_UNITS if max_ahead is None else max_ahead
         self.sizes: list[int] = []
         self.is_plan_complete = False
@@ -74,6 +76,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         #: The epoch of the current process of each worker.
         self.epochs = dict.fromkeys(WORKERS, 0)
         self.ended: core.Action | None = None
+        #: The first unit of each group, and the groups that are lost or removed.
+        self.first_units: list[int] = []
+        self.lost: set[int] = set()
+        self.removed: set[int] = set()
+        if max_ahead is not None:
+            self.feed(core.LimitMoved(max_ahead))
         self.feed(core.UnitsAdded(sizes))
         for worker in sorted(connected):
             self.connect(worker, is_new_process=True, catalogue=b"")
@@ -82,6 +90,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = [self.scheduler.state_of(unit) for unit in range(len(self.sizes))]
         if isinstance(event, core.UnitsAdded):
             first = len(self.sizes)
+            self.first_units.append(first)
             self.sizes += event.sizes
             self.received += [bytearray(size) for size in event.sizes]
             added = range(first, len(self.sizes))
@@ -99,6 +108,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert self.scheduler.missing_bytes(unit, start, length), "requested nothing that is missing"
                     assert unit not in self.verified, "requested a verified unit"
                     assert unit not in self.unchecked, "requested an unchecked unit"
+                    group = self.group_of(unit)
+                    assert group not in self.lost | self.removed, "requested a unit of a lost or removed group"
+                    assert group not in self.scheduler.workers[worker].group_bans, "requested from a banned worker"
                     assert unit < self.position + self.max_ahead, "requested a unit too early"
                     self.outstanding[worker].append(action)
                 case core.CheckUnit(worker, unit, senders):
@@ -114,16 +126,25 @@ class SchedulerMachine(RuleBasedStateMachine):
                     del self.outstanding[worker]
                 case core.Finish():
                     assert self.is_plan_complete
-                    assert self.verified == {*range(len(self.sizes))}
+                    missing = {*range(len(self.sizes))} - self.verified
+                    assert {self.group_of(unit) for unit in missing} <= self.removed
                     self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
-                    assert isinstance(event, SnapshotReceived | core.Resumed)
-                case core.GiveUp():
-                    # ``connect`` also simulates connections of banned workers.
-                    assert self.outstanding.keys() <= action.bans.keys(), "gave up while a worker was connected"
-                    self.ended = action
-                    self.lacking = {number for number, reason in action.bans.items() if reason in LACKING}
+                    assert isinstance(event, SnapshotReceived)
+                case core.GroupBan(worker, group):
+                    requests = self.outstanding[worker]
+                    self.dropped[worker] += [r for r in requests if self.group_of(r.unit) == group]
+                    self.outstanding[worker] = [r for r in requests if self.group_of(r.unit) != group]
+                case core.GroupUnban():
+                    assert isinstance(event, SnapshotReceived | ConnectionOpened | core.Resumed)
+                case core.GroupLost(group, bans):
+                    assert group not in self.lost | self.removed
+                    assert self.outstanding.keys() <= bans.keys(), "gave up while a worker could have the group"
+                    self.lost.add(group)
+
+    def group_of(self, unit: int) -> int:
+        return bisect_right(self.first_units, unit) - 1
 
     def check_transitions(self, before: list[UnitState], event: core.Event, actions: list[core.Action]) -> None:
         """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
@@ -155,12 +176,30 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.is_plan_complete = True
         self.feed(core.AllUnitsAdded())
 
-    @precondition(lambda self: isinstance(self.ended, core.GiveUp) and self.lacking)
+    @precondition(lambda self: self.lost and is_running(self))
     @rule()
     def resume(self) -> None:
-        self.ended = None
-        self.feed(core.Resumed())
-        assert {number for number in WORKERS if self.scheduler.workers[number].ban_reason}.isdisjoint(self.lacking)
+        group = self.lost.pop()
+        self.feed(core.Resumed(group))
+        for number in WORKERS:
+            assert self.scheduler.workers[number].group_bans.get(group) not in LACKING
+
+    @precondition(lambda self: is_running(self) and len(self.removed) < len(self.first_units))
+    @rule(choice=st.integers(0, MAX_UNITS))
+    def remove_group(self, choice: int) -> None:
+        """Removes a group that is lost or was added last: a file with a newer version."""
+        group = min(self.lost, default=len(self.first_units) - 1)
+        if group in self.removed or choice % 4:
+            return
+        self.lost.discard(group)
+        self.removed.add(group)
+        end = self.first_units[group + 1] if group + 1 < len(self.first_units) else len(self.sizes)
+        units = range(self.first_units[group], end)
+        self.unchecked.difference_update(units)
+        for worker, requests in self.outstanding.items():
+            self.dropped[worker] += [request for request in requests if request.unit in units]
+            self.outstanding[worker] = [request for request in requests if request.unit not in units]
+        self.feed(core.GroupRemoved(group))
 
     @rule(catalogue=CATALOGUES)
     def publish(self, catalogue: bytes) -> None:
@@ -203,6 +242,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The reply to ``request`` arrives, which the scheduler may have dropped."""
         worker, unit, start, length = request.worker, request.unit, request.start, request.length
         missing = self.scheduler.missing_bytes(unit, start, length)
+        if self.group_of(unit) in self.removed:
+            assert not missing
+            self.feed(core.UnitDuplicate(worker, unit, start))
+            return
         assert (missing > 0) == (unit not in self.verified and 0 in self.received[unit][start : request.end])
         if not missing:
             self.feed(core.UnitDuplicate(worker, unit, start))
@@ -227,11 +270,16 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.outstanding[worker] = []
             self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
 
-    @precondition(lambda self: self.position in self.verified)
+    @precondition(lambda self: self.is_position_done() and is_running(self))
     @rule()
     def advance_output(self) -> None:
         self.position += 1
-        self.feed(core.OutputAdvanced(self.position))
+        self.feed(core.LimitMoved(self.position + self.max_ahead))
+
+    def is_position_done(self) -> bool:
+        """True if the output has, or does not need, the unit at its position."""
+        is_added = self.position < len(self.sizes)
+        return is_added and (self.position in self.verified or self.group_of(self.position) in self.removed)
 
     @precondition(lambda self: self.unchecked and is_running(self))
     @rule(valid=st.booleans())
@@ -271,10 +319,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.check_disk(valid=False)
         self.outstanding[9], self.dropped[9] = [], []
         self.feed(opened(9))
+        while self.lost:
+            self.feed(core.Resumed(self.lost.pop()))
         for _ in range(1000):
             if self.ended:
                 break
-            if self.position in self.verified:
+            if self.is_position_done():
                 self.advance_output()
             if self.outstanding[9]:
                 self.arrive(self.outstanding[9].pop(0), valid=True)

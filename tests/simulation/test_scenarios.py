@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from msd.client.scheduling.scheduler_events import Finish, GiveUp
+from msd.client.scheduling.scheduler_events import Finish, GroupLost
 from tests.simulation.world import Outcome, Reader, Worker, World
 
 SEEDS = range(10)
@@ -226,7 +226,7 @@ def test_a_worker_that_sends_corrupt_units_is_banned_and_the_others_deliver_the_
 
 def test_the_scheduler_gives_up_if_all_workers_send_corrupt_units() -> None:
     result = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().result
-    assert isinstance(result, GiveUp)
+    assert isinstance(result, GroupLost)
     assert set(result.bans) == {1, 2, 3, 4}
     assert 0 <= result.unit < 100
 

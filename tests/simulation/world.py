@@ -137,7 +137,6 @@ class World:
         self.scheduler = Scheduler(
             self.workers,
             memory=64 * MIB,
-            max_ahead=reader.ahead if reader else None,
             max_rate=max_rate * MIB if max_rate is not None else None,
         )
         self.reader = reader
@@ -167,6 +166,8 @@ class World:
         for number, worker in self.workers.items():
             if worker.up:
                 self._connect(number)
+        if self.reader is not None:
+            self._feed(core.LimitMoved(self.reader.ahead))
         self._feed(core.UnitsAdded(self.sizes))
         self._feed(core.AllUnitsAdded())
         while self.result is None:
@@ -287,7 +288,7 @@ class World:
             reader.is_reading = False
             self._pending.remove(reader.position)
             reader.position += 1
-            self._feed(core.OutputAdvanced(reader.position))
+            self._feed(core.LimitMoved(reader.position + reader.ahead))
             self._read()
 
         self._deliver(1 / reader.rate, taken)
@@ -330,7 +331,7 @@ class World:
                     self._request(action)
                 case core.CheckUnit(number, unit):
                     self._check_unit(number, unit)
-                case core.Finish() | core.GiveUp():
+                case core.Finish() | core.GroupLost():
                     self.result = action
                 case Ban(number, _):
                     self._stop(number)

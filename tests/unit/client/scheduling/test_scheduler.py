@@ -674,7 +674,7 @@ def test_a_lost_group_leaves_the_others_to_go_on(scene: Scene) -> None:
     for unit in (2, 3, 4, 5):
         actions = scene.feed(UnitWritten(1, unit))
     assert actions == []
-    # The download is not finished: its owner decides what becomes of the group.
+    # The download is not finished: its owner may resume the group or remove it.
     assert scene.scheduler.remaining == 2
     assert scene.feed(GroupRemoved(0)) == [Finish()]
 
