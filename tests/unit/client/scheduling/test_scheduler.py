@@ -280,7 +280,7 @@ def test_a_lost_group_continues_with_the_workers_that_lacked_the_version(scene: 
     assert is_lost(scene.feed(UnitRefused(3, 2, RefusalReason.CHANGED)))
 
 
-def test_a_group_that_is_resumed_in_vain_is_lost_again(scene: Scene) -> None:
+def test_a_resumed_group_that_no_worker_has_is_lost_again(scene: Scene) -> None:
     scene.begin(100, 2)
     scene.ready(1, 2)
     for worker, unit in ((1, 0), (2, 2)):
