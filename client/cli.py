@@ -33,8 +33,12 @@ AnswerTimeoutFlag = Annotated[
 @with_server_flags
 def download(
     flags: ServerFlags,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="The name of the shared file.  [default: the only file]")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="The shared file, or several files, folders (DIR/) and globs ('*.mkv').  [default: the only file]",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -56,6 +60,9 @@ def download(
         bool, typer.Option("--update", help="Reuse an existing OUT: fetch only the differences.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these files out of folders and globs.")
+    ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Give up after SECONDS without progress.  [default: never]"),
@@ -72,7 +79,7 @@ def download(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
     verbose: VerboseFlag = False,
 ) -> None:
-    """Download a file from all workers at once.
+    """Download a file, or several files, from all workers at once.
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
@@ -81,6 +88,25 @@ def download(
     from msd.client.storage.stream import is_standard_output
     from msd.wire.errors import Interrupted, UsageError
 
+    if exclude or _may_be_several(names or []):
+        single_file_flags = {"--id": id, "--sha256": sha256, "--update": update, "--report": report, "--json": json}
+        for flag, value in single_file_flags.items():
+            if value:
+                raise UsageError(f"{flag} is for a single file: download the files one by one, or leave it out")
+        _download_several(
+            flags,
+            names or [],
+            output or ".",
+            exclude or [],
+            interval=interval,
+            force=force,
+            timeout=timeout,
+            sync=not no_sync,
+            max_rate=max_rate,
+            quiet=quiet,
+        )
+        return
+    name = names[0] if names else None
     to_stdout = is_standard_output(output)
     printer, max_interval = choose_printer(json=json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
     try:
@@ -134,6 +160,71 @@ def download(
             printer.close(INTERRUPTED_OUTPUT_TIMEOUT_S if isinstance(error, Interrupted) else None)
         raise
     printer.close()
+
+
+def _may_be_several(names: list[str]) -> bool:
+    """True unless the names are none, or the name of a single file."""
+    return len(names) > 1 or any(name.endswith("/") or "*" in name or "?" in name for name in names)
+
+
+def _download_several(
+    flags: ServerFlags,
+    names: list[str],
+    output: str,
+    exclude: list[str],
+    *,
+    interval: float,
+    force: bool,
+    timeout: float | None,
+    sync: bool,
+    max_rate: str | None,
+    quiet: bool,
+) -> None:
+    """Downloads several files into the folder ``output``. Raises the error of the first one that failed."""
+    import sys
+    from pathlib import Path
+
+    from msd.client.display.printers import LinePrinter
+    from msd.client.operations.download_files import download_files
+    from msd.client.report.progress_throttle import ProgressThrottle
+    from msd.client.storage.stream import is_stream
+    from msd.wire.errors import UsageError
+    from msd.wire.net import limits
+    from msd.wire.support.output import print_line
+    from msd.wire.support.units import format_count, format_duration, format_size
+
+    _install_signal_handlers()
+    _check_seconds("-i", interval)
+    _check_seconds("--timeout", timeout)
+    if is_stream(output):
+        raise UsageError(f"-o {output} takes a single file: give a folder for several files")
+    limits.require(FILES, THREADS, "connections to the servers")
+    settings, servers = flags.load()
+    settings = settings.with_flags(max_rate=max_rate)
+    printer = LinePrinter(quiet=quiet)
+    try:
+        report = download_files(
+            servers,
+            names,
+            Path(output),
+            exclude=exclude,
+            force=force,
+            timeout=timeout,
+            sync=sync,
+            memory=settings.memory,
+            max_rate=settings.max_rate,
+            on_event=ProgressThrottle(printer.on_event, interval).handle,
+        )
+    finally:
+        printer.close()
+    if not quiet:
+        size, duration = format_size(report.bytes), format_duration(report.seconds)
+        print(f"{format_count(report.files, 'file')}, {size} in {duration}: {report.output}")
+    failed = [*report.failed.values()]
+    for error in failed[1:]:
+        print_line(f"msd: {error}", sys.stderr)
+    if failed:
+        raise failed[0]
 
 
 @with_server_flags

@@ -13,7 +13,7 @@ def suggestion(name: str, names: Sequence[str]) -> str:
     """
     folder = name.rstrip("/") + "/"
     if any(other.startswith(folder) for other in names):
-        return "it is a folder: name a file in it; msd list shows the shared files"
+        return "it is a folder: name a file in it, or download it with a / at its end; msd list shows the shared files"
     if "/" not in name and literal_prefix(name) != name:
         glob = NamePatterns([name])
         if any(glob.match(other) for other in names):

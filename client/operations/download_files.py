@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,8 @@ from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.folder import Folder
 from msd.wire.config.servers import Servers
-from msd.wire.errors import MsdError
+from msd.wire.errors import Interrupted, MsdError
+from msd.wire.support.units import format_count
 
 #: How long to wait for the broker to confirm ``done``.
 DONE_TIMEOUT_S = 1.0
@@ -45,7 +47,7 @@ def download_files(
     timeout: float | None = None,
     sync: bool = True,
     memory: int = 64 << 20,
-    max_rate: int | None = None,
+    max_rate: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> FilesReport:
     """Downloads what ``names`` select (files, folders ending in ``/``, globs) and ``exclude`` does not, into the folder
@@ -59,7 +61,8 @@ def download_files(
         pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=on_event)
         resources.callback(pool.close)
         session = Session(pool)
-        transfer = Transfer(session, memory=memory, max_rate=max_rate, on_event=on_event)
+        limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
+        transfer = Transfer(session, memory=memory, max_rate=limit, on_event=on_event)
         selection = SelectionDownload(
             session,
             transfer,
@@ -70,7 +73,11 @@ def download_files(
             on_event=on_event,
         )
         session.start(transfer)
-        session.run(selection)
+        try:
+            session.run(selection)
+        except Interrupted as error:
+            message = f"interrupted: {format_count(selection.files, 'file')} complete in {output}"
+            raise Interrupted(message, error.exit_code - 128) from None
         transfer.emit_progress(is_complete=True)
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)

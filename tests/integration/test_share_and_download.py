@@ -221,6 +221,30 @@ def test_several_paths_are_shared_together(serve: Serve, tmp_path: Path, rng: ra
         assert copy.read_bytes() == path.read_bytes()
 
 
+def test_a_folder_and_files_are_downloaded_in_one_session(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    """One name selects nothing, and one file is in the way; everything else is in place."""
+    tree = tmp_path / "shared"
+    files = {"docs/a b": 10_000, "docs/ü/empty": 0, "docs/ü/small": 1, "film": 3 * MIB, "music/song": MIB + 1}
+    for name, size in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(rng.randbytes(size))
+    (tree / "docs" / "nothing").mkdir()
+    system = serve(tree)
+    (tmp_path / "out" / "music").mkdir(parents=True)
+    (tmp_path / "out" / "music" / "song").write_bytes(b"mine")
+    result = run_msd("download", "docs/", "*", "music/*", "nope", "-o", "out", *system.server_flags, cwd=tmp_path)
+    assert result.returncode == 3, "the code of the first failure"
+    assert "out/music/song exists" in result.stderr
+    assert "'nope' is not shared" in result.stderr
+    assert (tmp_path / "out/docs/nothing").is_dir()
+    for name in files.keys() - {"music/song"}:
+        assert (tmp_path / "out" / name).read_bytes() == (tree / name).read_bytes(), name
+    assert (tmp_path / "out/music/song").read_bytes() == b"mine"
+    assert not [*(tmp_path / "out").rglob("*.part")]
+    refused = run_msd("download", "docs/", "--sha256", "0" * 64, *system.server_flags)
+    assert (refused.returncode, "--sha256 is for a single file" in refused.stderr) == (2, True)
+
+
 def test_the_status_socket_sends_only_snapshots(serve: Serve, source: Source) -> None:
     """The status socket ignores data requests."""
     system = serve(source(1000), "-i", "0.2")
