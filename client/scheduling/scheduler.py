@@ -73,6 +73,8 @@ MAX_CORRUPT_UNITS = 3
 #: These events give credit only to the worker that sent the data; the others already have as many requests as they may
 #: have. So the time to handle a unit does not grow with the number of workers.
 CREDITS_ONE_WORKER = (UnitWritten, PartReceived)
+#: The most frequent events: they cannot leave a group without a worker.
+LOSES_NO_GROUP = (UnitWritten, UnitDuplicate, TimePassed)
 #: A worker whose connection was opened while it served another catalogue than the one in which a group was found may
 #: load that one in a moment. For this many seconds, from then or since the group was added, it is not banned for an
 #: unknown file, but asked again after the pause.
@@ -183,7 +185,7 @@ class Scheduler(Core[Event, Action]):
             started = self._units.started.get(event.unit)
             if started is not None and started.is_received:
                 actions.append(CheckUnit(event.worker, event.unit, frozenset(started.senders)))
-        else:
+        elif not isinstance(event, LOSES_NO_GROUP):
             actions += self._find_lost_groups(event, actions)
         return actions
 
@@ -242,9 +244,6 @@ class Scheduler(Core[Event, Action]):
     def _doubtful_groups(self, event: Event, actions: Sequence[Action]) -> set[int]:
         """Returns the groups that may have become hopeless. Of thousands of groups these are few after most events."""
         match event:
-            # By far the most frequent events: data and time cannot make a group hopeless, unless a worker is banned.
-            case UnitWritten() | UnitDuplicate() | TimePassed():
-                return set()
             case UnitChecked(unit, valid=False):
                 return {self._group_of(unit)}
             case UnitsAdded():
