@@ -1,5 +1,5 @@
 """The scheduler under arbitrary interleavings of events: its invariants always hold, and one worker without faults
-is enough to finish the download."""
+is enough to finish the download: all groups of units but those that were removed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,25 @@ numbers = st.sampled_from(WORKERS)
 #: Units that are requested whole from the first on, and units that need several parts.
 SIZES = st.lists(st.sampled_from([1, MIN_PART, MIN_PART + 1, 50 * KIB, 200 * KIB]), max_size=MAX_UNITS)
 CATALOGUES = st.sampled_from([b"", b"one", b"two", b"three"])
-REASONS = st.sampled_from(
-    [RefusalReason.SLEEPING, RefusalReason.BUSY, RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE]
-)
-#: The reasons of bans that end when the caller resumes a group.
+REASONS = st.sampled_from([reason for reason in RefusalReason if reason is not RefusalReason.VERSION])
+#: The reasons of bans that end when the caller continues.
 LACKING = (BanReason.UNKNOWN, BanReason.CHANGED)
 
 
 def is_running(machine: SchedulerMachine) -> bool:
-    """False after ``Finish``."""
     return machine.ended is None
+
+
+def units_of(machine: SchedulerMachine, group: int) -> range:
+    bounds = [*machine.groups, len(machine.sizes)]
+    return range(bounds[group], bounds[group + 1])
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Simulates the connections.
 
-    ``outstanding`` holds the requests on each connection. ``dropped`` holds requests that the scheduler dropped after a
-    "sleeping" refusal, but that the worker may still answer.
+    ``outstanding`` holds the requests on each connection. ``dropped`` holds requests that the scheduler dropped, after
+    a "sleeping" refusal or with a group, but that the worker may still answer.
     """
 
     @initialize(
@@ -52,17 +54,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_ahead=st.sampled_from([None, 1, 3]),
         untrusted=st.sets(numbers),
         sizes=SIZES,
+        catalogue=CATALOGUES,
         connected=st.sets(numbers),
     )
     def begin(
-        self, max_rate: float | None, max_ahead: int | None, untrusted: set[int], sizes: list[int], connected: set[int]
+        self,
+        max_rate: float | None,
+        max_ahead: int | None,
+        untrusted: set[int],
+        sizes: list[int],
+        catalogue: bytes,
+        connected: set[int],
     ) -> None:
         self.now = 100.0
         self.scheduler = Scheduler(WORKERS, memory=1 << 20, max_rate=max_rate)
         self.max_ahead = MAX_UNITS if max_ahead is None else max_ahead
         self.sizes: list[int] = []
+        #: The first unit of each group.
+        self.groups: list[int] = []
+        self.lost: dict[int, core.GroupLost] = {}
+        #: The groups that each worker is not asked for.
+        self.group_bans: dict[int, dict[int, BanReason]] = {number: {} for number in (*WORKERS, 9)}
+        #: The missing units of removed groups.
+        self.removed: set[int] = set()
         self.is_plan_complete = False
-        #: All units before the position are verified and in the output.
+        #: All units before the position are verified and in the output, or removed.
         self.position = 0
         self.unchecked: set[int] = set()
         self.outstanding: dict[int, list[RequestUnit]] = {}
@@ -76,13 +92,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         #: The epoch of the current process of each worker.
         self.epochs = dict.fromkeys(WORKERS, 0)
         self.ended: core.Action | None = None
-        #: The first unit of each group, and the groups that are lost or removed.
-        self.first_units: list[int] = []
-        self.lost: set[int] = set()
-        self.removed: set[int] = set()
-        if max_ahead is not None:
-            self.feed(core.LimitMoved(max_ahead))
-        self.feed(core.UnitsAdded(sizes))
+        if self.max_ahead < MAX_UNITS:
+            self.feed(core.LimitMoved(self.max_ahead))
+        self.feed(core.UnitsAdded(sizes, (), catalogue))
         for worker in sorted(connected):
             self.connect(worker, is_new_process=True, catalogue=b"")
 
@@ -90,7 +102,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         before = [self.scheduler.state_of(unit) for unit in range(len(self.sizes))]
         if isinstance(event, core.UnitsAdded):
             first = len(self.sizes)
-            self.first_units.append(first)
+            self.groups.append(first)
             self.sizes += event.sizes
             self.received += [bytearray(size) for size in event.sizes]
             added = range(first, len(self.sizes))
@@ -108,9 +120,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                     assert self.scheduler.missing_bytes(unit, start, length), "requested nothing that is missing"
                     assert unit not in self.verified, "requested a verified unit"
                     assert unit not in self.unchecked, "requested an unchecked unit"
+                    assert unit not in self.removed, "requested a removed unit"
                     group = self.group_of(unit)
-                    assert group not in self.lost | self.removed, "requested a unit of a lost or removed group"
-                    assert group not in self.scheduler.workers[worker].group_bans, "requested from a banned worker"
+                    assert group not in self.lost, "requested a unit of a lost group"
+                    assert group not in self.group_bans[worker], "requested from a worker without the group"
                     assert unit < self.position + self.max_ahead, "requested a unit too early"
                     self.outstanding[worker].append(action)
                 case core.CheckUnit(worker, unit, senders):
@@ -126,25 +139,37 @@ class SchedulerMachine(RuleBasedStateMachine):
                     del self.outstanding[worker]
                 case core.Finish():
                     assert self.is_plan_complete
-                    missing = {*range(len(self.sizes))} - self.verified
-                    assert {self.group_of(unit) for unit in missing} <= self.removed
+                    assert self.verified | self.removed == {*range(len(self.sizes))}
                     self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
                     assert isinstance(event, SnapshotReceived)
-                case core.GroupBan(worker, group):
-                    requests = self.outstanding[worker]
-                    self.dropped[worker] += [r for r in requests if self.group_of(r.unit) == group]
-                    self.outstanding[worker] = [r for r in requests if self.group_of(r.unit) != group]
-                case core.GroupUnban():
-                    assert isinstance(event, SnapshotReceived | ConnectionOpened | core.Resumed)
-                case core.GroupLost(group, bans):
-                    assert group not in self.lost | self.removed
-                    assert self.outstanding.keys() <= bans.keys(), "gave up while a worker could have the group"
-                    self.lost.add(group)
+                case core.GroupBan(worker, group, reason):
+                    assert isinstance(event, core.UnitRefused)
+                    assert worker in self.outstanding
+                    assert group not in self.group_bans[worker]
+                    self.group_bans[worker][group] = reason
+                    self.drop(worker, group)
+                case core.GroupUnban(worker, group):
+                    assert isinstance(event, ConnectionOpened | SnapshotReceived | core.Resumed)
+                    del self.group_bans[worker][group]
+                case core.GroupLost(group, bans, unit):
+                    assert group not in self.lost
+                    assert self.outstanding.keys() <= bans.keys(), "lost a group that a connected worker may have"
+                    for worker, reason in bans.items():
+                        assert reason in (self.group_bans[worker].get(group), self.scheduler.workers[worker].ban_reason)
+                    missing = {*units_of(self, group)} - self.verified - self.removed - self.unchecked
+                    assert unit == min(missing)
+                    self.lost[group] = action
 
     def group_of(self, unit: int) -> int:
-        return bisect_right(self.first_units, unit) - 1
+        return max(number for number, first in enumerate(self.groups) if first <= unit)
+
+    def drop(self, worker: int, group: int) -> None:
+        """The scheduler expects no answers to the requests for the units of the group, but the worker may send some."""
+        dropped = [request for request in self.outstanding[worker] if request.unit in units_of(self, group)]
+        self.dropped[worker] += dropped
+        self.outstanding[worker] = [request for request in self.outstanding[worker] if request not in dropped]
 
     def check_transitions(self, before: list[UnitState], event: core.Event, actions: list[core.Action]) -> None:
         """Checks that ``TRANSITIONS`` allows each change of state, by the event or by a request that follows it."""
@@ -162,13 +187,13 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert allowed, (unit, start, end, event, actions)
 
     @precondition(lambda self: not self.is_plan_complete and is_running(self))
-    @rule(sizes=SIZES, unchecked=st.sets(st.integers(0, MAX_UNITS - 1)))
-    def add_units(self, sizes: list[int], unchecked: set[int]) -> None:
+    @rule(sizes=SIZES, unchecked=st.sets(st.integers(0, MAX_UNITS - 1)), catalogue=CATALOGUES)
+    def add_group(self, sizes: list[int], unchecked: set[int], catalogue: bytes) -> None:
         first = len(self.sizes)
         sizes = sizes[: MAX_UNITS - first]
         added = [first + number for number in sorted(unchecked) if number < len(sizes)]
         self.unchecked |= {*added}
-        self.feed(core.UnitsAdded(sizes, added))
+        self.feed(core.UnitsAdded(sizes, added, catalogue))
 
     @precondition(lambda self: not self.is_plan_complete and is_running(self))
     @rule()
@@ -177,28 +202,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.feed(core.AllUnitsAdded())
 
     @precondition(lambda self: self.lost and is_running(self))
-    @rule()
-    def resume(self) -> None:
-        group = self.lost.pop()
+    @rule(choice=st.integers(0, 99))
+    def resume(self, choice: int) -> None:
+        group = [*self.lost][choice % len(self.lost)]
+        del self.lost[group]
         self.feed(core.Resumed(group))
-        for number in WORKERS:
-            assert self.scheduler.workers[number].group_bans.get(group) not in LACKING
+        if group in self.lost:
+            assert {*self.lost[group].bans.values()}.isdisjoint(LACKING), "a worker got no further try"
 
-    @precondition(lambda self: is_running(self) and len(self.removed) < len(self.first_units))
-    @rule(choice=st.integers(0, MAX_UNITS))
+    @precondition(is_running)
+    @rule(choice=st.integers(0, 99))
     def remove_group(self, choice: int) -> None:
-        """Removes a group that is lost or was added last: a file with a newer version."""
-        group = min(self.lost, default=len(self.first_units) - 1)
-        if group in self.removed or choice % 4:
-            return
-        self.lost.discard(group)
-        self.removed.add(group)
-        end = self.first_units[group + 1] if group + 1 < len(self.first_units) else len(self.sizes)
-        units = range(self.first_units[group], end)
-        self.unchecked.difference_update(units)
-        for worker, requests in self.outstanding.items():
-            self.dropped[worker] += [request for request in requests if request.unit in units]
-            self.outstanding[worker] = [request for request in requests if request.unit not in units]
+        group = choice % len(self.groups)
+        units = {*units_of(self, group)}
+        self.removed |= units - self.verified
+        self.unchecked -= units
+        self.lost.pop(group, None)
+        for worker in self.outstanding:
+            self.drop(worker, group)
+        for bans in self.group_bans.values():
+            bans.pop(group, None)
         self.feed(core.GroupRemoved(group))
 
     @rule(catalogue=CATALOGUES)
@@ -242,11 +265,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         """The reply to ``request`` arrives, which the scheduler may have dropped."""
         worker, unit, start, length = request.worker, request.unit, request.start, request.length
         missing = self.scheduler.missing_bytes(unit, start, length)
-        if self.group_of(unit) in self.removed:
-            assert not missing
-            self.feed(core.UnitDuplicate(worker, unit, start))
-            return
-        assert (missing > 0) == (unit not in self.verified and 0 in self.received[unit][start : request.end])
+        is_needed = unit not in self.verified | self.removed and 0 in self.received[unit][start : request.end]
+        assert (missing > 0) == is_needed
         if not missing:
             self.feed(core.UnitDuplicate(worker, unit, start))
             return
@@ -270,16 +290,25 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.outstanding[worker] = []
             self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
 
-    @precondition(lambda self: self.is_position_done() and is_running(self))
+    @precondition(lambda self: is_running(self) and any(self.dropped.values()))
+    @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
+    def refuse_late(self, worker: int, choice: int, reason: RefusalReason) -> None:
+        """The worker refuses a request that the scheduler has dropped: it is banned from nothing for that."""
+        again = {(request.unit, request.start) for request in self.outstanding.get(worker, [])}
+        late = [r for r in self.dropped.get(worker, []) if (r.unit, r.start) not in again]
+        if worker in self.outstanding and late:
+            request = late[choice % len(late)]
+            self.dropped[worker].remove(request)
+            bans = dict(self.group_bans[worker])
+            self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
+            assert (worker in self.outstanding, self.group_bans[worker]) == (True, bans)
+
+    @precondition(lambda self: self.position in self.verified | self.removed)
     @rule()
     def advance_output(self) -> None:
         self.position += 1
-        self.feed(core.LimitMoved(self.position + self.max_ahead))
-
-    def is_position_done(self) -> bool:
-        """True if the output has, or does not need, the unit at its position."""
-        is_added = self.position < len(self.sizes)
-        return is_added and (self.position in self.verified or self.group_of(self.position) in self.removed)
+        if self.max_ahead < MAX_UNITS:
+            self.feed(core.LimitMoved(self.position + self.max_ahead))
 
     @precondition(lambda self: self.unchecked and is_running(self))
     @rule(valid=st.booleans())
@@ -310,7 +339,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert due is None or due > self.now
 
     def teardown(self) -> None:
-        """Connects worker 9, which has no faults and must be able to finish the download."""
+        """Connects worker 9, which has no faults and must be able to finish the download. Lost groups are continued."""
         if not hasattr(self, "scheduler") or self.ended:
             return
         if not self.is_plan_complete:
@@ -320,11 +349,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.outstanding[9], self.dropped[9] = [], []
         self.feed(opened(9))
         while self.lost:
-            self.feed(core.Resumed(self.lost.pop()))
+            self.resume(0)
         for _ in range(1000):
             if self.ended:
                 break
-            if self.is_position_done():
+            if self.position in self.verified | self.removed:
                 self.advance_output()
             if self.outstanding[9]:
                 self.arrive(self.outstanding[9].pop(0), valid=True)
