@@ -3,8 +3,6 @@ is enough to finish the download: all groups of units but those that were remove
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
