@@ -6,29 +6,43 @@ document or the servers are wrong.
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
+import re
 import secrets
-import struct
+import shutil
+import signal
+import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import pytest
 import zmq
 from blake3 import blake3
+from zmq.utils import z85
+from zmq.utils.monitor import parse_monitor_message
 
-from tests.processes import MIB, Serve, make_file
+from tests.processes import MIB, Serve, Source, System, files_equal, make_file, run_msd, wait_for
 
 Map = dict[str, Any]
+Reply = tuple[Map, bytes]
 TIMEOUT_S = 10.0  # seconds for each wait
-WINDOW = 2  # requests in flight per worker
+WINDOW = 4  # requests in flight at each worker
+OPENED = zmq.Event.HANDSHAKE_SUCCEEDED
+REFUSED, FAILED = zmq.Event.HANDSHAKE_FAILED_AUTH, zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+OTHER_MECHANISM = zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+
 
 # --- Files, segments, ids ---
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)] if data else []
 
 
 def segment_size_of(size: int) -> int:
@@ -38,600 +52,661 @@ def segment_size_of(size: int) -> int:
     return min(-(-size // 12), limit)
 
 
-def segments_of(size: int) -> int:
-    return -(-size // segment_size_of(size)) if size else 0
+def digests_of(content: bytes) -> list[bytes]:
+    return [blake3(segment).digest() for segment in cut(content, segment_size_of(len(content)))]
 
 
-def id_of(size: int, digests: list[bytes]) -> bytes:
-    sizes = size.to_bytes(8, "big") + segment_size_of(size).to_bytes(8, "big")
-    return blake3(sizes + b"".join(digests)).digest()
+def id_from(size: int, digests: list[bytes]) -> bytes:
+    return blake3(size.to_bytes(8) + segment_size_of(size).to_bytes(8) + b"".join(digests)).digest()
 
 
-def id_of_content(data: bytes) -> bytes:
-    step = segment_size_of(len(data))
-    starts = [number * step for number in range(segments_of(len(data)))]
-    return id_of(len(data), [blake3(data[start : start + step]).digest() for start in starts])
+def id_of(content: bytes) -> bytes:
+    return id_from(len(content), digests_of(content))
 
 
-def catalogue_digest(entries: list[Map]) -> bytes:
-    """The digest of a catalogue with these entries, in any order."""
-    return blake3(
-        b"".join(
-            entry["name"].encode()
-            + b"\0"
-            + struct.pack("!qH", entry["mtime_ns"], entry.get("mode", 0))
-            + (entry.get("id") or bytes(32))
-            for entry in sorted(entries, key=lambda entry: entry["name"])
-        )
-    ).digest()
+def catalogue_of(entries: list[Map]) -> bytes:
+    digest = blake3()
+    for entry in entries:
+        digest.update(entry["name"].encode() + b"\0" + entry["mtime_ns"].to_bytes(8, signed=True))
+        digest.update(entry["mode"].to_bytes(2) + (entry["id"] or bytes(32)))
+    return digest.digest()
 
 
-# --- The client ---
+# --- Connections ---
 
 
-class Lost(Exception):
-    """The connection is closed, or the client no longer uses the worker."""
+class Keys:
+    """The servers' public key, as the digits that the project prints, and a key pair of the client."""
 
-
-class Refused(Exception):
-    def __init__(self, header: Map) -> None:
-        super().__init__(header)
-        self.header = header
-        self.reason = header.get("reason", "rejected")
+    def __init__(self, servers: str) -> None:
+        self.servers = z85.encode(bytes.fromhex(servers))
+        self.public, self.secret = zmq.curve_keypair()
+        self.digits = z85.decode(self.public).hex()
 
 
 class Connection:
-    """A DEALER socket connected to a worker or to the control socket. It never reconnects."""
+    """One connection to a data, status or control socket. It is not used any more once it has ended."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self.socket = context.socket(zmq.DEALER)
-        self.socket.linger = 0
-        self.socket.reconnect_ivl = -1
+    def __init__(self, context: zmq.Context[Any], port: int, kind: int, keys: Keys | None) -> None:
+        self.socket = context.socket(kind)
         self.socket.maxmsgsize = 64 * MIB
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self.socket.connect(endpoint)
-        self.welcome: Map = {}
-        self.outstanding: dict[int, int] = {}  # rid -> index of the requested segment
+        if keys:
+            self.socket.curve_serverkey, self.socket.curve_publickey = keys.servers, keys.public
+            self.socket.curve_secretkey = keys.secret
+        ends = zmq.Event.DISCONNECTED | REFUSED | FAILED | OTHER_MECHANISM
+        self.monitor = self.socket.get_monitor_socket(OPENED | ends)
+        self.socket.connect(f"tcp://127.0.0.1:{port}")
+        self.pending: dict[int, Unit] = {}
+        self.rid = 0
 
-    def close(self, linger: int = 0) -> None:
+    def close(self) -> None:
         self.socket.disable_monitor()
-        self.monitor.close(0)
-        self.socket.close(linger)
+        self.monitor.close(linger=0)
+        self.socket.close(linger=300)
 
-    def send(self, kind: str, **keys: object) -> int:
-        rid = secrets.randbits(63)
-        with suppress(zmq.Again):  # the connection is closed, as the monitor will report
-            self.socket.send(msgpack.packb({"type": kind, "rid": rid, **keys}), zmq.DONTWAIT)
-        return rid
+    def event(self) -> tuple[int, int]:
+        """Waits until the handshake or the connection has ended; returns how, and the value of the event."""
+        assert self.monitor.poll(TIMEOUT_S * 1000), "no event"
+        event = parse_monitor_message(self.monitor.recv_multipart())
+        return event["event"], event["value"]
 
-    def receive(self) -> tuple[Map, bytes]:
-        """Returns the next message of the worker's epoch. Raises Lost only once all received messages are read."""
-        deadline = time.monotonic() + TIMEOUT_S
-        poller = zmq.Poller()
-        poller.register(self.socket, zmq.POLLIN)
-        poller.register(self.monitor, zmq.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = dict(poller.poll(int(left * 1000) + 1))
-            if self.socket in ready:
-                head, *payload = self.socket.recv_multipart()
-                header: Map = msgpack.unpackb(head)
-                if header["type"] == "hello":
-                    raise Lost("the socket is connected to itself")
-                if not self.welcome or header["epoch"] == self.welcome["epoch"]:
-                    return header, b"".join(payload)
-            elif ready:
-                raise Lost
-        raise TimeoutError
-
-    def request(self, kind: str, **keys: object) -> tuple[Map, bytes]:
-        rid = self.send(kind, **keys)
-        while True:
-            header, payload = self.receive()
-            if header["rid"] == rid:
-                if header["type"] in ("refusal", "rejected"):
-                    raise Refused(header)
-                return header, payload
-
-
-class Client:
-    """Downloads a file from all workers that are awake."""
-
-    def __init__(self, status_port: int) -> None:
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.session = secrets.randbits(63)
-        self.workers: list[Connection] = []
-        self.last_seq = (0, -1)  # epoch and seq of the newest snapshot
-        self.status = self.context.socket(zmq.SUB)
-        self.status.linger = 0
-        self.status.subscribe(b"msd1:")
-        self.status.connect(f"tcp://127.0.0.1:{status_port}")
-        try:
-            self.snapshot = self.next_snapshot()
-            self.control = self.connect(self.snapshot["control"])
-        except BaseException:
-            self.context.destroy(linger=0)
-            raise
-
-    def __enter__(self) -> Client:
+    def opened(self) -> Self:
+        assert self.event()[0] == OPENED
         return self
 
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self.context.destroy(linger=0)
+    def send_raw(self, header: Any, *frames: bytes) -> None:
+        self.socket.send_multipart([msgpack.packb(header), *frames], zmq.DONTWAIT)
 
-    def connect(self, endpoint: str) -> Connection:
-        # Take only the port from the endpoint; the host is that of the status socket.
-        return Connection(self.context, f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}")
+    def send(self, type: str, **keys: Any) -> int:
+        self.rid += 1
+        self.send_raw({"type": type, "rid": self.rid, **keys})
+        return self.rid
 
-    def next_snapshot(self) -> Map:
-        while self.status.poll(int(TIMEOUT_S * 1000)):
-            frame = self.status.recv()
-            assert frame.startswith(b"msd1:")
-            snapshot: Map = msgpack.unpackb(frame[5:])
-            if snapshot["epoch"] != self.last_seq[0] or snapshot["seq"] > self.last_seq[1]:
-                self.last_seq = snapshot["epoch"], snapshot["seq"]
-                return snapshot
-        raise TimeoutError
+    def receive(self) -> Reply:
+        assert self.socket.poll(TIMEOUT_S * 1000), "no reply"
+        header, *payload = self.socket.recv_multipart()
+        assert len(header) <= MIB
+        assert len(payload) <= 1
+        return msgpack.unpackb(header), b"".join(payload)
 
-    def hello(self, endpoint: str) -> Connection:
-        worker = self.connect(endpoint)
-        self.workers.append(worker)
-        worker.welcome = worker.request("hello", version=2, session=self.session)[0]
-        return worker
+    def request(self, type: str, **keys: Any) -> Reply:
+        rid = self.send(type, **keys)
+        header, payload = self.receive()
+        assert header["rid"] == rid, header
+        return header, payload
 
-    def hello_all(self) -> None:
-        for state in self.snapshot["workers"]:
-            if state["state"] == "awake":
-                self.hello(state["endpoint"])
+    def refusal(self, type: str, **keys: Any) -> str:
+        """Sends a request that is to be refused and returns the reason."""
+        header, payload = self.request(type, **keys)
+        assert (header["type"], payload) == ("refusal", b""), (keys, header)
+        return str(header["reason"])
 
-    def drop(self, worker: Connection) -> None:
-        self.workers.remove(worker)
-        worker.close()
+    def hello(self, session: int = 0) -> Map:
+        welcome, _ = self.request("hello", version=2, session=session)
+        assert welcome["type"] == "welcome"
+        return welcome
 
-    def describe(self, name: str) -> Map:
-        """Returns the most frequent manifest of the workers with the current catalogue; of all workers if none has it.
-
-        Drops the workers that sent another manifest.
-        """
-        answers: dict[Connection, Map] = {}
-        reason: Exception = Lost()
-        for worker in list(self.workers):
-            try:
-                answers[worker] = worker.request("describe", name=name, id=None)[0]
-            except (Refused, Lost) as error:
-                reason = error
-                self.drop(worker)
-        if not answers:
-            raise reason
-        current = [w for w in answers if w.welcome["catalogue"] == self.snapshot["catalogue"]]
-        chosen = Counter(answers[w]["id"] for w in current or answers).most_common(1)[0][0]
-        for worker in [w for w in answers if answers[w]["id"] != chosen]:
-            self.drop(worker)
-        manifest = answers[self.workers[0]]
-        assert manifest["segment_size"] == segment_size_of(manifest["size"])
-        return manifest
+    def pages(self, prefix: str = "") -> list[list[Map]]:
+        """Lists all entries whose names begin with ``prefix``."""
+        page, _ = self.request("list", prefix=prefix)
+        pages, catalogue = [page["entries"]], page["catalogue"]
+        while page["more"]:
+            last = pages[-1][-1]["name"]
+            page, _ = self.request("list", after=last, prefix=prefix, catalogue=catalogue)
+            assert page["catalogue"] == catalogue
+            pages.append(page["entries"])
+        names = [entry["name"] for page in pages for entry in page]
+        assert all(first < second for first, second in itertools.pairwise(names))
+        assert all(name.startswith(prefix) for name in names)
+        return pages
 
     def digests(self, manifest: Map) -> list[bytes]:
+        """Gets the digests of all segments and checks them against the id."""
         digests: list[bytes] = []
-        while len(digests) < segments_of(manifest["size"]):
-            _, page = self.workers[0].request("digests", id=manifest["id"], start=len(digests))
-            assert len(page) in range(32, 8193 * 32, 32)
-            digests += [page[at : at + 32] for at in range(0, len(page), 32)]
-        assert id_of(manifest["size"], digests) == manifest["id"]
+        while len(digests) * manifest["segment_size"] < manifest["size"]:
+            _, payload = self.request("digests", id=manifest["id"], start=len(digests))
+            digests += cut(payload, 32)
+        assert manifest["segment_size"] == segment_size_of(manifest["size"])
+        assert manifest["id"] == id_from(manifest["size"], digests)
         return digests
 
-    def segments(self, manifest: Map, digests: list[bytes]) -> Iterator[tuple[int, int, bytes]]:
-        """Yields the worker number, index and content of each segment in order of arrival."""
-        missing = set(range(len(digests)))
-        todo = deque(missing)
 
-        def next_for(worker: Connection) -> int | None:
-            if todo:
-                return todo.popleft()
-            if worker.outstanding:
-                return None
-            # The worker is idle: request a segment that is outstanding at a slower worker.
-            return next((i for other in self.workers for i in other.outstanding.values() if i in missing), None)
+class Network:
+    """Opens connections to servers, and closes all of them at the end."""
 
-        while missing:
+    def __init__(self, system: System, keys: Keys | None = None) -> None:
+        self.context: zmq.Context[Any] = zmq.Context()
+        self.ports, self.keys = system.ports, keys
+        self.connections: list[Connection] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for connection in self.connections:
+            connection.close()
+        self.context.term()
+
+    def connect(self, port: int, kind: int = zmq.DEALER) -> Connection:
+        self.connections.append(Connection(self.context, port, kind, self.keys))
+        return self.connections[-1]
+
+    def worker(self, number: int, session: int = 0) -> Connection:
+        connection = self.connect(self.ports[number - 1]).opened()
+        assert connection.hello(session)["number"] == number
+        return connection
+
+    def status(self, topic: bytes = b"msd1:") -> Connection:
+        connection = self.connect(self.ports[4], zmq.SUB).opened()
+        connection.socket.subscribe(topic)
+        return connection
+
+    def control(self) -> Connection:
+        return self.connect(port_of(snapshot(self.status())["control"])).opened()
+
+
+def port_of(endpoint: str) -> int:
+    return int(endpoint.removeprefix("tcp://").rpartition(":")[2])
+
+
+def snapshot(status: Connection, when: Callable[[Map], bool] = lambda snapshot: True) -> Map:
+    """Returns the next snapshot that fulfils a condition."""
+    while True:
+        assert status.socket.poll(TIMEOUT_S * 1000), "no snapshot"
+        (frame,) = status.socket.recv_multipart()
+        assert frame.startswith(b"msd1:")
+        header: Map = msgpack.unpackb(frame[5:])
+        assert (header["type"], header["version"]) == ("status", 2)
+        if when(header):
+            return header
+
+
+# --- A download ---
+
+
+class Unit:
+    """A segment or a bundle: a request, and a function that verifies and writes what arrives for it."""
+
+    def __init__(self, accept: Callable[[Map, bytes], bool], **request: Any) -> None:
+        self.accept, self.request, self.done = accept, request, False
+
+
+class Download:
+    """Downloads from all workers at once, as the section "A download from beginning to end" says."""
+
+    def __init__(self, network: Network, target: Path) -> None:
+        self.session, self.target = secrets.randbits(63), target
+        self.status = snapshot(network.status())
+        self.control = network.connect(port_of(self.status["control"])).opened()
+        awake = [worker for worker in self.status["workers"] if worker["state"] == "awake"]
+        self.workers = [network.connect(port_of(worker["endpoint"])).opened() for worker in awake]
+        for connection, worker in zip(self.workers, awake, strict=True):
+            welcome = connection.hello(self.session)
+            assert (welcome["number"], welcome["epoch"]) == (worker["number"], worker["epoch"])
+            assert welcome["catalogue"] == self.status["catalogue"]
+
+    def path(self, name: str) -> Path:
+        assert not {"", ".", ".."} & {*name.removesuffix("/").split("/")}
+        path = self.target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def file(self, name: str) -> list[Unit]:
+        manifest, _ = self.workers[0].request("describe", name=name)
+        path = self.path(manifest["name"])
+        path.touch()
+
+        def segment(index: int, digest: bytes) -> Unit:
+            def accept(header: Map, payload: bytes) -> bool:
+                if (header["index"], header["start"], blake3(payload).digest()) != (index, 0, digest):
+                    return False
+                with path.open("r+b") as file:
+                    file.seek(index * manifest["segment_size"])
+                    return file.write(payload) > 0
+
+            return Unit(accept, type="get", id=manifest["id"], index=index)
+
+        return [segment(index, digest) for index, digest in enumerate(self.workers[0].digests(manifest))]
+
+    def tree(self, prefix: str) -> list[Unit]:
+        units: list[Unit] = []
+        files: list[Map] = []
+        for entry in itertools.chain(*self.workers[0].pages(prefix)):
+            if entry["name"].endswith("/"):
+                self.path(entry["name"]).mkdir(exist_ok=True)
+            elif entry["size"] > MIB:
+                units += self.file(entry["name"])
+            else:
+                if len(files) == 512 or sum(file["size"] for file in files) + entry["size"] > MIB:
+                    units.append(self.bundle(files))
+                    files = []
+                files.append(entry)
+        return [*units, self.bundle(files)] if files else units
+
+    def bundle(self, files: list[Map]) -> Unit:
+        def accept(header: Map, payload: bytes) -> bool:
+            assert header["statuses"] == ["ok"] * len(files)
+            start = 0
+            for entry, length in zip(files, header["lengths"], strict=True):
+                content = payload[start : start + length]
+                start += length
+                if id_of(content) != entry["id"]:
+                    return False
+                self.path(entry["name"]).write_bytes(content)
+            return True
+
+        return Unit(accept, type="bundle", ids=b"".join(entry["id"] for entry in files))
+
+    def fetch(self, units: list[Unit], disturb: Callable[[], object] = lambda: None) -> None:
+        """Fetches the units. ``disturb`` is called when the first reply has arrived."""
+        waiting, deadline = deque(units), time.monotonic() + 3 * TIMEOUT_S
+        while missing := [unit for unit in units if not unit.done]:
+            assert time.monotonic() < deadline
+            poller = zmq.Poller()
             for worker in self.workers:
-                while len(worker.outstanding) < WINDOW and (wanted := next_for(worker)) is not None:
-                    worker.outstanding[worker.send("get", id=manifest["id"], index=wanted)] = wanted
-            for worker in self.ready():
-                try:
+                while len(worker.pending) < WINDOW and waiting:
+                    unit = waiting.popleft()
+                    worker.pending[worker.send(**unit.request)] = unit
+                if not worker.pending:  # It is idle: ask it for a unit that is outstanding at another worker.
+                    worker.pending[worker.send(**missing[0].request)] = missing[0]
+                poller.register(worker.socket, zmq.POLLIN)
+                poller.register(worker.monitor, zmq.POLLIN)
+            assert poller.poll(round(TIMEOUT_S * 1000)), "nothing arrives"
+            for worker in [*self.workers]:
+                if has_ended := worker.monitor.poll(0):
+                    self.workers.remove(worker)
+                while worker.socket.poll(0):
                     header, payload = worker.receive()
-                    if header["rid"] not in worker.outstanding:
-                        continue
-                    if header["type"] == "refusal":
-                        raise Lost  # this client drops a worker on any refusal
-                    index = worker.outstanding[header["rid"]]
-                    step = manifest["segment_size"]
-                    expected_length = min(step, manifest["size"] - index * step)
-                    if len(payload) != expected_length or blake3(payload).digest() != digests[index]:
-                        raise Lost
-                    del worker.outstanding[header["rid"]]
-                except Lost:
-                    todo.extend(missing.intersection(worker.outstanding.values()))
-                    self.drop(worker)
-                    continue
-                if index in missing:  # the first valid copy counts
-                    missing.remove(index)
-                    yield worker.welcome["number"], index, payload
-            todo = deque(index for index in todo if index in missing)
+                    unit = worker.pending.pop(header["rid"])
+                    if not unit.done:
+                        unit.done = header["type"] in ("segment", "bundle") and unit.accept(header, payload)
+                        waiting.extend([] if unit.done else [unit])
+                    disturb()
+                    disturb = bool
+                if has_ended:
+                    waiting.extend(unit for unit in worker.pending.values() if not unit.done)
 
-    def ready(self) -> list[Connection]:
-        """Waits until a message arrives or a connection is closed, and returns the connections concerned."""
-        poller = zmq.Poller()
-        for worker in self.workers:
-            poller.register(worker.socket, zmq.POLLIN)
-            poller.register(worker.monitor, zmq.POLLIN)
-        ready = dict(poller.poll(int(TIMEOUT_S * 1000)))
-        if not ready:
-            raise TimeoutError
-        return [w for w in self.workers if w.socket in ready or w.monitor in ready]
-
-    def finish(self) -> None:
-        for worker in self.workers:
-            worker.send("bye", session=self.session)
-            worker.close(linger=1000)
-        self.workers.clear()
+    def end(self) -> None:
+        for connection in self.workers:
+            connection.send_raw({"type": "bye", "session": self.session})
         assert self.control.request("done", session=self.session)[0]["type"] == "accepted"
 
-    def entries(self, worker: Connection, prefix: str = "") -> Iterator[Map]:
-        page, _ = worker.request("list", prefix=prefix)
-        catalogue = page["catalogue"]
-        while True:
-            assert page["catalogue"] == catalogue
-            yield from page["entries"]
-            if not page["more"]:
-                return
-            after = page["entries"][-1]["name"]
-            page, _ = worker.request("list", prefix=prefix, after=after, catalogue=catalogue)
 
-    def state(self, number: int) -> Map:
-        report, _ = self.control.request("status")
-        [state] = [s for s in report["status"]["workers"] if s["number"] == number]
-        return dict(state)
+# --- Servers for all tests that change nothing ---
+
+SMALL, LARGE = random.Random(18).randbytes(245), random.Random(18).randbytes(12 * MIB + 1)
+TEXTS = [bytes(1000 * number) for number in range(20)]
+S, L, EMPTY, UNKNOWN = id_of(SMALL), id_of(LARGE), id_of(b""), bytes(32)
 
 
-def download(status_port: int, name: str) -> bytes:
-    with Client(status_port) as client:
-        client.hello_all()
-        assert len(client.workers) == 4
-        manifest = client.describe(name)
-        digests = client.digests(manifest)
-        data = assemble(manifest, [(i, payload) for _, i, payload in client.segments(manifest, digests)])
-        client.finish()
-        return data
-
-
-def assemble(manifest: Map, pieces: list[tuple[int, bytes]]) -> bytes:
-    data = bytearray(manifest["size"])
-    for index, payload in pieces:
-        start = index * manifest["segment_size"]
-        data[start : start + len(payload)] = payload
-    assert len(data) == manifest["size"]
-    return bytes(data)
-
-
-# --- The tests ---
-
-
-@pytest.fixture
-def shared(tmp_path: Path, rng: random.Random) -> Path:
-    folder = tmp_path / "shared"
-    (folder / "sub").mkdir(parents=True)
-    make_file(folder / "film.bin", 13 * MIB + 5, rng)
-    make_file(folder / "empty", 0, rng)
-    # By code point, "-" sorts before "/", and U+FFFD before U+1F600 (in UTF-16, after it).
-    for name in ("sub/245 bytes", "sub-way", "\ufffd", "\U0001f600", "Zoë"):
-        make_file(folder / name, 245, rng)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    for name, content in {"small.bin": SMALL, "large.bin": LARGE, "tree/1": SMALL, "tree/2": LARGE[: MIB + 1]}.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / "large.bin").chmod(0o640)
+    (folder / "tree" / "empty folder").mkdir(mode=0o700)
+    for number, content in enumerate(TEXTS):
+        (folder / "tree" / f"part {number:02d}").mkdir()
+        (folder / "tree" / f"part {number:02d}" / "ü.txt").write_bytes(content)
+    deep = folder.joinpath("long", *["x" * 250] * 12)
+    deep.mkdir(parents=True)
+    for number in range(400):  # Their names, of 3 kB each, do not fit into one page.
+        (deep / f"{number:03d}").touch()
     return folder
 
 
+@pytest.fixture(scope="module")
+def system(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    runtime = tempfile.mkdtemp(prefix="msd-t-")
+    environment = {**os.environ, "XDG_RUNTIME_DIR": runtime, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    # With this interval, a snapshot within a test's time limit is one for a new subscriber or for a change.
+    with System(shared, "-i", "30", env=environment) as system:
+        yield system.wait_until_ready()
+    shutil.rmtree(runtime)
+
+
 @pytest.fixture
-def port(serve: Serve, shared: Path) -> int:
-    """The port of the status socket."""
-    return serve(shared).ports[4]
+def network(system: System) -> Iterator[Network]:
+    with Network(system) as network:
+        yield network
 
 
-def test_the_size_examples_of_the_document_are_correct() -> None:
-    assert (segment_size_of(245), segments_of(245), 245 - 11 * 21) == (21, 12, 14)
-    assert (segment_size_of(0), segments_of(0)) == (0, 0)
-    assert (segment_size_of(12 * MIB), segment_size_of(12 * MIB + 1)) == (MIB, MIB)
-    assert (segment_size_of(2**40), segment_size_of(2**40 + 1)) == (MIB, 2 * MIB)
-    assert segment_size_of(2**46) == 64 * MIB
+@pytest.fixture
+def worker(network: Network) -> Connection:
+    return network.worker(1)
 
 
-def test_downloaded_content_is_correct(port: int, shared: Path) -> None:
-    for name in ("film.bin", "empty", "sub/245 bytes"):
-        assert download(port, name) == (shared / name).read_bytes()
+# --- The data socket ---
 
 
-def test_ids_and_digests_are_computed_as_documented(port: int, shared: Path) -> None:
-    expected: list[Map] = [{"name": "sub/", "size": 0, "mtime_ns": 0, "id": None}]
-    for path in shared.rglob("*"):
-        if path.is_file():
-            facts = path.stat()
-            name, id_ = path.relative_to(shared).as_posix(), id_of_content(path.read_bytes())
-            expected.append({"name": name, "size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "id": id_})
-    for entry in expected:
-        entry["mode"] = (shared / entry["name"]).stat().st_mode & 0o777
-    with Client(port) as client:
-        client.hello_all()
-        assert {w.welcome["number"] for w in client.workers} == {1, 2, 3, 4}
-        for worker in client.workers:
-            assert list(client.entries(worker)) == sorted(expected, key=lambda entry: str(entry["name"]))
-            assert worker.welcome["catalogue"] == client.snapshot["catalogue"]
-            assert worker.welcome["files"] == client.snapshot["files"] == len(expected) - 1
-        assert client.snapshot["catalogue"] == catalogue_digest(expected)
+def test_welcome_describes_the_worker(network: Network) -> None:
+    status = snapshot(network.status())
+    for number in (1, 2, 3, 4):
+        welcome = network.connect(network.ports[number - 1]).opened().hello()
+        assert (welcome["version"], welcome["features"], welcome["number"]) == (2, [], number)
+        assert welcome["epoch"] == status["workers"][number - 1]["epoch"]
+        assert (welcome["catalogue"], welcome["files"]) == (status["catalogue"], status["files"])
 
 
-def test_a_listing_may_be_of_a_prefix(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        worker = client.workers[0]
-        assert [entry["name"] for entry in client.entries(worker, prefix="sub/")] == ["sub/", "sub/245 bytes"]
-        assert [entry["name"] for entry in client.entries(worker, prefix="sub")] == ["sub-way", "sub/", "sub/245 bytes"]
-        assert list(client.entries(worker, prefix="nope")) == []
+def test_other_versions_are_refused_with_those_spoken(network: Network) -> None:
+    worker = network.connect(network.ports[0]).opened()
+    for version in (0, 1, 3):
+        refusal, _ = worker.request("hello", version=version)
+        assert (refusal["type"], refusal["reason"], refusal["versions"]) == ("refusal", "version", [2])
+    # The connection stays. Features and keys that are not defined are ignored.
+    assert worker.request("hello", version=2, features=["not-defined"], later=1.5)[0]["type"] == "welcome"
+    rejected, _ = network.control().request("quit", version=3)
+    assert (rejected["type"], rejected["versions"]) == ("rejected", [2])
 
 
-def test_a_catalogue_may_have_more_than_one_page(serve: Serve, tmp_path: Path) -> None:
-    folder = tmp_path / "many"
-    folder.mkdir()
-    names = [f"{number:04}{'x' * 250}" for number in range(3200)]  # more than 1 MiB of entries
-    for name in names:
-        (folder / name).write_bytes(b"")
-    with Client(serve(folder).ports[4]) as client:
-        client.hello_all()
-        worker = client.workers[0]
-        entries = list(client.entries(worker))
-        assert [entry["name"] for entry in entries] == names
-        assert client.snapshot["catalogue"] == catalogue_digest(entries)
-        page, _ = worker.request("list")
-        assert page["more"]
-        # The catalogue that the client began with can be listed for another minute.
-        (folder / "another").write_bytes(b"")
-        while worker.request("list", after=names[-1])[0]["catalogue"] == page["catalogue"]:
-            client.next_snapshot()
-        rest, _ = worker.request("list", after=page["entries"][-1]["name"], catalogue=page["catalogue"])
-        assert [entry["name"] for entry in page["entries"] + rest["entries"]] == names
-        with pytest.raises(Refused) as refused:
-            worker.request("list", catalogue=bytes(32))
-        assert refused.value.reason == "unknown"
+def test_the_listing_has_every_file_and_folder(worker: Connection, shared: Path) -> None:
+    pages = worker.pages()
+    assert len(pages) > 1
+    entries = [*itertools.chain(*pages)]
+    paths = {str(path.relative_to(shared)) + "/" * path.is_dir(): path for path in shared.rglob("*")}
+    assert [entry["name"] for entry in entries] == sorted(paths)
+    for entry in entries:
+        stat, path = paths[entry["name"]].stat(), paths[entry["name"]]
+        expected = (0, 0, None) if path.is_dir() else (stat.st_size, stat.st_mtime_ns, id_of(path.read_bytes()))
+        assert (entry["size"], entry["mtime_ns"], entry["id"]) == expected
+        assert entry["mode"] == stat.st_mode & 0o7777
+    assert worker.hello()["catalogue"] == catalogue_of(entries)
+    assert worker.hello()["files"] == sum(path.is_file() for path in paths.values())
 
 
-def test_describe_takes_a_name_an_id_both_or_neither(serve: Serve, shared: Path) -> None:
-    path = shared / "film.bin"
-    with Client(serve(path).ports[4]) as client:
-        client.hello_all()
-        worker = client.workers[0]
-        wanted = id_of_content(path.read_bytes())
-        for name, id_ in (("film.bin", None), (None, wanted), ("film.bin", wanted), (None, None)):
-            manifest, _ = worker.request("describe", name=name, id=id_)
-            assert (manifest["type"], manifest["name"], manifest["id"]) == ("manifest", "film.bin", wanted)
-        with pytest.raises(Refused) as refused:
-            worker.request("describe", name="film.bin", id=bytes(32))
-        assert refused.value.reason == "unknown"
+def test_a_listing_can_be_of_a_prefix_or_begin_later(worker: Connection) -> None:
+    entries = [*itertools.chain(*worker.pages())]
+    for prefix in ("tree/", "tree/part 1", "small.bin", "no such name"):
+        expected = [entry for entry in entries if entry["name"].startswith(prefix)]
+        assert [*itertools.chain(*worker.pages(prefix))] == expected
+    page, _ = worker.request("list", after="tree/part 19/", prefix="tree/part")
+    assert ([entry["name"] for entry in page["entries"]], page["more"]) == (["tree/part 19/ü.txt"], False)
+    assert worker.refusal("list", catalogue=UNKNOWN) == "unknown"
 
 
-def test_a_page_of_digests_may_start_at_any_segment(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        manifest = client.describe("film.bin")
-        digests = client.digests(manifest)
-        for start in (5, 13):
-            reply, page = client.workers[3].request("digests", id=manifest["id"], start=start)
-            assert (reply["start"], page) == (start, b"".join(digests[start:]))
+def test_files_are_described_by_name_and_by_id(worker: Connection) -> None:
+    manifest, _ = worker.request("describe", name="large.bin")
+    assert (manifest["type"], manifest["name"], manifest["mode"]) == ("manifest", "large.bin", 0o640)
+    assert (manifest["size"], manifest["segment_size"], manifest["id"]) == (len(LARGE), MIB, L)
+    assert worker.request("describe", id=L)[0]["name"] == "large.bin"
+    assert worker.request("describe", id=S)[0]["name"] in ("small.bin", "tree/1")
+    assert worker.request("describe", name="small.bin", id=S)[0]["segment_size"] == 21
+    for keys in ({"name": "small.bin", "id": L}, {"name": "tree/"}, {"name": "no"}, {"id": UNKNOWN}, {}):
+        assert worker.refusal("describe", **keys) == "unknown"
+    assert worker.digests(manifest) == digests_of(LARGE)
+    assert worker.request("digests", id=L, start=12)[1] == digests_of(LARGE)[12]
+    assert worker.refusal("digests", id=L, start=13) == worker.refusal("digests", id=EMPTY, start=0) == "bad-request"
 
 
-@pytest.mark.parametrize("before", [0, 1], ids=["before the first segment", "after the first segment"])
-def test_a_download_succeeds_when_a_worker_goes_to_sleep(port: int, shared: Path, before: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        manifest = client.describe("film.bin")
-        stream = client.segments(manifest, client.digests(manifest))
-        pieces = [next(stream) for _ in range(before)]
-        asleep = 2 if not pieces or pieces[0][0] != 2 else 3
-        toggled, _ = client.control.request("toggle", number=asleep, want="asleep")
-        assert (toggled["type"], toggled["number"], toggled["reached"]) == ("toggled", asleep, True)
-        pieces += stream
-        assert before or asleep not in {number for number, _, _ in pieces}
-        data = assemble(manifest, [(index, payload) for _, index, payload in pieces])
-        assert data == (shared / "film.bin").read_bytes()
-        client.finish()
+def test_segments_are_sent_whole_and_in_parts(worker: Connection) -> None:
+    for index, start, length in ((0, 0, None), (11, 0, None), (1, 0, 5), (1, 5, 16), (1, 20, None), (11, 13, 1)):
+        header, payload = worker.request("get", id=S, index=index, start=start, length=length)
+        assert (header["type"], header["index"], header["start"]) == ("segment", index, start)
+        assert payload == cut(SMALL, 21)[index][start:][:length]
+    for index, start, length in ((12, 0, None), (0, 21, None), (0, 5, 17), (11, 0, 15), (0, 0, 0)):
+        assert worker.refusal("get", id=S, index=index, start=start, length=length) == "bad-request"
+    assert worker.refusal("get", id=EMPTY, index=0) == "bad-request"
+    assert worker.refusal("get", id=UNKNOWN, index=0) == "unknown"
 
 
-def request_repeatedly(worker: Connection, id_: bytes) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        segment, payload = worker.request("get", id=id_, index=0)
-        assert (segment["type"], len(payload)) == ("segment", 21)
+def test_bundles_are_sent_whole_and_in_parts(worker: Connection) -> None:
+    for start, length, lengths in (
+        *((0, None, [245, 0, 245]), (5, None, [240, 0, 245]), (5, 10, [10, 0, 0])),
+        *((244, 2, [1, 0, 1]), (0, 10_000, [245, 0, 245])),
+    ):
+        header, payload = worker.request("bundle", ids=S + EMPTY + S, start=start, length=length)
+        assert (header["type"], header["statuses"], header["lengths"]) == ("bundle", ["ok"] * 3, lengths)
+        assert payload == (SMALL + SMALL)[start:][:length]
+    # An unknown file does not count towards the length.
+    header, payload = worker.request("bundle", ids=S + UNKNOWN + S, length=300)
+    assert (header["statuses"], header["lengths"]) == (["ok", "unknown", "ok"], [245, 0, 55])
+    assert payload == (SMALL + SMALL)[:300]
 
 
-def test_a_worker_that_goes_to_sleep_refuses_requests_or_closes(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        id_ = client.describe("sub/245 bytes")["id"]
-        worker = client.workers[1]
-        toggle_rid = client.control.send("toggle", number=worker.welcome["number"], want="asleep")
-        with pytest.raises((Refused, Lost)) as ended:
-            request_repeatedly(worker, id_)
-        if isinstance(ended.value, Refused):
-            assert ended.value.reason == "sleeping"
-            with pytest.raises(Lost):  # the worker closes its port a moment later
-                worker.receive()
-        answer, _ = client.control.receive()
-        assert (answer["rid"], answer["state"]) == (toggle_rid, "asleep")
+def test_the_limits_of_bundles(worker: Connection) -> None:
+    assert worker.request("bundle", ids=S * 512)[1] == SMALL * 512
+    text = TEXTS[16]  # of 16000 bytes, so that 66 of them have more than 1 MiB, but less without 8000 bytes
+    assert worker.refusal("bundle", ids=id_of(text) * 66) == "bad-request"
+    assert len(worker.request("bundle", ids=id_of(text) * 66, start=8000)[1]) == 66 * 16000 - 8000
+    assert len(worker.request("bundle", ids=id_of(text) * 66, length=MIB)[1]) == MIB
+    refused: list[Map] = [{"ids": L}, {"ids": L, "length": 1}, {"ids": S, "start": 245}, {"ids": EMPTY, "start": 1}]
+    for keys in refused:
+        assert worker.refusal("bundle", **keys) == "bad-request"
 
 
-def wait_for(client: Client, number: int, key: str, value: object) -> None:
-    """Waits for a snapshot in which ``key`` of worker ``number`` has this value."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while client.snapshot["workers"][number - 1][key] != value:
-        assert time.monotonic() < deadline
-        client.snapshot = client.next_snapshot()
+MALFORMED: dict[str, list[Map]] = {
+    "type": [{}, {"type": 5}, {"type": "later"}, {"type": "welcome"}],
+    "version": [{"type": "hello"}, {"type": "hello", "version": 2.0}],
+    "session": [{"type": "hello", "version": 2, "session": -1}],
+    "features": [{"type": "hello", "version": 2, "features": "a"}, {"type": "hello", "version": 2, "features": ["A"]}],
+    "after": [{"type": "list", "after": 1}],
+    "prefix": [{"type": "list", "prefix": b""}],
+    "catalogue": [{"type": "list", "catalogue": ""}],
+    "name": [{"type": "describe", "name": b"small.bin"}],
+    "id": [{"type": "get", "index": 0}, {"type": "describe", "id": bytes(31)}],
+    "start": [{"type": "digests", "id": S}, {"type": "get", "id": S, "index": 0, "start": None}],
+    "index": [{"type": "get", "id": S, "index": index} for index in (0.0, True, -1, "0", 2**63)],
+    "length": [{"type": "get", "id": S, "index": 0, "length": 0}],
+    "ids": [{"type": "bundle", "ids": ids} for ids in (b"", bytes(33), "0" * 32)],
+}
 
 
-def test_bye_ends_the_session_on_its_connection(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        for number in (1, 2, 3, 4):
-            wait_for(client, number, "clients", 1)
-        client.finish()
-        for number in (1, 2, 3, 4):
-            wait_for(client, number, "clients", 0)
+def test_a_malformed_request_is_answered_with_the_key(worker: Connection) -> None:
+    for key, requests in MALFORMED.items():
+        for request in requests:
+            worker.send_raw({"rid": 77, **request})
+            header, _ = worker.receive()
+            assert (header["type"], header["rid"], header["reason"]) == ("refusal", 77, "bad-request")
+            assert re.search(rf"\b{key}\b", header["detail"]), header
 
 
-def test_toggle_changes_the_status(port: int) -> None:
-    with Client(port) as client:
-        report, _ = client.control.request("status")
-        assert report["type"] == "report"
-        assert report["status"].keys() >= client.snapshot.keys() - {"type"}
-        assert client.state(2).keys() == client.snapshot["workers"][1].keys()
-        assert all(event.keys() == {"seq", "time", "text", "bad"} for event in report["events"])
-        numbers = [event["seq"] for event in report["events"]]
-        assert numbers == sorted(set(numbers), reverse=True)
-        assert all(event["time"] <= report["time"] for event in report["events"])
-        assert any("alive" in event["text"] for event in report["events"])
-        assert len(report["rates"]) == 4
+def test_garbage_is_counted_and_not_answered(network: Network) -> None:
+    control, worker = network.control(), network.worker(4)
 
-        for want, state in ((None, "asleep"), ("asleep", "asleep"), (None, "awake"), ("awake", "awake")):
-            toggled, _ = client.control.request("toggle", number=2, want=want)
-            assert (toggled["number"], toggled["state"], toggled["reached"]) == (2, state, True)
-            assert (client.state(2)["state"], client.state(2)["wanted"]) == (state, state)
-        client.control.request("toggle", number=2, want="asleep")
-        wait_for(client, 2, "state", "asleep")
+    def garbage() -> int:
+        return int(control.request("status")[0]["status"]["workers"][3]["garbage"])
 
-        with pytest.raises(Refused) as refused:
-            client.control.request("toggle", number=5, want=None)
-        assert refused.value.reason == "rejected"
+    before, request = garbage(), {"type": "list", "rid": 999}
+    worker.send_raw({"type": "list"})
+    for rid in (1.0, -1, True, "1", 2**63):
+        worker.send_raw({**request, "rid": rid})
+    worker.send_raw(request, b"a second frame")
+    worker.send_raw([request])
+    worker.send_raw({**request, "later": [0] * 8193})
+    worker.send_raw({"type": "bundle", "rid": 999, "ids": S * 513})
+    worker.socket.send(msgpack.packb(request) + b"more")
+    worker.socket.send(b"")
+    assert worker.request("list", prefix="small")[0]["type"] == "catalog"  # the first reply since
+    wait_for("the count", lambda: garbage() == before + 12)
+    for connection in (worker, control):
+        connection.socket.send(bytes((64 << 10) + 1))
+        assert connection.event()[0] == zmq.Event.DISCONNECTED
 
 
-def test_a_client_can_reconnect_to_a_worker_that_woke_up(port: int, shared: Path) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        worker = client.workers[1]
-        client.control.request("toggle", number=2, want="asleep")
-        with pytest.raises(Lost):
-            worker.receive()
-        client.control.request("toggle", number=2, want="awake")
-        again = client.hello(client.snapshot["workers"][1]["endpoint"])
-        assert again.welcome["number"] == 2
-        assert client.state(2)["epoch"] == again.welcome["epoch"]
-    assert download(port, "film.bin") == (shared / "film.bin").read_bytes()
+def test_requests_above_128_are_busy_or_dropped(worker: Connection) -> None:
+    rids = {worker.send("get", id=L, index=0) for _ in range(128)}
+    while rids:
+        header, _ = worker.receive()
+        assert header["type"] == "segment"
+        rids.remove(header["rid"])
+
+    rids, started, busy = {worker.send("get", id=L, index=0) for _ in range(500)}, time.monotonic(), 0
+    last = 0
+    while (header := worker.receive()[0])["rid"] != last:
+        rids.discard(header["rid"])
+        busy += header.get("reason") == "busy"
+        if 500 - busy - len(rids) == 128:  # These were accepted. The next request is answered again.
+            last = worker.send("digests", id=L, start=0)
+    assert rids, "none was dropped"
+    assert 1 <= busy <= 100 * (time.monotonic() - started) + 1
 
 
-def test_an_unknown_name_or_id_is_refused(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        worker = client.workers[0]
-        requests: list[tuple[str, Map]] = [
-            ("describe", {"name": "nope", "id": None}),
-            ("describe", {"name": None, "id": bytes(32)}),
-            ("describe", {"name": None, "id": None}),  # ambiguous: more than one file is shared
-            ("digests", {"id": bytes(32), "start": 0}),
-            ("get", {"id": bytes(32), "index": 0}),
-        ]
-        for kind, keys in requests:
-            with pytest.raises(Refused) as refused:
-                worker.request(kind, **keys)
-            assert refused.value.reason == "unknown"
-        with pytest.raises(Refused) as refused:
-            client.describe("nope")
-        assert refused.value.reason == "unknown"
+def test_requests_for_several_files_are_mixed(worker: Connection) -> None:
+    expected: dict[int, bytes] = {}
+    for text in TEXTS[1:]:
+        expected[worker.send("get", id=id_of(text), index=3)] = cut(text, segment_size_of(len(text)))[3]
+        expected[worker.send("bundle", ids=id_of(text) + S)] = text + SMALL
+        expected[worker.send("digests", id=id_of(text), start=0)] = b"".join(digests_of(text))
+    while expected:
+        header, payload = worker.receive()
+        assert payload == expected.pop(header["rid"])
 
 
-def test_a_segment_out_of_range_is_a_bad_request(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        manifest = client.describe("film.bin")
-        worker = client.workers[0]
-        for kind, key, number in (("get", "index", 14), ("get", "index", 2**63 - 1), ("digests", "start", 14)):
-            with pytest.raises(Refused) as refused:
-                worker.request(kind, id=manifest["id"], **{key: number})
-            assert refused.value.reason == "bad-request"
-        segment, payload = worker.request("get", id=manifest["id"], index=13)  # the last segment
-        assert (segment["index"], len(payload)) == (13, 5)
+def test_a_changed_file_refuses_itself_alone(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    files = [make_file(tmp_path / "shared" / name, 1000, rng) for name in ("a", "b", "c")]
+    first, changed, last = (file.read_bytes() for file in files)
+    with Network(serve(tmp_path / "shared")) as network:
+        status, worker = network.status(), network.worker(1)
+        old, pages = snapshot(status)["catalogue"], worker.pages()
+        files[1].write_bytes(SMALL)
+        header, payload = worker.request("bundle", ids=id_of(first) + id_of(changed) + id_of(last))
+        assert header["statuses"] in (["ok", "changed", "ok"], ["ok", "unknown", "ok"])
+        assert (header["lengths"], payload) == ([1000, 0, 1000], first + last)
+        assert worker.refusal("get", id=id_of(changed), index=0) in ("changed", "unknown")
+        # The new catalogue is used on open connections, and the one before it is kept.
+        new = snapshot(status, lambda status: status["catalogue"] != old)["catalogue"]
+        wait_for("the new catalogue", lambda: worker.request("list")[0]["catalogue"] == new)
+        assert worker.request("bundle", ids=S)[1] == SMALL
+        assert worker.refusal("get", id=id_of(changed), index=0) == "unknown"
+        page, _ = worker.request("list", catalogue=old)
+        assert (page["catalogue"], [page["entries"]]) == (old, pages)
 
 
-LIST = {"type": "list", "rid": 1, "after": ""}
-#: Messages without a readable ``rid``.
-UNREADABLE: list[list[bytes]] = [[b""], [b"\xc1"], [b"", msgpack.packb(LIST)], [msgpack.packb(LIST) + b"\0"]] + [
-    [msgpack.packb(header)]
-    for header in (
-        [],
-        {},
-        {"type": "list", "after": ""},
-        *[{**LIST, "rid": rid} for rid in ("1", -1, 2**63, 1.0, True)],
-        {**LIST, "after": "x" * 8193},
-        {**LIST, "unknown": [0] * 8193},
-        {**LIST, "unknown": msgpack.ExtType(1, b"x")},
-    )
-]
-#: Malformed messages with ``rid`` 1, and the key that is wrong.
-MALFORMED: list[tuple[Map, str]] = [
-    ({**LIST, "type": "nonsense"}, "type"),
-    ({"type": "get", "rid": 1, "id": b"short", "index": 0}, "id"),
-    ({"type": "complaint", "rid": 1, "number": 1.0, "id": bytes(32), "index": 0}, "number"),
-]
+# --- The status socket and the control socket ---
 
 
-def test_malformed_messages_are_answered_if_their_rid_is_readable(port: int) -> None:
-    with Client(port) as client:
-        worker = client.hello(client.snapshot["workers"][0]["endpoint"])
-        for connection, request, reply, error, text in (
-            (worker, {"type": "list", "after": "", "unknown": [{"key": None}]}, "catalog", "refusal", "detail"),
-            (client.control, {"type": "status", "unknown": 1}, "report", "rejected", "message"),
-        ):
-            for frames in UNREADABLE:
-                connection.socket.send_multipart(frames)
-                rid = secrets.randbits(63)
-                connection.socket.send(msgpack.packb({**request, "rid": rid}))
-                answer, _ = connection.receive()
-                assert (answer["type"], answer["rid"]) == (reply, rid)
-            for header, key in MALFORMED:
-                connection.socket.send(msgpack.packb(header))
-                answer, _ = connection.receive()
-                assert (answer["type"], answer["rid"]) == (error, 1)
-                assert answer.get("reason", "bad-request") == "bad-request"
-                assert key in answer[text] or "type" in answer[text]
+def test_a_snapshot_has_the_keys_of_the_document(network: Network) -> None:
+    types: dict[type, str] = {int: "epoch seq files clients garbage refused", str: "control", list: "features workers"}
+    types |= {float: "interval", bytes: "catalogue"}
+    worker_types: dict[type, str] = {int: "number epoch pid restarts clients bytes_sent complaints garbage refused"}
+    worker_types |= {str: "endpoint state wanted reason", float: "rate uptime"}
+    for status in (snapshot(network.status()), snapshot(network.status(topic=b""))):
+        for table, maps in ((types, [status]), (worker_types, status["workers"])):
+            for kind, keys in table.items():
+                assert all(type(item[key]) is kind for item in maps for key in keys.split())
+        assert [worker["number"] for worker in status["workers"]] == [1, 2, 3, 4]
+        assert [port_of(worker["endpoint"]) for worker in status["workers"]] == [*network.ports[:4]]
+        assert {(worker["state"], worker["wanted"]) for worker in status["workers"]} == {("awake", "awake")}
 
 
-def test_another_version_is_refused_with_the_versions_that_are_spoken(port: int) -> None:
-    with Client(port) as client:
-        assert client.snapshot["version"] == 2
-        for version in (0, 1, 3):
-            worker = client.connect(client.snapshot["workers"][0]["endpoint"])
-            with closing(worker), pytest.raises(Refused) as refused:
-                worker.request("hello", version=version)
-            assert (refused.value.reason, refused.value.header["versions"]) == ("version", [2])
-            with pytest.raises(Refused) as refused:
-                client.control.request("status", version=version)
-            assert refused.value.header["versions"] == [2]
+def test_subscriptions_to_other_topics_are_limited(network: Network) -> None:
+    status = network.status()
+    status.socket.subscribe(b"x" * 1000)
+    snapshot(status)
+    assert not status.monitor.poll(0)
+    status.socket.subscribe(b"y" * 100)
+    assert status.event()[0] == zmq.Event.DISCONNECTED
+    status = network.status()
+    status.socket.subscribe(b"z" * 1025)
+    assert status.event()[0] == zmq.Event.DISCONNECTED
 
 
-def test_parts_of_a_segment(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        id_ = client.describe("film.bin")["id"]
-        worker = client.workers[0]
-        _, segment = worker.request("get", id=id_, index=2)
-        header, part = worker.request("get", id=id_, index=2, start=1000, length=50)
-        assert (header["index"], header["start"], part) == (2, 1000, segment[1000:1050])
-        _, rest = worker.request("get", id=id_, index=2, start=1000)
-        assert rest == segment[1000:]
-        for start, length in (0, 0), (MIB, None), (0, MIB + 1), (MIB - 1, 2):
-            with pytest.raises(Refused) as refused:
-                worker.request("get", id=id_, index=2, start=start, length=length)
-            assert refused.value.reason == "bad-request"
+def test_a_client_is_counted_once(network: Network) -> None:
+    control = network.control()
+
+    def counted(total: int, *workers: int) -> None:
+        def reached() -> bool:
+            status = control.request("status")[0]["status"]
+            return (status["clients"], *(worker["clients"] for worker in status["workers"])) == (total, *workers)
+
+        wait_for("the number of clients", reached)
+
+    workers = [network.worker(number, session=5) for number in (1, 1, 2)]
+    counted(1, 1, 1, 0, 0)
+    for worker in workers:
+        worker.send_raw({"type": "bye", "session": 5})
+    counted(0, 0, 0, 0, 0)
 
 
-def test_a_complaint_is_accepted_and_counted(port: int) -> None:
-    with Client(port) as client:
-        client.hello_all()
-        id_ = client.describe("film.bin")["id"]
-        accepted, _ = client.control.request("complaint", number=3, id=id_, index=0)
-        assert accepted["type"] == "accepted"
-        assert client.state(3)["complaints"] == 1
+def test_the_control_socket_reports_and_rejects(network: Network) -> None:
+    control, status, complaint = network.control(), network.status(), {"number": 2, "id": S, "index": 11}
+    report, _ = control.request("status", version=2)
+    assert abs(report["time"] - time.time()) < 60
+    assert (report["type"], report["status"]["catalogue"]) == ("report", snapshot(status)["catalogue"])
+    assert control.request("done", session=5)[0]["type"] == "accepted"
+    for _ in range(2):  # The second one does not count.
+        assert control.request("complaint", **complaint)[0]["type"] == "accepted"
+    workers = control.request("status")[0]["status"]["workers"]
+    assert [worker["complaints"] for worker in workers] == [0, 1, 0, 0]
+    rejected: list[tuple[str, Map]] = [
+        *(("type", {"type": "later"}), ("session", {"type": "done"}), ("number", {"type": "toggle"})),
+        *(("number", {"type": "toggle", "number": 1.0}), ("want", {"type": "toggle", "number": 1, "want": "dead"})),
+        *(("version", {"type": "status", "version": "2"}), ("9", {"type": "toggle", "number": 9})),
+        *(("", {"type": "complaint", **complaint, **keys}) for keys in ({"number": 9}, {"id": L[::-1]}, {"index": 12})),
+        ("index", {"type": "complaint", **complaint, "index": None}),
+    ]
+    for word, request in rejected:
+        header, _ = control.request(**request)
+        assert (header["type"], header["denied"], header.get("versions", [])) == ("rejected", False, [])
+        assert word in header["message"]
+
+
+def test_an_operator_puts_a_worker_to_sleep(network: Network) -> None:
+    status, control, worker = network.status(), network.control(), network.worker(3)
+    control.send("toggle", number=3)
+    assert worker.event()[0] == zmq.Event.DISCONNECTED
+    toggled, _ = control.receive()
+    assert (toggled["type"], toggled["number"], toggled["state"], toggled["reached"]) == ("toggled", 3, "asleep", True)
+    snapshot(status, lambda status: status["workers"][2]["state"] == status["workers"][2]["wanted"] == "asleep")
+    assert control.request("toggle", number=3, want="awake")[0]["state"] == "awake"
+    network.worker(3)
+
+
+# --- Downloads ---
+
+
+def test_a_file_is_downloaded_although_workers_crash_and_freeze(serve: Serve, source: Source, tmp_path: Path) -> None:
+    film = source(40 * MIB)
+    system = serve(film, "--until-done")
+    with Network(system) as network:
+        download = Download(network, tmp_path)
+        _, second, third, _ = (worker["pid"] for worker in download.status["workers"])
+
+        def disturb() -> None:
+            os.kill(second, signal.SIGSTOP)
+            os.kill(third, signal.SIGKILL)
+
+        try:
+            download.fetch(download.file("film.bin"), disturb)
+        finally:
+            os.kill(second, signal.SIGCONT)
+        assert files_equal(film, tmp_path / "film.bin")
+        download.end()
+        assert system.wait() == 0
+
+
+def test_a_tree_is_downloaded(network: Network, shared: Path, tmp_path: Path) -> None:
+    download = Download(network, tmp_path)
+    download.fetch(download.tree("tree/"))
+    download.end()
+    paths = {path.relative_to(shared): path for path in (shared / "tree").rglob("*")}
+    assert {path.relative_to(tmp_path) for path in (tmp_path / "tree").rglob("*")} == paths.keys()
+    for name, path in paths.items():
+        assert path.is_dir() or files_equal(path, tmp_path / name)
+
+
+def test_keys_are_converted_from_digits_to_z85(
+    serve: Serve, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text('[broker]\nsecurity = "curve"\n')
+    digits = re.findall(r"\b[0-9a-f]{64}\b", run_msd("keys", "init").stdout)
+    keys = Keys(*digits)
+    (tmp_path / "reader.pub").write_text(f"reader {keys.digits}\n")
+    assert run_msd("keys", "admit", "reader.pub", "--role", "client").returncode == 0
+    film = source(len(SMALL))
+    with Network(serve(film), keys) as network:
+        download = Download(network, tmp_path)
+        download.fetch(download.file("film.bin"))
+        assert files_equal(film, tmp_path / "film.bin")
+        rejected, _ = download.control.request("toggle", number=1)
+        assert (rejected["type"], rejected["denied"]) == ("rejected", True)
+        network.keys = Keys(*digits)  # a key that the servers have not admitted
+        assert network.connect(network.ports[0]).event() == (REFUSED, 400)
+        network.keys = Keys(keys.digits)  # another public key of the servers
+        assert network.connect(network.ports[0]).event()[0] == FAILED
+        network.keys = None
+        assert network.connect(network.ports[0]).event()[0] in (OTHER_MECHANISM, FAILED)
