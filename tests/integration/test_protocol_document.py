@@ -397,8 +397,9 @@ def test_other_versions_are_refused_with_those_spoken(network: Network) -> None:
         assert (refusal["type"], refusal["reason"], refusal["versions"]) == ("refusal", "version", [2])
     # The connection stays. Features and keys that are not defined are ignored.
     assert worker.request("hello", version=2, features=["not-defined"], later=1.5)[0]["type"] == "welcome"
-    rejected, _ = network.control().request("quit", version=3)
-    assert (rejected["type"], rejected["versions"]) == ("rejected", [2])
+    for request in ("status", "quit"):
+        rejected, _ = network.control().request(request, version=3)
+        assert (rejected["type"], rejected["versions"]) == ("rejected", [2])
 
 
 def test_the_listing_has_every_file_and_folder(worker: Connection, shared: Path) -> None:
@@ -463,6 +464,8 @@ def test_bundles_are_sent_whole_and_in_parts(worker: Connection) -> None:
     header, payload = worker.request("bundle", ids=S + UNKNOWN + S, length=300)
     assert (header["statuses"], header["lengths"]) == (["ok", "unknown", "ok"], [245, 0, 55])
     assert payload == (SMALL + SMALL)[:300]
+    header, payload = worker.request("bundle", ids=UNKNOWN + S, start=9)
+    assert (header["statuses"], payload) == (["unknown", "ok"], SMALL)
 
 
 def test_the_limits_of_bundles(worker: Connection) -> None:
