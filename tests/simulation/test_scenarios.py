@@ -10,10 +10,13 @@ import os
 import random
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import pytest
 
-from msd.client.scheduling.scheduler_events import Finish, GroupLost
+from msd.client.network_events import BanReason
+from msd.client.scheduling.scheduler_events import Finish, GroupLost, UnitState
+from msd.wire.protocol.states import RefusalReason
 from tests.simulation.world import Outcome, Reader, Worker, World
 
 SEEDS = range(10)
@@ -224,11 +227,62 @@ def test_a_worker_that_sends_corrupt_units_is_banned_and_the_others_deliver_the_
     assert world.wasted == 3 or world.scheduler.workers[1].corrupt_count == 3
 
 
-def test_the_scheduler_gives_up_if_all_workers_send_corrupt_units() -> None:
+def test_the_file_is_lost_if_all_workers_send_corrupt_units() -> None:
     result = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().result
     assert isinstance(result, GroupLost)
     assert set(result.bans) == {1, 2, 3, 4}
     assert 0 <= result.unit < 100
+
+
+# Several files: each worker may lack some of them, and a file may change.
+
+
+@pytest.mark.parametrize("reason", [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE])
+def test_a_worker_that_lacks_one_file_serves_the_others_at_its_full_rate(reason: RefusalReason) -> None:
+    """Worker 4 lacks the first of four files. The other workers fetch it while worker 4 sends the other files."""
+    for seed in SEEDS:
+        workers = [Worker(40, jitter=0.05, lacks={0: reason} if number == 4 else {}) for number in (1, 2, 3, 4)]
+        world = World(UNITS // 4, workers, seed, check=seed == 0, further_files=[UNITS // 4] * 3)
+        outcome = world.run()
+        assert outcome.result == Finish()
+        assert outcome.seconds <= 1.05 * UNITS / 160
+        assert outcome.wasted <= 0.02 * UNITS
+        assert min(world.scheduler.delivered_by(4)) >= UNITS // 4
+
+
+def test_a_worker_of_another_broker_that_lacks_most_files_costs_nothing() -> None:
+    """A thousand files of one unit: worker 4 refuses all but every tenth, each of them once, and is asked no more."""
+    lacks = {file: RefusalReason.UNKNOWN for file in range(1000) if file % 10}
+    for seed in SEEDS:
+        workers = [Worker(40, jitter=0.05) for _ in range(3)] + [Worker(40, lacks=lacks, is_foreign=True)]
+        outcome = World(1, workers, seed, check=False, further_files=[1] * 999).run()
+        assert outcome.result == Finish()
+        assert outcome.seconds <= 1.05 * 1000 / 120
+
+
+def test_a_file_that_changes_is_replaced_while_the_others_go_on() -> None:
+    """The second of three files changes; the workers load its new version one after the other, within a second."""
+    for seed in SEEDS:
+        workers = [Worker(40, jitter=0.05, load_s=number / 3) for number in range(4)]
+        world = World(128, workers, seed, check=seed == 0, further_files=[128, 128], follows=True)
+        world.at(1.2, partial(world.change, 1))
+        outcome = world.run()
+        assert outcome.result == Finish()
+        # At most what had arrived of the old version is received again.
+        assert outcome.seconds <= 1.05 * (UNITS + 128) / 160 + 0.5
+        states = [{world.scheduler.state_of(unit) for unit in units} for units, _ in world.groups]
+        assert states[1] == {UnitState.VERIFIED, UnitState.REMOVED}
+        assert states[0] == states[2] == {UnitState.VERIFIED}
+        assert states[3] == {UnitState.VERIFIED, UnitState.REUSED}
+
+
+def test_a_file_that_no_worker_has_does_not_hold_up_the_others() -> None:
+    workers = [Worker(40, lacks={1: RefusalReason.CHANGED}) for _ in range(4)]
+    world = World(50, workers, further_files=[50, 50])
+    outcome = world.run()
+    assert outcome.result == Finish()
+    assert outcome.seconds <= 1.05 * 100 / 160
+    assert world.lost == [GroupLost(1, dict.fromkeys((1, 2, 3, 4), BanReason.CHANGED), 50)]
 
 
 # Streams, which take the units in order.
@@ -279,9 +333,14 @@ def test_a_stream_with_little_memory_is_complete(ahead: int) -> None:
 
 # Random faults.
 
+#: Why a worker does not send a file.
+LACKING = [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE, RefusalReason.OTHER]
+
 
 def random_world(seed: int, *, check: bool = True) -> World:
-    """A world with random faults. At least one worker has no faults after the first 20 seconds."""
+    """A world with random faults, and with files that some workers lack and that change. At least one worker has no
+    faults after the first 20 seconds.
+    """
     rng = random.Random(seed)
     workers = [
         Worker(
@@ -297,7 +356,29 @@ def random_world(seed: int, *, check: bool = True) -> World:
     workers[reliable - 1].corrupt = 0
     units, max_rate = rng.choice([0, 1, 5, 30, 100]), rng.choice([None, None, 1.0, 20.0])
     reader = rng.choice([None, Reader(rng.choice([1.0, 20.0, FAST]), ahead=rng.choice([1, 2, 5, 64]))])
-    world = World(units, workers, seed, check=check, max_rate=max_rate, reader=reader)
+    further_files = [] if reader is not None else [rng.choice([0, 1, 5, 30]) for _ in range(rng.choice([0, 0, 1, 4]))]
+    for number, worker in enumerate(workers, 1):
+        worker.load_s = rng.choice([0.0, 0.3, 1.5])
+        if number != reliable:
+            worker.is_foreign = rng.random() < 0.2
+            lacking = [file for file in range(1 + len(further_files)) if rng.random() < 0.2]
+            worker.lacks = {file: rng.choice(LACKING) for file in lacking}
+    world = World(
+        units,
+        workers,
+        seed,
+        check=check,
+        max_rate=max_rate,
+        reader=reader,
+        further_files=further_files,
+        follows=True,
+    )
+    if reader is None:
+        for _ in range(rng.choice([0, 0, 1, 3])):
+            world.at(rng.uniform(0, 20), partial(world.change, rng.randint(0, len(further_files))))
+        # A worker that was ready since the change may have the version that the others lack: the client waits for it.
+        for number, step in product(world.workers, (world.thaw, world.kill, world.start)):
+            world.at(30.0, partial(step, number))
     faults = [world.kill, world.start, world.freeze, world.thaw, world.sleep]
     for _ in range(rng.randint(0, 30)):
         time, fault, number = rng.uniform(0, 20), rng.choice(faults), rng.randint(1, len(workers))

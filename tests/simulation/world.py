@@ -3,6 +3,9 @@
 A worker serves its requests one after another, each at its own rate (times jitter) or at its share of a link. Requests
 and replies each take ``delay`` seconds and keep their order. A run never sleeps, and its seed is the only source of
 randomness, so the same seed repeats the run exactly.
+
+Each file is a group of units. When a file changes, server 5 publishes a new catalogue, and the workers load it; the
+client then replaces the group by one for the new version. A worker may also lack a file from the beginning.
 """
 
 from __future__ import annotations
@@ -11,23 +14,29 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from msd.client.network_events import Ban, ConnectionClosed
+from msd.client.network_events import Ban, ConnectionClosed, SnapshotReceived
 from msd.client.scheduling import scheduler_events as core
 from msd.client.scheduling.scheduler import Scheduler
-from msd.client.scheduling.scheduler_events import RequestUnit
-from msd.wire.protocol.states import RefusalReason
+from msd.client.scheduling.scheduler_events import RequestUnit, UnitState
+from msd.wire.protocol.messages import Status
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.connections import opened
+from tests.unit.snapshots import snapshot, with_worker
 
 MIB = 1 << 20
 #: Seconds until the client detects that a connection was lost, and until it connects again after a reset.
 LOSS_DETECTION_S, RECONNECTION_S = 0.002, 0.25
 #: Seconds for which a worker that goes to sleep refuses requests before it closes its port.
 REFUSAL_PERIOD_S = 0.25
+#: Seconds until the client has found the new version of a changed file, or the old one again.
+LOOKUP_S = 0.1
+#: The states of units that the output has.
+KEPT = (UnitState.VERIFIED, UnitState.REUSED)
 
 
 @dataclass
@@ -59,6 +68,9 @@ class Worker:
     in seconds, ``jitter`` the fraction by which service times vary, and ``corrupt`` the probability that a reply is
     corrupt. With ``quantiles``, pairs of a share and the seconds that this share of the replies takes at most, service
     times have this distribution instead.
+
+    ``lacks`` are files that the worker refuses, each with the reason. It loads a new catalogue ``load_s`` seconds after
+    the first worker; a worker of another broker (``is_foreign``) never does.
     """
 
     rate: float = 0.0
@@ -67,6 +79,9 @@ class Worker:
     corrupt: float = 0.0
     quantiles: tuple[tuple[float, float], ...] = ()
     link: Link | None = None
+    lacks: Mapping[int, RefusalReason] = field(default_factory=dict)
+    load_s: float = 0.0
+    is_foreign: bool = False
     up: bool = True
     frozen: bool = False
     asleep: bool = False
@@ -117,8 +132,11 @@ class Outcome:
 
 
 class World:
-    """One download of ``units`` from ``workers``, to a file or to ``reader``. If ``check``, checks invariants after
-    each event. ``units`` are sizes in bytes, or a number of units of 1 MiB. ``max_rate`` is in MiB per second.
+    """One download from ``workers``, to files or to ``reader``. If ``check``, checks invariants after each event.
+
+    ``units`` are the sizes of the units of the first file in bytes, or a number of units of 1 MiB, like those of each
+    of ``further_files``. ``max_rate`` is in MiB per second. With ``follows``, the client continues after ``GroupLost``,
+    with the new version of the file if there is one. Otherwise it removes the file, or ends if it is the only one.
     """
 
     def __init__(
@@ -127,13 +145,26 @@ class World:
         workers: list[Worker],
         seed: int = 0,
         *,
+        further_files: Sequence[int | Sequence[int]] = (),
+        follows: bool = False,
         check: bool = True,
         max_rate: float | None = None,
         reader: Reader | None = None,
     ) -> None:
         self.now = 0.0
         self.workers = dict(enumerate(workers, 1))
-        self.sizes = [MIB] * units if isinstance(units, int) else [*units]
+        self._files = [[MIB] * file if isinstance(file, int) else [*file] for file in (units, *further_files)]
+        self._follows = follows
+        #: The sizes of all units, in the order in which they were added.
+        self.sizes: list[int] = []
+        #: For each group its units, and the file of which it is a version.
+        self.groups: list[tuple[range, int]] = []
+        self._group_of: list[int] = []
+        self.lost: list[core.GroupLost] = []
+        #: The groups of which the servers no longer have the version.
+        self._outdated: set[int] = set()
+        #: The catalogue that server 5 publishes, the one before it, and the time of the change.
+        self.catalogue, self._old_catalogue, self._changed_at = b"0", b"0", 0.0
         self.scheduler = Scheduler(
             self.workers,
             memory=64 * MIB,
@@ -168,7 +199,8 @@ class World:
                 self._connect(number)
         if self.reader is not None:
             self._feed(core.LimitMoved(self.reader.ahead))
-        self._feed(core.UnitsAdded(self.sizes))
+        for file in range(len(self._files)):
+            self._add_group(file)
         self._feed(core.AllUnitsAdded())
         while self.result is None:
             assert self._events, f"deadlock: {self.describe_state()}"
@@ -237,7 +269,7 @@ class World:
         self._stop(number)
         worker.asleep = True
         for request in pending:
-            self._refuse(request)
+            self._refuse(request, RefusalReason.SLEEPING)
         epoch = worker.epoch
 
         def close() -> None:
@@ -246,6 +278,20 @@ class World:
                 self._deliver(LOSS_DETECTION_S, lambda: self._feed(ConnectionClosed(number)))
 
         self.at(self.now + REFUSAL_PERIOD_S, close)
+
+    def change(self, file: int) -> None:
+        """Replaces the file by a new version."""
+        self._outdated |= {number for number, (_, its_file) in enumerate(self.groups) if its_file == file}
+        self._old_catalogue, self._changed_at = self.catalogue, self.now
+        self.catalogue = b"%d" % (int(self.catalogue) + 1)
+        self._deliver(LOSS_DETECTION_S, lambda: self._feed(SnapshotReceived(self._status())))
+
+    def _status(self) -> Status:
+        status = snapshot(*[WorkerState.AWAKE] * len(self.workers), catalogue=self.catalogue)
+        for number, worker in self.workers.items():
+            # Server 5 does not know the workers of other brokers: it reports its own worker of this number.
+            status = with_worker(status, number, epoch=1 if worker.is_foreign else worker.epoch)
+        return status
 
     def stall(self, seconds: float) -> None:
         """Suspends the client for this many seconds."""
@@ -274,6 +320,55 @@ class World:
             self._read()
 
         self.at(self.now + seconds, resume)
+
+    # Files.
+
+    def _add_group(self, file: int, unchecked: Sequence[int] = ()) -> None:
+        units = range(len(self.sizes), len(self.sizes) + len(self._files[file]))
+        self.sizes += self._files[file]
+        self._group_of += [len(self.groups)] * len(units)
+        self.groups.append((units, file))
+        self._feed(core.UnitsAdded(self._files[file], [units[index] for index in unchecked], self.catalogue))
+
+    def _on_lost(self, action: core.GroupLost) -> None:
+        number = action.group
+        self.lost.append(action)
+        if not self._follows:
+            if len(self._files) == 1:
+                self.result = action
+            else:
+                self._deliver(0.0, lambda: self._feed(core.GroupRemoved(number)))
+            return
+        units, file = self.groups[number]
+
+        def follow() -> None:
+            if number not in self._outdated:
+                self._feed(core.Resumed(number))
+                return
+            new = len(self.groups)
+            verified = [i for i, unit in enumerate(units) if self.scheduler.state_of(unit) in KEPT]
+            self._add_group(file, verified)
+            self._feed(core.GroupRemoved(number))
+            for index in verified:
+                # Half of what is on the disk is in the new version, too.
+                self._feed(core.UnitChecked(self.groups[new][0][index], self._rng.random() < 0.5))
+
+        self._deliver(LOOKUP_S, follow)
+
+    def _refusal(self, worker: Worker, unit: int) -> RefusalReason | None:
+        number = self._group_of[unit]
+        if (reason := worker.lacks.get(self.groups[number][1])) is not None:
+            return reason
+        if number in self._outdated:
+            return RefusalReason.CHANGED
+        is_new = number >= len(self._files) and self._catalogue_of(worker) != self.catalogue
+        return RefusalReason.UNKNOWN if is_new else None
+
+    def _catalogue_of(self, worker: Worker) -> bytes:
+        """Returns the catalogue that the worker serves."""
+        if worker.is_foreign:
+            return b"theirs"
+        return self.catalogue if self.now >= self._changed_at + worker.load_s else self._old_catalogue
 
     # Events in virtual time.
 
@@ -305,7 +400,8 @@ class World:
 
         def open_connection() -> None:
             if worker.up and worker.session == session:
-                self._feed(opened(number, epoch=worker.epoch, round_trip=2 * worker.delay))
+                catalogue = self._catalogue_of(worker)
+                self._feed(opened(number, epoch=worker.epoch, catalogue=catalogue, round_trip=2 * worker.delay))
 
         # The client connects again only after it has detected the loss of the old connection.
         self._deliver(max(2 * worker.delay, delay), open_connection)
@@ -331,7 +427,9 @@ class World:
                     self._request(action)
                 case core.CheckUnit(number, unit):
                     self._check_unit(number, unit)
-                case core.Finish() | core.GroupLost():
+                case core.GroupLost():
+                    self._on_lost(action)
+                case core.Finish():
                     self.result = action
                 case Ban(number, _):
                     self._stop(number)
@@ -359,21 +457,31 @@ class World:
             if not worker.up or worker.session != session:
                 return
             if worker.asleep:
-                self._refuse(request)
+                self._refuse(request, RefusalReason.SLEEPING)
             else:
                 worker.queue.append(request)
                 self._serve(request.worker)
 
         self.at(self.now + worker.delay, arrive)
 
-    def _refuse(self, request: RequestUnit) -> None:
-        refused = core.UnitRefused(request.worker, request.unit, RefusalReason.SLEEPING, request.start)
-        self._deliver(self.workers[request.worker].delay, lambda: self._feed(refused))
+    def _refuse(self, request: RequestUnit, reason: RefusalReason) -> None:
+        worker = self.workers[request.worker]
+        session = worker.session
+
+        def arrive() -> None:
+            if worker.session == session:
+                self._feed(core.UnitRefused(request.worker, request.unit, reason, request.start))
+
+        self._deliver(worker.delay, arrive)
 
     def _serve(self, number: int) -> None:
         worker = self.workers[number]
-        if worker.serving is None and worker.queue and not worker.frozen:
-            worker.serving = worker.queue.popleft()
+        while worker.serving is None and worker.queue and not worker.frozen:
+            request = worker.queue.popleft()
+            if (reason := self._refusal(worker, request.unit)) is not None:
+                self._refuse(request, reason)
+                continue
+            worker.serving = request
             length = worker.serving.length
             self._work(number, length if worker.link is not None else self._service_time(worker, length))
 
