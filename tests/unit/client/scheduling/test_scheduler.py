@@ -637,6 +637,18 @@ def test_other_bans_outlast_a_change_to_the_catalogue(scene: Scene, reason: Refu
     assert scene.feed(opened(1, catalogue=NEW)) == []
 
 
+def test_a_pause_ends_in_time_even_if_only_another_worker_gets_credit(scene: Scene) -> None:
+    """Worker 1 pauses with the group; worker 2 delivers a unit at the end of the pause."""
+    begin_with_catalogues(scene, THEIRS, OLD)
+    for _ in range(2):
+        assert refuse(scene, 1, RefusalReason.UNKNOWN) == []
+    assert scene.scheduler.outstanding(2) == [2, 3]
+    assert scene.feed(UnitWritten(2, 2), later=CATALOGUE_LOAD_PAUSE_S) == [
+        *alternately(requests(1, 0), requests(2, 1)),
+        *requests(1, 4),
+    ]
+
+
 # Several groups: each worker may lack some of them.
 
 
