@@ -180,8 +180,6 @@ _REWORDED = (
 
 def _reworded(message: str, command: str) -> str:
     """Returns one of Typer's error messages in the form of our own messages. ``command`` is the command that failed."""
-    if command == "msd download" and (match := re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", message)):
-        return f"one download takes one file: leave out {match[1]}"
     # At the prompt of ``msd serve``, -1 quits.
     if command == "msd toggle" and re.fullmatch(r"No such option: -\d", message):
         return f"{message[16:]} is not a worker: give numbers, such as 1 3, or all; msd quit stops the servers"

@@ -198,6 +198,8 @@ def test_a_segment_is_never_copied_in_user_space(
     1. ZeroMQ sends from the buffer into which the worker has read the segment.
     2. The client hashes and writes from the buffer into which ZeroMQ has received the segment.
     3. Each segment is read, sent, received, hashed and written once.
+
+    Only the first segment arrives in parts, because the rate is unknown: it is copied together.
     """
     root, copy = source(SIZE), tmp_path / "copy"
     with running_worker(root, runtime_folder, monkeypatch) as servers:
@@ -210,14 +212,15 @@ def test_a_segment_is_never_copied_in_user_space(
     read, sent, received, hashed, written = (
         sorted(recorder.addresses[operation]) for operation in ("read", "sent", "received", "hashed", "written")
     )
-    assert len(read) == len(received) == SEGMENTS
+    assert SEGMENTS <= len(read) == len(received) <= SEGMENTS + 3
     assert sent == read, "the segment was copied between read and send"
-    assert written == received, "the segment was copied between receive and write"
+    assert len(written) == SEGMENTS
+    whole = [place for place in written if place in received]
+    assert len(whole) >= SEGMENTS - 1, "the segment was copied between receive and write"
+    assert [place for place in hashed if place in whole] == whole, "the segment was copied between receive and hash"
     # One more hash is allowed: that of zeros, the digest of a hole in the part file.
-    hashed_payloads = [place for place in hashed if place in received]
-    assert hashed_payloads == received, "the segment was copied between receive and hash"
     assert len(hashed) <= SEGMENTS + 1
-    setup_calls = 20  # to open files, connect and fetch the manifest
+    setup_calls = 40  # to open files, connect, fetch the manifest and read the parts of the first segment
     assert recorder.calls.total() <= (READS + FSTATS + WRITES) * SEGMENTS + setup_calls, recorder.calls
 
 

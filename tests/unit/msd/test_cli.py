@@ -71,7 +71,6 @@ def test_an_error_that_begins_with_an_argument_begins_with_its_flag(
         ("Option '--json' does not take a value", "msd", "--json takes no value"),
         ("No such command 'x'", "msd", "no such command 'x'"),
         ("Got unexpected extra argument(s) (a b)", "msd list", "too many arguments: leave out a b"),
-        ("Got unexpected extra argument(s) (b)", "msd download", "one download takes one file: leave out b"),
     ],
 )
 def test_a_message_of_typer_is_reworded(message: str, command: str, shown: str) -> None:
@@ -83,7 +82,6 @@ def test_a_message_of_typer_is_reworded(message: str, command: str, shown: str) 
     [
         ([], "msd: a command is needed (see msd --help)"),
         (["verify"], "msd: FILE is missing (see msd verify --help)"),
-        (["download", "a", "b"], "msd: one download takes one file: leave out b (see msd download --help)"),
         (["download", "--id"], "msd: --id needs a value (see msd --help)"),
         (["download", "--json=1"], "msd: --json takes no value (see msd --help)"),
     ],
