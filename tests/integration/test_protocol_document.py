@@ -346,7 +346,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     (folder / "large.bin").chmod(0o640)
-    (folder / "tree" / "empty folder").mkdir(mode=0o700)
+    (folder / "tree" / "empty folder").mkdir()
+    (folder / "tree" / "empty folder").chmod(0o1770)
     for number, content in enumerate(TEXTS):
         (folder / "tree" / f"part {number:02d}").mkdir()
         (folder / "tree" / f"part {number:02d}" / "ü.txt").write_bytes(content)
@@ -412,7 +413,7 @@ def test_the_listing_has_every_file_and_folder(worker: Connection, shared: Path)
         stat, path = paths[entry["name"]].stat(), paths[entry["name"]]
         expected = (0, 0, None) if path.is_dir() else (stat.st_size, stat.st_mtime_ns, id_of(path.read_bytes()))
         assert (entry["size"], entry["mtime_ns"], entry["id"]) == expected
-        assert entry["mode"] == stat.st_mode & 0o7777
+        assert entry["mode"] == stat.st_mode & 0o777
     assert worker.hello()["catalogue"] == catalogue_of(entries)
     assert worker.hello()["files"] == sum(path.is_file() for path in paths.values())
 
