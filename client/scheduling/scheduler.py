@@ -56,7 +56,7 @@ from msd.client.scheduling.scheduler_events import (
     UnitWritten,
 )
 from msd.client.scheduling.unit_table import StartedUnit, UnitTable
-from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, PART_S, WorkerPace
+from msd.client.scheduling.worker_pace import MAX_REQUESTS, MIN_PART, UNIT_S, WorkerPace
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, Stalled, TimePassed
@@ -531,7 +531,7 @@ class Scheduler(Core[Event, Action]):
         if self._rate_limit is not None:
             # What is outstanding may arrive at once, for example after a stall: at most one second of the maximum rate.
             ready = sum(worker.ready for worker in self.workers.values())
-            max_part = min(max_part, max(MIN_PART, int(PART_S * self._rate_limit.rate)))
+            max_part = min(max_part, max(MIN_PART, int(UNIT_S * self._rate_limit.rate)))
             max_window = min(max_window, self._rate_limit.rate / max(1, ready))
         for worker in workers:
             worker.update_limits(max_part, max_window)

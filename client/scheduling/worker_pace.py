@@ -14,12 +14,13 @@ from msd.client.network_events import BanReason
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, BanScope
 from msd.client.scheduling.scheduler_events import RequestUnit
 
-#: The size of a part until the first one has arrived, and the least. At 64 kbit/s, it takes two seconds.
+#: The size in bytes of a part until the first one has arrived, and the least. At 64 kbit/s, it takes two seconds.
 MIN_PART = 16 << 10
-#: A part is what the worker delivers in this many seconds, so that something arrives often on a slow link, and little
-#: is lost with a connection. It is no larger than a unit.
-PART_S = 1.0
-#: From one arrival to the next, parts grow at most by this factor: the first rates are inaccurate.
+#: A unit is requested as a whole if the worker delivers it in ``UNIT_S`` seconds. Otherwise a part is what the worker
+#: delivers in ``PART_S``. Two parts are in flight: something arrives often on a slow link, and little is lost with a
+#: connection.
+UNIT_S, PART_S = 1.0, 0.5
+#: From one arrival to the next, what is requested at once grows at most by this factor: the first rates are inaccurate.
 PART_GROWTH = 4
 #: A worker's window is two parts, and ``WINDOW_GAIN`` times what the worker delivers in one round trip. With a gain of
 #: 1 the window would never grow: the measured rate would be the rate that the window allows.
@@ -75,10 +76,12 @@ class WorkerPace(Struct):
     #: What the worker is asked for at once, at most, and how many bytes may be outstanding: see ``update_limits``.
     part_size: int = 0
     window: float = 0.0
-    #: The part that the worker's rate allows.
+    #: The sizes that the worker's rate allows: of a unit that is requested as a whole, and of a part of a larger one.
+    whole_size: float = MIN_PART
     part_for_rate: float = MIN_PART
-    #: True once anything has arrived from the worker.
+    #: True once anything has arrived from the worker, and if it is then asked for whole units.
     has_delivered: bool = False
+    is_fast: bool = False
     span_start: float = 0.0
     span_bytes: int = 0
     corrupt_count: int = 0
@@ -90,7 +93,9 @@ class WorkerPace(Struct):
 
     def update_limits(self, max_part: int, max_window: float) -> None:
         """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes."""
-        self.part_size = int(min(self.part_for_rate, max_part))
+        is_whole = max_part <= self.whole_size
+        self.is_fast = is_whole and self.has_delivered
+        self.part_size = max_part if is_whole else int(self.part_for_rate)
         window = float(self.part_size)
         if self.has_delivered:
             window = 2 * self.part_size + WINDOW_GAIN * (self.rate or 0.0) * max(self.round_trip, MIN_ROUND_TRIP_S)
@@ -163,7 +168,7 @@ class WorkerPace(Struct):
         self.waiting_since = now
         self.span_bytes += length
         span = now - self.span_start
-        if span < RATE_SPAN_S and self.has_delivered and self.part_size < self.part_for_rate:
+        if span < RATE_SPAN_S and self.is_fast:
             return False
         self.has_delivered = True
         latest = self.span_bytes / max(span, MIN_SPAN_S)
@@ -173,7 +178,8 @@ class WorkerPace(Struct):
             self.span_start, self.span_bytes = now, 0
             # Parts shrink as soon as the link becomes slow.
             limit = min(self.rate, latest)
-        self.part_for_rate = min(PART_GROWTH * self.part_for_rate, max(MIN_PART, PART_S * limit))
+        self.whole_size = min(PART_GROWTH * self.whole_size, max(MIN_PART, UNIT_S * limit))
+        self.part_for_rate = min(self.whole_size, max(MIN_PART, PART_S * limit))
         return True
 
     def _seconds_for(self, length: int) -> float:

@@ -38,7 +38,7 @@ def measured(rate: float, round_trip: float = 0.0) -> WorkerPace:
     """A worker that delivered ``rate`` units of ``SIZE`` bytes per second for ten seconds, the last one at ``START``;
     one request is outstanding.
     """
-    worker = WorkerPace(1, round_trip=round_trip, has_delivered=True, part_for_rate=SIZE)
+    worker = WorkerPace(1, round_trip=round_trip, has_delivered=True, whole_size=SIZE)
     worker.add_request(request(0), START - 10.0)
     worker.span_bytes = round((10 * rate - 1) * SIZE)
     worker.add_request(request(1), START)
@@ -113,26 +113,33 @@ def test_after_the_first_arrival_two_parts_may_be_outstanding(size: int) -> None
     assert worker.window == 2 * worker.part_size
 
 
-@pytest.mark.parametrize(("seconds", "part"), [(0.001, 4 * MIN_PART), (0.5, 2 * MIN_PART), (2.0, MIN_PART)])
-def test_a_part_is_what_arrives_in_a_second_but_grows_at_most_fourfold(seconds: float, part: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "unit", "part"), [(0.001, 4, 4), (0.125, 4, 4), (0.25, 4, 2), (0.5, 2, 1), (2, 1, 1)]
+)
+def test_a_unit_takes_a_second_and_a_part_half_of_it_but_both_grow_at_most_fourfold(
+    seconds: float, unit: int, part: int
+) -> None:
     worker = waiting(MIN_PART)
     worker.count_reply(0, 0, START + seconds)
-    assert worker.part_for_rate == part
+    worker.update_limits(unit * MIN_PART, math.inf)
+    assert worker.part_size == unit * MIN_PART
+    worker.update_limits(unit * MIN_PART + 1, math.inf)
+    assert worker.part_size == part * MIN_PART
 
 
 def test_parts_shrink_with_the_first_slow_arrival() -> None:
     worker = measured(100)
     worker.count_reply(1, 0, START + 16.0)
     assert worker.rate == pytest.approx(50 * SIZE, rel=0.01)
-    assert worker.part_for_rate == SIZE / 16
+    assert worker.whole_size == SIZE / 16
 
 
 def test_a_burst_does_not_change_the_part_of_a_measured_worker() -> None:
     worker = waiting(MIN_PART, MIN_PART)
     worker.count_reply(0, 0, START + 0.5)
-    part = worker.part_for_rate
+    part = worker.whole_size
     worker.count_reply(1, 0, START + 0.5)
-    assert worker.part_for_rate == part == 2 * MIN_PART
+    assert worker.whole_size == part == 2 * MIN_PART
 
 
 def test_the_next_arrival_is_expected_after_the_time_for_its_bytes() -> None:
