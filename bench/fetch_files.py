@@ -40,6 +40,9 @@ class MemoryReceiver:
     def finish(self, output: Output) -> None:
         raise NotImplementedError
 
+    def discard(self, output: Output) -> None:
+        raise NotImplementedError
+
 
 class CountingPool(ConnectionPool):
     """Counts the requests."""

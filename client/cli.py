@@ -89,13 +89,23 @@ def download(
     from msd.wire.errors import Interrupted, UsageError
 
     if exclude or _may_be_several(names or []):
-        single_file_flags = {"--id": id, "--sha256": sha256, "--update": update, "--report": report, "--json": json}
+        if not names:
+            raise UsageError("--exclude leaves files out of folders and globs: give a NAME, such as '**' for all files")
+        single_file_flags = {
+            "--id": id,
+            "--sha256": sha256,
+            "--update": update,
+            "--report": report,
+            "--json": json,
+            "--verbose": verbose,
+            "--no-space-check": no_space_check,
+        }
         for flag, value in single_file_flags.items():
             if value:
                 raise UsageError(f"{flag} is for a single file: download the files one by one, or leave it out")
         _download_several(
             flags,
-            names or [],
+            names,
             output or ".",
             exclude or [],
             interval=interval,

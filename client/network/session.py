@@ -76,7 +76,8 @@ class Session:
         deadline = math.inf
         # Also reaches the tasks that others start meanwhile.
         for task in self._tasks:
-            deadline = min(deadline, task.pass_time())
+            if not task.is_done:
+                deadline = min(deadline, task.pass_time())
         if any(task.is_done for task in self._tasks):
             self._tasks = [task for task in self._tasks if not task.is_done]
             # Another task may wait for the result.

@@ -84,9 +84,10 @@ class BundleTransfer(UnitGroup):
             else:
                 self._save(entry, self._slice(number, data))
 
-    def lose(self, error: SourceError) -> None:  # noqa: ARG002
+    def lose(self, error: SourceError) -> bool:  # noqa: ARG002
         for entry in self._entries:
             self._give_back(entry)
+        return True
 
     def _slice(self, number: int, data: memoryview) -> memoryview:
         return data[self._bounds[number] : self._bounds[number + 1]]

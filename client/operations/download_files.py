@@ -79,7 +79,7 @@ def download_files(
             message = f"interrupted: {format_count(selection.files, 'file')} complete in {output}"
             raise Interrupted(message, error.exit_code - 128) from None
         transfer.emit_progress(is_complete=True)
-        if pool.control is not None:
+        if pool.control is not None and not selection.failed:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         seconds = time.monotonic() - transfer.started
-        return FilesReport(output, selection.files, transfer.verified, transfer.received, seconds, selection.failed)
+        return FilesReport(output, selection.files, selection.size, transfer.received, seconds, selection.failed)

@@ -63,8 +63,12 @@ class FileTransfer(UnitGroup, Task):
         #: True once all data on the disk is checked and, if needed, copied.
         self._is_reuse_finished = False
         if previous is not None:
+            # Its output is closed.
+            previous.is_done = True
             self.changes = previous.changes + 1
             self.fetched = self.outdated = previous.fetched
+            if previous.is_retry:
+                self._report_ready()
         zero_segments = [*output.zero_segments()]
         self.unchecked = [*output.candidates(), *zero_segments]
         self._max_ahead = max(1, memory // max(self.sizes, default=1))
@@ -103,6 +107,9 @@ class FileTransfer(UnitGroup, Task):
     def _end_retry(self) -> None:
         """The version is available again: reports the workers that are ready."""
         self.is_retry = False
+        self._report_ready()
+
+    def _report_ready(self) -> None:
         for worker in self._pool.ready:
             self._on_event(WorkerChanged(str(worker), "ready"))
 
@@ -110,9 +117,10 @@ class FileTransfer(UnitGroup, Task):
         if self._stream is not None:
             self._flush(self._stream)
 
-    def lose(self, error: SourceError) -> None:
+    def lose(self, error: SourceError) -> bool:
         self.lost = error
         self.is_retry = True
+        return False
 
     # The output.
 

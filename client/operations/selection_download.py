@@ -54,12 +54,15 @@ class Receiver(Protocol):
     def finish(self, output: Output) -> None:
         """Takes a complete file, and closes the output."""
 
+    def discard(self, output: Output) -> None:
+        """Closes the output of a file that failed."""
+
 
 class SelectionDownload(Task):
     """Downloads what ``names`` and ``excludes`` select, with ``transfer``. ``memory`` is as for ``FileTransfer``.
 
     ``failed`` holds the error of each file that could not be downloaded, and of each name that selects nothing;
-    ``files`` counts the others. Raises ``MsdError`` if a name can select nothing.
+    ``files`` counts the others, and ``size`` their bytes. Raises ``MsdError`` if a name can select nothing.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class SelectionDownload(Task):
         memory: int,
         on_event: OnEvent,
     ) -> None:
-        self.files = 0
+        self.files = self.size = 0
         self.failed: dict[str, MsdError] = {}
         self._session = session
         self._transfer = transfer
@@ -85,8 +88,8 @@ class SelectionDownload(Task):
         #: The numbers of entries and units of the plan that are known to this object.
         self._entries = self._units = 0
         self._plan = Plan()
-        #: The names and ids of what was planned before the listing began again.
-        self._planned_before: set[tuple[str, bytes | None]] = set()
+        #: The names of what was planned, except for a bundle that was not complete, before the listing began again.
+        self._planned_before: set[str] = set()
         #: The files to be fetched by segments, and the bundles, as units of a plan.
         self._waiting_files: deque[Entry] = deque()
         self._waiting_bundles: deque[tuple[Plan, int]] = deque()
@@ -103,12 +106,17 @@ class SelectionDownload(Task):
             self._finish(download, self._downloads.pop(download))
         while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES:
             self._start_file(self._waiting_files.popleft())
-        while self._waiting_bundles and self._transfer.remaining < MAX_PENDING_UNITS:
+        while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
             self._start_bundle(*self._waiting_bundles.popleft())
         is_idle = not (self._waiting_files or self._downloads or self._waiting_bundles or self._transfer.remaining)
         self.is_done = self._is_planned and is_idle
         deadline = self._lister.next_deadline(now)
         return math.inf if deadline is None else deadline
+
+    def _pending_units(self) -> int:
+        """The number of missing units, without those of files that no worker has at present."""
+        transfers = [download.transfer for download in self._downloads if download.transfer is not None]
+        return self._transfer.remaining - sum(transfer.remaining for transfer in transfers if transfer.is_retry)
 
     # The plan.
 
@@ -121,8 +129,10 @@ class SelectionDownload(Task):
                     self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
                     self._add_page(groups)
                 case lister.Restarted():
+                    self._planned_before |= self._planned_names()
                     entries = map(self._plan.entry, range(self._entries))
-                    self._planned_before.update((entry.name, entry.id) for entry in entries)
+                    # These are planned again.
+                    self._transfer.total -= sum(e.size for e in entries if e.name not in self._planned_before)
                     self._entries = self._units = 0
                 case lister.Completed():
                     self._is_planned = True
@@ -135,7 +145,7 @@ class SelectionDownload(Task):
         plan = self._plan = self._lister.planner.plan
         for number in range(self._entries, len(plan)):
             entry = plan.entry(number)
-            if (entry.name, entry.id) in self._planned_before:
+            if entry.name in self._planned_before:
                 continue
             self._transfer.total += entry.size
             if entry.is_folder:
@@ -145,10 +155,23 @@ class SelectionDownload(Task):
         self._entries = len(plan)
         for group in groups:
             unit, self._units = self._units, self._units + len(group.sizes)
-            if isinstance(plan.unit(unit), BundleUnit):
+            content = plan.unit(unit)
+            numbers = content.files if isinstance(content, BundleUnit) else (content.file,)
+            entries = [plan.entry(number) for number in numbers]
+            new = [entry for entry in entries if entry.name not in self._planned_before]
+            if isinstance(content, BundleUnit) and len(new) == len(entries):
                 self._waiting_bundles.append((plan, unit))
-            elif ((entry := plan.entry(group.number)).name, entry.id) not in self._planned_before:
-                self._waiting_files.append(entry)
+            else:
+                self._waiting_files.extend(new)
+
+    def _planned_names(self) -> set[str]:
+        """Returns the names of the entries that are in a group, or need none."""
+        names = {entry.name for entry in map(self._plan.entry, range(self._entries)) if not entry.size}
+        for unit in range(self._units):
+            content = self._plan.unit(unit)
+            numbers = content.files if isinstance(content, BundleUnit) else (content.file,)
+            names.update(self._plan.entry(number).name for number in numbers)
+        return names
 
     def _try(self, name: str, action: Callable[[], None]) -> bool:
         """Returns True if the action succeeds, otherwise records that the file failed."""
@@ -169,9 +192,13 @@ class SelectionDownload(Task):
         self._transfer.add(group, catalogue=self._lister.planner.catalogue or b"")
 
     def _save(self, entry: Entry, data: memoryview) -> None:
-        if (entry.name, entry.id) in self._planned_before:
-            return
-        self.files += self._try(entry.name, partial(self._receiver.save, entry, data))
+        self._complete(entry.name, entry.size, partial(self._receiver.save, entry, data))
+
+    def _complete(self, name: str, size: int, action: Callable[[], None]) -> None:
+        """Has the receiver take a verified file, and counts it."""
+        if self._try(name, action):
+            self.files += 1
+            self.size += size
 
     # Files that are fetched by segments.
 
@@ -194,7 +221,16 @@ class SelectionDownload(Task):
         self._session.start(download)
 
     def _finish(self, download: FileDownload, entry: Entry) -> None:
-        if download.error is not None:
-            self.failed[entry.name] = download.error
+        transfer = download.transfer
+        if download.error is None:
+            output, size = download.result.output, download.result.manifest.size
+            self._complete(entry.name, size, partial(self._receiver.finish, output))
             return
-        self.files += self._try(entry.name, partial(self._receiver.finish, download.result.output))
+        self.failed[entry.name] = download.error
+        if transfer is None:
+            self._transfer.total -= entry.size
+        else:
+            transfer.is_done = True
+            self._transfer.total -= transfer.manifest.size
+            self._transfer.remove(transfer)
+            self._receiver.discard(transfer.output)

@@ -99,15 +99,15 @@ class Transfer(Task):
         unchecked = [self._units + index for index in group.unchecked]
         self._units += len(group.sizes)
         if replaces is not None:
-            self._active.remove(replaces)
-            first = self._first_units[replaces.number]
-            self.wasted += sum(map(self._parts.discard, range(first, first + len(replaces.sizes))))
-            self._schedule(scheduler_events.GroupRemoved(replaces.number))
+            self.remove(replaces)
         self._schedule(scheduler_events.UnitsAdded(group.sizes, unchecked, catalogue))
 
-    def finish(self) -> None:
-        """No more groups will be added."""
-        self._schedule(scheduler_events.AllUnitsAdded())
+    def remove(self, group: UnitGroup) -> None:
+        """Removes a group of which nothing more is needed."""
+        self._active.remove(group)
+        first = self._first_units[group.number]
+        self.wasted += sum(map(self._parts.discard, range(first, first + len(group.sizes))))
+        self._schedule(scheduler_events.GroupRemoved(group.number))
 
     def resume(self, group: UnitGroup) -> None:
         """Continues after ``group`` was lost: some workers may have its units now."""
@@ -184,9 +184,10 @@ class Transfer(Task):
             # This wait is intended: report no lack of progress.
             self._pool.progress_timeout.handle(ProgressMade(), now)
         # The owner emits the final ``Progress``, once the output is complete.
-        is_due = now >= self._next_progress_at and all(group.is_announced for group in self._active)
-        if is_due and self.verified < self.total:
-            self.emit_progress()
+        if now >= self._next_progress_at:
+            self._next_progress_at = now + PROGRESS_INTERVAL_S
+            if self.verified < self.total and all(group.is_announced for group in self._active):
+                self.emit_progress()
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
     def _emit_worker_changes(self, status: Status) -> None:
@@ -305,8 +306,6 @@ class Transfer(Task):
                     self._pool.handle_ban(action)
                 case Unban():
                     self._pool.handle_ban(action)
-                case scheduler_events.Finish():
-                    self.is_done = True
                 case scheduler_events.GroupBan(worker, number, reason):
                     self._meters[worker].stop()
                     if not self._groups[number].is_retry:
@@ -317,7 +316,8 @@ class Transfer(Task):
                     # Report that nothing is in flight any more.
                     self.emit_progress()
                     group, index = self._groups[number], unit - self._first_units[number]
-                    group.lose(source_error(bans, index, group.name))
+                    if group.lose(source_error(bans, index, group.name)):
+                        self.remove(group)
 
     # Progress.
 

@@ -66,8 +66,8 @@ class UnitGroup:
         """Takes a whole unit, which is valid."""
         raise NotImplementedError
 
-    def lose(self, error: SourceError) -> None:
-        """No worker can be expected to have the missing units."""
+    def lose(self, error: SourceError) -> bool:
+        """No worker can be expected to have the missing units. Returns True if they are not needed any more."""
         raise NotImplementedError
 
     def flush(self) -> None:

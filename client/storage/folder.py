@@ -62,8 +62,11 @@ class Folder:
                 output.sync()
             output.publish(replace=self._replace, sync=self._sync)
         finally:
-            output.close()
-            self._open = {name: other for name, other in self._open.items() if other is not output}
+            self.discard(output)
+
+    def discard(self, output: Output) -> None:
+        output.close()
+        self._open = {name: other for name, other in self._open.items() if other is not output}
 
     def _make(self, folder: Path) -> None:
         with disk_errors(folder):

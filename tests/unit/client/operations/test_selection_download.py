@@ -10,9 +10,10 @@ from msd.client.network.session import Session
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.output import Output
-from msd.wire.errors import DiskError, MsdError, NotFoundError
-from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle
+from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
+from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.segments import Manifest
+from msd.wire.protocol.states import RefusalReason
 from tests.memory_worker import MemoryWorker
 
 MIB = 1 << 20
@@ -55,6 +56,9 @@ class MemoryReceiver:
         if manifest.name in self._broken:
             raise DiskError(f"{manifest.name}: no space left")
         return MemoryOutput(manifest)
+
+    def discard(self, output: Output) -> None:
+        pass
 
     def finish(self, output: Output) -> None:
         assert isinstance(output, MemoryOutput)
@@ -136,3 +140,45 @@ def test_a_name_that_selects_nothing_is_named() -> None:
     selection, _ = download(worker, receiver, "photos/a", "music/", "*.txt")
     assert receiver.files == {"photos/a": FILES["photos/a"]}
     assert errors_of(selection) == {"music/": NotFoundError, "*.txt": NotFoundError}
+
+
+class ForgetfulWorker(MemoryWorker):
+    """Does not have its catalogue any more when the second page is requested, but lists another one."""
+
+    forgets = True
+
+    def _answer(self, request: Any) -> tuple[Any, bytes | None]:
+        if self.forgets and isinstance(request, List) and request.after:
+            self.forgets = False
+            return Refusal(rid=request.rid, epoch=7, reason=RefusalReason.UNKNOWN), None
+        return super()._answer(request)
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 4])
+def test_a_listing_that_begins_again_loses_no_file_and_saves_none_twice(page_size: int) -> None:
+    files = {"a/": b"", "a/1": b"1", "a/2": b"2", "a/film": b"film" * MIB, "a/x": b"x", "a/y": b"", "a/z": b"z"}
+    worker, receiver = ForgetfulWorker({**files}, page_size), MemoryReceiver()
+    selection, transfer = download(worker, receiver, "a/")
+    assert not worker.forgets
+    assert receiver.files == files
+    total = sum(map(len, files.values()))
+    assert (selection.files, selection.size, selection.failed) == (6, total, {})
+    assert (transfer.total, transfer.verified) == (total, total)
+
+
+class FickleWorker(MemoryWorker):
+    """Refuses segments of the film, which it describes and lists, as unreadable."""
+
+    def _answer(self, request: Any) -> tuple[Any, bytes | None]:
+        if isinstance(request, Get):
+            return Refusal(rid=request.rid, epoch=7, reason=RefusalReason.UNREADABLE), None
+        return super()._answer(request)
+
+
+def test_a_file_that_no_worker_can_read_fails_alone() -> None:
+    worker, receiver = FickleWorker({**FILES}), MemoryReceiver()
+    selection, transfer = download(worker, receiver, "photos/", "empty")
+    assert {*receiver.files} == {*FILES} - {"photos/film"}
+    assert errors_of(selection) == {"photos/film": SourceError}
+    assert transfer.remaining == 0
+    assert transfer.total == transfer.verified == selection.size == 3001

@@ -370,6 +370,18 @@ def test_the_segments_of_a_lost_connection_are_reassigned(tmp_path: Path) -> Non
     assert transfer.workers[1].failures == 1
 
 
+def test_a_transfer_without_missing_units_does_not_wake_up_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = PromptPool()
+    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        transfer = transfer_of(pool, part).transfer
+        transfer.total = 0
+        pool.last_poll_at += 10.0
+        assert transfer.pass_time() > pool.last_poll_at
+
+
 # Segments that arrive in parts.
 
 
