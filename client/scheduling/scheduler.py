@@ -250,8 +250,8 @@ class Scheduler(Core[Event, Action]):
                 return {len(self._groups) - 1}
             case Resumed(number):
                 return {number}
-            case ConnectionOpened() | SnapshotReceived():
-                pass
+            case ConnectionOpened():
+                pass  # The worker may now be known as one of this broker.
             case _ if not any(isinstance(action, Ban) for action in actions):
                 return {action.group for action in actions if isinstance(action, GroupBan)}
         bans = [w.group_bans for w in self.workers.values() if w.seen_since_change and not w.ban_reason]
@@ -345,9 +345,9 @@ class Scheduler(Core[Event, Action]):
         self._units.add(event.sizes)
         self._units.mark_unchecked(event.unchecked)
         self._largest = max(self._largest, *event.sizes, 0)
-        if event.catalogue:
+        if event.catalogue and not self._catalogue:
+            self._catalogue = event.catalogue
             self._published.add(event.catalogue)
-            self._catalogue = self._catalogue or event.catalogue
         is_outdated = event.catalogue not in (b"", self._catalogue)
         self._groups.append(Group(first, len(self._units.sizes), event.catalogue, now, self._changes - is_outdated))
         self._first_units.append(first)

@@ -605,6 +605,18 @@ def test_the_scheduler_waits_for_a_lost_worker_that_was_ready_since_the_change(s
     assert is_lost(refuse(scene, 2, RefusalReason.CHANGED))
 
 
+def test_a_banned_worker_that_turns_out_to_belong_to_this_broker_ends_the_wait(scene: Scene) -> None:
+    """Worker 2 sleeps since before the change. Worker 1 serves the published catalogue only after a new connection."""
+    begin_with_catalogues(scene, THEIRS)
+    scene.feed(opened(2, catalogue=OLD))
+    scene.feed(ConnectionClosed(2))
+    scene.feed(published(NEW))
+    scene.now += CATALOGUE_LOAD_S
+    assert refuse(scene, 1, RefusalReason.UNKNOWN) == [GroupBan(1, 0, BanReason.UNKNOWN)]
+    scene.feed(ConnectionClosed(1))
+    assert scene.feed(opened(1, catalogue=NEW)) == [GroupLost(0, {1: BanReason.UNKNOWN}, 0)]
+
+
 def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, THEIRS)
     scene.now += CATALOGUE_LOAD_S
@@ -719,6 +731,16 @@ def test_a_group_is_lost_once_a_check_of_the_disk_shows_that_it_is_missing(scene
     scene.feed(UnitRefused(1, 2, RefusalReason.BAD_REQUEST))
     bans = {1: BanReason.BAD_REQUEST}
     assert scene.feed(UnitChecked(1, valid=False)) == [GroupLost(0, bans, 1)]
+
+
+def test_a_corrupt_unit_goes_to_its_sender_again_if_no_other_worker_has_the_group(scene: Scene) -> None:
+    begin_with_groups(scene, 2)
+    scene.ready(1, 2)
+    scene.feed(UnitRefused(2, 2, RefusalReason.UNREADABLE))
+    # Worker 2 is not banned, but only worker 1 has units 2 and 3.
+    scene.feed(UnitWritten(1, 0))
+    assert scene.scheduler.outstanding(1) == [1, 2]
+    assert requests(1, 2)[0] in scene.feed(UnitCorrupt(1, 2))
 
 
 def test_a_removed_group_is_needed_no_more(scene: Scene) -> None:
