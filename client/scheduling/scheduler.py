@@ -262,15 +262,17 @@ class Scheduler(Core[Event, Action]):
         workers = self.workers.values()
         if all(self._ban_reason(worker, number) for worker in workers):
             return bool(workers)
-        if self._changes <= self._groups[number].changes:
+        group = self._groups[number]
+        if self._changes <= group.changes:
             return False
         # The file may have changed. Workers that are offline will return with the new catalogue, so judge only by
         # workers seen since the change, provided at least one belongs to this broker.
+        published = {*self._published, group.catalogue} - {b""}
         seen = [worker for worker in workers if worker.seen_since_change]
         return all(self._ban_reason(worker, number) for worker in seen) and any(
             number in worker.group_bans
             and BAN_SCOPES[worker.group_bans[number]] is BanScope.CATALOGUE
-            and worker.catalogue in self._published
+            and worker.catalogue in published
             for worker in seen
         )
 

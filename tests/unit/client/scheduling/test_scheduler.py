@@ -789,6 +789,16 @@ def test_a_change_to_the_catalogue_counts_for_the_groups_that_were_found_before(
     assert is_lost(scene.feed(UnitRefused(1, 2, RefusalReason.CHANGED)), 2)
 
 
+def test_the_catalogue_of_a_group_was_published_even_if_only_the_next_one_is_known(scene: Scene) -> None:
+    """The worker serves the catalogue in which the group was found, so it belongs to this broker."""
+    scene.scheduler = Scheduler([1, 2], memory=1 << 30)
+    scene.feed(published(NEW))
+    scene.feed(opened(1, catalogue=OLD))
+    request = scene.feed(UnitsAdded([SIZE], catalogue=OLD))[0]
+    assert request == RequestUnit(1, 0, 0, MIN_PART)
+    assert is_lost(scene.feed(UnitRefused(1, 0, RefusalReason.UNKNOWN)))
+
+
 def test_a_worker_without_a_group_is_not_asked_for_its_parts(scene: Scene) -> None:
     """Worker 1 has sent a part of unit 0. What is left of it waits for worker 2; worker 1 sends unit 1 meanwhile."""
     scene.begin([4 * MIN_PART], 2, are_fast=False)
