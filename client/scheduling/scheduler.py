@@ -604,7 +604,7 @@ class Scheduler(Core[Event, Action]):
 
     def _may_hedge(self, worker: WorkerPace, started: StartedUnit, requests: list[RequestUnit], now: float) -> bool:
         numbers = {request.worker for request in requests}
-        if worker.number in numbers | started.corrupt_senders:
+        if started.is_next_whole or worker.number in numbers | started.corrupt_senders:
             return False
         moving = sum(not self.workers[number].is_stalled(now) for number in numbers)
         return moving < MAX_WORKERS_PER_PART

@@ -16,6 +16,7 @@ import pytest
 
 from msd.client.network_events import BanReason
 from msd.client.scheduling.scheduler_events import Finish, GroupLost, UnitState
+from msd.client.scheduling.worker_pace import MIN_PART
 from msd.wire.protocol.segments import Manifest
 from msd.wire.protocol.states import RefusalReason
 from tests.simulation.world import MIB, Link, Outcome, Reader, Worker, World
@@ -443,18 +444,24 @@ def test_a_stream_with_little_memory_is_complete(ahead: int) -> None:
 
 # Random faults.
 
+#: Sizes of units in bytes: smaller and larger than the smallest part.
+SIZES = [1, 1000, MIN_PART, MIN_PART + 1, 100_000, 300_000, MIB]
+
 #: Why a worker does not send a file.
 LACKING = [RefusalReason.UNKNOWN, RefusalReason.CHANGED, RefusalReason.UNREADABLE, RefusalReason.OTHER]
 
 
 def random_world(seed: int, *, check: bool = True) -> World:
-    """A world with random faults, and with files that some workers lack and that change. At least one worker has no
-    faults after the first 20 seconds.
+    """A world with random faults, and with files that some workers lack and that change. Some workers may share a slow
+    link. At least one worker has no faults after the first 20 seconds.
     """
     rng = random.Random(seed)
+    link = rng.choice([None, None, Link(0.05), Link(0.3), Link(2.0)])
+    is_slow = link is not None and link.rate < 1
     workers = [
         Worker(
             rate=rng.choice([0.5, 4, 40, 400]),
+            link=rng.choice([link, link, None]),
             delay=rng.choice([0.0, 0.0005, 0.05]),
             jitter=rng.choice([0.0, 0.1, 0.5]),
             corrupt=rng.choice([0, 0, 0, 0.02, 1]),
@@ -464,9 +471,11 @@ def random_world(seed: int, *, check: bool = True) -> World:
     ]
     reliable = rng.randint(1, len(workers))
     workers[reliable - 1].corrupt = 0
-    units, max_rate = rng.choice([0, 1, 5, 30, 100]), rng.choice([None, None, 1.0, 20.0])
+    units = random_units(rng, [0, 1, 3] if is_slow else [0, 1, 5, 30, 100])
+    max_rate = rng.choice([None, None, 0.1 if is_slow else 1.0, 20.0])
     reader = rng.choice([None, Reader(rng.choice([1.0, 20.0, FAST]), ahead=rng.choice([1, 2, 5, 64]))])
-    further_files = [] if reader is not None else [rng.choice([0, 1, 5, 30]) for _ in range(rng.choice([0, 0, 1, 4]))]
+    further = 0 if reader is not None else rng.choice([0, 0, 1, 4])
+    further_files = [random_units(rng, [0, 1, 3] if is_slow else [0, 1, 5, 30]) for _ in range(further)]
     for number, worker in enumerate(workers, 1):
         worker.load_s = rng.choice([0.0, 0.3, 1.5])
         if number != reliable:
@@ -489,16 +498,26 @@ def random_world(seed: int, *, check: bool = True) -> World:
         # A worker that was ready since the change may have the version that the others lack: the client waits for it.
         for number, step in product(world.workers, (world.thaw, world.kill, world.start)):
             world.at(30.0, partial(step, number))
-    faults = [world.kill, world.start, world.freeze, world.thaw, world.sleep]
+    faults = [world.kill, world.start, world.freeze, world.thaw, world.sleep, world.reset]
     for _ in range(rng.randint(0, 30)):
         time, fault, number = rng.uniform(0, 20), rng.choice(faults), rng.randint(1, len(workers))
         world.at(time, partial(fault, number))
     for _ in range(rng.randint(0, 3)):
         world.at(rng.uniform(0, 20), lambda: world.stall(rng.uniform(0.1, 3)))
         world.at(rng.uniform(0, 20), lambda: world.pause_reader(rng.uniform(0.1, 10)))
+    for _ in range(rng.choice([0, 0, 1, 5])):
+        time = rng.uniform(0, 20)
+        for number in world.workers:
+            world.at(time, partial(world.reset, number))
     for step in (world.thaw, world.kill, world.start):
         world.at(20.0, partial(step, reliable))
     return world
+
+
+def random_units(rng: random.Random, counts: list[int]) -> list[int]:
+    """The sizes of units in bytes: of a large file, or of files and bundles of all sizes."""
+    count = rng.choice(counts)
+    return [MIB] * count if rng.random() < 0.5 else [rng.choice(SIZES) for _ in range(count)]
 
 
 def run_all(seeds: range) -> None:

@@ -470,6 +470,24 @@ def test_no_worker_is_blamed_for_a_corrupt_unit_of_several_senders(scene: Scene)
     assert scene.scheduler.workers[1].part_size < 2 * MIN_PART
 
 
+def test_hedges_do_not_mix_the_senders_of_a_unit_that_is_to_be_requested_as_a_whole(scene: Scene) -> None:
+    """
+    1. Workers 1 and 2 are both asked for the last two parts. Each delivers one of them, and the unit is corrupt.
+    2. Their other replies are still outstanding. Neither worker is asked for parts of the unit again.
+    3. Worker 1 answers its other request, and is asked for the whole unit.
+    """
+    scene.begin([4 * MIN_PART], 2, are_fast=False)
+    first, second = scene.ready(1, 2)
+    assert receive(scene, first, 0.5) == parts(1, (2, 1), (3, 1))
+    assert receive(scene, second) == parts(2, (3, 1))
+    assert receive(scene, parts(2, (3, 1))[0], 3.0) == parts(2, (2, 1))
+    assert receive(scene, parts(1, (2, 1))[0]) == [CheckUnit(1, 0, frozenset({1, 2}))]
+    assert scene.feed(PartsChecked(1, 0, valid=False)) == []
+    scene.scheduler.workers[1].waiting_since -= 10.0
+    assert scene.feed(TimePassed()) == []
+    assert receive(scene, parts(1, (3, 1))[0]) == parts(1, (0, 4))
+
+
 def test_the_only_sender_of_a_corrupt_unit_is_blamed(scene: Scene) -> None:
     scene.begin([2 * MIN_PART] * 4, 2, are_fast=False)
     request = scene.ready(1)[0]
