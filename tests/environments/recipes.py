@@ -193,6 +193,14 @@ def filter_port(server: Wrapper, port: int) -> None:
     run_in(server, f"ip rule add ipproto tcp sport {port} blackhole")
 
 
+@contextlib.contextmanager
+def slow_link(rate: str) -> Iterator[Wrapper]:
+    """The command has its own network, whose loopback interface carries ``rate``, such as "1mbit"."""
+    bucket = f"tc qdisc add dev lo root tbf rate {rate} burst 16kb latency 400ms"
+    with network_namespace("ip link set lo mtu 1500", bucket) as wrapper:
+        yield wrapper
+
+
 def with_files_replaced(**paths: Path) -> Wrapper:
     """The command sees other files in place of those in /etc, such as ``hosts=tmp_path / "hosts"``; underscores stand
     for dots. Later changes of these files are seen, too.
