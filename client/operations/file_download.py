@@ -104,6 +104,9 @@ class FileDownload(Task):
                 case file_follower.Fetch(is_new):
                     assert self._found is not None
                     if is_new or self.transfer is None:
+                        if self.transfer is not None:
+                            # Its output is closed before the new one is opened.
+                            self.transfer.is_done = True
                         try:
                             self.transfer = self._start_transfer(*self._found, self.transfer)
                         except (DiskError, UsageError) as error:

@@ -63,8 +63,6 @@ class FileTransfer(UnitGroup, Task):
         #: True once all data on the disk is checked and, if needed, copied.
         self._is_reuse_finished = False
         if previous is not None:
-            # Its output is closed.
-            previous.is_done = True
             self.changes = previous.changes + 1
             self.fetched = self.outdated = previous.fetched
             if previous.is_retry:

@@ -55,7 +55,7 @@ class Receiver(Protocol):
         """Takes a complete file, and closes the output."""
 
     def discard(self, output: Output) -> None:
-        """Closes the output of a file that failed."""
+        """Closes the output of a file that failed, unless ``open`` has closed it."""
 
 
 class SelectionDownload(Task):
@@ -204,12 +204,13 @@ class SelectionDownload(Task):
 
     def _start_file(self, entry: Entry) -> None:
         def start(manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
+            output = self._receiver.open(manifest)
             self._transfer.total += manifest.size - (previous.manifest.size if previous else entry.size)
             return FileTransfer(
                 self._session,
                 self._transfer,
                 manifest,
-                self._receiver.open(manifest),
+                output,
                 catalogue=catalogue,
                 memory=self._memory,
                 previous=previous,

@@ -65,8 +65,9 @@ class Folder:
             self.discard(output)
 
     def discard(self, output: Output) -> None:
-        output.close()
-        self._open = {name: other for name, other in self._open.items() if other is not output}
+        for name, other in [*self._open.items()]:
+            if other is output:
+                self._open.pop(name).close()
 
     def _make(self, folder: Path) -> None:
         with disk_errors(folder):

@@ -12,7 +12,7 @@ from msd.client.network_events import SnapshotReceived
 from msd.client.operations import file_download
 from msd.client.operations.file_download import FileDownload
 from msd.client.operations.source_error import VersionLostError
-from msd.wire.errors import MsdError, NotFoundError, SourceError
+from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.segments import Manifest, digest
 from tests.unit.snapshots import snapshot
@@ -101,6 +101,8 @@ class Scene:
         #: The number of times that the transfer of each version is lost, and why.
         self.losses = {OLD.id: 100, NEW.id: 0}
         self.error: SourceError = VersionLostError("every worker failed")
+        #: The versions whose output cannot be opened.
+        self.broken: set[bytes] = set()
         monkeypatch.setattr(file_download, "LookUp", self.look_up)
 
     def look_up(self, session: object, name: str | None, id: bytes | None, *, known: Manifest | None) -> FakeLookUp:
@@ -109,7 +111,10 @@ class Scene:
 
     def start(self, manifest: Manifest, catalogue: bytes, previous: Any) -> Any:
         assert catalogue == CATALOGUE
+        assert previous is None or previous.is_done, "it would go on with an output that is closed"
         self.log.append(("start", manifest, previous and previous.manifest))
+        if manifest.id in self.broken:
+            raise DiskError("no space left")
         return FakeTransfer(manifest, self.losses[manifest.id], self.log, self.error)
 
     def run(self, pinned_by: str | None = None) -> Any:
@@ -163,4 +168,15 @@ def test_an_error_of_the_first_look_up_is_raised(monkeypatch: pytest.MonkeyPatch
     scene = Scene(monkeypatch, NotFoundError("'film' is not shared"))
     scene.pool.status = None
     with pytest.raises(NotFoundError):
+        scene.run()
+
+
+@pytest.mark.parametrize("found", [(OLD,), (NEW, OLD)])
+def test_a_version_whose_output_cannot_be_opened_ends_the_download(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[Manifest, ...]
+) -> None:
+    scene = Scene(monkeypatch, *found)
+    scene.losses[NEW.id] = 1
+    scene.broken = {OLD.id}
+    with pytest.raises(DiskError, match="no space left"):
         scene.run()

@@ -42,7 +42,6 @@ def test_a_new_version_continues_the_counts_and_keeps_what_is_on_the_disk(tmp_pa
             previous=previous,
             on_event=events.append,
         )
-        assert previous.is_done, "its output may be closed"
         assert (file.changes, file.fetched, file.outdated, file.is_announced) == (1, 2 * MIB, 2 * MIB, False)
         while not file.is_announced:
             file.pass_time()

@@ -69,3 +69,12 @@ def test_the_path_of_a_file_is_not_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
     with pytest.raises(UsageError, match="is not a folder"):
         folder_of(tmp_path / "out")
+
+
+def test_an_output_that_was_closed_for_another_version_can_be_discarded(tmp_path: Path) -> None:
+    with closing(folder_of(tmp_path)) as folder:
+        output = folder.open(manifest_of("film", b"old" * 9))
+        (tmp_path / "film").mkdir()
+        with pytest.raises(UsageError):
+            folder.open(manifest_of("film", b"new" * 9))
+        folder.discard(output)
