@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -56,29 +55,45 @@ def test_a_download_over_1_mbit_makes_progress_all_the_time(serve: Serve, source
     path = source(2_000_000)
     with slow_link("1mbit") as wrapper, downloading(serve, path, tmp_path / "copy", wrapper, 20) as (_, client):
         done = client.wait_until_done(60)
-        assert longest_wait(client) <= 3.0
+        assert longest_wait(client) <= 2.5
     assert files_equal(path, tmp_path / "copy")
     assert done["seconds"] <= 1.25 * 16
-    assert done["wasted_bytes"] <= 0.05 * 2_000_000
+    assert done["wasted_bytes"] <= 0.1 * 2_000_000
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("rate", "size", "timeout"), [("1mbit", 30_000_000, 20), ("256kbit", 2_000_000, 30)])
-def test_resets_of_all_connections_cost_little(
-    serve: Serve, source: Source, tmp_path: Path, rate: str, size: int, timeout: int
+@pytest.mark.parametrize(
+    ("rate", "size", "timeout", "kept"),
+    # What the link carries includes headers and acknowledgements, and snapshots of server 5.
+    [("1mbit", 30_000_000, 20, 0.85), ("256kbit", 3_000_000, 30, 0.75)],
+)
+def test_resets_of_all_connections_cost_little_of_what_the_link_carried(
+    serve: Serve, source: Source, tmp_path: Path, rate: str, size: int, timeout: int, kept: float
 ) -> None:
     path = source(size)
     with slow_link(rate) as wrapper, downloading(serve, path, tmp_path / "copy", wrapper, timeout) as (system, client):
         wait_for("the start", lambda: client.events_of("start"))
-        carried = sent_bytes(wrapper)
-        reset_at = time.monotonic() + 20
+        before = sent_bytes(wrapper)
         while client.process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                client.process.wait(max(0.0, reset_at - time.monotonic()))
+                client.process.wait(20)
                 break
             reset_connections(wrapper, system)
-            reset_at += 20
-        client.wait_until_done(60)
-        carried = sent_bytes(wrapper) - carried
+        client.wait_until_done()
+        assert size / (sent_bytes(wrapper) - before) >= kept
+        assert longest_wait(client) <= 6.0
     assert files_equal(path, tmp_path / "copy")
-    assert size / carried >= 0.85
+
+
+@pytest.mark.soak
+def test_a_fast_worker_does_not_wait_for_slow_ones(serve: Serve, source: Source, tmp_path: Path) -> None:
+    """One worker sends 40 MB/s, the others 128 kbit/s."""
+    size = 200_000_000
+    path = source(size)
+    fast, slow = serve(path, "--rate", "40000000"), serve(path, "--rate", "16000")
+    server_flags = ["-a", "127.0.0.1", "-p", *map(str, [fast.ports[0], *slow.ports[1:4], fast.ports[4]])]
+    with Download(server_flags, "-o", str(tmp_path / "copy")) as client:
+        done = client.wait_until_done()
+    assert files_equal(path, tmp_path / "copy")
+    assert done["transfer_seconds"] <= 1.05 * size / (40e6 + 3 * 16e3)
+    assert done["wasted_bytes"] <= 0.01 * size
