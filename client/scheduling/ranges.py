@@ -31,6 +31,8 @@ def is_in_ranges(bounds: list[int], number: int) -> bool:
 
 def first_in_ranges(bounds: list[int], start: int) -> int | None:
     """Returns the first number of the set from ``start`` on, None if there is none."""
+    if bounds and start <= bounds[0]:
+        return bounds[0]
     position = bisect_right(bounds, start)
     if position % 2:
         return start
