@@ -321,9 +321,13 @@ class JobShell(Terminal):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # bash passes SIGHUP on to its jobs and continues stopped ones.
+        # Not SIGHUP: under ``nohup``, the shell and its jobs ignore it.
+        for pid in self._jobs:
+            for number in (signal.SIGTERM, signal.SIGCONT):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         with contextlib.suppress(ProcessLookupError):
-            self.signal(signal.SIGHUP)
+            self.signal(signal.SIGKILL)
         super().__exit__(kind, error, trace)
         wait_for("the end of the jobs", lambda: all(process_state(pid) in ("", "Z") for pid in self._jobs))
 
