@@ -9,7 +9,6 @@ from bench.bounds import conclude
 from msd.client.scheduling.scheduler import Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
-    AllUnitsAdded,
     CheckUnit,
     PartReceived,
     PartsChecked,
@@ -39,7 +38,6 @@ def events_per_second(units: int, workers: int) -> float:
                 perform(scheduler.handle(PartsChecked(action.worker, action.unit, valid=True), now))
 
     scheduler.handle(UnitsAdded([UNIT_SIZE] * units), 0.0)
-    scheduler.handle(AllUnitsAdded(), 0.0)
     for number in range(1, workers + 1):
         perform(scheduler.handle(opened(number), 0.0))
     began = time.perf_counter()

@@ -34,10 +34,8 @@ from msd.client.scheduling.rate_limit import RateLimit
 from msd.client.scheduling.refusal_policy import BAN_SCOPES, GROUP_BANS, REFUSAL_POLICIES, BanScope
 from msd.client.scheduling.scheduler_events import (
     Action,
-    AllUnitsAdded,
     CheckUnit,
     Event,
-    Finish,
     GroupBan,
     GroupLost,
     GroupRemoved,
@@ -99,7 +97,7 @@ class Scheduler(Core[Event, Action]):
 
     ``workers`` are the numbers of the workers, from 1. ``memory`` limits the bytes that are outstanding at all workers
     together; one request to each is always allowed. ``max_rate`` limits the requests, in bytes per second; None means
-    no limit. After ``Finish`` the scheduler returns no more actions.
+    no limit. When ``remaining`` is 0, every unit so far is verified, and the output has it.
     """
 
     def __init__(
@@ -113,7 +111,6 @@ class Scheduler(Core[Event, Action]):
         self.workers = {number: WorkerPace(number) for number in workers}
         self._memory = memory
         self._units = UnitTable()
-        self._is_plan_complete = False
         self._rate_limit = RateLimit(max_rate) if max_rate is not None else None
         #: The size in bytes of the largest unit.
         self._largest = 0
@@ -134,7 +131,6 @@ class Scheduler(Core[Event, Action]):
         #: Only units below the limit are requested. Either one of them is missing, or all are verified and the limit
         #: will move.
         self._limit = math.inf
-        self._ended = False
 
     # Queries.
 
@@ -173,15 +169,9 @@ class Scheduler(Core[Event, Action]):
     # Events and actions.
 
     def _decide(self, event: Event, now: float) -> list[Action]:
-        if self._ended:
-            return []
         actions: list[Action] = [*self._handle_event(event, now), *self._request_units(event, now)]
-        if not self._units.remaining and self._is_plan_complete:
-            actions = [action for action in actions if not isinstance(action, RequestUnit)]
-            actions.append(Finish())
-            self._ended = True
         # Not ``isinstance``, which takes much longer to return False.
-        elif type(event) is PartReceived:
+        if type(event) is PartReceived:
             # After the requests, which should not wait until the unit is hashed.
             started = self._units.started.get(event.unit)
             if started is not None and started.is_received:
@@ -191,8 +181,6 @@ class Scheduler(Core[Event, Action]):
         return actions
 
     def next_deadline(self, now: float) -> float | None:
-        if self._ended:
-            return None
         credit_times = [self._credit_at(worker) for worker in self.workers.values()]
         due = [time for time in credit_times if now < time < math.inf]
         if any(time <= now for time in credit_times) and any(worker.outstanding for worker in self.workers.values()):
@@ -227,7 +215,7 @@ class Scheduler(Core[Event, Action]):
         assert [*self._pauses.values()] == sorted(self._pauses.values())
         for number, group in enumerate(self._groups):
             is_missing = self._units.first_missing(group.first, group.end) is not None
-            assert self._ended or number in self._lost or not (is_missing and self._is_hopeless(number)), number
+            assert number in self._lost or not (is_missing and self._is_hopeless(number)), number
         assert all(unit < self._limit for unit in self._units.started)
         assert outstanding == {request for started in self._units.started.values() for request in started.requests}
 
@@ -326,8 +314,6 @@ class Scheduler(Core[Event, Action]):
                     if worker.group_bans.pop(number, None):
                         self._update_excluded(worker, number)
                 self._units.remove(group.first, group.end)
-            case AllUnitsAdded():
-                self._is_plan_complete = True
             case LimitMoved(limit):
                 self._limit = limit
             case SnapshotReceived(status):

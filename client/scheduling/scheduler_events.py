@@ -39,10 +39,6 @@ class GroupRemoved(Struct, frozen=True):
     group: int
 
 
-class AllUnitsAdded(Struct, frozen=True):
-    """The caller will add no more units."""
-
-
 class UnitWritten(Struct, frozen=True, gc=False):
     """A whole unit arrived in one reply, was verified, and is in the part file or waits to be written to a stream."""
 
@@ -112,7 +108,7 @@ class Resumed(Struct, frozen=True):
     group: int
 
 
-PlanEvent = UnitsAdded | GroupRemoved | AllUnitsAdded
+PlanEvent = UnitsAdded | GroupRemoved
 UnitReply = UnitWritten | PartReceived | UnitDuplicate | UnitCorrupt | UnitRefused
 OutputEvent = PartsChecked | UnitChecked | LimitMoved
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed
@@ -145,10 +141,6 @@ class CheckUnit(Struct, frozen=True):
     senders: frozenset[int]
 
 
-class Finish(Struct, frozen=True):
-    """Every unit is verified, and the output has it."""
-
-
 class GroupBan(Struct, frozen=True):
     """The worker will not be asked for the units of the group until ``GroupUnban``."""
 
@@ -175,7 +167,7 @@ class GroupLost(Struct, frozen=True):
     unit: int
 
 
-Action = RequestUnit | CheckUnit | Ban | Unban | GroupBan | GroupUnban | GroupLost | Finish
+Action = RequestUnit | CheckUnit | Ban | Unban | GroupBan | GroupUnban | GroupLost
 
 
 class UnitState(enum.StrEnum):

@@ -31,10 +31,6 @@ REASONS = st.sampled_from([reason for reason in RefusalReason if reason is not R
 LACKING = (BanReason.UNKNOWN, BanReason.CHANGED)
 
 
-def is_running(machine: SchedulerMachine) -> bool:
-    return machine.ended is None
-
-
 def units_of(machine: SchedulerMachine, group: int) -> range:
     bounds = [*machine.groups, len(machine.sizes)]
     return range(bounds[group], bounds[group + 1])
@@ -75,7 +71,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.group_bans: dict[int, dict[int, BanReason]] = {number: {} for number in (*WORKERS, 9)}
         #: The missing units of removed groups.
         self.removed: set[int] = set()
-        self.is_plan_complete = False
         #: All units before the position are verified and in the output, or removed.
         self.position = 0
         self.unchecked: set[int] = set()
@@ -89,7 +84,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.epoch = 0
         #: The epoch of the current process of each worker.
         self.epochs = dict.fromkeys(WORKERS, 0)
-        self.ended: core.Action | None = None
         if self.max_ahead < MAX_UNITS:
             self.feed(core.LimitMoved(self.max_ahead))
         self.feed(core.UnitsAdded(sizes, (), catalogue))
@@ -108,7 +102,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         actions = self.scheduler.handle(event, self.now)
         self.check_transitions(before, event, actions)
         for action in actions:
-            assert self.ended is None
             match action:
                 case RequestUnit(worker, unit, start, length):
                     assert worker in self.outstanding, "requested from a worker that is not connected"
@@ -135,10 +128,6 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.feed(core.PartsChecked(worker, unit, is_valid))
                 case Ban(worker, _):
                     del self.outstanding[worker]
-                case core.Finish():
-                    assert self.is_plan_complete
-                    assert self.verified | self.removed == {*range(len(self.sizes))}
-                    self.ended = action
                 case Unban(worker):
                     assert worker not in self.outstanding, "unbanned a connected worker"
                     assert isinstance(event, SnapshotReceived)
@@ -184,7 +173,6 @@ class SchedulerMachine(RuleBasedStateMachine):
                 allowed = before_step == after_step or by_request or type(event) in causes
                 assert allowed, (unit, start, end, event, actions)
 
-    @precondition(lambda self: not self.is_plan_complete and is_running(self))
     @rule(sizes=SIZES, unchecked=st.sets(st.integers(0, MAX_UNITS - 1)), catalogue=CATALOGUES)
     def add_group(self, sizes: list[int], unchecked: set[int], catalogue: bytes) -> None:
         first = len(self.sizes)
@@ -193,13 +181,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.unchecked |= {*added}
         self.feed(core.UnitsAdded(sizes, added, catalogue))
 
-    @precondition(lambda self: not self.is_plan_complete and is_running(self))
-    @rule()
-    def complete_plan(self) -> None:
-        self.is_plan_complete = True
-        self.feed(core.AllUnitsAdded())
-
-    @precondition(lambda self: self.lost and is_running(self))
+    @precondition(lambda self: self.lost)
     @rule(choice=st.integers(0, 99))
     def resume(self, choice: int) -> None:
         group = [*self.lost][choice % len(self.lost)]
@@ -208,7 +190,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         if group in self.lost:
             assert {*self.lost[group].bans.values()}.isdisjoint(LACKING), "a worker got no further try"
 
-    @precondition(is_running)
     @rule(choice=st.integers(0, 99))
     def remove_group(self, choice: int) -> None:
         group = choice % len(self.groups)
@@ -229,7 +210,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             status = with_worker(status, worker, epoch=self.epochs[worker])
         self.feed(SnapshotReceived(status))
 
-    @precondition(is_running)
     @rule(worker=numbers, is_new_process=st.booleans(), catalogue=CATALOGUES)
     def connect(self, worker: int, is_new_process: bool, catalogue: bytes) -> None:
         if worker not in self.outstanding:
@@ -240,13 +220,12 @@ class SchedulerMachine(RuleBasedStateMachine):
             if self.scheduler.workers[worker].ban_reason:
                 self.outstanding.pop(worker, None)
 
-    @precondition(is_running)
     @rule(worker=numbers)
     def lose(self, worker: int) -> None:
         if self.outstanding.pop(worker, None) is not None:
             self.feed(ConnectionClosed(worker))
 
-    @precondition(lambda self: is_running(self) and self.pending())
+    @precondition(lambda self: self.pending())
     @rule(choice=st.integers(0, 99), valid=st.booleans())
     def deliver(self, choice: int, valid: bool) -> None:
         pending = self.pending()
@@ -278,7 +257,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.received[unit][start : request.end] = bytes([code]) * length
             self.feed(core.PartReceived(worker, unit, start, length))
 
-    @precondition(is_running)
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
     def refuse(self, worker: int, choice: int, reason: RefusalReason) -> None:
         if self.outstanding.get(worker):
@@ -288,7 +266,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.outstanding[worker] = []
             self.feed(core.UnitRefused(worker, request.unit, reason, request.start))
 
-    @precondition(lambda self: is_running(self) and any(self.dropped.values()))
+    @precondition(lambda self: any(self.dropped.values()))
     @rule(worker=numbers, choice=st.integers(0, 99), reason=REASONS)
     def refuse_late(self, worker: int, choice: int, reason: RefusalReason) -> None:
         """The worker refuses a request that the scheduler has dropped: it is banned from nothing for that."""
@@ -308,7 +286,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         if self.max_ahead < MAX_UNITS:
             self.feed(core.LimitMoved(self.position + self.max_ahead))
 
-    @precondition(lambda self: self.unchecked and is_running(self))
+    @precondition(lambda self: self.unchecked)
     @rule(valid=st.booleans())
     def check_disk(self, valid: bool) -> None:
         unit = self.unchecked.pop()
@@ -330,6 +308,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert worker in self.untrusted or not is_blamed, "blamed an honest worker"
         delivered = [unit for worker in WORKERS for unit in self.scheduler.delivered_by(worker)]
         assert len(delivered) == len(set(delivered)), "two workers count as having delivered the same unit"
+        assert self.scheduler.remaining == len(self.sizes) - len(self.verified | self.removed)
 
     @invariant()
     def deadline_is_ahead(self) -> None:
@@ -338,10 +317,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Connects worker 9, which has no faults and must be able to finish the download. Lost groups are continued."""
-        if not hasattr(self, "scheduler") or self.ended:
+        if not hasattr(self, "scheduler"):
             return
-        if not self.is_plan_complete:
-            self.complete_plan()
         while self.unchecked:
             self.check_disk(valid=False)
         self.outstanding[9], self.dropped[9] = [], []
@@ -349,7 +326,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         while self.lost:
             self.resume(0)
         for _ in range(1000):
-            if self.ended:
+            if not self.scheduler.remaining:
                 break
             if self.position in self.verified | self.removed:
                 self.advance_output()
@@ -358,7 +335,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             else:
                 self.now += 0.5
                 self.feed(TimePassed())
-        assert self.ended == core.Finish(), "a worker without faults did not finish the download"
+        assert not self.scheduler.remaining, "a worker without faults did not finish the download"
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)

@@ -15,7 +15,7 @@ from itertools import pairwise, product
 import pytest
 
 from msd.client.network_events import BanReason
-from msd.client.scheduling.scheduler_events import Finish, GroupLost, UnitState
+from msd.client.scheduling.scheduler_events import GroupLost, UnitState
 from msd.client.scheduling.worker_pace import MIN_PART
 from msd.wire.protocol.segments import Manifest
 from msd.wire.protocol.states import RefusalReason
@@ -51,7 +51,7 @@ def simulate(
         world = World(units, workers, seed, check=seed == 0, max_rate=max_rate, reader=reader)
         setup(world)
         outcome = world.run()
-        assert outcome.result == Finish()
+        assert outcome.failure is None
         outcomes.append(outcome)
     return outcomes
 
@@ -87,7 +87,7 @@ def test_workers_that_wait_for_a_processor_are_not_taken_for_slow_ones(units: in
     wasted = 0.0
     for seed in range(200):
         outcome = World(units, [Worker(100, quantiles=BUSY_MACHINE) for _ in range(4)], seed, check=False).run()
-        assert outcome.result == Finish()
+        assert outcome.failure is None
         wasted += outcome.wasted
     assert wasted <= 0.005 * 200 * units
 
@@ -185,7 +185,7 @@ def download_over(link: Link, size: int, seed: int, *, workers: int = 4, reset_e
             for worker in world.workers:
                 world.at(number * reset_every, partial(world.reset, worker))
     outcome = world.run()
-    assert outcome.result == Finish()
+    assert outcome.failure is None
     return outcome
 
 
@@ -255,7 +255,7 @@ def test_a_frozen_worker_does_not_hold_up_a_unit_on_a_slow_link() -> None:
     world = World(segments_of(2_000_000), [Worker(link=link, delay=0.02) for _ in range(4)])
     world.at(8.0, lambda: world.freeze(2))
     outcome = world.run()
-    assert outcome.result == Finish()
+    assert outcome.failure is None
     assert outcome.seconds <= 16.0 + 3.0
     assert longest_wait(outcome) <= 2.0
 
@@ -263,7 +263,7 @@ def test_a_frozen_worker_does_not_hold_up_a_unit_on_a_slow_link() -> None:
 def test_a_worker_that_sends_corrupt_parts_is_not_blamed_for_parts_of_others_but_in_the_end_banned() -> None:
     link = Link(2.0)
     world = World([MIB] * 40, [Worker(link=link, corrupt=float(number == 2)) for number in (1, 2, 3, 4)], seed=1)
-    assert world.run().result == Finish()
+    assert world.run().failure is None
     corrupt = {number: pace.corrupt_count for number, pace in world.scheduler.workers.items()}
     assert [number for number, count in corrupt.items() if count] == [2]
 
@@ -333,16 +333,16 @@ def test_a_stall_of_the_client_is_not_taken_for_silent_workers() -> None:
 
 def test_a_worker_that_sends_corrupt_units_is_banned_and_the_others_deliver_the_file() -> None:
     world = World(100, [Worker(40, corrupt=1.0), Worker(40), Worker(40)])
-    assert world.run().result == Finish()
+    assert world.run().failure is None
     assert world.scheduler.workers[1].ban_reason == "corrupt"
     assert world.wasted == 3 or world.scheduler.workers[1].corrupt_count == 3
 
 
 def test_the_file_is_lost_if_all_workers_send_corrupt_units() -> None:
-    result = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().result
-    assert isinstance(result, GroupLost)
-    assert set(result.bans) == {1, 2, 3, 4}
-    assert 0 <= result.unit < 100
+    failure = World(100, [Worker(40, corrupt=1.0) for _ in range(4)]).run().failure
+    assert failure is not None
+    assert set(failure.bans) == {1, 2, 3, 4}
+    assert 0 <= failure.unit < 100
 
 
 # Several files: each worker may lack some of them, and a file may change.
@@ -355,7 +355,7 @@ def test_a_worker_that_lacks_one_file_serves_the_others_at_its_full_rate(reason:
         workers = [Worker(40, jitter=0.05, lacks={0: reason} if number == 4 else {}) for number in (1, 2, 3, 4)]
         world = World(UNITS // 4, workers, seed, check=seed == 0, further_files=[UNITS // 4] * 3)
         outcome = world.run()
-        assert outcome.result == Finish()
+        assert outcome.failure is None
         assert outcome.seconds <= 1.05 * UNITS / 160
         assert outcome.wasted <= 0.02 * UNITS
         assert min(world.scheduler.delivered_by(4)) >= UNITS // 4
@@ -367,7 +367,7 @@ def test_a_worker_of_another_broker_that_lacks_most_files_costs_nothing() -> Non
     for seed in SEEDS:
         workers = [Worker(40, jitter=0.05) for _ in range(3)] + [Worker(40, lacks=lacks, is_foreign=True)]
         outcome = World(1, workers, seed, check=False, further_files=[1] * 999).run()
-        assert outcome.result == Finish()
+        assert outcome.failure is None
         assert outcome.seconds <= 1.05 * 1000 / 120
 
 
@@ -378,7 +378,7 @@ def test_a_file_that_changes_is_replaced_while_the_others_go_on() -> None:
         world = World(128, workers, seed, check=seed == 0, further_files=[128, 128], follows=True)
         world.at(1.2, partial(world.change, 1))
         outcome = world.run()
-        assert outcome.result == Finish()
+        assert outcome.failure is None
         # At most what had arrived of the old version is received again.
         assert outcome.seconds <= 1.05 * (UNITS + 128) / 160 + 0.5
         states = [{world.scheduler.state_of(unit) for unit in units} for units, _ in world.groups]
@@ -391,7 +391,7 @@ def test_a_file_that_no_worker_has_does_not_hold_up_the_others() -> None:
     workers = [Worker(40, lacks={1: RefusalReason.CHANGED}) for _ in range(4)]
     world = World(50, workers, further_files=[50, 50])
     outcome = world.run()
-    assert outcome.result == Finish()
+    assert outcome.failure is None
     assert outcome.seconds <= 1.05 * 100 / 160
     assert world.lost == [GroupLost(1, dict.fromkeys((1, 2, 3, 4), BanReason.CHANGED), 50)]
 
@@ -439,7 +439,7 @@ def test_a_frozen_worker_costs_a_stream_little_more_than_its_rate() -> None:
 def test_a_stream_with_little_memory_is_complete(ahead: int) -> None:
     world = World(100, [Worker(40, jitter=0.5), Worker(4), Worker(40, corrupt=0.1)], reader=Reader(FAST, ahead))
     world.at(1.0, lambda: world.kill(1))
-    assert world.run().result == Finish()
+    assert world.run().failure is None
 
 
 # Random faults.
@@ -527,7 +527,7 @@ def run_all(seeds: range) -> None:
             outcome = random_world(seed, check=seed % 10 == 0).run()
         except AssertionError as error:
             raise AssertionError(f"replay with random_world({seed}).run(): {error}") from error
-        assert outcome.result == Finish(), f"seed {seed}: {outcome}"
+        assert outcome.failure is None, f"seed {seed}: {outcome}"
 
 
 def test_downloads_survive_a_thousand_random_fault_sequences(rng: random.Random) -> None:

@@ -117,12 +117,12 @@ class Reader:
 
 @dataclass
 class Outcome:
-    """How a download ended: its duration in seconds, the MiB received and those wasted, and the last action."""
+    """How a download ended: its duration in seconds, the MiB received and wasted, and why it failed, if it did."""
 
     seconds: float
     wasted: float
     received: float
-    result: core.Action
+    failure: core.GroupLost | None
     #: When something arrived, in seconds, and how much, in MiB.
     arrivals: list[tuple[float, float]]
 
@@ -182,7 +182,7 @@ class World:
         self._stalled_until = 0.0
         self._inbox: list[Callable[[], None]] = []
         self._timer: float | None = None
-        self.result: core.Action | None = None
+        self.failure: core.GroupLost | None = None
         #: Bytes received from the workers, and those of them that were of no use.
         self.received = self.wasted = 0
         self.arrivals: list[tuple[float, float]] = []
@@ -201,13 +201,12 @@ class World:
             self._feed(core.LimitMoved(self.reader.ahead))
         for file in range(len(self._files)):
             self._add_group(file)
-        self._feed(core.AllUnitsAdded())
-        while self.result is None:
+        while self.scheduler.remaining and self.failure is None:
             assert self._events, f"deadlock: {self.describe_state()}"
             self.now, _, callback = heapq.heappop(self._events)
             assert self.now < limit, f"not finished after {limit} s: {self.describe_state()}"
             callback()
-        return Outcome(self.now, self.wasted / MIB, self.received / MIB, self.result, self.arrivals)
+        return Outcome(self.now, self.wasted / MIB, self.received / MIB, self.failure, self.arrivals)
 
     def describe_state(self) -> str:
         """Describes the state and the latest events, for the message of a failed test."""
@@ -335,7 +334,7 @@ class World:
         self.lost.append(action)
         if not self._follows:
             if len(self._files) == 1:
-                self.result = action
+                self.failure = action
             else:
                 self._deliver(0.0, lambda: self._feed(core.GroupRemoved(number)))
             return
@@ -429,8 +428,6 @@ class World:
                     self._check_unit(number, unit)
                 case core.GroupLost():
                     self._on_lost(action)
-                case core.Finish():
-                    self.result = action
                 case Ban(number, _):
                     self._stop(number)
                     self.workers[number].session += 1

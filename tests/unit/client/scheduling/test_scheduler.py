@@ -12,10 +12,8 @@ from msd.client.scheduling.refusal_policy import REFUSAL_POLICIES
 from msd.client.scheduling.scheduler import CATALOGUE_LOAD_PAUSE_S, CATALOGUE_LOAD_S, Scheduler
 from msd.client.scheduling.scheduler_events import (
     Action,
-    AllUnitsAdded,
     CheckUnit,
     Event,
-    Finish,
     GroupBan,
     GroupLost,
     GroupRemoved,
@@ -78,7 +76,6 @@ class Scene:
         if limit is not None:
             self.feed(LimitMoved(limit))
         self.feed(UnitsAdded(self.sizes, unchecked, catalogue))
-        self.feed(AllUnitsAdded())
 
     def feed(self, event: Event, later: float = 0.0) -> list[Action]:
         self.now += later
@@ -163,7 +160,7 @@ def test_outstanding_units_of_a_lost_worker_are_requested_first_and_delivered_on
     requested = requested_units(actions)
     assert requested[:2] == [1, 4]
     assert 0 not in requested
-    assert actions[-1] == Finish()
+    assert not scene.scheduler.remaining
 
 
 def test_the_windows_fit_the_memory_but_each_worker_may_have_a_request(scene: Scene) -> None:
@@ -180,13 +177,13 @@ def test_units_are_requested_as_they_are_added(scene: Scene) -> None:
     assert scene.feed(UnitWritten(1, 0)) == []
     assert scene.feed(UnitsAdded([6, 7])) == [RequestUnit(1, 1, 0, 6), RequestUnit(1, 2, 0, 7)]
     assert scene.feed(UnitWritten(1, 1)) == scene.feed(UnitWritten(1, 2)) == []
-    assert scene.feed(AllUnitsAdded()) == [Finish()]
+    assert not scene.scheduler.remaining
 
 
 def test_an_empty_file_is_finished_at_once(scene: Scene) -> None:
     scene.scheduler = Scheduler([1], memory=1)
     assert scene.feed(UnitsAdded([])) == []
-    assert scene.feed(AllUnitsAdded()) == [Finish()]
+    assert not scene.scheduler.remaining
 
 
 def test_a_sleeping_worker_loses_its_outstanding_units_and_gets_no_requests_for_a_while(scene: Scene) -> None:
@@ -310,7 +307,7 @@ def test_an_idle_worker_takes_the_last_units_of_a_frozen_one(scene: Scene) -> No
         actions += scene.feed(TimePassed(), later=0.05)
         for unit in scene.scheduler.outstanding(2):
             actions += scene.feed(UnitWritten(2, unit), later=0.05)
-    assert actions[-1] == Finish()
+    assert not scene.scheduler.remaining
     assert {*requested_units(actions)} == {0, 1}
 
 
@@ -339,7 +336,8 @@ def test_an_unchecked_unit_is_not_requested_before_it_is_checked(scene: Scene) -
     assert scene.feed(UnitChecked(1, valid=False)) == requests(1, 1)
     assert scene.feed(UnitChecked(2, valid=True)) == []
     assert scene.feed(UnitChecked(3, valid=True)) == []
-    assert scene.feed(UnitWritten(1, 1)) == [Finish()]
+    assert scene.feed(UnitWritten(1, 1)) == []
+    assert not scene.scheduler.remaining
 
 
 def test_a_stall_of_the_client_does_not_make_workers_late(scene: Scene) -> None:
@@ -451,7 +449,8 @@ def test_a_unit_is_checked_once_all_parts_have_arrived(scene: Scene) -> None:
     assert scene.scheduler.remaining == 2
     scene.feed(PartsChecked(1, 0, valid=True))
     assert scene.scheduler.delivered_by(1) == [0]
-    assert scene.feed(UnitWritten(2, 1)) == [Finish()]
+    assert scene.feed(UnitWritten(2, 1)) == []
+    assert not scene.scheduler.remaining
 
 
 def test_no_worker_is_blamed_for_a_corrupt_unit_of_several_senders(scene: Scene) -> None:
@@ -511,7 +510,8 @@ def test_a_hedge_is_no_larger_than_a_part_of_the_worker_that_is_asked(scene: Sce
     assert receive(scene, parts(2, (0, 3))[0], 0.5) == parts(2, (6, 2))
     # The frozen worker answers after all: what the other one has sent was of no use.
     assert scene.scheduler.missing_bytes(0, 0, 8 * MIN_PART) == 5 * MIN_PART
-    assert scene.feed(UnitWritten(1, 0)) == [Finish()]
+    assert scene.feed(UnitWritten(1, 0)) == []
+    assert not scene.scheduler.remaining
 
 
 # Changes to the catalogue.
@@ -705,7 +705,8 @@ def test_a_worker_that_lacks_one_group_serves_the_others_on_the_same_connection(
     actions = [action for unit in (1, 4, 5) for action in scene.feed(UnitWritten(1, unit), later=0.01)]
     actions += [action for _ in range(20) for action in scene.feed(TimePassed(), later=1.0)]
     assert actions == requests(1, 5)
-    assert [*scene.feed(UnitWritten(2, 2)), *scene.feed(UnitWritten(2, 3))] == [Finish()]
+    assert scene.feed(UnitWritten(2, 2)) == scene.feed(UnitWritten(2, 3)) == []
+    assert not scene.scheduler.remaining
 
 
 def test_a_lost_group_leaves_the_others_to_go_on(scene: Scene) -> None:
@@ -719,7 +720,8 @@ def test_a_lost_group_leaves_the_others_to_go_on(scene: Scene) -> None:
     assert actions == []
     # The download is not finished: its owner may resume the group or remove it.
     assert scene.scheduler.remaining == 2
-    assert scene.feed(GroupRemoved(0)) == [Finish()]
+    assert scene.feed(GroupRemoved(0)) == []
+    assert not scene.scheduler.remaining
 
 
 def test_a_worker_that_is_banned_altogether_is_missing_in_each_group(scene: Scene) -> None:
@@ -786,7 +788,8 @@ def test_a_new_version_of_a_file_replaces_the_old_one(scene: Scene) -> None:
     assert scene.feed(UnitsAdded([SIZE, SIZE], unchecked=[2], catalogue=NEW)) == requests(1, 3)
     assert scene.feed(GroupRemoved(0)) == []
     assert scene.feed(UnitChecked(2, valid=True)) == []
-    assert scene.feed(UnitWritten(1, 3)) == [Finish()]
+    assert scene.feed(UnitWritten(1, 3)) == []
+    assert not scene.scheduler.remaining
 
 
 def test_a_change_to_the_catalogue_counts_for_the_groups_that_were_found_before(scene: Scene) -> None:
