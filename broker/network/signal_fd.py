@@ -17,8 +17,9 @@ class SignalDescriptor:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        self._previous_handlers = {number: signal.signal(number, _ignore) for number in numbers}
+        # The descriptor first: a signal that arrives in between must not be lost.
         self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_handlers = {number: signal.signal(number, _ignore) for number in numbers}
 
     def fileno(self) -> int:
         return self._reader.fileno()
