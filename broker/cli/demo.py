@@ -11,17 +11,18 @@ import filecmp
 import json
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
@@ -35,6 +36,8 @@ NAME = "demo.bin"
 MIN_SIZE = 1 << 20
 #: Bytes generated and written at a time.
 BLOCK_SIZE = 4 << 20
+#: Seconds between two looks at the download and at the number of bytes sent; the shortest download takes half a second.
+POLL_INTERVAL_S = 0.05
 
 
 def run(size_text: str, seconds: float) -> int:
@@ -49,51 +52,42 @@ def run(size_text: str, seconds: float) -> int:
         )
     if not 0.5 <= seconds <= 3600:
         raise UsageError(f"--seconds {seconds:g}: must be from 0.5 to 3600")
-    with _raise_on_signals(), tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
+    # If the parent ignores a signal (nohup ignores SIGHUP), leave it ignored.
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    with closing(SignalDescriptor(*numbers)) as signals, tempfile.TemporaryDirectory(prefix="msd-demo-") as folder:
         source, output = Path(folder, NAME), Path(folder, "copy-of-" + NAME)
         _print(f"creating a test file of {size:,} random bytes")
-        _make_file(source, size)
+        _make_file(source, size, signals)
         ports = free_ports()
         # One worker sleeps for a while and another is dead for a moment, so each of the four workers gets a little more
         # than a quarter of the total rate.
         rate = max(1, int(size / seconds / 3.5))
         serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
         _print(f"starting the broker and four workers, each limited to {format_rate(rate)}")
+        # Child processes run in their own sessions: otherwise Ctrl-C reaches all of them, and each prints a message.
         with subprocess.Popen(
             [*serve, "-p", *map(str, ports)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            text=True,
+            # No buffer holds a line that ``_wait`` does not see.
+            bufsize=0,
             start_new_session=True,
         ) as broker:
             try:
-                _wait_until_ready(broker)
-                return _download(source, output, ports)
+                _wait_until_ready(broker, signals)
+                return _download(source, output, ports, signals)
             finally:
                 broker.terminate()
 
 
-@contextlib.contextmanager
-def _raise_on_signals() -> Iterator[None]:
-    """Makes signals raise ``Interrupted``, so that child processes are stopped and files are removed.
+def _wait(signals: SignalDescriptor, timeout: float | None, *descriptors: int) -> None:
+    """Waits until a descriptor is readable, or for ``timeout`` seconds. Raises ``Interrupted`` after a signal.
 
-    Child processes must run in their own sessions: otherwise Ctrl-C reaches all of them, and each prints a message.
+    Signals take effect only here. An exception that a signal handler raises can come between the start of a process and
+    the code that stops it, and Python discards it if a finalizer happens to be running.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        # Do not interrupt the clean-up.
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted("demo interrupted", number)
-
-    # If the parent ignores a signal (nohup ignores SIGHUP), leave it ignored.
-    old_handlers = {n: signal.signal(n, interrupt) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
-    try:
-        yield
-    finally:
-        for number, handler in old_handlers.items():
-            signal.signal(number, handler)
+    if signals.fileno() in select.select([signals.fileno(), *descriptors], [], [], timeout)[0]:
+        raise Interrupted("demo interrupted", signals.read()[0])
 
 
 def free_ports(lowest: int = 20000, highest: int = 32000) -> tuple[int, int, int, int, int]:
@@ -118,21 +112,25 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _make_file(path: Path, size: int) -> None:
+def _make_file(path: Path, size: int, signals: SignalDescriptor) -> None:
     with path.open("wb") as file:
         while (bytes_left := size - file.tell()) > 0:
+            _wait(signals, 0)
             file.write(os.urandom(min(BLOCK_SIZE, bytes_left)))
 
 
-def _wait_until_ready(broker: subprocess.Popen[str]) -> None:
+def _wait_until_ready(broker: subprocess.Popen[bytes], signals: SignalDescriptor) -> None:
     assert broker.stdout is not None
-    for line in broker.stdout:
-        if line.startswith("ready"):
+    line = None
+    while line != b"":
+        _wait(signals, None, broker.stdout.fileno())
+        line = broker.stdout.readline()
+        if line.startswith(b"ready"):
             return
     raise MsdError("the servers exited before they were ready: see the messages above")
 
 
-def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int]) -> int:
+def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int], signals: SignalDescriptor) -> int:
     report = output.with_suffix(".json")
     flags = ["-a", "127.0.0.1", "-p", *map(str, ports)]
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *flags, "-i", "1", "-o", str(output)]
@@ -142,8 +140,9 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
     environment = {**os.environ, "TERM": "dumb"}
     with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=environment) as client:
         try:
-            _inject_faults(client, servers, source.stat().st_size)
-            code = client.wait()
+            _inject_faults(client, servers, source.stat().st_size, signals)
+            while (code := client.poll()) is None:
+                _wait(signals, POLL_INTERVAL_S)
         finally:
             # Do not send SIGTERM: the client would print how to resume, but the part file is removed with the folder.
             client.kill()
@@ -154,9 +153,9 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int])
     return 0 if identical else 1
 
 
-def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int) -> None:
-    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each when the workers have sent a
-    given fraction of the file.
+def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int, signals: SignalDescriptor) -> None:
+    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each when the workers have sent a given share of the
+    file.
     """
     with OperatorClient(servers) as operator:
         faults: list[tuple[float, str, Callable[[], object]]] = [
@@ -174,7 +173,7 @@ def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int)
                 _print(message)
                 action()
                 faults.pop(0)
-            time.sleep(0.05)
+            _wait(signals, POLL_INTERVAL_S)
 
 
 def _kill(operator: OperatorClient, number: int) -> None:

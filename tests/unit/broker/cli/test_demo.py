@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from msd.broker.cli import demo
+from msd.broker.network.signal_fd import SignalDescriptor
 from msd.wire.errors import Interrupted, UsageError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -54,29 +57,40 @@ def test_invalid_sizes_and_durations_are_usage_errors(size: str, seconds: float,
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_interrupts_the_demo_and_a_second_one_is_ignored(number: signal.Signals) -> None:
+def test_a_signal_interrupts_the_demo_at_its_next_wait(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal arrives while a finalizer runs, where Python discards exceptions. A second signal is ignored."""
+
+    class Finalizer:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    def make_file(path: Path, size: int, signals: SignalDescriptor) -> None:
+        path.touch()
+        Finalizer()
+        os.kill(os.getpid(), number)
+        demo._wait(signals, None)
+
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     handlers = [signal.getsignal(each) for each in SIGNALS]
-    steps = []
-
-    def interrupt() -> None:
-        with demo._raise_on_signals():
-            try:
-                os.kill(os.getpid(), number)
-                steps.append("not interrupted")
-            finally:
-                os.kill(os.getpid(), number)
-                steps.append("cleaned up")
-
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(demo, "_make_file", make_file)
     with pytest.raises(Interrupted) as caught:
-        interrupt()
-    assert steps == ["cleaned up"]
+        demo.run("1MiB", 1)
     assert caught.value.exit_code == 128 + number
+    assert list(tmp_path.iterdir()) == []
     assert [signal.getsignal(each) for each in SIGNALS] == handlers
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with demo._raise_on_signals():
+def test_an_ignored_signal_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_file(path: Path, size: int, signals: SignalDescriptor) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
+        demo._wait(signals, 0)
+        raise InterruptedError
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(demo, "_make_file", make_file)
+    with pytest.raises(InterruptedError):
+        demo.run("1MiB", 1)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
