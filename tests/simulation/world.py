@@ -186,7 +186,8 @@ class World:
         #: Bytes received from the workers, and those of them that were of no use.
         self.received = self.wasted = 0
         self.arrivals: list[tuple[float, float]] = []
-        self.log: list[str] = []
+        #: The latest events, each with its time.
+        self._log: deque[tuple[float, core.Event]] = deque(maxlen=20)
 
     def at(self, time: float, callback: Callable[[], None]) -> None:
         """Schedules a call to ``callback`` at the virtual time ``time``."""
@@ -211,7 +212,8 @@ class World:
     def describe_state(self) -> str:
         """Describes the state and the latest events, for the message of a failed test."""
         states = [f"{n}: outstanding={self.scheduler.outstanding(n)} {w}" for n, w in self.workers.items()]
-        return "\n".join([f"t={self.now:.3f} remaining={self.scheduler.remaining}", *states, *self.log[-20:]])
+        log = [f"{time:.4f} {event}" for time, event in self._log]
+        return "\n".join([f"t={self.now:.3f} remaining={self.scheduler.remaining}", *states, *log])
 
     # Faults of workers and of the client.
 
@@ -418,8 +420,7 @@ class World:
 
     def _feed(self, event: core.Event) -> None:
         actions = self.scheduler.handle(event, self.now)
-        self.log.append(f"{self.now:.4f} {event}")
-        del self.log[:-50]
+        self._log.append((self.now, event))
         for action in actions:
             match action:
                 case RequestUnit():
