@@ -383,7 +383,7 @@ class ManifestResolver(Core[Event, Action]):
 
     def _verify_digests(self, chosen: Described) -> list[Action]:
         try:
-            manifest = Manifest.build(chosen.name, chosen.size, self._digests)
+            manifest = Manifest.build(chosen.name, chosen.size, self._digests, chosen.mtime_ns, chosen.mode)
         except ProtocolError:
             manifest = None
         if manifest is not None and manifest.id == chosen.id:

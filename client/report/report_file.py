@@ -74,7 +74,7 @@ class ReportFile:
         self._event_recorder.handle(event, now)
         self._totals.handle(event, now)
         if isinstance(event, Started):
-            download_paths = (event.output, event.output.with_name(event.output.name + ".part"))
+            download_paths = (event.output, event.output.with_name(f".{event.output.name}.msd-part"))
             if os.path.realpath(self._file or "") in map(os.path.realpath, download_paths):
                 raise UsageError(f"--report {self._file} is the output or its part file: give the report another name")
 

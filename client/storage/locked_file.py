@@ -1,4 +1,4 @@
-"""Opens and locks the part file of a download: ``OUT.part``, or a shorter name if that one is too long.
+"""Opens and locks the part file of a download: ``.OUT.msd-part``, or a shorter name if that one is too long.
 
 Does not write to it; ``client/storage/part_file.py`` does.
 """
@@ -17,60 +17,73 @@ from msd.client.storage.segments_on_disk import UNSUPPORTED, disk_error
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import digest
 
-PART_SUFFIX = ".part"
+PART_PREFIX, PART_SUFFIX = ".", ".msd-part"
 #: Bytes of a shortened name. Encrypted home folders (ecryptfs) allow 143, most file systems 255.
 MAX_SHORT_NAME = 143
 #: How often a part file is opened again because its path refers to another file by the time it is locked. More often
 #: than that, it is the file system that gives one file two numbers.
 MAX_ATTEMPTS = 16
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class LockedFile(Struct, frozen=True):
-    """An open part file. ``warnings`` say what the file system does not support.
+    """An open part file in the folder of descriptor ``folder``. ``warnings`` say what the file system does not support.
 
     ``has_stable_inodes`` is False if the file system does not identify a file by its inode number.
     """
 
     path: Path
     fd: int
+    folder: int
     warnings: tuple[str, ...] = ()
     has_stable_inodes: bool = True
 
-    def is_at(self, path: Path) -> bool:
-        """True if ``path`` refers to this file. Raises ``OSError``."""
-        own, found = os.fstat(self.fd), os.lstat(path)
+    def has_name(self, name: str) -> bool:
+        """True if this file has the name ``name`` in its folder. Raises ``OSError``."""
+        own, found = os.fstat(self.fd), os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         if self.has_stable_inodes:
             return os.path.samestat(own, found)
         return (own.st_size, own.st_mtime_ns, own.st_mode) == (found.st_size, found.st_mtime_ns, found.st_mode)
 
 
-def open_part_file(output: Path) -> LockedFile:
-    """Opens and locks the part file of ``output``, and creates it if it is missing. Raises ``DiskError``."""
-    path = output.with_name(output.name + PART_SUFFIX)
-    try:
-        return _open_locked(path)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise disk_error(path, error) from None
-    path = output.with_name(short_name(output.name))
-    try:
-        return _open_locked(path)
-    except OSError as error:
-        raise disk_error(path, error) from None
+def open_part_file(output: Path, folder: int) -> LockedFile:
+    """Opens and locks the part file of ``output``, and creates it if it is missing. Raises ``DiskError``.
+
+    ``folder`` is a descriptor of the folder of ``output``.
+    """
+    for name in (part_name(output.name), short_name(output.name)):
+        path = output.with_name(name)
+        try:
+            return _open_locked(path, folder)
+        except OSError as error:
+            latest = error
+            if error.errno != errno.ENAMETOOLONG:
+                break
+    raise disk_error(path, latest)
+
+
+def part_name(name: str) -> str:
+    """Returns the name of the part file of a file, which may be too long."""
+    return f"{PART_PREFIX}{name}{PART_SUFFIX}"
+
+
+def is_part_name(name: str) -> bool:
+    """True if a file of this name is a part file."""
+    return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
 
 
 def short_name(name: str) -> str:
     """Returns a name for the part file of a file whose name leaves no room for the suffix. It depends only on ``name``,
     so that the next run finds the part file.
     """
-    encoded = os.fsencode(name)
+    encoded = os.fsencode(PART_PREFIX + name)
     suffix = f"~{digest(encoded).hex()[:8]}{PART_SUFFIX}"
     beginning = encoded[: MAX_SHORT_NAME - len(suffix)]
     # Do not cut a character in half: some file systems accept UTF-8 only.
     return beginning.decode(errors="ignore") + suffix
 
 
-def _open_locked(path: Path) -> LockedFile:
+def _open_locked(path: Path, folder: int) -> LockedFile:
     """Opens and locks the part file. Raises ``DiskError`` if another download uses it, and ``OSError``.
 
     Tries again if the path refers to another file by the time the lock is held.
@@ -79,7 +92,7 @@ def _open_locked(path: Path) -> LockedFile:
     file's name. Writing to the file would change ``output``, so the part file's name is removed and a new file created.
     """
     for attempt in range(MAX_ATTEMPTS):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        fd = os.open(path.name, _FLAGS, 0o666, dir_fd=folder)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise DiskError(
@@ -87,12 +100,12 @@ def _open_locked(path: Path) -> LockedFile:
                 )
             warnings = _lock(path, fd)
             is_last = attempt == MAX_ATTEMPTS - 1
-            file = LockedFile(path, fd, warnings, has_stable_inodes=not is_last)
+            file = LockedFile(path, fd, folder, warnings, has_stable_inodes=not is_last)
             status = os.fstat(fd)
-            if is_last or file.is_at(path):
+            if is_last or file.has_name(path.name):
                 if status.st_nlink <= 1:
                     return file
-                os.unlink(path)
+                os.unlink(path.name, dir_fd=folder)
         except FileNotFoundError:
             pass  # Another download renamed or removed the part file after it was opened.
         except BaseException:

@@ -1,4 +1,4 @@
-"""``OUT.part``: verified segments are written at their offsets; the complete file is renamed to ``OUT``.
+"""``.OUT.msd-part``: verified segments are written at their offsets; the complete file is renamed to ``OUT``.
 
 Keeps no journal, because a journal could list data that never reached the disk. To resume, the segments that an
 earlier run wrote are hashed and compared with the manifest.
@@ -25,6 +25,7 @@ from msd.wire.protocol.segments import Manifest
 
 #: How often a complete file is hashed again because another program opened it meanwhile.
 MAX_VERIFICATIONS = 3
+_FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def check_output(output: Path, *, replace: bool) -> None:
@@ -55,10 +56,25 @@ def check_output(output: Path, *, replace: bool) -> None:
         )
 
 
+def set_attributes(fd: int, mtime_ns: int, mode: int) -> None:
+    """Gives the open file the time ``mtime_ns`` and, if the shared file with the permissions ``mode`` is executable,
+    makes it executable for all who may read it. 0 stands for unknown. Raises ``OSError``.
+    """
+    if mode & 0o111:
+        own = os.fstat(fd).st_mode & 0o777
+        os.fchmod(fd, own | (own & 0o444) >> 2)
+    if mtime_ns:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+
 class PartFile(Output):
     """The part file of ``output`` for one manifest. The caller must ``close()`` it.
 
-    If ``output`` is a symbolic link, the file that it leads to is replaced and the link is kept.
+    ``folder`` is a descriptor of the folder of ``output``; the file stays in this folder, wherever it is moved. Without
+    it, the folder is opened and, if ``output`` is a symbolic link, the file that it leads to is replaced and the link
+    is kept.
+
+    The complete file gets the manifest's time of the last change and, if the shared file is executable, so is this one.
 
     A lock prevents two downloads from using the same part file at once. ``on_warning`` is called with what the file
     system does not support, and with what fails after the file is complete. With ``check_space`` False the file system
@@ -70,17 +86,25 @@ class PartFile(Output):
         output: Path,
         manifest: Manifest,
         *,
+        folder: int | None = None,
         on_warning: Callable[[str], None] = lambda text: None,
         check_space: bool = True,
     ) -> None:
-        self._output = output.resolve() if output.is_symlink() else output
+        with disk_errors(output):
+            self._output = output.resolve() if folder is None and output.is_symlink() else output
         self._manifest = manifest
         self._on_warning = on_warning
         self._warnings: set[str] = set()
         self._check_space = check_space
         #: False if the file system cannot wait until the data is on the disk.
         self._can_sync = True
-        self._file = open_part_file(self._output)
+        with disk_errors(self._output.parent):
+            self._folder = os.dup(folder) if folder is not None else os.open(self._output.parent, _FOLDER_FLAGS)
+        try:
+            self._file = open_part_file(self._output, self._folder)
+        except BaseException:
+            os.close(self._folder)
+            raise
         self.path, self._fd = self._file.path, self._file.fd
         for warning in self._file.warnings:
             self._warn(warning)
@@ -153,11 +177,14 @@ class PartFile(Output):
         Raises ``UsageError`` if ``output`` exists and ``replace`` is False. What fails once the file has its name is
         only a warning, unless ``output`` is not the verified file.
         """
+        with self._own_change():
+            self._set_attributes(self._fd)
         self._verify()
         verified = os.fstat(self._fd)
+        part, output = self.path.name, self._output.name
         with disk_errors(self._output):
             if replace:
-                os.rename(self.path, self._output)
+                os.rename(part, output, src_dir_fd=self._folder, dst_dir_fd=self._folder)
             else:
                 self._rename_without_replacing()
             # At once: a program that waits for the output may open it soon.
@@ -166,8 +193,8 @@ class PartFile(Output):
         self._check_output(verified, was_opened=was_opened)
         try:
             # The first name remains if the file was linked to ``output``, by this method or by another program.
-            if self._file.is_at(self.path):
-                os.unlink(self.path)
+            if self._file.has_name(part):
+                os.unlink(part, dir_fd=self._folder)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -183,12 +210,13 @@ class PartFile(Output):
         if not os.fstat(self._fd).st_size:
             self._discard()
         os.close(self._fd)
+        os.close(self._folder)
 
     def _discard(self) -> None:
         """Removes the part file, unless another file has taken its path."""
         with contextlib.suppress(OSError):
-            if self._file.is_at(self.path):
-                os.unlink(self.path)
+            if self._file.has_name(self.path.name):
+                os.unlink(self.path.name, dir_fd=self._folder)
 
     def _set_size(self) -> None:
         """Sets the file to its final size, after checking that the disk has room for the missing data."""
@@ -245,7 +273,7 @@ class PartFile(Output):
 
     def _check_in_place(self) -> None:
         try:
-            if self._file.is_at(self.path):
+            if self._file.has_name(self.path.name):
                 return
         except FileNotFoundError:
             pass
@@ -281,7 +309,7 @@ class PartFile(Output):
         check and the rename. ``verified`` is the status at that check.
         """
         try:
-            is_ours = self._file.is_at(self._output)
+            is_ours = self._file.has_name(self._output.name)
         except OSError:
             return  # A program that waited for the output has already moved it away.
         if not is_ours:
@@ -292,7 +320,7 @@ class PartFile(Output):
 
     def _sync_folder(self) -> None:
         try:
-            folder = os.open(self._output.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._folder)
             try:
                 os.fsync(folder)
             finally:
@@ -303,10 +331,18 @@ class PartFile(Output):
                 f" synced: {error.strerror}"
             )
 
+    def _set_attributes(self, fd: int) -> None:
+        """Gives the open file the time and the executable bits of the shared file."""
+        try:
+            set_attributes(fd, self._manifest.mtime_ns, self._manifest.mode)
+        except OSError as error:
+            self._warn(f"{self._output}: its time and mode cannot be set: {error.strerror}")
+
     def _rename_without_replacing(self) -> None:
         """Gives the part file its final name, but never replaces a file that was created since the download started."""
+        part, output = self.path.name, self._output.name
         try:
-            os.link(self.path, self._output, follow_symlinks=False)
+            os.link(part, output, src_dir_fd=self._folder, dst_dir_fd=self._folder, follow_symlinks=False)
         except FileExistsError:
             raise UsageError(
                 f"{self._output} was created in the meantime: choose another path, bring it up to date or replace it",
@@ -315,4 +351,4 @@ class PartFile(Output):
         except OSError:
             # A file system without hard links: check, then rename (not atomic).
             check_output(self._output, replace=False)
-            os.rename(self.path, self._output)
+            os.rename(part, output, src_dir_fd=self._folder, dst_dir_fd=self._folder)

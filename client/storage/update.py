@@ -1,7 +1,8 @@
 """``--update``: reuses the matching segments of an existing ``OUT``.
 
 Reads ``OUT`` and never writes to it. Segments that match the manifest are copied into the part file, which replaces
-``OUT`` at the end. Nothing is copied before the first difference is found, so an up-to-date ``OUT`` stays untouched.
+``OUT`` at the end. Nothing is copied before the first difference is found. An ``OUT`` that is up to date only gets the
+time and the executable bits of the shared file.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ class UpdatePartFile(PartFile):
         output: Path,
         manifest: Manifest,
         *,
+        folder: int | None = None,
         on_warning: Callable[[str], None] = lambda text: None,
         check_space: bool = True,
     ) -> None:
         with disk_errors(output, read_error):
-            self._output_fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+            if folder is None:
+                self._output_fd = os.open(output, flags)
+            else:
+                self._output_fd = os.open(output.name, flags | os.O_NOFOLLOW, dir_fd=folder)
         self._initial_status = os.fstat(self._output_fd)
         self._output_matches = self._initial_status.st_size == manifest.size
         #: Matching segments of ``output`` that were found before the first difference and are not copied yet.
@@ -42,7 +48,7 @@ class UpdatePartFile(PartFile):
         try:
             with disk_errors(output):
                 in_output = {*self._output_copy.candidates()}
-                super().__init__(output, manifest, on_warning=on_warning, check_space=check_space)
+                super().__init__(output, manifest, folder=folder, on_warning=on_warning, check_space=check_space)
         except BaseException:
             os.close(self._output_fd)
             raise
@@ -114,13 +120,14 @@ class UpdatePartFile(PartFile):
 
     def publish(self, *, replace: bool, sync: bool) -> None:
         try:
-            now = os.stat(self._output)
+            now = os.stat(self._output.name, dir_fd=self._folder, follow_symlinks=False)
         except OSError:
             raise self._modified_error() from None
         is_same = os.path.samestat(now, self._initial_status) or not self._file.has_stable_inodes
         if not is_same or _size_and_times(now) != _size_and_times(self._initial_status):
             raise self._modified_error()
         if self._output_matches:
+            self._set_attributes(self._output_fd)
             self._discard()
             return
         self._copy_mode()

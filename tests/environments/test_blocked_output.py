@@ -79,7 +79,7 @@ def test_ctrl_c_ends_a_download_whose_output_is_not_read(
     serve: Serve, source: Source, tmp_path: Path, full_pipe: FullPipe
 ) -> None:
     system = serve(source(8 * MIB), "--rate", "500k")
-    part = tmp_path / "copy.part"
+    part = tmp_path / ".copy.msd-part"
     with start(system, tmp_path / "copy", "--json", stdout=full_pipe.writer, stderr=full_pipe.writer) as client:
         wait_for("data", lambda: part.exists() and part.stat().st_blocks)
         client.send_signal(signal.SIGINT)

@@ -119,7 +119,7 @@ def test_a_disk_that_becomes_read_only_is_a_disk_error(tmp_path: Path) -> None:
 
 def test_in_a_container_part_files_and_outputs_of_the_image_are_replaced(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "lower", "size=10m") as lower, mounted_tmpfs(tmp_path / "upper", "size=20m") as upper:
-        (lower / "film.mp4.part").write_bytes(DATA[: 2 * MIB])
+        (lower / ".film.mp4.msd-part").write_bytes(DATA[: 2 * MIB])
         with mounted_overlay(tmp_path / "disk", lower, upper) as disk:
             with closing(PartFile(disk / "film.mp4", MANIFEST)) as part:
                 assert reused(part)
@@ -128,13 +128,13 @@ def test_in_a_container_part_files_and_outputs_of_the_image_are_replaced(tmp_pat
 
 def test_the_change_of_a_part_file_is_noticed_on_an_overlay(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "lower", "size=10m") as lower, mounted_tmpfs(tmp_path / "upper", "size=20m") as upper:
-        (lower / "film.mp4.part").write_bytes(DATA)
+        (lower / ".film.mp4.msd-part").write_bytes(DATA)
         with (
             mounted_overlay(tmp_path / "disk", lower, upper) as disk,
             closing(PartFile(disk / "film.mp4", MANIFEST)) as part,
         ):
             assert reused(part) == {*range(MANIFEST.segments)}
-            with (disk / "film.mp4.part").open("r+b") as file:
+            with (disk / ".film.mp4.msd-part").open("r+b") as file:
                 file.write(b"\0\1\2")
             with pytest.raises(DiskError, match="was changed by another program"):
                 part.publish(replace=False, sync=False)
@@ -237,7 +237,7 @@ def test_a_part_file_that_another_program_touches_never_becomes_a_wrong_output(
     output = tmp_path / "copy"
     with system.download("-o", str(output)) as client:
         client.wait_until_verified(0.3)
-        ACTS[act](tmp_path / "copy.part")
+        ACTS[act](tmp_path / ".copy.msd-part")
         assert client.wait() == 6, client.out.text
     assert "another program" in client.out.text or "removed or replaced" in client.out.text
     assert not output.exists()

@@ -103,7 +103,9 @@ def test_a_download_in_the_background_draws_nothing_and_is_not_stopped(
     system = serve(source(8 * MIB), "--rate", "1MiB")
     after = shell.enter("stty tostop")
     pid = shell.start_msd("download", *system.server_flags, "-o", str(tmp_path / "copy"), "2>/dev/tty")
-    wait_for("data", lambda: (tmp_path / "copy.part").exists() and (tmp_path / "copy.part").stat().st_blocks > 2048)
+    wait_for(
+        "data", lambda: (tmp_path / ".copy.msd-part").exists() and (tmp_path / ".copy.msd-part").stat().st_blocks > 2048
+    )
     assert process_state(pid) != "T"
     assert "worker 1" not in shell.text[after:]
     shell.enter("fg")

@@ -72,4 +72,4 @@ def test_a_limit_on_the_size_of_files(serve: Serve, source: Source, tmp_path: Pa
     arguments = ["download", *system.server_flags, "-o", str(tmp_path / "copy"), "--quiet"]
     ended = run_msd(*arguments, wrapper=limited(f"--fsize={MIB}"))
     assert (ended.returncode, ended.stderr.count("\n")) == (6, 1), ended.stderr
-    assert "copy.part: File too large: choose a file system that can store files of this size" in ended.stderr
+    assert ".copy.msd-part: File too large: choose a file system that can store files of this size" in ended.stderr

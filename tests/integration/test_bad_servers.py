@@ -160,8 +160,8 @@ def test_a_part_file_that_was_swapped_is_not_published(serve: Serve, source: Sou
     system = serve(source(16 * MIB), "--rate", "4MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.2)
-        (tmp_path / "copy.bin.part").unlink()
-        (tmp_path / "copy.bin.part").write_bytes(b"garbage")
+        (tmp_path / ".copy.bin.msd-part").unlink()
+        (tmp_path / ".copy.bin.msd-part").write_bytes(b"garbage")
         assert client.wait() == 6
     assert not (tmp_path / "copy.bin").exists()
 

@@ -245,7 +245,7 @@ def test_a_file_that_changes_on_the_servers_ends_the_download_of_one_version_wit
     assert (last["event"], last["code"]) == ("error", 5)
     assert "the id names a version that the servers no longer share" in last["message"]
     assert not (tmp_path / "copy.bin").exists()
-    assert (tmp_path / "copy.bin.part").exists()
+    assert (tmp_path / ".copy.bin.msd-part").exists()
     assert system.states() == ["awake"] * 4
     assert [worker.restarts for worker in system.status().workers] == [0] * 4
 
@@ -263,7 +263,7 @@ def test_an_interrupted_download_keeps_its_part_file_and_resumes(
     message = client.events[-1]["message"]
     kept = re.fullmatch(
         r"interrupted: (\d+)\.\d MiB of 24\.0 MiB verified; "
-        r"progress saved in copy\.bin\.part; run the same command to resume",
+        r"progress saved in \.copy\.bin\.msd-part; run the same command to resume",
         message,
     )
     assert kept is not None, message

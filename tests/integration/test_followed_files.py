@@ -54,7 +54,7 @@ class ChangingFile:
 
     def put(self) -> None:
         """Puts the latest version in place."""
-        new = self.path.with_name("new.part")
+        new = self.path.with_name(".new.msd-part")
         new.write_bytes(self.versions[-1])
         os.replace(new, self.path)
 
@@ -171,4 +171,4 @@ def test_a_file_that_changes_a_sixth_time_ends_the_download(serve: Serve, tmp_pa
             file.change("rename")
         assert client.wait() == 5
     assert "film.bin changed on the servers 5 times" in client.events[-1]["message"]
-    assert (tmp_path / "copy.bin.part").exists()
+    assert (tmp_path / ".copy.bin.msd-part").exists()

@@ -135,7 +135,7 @@ def test_an_interrupted_download_writes_a_report(serve: Serve, source: Source, t
     assert report["rate_p50"] > 0
     assert {event["event"] for event in report["events"]} >= {"start", "worker", "progress"}
     plot(str(tmp_path / "report.json"), str(tmp_path / "run.png"))
-    assert {*os.listdir(tmp_path)} >= {"copy.bin.part", "report.json", "run.png"}
+    assert {*os.listdir(tmp_path)} >= {".copy.bin.msd-part", "report.json", "run.png"}
 
 
 def test_a_download_without_servers_reports_how_long_it_waited(tmp_path: Path) -> None:

@@ -66,11 +66,11 @@ FULL_DISK = """
 mount -t tmpfs -o size=80m none "$1" && cd "$1" || exit 99
 shift
 "$@" > /dev/null 2> ../first.err &
-until [ -e copy.bin.part ] && [ "$(du -m copy.bin.part | cut -f1)" -ge 8 ]; do kill -0 $! || exit 98; done
+until [ -e .copy.bin.msd-part ] && [ "$(du -m .copy.bin.msd-part | cut -f1)" -ge 8 ]; do kill -0 $! || exit 98; done
 head -c 60m /dev/zero > filler 2> /dev/null
 wait $!
 echo $? > ../first.code
-du -m copy.bin.part | cut -f1 > ../first.held
+du -m .copy.bin.msd-part | cut -f1 > ../first.held
 [ -e copy.bin ] && exit 97
 rm filler
 "$@" > ../second.json || exit 96
@@ -114,7 +114,7 @@ def test_only_missing_segments_of_a_2_gib_file_are_fetched(
         for number in range(blocks):
             file.write(block[number:] + block[:number])
     system = serve(path)
-    copy, part = memory_folder / "copy.bin", memory_folder / "copy.bin.part"
+    copy, part = memory_folder / "copy.bin", memory_folder / ".copy.bin.msd-part"
     try:
         # The part file differs from the shared file in one byte.
         shutil.copyfile(path, part)
@@ -159,7 +159,7 @@ def test_3_gib_of_zeros_need_neither_transfer_nor_disk_space(serve: Serve, tmp_p
     with path.open("wb") as file:
         file.truncate(size)
     system = serve(path)
-    part = tmp_path / "copy.img.part"
+    part = tmp_path / ".copy.img.msd-part"
     for held in (0, size // 2):
         with part.open("wb") as file:
             file.truncate(held)

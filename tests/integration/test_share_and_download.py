@@ -41,7 +41,7 @@ SIZE = 48 * MIB
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
     """Checks the output and the byte counts, and that at most ``in_flight`` MiB were wasted."""
     assert files_equal(source, output)
-    assert not output.with_name(output.name + ".part").exists()
+    assert not output.with_name(f".{output.name}.msd-part").exists()
     size = source.stat().st_size
     assert done["bytes"] == size
     assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == size
@@ -240,7 +240,7 @@ def test_a_folder_and_files_are_downloaded_in_one_session(serve: Serve, tmp_path
     for name in files.keys() - {"music/song"}:
         assert (tmp_path / "out" / name).read_bytes() == (tree / name).read_bytes(), name
     assert (tmp_path / "out/music/song").read_bytes() == b"mine"
-    assert not [*(tmp_path / "out").rglob("*.part")]
+    assert not [*(tmp_path / "out").rglob(".*.msd-part")]
     refused = run_msd("download", "docs/", "--sha256", "0" * 64, *system.server_flags)
     assert (refused.returncode, "--sha256 is for a single file" in refused.stderr) == (2, True)
 

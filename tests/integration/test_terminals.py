@@ -80,7 +80,7 @@ def test_the_live_view_follows_the_size_of_the_terminal_and_is_erased_at_the_end
     text = "".join(screen_lines(terminal)).removeprefix("$").removeprefix("^C")
     assert re.fullmatch(
         r"msd: interrupted: \d+\.\d MiB of 40\.0 MiB verified; "
-        r"progress saved in .*copy\.part; run the same command to resume",
+        r"progress saved in .*\.copy\.msd-part; run the same command to resume",
         text,
     )
     assert terminal.current_settings == terminal.settings

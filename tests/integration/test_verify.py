@@ -60,7 +60,7 @@ def test_a_sha_256_is_checked_before_the_output_is_in_place(serve: Serve, source
     refused = run_msd(*arguments, wrong, cwd=tmp_path)
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (5, "", 1)
     assert f"the SHA-256 is {right}, but {wrong} is expected" in refused.stderr
-    assert [file.name for file in tmp_path.glob("copy*")] == ["copy.bin.part"]
+    assert [file.name for file in tmp_path.glob("*copy*")] == [".copy.bin.msd-part"]
     assert run_msd(*arguments, right.upper(), cwd=tmp_path).returncode == 0
     assert files_equal(path, tmp_path / "copy.bin")
     # The flag alone asks no server; with NAME the segments are compared, too.

@@ -32,7 +32,7 @@ WINDOW = 8
 def check_result(done: dict[str, Any], source: Path, output: Path, *, in_flight: int = 0) -> None:
     """Checks the output and the byte counts, and that at most ``in_flight`` MiB were wasted."""
     assert files_equal(source, output)
-    assert not output.with_name(output.name + ".part").exists()
+    assert not output.with_name(f".{output.name}.msd-part").exists()
     size = source.stat().st_size
     assert done["bytes"] == size
     assert done["received_bytes"] - done["wasted_bytes"] + done["reused_bytes"] == size

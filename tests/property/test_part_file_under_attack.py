@@ -38,7 +38,7 @@ class Attacker:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.part = output.with_name(output.name + ".part")
+        self.part = output.with_name(f".{output.name}.msd-part")
         self.fd = os.open(self.part, os.O_RDWR | os.O_CREAT)
 
     def close(self) -> None:

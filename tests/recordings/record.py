@@ -143,7 +143,7 @@ def record(scenario: Scenario, folder: Path) -> dict[str, Any]:
         system.put_to_sleep(*scenario.asleep)
         copy = folder / "copy"
         if scenario.reused:
-            (folder / "copy.part").write_bytes((folder / "film").read_bytes()[: scenario.reused])
+            (folder / ".copy.msd-part").write_bytes((folder / "film").read_bytes()[: scenario.reused])
         changes: list[float] = []
         began: list[float] = []
 

@@ -78,16 +78,19 @@ def content_id(data: memoryview) -> bytes:
 class Manifest(Struct, frozen=True):
     """One version of a file: its name, its size in bytes and the digest of each segment.
 
-    ``digests`` is the concatenation of ``segment_count(size)`` digests of 32 bytes, in order.
+    ``digests`` is the concatenation of ``segment_count(size)`` digests of 32 bytes, in order. ``mtime_ns`` is the time
+    of the file's last change, and ``mode`` its permission bits; 0 if unknown. They are not part of the version.
     """
 
     name: str
     size: int
     digests: bytes
     id: bytes
+    mtime_ns: int = 0
+    mode: int = 0
 
     @classmethod
-    def build(cls, name: str, size: int, digests: bytes) -> Manifest:
+    def build(cls, name: str, size: int, digests: bytes, mtime_ns: int = 0, mode: int = 0) -> Manifest:
         """Returns the manifest with its computed id. Raises ``ProtocolError`` if no file of this size can have these
         digests.
         """
@@ -95,7 +98,7 @@ class Manifest(Struct, frozen=True):
             raise ProtocolError(f"a file size of {size} bytes is outside 0…{MAX_FILE_SIZE}")
         if len(digests) != DIGEST_SIZE * segment_count(size):
             raise ProtocolError(f"{len(digests)} bytes of digests for a file of {size} bytes")
-        return cls(name, size, digests, file_id(size, digests))
+        return cls(name, size, digests, file_id(size, digests), mtime_ns, mode)
 
     @property
     def segments(self) -> int:

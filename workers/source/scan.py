@@ -23,7 +23,7 @@ from msd.workers.source.catalogue import PERMISSIONS, AnyVersion, SharedFolder, 
 from msd.workers.source.share import LeftOut, Share
 
 #: Suffix of part files: a download writes to a part file until the download is complete.
-PART_SUFFIX = ".part"
+PART_SUFFIX = ".msd-part"
 
 
 class Scan(NamedTuple):
@@ -138,11 +138,13 @@ class _Scanner:
 
     def _left_out_name(self, base_name: str, name: str, *, is_folder: bool) -> LeftOut | None:
         """Returns the reason for leaving out an entry because of its name, None if there is none."""
+        if name.endswith(PART_SUFFIX) and not is_folder:
+            return LeftOut.UNFINISHED
         if base_name[0] == "." and not self._share.hidden:
             return LeftOut.HIDDEN
         if self._share.excludes and self._excludes.match(f"{name}/" if is_folder else name):
             return LeftOut.EXCLUDED
-        return LeftOut.UNFINISHED if name.endswith(PART_SUFFIX) and not is_folder else None
+        return None
 
     def _left_out_link(self, entry: os.DirEntry[str], folder: str, *, is_folder: bool) -> LeftOut | None:
         """Returns the reason for leaving out a link in ``folder``, None if there is none."""

@@ -20,7 +20,7 @@ from tests.connections import opened
 from tests.unit.snapshots import snapshot
 
 CATALOGUE = b"c" * 32
-STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245))
+STAR = Manifest.build("Star.mp4", 245, digest(b"star") * segment_count(245), mtime_ns=1)
 
 
 class FakePool:

@@ -54,7 +54,7 @@ NEW, OLD = b"n" * 32, b"o" * 32
 def version(text: str, size: int = 245, name: str = NAME) -> Manifest:
     """A version of a file; ``text`` distinguishes it from other versions."""
     digests = b"".join(digest(f"{text}{index}".encode()) for index in range(segment_count(size)))
-    return Manifest.build(name, size, digests)
+    return Manifest.build(name, size, digests, mtime_ns=1, mode=0o644)
 
 
 STAR = version("star")
@@ -68,7 +68,8 @@ def described(manifest: Manifest) -> Described:
         epoch=1,
         name=manifest.name,
         size=manifest.size,
-        mtime_ns=1,
+        mtime_ns=manifest.mtime_ns,
+        mode=manifest.mode,
         segment_size=segment_size(manifest.size),
         id=manifest.id,
     )

@@ -102,20 +102,20 @@ def interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _without_server
 
 
 def test_an_interrupted_resume_keeps_the_whole_part_file(tmp_path: Path, interrupted: Any) -> None:
-    (tmp_path / "copy.part").write_bytes(DATA)
-    message = "interrupted: 21 B of 2.4 KiB verified; progress saved in copy.part; run the same command to resume"
+    (tmp_path / ".copy.msd-part").write_bytes(DATA)
+    message = "interrupted: 21 B of 2.4 KiB verified; progress saved in .copy.msd-part; run the same command to resume"
     assert interrupted(21) == message
-    assert (tmp_path / "copy.part").read_bytes() == DATA
+    assert (tmp_path / ".copy.msd-part").read_bytes() == DATA
 
 
 def test_an_interrupted_update_names_a_part_file_only_if_there_is_one(tmp_path: Path, interrupted: Any) -> None:
     (tmp_path / "copy").write_bytes(DATA)
     message = "interrupted: 21 B of 2.4 KiB verified; run the same command to resume"
     assert interrupted(21, update=True) == message
-    assert not (tmp_path / "copy.part").exists()
+    assert not (tmp_path / ".copy.msd-part").exists()
     (tmp_path / "copy").write_bytes(DATA[1:])
-    assert "progress saved in copy.part" in interrupted(21, update=True)
-    assert (tmp_path / "copy.part").exists()
+    assert "progress saved in .copy.msd-part" in interrupted(21, update=True)
+    assert (tmp_path / ".copy.msd-part").exists()
 
 
 @pytest.mark.usefixtures("_without_servers")
@@ -140,10 +140,10 @@ def test_an_interrupt_after_the_rename_does_not_name_a_part_file(
         interrupt()
 
     monkeypatch.setattr(PartFile, "publish", publish_and_interrupt)
-    (tmp_path / "copy.part").write_bytes(DATA)
+    (tmp_path / ".copy.msd-part").write_bytes(DATA)
     with pytest.raises(Interrupted) as raised:
         download.download(locate_servers(Config()), output=tmp_path / "copy")
-    assert ".part" not in str(raised.value)
+    assert "msd-part" not in str(raised.value)
     assert (tmp_path / "copy").exists()
 
 
@@ -177,7 +177,7 @@ def test_progress_is_emitted_every_interval(
 def test_a_file_with_another_sha_256_is_not_put_in_place(tmp_path: Path, update: bool) -> None:
     """The data arrives as shared; with ``update`` it is in the output already, and the output is left alone."""
     output = tmp_path / "copy"
-    (output if update else tmp_path / "copy.part").write_bytes(DATA)
+    (output if update else tmp_path / ".copy.msd-part").write_bytes(DATA)
 
     def run(sha256: str) -> Report:
         return download.download(locate_servers(Config()), output=output, sha256=sha256, update=update)

@@ -26,7 +26,7 @@ def test_a_whole_segment_is_requested_without_a_length(tmp_path: Path) -> None:
 
 def test_a_new_version_continues_the_counts_and_keeps_what_is_on_the_disk(tmp_path: Path) -> None:
     """Of the earlier version, two segments arrived; the part file holds them and one more."""
-    (tmp_path / "film.mp4.part").write_bytes(DATA[: 3 * MIB])
+    (tmp_path / ".film.mp4.msd-part").write_bytes(DATA[: 3 * MIB])
     events: list[Event] = []
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         run = transfer_of(FakePool(), part, on_event=events.append)

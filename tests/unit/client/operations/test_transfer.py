@@ -169,7 +169,7 @@ def test_the_network_is_polled_after_each_hashed_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
 ) -> None:
     output = tmp_path / "film.mp4"
-    existing = output if update else output.with_name("film.mp4.part")
+    existing = output if update else output.with_name(".film.mp4.msd-part")
     existing.write_bytes(DATA)
     pool = FakePool()
     #: For each segment that is hashed, the number of polls before.

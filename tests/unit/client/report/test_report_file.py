@@ -74,7 +74,7 @@ def test_an_invalid_report_path_is_rejected_before_the_download(file: str) -> No
         ReportFile(file)
 
 
-@pytest.mark.parametrize("file", ["copy", "./copy", "copy.part"])
+@pytest.mark.parametrize("file", ["copy", "./copy", ".copy.msd-part"])
 def test_a_report_must_not_replace_the_download(file: str) -> None:
     Path(file).write_text("kept")
     with pytest.raises(UsageError, match="is the output or its part file"), ReportFile(file) as report_file:

@@ -15,7 +15,7 @@ from msd.client.storage.change_detector import ChangeDetector
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    path = tmp_path / "film.mp4.part"
+    path = tmp_path / ".film.mp4.msd-part"
     path.write_bytes(b"content")
     return path
 

@@ -62,7 +62,7 @@ def test_an_unfinished_file_leaves_only_its_part_file(tmp_path: Path) -> None:
         folder.open(manifest_of("film", b"?" * 5000))
         output = folder.open(manifest_of("film", data))  # Another version.
         output.write(0, memoryview(data)[: manifest_of("film", data).span(0)[1]])
-    assert [path.name for path in tmp_path.iterdir()] == ["film.part"]
+    assert [path.name for path in tmp_path.iterdir()] == [".film.msd-part"]
 
 
 def test_the_path_of_a_file_is_not_a_folder(tmp_path: Path) -> None:

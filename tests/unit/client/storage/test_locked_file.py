@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,30 @@ from msd.client.storage.locked_file import MAX_SHORT_NAME, LockedFile, open_part
 from msd.wire.errors import DiskError
 
 
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of the temporary folder."""
+    fd = os.open(tmp_path, os.O_PATH)
+    yield fd
+    os.close(fd)
+
+
 def closed(file: LockedFile) -> LockedFile:
     os.close(file.fd)
     return file
 
 
-@pytest.mark.parametrize("name", ["a", "a" * 250, "ä" * 125])
-def test_a_name_with_room_for_the_suffix_gets_it(tmp_path: Path, name: str) -> None:
-    assert closed(open_part_file(tmp_path / name)).path == tmp_path / f"{name}.part"
+@pytest.mark.parametrize("name", ["a", "a" * 245, "ä" * 122])
+def test_a_name_with_room_for_the_suffix_gets_it(tmp_path: Path, folder: int, name: str) -> None:
+    assert closed(open_part_file(tmp_path / name, folder)).path == tmp_path / f".{name}.msd-part"
 
 
-@pytest.mark.parametrize("name", ["a" * 251, "a" * 255, "ä" * 126 + "b", "ä" * 127, "€" * 85, "😀" * 63 + "abc"])
-def test_a_name_without_room_for_the_suffix_is_shortened_in_the_same_way_each_time(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a" * 246, "a" * 255, "ä" * 126 + "b", "ä" * 127, "€" * 85, "😀" * 63 + "abc"])
+def test_a_name_without_room_for_the_suffix_is_always_shortened_to_the_same(
+    tmp_path: Path, folder: int, name: str
+) -> None:
     (tmp_path / name).write_bytes(b"")  # The name itself is valid here.
-    paths = {closed(open_part_file(tmp_path / name)).path for _ in range(2)}
+    paths = {closed(open_part_file(tmp_path / name, folder)).path for _ in range(2)}
     assert paths == {tmp_path / short_name(name)}
 
 
@@ -34,64 +45,61 @@ def test_a_shortened_name_is_cut_between_characters_and_fits_everywhere() -> Non
     for filling in range(5):
         for character in ("a", "ä", "€", "😀"):
             short = short_name("x" * filling + character * 250)
-            assert set(short.split("~")[0]) <= {"x", character}
+            assert set(short.split("~")[0]) <= {".", "x", character}
             assert MAX_SHORT_NAME - 3 <= len(short.encode()) <= MAX_SHORT_NAME
-            assert short.endswith(".part")
+            assert short.endswith(".msd-part")
 
 
 def test_similar_names_have_different_short_names() -> None:
     assert len({short_name("a" * 254 + last) for last in "bcd"}) == 3
 
 
-def test_a_name_that_is_too_long_by_itself_is_a_disk_error(tmp_path: Path) -> None:
-    with pytest.raises(DiskError, match="choose a shorter name"):
-        open_part_file(Path("/".join([str(tmp_path), *["x" * 200] * 30])))
-
-
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+def test_a_file_system_without_locks_is_a_warning(
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
     def no_locks(fd: int, operation: int) -> None:
         raise OSError(error, os.strerror(error))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    file = closed(open_part_file(tmp_path / "film.mp4"))
+    file = closed(open_part_file(tmp_path / "film.mp4", folder))
     assert file.warnings == (
         f"{file.path}: the file system has no locks: do not run a second download to the same file",
     )
 
 
-def test_another_error_of_a_lock_is_a_disk_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_a_lock_is_a_disk_error(tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(fd: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(fcntl, "flock", fail)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(DiskError, match="Input/output error"):
-        open_part_file(tmp_path / "film.mp4")
+        open_part_file(tmp_path / "film.mp4", folder)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_file_is_recognized_by_its_inode_or_else_by_its_size_and_time(tmp_path: Path) -> None:
-    file = open_part_file(tmp_path / "film.mp4")
+def test_a_file_is_recognized_by_its_inode_or_else_by_its_size_and_time(tmp_path: Path, folder: int) -> None:
+    file = open_part_file(tmp_path / "film.mp4", folder)
     os.write(file.fd, b"content")
     other = tmp_path / "other"
     other.write_bytes(b"content")
     os.utime(other, ns=(0, os.fstat(file.fd).st_mtime_ns))
-    assert (file.is_at(file.path), file.is_at(other)) == (True, False)
-    unstable = LockedFile(file.path, file.fd, has_stable_inodes=False)
-    assert (unstable.is_at(file.path), unstable.is_at(other)) == (True, True)
+    assert (file.has_name(file.path.name), file.has_name(other.name)) == (True, False)
+    unstable = LockedFile(file.path, file.fd, folder, has_stable_inodes=False)
+    assert (unstable.has_name(file.path.name), unstable.has_name(other.name)) == (True, True)
     other.write_bytes(b"longer content")
-    assert not unstable.is_at(other)
+    assert not unstable.has_name(other.name)
     os.close(file.fd)
 
 
 def test_on_a_file_system_without_stable_inodes_a_file_is_opened_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
     before = len(os.listdir("/proc/self/fd"))
-    file = open_part_file(tmp_path / "film.mp4")
+    file = open_part_file(tmp_path / "film.mp4", folder)
     assert not file.has_stable_inodes
-    assert file.is_at(file.path)
+    assert file.has_name(file.path.name)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     os.close(file.fd)

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
 from msd.client.storage.change_detector import ChangeDetector
@@ -54,7 +56,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def part_path(output: Path) -> Path:
-    return output.with_name(output.name + ".part")
+    return output.with_name(f".{output.name}.msd-part")
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_without_support_for_holes_a_new_part_file_has_no_candidates(
 def test_a_failing_seek_is_a_disk_error(output: Path, part_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_to_seek(monkeypatch, errno.EIO)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(DiskError, match=r"film\.mp4\.part: Input/output error"):
+    with pytest.raises(DiskError, match=r"\.film\.mp4\.msd-part: Input/output error"):
         PartFile(output, MANIFEST)
     assert len(os.listdir("/proc/self/fd")) == before
     assert part_path(output).stat().st_size == SIZE
@@ -434,7 +436,7 @@ def test_the_target_of_a_link_is_replaced_and_the_link_is_kept(output: Path) -> 
     target.write_bytes(b"old")
     output.symlink_to("folder/target")
     with closing(PartFile(output, MANIFEST)) as part:
-        assert part.path == target.with_name("target.part")
+        assert part.path == target.with_name(".target.msd-part")
         write_all(part)
         part.publish(replace=True, sync=True)
     assert (output.is_symlink(), target.read_bytes()) == (True, DATA)
@@ -506,7 +508,7 @@ def test_a_part_file_must_be_a_regular_file(output: Path, kind: str) -> None:
             os.mkfifo(path)
         case "link":
             path.symlink_to(output.with_name("elsewhere"))
-    with pytest.raises(DiskError, match=r"film\.mp4\.part"):
+    with pytest.raises(DiskError, match=r"\.film\.mp4\.msd-part"):
         PartFile(output, MANIFEST)
     assert not output.with_name("elsewhere").exists()
 
@@ -558,7 +560,7 @@ def test_a_write_that_fails_half_way_is_a_disk_error_and_keeps_the_written_bytes
 def test_an_output_created_during_the_download_is_replaced_only_on_request(
     output: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
-    def no_links(source: Path, target: Path, *, follow_symlinks: bool) -> None:
+    def no_links(source: str, target: str, **options: Any) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     if not links:
@@ -656,3 +658,39 @@ def test_a_file_in_place_of_the_folder_is_a_usage_error(output: Path) -> None:
     output.write_bytes(b"")
     with pytest.raises(UsageError, match=r"film\.mp4 is not a folder: choose another path$"):
         check_output(output / "film.mp4", replace=False)
+
+
+def test_a_path_that_is_too_long_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="choose a shorter name"):
+        PartFile(Path("/".join([str(tmp_path), *["x" * 200] * 30])), MANIFEST)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o755, 0o750), (0o644, 0o640), (0, 0o640)])
+def test_the_file_gets_the_time_and_the_executable_bits_of_the_shared_file(
+    output: Path, mode: int, expected: int
+) -> None:
+    before = os.umask(0o027)
+    try:
+        manifest = msgspec.structs.replace(manifest_of(b"n"), mtime_ns=1_600_000_000_123_456_789, mode=mode)
+        with closing(PartFile(output, manifest)) as part:
+            part.write(0, segment_of(b"n", 0))
+            part.publish(replace=False, sync=False)
+    finally:
+        os.umask(before)
+    status = output.stat()
+    assert status.st_mtime_ns == manifest.mtime_ns
+    assert status.st_mode & 0o777 == expected
+
+
+def test_a_part_file_stays_in_its_folder_wherever_that_is_moved(tmp_path: Path) -> None:
+    """A link that takes the place of the folder is not followed."""
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    with closing(PartFile(folder / "film.mp4", manifest_of(b"n"))) as part:
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(outside)
+        part.write(0, segment_of(b"n", 0))
+        part.publish(replace=False, sync=False)
+    assert (tmp_path / "moved" / "film.mp4").read_bytes() == b"n"
+    assert not [*outside.iterdir()]

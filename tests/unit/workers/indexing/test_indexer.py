@@ -293,10 +293,10 @@ def test_what_is_left_out_is_reported_when_the_numbers_change(in_process: InProc
     for _ in range(2):
         in_process.update()
         assert reports() == ["1 hidden (--hidden)"]
-    put(root / "film.part", b"1")
+    put(root / ".film.msd-part", b"1")
     in_process.update()
     assert reports()[1:] == ["1 hidden, 1 unfinished download (--hidden)"]
-    for name in (".env", "film.part"):
+    for name in (".env", ".film.msd-part"):
         (root / name).unlink()
     in_process.update()
     assert reports()[2:] == [""]

@@ -168,9 +168,9 @@ def test_dangling_and_circular_links_are_left_out(root: Path) -> None:
 
 
 def test_part_files_are_left_out_unless_shared_explicitly(root: Path) -> None:
-    put(root / "sub" / "film.mp4.part")
+    put(root / "sub" / ".film.mp4.msd-part")
     assert left_out(root) == {LeftOut.UNFINISHED: 1}
-    assert list(scan(share_of(root / "sub" / "film.mp4.part")).files) == ["film.mp4.part"]
+    assert list(scan(share_of(root / "sub" / ".film.mp4.msd-part")).files) == [".film.mp4.msd-part"]
 
 
 @pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "\x1b[31mred", "delete\x7f", "c1\x9b", "sub\n/file"])
