@@ -12,36 +12,25 @@ from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
-from msd.client.storage.output import Output
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import load
 from msd.wire.protocol.messages import Correlated, Entry
-from msd.wire.protocol.segments import Manifest
+from tests.memory_receiver import MemoryReceiver
 
 MEMORY = 64 << 20
 TIMEOUT = 60.0
 
 
-class MemoryReceiver:
+class CountingReceiver(MemoryReceiver):
     """Counts the files; keeps none of them."""
 
     def __init__(self) -> None:
-        self.size = 0
-
-    def add_folder(self, entry: Entry) -> None:
-        pass
+        super().__init__()
+        self.size = self.count = 0
 
     def save(self, entry: Entry, data: memoryview) -> None:  # noqa: ARG002
         self.size += len(data)
-
-    def open(self, manifest: Manifest) -> Output:
-        raise NotImplementedError(f"{manifest.name} is larger than 1 MiB")
-
-    def finish(self, output: Output) -> None:
-        raise NotImplementedError
-
-    def discard(self, output: Output) -> None:
-        raise NotImplementedError
+        self.count += 1
 
 
 class CountingPool(ConnectionPool):
@@ -57,16 +46,16 @@ class CountingPool(ConnectionPool):
 def main(config: str) -> None:
     servers = locate_servers(load(config))
     with closing(CountingPool(servers, download=True, timeout=TIMEOUT)) as pool:
-        session, receiver = Session(pool), MemoryReceiver()
+        session, receiver = Session(pool), CountingReceiver()
         transfer = Transfer(session, memory=MEMORY, max_rate=None, on_event=lambda event: None)
         download = SelectionDownload(
             session, transfer, ["**"], (), receiver, memory=MEMORY, on_event=lambda event: None
         )
         session.start(transfer)
         session.run(download)
-        if download.failed:
-            sys.exit(f"failed: {download.failed}")
-        print(download.files, receiver.size, pool.requests)
+        if download.errors:
+            sys.exit(f"failed: {download.errors}")
+        print(receiver.count, receiver.size, pool.requests)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from msd.client.events import OnEvent
+    from msd.client.storage.existing_file import Policy
 
 #: Descriptors and threads that a download needs.
 FILES, THREADS = 48, 6
@@ -60,6 +61,10 @@ def download(
         bool, typer.Option("--update", help="Reuse an existing OUT: fetch only the differences.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Compare the content of existing files even if size and time are equal.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, and write nothing.")] = False,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these files out of folders and globs.")
     ] = None,
@@ -88,17 +93,17 @@ def download(
     from msd.client.storage.stream import is_standard_output
     from msd.wire.errors import Interrupted, UsageError
 
-    if exclude or _may_be_several(names or []):
+    if exclude or checksum or dry_run or _may_be_several(names or []):
+        from msd.client.storage.existing_file import Policy
+
         if not names:
             raise UsageError("--exclude leaves files out of folders and globs: give a NAME, such as '**' for all files")
         single_file_flags = {
             "--id": id,
             "--sha256": sha256,
-            "--update": update,
             "--report": report,
             "--json": json,
             "--verbose": verbose,
-            "--no-space-check": no_space_check,
         }
         for flag, value in single_file_flags.items():
             if value:
@@ -109,9 +114,11 @@ def download(
             output or ".",
             exclude or [],
             interval=interval,
-            force=force,
+            policy=Policy(update=update, force=force, checksum=checksum),
+            dry_run=dry_run,
             timeout=timeout,
             sync=not no_sync,
+            check_space=not no_space_check,
             max_rate=max_rate,
             quiet=quiet,
         )
@@ -184,9 +191,11 @@ def _download_several(
     exclude: list[str],
     *,
     interval: float,
-    force: bool,
+    policy: Policy,
+    dry_run: bool,
     timeout: float | None,
     sync: bool,
+    check_space: bool,
     max_rate: str | None,
     quiet: bool,
 ) -> None:
@@ -198,6 +207,7 @@ def _download_several(
     from msd.client.operations.download_files import download_files
     from msd.client.report.progress_throttle import ProgressThrottle
     from msd.client.storage.stream import is_stream
+    from msd.client.storage.tree import DESCRIPTORS
     from msd.wire.errors import UsageError
     from msd.wire.net import limits
     from msd.wire.support.output import print_line
@@ -208,7 +218,7 @@ def _download_several(
     _check_seconds("--timeout", timeout)
     if is_stream(output):
         raise UsageError(f"-o {output} takes a single file: give a folder for several files")
-    limits.require(FILES, THREADS, "connections to the servers")
+    limits.require(FILES + DESCRIPTORS, THREADS, "the folders and the connections to the servers")
     settings, servers = flags.load()
     settings = settings.with_flags(max_rate=max_rate)
     printer = LinePrinter(quiet=quiet)
@@ -218,9 +228,13 @@ def _download_several(
             names,
             Path(output),
             exclude=exclude,
-            force=force,
+            update=policy.update,
+            force=policy.force,
+            checksum=policy.checksum,
+            dry_run=dry_run,
             timeout=timeout,
             sync=sync,
+            check_space=check_space,
             memory=settings.memory,
             max_rate=settings.max_rate,
             on_event=ProgressThrottle(printer.on_event, interval).handle,
@@ -228,9 +242,9 @@ def _download_several(
     finally:
         printer.close()
     if not quiet:
-        size, duration = format_size(report.bytes), format_duration(report.seconds)
-        print(f"{format_count(report.files, 'file')}, {size} in {duration}: {report.output}")
-    failed = [*report.failed.values()]
+        size, duration = format_size(report.counts.size), format_duration(report.seconds)
+        print(f"{format_count(report.counts.fetched, 'file')}, {size} in {duration}: {report.output}")
+    failed = [*report.errors.values()]
     for error in failed[1:]:
         print_line(f"msd: {error}", sys.stderr)
     if failed:

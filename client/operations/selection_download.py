@@ -1,7 +1,8 @@
 """Downloads everything that a selection of shared files and folders contains, in one session.
 
-Small files arrive in bundles, larger files by segments. Where the files go is up to the ``Receiver``. Which pages are
-listed is decided by ``client/manifest/lister.py``, what the units are by ``client/plan``.
+Small files arrive in bundles, larger files by segments. Where the files go, and which of them are there already, is up
+to the ``Receiver``. Which pages are listed is decided by ``client/manifest/lister.py``, what the units are by
+``client/plan``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from msd.client.events import OnEvent
 from msd.client.manifest import lister
@@ -24,45 +28,70 @@ from msd.client.operations.file_download import FileDownload
 from msd.client.operations.file_transfer import FileTransfer
 from msd.client.operations.transfer import Transfer
 from msd.client.plan.plan import BundleUnit, Group, Plan
+from msd.client.plan.selection import Selection
+from msd.client.storage.existing_file import Decision
 from msd.client.storage.output import Output
+from msd.client.storage.segments_on_disk import FullDiskError
+from msd.client.storage.tree import Saved
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
 
+T = TypeVar("T")
 #: The maximum number of files that are fetched by segments at the same time.
 MAX_OPEN_FILES = 8
 #: While more units than this are missing, no bundle is added: large files come first, so that the end is short.
 MAX_PENDING_UNITS = 64
+#: Seconds for which files on the disk are compared before events of the network are handled.
+COMPARE_S = 0.02
+#: The number of errors that are kept.
+MAX_ERRORS = 1000
 
 
 class Receiver(Protocol):
     """Takes the files and folders of a selection. Methods raise ``MsdError``; the other files are not affected by a
-    ``DiskError`` or a ``UsageError``.
+    ``UsageError`` or a ``DiskError``, except for a ``FullDiskError``. ``client/storage/tree.py`` describes the methods.
     """
 
-    def add_folder(self, entry: Entry) -> None:
-        """Takes a folder, which may be empty."""
+    def check(self, entry: Entry) -> Decision: ...
+    def compare(self, entry: Entry) -> Generator[bool | None]: ...
+    def check_replaceable(self, entry: Entry) -> None: ...
+    def check_free_space(self, needed: int) -> None: ...
+    def add_folder(self, entry: Entry) -> None: ...
+    def save(self, entry: Entry, data: memoryview) -> None: ...
+    def open(self, manifest: Manifest) -> Output: ...
+    def finish(self, manifest: Manifest) -> None: ...
+    def discard(self, name: str) -> None: ...
+    def settle(self, now: float) -> list[Saved]: ...
+    def complete(self) -> list[Saved]: ...
 
-    def save(self, entry: Entry, data: memoryview) -> None:
-        """Takes the verified content of a small file."""
 
-    def open(self, manifest: Manifest) -> Output:
-        """Returns the output for a version of a file. If there was an earlier version, its output is closed."""
-        ...
+class Counts(Struct):
+    """Numbers of files: those that are listed and selected, those that were fetched and are in place, those that had
+    the size and time of the shared file and were kept, those whose content was compared and is the same, and those that
+    failed. ``size`` is the number of bytes of the fetched ones.
+    """
 
-    def finish(self, output: Output) -> None:
-        """Takes a complete file, and closes the output."""
+    listed: int = 0
+    fetched: int = 0
+    kept: int = 0
+    same: int = 0
+    failed: int = 0
+    size: int = 0
 
-    def discard(self, output: Output) -> None:
-        """Closes the output of a file that failed, unless ``open`` has closed it."""
+    @property
+    def done(self) -> int:
+        """The number of files that are in place."""
+        return self.fetched + self.kept + self.same
 
 
 class SelectionDownload(Task):
     """Downloads what ``names`` and ``excludes`` select, with ``transfer``. ``memory`` is as for ``FileTransfer``.
 
-    ``failed`` holds the error of each file that could not be downloaded, and of each name that selects nothing;
-    ``files`` counts the others, and ``size`` their bytes. Raises ``MsdError`` if a name can select nothing.
+    With ``fetches`` False nothing is fetched; ``wanted`` then holds the files that would be. ``errors`` holds the error
+    of each file that could not be downloaded, and of each name that selects nothing, but not more than ``MAX_ERRORS``.
+    Raises ``MsdError`` if a name can select nothing, or if nothing can be saved any more.
     """
 
     def __init__(
@@ -75,24 +104,35 @@ class SelectionDownload(Task):
         *,
         memory: int,
         on_event: OnEvent,
+        fetches: bool = True,
     ) -> None:
-        self.files = self.size = 0
-        self.failed: dict[str, MsdError] = {}
+        self.counts = Counts()
+        self.errors: dict[str, MsdError] = {}
+        self.wanted: list[Entry] = []
+        #: True once all pages of the listing have arrived.
+        self.is_listed = False
         self._session = session
         self._transfer = transfer
         self._receiver = receiver
         self._memory = memory
         self._on_event = on_event
+        self._fetches = fetches
         self._lister = Lister(names, excludes, session.pool.worker_numbers)
+        #: All that is listed and selected, and the number of entries of it that are known to this object.
+        self._listing = Plan()
+        self._entries = 0
+        #: The names that were listed before the listing began again.
+        self._listed_before: set[str] = set()
+        #: The files that may have the shared content, and the comparison of the first one.
+        self._unsure: deque[Entry] = deque()
+        self._comparison: Generator[bool | None] | None = None
+        #: The files to be fetched, None before the first page, the number of their units, and True if none will follow.
+        self._plan: Plan | None = None
+        self._units = 0
         self._is_planned = False
-        #: The numbers of entries and units of the plan that are known to this object.
-        self._entries = self._units = 0
-        self._plan = Plan()
-        #: The names of what was planned, except for a bundle that was not complete, before the listing began again.
-        self._planned_before: set[str] = set()
-        #: The files to be fetched by segments, and the bundles, as units of a plan.
+        #: The files to be fetched by segments, and the bundles, as units of the plan.
         self._waiting_files: deque[Entry] = deque()
-        self._waiting_bundles: deque[tuple[Plan, int]] = deque()
+        self._waiting_bundles: deque[int] = deque()
         self._downloads: dict[FileDownload, Entry] = {}
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
@@ -102,108 +142,175 @@ class SelectionDownload(Task):
     def pass_time(self) -> float:
         now = time.monotonic()
         self._perform(self._lister.handle(TimePassed(), now))
+        self._compare(now + COMPARE_S)
+        if self.is_listed and not self._unsure and not self._is_planned:
+            self._is_planned = True
+            self._add_groups(self._plan.finish() if self._plan is not None else [])
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
         while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES:
             self._start_file(self._waiting_files.popleft())
         while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
-            self._start_bundle(*self._waiting_bundles.popleft())
+            self._start_bundle(self._waiting_bundles.popleft())
+        self._record(self._receiver.settle(now))
         is_idle = not (self._waiting_files or self._downloads or self._waiting_bundles or self._transfer.remaining)
-        self.is_done = self._is_planned and is_idle
+        if self._is_planned and is_idle:
+            self._record(self._receiver.complete())
+            self.is_done = True
         deadline = self._lister.next_deadline(now)
-        return math.inf if deadline is None else deadline
+        return -math.inf if self._unsure else math.inf if deadline is None else deadline
+
+    def new_selection(self) -> Selection:
+        """Returns what is selected. Raises ``MsdError`` if that is not known yet."""
+        return self._lister.planner.new_selection()
+
+    def in_flight(self) -> list[FileTransfer]:
+        """Returns the files that are being fetched by segments, the largest first."""
+        transfers = [download.transfer for download in self._downloads if download.transfer is not None]
+        return sorted(transfers, key=lambda transfer: transfer.manifest.size, reverse=True)
 
     def _pending_units(self) -> int:
         """The number of missing units, without those of files that no worker has at present."""
-        transfers = [download.transfer for download in self._downloads if download.transfer is not None]
-        return self._transfer.remaining - sum(transfer.remaining for transfer in transfers if transfer.is_retry)
+        return self._transfer.remaining - sum(transfer.remaining for transfer in self.in_flight() if transfer.is_retry)
 
-    # The plan.
+    # The listing.
 
     def _perform(self, actions: Sequence[lister.Action]) -> None:
         for action in actions:
             match action:
                 case lister.Request(worker, message):
                     self._session.request(self, worker, message)
-                case lister.Listed(groups):
+                case lister.Listed():
                     self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
-                    self._add_page(groups)
+                    self._add_page()
                 case lister.Restarted():
-                    self._planned_before |= self._planned_names()
-                    entries = map(self._plan.entry, range(self._entries))
-                    # These are planned again.
-                    self._transfer.total -= sum(e.size for e in entries if e.name not in self._planned_before)
-                    self._entries = self._units = 0
+                    self._listed_before.update(self._listing.entry(number).name for number in range(self._entries))
+                    self._entries = 0
                 case lister.Completed():
-                    self._is_planned = True
+                    self.is_listed = True
                     for error in self._lister.planner.not_found(()):
-                        self.failed[error.name or ""] = error
+                        self._fail(error.name or "", error)
                 case lister.Fail(error):
                     raise error
 
-    def _add_page(self, groups: Sequence[Group]) -> None:
-        plan = self._plan = self._lister.planner.plan
-        for number in range(self._entries, len(plan)):
-            entry = plan.entry(number)
-            if entry.name in self._planned_before:
-                continue
-            self._transfer.total += entry.size
-            if entry.is_folder:
+    def _add_page(self) -> None:
+        listing = self._listing = self._lister.planner.plan
+        if self._plan is None:
+            self._plan = Plan(has_bundles=listing.has_bundles)
+        for number in range(self._entries, len(listing)):
+            entry = listing.entry(number)
+            if entry.name not in self._listed_before:
+                self._check(entry)
+        self._entries = len(listing)
+        self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
+
+    def _check(self, entry: Entry) -> None:
+        """Finds out whether a file has to be fetched. Makes a folder."""
+        if entry.is_folder:
+            if self._fetches:
                 self._try(entry.name, partial(self._receiver.add_folder, entry))
-            elif not entry.size:
-                self._save(entry, memoryview(b""))
-        self._entries = len(plan)
-        for group in groups:
-            unit, self._units = self._units, self._units + len(group.sizes)
-            content = plan.unit(unit)
-            numbers = content.files if isinstance(content, BundleUnit) else (content.file,)
-            entries = [plan.entry(number) for number in numbers]
-            new = [entry for entry in entries if entry.name not in self._planned_before]
-            if isinstance(content, BundleUnit) and len(new) == len(entries):
-                self._waiting_bundles.append((plan, unit))
+            return
+        self.counts.listed += 1
+        match self._try(entry.name, partial(self._receiver.check, entry)):
+            case Decision.FETCH:
+                self._want(entry)
+            case Decision.KEEP:
+                self.counts.kept += 1
+            case Decision.COMPARE:
+                self._unsure.append(entry)
+
+    def _compare(self, deadline: float) -> None:
+        """Compares files on the disk with the shared ones until ``deadline``."""
+        while self._unsure and time.monotonic() < deadline:
+            entry = self._unsure[0]
+            self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+            if self._comparison is None:
+                self._comparison = self._receiver.compare(entry)
+            try:
+                matches = next(self._comparison)
+                if matches is False:
+                    self._receiver.check_replaceable(entry)
+            except (DiskError, UsageError) as error:
+                self._fail(entry.name, error)
             else:
-                self._waiting_files.extend(new)
+                if matches is None:
+                    continue
+                if matches:
+                    self.counts.same += 1
+                else:
+                    self._want(entry)
+            self._unsure.popleft()
+            self._comparison.close()
+            self._comparison = None
 
-    def _planned_names(self) -> set[str]:
-        """Returns the names of the entries that are in a group, or need none."""
-        names = {entry.name for entry in map(self._plan.entry, range(self._entries)) if not entry.size}
-        for unit in range(self._units):
-            content = self._plan.unit(unit)
-            numbers = content.files if isinstance(content, BundleUnit) else (content.file,)
-            names.update(self._plan.entry(number).name for number in numbers)
-        return names
+    def _want(self, entry: Entry) -> None:
+        """Fetches a file."""
+        assert self._plan is not None
+        if not self._fetches:
+            self.wanted.append(entry)
+            return
+        self._transfer.total += entry.size
+        if entry.size:
+            self._add_groups(self._plan.add([entry]))
+        else:
+            self._save(entry, memoryview(b""))
 
-    def _try(self, name: str, action: Callable[[], None]) -> bool:
-        """Returns True if the action succeeds, otherwise records that the file failed."""
+    def _add_groups(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            assert self._plan is not None
+            unit, self._units = self._units, self._units + len(group.sizes)
+            if isinstance(self._plan.unit(unit), BundleUnit):
+                self._waiting_bundles.append(unit)
+            else:
+                self._waiting_files.append(self._plan.entry(group.number))
+
+    # Results.
+
+    def _try(self, name: str, action: Callable[[], T]) -> T | None:
+        """Returns what the action returns. If it fails, records that the file failed and returns None."""
         try:
-            action()
+            return action()
+        except FullDiskError:
+            raise
         except (DiskError, UsageError) as error:
-            self.failed[name] = error
-            return False
-        return True
+            self._fail(name, error)
+        return None
+
+    def _fail(self, name: str, error: MsdError) -> None:
+        self.counts.failed += 1
+        if len(self.errors) < MAX_ERRORS:
+            # The traceback would keep the data of the file in memory.
+            self.errors[name] = error.with_traceback(None)
+
+    def _record(self, saved: Sequence[Saved]) -> None:
+        """Counts files that are in place, or could not be put there."""
+        for file in saved:
+            if file.error is not None:
+                self._fail(file.name, file.error)
+            else:
+                self.counts.fetched += 1
+                self.counts.size += file.size
 
     # Bundles.
 
-    def _start_bundle(self, plan: Plan, unit: int) -> None:
-        bundle = plan.unit(unit)
+    def _start_bundle(self, unit: int) -> None:
+        assert self._plan is not None
+        bundle = self._plan.unit(unit)
         assert isinstance(bundle, BundleUnit)
-        entries = [plan.entry(number) for number in bundle.files]
-        group = BundleTransfer(plan, unit, entries, save=self._save, give_back=self._waiting_files.append)
+        entries = [self._plan.entry(number) for number in bundle.files]
+        group = BundleTransfer(self._plan, unit, entries, save=self._save, give_back=self._waiting_files.append)
         self._transfer.add(group, catalogue=self._lister.planner.catalogue or b"")
 
     def _save(self, entry: Entry, data: memoryview) -> None:
-        self._complete(entry.name, entry.size, partial(self._receiver.save, entry, data))
-
-    def _complete(self, name: str, size: int, action: Callable[[], None]) -> None:
-        """Has the receiver take a verified file, and counts it."""
-        if self._try(name, action):
-            self.files += 1
-            self.size += size
+        self._try(entry.name, partial(self._receiver.save, entry, data))
 
     # Files that are fetched by segments.
 
     def _start_file(self, entry: Entry) -> None:
         def start(manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
+            if manifest.id == entry.id:
+                # The time by which the next run recognizes the file.
+                manifest = replace(manifest, mtime_ns=entry.mtime_ns, mode=entry.mode)
             output = self._receiver.open(manifest)
             self._transfer.total += manifest.size - (previous.manifest.size if previous else entry.size)
             return FileTransfer(
@@ -222,16 +329,17 @@ class SelectionDownload(Task):
         self._session.start(download)
 
     def _finish(self, download: FileDownload, entry: Entry) -> None:
-        transfer = download.transfer
-        if download.error is None:
-            output, size = download.result.output, download.result.manifest.size
-            self._complete(entry.name, size, partial(self._receiver.finish, output))
+        transfer, error = download.transfer, download.error
+        if error is None:
+            self._try(entry.name, partial(self._receiver.finish, download.result.manifest))
             return
-        self.failed[entry.name] = download.error
+        if isinstance(error, FullDiskError):
+            raise error
+        self._fail(entry.name, error)
         if transfer is None:
             self._transfer.total -= entry.size
         else:
             transfer.is_done = True
             self._transfer.total -= transfer.manifest.size
             self._transfer.remove(transfer)
-            self._receiver.discard(transfer.output)
+            self._receiver.discard(entry.name)

@@ -74,6 +74,10 @@ class Plan:
         return len(self._mtimes)
 
     @property
+    def has_bundles(self) -> bool:
+        return self._max_bundled_size > 0
+
+    @property
     def size(self) -> int:
         """The number of bytes of all files."""
         return self._starts[-1]

@@ -18,12 +18,12 @@ from msd.wire.protocol.messages import CataloguePage, List, new_rid
 class Planner:
     """Plans the download of the files that ``names`` and ``excludes`` select.
 
-    ``catalogue`` is the edition of the catalogue that is listed; None: that of the first page. Raises ``MsdError`` if a
-    NAME can select nothing.
+    Raises ``MsdError`` if a NAME can select nothing.
     """
 
-    def __init__(self, names: Sequence[str], excludes: Sequence[str] = (), catalogue: bytes | None = None) -> None:
-        self.catalogue = catalogue
+    def __init__(self, names: Sequence[str], excludes: Sequence[str] = ()) -> None:
+        #: The edition of the catalogue that is listed: that of the first page; None before.
+        self.catalogue: bytes | None = None
         self.plan = Plan()
         self._names = names
         self._has_one_name = len({*names}) == 1
@@ -74,8 +74,12 @@ class Planner:
         if not self._ranges:
             self._select()
 
+    def new_selection(self) -> Selection:
+        """Returns what is selected, once the NAMEs that look like globs are known."""
+        return Selection(self._names, self._excludes, self._exact)
+
     def _select(self) -> None:
-        self._selection = Selection(self._names, self._excludes, self._exact)
+        self._selection = self.new_selection()
         self._ranges.extend(self._selection.ranges)
 
     def _add_entries(self, selection: Selection, page: CataloguePage) -> list[Group]:

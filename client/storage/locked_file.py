@@ -62,6 +62,17 @@ def open_part_file(output: Path, folder: int) -> LockedFile:
     raise disk_error(path, latest)
 
 
+def check_unused(path: Path, folder: int) -> None:
+    """Raises ``DiskError`` if a download has locked the part file ``path`` in the folder of descriptor ``folder``, and
+    ``OSError``.
+    """
+    fd = os.open(path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        _lock(path, fd)
+    finally:
+        os.close(fd)
+
+
 def part_name(name: str) -> str:
     """Returns the name of the part file of a file, which may be too long."""
     return f"{PART_PREFIX}{name}{PART_SUFFIX}"
@@ -70,6 +81,11 @@ def part_name(name: str) -> str:
 def is_part_name(name: str) -> bool:
     """True if a file of this name is a part file."""
     return name.startswith(PART_PREFIX) and name.endswith(PART_SUFFIX)
+
+
+def name_of_part(part: str) -> str:
+    """Returns the name of the file that a part file is for; only its beginning if it was shortened."""
+    return part[len(PART_PREFIX) : -len(PART_SUFFIX)]
 
 
 def short_name(name: str) -> str:

@@ -89,6 +89,10 @@ def disk_errors(path: Path, convert: Callable[[Path, OSError], DiskError] | None
         raise (convert or disk_error)(path, error) from None
 
 
+class FullDiskError(DiskError):
+    """No file can be saved any more: the disk or the user's quota is full."""
+
+
 def disk_error(path: Path, error: OSError) -> DiskError:
     """Converts an ``OSError`` about ``path`` into a ``DiskError``, with a hint if the cause is known."""
     hint = {
@@ -101,7 +105,8 @@ def disk_error(path: Path, error: OSError) -> DiskError:
         errno.EROFS: ": choose a folder on a writable disk",
     }.get(error.errno or 0, "")
     arguments = ("output",) if hint.startswith(": choose") else ()
-    return DiskError(f"{path}: {error.strerror or error}{hint}", arguments=arguments)
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (FullDiskError if is_full else DiskError)(f"{path}: {error.strerror or error}{hint}", arguments=arguments)
 
 
 def read_error(path: Path, error: OSError) -> DiskError:

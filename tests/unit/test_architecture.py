@@ -115,6 +115,7 @@ PURE = (
     "client/network/waiting_reason.py",
     "client/operations/source_error.py",
     "client/plan/page_check.py",
+    "client/storage/existing_file.py",
     "client/plan/plan.py",
     "client/plan/planner.py",
     "client/plan/selection.py",

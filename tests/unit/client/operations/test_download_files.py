@@ -9,6 +9,7 @@ import pytest
 from msd.client.events import Event, Progress
 from msd.client.operations import download_files as module
 from msd.client.operations.download_files import download_files
+from msd.client.operations.selection_download import Counts
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, UsageError
@@ -31,21 +32,21 @@ def test_a_folder_and_a_file_land_under_their_names(tmp_path: Path) -> None:
     report = download_files(locate_servers(Config()), ["./docs/", "other"], tmp_path, on_event=events.append)
     assert (tmp_path / "docs/a b").read_bytes() == FILES["docs/a b"]
     assert (tmp_path / "docs/film").read_bytes() == FILES["docs/film"]
-    assert (report.files, report.bytes, report.failed) == (3, 101 + (3 << 20), {})
-    assert report.received_bytes == report.bytes
+    assert (report.counts, report.errors) == (Counts(listed=3, fetched=3, size=101 + (3 << 20)), {})
+    assert report.received_bytes == report.counts.size
     last = [event for event in events if isinstance(event, Progress)][-1]
-    assert last.bytes == last.total == report.bytes
+    assert last.bytes == last.total == report.counts.size
 
 
 @pytest.mark.usefixtures("worker")
 def test_failures_are_named_and_the_rest_is_in_place(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"mine")
     report = download_files(locate_servers(Config()), ["docs/", "other", "music/"], tmp_path, exclude=["film"])
-    assert {name: type(error) for name, error in report.failed.items()} == {
+    assert {name: type(error) for name, error in report.errors.items()} == {
         "other": UsageError,
         "music/": NotFoundError,
     }
-    assert report.files == 1
+    assert report.counts.fetched == 1
     assert (tmp_path / "other").read_bytes() == b"mine"
     assert not (tmp_path / "docs/film").exists()
 

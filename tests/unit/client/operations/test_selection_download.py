@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from msd.client.network.session import Session
-from msd.client.operations.selection_download import SelectionDownload
+from msd.client.operations.selection_download import Counts, SelectionDownload
 from msd.client.operations.transfer import Transfer
-from msd.client.storage.output import Output
+from msd.client.storage.segments_on_disk import FullDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
-from msd.wire.protocol.segments import Manifest
 from msd.wire.protocol.states import RefusalReason
-from tests.memory_worker import MemoryWorker
+from tests.memory_receiver import MemoryReceiver
+from tests.memory_worker import MemoryWorker, entry_of
 
 MIB = 1 << 20
 FILES = {
@@ -27,58 +27,29 @@ FILES = {
 }
 
 
-class MemoryOutput(Output):
-    def __init__(self, manifest: Manifest) -> None:
-        self.manifest = manifest
-        self.data = bytearray(manifest.size)
-
-    def write(self, index: int, data: memoryview) -> None:
-        offset, length = self.manifest.span(index)
-        self.data[offset : offset + length] = data
-
-
-class MemoryReceiver:
-    """Keeps the files; ``broken`` names cannot be saved."""
-
-    def __init__(self, *broken: str) -> None:
-        self.files: dict[str, bytes] = {}
-        self._broken = broken
-
-    def add_folder(self, entry: Entry) -> None:
-        self.files[entry.name] = b""
-
-    def save(self, entry: Entry, data: memoryview) -> None:
-        if entry.name in self._broken:
-            raise DiskError(f"{entry.name}: no space left")
-        self.files[entry.name] = bytes(data)
-
-    def open(self, manifest: Manifest) -> MemoryOutput:
-        if manifest.name in self._broken:
-            raise DiskError(f"{manifest.name}: no space left")
-        return MemoryOutput(manifest)
-
-    def discard(self, output: Output) -> None:
-        pass
-
-    def finish(self, output: Output) -> None:
-        assert isinstance(output, MemoryOutput)
-        self.files[output.manifest.name] = bytes(output.data)
-
-
 def download(
-    worker: MemoryWorker, receiver: MemoryReceiver, *names: str, excludes: tuple[str, ...] = ()
+    worker: MemoryWorker, receiver: MemoryReceiver, *names: str, excludes: tuple[str, ...] = (), fetches: bool = True
 ) -> tuple[SelectionDownload, Transfer]:
     pool: Any = worker
     session = Session(pool)
     transfer = Transfer(session, memory=64 * MIB, max_rate=None, on_event=lambda event: None)
-    selection = SelectionDownload(session, transfer, names, excludes, receiver, memory=MIB, on_event=lambda event: None)
+    selection = SelectionDownload(
+        session,
+        transfer,
+        names,
+        excludes,
+        receiver,
+        memory=MIB,
+        on_event=lambda event: None,
+        fetches=fetches,
+    )
     session.start(transfer)
     session.run(selection)
     return selection, transfer
 
 
 def errors_of(selection: SelectionDownload) -> dict[str, type[MsdError]]:
-    return {name: type(error) for name, error in selection.failed.items()}
+    return {name: type(error) for name, error in selection.errors.items()}
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 100])
@@ -86,8 +57,8 @@ def test_a_folder_arrives_in_bundles_and_segments(page_size: int) -> None:
     worker, receiver = MemoryWorker({**FILES}, page_size), MemoryReceiver()
     selection, transfer = download(worker, receiver, "photos/", "empty")
     assert receiver.files == FILES
-    assert (selection.files, selection.failed) == (5, {})
     total = sum(map(len, FILES.values()))
+    assert (selection.counts, selection.errors) == (Counts(listed=5, fetched=5, size=total), {})
     assert (transfer.total, transfer.verified, transfer.received, transfer.wasted) == (total, total, total, 0)
     bundles = [request for request in worker.requests if isinstance(request, GetBundle)]
     assert len(bundles) == 2, "the film separates the files before it from the one after it"
@@ -105,7 +76,7 @@ def test_excluded_files_are_not_requested() -> None:
     worker, receiver = MemoryWorker({**FILES}), MemoryReceiver()
     selection, _ = download(worker, receiver, "photos/", excludes=("film", "b"))
     assert sorted(receiver.files) == ["photos/", "photos/a", "photos/z"]
-    assert selection.files == 2
+    assert selection.counts.fetched == 2
 
 
 def test_a_file_that_changed_since_the_listing_is_fetched_in_its_new_version() -> None:
@@ -113,7 +84,7 @@ def test_a_file_that_changed_since_the_listing_is_fetched_in_its_new_version() -
     worker.files |= {"photos/a": b"new" * 500, "photos/film": b"cut" * MIB}
     selection, transfer = download(worker, receiver, "photos/")
     assert receiver.files == {name: data for name, data in worker.files.items() if name != "empty"}
-    assert selection.failed == {}
+    assert selection.errors == {}
     assert transfer.verified == 1500 + 2000 + 3 * MIB + 1
     assert any(request.name == "photos/a" for request in worker.requests if isinstance(request, Describe))
 
@@ -132,7 +103,7 @@ def test_a_file_that_cannot_be_saved_fails_alone(broken: str) -> None:
     selection, _ = download(worker, receiver, "photos/")
     assert {*receiver.files} == {*FILES} - {"empty", broken}
     assert errors_of(selection) == {broken: DiskError}
-    assert selection.files == 3
+    assert (selection.counts.fetched, selection.counts.failed) == (3, 1)
 
 
 def test_a_name_that_selects_nothing_is_named() -> None:
@@ -162,7 +133,7 @@ def test_a_listing_that_begins_again_loses_no_file_and_saves_none_twice(page_siz
     assert not worker.forgets
     assert receiver.files == files
     total = sum(map(len, files.values()))
-    assert (selection.files, selection.size, selection.failed) == (6, total, {})
+    assert (selection.counts, selection.errors) == (Counts(listed=6, fetched=6, size=total), {})
     assert (transfer.total, transfer.verified) == (total, total)
 
 
@@ -181,4 +152,38 @@ def test_a_file_that_no_worker_can_read_fails_alone() -> None:
     assert {*receiver.files} == {*FILES} - {"photos/film"}
     assert errors_of(selection) == {"photos/film": SourceError}
     assert transfer.remaining == 0
-    assert transfer.total == transfer.verified == selection.size == 3001
+    assert transfer.total == transfer.verified == selection.counts.size == 3001
+
+
+def test_a_file_with_the_shared_content_is_kept_and_one_that_differs_is_fetched_if_it_may_be_replaced() -> None:
+    existing = {"photos/a": b"same", "photos/b": b"other", "photos/film": b"mine", "photos/z": b"same"}
+    worker, receiver = MemoryWorker({**FILES}), MemoryReceiver(existing=existing)
+    selection, transfer = download(worker, receiver, "photos/")
+    assert receiver.files == {"photos/": b"", "photos/b": FILES["photos/b"]}
+    assert selection.counts == Counts(listed=4, fetched=1, same=2, failed=1, size=2000)
+    assert errors_of(selection) == {"photos/film": DiskError}
+    assert transfer.total == transfer.received == 2000
+
+
+def test_a_dry_run_requests_nothing_but_the_listing() -> None:
+    worker, receiver = MemoryWorker({**FILES}), MemoryReceiver(existing={"photos/a": b"same"})
+    selection, transfer = download(worker, receiver, "photos/", "empty", fetches=False)
+    assert sorted(entry.name for entry in selection.wanted) == ["empty", "photos/b", "photos/film", "photos/z"]
+    assert receiver.files == {}
+    assert {type(request) for request in worker.requests} == {List}
+    assert transfer.total == 0
+
+
+def test_a_large_file_gets_the_time_of_the_listing() -> None:
+    worker, receiver = MemoryWorker({**FILES}), MemoryReceiver()
+    download(worker, receiver, "photos/")
+    assert receiver.manifests["photos/film"].mtime_ns == entry_of("photos/film", b"").mtime_ns > 0
+
+
+def test_a_full_disk_ends_the_download() -> None:
+    class FullReceiver(MemoryReceiver):
+        def save(self, entry: Entry, data: memoryview) -> None:
+            raise FullDiskError("no space left")
+
+    with pytest.raises(FullDiskError):
+        download(MemoryWorker({**FILES}), FullReceiver(), "photos/")

@@ -68,9 +68,6 @@ def test_every_request_after_the_first_is_for_the_same_edition() -> None:
     request = planner.next_request()
     assert request is not None
     assert (request.prefix, request.catalogue) == ("photos/", CATALOGUE)
-    pinned = Planner(["photos/"], catalogue=b"d" * 32).next_request()
-    assert pinned is not None
-    assert pinned.catalogue == b"d" * 32
 
 
 def test_a_name_is_first_looked_for_among_the_files() -> None:

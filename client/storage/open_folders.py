@@ -1,0 +1,158 @@
+"""Opens the folders of a download, each relative to the one above it, so that no symbolic link is followed.
+
+Whatever other programs do to the paths meanwhile, nothing outside of the folder of the download is opened. Does not
+write files; ``client/storage/tree.py`` does.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from msd.client.storage.segments_on_disk import disk_error
+from msd.wire.errors import DiskError, UsageError
+
+#: The number of folders that stay open although nothing is written to them at the moment.
+MAX_UNUSED = 32
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class OpenFolder:
+    """An open folder. ``name`` is relative to the folder of the download and ends in ``/``; that one's is empty.
+
+    ``users`` counts the files that need it open: the owner of the object changes it.
+    """
+
+    def __init__(self, name: str, path: Path, fd: int) -> None:
+        self.name = name
+        self.path = path
+        self.fd = fd
+        self.device = os.fstat(fd).st_dev
+        self.users = 0
+        #: False until it is known whether the folder distinguishes upper and lower case.
+        self.is_probed = False
+
+
+class OpenFolders:
+    """The open folders below ``path``. With ``make``, it is made if it is missing. The caller must ``close()`` it.
+
+    The folders below it are locked while they are open, so that no other download writes to them. Raises ``MsdError``.
+    """
+
+    def __init__(self, path: Path, *, make: bool) -> None:
+        self.path = path
+        #: The names of the folders that existed before.
+        self.existing: set[str] = set()
+        #: The folders below by name, those that were used last at the end.
+        self._folders: dict[str, OpenFolder] = {}
+        self._root: OpenFolder | None = None
+        try:
+            if path.is_dir():
+                self.existing.add("")
+            elif make:
+                path.mkdir(parents=True, exist_ok=True)
+            self._root = OpenFolder("", path, os.open(path, _FLAGS))
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"{path} is not a folder: choose another path", arguments=("output",)) from None
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise disk_error(path, error) from None
+
+    @property
+    def root(self) -> OpenFolder | None:
+        """The folder itself, None if it is missing. It is not locked."""
+        return self._root
+
+    def close(self) -> None:
+        """Closes all folders."""
+        for folder in (self._root, *self._folders.values()):
+            if folder is not None:
+                os.close(folder.fd)
+        self._root = None
+        self._folders.clear()
+
+    def find(self, name: str) -> OpenFolder | None:
+        """Returns a folder, None if it does not exist."""
+        return self._open(name, make=False)
+
+    def make(self, name: str) -> OpenFolder:
+        """Returns a folder, and makes it and those above it if they are missing."""
+        folder = self._open(name, make=True)
+        assert folder is not None
+        return folder
+
+    def _open(self, name: str, *, make: bool) -> OpenFolder | None:
+        if self._root is None:
+            return None
+        if (folder := self._known(name)) is not None:
+            return folder
+        # From the innermost folder above it that is open, down to it.
+        missing = [name]
+        while (above := self._known(_above(missing[-1]))) is None:
+            missing.append(_above(missing[-1]))
+        for name in reversed(missing):
+            folder = self._open_below(above, name, make=make)
+            if folder is None:
+                return None
+            above = self._folders[name] = folder
+        self._close_unused()
+        return folder
+
+    def _known(self, name: str) -> OpenFolder | None:
+        """Returns a folder that is open."""
+        if not name:
+            return self._root
+        if (folder := self._folders.pop(name, None)) is not None:
+            self._folders[name] = folder
+        return folder
+
+    def _open_below(self, parent: OpenFolder, name: str, *, make: bool) -> OpenFolder | None:
+        base_name = name[len(parent.name) : -1]
+        path = parent.path / base_name
+        try:
+            try:
+                fd = os.open(base_name, _FLAGS | os.O_NOFOLLOW, dir_fd=parent.fd)
+                self.existing.add(name)
+            except FileNotFoundError:
+                if not make:
+                    return None
+                os.mkdir(base_name, dir_fd=parent.fd)
+                fd = os.open(base_name, _FLAGS | os.O_NOFOLLOW, dir_fd=parent.fd)
+            try:
+                self._lock(path, fd)
+                return OpenFolder(name, path, fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (NotADirectoryError, FileExistsError):
+            kind = "a symbolic link, which is not followed" if path.is_symlink() else "not a folder"
+            raise UsageError(f"{path} is {kind}: remove it, or choose another path", arguments=("output",)) from None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise UsageError(f"{path} is a symbolic link, which is not followed: remove it") from None
+            raise disk_error(path, error) from None
+
+    def _lock(self, path: Path, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DiskError(
+                f"{path}: another download is writing to this folder: wait for it to finish, or choose another path",
+                arguments=("output",),
+            ) from None
+        except OSError:
+            pass  # A file system without locks for folders.
+
+    def _close_unused(self) -> None:
+        """Closes the folders without users, except for those that were opened last."""
+        unused = [name for name, folder in self._folders.items() if not folder.users]
+        for name in unused[:-MAX_UNUSED]:
+            os.close(self._folders.pop(name).fd)
+
+
+def _above(name: str) -> str:
+    """Returns the name of the folder above a folder."""
+    return name[: name.rfind("/", 0, -1) + 1]
