@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 
 #: From fcntl.h: the rename fails if the new name exists.
@@ -37,6 +38,7 @@ def rename_to_new(old: str, new: str, folder: int) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -174,7 +174,7 @@ class Tree:
                     yield None
             matches = os.fstat(fd).st_size == entry.size and file_id(entry.size, b"".join(digests)) == entry.id
             if matches:
-                self._set_attributes(fd, entry.mtime_ns, entry.mode, folder.path / name)
+                self._set_attributes(fd, entry.mtime_ns, entry.mode, folder)
             yield matches
         finally:
             os.close(fd)
@@ -205,19 +205,22 @@ class Tree:
         """Writes a small file, which is verified."""
         folder_name, name = _split(entry.name)
         folder = self._folders.make(folder_name)
-        with disk_errors(folder.path / name):
+        # Not ``disk_errors``: a path for each of thousands of files takes time.
+        try:
             part, fd = self._create(folder, name)
             try:
                 if self._policy.update and (existing := _status(folder, name)) and stat.S_ISREG(existing.st_mode):
                     os.fchmod(fd, existing.st_mode & 0o777)
                 while data:
                     data = data[os.write(fd, data) :]
-                self._set_attributes(fd, entry.mtime_ns, entry.mode, folder.path / name)
+                self._set_attributes(fd, entry.mtime_ns, entry.mode, folder)
             except BaseException:
                 os.unlink(part, dir_fd=folder.fd)
                 raise
             finally:
                 os.close(fd)
+        except OSError as error:
+            raise disk_error(folder.path / name, error) from None
         self._add(_Written(entry.name, entry.size, folder, part, None))
 
     def open(self, manifest: Manifest) -> Output:
@@ -288,11 +291,11 @@ class Tree:
             other = folder.path / names[name.casefold()]
             raise UsageError(f"{name} and {other} are the same file here: its file system ignores upper and lower case")
 
-    def _set_attributes(self, fd: int, mtime_ns: int, mode: int, path: Path) -> None:
+    def _set_attributes(self, fd: int, mtime_ns: int, mode: int, folder: OpenFolder) -> None:
         try:
             set_attributes(fd, mtime_ns, mode)
         except OSError as error:
-            self._warn(f"{path.parent}: the time and mode of files cannot be set: {error.strerror}")
+            self._warn(f"{folder.path}: the time and mode of files cannot be set: {error.strerror}")
 
     # Batches.
 
@@ -378,7 +381,6 @@ class Tree:
 
     def _rename(self, file: _Written) -> None:
         _, name = _split(file.name)
-        path = file.folder.path / name
         error: MsdError | None = None
         try:
             if file.output is not None:
@@ -387,13 +389,18 @@ class Tree:
                 finally:
                     file.output.close()
             elif self._policy.replaces:
-                with disk_errors(path):
-                    os.rename(file.part, name, src_dir_fd=file.folder.fd, dst_dir_fd=file.folder.fd)
+                os.rename(file.part, name, src_dir_fd=file.folder.fd, dst_dir_fd=file.folder.fd)
             else:
-                with disk_errors(path):
-                    rename_to_new(file.part, name, file.folder.fd)
+                rename_to_new(file.part, name, file.folder.fd)
+        except FileExistsError:
+            error = _refusal(file.folder.path / name, Kind.FILE)
+        except OSError as raised:
+            error = disk_error(file.folder.path / name, raised)
         except MsdError as raised:
             error = raised
+        if error is not None and file.output is None:
+            with contextlib.suppress(OSError):
+                os.unlink(file.part, dir_fd=file.folder.fd)
         self._saved.append(Saved(file.name, file.size, error))
 
     # The rest.

@@ -160,7 +160,8 @@ def test_an_existing_file_is_replaced_only_if_wanted(tmp_path: Path, make: MakeT
         first.check_replaceable(new)
     save(first, "a", b"new")
     (saved,) = first.complete()
-    assert isinstance(saved.error, DiskError)
+    assert isinstance(saved.error, UsageError)
+    assert names_in(tmp_path / "out") == ["a"]
     with pytest.raises(UsageError, match="out/a exists"):
         first.open(manifest_of("a", b"new"))
     assert (tmp_path / "out/a").read_bytes() == b"old!"
