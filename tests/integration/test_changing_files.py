@@ -45,7 +45,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
     root = tmp_path / "shared"
-    path = make_file(root / "film.bin", 48 * MIB, rng)
+    path = make_file(root / "film.bin", 36 * MIB, rng)
     system = serve(root, "--rate", "2MiB")
     system.put_to_sleep(4)
     with system.download("film.bin", "-o", "copy.bin", cwd=tmp_path) as client:

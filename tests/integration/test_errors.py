@@ -275,9 +275,10 @@ def test_an_interrupted_download_keeps_its_part_file_and_resumes(
 
 
 def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(96 * MIB), "--rate", "4MiB")
+    system = serve(source(12 * MIB), "--rate", "2MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.01)
+        client.signal(signal.SIGSTOP)
         check_failure(
             "download",
             "-o",
@@ -287,6 +288,7 @@ def test_two_downloads_cannot_write_the_same_output(serve: Serve, source: Source
             message="another download is writing to this file",
             cwd=tmp_path,
         )
+        client.signal(signal.SIGCONT)
         client.wait_until_done()
 
 
@@ -309,7 +311,9 @@ def test_a_deleted_shared_file_is_refused_and_workers_keep_running(
     path = source(3 * MIB)
     system = serve(path)
     path.unlink()
-    refused = run_msd("download", "-o", "copy.bin", *system.server_flags, "--quiet", cwd=tmp_path)
+    # A download with a SHA-256 does not wait for the file to return.
+    command = ["download", "-o", "copy.bin", "--sha256", "0" * 64, "--quiet"]
+    refused = run_msd(*command, *system.server_flags, cwd=tmp_path)
     # The code is 5 before the servers have rescanned the folder, and 3 afterwards.
     assert refused.returncode in (5, 3), refused.stderr
     assert refused.stderr.count("\n") == 1

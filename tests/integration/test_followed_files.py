@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msd.client.manifest.file_follower import INDEXING_TIME_S
-from tests.processes import MIB, Download, Serve, System, make_file, run_msd, wait_for
+from msd.client.events import Event, Progress, WorkerChanged
+from msd.client.manifest import file_follower
+from msd.client.operations.download import download
+from msd.wire.errors import NotFoundError
+from tests.processes import MIB, TIMEOUT, Download, Serve, System, make_file, run_msd, wait_for
 
 #: The ways in which a file changes.
 KINDS = ("rewrite", "rename", "truncate", "append", "return")
@@ -108,7 +112,7 @@ def test_five_hundred_downloads_around_a_hundred_changes(serve: Serve, tmp_path:
 def test_a_new_version_keeps_what_both_have_in_common(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     """The file grows, and the first of its segments stay equal. The report counts what was received, and what not."""
     file = ChangingFile(tmp_path / "film.bin", 24 * MIB, rng)
-    system = serve(file.path, "--rate", "1MiB")
+    system = serve(file.path, "--rate", "2MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.7)
         file.change("rewrite")
@@ -130,32 +134,39 @@ def test_a_new_version_keeps_what_both_have_in_common(serve: Serve, tmp_path: Pa
 
 
 def test_a_deleted_file_is_waited_for_as_long_as_an_indexing_takes(
-    serve: Serve, tmp_path: Path, rng: random.Random
+    serve: Serve, tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One file returns once its deletion is published, one does not return. One download gives up earlier."""
-    returning, deleted = (ChangingFile(tmp_path / "shared" / name, 16 * MIB, rng) for name in ("a", "b"))
+    returning, deleted = (ChangingFile(tmp_path / "shared" / name, 6 * MIB, rng) for name in ("a", "b"))
     system = serve(tmp_path / "shared")
+    # A short indexing time for the download in this process.
+    indexing_time = 4.0
+    monkeypatch.setattr(file_follower, "INDEXING_TIME_S", indexing_time)
+    events: list[Event] = []
     with (
         system.download("a", "-o", "a", "--max-rate", "1MiB", cwd=tmp_path) as first,
-        system.download("b", "-o", "b", "--max-rate", "512KiB", cwd=tmp_path) as second,
-        system.download("b", "-o", "c", "--max-rate", "512KiB", "--timeout", "4", cwd=tmp_path) as third,
+        system.download("b", "-o", "b", "--max-rate", "512KiB", "--timeout", "2", cwd=tmp_path) as second,
+        ThreadPoolExecutor(1) as pool,
     ):
-        for client in (first, second, third):
+        third = pool.submit(download, system.servers, "b", tmp_path / "c", max_rate=MIB / 2, on_event=events.append)
+        for client in (first, second):
             client.wait_until_verified(0.05)
+        wait_for("a segment", lambda: any(isinstance(event, Progress) and event.bytes for event in events))
         deleted_at = time.monotonic()
         for file in (returning, deleted):
             file.path.unlink()
         wait_for("the deletion to be published", lambda: not run_msd("list", *system.server_flags).stdout)
         returning.put()
         first.wait_until_done()
-        assert third.wait() == 7
-        assert third.events[-1]["message"].endswith("without progress: b is no longer shared: waiting for it to return")
-        assert second.wait() == 3
-        assert INDEXING_TIME_S <= second.events[-1]["at"] - deleted_at <= INDEXING_TIME_S + 10
-    assert second.events[-1]["message"].startswith("b is no longer shared, and did not return within")
+        assert second.wait() == 7
+        lost = "b is no longer shared: waiting for it to return"
+        assert second.events[-1]["message"].endswith(f"without progress: {lost}")
+        with pytest.raises(NotFoundError, match=r"^b is no longer shared, and did not return"):
+            third.result(TIMEOUT)
+        assert indexing_time <= time.monotonic() - deleted_at <= indexing_time + 10
     assert (tmp_path / "a").read_bytes() == returning.versions[-1]
     # The attempts in between are not reported.
-    assert len([event for event in second.events_of("worker") if event["state"] == "set aside"]) <= 8
+    assert len([event for event in events if isinstance(event, WorkerChanged) and event.state == "set aside"]) <= 8
 
 
 def changes_are(client: Download, number: int) -> bool:
@@ -163,9 +174,9 @@ def changes_are(client: Download, number: int) -> bool:
 
 
 def test_a_file_that_changes_a_sixth_time_ends_the_download(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
-    file = ChangingFile(tmp_path / "film.bin", 12 * MIB, rng)
-    system = serve(file.path, "--rate", "256KiB")
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
+    file = ChangingFile(tmp_path / "film.bin", 32 * MIB, rng)
+    system = serve(file.path)
+    with system.download("-o", "copy.bin", "--max-rate", "4MiB", cwd=tmp_path) as client:
         for number in range(5):
             wait_for("the version to be fetched", partial(changes_are, client, number))
             file.change("rename")

@@ -18,12 +18,13 @@ from tests.unit.snapshots import snapshot
 
 
 class FakeOperator:
-    """Records orders. Workers fall asleep immediately, except worker 3, which is frozen."""
+    """Records orders. Workers fall asleep immediately, except those that are frozen."""
 
     def __init__(self) -> None:
         self.orders: list[tuple[int, WantedState | None]] = []
         self.latest = snapshot()
         self.has_quit = False
+        self.frozen = {3}
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +37,9 @@ class FakeOperator:
 
     def toggle(self, number: int, wanted: WantedState | None) -> Toggled:
         self.orders.append((number, wanted))
-        state = WorkerState.SILENT if number == 3 else WorkerState.ASLEEP
-        return Toggled(rid=1, number=number, state=state, reached=number != 3)
+        is_frozen = number in self.frozen
+        state = WorkerState.SILENT if is_frozen else WorkerState.ASLEEP
+        return Toggled(rid=1, number=number, state=state, reached=not is_frozen)
 
 
 @pytest.fixture
@@ -69,6 +71,12 @@ def test_after_a_frozen_worker_the_other_workers_are_toggled(
     with pytest.raises(NoAnswerError, match="worker 3 did not change state within 3 s"):
         toggle(words=["1", "3", "4"])
     assert capsys.readouterr().out == "worker 1: asleep\nworker 3: silent\nworker 4: asleep\n"
+
+
+def test_all_frozen_workers_are_named(operator: FakeOperator) -> None:
+    operator.frozen = {1, 3}
+    with pytest.raises(NoAnswerError, match="workers 1, 3 did not change state within 3 s"):
+        toggle(words=["all"])
 
 
 def test_quit_sends_its_order_without_a_status_request(
