@@ -20,6 +20,7 @@ NAMES = (
     "scaling",
     "sizes",
     "small_files",
+    "folders",
     "views",
 )
 

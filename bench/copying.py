@@ -46,7 +46,7 @@ def open_sides(stack: ExitStack, source: Path, folder: Path) -> list[Side]:
         peers.msd(encrypted, source, folder),
         stack.enter_context(peers.bare(source, folder, window=4, workers=4)),
     ]
-    missing = peers.missing()
+    missing = peers.missing("nginx", "aria2c", "curl", "axel")
     if missing:
         print(f"skipped because not installed: {', '.join(missing)}: run apt install nginx-light aria2 curl axel")
     if "nginx" in missing:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import load
 from tests.processes import MSD, Process, free_ports, run_msd, wait_for
@@ -15,24 +16,26 @@ from tests.processes import MSD, Process, free_ports, run_msd, wait_for
 
 @dataclass(frozen=True)
 class RunningServers:
-    """Running servers: their configuration and the pids of the broker, the indexer and the workers. ``output`` is the
-    text that they had printed when they became ready.
+    """Running servers: their configuration, the options that make a command use them, and the pids of the broker, the
+    indexer and the workers. ``output`` is the text that they had printed when they became ready.
     """
 
     config: Path
+    server_flags: list[str]
     env: dict[str, str]
     pids: list[int]
     encrypted: bool
     output: str
 
     @property
-    def server_flags(self) -> list[str]:
-        """The options that make a command use these servers."""
-        return ["-c", str(self.config)]
-
-    @property
     def servers(self) -> Servers:
         return locate_servers(load(str(self.config)))
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of the workers."""
+        with OperatorClient(self.servers) as operator:
+            return [worker.pid for worker in operator.status().workers]
 
 
 @contextmanager
@@ -50,7 +53,8 @@ def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = Fal
     config.write_text("\n".join(lines) + "\n")
     if encrypted:
         assert run_msd("keys", "init", env=env).returncode == 0
-    command = [*MSD, "serve", *["-c", str(config)], "-f", str(source)]
+    flags = ["-c", str(config)]
+    command = [*MSD, "serve", *flags, "-f", str(source)]
     with Process(command, env=env) as process:
 
         def is_ready() -> bool:
@@ -60,7 +64,8 @@ def serving(source: Path, home: Path, *, workers: int = 4, encrypted: bool = Fal
         # The timeout allows for indexing 8 GiB.
         wait_for("ready", is_ready, timeout=120)
         text = process.out.text + "\n" + process.err.text
-        yield RunningServers(config, env, [process.pid, *_children(process.pid)], encrypted, text)
+        pids = [process.pid, *_children(process.pid)]
+        yield RunningServers(config, flags, env, pids, encrypted, text)
 
 
 def _children(pid: int) -> list[int]:

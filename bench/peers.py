@@ -1,4 +1,4 @@
-"""The sides of a comparison: msd and other programs that copy or download the same file.
+"""The sides of a comparison: msd and other programs that copy or download the same file or folder.
 
 Servers started for a side run until their context manager exits. A side runs one transfer at a time. Processor times
 include the servers.
@@ -10,9 +10,11 @@ import os
 import select
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -43,8 +45,8 @@ class Sample:
 
 @dataclass
 class Side:
-    """A command that writes ``copy`` into ``folder``, and the pids of its servers. ``parse_seconds`` extracts the
-    duration of the transfer from the output of the command.
+    """A command that writes ``copy`` into ``folder``, and the pids of its servers. ``copy`` is a file, or a folder that
+    contains the copied folder. ``parse_seconds`` extracts the duration of the transfer from the output of the command.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Side:
 
     def run(self, stderr: int = subprocess.STDOUT) -> Sample:
         """Runs the command once; ``stderr`` may redirect its errors. Raises ``RuntimeError`` if the command fails."""
-        (self.folder / "copy").unlink(missing_ok=True)
+        remove(self.folder / "copy")
         clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
         with tempfile.TemporaryFile("w+") as output:
@@ -122,10 +124,13 @@ def cp(source: Path, folder: Path, *, by_kernel: bool) -> Side:
     return Side("cp (reads and writes)", ["cp", "--reflink=never", str(source), "copy"], folder, [])
 
 
-def msd(servers: RunningServers, source: Path, folder: Path) -> Side:
-    """A download with msd from all workers."""
+def msd(servers: RunningServers, source: Path, folder: Path, *, sync: bool = False) -> Side:
+    """A download of a file or a folder with msd from all workers. With ``sync``, it waits for the disk."""
     name = "msd, encrypted" if servers.encrypted else "msd"
-    command = [*MSD, "download", *servers.server_flags, "--json", "-i", "60", "--no-sync", "-o", "copy", source.name]
+    command = [*MSD, "download", *servers.server_flags, *([] if sync else ["--no-sync"])]
+    if source.is_dir():
+        return Side(name, [*command, "--quiet", "-o", "copy/", f"{source.name}/"], folder, servers.pids, servers.env)
+    command += ["--json", "-i", "60", "-o", "copy", source.name]
 
     def parse_seconds(output: str) -> float:
         return float(Download.parse(output)[-1]["seconds"])
@@ -193,9 +198,71 @@ def axel(urls: list[str], pids: list[int], folder: Path) -> Side:
     return Side("axel -n4", ["axel", "-q", "-n4", "-k", "-o", "copy", *urls], folder, pids)
 
 
-def missing() -> list[str]:
+@contextmanager
+def rsync(source: Path, folder: Path) -> Iterator[Side]:
+    """Serves a folder with rsync's daemon and yields the side that copies it."""
+    port = free_ports()[0]
+    config = folder / "rsyncd.conf"
+    config.write_text(f"use chroot = no\n[shared]\npath = {source.parent}\n")
+    daemon = ["rsync", "--daemon", "--no-detach", "--port", str(port), "--address", "127.0.0.1", f"--config={config}"]
+    with _running(daemon, port) as pid:
+        command = ["rsync", "-a", f"rsync://127.0.0.1:{port}/shared/{source.name}", "copy/"]
+        yield Side("rsync", command, folder, [pid])
+
+
+@contextmanager
+def rclone(source: Path, folder: Path) -> Iterator[Side]:
+    """Serves a folder over HTTP and yields the side that copies it with 32 transfers at a time."""
+    port = free_ports()[0]
+    serve = ["rclone", "serve", "http", str(source), "--addr", f"127.0.0.1:{port}", "--read-only"]
+    with _running(serve, port) as pid:
+        url = f"http://127.0.0.1:{port}"
+        command = ["rclone", "copy", ":http:", "--http-url", url, "--transfers", "32", "--checkers", "32"]
+        yield Side("rclone", [*command, f"copy/{source.name}"], folder, [pid])
+
+
+@contextmanager
+def tar(source: Path, folder: Path) -> Iterator[Side]:
+    """Serves a folder as the output of ``tar`` on a socket, and yields the side that unpacks it."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            subprocess.run(["tar", "-cC", source.parent, source.name], stdout=self.request.fileno(), check=True)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        script = f"mkdir copy && exec tar -xC copy </dev/tcp/127.0.0.1/{server.server_address[1]}"
+        try:
+            yield Side("tar", ["bash", "-c", script], folder, [])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def missing(*programs: str) -> list[str]:
     """Returns the names of the programs that are not installed."""
-    return [name for name in ("nginx", "aria2c", "curl", "axel") if shutil.which(name) is None]
+    return [name for name in programs if shutil.which(name) is None]
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with its contents, if it exists."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _running(command: list[str], port: int) -> Iterator[int]:
+    """Starts a server, waits until it listens, and yields its pid."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(command[0], partial(_listens, ("127.0.0.1", port)))
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _listens(address: tuple[str, int]) -> bool:
