@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -232,6 +233,18 @@ class System(Process):
 
     def download(self, *arguments: str, **options: Any) -> Download:
         return Download(self.server_flags, *arguments, **options)
+
+
+@contextmanager
+def module_system(folder: Path, size: int, *arguments: str) -> Iterator[System]:
+    """Runs servers for the tests of a module, which share a file of random bytes in ``folder``. Their runtime and cache
+    folders are their own: those of the fixture ``runtime_folder`` end with each test.
+    """
+    path = make_file(folder / "film.bin", size, random.Random(0))
+    with tempfile.TemporaryDirectory(prefix="msd-t-") as runtime:
+        env = {**os.environ, "XDG_RUNTIME_DIR": runtime, "XDG_CACHE_HOME": str(folder / "cache")}
+        with System(path, *arguments, env=env) as system:
+            yield system.wait_until_ready()
 
 
 def run_msd(

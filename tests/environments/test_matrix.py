@@ -34,7 +34,6 @@ WORKING: dict[str, Callable[[Path], Wrapper]] = {
     "an empty environment": lambda folder: with_variables(),
     "no home folder that exists": lambda folder: with_variables(HOME=str(folder / "none"), TMPDIR=str(folder)),
     "a user without an account": lambda folder: as_unknown_user(),
-    "standard input closed": lambda folder: with_streams_closed(0),
     "all standard streams closed": lambda folder: with_streams_closed(0, 1, 2),
     "all signals blocked": lambda folder: with_signals_blocked(*signal.valid_signals() - {9, 19}),
     "SIGCHLD ignored": lambda folder: with_signals_ignored("CHLD"),
@@ -42,6 +41,7 @@ WORKING: dict[str, Callable[[Path], Wrapper]] = {
 }
 #: Further ones, for ``make soak``.
 UNUSUAL: dict[str, Callable[[Path], Wrapper]] = {
+    "standard input closed": lambda folder: with_streams_closed(0),
     "a home folder that cannot be written": lambda folder: ["env", "HOME=/proc", "XDG_CACHE_HOME=/proc/cache"],
     "a current folder that was removed": in_removed_folder,
     "a umask that leaves others everything": lambda folder: with_umask("0"),

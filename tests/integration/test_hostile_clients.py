@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +63,17 @@ from tests.hostile_clients import (
     memory_of,
     process_and_children,
 )
-from tests.processes import MIB, TIMEOUT, Serve, Source, System, files_equal, make_file, run_msd, wait_for
+from tests.processes import (
+    MIB,
+    TIMEOUT,
+    Serve,
+    Source,
+    System,
+    files_equal,
+    module_system,
+    run_msd,
+    wait_for,
+)
 
 #: Maximum growth of a process's memory after hostile input, in bytes.
 MAX_GROWTH = 20 * MIB
@@ -756,12 +765,8 @@ def tcp_memory() -> int:
 
 @pytest.fixture(scope="module")
 def flood_result(tmp_path_factory: pytest.TempPathFactory) -> FloodResult:
-    folder = tmp_path_factory.mktemp("flood")
-    path = make_file(folder / "film.bin", 16 * MIB, random.Random(0))
     with ExitStack() as stack:
-        runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="msd-t-"))
-        env = {**os.environ, "XDG_RUNTIME_DIR": runtime, "XDG_CACHE_HOME": str(folder / "cache")}
-        system = stack.enter_context(System(path, env=env)).wait_until_ready()
+        system = stack.enter_context(module_system(tmp_path_factory.mktemp("flood"), 16 * MIB))
         client = stack.enter_context(WellBehavedClient(system.ports[:4]))
         client.count_segments(0.2)
         result = FloodResult(undisturbed=client.count_segments(2 * MEASURE_S) / 2)

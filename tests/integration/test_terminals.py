@@ -8,13 +8,26 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.processes import MIB, MSD, TIMEOUT, Process, Serve, Source, System, files_equal, run_msd, wait_for
+from tests.processes import (
+    MIB,
+    MSD,
+    TIMEOUT,
+    Process,
+    Serve,
+    Source,
+    System,
+    files_equal,
+    module_system,
+    run_msd,
+    wait_for,
+)
 from tests.terminal import EmulatedTerminal, OnTerminal, Terminal
 
 #: The escape sequences at the start and the end of a frame of the live view.
@@ -23,10 +36,11 @@ FRAME_START, FRAME_END = "\x1b[?7l", "\x1b[?7h"
 STALE_SIZE = {"COLUMNS": "100", "LINES": "50"}
 
 
-@pytest.fixture
-def slow(serve: Serve, source: Source) -> System:
-    """Servers that need 10 s to send their file."""
-    return serve(source(40 * MIB), "--rate", "1MiB")
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Servers that need 10 s to send their file. No test changes their state."""
+    with module_system(tmp_path_factory.mktemp("slow"), 40 * MIB, "--rate", "1MiB") as system:
+        yield system
 
 
 def live_frames(terminal: Terminal) -> list[str]:
@@ -157,8 +171,8 @@ def test_no_color_turns_off_the_colours_of_the_live_view(slow: System, on_termin
     assert not re.search(r"\x1b\[3\dm", terminal.text)
 
 
-def test_a_console_follows_the_size_of_the_terminal(slow: System, on_terminal: OnTerminal) -> None:
-    terminal = on_terminal("console", *slow.server_flags, env=STALE_SIZE)
+def test_a_console_follows_the_size_of_the_terminal(serve: Serve, source: Source, on_terminal: OnTerminal) -> None:
+    terminal = on_terminal("console", *serve(source(MIB)).server_flags, env=STALE_SIZE)
     terminal.expect("4 of 4 alive")
     terminal.expect("? help")
     assert max(console_heights(terminal, 0)) == 24
@@ -173,27 +187,26 @@ def test_a_console_follows_the_size_of_the_terminal(slow: System, on_terminal: O
     assert terminal.current_settings == terminal.settings
 
 
-@pytest.mark.parametrize(
-    "command", ["list", "status", "status --watch", "status --json", "download -o copy --force", "toggle 1 --wake"]
-)
-def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path, command: str) -> None:
+def test_a_closed_pipe_is_not_an_error(serve: Serve, source: Source, tmp_path: Path) -> None:
     """The reader of standard output closes the pipe early, as in ``msd list | head -1``."""
     system = serve(source(MIB), "-i", "0.1")
-    read, write = os.pipe()
-    os.close(read)
-    with os.fdopen(write, "w") as closed_pipe:
-        ended = subprocess.run(
-            [*MSD, *command.split(), *system.server_flags],
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=closed_pipe,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
-    assert "rror" not in ended.stderr
+    download = "download -o copy --force"
+    for command in ("list", "status", "status --watch", "status --json", download, f"{download} --json", "toggle 1"):
+        read, write = os.pipe()
+        os.close(read)
+        with os.fdopen(write, "w") as closed_pipe:
+            ended = subprocess.run(
+                [*MSD, *command.split(), *system.server_flags],
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=closed_pipe,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), command
+        assert "rror" not in ended.stderr, command
 
 
 def test_characters_unknown_to_the_terminals_encoding_are_replaced(
@@ -209,27 +222,24 @@ def test_characters_unknown_to_the_terminals_encoding_are_replaced(
     assert terminal.text.isascii()
 
 
-def test_the_status_as_json_contains_the_events(slow: System) -> None:
-    slow.put_to_sleep(2)
-    status = json.loads(run_msd("status", "--json", *slow.server_flags).stdout)
+def test_the_status_as_json_contains_the_events(serve: Serve, source: Source) -> None:
+    system = serve(source(MIB))
+    system.put_to_sleep(2)
+    status = json.loads(run_msd("status", "--json", *system.server_flags).stdout)
     newest = status["events"][0]
     assert (newest["text"], newest["bad"]) == ("worker 2 fell asleep", False)
     assert abs(newest["time"] - time.time()) < 3600
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_commands_succeed_with_closed_standard_streams(
-    serve: Serve, source: Source, tmp_path: Path, closed: str
-) -> None:
+def test_commands_succeed_with_closed_standard_streams(serve: Serve, source: Source, tmp_path: Path) -> None:
     path = source(MIB)
     system = serve(path)
-    for command in ("download -o copy --force", "list", "status", "verify copy"):
-        words = [*MSD, *command.split(), *system.server_flags]
-        ended = subprocess.run(
-            ["sh", "-c", f'exec "$@" {closed}', "sh", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), command
-    assert files_equal(path, tmp_path / "copy")
+    for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
+        for command in ("download -o copy --force", "list", "status", "verify copy"):
+            words = ["sh", "-c", f'exec "$@" {closed}', "sh", *MSD, *command.split(), *system.server_flags]
+            ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), f"{command} {closed}"
+        assert files_equal(path, tmp_path / "copy")
 
 
 def test_verbose_logs_one_event_per_line_with_time_level_and_source(
