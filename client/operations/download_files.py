@@ -131,7 +131,7 @@ def download_files(
         transfer.emit_progress(is_complete=True)
         if sync and not dry_run:
             on_event(Syncing())
-            tree.sync_names()
+        tree.sync_names()
         if not dry_run:
             tree.remove_leftovers(selection.new_selection().selects)
         if pool.control is not None and not selection.counts.failed:

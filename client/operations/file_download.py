@@ -59,6 +59,11 @@ class FileDownload(Task):
         self._perform([file_follower.LookUp()])
 
     @property
+    def is_waiting(self) -> bool:
+        """True while no version can be fetched."""
+        return bool(self._follower.waiting_reason)
+
+    @property
     def result(self) -> FileTransfer:
         """The transfer of the complete version. Raises the ``MsdError`` of a download that failed."""
         if self.error is not None:

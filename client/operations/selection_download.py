@@ -31,7 +31,7 @@ from msd.client.plan.plan import BundleUnit, Group, Plan
 from msd.client.plan.selection import Selection
 from msd.client.storage.existing_file import Decision
 from msd.client.storage.output import Output
-from msd.client.storage.segments_on_disk import FullDiskError
+from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.client.storage.tree import Saved
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import Entry
@@ -39,8 +39,9 @@ from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
 
 T = TypeVar("T")
-#: The maximum number of files that are fetched by segments at the same time.
-MAX_OPEN_FILES = 8
+#: The maximum number of files that are fetched by segments at the same time, and of those that wait besides for a new
+#: version on the servers.
+MAX_OPEN_FILES, MAX_WAITING_FILES = 8, 32
 #: While more units than this are missing, no bundle is added: large files come first, so that the end is short.
 MAX_PENDING_UNITS = 64
 #: Seconds for which files on the disk are compared before events of the network are handled.
@@ -50,8 +51,9 @@ MAX_ERRORS = 1000
 
 
 class Receiver(Protocol):
-    """Takes the files and folders of a selection. Methods raise ``MsdError``; the other files are not affected by a
-    ``UsageError`` or a ``DiskError``, except for a ``FullDiskError``. ``client/storage/tree.py`` describes the methods.
+    """Takes the files and folders of a selection. ``client/storage/tree.py`` describes the methods.
+
+    They raise ``MsdError``. A ``UsageError`` or ``DiskError`` concerns one file, unless it is an ``UnusableDiskError``.
     """
 
     def check(self, entry: Entry) -> Decision: ...
@@ -148,7 +150,8 @@ class SelectionDownload(Task):
             self._add_groups(self._plan.finish() if self._plan is not None else [])
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
-        while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES:
+        waiting = sum(download.is_waiting for download in self._downloads)
+        while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES + min(waiting, MAX_WAITING_FILES):
             self._start_file(self._waiting_files.popleft())
         while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
             self._start_bundle(self._waiting_bundles.popleft())
@@ -270,7 +273,7 @@ class SelectionDownload(Task):
         """Returns what the action returns. If it fails, records that the file failed and returns None."""
         try:
             return action()
-        except FullDiskError:
+        except UnusableDiskError:
             raise
         except (DiskError, UsageError) as error:
             self._fail(name, error)
@@ -333,7 +336,7 @@ class SelectionDownload(Task):
         if error is None:
             self._try(entry.name, partial(self._receiver.finish, download.result.manifest))
             return
-        if isinstance(error, FullDiskError):
+        if isinstance(error, UnusableDiskError):
             raise error
         self._fail(entry.name, error)
         if transfer is None:

@@ -6,16 +6,18 @@ write files; ``client/storage/tree.py`` does.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import fcntl
 import os
 from pathlib import Path
 
-from msd.client.storage.segments_on_disk import disk_error
+from msd.client.storage.segments_on_disk import UnusableDiskError, disk_error
 from msd.wire.errors import DiskError, UsageError
 
 #: The number of folders that stay open although nothing is written to them at the moment.
 MAX_UNUSED = 32
+#: The number of folders that are locked at most: each stays open.
+MAX_LOCKED = 128
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -38,7 +40,8 @@ class OpenFolder:
 class OpenFolders:
     """The open folders below ``path``. With ``make``, it is made if it is missing. The caller must ``close()`` it.
 
-    The folders below it are locked while they are open, so that no other download writes to them. Raises ``MsdError``.
+    ``make`` locks the folder directly below ``path`` that it is called for or that contains the folder, or ``path``
+    itself: no other download may write there. Raises ``MsdError``.
     """
 
     def __init__(self, path: Path, *, make: bool) -> None:
@@ -48,6 +51,8 @@ class OpenFolders:
         #: The folders below by name, those that were used last at the end.
         self._folders: dict[str, OpenFolder] = {}
         self._root: OpenFolder | None = None
+        #: The names of the folders that are locked.
+        self._locked: set[str] = set()
         try:
             if path.is_dir():
                 self.existing.add("")
@@ -63,7 +68,7 @@ class OpenFolders:
 
     @property
     def root(self) -> OpenFolder | None:
-        """The folder itself, None if it is missing. It is not locked."""
+        """The folder itself, None if it is missing."""
         return self._root
 
     def close(self) -> None:
@@ -74,12 +79,31 @@ class OpenFolders:
         self._root = None
         self._folders.clear()
 
+    def check_in_place(self) -> None:
+        """Raises ``DiskError`` if the folder of the download has another path now."""
+        if self._root is None:
+            return
+        try:
+            if is_same_folder(os.fstat(self._root.fd), os.stat(self.path)):
+                return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise disk_error(self.path, error) from None
+        raise DiskError(f"{self.path} was moved or removed during the download: run the command again")
+
     def find(self, name: str) -> OpenFolder | None:
         """Returns a folder, None if it does not exist."""
         return self._open(name, make=False)
 
     def make(self, name: str) -> OpenFolder:
-        """Returns a folder, and makes it and those above it if they are missing."""
+        """Returns a folder, and makes it and those above it if they are missing.
+
+        Raises ``UnusableDiskError`` if another download writes there.
+        """
+        top = name[: name.find("/") + 1]
+        if top not in self._locked and len(self._locked) < MAX_LOCKED:
+            self._lock(top)
         folder = self._open(name, make=True)
         assert folder is not None
         return folder
@@ -119,32 +143,29 @@ class OpenFolders:
             except FileNotFoundError:
                 if not make:
                     return None
-                os.mkdir(base_name, dir_fd=parent.fd)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(base_name, dir_fd=parent.fd)
                 fd = os.open(base_name, _FLAGS | os.O_NOFOLLOW, dir_fd=parent.fd)
-            try:
-                self._lock(path, fd)
-                return OpenFolder(name, path, fd)
-            except BaseException:
-                os.close(fd)
-                raise
-        except (NotADirectoryError, FileExistsError):
+            return OpenFolder(name, path, fd)
+        except NotADirectoryError:
             kind = "a symbolic link, which is not followed" if path.is_symlink() else "not a folder"
             raise UsageError(f"{path} is {kind}: remove it, or choose another path", arguments=("output",)) from None
         except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise UsageError(f"{path} is a symbolic link, which is not followed: remove it") from None
             raise disk_error(path, error) from None
 
-    def _lock(self, path: Path, fd: int) -> None:
+    def _lock(self, name: str) -> None:
+        """Locks a folder, which stays open."""
+        folder = self._open(name, make=True)
+        assert folder is not None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DiskError(
-                f"{path}: another download is writing to this folder: wait for it to finish, or choose another path",
-                arguments=("output",),
-            ) from None
+            problem = f"{folder.path}: another download is writing to this folder"
+            raise UnusableDiskError(f"{problem}: wait for it to finish, or choose another path") from None
         except OSError:
             pass  # A file system without locks for folders.
+        folder.users += 1
+        self._locked.add(name)
 
     def _close_unused(self) -> None:
         """Closes the folders without users, except for those that were opened last."""
@@ -156,3 +177,11 @@ class OpenFolders:
 def _above(name: str) -> str:
     """Returns the name of the folder above a folder."""
     return name[: name.rfind("/", 0, -1) + 1]
+
+
+def is_same_folder(one: os.stat_result, other: os.stat_result) -> bool:
+    """True if both are the status of the same folder, also on a file system that changes the numbers of its files."""
+    return os.path.samestat(one, other) or (
+        (one.st_dev, one.st_mode, one.st_mtime_ns, one.st_ctime_ns)
+        == (other.st_dev, other.st_mode, other.st_mtime_ns, other.st_ctime_ns)
+    )

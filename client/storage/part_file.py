@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msd.client.storage.change_detector import ChangeDetector
 from msd.client.storage.locked_file import open_part_file
+from msd.client.storage.open_folders import is_same_folder
 from msd.client.storage.output import Output
 from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_error, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
@@ -98,6 +99,7 @@ class PartFile(Output):
         self._check_space = check_space
         #: False if the file system cannot wait until the data is on the disk.
         self._can_sync = True
+        self._has_own_folder = folder is None
         with disk_errors(self._output.parent):
             self._folder = os.dup(folder) if folder is not None else os.open(self._output.parent, _FOLDER_FLAGS)
         try:
@@ -273,13 +275,17 @@ class PartFile(Output):
 
     def _check_in_place(self) -> None:
         try:
-            if self._file.has_name(self.path.name):
+            if self._file.has_name(self.path.name) and self._is_folder_in_place():
                 return
         except FileNotFoundError:
             pass
         except OSError as error:
             raise disk_error(self.path, error) from None
         raise DiskError(f"{self.path} was removed or replaced during the download: run the command again")
+
+    def _is_folder_in_place(self) -> bool:
+        """True unless the folder that this object opened has another path now. Raises ``OSError``."""
+        return not self._has_own_folder or is_same_folder(os.fstat(self._folder), os.stat(self._output.parent))
 
     def _verify(self) -> None:
         """Makes sure that the complete file has the verified content: if another program may have changed it since it

@@ -89,8 +89,8 @@ def disk_errors(path: Path, convert: Callable[[Path, OSError], DiskError] | None
         raise (convert or disk_error)(path, error) from None
 
 
-class FullDiskError(DiskError):
-    """No file can be saved any more: the disk or the user's quota is full."""
+class UnusableDiskError(DiskError):
+    """No file can be saved any more: the disk or the user's quota is full, or another download uses the folder."""
 
 
 def disk_error(path: Path, error: OSError) -> DiskError:
@@ -106,7 +106,9 @@ def disk_error(path: Path, error: OSError) -> DiskError:
     }.get(error.errno or 0, "")
     arguments = ("output",) if hint.startswith(": choose") else ()
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return (FullDiskError if is_full else DiskError)(f"{path}: {error.strerror or error}{hint}", arguments=arguments)
+    return (UnusableDiskError if is_full else DiskError)(
+        f"{path}: {error.strerror or error}{hint}", arguments=arguments
+    )
 
 
 def read_error(path: Path, error: OSError) -> DiskError:

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from msd.client.storage.existing_file import Decision, Existing, Kind, Policy, decide
 from msd.client.storage.locked_file import check_unused, is_part_name, name_of_part, part_name, short_name
-from msd.client.storage.open_folders import OpenFolder, OpenFolders
+from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolder, OpenFolders
 from msd.client.storage.output import Output
 from msd.client.storage.part_file import PartFile, set_attributes
 from msd.client.storage.segments_on_disk import UNSUPPORTED, disk_error, disk_errors, read_error
@@ -33,11 +33,12 @@ from msd.wire.protocol.messages import Entry
 from msd.wire.protocol.segments import Manifest, digest, file_id, segment_size
 
 #: When a batch is synced and renamed: it has so many files, folders or bytes, or its first file has waited so long.
-MAX_BATCH_FILES, MAX_BATCH_FOLDERS, MAX_BATCH_SIZE, MAX_BATCH_S = 4096, 128, 256 << 20, 3.0
+MAX_BATCH_FILES, MAX_BATCH_FOLDERS, MAX_BATCH_SIZE, MAX_BATCH_S = 4096, 128, 256 << 20, 1.0
 #: The same for files that are kept open until they are renamed.
 MAX_BATCH_OUTPUTS = 8
-#: Descriptors that a tree needs at most: of the folders of two batches and those that are not used, and of part files.
-DESCRIPTORS = 2 * MAX_BATCH_FOLDERS + 128
+#: Descriptors that a tree needs at most: of the folders of two batches, those that are locked or not used, and of part
+#: files.
+DESCRIPTORS = 2 * MAX_BATCH_FOLDERS + MAX_LOCKED + MAX_UNUSED + 96
 #: How much of a file is read and hashed before something else may happen, in bytes.
 COMPARE_STEP = 4 << 20
 _PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -162,7 +163,7 @@ class Tree:
         with disk_errors(folder.path / name, read_error):
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder.fd)
         try:
-            length, digests, read = segment_size(entry.size), [], 0
+            length, digests, read = max(1, segment_size(entry.size)), [], 0
             data = memoryview(bytearray(length))
             for offset in range(0, entry.size, length):
                 with disk_errors(folder.path / name, read_error):
@@ -325,7 +326,8 @@ class Tree:
         return saved
 
     def sync_names(self) -> None:
-        """Waits until the names of all files are on the disk."""
+        """Waits until the names of all files are on the disk. Raises ``DiskError`` if the folder was moved."""
+        self._folders.check_in_place()
         if self._sync and (root := self._folders.root) is not None:
             self._sync_in_thread([root.fd]).join()
             self._check_sync()

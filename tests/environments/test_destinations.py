@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from msd.client.storage.part_file import PartFile
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import DiskError
 from tests.environments.recipes import mounted_fuse, mounted_image, mounted_overlay, mounted_tmpfs
-from tests.processes import MIB, Serve, System, files_equal, make_file, wait_for
+from tests.processes import MIB, Serve, System, files_equal, make_file, run_msd, wait_for
 from tests.unit.client.storage.test_part_file import content, manifest_of, reused, write_all
 
 DATA = content(3 * MIB + 77)
@@ -108,6 +109,32 @@ def test_a_file_that_does_not_fit_fails_at_once_or_when_the_disk_is_full(tmp_pat
         subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
         with closing(PartFile(disk / "film.mp4", MANIFEST)) as part:
             assert reused(part)
+
+
+def test_a_folder_that_does_not_fit_is_continued_once_there_is_room(
+    serve: Serve, tmp_path: Path, rng: random.Random
+) -> None:
+    shared = tmp_path / "shared"
+    for number in range(800):
+        make_file(shared / f"{number % 20}" / f"{number}", 10_000, rng)
+    make_file(shared / "film", 3 * MIB, rng)
+    system = serve(shared)
+    with mounted_tmpfs(tmp_path / "disk", "size=6m") as disk:
+        command = ("download", "**", "-o", str(disk), *system.server_flags)
+        refused = run_msd(*command)
+        assert refused.returncode == 6
+        assert re.search(r"needs [\d,]+ more bytes but the disk has [\d,]+ free: free some space", refused.stderr)
+        assert not [path for path in disk.rglob("*") if path.is_file()]
+        full = run_msd(*command, "--no-space-check")
+        assert full.returncode == 6
+        assert "No space left on device: free some space, then run the same command again" in full.stderr
+        in_place = [path for path in disk.rglob("*") if path.is_file() and not path.name.endswith(".msd-part")]
+        assert all(files_equal(path, shared / path.relative_to(disk)) for path in in_place)
+        subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
+        assert run_msd(*command).returncode == 0
+        for path in shared.rglob("*"):
+            assert path.is_dir() or files_equal(path, disk / path.relative_to(shared))
+        assert not [*disk.rglob(".*.msd-part")]
 
 
 def test_a_disk_that_becomes_read_only_is_a_disk_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from msd.client.operations.download_files import download_files
 from msd.client.operations.selection_download import Counts
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import NotFoundError, UsageError
+from msd.wire.errors import NotFoundError, SourceError, UsageError
 from tests.memory_worker import MemoryWorker
 
 FILES = {"docs/": b"", "docs/a b": b"1" * 100, "docs/film": b"2" * (3 << 20), "other": b"3"}
@@ -49,6 +49,24 @@ def test_failures_are_named_and_the_rest_is_in_place(tmp_path: Path) -> None:
     assert report.counts.fetched == 1
     assert (tmp_path / "other").read_bytes() == b"mine"
     assert not (tmp_path / "docs/film").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../../x", "/x", "a//x", "./x", "a/./x", "..", "a\x00b", "a\nb/../../x", "docs"]
+)
+def test_a_hostile_listing_writes_nothing_outside_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """``docs`` is the name of a folder in the listing."""
+    worker = MemoryWorker({**FILES, name: b"evil"})
+    monkeypatch.setattr(worker, "close", lambda: None, raising=False)
+    monkeypatch.setattr(module, "ConnectionPool", lambda *_, **__: worker)
+    output = tmp_path / "a" / "b"
+    output.mkdir(parents=True)
+    with pytest.raises(SourceError, match="no worker returned a valid list of the shared files"):
+        download_files(locate_servers(Config()), ["**"], output)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"evil"]
+    assert [*tmp_path.iterdir()] == [tmp_path / "a"]
 
 
 def test_an_interrupted_download_closes_its_outputs(

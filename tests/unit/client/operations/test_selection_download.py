@@ -9,7 +9,7 @@ import pytest
 from msd.client.network.session import Session
 from msd.client.operations.selection_download import Counts, SelectionDownload
 from msd.client.operations.transfer import Transfer
-from msd.client.storage.segments_on_disk import FullDiskError
+from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.states import RefusalReason
@@ -183,7 +183,7 @@ def test_a_large_file_gets_the_time_of_the_listing() -> None:
 def test_a_full_disk_ends_the_download() -> None:
     class FullReceiver(MemoryReceiver):
         def save(self, entry: Entry, data: memoryview) -> None:
-            raise FullDiskError("no space left")
+            raise UnusableDiskError("no space left")
 
-    with pytest.raises(FullDiskError):
+    with pytest.raises(UnusableDiskError):
         download(MemoryWorker({**FILES}), FullReceiver(), "photos/")

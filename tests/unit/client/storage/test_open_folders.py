@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from msd.client.storage import open_folders
-from msd.client.storage.open_folders import MAX_UNUSED, OpenFolders
-from msd.wire.errors import DiskError, UsageError
+from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolders
+from msd.client.storage.segments_on_disk import UnusableDiskError
+from msd.wire.errors import UsageError
 
 
 @pytest.fixture
@@ -91,11 +92,23 @@ def test_a_missing_path_has_no_folders(tmp_path: Path) -> None:
 
 
 def test_two_downloads_do_not_write_to_the_same_folder(tmp_path: Path, folders: OpenFolders) -> None:
-    folders.make("a/")
+    folders.make("a/sub/")
     with closing(OpenFolders(tmp_path / "out", make=True)) as others:
         others.make("b/")
-        with pytest.raises(DiskError, match="out/a: another download is writing to this folder"):
-            others.make("a/")
+        with pytest.raises(UnusableDiskError, match="out/a: another download is writing to this folder"):
+            others.make("a/other/")
+        assert others.find("a/sub/") is not None
+        others.make("")
+        with pytest.raises(UnusableDiskError, match="out: another download is writing to this folder"):
+            folders.make("")
+
+
+def test_only_some_folders_are_locked(folders: OpenFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_folders, "MAX_LOCKED", 2)
+    before = open_descriptors()
+    for number in range(MAX_UNUSED + 5):
+        folders.make(f"{number}/")
+    assert open_descriptors() == before + MAX_UNUSED + 2
 
 
 def test_a_file_system_without_locks_is_no_error(folders: OpenFolders, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,17 +123,14 @@ def test_only_some_folders_without_users_stay_open(folders: OpenFolders) -> None
     needed = folders.make("needed/")
     needed.users += 1
     before = open_descriptors()
-    for number in range(3 * MAX_UNUSED):
+    for number in range(MAX_LOCKED + 3 * MAX_UNUSED):
         folders.make(f"{number}/")
-    assert open_descriptors() == before + MAX_UNUSED
+    assert open_descriptors() == before + MAX_UNUSED + MAX_LOCKED - 1
     assert folders.make("needed/") is needed
 
 
-def test_everything_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_closed(tmp_path: Path) -> None:
     before = open_descriptors()
     with closing(OpenFolders(tmp_path / "out", make=True)) as folders:
         folders.make("a/b/")
-        monkeypatch.setattr(open_folders, "OpenFolder", None)
-        with pytest.raises(TypeError):
-            folders.make("a/c/")
     assert open_descriptors() == before

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -682,15 +682,19 @@ def test_the_file_gets_the_time_and_the_executable_bits_of_the_shared_file(
     assert status.st_mode & 0o777 == expected
 
 
-def test_a_part_file_stays_in_its_folder_wherever_that_is_moved(tmp_path: Path) -> None:
-    """A link that takes the place of the folder is not followed."""
-    folder, outside = tmp_path / "folder", tmp_path / "outside"
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_link_that_takes_the_place_of_the_folder_is_not_followed(tmp_path: Path, is_given: bool) -> None:
+    """The file stays in its folder. Only if the folder was opened by the part file, that is an error."""
+    folder, outside, moved = tmp_path / "folder", tmp_path / "outside", tmp_path / "moved"
     folder.mkdir()
     outside.mkdir()
-    with closing(PartFile(folder / "film.mp4", manifest_of(b"n"))) as part:
-        folder.rename(tmp_path / "moved")
+    fd = os.open(folder, os.O_PATH)
+    with closing(PartFile(folder / "film.mp4", manifest_of(b"n"), folder=fd if is_given else None)) as part:
+        folder.rename(moved)
         folder.symlink_to(outside)
         part.write(0, segment_of(b"n", 0))
-        part.publish(replace=False, sync=False)
-    assert (tmp_path / "moved" / "film.mp4").read_bytes() == b"n"
+        with nullcontext() if is_given else pytest.raises(DiskError, match="was removed or replaced"):
+            part.publish(replace=False, sync=False)
+    os.close(fd)
+    assert [path.name for path in moved.iterdir()] == ["film.mp4" if is_given else ".film.mp4.msd-part"]
     assert not [*outside.iterdir()]

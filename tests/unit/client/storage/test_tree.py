@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from msd.client.storage import tree as module
 from msd.client.storage.existing_file import Decision, Policy
 from msd.client.storage.locked_file import open_part_file, short_name
-from msd.client.storage.segments_on_disk import FullDiskError
+from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.client.storage.tree import MAX_BATCH_S, Saved, Tree
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.messages import Entry
@@ -165,6 +165,7 @@ def test_an_existing_file_is_replaced_only_if_wanted(tmp_path: Path, make: MakeT
     with pytest.raises(UsageError, match="out/a exists"):
         first.open(manifest_of("a", b"new"))
     assert (tmp_path / "out/a").read_bytes() == b"old!"
+    first.close()
     for policy in ("update", "force"):
         tree = make(**{policy: True})
         tree.check_replaceable(new)
@@ -173,6 +174,7 @@ def test_an_existing_file_is_replaced_only_if_wanted(tmp_path: Path, make: MakeT
         assert tree.complete() == [Saved("a", 3)]
         assert (tmp_path / "out/a").read_bytes() == b"new"
         (tmp_path / "out/a").write_bytes(b"old!")
+        tree.close()
 
 
 def test_an_update_keeps_the_permissions_of_the_user(tmp_path: Path, make: MakeTree) -> None:
@@ -218,6 +220,14 @@ def test_a_comparison_reads_the_content(
     if matches:
         assert len(steps) == 3
         assert (tmp_path / "out/a").stat().st_mtime_ns == entry.mtime_ns
+
+
+def test_an_empty_file_is_compared_by_its_size(tmp_path: Path, make: MakeTree) -> None:
+    tree = make(checksum=True)
+    (tmp_path / "out/a").write_bytes(b"")
+    assert [*tree.compare(entry_of("a", b""))] == [True]
+    (tmp_path / "out/a").write_bytes(b"1")
+    assert [*tree.compare(entry_of("a", b""))] == [False]
 
 
 def test_a_file_that_vanishes_before_it_is_compared_is_an_error_of_this_file(tmp_path: Path, make: MakeTree) -> None:
@@ -327,7 +337,7 @@ def test_names_that_differ_only_by_case_are_refused_where_they_are_the_same_file
     assert (tmp_path / "out/b/README").read_bytes() == b"3"
 
 
-@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, FullDiskError), (errno.EIO, DiskError)])
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, UnusableDiskError), (errno.EIO, DiskError)])
 def test_a_write_that_fails_leaves_nothing(
     tmp_path: Path, make: MakeTree, monkeypatch: pytest.MonkeyPatch, number: int, error: type[DiskError]
 ) -> None:
@@ -357,6 +367,7 @@ def test_a_sync_that_fails_is_a_disk_error_and_one_that_is_impossible_a_warning(
     assert len(warnings) == 1
     assert warnings[0].endswith("the file system cannot say when the data is on the disk")
     number = errno.EIO
+    tree.close()
     tree = make()
     save(tree, "b", b"1")
     with pytest.raises(DiskError, match="check the disk"):
@@ -413,6 +424,22 @@ def test_the_next_download_continues_a_large_file(make: MakeTree) -> None:
     first.close()
     output = make().open(manifest)
     assert [index for index in output.candidates() if output.holds(index)] == [3]
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_folder_that_is_moved_meanwhile_is_an_error(
+    tmp_path: Path, make: MakeTree, sync: bool, is_replaced: bool
+) -> None:
+    tree = make(sync=sync)
+    save(tree, "a", b"1")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    if is_replaced:
+        (tmp_path / "out").mkdir()
+        os.utime(tmp_path / "out", ns=(5, 5))
+    tree.complete()
+    with pytest.raises(DiskError, match="out was moved or removed during the download"):
+        tree.sync_names()
 
 
 def test_everything_is_closed(tmp_path: Path) -> None:
