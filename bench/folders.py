@@ -10,8 +10,9 @@ data is on the disk, which takes no time for files in memory:
     tar     nothing; does not wait
 
 The case ``round_trip`` compares many files with one file of the same size, both with msd through a proxy that delays
-all data. The case ``memory`` measures the peak memory of msd. MSD_BENCH_CASES selects cases, such as ``small,deep``;
-MSD_BENCH_ROUNDS sets the number of rounds. The largest case needs 3 GiB of memory.
+all data. The case ``memory`` measures the peak memory of msd's client and of its largest worker. MSD_BENCH_CASES
+selects cases, such as ``small,deep``; MSD_BENCH_ROUNDS sets the number of rounds. The largest case needs 3 GiB of
+memory.
 """
 
 from __future__ import annotations
@@ -81,9 +82,14 @@ def nested_files() -> Iterator[File]:
         yield from ((f"{folder}{number}.bin", 10 * KIB) for number in range(5))
 
 
-def open_programs(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
+def open_msd(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
     servers = stack.enter_context(ours.serving(tree.parent, folder / "home"))
-    yield peers.msd(servers, tree, folder, sync=True), tree
+    # The memory of the indexer, which is idle, is not measured.
+    yield replace(peers.msd(servers, tree, folder, sync=True), servers=servers.workers), tree
+
+
+def open_programs(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
+    yield from open_msd(stack, tree, folder)
     missing = peers.missing("rsync", "rclone", "tar", "bash")
     if missing:
         print(f"skipped because not installed: {', '.join(missing)}: run apt install {' '.join(missing)}")
@@ -97,8 +103,8 @@ def open_round_trip(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tupl
     with single.open("wb") as file:
         for path in sorted(tree.glob("*/*")):
             file.write(path.read_bytes())
-    for name, source in {"many files": tree, "one file": single}.items():
-        servers = stack.enter_context(ours.serving(source, folder / name))
+    for name, shared, source in (("many files", tree.parent, tree), ("one file", single, single)):
+        servers = stack.enter_context(ours.serving(shared, folder / name))
         side = peers.msd(behind_proxies(stack, servers), source, folder, sync=True)
         yield replace(side, name=f"msd, {name}"), source
 
@@ -110,12 +116,6 @@ def behind_proxies(stack: ExitStack, servers: RunningServers) -> RunningServers:
     for proxy in proxies:
         proxy.delay = DELAY_S
     return replace(servers, server_flags=["-a", "127.0.0.1", "-p", *(str(proxy.port) for proxy in proxies)])
-
-
-def open_msd(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
-    servers = stack.enter_context(ours.serving(tree.parent, folder / "home"))
-    # Measure the workers alone: the indexer reads the whole catalogue before.
-    yield replace(peers.msd(servers, tree, folder, sync=True), servers=servers.workers), tree
 
 
 @dataclass(frozen=True)
@@ -178,12 +178,12 @@ def measure(case: Case) -> dict[str, list[Sample]]:
 
 def show(case: Case, size: int, samples: dict[str, list[Sample]]) -> None:
     print(f"\n{case.text} ({size / MIB:.0f} MiB), {case.rounds} rounds, medians")
-    print(f"{'':16} {'seconds':>8} {'':15} {'client MiB':>11} {'server MiB':>11}   msd's time relative to this row")
+    print(f"{'':16} {'seconds':>8} {'':15} {'client MiB':>11} {'worker MiB':>11}   msd's time relative to this row")
     own = next(iter(samples.values()))
     for name, values in samples.items():
         spread = f"({min(seconds(values)):.2f}–{max(seconds(values)):.2f})"
-        client, server = max(value.client_mib for value in values), max(value.server_mib for value in values)
-        memory = f"{client:11.0f} {server:11.0f}" if name.startswith("msd") else " " * 23
+        client, worker = max(value.client_mib for value in values), max(value.server_mib for value in values)
+        memory = f"{client:11.0f} {worker:11.0f}" if name.startswith("msd") else " " * 23
         ratio = "" if values is own else paired_ratio(seconds(own), seconds(values))
         print(f"{name:16} {statistics.median(seconds(values)):8.2f} {spread:15} {memory}   {ratio}", flush=True)
     warn_if_noisy("msd", seconds(own))

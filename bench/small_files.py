@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 from bench import ours
 from bench.bounds import Bound, conclude
@@ -25,7 +24,7 @@ def run() -> None:
         tree = folder / "tree"
         size = CASES["small"].make(tree)
         with ours.serving(tree, folder / "home") as servers:
-            command = [sys.executable, "-P", str(Path(__file__).with_name("fetch_files.py")), str(servers.config)]
+            command = [sys.executable, "-m", "bench.fetch_files", str(servers.config)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             files, received, requests = map(int, output.split())
             assert (files, received) == (FILES, size), "not all files arrived"
