@@ -239,7 +239,7 @@ def wait_until_closed(peer: Peer) -> None:
             return
 
 
-@pytest.mark.parametrize("length", [500, 20, 4000])
+@pytest.mark.parametrize("length", [500, *(pytest.param(length, marks=pytest.mark.soak) for length in (20, 4000))])
 def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: random.Random, length: int) -> None:
     """
     1. A peer subscribes to megabytes of random topics. ZeroMQ would need 40 bytes to store each byte.
@@ -261,7 +261,9 @@ def test_long_subscriptions_take_no_memory(serve: Serve, source: Source, rng: ra
         assert memory_of(system.pid, "VmHWM") - before < 3 * MAX_GROWTH
 
 
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
+@pytest.mark.parametrize(
+    "encrypted", [pytest.param(False, id="plain", marks=pytest.mark.soak), pytest.param(True, id="curve")]
+)
 def test_a_subscriber_of_many_topics_disturbs_no_other_subscriber(
     serve: Serve, source: Source, keys: Keyring, encrypted: bool
 ) -> None:
@@ -537,7 +539,9 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
     assert "".join(f"{line[:10]}  {line[10:]}".rstrip() + "\n" for line in lines) == MATRIX
 
 
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
+@pytest.mark.parametrize(
+    "encrypted", [pytest.param(False, id="plain", marks=pytest.mark.soak), pytest.param(True, id="curve")]
+)
 def test_only_a_client_that_was_served_ends_servers_with_until_done(
     serve: Serve, source: Source, keys: Keyring, encrypted: bool
 ) -> None:

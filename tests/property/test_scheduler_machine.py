@@ -3,6 +3,7 @@ is enough to finish the download: all groups of units but those that were remove
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -338,5 +339,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.scheduler.remaining, "a worker without faults did not finish the download"
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+class LongRun(SchedulerMachine):
+    """The same rules, for ``make soak``."""
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+LongRun.TestCase.settings = settings(max_examples=2000, stateful_step_count=60, deadline=None)
 test_any_interleaving = SchedulerMachine.TestCase
+test_more_interleavings = pytest.mark.soak(LongRun.TestCase)

@@ -219,6 +219,8 @@ def test_the_wait_for_the_rate_limit_is_not_a_lack_of_progress(tmp_path: Path, m
     pool = PromptPool()
     pool.next_events = [[opened(1)]]
     monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    # Fewer waits.
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.4)
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part, max_rate=MIN_PART // 8)
         transfer.run()
@@ -375,6 +377,8 @@ def test_a_transfer_without_missing_units_does_not_wake_up_again_at_once(
 ) -> None:
     pool = PromptPool()
     monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: pool.last_poll_at))
+    # Fewer waits.
+    monkeypatch.setattr(transfer_module, "PROGRESS_INTERVAL_S", 0.4)
     with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
         transfer = transfer_of(pool, part).transfer
         transfer.total = 0
