@@ -1,8 +1,9 @@
 """``--update``: reuses the matching segments of an existing ``OUT``.
 
 Reads ``OUT`` and never writes to it. Segments that match the manifest are copied into the part file, which replaces
-``OUT`` at the end. Nothing is copied before the first difference is found. An ``OUT`` that is up to date only gets the
-time and the executable bits of the shared file.
+``OUT`` at the end. Where files can share data (btrfs, XFS), the part file begins as a clone of ``OUT`` instead. Nothing
+is copied before the first difference is found. An ``OUT`` that is up to date only gets the time and the executable bits
+of the shared file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
+from msd.client.storage.system_calls import clone_file
 from msd.wire.errors import DiskError
 from msd.wire.protocol.segments import Manifest
 
@@ -41,6 +43,8 @@ class UpdatePartFile(PartFile):
                 self._output_fd = os.open(output.name, flags | os.O_NOFOLLOW, dir_fd=folder)
         self._initial_status = os.fstat(self._output_fd)
         self._output_matches = self._initial_status.st_size == manifest.size
+        #: True if the part file began as a clone of ``output``: then it has what matches.
+        self._is_clone = False
         #: Matching segments of ``output`` that were found before the first difference and are not copied yet.
         self._uncopied: deque[int] = deque()
         self._uncopied_bytes = 0
@@ -88,7 +92,7 @@ class UpdatePartFile(PartFile):
 
         Raises ``DiskError`` if that segment has changed since it was checked.
         """
-        if self._output_matches or not self._uncopied:
+        if self._output_matches or self._is_clone or not self._uncopied:
             return False
         index = self._uncopied.popleft()
         self._uncopied_bytes -= self._manifest.span(index)[1]
@@ -103,7 +107,7 @@ class UpdatePartFile(PartFile):
     @property
     def uncopied_bytes(self) -> int:
         """Bytes of matching segments that are not copied yet; if all of ``output`` matches, they are never copied."""
-        return self._uncopied_bytes
+        return 0 if self._is_clone else self._uncopied_bytes
 
     def sha256(self) -> str:
         if not self._output_matches:
@@ -142,6 +146,9 @@ class UpdatePartFile(PartFile):
         if not self._output_matches:
             # The next run must be able to resume, even if the output is read-only.
             self._copy_mode(extra=stat.S_IRUSR | stat.S_IWUSR)
+            if not os.fstat(self._fd).st_size:
+                with self._own_change():
+                    self._is_clone = clone_file(self._output_fd, self._fd)
             super()._set_size()
 
     def _copy_mode(self, extra: int = 0) -> None:
@@ -164,16 +171,19 @@ class UpdatePartFile(PartFile):
             self._set_size()
 
     def _copy_from_output(self, index: int) -> bool:
-        """Copies a segment from ``output`` into the part file; False if it does not match."""
+        """Copies a segment from ``output`` into the part file, unless that has it; False if it does not match."""
         data = self._output_copy.try_read(index)
         if data is None:
             return False
-        self.write(index, data)
+        if not self._is_clone:
+            self.write(index, data)
         return True
 
     def _part_holds(self, index: int) -> bool:
         """True if the part file has the segment: as data, or as a hole if the segment is all zeros."""
-        return super().holds(index) if index in self._part_candidates else self._copy.is_all_zeros(index)
+        if index in self._part_candidates:
+            return super().holds(index)
+        return not self._is_clone and self._copy.is_all_zeros(index)
 
     def _modified_error(self) -> DiskError:
         return DiskError(f"{self._output} was modified during the update: run the command again")

@@ -87,6 +87,28 @@ def test_what_a_fuse_file_system_lacks_is_a_warning_at_most(
     assert bool(warnings) == bool(warning), warnings
 
 
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_an_update_shares_the_data_of_the_output_where_files_can_share_data(tmp_path: Path, kind: str) -> None:
+    """Without that the new version would need 48 MiB."""
+    old = content(48 * MIB)
+    data = b"new" + old[3:]
+    manifest = manifest_of(data)
+    with mounted_image(tmp_path / "disk", [f"mkfs.{kind}", "-q"], 320 * MIB) as disk:
+        (disk / "film.mp4").write_bytes(old)
+        os.sync()
+        before = os.statvfs(disk).f_bfree
+        with closing(UpdatePartFile(disk / "film.mp4", manifest)) as part:
+            assert reused(part) == {*range(1, manifest.segments)}
+            assert not part.copy_next()
+            part.write(0, memoryview(data)[: manifest.span(0)[1]])
+            part.sync()
+            os.sync()
+            disk_status = os.statvfs(disk)
+            assert (before - disk_status.f_bfree) * disk_status.f_frsize < 8 * MIB
+            part.publish(replace=True, sync=True)
+        assert (disk / "film.mp4").read_bytes() == data
+
+
 def test_a_sparse_file_needs_room_for_its_data_only(tmp_path: Path) -> None:
     data = DATA[: 2 * MIB] + bytes(30 * MIB)
     with mounted_tmpfs(tmp_path / "disk", "size=10m") as disk:

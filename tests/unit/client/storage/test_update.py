@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from msd.client.storage import update
 from msd.client.storage.part_file import PartFile
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import DiskError
@@ -528,3 +529,38 @@ def test_an_unreadable_output_is_a_disk_error(output: Path, monkeypatch: pytest.
         with pytest.raises(DiskError, match=r"film\.mp4: cannot be read: Permission denied: make it readable"):
             UpdatePartFile(output, MANIFEST)
     assert (open_descriptors(), os.listdir(output.parent)) == (before, [output.name])
+
+
+def clone_by_copying(source: int, target: int) -> bool:
+    size = os.fstat(source).st_size
+    return os.pwrite(target, os.pread(source, size, 0), 0) == size
+
+
+@pytest.mark.parametrize("different", [{0}, {3, 11}, ALL - {5}])
+@pytest.mark.parametrize("extra", [b"", b"longer"])
+def test_a_clone_of_the_output_needs_only_the_differences(
+    output: Path, monkeypatch: pytest.MonkeyPatch, different: set[int], extra: bytes
+) -> None:
+    """Also where the new version has zeros: a part file that is no clone has them without a write."""
+    data = b"".join(bytes(len(segment_of(DATA, n))) if n == 3 else segment_of(DATA, n) for n in range(12))
+    old = b"".join(b"?" * len(segment_of(DATA, n)) if n in different else segment_of(data, n) for n in range(12))
+    put(output, old + extra)
+    monkeypatch.setattr(update, "clone_file", clone_by_copying)
+    with closing(UpdatePartFile(output, manifest_of(data))) as part:
+        assert reused(part) == ALL - different
+        assert part.uncopied_bytes == 0
+        assert copy_all(part) == 0
+        for index in different:
+            part.write(index, segment_of(data, index))
+        part.publish(replace=True, sync=False)
+    assert output.read_bytes() == data
+
+
+def test_an_existing_part_file_is_not_replaced_by_a_clone(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(output, b"?" * len(DATA))
+    put(part_path(output), DATA)
+    monkeypatch.setattr(update, "clone_file", clone_by_copying)
+    with closing(UpdatePartFile(output, MANIFEST)) as part:
+        assert reused(part) == ALL
+        part.publish(replace=True, sync=False)
+    assert output.read_bytes() == DATA
