@@ -491,6 +491,7 @@ def random_world(seed: int, *, check: bool = True) -> World:
         reader=reader,
         further_files=further_files,
         follows=True,
+        lateness=rng.choice([0.0, 0.05, 0.2, 0.2]),
     )
     if reader is None:
         for _ in range(rng.choice([0, 0, 1, 3])):

@@ -135,8 +135,9 @@ class World:
     """One download from ``workers``, to files or to ``reader``. If ``check``, checks invariants after each event.
 
     ``units`` are the sizes of the units of the first file in bytes, or a number of units of 1 MiB, like those of each
-    of ``further_files``. ``max_rate`` is in MiB per second. With ``follows``, the client continues after ``GroupLost``,
-    with the new version of the file if there is one. Otherwise it removes the file, or ends if it is the only one.
+    of ``further_files``. ``max_rate`` is in MiB per second. The client, which may be busy, notices each deadline of the
+    scheduler ``lateness`` seconds late. With ``follows``, the client continues after ``GroupLost``, with the new
+    version of the file if there is one. Otherwise it removes the file, or ends if it is the only one.
     """
 
     def __init__(
@@ -150,8 +151,10 @@ class World:
         check: bool = True,
         max_rate: float | None = None,
         reader: Reader | None = None,
+        lateness: float = 0.0,
     ) -> None:
         self.now = 0.0
+        self._lateness = lateness
         self.workers = dict(enumerate(workers, 1))
         self._files = [[MIB] * file if isinstance(file, int) else [*file] for file in (units, *further_files)]
         self._follows = follows
@@ -437,7 +440,7 @@ class World:
         due = self.scheduler.next_deadline(self.now)
         if due is not None and (self._timer is None or due < self._timer):
             self._timer = due
-            self.at(due, self._tick)
+            self.at(due + self._lateness, self._tick)
 
     def _tick(self) -> None:
         if self._timer is not None and self.now >= self._timer:
