@@ -9,10 +9,10 @@ data is on the disk, which takes no time for files in memory:
     rclone  the sizes; does not wait
     tar     nothing; does not wait
 
-The case ``round_trip`` compares many files with one file of the same size, both with msd through a proxy that delays
-all data. The case ``memory`` measures the peak memory of msd's client and of its largest worker. MSD_BENCH_CASES
-selects cases, such as ``small,deep``; MSD_BENCH_ROUNDS sets the number of rounds. The largest case needs 3 GiB of
-memory.
+In the case ``update``, most files exist before the run. The case ``round_trip`` compares many files with one file
+of the same size, both with msd through a proxy that delays all data. The case ``memory`` measures the peak memory of
+msd's client and of its largest worker. MSD_BENCH_CASES selects cases, such as ``small,deep``; MSD_BENCH_ROUNDS sets the
+number of rounds. The largest case needs 3 GiB of memory.
 """
 
 from __future__ import annotations
@@ -98,6 +98,19 @@ def open_programs(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[
             yield stack.enter_context(open_side(tree, folder)), tree
 
 
+def open_update(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
+    previous = folder / "previous"
+    subprocess.run(["cp", "-a", tree.parent, previous], check=True)
+    for path in sorted(previous.glob("*/*/*"))[::1000]:
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, (status.st_atime, status.st_mtime - 86400))
+    for side, source in open_programs(stack, tree, folder):
+        if side.name != "tar":
+            flags = ["--update"] if side.name == "msd" else []
+            yield replace(side, command=[*side.command, *flags], previous=previous), source
+
+
 def open_round_trip(stack: ExitStack, tree: Path, folder: Path) -> Iterator[tuple[Side, Path]]:
     single = folder / "single.bin"
     with single.open("wb") as file:
@@ -143,6 +156,7 @@ CASES = {
     "linux": Case("70,000 files like the Linux sources", linux_like_files),
     "large": Case("20 files of 50 MiB", large_files),
     "deep": Case("1,000 files of 10 KiB, 200 levels of folders", nested_files),
+    "update": Case("10,000 files of 10 KiB, 10 of them changed", lambda: small_files(10_000), open_update),
     "round_trip": Case("10,000 files of 10 KiB, 50 ms round trip", lambda: small_files(10_000), open_round_trip),
     "memory": Case("100,000 files of 10 KiB", lambda: small_files(100_000), open_msd, rounds=1),
 }
@@ -196,6 +210,9 @@ def limits(name: str, samples: dict[str, list[Sample]]) -> Iterator[Bound]:
             for peer, limit, goal in (("rclone", 1.0, 0.5), ("rsync", 3.0, None)):
                 if peer in times:
                     yield Bound(f"small: time of msd / {peer}", ratios(times["msd"], times[peer]), limit, goal, True)
+        case "update" if "rsync" in times:
+            more = [own - other for own, other in zip(times["msd"], times["rsync"], strict=True)]
+            yield Bound("update: time of msd - rsync, seconds", more, 0.5, at_most=True)
         case "round_trip":
             values = ratios(times["msd, many files"], times["msd, one file"])
             yield Bound("round_trip: time of many files / one file", values, 1.2, at_most=True)

@@ -47,6 +47,7 @@ class Sample:
 class Side:
     """A command that writes ``copy`` into ``folder``, and the pids of its servers. ``copy`` is a file, or a folder that
     contains the copied folder. ``parse_seconds`` extracts the duration of the transfer from the output of the command.
+    ``copy`` does not exist before the command, unless ``previous`` names a folder whose contents it has.
     """
 
     name: str
@@ -55,10 +56,13 @@ class Side:
     servers: list[int]
     env: dict[str, str] | None = None
     parse_seconds: Callable[[str], float] = lambda output: 0.0
+    previous: Path | None = None
 
     def run(self, stderr: int = subprocess.STDOUT) -> Sample:
         """Runs the command once; ``stderr`` may redirect its errors. Raises ``RuntimeError`` if the command fails."""
         remove(self.folder / "copy")
+        if self.previous is not None:
+            subprocess.run(["cp", "-a", self.previous, self.folder / "copy"], check=True)
         clear_peak(self.servers)
         before = sum(map(cpu_seconds, self.servers))
         with tempfile.TemporaryFile("w+") as output:
