@@ -11,7 +11,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not soak and not alone" -n 3 --dist worksteal $(ARGS)
-	$(BIN)/python -m pytest -m "alone and not soak" $(ARGS)
+	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -13,8 +13,10 @@ import struct
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -371,8 +373,9 @@ UNFINISHED_HANDSHAKES = {
 
 def flood(behaviour: str, connections: int, client: WellBehavedClient, ports: Sequence[int]) -> Process:
     """Starts a process that opens ``connections`` connections to each port and floods them with requests for segments
-    of the client's file. ``behaviour``: ``no-read`` never reads a reply, ``steady`` sends a new request for each
-    segment it receives, ``greedy`` also sends a new request for each refusal.
+    of the client's file. ``behaviour``: ``no-read`` never reads a reply, ``reconnect`` also replaces each connection
+    every second, ``steady`` sends a new request for each segment it receives, ``greedy`` also sends a new request for
+    each refusal.
     """
     arguments = [behaviour, str(connections), client.file.hex(), str(client.segments), *map(str, ports)]
     return Process([sys.executable, "-m", "tests.hostile_clients", *arguments], cwd=Path(__file__).parents[1])
@@ -382,26 +385,37 @@ def main(behaviour: str, connections: str, file: str, segments: str, *ports: str
     requests = [encode(Get(rid=i, id=bytes.fromhex(file), index=i % int(segments))) for i in range(OUTSTANDING)]
     with zmq.Context() as context:
         context.max_sockets = 4096
-        sockets = []
-        for _ in range(int(connections)):
-            for port in ports:
-                dealer = context.socket(zmq.DEALER)
-                dealer.linger = 0
-                if behaviour == "no-read":
-                    # With buffers of the default size, this process and the kernel would buffer gigabytes of replies.
-                    dealer.rcvhwm = 1
-                    dealer.rcvbuf = 65536
-                dealer.connect(f"tcp://127.0.0.1:{port}")
-                sockets.append(dealer)
+        reads = behaviour in ("steady", "greedy")
+
+        def connect(port: str) -> zmq.Socket[bytes]:
+            dealer = context.socket(zmq.DEALER)
+            dealer.linger = 0
+            if not reads:
+                # With buffers of the default size, this process and the kernel would buffer gigabytes of replies.
+                dealer.rcvhwm = 1
+                dealer.rcvbuf = 65536
+            # Connections keep their own ports for a minute after they closed. On another address than that of the
+            # servers, these may be default ports of the servers.
+            dealer.connect(f"tcp://127.0.0.2:0;127.0.0.1:{port}")
+            return dealer
+
+        sockets = deque(map(connect, [*ports] * int(connections)))
         print("flooding", flush=True)
-        if behaviour == "no-read":
+        if reads:
+            _read_and_request(sockets, requests, greedy=behaviour == "greedy")
+        elif behaviour == "no-read":
             _never_read(sockets, requests)
         else:
-            _read_and_request(sockets, requests, greedy=behaviour == "greedy")
+            next_ports = cycle(ports)
+            while True:
+                _never_read(sockets, requests, until=time.monotonic() + 1 / 20)
+                for port in islice(next_ports, len(sockets) // 20):
+                    sockets.popleft().close()
+                    sockets.append(connect(port))
 
 
-def _never_read(sockets: list[zmq.Socket[bytes]], requests: list[bytes]) -> None:
-    while True:
+def _never_read(sockets: deque[zmq.Socket[bytes]], requests: list[bytes], until: float = math.inf) -> None:
+    while time.monotonic() < until:
         sent = 0
         for socket in sockets:
             with suppress(zmq.Again):
@@ -412,7 +426,7 @@ def _never_read(sockets: list[zmq.Socket[bytes]], requests: list[bytes]) -> None
             time.sleep(0.001)
 
 
-def _read_and_request(sockets: list[zmq.Socket[bytes]], requests: list[bytes], *, greedy: bool) -> None:
+def _read_and_request(sockets: deque[zmq.Socket[bytes]], requests: list[bytes], *, greedy: bool) -> None:
     poller = zmq.Poller()
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)

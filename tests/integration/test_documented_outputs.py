@@ -68,7 +68,7 @@ def test_the_page_of_outputs_matches_the_commands(runtime_folder: Path, tmp_path
 def test_the_demo_prints_the_lines_shown_in_the_readme(runtime_folder: Path) -> None:
     text = README.read_text(encoding="utf-8")
     shown = text.split("What the demo prints:\n\n```\n")[1].split("```")[0]
-    ended = run_msd("demo", "--size", "48MiB", "--seconds", "5")
+    ended = run_msd("demo", "--size", "32MiB", "--seconds", "3")
     assert ended.returncode == 0, ended.stderr
     printed = normalized_lines(ended.stdout + "\n" + ended.stderr, DEMO_VARYING)
     missing = [line for line in normalized_lines(shown, DEMO_VARYING) if line != "…" and line not in printed]

@@ -97,13 +97,14 @@ def test_a_download_waits_while_all_workers_sleep_and_resumes_with_the_first_awa
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.soak)])
 def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
-    serve: Serve, source: Source, tmp_path: Path
+    serve: Serve, source: Source, tmp_path: Path, seconds: int
 ) -> None:
-    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for 10 s while a client runs;
-    during that time no outgoing connection may take the port.
+    """Port 35416 is in the kernel's ephemeral range. The worker on this port sleeps for some seconds while a client
+    runs; during that time no outgoing connection may take the port.
     """
-    path = source(24 * MIB)
+    path = source(2 * (seconds + 2) * MIB)
     ports = (21018, 27215, 35416, 19222, 39223)
     # A closed outgoing connection blocks its port for a minute (TIME_WAIT).
     wait_for("the ports to be free", lambda: all(map(is_free, (*ports, ports[4] + 1))), timeout=70)
@@ -112,7 +113,7 @@ def test_no_connection_takes_the_default_port_35416_while_its_worker_sleeps(
         client.wait_until_verified(0.02)
         system.put_to_sleep(3)
         asleep_since = client.events[-1]["at"]
-        wait_for("10 s to pass", lambda: client.events[-1]["at"] - asleep_since > 10 or None)
+        wait_for("the time to pass", lambda: client.events[-1]["at"] - asleep_since > seconds or None)
         system.wake(3)
         before = client.events_of("progress")[-1]["workers"]["3"]["received"]
         wait_for("data from worker 3", lambda: client.events_of("progress")[-1]["workers"]["3"]["received"] > before)

@@ -310,6 +310,13 @@ def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_tests_that_run_alone_are_where_make_test_looks_for_them() -> None:
+    folders = {
+        path.parent for path in (ROOT / "tests").rglob("test_*.py") if "pytest.mark." + "alone" in path.read_text()
+    }
+    assert folders == {ROOT / "tests" / "integration"}
+
+
 def test_the_command_line_imports_only_typer_and_the_command_modules() -> None:
     code = "import sys, typer; before = {*sys.modules}; import msd.cli; print(*{*sys.modules} - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
