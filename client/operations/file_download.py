@@ -80,7 +80,9 @@ class FileDownload(Task):
             look_up, self._look_up = self._look_up, None
             self._handle(self._result_of(look_up))
         transfer = self.transfer
-        if transfer is not None and transfer.is_done:
+        if transfer is not None and transfer.disk_error is not None:
+            self.error, self.is_done = transfer.disk_error, True
+        elif transfer is not None and transfer.is_done:
             self.is_done = True
         elif transfer is not None and transfer.lost is not None:
             lost, transfer.lost = transfer.lost, None

@@ -5,8 +5,10 @@ Does not request segments: ``client/operations/transfer.py`` does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 from msd.client.events import FileChanged, OnEvent, WorkerChanged
 from msd.client.network.progress_timeout import ProgressMade
@@ -15,8 +17,9 @@ from msd.client.network_events import NetworkEvent
 from msd.client.operations.transfer import Transfer
 from msd.client.operations.unit_group import UnitGroup
 from msd.client.storage.output import Output
+from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.client.storage.stream_output import StreamOutput
-from msd.wire.errors import SourceError
+from msd.wire.errors import DiskError, SourceError
 from msd.wire.protocol.messages import Bundle, Get, Segment, new_rid
 from msd.wire.protocol.segments import Manifest, digest
 from msd.wire.support.core import Stalled
@@ -49,6 +52,8 @@ class FileTransfer(UnitGroup, Task):
         self.sizes = manifest.lengths
         #: Why the missing segments cannot be fetched; None while they can. The owner resets it before ``resume``.
         self.lost: SourceError | None = None
+        #: Why the output cannot be written. Nothing more is done then.
+        self.disk_error: DiskError | None = None
         #: The number of versions before this one.
         self.changes = 0
         self._pool = session.pool
@@ -98,9 +103,20 @@ class FileTransfer(UnitGroup, Task):
         return None if digest(data) == self.manifest.digest(index) else (self.manifest.id, index)
 
     def write(self, index: int, data: memoryview) -> None:
-        self.output.write(index, data)
+        with self._disk_errors():
+            self.output.write(index, data)
         if self.is_retry:
             self._end_retry()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Records an error that concerns only this file."""
+        try:
+            yield
+        except UnusableDiskError:
+            raise
+        except DiskError as error:
+            self.disk_error = self.disk_error or error
 
     def _end_retry(self) -> None:
         """The version is available again: reports the workers that are ready."""
@@ -129,9 +145,12 @@ class FileTransfer(UnitGroup, Task):
         if self._stream is not None:
             self._flush(self._stream)
             self._watch_reader(self._stream)
-        if self._reuse_next():
-            return -math.inf
-        if not self.remaining and not (self._stream and self._stream.uncopied_bytes):
+        if self.disk_error is not None:
+            return math.inf
+        with self._disk_errors():
+            if self._reuse_next():
+                return -math.inf
+        if self.disk_error is None and not self.remaining and not (self._stream and self._stream.uncopied_bytes):
             self._is_reuse_finished = True
             self.is_done = True
         return math.inf

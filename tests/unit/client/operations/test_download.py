@@ -37,7 +37,9 @@ def fake_transfer(*, verified: int, run: Callable[[], None]) -> Callable[..., Si
 
     def create(session: Session, transfer: object, manifest: Manifest, output: Output, **_: object) -> SimpleNamespace:
         session.start(RunTask(run))
-        return SimpleNamespace(manifest=manifest, output=output, verified=verified, fetched=0, lost=None, is_done=False)
+        return SimpleNamespace(
+            manifest=manifest, output=output, verified=verified, fetched=0, lost=None, disk_error=None, is_done=False
+        )
 
     return create
 

@@ -78,6 +78,7 @@ class FakeTransfer:
         self._losses, self._log, self._error = losses, log, error
         self.is_done = False
         self.lost: SourceError | None = None
+        self.disk_error = None
         self._run()
 
     def resume(self) -> None:

@@ -13,7 +13,7 @@ from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.states import RefusalReason
-from tests.memory_receiver import MemoryReceiver
+from tests.memory_receiver import MemoryOutput, MemoryReceiver
 from tests.memory_worker import MemoryWorker, entry_of
 
 MIB = 1 << 20
@@ -178,6 +178,21 @@ def test_a_large_file_gets_the_time_of_the_listing() -> None:
     worker, receiver = MemoryWorker({**FILES}), MemoryReceiver()
     download(worker, receiver, "photos/")
     assert receiver.manifests["photos/film"].mtime_ns == entry_of("photos/film", b"").mtime_ns > 0
+
+
+@pytest.mark.parametrize("method", ["write", "candidates"])
+def test_a_file_that_cannot_be_written_fails_alone(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    def fail(output: MemoryOutput, *arguments: Any) -> Any:
+        raise DiskError(f"{output.manifest.name}: Input/output error")
+
+    monkeypatch.setattr(MemoryOutput, "holds" if method == "candidates" else "write", fail)
+    if method == "candidates":
+        monkeypatch.setattr(MemoryOutput, "candidates", lambda output: [3])
+    worker, receiver = MemoryWorker({**FILES}), MemoryReceiver()
+    selection, transfer = download(worker, receiver, "photos/")
+    assert sorted(receiver.files) == ["photos/", "photos/a", "photos/b", "photos/z"]
+    assert errors_of(selection) == {"photos/film": DiskError}
+    assert transfer.remaining == 0
 
 
 def test_a_full_disk_ends_the_download() -> None:
