@@ -108,7 +108,8 @@ def _download(servers: Servers, output: Path, counts: MutableSequence[int], numb
         session = Session(pool)
         manifest, catalogue = find_manifest(session, None, None)
         while len(pool.ready) < len(servers.workers):
-            pool.poll(time.monotonic() + TIMEOUT)
+            pool.wait(time.monotonic() + TIMEOUT)
+            list(pool.events())
         with closing(_CountingPartFile(output, manifest, counts, number)) as part:
             transfer = Transfer(session, memory=64 << 20, max_rate=None, on_event=lambda event: None)
             session.start(transfer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from msd.client.network_events import ConnectionOpened
+from msd.client.network.pool import ConnectionPool
+from msd.client.network_events import ConnectionOpened, NetworkEvent
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Welcome
 
 
@@ -18,3 +19,9 @@ def opened(
     """The connection to a worker was opened, and these are the values in its ``welcome``."""
     welcome = Welcome(rid=1, version=version, epoch=epoch, number=worker, files=files, catalogue=catalogue)
     return ConnectionOpened(worker, welcome, round_trip)
+
+
+def poll(pool: ConnectionPool, deadline: float | None) -> list[NetworkEvent]:
+    """Waits until ``deadline`` at most and returns what has arrived."""
+    pool.wait(deadline)
+    return [*pool.events()]

@@ -120,11 +120,6 @@ class ConnectionPool:
         """The numbers of all known workers, sorted."""
         return sorted(self._policy.workers)
 
-    def poll(self, deadline: float | None) -> list[NetworkEvent]:
-        """Calls ``wait`` and returns all ``events``."""
-        self.wait(deadline)
-        return [*self.events()]
-
     def wait(self, deadline: float | None) -> None:
         """Waits for a message until the first deadline: ``deadline``, if it is not None, or one of the connections.
         Measures stalls of this process.

@@ -23,6 +23,7 @@ from msd.wire.protocol.codec import STATUS_TOPIC, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, Natural, Seconds
 from msd.wire.security.keys import Credentials, KeyPair
 from msd.wire.security.zap import ZapHandler
+from tests.connections import poll
 
 LOOPBACK = "127.0.0.1"
 #: Seconds within which a client without an answer says why.
@@ -143,7 +144,7 @@ class Scene:
     def poll(self) -> None:
         if self.error is None:
             try:
-                self.pool.poll(time.monotonic())
+                poll(self.pool, time.monotonic())
             except MsdError as error:
                 self.error = error
 

@@ -30,7 +30,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
 from msd.wire.support.core import TimePassed
-from tests.connections import opened
+from tests.connections import opened, poll
 from tests.unit.snapshots import snapshot
 
 SECONDS = 60.0
@@ -203,14 +203,14 @@ def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: S
     for _ in range(2):
         scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
         # Each poll lasts until the next deadline: one second, then a missing snapshot.
-        scene.pool.poll(None)
+        poll(scene.pool, None)
     (waiting,) = scene.events
     assert isinstance(waiting, Waiting)
     assert (waiting.reason, waiting.seconds, waiting.timeout) == (scene.pool.waiting_reason(), 1.0, 30.0)
     assert [(contact.name, contact.outcome) for contact in waiting.addresses] == [("server 5", Outcome.ANSWERS)]
     scene.incoming = [SnapshotReceived(snapshot(*ASLEEP, interval=9.0))]
     with pytest.raises(NoAnswerError, match="gave up after 30 s without progress: "):
-        scene.pool.poll(None)
+        poll(scene.pool, None)
     assert scene.now == start + 30.0
 
 
@@ -232,6 +232,6 @@ def test_names_are_looked_up_again_while_the_servers_do_not_answer(monkeypatch: 
             pool._apply(TimePassed(), time.monotonic() + 60 * minutes)
             if pool._lookup is not None:
                 assert pool._lookup.wait(10.0)
-            pool.poll(None)
+            poll(pool, None)
         assert tried == [("127.0.0.8",)] * 4 + [("127.0.0.9", "127.0.0.8")] * 4
         assert pool.transport.status_endpoint == Endpoint("127.0.0.9", 5, ("127.0.0.8",), "files")
