@@ -37,12 +37,14 @@ class BundleTransfer(UnitGroup):
         self.name = entries[0].name
         self._plan = plan
         self._unit = unit
+        #: Empty once the files are saved or given back: the transfer keeps this object.
         self._entries = entries
         self._save = save
         self._give_back = give_back
         #: Where each file begins in the unit, and the end of the last one.
         self._bounds = [0, *accumulate(entry.size for entry in entries)]
         self.sizes = [self._bounds[-1]]
+        self._lengths = [entry.size for entry in entries]
         #: The files that were refused, by number.
         self._refused: set[int] = set()
 
@@ -58,6 +60,8 @@ class BundleTransfer(UnitGroup):
         """
         assert isinstance(reply, Bundle)
         first = bisect_right(self._bounds, start) - 1
+        if length == self.sizes[0] and self._lengths == reply.lengths and set(reply.statuses) == {FILE_OK}:
+            return payload
         data, position = bytearray(), 0
         for number, (status, sent) in enumerate(zip(reply.statuses, reply.lengths, strict=True), first):
             expected = min(self._bounds[number + 1], start + length) - max(self._bounds[number], start)
@@ -83,10 +87,12 @@ class BundleTransfer(UnitGroup):
                 self._give_back(entry)
             else:
                 self._save(entry, self._slice(number, data))
+        self._entries = ()
 
     def lose(self, error: SourceError) -> bool:  # noqa: ARG002
         for entry in self._entries:
             self._give_back(entry)
+        self._entries = ()
         return True
 
     def _slice(self, number: int, data: memoryview) -> memoryview:

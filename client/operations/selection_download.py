@@ -44,6 +44,8 @@ T = TypeVar("T")
 MAX_OPEN_FILES, MAX_WAITING_FILES = 8, 32
 #: While more units than this are missing, no bundle is added: large files come first, so that the end is short.
 MAX_PENDING_UNITS = 64
+#: How many entries of a page are checked before what they need is requested.
+CHECKED_AT_ONCE = 512
 #: Seconds for which files on the disk are compared before events of the network are handled.
 COMPARE_S = 0.02
 #: The number of errors that are kept.
@@ -150,11 +152,7 @@ class SelectionDownload(Task):
             self._add_groups(self._plan.finish() if self._plan is not None else [])
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
-        waiting = sum(download.is_waiting for download in self._downloads)
-        while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES + min(waiting, MAX_WAITING_FILES):
-            self._start_file(self._waiting_files.popleft())
-        while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
-            self._start_bundle(self._waiting_bundles.popleft())
+        self._start_waiting()
         self._record(self._receiver.settle(now))
         is_idle = not (self._waiting_files or self._downloads or self._waiting_bundles or self._transfer.remaining)
         if self._is_planned and is_idle:
@@ -171,6 +169,14 @@ class SelectionDownload(Task):
         """Returns the files that are being fetched by segments, the largest first."""
         transfers = [download.transfer for download in self._downloads if download.transfer is not None]
         return sorted(transfers, key=lambda transfer: transfer.manifest.size, reverse=True)
+
+    def _start_waiting(self) -> None:
+        """Starts as much of what waits as may be in flight."""
+        waiting = sum(download.is_waiting for download in self._downloads)
+        while self._waiting_files and len(self._downloads) < MAX_OPEN_FILES + min(waiting, MAX_WAITING_FILES):
+            self._start_file(self._waiting_files.popleft())
+        while self._waiting_bundles and self._pending_units() < MAX_PENDING_UNITS:
+            self._start_bundle(self._waiting_bundles.popleft())
 
     def _pending_units(self) -> int:
         """The number of missing units, without those of files that no worker has at present."""
@@ -204,6 +210,9 @@ class SelectionDownload(Task):
             entry = listing.entry(number)
             if entry.name not in self._listed_before:
                 self._check(entry)
+            if not number % CHECKED_AT_ONCE:
+                # The workers need not wait until a page of thousands of files is checked.
+                self._start_waiting()
         self._entries = len(listing)
         self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
 
