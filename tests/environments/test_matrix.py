@@ -36,12 +36,12 @@ WORKING: dict[str, Callable[[Path], Wrapper]] = {
     "a user without an account": lambda folder: as_unknown_user(),
     "all standard streams closed": lambda folder: with_streams_closed(0, 1, 2),
     "all signals blocked": lambda folder: with_signals_blocked(*signal.valid_signals() - {9, 19}),
-    "SIGCHLD ignored": lambda folder: with_signals_ignored("CHLD"),
     "process 1 of a container": lambda folder: in_pid_namespace(),
 }
 #: Further ones, for ``make soak``.
 UNUSUAL: dict[str, Callable[[Path], Wrapper]] = {
     "standard input closed": lambda folder: with_streams_closed(0),
+    "SIGCHLD ignored": lambda folder: with_signals_ignored("CHLD"),
     "a home folder that cannot be written": lambda folder: ["env", "HOME=/proc", "XDG_CACHE_HOME=/proc/cache"],
     "a current folder that was removed": in_removed_folder,
     "a umask that leaves others everything": lambda folder: with_umask("0"),
@@ -80,7 +80,9 @@ def test_servers_and_downloads_work(name: str, runtime_folder: Path, source: Sou
     assert not [*runtime_folder.iterdir()]
 
 
-@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ignored", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGHUP, signal.SIGTERM]
+)
 def test_ignored_signals_stay_ignored_except_sigterm(
     ignored: signal.Signals, serve: Serve, source: Source, tmp_path: Path
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +36,7 @@ from msd.wire.protocol.messages import (
     Welcome,
 )
 from msd.wire.protocol.segments import Manifest, digest
-from tests.processes import MIB, MSD, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
+from tests.processes import MIB, Download, Serve, Source, files_equal, free_ports, run_msd, wait_for
 
 
 @pytest.fixture
@@ -184,17 +183,3 @@ def test_a_modification_time_in_the_far_future_is_harmless(serve: Serve, source:
     with restarted.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_done()
     wait_for("all workers awake", lambda: restarted.states() == ["awake"] * 4)
-
-
-@pytest.mark.parametrize("closed", [1, 2])
-def test_commands_work_with_a_closed_standard_stream(serve: Serve, source: Source, tmp_path: Path, closed: int) -> None:
-    """A shell starts the command with the stream closed (``>&-``)."""
-    system = serve(source(1000))
-    for arguments in (["list"], ["status"], ["download", "-o", "copy", "--force"]):
-        command = " ".join([*MSD, *arguments, *system.server_flags])
-        result = subprocess.run(
-            f"exec {command} {closed}>&-", shell=True, capture_output=True, text=True, cwd=tmp_path, check=False
-        )
-        assert result.returncode == 0, result.stderr
-        assert "Traceback" not in result.stderr
-        assert "bug" not in result.stderr

@@ -671,7 +671,7 @@ def test_only_the_client_with_the_revoked_key_is_disconnected(
     3. Alice's key is admitted again: her download resumes.
     4. An operator becomes a client: toggles are denied on the connection that is open.
     """
-    path = source(48 * MIB)
+    path = source(32 * MIB)
     for owner in ("alice", "bob", "carol"):
         keys.create_key(owner, Role.CLIENT)
     operator = keys.create_key("operator", Role.OPERATOR)

@@ -37,6 +37,7 @@ def test_the_wheel_contains_every_module_and_the_marker_for_type_checkers(wheel:
     assert contained == modules | {"msd/__init__.py", "msd/__main__.py", "msd/cli.py", "msd/py.typed"}
 
 
+@pytest.mark.soak
 def test_installing_and_removing_msd_leaves_another_package_named_client_unchanged(wheel: Path, tmp_path: Path) -> None:
     """
     1. Another package named ``client`` is installed.

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import zmq
 
+from msd.client.operations.download import download
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import CataloguePage, DataReply, Describe, Described, List, Refusal
 from msd.wire.protocol.states import RefusalReason
@@ -91,16 +92,18 @@ def test_a_download_uses_all_four_workers(serve: Serve, source: Source, tmp_path
 def test_files_of_all_sizes_and_names_are_downloaded_correctly(
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
-    names = {f"size-{size}": size for size in SIZES}
-    names |= {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
-    for name, size in names.items():
+    sizes = {f"size-{size}": size for size in SIZES}
+    names = {"with spaces and 'quotes'.bin": 1000, "übergröße – 漢字 🎬.mkv": 2000, "deep/er/file": 3000, "-o": 4000}
+    for name, size in (sizes | names).items():
         make_file(tmp_path / "shared" / name, size, rng)
     system = serve(tmp_path / "shared")
+    for name in sizes:
+        download(system.servers, name, tmp_path / name, sync=False)
+        assert files_equal(tmp_path / "shared" / name, tmp_path / name), name
     for number, name in enumerate(names):
         # A new folder for each file, which receives the file under its base name.
         with system.download("-o", f"copies/ä {number}/", "--no-sync", "--", name, cwd=tmp_path) as client:
             client.wait_until_done()
-    for number, name in enumerate(names):
         assert files_equal(tmp_path / "shared" / name, tmp_path / f"copies/ä {number}" / Path(name).name), name
 
 
@@ -119,13 +122,6 @@ def test_a_sparse_file_of_3_gib_is_downloaded_correctly(serve: Serve, tmp_path: 
     for extent in {*data_extents(path), *data_extents(copy)}:
         assert read_at(path, *extent) == read_at(copy, *extent)
     assert done["received_bytes"] == 3 * MIB
-
-
-def test_until_done_ends_the_servers_after_the_download(serve: Serve, source: Source, tmp_path: Path) -> None:
-    system = serve(source(MIB), "--until-done")
-    with system.download("-o", "copy.bin", cwd=tmp_path) as client:
-        client.wait_until_done()
-    assert system.wait() == 0
 
 
 def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_a_pipe(

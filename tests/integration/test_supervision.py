@@ -95,8 +95,9 @@ def test_all_workers_end_with_a_killed_broker_even_frozen_workers(serve: Serve, 
                 signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="the tests are running under nohup"
             ),
         ),
-        pytest.param(end_by_quit, 0, id="quit"),
-        pytest.param(end_by_line, 0, id="-1"),
+        # Many other tests end servers in these ways.
+        pytest.param(end_by_quit, 0, id="quit", marks=pytest.mark.soak),
+        pytest.param(end_by_line, 0, id="-1", marks=pytest.mark.soak),
     ],
 )
 def test_every_way_to_stop_the_servers_is_orderly(
@@ -160,6 +161,7 @@ def test_serve_restores_the_settings_of_the_terminal(serve: Serve, source: Sourc
         os.close(terminal)
 
 
+@pytest.mark.soak
 def test_until_done_waits_for_other_clients(serve: Serve, source: Source, tmp_path: Path) -> None:
     """
     1. One client is frozen during its download.
@@ -297,7 +299,7 @@ def test_two_brokers_on_different_addresses_may_use_the_same_ports(serve: Serve,
     wait_for("a new process", lambda: first.worker(2).restarts == 1 and first.worker(2).state == WorkerState.AWAKE)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_behind(
     runtime_folder: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -21,7 +21,7 @@ from msd.wire.protocol.segments import Manifest
 from msd.wire.protocol.states import RefusalReason
 from tests.simulation.world import MIB, Link, Outcome, Reader, Worker, World
 
-SEEDS = range(10)
+SEEDS = range(6)
 UNITS = 384
 
 #: The seconds between two arrivals from one of four workers over loopback, beside two processes that keep both

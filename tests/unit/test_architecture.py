@@ -6,7 +6,7 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -190,19 +190,23 @@ IMPURE_LIBRARIES = {
 }
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yields the full names of all modules that a file imports, including imports inside functions."""
+@cache
+def imported(path: Path) -> set[str]:
+    """The full names of all modules that a file imports, including imports inside functions."""
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             # The name may be a module (``from room import module``) or an attribute of one.
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                yield name if is_module(name) else str(node.module)
+                names.add(name if is_module(name) else str(node.module))
+    return names
 
 
+@cache
 def is_module(name: str) -> bool:
     """True if ``name`` is a module or package of this repository."""
     path = ROOT.joinpath("src", *name.split("."))
@@ -224,9 +228,9 @@ def own_imports(path: Path) -> set[str]:
     return {name for name in imported(path) if name.split(".")[0] in {"msd", "tests", "bench", "docs", *FOLDERS}}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_import_of_this_repository_begins_with_msd(path: Path) -> None:
-    assert {name.split(".")[0] for name in own_imports(path)} <= {"msd"}
+def test_every_import_of_this_repository_begins_with_msd() -> None:
+    for path in MODULES:
+        assert {name.split(".")[0] for name in own_imports(path)} <= {"msd"}, relative(path)
 
 
 @pytest.mark.parametrize("folder", ["tests", "bench", "docs"])
@@ -260,32 +264,33 @@ def test_few_modules_are_outside_rooms(folder: str) -> None:
     assert len([path for path in MODULES if path.parent == ROOT / folder]) <= MAX_LOOSE_MODULES[folder]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_a_module_imports_only_allowed_libraries(path: Path) -> None:
-    folder = path.relative_to(ROOT).parts[0]
-    third_party = {name.split(".")[0] for name in imported(path)} - {"msd"} - sys.stdlib_module_names
-    assert third_party <= THIRD_PARTY[folder] | THIRD_PARTY_OF_MODULE.get(relative(path), set())
+def test_a_module_imports_only_allowed_libraries() -> None:
+    for path in MODULES:
+        folder = path.relative_to(ROOT).parts[0]
+        third_party = {name.split(".")[0] for name in imported(path)} - {"msd"} - sys.stdlib_module_names
+        assert third_party <= THIRD_PARTY[folder] | THIRD_PARTY_OF_MODULE.get(relative(path), set()), relative(path)
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_module_uses_no_socket_clock_or_file(name: str) -> None:
-    assert not {module.split(".")[0] for module in imported(ROOT / name)} & IMPURE_LIBRARIES
-    calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
-    assert not [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("open", "print")]
+def test_a_pure_module_uses_no_socket_clock_or_file() -> None:
+    for name in PURE:
+        assert not {module.split(".")[0] for module in imported(ROOT / name)} & IMPURE_LIBRARIES, name
+        calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Call)]
+        called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+        assert not called & {"open", "print"}, name
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_module_imports_only_values_from_impure_modules(name: str) -> None:
-    for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+def test_a_pure_module_imports_only_values_from_impure_modules() -> None:
+    nodes = [(name, node) for name in PURE for node in ast.walk(ast.parse((ROOT / name).read_text()))]
+    for name, node in nodes:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("msd."):
             for alias in node.names:
                 path = f"{node.module}.{alias.name}" if is_module(f"{node.module}.{alias.name}") else str(node.module)
                 module = path.removeprefix("msd.").replace(".", "/") + ".py"
                 assert module in PURE or alias.name in IMPURE_MODULE_VALUES.get(module, set()), (
-                    f"imports {alias.name} from {module}"
+                    f"{name} imports {alias.name} from {module}"
                 )
         elif isinstance(node, ast.Import):
-            assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "msd"]
+            assert not [alias.name for alias in node.names if alias.name.split(".")[0] == "msd"], name
 
 
 def test_no_module_has_the_name_of_a_standard_library_module() -> None:
@@ -300,14 +305,13 @@ def unit_test_of(path: Path) -> Path:
     return ROOT / "tests" / "unit" / mirrored / f"test_{path.stem.strip('_')}.py"
 
 
-@pytest.mark.parametrize("path", TESTED_MODULES, ids=relative)
-def test_every_module_has_its_test_module(path: Path) -> None:
-    assert unit_test_of(path).is_file(), f"{relative(unit_test_of(path))} is missing"
+def test_every_module_has_its_test_module() -> None:
+    assert [relative(unit_test_of(path)) for path in TESTED_MODULES if not unit_test_of(path).is_file()] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_every_module_has_a_docstring(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def test_every_module_has_a_docstring() -> None:
+    for path in MODULES:
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), relative(path)
 
 
 def test_tests_that_run_alone_are_where_make_test_looks_for_them() -> None:
