@@ -20,7 +20,8 @@ from bench.copying import GIB
 from bench.measuring import make_random_file, paired_ratio, run_interleaved
 from msd.client.storage.segments_on_disk import SegmentsOnDisk
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
-from msd.workers.indexing.catalogue_writer import DigestCache, write_catalogue
+from msd.workers.indexing.catalogue_writer import write_catalogue
+from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.source.scan import scan
 from msd.workers.source.share import Share
 
@@ -53,7 +54,7 @@ def run() -> None:
 
             def index() -> None:
                 # A folder that cannot be created disables the cache.
-                cache = DigestCache(Path("/dev/null/none"))
+                cache = DigestCache(Path("/dev/null/none"), lambda text: None)
                 write_catalogue(share, scan(share).files, folder, cache, lambda line: None)
 
             cases = {"read": read_only, "verify": verify, "index": index}

@@ -45,7 +45,7 @@ from msd.wire.errors import MsdError
 from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import SHARE_FILE, Indexed, ShareSettings
+from msd.wire.protocol.child_messages import EDITION_FILES, SHARE_FILE, Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
     Complaint,
@@ -67,8 +67,6 @@ from msd.wire.security.permissions import is_permitted
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count, format_duration
 
-#: The files of an edition of the catalogue.
-EDITION_FILES = ("files.jsonl", "folders.jsonl", "digests")
 #: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
 #: ports of 64 workers fit in between.
 PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500

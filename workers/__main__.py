@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from msd.wire.errors import DiskError, MsdError
-from msd.wire.protocol.child_messages import IndexLine, WorkerSettings
+from msd.wire.protocol.child_messages import IndexLine, IndexNote, WorkerSettings
 from msd.wire.protocol.codec import decode
 
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _index(folder: Path) -> None:
-    from msd.workers.indexing.catalogue_writer import DigestCache
+    from msd.workers.indexing.digest_cache import DigestCache
     from msd.workers.indexing.indexer import keep_indexed
     from msd.workers.source.share import Share
 
@@ -54,23 +54,23 @@ def _index(folder: Path) -> None:
         share = Share.read(folder)
     except OSError as error:
         raise DiskError(f"{folder}: cannot read what is shared: {error.strerror}: start msd serve again") from None
-    cache = DigestCache(cache_folder(folder).absolute())
+    cache = DigestCache(cache_path(folder).absolute(), lambda text: print_line(IndexNote(text=text)))
     _leave_current_folder()
     keep_indexed(share, folder, cache, print_line)
 
 
-def cache_folder(folder: Path) -> Path:
-    """Returns the folder that caches digests between runs.
+def cache_path(folder: Path) -> Path:
+    """Returns the path of the database that caches digests between runs.
 
-    If the user has no home folder (a container with an arbitrary uid), returns a folder inside the catalogue's
-    ``folder``, which is deleted at the end of the run.
+    If the user has no home folder (a container with an arbitrary uid), it is inside the catalogue's ``folder``, which
+    is deleted at the end of the run.
     """
     if home := os.environ.get("XDG_CACHE_HOME"):
-        return Path(home, "msd", "digests")
+        return Path(home, "msd", "digests.sqlite")
     try:
-        return Path.home() / ".cache" / "msd" / "digests"
+        return Path.home() / ".cache" / "msd" / "digests.sqlite"
     except RuntimeError:
-        return folder / "cache"
+        return folder / "digests.sqlite"
 
 
 def _serve() -> None:

@@ -10,11 +10,9 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-from msgspec import Struct
-
+from msd.wire.protocol.child_messages import RECORD, RECORDS
 from msd.wire.protocol.messages import Complaint
-from msd.wire.protocol.segments import segment_count
+from msd.wire.protocol.segments import DIGEST_SIZE, segment_count
 
 #: Maximum number of complaints that are remembered. A complaint that was forgotten no longer counts for its client, and
 #: is counted again if it returns.
@@ -23,22 +21,12 @@ MAX_REMEMBERED = 65536
 MAX_NAMED = 3
 
 
-class _Version(Struct):
-    size: int
-
-
-class _SharedFile(Struct):
-    """The fields needed from a line of the catalogue (see ``workers/source/catalogue.py``)."""
-
-    id: bytes
-    version: _Version
-
-
 def read_segment_counts(edition: Path) -> dict[bytes, int]:
     """Returns the number of segments of each shared file, by id. Raises ``OSError`` if the edition cannot be read."""
-    lines = (edition / "files.jsonl").read_bytes()
-    files = msgspec.json.Decoder(_SharedFile).decode_lines(lines)
-    return {file.id: segment_count(file.version.size) for file in files}
+    records = (edition / RECORDS).read_bytes()[DIGEST_SIZE:]
+    counts = {id: segment_count(size) for _, _, size, _, _, _, id, _ in RECORD.iter_unpack(records)}
+    counts.pop(bytes(DIGEST_SIZE), None)  # Folders.
+    return counts
 
 
 class Complaints:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexProgress, IndexSkipped
 from msd.wire.support.units import format_count, format_size
 
 
 def indexer_notes(line: IndexLine) -> list[str]:
     """The notes for one line of the indexer's output."""
     match line:
-        case IndexProgress(name=name, done=done, total=total):
-            return [f"indexing {name}: {100 * done // max(total, 1)} %"]
+        case IndexProgress(name=name, done=done, total=total, files=files, total_files=total_files):
+            percent = f"indexing {name}: {100 * done // max(total, 1)} %"
+            return [percent if total_files == 1 else f"{percent} ({files:,} of {total_files:,} files)"]
+        case IndexNote(text=text):
+            return [text]
         case IndexSkipped(name=name, reason=reason):
             return [f"not shared: {name}: {reason}"]
         case IndexLeftOut(text=text):

@@ -31,8 +31,8 @@ def main() -> None:
         from msd.workers.serving.answer import Identity, Job, answer, compact_request
         from msd.workers.source.catalogue import Catalogue, SharedFile, Version
         from msd.workers.source.listing import Listings
+        from tests.unit.shares import write_edition
     import msgpack
-    import msgspec
 
     families = (
         messages.DataRequest,
@@ -46,10 +46,8 @@ def main() -> None:
     identity = Identity(number=1, epoch=7)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file = SharedFile("film.bin", Version(1, 1, 12, 1, 1), file_id(12, digest(b"") * 12), 0)
-        (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
-        (folder / "digests").write_bytes(digest(b"") * 12)
-        (folder / "folders.jsonl").touch()
+        file = SharedFile("film.bin", Version(1, 1, 12, 1, 1), file_id(12, digest(b"") * 12))
+        write_edition(folder, [file])
         catalogue = Catalogue(folder)
         listings = Listings(catalogue.listing)
 

@@ -8,7 +8,6 @@ from types import UnionType
 from typing import Any, get_args
 
 import msgpack
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from msd.workers.serving.answer import BundleJob, DigestsJob, Identity, SegmentJ
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.listing import Listings
 from tests.hostile_clients import MessageFuzzer, data_requests
+from tests.unit.shares import write_edition
 
 FAMILIES: list[UnionType | type[Message]] = [
     messages.DataRequest,
@@ -87,13 +87,9 @@ def requests() -> st.SearchStrategy[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     folder = tmp_path_factory.mktemp("catalogue")
-    files, first = [], 0
-    for name, size in sorted(SIZES.items()):
-        files.append(SharedFile(name, Version(1, 1, size, 1, 1), IDS[name], first))
-        first += segment_count(size)
-    (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
-    (folder / "digests").write_bytes(bytes(32 * first))
-    (folder / "folders.jsonl").touch()
+    files = [SharedFile(name, Version(1, 1, size, 1, 1), IDS[name]) for name, size in SIZES.items()]
+    large = [file for file in sorted(files, key=lambda file: file.name) if not file.is_small]
+    write_edition(folder, files, *(bytes(32 * file.segments) for file in large))
     catalogue = Catalogue(folder)
     yield catalogue
     catalogue.close()

@@ -1,9 +1,11 @@
-"""Messages between the broker and its child processes over their standard streams, and a file for the children.
+"""Messages between the broker and its child processes over their standard streams, and the files that they share.
 
 Not part of the network protocol: both sides always have the same version.
 """
 
 from __future__ import annotations
+
+import struct
 
 from msgspec import Struct
 
@@ -45,6 +47,14 @@ class ShareSettings(Struct, frozen=True):
     excludes: tuple[str, ...] = ()
 
 
+#: The files of an edition of the catalogue: the names in UTF-8, sorted, each followed by a zero byte; the digest of the
+#: catalogue and a record for each name; the segment digests of the large files, in the order of the names.
+EDITION_FILES = NAMES, RECORDS, DIGESTS = "names", "records", "digests"
+#: A record: device, inode, size, time of the last change of the status (ns), modification time (ns), permissions, id,
+#: position of the first digest. A folder has only permissions.
+RECORD = struct.Struct(">QQQqqH32sQ")
+
+
 class RescanRequest(Struct, frozen=True):
     """A line of the indexer's input: a file may have changed. ``suspect`` is a segment whose data is to be compared."""
 
@@ -52,11 +62,21 @@ class RescanRequest(Struct, frozen=True):
 
 
 class IndexProgress(Message, tag="progress", frozen=True):
-    """A line of the indexer's output: the file being read, and how many of the ``total`` bytes have been processed."""
+    """A line of the indexer's output: the file being read, and how many of the ``total`` bytes and of the
+    ``total_files`` files have been processed.
+    """
 
     name: str
     done: Natural
     total: Natural
+    files: Natural
+    total_files: Natural
+
+
+class IndexNote(Message, tag="note", frozen=True):
+    """A line of the indexer's output: a problem that prevents no file from being shared."""
+
+    text: str
 
 
 class IndexSkipped(Message, tag="skipped", frozen=True):
@@ -88,4 +108,4 @@ class Indexed(Message, tag="indexed", frozen=True):
     unnamed: Natural = 0
 
 
-IndexLine = IndexProgress | IndexSkipped | IndexLeftOut | Indexed
+IndexLine = IndexProgress | IndexNote | IndexSkipped | IndexLeftOut | Indexed

@@ -12,7 +12,7 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import msgspec
@@ -21,9 +21,11 @@ from msgspec import structs
 from msd.wire.errors import DiskError, MsdError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
-from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, digest, span
+from msd.wire.protocol.segments import content_id, digest, span
 from msd.wire.support.core import TimePassed
-from msd.workers.indexing.catalogue_writer import CHANGED, DigestCache, OnProgress, write_catalogue
+from msd.workers.indexing.catalogue_writer import OnProgress, write_catalogue
+from msd.workers.indexing.digest_cache import DigestCache
+from msd.workers.indexing.file_hasher import CHANGED
 from msd.workers.indexing.rescan_policy import (
     ContentChanged,
     IndexFiles,
@@ -39,7 +41,6 @@ from msd.workers.source.catalogue import (
     Version,
     editions,
     open_edition,
-    versions_of,
 )
 from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.local_files import open_shared
@@ -91,7 +92,7 @@ class _Indexer:
         self._is_new = True
         with self._latest_edition() as latest:
             self.has_edition = latest is not None
-            self.policy = RescanPolicy(versions_of(latest.files, latest.folders) if latest else {})
+            self.policy = RescanPolicy(latest.versions if latest else {})
 
     def update(self) -> None:
         """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
@@ -105,36 +106,33 @@ class _Indexer:
 
     def check(self, suspect: SuspectSegment) -> None:
         """Reads a segment of the latest edition, and has each file indexed again whose data there is another one
-        although its version is the indexed one. Of a file that may have been in a bundle, reads all segments: a client
-        does not know which one differs.
+        although its version is the indexed one. Reads the whole of a small file: if it was in a bundle, the client does
+        not know which segment differs.
         """
         with self._latest_edition() as latest:
             if latest is None or (found := latest.find(None, suspect.id)) is None:
                 return  # The file has already been indexed again.
-            is_small = found.size <= MAX_BUNDLE_SIZE
-            first, count = (0, found.segments) if is_small else (suspect.index, 1)
-            expected = latest.digests(found, first, count)
             for file in latest.copies(found):
-                if self._read(file, range(first, first + count)) in (None, expected):
+                if not self._differs(latest, file, suspect.index):
                     continue
                 if self._change_times.are_reliable(file.version.device):
                     self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
                 else:
                     self.policy.handle(ContentChanged(file.name), time.monotonic())
 
-    def _read(self, file: SharedFile, indexes: Iterable[int]) -> bytes | None:
-        """Returns the digests of segments of the indexed version; None if they cannot be read or the file is another
-        version.
-        """
+    def _differs(self, catalogue: Catalogue, file: SharedFile, index: int) -> bool:
+        """True if the file has the indexed version, but a segment, or a small file as a whole, has other data."""
         try:
             fd, status = open_shared(self._share, file.name)
             with os.fdopen(fd, "rb", buffering=0):
                 if Version.of(status) != file.version:
-                    return None
-                spans = (span(file.size, index) for index in indexes)
-                return b"".join(digest(os.pread(fd, length, offset)) for offset, length in spans)
+                    return False
+                if file.is_small:
+                    return content_id(memoryview(os.pread(fd, file.size, 0))) != file.id
+                offset, length = span(file.size, index)
+                return digest(os.pread(fd, length, offset)) != catalogue.digests(file, index, 1)
         except OSError:
-            return None
+            return False
 
     def _try_index(self, wanted: Mapping[str, AnyVersion], reread: Set[str]) -> None:
         indexed = self.policy.indexed
@@ -185,6 +183,7 @@ class _Indexer:
             shutil.rmtree(self._folder / str(old), ignore_errors=True)
         self._progress(structs.replace(line, edition=number))
         self._is_new = False
+        self._cache.write()
         self._expire_cache(indexed)
         return indexed
 

@@ -132,7 +132,7 @@ def answer(
                 version=PROTOCOL_VERSION,
                 epoch=identity.epoch,
                 number=identity.number,
-                files=len(catalogue.files),
+                files=catalogue.file_count,
                 catalogue=catalogue.id,
             )
         case QueuedList(rid=rid, catalogue=id, first=first, end=end):
@@ -187,8 +187,7 @@ def compact_request(
             selected = listing.select(after, prefix)
             return QueuedList(rid, listing.id, selected.start, selected.stop)
         case GetBundle(rid=rid, ids=ids):
-            files = (catalogue.find(None, ids[at : at + DIGEST_SIZE]) for at in range(0, len(ids), DIGEST_SIZE))
-            shared = tuple(None if file is None else file.id for file in files)
+            shared = tuple(catalogue.own_id(ids[at : at + DIGEST_SIZE]) for at in range(0, len(ids), DIGEST_SIZE))
             return QueuedBundle(rid, shared, request.start, request.length)
     return request
 

@@ -411,7 +411,10 @@ class Worker:
                     return refusal(rid, self._identity, data.reason, data.detail), b""
                 return Segment(rid=rid, epoch=epoch, index=index, start=start), data
             case DigestsJob(_, file, start):
-                return DigestPage(rid=rid, epoch=epoch, start=start), self._catalogue.digests(file, start)
+                data = self._data.digests(file, start, now)
+                if isinstance(data, ReadRefused):
+                    return refusal(rid, self._identity, data.reason, data.detail), b""
+                return DigestPage(rid=rid, epoch=epoch, start=start), data
             case BundleJob(_, ranges):
                 read = [self._read_range(range, now) for range in ranges]
                 files = [b"" if isinstance(data, ReadRefused) else data for data in read]

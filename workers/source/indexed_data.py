@@ -6,7 +6,7 @@ Does not open files (``workers/source/local_files.py``) and does not index them 
 from __future__ import annotations
 
 from msd.wire.protocol.messages import SuspectSegment
-from msd.wire.protocol.segments import digest, segments_of, span
+from msd.wire.protocol.segments import content_id, cut, digest, segments_of, span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile
 from msd.workers.source.local_files import LocalFiles, ReadRefused
@@ -50,25 +50,41 @@ class IndexedData:
             refused = data
         return refused
 
+    def digests(self, file: SharedFile, start: int, now: float) -> bytes | ReadRefused:
+        """Returns a page of the digests of ``file`` from segment ``start`` on. Reads a small file to compute them."""
+        if not file.is_small:
+            return self.catalogue.digests(file, start)
+        data = self.read(file, 0, file.size, now)
+        return data if isinstance(data, ReadRefused) else b"".join(map(digest, cut(memoryview(data))[start:]))
+
     def _compare(
         self, file: SharedFile, offset: int, length: int, data: bytes | ReadRefused, now: float
     ) -> bytes | ReadRefused:
-        """Returns the bytes of a range if its segments have their digests: then only the times of the file differ.
-        Otherwise returns why they are refused. ``data`` is the result of reading the range.
+        """Returns the bytes of a range if its segments, or the whole of a small file, are what was indexed: then only
+        the times of the file differ. Otherwise returns why they are refused. ``data`` is the result of reading the
+        range.
         """
-        indexes = segments_of(file.size, offset, length)
+        indexes = range(file.segments) if file.is_small else segments_of(file.size, offset, length)
         start, end = span(file.size, indexes[0])[0], sum(span(file.size, indexes[-1]))
         if (start, end) != (offset, offset + length):
             data = self._local_files.read(file, start, end - start)
         content = data.data if isinstance(data, ReadRefused) else data
         if isinstance(data, ReadRefused) and data.reason is RefusalReason.CHANGED:
             self._stale_until = now + STALE_REPORT_S
+        if (different := self._different_segment(file, indexes, memoryview(content))) is None:
+            return content[offset - start : offset - start + length]
+        if isinstance(data, ReadRefused):
+            return data
+        self._stale_until, self._suspect = now + STALE_REPORT_S, SuspectSegment(file.id, different)
+        return ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
+
+    def _different_segment(self, file: SharedFile, indexes: range, content: memoryview) -> int | None:
+        """Returns the first segment that differs from what was indexed; of a small file any, None if there is none."""
+        if file.is_small:
+            return None if content_id(content) == file.id else 0
+        start = span(file.size, indexes[0])[0]
         for index in indexes:
-            position, size = span(file.size, index)
-            segment = memoryview(content)[position - start : position - start + size]
-            if digest(segment) != self.catalogue.digests(file, index, 1):
-                if isinstance(data, ReadRefused):
-                    return data
-                self._stale_until, self._suspect = now + STALE_REPORT_S, SuspectSegment(file.id, index)
-                return ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
-        return content[offset - start : offset - start + length]
+            offset, length = span(file.size, index)
+            if digest(content[offset - start : offset - start + length]) != self.catalogue.digests(file, index, 1):
+                return index
+        return None

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable
-from operator import attrgetter
-from typing import Protocol
-
-from blake3 import blake3
+from collections.abc import Callable, Sequence
 
 from msd.wire.protocol.codec import MAX_HEADER
 from msd.wire.protocol.messages import MAX_ENTRIES, Entry
@@ -18,36 +14,25 @@ PAGE_OVERHEAD, ENTRY_OVERHEAD = 1024, 88
 #: How long (seconds) the listing of an edition is kept after the next edition has replaced it. A client on a slow link
 #: needs about a second for a page.
 KEPT_S = 60.0
-#: If there are several such listings, they have at most this many entries in all: each takes half a kilobyte.
+#: If there are several such listings, they have at most this many entries in all: each takes 160 bytes.
 MAX_KEPT_ENTRIES = 1 << 18
-#: Stands for the id of a folder in the digest of a catalogue.
-_NO_ID = bytes(32)
-
-
-class Listed(Protocol):
-    """What has an entry in the list."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def entry(self) -> Entry: ...
 
 
 class Listing:
-    """The list of ``items``."""
+    """The list of the sorted ``names`` in the catalogue with the digest ``id``. ``entry_at`` returns an entry by its
+    position.
+    """
 
-    def __init__(self, items: Iterable[Listed]) -> None:
-        self._items = sorted(items, key=attrgetter("name"))
-        self._names = [item.name for item in self._items]
-        #: The digest of the catalogue.
-        self.id = blake3(b"".join(_encoded(item.entry) for item in self._items)).digest()
+    def __init__(self, id: bytes, names: Sequence[str], entry_at: Callable[[int], Entry]) -> None:
+        self.id = id
+        self._names = names
+        self._entry_at = entry_at
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._names)
 
     def select(self, after: str, prefix: str) -> range:
-        """Returns the positions of the items whose names begin with ``prefix`` and sort after ``after``."""
+        """Returns the positions of the entries whose names begin with ``prefix`` and sort after ``after``."""
         first = bisect.bisect_left(self._names, prefix)
         end = bisect.bisect_left(self._names, True, first, key=lambda name: not name.startswith(prefix))
         return range(min(max(first, bisect.bisect_right(self._names, after)), end), end)
@@ -60,7 +45,7 @@ class Listing:
             room -= len(self._names[position].encode()) + ENTRY_OVERHEAD
             if room < 0:
                 break
-            entries.append(self._items[position].entry)
+            entries.append(self._entry_at(position))
         return entries, len(entries) < len(positions)
 
 
@@ -87,9 +72,3 @@ class Listings:
     def expire(self, now: float) -> None:
         """Forgets the listings that need not be kept any longer."""
         self._earlier = [(until, listing) for until, listing in self._earlier if now < until]
-
-
-def _encoded(entry: Entry) -> bytes:
-    """Returns what the digest of a catalogue covers of an entry."""
-    times = entry.mtime_ns.to_bytes(8, "big", signed=True) + entry.mode.to_bytes(2, "big")
-    return entry.name.encode() + b"\0" + times + (entry.id or _NO_ID)

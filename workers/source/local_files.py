@@ -137,14 +137,14 @@ def _is_below(fd: int, roots: Iterable[Path]) -> bool:
     if the path was replaced by a link in between.
     """
     path = os.readlink(f"/proc/self/fd/{fd}") + "/"
-    if any(path.startswith(_real(root)) for root in roots):
+    if path.startswith(_real(tuple(roots))):
         return True
     # A root may have been replaced by a link since its real path was cached.
     _real.cache_clear()
-    return any(path.startswith(_real(root)) for root in roots)
+    return path.startswith(_real(tuple(roots)))
 
 
-@lru_cache
-def _real(root: Path) -> str:
-    """Returns the real path of a shared path, with ``/`` at its end. Cached: it takes longer than to read a file."""
-    return os.path.join(os.path.realpath(root), "")
+@lru_cache(1)
+def _real(roots: tuple[Path, ...]) -> tuple[str, ...]:
+    """Returns the real path of each shared path, with ``/`` at its end. Cached: it takes longer than to read a file."""
+    return tuple(os.path.join(os.path.realpath(root), "") for root in roots)

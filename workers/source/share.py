@@ -34,17 +34,18 @@ class Share(Struct, frozen=True):
         roots = {name: Path(os.fsdecode(path)) for name, path in settings.roots.items()}
         return cls(roots, settings.hidden, settings.follow_links, settings.excludes)
 
-    def locate(self, name: str) -> Path:
+    def locate(self, name: str) -> str:
         """Returns the path of the file ``name``. Raises ``PermissionError`` if no shared path has the first part of the
         name.
         """
+        # Strings, because making a ``Path`` takes longer than opening a small file.
         if "" in self.roots:
-            root = self.roots[""]
-            return root / name if root.is_dir() else root
-        first, _, rest = name.partition("/")
+            root = str(self.roots[""])
+            return f"{root}/{name}" if os.path.isdir(root) else root
+        first, slash, rest = name.partition("/")
         if first not in self.roots:
             raise PermissionError(1, "not below a shared path", name)
-        return self.roots[first] / rest
+        return f"{self.roots[first]}{slash}{rest}"
 
     def __str__(self) -> str:
         first, *others = self.roots.values()

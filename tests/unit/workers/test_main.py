@@ -1,4 +1,4 @@
-"""``python -m msd.workers``: its cache folder, its exit codes, and the check of its parent process."""
+"""``python -m msd.workers``: its cache, its exit codes, and the check of its parent process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msd.wire.errors import DiskError
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import encode
 from msd.wire.protocol.states import WantedState
-from msd.workers.__main__ import cache_folder, main
+from msd.workers.__main__ import cache_path, main
 from tests.unit.shares import write_share_of
 
 TIMEOUT = 30.0
@@ -31,12 +31,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_digests_are_kept_in_the_cache_folder_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digests_are_kept_in_the_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert cache_folder(tmp_path) == Path("/elsewhere/msd/digests")
+    assert cache_path(tmp_path) == Path("/elsewhere/msd/digests.sqlite")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert cache_folder(tmp_path) == Path("/home/someone/.cache/msd/digests")
+    assert cache_path(tmp_path) == Path("/home/someone/.cache/msd/digests.sqlite")
 
 
 def test_a_user_without_a_home_folder_can_share_files(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_user_without_a_home_folder_can_share_files(tmp_path: Path) -> None:
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert (folder / "1" / "files.jsonl").exists()
+    assert (folder / "1" / "records").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["index"], ["index", "folder", "more"], ["serve", "more"]])

@@ -10,6 +10,8 @@ from msgspec.structs import replace
 from msd.broker.supervision import complaints as module
 from msd.broker.supervision.complaints import Complaints, read_segment_counts, rejection
 from msd.wire.protocol.messages import Complaint
+from msd.workers.source.catalogue import SharedFile, SharedFolder, Version
+from tests.unit.shares import write_edition
 
 COMPLAINT = Complaint(rid=1, number=2, id=bytes(32), index=0)
 
@@ -64,7 +66,6 @@ def test_a_client_whose_complaints_are_all_forgotten_is_named_no_more(monkeypatc
 
 
 def test_the_ids_are_read_from_the_catalogue_of_the_indexer(tmp_path: Path) -> None:
-    (tmp_path / "files.jsonl").write_text(
-        '{"name":"a","version":{"device":1,"inode":2,"size":245,"mtime_ns":3,"ctime_ns":4},"id":"eHh4","first_digest":0}\n'
-    )
-    assert read_segment_counts(tmp_path) == {b"xxx": 12}
+    file = SharedFile("b/film", Version(1, 2, 245, 3, 4), bytes(range(32)))
+    write_edition(tmp_path, [SharedFolder("b/", 0o755), file])
+    assert read_segment_counts(tmp_path) == {file.id: 12}

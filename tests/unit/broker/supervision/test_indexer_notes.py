@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker.supervision.indexer_notes import indexer_notes
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexNote, IndexProgress, IndexSkipped
 
 
 def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:
@@ -14,8 +14,15 @@ def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:
 
 
 def test_progress_is_shown_in_percent() -> None:
-    assert indexer_notes(IndexProgress(name="film.mp4", done=1, total=3)) == ["indexing film.mp4: 33 %"]
-    assert indexer_notes(IndexProgress(name="empty", done=0, total=0)) == ["indexing empty: 0 %"]
+    one, several = {"files": 0, "total_files": 1}, {"files": 999, "total_files": 70_000}
+    assert indexer_notes(IndexProgress(name="film.mp4", done=1, total=3, **one)) == ["indexing film.mp4: 33 %"]
+    assert indexer_notes(IndexProgress(name="empty", done=0, total=0, **one)) == ["indexing empty: 0 %"]
+    progress = IndexProgress(name="film.mp4", done=1, total=3, **several)
+    assert indexer_notes(progress) == ["indexing film.mp4: 33 % (999 of 70,000 files)"]
+
+
+def test_a_note_is_shown_as_it_is() -> None:
+    assert indexer_notes(IndexNote(text="cannot read the digest cache")) == ["cannot read the digest cache"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ import pytest
 from msd.wire.errors import DiskError, MsdError, SourceError
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
-from msd.workers.indexing import catalogue_writer
-from msd.workers.indexing.catalogue_writer import DigestCache, FileChangedError
+from msd.workers.indexing import file_hasher
+from msd.workers.indexing.digest_cache import DigestCache
+from msd.workers.indexing.file_hasher import CHANGED, FileChangedError
 from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue, Version
@@ -343,7 +344,8 @@ class InProcessIndexer:
 
     def __init__(self, root: Path, folder: Path, cache: Path) -> None:
         self.lines: list[IndexLine] = []
-        self.cache = DigestCache(cache)
+        self.notes: list[str] = []
+        self.cache = DigestCache(cache, self.notes.append)
         self.folder = folder
         self.indexer = Indexer(share_of(root), folder, self.cache, self.lines.append)
 
@@ -397,7 +399,7 @@ def test_a_file_that_could_not_be_read_is_retried_and_reported_once(
         def fail(share: Share, name: str) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        broken_disk.setattr(catalogue_writer, "open_shared", fail)
+        broken_disk.setattr(file_hasher, "open_shared", fail)
         for _ in range(3):
             in_process.update(retry=True)
     assert in_process.skipped == [("two", "Input/output error")]
@@ -443,7 +445,7 @@ def test_failing_to_write_the_first_edition_is_an_error(
     ("error", "expected"),
     [
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), DiskError),
-        (FileChangedError(0, catalogue_writer.CHANGED), SourceError),
+        (FileChangedError(0, CHANGED), SourceError),
     ],
 )
 def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
@@ -459,7 +461,7 @@ def test_failing_to_read_the_only_file_for_the_first_edition_is_an_error(
     def fail(share: Share, name: str) -> None:
         raise error
 
-    monkeypatch.setattr(catalogue_writer, "open_shared", fail)
+    monkeypatch.setattr(file_hasher, "open_shared", fail)
     with pytest.raises(expected) as caught:
         InProcessIndexer(path, folder, tmp_path / "digests").indexer.update()
     assert str(caught.value) == f"{path}: cannot be shared: {error.strerror}"
@@ -531,7 +533,7 @@ def test_a_suspect_segment_makes_the_indexer_read_the_file_again(
     in_process.update()
     assert len(in_process.editions) == 3
     # The cache has the new digests.
-    (restarted := InProcessIndexer(in_process.indexer._share.roots[""], folder, in_process.cache._folder)).update()
+    (restarted := InProcessIndexer(in_process.indexer._share.roots[""], folder, in_process.cache._path)).update()
     assert restarted.editions[-1].catalogue == in_process.editions[-1].catalogue
 
 

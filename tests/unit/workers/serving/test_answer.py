@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from msd.wire.protocol.codec import decode, encode
@@ -28,7 +27,7 @@ from msd.wire.protocol.messages import (
     Refusal,
     Welcome,
 )
-from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE, Manifest, digest, file_id, segment_count
+from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, Manifest, digest, file_id, segment_count
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.serving.answer import (
     QUEUED_REQUESTS,
@@ -46,21 +45,18 @@ from msd.workers.serving.answer import (
 )
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.listing import KEPT_S, Listings
+from tests.unit.shares import write_edition
 
 IDENTITY = Identity(number=3, epoch=77)
 
 
 def write(folder: Path, **sizes: int) -> None:
     """Writes a catalogue with files of these names and sizes."""
-    files, all_digests = [], b""
+    files, digests = [], []
     for inode, (name, size) in enumerate(sorted(sizes.items())):
-        digests = digest(name.encode()) * segment_count(size)
-        version = Version(1, inode, size, 1000 + inode, 2000)
-        files.append(SharedFile(name, version, file_id(size, digests), len(all_digests) // DIGEST_SIZE))
-        all_digests += digests
-    (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
-    (folder / "digests").write_bytes(all_digests)
-    (folder / "folders.jsonl").touch()
+        digests.append(digest(name.encode()) * segment_count(size))
+        files.append(SharedFile(name, Version(1, inode, size, 1000 + inode, 2000), file_id(size, digests[-1])))
+    write_edition(folder, files, *(each for file, each in zip(files, digests, strict=True) if not file.is_small))
 
 
 @pytest.fixture
@@ -182,18 +178,6 @@ def test_a_file_is_described_by_name_by_id_or_by_both(catalogue: Catalogue) -> N
     assert ask(Describe(rid=5, name="big"), catalogue) == described
     assert ask(Describe(rid=5, id=file.id), catalogue) == described
     assert ask(Describe(rid=5, name="big", id=file.id), catalogue) == described
-
-
-def test_describes_a_file_whose_time_is_outside_the_range_of_the_protocol(tmp_path: Path) -> None:
-    file = SharedFile("a", Version(1, 2, 0, 10**20, 4), file_id(0, b""), 0)
-    (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
-    (tmp_path / "digests").touch()
-    (tmp_path / "folders.jsonl").touch()
-    catalogue = Catalogue(tmp_path)
-    reply = ask(Describe(rid=5), catalogue)
-    assert isinstance(reply, Described)
-    assert reply.mtime_ns == 2**63 - 1
-    catalogue.close()
 
 
 def test_an_empty_file_is_described(catalogue: Catalogue) -> None:
@@ -333,7 +317,7 @@ def test_a_queued_bundle_holds_no_ids_sent_by_the_client(catalogue: Catalogue) -
     small = file_of(catalogue, "small")
     queued = compact_request(GetBundle(rid=5, ids=bytes(small.id) + bytes(32)), catalogue, Listings(catalogue.listing))
     assert isinstance(queued, QueuedBundle)
-    assert queued.ids[0] is small.id
+    assert queued.ids[0] is catalogue.own_id(small.id)
     assert queued.ids[1] is None
 
 

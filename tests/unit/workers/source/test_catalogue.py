@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import CataloguePage, DataReply, Entry
@@ -19,10 +20,12 @@ from msd.workers.source.catalogue import (
     Version,
     editions,
     open_edition,
-    versions_of,
 )
+from tests.unit.shares import write_edition
 
 MIB = 1 << 20
+#: The latest time of the protocol, in ns since 1970.
+LATEST = 2**63 - 1
 
 
 def digests_of(name: str, size: int) -> bytes:
@@ -30,18 +33,19 @@ def digests_of(name: str, size: int) -> bytes:
 
 
 def write(folder: Path, sizes: Sequence[tuple[str, int]]) -> list[SharedFile]:
-    """Writes a catalogue with files of these names and sizes, in the indexer's format."""
-    files, all_digests = [], b""
+    """Writes an edition with files of these names and sizes, and with the folders that contain them."""
+    files: list[SharedFile] = []
+    digests: list[bytes] = []
     for inode, (name, size) in enumerate(sizes):
-        digests = digests_of(name, size)
-        version = Version(1, inode, size, 1000 + inode, 2000)
-        files.append(SharedFile(name, version, file_id(size, digests), len(all_digests) // DIGEST_SIZE, 0o640))
-        all_digests += digests
+        first_digest = sum(map(len, digests)) // DIGEST_SIZE
+        version = Version(1, inode, size, 1000 + inode, 2000, 0o640)
+        file = SharedFile(name, version, file_id(size, digests_of(name, size)))
+        if not file.is_small:
+            file = replace(file, first_digest=first_digest)
+            digests.append(digests_of(name, size))
+        files.append(file)
     parents = {name[: name.find("/") + 1] for name, _ in sizes} - {""}
-    folders = [SharedFolder(name, 0o755) for name in sorted(parents)]
-    (folder / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(files))
-    (folder / "folders.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(folders))
-    (folder / "digests").write_bytes(all_digests)
+    write_edition(folder, [*files, *(SharedFolder(name, 0o755) for name in parents)], *digests)
     return files
 
 
@@ -63,12 +67,6 @@ def test_reading_a_catalogue_returns_the_files_that_were_written(tmp_path: Path)
     assert catalogue.files == files
     assert [(file.size, file.segments) for file in catalogue.files] == [(245, 12), (0, 0)]
     catalogue.close()
-
-
-def test_returns_the_digest_of_each_segment(catalogue: Catalogue) -> None:
-    for file in catalogue.files:
-        digests = [catalogue.digests(file, index, 1) for index in range(file.segments)]
-        assert b"".join(digests) == digests_of(file.name, file.size)
 
 
 def test_finds_a_file_by_name_by_id_or_by_both(catalogue: Catalogue) -> None:
@@ -101,61 +99,98 @@ def test_finds_the_only_file_without_a_name(tmp_path: Path, catalogue: Catalogue
 def test_an_entry_holds_name_size_time_mode_and_id(catalogue: Catalogue) -> None:
     file = catalogue.files[0]
     assert file.entry == Entry(name="a", size=245, mtime_ns=1000, mode=0o640, id=file.id)
-    (folder,) = catalogue.folders
-    assert folder.entry == Entry(name="b/", size=0, mtime_ns=0, mode=0o755)
+    assert SharedFolder("b/", 0o755).entry == Entry(name="b/", size=0, mtime_ns=0, mode=0o755)
 
 
 def test_files_and_folders_are_listed_together(catalogue: Catalogue) -> None:
     entries, _ = catalogue.listing.page(range(4))
     assert names(entries) == ["a", "b/", "b/c", "b/d é"]
-    assert versions_of(catalogue.files, catalogue.folders) == {
+    assert len(catalogue.listing) == 4
+    assert catalogue.file_count == 3
+    assert catalogue.versions == {
         "b/": SharedFolder("b/", 0o755),
         **{file.name: file.version for file in catalogue.files},
     }
+    assert dict(catalogue.records()) == {
+        "b/": SharedFolder("b/", 0o755).record,
+        **{file.name: file.record for file in catalogue.files},
+    }
 
 
-@pytest.mark.parametrize(("mtime_ns", "expected"), [(10**20, 2**63 - 1), (-(10**20), -(2**63)), (7, 7)])
-def test_a_modification_time_outside_the_range_of_the_protocol_is_clamped(
-    tmp_path: Path, mtime_ns: int, expected: int
-) -> None:
-    """A file dated in the year 5138 must not prevent the other files from being listed."""
-    file = SharedFile("a", Version(1, 2, 245, mtime_ns, 4), bytes(32), 0)
-    (tmp_path / "files.jsonl").write_bytes(msgspec.json.Encoder().encode_lines([file]))
-    (tmp_path / "digests").write_bytes(digests_of("a", 245))
-    (tmp_path / "folders.jsonl").touch()
+def test_the_listing_remains_when_the_catalogue_is_closed(tmp_path: Path) -> None:
+    (file,) = write(tmp_path, [("a", 245)])
     catalogue = Catalogue(tmp_path)
-    assert catalogue.files == [file], "the version must keep the modification time that the file has on disk"
-    (entry,), more = catalogue.listing.page(range(1))
-    assert entry.mtime_ns == catalogue.files[0].mtime_ns == expected
-    page = CataloguePage(rid=1, epoch=1, catalogue=catalogue.id, entries=[entry], more=more)
+    catalogue.close()
+    assert catalogue.listing.page(range(1)) == ([file.entry], False)
+    assert catalogue.find(None, file.id) is None
+
+
+def test_files_with_the_same_content_are_copies(tmp_path: Path) -> None:
+    version = Version(1, 2, 245, 3, 4)
+    a, b, other = (SharedFile(name, version, bytes([id]) * 32) for name, id in (("a", 1), ("b", 1), ("c", 2)))
+    write_edition(tmp_path, [a, b, other])
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.find(None, a.id) == a
+    assert catalogue.copies(a) == catalogue.copies(b) == [a, b]
+    assert catalogue.copies(other) == [other]
+    assert catalogue.own_id(bytes(a.id)) == a.id
+    assert catalogue.own_id(a.id) is catalogue.own_id(a.id)
+    assert catalogue.own_id(bytes(32)) is None
+    catalogue.close()
+
+
+@pytest.mark.parametrize(("time_ns", "expected"), [(10**20, LATEST), (-(10**20), -LATEST), (7, 7)])
+def test_a_time_outside_the_range_of_the_protocol_is_clamped(tmp_path: Path, time_ns: int, expected: int) -> None:
+    """A file dated in the year 5138 must not prevent the other files from being listed."""
+    times = {"st_mtime_ns": time_ns, "st_ctime_ns": time_ns}
+    status = SimpleNamespace(st_dev=2**64 - 1, st_ino=2**64 - 1, st_size=245, st_mode=0o104755, **times)
+    version = Version.of(status)  # type: ignore[arg-type]
+    assert version == Version(2**64 - 1, 2**64 - 1, 245, expected, expected, 0o755)
+    file = SharedFile("a", version, bytes(range(32)))
+    write_edition(tmp_path, [file])
+    catalogue = Catalogue(tmp_path)
+    assert catalogue.files == [file]
+    entries, more = catalogue.listing.page(range(1))
+    page = CataloguePage(rid=1, epoch=1, catalogue=catalogue.id, entries=entries, more=more)
     assert decode(encode(page), DataReply) == page
     catalogue.close()
 
 
-def test_returns_the_digests_of_each_file(catalogue: Catalogue) -> None:
-    for file in catalogue.files:
+@pytest.fixture
+def large(tmp_path: Path) -> Iterator[tuple[Catalogue, SharedFile]]:
+    """A large file of 13 segments behind another one and before a small one."""
+    _, large, _ = write(tmp_path, [("a", 2 * MIB), ("large", 12 * MIB + 1), ("z", 245)])
+    catalogue = Catalogue(tmp_path)
+    yield catalogue, large
+    catalogue.close()
+
+
+def test_returns_the_digests_of_large_files(large: tuple[Catalogue, SharedFile]) -> None:
+    catalogue, _ = large
+    for file in catalogue.files[:2]:
         assert catalogue.digests(file, 0) == digests_of(file.name, file.size)
 
 
-def test_digests_start_at_the_requested_segment(catalogue: Catalogue) -> None:
-    file = catalogue.files[0]
-    for start in range(13):
-        assert catalogue.digests(file, start) == digests_of("a", 245)[start * DIGEST_SIZE :]
+def test_digests_start_at_the_requested_segment(large: tuple[Catalogue, SharedFile]) -> None:
+    catalogue, file = large
+    for start in range(14):
+        assert catalogue.digests(file, start) == digests_of(file.name, file.size)[start * DIGEST_SIZE :]
 
 
-@pytest.mark.parametrize("start", [12, 13, 10**9, 2**63 - 1])
-def test_returns_no_digests_past_the_end_of_a_file(catalogue: Catalogue, start: int) -> None:
-    assert catalogue.digests(catalogue.files[0], start) == b""
+@pytest.mark.parametrize("start", [13, 14, 10**9, 2**63 - 1])
+def test_returns_no_digests_past_the_end_of_a_file(large: tuple[Catalogue, SharedFile], start: int) -> None:
+    catalogue, file = large
+    assert catalogue.digests(file, start) == b""
 
 
 def test_digests_are_split_into_pages(tmp_path: Path) -> None:
     size = (2 * DIGESTS_PER_PAGE + 5) * MIB
-    first, big, last = write(tmp_path, [("a", 245), ("big", size), ("z", 13)])
+    first, big, last = write(tmp_path, [("a", 245), ("big", size), ("z", 2 * MIB)])
     catalogue = Catalogue(tmp_path)
     parts = [catalogue.digests(big, page * DIGESTS_PER_PAGE) for page in range(3)]
     assert [len(part) // DIGEST_SIZE for part in parts] == [DIGESTS_PER_PAGE, DIGESTS_PER_PAGE, 5]
     assert b"".join(parts) == digests_of("big", size)
-    assert catalogue.digests(last, 0) == digests_of("z", 13)
+    assert catalogue.digests(last, 0) == digests_of("z", 2 * MIB)
     assert file_id(size, b"".join(parts)) == big.id != first.id
     catalogue.close()
 

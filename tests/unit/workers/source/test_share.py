@@ -22,17 +22,17 @@ def test_the_children_read_what_the_broker_wrote(tmp_path: Path) -> None:
 
 
 def test_names_in_the_only_folder_are_relative_to_it(tmp_path: Path) -> None:
-    assert share_of(tmp_path).locate("sub/x") == tmp_path / "sub" / "x"
+    assert share_of(tmp_path).locate("sub/x") == f"{tmp_path}/sub/x"
 
 
 def test_the_only_file_has_any_name(tmp_path: Path) -> None:
-    assert share_of(tmp_path / "film").locate("film") == tmp_path / "film"
+    assert share_of(tmp_path / "film").locate("film") == f"{tmp_path}/film"
 
 
 def test_among_several_paths_the_first_part_of_a_name_is_the_path(tmp_path: Path) -> None:
     share = Share({"films": tmp_path / "films", "x": Path("/elsewhere/x")})
-    assert share.locate("films/sub/x") == tmp_path / "films" / "sub" / "x"
-    assert share.locate("x") == Path("/elsewhere/x")
+    assert share.locate("films/sub/x") == f"{tmp_path}/films/sub/x"
+    assert share.locate("x") == "/elsewhere/x"
     for name in ("y", "sub/x", ""):
         with pytest.raises(PermissionError):
             share.locate(name)
