@@ -574,7 +574,8 @@ class Scheduler(Core[Event, Action]):
     def _choose_hedge(self, worker: WorkerPace, now: float) -> RequestUnit | None:
         """Returns a request for the outstanding part that is predicted to arrive last, None if there is none.
 
-        Considers only parts that ``worker`` is expected to deliver sooner.
+        Considers only parts that ``worker`` is expected to deliver sooner. An idle worker is also asked for parts that
+        only stalled workers have, whatever is expected of it: its rate may have been measured while it was frozen.
         """
         arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(now)}
         latest, hedge = 0.0, None
@@ -584,7 +585,9 @@ class Scheduler(Core[Event, Action]):
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)
                 arrival = min((arrivals[request] for request in requests), default=0.0)
-                is_late = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S
+                is_late = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S or (
+                    not worker.outstanding and all(self.workers[request.worker].is_stalled(now) for request in requests)
+                )
                 if is_late and arrival > latest and self._may_hedge(worker, started, requests, now):
                     latest, hedge = arrival, RequestUnit(worker.number, unit, start, length)
         return hedge

@@ -311,6 +311,16 @@ def test_an_idle_worker_takes_the_last_units_of_a_frozen_one(scene: Scene) -> No
     assert {*requested_units(actions)} == {0, 1}
 
 
+def test_an_idle_worker_helps_although_its_rate_was_measured_while_it_was_frozen(scene: Scene) -> None:
+    """Worker 2 has sent one byte in ten seconds. By this rate, it would need two days for the part of worker 1."""
+    scene.begin([1, MIN_PART], 2, are_fast=False)
+    scene.ready(2, 1)
+    assert scene.scheduler.outstanding(2) == [0]
+    scene.feed(UnitWritten(2, 0), later=10.0)
+    actions = [action for _ in range(20) for action in scene.feed(TimePassed(), later=0.05)]
+    assert actions == [RequestUnit(2, 1, 0, MIN_PART)]
+
+
 def test_a_duplicate_is_no_progress_but_gives_credit(scene: Scene) -> None:
     """Worker 1 delivers a unit that worker 2 has already delivered."""
     scene.begin(3, 2)
