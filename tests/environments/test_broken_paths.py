@@ -46,7 +46,7 @@ def keyless(tmp_path: Path) -> Path:
     return config
 
 
-@pytest.mark.parametrize("side", ["client", "network"])
+@pytest.mark.parametrize("side", [pytest.param("client", marks=pytest.mark.soak), "network"])
 def test_a_download_continues_when_an_address_is_replaced(
     side: str, source: Source, keyless: Path, runtime_folder: Path, tmp_path: Path
 ) -> None:

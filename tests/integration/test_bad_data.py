@@ -24,15 +24,15 @@ def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
     path, older, shrinking = (tmp_path / name / "film.bin" for name in ("current", "older", "shrinking"))
-    make_file(path, 160 * MIB, rng)
-    make_file(older, 160 * MIB, rng)
+    make_file(path, 128 * MIB, rng)
+    make_file(older, 128 * MIB, rng)
     shrinking.parent.mkdir()
     shutil.copyfile(path, shrinking)
     current, outdated, truncated = serve(path, "--rate", "25MiB"), serve(older), serve(shrinking, "--rate", "5MiB")
     ports = free_ports()
     with (
         Relay(ports[0], current.ports[0], hold=0.3),
-        Relay(ports[1], current.ports[1], hold=0.3, corrupt_every=100) as corrupting,
+        Relay(ports[1], current.ports[1], hold=0.3, corrupt_every=60) as corrupting,
         Relay(ports[3], truncated.ports[0], hold=0.3),
     ):
         server_flags = ["-p", *map(str, [ports[0], ports[1], outdated.ports[0], ports[3], current.ports[4]])]

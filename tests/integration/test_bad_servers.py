@@ -64,7 +64,7 @@ def closing_ports() -> Iterator[list[int]]:
 
 def test_ports_that_accept_and_close_do_not_reset_the_timeout(closing_ports: list[int], tmp_path: Path) -> None:
     server_flags = ["-p", *map(str, [*closing_ports, free_ports()[4]])]
-    with Download(server_flags, "--timeout", "5", cwd=tmp_path) as client:
+    with Download(server_flags, "--timeout", "2", cwd=tmp_path) as client:
         assert client.wait(20) == 7
 
 

@@ -45,22 +45,22 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
     serve: Serve, tmp_path: Path, rng: random.Random
 ) -> None:
     root = tmp_path / "shared"
-    path = make_file(root / "film.bin", 36 * MIB, rng)
+    path = make_file(root / "film.bin", 24 * MIB, rng)
     system = serve(root, "--rate", "2MiB")
     system.put_to_sleep(4)
+    before = system.status().catalogue
     with system.download("film.bin", "-o", "copy.bin", cwd=tmp_path) as client:
         # A new file and a new modification time do not stop the download.
-        client.wait_until_verified(0.05)
-        before = system.status().catalogue
         make_file(root / "new.bin", MIB, rng)
         os.utime(path)
+        client.wait_until_verified(0.05)
         wait_for("a new catalogue", lambda: system.status().catalogue != before)
         assert not client.events_of("done")
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
     assert wait_for("new.bin to be listed", lambda: listed(system) == ["film.bin", "new.bin"])
     # The file is rewritten: no worker serves the new content before it is indexed.
-    make_file(path, 6 * MIB + 5, rng)
+    make_file(path, 3 * MIB + 5, rng)
     wait_for(
         "the new version",
         lambda: (
@@ -69,13 +69,13 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
     )
     assert files_equal(path, tmp_path / "b")
     # The file is replaced while worker 4 is asleep; worker 4 has the new catalogue when it wakes up.
-    os.replace(make_file(root / "x.tmp", 3 * MIB, rng), path)
+    os.replace(make_file(root / "x.tmp", MIB, rng), path)
     path.with_name("new.bin").unlink()
     assert wait_for("new.bin to disappear from the list", lambda: listed(system) == ["film.bin"])
     system.wake(4)
     system.put_to_sleep(1, 2, 3)
     with system.download("-o", "c", cwd=tmp_path) as client:
-        assert client.wait_until_done()["workers"]["4"]["bytes"] == 3 * MIB
+        assert client.wait_until_done()["workers"]["4"]["bytes"] == MIB
     assert files_equal(path, tmp_path / "c")
     assert [worker.restarts for worker in system.status().workers] == [0] * 4
 

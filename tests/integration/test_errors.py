@@ -161,14 +161,14 @@ def check_no_answer(process: Process) -> None:
 
 
 def test_without_servers_a_download_waits_until_its_timeout(tmp_path: Path) -> None:
-    with Download(NOWHERE, "--timeout", "3", cwd=tmp_path) as client:
+    with Download(NOWHERE, "--timeout", "2", cwd=tmp_path) as client:
         assert client.wait() == 7
     (waiting,) = client.events_of("waiting")
     assert waiting["reason"].endswith(" refuse the connection: is msd serve running there?")
     assert [address["outcome"] for address in waiting["addresses"]] == ["refused"] * 5
     last = client.events[-1]
     assert (last["event"], last["code"]) == ("error", 7)
-    assert "gave up after 3 s" in last["message"]
+    assert "gave up after 2 s" in last["message"]
 
 
 def test_a_port_in_use_is_reported_before_any_process_starts(tmp_path: Path) -> None:
