@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
-from msd.wire.protocol.segments import segment_count
+from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, segment_count
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.indexing.file_hasher import FileChangedError, HashedFile, hash_files
@@ -26,6 +26,9 @@ from msd.workers.source.share import Share
 PROGRESS_INTERVAL_S = 3.0
 #: Files that are looked up in the cache together, and their digests: large files have many.
 MAX_BATCH_FILES, MAX_BATCH_DIGESTS = 256, 1 << 17
+
+#: The permissions of a file that every user may read.
+READABLE = 0o444
 
 OnProgress = Callable[[IndexLine], None]
 
@@ -51,8 +54,10 @@ def write_catalogue(
     changed: dict[str, Version] = {}
     for name in names:
         version = wanted[name]
-        if isinstance(version, Version) and (name in reread or old.get(name, b"")[: VERSION.size] != version.packed):
-            changed[name] = version
+        if isinstance(version, Version):
+            record = old.get(name)
+            if record is None or name in reread or record[: VERSION.size] != version.packed:
+                changed[name] = version
     progress = _Progress(on_progress, changed)
     results = _index(share, changed, cache, progress, reread)
     indexed: dict[str, AnyVersion] = {}
@@ -67,9 +72,11 @@ def write_catalogue(
                 version = result.version
                 writer.add(name, SharedFile(name, version, result.id).record, result.digests)
             elif name in old and (result is None or isinstance(result, FileChangedError)):
-                file = SharedFile.unpack(name, old[name])
-                version = version if result is None else file.version
-                digests = b"" if file.is_small or previous is None else previous.digests(file, 0, file.segments)
+                digests = b""
+                if previous is not None and (result is not None or version.size > MAX_BUNDLE_SIZE):
+                    file = SharedFile.unpack(name, old[name])
+                    version = file.version
+                    digests = b"" if file.is_small else previous.digests(file, 0, file.segments)
                 writer.add(name, old[name], digests)
             elif result is not None:
                 on_progress(IndexSkipped(name=name, reason=result.strerror or str(result)))
@@ -100,7 +107,7 @@ def _index(
         for name in names:
             version = changed[name]
             is_known = version in known or version in being_read or (version in cached and name not in reread)
-            if not is_known or not os.access(share.locate(name), os.R_OK):
+            if not is_known or not _is_readable(share, name, version):
                 to_read.append(name)
                 if version in repeated:
                     being_read.add(version)
@@ -123,6 +130,11 @@ def _index(
                 yield HashedFile(version, cached[version].id, cached[version].digests, 0.0)
             else:  # Under its other name, the file could not be read.
                 yield next(hash_files(share, [name], progress.on_read))
+
+
+def _is_readable(share: Share, name: str, version: Version) -> bool:
+    """True if this user may read a file. The cache may be from a time when root used it."""
+    return version.mode & READABLE == READABLE or os.access(share.locate(name), os.R_OK)
 
 
 def _batches(files: Mapping[str, Version]) -> Iterator[list[str]]:

@@ -74,7 +74,10 @@ def keep_indexed(share: Share, folder: Path, cache: DigestCache, on_progress: On
     # Workers are serving from now on: give them priority over indexing.
     os.nice(10)
     requests = _Requests()
-    while _wait(indexer, requests):
+    while True:
+        indexer.write_cache()
+        if not _wait(indexer, requests):
+            break
         indexer.update()
 
 
@@ -103,6 +106,13 @@ class _Indexer:
         for action in self.policy.handle(Scanned(result.versions, now - started), now):
             assert isinstance(action, IndexFiles)
             self._try_index(action.versions, action.reread)
+
+    def write_cache(self) -> None:
+        """Writes new digests to the cache, and once a day removes expired ones."""
+        self._cache.write()
+        if time.monotonic() >= self._expire_at:
+            self._expire_at = time.monotonic() + CACHE_EXPIRY_INTERVAL_S
+            self._cache.expire(version for version in self.policy.indexed.values() if isinstance(version, Version))
 
     def check(self, suspect: SuspectSegment) -> None:
         """Reads a segment of the latest edition, and has each file indexed again whose data there is another one
@@ -183,8 +193,6 @@ class _Indexer:
             shutil.rmtree(self._folder / str(old), ignore_errors=True)
         self._progress(structs.replace(line, edition=number))
         self._is_new = False
-        self._cache.write()
-        self._expire_cache(indexed)
         return indexed
 
     def _latest_edition(self) -> contextlib.AbstractContextManager[Catalogue | None]:
@@ -196,11 +204,6 @@ class _Indexer:
             return contextlib.nullcontext()
         except OSError as error:
             raise DiskError(f"{self._folder}: cannot read the index: {error.strerror}: start msd serve again") from None
-
-    def _expire_cache(self, indexed: Mapping[str, AnyVersion]) -> None:
-        if time.monotonic() >= self._expire_at:
-            self._expire_at = time.monotonic() + CACHE_EXPIRY_INTERVAL_S
-            self._cache.expire(version for version in indexed.values() if isinstance(version, Version))
 
 
 class _ProgressFilter:

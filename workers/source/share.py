@@ -40,8 +40,8 @@ class Share(Struct, frozen=True):
         """
         # Strings, because making a ``Path`` takes longer than opening a small file.
         if "" in self.roots:
-            root = str(self.roots[""])
-            return f"{root}/{name}" if os.path.isdir(root) else root
+            root = self.roots[""]
+            return str(root) if name == root.name and not os.path.isdir(root) else f"{root}/{name}"
         first, slash, rest = name.partition("/")
         if first not in self.roots:
             raise PermissionError(1, "not below a shared path", name)

@@ -356,6 +356,7 @@ class InProcessIndexer:
             policy._failed = {name: (wait, 0.0) for name, (wait, _) in policy._failed.items()}
         self.indexer.update()
         self.indexer.update()
+        self.indexer.write_cache()
 
     @property
     def editions(self) -> list[Indexed]:
@@ -371,6 +372,7 @@ def in_process(root: Path, folder: Path, tmp_path: Path) -> InProcessIndexer:
     put(root / "one", b"1")
     in_process = InProcessIndexer(root, folder, tmp_path / "digests")
     in_process.indexer.update()
+    in_process.indexer.write_cache()
     assert len(in_process.editions) == 1
     return in_process
 
@@ -496,6 +498,13 @@ def test_expired_digests_are_removed_once_a_day(
         put(root / name, b"333")
         in_process.update()
     assert in_use == [3]
+
+
+def test_a_scan_without_changes_keeps_one_copy_of_the_versions(in_process: InProcessIndexer, root: Path) -> None:
+    put(root / "two", b"22")
+    for _ in range(2):
+        in_process.update()
+        assert in_process.indexer.policy.indexed is in_process.indexer.policy._last_scan
 
 
 # Files whose content changed although their times did not.
