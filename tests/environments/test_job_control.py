@@ -88,7 +88,8 @@ def test_output_to_a_terminal_that_forbids_it_waits_until_the_servers_are_in_the
     shell: JobShell, source: Source
 ) -> None:
     job = SharedJob(shell, source(MIB))
-    after = shell.enter("stty tostop")
+    after = shell.enter("stty tostop; echo set=$((1 + 1)).")
+    shell.expect("set=2.", after)
     with OperatorClient(job.servers) as operator:
         assert operator.toggle(2, None).reached
     assert process_state(job.pid) != "T"
