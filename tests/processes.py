@@ -23,6 +23,7 @@ from typing import IO, Any, Self, TypeVar
 
 from msd.broker.cli import demo
 from msd.broker.operator.operator_client import OperatorClient
+from msd.client.operations.list_files import list_files
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import Status, WorkerStatus
@@ -53,10 +54,14 @@ def free_ports() -> Ports:
 def wait_for(description: str, probe: Callable[[], T | None], timeout: float = TIMEOUT) -> T:
     """Polls ``probe`` and returns its first truthy value. A timeout error says that it waited for ``description``."""
     deadline = time.monotonic() + timeout
-    while not (value := probe()):
-        assert time.monotonic() < deadline, f"timed out after {timeout:g} s waiting for {description}"
-        time.sleep(0.005)
-    return value
+    while True:
+        began = time.monotonic()
+        if value := probe():
+            return value
+        now = time.monotonic()
+        assert now < deadline, f"timed out after {timeout:g} s waiting for {description}"
+        # Leave a processor to the processes under test for as long as the probe took.
+        time.sleep(max(0.005, min(0.1, now - began)))
 
 
 class Output:
@@ -201,6 +206,10 @@ class System(Process):
     def status(self) -> Status:
         with OperatorClient(self.servers) as operator:
             return operator.status()
+
+    def shared(self) -> dict[str, int]:
+        """Returns the size of each shared file, by name."""
+        return {entry.name: entry.size for entry in list_files(self.servers)}
 
     def worker(self, number: int) -> WorkerStatus:
         return self.status().workers[number - 1]

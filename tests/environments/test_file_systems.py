@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.environments.recipes import mounted_tmpfs
-from tests.processes import MIB, Serve, make_file, run_msd, wait_for
+from tests.processes import MIB, Serve, make_file, wait_for
 
 
 def is_unmounted(folder: Path) -> bool:
@@ -45,7 +45,7 @@ def test_servers_continue_after_their_folder_was_removed(
     system.kill(2)
     make_file(shared / "later.bin", MIB, rng)
     wait_for("worker 2", lambda: system.worker(2).restarts == 1 and system.states() == ["awake"] * 4)
-    wait_for("the new file", lambda: "later.bin" in run_msd("list", *system.server_flags).stdout)
+    wait_for("the new file", lambda: "later.bin" in system.shared())
     for worker in (1, 3, 4):
         system.put_to_sleep(worker)
     with system.download("later.bin", "-o", str(tmp_path / "copy")) as client:

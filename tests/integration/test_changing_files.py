@@ -20,10 +20,6 @@ from tests.processes import (
 )
 
 
-def listed(system: System) -> list[str]:
-    return [line.split("  ")[-1] for line in run_msd("list", *system.server_flags).stdout.splitlines()]
-
-
 def end_by_quit(system: System) -> None:
     assert run_msd("quit", *system.server_flags).returncode == 0
 
@@ -58,7 +54,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
         assert not client.events_of("done")
         client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
-    assert wait_for("new.bin to be listed", lambda: listed(system) == ["film.bin", "new.bin"])
+    wait_for("new.bin to be listed", lambda: [*system.shared()] == ["film.bin", "new.bin"])
     # The file is rewritten: no worker serves the new content before it is indexed.
     make_file(path, 3 * MIB + 5, rng)
     wait_for(
@@ -71,7 +67,7 @@ def test_changed_files_are_indexed_and_served_without_a_restart(
     # The file is replaced while worker 4 is asleep; worker 4 has the new catalogue when it wakes up.
     os.replace(make_file(root / "x.tmp", MIB, rng), path)
     path.with_name("new.bin").unlink()
-    assert wait_for("new.bin to disappear from the list", lambda: listed(system) == ["film.bin"])
+    wait_for("new.bin to disappear from the list", lambda: [*system.shared()] == ["film.bin"])
     system.wake(4)
     system.put_to_sleep(1, 2, 3)
     with system.download("-o", "c", cwd=tmp_path) as client:
@@ -92,7 +88,7 @@ def test_a_killed_indexer_is_restarted(serve: Serve, source: Source) -> None:
         lambda: "indexer exited (killed by SIGKILL)" in system.out.text + system.err.text,
     )
     path.write_bytes(b"new")
-    wait_for("the new version", lambda: "3 B" in run_msd("list", *system.server_flags).stdout)
+    wait_for("the new version", lambda: system.shared() == {path.name: 3})
     assert [worker.pid for worker in system.status().workers] == workers
 
 

@@ -16,7 +16,7 @@ from msd.client.events import Event, Progress, WorkerChanged
 from msd.client.manifest import file_follower
 from msd.client.operations.download import download
 from msd.wire.errors import NotFoundError
-from tests.processes import MIB, TIMEOUT, Download, Serve, System, make_file, run_msd, wait_for
+from tests.processes import MIB, TIMEOUT, Download, Serve, System, make_file, wait_for
 
 #: The ways in which a file changes.
 KINDS = ("rewrite", "rename", "truncate", "append", "return")
@@ -112,7 +112,7 @@ def test_five_hundred_downloads_around_a_hundred_changes(serve: Serve, tmp_path:
 def test_a_new_version_keeps_what_both_have_in_common(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     """The file grows, and the first of its segments stay equal. The report counts what was received, and what not."""
     file = ChangingFile(tmp_path / "film.bin", 24 * MIB, rng)
-    system = serve(file.path, "--rate", "2MiB")
+    system = serve(file.path, "--rate", "1MiB")
     with system.download("-o", "copy.bin", cwd=tmp_path) as client:
         client.wait_until_verified(0.7)
         file.change("rewrite")
@@ -155,7 +155,7 @@ def test_a_deleted_file_is_waited_for_as_long_as_an_indexing_takes(
         deleted_at = time.monotonic()
         for file in (returning, deleted):
             file.path.unlink()
-        wait_for("the deletion to be published", lambda: not run_msd("list", *system.server_flags).stdout)
+        wait_for("the deletion to be published", lambda: not system.shared())
         returning.put()
         first.wait_until_done()
         assert second.wait() == 7
