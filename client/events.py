@@ -6,12 +6,14 @@ and the explicit field names (``field(name=…)``), are those used in the JSON.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from msgspec import Struct, field
 
+from msd.wire.errors import MsdError
 from msd.wire.net.diagnosis import Contact
 
 #: Lower bound for a time span in seconds, so that a rate computed from it stays finite.
@@ -38,6 +40,85 @@ class Started(Struct, frozen=True, tag_field="event", tag="start"):
         return self.bytes / self.segments / self.max_rate if self.segments and self.max_rate else 0.0
 
 
+class FilesStarted(Struct, frozen=True, tag_field="event", tag="selection"):
+    """A download of several files begins: of those that ``names`` select and ``exclude`` does not. ``output`` is the
+    folder that receives them, ``max_rate`` the limit of the rate in bytes per second, 0 without a limit. In a dry run
+    nothing is fetched.
+    """
+
+    names: tuple[str, ...]
+    exclude: tuple[str, ...]
+    output: Path
+    max_rate: int = 0
+    dry_run: bool = False
+
+
+class Outcome(enum.StrEnum):
+    """The result for one of several files: it was fetched and is in place; it has the size and time of the shared file
+    and was kept; its content was compared and is the same; or it failed. In a dry run a file that would be fetched is
+    missing, or it exists and differs.
+    """
+
+    FETCHED = "fetched"
+    KEPT = "kept"
+    SAME = "same"
+    FAILED = "failed"
+    MISSING = "missing"
+    DIFFERS = "differs"
+
+
+class FileResult(Struct, frozen=True, tag_field="event", tag="file"):
+    """The result for one of several files, of ``bytes`` bytes, or for a name that selects nothing, which failed.
+    ``error`` is why it failed.
+    """
+
+    name: str = field(name="file")
+    outcome: Outcome
+    bytes: int = 0
+    error: MsdError | None = None
+
+
+class FileCounts(Struct):
+    """Numbers of files: those that are listed and selected, and those with each outcome. ``size`` is the number of
+    bytes of the fetched ones.
+    """
+
+    listed: int = 0
+    fetched: int = 0
+    kept: int = 0
+    same: int = 0
+    failed: int = 0
+    size: int = 0
+
+    @property
+    def done(self) -> int:
+        """The number of files that are in place."""
+        return self.fetched + self.kept + self.same
+
+
+class FileProgress(Struct, frozen=True):
+    """A file that is being fetched by segments: ``bytes`` of ``total`` are verified."""
+
+    name: str = field(name="file")
+    bytes: int
+    total: int
+
+
+class FilesProgress(Struct, frozen=True):
+    """The progress of a download of several files. ``is_listed`` is False while more files may be listed. ``in_flight``
+    are the largest of the files that are being fetched by segments.
+    """
+
+    counts: FileCounts
+    is_listed: bool
+    in_flight: tuple[FileProgress, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """True if each file is in place or has failed."""
+        return self.is_listed and self.counts.done + self.counts.failed >= self.counts.listed
+
+
 class WorkerProgress(Struct, frozen=True):
     """The progress of one worker.
 
@@ -53,12 +134,13 @@ class WorkerProgress(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
-    """The progress of a download, ``seconds`` after its first request. Only the last event has ``bytes`` == ``total``.
+    """The progress of a download, ``seconds`` after its first request.
 
     ``bytes`` of ``total`` are verified; ``reused_bytes`` of them were found on the disk. ``rate`` is the average
     rate of received and verified bytes since the first request, in bytes per second. ``wasted_bytes`` were received but
     are duplicate, corrupt or of an earlier version. ``zero_bytes`` of ``reused_bytes`` are zeros, which a new file has
-    from the beginning.
+    from the beginning. ``files`` is None in a download of a single file; ``total`` is then its size. Of several files,
+    ``total`` is the number of bytes that are to be fetched as far as it is known.
     """
 
     bytes: int
@@ -69,6 +151,12 @@ class Progress(Struct, frozen=True, tag_field="event", tag="progress"):
     rate: float
     workers: tuple[WorkerProgress, ...]
     zero_bytes: int = 0
+    files: FilesProgress | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True for the last event of a download that succeeds."""
+        return self.bytes == self.total and (self.files is None or self.files.is_complete)
 
     @property
     def current_rate(self) -> float:
@@ -202,5 +290,40 @@ class Report(Struct, frozen=True):
     zero_bytes: int = 0
 
 
-Event = Started | Progress | FileChanged | WorkerChanged | Waiting | Retried | Warned | Hashing | Syncing
+class FilesReport(Struct, frozen=True):
+    """The result of a download of several files into the folder ``output``.
+
+    ``counts`` are numbers of files, and ``errors`` the error of each file or name that failed, but not more than 1,000.
+    ``wanted`` are the files that a dry run would fetch. ``seconds`` is the time from the first request until all files
+    are in place. The other fields are as in ``Report``.
+    """
+
+    output: Path
+    counts: FileCounts
+    errors: Mapping[str, MsdError]
+    seconds: float
+    received_bytes: int
+    wasted_bytes: int
+    reused_bytes: int
+    workers: dict[str, WorkerReport] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+    transfer_seconds: float = 0.0
+    rate: float = 0.0
+    dry_run: bool = False
+    wanted: Sequence[FileResult] = ()
+
+
+Event = (
+    Started
+    | FilesStarted
+    | Progress
+    | FileResult
+    | FileChanged
+    | WorkerChanged
+    | Waiting
+    | Retried
+    | Warned
+    | Hashing
+    | Syncing
+)
 OnEvent = Callable[[Event], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
-from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter, Printer
+from msd.client.display.printers import JsonPrinter, LinePrinter, LogPrinter, Printer, ResultPrinter
 from msd.wire.support.output import has_cursor_movement
 
 
@@ -18,7 +18,7 @@ def choose_printer(*, json: bool, quiet: bool, verbose: bool, to_stdout: bool) -
     """
     if verbose:
         # The log is written to standard error, so no live view is shown.
-        return LogPrinter(JsonPrinter() if json else LinePrinter(quiet=True, result=True)), math.inf
+        return LogPrinter(JsonPrinter() if json else ResultPrinter()), math.inf
     if json:
         return JsonPrinter(), math.inf
     if to_stdout and sys.stdout.isatty():

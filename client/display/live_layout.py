@@ -11,11 +11,14 @@ from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.text import Text
 
+from msd.client.display.files_text import file_figures, known_size, selection_title
 from msd.client.display.time_left import TimeLeft
 from msd.client.display.waiting_text import waiting_text
 from msd.client.events import (
     Event,
     FileChanged,
+    FilesProgress,
+    FilesStarted,
     Hashing,
     Progress,
     Started,
@@ -32,6 +35,8 @@ from msd.wire.support.units import format_duration, format_rate, format_size
 MIN_BAR_WIDTH, MAX_BAR_WIDTH = 8, 40
 #: Maximum width of the file's name in columns.
 MAX_NAME_WIDTH = 32
+#: Maximum number of files in flight that are shown.
+MAX_FILES = 4
 #: Maximum number of lines per message.
 MAX_MESSAGE_LINES = 3
 #: States reported by server 5 that explain a lost connection; the less specific ``lost`` does not replace them.
@@ -44,7 +49,7 @@ class LiveLayout:
     def __init__(self, bar: tuple[str, str] = ("━", "╌")) -> None:
         #: The characters for the completed and the remaining part of the bar.
         self._done_char, self._remaining_char = bar
-        self._started: Started | None = None
+        self._started: Started | FilesStarted | None = None
         self._progress: Progress | None = None
         #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
@@ -60,10 +65,12 @@ class LiveLayout:
             case Started():
                 self._started = event
                 self._set_message("")
+            case FilesStarted():
+                self._started = event
             case Progress():
                 self._on_progress(event, now)
-            case FileChanged():
-                self._on_file_changed(event)
+            case FileChanged() if isinstance(self._started, Started):
+                self._on_file_changed(event, self._started)
             case WorkerChanged("server 5", state, detail):
                 self._server5_message = f"server 5 {state}: {detail}" if detail else ""
             case WorkerChanged(name, state, detail):
@@ -86,8 +93,8 @@ class LiveLayout:
         messages = [
             line for text in (self._server5_message, self._waiting_text(now)) for line in _wrap_text(text, width)
         ]
-        rows = self._rows(width)
         available = max(0, height - len(head) - len(messages))
+        rows = [*self._file_rows(width, min(MAX_FILES, available // 3)), *self._rows(width)]
         if len(rows) > available:
             rows = [*rows[: max(0, available - 1)], Text(f"… {len(rows) - available + 1} more")][:available]
         lines = [*head, *rows, *messages][:height]
@@ -107,15 +114,14 @@ class LiveLayout:
 
     def _on_progress(self, progress: Progress, now: float) -> None:
         last = self._progress
-        if progress.bytes > (last.bytes if last else 0):
+        if progress.bytes > (last.bytes if last else 0) or _has_new_files(last, progress):
             self._set_message("")
         self._time_left.update(progress.total - progress.bytes, self._expected_rate(progress.current_rate), now)
         self._progress = progress
 
-    def _on_file_changed(self, event: FileChanged) -> None:
+    def _on_file_changed(self, event: FileChanged, started: Started) -> None:
         self._set_message("")
-        if self._started is not None:
-            self._started = replace(self._started, id=event.id, bytes=event.bytes, segments=event.segments)
+        self._started = replace(started, id=event.id, bytes=event.bytes, segments=event.segments)
         if self._progress is not None:
             self._progress = replace(self._progress, bytes=event.kept_bytes, total=event.bytes)
 
@@ -123,7 +129,8 @@ class LiveLayout:
         """Returns the rate for the time left. A low limit is a better estimate than what few segments show."""
         if self._started is None or not self._started.max_rate:
             return rate
-        limits_most = self._started.seconds_per_segment > 1 and self._stalled_since is None
+        is_slow = isinstance(self._started, Started) and self._started.seconds_per_segment > 1
+        limits_most = is_slow and self._stalled_since is None
         return self._started.max_rate if limits_most else min(rate, self._started.max_rate)
 
     def _head(self, width: int, now: float) -> Iterator[Text]:
@@ -131,19 +138,21 @@ class LiveLayout:
         started, progress = self._started, self._progress
         if started is None:
             return
+        files = progress.files if progress else None
         done = progress.bytes if progress else 0
-        share = done / started.bytes if started.bytes else 1.0
-        name = Text(presentable(started.output.name))
-        name.truncate(max(1, min(MAX_NAME_WIDTH, width - MIN_BAR_WIDTH - 7)), overflow="ellipsis")
-        bar = min(MAX_BAR_WIDTH, max(0, width - name.cell_len - 7))
-        full = int(bar * share)
-        yield Text.assemble(
-            name, " ", (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), f" {share:4.0%}"
-        )
+        if isinstance(started, Started):
+            title, total, is_known = started.output.name, started.bytes, True
+        else:
+            title, total, is_known = selection_title(started), progress.total if progress else 0, _is_listed(files)
+        share = done / total if total else float(is_known)
+        yield self._bar(title, share if is_known else None, width)
+        if files is not None:
+            yield from _wrap_parts(file_figures(files), width)
         rate = progress.current_rate if progress else 0.0
         left = self._time_left.seconds(now)
-        figures = [f"{format_size(done)} of {format_size(started.bytes)}", format_rate(rate)]
-        if left is not None and 0 < share < 1:
+        size = known_size(progress) if files is not None and progress else format_size(total)
+        figures = [f"{format_size(done)} of {size}", format_rate(rate)]
+        if left is not None and is_known and 0 < share < 1:
             figures.append(f"{format_duration(left)} left")
         if started.max_rate:
             figures.append(f"limited to {format_rate(started.max_rate)}")
@@ -156,6 +165,28 @@ class LiveLayout:
         if progress and progress.wasted_bytes:
             figures.append(f"{format_size(progress.wasted_bytes)} wasted (duplicate, corrupt or outdated)")
         yield from _wrap_parts(figures, width)
+
+    def _bar(self, title: str, share: float | None, width: int) -> Text:
+        """Returns the line with the bar. ``share`` is None while it is unknown."""
+        name = Text(presentable(title))
+        name.truncate(max(1, min(MAX_NAME_WIDTH, width - MIN_BAR_WIDTH - 7)), overflow="ellipsis")
+        bar = min(MAX_BAR_WIDTH, max(0, width - name.cell_len - 7))
+        full = int(bar * (share or 0.0))
+        percent = f" {share:4.0%}" if share is not None else ""
+        return Text.assemble(
+            name, " ", (self._done_char * full, "green"), (self._remaining_char * (bar - full), "dim"), percent
+        )
+
+    def _file_rows(self, width: int, limit: int) -> list[Text]:
+        """Returns a row for each of the largest files in flight: its name and its bytes."""
+        files = self._progress.files if self._progress else None
+        cells = [
+            (presentable(file.name), f"{format_size(file.bytes)} of {format_size(file.total)}")
+            for file in (files.in_flight[:limit] if files else ())
+        ]
+        widths = [max((cell_len(row[column]) for row in cells), default=0) for column in (0, 1)]
+        widths[0] = max(1, min(widths[0], width - widths[1] - 2))
+        return [_row(row, widths, "") for row in cells]
 
     def _rows(self, width: int) -> list[Text]:
         """Returns a row for each worker: state, rate, bytes received / requested, and bytes in flight.
@@ -189,6 +220,16 @@ class LiveLayout:
     def _style(self, worker: str) -> str:
         state = self._states.get(worker.removeprefix("worker "), ("",))[0]
         return "" if state == "ready" else "yellow"
+
+
+def _is_listed(files: FilesProgress | None) -> bool:
+    return files is not None and files.is_listed
+
+
+def _has_new_files(last: Progress | None, progress: Progress) -> bool:
+    """True if the number of files has changed since the last progress."""
+    before = last.files.counts if last and last.files else None
+    return progress.files is not None and progress.files.counts.listed > 0 and progress.files.counts != before
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:

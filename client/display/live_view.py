@@ -15,10 +15,11 @@ from typing import TextIO
 
 from rich.console import Console
 
+from msd.client.display.failure_lines import FailureLines
 from msd.client.display.live_layout import LiveLayout
 from msd.client.display.printers import event_lines, print_result
 from msd.client.display.terminal_painter import TerminalPainter
-from msd.client.events import Event, FileChanged, Report, Retried, Warned
+from msd.client.events import Event, FileChanged, FileResult, FilesReport, Report, Retried, Warned
 
 #: Time between two frames.
 REDRAW_INTERVAL_S = 0.125
@@ -41,6 +42,7 @@ class LiveView:
         self._draw_lock = threading.Lock()
         #: Lines that will be printed permanently above the view.
         self._pending_lines: deque[str] = deque()
+        self._failures = FailureLines()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live view", daemon=True)
         self._thread.start()
@@ -56,10 +58,14 @@ class LiveView:
     def on_event(self, event: Event) -> None:
         with self._layout_lock:
             self._layout.handle(event, time.monotonic())
-            if isinstance(event, Retried | FileChanged | Warned) and (line := event_lines(event)):
+            if isinstance(event, FileResult):
+                line = self._failures.line(event)
+            else:
+                line = event_lines(event) if isinstance(event, Retried | FileChanged | Warned) else ""
+            if line:
                 self._pending_lines.append(line)
 
-    def on_done(self, report: Report) -> None:
+    def on_done(self, report: Report | FilesReport) -> None:
         self.close()
         print_result(report)
 

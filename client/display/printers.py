@@ -16,7 +16,11 @@ from msd.client.events import (
     STANDARD_OUTPUT,
     Event,
     FileChanged,
+    FileResult,
+    FilesReport,
+    FilesStarted,
     Hashing,
+    Outcome,
     Progress,
     Report,
     Retried,
@@ -31,11 +35,14 @@ from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_kb, format_kb_rate, format_rate, format_size, format_time
 
 if TYPE_CHECKING:
+    from msd.client.display.failure_lines import FailureLines
     from msd.wire.support.line_writer import LineWriter
     from msd.wire.support.log_line import Level
 
 #: Seconds that the reader of metric lines or of the log has for the last lines.
 CLOSE_TIMEOUT_S = 1.0
+#: The bytes of JSON that may wait for a reader: thousands of files may be complete at once.
+JSON_QUEUE_SIZE = 8 << 20
 #: The text for each cause of a retry.
 RETRY_CAUSES = {
     "lost": "connection lost",
@@ -56,7 +63,7 @@ class Printer(Protocol):
 
     def on_event(self, event: Event) -> None: ...
 
-    def on_done(self, report: Report) -> None: ...
+    def on_done(self, report: Report | FilesReport) -> None: ...
 
     def close(self, timeout: float | None = None) -> None:
         """Ends the output, after an error, too. Waits at most ``timeout`` seconds for the reader of the events. Raises
@@ -65,32 +72,60 @@ class Printer(Protocol):
 
 
 class LinePrinter:
-    """Prints events to standard error unless ``quiet``, and the result.
+    """Prints events to standard error unless ``quiet``, and the result. Files that fail are printed in any case.
 
-    ``metrics`` is True if ``Progress`` is printed, too. ``result`` overrides whether the result is printed; by default
-    it is printed unless ``quiet``.
+    ``metrics`` is True if ``Progress`` is printed, too.
     """
 
-    def __init__(self, *, quiet: bool, metrics: bool = True, result: bool | None = None) -> None:
+    def __init__(self, *, quiet: bool, metrics: bool = True) -> None:
         self._quiet = quiet
         self._metrics = metrics
-        self._prints_result = not quiet if result is None else result
         self._lines = _EventLines("stderr")
+        #: None while no file has failed.
+        self._failures: FailureLines | None = None
+        #: True if the lines about failed files are followed by others.
+        self._repeats_failures = False
 
     def on_event(self, event: Event) -> None:
-        is_shown = not self._quiet and (self._metrics or not isinstance(event, Progress))
-        if is_shown and (line := event_lines(event)):
+        if isinstance(event, FileResult):
+            self._on_file(event)
+        elif not self._quiet and (self._metrics or not isinstance(event, Progress)) and (line := event_lines(event)):
             self._lines.print(line)
+            self._repeats_failures = self._failures is not None
 
-    def on_done(self, report: Report) -> None:
+    def _on_file(self, event: FileResult) -> None:
+        if event.outcome is Outcome.FAILED:
+            if self._failures is None:
+                from msd.client.display.failure_lines import FailureLines
+
+                self._failures = FailureLines()
+            if line := self._failures.line(event):
+                self._lines.print(line)
+
+    def on_done(self, report: Report | FilesReport) -> None:
         try:
             self.close()
         finally:
-            if self._prints_result:
+            if not self._quiet:
                 print_result(report)
+            if self._failures is not None and self._repeats_failures:
+                print_line("\n".join(self._failures.lines), sys.stderr)
 
     def close(self, timeout: float | None = CLOSE_TIMEOUT_S) -> None:
         self._lines.close(timeout)
+
+
+class ResultPrinter:
+    """Prints only the result."""
+
+    def on_event(self, event: Event) -> None:
+        pass
+
+    def on_done(self, report: Report | FilesReport) -> None:
+        print_result(report)
+
+    def close(self, timeout: float | None = None) -> None:
+        pass
 
 
 class LogPrinter:
@@ -106,7 +141,7 @@ class LogPrinter:
         self._printer.on_event(event)
         self._lines.print(log_line(time.time(), *log_entry(event)))
 
-    def on_done(self, report: Report) -> None:
+    def on_done(self, report: Report | FilesReport) -> None:
         try:
             self._lines.close(CLOSE_TIMEOUT_S)
         finally:
@@ -123,20 +158,24 @@ class JsonPrinter:
     """Prints each event and the result to standard output, each as one line of JSON."""
 
     def __init__(self) -> None:
-        self._lines = _EventLines("stdout")
+        self._lines = _EventLines("stdout", queue_size=JSON_QUEUE_SIZE)
 
     def on_event(self, event: Event) -> None:
         from msd.client.report.json_values import event_values  # Not needed without ``--json``.
 
         self._lines.print(json.dumps(event_values(event)))
 
-    def on_done(self, report: Report) -> None:
-        from msd.client.report.json_values import report_values
+    def on_done(self, report: Report | FilesReport) -> None:
+        from msd.client.report.json_values import files_report_values, report_values
 
         try:
             self.close()
         finally:
-            print_line(json.dumps({"event": "done", **report_values(report)}), sys.stdout)
+            if isinstance(report, FilesReport):
+                values = {"event": "summary", **files_report_values(report)}
+            else:
+                values = {"event": "done", **report_values(report)}
+            print_line(json.dumps(values), sys.stdout)
 
     def close(self, timeout: float | None = None) -> None:
         self._lines.close(timeout)
@@ -145,8 +184,9 @@ class JsonPrinter:
 class _EventLines:
     """Prints lines to a standard stream without waiting for its reader. Drops lines if the reader is far behind."""
 
-    def __init__(self, stream_name: str) -> None:
+    def __init__(self, stream_name: str, queue_size: int = 0) -> None:
         self._stream_name = stream_name
+        self._queue_size = queue_size
         self._writer: LineWriter | None = None
 
     def print(self, text: str) -> None:
@@ -155,7 +195,7 @@ class _EventLines:
             from msd.wire.support.line_writer import LineWriter  # A quiet download prints no lines.
 
             try:
-                self._writer = LineWriter(stream.fileno())
+                self._writer = LineWriter(stream.fileno(), queue_size=self._queue_size)
             except (OSError, ValueError):  # A stream in memory.
                 print_line(text, stream)
                 return
@@ -172,8 +212,14 @@ def event_lines(event: Event) -> str:
     match event:
         case Started(name, output, _, size, segments):
             return f"{name}: {format_size(size)} in {format_count(segments, 'segment')}, to {output}{_limit(event)}"
+        case FilesStarted():
+            from msd.client.display.files_text import selection_text  # A single file needs none of that.
+
+            return selection_text(event)
         case Progress():
             return metric_lines(event)
+        case FileResult(error=error) if error is not None:
+            return presentable(f"failed: {error}")
         case FileChanged(name, _, _, size, _, kept):
             kept_size = f", {format_size(kept)} kept" if kept else ""
             return f"{name} changed on the servers: going on with the new version, {format_size(size)}{kept_size}"
@@ -197,6 +243,14 @@ def log_entry(event: Event) -> tuple[Level, str, str]:
         case Started(name, output, id, size, segments):
             content = f"{format_count(size, 'byte')} in {format_count(segments, 'segment')}"
             return "info", "client", f"{name} ({id[:16]}…): {content}, to {output}{_limit(event)}"
+        case FilesStarted():
+            from msd.client.display.files_text import selection_text
+
+            return "info", "client", selection_text(event)
+        case FileResult(error=error) if error is not None:
+            return "error", "client", presentable(str(error))
+        case FileResult(name, outcome, size):
+            return "debug", "client", f"{presentable(name)}: {outcome.value} ({format_count(size, 'byte')})"
         case Progress():
             on_disk = event.reused_bytes - event.zero_bytes
             verified = f"{event.bytes:,} of {event.total:,} bytes verified, {on_disk:,} reused from disk"
@@ -231,7 +285,7 @@ def metric_lines(progress: Progress) -> str:
     """Returns the metric lines: bytes received / assigned and download speed of each server, then the total.
 
     Amounts are in kB (1000 bytes). The speed of a server is its current rate, the total speed is the average since the
-    first request.
+    first request. Of several files, the numbers of files follow.
     """
     lines = [
         f"Server{w.name}: {format_kb(w.received)}/{format_kb(w.assigned)}, download speed: {format_kb_rate(w.rate)}"
@@ -242,11 +296,23 @@ def metric_lines(progress: Progress) -> str:
         total += f", verified on disk: {format_kb(on_disk)}"
     if progress.zero_bytes:
         total += f", zeros: {format_kb(progress.zero_bytes)}"
-    return "\n".join([*lines, total])
+    lines.append(total)
+    if progress.files is not None:
+        from msd.client.display.files_text import files_lines
+
+        lines += files_lines(progress)
+    return "\n".join(lines)
 
 
-def print_result(report: Report) -> None:
+def print_result(report: Report | FilesReport) -> None:
     """Prints the result to standard output, or to standard error if standard output has received the file."""
+    if isinstance(report, FilesReport):
+        from msd.client.display.files_text import files_result
+
+        if report.counts.listed or not report.counts.failed:
+            lines = (files_result(report), _problems(report))
+            print_line("\n".join(filter(None, lines)), sys.stdout)
+        return
     print_line(result_lines(report), sys.stderr if report.output == STANDARD_OUTPUT else sys.stdout)
 
 
@@ -265,7 +331,7 @@ def result_lines(report: Report) -> str:
     return "\n".join(filter(None, (line, _problems(report))))
 
 
-def _problems(report: Report) -> str:
+def _problems(report: Report | FilesReport) -> str:
     """Returns one line about retries, waiting time, wasted bytes and rates; empty if there were no problems."""
     totals, problems = report.totals, []
     if totals.retries:

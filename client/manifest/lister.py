@@ -87,18 +87,20 @@ TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
 
 
 class Lister(Core[Event, Action]):
-    """Lists what ``names`` and ``excludes`` select, and plans its download.
+    """Lists what ``names`` and ``excludes`` select, and plans its download unless ``has_units`` is False.
 
     ``workers`` are the numbers of the workers that are known before the first snapshot. Raises ``MsdError`` if a name
     can select nothing.
     """
 
-    def __init__(self, names: Sequence[str], excludes: Sequence[str], workers: Iterable[int]) -> None:
+    def __init__(
+        self, names: Sequence[str], excludes: Sequence[str], workers: Iterable[int], *, has_units: bool = True
+    ) -> None:
         # A page is large.
         super().__init__(max_decisions=2)
         self.phase = Phase.CHOOSING
-        self.planner = Planner(names, excludes)
-        self._names, self._excludes = names, excludes
+        self._new_planner = partial(Planner, names, excludes, has_units=has_units)
+        self.planner = self._new_planner()
         self._known = {*workers}
         self._published = b""
         self._welcomes: dict[int, Welcome] = {}
@@ -216,7 +218,7 @@ class Lister(Core[Event, Action]):
     def _restart(self) -> list[Action]:
         """No worker has the catalogue any more."""
         self._enter(Phase.CHOOSING)
-        self.planner = Planner(self._names, self._excludes)
+        self.planner = self._new_planner()
         self._without_catalogue.clear()
         return [Restarted()]
 

@@ -1,56 +1,96 @@
-"""Fetches the list of shared files, page by page, all pages from the same catalogue. Downloads no file."""
+"""Lists shared files and folders: sends the requests that ``client/manifest/lister.py`` decides on.
+
+Makes no decisions itself. Downloads no file.
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 
+from msd.client.manifest import lister
+from msd.client.manifest.lister import Lister
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
-from msd.client.network_events import ConnectionOpened, NetworkEvent, ReplyReceived
-from msd.wire.protocol.messages import CataloguePage, Entry, List, Refusal, new_rid
-from msd.wire.protocol.states import RefusalReason
-from msd.wire.support.core import Stalled
+from msd.client.network_events import NetworkEvent
+from msd.client.plan.plan import Plan
+from msd.client.plan.selection import EVERYTHING
+from msd.wire.errors import NotFoundError
+from msd.wire.protocol.messages import Entry
+from msd.wire.support.core import Stalled, TimePassed
 
 
 class Listing(Task):
-    """Fetches the list of shared files. Asks all workers; the first complete list wins."""
+    """Lists what ``names`` select. Raises ``MsdError``."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, names: Sequence[str]) -> None:
         self._session = session
-        #: All shared files, sorted by name, once the listing is complete.
-        self.entries: list[Entry] = []
-        #: The files that each worker has listed so far.
-        self._listed: dict[int, list[Entry]] = {}
-        #: The largest number of files that a worker has listed.
+        self._lister = Lister(names, (), session.pool.worker_numbers, has_units=False)
+        #: The largest number of entries so far.
         self._most_listed = 0
 
+    @property
+    def plan(self) -> Plan:
+        """The files and folders that are listed so far, sorted by name."""
+        return self._lister.planner.plan
+
+    @property
+    def has_globs(self) -> bool | None:
+        """True if a name is a glob; None while it is unknown whether it is the name of a file or folder."""
+        return self._lister.planner.has_globs
+
+    def not_found(self) -> list[NotFoundError]:
+        """Returns an error for each name that has selected nothing so far."""
+        return self._lister.planner.not_found(())
+
     def handle(self, event: NetworkEvent | Stalled) -> None:
-        match event:
-            case ConnectionOpened(worker):
-                self._listed[worker] = []
-                self._session.request(self, worker, List(rid=new_rid()))
-            case ReplyReceived(worker, List(), Refusal(reason=RefusalReason.UNKNOWN)):
-                # The catalogue of the earlier pages is not kept any more.
-                self._listed[worker] = []
-                self._session.request(self, worker, List(rid=new_rid()))
-            case ReplyReceived(worker, List(), CataloguePage(catalogue=catalogue, entries=page, more=more)):
-                self._listed[worker] += [entry for entry in page if not entry.is_folder]
-                if not more:
-                    self.entries, self.is_done = self._listed[worker], True
-                    return
-                # A faulty worker may send a first page again and again on new connections.
-                if len(self._listed[worker]) > self._most_listed:
-                    self._most_listed = len(self._listed[worker])
-                    self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
-                self._session.request(self, worker, List(rid=new_rid(), after=page[-1].name, catalogue=catalogue))
+        if not isinstance(event, Stalled):
+            self._perform(self._lister.handle(event, time.monotonic()))
 
     def pass_time(self) -> float:
-        return math.inf
+        now = time.monotonic()
+        self._perform(self._lister.handle(TimePassed(), now))
+        deadline = self._lister.next_deadline(now)
+        return math.inf if deadline is None else deadline
+
+    def _perform(self, actions: Sequence[lister.Action]) -> None:
+        for action in actions:
+            match action:
+                case lister.Request(worker, message):
+                    self._session.request(self, worker, message)
+                # A faulty worker may make the listing begin again and again.
+                case lister.Listed() if len(self.plan) > self._most_listed:
+                    self._most_listed = len(self.plan)
+                    self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+                case lister.Completed():
+                    self.is_done = True
+                case lister.Fail(error):
+                    raise error
+
+
+class _NameCheck(Listing):
+    """Lists what a name selects, but not if it is a glob."""
+
+    def _perform(self, actions: Sequence[lister.Action]) -> None:
+        super()._perform(actions)
+        self.is_done = self.is_done or bool(self.has_globs)
 
 
 def fetch_listing(session: Session) -> list[Entry]:
     """Returns all shared files, sorted by name. Raises ``MsdError``."""
-    listing = Listing(session)
+    listing = Listing(session, [EVERYTHING])
     session.run(listing)
-    return listing.entries
+    return [entry for entry in entries(listing.plan) if not entry.is_folder]
+
+
+def is_file(session: Session, name: str) -> bool:
+    """True if a shared file has exactly this name, which may look like a glob. Raises ``MsdError``."""
+    check = _NameCheck(session, [name])
+    session.run(check)
+    return any(entry.name == name for entry in entries(check.plan))
+
+
+def entries(plan: Plan) -> Iterator[Entry]:
+    """Yields the files and folders of a plan."""
+    return (plan.entry(number) for number in range(len(plan)))

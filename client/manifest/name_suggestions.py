@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msd.wire.errors import NotFoundError
 from msd.wire.support.name_patterns import NamePatterns, literal_prefix
+
+
+def with_suggestion(error: NotFoundError, name: str | None) -> NotFoundError:
+    """Adds similar names to the error about a file that is not shared. ``name`` is None if the user omitted it."""
+    if error.name is None:
+        return error
+    hint = suggestion(error.name, error.names)
+    if name is None:
+        problem = f"no shared file is named {error.name!r}: give the name of a shared file"
+        return NotFoundError(f"{problem}; {hint}")
+    return NotFoundError(f"{error}; {hint}")
 
 
 def suggestion(name: str, names: Sequence[str]) -> str:

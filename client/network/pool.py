@@ -49,9 +49,9 @@ class ConnectionPool:
     """All connections of one client. The caller must ``close()`` it.
 
     ``download`` is True for a download, which waits for servers that are not running; the servers count only downloads
-    as clients. ``timeout`` is the maximum time
-    without progress in seconds; with None, there is no limit. The caller reports progress to ``progress_timeout``.
-    ``on_event`` receives the changes in the state of server 5, and the reasons for a lack of progress.
+    as clients, and only if ``is_counted``. ``timeout`` is the maximum time without progress in seconds; with None,
+    there is no limit. The caller reports progress to ``progress_timeout``. ``on_event`` receives the changes in the
+    state of server 5, and the reasons for a lack of progress.
     """
 
     def __init__(
@@ -59,12 +59,13 @@ class ConnectionPool:
         servers: Servers,
         *,
         download: bool,
+        is_counted: bool = True,
         timeout: float | None = None,
         on_event: OnEvent = lambda event: None,
     ) -> None:
         servers = servers.resolved(timeout, lambda reason, seconds: on_event(Waiting(reason, seconds)))
         self._is_download = download
-        session = int.from_bytes(os.urandom(8), "big") >> 2 if download else 0
+        session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
         self.transport = Transport(servers, session=session)
         #: The connected workers, and the event that opened each connection.
         self.ready: dict[int, ConnectionOpened] = {}

@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec.structs import replace
 
-from msd.client.events import OnEvent, Syncing, Warned
+from msd.client.events import Event, FilesReport, FilesStarted, OnEvent, Progress, Syncing, Totals, Warned
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
-from msd.client.operations.selection_download import Counts, SelectionDownload
+from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
+from msd.client.plan.selection import normalized
+from msd.client.report.totals import RunningTotals
 from msd.client.storage.existing_file import Policy
 from msd.client.storage.tree import Tree
 from msd.wire.config.argument_types import check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, UsageError
-from msd.wire.protocol.messages import Entry
 from msd.wire.support.units import format_count
 
 #: How long to wait for the broker to confirm ``done``.
@@ -45,23 +46,6 @@ _ARGUMENT_TYPES = {
 }
 
 
-class FilesReport(Struct, frozen=True):
-    """The result of a download of several files.
-
-    ``counts`` are numbers of files, and ``errors`` the error of each file or name that failed, but not more than 1,000.
-    ``received_bytes`` were received, ``wasted_bytes`` of them were duplicate or corrupt, in ``seconds``. ``wanted`` are
-    the files that a dry run would fetch.
-    """
-
-    output: Path
-    counts: Counts
-    received_bytes: int
-    wasted_bytes: int
-    seconds: float
-    errors: Mapping[str, MsdError]
-    wanted: Sequence[Entry] = ()
-
-
 def download_files(
     servers: Servers,
     names: Sequence[str],
@@ -79,8 +63,11 @@ def download_files(
     max_rate: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> FilesReport:
-    """Downloads what ``names`` select (files, folders ending in ``/``, globs) and ``exclude`` does not, into the folder
-    ``output``, by default the current one: each file under its shared name. Missing folders are made.
+    """Downloads what ``names`` select and ``exclude`` does not into the folder ``output``, by default the current one:
+    each file under its shared name. Missing folders are made.
+
+    ``names`` are files, folders (which may end in ``/``) and globs such as ``*.jpg`` and ``**/*.jpg``; ``.`` selects
+    everything. ``exclude`` are globs with the rules of a ``.gitignore`` file.
 
     A file that exists with the size and time of the shared one is kept, with ``checksum`` only if it has the same
     content. One that differs is replaced only with ``update``, which fetches only the segments of it that differ, or
@@ -91,15 +78,16 @@ def download_files(
     the same arguments resumes a download that ended early.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    if isinstance(names, str) or isinstance(exclude, str):
-        raise UsageError("names and exclude take lists of names: put the name in a list")
-    if not names:
-        raise UsageError("names is empty: give the names of shared files, or '**' for all")
-    for argument, value in (("timeout", timeout), ("memory", memory)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{argument} {value:g}: must be more than 0")
-    if max_rate is not None and not max_rate >= 0:
-        raise UsageError(f"max_rate {max_rate:g}: must not be negative")
+    _check_values(names, output, exclude, timeout=timeout, memory=memory, max_rate=max_rate)
+    limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
+    totals = RunningTotals()
+
+    def emit(event: Event) -> None:
+        if isinstance(event, Progress):
+            event = replace(event, files=selection.progress())
+        totals.handle(event, time.monotonic())
+        on_event(event)
+
     folder = Path(output) if output is not None else Path()
     with ExitStack() as resources:
         tree = Tree(
@@ -108,52 +96,70 @@ def download_files(
             make=not dry_run,
             sync=sync,
             check_space=check_space,
-            on_warning=lambda text: on_event(Warned(text)),
+            on_warning=lambda text: emit(Warned(text)),
         )
         resources.callback(tree.close)
-        pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=on_event)
+        pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
         session = Session(pool)
-        limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
-        transfer = Transfer(session, memory=memory, max_rate=limit, on_event=on_event)
+        transfer = Transfer(session, memory=memory, max_rate=limit, on_event=emit)
         selection = SelectionDownload(
             session,
             transfer,
-            [name.removeprefix("./") for name in names],
+            [*map(normalized, names)],
             exclude,
             tree,
             memory=memory,
-            on_event=on_event,
+            on_event=emit,
             fetches=not dry_run,
         )
-        session.start(transfer)
-        _run(session, selection, tree)
-        transfer.emit_progress(is_complete=True)
-        if sync and not dry_run:
-            on_event(Syncing())
-        tree.sync_names()
+        emit(FilesStarted(tuple(names), tuple(exclude), folder, limit or 0, dry_run))
+        _run(session, selection, transfer, tree)
         if not dry_run:
+            if sync and selection.counts.fetched:
+                emit(Syncing())
+            if sync:
+                tree.sync_names()
             tree.remove_leftovers(selection.new_selection().selects)
+        ended = time.monotonic()
         if pool.control is not None and not selection.counts.failed:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        seconds = time.monotonic() - transfer.started
-        return FilesReport(
-            output=folder,
-            counts=selection.counts,
-            received_bytes=transfer.received,
-            wasted_bytes=transfer.wasted,
-            seconds=seconds,
-            errors=selection.errors,
-            wanted=selection.wanted,
-        )
+        return _report(folder, selection, transfer, totals.compute(ended), ended)
 
 
-def _run(session: Session, selection: SelectionDownload, tree: Tree) -> None:
-    """Runs the download. What is complete is put in place also if the download fails, but not if it is interrupted,
-    for that may take time. Adds the progress to an ``Interrupted`` error.
+def _check_values(
+    names: Sequence[str],
+    output: str | Path | None,
+    exclude: Sequence[str],
+    *,
+    timeout: float | None,
+    memory: int,
+    max_rate: float | None,
+) -> None:
+    """Raises ``UsageError`` if an argument has a value that is not allowed."""
+    if isinstance(names, str) or isinstance(exclude, str):
+        raise UsageError("names and exclude take lists of names: put the name in a list")
+    if not names:
+        raise UsageError("names is empty: give the names of shared files, or '.' for all")
+    if output == "":
+        raise UsageError("output is empty: give the name of a folder", arguments=("output",))
+    for argument, value in (("timeout", timeout), ("memory", memory)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{argument} {value:g}: must be more than 0")
+    if max_rate is not None and not max_rate >= 0:
+        raise UsageError(f"max_rate {max_rate:g}: must not be negative")
+
+
+def _run(session: Session, selection: SelectionDownload, transfer: Transfer, tree: Tree) -> None:
+    """Runs the download, and emits its last progress. What is complete is put in place also if the download fails, but
+    not if it is interrupted, for that may take time. Adds the progress to an ``Interrupted`` error.
     """
+    transfer.expects_groups = True
     try:
+        session.start(transfer)
         session.run(selection)
+        if selection.counts.listed:
+            transfer.emit_progress(is_complete=True)
     except Interrupted as error:
         progress = f"{format_count(selection.counts.done, 'file')} complete; run the same command to resume"
         raise Interrupted(f"interrupted: {progress}", error.exit_code - 128) from None
@@ -161,3 +167,23 @@ def _run(session: Session, selection: SelectionDownload, tree: Tree) -> None:
         with contextlib.suppress(MsdError):
             tree.complete()
         raise
+
+
+def _report(
+    output: Path, selection: SelectionDownload, transfer: Transfer, totals: Totals, ended: float
+) -> FilesReport:
+    return FilesReport(
+        output=output,
+        counts=selection.counts,
+        errors=selection.errors,
+        seconds=ended - transfer.started,
+        received_bytes=transfer.received,
+        wasted_bytes=transfer.wasted + transfer.outdated,
+        reused_bytes=transfer.reused,
+        workers={str(number): report for number, report in sorted(transfer.workers.items())},
+        totals=totals,
+        transfer_seconds=transfer.seconds,
+        rate=transfer.rate,
+        dry_run=not selection.fetches,
+        wanted=selection.wanted,
+    )

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 
-from msd.client.manifest.listing import fetch_listing
+from msd.client.events import OnEvent
+from msd.client.manifest.listing import Listing, is_file
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.plan.plan import Plan
+from msd.client.plan.selection import EVERYTHING, is_glob, normalized
 from msd.wire.config.servers import Servers
-from msd.wire.protocol.messages import Entry
+from msd.wire.errors import NotFoundError
 
 #: How long to wait for each answer.
 ANSWER_TIMEOUT_S = 5.0
 
 
-def list_files(servers: Servers, timeout: float = ANSWER_TIMEOUT_S) -> list[Entry]:
-    """Returns all shared files, sorted by name.
+def list_files(
+    servers: Servers, names: Sequence[str] = (), timeout: float = ANSWER_TIMEOUT_S
+) -> tuple[Plan, list[NotFoundError]]:
+    """Returns the shared files and folders that ``names`` select, by default all, sorted by name, and an error for each
+    name that selects nothing.
 
-    Raises ``NoAnswerError`` after ``timeout`` seconds without an answer.
+    Raises ``NoAnswerError`` after ``timeout`` seconds without an answer, and other ``MsdError``s.
     """
     with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
-        return fetch_listing(Session(pool))
+        session = Session(pool)
+        listing = Listing(session, [*map(normalized, names)] or [EVERYTHING])
+        session.run(listing)
+        return listing.plan, listing.not_found() if names else []
+
+
+def looks_like_several(servers: Servers, name: str, *, timeout: float | None, on_event: OnEvent) -> bool:
+    """True if ``name`` is a glob, and not the name of a file that looks like one. Waits for the servers like a
+    download. Raises ``MsdError``.
+    """
+    if not is_glob(normalized(name)):
+        return False
+    pool = ConnectionPool(servers, download=True, is_counted=False, timeout=timeout, on_event=on_event)
+    with closing(pool):
+        return not is_file(Session(pool), normalized(name))

@@ -11,13 +11,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from copy import copy
 from functools import partial
 from typing import Protocol, TypeVar
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.client.events import OnEvent
+from msd.client.events import FileCounts, FileProgress, FileResult, FilesProgress, OnEvent, Outcome
 from msd.client.manifest import lister
 from msd.client.manifest.lister import Lister
 from msd.client.network.progress_timeout import ProgressMade
@@ -48,6 +48,8 @@ MAX_PENDING_UNITS = 64
 CHECKED_AT_ONCE = 512
 #: Seconds for which files on the disk are compared before events of the network are handled.
 COMPARE_S = 0.02
+#: The maximum number of files in flight that the progress names.
+MAX_NAMED_FILES = 8
 #: The number of errors that are kept.
 MAX_ERRORS = 1000
 
@@ -71,25 +73,6 @@ class Receiver(Protocol):
     def complete(self) -> list[Saved]: ...
 
 
-class Counts(Struct):
-    """Numbers of files: those that are listed and selected, those that were fetched and are in place, those that had
-    the size and time of the shared file and were kept, those whose content was compared and is the same, and those that
-    failed. ``size`` is the number of bytes of the fetched ones.
-    """
-
-    listed: int = 0
-    fetched: int = 0
-    kept: int = 0
-    same: int = 0
-    failed: int = 0
-    size: int = 0
-
-    @property
-    def done(self) -> int:
-        """The number of files that are in place."""
-        return self.fetched + self.kept + self.same
-
-
 class SelectionDownload(Task):
     """Downloads what ``names`` and ``excludes`` select, with ``transfer``. ``memory`` is as for ``FileTransfer``.
 
@@ -110,9 +93,9 @@ class SelectionDownload(Task):
         on_event: OnEvent,
         fetches: bool = True,
     ) -> None:
-        self.counts = Counts()
+        self.counts = FileCounts()
         self.errors: dict[str, MsdError] = {}
-        self.wanted: list[Entry] = []
+        self.wanted: list[FileResult] = []
         #: True once all pages of the listing have arrived.
         self.is_listed = False
         self._session = session
@@ -120,7 +103,7 @@ class SelectionDownload(Task):
         self._receiver = receiver
         self._memory = memory
         self._on_event = on_event
-        self._fetches = fetches
+        self.fetches = fetches
         self._lister = Lister(names, excludes, session.pool.worker_numbers)
         #: All that is listed and selected, and the number of entries of it that are known to this object.
         self._listing = Plan()
@@ -169,6 +152,12 @@ class SelectionDownload(Task):
         """Returns the files that are being fetched by segments, the largest first."""
         transfers = [download.transfer for download in self._downloads if download.transfer is not None]
         return sorted(transfers, key=lambda transfer: transfer.manifest.size, reverse=True)
+
+    def progress(self) -> FilesProgress:
+        """Returns the progress so far. Files of which nothing has arrived come last."""
+        largest = sorted(self.in_flight(), key=lambda transfer: not transfer.verified)[:MAX_NAMED_FILES]
+        in_flight = tuple(FileProgress(file.name, file.verified, file.manifest.size) for file in largest)
+        return FilesProgress(copy(self.counts), self.is_listed, in_flight)
 
     def _start_waiting(self) -> None:
         """Starts as much of what waits as may be in flight."""
@@ -219,15 +208,17 @@ class SelectionDownload(Task):
     def _check(self, entry: Entry) -> None:
         """Finds out whether a file has to be fetched. Makes a folder."""
         if entry.is_folder:
-            if self._fetches:
+            if self.fetches:
                 self._try(entry.name, partial(self._receiver.add_folder, entry))
             return
         self.counts.listed += 1
         match self._try(entry.name, partial(self._receiver.check, entry)):
             case Decision.FETCH:
-                self._want(entry)
+                self._want(entry, Outcome.MISSING)
+            case Decision.REPLACE:
+                self._want(entry, Outcome.DIFFERS)
             case Decision.KEEP:
-                self.counts.kept += 1
+                self._report(FileResult(entry.name, Outcome.KEPT, entry.size))
             case Decision.COMPARE:
                 self._unsure.append(entry)
 
@@ -248,18 +239,19 @@ class SelectionDownload(Task):
                 if matches is None:
                     continue
                 if matches:
-                    self.counts.same += 1
+                    self._report(FileResult(entry.name, Outcome.SAME, entry.size))
                 else:
-                    self._want(entry)
+                    self._want(entry, Outcome.DIFFERS)
             self._unsure.popleft()
             self._comparison.close()
             self._comparison = None
 
-    def _want(self, entry: Entry) -> None:
-        """Fetches a file."""
+    def _want(self, entry: Entry, reason: Outcome) -> None:
+        """Fetches a file, which is missing or differs."""
         assert self._plan is not None
-        if not self._fetches:
-            self.wanted.append(entry)
+        if not self.fetches:
+            self.wanted.append(FileResult(entry.name, reason, entry.size))
+            self._on_event(self.wanted[-1])
             return
         self._transfer.total += entry.size
         if entry.size:
@@ -289,10 +281,26 @@ class SelectionDownload(Task):
         return None
 
     def _fail(self, name: str, error: MsdError) -> None:
-        self.counts.failed += 1
+        # The traceback would keep the data of the file in memory.
+        error = error.with_traceback(None)
         if len(self.errors) < MAX_ERRORS:
-            # The traceback would keep the data of the file in memory.
-            self.errors[name] = error.with_traceback(None)
+            self.errors[name] = error
+        self._report(FileResult(name, Outcome.FAILED, error=error))
+
+    def _report(self, result: FileResult) -> None:
+        """Counts a file that is in place or has failed, and reports it."""
+        counts = self.counts
+        match result.outcome:
+            case Outcome.FETCHED:
+                counts.fetched += 1
+                counts.size += result.bytes
+            case Outcome.KEPT:
+                counts.kept += 1
+            case Outcome.SAME:
+                counts.same += 1
+            case Outcome.FAILED:
+                counts.failed += 1
+        self._on_event(result)
 
     def _record(self, saved: Sequence[Saved]) -> None:
         """Counts files that are in place, or could not be put there."""
@@ -300,8 +308,7 @@ class SelectionDownload(Task):
             if file.error is not None:
                 self._fail(file.name, file.error)
             else:
-                self.counts.fetched += 1
-                self.counts.size += file.size
+                self._report(FileResult(file.name, Outcome.FETCHED, file.size))
 
     # Bundles.
 

@@ -51,6 +51,8 @@ class Transfer(Task):
 
     def __init__(self, session: Session, *, memory: int, max_rate: int | None, on_event: OnEvent) -> None:
         self.total = self.received = self.wasted = 0
+        #: True while groups may be added: then progress is reported although nothing more is to be fetched at present.
+        self.expects_groups = False
         self.workers: dict[int, WorkerReport] = {number: WorkerReport() for number in session.pool.worker_numbers}
         #: The time of the first request and, once all units are verified, the time after it.
         self.started = time.monotonic()
@@ -143,6 +145,16 @@ class Transfer(Task):
         """Bytes that are verified and in the output."""
         return sum(group.verified for group in self._active)
 
+    @property
+    def outdated(self) -> int:
+        """Bytes that the workers have sent of earlier versions of files, and that the new ones do not contain."""
+        return sum(group.outdated for group in self._active)
+
+    @property
+    def reused(self) -> int:
+        """Verified bytes that the workers have not sent."""
+        return max(0, self.verified - (self.fetched - self.outdated))
+
     # Events.
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
@@ -186,7 +198,8 @@ class Transfer(Task):
         # The owner emits the final ``Progress``, once the output is complete.
         if now >= self._next_progress_at:
             self._next_progress_at = now + PROGRESS_INTERVAL_S
-            if self.verified < self.total and all(group.is_announced for group in self._active):
+            is_unfinished = self.verified < self.total and all(group.is_announced for group in self._active)
+            if self.expects_groups or is_unfinished:
                 self.emit_progress()
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
@@ -333,13 +346,12 @@ class Transfer(Task):
             rate = self._meters[number].rate(now, is_complete=is_complete)
             workers.append(WorkerProgress(str(number), report.bytes, assigned, rate))
         seconds = now - self.started
-        verified, outdated = self.verified, sum(group.outdated for group in self._active)
-        reused = max(0, verified - (self.fetched - outdated))
+        reused = self.reused
         progress = Progress(
-            bytes=verified,
+            bytes=self.verified,
             total=self.total,
             reused_bytes=reused,
-            wasted_bytes=self.wasted + outdated,
+            wasted_bytes=self.wasted + self.outdated,
             seconds=seconds,
             rate=self.fetched / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),

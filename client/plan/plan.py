@@ -48,13 +48,14 @@ class BundleUnit(Struct, frozen=True):
 class Plan:
     """Files and folders, numbered together, and the units of the files. Without bundles, all files have segments.
 
-    A folder and an empty file have no units.
+    A folder and an empty file have no units. With ``has_units`` False no file has: a list of them has no limit then.
     """
 
-    def __init__(self, *, has_bundles: bool = True) -> None:
+    def __init__(self, *, has_bundles: bool = True, has_units: bool = True) -> None:
         #: The number of units so far, without the open bundle, to which files may be added.
         self.units = 0
         self._max_bundled_size = MAX_BUNDLE_SIZE if has_bundles else 0
+        self._has_units = has_units
         # The entries. Element ``n`` of ``_starts`` and ``_name_starts`` is the number of bytes of all files, or of all
         # names, before entry ``n``.
         self._starts = array("Q", [0])
@@ -117,6 +118,8 @@ class Plan:
             self._mtimes.append(entry.mtime_ns)
             self._modes.append(entry.mode)
             self._ids += entry.id or bytes(DIGEST_SIZE)
+            if not self._has_units:
+                continue
             if size > self._max_bundled_size:
                 groups += self._close_bundle(number)
                 self._open_group(number)

@@ -16,16 +16,17 @@ from msd.wire.protocol.messages import CataloguePage, List, new_rid
 
 
 class Planner:
-    """Plans the download of the files that ``names`` and ``excludes`` select.
+    """Plans the download of the files that ``names`` and ``excludes`` select. With ``has_units`` False only lists them.
 
     Raises ``MsdError`` if a NAME can select nothing.
     """
 
-    def __init__(self, names: Sequence[str], excludes: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str], excludes: Sequence[str] = (), *, has_units: bool = True) -> None:
         #: The edition of the catalogue that is listed: that of the first page; None before.
         self.catalogue: bytes | None = None
-        self.plan = Plan()
+        self.plan = Plan(has_units=has_units)
         self._names = names
+        self._has_units = has_units
         self._has_one_name = len({*names}) == 1
         self._excludes = excludes
         #: None while it is unknown which of the NAMEs that look like globs are the names of files or folders.
@@ -59,6 +60,11 @@ class Planner:
             groups = self._add_entries(self._selection, page)
         self.catalogue = page.catalogue
         return groups
+
+    @property
+    def has_globs(self) -> bool | None:
+        """True if a NAME is a glob; None while it is unknown whether it is the name of a file or folder."""
+        return self._selection.has_globs if self._selection else None
 
     def not_found(self, names: Sequence[str]) -> list[NotFoundError]:
         """Returns an error for each NAME that has selected nothing so far. ``names`` are names of shared files and
@@ -96,7 +102,7 @@ class Planner:
             self._absent_folders.add(f"{current.prefix}/")
             if self._has_one_name:
                 # The only file of a download has the segments of the report, whatever its size.
-                self.plan = Plan(has_bundles=False)
+                self.plan = Plan(has_bundles=False, has_units=self._has_units)
         while self._ranges and self._ranges[0].prefix in self._absent_folders:
             self._ranges.popleft()
         groups = self.plan.add(entry for entry in entries if selection.selects(entry.name))

@@ -2,8 +2,8 @@
 
 A NAME is the name of a file, the name of a folder, or a glob; only a folder ends in ``/``. A folder selects everything
 in it. A glob selects the files and folders that it matches, as in a shell: ``*`` matches no ``/``, and ``**`` matches
-any number of folders. Excludes have the meaning of ``msd serve --exclude``; they do not apply to a file or folder that
-is a NAME.
+any number of folders. ``/`` selects everything. Excludes have the meaning of ``msd serve --exclude``; they do not apply
+to a file or folder that is a NAME.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.support.name_patterns import NamePatterns, literal_prefix
 from msd.wire.support.presentable_names import is_presentable
 
+#: The NAME of the folder that contains everything.
+EVERYTHING = "/"
+
+
+def normalized(name: str) -> str:
+    """Returns a NAME without ``./`` at its start. ``.`` and ``./`` stand for everything."""
+    return EVERYTHING if name in (".", "./") else name.removeprefix("./")
+
 
 def is_glob(name: str) -> bool:
     """True if a NAME looks like a glob. Raises ``MsdError`` if it can select nothing."""
+    if name == EVERYTHING:
+        return False
     if not name:
         raise UsageError("the name is empty: give the name of a shared file; msd list shows them")
     if len(name) > MAX_NAME or not is_presentable(name) or not has_valid_parts(name):
@@ -56,8 +66,9 @@ class Selection:
 
     def __init__(self, names: Sequence[str], excludes: Sequence[str] = (), exact: Collection[str] = ()) -> None:
         globs = [name for name in names if is_glob(name) and name not in exact]
+        self._selects_all = EVERYTHING in names
         #: Files and folders.
-        self._exact = {*names}.difference(globs)
+        self._exact = {*names}.difference(globs, {EVERYTHING})
         # A slash at the start: a glob without one selects no files in folders, unlike a pattern of ``--exclude``.
         self._globs = {name: NamePatterns([f"/{name}"]) for name in globs}
         self._any_glob = NamePatterns([f"/{name}" for name in globs])
@@ -66,7 +77,12 @@ class Selection:
         #: The NAMEs that have selected nothing so far, in the order of ``names``.
         self._unmatched = dict.fromkeys(names)
         #: The folder of the last name and the folders above it, from the top, each with what is known of its files.
-        self._folders = [("", _Folder.UNDECIDED)]
+        self._folders = [("", _Folder.SELECTED if self._selects_all else _Folder.UNDECIDED)]
+
+    @property
+    def has_globs(self) -> bool:
+        """True if a NAME is a glob."""
+        return bool(self._globs)
 
     @property
     def ranges(self) -> list[Range]:
@@ -74,6 +90,7 @@ class Selection:
         wanted = {Range(name if name.endswith("/") else f"{name}/") for name in self._exact}
         wanted |= {Range(name, is_file=True) for name in self._exact if not name.endswith("/")}
         wanted |= {Range(literal_prefix(name)) for name in self._globs}
+        wanted |= {Range("")} if self._selects_all else set()
         ranges: list[Range] = []
         for range in sorted(wanted):
             if not ranges or ranges[-1].is_file or not range.prefix.startswith(ranges[-1].prefix):
@@ -85,6 +102,8 @@ class Selection:
 
         Names must be passed in the order of the listing.
         """
+        if self._selects_all:
+            self._unmatched.pop(EVERYTHING, None)
         folder = self._enter(name[: name.rfind("/") + 1])
         if name.endswith("/"):
             return folder is _Folder.SELECTED
@@ -131,6 +150,9 @@ class Selection:
         return [NotFoundError(self._not_found_text(name), name=name, names=names) for name in self._unmatched]
 
     def _not_found_text(self, name: str) -> str:
+        if name == EVERYTHING:
+            return "no files are shared"
         if name not in self._globs:
-            return f"{name!r} is not shared"
-        return f"no shared file matches {name!r}" + (", or all are excluded" if self._has_excludes else "")
+            return f"{name!r} is not shared: msd list shows the shared files"
+        excluded = ", or all are excluded" if self._has_excludes else ""
+        return f"no shared file matches {name!r}{excluded}: msd list shows the shared files"

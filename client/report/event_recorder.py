@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from msd.client.events import Event, Progress
+from msd.client.events import Event, FileResult, Outcome, Progress
 from msd.client.report.json_values import event_values
 
 #: Maximum number of ``Progress`` events (samples): far more than a chart can show, at about 300 bytes each.
@@ -22,7 +22,8 @@ Entry = Mapping[str, object]
 class EventRecorder:
     """Records events. ``now`` is in seconds since the start; the report calls it ``at``.
 
-    If there are too many ``Progress`` events, they are thinned out evenly.
+    If there are too many ``Progress`` events, they are thinned out evenly. Of the results for files, only failures are
+    recorded.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class EventRecorder:
     def handle(self, event: Event, now: float) -> None:
         if isinstance(event, Progress):
             self._add_sample(now, event_values(event))
-        else:
+        elif not isinstance(event, FileResult) or event.outcome is Outcome.FAILED:
             self._others.append((now, event_values(event)))
 
     def entries(self) -> list[Entry]:

@@ -17,7 +17,7 @@ class ProgressThrottle:
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Progress):
-            if event.seconds < self._last_at + self._interval and event.bytes < event.total:
+            if event.seconds < self._last_at + self._interval and not event.is_complete:
                 return
             self._last_at = event.seconds
         self._on_event(event)

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from msd.client.events import Event, OnEvent, Report, Started
+from msd.client.events import Event, FilesReport, OnEvent, Report, Started
 from msd.client.report.event_recorder import EventRecorder
-from msd.client.report.json_values import error_values, report_values, totals_values
+from msd.client.report.json_values import error_values, files_report_values, report_values, totals_values
 from msd.client.report.totals import RunningTotals
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.support.files import replace_file
@@ -50,9 +50,9 @@ class ReportFile:
 
         return record
 
-    def write(self, report: Report) -> None:
+    def write(self, report: Report | FilesReport) -> None:
         """Writes the report of a finished download. Raises ``DiskError``."""
-        self._write(report_values(report))
+        self._write(files_report_values(report) if isinstance(report, FilesReport) else report_values(report))
 
     def __enter__(self) -> Self:
         return self

@@ -51,6 +51,7 @@ class Decision(enum.Enum):
     """What happens to the shared file, or to what has its name."""
 
     FETCH = "fetch it"
+    REPLACE = "fetch it, and replace what exists"
     KEEP = "keep what exists"
     COMPARE = "keep what exists if it has the shared content"
     REFUSE = "what exists may not be replaced"
@@ -67,7 +68,7 @@ def decide(entry: Entry, existing: Existing | None, policy: Policy) -> Decision:
         if has_same_time:
             return Decision.KEEP
     if existing.kind in (Kind.FILE, Kind.LINK) and policy.replaces:
-        return Decision.FETCH
+        return Decision.REPLACE
     return Decision.REFUSE
 
 

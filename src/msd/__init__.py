@@ -1,7 +1,8 @@
-"""MultiServer Downloader: downloads a file from several workers at once and verifies every byte.
+"""MultiServer Downloader: downloads files from several workers at once and verifies every byte.
 
-The Python API: ``download()``, the ``Servers`` to download from, the events that ``download()`` emits, and the errors
-that it raises. Each name is imported on first use, so that commands start fast.
+The Python API: ``download()`` for one file, ``download_files()`` for several files and folders, the ``Servers`` to
+download from, the events that a download emits, and the errors that it raises. Each name is imported on first use, so
+that commands start fast.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from msd.client.events import (
         Event,
+        FileChanged,
+        FileCounts,
+        FileProgress,
+        FileResult,
+        FilesProgress,
+        FilesReport,
+        FilesStarted,
         Hashing,
+        Outcome,
         Progress,
         Report,
         Retried,
@@ -20,11 +29,13 @@ if TYPE_CHECKING:
         Syncing,
         Totals,
         Waiting,
+        Warned,
         WorkerChanged,
         WorkerProgress,
         WorkerReport,
     )
     from msd.client.operations.download import download
+    from msd.client.operations.download_files import download_files
     from msd.wire.config.servers import Servers
     from msd.wire.errors import (
         DiskError,
@@ -41,12 +52,20 @@ if TYPE_CHECKING:
 __all__ = [
     "DiskError",
     "Event",
+    "FileChanged",
+    "FileCounts",
+    "FileProgress",
+    "FileResult",
+    "FilesProgress",
+    "FilesReport",
+    "FilesStarted",
     "Hashing",
     "Interrupted",
     "MsdError",
     "NoAnswerError",
     "NotAllowedError",
     "NotFoundError",
+    "Outcome",
     "OutputClosedError",
     "Progress",
     "Report",
@@ -58,10 +77,12 @@ __all__ = [
     "Totals",
     "UsageError",
     "Waiting",
+    "Warned",
     "WorkerChanged",
     "WorkerProgress",
     "WorkerReport",
     "download",
+    "download_files",
 ]
 
 #: The modules that define these names, the fastest to import first.
@@ -70,6 +91,7 @@ _MODULES = (
     "msd.client.events",
     "msd.wire.config.servers",
     "msd.client.operations.download",
+    "msd.client.operations.download_files",
 )
 
 

@@ -15,7 +15,7 @@ import select
 import signal
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 # Imports create tens of thousands of long-lived objects; a high GC threshold avoids about 80 useless collections. The
 # hot path creates no reference cycles, so the threshold stays high.
@@ -30,11 +30,8 @@ if _SIGINT_IS_HANDLED:
 import typer  # noqa: E402
 
 from msd.broker.cli import commands, key_commands  # noqa: E402
-from msd.client import cli as client_commands  # noqa: E402
+from msd.client.cli import commands as client_commands  # noqa: E402
 from msd.wire.config.cli_flags import Command  # noqa: E402
-
-if TYPE_CHECKING:
-    from msd.wire.errors import MsdError
 
 app = typer.Typer(
     name="msd",
@@ -119,6 +116,8 @@ def _run() -> int:
         if isinstance(error, OutputClosedError) and "--json" not in sys.argv:
             return error.exit_code
         if isinstance(error, MsdError):
+            from msd.wire.config.error_flags import with_flags
+
             return _fail(with_flags(error), error.exit_code)
         # Errors from writing files were already converted to DiskError; this one is from printing.
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -127,33 +126,6 @@ def _run() -> int:
             raise
         problem = f"internal error: {type(error).__name__}: {error}"
         return _fail(f"{problem}: please report it (MSD_DEBUG=1 shows a traceback)", 1)
-
-
-#: The flags for the arguments of the Python API that an error may name.
-FLAGS = {
-    "output": "-o",
-    "update": "--update",
-    "force": "--force",
-    "id": "--id",
-    "sha256": "--sha256",
-    "check_space": "--no-space-check",
-    "server5": "--server5",
-    "server_key": "--server-key",
-    "config": "-c",
-}
-
-
-def with_flags(error: MsdError) -> str:
-    """Returns the message of an error, with the flags that may help: in place of an argument at its beginning, and
-    otherwise at its end.
-    """
-    message, named = str(error), []
-    for argument in error.arguments:
-        if message.startswith(f"{argument} "):
-            message = FLAGS[argument] + message.removeprefix(argument)
-        else:
-            named.append(FLAGS[argument])
-    return f"{message} ({', '.join(named)})" if named else message
 
 
 #: Typer's messages that need other words: a pattern, and the text that replaces it.

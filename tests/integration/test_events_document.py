@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import MIB, Download, Serve, Source, run_msd, wait_for
+from tests.processes import MIB, Download, Serve, Source, make_file, run_msd, wait_for
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "events.md"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -31,6 +32,9 @@ def documented() -> dict[str, dict[str, str]]:
 def check(event: dict[str, Any]) -> None:
     """Checks that an event has exactly the documented keys, with values of the documented types."""
     keys = documented()[event["event"]]
+    if event["event"] == "progress" and "files" not in event:
+        # A download of a single file.
+        del keys["files"]
     assert event.keys() - {"at"} == keys.keys(), event
     for key, kind in keys.items():
         assert isinstance(event[key], TYPES[kind]), (key, event)
@@ -69,7 +73,7 @@ def test_real_events_have_the_documented_keys(events: list[dict[str, Any]]) -> N
     for event in events:
         check(event)
     for start in (event for event in events if event["event"] == "start"):
-        assert start["version"] == 1
+        assert start["version"] == 2
     for event in events:
         if event["event"] == "worker":
             assert event["state"] in documented_values("worker", "state")
@@ -93,6 +97,36 @@ def test_the_events_for_a_changed_file_match_the_document(serve: Serve, source: 
         for event in download.events:
             check(event)
         assert {event["cause"] for event in retries} <= documented_values("retry", "cause")
+
+
+def test_the_events_of_several_files_match_the_document(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
+    shared = tmp_path / "shared"
+    for name, size in {"a/1": 10, "a/2": 20, "a/film": 4 * MIB, "b": 30}.items():
+        make_file(shared / name, size, rng)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "b").write_text("mine")
+    system = serve(shared, "--rate", "2MiB")
+    with system.download("a/", "b", "nothing", "-o", str(copy)) as download:
+        assert download.wait() == 2
+        events = download.events
+    for event in events:
+        check(event)
+        assert event["event"] != "progress" or {*event["files"]} == documented_values("progress", "files") - {
+            "file",
+            "bytes",
+            "total",
+        }
+    assert [event["event"] for event in (events[0], events[-2], events[-1])] == ["selection", "summary", "error"]
+    assert (events[0]["version"], events[-1]["code"]) == (2, 2)
+    results = {event["file"]: event["outcome"] for event in download.events_of("file")}
+    fetched = dict.fromkeys(("a/1", "a/2", "a/film"), "fetched")
+    assert results == {**fetched, "b": "failed", "nothing": "failed"}
+    assert {*results.values()} <= documented_values("file", "outcome")
+    assert any(event["files"]["in_flight"] for event in download.events_of("progress"))
+    summary = events[-2]
+    assert {*summary["files"]} == documented_values("summary", "files") - {"progress"}
+    assert [set(error) for error in summary["errors"]] == [documented_values("summary", "errors")] * 2
 
 
 @pytest.mark.parametrize("arguments", ["-i 0", "--frobnicate", "-p 1 1"])

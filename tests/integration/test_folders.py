@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from msd.client.events import FileCounts, FilesReport
 from msd.client.manifest import file_follower
-from msd.client.operations.download_files import FilesReport, download_files
-from msd.client.operations.selection_download import Counts
+from msd.client.operations.download_files import download_files
 from msd.wire.errors import DiskError, NotFoundError
 from tests.processes import MIB, MSD, Process, Serve, System, wait_for
 
@@ -92,7 +92,7 @@ def check_kills(serve: Serve, tmp_path: Path, rng: random.Random, kills: int, fi
     large = {name for name in ("film", "3/film") if name in missing}
     report = fetch(system, copy)
     assert is_same(copy, shared)
-    assert report.counts == Counts(
+    assert report.counts == FileCounts(
         listed=len(contents),
         fetched=len(missing),
         kept=len(contents) - len(missing),

@@ -14,28 +14,35 @@ import time
 
 from msd.wire.support.job_control import may_write
 
-#: Maximum number of queued lines; bounds the memory used while nothing can be written.
+#: Number of lines that are queued in any case while nothing can be written.
 MAX_QUEUED = 256
 #: Seconds between two checks whether this process may write to its terminal again.
 FOREGROUND_CHECK_INTERVAL_S = 0.25
 
 
 class LineWriter:
-    """Writes to ``descriptor``. Only one thread may call the methods. Call ``close()`` when done."""
+    """Writes to ``descriptor``. Only one thread may call the methods. Call ``close()`` when done.
 
-    def __init__(self, descriptor: int) -> None:
+    ``queue_size`` is the number of bytes that may be queued in more than ``MAX_QUEUED`` lines.
+    """
+
+    def __init__(self, descriptor: int, *, queue_size: int = 0) -> None:
         self._descriptor = descriptor
+        self._queue_size = queue_size
+        #: The bytes that were queued, and those that were taken from the queue: each is changed by one thread only.
+        self._queued = self._taken = 0
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
     def write(self, line: bytes, *, may_drop: bool = True) -> bool:
         """Returns False if the queue is full and the line was dropped."""
-        if may_drop and self._queue.qsize() >= MAX_QUEUED:
+        if may_drop and self._queue.qsize() >= MAX_QUEUED and self._queued - self._taken >= self._queue_size:
             return False
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="output", daemon=True)
             self._thread.start()
+        self._queued += len(line)
         self._queue.put(line)
         return True
 
@@ -54,6 +61,7 @@ class LineWriter:
         # If the shell moves this process to the background after the check, the write must not stop the process.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
         while (data := self._queue.get()) is not None:
+            self._taken += len(data)
             while not may_write(self._descriptor):
                 time.sleep(FOREGROUND_CHECK_INTERVAL_S)
             try:

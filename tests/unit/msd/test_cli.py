@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from msd.cli import FLAGS, _fail, _reworded, _run, _unregister_other_commands, app, with_flags
+from msd.cli import _fail, _reworded, _run, _unregister_other_commands, app
 from msd.client.manifest.file_follower import PINNED
 from msd.client.operations.download import download
+from msd.wire.config.error_flags import FLAGS
 from msd.wire.config.servers import Servers
-from msd.wire.errors import MsdError
 from tests.processes import MSD, run_msd
 
 #: The path of the installed command. Typer generates completion scripts for the name of the running program.
@@ -39,26 +39,6 @@ def commands(group: object = ROOT, *before: str) -> Iterator[tuple[tuple[str, ..
 COMMANDS = dict(commands())
 #: The names of the top-level commands.
 TOP_LEVEL = {words[0] for words in COMMANDS if len(words) == 1}
-
-
-def test_an_error_gets_the_flags_of_the_arguments_that_may_help() -> None:
-    assert with_flags(MsdError("film exists: replace it")) == "film exists: replace it"
-    error = MsdError("film exists: replace it", arguments=("output", "force"))
-    assert with_flags(error) == "film exists: replace it (-o, --force)"
-
-
-@pytest.mark.parametrize(
-    ("message", "arguments", "shown"),
-    [
-        ("server_key must be a key", ("server_key",), "--server-key must be a key"),
-        ("id 12: an id has 64 digits", ("id",), "--id 12: an id has 64 digits"),
-        ("identical files: replace one", ("id", "force"), "identical files: replace one (--id, --force)"),
-    ],
-)
-def test_an_error_that_begins_with_an_argument_begins_with_its_flag(
-    message: str, arguments: tuple[str, ...], shown: str
-) -> None:
-    assert with_flags(MsdError(message, arguments=arguments)) == shown
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,20 @@ import pytest
 from msgspec.structs import replace
 
 from msd.client.display.live_layout import LiveLayout
-from msd.client.events import FileChanged, Hashing, Progress, Started, Syncing, Waiting, WorkerChanged, WorkerProgress
+from msd.client.events import (
+    FileChanged,
+    FileCounts,
+    FileProgress,
+    FilesProgress,
+    FilesStarted,
+    Hashing,
+    Progress,
+    Started,
+    Syncing,
+    Waiting,
+    WorkerChanged,
+    WorkerProgress,
+)
 from msd.wire.support.units import format_rate
 
 MIB = 1 << 20
@@ -186,3 +199,84 @@ def test_text_from_the_network_cannot_control_the_terminal() -> None:
     view.handle(Waiting("\x1b[2J", 1.0), 5.0)
     view.handle(WorkerChanged("server 5", "lost", "\x1b]0;x\x07"), 5.0)
     assert not set(text(view)) & {"\x1b", "\x07"}
+
+
+# Several files.
+
+FILES_STARTED = FilesStarted(("photos/", "docs/*.pdf"), (), Path("out"))
+IN_FLIGHT = (FileProgress("film 映画.mkv", 34 * MIB, 1234 * MIB), FileProgress("b\x1b", 0, 12 * MIB))
+
+
+def running_files(
+    *, is_listed: bool = True, counts: FileCounts | None = None, in_flight: tuple[FileProgress, ...] = IN_FLIGHT
+) -> LiveLayout:
+    """The live view of a download of several files after 5 seconds."""
+    view = LiveLayout()
+    view.handle(FILES_STARTED, 0.0)
+    view.handle(WorkerChanged("1", "ready"), 0.0)
+    counts = counts or FileCounts(listed=10_003, fetched=1_234)
+    for step in range(21):
+        files = FilesProgress(counts, is_listed, in_flight)
+        view.handle(replace(progress(step / 4, workers=1), files=files), step / 4)
+    return view
+
+
+def test_the_view_of_several_files_at_80_columns() -> None:
+    counts = FileCounts(listed=10_003, fetched=1_234, kept=34, same=2, failed=1)
+    assert text(running_files(counts=counts)) == (
+        f"photos/ docs/*.pdf {'━' * 2}{'╌' * 38}   5%\n"
+        "1,270 of 10,003 files  34 kept  2 verified on disk  1 failed\n"
+        "5.0 MiB of 100 MiB  1.0 MiB/s  1:35 left\n"
+        "film 映画.mkv  34.0 MiB of 1.2 GiB\n"
+        r"b\x1b          0 B of 12.0 MiB"
+        "\nworker 1  ready  1.0 MiB/s  5.0 MiB/8.0 MiB  3.0 MiB in flight"
+    )
+
+
+def test_the_end_is_unknown_while_files_are_listed() -> None:
+    shown = text(running_files(is_listed=False, in_flight=()))
+    assert "1,234 of 10,003+ files\n5.0 MiB of 100 MiB+  1.0 MiB/s\n" in shown
+    assert "left" not in shown
+    assert "%" not in shown
+
+
+def test_before_the_list_arrives_the_message_says_what_happens() -> None:
+    view = LiveLayout()
+    view.handle(FILES_STARTED, 0.0)
+    assert text(view).splitlines()[-1] == "connecting to the servers"
+    view.handle(Waiting("no worker is reachable", 1.0), 1.0)
+    view.handle(replace(progress(0.0), files=FilesProgress(FileCounts(), False, ())), 1.1)
+    assert "no worker is reachable" in text(view)
+    view.handle(replace(progress(0.0), files=FilesProgress(FileCounts(listed=3, kept=3), False, ())), 1.2)
+    assert "no worker is reachable" not in text(view)
+
+
+@pytest.mark.parametrize("width", [1, 5, 20, 39, 59, 79])
+@pytest.mark.parametrize("height", [1, 2, 5, 8, 23])
+def test_several_files_fit_into_any_terminal(width: int, height: int) -> None:
+    in_flight = tuple(replace(IN_FLIGHT[0], name=f"a/long/name/of/a/folder/film {n}.mkv") for n in range(8))
+    lines = running_files(in_flight=in_flight).lines(width, height, 5.0)
+    assert len(lines) <= height
+    assert all(line.cell_len <= width for line in lines)
+
+
+@pytest.mark.parametrize(("height", "files"), [(23, 4), (12, 3), (9, 2), (6, 1), (5, 0)])
+def test_the_files_leave_room_for_the_workers(height: int, files: int) -> None:
+    in_flight = tuple(replace(IN_FLIGHT[0], name=f"film {n}") for n in range(8))
+    assert text(running_files(in_flight=in_flight), height=height).count("film") == files
+
+
+def test_a_new_version_of_a_file_does_not_change_the_totals() -> None:
+    view = running_files()
+    before = text(view)
+    view.handle(FileChanged("film", 1, "cd" * 32, 5, 5, 0), 5.0)
+    assert text(view) == before
+
+
+def test_of_a_slow_limit_the_rate_is_not_higher_than_the_limit() -> None:
+    view = LiveLayout()
+    view.handle(replace(FILES_STARTED, max_rate=MIB // 2), 0.0)
+    for step in range(21):
+        files = FilesProgress(FileCounts(listed=3), True, ())
+        view.handle(replace(progress(step / 4, workers=1), files=files), step / 4)
+    assert "3:12 left  limited to 512 KiB/s" in text(view)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from msd.client.display.live_view import LiveView
-from msd.client.events import Retried
+from msd.client.events import FileResult, Outcome, Retried
+from msd.wire.errors import DiskError
 from tests.processes import wait_for
-from tests.unit.client.display.test_live_layout import STARTED, progress
+from tests.unit.client.display.test_live_layout import FILES_STARTED, STARTED, progress
 
 
 class FakeTerminal(io.StringIO):
@@ -63,6 +64,15 @@ def test_the_line_about_a_corrupt_segment_stays_on_the_terminal(terminal: FakeTe
     view.close()
     assert "worker 3 sent a corrupt copy of segment 7; retrying elsewhere" in terminal.getvalue()
     assert terminal.getvalue().count("worker 3") == 1
+
+
+def test_the_line_about_a_file_that_failed_stays_on_the_terminal(terminal: FakeTerminal, view: LiveView) -> None:
+    view.on_event(FILES_STARTED)
+    view.on_event(FileResult("a", Outcome.KEPT, 5))
+    view.on_event(FileResult("b", Outcome.FAILED, error=DiskError("out/b exists", arguments=("force",))))
+    view.close()
+    assert "msd: out/b exists (--force)" in terminal.getvalue()
+    assert terminal.getvalue().count("msd:") == 1
 
 
 def test_the_bar_is_coloured(terminal: FakeTerminal, view: LiveView) -> None:

@@ -16,7 +16,9 @@ from msd.client.display.printers import (
     RETRY_CAUSES,
     JsonPrinter,
     LinePrinter,
+    LogPrinter,
     Printer,
+    ResultPrinter,
     log_entry,
     metric_lines,
     result_lines,
@@ -25,6 +27,11 @@ from msd.client.events import (
     STANDARD_OUTPUT,
     Event,
     FileChanged,
+    FileCounts,
+    FileResult,
+    FilesProgress,
+    FilesReport,
+    FilesStarted,
     Hashing,
     Progress,
     Report,
@@ -38,6 +45,8 @@ from msd.client.events import (
     WorkerProgress,
     WorkerReport,
 )
+from msd.client.events import Outcome as FileOutcome
+from msd.wire.errors import DiskError
 from msd.wire.net.diagnosis import Contact, Outcome
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.states import RefusalReason
@@ -284,7 +293,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
     assert objects(capsys) == [
         {
             "event": "start",
-            "version": 1,
+            "version": 2,
             "file": "Star.mp4",
             "output": "out/final.mp4",
             "id": ID,
@@ -360,3 +369,81 @@ def test_the_last_object_on_success_is_the_report(capsys: pytest.CaptureFixture[
             "unchanged": False,
         }
     ]
+
+
+# Several files.
+
+FILES = FilesProgress(FileCounts(listed=9, fetched=2), is_listed=True, in_flight=())
+FILES_REPORT = FilesReport(
+    Path("out"), FileCounts(listed=3, fetched=2, failed=1, size=5), {}, 1.0, 5, 0, 0, totals=Totals(waited_seconds=2.0)
+)
+
+
+def failed(name: str) -> FileResult:
+    return FileResult(name, FileOutcome.FAILED, error=DiskError(f"out/{name} exists", arguments=("force",)))
+
+
+def test_the_numbers_of_files_follow_the_metric_lines() -> None:
+    lines = metric_lines(replace(PROGRESS, files=FILES)).splitlines()
+    assert lines[:-1] == METRIC_LINES.splitlines()
+    assert lines[-1].startswith("2 of 9 files, 8.2 MiB of 11.0 MiB")
+
+
+def test_failures_are_printed_as_they_come_and_then_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=False)
+    printer.on_event(FilesStarted(("a/",), (), Path("out")))
+    printer.on_event(FileResult("a/1", FileOutcome.FETCHED, 5))
+    printer.on_event(failed("a/2"))
+    printer.on_done(FILES_REPORT)
+    out, err = capsys.readouterr()
+    assert err == "a/: to out\nmsd: out/a/2 exists (--force)\n"
+    assert out == "3 files, 5 B in 0:01 (2 fetched, 1 failed): out\n  waited 2.0 s\n"
+
+
+def test_failures_are_repeated_below_the_result_if_other_lines_followed_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printer = LinePrinter(quiet=False)
+    printer.on_event(failed("a"))
+    printer.on_event(Syncing())
+    printer.on_done(FILES_REPORT)
+    assert capsys.readouterr().err == "msd: out/a exists (--force)\nsyncing to disk\nmsd: out/a exists (--force)\n"
+
+
+def test_a_quiet_download_prints_only_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=True)
+    for event in (FilesStarted(("a",), (), Path()), replace(PROGRESS, files=FILES), failed("a"), Syncing()):
+        printer.on_event(event)
+    printer.on_done(FILES_REPORT)
+    assert capsys.readouterr() == ("", "msd: out/a exists (--force)\n")
+
+
+def test_if_no_file_was_found_only_the_failure_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=False)
+    printer.on_event(failed("a"))
+    printer.on_done(replace(FILES_REPORT, counts=FileCounts(failed=1)))
+    assert capsys.readouterr() == ("", "msd: out/a exists (--force)\n")
+
+
+def test_the_log_has_each_file(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LogPrinter(ResultPrinter())
+    printer.on_event(FileResult("a/1", FileOutcome.KEPT, 1234))
+    printer.on_event(failed("a/2"))
+    printer.on_done(FILES_REPORT)
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.endswith("a/1: kept (1,234 bytes)")
+    assert second.endswith("out/a/2 exists")
+    assert out.startswith("3 files, ")
+
+
+def test_the_summary_is_the_last_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = JsonPrinter()
+    printer.on_event(failed("a"))
+    printer.on_done(replace(FILES_REPORT, errors={"a": DiskError("a: full")}))
+    first, summary = objects(capsys)
+    message = {"code": 6, "message": "out/a exists (--force)"}
+    assert first == {"event": "file", "file": "a", "outcome": "failed", "bytes": 0, **message}
+    assert (summary["event"], summary["bytes"]) == ("summary", 5)
+    assert summary["files"] == {"listed": 3, "fetched": 2, "kept": 0, "same": 0, "failed": 1}
+    assert summary["errors"] == [{"file": "a", "code": 6, "message": "a: full"}]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from msd.client.events import Event, Progress
+from msd.client.events import Event, FileCounts, FilesProgress, FilesStarted, Progress, Syncing
 from msd.client.operations import download_files as module
+from msd.client.operations import transfer as transfer_module
 from msd.client.operations.download_files import download_files
-from msd.client.operations.selection_download import Counts
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotFoundError, SourceError, UsageError
@@ -32,9 +34,12 @@ def test_a_folder_and_a_file_land_under_their_names(tmp_path: Path) -> None:
     report = download_files(locate_servers(Config()), ["./docs/", "other"], tmp_path, on_event=events.append)
     assert (tmp_path / "docs/a b").read_bytes() == FILES["docs/a b"]
     assert (tmp_path / "docs/film").read_bytes() == FILES["docs/film"]
-    assert (report.counts, report.errors) == (Counts(listed=3, fetched=3, size=101 + (3 << 20)), {})
+    assert (report.counts, report.errors) == (FileCounts(listed=3, fetched=3, size=101 + (3 << 20)), {})
     assert report.received_bytes == report.counts.size
+    assert events[0] == FilesStarted(("./docs/", "other"), (), tmp_path)
     last = [event for event in events if isinstance(event, Progress)][-1]
+    assert last.files == FilesProgress(report.counts, is_listed=True, in_flight=())
+    assert (report.workers["1"].bytes, report.reused_bytes, report.dry_run) == (report.counts.size, 0, False)
     assert last.bytes == last.total == report.counts.size
 
 
@@ -83,3 +88,54 @@ def test_an_interrupted_download_closes_its_outputs(
         download_files(locate_servers(Config()), ["docs/"], tmp_path)
     assert closed == [True]
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("name", [".", "./", "/"])
+def test_one_name_stands_for_everything(tmp_path: Path, name: str) -> None:
+    report = download_files(locate_servers(Config()), [name], tmp_path, exclude=["film"])
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["docs", "docs/a b", "other"]
+    assert report.counts.fetched == 2
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_name_that_selects_nothing_shows_no_progress(tmp_path: Path) -> None:
+    events: list[Event] = []
+    download_files(locate_servers(Config()), ["music/"], tmp_path, on_event=events.append)
+    assert not [event for event in events if isinstance(event, Progress | Syncing)]
+
+
+def test_progress_is_reported_while_nothing_is_to_be_fetched(
+    tmp_path: Path, worker: MemoryWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files are kept, but the list is not complete for a while."""
+    events: list[Event] = []
+    download_files(locate_servers(Config()), ["docs/"], tmp_path)
+    now, wait = 0.0, worker.wait
+    monkeypatch.setattr(transfer_module, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def slow_wait(deadline: float) -> None:
+        nonlocal now
+        now += 0.3
+        wait(deadline)
+
+    monkeypatch.setattr(worker, "wait", slow_wait)
+    monkeypatch.setattr(worker, "_page_size", 1)
+    download_files(locate_servers(Config()), ["docs/"], tmp_path, on_event=events.append)
+    progress = [event.files for event in events if isinstance(event, Progress)]
+    assert [files.counts.kept for files in progress if files] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": "a"}, "names and exclude take lists"),
+        ({"names": []}, "names is empty"),
+        ({"output": ""}, "output is empty"),
+        ({"timeout": 0}, "timeout 0: must be more than 0"),
+        ({"max_rate": -1}, "max_rate -1: must not be negative"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        download_files(locate_servers(Config()), **{"names": ["a"], **options})

@@ -1,111 +1,57 @@
-"""The list of shared files: the pages of one worker are joined."""
+"""The list of shared files, and whether a name that looks like a glob is the name of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from msd.client.network_events import NetworkEvent, ReplyReceived
-from msd.client.operations import list_files as list_module
-from msd.client.operations.list_files import list_files
+from msd.client.manifest.listing import entries
+from msd.client.operations import list_files as module
+from msd.client.operations.list_files import list_files, looks_like_several
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import NoAnswerError
-from msd.wire.protocol.messages import CataloguePage, Entry, List
-from tests.connections import opened
+from msd.wire.errors import NotFoundError
+from tests.memory_worker import MemoryWorker, entry_of
 
-SERVERS = locate_servers(Config(), host=None, ports=None, server5=None)
-
-
-class FakePool:
-    """A connection pool. ``reply`` returns the page for a worker and a name, None if the worker does not reply."""
-
-    def __init__(self, workers: int, reply: Callable[[int, str], CataloguePage | None]) -> None:
-        self._reply = reply
-        self._events: list[NetworkEvent] = [opened(number) for number in range(1, workers + 1)]
-        self.requests: list[tuple[int, str]] = []
-        self.is_closed = False
-        self.stalled_seconds = 0.0
-        self.progress: list[object] = []
-        self.progress_timeout = SimpleNamespace(handle=lambda event, now: self.progress.append(event))
-
-    def current_state(self) -> list[NetworkEvent]:
-        return []
-
-    def wait(self, deadline: float) -> None:
-        pass
-
-    def events(self) -> list[NetworkEvent]:
-        """Returns the next events. If there are none, the timeout expires."""
-        if not self._events:
-            raise NoAnswerError("gave up")
-        events, self._events = self._events, []
-        return events
-
-    def request(self, worker: int, request: List) -> None:
-        self.requests.append((worker, request.after))
-        if (page := self._reply(worker, request.after)) is not None:
-            self._events.append(ReplyReceived(worker, request, page, None))
-
-    def open_again(self, worker: int) -> None:
-        self._events.append(opened(worker))
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-def entry(name: str) -> Entry:
-    return Entry(name=name, size=5, mtime_ns=0, id=b"i" * 32)
-
-
-def page(*names: str, more: bool = False) -> CataloguePage:
-    return CataloguePage(rid=1, epoch=7, catalogue=b"", entries=[entry(name) for name in names], more=more)
+SERVERS = locate_servers(Config())
+FILES = {"a [1].mkv": b"1", "a 1.mkv": b"2", "photos/": b"", "photos/x": b"3" * 9, "photos/y": b""}
 
 
 @pytest.fixture
-def use_pool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakePool]:
-    def use(workers: int, reply: Callable[[int, str], CataloguePage | None]) -> FakePool:
-        pool = FakePool(workers, reply)
-        monkeypatch.setattr(list_module, "ConnectionPool", lambda *_, **__: pool)
-        return pool
-
-    return use
+def worker(monkeypatch: pytest.MonkeyPatch) -> MemoryWorker:
+    worker = MemoryWorker({**FILES}, page_size=2)
+    monkeypatch.setattr(worker, "close", lambda: None, raising=False)
+    monkeypatch.setattr(module, "ConnectionPool", lambda *_, **__: worker)
+    return worker
 
 
-def names_of(files: list[Entry]) -> list[str]:
-    return [file.name for file in files]
+@pytest.mark.usefixtures("worker")
+def test_all_files_and_folders_are_listed() -> None:
+    plan, errors = list_files(SERVERS)
+    assert [*entries(plan)] == [entry_of(name, data) for name, data in sorted(FILES.items())]
+    assert errors == []
 
 
-def test_the_pages_of_a_worker_are_joined(use_pool: Any) -> None:
-    pages = {"": page("a", "b", more=True), "b": page("c", more=True), "c": page("d")}
-    pool = use_pool(1, lambda worker, after: pages[after])
-    assert names_of(list_files(SERVERS)) == ["a", "b", "c", "d"]
-    assert pool.requests == [(1, ""), (1, "b"), (1, "c")]
-    assert len(pool.progress) == 2, "each page but the last extends the time"
-    assert pool.is_closed
+@pytest.mark.usefixtures("worker")
+def test_names_select_files_and_each_that_selects_none_is_an_error() -> None:
+    plan, errors = list_files(SERVERS, ["./photos", "*.avi", "a [1].mkv", "nothing"])
+    assert [entry.name for entry in entries(plan)] == ["a [1].mkv", "photos/", "photos/x", "photos/y"]
+    assert [error.name for error in errors] == ["*.avi", "nothing"]
+    assert {type(error) for error in errors} == {NotFoundError}
 
 
-def test_the_first_complete_list_wins(use_pool: Any) -> None:
-    """Worker 1 sends one page and then stops replying; worker 2 sends all its pages."""
-    pages = {(1, ""): page("a", more=True), (2, ""): page("x", more=True), (2, "x"): page("y")}
-    use_pool(2, lambda worker, after: pages.get((worker, after)))
-    assert names_of(list_files(SERVERS)) == ["x", "y"]
+def test_a_list_without_files_is_no_error(worker: MemoryWorker) -> None:
+    worker._listing = []
+    plan, errors = list_files(SERVERS)
+    assert (len(plan), errors) == (0, [])
 
 
-def test_a_page_that_is_sent_again_on_a_new_connection_is_no_progress(use_pool: Any) -> None:
-    def reply(worker: int, after: str) -> CataloguePage | None:
-        if not after:
-            return page("a", more=True)
-        if len(pool.requests) < 10:
-            pool.open_again(worker)
-        return None
-
-    pool = use_pool(1, reply)
-    with pytest.raises(NoAnswerError, match="gave up"):
-        list_files(SERVERS)
-    assert pool.requests == [(1, ""), (1, "a")] * 5
-    assert len(pool.progress) == 1
-    assert pool.is_closed
+@pytest.mark.parametrize(
+    ("name", "expected"), [("*.mkv", True), ("a [12].mkv", True), ("a [1].mkv", False), ("photos", False), ("x", False)]
+)
+def test_a_name_that_looks_like_a_glob_may_be_that_of_a_file(worker: MemoryWorker, name: str, expected: bool) -> None:
+    options: Any = {"timeout": None, "on_event": lambda event: None}
+    assert looks_like_several(SERVERS, name, **options) is expected
+    assert len(worker.requests) <= 3
+    assert bool(worker.requests) is ("[" in name or "*" in name)

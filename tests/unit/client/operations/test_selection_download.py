@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from msd.client.events import Event, FileCounts, FileResult, FilesProgress, OnEvent, Outcome
 from msd.client.network.session import Session
-from msd.client.operations.selection_download import Counts, SelectionDownload
+from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
@@ -28,7 +29,12 @@ FILES = {
 
 
 def download(
-    worker: MemoryWorker, receiver: MemoryReceiver, *names: str, excludes: tuple[str, ...] = (), fetches: bool = True
+    worker: MemoryWorker,
+    receiver: MemoryReceiver,
+    *names: str,
+    excludes: tuple[str, ...] = (),
+    fetches: bool = True,
+    on_event: OnEvent = lambda event: None,
 ) -> tuple[SelectionDownload, Transfer]:
     pool: Any = worker
     session = Session(pool)
@@ -40,7 +46,7 @@ def download(
         excludes,
         receiver,
         memory=MIB,
-        on_event=lambda event: None,
+        on_event=on_event,
         fetches=fetches,
     )
     session.start(transfer)
@@ -58,7 +64,7 @@ def test_a_folder_arrives_in_bundles_and_segments(page_size: int) -> None:
     selection, transfer = download(worker, receiver, "photos/", "empty")
     assert receiver.files == FILES
     total = sum(map(len, FILES.values()))
-    assert (selection.counts, selection.errors) == (Counts(listed=5, fetched=5, size=total), {})
+    assert (selection.counts, selection.errors) == (FileCounts(listed=5, fetched=5, size=total), {})
     assert (transfer.total, transfer.verified, transfer.received, transfer.wasted) == (total, total, total, 0)
     bundles = [request for request in worker.requests if isinstance(request, GetBundle)]
     assert len(bundles) == 2, "the film separates the files before it from the one after it"
@@ -133,7 +139,7 @@ def test_a_listing_that_begins_again_loses_no_file_and_saves_none_twice(page_siz
     assert not worker.forgets
     assert receiver.files == files
     total = sum(map(len, files.values()))
-    assert (selection.counts, selection.errors) == (Counts(listed=6, fetched=6, size=total), {})
+    assert (selection.counts, selection.errors) == (FileCounts(listed=6, fetched=6, size=total), {})
     assert (transfer.total, transfer.verified) == (total, total)
 
 
@@ -158,17 +164,29 @@ def test_a_file_that_no_worker_can_read_fails_alone() -> None:
 def test_a_file_with_the_shared_content_is_kept_and_one_that_differs_is_fetched_if_it_may_be_replaced() -> None:
     existing = {"photos/a": b"same", "photos/b": b"other", "photos/film": b"mine", "photos/z": b"same"}
     worker, receiver = MemoryWorker({**FILES}), MemoryReceiver(existing=existing)
-    selection, transfer = download(worker, receiver, "photos/")
+    events: list[Event] = []
+    selection, transfer = download(worker, receiver, "photos/", on_event=events.append)
     assert receiver.files == {"photos/": b"", "photos/b": FILES["photos/b"]}
-    assert selection.counts == Counts(listed=4, fetched=1, same=2, failed=1, size=2000)
+    results = [event for event in events if isinstance(event, FileResult)]
+    assert {(result.name, result.outcome, result.bytes) for result in results} == {
+        ("photos/a", Outcome.SAME, 1000),
+        ("photos/b", Outcome.FETCHED, 2000),
+        ("photos/film", Outcome.FAILED, 0),
+        ("photos/z", Outcome.SAME, 1),
+    }
+    assert {result.name: result.error for result in results if result.error} == selection.errors
+    assert selection.counts == FileCounts(listed=4, fetched=1, same=2, failed=1, size=2000)
     assert errors_of(selection) == {"photos/film": DiskError}
     assert transfer.total == transfer.received == 2000
 
 
 def test_a_dry_run_requests_nothing_but_the_listing() -> None:
     worker, receiver = MemoryWorker({**FILES}), MemoryReceiver(existing={"photos/a": b"same"})
-    selection, transfer = download(worker, receiver, "photos/", "empty", fetches=False)
-    assert sorted(entry.name for entry in selection.wanted) == ["empty", "photos/b", "photos/film", "photos/z"]
+    events: list[Event] = []
+    selection, transfer = download(worker, receiver, "photos/", "empty", fetches=False, on_event=events.append)
+    assert sorted(file.name for file in selection.wanted) == ["empty", "photos/b", "photos/film", "photos/z"]
+    assert {file.outcome for file in selection.wanted} == {Outcome.MISSING}
+    assert events == [*selection.wanted[:2], *selection.wanted[2:], FileResult("photos/a", Outcome.SAME, 1000)]
     assert receiver.files == {}
     assert {type(request) for request in worker.requests} == {List}
     assert transfer.total == 0
@@ -202,3 +220,27 @@ def test_a_full_disk_ends_the_download() -> None:
 
     with pytest.raises(UnusableDiskError):
         download(MemoryWorker({**FILES}), FullReceiver(), "photos/")
+
+
+def test_the_progress_has_the_numbers_of_files_and_those_in_flight() -> None:
+    seen: list[FilesProgress] = []
+
+    class WatchedWorker(MemoryWorker):
+        def wait(self, deadline: float) -> None:
+            super().wait(deadline)
+            seen.append(selection.progress())
+
+    pool: Any = WatchedWorker({**FILES}, page_size=3)
+    session = Session(pool)
+    transfer = Transfer(session, memory=64 * MIB, max_rate=None, on_event=lambda event: None)
+    options: Any = {"memory": MIB, "on_event": lambda event: None}
+    selection = SelectionDownload(session, transfer, ["photos/"], (), MemoryReceiver(), **options)
+    session.start(transfer)
+    session.run(selection)
+    assert seen[0] == FilesProgress(FileCounts(), is_listed=False, in_flight=())
+    assert not any(progress.is_complete for progress in seen)
+    (film,) = {file.name: file.total for progress in seen for file in progress.in_flight}.items()
+    assert film == ("photos/film", 2 * MIB)
+    assert selection.progress() == FilesProgress(selection.counts, is_listed=True, in_flight=())
+    assert selection.progress().counts is not selection.counts
+    assert selection.progress().is_complete

@@ -113,8 +113,9 @@ def test_names_that_select_nothing_are_errors() -> None:
     run(planner)
     errors = planner.not_found(["film 1.mkv"])
     assert [str(error) for error in errors] == [
-        "'film' is not shared", "no shared file matches '*.txt', or all are excluded"
-    ]  # fmt: skip
+        "'film' is not shared: msd list shows the shared files",
+        "no shared file matches '*.txt', or all are excluded: msd list shows the shared files",
+    ]
     assert [(error.name, error.names) for error in errors] == [("film", ["film 1.mkv"]), ("*.txt", ["film 1.mkv"])]
 
 
@@ -149,3 +150,22 @@ def test_the_edition_of_a_refused_page_is_not_requested() -> None:
     request = planner.next_request()
     assert request is not None
     assert request.catalogue is None
+
+
+def test_a_list_without_units_has_no_limit() -> None:
+    planner = Planner(["/"], has_units=False)
+    request = planner.next_request()
+    assert request is not None
+    assert planner.add_page(page_of([entry("huge", 1 << 62), entry("huge too", 1 << 62)], request)) == []
+    assert (names(planner), planner.plan.units) == (["huge", "huge too"], 0)
+
+
+def test_it_is_known_after_the_first_page_whether_a_name_is_a_glob() -> None:
+    for name, is_glob in {"film [1].mkv": False, "photos/*.jpg": True, "photos": False}.items():
+        planner = Planner([name])
+        if name != "photos":
+            assert planner.has_globs is None
+            request = planner.next_request()
+            assert request is not None
+            planner.add_page(page_of(LISTING, request))
+        assert planner.has_globs is is_glob

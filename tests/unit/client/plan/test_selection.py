@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msd.client.plan.selection import Range, Selection, is_glob
+from msd.client.plan.selection import EVERYTHING, Range, Selection, is_glob, normalized
 from msd.wire.errors import MsdError, NotFoundError, UsageError
 
 LISTING = [
@@ -49,7 +49,7 @@ def test_a_name_with_wildcards_looks_like_a_glob(name: str, expected: bool) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["/", "/etc/passwd", "..", "../film", "a/../b", "a//b", "a//", ".", "./a", "a\x1b[2J", "x" * 4097]
+    "name", ["/etc/passwd", "..", "../film", "a/../b", "a//b", "a//", ".", "./a", "a\x1b[2J", "x" * 4097]
 )
 def test_a_name_that_no_shared_file_can_have_is_an_error(name: str) -> None:
     with pytest.raises(NotFoundError, match=r"cannot be the name of a shared file: msd list shows the shared files$"):
@@ -140,7 +140,8 @@ def test_each_name_that_selects_nothing_is_an_error() -> None:
     selection = Selection(names)
     for name in LISTING:
         selection.selects(name)
-    expected = ["'film' is not shared", "'video/' is not shared", "no shared file matches '*.jpg'"]
+    hint = ": msd list shows the shared files"
+    expected = [f"'film' is not shared{hint}", f"'video/' is not shared{hint}", f"no shared file matches '*.jpg'{hint}"]
     assert errors(selection) == expected
     error: MsdError = selection.not_found(["a", "b"])[0]
     assert isinstance(error, NotFoundError)
@@ -151,4 +152,23 @@ def test_the_error_about_a_glob_names_the_excludes() -> None:
     selection = Selection(["*.mkv"], ["film*"])
     for name in LISTING:
         assert not selection.selects(name)
-    assert errors(selection) == ["no shared file matches '*.mkv', or all are excluded"]
+    assert errors(selection) == ["no shared file matches '*.mkv', or all are excluded: msd list shows the shared files"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [(".", "/"), ("./", "/"), ("/", "/"), ("./photos/", "photos/"), ("a.b", "a.b"), ("..", "..")]
+)
+def test_a_name_may_begin_with_the_current_folder(name: str, expected: str) -> None:
+    assert normalized(name) == expected
+
+
+def test_everything_is_listed_at_once_and_selected_but_for_excluded_files() -> None:
+    selection = Selection([EVERYTHING, "notes", "photos/*.jpg"], ["2024/"])
+    assert selection.ranges == [Range("")]
+    assert selected(EVERYTHING, excludes=("2024/", "*.mkv")) == (
+        "notes, photos-old/, photos-old/a.jpg, photos/, photos/2023/, photos/2023/a.jpg, photos/index"
+    )
+    assert [str(error) for error in Selection([EVERYTHING]).not_found([])] == ["no files are shared"]
+    selection = Selection([EVERYTHING], ["*"])
+    assert not any(map(selection.selects, LISTING))
+    assert selection.not_found([]) == []

@@ -61,6 +61,12 @@ def test_the_chart_of_the_worst_case_is_below_300_kb(report: dict[str, Any], rng
     assert len(draw({**report, "events": events}, "run.svg")) < 300_000
 
 
+def test_the_title_of_several_files_has_their_number(report: dict[str, Any]) -> None:
+    del report["file"]
+    drawn = draw({**report, "files": {"fetched": 1234}}, "run.svg").decode()
+    assert "<!-- 1,234 files: 47.7 MiB in 8.0 s -->" in drawn
+
+
 def test_a_failed_download_is_drawn_up_to_its_end(report: dict[str, Any]) -> None:
     error = {"code": 7, "message": "gave up after 3 s without progress"}
     assert draw({"version": 1, "error": error, "events": report["events"]}, "run.svg")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Retried, Syncing
+from msd.client.events import FileResult, Outcome, Retried, Syncing
 from msd.client.report import event_recorder
 from msd.client.report.event_recorder import EventRecorder
+from msd.wire.errors import DiskError
 from tests.unit.client.report.test_totals import MIB, STARTED, sample
 
 
@@ -33,6 +34,15 @@ def test_every_event_is_recorded_in_chronological_order() -> None:
         (0.5, "waiting"),
     ]
     assert entries[2] == {"at": 0.4, "event": "retry", "worker": "2", "segment": 7, "cause": "corrupt", "detail": ""}
+
+
+def test_of_the_results_for_files_only_failures_are_recorded() -> None:
+    recorder = EventRecorder()
+    for number in range(3):
+        recorder.handle(FileResult(f"a/{number}", Outcome.FETCHED, 5), 0.1)
+    recorder.handle(FileResult("b", Outcome.FAILED, error=DiskError("b: full", arguments=("output",))), 0.2)
+    failure = {"outcome": "failed", "bytes": 0, "code": 6, "message": "b: full (-o)"}
+    assert recorder.entries() == [{"at": 0.2, "event": "file", "file": "b", **failure}]
 
 
 def test_too_many_samples_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,12 +52,12 @@ CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
     [
         (
             Started("film.mp4", Path("out/copy.mp4"), ID, 10, 2),
-            f'"event": "start", "version": 1, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
+            f'"event": "start", "version": 2, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
             '"bytes": 10, "segments": 2, "max_rate": 0',
         ),
         (
             Started("film.mp4", Path("out/copy.mp4"), ID, 10, 2, 50),
-            f'"event": "start", "version": 1, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
+            f'"event": "start", "version": 2, "file": "film.mp4", "output": "out/copy.mp4", "id": "{ID}", '
             '"bytes": 10, "segments": 2, "max_rate": 50',
         ),
         (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msd.client.events import Event, Progress, Started, WorkerProgress
+from msgspec.structs import replace
+
+from msd.client.events import Event, FileCounts, FilesProgress, Progress, Started, WorkerProgress
 from msd.client.report.progress_throttle import ProgressThrottle
 
 TOTAL = 1000
@@ -31,6 +33,14 @@ def test_progress_passes_every_interval() -> None:
 def test_the_last_progress_always_passes() -> None:
     events: list[Event] = [progress(0.1, 10), progress(60.0, 600), progress(60.5, TOTAL)]
     assert passed(60.0, *events) == events[1:]
+
+
+def test_the_last_progress_of_several_files_always_passes() -> None:
+    def files(done: int) -> FilesProgress:
+        return FilesProgress(FileCounts(listed=3, fetched=done), is_listed=True, in_flight=())
+
+    events: list[Event] = [replace(progress(0.1 * done, TOTAL), files=files(done)) for done in range(1, 4)]
+    assert passed(60.0, *events) == events[2:]
 
 
 def test_an_interval_of_0_passes_everything() -> None:

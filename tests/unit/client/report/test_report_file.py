@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 
-from msd.client.events import Event, OnEvent, Report, Retried, Started, Totals
+from msd.client.events import (
+    Event,
+    FileCounts,
+    FileResult,
+    FilesReport,
+    OnEvent,
+    Outcome,
+    Report,
+    Retried,
+    Started,
+    Totals,
+)
 from msd.client.report.report_file import ReportFile, write_file
 from msd.wire.errors import DiskError, Interrupted, MsdError, NoAnswerError, UsageError
 
@@ -34,6 +45,20 @@ def fail_with(error: MsdError, on_event: OnEvent = lambda event: None) -> None:
     with ReportFile("report.json") as report_file:
         report_file.recorder(on_event)(Retried("1", 3, "corrupt"))
         raise error
+
+
+def test_the_report_of_several_files_has_their_numbers_and_failures() -> None:
+    counts = FileCounts(listed=3, fetched=1, kept=1, failed=1, size=5)
+    error = UsageError("out/b exists", arguments=("update", "force"))
+    with ReportFile("report.json") as report_file:
+        report_file.recorder(lambda event: None)(FileResult("b", Outcome.FAILED, error=error))
+        report_file.write(FilesReport(Path("out"), counts, {"b": error}, 1.0, 5, 0, 0))
+    report = read()
+    assert report["files"] == {"listed": 3, "fetched": 1, "kept": 1, "same": 0, "failed": 1}
+    assert (report["bytes"], report["output"], report["version"]) == (5, "out", 1)
+    failure = {"file": "b", "code": 2, "message": "out/b exists (--update, --force)"}
+    assert report["errors"] == [failure]
+    assert report["events"][0].items() >= failure.items()
 
 
 def test_a_report_has_the_result_and_the_events() -> None:

@@ -12,7 +12,8 @@ from msd.wire.protocol.messages import Entry
 TIME = 1_600_000_001_234_567_891
 ENTRY = Entry(name="a", size=5, mtime_ns=TIME, id=b"i" * 32)
 NONE, UPDATE, FORCE, CHECKSUM = Policy(), Policy(update=True), Policy(force=True), Policy(checksum=True)
-FETCH, KEEP, COMPARE, REFUSE = Decision.FETCH, Decision.KEEP, Decision.COMPARE, Decision.REFUSE
+FETCH, REPLACE, KEEP = Decision.FETCH, Decision.REPLACE, Decision.KEEP
+COMPARE, REFUSE = Decision.COMPARE, Decision.REFUSE
 
 
 @pytest.mark.parametrize("policy", [NONE, UPDATE, FORCE, CHECKSUM])
@@ -24,9 +25,9 @@ def test_what_does_not_exist_is_fetched(policy: Policy) -> None:
     ("existing", "expected"),
     [
         (Existing(Kind.FILE, 5, TIME), {NONE: KEEP, UPDATE: KEEP, FORCE: KEEP, CHECKSUM: COMPARE}),
-        (Existing(Kind.FILE, 5, TIME + 1), {NONE: REFUSE, UPDATE: COMPARE, FORCE: FETCH, CHECKSUM: COMPARE}),
-        (Existing(Kind.FILE, 4, TIME), {NONE: REFUSE, UPDATE: FETCH, FORCE: FETCH, CHECKSUM: REFUSE}),
-        (Existing(Kind.LINK, 5, TIME), {NONE: REFUSE, UPDATE: FETCH, FORCE: FETCH, CHECKSUM: REFUSE}),
+        (Existing(Kind.FILE, 5, TIME + 1), {NONE: REFUSE, UPDATE: COMPARE, FORCE: REPLACE, CHECKSUM: COMPARE}),
+        (Existing(Kind.FILE, 4, TIME), {NONE: REFUSE, UPDATE: REPLACE, FORCE: REPLACE, CHECKSUM: REFUSE}),
+        (Existing(Kind.LINK, 5, TIME), {NONE: REFUSE, UPDATE: REPLACE, FORCE: REPLACE, CHECKSUM: REFUSE}),
         (Existing(Kind.FOLDER, 5, TIME), dict.fromkeys([NONE, UPDATE, FORCE, CHECKSUM], REFUSE)),
         (Existing(Kind.SPECIAL, 5, TIME), dict.fromkeys([NONE, UPDATE, FORCE, CHECKSUM], REFUSE)),
     ],

@@ -52,6 +52,19 @@ def test_lines_are_dropped_without_a_reader_but_not_those_that_must_be_kept(pipe
     assert {*data.splitlines()} == {line[:-1], b"last"}
 
 
+def test_more_lines_than_usual_are_queued_up_to_a_number_of_bytes(pipe: tuple[int, int]) -> None:
+    reader, descriptor = pipe
+    writer = LineWriter(descriptor, queue_size=1 << 20)
+    line = b"x" * 99 + b"\n"
+    written = sum(iter(lambda: len(line) * writer.write(line), 0))
+    # The pipe holds 64 KiB.
+    assert (1 << 20) <= written <= (1 << 20) + (2 << 16)
+    for _ in range(written // len(line)):
+        os.read(reader, len(line))
+    writer.close()
+    assert writer._queued == writer._taken == written
+
+
 def test_a_closed_pipe_is_no_error_and_a_full_disk_is_one() -> None:
     reader, descriptor = os.pipe()
     os.close(reader)

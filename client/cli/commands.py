@@ -1,0 +1,212 @@
+"""The client's commands: download, list, verify, plot.
+
+Each command imports its modules when it runs, so that ``msd`` starts quickly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC
+from typing import Annotated
+
+import typer
+
+from msd.wire.config.cli_flags import JsonFlag, ServerFlags, VerboseFlag, with_server_flags
+
+AnswerTimeoutFlag = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Give up after SECONDS without an answer.")
+]
+
+
+@with_server_flags
+def download(
+    flags: ServerFlags,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="The shared file, or several files, folders (DIR/) and globs ('*.mkv').  [default: the only file]",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="The file to create, the folder to put it in (DIR/ is made), or - for standard output.  [default: .]",
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option("-i", metavar="SECONDS", help="Seconds between progress lines.")] = 1.0,
+    id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The version to download, or the first digits of its id.")
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", metavar="HEX", help="Fail unless the file has this SHA-256.")
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Reuse an existing OUT: fetch only the differences.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Compare the content of existing files even if size and time are equal.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, and write nothing.")] = False,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these files out of folders and globs.")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Give up after SECONDS without progress.  [default: never]"),
+    ] = None,
+    max_rate: Annotated[
+        str | None, typer.Option("--max-rate", metavar="R", help="Maximum bytes per second, such as 5MiB.  [no limit]")
+    ] = None,
+    no_sync: Annotated[bool, typer.Option("--no-sync", help="Do not wait until the data is on the disk.")] = False,
+    no_space_check: Annotated[
+        bool, typer.Option("--no-space-check", help="Begin even if the disk reports too little free space.")
+    ] = False,
+    report: Annotated[str | None, typer.Option(metavar="FILE", help="Write a report of the download as JSON.")] = None,
+    json: JsonFlag = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    verbose: VerboseFlag = False,
+) -> int:
+    """Download a file, or several files, from all workers at once.
+
+    Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
+    """
+    from msd.client.cli.download_command import DownloadFlags, run
+
+    options = DownloadFlags(
+        names=tuple(names or ()),
+        output=output,
+        interval=interval,
+        id=id,
+        sha256=sha256,
+        update=update,
+        force=force,
+        checksum=checksum,
+        dry_run=dry_run,
+        exclude=tuple(exclude or ()),
+        timeout=timeout,
+        max_rate=max_rate,
+        sync=not no_sync,
+        check_space=not no_space_check,
+        report=report,
+        json=json,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    return run(flags, options)
+
+
+@with_server_flags
+def list_command(flags: ServerFlags, timeout: AnswerTimeoutFlag = 5.0, json: JsonFlag = False) -> None:
+    """List the shared files.
+
+    Example: msd list --json
+    """
+    from datetime import datetime
+
+    from msd.client.manifest.listing import entries
+    from msd.client.operations.list_files import list_files
+    from msd.wire.support.presentable_names import presentable
+    from msd.wire.support.units import format_size
+
+    _check_seconds("--timeout", timeout)
+    plan, _ = list_files(flags.find(), timeout=timeout)
+    files = [entry for entry in entries(plan) if not entry.is_folder]
+    modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
+    if json:
+        from json import dumps
+
+        rows = [
+            {
+                "name": file.name,
+                "size": file.size,
+                "modified": modified[file.name].isoformat(),
+                "id": (file.id or b"").hex(),
+            }
+            for file in files
+        ]
+        print(dumps({"files": rows}))
+        return
+    for file in files:
+        print(f"{format_size(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
+
+
+@with_server_flags
+def verify(
+    flags: ServerFlags,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The local file.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="The shared file.  [default: the only file, or the one with FILE's name]"),
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="HEX", help="Compare with this SHA-256; without NAME, ask no server."),
+    ] = None,
+    timeout: AnswerTimeoutFlag = 5.0,
+) -> None:
+    """Compare a local file with the shared file, segment by segment.
+
+    Example: msd verify Star.mp4
+    """
+    from pathlib import Path
+
+    from msd.client.operations.verify import mismatch_lines, verify, verify_sha256
+    from msd.wire.errors import NotFoundError, SourceError
+    from msd.wire.support.units import format_count
+
+    _check_seconds("--timeout", timeout)
+    if sha256 is not None:
+        print(f"{file} has the SHA-256 {verify_sha256(Path(file), sha256)}")
+        if name is None:
+            return
+    try:
+        comparison = verify(flags.find(), Path(file), name, timeout)
+    except NotFoundError as error:
+        from msd.client.manifest.name_suggestions import with_suggestion
+
+        raise with_suggestion(error, name) from None
+    if not comparison.matches:
+        if not comparison.is_copy:
+            raise SourceError(f"{file} is another file than the shared {comparison.name}: most of the data differs")
+        # If the reader closes the pipe early, the exit code still reports the difference.
+        with contextlib.suppress(OSError):
+            for line in mismatch_lines(comparison):
+                print(line)
+        repair = f"msd download {comparison.name} --update -o {file}"
+        raise SourceError(f"{file} differs from the shared {comparison.name}: repair it with {repair}")
+    print(f"{file} matches {comparison.name} ({format_count(comparison.segments, 'segment')} verified)")
+
+
+def plot(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="A report written by msd download --report.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The file to create (.svg, .png or .pdf).")
+    ],
+) -> None:
+    """Draw a chart of a download: rates and events over time.
+
+    Example: msd plot report.json -o run.svg
+    """
+    from msd.client.report.chart import plot as draw
+
+    draw(report, output)
+
+
+def mount(app: typer.Typer) -> None:
+    """Adds these commands to ``app``."""
+    app.command("download")(download)
+    app.command("list")(list_command)
+    app.command("verify")(verify)
+    app.command("plot")(plot)
+
+
+def _check_seconds(flag: str, seconds: float | None) -> None:
+    from msd.wire.errors import UsageError
+
+    if seconds is not None and not seconds > 0:
+        raise UsageError(f"{flag} {seconds:g}: must be more than 0 seconds")
