@@ -13,6 +13,7 @@ NAMES = (
     "startup",
     "scheduler",
     "plan",
+    "indexing",
     "disk",
     "faults",
     "copying",

@@ -5,22 +5,30 @@ from __future__ import annotations
 from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexProgress, IndexSkipped
 from msd.wire.support.units import format_count, format_size
 
+#: Longer names are shortened: a path may have 4095 characters.
+MAX_NAME_LENGTH = 200
+
 
 def indexer_notes(line: IndexLine) -> list[str]:
     """The notes for one line of the indexer's output."""
     match line:
         case IndexProgress(name=name, done=done, total=total, files=files, total_files=total_files):
-            percent = f"indexing {name}: {100 * done // max(total, 1)} %"
+            percent = f"indexing {_shortened(name)}: {100 * done // max(total, 1)} %"
             return [percent if total_files == 1 else f"{percent} ({files:,} of {total_files:,} files)"]
         case IndexNote(text=text):
             return [text]
         case IndexSkipped(name=name, reason=reason):
-            return [f"not shared: {name}: {reason}"]
+            return [f"not shared: {_shortened(name)}: {reason}"]
         case IndexLeftOut(text=text):
             return [f"not shared: {text}" if text else "not shared: nothing is left out any more"]
         case Indexed(files=files, size=size, hashed=hashed, unnamed=unnamed):
             skipped = [f"not shared: {unnamed:,} more"] if unnamed else []
             indexed = f"indexed {format_count(files, 'file')}, {format_size(size)}"
             if hashed < size:
-                indexed += f" ({format_size(hashed)} read, the rest from cache)" if hashed else " (from cache)"
+                indexed += f" ({format_size(hashed)} read)" if hashed else " (from cache)"
             return [*skipped, indexed]
+
+
+def _shortened(name: str) -> str:
+    half = MAX_NAME_LENGTH // 2
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:half]}…{name[-half:]}"

@@ -6,7 +6,7 @@ opened. Paths are strings instead of ``Path`` objects because a folder may hold 
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import functools
 import os
 import stat
@@ -90,7 +90,9 @@ class _Scanner:
             folder_path = os.path.join(root, folder)
             try:
                 with os.scandir(folder_path) as entries:
-                    self._add_folder(prefix + folder, folder_path)
+                    if prefix + folder:
+                        mode = os.stat(folder_path).st_mode & PERMISSIONS
+                        self.result.folders[prefix + folder] = SharedFolder(prefix + folder, mode)
                     for entry in entries:
                         path = folder + entry.name
                         try:
@@ -102,13 +104,6 @@ class _Scanner:
                 if not folder:
                     raise
                 self._skip(prefix + folder[:-1], error)
-
-    def _add_folder(self, name: str, path: str) -> None:
-        """Adds a folder to the result, unless it has no name or one that cannot be shared."""
-        with contextlib.suppress(OSError):
-            if name:
-                _check_name(name)
-                self.result.folders[name] = SharedFolder(name, os.stat(path).st_mode & PERMISSIONS)
 
     def _skip(self, name: str, error: OSError) -> None:
         """Records why a file or folder is not shared; ignores an entry that was deleted during the scan."""
@@ -125,8 +120,9 @@ class _Scanner:
         kind = self._left_out_name(entry.name, name, is_folder=is_folder)
         if kind is None and is_link:
             kind = self._left_out_link(entry, folder, is_folder=is_folder)
+        if kind is None:
+            _check_name(f"{name}/" if is_folder else name)
         if kind is None and not is_folder:
-            _check_name(name)
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
                 self.result.files[name] = _version(status)
@@ -147,10 +143,16 @@ class _Scanner:
         return None
 
     def _left_out_link(self, entry: os.DirEntry[str], folder: str, *, is_folder: bool) -> LeftOut | None:
-        """Returns the reason for leaving out a link in ``folder``, None if there is none."""
+        """Returns the reason for leaving out a link in ``folder``, None if there is none. Raises ``OSError``."""
+        try:
+            entry.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return LeftOut.BROKEN_LINK
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return LeftOut.LOOP
         target = os.path.realpath(entry.path)
-        if not os.path.exists(entry.path):
-            return LeftOut.LOOP if os.path.islink(target) else LeftOut.BROKEN_LINK
         if not self._share.follow_links and not os.path.join(target, "").startswith(self._real_roots):
             return LeftOut.LEADS_OUT
         # A link to one of the folders that contain it would be followed without an end. Other links may lead to these

@@ -21,6 +21,15 @@ def test_progress_is_shown_in_percent() -> None:
     assert indexer_notes(progress) == ["indexing film.mp4: 33 % (999 of 70,000 files)"]
 
 
+def test_a_very_long_name_is_shortened() -> None:
+    name = "folder/" * 500 + "film.mp4"
+    (note,) = indexer_notes(IndexSkipped(name=name, reason="File name too long"))
+    assert len(note) < 250
+    assert note.startswith("not shared: folder/folder/")
+    assert note.endswith("/film.mp4: File name too long")
+    assert indexer_notes(IndexSkipped(name="x" * 200, reason="is a pipe")) == [f"not shared: {'x' * 200}: is a pipe"]
+
+
 def test_a_note_is_shown_as_it_is() -> None:
     assert indexer_notes(IndexNote(text="cannot read the digest cache")) == ["cannot read the digest cache"]
 
@@ -29,7 +38,7 @@ def test_a_note_is_shown_as_it_is() -> None:
     ("message", "note"),
     [
         (indexed(hashed=2048), "indexed 3 files, 2.0 KiB"),
-        (indexed(hashed=512), "indexed 3 files, 2.0 KiB (512 B read, the rest from cache)"),
+        (indexed(hashed=512), "indexed 3 files, 2.0 KiB (512 B read)"),
         (indexed(files=1, hashed=0), "indexed 1 file, 2.0 KiB (from cache)"),
         (indexed(files=1, size=0, hashed=0), "indexed 1 file, 0 B"),
     ],

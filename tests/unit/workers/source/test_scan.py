@@ -12,7 +12,7 @@ import pytest
 from msd.wire.errors import DiskError, UsageError
 from msd.workers.source.catalogue import SharedFolder, Version
 from msd.workers.source.scan import scan
-from msd.workers.source.share import LeftOut, Share
+from msd.workers.source.share import LeftOut, Share, left_out_text
 from tests.unit.shares import share_of
 
 
@@ -149,6 +149,19 @@ def test_links_to_files_and_folders_inside_the_share_are_shared(root: Path, tmp_
     assert scan(share_of(link_to_root)) == scan(share_of(root))
 
 
+def test_a_snapshot_in_the_cache_of_a_model_hub_alone_leads_out(tmp_path: Path) -> None:
+    """The cache as a whole does not: there, snapshots are links to blobs beside them."""
+    hub = tmp_path / "hub"
+    put(hub / "model" / "blobs" / "1")
+    put(hub / "model" / "snapshots" / "abc" / ".hidden")
+    snapshot = hub / "model" / "snapshots" / "abc"
+    (snapshot / "weights").symlink_to("../../blobs/1")
+    assert set(scan(share_of(hub)).files) == {"model/blobs/1", "model/snapshots/abc/weights"}
+    result = scan(share_of(snapshot))
+    assert left_out_text(result.left_out) == "1 hidden, 1 link that leads out (--hidden, --follow-links)"
+    assert set(scan(Share({"": snapshot}, follow_links=True)).files) == {"weights"}
+
+
 def test_a_link_from_one_shared_path_to_another_stays_inside_the_share(root: Path, tmp_path: Path) -> None:
     film = put(tmp_path / "film")
     (root / "link").symlink_to(film)
@@ -175,13 +188,18 @@ def test_part_files_are_left_out_unless_shared_explicitly(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["line\nbreak", "tab\t", "\x1b[31mred", "delete\x7f", "c1\x9b", "sub\n/file"])
 def test_skips_a_name_with_control_characters(root: Path, name: str) -> None:
+    """Of a folder with such a name only the folder is named."""
     put(root / name)
-    assert skipped(root) == {ascii(name)[1:-1]: "its name contains control characters"}
+    assert skipped(root) == {ascii(name)[1:-1].removesuffix("/file"): "its name contains control characters"}
 
 
 def test_skips_a_name_that_is_not_utf8(root: Path) -> None:
     put(root / os.fsdecode(b"latin \xe9"))
-    assert skipped(root) == {"latin \\udce9": "its name is not UTF-8"}
+    put(root / os.fsdecode(b"folder \xe9") / "file")
+    assert skipped(root) == {
+        "latin \\udce9": "its name is not UTF-8",
+        "folder \\udce9": "its name is not UTF-8",
+    }
 
 
 def test_skips_a_file_that_is_too_large(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +210,10 @@ def test_skips_a_file_that_is_too_large(root: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_skips_a_folder_without_read_permission(root: Path) -> None:
-    folder = put(root / os.fsdecode(b"locked \xe9") / "file").parent
+    folder = put(root / "locked" / "file").parent
+    (root / "link").symlink_to("locked/file")
     folder.chmod(0)
-    assert skipped(root) == {"locked \\udce9": "Permission denied"}
+    assert skipped(root) == {"locked": "Permission denied", "link": "Permission denied"}
     folder.chmod(0o700)
 
 
