@@ -6,7 +6,6 @@ Each command imports its modules when it runs, so that ``msd`` starts quickly.
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC
 from typing import Annotated
 
 import typer
@@ -101,38 +100,28 @@ def download(
 
 
 @with_server_flags
-def list_command(flags: ServerFlags, timeout: AnswerTimeoutFlag = 5.0, json: JsonFlag = False) -> None:
+def list_command(
+    flags: ServerFlags,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="Only these files, folders (DIR/) and globs ('*.mkv').  [default: all files]"
+        ),
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Print permissions, folders, and the first digits of the ids, too.")
+    ] = False,
+    timeout: AnswerTimeoutFlag = 5.0,
+    json: JsonFlag = False,
+) -> None:
     """List the shared files.
 
-    Example: msd list --json
+    Example: msd list 'photos/**/*.jpg' --long
     """
-    from datetime import datetime
-
-    from msd.client.manifest.listing import entries
-    from msd.client.operations.list_files import list_files
-    from msd.wire.support.presentable_names import presentable
-    from msd.wire.support.units import format_size
+    from msd.client.cli.list_command import run
 
     _check_seconds("--timeout", timeout)
-    plan, _ = list_files(flags.find(), timeout=timeout)
-    files = [entry for entry in entries(plan) if not entry.is_folder]
-    modified = {f.name: datetime.fromtimestamp(f.mtime_ns / 1e9, UTC) for f in files}
-    if json:
-        from json import dumps
-
-        rows = [
-            {
-                "name": file.name,
-                "size": file.size,
-                "modified": modified[file.name].isoformat(),
-                "id": (file.id or b"").hex(),
-            }
-            for file in files
-        ]
-        print(dumps({"files": rows}))
-        return
-    for file in files:
-        print(f"{format_size(file.size):>10}  {modified[file.name]:%Y-%m-%d %H:%M}  {presentable(file.name)}")
+    run(flags.find(), names or [], timeout=timeout, long=long, as_json=json)
 
 
 @with_server_flags
