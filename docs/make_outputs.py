@@ -33,6 +33,14 @@ SECTIONS = (
         "A file that matches the shared one, and one that does not",
         ("download Star.mp4 --update", "verify Star.mp4", "verify Moon.mp4"),
     ),
+    (
+        "A folder",
+        ("list stills/ --long", "download stills/ 'Moon.*' -o copies --dry-run", "download stills/ -o copies"),
+    ),
+    (
+        "A folder of which most is there already",
+        ("download stills/ Star.mp4 -o copies", "verify copies/stills", "download stills/ nothing/ -o copies --quiet"),
+    ),
     ("Mistyped commands and file names", ("downlod", "download Stra.mp4")),
     ("A worker is shut down", ("toggle 2", "status")),
     ("The worker is woken up", ("toggle 2 --wake",)),
@@ -67,10 +75,19 @@ def output_of(command: str, folder: Path) -> str:
 
 
 def make_files(ports: Ports, folder: Path) -> None:
-    """Creates two shared files, a changed copy of one of them, and the configuration."""
+    """Creates shared files and a shared folder, a changed copy of one file, and the configuration."""
     rng = random.Random(1)  # noqa: S311
-    for name, size in (("Moon.mp4", 3 << 20), ("Star.mp4", 12 << 20)):
+    files = {
+        "Moon.mp4": 3 << 20,
+        "Star.mp4": 12 << 20,
+        "stills/1.jpg": 81_234,
+        "stills/2.jpg": 64_321,
+        "stills/run": 99,
+    }
+    for name, size in files.items():
         make_file(folder / "films" / name, size, rng)
+        (folder / "films" / name).chmod(0o755 if name == "stills/run" else 0o644)
+    (folder / "films" / "stills").chmod(0o755)
     shutil.copyfile(folder / "films" / "Moon.mp4", folder / "Moon.mp4")
     with (folder / "Moon.mp4").open("r+b") as file:
         file.seek(1 << 20)

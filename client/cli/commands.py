@@ -5,7 +5,6 @@ Each command imports its modules when it runs, so that ``msd`` starts quickly.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Annotated
 
 import typer
@@ -127,48 +126,30 @@ def list_command(
 @with_server_flags
 def verify(
     flags: ServerFlags,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The local file.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The local file or folder.")],
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="The shared file.  [default: the only file, or the one with FILE's name]"),
+        typer.Argument(
+            metavar="NAME",
+            help="The shared file or folder, . for everything.  [default: the one with PATH's base name, the only file,"
+            " or for a folder everything]",
+        ),
     ] = None,
     sha256: Annotated[
         str | None,
         typer.Option("--sha256", metavar="HEX", help="Compare with this SHA-256; without NAME, ask no server."),
     ] = None,
     timeout: AnswerTimeoutFlag = 5.0,
+    json: JsonFlag = False,
 ) -> None:
-    """Compare a local file with the shared file, segment by segment.
+    """Compare a local file with the shared file, segment by segment, or a folder with the shared folder.
 
     Example: msd verify Star.mp4
     """
-    from pathlib import Path
-
-    from msd.client.operations.verify import mismatch_lines, verify, verify_sha256
-    from msd.wire.errors import NotFoundError, SourceError
-    from msd.wire.support.units import format_count
+    from msd.client.cli.verify_command import run
 
     _check_seconds("--timeout", timeout)
-    if sha256 is not None:
-        print(f"{file} has the SHA-256 {verify_sha256(Path(file), sha256)}")
-        if name is None:
-            return
-    try:
-        comparison = verify(flags.find(), Path(file), name, timeout)
-    except NotFoundError as error:
-        from msd.client.manifest.name_suggestions import with_suggestion
-
-        raise with_suggestion(error, name) from None
-    if not comparison.matches:
-        if not comparison.is_copy:
-            raise SourceError(f"{file} is another file than the shared {comparison.name}: most of the data differs")
-        # If the reader closes the pipe early, the exit code still reports the difference.
-        with contextlib.suppress(OSError):
-            for line in mismatch_lines(comparison):
-                print(line)
-        repair = f"msd download {comparison.name} --update -o {file}"
-        raise SourceError(f"{file} differs from the shared {comparison.name}: repair it with {repair}")
-    print(f"{file} matches {comparison.name} ({format_count(comparison.segments, 'segment')} verified)")
+    run(flags, path, name, sha256=sha256, timeout=timeout, as_json=json)
 
 
 def plot(

@@ -21,6 +21,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from msd.client.storage.existing_file import Decision, Existing, Kind, Policy, decide
+from msd.client.storage.file_content import compare_content
 from msd.client.storage.locked_file import check_unused, is_part_name, name_of_part, part_name, short_name
 from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolder, OpenFolders
 from msd.client.storage.output import Output
@@ -30,7 +31,7 @@ from msd.client.storage.system_calls import rename_to_new, sync_file_system
 from msd.client.storage.update import UpdatePartFile
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.messages import Entry
-from msd.wire.protocol.segments import Manifest, digest, file_id, segment_size
+from msd.wire.protocol.segments import Manifest
 
 #: When a batch is synced and renamed: it has so many files, folders or bytes, or its first file has waited so long.
 MAX_BATCH_FILES, MAX_BATCH_FOLDERS, MAX_BATCH_SIZE, MAX_BATCH_S = 4096, 128, 256 << 20, 1.0
@@ -39,8 +40,6 @@ MAX_BATCH_OUTPUTS = 8
 #: Descriptors that a tree needs at most: of the folders of two batches, those that are locked or not used, and of part
 #: files.
 DESCRIPTORS = 2 * MAX_BATCH_FOLDERS + MAX_LOCKED + MAX_UNUSED + 96
-#: How much of a file is read and hashed before something else may happen, in bytes.
-COMPARE_STEP = 4 << 20
 _PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -163,20 +162,10 @@ class Tree:
         with disk_errors(folder.path / name, read_error):
             fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder.fd)
         try:
-            length, digests, read = max(1, segment_size(entry.size)), [], 0
-            data = memoryview(bytearray(length))
-            for offset in range(0, entry.size, length):
-                with disk_errors(folder.path / name, read_error):
-                    size = os.preadv(fd, [data[: min(length, entry.size - offset)]], offset)
-                digests.append(digest(data[:size]))
-                read += size
-                if read >= COMPARE_STEP:
-                    read = 0
-                    yield None
-            matches = os.fstat(fd).st_size == entry.size and file_id(entry.size, b"".join(digests)) == entry.id
-            if matches:
-                self._set_attributes(fd, entry.mtime_ns, entry.mode, folder)
-            yield matches
+            for matches in compare_content(fd, entry, folder.path / name):
+                if matches:
+                    self._set_attributes(fd, entry.mtime_ns, entry.mode, folder)
+                yield matches
         finally:
             os.close(fd)
 

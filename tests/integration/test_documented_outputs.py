@@ -22,9 +22,12 @@ VARYING = (
     (r"^(Server\d|Total): [\d.]+(?:/[\d.]+)?, download speed: [\d.]+kb/s", r"\1: FIGURES"),
     (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \(worker [^)]*\)(?: .*median .*)?", " DURATION AND RATES"),
     (r"\([\d.]+ s\)", "(SECONDS)"),
+    # Of several files, one progress on a fast machine, more on a slow one.
+    (r"^[\d,]+ of [\d,]+\+? files, .*\n(?:In flight: .*\n)?", "FILES\n"),
+    (r" in \d+:\d\d \(", " in DURATION ("),
     # The status: times, bytes sent, rates, pids, and the order of simultaneous events.
     (r"^( [●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+) +\d+ .*", r"\1 UPTIME \2 CLIENTS SENT"),
-    (r" · [^·]+ · (?=2 files$)", " · RATE · "),
+    (r" · [^·]+ · (?=\d+ files$)", " · RATE · "),
     (r"\b\d+ clients? served", "CLIENTS"),
     (r"process \d+", "process NUMBER"),
     (r"[\d,]+ bytes sent", "SENT"),

@@ -47,7 +47,7 @@ def test_verify_reports_the_segments_that_differ(serve: Serve, source: Source, t
     repaired = run_msd("download", *server_flags, "-o", str(copy), "--update", "--json")
     assert repaired.returncode == 0
     assert files_equal(path, copy)
-    for arguments, code in ((["missing"], 2), ([str(tmp_path)], 2), ([str(copy), "other.bin"], 3)):
+    for arguments, code in ((["missing"], 2), ([str(tmp_path), "film.bin"], 3), ([str(copy), "other.bin"], 3)):
         failed = run_msd("verify", *arguments, *server_flags)
         assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (code, "", 1)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from msd.client.storage import file_content
 from msd.client.storage import tree as module
 from msd.client.storage.existing_file import Decision, Policy
 from msd.client.storage.locked_file import open_part_file, short_name
@@ -210,7 +211,7 @@ def test_an_update_of_a_large_file_fetches_what_differs(tmp_path: Path, make: Ma
 def test_a_comparison_reads_the_content(
     tmp_path: Path, make: MakeTree, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    monkeypatch.setattr(module, "COMPARE_STEP", 500)
+    monkeypatch.setattr(file_content, "STEP", 500)
     tree, data = make(checksum=True), b"same" * 500
     (tmp_path / "out/a").write_bytes(content)
     entry = entry_of("a", data)
