@@ -47,9 +47,11 @@ def download(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Compare the content of existing files even if size and time are equal.")
+        bool, typer.Option("--checksum", help="Keep existing files only if they have the shared content.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which files would be fetched, and write nothing.")
+    ] = False,
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Leave these files out of folders and globs.")
     ] = None,

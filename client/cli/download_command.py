@@ -93,7 +93,14 @@ def _download(server_flags: ServerFlags, flags: DownloadFlags, on_event: OnEvent
     settings = settings.with_flags(max_rate=flags.max_rate)
     if _selects_several(servers, flags, on_event):
         return _download_several(settings, servers, flags, on_event)
-    return _download_one(settings, servers, flags, on_event)
+    try:
+        if flags.dry_run:
+            return _dry_run(servers, flags, on_event)
+        return _download_one(settings, servers, flags, on_event)
+    except NotFoundError as error:
+        from msd.client.manifest.name_suggestions import with_suggestion
+
+        raise with_suggestion(error, flags.names[0] if flags.names else None) from None
 
 
 def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> bool:
@@ -103,7 +110,7 @@ def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) 
     names = flags.names
     if flags.exclude and not names:
         raise UsageError("--exclude leaves files out of folders and globs: give a NAME, such as . for all files")
-    if len(names) > 1 or flags.exclude or flags.checksum or flags.dry_run:
+    if len(names) > 1 or flags.exclude:
         return True
     name = names[0] if names else ""
     if name.endswith("/") or name == ".":
@@ -118,28 +125,41 @@ def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) 
 def _download_one(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> Report:
     from msd.client.operations.download import download
 
-    name = flags.names[0] if flags.names else None
-    try:
-        return download(
-            servers,
-            name,
-            flags.output,
-            id=flags.id,
-            sha256=flags.sha256,
-            force=flags.force,
-            update=flags.update,
-            timeout=flags.timeout,
-            sync=flags.sync,
-            check_space=flags.check_space,
-            interval=0.0,
-            memory=settings.memory,
-            max_rate=settings.max_rate,
-            on_event=on_event,
-        )
-    except NotFoundError as error:
-        from msd.client.manifest.name_suggestions import with_suggestion
+    return download(
+        servers,
+        flags.names[0] if flags.names else None,
+        flags.output,
+        id=flags.id,
+        sha256=flags.sha256,
+        force=flags.force,
+        update=flags.update,
+        checksum=flags.checksum,
+        timeout=flags.timeout,
+        sync=flags.sync,
+        check_space=flags.check_space,
+        interval=0.0,
+        memory=settings.memory,
+        max_rate=settings.max_rate,
+        on_event=on_event,
+    )
 
-        raise with_suggestion(error, name) from None
+
+def _dry_run(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> FilesReport:
+    from msd.client.operations.dry_run import dry_run
+
+    if flags.sha256 is not None:
+        raise UsageError("--sha256 needs the content of the file: leave out --dry-run")
+    return dry_run(
+        servers,
+        flags.names[0] if flags.names else None,
+        flags.output,
+        id=flags.id,
+        update=flags.update,
+        force=flags.force,
+        checksum=flags.checksum,
+        timeout=flags.timeout,
+        on_event=on_event,
+    )
 
 
 def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> FilesReport:

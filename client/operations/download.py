@@ -48,6 +48,7 @@ _ARGUMENT_TYPES = {
     "sha256": optional(str, takes="64 hexadecimal digits"),
     "force": ((bool,), "True or False"),
     "update": ((bool,), "True or False"),
+    "checksum": ((bool,), "True or False"),
     "timeout": optional(int, float, takes="a number of seconds, or None for no limit"),
     "sync": ((bool,), "True or False"),
     "check_space": ((bool,), "True or False"),
@@ -67,6 +68,7 @@ def download(
     sha256: str | None = None,
     force: bool = False,
     update: bool = False,
+    checksum: bool = False,
     timeout: float | None = None,
     sync: bool = True,
     check_space: bool = True,
@@ -80,7 +82,8 @@ def download(
     ``name`` may be omitted if only one file is shared. ``output`` is a file, or a folder that receives the file under
     its base name; the default is the current folder. A string that ends in ``/`` always names a folder, and missing
     folders are made. An existing file is replaced only with ``force``, or with ``update``, which fetches only the
-    segments that differ and leaves an up-to-date file unchanged.
+    segments that differ and leaves an up-to-date file unchanged. With ``checksum`` an existing file that has the shared
+    content is kept, too.
 
     The string ``-`` (standard output), a FIFO or a character device is a stream: it receives the segments in order,
     each verified. A download to a stream cannot be resumed.
@@ -99,16 +102,9 @@ def download(
     stream closes it, raises ``OutputClosedError``.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    for argument, value in (("timeout", timeout), ("memory", memory)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{argument} {value:g}: must be more than 0")
-    for argument, value in (("interval", interval), ("max_rate", max_rate)):
-        if value is not None and not value >= 0:
-            raise UsageError(f"{argument} {value:g}: must not be negative")
+    _check_values(name, timeout=timeout, memory=memory, interval=interval, max_rate=max_rate)
+    name = name.removeprefix("./") if name is not None else None
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
-    if name is not None:
-        name = name.removeprefix("./")
-        check_name(name)
     digits = None
     if id is not None:
         from msd.client.manifest.id_prefix import parse_id
@@ -124,7 +120,7 @@ def download(
 
     with ExitStack() as resources:
         # Before the connections are opened: a FIFO may have to wait for its reader.
-        destination = _open_destination(output, replace=force or update, update=update, on_event=emit)
+        destination = _open_destination(output, force=force, update=update, checksum=checksum, on_event=emit)
         if isinstance(destination, Stream):
             resources.callback(destination.close)
             sync = False
@@ -132,53 +128,122 @@ def download(
         resources.callback(pool.close)
         session = Session(pool)
         version = find_version(session, digits, name) if digits is not None else None
-        target = Path()
-        transfer: Transfer | None = None
-        #: Closes the output of the version that is fetched.
-        opened = resources.enter_context(ExitStack())
-
-        def start_transfer(manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
-            nonlocal target, transfer
-            opened.close()
-            target, output = _open_output(
-                destination,
-                manifest,
-                update=update,
-                with_sha256=sha256 is not None,
-                check_space=check_space,
-                on_event=emit,
-            )
-            opened.callback(output.close)
-            if previous is None:
-                started = Started(
-                    manifest.name, target, manifest.id.hex(), manifest.size, manifest.segments, limit or 0
-                )
-                emit(started)
-                if started.seconds_per_segment > SLOW_SEGMENT_S:
-                    emit(Warned(_slow_limit(started)))
-            if transfer is None:
-                transfer = Transfer(session, memory=memory, max_rate=limit, on_event=emit)
-                session.start(transfer)
-            transfer.total = manifest.size
-            return FileTransfer(
-                session,
-                transfer,
-                manifest,
-                output,
-                catalogue=catalogue,
-                memory=memory,
-                previous=previous,
-                on_event=emit,
-            )
-
+        outputs = _Outputs(
+            destination,
+            session,
+            reuses=update or checksum,
+            replaces=force or update,
+            with_sha256=sha256 is not None,
+            check_space=check_space,
+            memory=memory,
+            limit=limit,
+            on_event=emit,
+        )
+        resources.callback(outputs.close)
         pinned_by = "id" if id is not None else "sha256" if sha256 is not None else None
-        file_download = FileDownload(session, name, version, pinned_by=pinned_by, start_transfer=start_transfer)
+        file_download = FileDownload(session, name, version, pinned_by=pinned_by, start_transfer=outputs.start_transfer)
         file_transfer = _run(session, file_download, sha256=expected_sha256, sync=sync, on_event=emit)
         file_transfer.output.publish(replace=force or update, sync=sync)
         ended = time.monotonic()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
-        return _report(target, file_transfer, totals.compute(ended), ended)
+        return _report(outputs.target, file_transfer, totals.compute(ended), ended)
+
+
+def _check_values(
+    name: str | None, *, timeout: float | None, memory: int, interval: float, max_rate: float | None
+) -> None:
+    """Raises ``MsdError`` if an argument has a value that is not allowed."""
+    for argument, value in (("timeout", timeout), ("memory", memory)):
+        if value is not None and not value > 0:
+            raise UsageError(f"{argument} {value:g}: must be more than 0")
+    for argument, value in (("interval", interval), ("max_rate", max_rate)):
+        if value is not None and not value >= 0:
+            raise UsageError(f"{argument} {value:g}: must not be negative")
+    if name is not None:
+        check_name(name.removeprefix("./"))
+
+
+class _Outputs:
+    """Opens the output for each version of the file, and starts its transfer. The caller must ``close()`` it.
+
+    An existing file is compared with the version if ``reuses``, and may be replaced if ``replaces``. ``limit`` is the
+    limit of the rate in bytes per second. The other arguments are those of ``download()``.
+    """
+
+    def __init__(
+        self,
+        destination: Destination | Stream,
+        session: Session,
+        *,
+        reuses: bool,
+        replaces: bool,
+        with_sha256: bool,
+        check_space: bool,
+        memory: int,
+        limit: int | None,
+        on_event: OnEvent,
+    ) -> None:
+        #: The path of the finished output.
+        self.target = Path()
+        self._destination = destination
+        self._session = session
+        self._reuses = reuses
+        self._replaces = replaces
+        self._with_sha256 = with_sha256
+        self._check_space = check_space
+        self._memory = memory
+        self._limit = limit
+        self._on_event = on_event
+        self._transfer: Transfer | None = None
+        #: Closes the output of the version that is fetched.
+        self._opened = ExitStack()
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def start_transfer(self, manifest: Manifest, catalogue: bytes, previous: FileTransfer | None) -> FileTransfer:
+        """Starts the transfer of a version; ``previous`` is that of the version before."""
+        self._opened.close()
+        self.target, output = self._open(manifest)
+        self._opened.callback(output.close)
+        if previous is None:
+            self._emit_start(manifest)
+        if self._transfer is None:
+            self._transfer = Transfer(self._session, memory=self._memory, max_rate=self._limit, on_event=self._on_event)
+            self._session.start(self._transfer)
+        self._transfer.total = manifest.size
+        return FileTransfer(
+            self._session,
+            self._transfer,
+            manifest,
+            output,
+            catalogue=catalogue,
+            memory=self._memory,
+            previous=previous,
+            on_event=self._on_event,
+        )
+
+    def _emit_start(self, manifest: Manifest) -> None:
+        id, limit = manifest.id.hex(), self._limit or 0
+        started = Started(manifest.name, self.target, id, manifest.size, manifest.segments, limit)
+        self._on_event(started)
+        if started.seconds_per_segment > SLOW_SEGMENT_S:
+            self._on_event(Warned(_slow_limit(started)))
+
+    def _open(self, manifest: Manifest) -> tuple[Path, Output]:
+        """Returns the path of the finished output, and the output to write to."""
+        if isinstance(self._destination, Stream):
+            return self._destination.path, StreamOutput(self._destination, manifest.size, with_sha256=self._with_sha256)
+        target = self._destination.create(manifest.name)
+        output_class = PartFile
+        if self._reuses and target.exists():
+            from msd.client.storage.update import ComparedPartFile, UpdatePartFile
+
+            output_class = UpdatePartFile if self._replaces else ComparedPartFile
+        return target, output_class(
+            target, manifest, on_warning=lambda text: self._on_event(Warned(text)), check_space=self._check_space
+        )
 
 
 def _slow_limit(started: Started) -> str:
@@ -189,39 +254,16 @@ def _slow_limit(started: Started) -> str:
 
 
 def _open_destination(
-    output: str | Path | None, *, replace: bool, update: bool, on_event: OnEvent
+    output: str | Path | None, *, force: bool, update: bool, checksum: bool, on_event: OnEvent
 ) -> Destination | Stream:
     """Opens ``output`` if it is a stream; otherwise checks that a file can be saved there."""
     if output is None or not is_stream(output):
-        return Destination(output, replace=replace)
+        return Destination(output, replace=force or update or checksum)
     if update:
         raise UsageError(
             f"{output} is a stream, which cannot be updated: choose a file", arguments=("output", "update")
         )
     return open_stream(output, lambda reason: on_event(Waiting(reason, 0.0)))
-
-
-def _open_output(
-    destination: Destination | Stream,
-    manifest: Manifest,
-    *,
-    update: bool,
-    with_sha256: bool,
-    check_space: bool,
-    on_event: OnEvent,
-) -> tuple[Path, Output]:
-    """Returns the path of the finished output, and the output to write to."""
-    if isinstance(destination, Stream):
-        return destination.path, StreamOutput(destination, manifest.size, with_sha256=with_sha256)
-    target = destination.create(manifest.name)
-    output_class = PartFile
-    if update and target.exists():
-        from msd.client.storage.update import UpdatePartFile
-
-        output_class = UpdatePartFile
-    return target, output_class(
-        target, manifest, on_warning=lambda text: on_event(Warned(text)), check_space=check_space
-    )
 
 
 def _run(

@@ -38,13 +38,16 @@ class Destination:
         """Returns the path of the output for the shared file ``name``, and makes missing folders. Raises ``MsdError``
         if a file cannot be saved there.
         """
-        if not self._is_folder:
-            path = self._path
-        else:
-            path = self._path / safe_name(name)
+        if self._is_folder:
             with disk_errors(self._path):
                 self._path.mkdir(parents=True, exist_ok=True)
-        check_output(path, replace=self._replace)
+        return self.check(name)
+
+    def check(self, name: str) -> Path:
+        """Does the same, but makes no folders."""
+        path = self._path / safe_name(name) if self._is_folder else self._path
+        if not self._is_folder or os.path.lexists(self._path):
+            check_output(path, replace=self._replace)
         return path
 
     def _check_folder(self) -> None:

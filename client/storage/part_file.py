@@ -51,10 +51,15 @@ def check_output(output: Path, *, replace: bool) -> None:
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise UsageError(f"{output} is {kind}: give the name of a file", arguments=("output",))
     if not replace:
-        raise UsageError(
-            f"{output} exists: choose another path, bring it up to date or replace it",
-            arguments=("output", "update", "force"),
-        )
+        raise exists_error(output)
+
+
+def exists_error(output: Path) -> UsageError:
+    """Returns the error about a file that may not be replaced."""
+    return UsageError(
+        f"{output} exists: choose another path, bring it up to date or replace it",
+        arguments=("output", "update", "force"),
+    )
 
 
 def set_attributes(fd: int, mtime_ns: int, mode: int) -> None:

@@ -25,7 +25,7 @@ from msd.client.storage.file_content import compare_content
 from msd.client.storage.locked_file import check_unused, is_part_name, name_of_part, part_name, short_name
 from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolder, OpenFolders
 from msd.client.storage.output import Output
-from msd.client.storage.part_file import PartFile, set_attributes
+from msd.client.storage.part_file import PartFile, exists_error, set_attributes
 from msd.client.storage.segments_on_disk import UNSUPPORTED, disk_error, disk_errors, read_error
 from msd.client.storage.system_calls import rename_to_new, sync_file_system
 from msd.client.storage.update import UpdatePartFile
@@ -449,8 +449,5 @@ def _look_at(folder: OpenFolder, name: str) -> Existing | None:
 
 def _refusal(path: Path, kind: Kind) -> UsageError:
     if kind in (Kind.FILE, Kind.LINK):
-        return UsageError(
-            f"{path} exists: choose another path, bring it up to date or replace it",
-            arguments=("output", "update", "force"),
-        )
+        return exists_error(path)
     return UsageError(f"{path} is {kind.value}: remove it, or choose another path", arguments=("output",))

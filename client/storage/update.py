@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.client.storage.part_file import PartFile
+from msd.client.storage.part_file import PartFile, exists_error
 from msd.client.storage.segments_on_disk import UNSUPPORTED, SegmentsOnDisk, disk_errors, read_error
 from msd.client.storage.sha256 import sha256_of
 from msd.client.storage.system_calls import clone_file
@@ -187,6 +187,16 @@ class UpdatePartFile(PartFile):
 
     def _modified_error(self) -> DiskError:
         return DiskError(f"{self._output} was modified during the update: run the command again")
+
+
+class ComparedPartFile(UpdatePartFile):
+    """The part file of an ``output`` that is kept if it has the shared content, and may not be replaced: otherwise,
+    raises ``UsageError`` at the first difference.
+    """
+
+    def _set_size(self) -> None:
+        if not self._output_matches:
+            raise exists_error(self._output)
 
 
 def _size_and_times(status: os.stat_result) -> tuple[int, int, int]:

@@ -61,7 +61,7 @@ def test_a_message_of_typer_is_reworded(message: str, command: str, shown: str) 
     ("arguments", "message"),
     [
         ([], "msd: a command is needed (see msd --help)"),
-        (["verify"], "msd: FILE is missing (see msd verify --help)"),
+        (["verify"], "msd: PATH is missing (see msd verify --help)"),
         (["download", "--id"], "msd: --id needs a value (see msd --help)"),
         (["download", "--json=1"], "msd: --json takes no value (see msd --help)"),
     ],

@@ -14,6 +14,7 @@ from msd.client.cli.download_command import DownloadFlags, run
 from msd.client.events import FileCounts, FilesReport, Report
 from msd.client.operations import download as download_module
 from msd.client.operations import download_files as download_files_module
+from msd.client.operations import dry_run as dry_run_module
 from msd.client.operations import list_files as list_module
 from msd.wire.config.cli_flags import ServerFlags
 from msd.wire.errors import DiskError, NotFoundError, UsageError
@@ -52,6 +53,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.one: list[dict[str, Any]] = []
+        self.dry: list[dict[str, Any]] = []
         self.several: list[dict[str, Any]] = []
         self.files_report = FILES_REPORT
         #: The names that were looked up.
@@ -60,6 +62,10 @@ class Calls:
     def download(self, servers: object, name: object, output: object, **options: Any) -> Report:
         self.one.append({"name": name, "output": output, **options})
         return REPORT
+
+    def dry_run(self, servers: object, name: object, output: object, **options: Any) -> FilesReport:
+        self.dry.append({"name": name, "output": output, **options})
+        return self.files_report
 
     def download_files(self, servers: object, names: object, output: object, **options: Any) -> FilesReport:
         self.several.append({"names": names, "output": output, **options})
@@ -75,6 +81,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calls]:
     calls = Calls()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(download_module, "download", calls.download)
+    monkeypatch.setattr(dry_run_module, "dry_run", calls.dry_run)
     monkeypatch.setattr(download_files_module, "download_files", calls.download_files)
     monkeypatch.setattr(list_module, "looks_like_several", calls.looks_like_several)
     monkeypatch.setattr(download_command, "keep_freed_memory", lambda: None)
@@ -89,6 +96,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Calls]:
     [
         ({}, False, False),
         ({"names": ("film.mkv",)}, False, False),
+        ({"names": ("film.mkv",), "checksum": True}, False, False),
         ({"names": ("film [1].mkv",)}, False, True),
         ({"names": ("film [1].mkv",), "sha256": "ab"}, False, True),
         ({"names": ("*.mkv",)}, True, True),
@@ -106,6 +114,15 @@ def test_one_name_is_a_single_file_unless_it_is_a_folder_or_a_glob(
     assert run(ServerFlags(), options(**changes)) == 0
     assert (len(calls.several), len(calls.one)) == ((1, 0) if is_several else (0, 1))
     assert bool(calls.looked_up) is is_looked_up
+
+
+def test_the_dry_run_of_a_single_file_takes_its_output(calls: Calls) -> None:
+    run(ServerFlags(), options(names=("film.mkv",), output="copy.mkv", dry_run=True, update=True, id="abcdef"))
+    (call,) = calls.dry
+    assert (call["name"], call["output"], call["update"], call["id"]) == ("film.mkv", "copy.mkv", True, "abcdef")
+    assert not calls.one
+    with pytest.raises(UsageError, match="--sha256 needs the content of the file: leave out --dry-run"):
+        run(ServerFlags(), options(names=("film.mkv",), dry_run=True, sha256="ab"))
 
 
 def test_all_flags_reach_the_download_of_several_files(calls: Calls) -> None:

@@ -24,6 +24,7 @@ from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import Interrupted, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest, digest, segment_count, span
+from tests.memory_worker import MemoryWorker
 
 DATA = bytes(range(245)) * 10
 
@@ -263,3 +264,24 @@ def test_a_name_may_begin_with_the_current_folder(tmp_path: Path, monkeypatch: p
     with pytest.raises(Interrupted):
         download.download(locate_servers(Config()), "./dir/film", tmp_path / "copy")
     assert names == ["dir/film"]
+
+
+def test_an_existing_file_is_kept_with_a_checksum_only_if_it_has_the_shared_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = MemoryWorker({"film": DATA})
+    monkeypatch.setattr(worker, "close", lambda: None, raising=False)
+    monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: worker)
+
+    def run(content: bytes, **options: Any) -> Report:
+        (tmp_path / "film").write_bytes(content)
+        return download.download(locate_servers(Config()), "film", tmp_path, **options)
+
+    assert run(DATA, checksum=True).unchanged
+    with pytest.raises(UsageError, match="film exists: choose another path"):
+        run(b"mine" + DATA[4:], checksum=True)
+    assert (tmp_path / "film").read_bytes() == b"mine" + DATA[4:]
+    report = run(b"mine" + DATA[4:], checksum=True, force=True)
+    assert (report.unchanged, report.received_bytes) == (False, 205)
+    assert run(DATA, checksum=True, update=True).unchanged
+    assert [*tmp_path.iterdir()] == [tmp_path / "film"]

@@ -77,6 +77,14 @@ def test_an_existing_file_in_the_folder_is_replaced_only_on_request(replace: boo
             destination.create("Star.mp4")
 
 
+def test_a_check_makes_no_folder() -> None:
+    assert Destination("missing/folder/", replace=False).check("photos/Star.mp4") == Path("missing/folder/Star.mp4")
+    assert not Path("missing").exists()
+    Path("there/Star.mp4").write_bytes(b"old")
+    with pytest.raises(UsageError, match="exists"):
+        Destination("there", replace=False).check("Star.mp4")
+
+
 def test_an_existing_file_is_an_error_before_the_download() -> None:
     Path("copy").write_bytes(b"old")
     with pytest.raises(UsageError, match=r"^copy exists"):

@@ -14,8 +14,8 @@ import pytest
 
 from msd.client.storage import update
 from msd.client.storage.part_file import PartFile
-from msd.client.storage.update import UpdatePartFile
-from msd.wire.errors import DiskError
+from msd.client.storage.update import ComparedPartFile, UpdatePartFile
+from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.segments import span
 from tests.unit.client.storage.test_part_file import content, manifest_of, part_path, reused, segment_of
 
@@ -564,3 +564,32 @@ def test_an_existing_part_file_is_not_replaced_by_a_clone(output: Path, monkeypa
         assert reused(part) == ALL
         part.publish(replace=True, sync=False)
     assert output.read_bytes() == DATA
+
+
+# An output that may not be replaced.
+
+
+def test_an_output_with_the_shared_content_is_kept_although_it_may_not_be_replaced(output: Path) -> None:
+    put(output, DATA)
+    with closing(ComparedPartFile(output, MANIFEST)) as part:
+        assert all(part.holds(index) for index in part.candidates())
+        part.publish(replace=False, sync=False)
+    assert [*output.parent.iterdir()] == [output]
+
+
+@pytest.mark.parametrize("old", [b"", DATA[:-1], DATA + b"x", damage(DATA, {11}), bytes(SIZE)])
+def test_the_first_difference_of_an_output_that_may_not_be_replaced_is_an_error(output: Path, old: bytes) -> None:
+    put(output, old)
+    before, descriptors = file_state(output), open_descriptors()
+
+    def download() -> None:
+        with closing(ComparedPartFile(output, MANIFEST)) as part:
+            for index in part.candidates():
+                part.holds(index)
+            fetch(part, ALL)
+
+    with pytest.raises(UsageError, match=r"film\.mp4 exists: choose another path"):
+        download()
+    assert file_state(output) == before
+    assert [*output.parent.iterdir()] == [output]
+    assert open_descriptors() == descriptors
