@@ -74,7 +74,7 @@ class Printer(Protocol):
 class LinePrinter:
     """Prints events to standard error unless ``quiet``, and the result. Files that fail are printed in any case.
 
-    ``metrics`` is True if ``Progress`` is printed, too.
+    ``metrics`` is True if ``Progress`` is printed, too, but not that of a dry run.
     """
 
     def __init__(self, *, quiet: bool, metrics: bool = True) -> None:
@@ -87,6 +87,8 @@ class LinePrinter:
         self._repeats_failures = False
 
     def on_event(self, event: Event) -> None:
+        if isinstance(event, FilesStarted) and event.dry_run:
+            self._metrics = False
         if isinstance(event, FileResult):
             self._on_file(event)
         elif not self._quiet and (self._metrics or not isinstance(event, Progress)) and (line := event_lines(event)):

@@ -158,7 +158,7 @@ def _run(session: Session, selection: SelectionDownload, transfer: Transfer, tre
     try:
         session.start(transfer)
         session.run(selection)
-        if selection.counts.listed:
+        if selection.counts.listed and selection.fetches:
             transfer.emit_progress(is_complete=True)
     except Interrupted as error:
         progress = f"{format_count(selection.counts.done, 'file')} complete; run the same command to resume"

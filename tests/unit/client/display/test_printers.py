@@ -410,6 +410,14 @@ def test_failures_are_repeated_below_the_result_if_other_lines_followed_them(
     assert capsys.readouterr().err == "msd: out/a exists (--force)\nsyncing to disk\nmsd: out/a exists (--force)\n"
 
 
+def test_a_dry_run_has_no_metric_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = LinePrinter(quiet=False)
+    printer.on_event(FilesStarted(("a",), (), Path(), dry_run=True))
+    printer.on_event(replace(PROGRESS, files=FILES))
+    printer.close()
+    assert capsys.readouterr().err == "a: dry run\n"
+
+
 def test_a_quiet_download_prints_only_failures(capsys: pytest.CaptureFixture[str]) -> None:
     printer = LinePrinter(quiet=True)
     for event in (FilesStarted(("a",), (), Path()), replace(PROGRESS, files=FILES), failed("a"), Syncing()):

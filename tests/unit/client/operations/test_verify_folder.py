@@ -81,6 +81,13 @@ def test_each_kind_of_difference_is_found(tmp_path: Path) -> None:
     assert [*comparison.differences][-1] == "photos/new"
 
 
+def test_a_file_of_another_size_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path)
+    (folder / "photos/a b").write_bytes(b"1" * 5001)
+    monkeypatch.setattr(module, "compare_content", lambda *_: iter([True]))
+    assert compare(folder, ".").differences == {"photos/a b": Difference.DIFFERS}
+
+
 def test_nothing_is_changed(tmp_path: Path) -> None:
     path = make(tmp_path) / "other"
     os.utime(path, ns=(5, 5))
