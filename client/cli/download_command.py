@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from pathlib import Path
 from types import FrameType
 
 from msgspec import Struct
@@ -166,9 +165,8 @@ def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, 
     for flag, value in {"--id": flags.id, "--sha256": flags.sha256}.items():
         if value is not None:
             raise UsageError(f"{flag} is for a single file: leave it out, or download the files one by one")
-    output = flags.output or "."
-    if is_stream(output):
-        raise UsageError(f"-o {output} takes a single file: give a folder for several files")
+    if flags.output is not None and is_stream(flags.output):
+        raise UsageError(f"-o {flags.output} takes a single file: give a folder for several files")
     from msd.client.operations.download_files import download_files
     from msd.client.storage.tree import DESCRIPTORS
 
@@ -176,7 +174,7 @@ def _download_several(settings: Config, servers: Servers, flags: DownloadFlags, 
     return download_files(
         servers,
         flags.names,
-        Path(output),
+        flags.output,
         exclude=flags.exclude,
         update=flags.update,
         force=flags.force,

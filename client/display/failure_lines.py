@@ -11,7 +11,9 @@ MAX_FAILURES = 20
 
 
 class FailureLines:
-    """Makes a line for each failure, but only for the first ones. ``lines`` are those so far."""
+    """Makes a line for each failure, but only for the first ones, and one for all that have the same text, such as that
+    of a folder that cannot be made. ``lines`` are those so far.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -20,7 +22,10 @@ class FailureLines:
         """Returns the line for a file, an empty string if there is none."""
         if result.error is None or len(self.lines) > MAX_FAILURES:
             return ""
-        is_shown = len(self.lines) < MAX_FAILURES
-        text = presentable(with_flags(result.error)) if is_shown else "more files failed: they are only counted"
-        self.lines.append(f"msd: {text}")
-        return self.lines[-1]
+        line = f"msd: {presentable(with_flags(result.error))}"
+        if line in self.lines:
+            return ""
+        if len(self.lines) == MAX_FAILURES:
+            line = "msd: more files failed: they are only counted"
+        self.lines.append(line)
+        return line

@@ -27,6 +27,14 @@ def test_after_the_first_failures_one_line_says_that_there_are_more() -> None:
     assert failures.lines == lines[: MAX_FAILURES + 1]
 
 
+def test_failures_with_the_same_text_have_one_line() -> None:
+    failures = FailureLines()
+    error = DiskError("out/a is not a folder")
+    lines = [failures.line(FileResult(f"a/{number}", Outcome.FAILED, error=error)) for number in range(50)]
+    assert lines == ["msd: out/a is not a folder", *[""] * 49]
+    assert failures.line(failed(1)) == "msd: out/1 exists (-o, --force)"
+
+
 def test_control_characters_are_escaped() -> None:
     error = DiskError("out/\x1b[2J exists")
     assert FailureLines().line(FileResult("x", Outcome.FAILED, error=error)) == r"msd: out/\x1b[2J exists"
