@@ -263,6 +263,7 @@ class Broker:
 
     def _snapshot(self) -> Status:
         now = time.monotonic()
+        self._snapshot_builder.indexing = self._indexer.progress
         return self._snapshot_builder.build(
             self._supervisor,
             now,

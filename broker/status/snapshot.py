@@ -24,7 +24,9 @@ MAX_REASON_BYTES = 200
 
 
 class SnapshotBuilder:
-    """Builds snapshots from the supervisor's records. ``catalogue`` and ``files`` describe the published edition."""
+    """Builds snapshots from the supervisor's records. ``catalogue`` and ``files`` describe the published edition,
+    ``indexing`` is the progress of the next one in percent.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -33,6 +35,7 @@ class SnapshotBuilder:
         self._meters = {number: WindowedRate(RATE_WINDOW_S) for number in range(1, len(config.workers) + 1)}
         self.catalogue = b""
         self.files = 0
+        self.indexing: int | None = None
         self.complaints = Complaints()
 
     def on_bytes_sent(self, number: int, bytes_sent: int, now: float) -> None:
@@ -55,6 +58,7 @@ class SnapshotBuilder:
             control=self._config.control.url,
             catalogue=self.catalogue,
             files=self.files,
+            indexing=self.indexing,
             # A heartbeat counts all clients, but lists a limited number of sessions.
             clients=max(
                 len(frozenset().union(*(h.sessions for h in heartbeats))), *(h.load.clients for h in heartbeats)
@@ -97,6 +101,7 @@ def as_json(status: Status) -> Mapping[str, object]:
         "workers": [{"name": str(w["number"]), **{key: w[key] for key in keys}} for w in workers],
         "files": status.files,
         "catalogue": status.catalogue.hex(),
+        "indexing": status.indexing,
         "clients": status.clients,
         "garbage": status.malformed_messages,
         "refused": status.rejected_connections,

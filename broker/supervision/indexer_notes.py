@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import (
+    Indexed,
+    IndexingDone,
+    IndexLeftOut,
+    IndexLine,
+    IndexNote,
+    IndexProgress,
+    IndexSkipped,
+)
 from msd.wire.support.units import format_count, format_size
 
 #: Longer names are shortened: a path may have 4095 characters.
@@ -12,11 +20,13 @@ MAX_NAME_LENGTH = 200
 def indexer_notes(line: IndexLine) -> list[str]:
     """The notes for one line of the indexer's output."""
     match line:
-        case IndexProgress(name=name, done=done, total=total, files=files, total_files=total_files):
-            percent = f"indexing {_shortened(name)}: {100 * done // max(total, 1)} %"
+        case IndexProgress(name=name, files=files, total_files=total_files):
+            percent = f"indexing {_shortened(name)}: {line.percent} %"
             return [percent if total_files == 1 else f"{percent} ({files:,} of {total_files:,} files)"]
         case IndexNote(text=text):
             return [text]
+        case IndexingDone():
+            return []
         case IndexSkipped(name=name, reason=reason):
             return [f"not shared: {_shortened(name)}: {reason}"]
         case IndexLeftOut(text=text):

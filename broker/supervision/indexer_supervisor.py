@@ -15,7 +15,7 @@ from msd.broker.supervision.indexer_restarts import IndexerExited, IndexerRestar
 from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut
+from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexProgress
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.support.core import TimePassed
 
@@ -45,6 +45,8 @@ class IndexerSupervisor:
         self._on_left_out = on_left_out
         #: The latest edition of the catalogue; number 0 before the first.
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
+        #: The percentage of the bytes that the present indexing has processed; None if it has reported none.
+        self.progress: int | None = None
         #: None if, and only if, a restart is pending.
         self._indexer: IndexerProcess | None = None
         self._restarts = IndexerRestarts(poll_loop.now)
@@ -72,7 +74,7 @@ class IndexerSupervisor:
         if self._indexer is not None:
             self._poll_loop.unregister(self._indexer.fileno())
             self._indexer.close()
-            self._indexer = None
+            self._indexer = self.progress = None
 
     def _start(self) -> None:
         self._indexer = IndexerProcess(self._folder)
@@ -92,11 +94,16 @@ class IndexerSupervisor:
             notes = indexer_notes(line)
             for note in notes:
                 self._show_note(note)
-            if isinstance(line, IndexLeftOut):
-                self._on_left_out(notes[0])
-            if isinstance(line, Indexed):
-                self.latest = line
-                self._on_edition(line)
+            match line:
+                case IndexProgress(percent=percent):
+                    self.progress = percent
+                case IndexingDone():
+                    self.progress = None
+                case IndexLeftOut():
+                    self._on_left_out(notes[0])
+                case Indexed():
+                    self.latest = line
+                    self._on_edition(line)
 
     def _handle(self, event: IndexerExited | TimePassed, now: float) -> None:
         for action in self._restarts.handle(event, now):

@@ -97,6 +97,8 @@ def summary(history: History) -> str:
         return "waiting for server 5"
     alive = sum(row.is_alive for row in history.rows(0.0))
     files = format_count(status.files, "file") if status.catalogue else "indexing the files"
+    if status.indexing is not None:
+        files += f" ({'indexing: ' if status.catalogue else ''}{status.indexing} %)"
     total = sum(worker.rate for worker in status.workers)
     return f"{alive} of {len(status.workers)} alive · {clients_served(status.clients)} · {format_rate(total)} · {files}"
 

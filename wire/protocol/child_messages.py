@@ -72,6 +72,14 @@ class IndexProgress(Message, tag="progress", frozen=True):
     files: Natural
     total_files: Natural
 
+    @property
+    def percent(self) -> int:
+        return 100 * self.done // max(self.total, 1)
+
+
+class IndexingDone(Message, tag="done", frozen=True):
+    """A line of the indexer's output: an indexing that had reported its progress is done."""
+
 
 class IndexNote(Message, tag="note", frozen=True):
     """A line of the indexer's output: a problem that prevents no file from being shared."""
@@ -108,4 +116,4 @@ class Indexed(Message, tag="indexed", frozen=True):
     unnamed: Natural = 0
 
 
-IndexLine = IndexProgress | IndexNote | IndexSkipped | IndexLeftOut | Indexed
+IndexLine = IndexProgress | IndexingDone | IndexNote | IndexSkipped | IndexLeftOut | Indexed

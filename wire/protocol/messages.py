@@ -254,7 +254,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class Status(Message, tag="status", frozen=True):
     """The snapshot of server 5, published after every change and every ``interval`` seconds. ``clients`` is the number
-    of clients being served; a client connected to several workers counts once.
+    of clients being served; a client connected to several workers counts once. ``indexing`` is the percentage of the
+    bytes that an indexing has processed, None if no indexing has reported it.
     """
 
     version: Natural
@@ -267,6 +268,7 @@ class Status(Message, tag="status", frozen=True):
     workers: Annotated[list[WorkerStatus], Meta(max_length=256)]
     features: Features = []
     clients: Natural = 0
+    indexing: Natural | None = None
     malformed_messages: Natural = msgspec.field(default=0, name="garbage")
     rejected_connections: Natural = msgspec.field(default=0, name="refused")
 

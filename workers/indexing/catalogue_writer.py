@@ -12,9 +12,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import closing
 from pathlib import Path
 
-from msd.wire.protocol.child_messages import Indexed, IndexLine, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, segment_count
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.edition_writer import EditionWriter
@@ -62,7 +63,7 @@ def write_catalogue(
     results = _index(share, changed, cache, progress, reread)
     indexed: dict[str, AnyVersion] = {}
     files = size = 0
-    with EditionWriter(folder) as writer:
+    with closing(progress), EditionWriter(folder) as writer:
         for name in names:
             version = wanted[name]
             result = next(results) if name in changed else None
@@ -184,6 +185,11 @@ class _Progress:
             self._next_report = now + PROGRESS_INTERVAL_S
             done = min(self._done + self._batch_done, self._total)
             self._on_progress(IndexProgress(name, done, self._total, self.files, len(self._changed)))
+
+    def close(self) -> None:
+        """Reports the end of the indexing, if it has reported progress."""
+        if self._next_report:
+            self._on_progress(IndexingDone())
 
     def _size_of(self, names: Iterable[str]) -> int:
         return sum(self._changed[name].size for name in names)

@@ -110,6 +110,7 @@ class FakeIndexer:
         self, folder: Path, poll_loop: PollLoop, *, on_edition: Callable[[Indexed], None], **_: object
     ) -> None:
         self.latest = Indexed(files=0, size=0, hashed=0, catalogue="")
+        self.progress: int | None = None
         #: The suspect segment of each requested scan.
         self.rescans: list[SuspectSegment | None] = []
         self._on_edition = on_edition
@@ -271,6 +272,12 @@ def test_the_first_edition_is_published_and_spawns_the_workers(harness: Harness)
     harness.complete_edition(files=3)
     assert harness.processes.spawned == [(number, WantedState.AWAKE, 1) for number in (1, 2)]
     assert (harness.status.files, harness.status.catalogue) == (3, bytes.fromhex("01" * 32))
+
+
+def test_the_progress_of_the_indexer_is_published(harness: Harness) -> None:
+    assert harness.status.indexing is None
+    harness.indexer.progress = 7
+    assert harness.status.indexing == 7
 
 
 def test_a_worker_that_cannot_be_started_is_dead(harness: Harness) -> None:

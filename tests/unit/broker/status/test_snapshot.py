@@ -186,11 +186,11 @@ def test_a_restarted_worker_does_not_inherit_a_rate() -> None:
 
 def test_the_json_has_every_documented_key() -> None:
     snapshots = builder()
-    snapshots.catalogue, snapshots.files = b"\xab" * 32, 2
+    snapshots.catalogue, snapshots.files, snapshots.indexing = b"\xab" * 32, 2, 7
     values = json.loads(
         json.dumps(as_json(snapshots.build(running(), NOW, malformed_messages=5, rejected_connections=6)))
     )
-    assert (values["files"], values["catalogue"]) == (2, "ab" * 32)
+    assert (values["files"], values["catalogue"], values["indexing"]) == (2, "ab" * 32, 7)
     assert (values["garbage"], values["refused"]) == (5, 6)
     assert [worker["name"] for worker in values["workers"]] == ["1", "2", "3", "4"]
     documented = {"name", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"}

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker.supervision.indexer_notes import indexer_notes
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexNote, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexNote, IndexProgress, IndexSkipped
 
 
 def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:
@@ -28,6 +28,10 @@ def test_a_very_long_name_is_shortened() -> None:
     assert note.startswith("not shared: folder/folder/")
     assert note.endswith("/film.mp4: File name too long")
     assert indexer_notes(IndexSkipped(name="x" * 200, reason="is a pipe")) == [f"not shared: {'x' * 200}: is a pipe"]
+
+
+def test_the_end_of_an_indexing_has_no_note() -> None:
+    assert indexer_notes(IndexingDone()) == []
 
 
 def test_a_note_is_shown_as_it_is() -> None:

@@ -10,7 +10,7 @@ from msd.broker.supervision import indexer_supervisor
 from msd.broker.supervision.indexer_restarts import MIN_BACKOFF_S
 from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine
+from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexLine, IndexProgress
 from msd.wire.protocol.messages import SuspectSegment
 from tests.unit.fake_poll_loop import FakePollLoop
 
@@ -116,3 +116,12 @@ def test_what_is_left_out_is_noted_and_passed_on() -> None:
     scenario = Scenario(IndexLeftOut(text="1 hidden (--hidden)"))
     scenario.poll_loop.run_handler()
     assert scenario.notes == scenario.left_out == ["not shared: 1 hidden (--hidden)"]
+
+
+def test_the_progress_is_known_until_the_indexing_is_done_or_the_indexer_exits() -> None:
+    progress = IndexProgress(name="film", done=1, total=3, files=0, total_files=1)
+    scenario = Scenario(progress, IndexingDone(), EDITION, progress, MsdError("killed by SIGKILL"))
+    assert scenario.indexer.progress is None
+    for expected in (33, None, None, 33, None):
+        scenario.poll_loop.run_handler()
+        assert scenario.indexer.progress == expected

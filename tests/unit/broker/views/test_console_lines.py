@@ -177,3 +177,7 @@ def test_the_summary_counts_workers_clients_and_files() -> None:
     assert console_lines.summary(history) == "1 of 2 alive · 1 client served · 0 B/s · 1 file"
     history.on_status(snapshot(WorkerState.STARTING, catalogue=b"", files=0), 1.0)
     assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · indexing the files"
+    history.on_status(snapshot(WorkerState.STARTING, catalogue=b"", files=0, indexing=7), 2.0)
+    assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · indexing the files (7 %)"
+    history.on_status(snapshot(WorkerState.AWAKE, indexing=7), 3.0)
+    assert console_lines.summary(history) == "1 of 1 alive · 0 clients served · 0 B/s · 1 file (indexing: 7 %)"

@@ -8,6 +8,7 @@ from msd.wire.errors import ProtocolError
 from msd.wire.protocol import messages
 from msd.wire.protocol.child_messages import (
     Indexed,
+    IndexingDone,
     IndexLeftOut,
     IndexLine,
     IndexNote,
@@ -41,12 +42,13 @@ def test_settings_without_keys_have_no_secret() -> None:
     "line",
     [
         IndexProgress(name="film.bin", done=1, total=2, files=0, total_files=3),
+        IndexingDone(),
         IndexNote(text="cannot read the digest cache"),
         IndexSkipped(name="film.bin", reason="not a regular file"),
         IndexLeftOut(text="1 hidden (--hidden)"),
         Indexed(files=1, size=2, hashed=2, catalogue="ab", edition=3),
     ],
-    ids=["progress", "note", "skipped", "left out", "indexed"],
+    ids=["progress", "done", "note", "skipped", "left out", "indexed"],
 )
 def test_each_line_of_the_indexer_is_decoded_to_its_type(line: IndexLine) -> None:
     decoded = decode(encode(line), IndexLine)

@@ -17,7 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.wire.protocol.child_messages import EDITION_FILES, Indexed, IndexLine, IndexProgress, IndexSkipped
+from msd.wire.protocol.child_messages import (
+    EDITION_FILES,
+    Indexed,
+    IndexingDone,
+    IndexLine,
+    IndexProgress,
+    IndexSkipped,
+)
 from msd.wire.protocol.segments import content_id, cut, digest, span
 from msd.workers.indexing import catalogue_writer, digest_cache, file_hasher
 from msd.workers.indexing.catalogue_writer import write_catalogue
@@ -258,6 +265,7 @@ def test_progress_is_reported_every_three_seconds(bench: Bench, monkeypatch: pyt
         ("12", 13 * 245, 12),
     ]
     assert {(line.total, line.total_files) for line in bench.progress} == {(14 * 245, 14)}
+    assert bench.lines[-1] == IndexingDone()
 
 
 @pytest.mark.usefixtures("settled")
