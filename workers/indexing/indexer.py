@@ -27,12 +27,15 @@ from msd.workers.indexing.catalogue_writer import OnProgress, write_catalogue
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.file_hasher import CHANGED
 from msd.workers.indexing.rescan_policy import (
+    CheckFiles,
     ContentChanged,
+    FilesChecked,
     IndexFiles,
     IndexingEnded,
     RescanPolicy,
     Scanned,
     ScanRequested,
+    StartScan,
 )
 from msd.workers.source.catalogue import (
     AnyVersion,
@@ -44,7 +47,7 @@ from msd.workers.source.catalogue import (
 )
 from msd.workers.source.change_times import ChangeTimes
 from msd.workers.source.local_files import open_shared
-from msd.workers.source.scan import Scan, scan
+from msd.workers.source.scan import Scan, current_versions, scan
 from msd.workers.source.share import Share, left_out_text
 
 #: Editions kept on disk. Two, because a worker may be about to open the one before the latest.
@@ -76,9 +79,13 @@ def keep_indexed(share: Share, folder: Path, cache: DigestCache, on_progress: On
     requests = _Requests()
     while True:
         indexer.write_cache()
-        if not _wait(indexer, requests):
-            break
-        indexer.update()
+        match _wait(indexer, requests):
+            case StartScan():
+                indexer.update()
+            case CheckFiles(names):
+                indexer.check_versions(names)
+            case None:
+                break
 
 
 class _Indexer:
@@ -100,12 +107,15 @@ class _Indexer:
     def update(self) -> None:
         """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
         started = time.monotonic()
-        result = scan(self._share, tolerant=self.has_edition)
+        result = scan(self._share, tolerant=self.has_edition, known=self.policy.indexed)
         self._progress.on_scan(result)
-        now = time.monotonic()
-        for action in self.policy.handle(Scanned(result.versions, now - started), now):
-            assert isinstance(action, IndexFiles)
-            self._try_index(action.versions, action.reread)
+        self._handle(Scanned(result.versions, time.monotonic() - started))
+
+    def check_versions(self, names: Set[str]) -> None:
+        """Looks at changed files once more, and adds an edition if some have stopped changing."""
+        started = time.monotonic()
+        versions = current_versions(self._share, names)
+        self._handle(FilesChecked(versions, time.monotonic() - started))
 
     def write_cache(self) -> None:
         """Writes new digests to the cache, and once a day removes expired ones."""
@@ -129,6 +139,11 @@ class _Indexer:
                     self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
                 else:
                     self.policy.handle(ContentChanged(file.name), time.monotonic())
+
+    def _handle(self, event: Scanned[AnyVersion] | FilesChecked[AnyVersion]) -> None:
+        for action in self.policy.handle(event, time.monotonic()):
+            assert isinstance(action, IndexFiles)
+            self._try_index(action.versions, action.reread)
 
     def _differs(self, catalogue: Catalogue, file: SharedFile, index: int) -> bool:
         """True if the file has the indexed version, but a segment, or a small file as a whole, has other data."""
@@ -234,8 +249,9 @@ class _ProgressFilter:
 
     def on_scan(self, result: Scan) -> None:
         """Reports the files that cannot be shared. Forgets deleted files: if they return, they are reported again."""
-        present = {LATEST_CHANGES, *result.files, *result.skipped}
-        self.last_reasons = {name: reason for name, reason in self.last_reasons.items() if name in present}
+        present = ({LATEST_CHANGES}, result.files, result.skipped)
+        reasons = self.last_reasons.items()
+        self.last_reasons = {name: reason for name, reason in reasons if any(name in names for names in present)}
         for name, reason in result.skipped.items():
             self(IndexSkipped(name=name, reason=reason))
         if (left_out := left_out_text(result.left_out)) != self.left_out:
@@ -264,18 +280,20 @@ class _Requests:
         return [msgspec.json.decode(line, type=RescanRequest) for line in lines]
 
 
-def _wait(indexer: _Indexer, requests: _Requests) -> bool:
-    """Waits until the next scan is due, and compares suspect segments meanwhile; returns False if standard input was
+def _wait(indexer: _Indexer, requests: _Requests) -> StartScan | CheckFiles | None:
+    """Waits until a scan or a check is due, and compares suspect segments meanwhile; returns None if standard input was
     closed.
     """
     policy = indexer.policy
-    while not policy.handle(TimePassed(), now := time.monotonic()):
+    while not (actions := policy.handle(TimePassed(), now := time.monotonic())):
         deadline = policy.next_deadline(now)
         assert deadline is not None
-        if select.select([0], [], [], deadline - now)[0]:
+        if select.select([0], [], [], max(0.0, deadline - now))[0]:
             if (received := requests.read()) is None:
-                return False
+                return None
             for suspect in {request.suspect for request in received if request.suspect is not None}:
                 indexer.check(suspect)
             policy.handle(ScanRequested(), time.monotonic())
-    return True
+    (action,) = actions
+    assert not isinstance(action, IndexFiles)
+    return action

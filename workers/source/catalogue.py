@@ -122,19 +122,16 @@ AnyVersion = Version | SharedFolder
 
 
 class Catalogue:
-    """One edition of the catalogue, read from ``folder``. Call ``close()`` when done: then only the listing remains.
+    """One edition of the catalogue, read from ``folder``. Call ``close()`` when done; the listing remains.
 
     Raises ``OSError`` if the edition cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._names = (folder / NAMES).read_bytes().decode().split("\0")[:-1]
-        with (folder / RECORDS).open("rb") as file:
-            # Unlike a shared file, no program truncates this one: it is in a private folder.
-            self._records = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-        self.listing = Listing(self._records[:DIGEST_SIZE], self._names, lambda position: self._item(position).entry)
-        starts = range(DIGEST_SIZE + VERSION.size, len(self._records), RECORD.size)
-        self._ids = [self._records[start : start + DIGEST_SIZE] for start in starts]
+        self._items = items = _Items(folder)
+        # The listing may be kept longer than the catalogue, so it must not refer to the ids.
+        self.listing = Listing(items.catalogue_id, items.names, items.entry)
+        self._ids = items.ids()
         #: The position of the first file with an id, and those of further files with the same id.
         self._positions: dict[bytes, int] = {}
         self._copies: dict[bytes, list[int]] = {}
@@ -153,35 +150,32 @@ class Catalogue:
 
     def close(self) -> None:
         os.close(self._digests)
-        self._ids.clear()
-        self._positions.clear()
-        self._copies.clear()
 
     @property
     def files(self) -> list[SharedFile]:
         """All files, in the order of their names. Computed on each access."""
-        return [item for item in self._items() if isinstance(item, SharedFile)]
+        return [item for item in self._items if isinstance(item, SharedFile)]
 
     @property
     def versions(self) -> dict[str, AnyVersion]:
         """The versions of all files and folders, by name. Computed on each access."""
-        return {item.name: item.version if isinstance(item, SharedFile) else item for item in self._items()}
+        return {item.name: item.version if isinstance(item, SharedFile) else item for item in self._items}
 
     def records(self) -> Iterator[tuple[str, bytes]]:
         """Iterates over the names and records of all files and folders."""
-        return zip(self._names, map(self._record, range(len(self._names))), strict=True)
+        return self._items.records()
 
     def find(self, name: str | None, id: bytes | None) -> SharedFile | None:
         """Returns the file with this name and this id, None if there is none. A name or an id of None matches any file;
         if both are None, returns the shared file if there is exactly one.
         """
         if name is not None:
-            position = bisect.bisect_left(self._names, name)
-            item = self._item(position) if self._names[position : position + 1] == [name] else None
+            position = bisect.bisect_left(self._items.names, name)
+            item = self._items[position] if self._items.names[position : position + 1] == [name] else None
             return item if isinstance(item, SharedFile) and id in (None, item.id) else None
         if id is None and self.file_count == 1:
             (id,) = self._positions
-        return self._file(self._positions[id]) if id in self._positions else None
+        return self._items.file(self._positions[id]) if id in self._positions else None
 
     def own_id(self, id: bytes) -> bytes | None:
         """Returns the id as an object that the catalogue holds anyway; None if no file has it."""
@@ -191,7 +185,7 @@ class Catalogue:
         """Returns all files with the same content as ``file``, including ``file``."""
         if file.id not in self._copies:
             return [file]
-        return [*map(self._file, [self._positions[file.id], *self._copies[file.id]])]
+        return [*map(self._items.file, [self._positions[file.id], *self._copies[file.id]])]
 
     def digests(self, file: SharedFile, start: int, count: int = DIGESTS_PER_PAGE) -> bytes:
         """Returns up to ``count`` digests of a large ``file`` from segment ``start`` on; none past the end."""
@@ -199,17 +193,38 @@ class Catalogue:
         count = min(count, file.segments - start)
         return os.pread(self._digests, count * DIGEST_SIZE, (file.first_digest + start) * DIGEST_SIZE)
 
-    def _items(self) -> Iterator[SharedFile | SharedFolder]:
-        return map(self._item, range(len(self._names)))
 
-    def _item(self, position: int) -> SharedFile | SharedFolder:
-        name = self._names[position]
+class _Items:
+    """The names and records of an edition, in the order of the names. An item is created when it is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.names = (folder / NAMES).read_bytes().decode().split("\0")[:-1]
+        with (folder / RECORDS).open("rb") as file:
+            # Unlike a shared file, no program truncates this one: it is in a private folder.
+            self._records = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        self.catalogue_id = self._records[:DIGEST_SIZE]
+
+    def __iter__(self) -> Iterator[SharedFile | SharedFolder]:
+        return map(self.__getitem__, range(len(self.names)))
+
+    def __getitem__(self, position: int) -> SharedFile | SharedFolder:
+        name = self.names[position]
         if name.endswith("/"):
             return SharedFolder(name, RECORD.unpack(self._record(position))[5])
-        return self._file(position)
+        return self.file(position)
 
-    def _file(self, position: int) -> SharedFile:
-        return SharedFile.unpack(self._names[position], self._record(position))
+    def entry(self, position: int) -> Entry:
+        return self[position].entry
+
+    def file(self, position: int) -> SharedFile:
+        return SharedFile.unpack(self.names[position], self._record(position))
+
+    def ids(self) -> list[bytes]:
+        starts = range(DIGEST_SIZE + VERSION.size, len(self._records), RECORD.size)
+        return [self._records[start : start + DIGEST_SIZE] for start in starts]
+
+    def records(self) -> Iterator[tuple[str, bytes]]:
+        return zip(self.names, map(self._record, range(len(self.names))), strict=True)
 
     def _record(self, position: int) -> bytes:
         start = DIGEST_SIZE + position * RECORD.size

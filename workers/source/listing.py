@@ -15,7 +15,7 @@ PAGE_OVERHEAD, ENTRY_OVERHEAD = 1024, 88
 #: needs about a second for a page.
 KEPT_S = 60.0
 #: If there are several such listings, they have at most this many entries in all: each takes 160 bytes.
-MAX_KEPT_ENTRIES = 1 << 18
+MAX_KEPT_ENTRIES = 1 << 17
 
 
 class Listing:

@@ -6,11 +6,13 @@ opened. Paths are strings instead of ``Path`` objects because a folder may hold 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +45,12 @@ class Scan(NamedTuple):
         return {**self.files, **self.folders}
 
 
-def scan(share: Share, *, tolerant: bool = False) -> Scan:
+def scan(share: Share, *, tolerant: bool = False, known: Mapping[str, AnyVersion] | None = None) -> Scan:
     """Scans all paths of ``share``. Raises ``MsdError`` if a path does not exist, cannot be read, or is a file that
-    cannot be shared; with ``tolerant``, such a path is skipped.
+    cannot be shared; with ``tolerant``, such a path is skipped. To save memory, the result has the objects in ``known``
+    in place of equal ones.
     """
-    scanner = _Scanner(share)
+    scanner = _Scanner(share, known or {})
     for name, root in share.roots.items():
         try:
             scanner.scan_root(name, root)
@@ -58,10 +61,24 @@ def scan(share: Share, *, tolerant: bool = False) -> Scan:
     return scanner.result
 
 
+def current_versions(share: Share, names: Iterable[str]) -> dict[str, AnyVersion]:
+    """Returns the present versions of files and folders that a scan has seen, without those that are gone."""
+    found: dict[str, AnyVersion] = {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            status = os.stat(share.locate(name))
+            if stat.S_ISDIR(status.st_mode) and name.endswith("/"):
+                found[name] = SharedFolder(name, status.st_mode & PERMISSIONS)
+            elif stat.S_ISREG(status.st_mode):
+                found[name] = _version(status)
+    return found
+
+
 class _Scanner:
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, known: Mapping[str, AnyVersion]) -> None:
         self.result = Scan({}, {}, {}, Counter())
         self._share = share
+        self._known = known
         self._excludes = NamePatterns(share.excludes)
 
     def scan_root(self, name: str, root: Path) -> None:
@@ -125,7 +142,8 @@ class _Scanner:
         if kind is None and not is_folder:
             status = entry.stat()
             if stat.S_ISREG(status.st_mode):
-                self.result.files[name] = _version(status)
+                version, known = _version(status), self._known.get(name)
+                self.result.files[name] = known if version == known and isinstance(known, Version) else version
             else:
                 kind = LeftOut.SPECIAL
         if kind is not None:

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RESCAN_ON_REQUEST = """
 import sys
 from msd.workers.indexing import rescan_policy
-rescan_policy.IDLE_INTERVAL_S, rescan_policy.ACTIVE_INTERVAL_S = 3600.0, 0.05
+rescan_policy.SCAN_INTERVAL_S, rescan_policy.CHECK_INTERVAL_S = 3600.0, 0.05
 from msd.workers.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msd.wire.support.core import TimePassed
 from msd.workers.indexing.rescan_policy import (
-    ACTIVE_INTERVAL_S,
-    IDLE_INTERVAL_S,
+    CHECK_INTERVAL_S,
     MAX_BACKOFF_S,
     MIN_BACKOFF_S,
     PAUSE_PER_SCAN,
+    SCAN_INTERVAL_S,
+    CheckFiles,
     ContentChanged,
+    FilesChecked,
     IndexFiles,
     IndexingEnded,
     RescanPolicy,
@@ -50,31 +52,50 @@ class Bench:
         assert self.scan(**files) == files
 
     def scan(self, duration: float = 0.0, **seen: int) -> Files | None:
-        """Scans as soon as a scan is due; returns the files to be indexed."""
-        self.now = max(self.now, self.next_scan)
+        """Scans as soon as a scan is due, without the checks before it; returns the files to be indexed."""
+        next_scan = self.policy._next_scan
+        assert next_scan is not None
+        self.now = max(self.now, next_scan)
         assert self.policy.handle(TimePassed(), self.now) == [StartScan()]
-        assert self.policy.next_deadline(self.now) is None, "no scan may be due while one is running"
+        assert self.policy.next_deadline(self.now) is None, "nothing may be due while a scan is running"
         self.now += duration
-        wanted = scan(self.policy, seen, duration, self.now)
-        if wanted is not None:
-            indexed = {name: version for name, version in wanted.items() if name not in self.broken}
-            self.policy.handle(IndexingEnded(indexed), self.now)
-        return wanted
+        return self._index(self.policy.handle(Scanned(seen, duration), self.now))
+
+    def check(self, duration: float = 0.0, **seen: int) -> Files | None:
+        """Looks at the changed files as soon as that is due; returns the files to be indexed."""
+        self.now = max(self.now, self.next_deadline)
+        (action,) = self.policy.handle(TimePassed(), self.now)
+        assert isinstance(action, CheckFiles)
+        self.checked = action.names
+        self.now += duration
+        found = {name: version for name, version in seen.items() if name in action.names}
+        return self._index(self.policy.handle(FilesChecked(found, duration), self.now))
+
+    def _index(self, actions: list[StartScan | CheckFiles | IndexFiles[int]]) -> Files | None:
+        self.policy.check_invariants()
+        if not actions:
+            return None
+        (action,) = actions
+        assert isinstance(action, IndexFiles)
+        indexed = {name: version for name, version in action.versions.items() if name not in self.broken}
+        self.policy.handle(IndexingEnded(indexed), self.now)
+        self.policy.check_invariants()
+        return dict(action.versions)
 
     def request_scan(self) -> None:
         assert self.policy.handle(ScanRequested(), self.now) == []
         self.policy.check_invariants()
 
     @property
-    def next_scan(self) -> float:
+    def next_deadline(self) -> float:
         deadline = self.policy.next_deadline(self.now)
         assert deadline is not None
         return deadline
 
     @property
     def pause(self) -> float:
-        """Seconds until the next scan."""
-        return self.next_scan - self.now
+        """Seconds until the next scan or check."""
+        return self.next_deadline - self.now
 
 
 # Scans.
@@ -91,7 +112,7 @@ def test_while_nothing_changes_scans_are_rare_and_nothing_is_indexed() -> None:
     bench = Bench(a=1)
     for _ in range(3):
         assert bench.scan(a=1) is None
-        assert bench.pause == IDLE_INTERVAL_S
+        assert bench.pause == SCAN_INTERVAL_S
 
 
 def test_the_pause_after_a_scan_grows_with_its_duration() -> None:
@@ -101,9 +122,9 @@ def test_the_pause_after_a_scan_grows_with_its_duration() -> None:
     bench.request_scan()
     assert bench.pause == 4.0 * PAUSE_PER_SCAN
     bench.scan(a=2, duration=4.0)
-    assert bench.pause == 4.0 * PAUSE_PER_SCAN
-    bench.scan(a=3)
-    assert bench.pause == ACTIVE_INTERVAL_S
+    assert bench.pause == CHECK_INTERVAL_S, "changed files are looked at soon"
+    assert bench.check(a=3, duration=1.0) is None
+    assert bench.pause == 1.0 * PAUSE_PER_SCAN
 
 
 def test_many_requests_for_a_scan_lead_to_one_scan() -> None:
@@ -112,57 +133,70 @@ def test_many_requests_for_a_scan_lead_to_one_scan() -> None:
         assert bench.scan(a=1) is None
         for _ in range(100):
             bench.request_scan()
-        assert bench.pause == ACTIVE_INTERVAL_S
+        assert bench.pause == CHECK_INTERVAL_S
 
 
 def test_a_request_for_a_scan_does_not_postpone_a_scan() -> None:
     bench = Bench(a=1)
-    bench.scan(a=2)
-    due = bench.next_scan
-    bench.now += ACTIVE_INTERVAL_S / 2
+    bench.scan(a=1)
     bench.request_scan()
-    assert bench.next_scan == due
+    due = bench.next_deadline
+    bench.now += CHECK_INTERVAL_S / 2
+    bench.request_scan()
+    assert bench.next_deadline == due
 
 
 # Changes.
 
 
-def test_a_change_is_indexed_once_two_scans_have_seen_the_same_version() -> None:
+def test_a_change_is_indexed_once_it_was_seen_twice_in_the_same_version() -> None:
     bench = Bench(a=1, b=1, c=1)
     after = {"a": 1, "b": 2, "d": 1}
     assert bench.scan(**after) is None
-    assert bench.pause == ACTIVE_INTERVAL_S
-    assert bench.scan(**after) == after
-    assert bench.pause == ACTIVE_INTERVAL_S
+    assert bench.pause == CHECK_INTERVAL_S
+    assert bench.check(**after) == after
+    assert bench.checked == {"b", "c", "d"}, "only the changed files are looked at again"
+    assert bench.policy._next_scan == START + 2 * SCAN_INTERVAL_S, "the next scan is not earlier"
     assert bench.scan(**after) is None
-    assert bench.pause == IDLE_INTERVAL_S
+    assert bench.pause == SCAN_INTERVAL_S
+
+
+def test_two_scans_are_as_good_as_a_scan_and_a_check() -> None:
+    bench = Bench(a=1)
+    bench.scan(a=2, duration=4.0)
+    assert bench.scan(a=2) == {"a": 2}
 
 
 def test_a_change_that_is_reverted_is_not_indexed() -> None:
     bench = Bench(a=1)
     bench.scan(a=2)
+    assert bench.check(a=1) is None
+    assert bench.check(a=1) is None
+    assert bench.check(a=2) is None, "looks before the revert must not count"
     assert bench.scan(a=1) is None
-    assert bench.pause == IDLE_INTERVAL_S
-    assert bench.scan(a=2) is None, "scans before the revert must not count"
-    assert bench.scan(a=2) == {"a": 2}
+    assert bench.pause == SCAN_INTERVAL_S
+    assert bench.scan(a=2) is None
+    assert bench.check(a=2) == {"a": 2}
 
 
 def test_a_file_that_keeps_changing_keeps_its_old_entry_and_does_not_delay_others() -> None:
     bench = Bench(log=1)
     assert bench.scan(log=2, new=100, a=1) is None
-    assert bench.scan(log=3, new=101, a=1) == {"log": 1, "a": 1}
+    assert bench.check(log=3, new=101, a=1) == {"log": 1, "a": 1}
     for version in range(4, 100):
-        assert bench.scan(log=version, new=98 + version, a=1) is None
-        assert bench.pause == ACTIVE_INTERVAL_S
+        look = bench.check if version % 4 else bench.scan
+        assert look(log=version, new=98 + version, a=1) is None
+        assert bench.pause == CHECK_INTERVAL_S
     assert bench.scan(log=99, new=200, a=1) == {"log": 99, "a": 1}
 
 
-def test_a_file_missing_from_one_scan_is_not_removed() -> None:
+def test_a_file_missing_from_one_look_is_not_removed() -> None:
     bench = Bench(a=1, b=1)
     assert bench.scan(b=1) is None
+    assert bench.check(a=1, b=1) is None
     assert bench.scan(a=1, b=1) is None
     assert bench.scan(b=1) is None
-    assert bench.scan(b=1) == {"b": 1}
+    assert bench.check(b=1) == {"b": 1}
 
 
 # Failures.
@@ -176,10 +210,10 @@ def test_a_file_that_could_not_be_indexed_is_retried_with_backoff() -> None:
     while len(attempts) < 8:
         if bench.scan(a=1, b=1) is not None:
             attempts.append(bench.now)
-        assert bench.pause <= IDLE_INTERVAL_S
+        assert bench.pause <= SCAN_INTERVAL_S
     waits = [later - earlier for earlier, later in pairwise(attempts)]
     expected = [min(MIN_BACKOFF_S * 2**count, MAX_BACKOFF_S) for count in range(7)]
-    assert all(0 <= wait - minimum <= IDLE_INTERVAL_S for wait, minimum in zip(waits, expected, strict=True))
+    assert all(0 <= wait - minimum <= SCAN_INTERVAL_S for wait, minimum in zip(waits, expected, strict=True))
     bench.broken = set()
     bench.now += MAX_BACKOFF_S
     assert bench.scan(a=1, b=1) == {"a": 1, "b": 1}
@@ -190,9 +224,11 @@ def test_a_file_that_waits_for_a_retry_does_not_delay_others() -> None:
     bench = Bench(a=1)
     bench.broken = {"b"}
     bench.scan(a=1, b=1)
-    bench.scan(a=1, b=1)
+    assert bench.check(a=1, b=1) == {"a": 1, "b": 1}
+    bench.request_scan()
     assert bench.scan(a=2, b=1) is None
-    assert bench.scan(a=2, b=1) == {"a": 2}
+    assert bench.check(a=2, b=1) == {"a": 2}
+    assert bench.checked == {"a"}
 
 
 def test_deleting_a_file_resets_its_backoff() -> None:
@@ -217,18 +253,23 @@ def test_an_edition_that_could_not_be_written_is_retried_completely() -> None:
 _SEEN = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2))
 
 
-@given(st.lists(st.tuples(_SEEN, st.sets(st.sampled_from("abc")), st.floats(0, 5), st.booleans())), _SEEN)
+@given(st.lists(st.tuples(_SEEN, st.sets(st.sampled_from("abc")), st.floats(0, 5), st.sampled_from("src"))), _SEEN)
+@settings(deadline=None)
 def test_after_any_history_pauses_are_kept_and_the_last_state_is_indexed(
-    scans: list[tuple[Files, set[str], float, bool]], last: Files
+    looks: list[tuple[Files, set[str], float, str]], last: Files
 ) -> None:
+    """Of scans, requested scans and checks."""
     bench = Bench()
-    for seen, broken, duration, rescan_requested in scans:
-        if rescan_requested:
+    for seen, broken, duration, kind in looks:
+        if kind == "r":
             bench.request_scan()
         before, bench.broken = bench.policy.indexed, broken
-        wanted = bench.scan(duration, **seen)
+        is_check = kind == "c" and bench.next_deadline < (bench.policy._next_scan or 0.0)
+        wanted = bench.check(duration, **seen) if is_check else bench.scan(duration, **seen)
         assert wanted is None or wanted != before
-        assert bench.pause >= 0.999 * max(ACTIVE_INTERVAL_S, PAUSE_PER_SCAN * duration)
+        shortest = 0.999 * max(CHECK_INTERVAL_S, PAUSE_PER_SCAN * duration)
+        assert (bench.policy._next_check if is_check else bench.policy._earliest_scan) - bench.now >= shortest
+        assert bench.pause >= 0.999 * CHECK_INTERVAL_S or is_check
     bench.broken = set()
     bench.scan(**last)
     bench.now += MAX_BACKOFF_S

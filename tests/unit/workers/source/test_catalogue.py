@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,9 +121,11 @@ def test_files_and_folders_are_listed_together(catalogue: Catalogue) -> None:
 def test_the_listing_remains_when_the_catalogue_is_closed(tmp_path: Path) -> None:
     (file,) = write(tmp_path, [("a", 245)])
     catalogue = Catalogue(tmp_path)
+    listing, reference = catalogue.listing, weakref.ref(catalogue)
     catalogue.close()
-    assert catalogue.listing.page(range(1)) == ([file.entry], False)
-    assert catalogue.find(None, file.id) is None
+    del catalogue
+    assert reference() is None, "memory must not wait for Python's collector of cycles, which seldom runs"
+    assert listing.page(range(1)) == ([file.entry], False)
 
 
 def test_files_with_the_same_content_are_copies(tmp_path: Path) -> None:

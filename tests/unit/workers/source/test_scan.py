@@ -11,7 +11,7 @@ import pytest
 
 from msd.wire.errors import DiskError, UsageError
 from msd.workers.source.catalogue import SharedFolder, Version
-from msd.workers.source.scan import scan
+from msd.workers.source.scan import current_versions, scan
 from msd.workers.source.share import LeftOut, Share, left_out_text
 from tests.unit.shares import share_of
 
@@ -270,3 +270,32 @@ def test_a_single_file_that_cannot_be_shared_is_an_error(root: Path, name: str, 
     with pytest.raises(UsageError) as caught:
         scan(share_of(path))
     assert str(caught.value) == f"{path}: cannot be shared: {why}"
+
+
+def test_equal_versions_are_the_known_objects(root: Path) -> None:
+    put(root / "sub" / "other")
+    known = scan(share_of(root)).versions
+    (root / "sub" / "other").write_bytes(b"changed")
+    again = scan(share_of(root), known=known)
+    assert again.files["numbers"] is known["numbers"]
+    assert again.files["sub/other"] != known["sub/other"]
+
+
+def test_the_current_versions_of_files_and_folders_are_those_that_a_scan_sees(root: Path) -> None:
+    put(root / "sub" / "file")
+    (root / "link").symlink_to("sub")
+    put(root / "gone").unlink()
+    put(root / "now a folder")
+    result = scan(share_of(root)).versions
+    (root / "now a folder").unlink()
+    (root / "now a folder").mkdir()
+    names = [*result, "gone", "sub/gone", "no folder/"]
+    assert current_versions(share_of(root), names) == {
+        name: version for name, version in result.items() if name != "now a folder"
+    }
+    share = Share({"one": root, "numbers": root / "numbers"})
+    assert current_versions(share, ["one/", "one/sub/", "one/numbers", "numbers"]) == {
+        name: version
+        for name, version in scan(share).versions.items()
+        if name in ("one/", "one/sub/", "one/numbers", "numbers")
+    }
