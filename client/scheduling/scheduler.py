@@ -71,8 +71,8 @@ MAX_CORRUPT_UNITS = 3
 #: These events give credit only to the worker that sent the data; the others already have as many requests as they may
 #: have. So the time to handle a unit does not grow with the number of workers.
 CREDITS_ONE_WORKER = (UnitWritten, PartReceived)
-#: The most frequent events: they cannot leave a group without a worker.
-LOSES_NO_GROUP = (UnitWritten, UnitDuplicate, TimePassed)
+#: Frequent events that cannot leave a group without a worker.
+LOSES_NO_GROUP = (UnitDuplicate, TimePassed)
 #: A worker whose connection was opened while it served another catalogue than the one in which a group was found may
 #: load that one in a moment. For this many seconds, from then or since the group was added, it is not banned for an
 #: unknown file, but asked again after the pause.
@@ -169,6 +169,11 @@ class Scheduler(Core[Event, Action]):
     # Events and actions.
 
     def _decide(self, event: Event, now: float) -> list[Action]:
+        # First, because it is by far the most frequent event. It cannot leave a group without a worker.
+        if type(event) is UnitWritten:
+            self._count_reply(self.workers[event.worker], event.unit, 0, now)
+            self._units.mark_written(event.worker, event.unit)
+            return self._request_units(event, now)
         actions: list[Action] = [*self._handle_event(event, now), *self._request_units(event, now)]
         # Not ``isinstance``, which takes much longer to return False.
         if type(event) is PartReceived:
@@ -279,10 +284,6 @@ class Scheduler(Core[Event, Action]):
 
     def _handle_event(self, event: Event, now: float) -> Iterator[Action]:
         match event:
-            # First, because it is by far the most frequent event.
-            case UnitWritten(number, unit):
-                self._count_reply(self.workers[number], unit, 0, now)
-                self._units.mark_written(number, unit)
             case PartReceived(number, unit, start, length):
                 self._count_reply(self.workers[number], unit, start, now)
                 self._units.mark_received(number, unit, start, length)
@@ -478,7 +479,7 @@ class Scheduler(Core[Event, Action]):
 
     # Choosing workers and parts.
 
-    def _request_units(self, event: Event, now: float) -> Iterator[Action]:
+    def _request_units(self, event: Event, now: float) -> list[Action]:
         """Requests parts from all workers with credit: one from each in turn, to be fair."""
         has_paused = False
         while self._pauses and self._pauses[pause := next(iter(self._pauses))] <= now:
@@ -492,6 +493,7 @@ class Scheduler(Core[Event, Action]):
         if type(event) is LimitMoved or self._rate_limit is not None:
             # There is rarely more than one request at a time: let the workers take turns.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
+        requests: list[Action] = []
         while workers:
             for worker in [*workers]:
                 request = self._choose_request(worker, now) if self._credit_at(worker) <= now else None
@@ -502,7 +504,8 @@ class Scheduler(Core[Event, Action]):
                 self._units.add_request(request)
                 if self._rate_limit is not None:
                     self._rate_limit.count_request(request.length, now)
-                yield request
+                requests.append(request)
+        return requests
 
     def _credit_at(self, worker: WorkerPace) -> float:
         """Returns the time from which the worker may get another request; infinity if that depends on an event."""
@@ -528,15 +531,18 @@ class Scheduler(Core[Event, Action]):
     def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
         if self._units.incomplete and (request := self._choose_part(worker)) is not None:
             return request
-        if (unit := self._first_unrequested(worker)) is not None:
+        unit = self._units.first_unrequested(0, self._limit)
+        if unit is not None and (worker.excluded or self._lost_units):
+            unit = self._skip_excluded(worker, unit)
+        if unit is not None:
             return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
         return self._choose_hedge(worker, now)
 
-    def _first_unrequested(self, worker: WorkerPace) -> int | None:
-        """Returns the first unrequested unit that the worker may be asked for, None if there is none."""
-        unit = self._units.first_unrequested(0, self._limit)
+    def _skip_excluded(self, worker: WorkerPace, first: int) -> int | None:
+        """Returns the first unit from ``first`` on that is unrequested and not excluded, None if there is none."""
+        unit: int | None = first
         # Groups that follow one another are one range. So this takes few steps even if thousands of them are excluded.
-        while unit is not None and (worker.excluded or self._lost_units):
+        while unit is not None:
             end = end_of_range(worker.excluded, unit) or end_of_range(self._lost_units, unit)
             if end is None:
                 break

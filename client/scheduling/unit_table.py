@@ -110,7 +110,9 @@ class UnitTable:
         if self._source[unit] not in (MISSING, UNCHECKED):
             return 0
         started = self.started.get(unit)
-        return length - count_in_ranges(started.received, start, start + length) if started else length
+        if started is None or not started.received:
+            return length
+        return length - count_in_ranges(started.received, start, start + length)
 
     def delivered_by(self, worker: int) -> list[int]:
         """X: the units that the worker completed. Takes time proportional to the total number of units."""
@@ -128,8 +130,6 @@ class UnitTable:
 
     def first_unrequested(self, start: int, limit: float) -> int | None:
         """Returns the first unrequested unit from ``start`` to below ``limit``, None if there is none."""
-        if not self._unrequested:
-            return None
         unit = first_in_ranges(self._unrequested, start)
         return unit if unit is not None and unit < limit else None
 
