@@ -145,10 +145,11 @@ def test_every_request_is_answered(catalogue: Catalogue, header: dict[str, Any],
         match reply:
             case None:
                 assert isinstance(request, messages.Bye)
-            case SegmentJob(rid, file, index, start, length):
+            case SegmentJob(rid, file, index, start, offset, length):
                 assert rid == request.rid
                 assert 0 <= index < file.segments
                 assert 0 <= start < start + length <= span(file.size, index)[1]
+                assert offset == span(file.size, index)[0] + start
                 assert catalogue.copies(file)
             case BundleJob(rid, ranges):
                 assert rid == request.rid

@@ -59,12 +59,15 @@ QueuedRequest = QueuedList | Digests | Get | QueuedBundle
 
 
 class SegmentJob(Struct, frozen=True):
-    """A reply whose payload must still be read: ``length`` bytes of a segment of ``file``, from ``start`` on."""
+    """A reply whose payload must still be read: ``length`` bytes of a segment of ``file``, from ``start`` on, which is
+    ``offset`` in the file.
+    """
 
     rid: int
     file: SharedFile
     index: int
     start: int
+    offset: int
     length: int
 
 
@@ -109,15 +112,15 @@ def answer(
             file = catalogue.find(None, id)
             if file is None:
                 return refusal(rid, identity, RefusalReason.UNKNOWN)
-            if index >= file.segments:
+            first, size = span(file.size, index)
+            if size <= 0:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"segment {index} of {file.segments}")
             if isinstance(request, Digests):
                 return DigestsJob(rid, file, index)
-            size = span(file.size, index)[1]
             start, length = request.start, size - request.start if request.length is None else request.length
             if length <= 0 or start + length > size:
                 return refusal(rid, identity, RefusalReason.BAD_REQUEST, f"{length} bytes from {start} on, of {size}")
-            return SegmentJob(rid, file, index, start, length)
+            return SegmentJob(rid, file, index, start, first + start, length)
         case GetBundle() | List():
             compacted = compact_request(request, catalogue, listings)
             return answer(compacted, identity, catalogue, listings, awake=awake)

@@ -62,13 +62,10 @@ class _Client(Generic[R], Struct):
     ready_as: int | None = None
 
     @property
-    def is_greedy(self) -> bool:
-        return len(self.queue) > GREEDY_ABOVE
-
-    @property
     def may_be_served(self) -> bool:
-        limit = 1 if self.is_greedy else MAX_IN_FLIGHT
-        return bool(self.queue) and self.in_flight < limit and self.served_as is None
+        queued = len(self.queue)
+        limit = 1 if queued > GREEDY_ABOVE else MAX_IN_FLIGHT
+        return queued > 0 and self.in_flight < limit and self.served_as is None
 
     def add_in_flight(self, replies: int, size: int) -> int:
         """Adds replies in flight, or removes them if ``replies`` is negative. Returns the change in the number of bytes
@@ -87,6 +84,9 @@ class _History(Struct):
     #: Where the client's last share ended, in the ready list of this class.
     share_end: int = 0
     client_class: int = _NEW
+
+
+_NO_HISTORY = _History()
 
 
 class _ReadyList(Generic[K]):
@@ -123,7 +123,8 @@ class FairQueue(Generic[K, R]):
         self._ready: tuple[_ReadyList[K], _ReadyList[K], _ReadyList[K]] = (_ReadyList(), _ReadyList(), _ReadyList())
         #: The least recently served client comes first.
         self._histories: OrderedDict[K, _History] = OrderedDict()
-        self._turn_number = 0
+        #: The number of the next turn.
+        self._turn_number = 1
         #: The number of queued requests: they wait for the rate limit or for replies in flight to complete.
         self.queued = 0
         self._budget_used = 0
@@ -138,7 +139,7 @@ class FairQueue(Generic[K, R]):
             return False
         client.queue.append(request)
         self.queued += 1
-        if client.is_greedy and client.ready_as not in (None, _GREEDY):
+        if len(client.queue) == GREEDY_ABOVE + 1:
             self._mark_unready(key, client)
         self._mark_ready(key, client)
         return True
@@ -149,14 +150,14 @@ class FairQueue(Generic[K, R]):
         return client is not None and len(client.queue) >= MAX_QUEUED
 
     def next(self, now: float) -> tuple[K, R] | None:
-        """Removes and returns the client and the request to answer now, None if there is none. From then on the reply
-        counts as in flight: report the outcome with ``on_sent`` or ``on_dropped``. Until then the client is not served
-        again, because the size of its share is unknown.
+        """Removes and returns the client and the request to answer now, None if there is none. Report the outcome with
+        ``on_sent`` or ``on_dropped``. Until then the client is not served again, because the size of its share is
+        unknown.
         """
-        if now < self._next_send_at or not self._has_ready:
+        if not self.queued or now < self._next_send_at:
             return None
-        self._turn_number += 1
-        for client_class in _SERVING_ORDERS[self._turn_number % 2 if self._turn_number % GREEDY_TURN_INTERVAL else 2]:
+        turn = self._turn_number
+        for client_class in _SERVING_ORDERS[turn % 2 if turn % GREEDY_TURN_INTERVAL else 2]:
             ready = self._ready[client_class]
             for index, (start, _, key) in enumerate(ready.entries):
                 client = self._clients[key]
@@ -165,10 +166,9 @@ class FairQueue(Generic[K, R]):
                 del ready.entries[index]
                 ready.position = max(ready.position, start)
                 client.ready_as, client.served_as, client.share_start = None, client_class, start
-                request = client.queue.popleft()
+                self._turn_number += 1
                 self.queued -= 1
-                self._budget_used += client.add_in_flight(1, 0)
-                return key, request
+                return key, client.queue.popleft()
         return None
 
     def on_sent(self, key: K, size: int, now: float) -> None:
@@ -176,23 +176,22 @@ class FairQueue(Generic[K, R]):
         if self._rate:
             self._next_send_at = max(self._next_send_at, now - MAX_CATCH_UP_S) + size / self._rate
         client = self._clients[key]
-        self._budget_used += client.add_in_flight(0, size)
-        if client.served_as is not None:
-            history = self._remember(key)
-            history.client_class, history.share_end = client.served_as, client.share_start + size
+        self._budget_used += client.add_in_flight(1, size)
+        assert client.served_as is not None
+        history = self._remember(key)
+        history.client_class, history.share_end = client.served_as, client.share_start + size
         self._end_turn(key, client)
 
     def on_dropped(self, key: K) -> None:
         """A reply could not be handed to ZeroMQ."""
-        client = self._clients[key]
-        self._budget_used += client.add_in_flight(-1, 0)
-        self._end_turn(key, client)
+        self._end_turn(key, self._clients[key])
 
     def on_completed(self, key: K, size: int) -> None:
         """ZeroMQ released a reply of ``size`` bytes: it was transmitted, or the client disconnected."""
         client = self._clients[key]
         self._budget_used += client.add_in_flight(-1, -size)
-        self._remember(key).completed += 1
+        if (history := self._histories.get(key)) is not None:
+            history.completed += 1
         self._update(key, client)
 
     def discard(self, key: K) -> None:
@@ -216,7 +215,8 @@ class FairQueue(Generic[K, R]):
         """Returns the time at which the rate limit permits the next reply, None if no reply waits for the rate limit
         alone.
         """
-        return self._next_send_at if self._has_ready and now < self._next_send_at else None
+        is_limited = now < self._next_send_at and any(ready.entries for ready in self._ready)
+        return self._next_send_at if is_limited else None
 
     def check_invariants(self) -> None:
         for key, client in self._clients.items():
@@ -225,7 +225,7 @@ class FairQueue(Generic[K, R]):
             places = [number for number, ready in enumerate(self._ready) for entry in ready.entries if entry[2] == key]
             assert places == ([client.ready_as] if client.ready_as is not None else []), key
             assert 0 <= client.in_flight <= MAX_IN_FLIGHT, key
-            assert client.queue or client.in_flight, key
+            assert client.queue or client.in_flight or client.served_as is not None, key
             assert len(client.queue) <= MAX_QUEUED, key
         for ready in self._ready:
             assert ready.entries == sorted(ready.entries)
@@ -235,15 +235,15 @@ class FairQueue(Generic[K, R]):
             client.in_flight_bytes for client in self._clients.values() if client.in_flight > 1
         )
 
-    @property
-    def _has_ready(self) -> bool:
-        return any(ready.entries for ready in self._ready)
-
     def _remember(self, key: K) -> _History:
         """Returns the history of a client that is being served; forgets the client that was served least recently."""
-        history = self._histories[key] = self._histories.pop(key, _History())
-        if len(self._histories) > MAX_TRACKED_CLIENTS:
-            self._histories.popitem(last=False)
+        history = self._histories.get(key)
+        if history is None:
+            history = self._histories[key] = _History()
+            if len(self._histories) > MAX_TRACKED_CLIENTS:
+                self._histories.popitem(last=False)
+        else:
+            self._histories.move_to_end(key)
         return history
 
     def _end_turn(self, key: K, client: _Client[R]) -> None:
@@ -254,16 +254,16 @@ class FairQueue(Generic[K, R]):
         """Marks the client as ready if it may be served; removes the client if it has nothing queued or in flight."""
         if client.queue:
             self._mark_ready(key, client)
-        elif not client.in_flight:
+        elif not client.in_flight and client.served_as is None:
             del self._clients[key]
 
     def _mark_ready(self, key: K, client: _Client[R]) -> None:
-        if client.may_be_served and client.ready_as is None:
-            history = self._histories.get(key) or _History()
+        if client.ready_as is None and client.may_be_served:
+            history = self._histories.get(key, _NO_HISTORY)
             proven = history.completed >= PROVEN_AFTER
-            client.ready_as = _GREEDY if client.is_greedy else _PROVEN if proven else _NEW
-            start = history.share_end if history.client_class == client.ready_as else 0
-            self._ready[client.ready_as].add(key, start)
+            client_class = _GREEDY if len(client.queue) > GREEDY_ABOVE else _PROVEN if proven else _NEW
+            client.ready_as = client_class
+            self._ready[client_class].add(key, history.share_end if history.client_class == client_class else 0)
 
     def _mark_unready(self, key: K, client: _Client[R]) -> None:
         if client.ready_as is not None:

@@ -42,7 +42,6 @@ from msd.wire.protocol.messages import (
     Segment,
     WorkerOrder,
 )
-from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason, ReportedState
 from msd.wire.security.keys import KeyPair
 from msd.wire.security.zap import ZapHandler
@@ -377,11 +376,9 @@ class Worker:
         for client, size in self._send_completions.collect():
             self._queue.on_completed(client, size)
         self._may_serve_more = False
-        until = time.monotonic() + MAX_TURN_S
+        now = time.monotonic()
+        until = now + MAX_TURN_S
         for _ in range(max_replies):
-            now = time.monotonic()
-            if now > until:
-                break
             queued = self._queue.next(now)
             if queued is None:
                 return
@@ -399,14 +396,17 @@ class Worker:
                     self._sessions.on_served(client)
             else:
                 self._queue.on_dropped(client)
+            now = time.monotonic()
+            if now > until:
+                break
         self._may_serve_more = True
 
     def _read(self, job: Job, now: float) -> tuple[DataReply, bytes]:
         """Returns the reply to a job, and its payload."""
         rid, epoch = job.rid, self._identity.epoch
         match job:
-            case SegmentJob(_, file, index, start, length):
-                data = self._data.read(file, span(file.size, index)[0] + start, length, now)
+            case SegmentJob(_, file, index, start, offset, length):
+                data = self._data.read(file, offset, length, now)
                 if isinstance(data, ReadRefused):
                     return refusal(rid, self._identity, data.reason, data.detail), b""
                 return Segment(rid=rid, epoch=epoch, index=index, start=start), data

@@ -40,15 +40,13 @@ class IndexedData:
 
     def read(self, file: SharedFile, offset: int, length: int, now: float) -> bytes | ReadRefused:
         """Returns ``length`` bytes of ``file`` from ``offset`` on, from any file with the same content."""
-        refused = ReadRefused(RefusalReason.UNKNOWN)
         for copy in self.catalogue.copies(file):
             data = self._local_files.read(copy, offset, length)
             if isinstance(data, ReadRefused) or not self._local_files.has_reliable_times(copy):
                 data = self._compare(copy, offset, length, data, now)
             if isinstance(data, bytes):
-                return data
-            refused = data
-        return refused
+                break
+        return data
 
     def digests(self, file: SharedFile, start: int, now: float) -> bytes | ReadRefused:
         """Returns a page of the digests of ``file`` from segment ``start`` on. Reads a small file to compute them."""

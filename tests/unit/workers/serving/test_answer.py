@@ -215,14 +215,14 @@ def test_files_that_are_not_shared_are_refused_as_unknown(catalogue: Catalogue) 
 def test_a_request_for_a_segment_becomes_a_job(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     for index, size in (0, 21), (11, 14):
-        assert ask(Get(rid=5, id=file.id, index=index), catalogue) == SegmentJob(5, file, index, 0, size)
+        assert ask(Get(rid=5, id=file.id, index=index), catalogue) == SegmentJob(5, file, index, 0, 21 * index, size)
 
 
 def test_a_part_of_a_segment_begins_and_ends_anywhere_in_it(catalogue: Catalogue) -> None:
     file = file_of(catalogue, "big")
     for start, length, expected in (0, 21, 21), (20, 1, 1), (4, None, 17), (4, 9, 9):
         request = Get(rid=5, id=file.id, index=1, start=start, length=length)
-        assert ask(request, catalogue) == SegmentJob(5, file, 1, start, expected)
+        assert ask(request, catalogue) == SegmentJob(5, file, 1, start, 21 + start, expected)
 
 
 @pytest.mark.parametrize(
