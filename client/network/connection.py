@@ -6,7 +6,6 @@ after others ZeroMQ would send the old requests to the worker's next process.
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 import zmq
@@ -100,7 +99,7 @@ class Connection:
         request = self._outstanding.pop(reply.rid, None)
         if request is None:
             return None
-        if self._epoch not in (None, reply.epoch):
+        if reply.epoch != self._epoch and self._epoch is not None:
             raise ProtocolError("the reply and the welcome are from different processes")
         payload = frames[1] if len(frames) == 2 else None
         check_reply(request, reply, len(payload) if payload is not None else 0)
@@ -130,9 +129,10 @@ class Connection:
             self._send(Bye(session=session))
 
     def _send(self, message: Message) -> None:
-        # If the queue is full, drop the message; the monitor will report the dead connection.
-        with contextlib.suppress(zmq.Again):
+        try:
             self.dealer.send(encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            return  # The queue is full: drop the message. The monitor will report the dead connection.
 
     def close(self, linger_ms: int = 0) -> None:
         """Closes the sockets. ZeroMQ may send queued messages for another ``linger_ms`` milliseconds."""

@@ -34,7 +34,7 @@ from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
@@ -67,6 +67,8 @@ class ConnectionPool:
         self._is_download = download
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
         self.transport = Transport(servers, session=session)
+        #: Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``.
+        self.request = self.transport.request
         #: The connected workers, and the event that opened each connection.
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
@@ -144,29 +146,32 @@ class ConnectionPool:
         addresses.
         """
         for event in self.transport.read():
-            if isinstance(event, Probed):
-                self._apply_contacts(event)
+            # First, because it is by far the most frequent event.
+            if isinstance(event, ReplyReceived):
+                yield event
                 continue
-            if not isinstance(event, ReplyReceived):
-                match event:
-                    case SnapshotReceived(status):
-                        self._control, self._server5_version = status.control, None
-                        if self._servers.pinned:
-                            workers = [w for w in status.workers if w.number in self._servers.workers]
-                            event = SnapshotReceived(replace(status, workers=workers))
-                    case ConnectionOpened(worker):
-                        self.ready[worker] = event
-                    case ConnectionClosed(worker, refusal, version):
-                        self.ready.pop(worker, None)
-                        if refusal is not None:
-                            endpoint = self._policy.workers[worker].endpoint
-                            if not self._is_refused(Refused(f"worker {worker}", endpoint, refusal, version)):
-                                event = ConnectionClosed(worker)
-                    case StatusRefused(refusal, version):
-                        self._server5_version = version
-                        if not self._is_refused(Refused("server 5", self._servers.status, refusal, version)):
-                            continue
-                self._apply(event)
+            match event:
+                case Probed():
+                    self._apply_contacts(event)
+                    continue
+                case SnapshotReceived(status):
+                    self._control, self._server5_version = status.control, None
+                    if self._servers.pinned:
+                        workers = [w for w in status.workers if w.number in self._servers.workers]
+                        event = SnapshotReceived(replace(status, workers=workers))
+                case ConnectionOpened(worker):
+                    self.ready[worker] = event
+                case ConnectionClosed(worker, refusal, version):
+                    self.ready.pop(worker, None)
+                    if refusal is not None:
+                        endpoint = self._policy.workers[worker].endpoint
+                        if not self._is_refused(Refused(f"worker {worker}", endpoint, refusal, version)):
+                            event = ConnectionClosed(worker)
+                case StatusRefused(refusal, version):
+                    self._server5_version = version
+                    if not self._is_refused(Refused("server 5", self._servers.status, refusal, version)):
+                        continue
+            self._apply(event)
             yield event
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._update_contacts()
@@ -185,10 +190,6 @@ class ConnectionPool:
             if isinstance(action, TimeoutExpired):
                 raise NoAnswerError(action.message)
             self._on_event(action)
-
-    def request(self, worker: int, request: Correlated) -> None:
-        """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
-        self.transport.request(worker, request)
 
     def current_state(self) -> list[NetworkEvent]:
         """Returns the events that explain the current state: the latest snapshot, and each open connection."""

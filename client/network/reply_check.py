@@ -29,26 +29,16 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_BUNDLE_SIZE
 
-#: The type of the reply to each request, unless it is refused.
-_REPLIES = {
-    Hello: Welcome,
-    List: CataloguePage,
-    Describe: Described,
-    Digests: DigestPage,
-    Get: Segment,
-    GetBundle: Bundle,
-}
+#: The type of the reply to each request of which nothing else is checked.
+_REPLIES = {Hello: Welcome, Describe: Described, Digests: DigestPage}
 
 
 def check_reply(request: Correlated, reply: DataReply, size: int) -> None:
     """Raises ``ProtocolError`` if ``reply`` with a payload of ``size`` bytes cannot be the reply to ``request``."""
-    if type(reply) is Refusal:
-        return
-    is_valid = type(reply) is _REPLIES.get(type(request))
     match reply:
         # By far the most frequent reply comes first.
         case Segment() if isinstance(request, Get):
-            is_range = (reply.index, reply.start) == (request.index, request.start)
+            is_range = reply.index == request.index and reply.start == request.start
             is_valid = is_range and size == (request.length or size) > 0
         case Bundle(statuses=statuses, lengths=lengths) if isinstance(request, GetBundle):
             is_valid = (
@@ -64,5 +54,9 @@ def check_reply(request: Correlated, reply: DataReply, size: int) -> None:
                 and all(earlier < later for earlier, later in pairwise(names))
                 and all(entry.name.startswith(request.prefix) for entry in (*entries[:1], *entries[-1:]))
             )
+        case Refusal():
+            is_valid = True
+        case _:
+            is_valid = type(reply) is _REPLIES.get(type(request))
     if not is_valid:
         raise ProtocolError(f"the reply to {type(request).__name__} does not fit")

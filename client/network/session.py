@@ -89,15 +89,14 @@ class Session:
         if self.pool.stalled_seconds:
             self._handle(Stalled(self.pool.stalled_seconds))
         for event in self.pool.events():
-            match event:
-                # First, because it is by far the most frequent event.
-                case ReplyReceived(worker, request):
-                    waiting = self._waiting[worker].pop(request.rid, None)
-                    if waiting is not None and not waiting.is_done:
-                        waiting.handle(event)
-                    continue
-                case ConnectionOpened(worker) | ConnectionClosed(worker):
-                    self._waiting.pop(worker, None)
+            # First, because it is by far the most frequent event.
+            if isinstance(event, ReplyReceived):
+                waiting = self._waiting[event.worker].pop(event.request.rid, None)
+                if waiting is not None and not waiting.is_done:
+                    waiting.handle(event)
+                continue
+            if isinstance(event, ConnectionOpened | ConnectionClosed):
+                self._waiting.pop(event.worker, None)
             self._handle(event)
 
     def _handle(self, event: NetworkEvent | Stalled) -> None:

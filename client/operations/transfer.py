@@ -10,7 +10,7 @@ import math
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from msd.client.events import MIN_SPAN_S, OnEvent, Progress, Retried, WorkerChanged, WorkerProgress, WorkerReport
 from msd.client.network.progress_timeout import ProgressMade
@@ -37,6 +37,8 @@ from msd.wire.protocol.states import ConnectionRefusal, RefusalReason, WorkerSta
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count
 
+#: The replies that contain a unit or a part of it.
+DATA_REPLIES = (Segment, Bundle)
 #: Seconds between two ``Progress`` events.
 PROGRESS_INTERVAL_S = 0.1
 
@@ -66,8 +68,8 @@ class Transfer(Task):
         self._active: list[UnitGroup] = []
         self._first_units: list[int] = []
         self._units = 0
-        #: The requests that have no reply yet, by worker and request id.
-        self._requests: defaultdict[int, dict[int, RequestUnit]] = defaultdict(dict)
+        #: The requests that have no reply yet, by worker and request id; each with the group and the index of the unit.
+        self._requests: defaultdict[int, dict[int, tuple[RequestUnit, UnitGroup, int]]] = defaultdict(dict)
         self._parts = UnitParts()
         #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
@@ -75,6 +77,8 @@ class Transfer(Task):
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
         self._next_progress_at = self.started + PROGRESS_INTERVAL_S
+        #: True once an arrival was reported as progress since the last ``pass_time``: the others need not be.
+        self._has_reported_progress = False
 
     # Called by the owner of the transfer, and by its groups.
 
@@ -159,8 +163,9 @@ class Transfer(Task):
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
         match event:
-            case ReplyReceived(worker):
-                self._on_reply(event, self._requests[worker].pop(event.request.rid))
+            # First, because it is by far the most frequent event.
+            case ReplyReceived():
+                self._on_reply(event)
             case SnapshotReceived(status):
                 self._schedule(event)
                 self._emit_worker_changes(status)
@@ -190,6 +195,7 @@ class Transfer(Task):
                 self._schedule(event)
 
     def pass_time(self) -> float:
+        self._has_reported_progress = False
         self._schedule(TimePassed())
         now = time.monotonic()
         if self._scheduler.waits_for_rate_limit(now):
@@ -221,20 +227,18 @@ class Transfer(Task):
         number = bisect_right(self._first_units, unit) - 1
         return self._groups[number], unit - self._first_units[number]
 
-    def _on_reply(self, event: ReplyReceived, part: RequestUnit) -> None:
-        group, index = self._locate(part.unit)
-        worker = part.worker
-        match event.reply:
-            case Refusal(reason=reason, detail=detail):
-                if not group.is_retry:
-                    self._on_event(Retried(str(worker), index, reason.value, detail))
-                if reason is RefusalReason.SLEEPING:
-                    self._meters[worker].stop()
-                self._schedule(scheduler_events.UnitRefused(worker, part.unit, reason, part.start))
-            case Segment() | Bundle() as reply:
-                payload = event.payload.buffer if event.payload is not None else memoryview(b"")
-                data = group.data_of(part.start, part.length, reply, payload)
-                self._on_data(group, index, part, data, len(payload))
+    def _on_reply(self, event: ReplyReceived) -> None:
+        part, group, index = self._requests[event.worker].pop(event.request.rid)
+        reply = event.reply
+        if isinstance(reply, DATA_REPLIES):
+            payload = event.payload.buffer if event.payload is not None else memoryview(b"")
+            self._on_data(group, index, part, group.data_of(part.start, part.length, reply, payload), len(payload))
+        elif isinstance(reply, Refusal):
+            if not group.is_retry:
+                self._on_event(Retried(str(event.worker), index, reply.reason.value, reply.detail))
+            if reply.reason is RefusalReason.SLEEPING:
+                self._meters[event.worker].stop()
+            self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reply.reason, part.start))
 
     def _on_data(self, group: UnitGroup, index: int, part: RequestUnit, data: memoryview, received: int) -> None:
         """Handles the ``data`` of a part, of which ``received`` bytes were received: refused files have none."""
@@ -245,11 +249,12 @@ class Transfer(Task):
             self.wasted += received
             self._schedule(scheduler_events.UnitDuplicate(worker, unit, part.start))
         elif part.length == size:
-            # What has arrived in parts was not needed.
-            self.wasted += self._parts.discard(unit)
+            if missing < size:
+                # What has arrived in parts was not needed.
+                self.wasted += self._parts.discard(unit)
             if (corrupt := group.find_corrupt(index, data)) is None:
                 self._count_arrival(worker, received)
-                self._write(group, index, worker, data, {worker: received})
+                self._write(group, index, worker, data, ((worker, received),))
                 self._schedule(scheduler_events.UnitWritten(worker, unit))
             else:
                 self._on_corrupt([worker], index, received, *corrupt)
@@ -272,18 +277,22 @@ class Transfer(Task):
         parts = self._parts.take(unit)
         data = memoryview(parts.data)
         if (corrupt := group.find_corrupt(index, data)) is None:
-            self._write(group, index, worker, data, parts.senders)
+            self._write(group, index, worker, data, parts.senders.items())
         else:
             self._on_corrupt(sorted(action.senders), index, parts.senders.total(), *corrupt)
         self._schedule(scheduler_events.PartsChecked(worker, unit, corrupt is None))
 
-    def _write(self, group: UnitGroup, index: int, worker: int, data: memoryview, senders: Mapping[int, int]) -> None:
-        """Writes a verified unit that ``worker`` completed; ``senders`` is the number of bytes from each worker."""
+    def _write(
+        self, group: UnitGroup, index: int, worker: int, data: memoryview, senders: Iterable[tuple[int, int]]
+    ) -> None:
+        """Writes a verified unit that ``worker`` completed; ``senders`` are the workers that sent the bytes, each with
+        the number of bytes.
+        """
         group.write(index, data)
-        group.fetched += sum(senders.values())
         group.remaining -= 1
         self.workers[worker].segments += 1
-        for sender, size in senders.items():
+        for sender, size in senders:
+            group.fetched += size
             self.workers[sender].bytes += size
 
     def _on_corrupt(self, senders: list[int], index: int, size: int, id: bytes, segment: int) -> None:
@@ -298,19 +307,23 @@ class Transfer(Task):
     def _count_arrival(self, worker: int, size: int) -> None:
         now = time.monotonic()
         self._meters[worker].count(size, now)
-        self._pool.progress_timeout.handle(ProgressMade(), now)
+        if not self._has_reported_progress:
+            self._has_reported_progress = True
+            self._pool.progress_timeout.handle(ProgressMade(), now)
 
     # Scheduling.
 
     def _schedule(self, event: scheduler_events.Event) -> None:
         """Passes an event to the scheduler and performs the returned actions."""
         for action in self._scheduler.handle(event, time.monotonic()):
+            # First, because it is by far the most frequent action.
+            if isinstance(action, RequestUnit):
+                group, index = self._locate(action.unit)
+                request = group.request(index, action.start, action.length)
+                self._requests[action.worker][request.rid] = action, group, index
+                self._session.request(self, action.worker, request)
+                continue
             match action:
-                case RequestUnit(worker, unit, start, length):
-                    group, index = self._locate(unit)
-                    request = group.request(index, start, length)
-                    self._requests[worker][request.rid] = action
-                    self._session.request(self, worker, request)
                 case scheduler_events.CheckUnit():
                     self._check_unit(action)
                 case Ban(worker, reason):

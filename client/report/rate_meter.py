@@ -46,7 +46,8 @@ class RateMeter:
 
     def count(self, size: int, now: float) -> None:
         """Records the arrival of ``size`` bytes."""
-        if self._is_stalled(now):
+        # ``_is_stalled`` need not be called for each of thousands of arrivals per second.
+        if self._arrivals and now - self._arrivals[-1][0] > STALL_S and self._is_stalled(now):
             self.stop()
         self._total += size
         self._arrivals.append((now, self._total))

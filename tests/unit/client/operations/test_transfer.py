@@ -116,14 +116,14 @@ class FileRun:
         if isinstance(event.reply, Refusal):
             outstanding = self.transfer._scheduler.workers[event.worker].outstanding.values()
             sent = self.transfer._requests[event.worker]
-            rid = next(rid for rid, part in sent.items() if part in outstanding)
+            rid = next(rid for rid, (part, *_) in sent.items() if part in outstanding)
             return replace(event, request=replace(request, rid=rid))
         assert isinstance(request, Get)
         request = replace(request, rid=new_rid())
         size = MANIFEST.span(request.index)[1]
         length = len(event.payload.buffer) if event.payload is not None else size
         part = RequestUnit(event.worker, request.index, request.start, length)
-        self.transfer._requests[event.worker][request.rid] = part
+        self.transfer._requests[event.worker][request.rid] = part, *self.transfer._locate(part.unit)
         self.session._waiting[event.worker][request.rid] = self.transfer
         return replace(event, request=request)
 
