@@ -142,6 +142,8 @@ class Catalogue:
                 self.file_count += 1
                 if self._positions.setdefault(id, position) != position:
                     self._copies.setdefault(id, []).append(position)
+        #: The file found last by its id: most requests are for the same file as the one before.
+        self._last_found: SharedFile | None = None
         self._digests = os.open(folder / DIGESTS, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
@@ -175,7 +177,11 @@ class Catalogue:
             return item if isinstance(item, SharedFile) and id in (None, item.id) else None
         if id is None and self.file_count == 1:
             (id,) = self._positions
-        return self._items.file(self._positions[id]) if id in self._positions else None
+        if id not in self._positions:
+            return None
+        if self._last_found is None or self._last_found.id != id:
+            self._last_found = self._items.file(self._positions[id])
+        return self._last_found
 
     def own_id(self, id: bytes) -> bytes | None:
         """Returns the id as an object that the catalogue holds anyway; None if no file has it."""

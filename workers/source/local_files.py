@@ -80,7 +80,8 @@ class LocalFiles:
         except OSError as error:
             self._close_file(file.name)
             return _read_refused(error)
-        if len(data) == length and Version.of(before) == file.version == Version.of(after):
+        is_unchanged = before.st_mtime_ns == after.st_mtime_ns and before.st_ctime_ns == after.st_ctime_ns
+        if is_unchanged and len(data) == length and Version.of(after) == file.version:
             return data
         self._close_file(file.name)
         return ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
