@@ -43,10 +43,12 @@ def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output
     assert files_equal(path, tmp_path / "copy.bin")
     banned = {event["name"]: event["detail"] for event in client.events_of("worker") if event["state"] == "set aside"}
     assert banned == {"3": "unknown", "4": "changed"}
-    assert done["workers"]["2"]["corrupt"] == corrupting.corrupted >= 1
+    # A corrupt segment that arrives after another worker's copy is not compared.
+    found = done["workers"]["2"]["corrupt"]
+    assert 1 <= found <= corrupting.corrupted
     assert done["workers"]["3"]["bytes"] == 0
     assert {event["worker"] for event in client.events_of("retry") if event["cause"] == "corrupt"} == {"2"}
-    assert [worker.complaints for worker in current.status().workers] == [0, corrupting.corrupted, 0, 0]
+    assert [worker.complaints for worker in current.status().workers] == [0, found, 0, 0]
     for system in (current, outdated, truncated):
         assert [worker.restarts for worker in system.status().workers] == [0] * 4
 
