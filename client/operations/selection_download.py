@@ -44,10 +44,11 @@ T = TypeVar("T")
 MAX_OPEN_FILES, MAX_WAITING_FILES = 8, 32
 #: While more units than this are missing, no bundle is added: large files come first, so that the end is short.
 MAX_PENDING_UNITS = 64
-#: How many entries of a page are checked before what they need is requested.
-CHECKED_AT_ONCE = 512
-#: Seconds for which files on the disk are compared before events of the network are handled.
-COMPARE_S = 0.02
+#: Seconds for which listed entries are checked, and files on the disk compared, before events of the network are
+#: handled. A page has thousands of entries: the first replies decide how much the workers are asked for.
+CHECK_S, COMPARE_S = 0.01, 0.02
+#: How many entries are checked between two looks at the clock.
+CHECKED_AT_ONCE = 64
 #: The maximum number of files in flight that the progress names.
 MAX_NAMED_FILES = 8
 #: The number of errors that are kept.
@@ -96,8 +97,6 @@ class SelectionDownload(Task):
         self.counts = FileCounts()
         self.errors: dict[str, MsdError] = {}
         self.wanted: list[FileResult] = []
-        #: True once all pages of the listing have arrived.
-        self.is_listed = False
         self._session = session
         self._transfer = transfer
         self._receiver = receiver
@@ -105,9 +104,10 @@ class SelectionDownload(Task):
         self._on_event = on_event
         self.fetches = fetches
         self._lister = Lister(names, excludes, session.pool.worker_numbers)
-        #: All that is listed and selected, and the number of entries of it that are known to this object.
+        #: All that is listed and selected, the number of entries of it that are checked, and True once it is complete.
         self._listing = Plan()
         self._entries = 0
+        self._has_all_pages = False
         #: The names that were listed before the listing began again.
         self._listed_before: set[str] = set()
         #: The files that may have the shared content, and the comparison of the first one.
@@ -129,10 +129,13 @@ class SelectionDownload(Task):
     def pass_time(self) -> float:
         now = time.monotonic()
         self._perform(self._lister.handle(TimePassed(), now))
+        self._check_listed(now + CHECK_S)
         self._compare(now + COMPARE_S)
         if self.is_listed and not self._unsure and not self._is_planned:
             self._is_planned = True
             self._add_groups(self._plan.finish() if self._plan is not None else [])
+            for error in self._lister.planner.not_found(()):
+                self._fail(error.name or "", error)
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
         self._start_waiting()
@@ -142,7 +145,13 @@ class SelectionDownload(Task):
             self._record(self._receiver.complete())
             self.is_done = True
         deadline = self._lister.next_deadline(now)
-        return -math.inf if self._unsure else math.inf if deadline is None else deadline
+        is_busy = self._unsure or self._entries < len(self._listing)
+        return -math.inf if is_busy else math.inf if deadline is None else deadline
+
+    @property
+    def is_listed(self) -> bool:
+        """True once the listing is complete, and all of it is checked."""
+        return self._has_all_pages and self._entries == len(self._listing)
 
     def new_selection(self) -> Selection:
         """Returns what is selected. Raises ``MsdError`` if that is not known yet."""
@@ -171,6 +180,10 @@ class SelectionDownload(Task):
         """The number of missing units, without those of files that no worker has at present."""
         return self._transfer.remaining - sum(transfer.remaining for transfer in self.in_flight() if transfer.is_retry)
 
+    def _report_progress(self) -> None:
+        """Reports progress that is not data from a worker."""
+        self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+
     # The listing.
 
     def _perform(self, actions: Sequence[lister.Action]) -> None:
@@ -179,31 +192,34 @@ class SelectionDownload(Task):
                 case lister.Request(worker, message):
                     self._session.request(self, worker, message)
                 case lister.Listed():
-                    self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
-                    self._add_page()
+                    self._report_progress()
+                    self._listing = self._lister.planner.plan
+                    if self._plan is None:
+                        self._plan = Plan(has_bundles=self._listing.has_bundles)
                 case lister.Restarted():
                     self._listed_before.update(self._listing.entry(number).name for number in range(self._entries))
-                    self._entries = 0
+                    self._listing, self._entries = Plan(), 0
                 case lister.Completed():
-                    self.is_listed = True
-                    for error in self._lister.planner.not_found(()):
-                        self._fail(error.name or "", error)
+                    self._has_all_pages = True
                 case lister.Fail(error):
                     raise error
 
-    def _add_page(self) -> None:
-        listing = self._listing = self._lister.planner.plan
-        if self._plan is None:
-            self._plan = Plan(has_bundles=listing.has_bundles)
-        for number in range(self._entries, len(listing)):
-            entry = listing.entry(number)
-            if entry.name not in self._listed_before:
-                self._check(entry)
-            if not number % CHECKED_AT_ONCE:
-                # The workers need not wait until a page of thousands of files is checked.
-                self._start_waiting()
-        self._entries = len(listing)
-        self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
+    def _check_listed(self, deadline: float) -> None:
+        """Checks entries that are listed until ``deadline``."""
+        listing, end = self._listing, len(self._listing)
+        if self._entries == end:
+            return
+        self._report_progress()
+        while self._entries < end:
+            first, self._entries = self._entries, min(self._entries + CHECKED_AT_ONCE, end)
+            for number in range(first, self._entries):
+                entry = listing.entry(number)
+                if entry.name not in self._listed_before:
+                    self._check(entry)
+            if time.monotonic() >= deadline:
+                break
+        if self._entries == end:
+            self._receiver.check_free_space(self._transfer.total - self._transfer.verified)
 
     def _check(self, entry: Entry) -> None:
         """Finds out whether a file has to be fetched. Makes a folder."""
@@ -226,7 +242,7 @@ class SelectionDownload(Task):
         """Compares files on the disk with the shared ones until ``deadline``."""
         while self._unsure and time.monotonic() < deadline:
             entry = self._unsure[0]
-            self._session.pool.progress_timeout.handle(ProgressMade(), time.monotonic())
+            self._report_progress()
             if self._comparison is None:
                 self._comparison = self._receiver.compare(entry)
             try:

@@ -8,8 +8,10 @@ import pytest
 
 from msd.client.events import Event, FileCounts, FileResult, FilesProgress, OnEvent, Outcome
 from msd.client.network.session import Session
+from msd.client.operations import selection_download
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
+from msd.client.storage.existing_file import Decision
 from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
@@ -69,6 +71,32 @@ def test_a_folder_arrives_in_bundles_and_segments(page_size: int) -> None:
     bundles = [request for request in worker.requests if isinstance(request, GetBundle)]
     assert len(bundles) == 2, "the film separates the files before it from the one after it"
     assert {request.index for request in worker.requests if isinstance(request, Get)} == {*range(12)}
+
+
+def test_replies_are_handled_while_a_page_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection_download, "CHECK_S", 0.0)
+    monkeypatch.setattr(selection_download, "CHECKED_AT_ONCE", 1)
+    files = {f"photos/{number}": b"film" * (MIB // 2) for number in range(5)}
+    worker = MemoryWorker(files)
+    requested: list[int] = []
+
+    class WatchedReceiver(MemoryReceiver):
+        def check(self, entry: Entry) -> Decision:
+            requested.append(sum(isinstance(request, Get) for request in worker.requests))
+            return super().check(entry)
+
+    def record(event: object, now: float) -> list[object]:
+        progress.append(event)
+        return []
+
+    receiver = WatchedReceiver()
+    progress: list[object] = []
+    worker.progress_timeout.handle = record
+    selection, _ = download(worker, receiver, "photos/")
+    assert receiver.files == files
+    assert requested[0] == 0 < requested[-1], "the first file is described and requested before the last one is checked"
+    assert len(progress) > len(files)
+    assert selection.progress().is_complete
 
 
 def test_a_single_file_is_fetched_by_segments_whatever_its_size() -> None:
