@@ -33,6 +33,8 @@ class OpenFolder:
         self.fd = fd
         self.device = os.fstat(fd).st_dev
         self.users = 0
+        #: True if this download has made the folder, and has given no file in it its name yet.
+        self.is_new = False
         #: False until it is known whether the folder distinguishes upper and lower case.
         self.is_probed = False
 
@@ -136,6 +138,7 @@ class OpenFolders:
     def _open_below(self, parent: OpenFolder, name: str, *, make: bool) -> OpenFolder | None:
         base_name = name[len(parent.name) : -1]
         path = parent.path / base_name
+        is_new = False
         try:
             try:
                 fd = os.open(base_name, _FLAGS | os.O_NOFOLLOW, dir_fd=parent.fd)
@@ -145,8 +148,11 @@ class OpenFolders:
                     return None
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(base_name, dir_fd=parent.fd)
+                    is_new = True
                 fd = os.open(base_name, _FLAGS | os.O_NOFOLLOW, dir_fd=parent.fd)
-            return OpenFolder(name, path, fd)
+            folder = OpenFolder(name, path, fd)
+            folder.is_new = is_new
+            return folder
         except NotADirectoryError:
             kind = "a symbolic link, which is not followed" if path.is_symlink() else "not a folder"
             raise UsageError(f"{path} is {kind}: remove it, or choose another path", arguments=("output",)) from None

@@ -136,7 +136,10 @@ class Tree:
         if is_part_name(name):
             raise UsageError(f"{name!r} is the name of an unfinished download: it is not saved")
         folder = self._folders.find(folder_name)
-        existing = _look_at(folder, name) if folder is not None else None
+        # Nothing is looked for in a new folder: if another program puts a file there, the rename, which then replaces
+        # nothing, finds it.
+        may_exist = folder is not None and (not folder.is_new or self._policy.replaces)
+        existing = _look_at(folder, name) if folder is not None and may_exist else None
         decision = decide(entry, existing, self._policy)
         if decision is Decision.REFUSE:
             assert folder is not None
@@ -372,6 +375,7 @@ class Tree:
 
     def _rename(self, file: _Written) -> None:
         _, name = _split(file.name)
+        file.folder.is_new = False
         error: MsdError | None = None
         try:
             if file.output is not None:

@@ -178,6 +178,29 @@ def test_an_existing_file_is_replaced_only_if_wanted(tmp_path: Path, make: MakeT
         tree.close()
 
 
+def test_a_file_that_another_program_puts_into_a_new_folder_is_not_replaced(tmp_path: Path, make: MakeTree) -> None:
+    tree = make()
+    tree.add_folder(entry_of("new/", b""))
+    (tmp_path / "out/new/a").write_bytes(b"theirs")
+    assert tree.check(entry_of("new/a", b"ours")) is Decision.FETCH, "a folder that was just made is not searched"
+    save(tree, "new/a", b"ours")
+    (saved,) = tree.complete()
+    assert isinstance(saved.error, UsageError)
+    assert (tmp_path / "out/new/a").read_bytes() == b"theirs"
+    assert names_in(tmp_path / "out/new") == ["a"]
+    tree.close()
+    with pytest.raises(UsageError, match="out/new/a exists"):
+        make().check(entry_of("new/a", b"ours"))
+
+
+def test_an_update_of_a_new_folder_looks_for_what_another_program_puts_there(tmp_path: Path, make: MakeTree) -> None:
+    tree = make(force=True)
+    tree.add_folder(entry_of("new/", b""))
+    (tmp_path / "out/new/a").mkdir()
+    with pytest.raises(UsageError, match="out/new/a is a folder: remove it"):
+        tree.check(entry_of("new/a", b"ours"))
+
+
 def test_an_update_keeps_the_permissions_of_the_user(tmp_path: Path, make: MakeTree) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a").write_bytes(b"old")
