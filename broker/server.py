@@ -28,6 +28,7 @@ from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.broker.supervision.kept_files import KeptFiles
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
+from msd.broker.supervision.registration import register
 from msd.broker.supervision.runtime_folder import make_folder, remove_folder
 from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.broker.supervision.until_done import (
@@ -52,6 +53,9 @@ from msd.wire.protocol.messages import (
     ControlRequest,
     Done,
     Heartbeat,
+    Join,
+    Joined,
+    JoinOrder,
     Order,
     Quit,
     QuitOrder,
@@ -92,7 +96,7 @@ class Broker:
         config.load_server_keys()  # Fail early if required keys are missing.
         self._config = config
         self._output = output
-        self._supervisor = supervisor.Supervisor(range(1, len(config.workers) + 1), config.hang_limit)
+        self._supervisor = supervisor.Supervisor([worker.endpoint.url for worker in config.workers], config.hang_limit)
         self._snapshot_builder = SnapshotBuilder(config)
         self._token = secrets.token_bytes(16)
         #: None without ``--until-done``.
@@ -319,17 +323,40 @@ class Broker:
         for peer, sender, request in self._listeners.requests():
             if not is_permitted(sender.role, request):
                 if not isinstance(request, Heartbeat):
-                    message = "this key is admitted as a client: only operators may give orders"
+                    message = (
+                        "only workers may join"
+                        if isinstance(request, Join)
+                        else "this key is admitted as a client: only operators may give orders"
+                    )
                     peer.send(Rejected(rid=request.rid, message=message, denied=True))
+            elif isinstance(request, Join):
+                self._on_join(peer, sender, request, now)
             elif isinstance(request, Heartbeat):
                 self._on_heartbeat(peer, request, now)
             else:
                 self._on_request(peer, sender, request, now)
 
+    def _on_join(self, peer: Route, sender: Sender, join: Join, now: float) -> None:
+        number = register(join, self._supervisor.workers, self._token)
+        if isinstance(number, str):
+            peer.send(Rejected(rid=join.rid, message=number))
+            return
+        self._handle(supervisor.WorkerJoined(number, join, peer, sender.host), now)
+        worker = self._supervisor.workers[number]
+        peer.send(Joined(rid=join.rid, number=number, wanted=worker.wanted, edition=self._supervisor.edition))
+
     def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
-        if not secrets.compare_digest(heartbeat.token, self._token):
+        # Also those of a process that has exited since.
+        self._update_until_done(SessionsServed(heartbeat.served), now)
+        worker = self._supervisor.workers.get(heartbeat.number)
+        if worker is None or (worker.epoch, worker.route) != (heartbeat.epoch, peer):
+            peer.send(JoinOrder())
             return
         self._handle(supervisor.HeartbeatReceived(heartbeat, peer), now)
+        self._snapshot_builder.on_bytes_sent(worker.number, heartbeat.load.bytes_sent, now)
+        self._update_until_done(SessionsReported(heartbeat.sessions), now)
+        if worker.process is None:
+            return  # It has an indexer and a catalogue of its own.
         latest = self._indexer.latest
         if heartbeat.edition == latest.edition:
             if heartbeat.load.stale:
@@ -338,11 +365,6 @@ class Broker:
                 # Publish the new catalogue only once a worker serves it.
                 self._set_catalogue(latest)
                 self._publish(now)
-        # Use the supervisor's record: the supervisor ignores late heartbeats from dead processes.
-        if (worker := self._supervisor.workers.get(heartbeat.number)) is not None:
-            self._snapshot_builder.on_bytes_sent(worker.number, worker.heartbeat.load.bytes_sent, now)
-            self._update_until_done(SessionsReported(worker.heartbeat.sessions), now)
-            self._update_until_done(SessionsServed(heartbeat.served), now)
 
     def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:

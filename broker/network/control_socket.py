@@ -27,12 +27,13 @@ READS_PER_TURN = 256
 
 class Sender(Struct, frozen=True):
     """Who sent a request. ``key`` is the peer's public key, empty if it has none. ``name`` is the name of the key, or
-    the peer's IP address.
+    the peer's IP address; ``host`` is that address, empty for a process that the broker has started.
     """
 
     role: Role
     key: bytes = b""
     name: str = ""
+    host: str = ""
 
 
 class ControlSocket:
@@ -93,7 +94,7 @@ class ControlSocket:
         connection = self._connections.sender(frame, ident)
         if connection is None or (role := self._zap.role_of(connection.key)) is None:
             return None
-        return Sender(role, connection.key, self._zap.name_of(connection.key) or connection.host)
+        return Sender(role, connection.key, self._zap.name_of(connection.key) or connection.host, connection.host)
 
     def send(self, ident: bytes, message: Message) -> None:
         """Sends without blocking. Drops the message if the peer has disconnected or does not read."""

@@ -46,6 +46,8 @@ class EventLog:
         match event:
             case supervisor.Spawned(number, pid):
                 self._log("info", f"worker {number}", f"started (pid {pid})")
+            case supervisor.WorkerJoined(number, join, _, host) if host:
+                self._log("info", f"worker {number}", f"{join.name} joined from {host}")
             case supervisor.ToggleReceived(number, wanted):
                 self._log("info", f"worker {number}", f"wanted state set to {wanted}" if wanted else "toggled")
             case supervisor.CatalogueReady(edition):
@@ -118,16 +120,18 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
     match change.after:
         case WorkerState.AWAKE if change.before is WorkerState.ASLEEP:
             return "woke up", False
-        case WorkerState.AWAKE if change.before is WorkerState.SILENT:
+        case WorkerState.AWAKE if change.before in (WorkerState.SILENT, WorkerState.LOST):
             return "answers again", False
         case WorkerState.AWAKE:
             return "is alive", False
         case WorkerState.ASLEEP:
             return "fell asleep", False
         case WorkerState.STARTING:
-            return "is restarting", False
+            return "has joined again" if change.before is WorkerState.LOST else "is restarting", False
         case WorkerState.SILENT:
             return "is silent: heartbeats missing", True
+        case WorkerState.LOST:
+            return "is lost: no heartbeats for 10 s", True
         case WorkerState.DEAD:
             return f"died{reason}", True
         case WorkerState.FAILED:

@@ -6,6 +6,7 @@ Does not send them: see ``broker/network/publisher.py``.
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Mapping
 
 import msgspec
@@ -32,7 +33,7 @@ class SnapshotBuilder:
         self._config = config
         self._epoch = secrets.randbits(62)
         self._seq = 0
-        self._meters = {number: WindowedRate(RATE_WINDOW_S) for number in range(1, len(config.workers) + 1)}
+        self._meters: defaultdict[int, WindowedRate] = defaultdict(lambda: WindowedRate(RATE_WINDOW_S))
         self.catalogue = b""
         self.files = 0
         self.indexing: int | None = None
@@ -68,12 +69,14 @@ class SnapshotBuilder:
             workers=[
                 WorkerStatus(
                     number=worker.number,
-                    endpoint=self._config.workers[worker.number - 1].endpoint.url,
+                    name=worker.name,
+                    host=worker.host,
+                    endpoint=worker.endpoint,
                     state=worker.state,
                     wanted=worker.wanted,
                     epoch=worker.heartbeat.epoch,
                     pid=worker.pid,
-                    restarts=worker.restarts,
+                    restarts=worker.process.restarts if worker.process is not None else 0,
                     clients=worker.heartbeat.load.clients,
                     bytes_sent=worker.heartbeat.load.bytes_sent,
                     # The last rate of a silent worker is stale.
@@ -82,7 +85,7 @@ class SnapshotBuilder:
                     complainants=self.complaints.clients(worker.number),
                     malformed_messages=worker.heartbeat.load.malformed_messages,
                     rejected_connections=worker.heartbeat.load.rejected_connections,
-                    uptime=max(0.0, now - worker.started_at) if worker.pid else 0.0,
+                    uptime=max(0.0, now - worker.process.started_at) if worker.process and worker.process.pid else 0.0,
                     reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
@@ -93,12 +96,25 @@ class SnapshotBuilder:
 def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
     keys = (
-        *("endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate", "complaints"),
+        *(
+            "name",
+            "host",
+            "endpoint",
+            "state",
+            "wanted",
+            "pid",
+            "epoch",
+            "restarts",
+            "clients",
+            "bytes_sent",
+            "rate",
+            "complaints",
+        ),
         *("complainants", "garbage", "refused", "uptime", "reason"),
     )
     workers = [msgspec.to_builtins(worker) for worker in status.workers]
     return {
-        "workers": [{"name": str(w["number"]), **{key: w[key] for key in keys}} for w in workers],
+        "workers": [{key: w[key] for key in keys} for w in workers],
         "files": status.files,
         "catalogue": status.catalogue.hex(),
         "indexing": status.indexing,

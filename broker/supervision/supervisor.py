@@ -1,25 +1,28 @@
-"""Decides when workers are started, killed and restarted: the pure core of the broker.
+"""Decides when workers are started, killed, restarted and lost: the pure core of the broker.
 
 Takes events and ``now`` (seconds, monotonic), returns actions; starts no process and uses no socket or clock.
 The caller (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
 event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers look silent.
+Workers that the broker did not start are recorded and ordered in the same way, but never started, killed or restarted.
 ``TRANSITIONS`` lists how the state of a worker changes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct, field
 
-from msd.wire.protocol.messages import Heartbeat, Load
+from msd.wire.protocol.messages import Heartbeat, Join, Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
 from msd.wire.support.core import Core, Stalled, TimePassed
 
 #: Seconds without a heartbeat after which a worker is silent: three times the heartbeat interval of 0.25 s.
 SILENT_AFTER_S = 0.75
+#: Seconds without a heartbeat after which a worker is lost, unless the broker started it.
+LOST_AFTER_S = 10.0
 #: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.2, 10.0
 #: Seconds of uptime after which earlier crashes no longer count.
@@ -54,8 +57,19 @@ class Exited(Struct, frozen=True):
     reason: str
 
 
+class WorkerJoined(Struct, frozen=True):
+    """A run of a worker has registered with ``join`` as worker ``number``, which ``registration.register`` has chosen.
+    ``route`` is the address for orders to it, opaque here; ``host`` is the host from which it has joined.
+    """
+
+    number: int
+    join: Join
+    route: object = None
+    host: str = ""
+
+
 class HeartbeatReceived(Struct, frozen=True):
-    """A worker reported its state. ``route`` is the address for orders to its process; opaque here."""
+    """A worker reported its state, from the address ``route``. It counts only if that run has registered from there."""
 
     heartbeat: Heartbeat
     route: object = None
@@ -83,6 +97,7 @@ Event = (
     CatalogueReady
     | Spawned
     | Exited
+    | WorkerJoined
     | HeartbeatReceived
     | ToggleReceived
     | ComplaintReceived
@@ -103,6 +118,11 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]
     (WorkerState.ASLEEP, WorkerState.SILENT): (HEARTBEATS_MISSED,),
     (WorkerState.SILENT, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.SILENT, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.STARTING, WorkerState.LOST): (HEARTBEATS_MISSED,),
+    (WorkerState.SILENT, WorkerState.LOST): (HEARTBEATS_MISSED,),
+    (WorkerState.LOST, WorkerState.AWAKE): (HeartbeatReceived,),
+    (WorkerState.LOST, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.LOST, WorkerState.STARTING): (WorkerJoined,),
     (WorkerState.STARTING, WorkerState.DEAD): (Exited,),
     (WorkerState.AWAKE, WorkerState.DEAD): (Exited,),
     (WorkerState.ASLEEP, WorkerState.DEAD): (Exited,),
@@ -176,26 +196,15 @@ class Stop(Struct, frozen=True):
 Change = StateChanged | ComplaintCounted
 Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop | Change
 
-#: Stands for the last heartbeat of a process that has not sent one yet.
-NO_HEARTBEAT = Heartbeat(
-    token=b"", number=1, pid=0, epoch=0, state=ReportedState.ASLEEP, edition=0, load=Load(), sessions=[]
-)
+#: Stands for the last heartbeat of a run that has not sent one yet.
+NO_HEARTBEAT = Heartbeat(number=1, epoch=0, state=ReportedState.ASLEEP, edition=0, load=Load(), sessions=[])
 
 
-class WorkerRecord(Struct):
-    """The supervisor's record of one worker."""
+class Process(Struct):
+    """The supervisor's record of the process of a worker that the broker starts."""
 
-    number: int
-    wanted: WantedState = WantedState.AWAKE
-    state: WorkerState = WorkerState.STARTING
-    #: 0 if, and only if, there is no process.
+    #: 0 if, and only if, the process does not run.
     pid: int = 0
-    #: The last heartbeat of the process.
-    heartbeat: Heartbeat = NO_HEARTBEAT
-    #: The address for orders, from the last heartbeat; None before the first.
-    route: object = None
-    #: Time of the last heartbeat, or of the start if there was none.
-    last_heartbeat_at: float = 0.0
     started_at: float = 0.0
     restarts: int = 0
     #: Times of the crashes within ``CRASH_WINDOW_S``; cleared by a run of ``STEADY_AFTER_S`` seconds.
@@ -204,8 +213,39 @@ class WorkerRecord(Struct):
     restart_at: float | None = None
     #: True once ``Kill`` was returned for this process.
     killed: bool = False
+
+
+class WorkerRecord(Struct):
+    """The supervisor's record of one worker."""
+
+    number: int
+    name: str
+    endpoint: str
+    #: None for a worker that the broker did not start.
+    process: Process | None = None
+    wanted: WantedState = WantedState.AWAKE
+    state: WorkerState = WorkerState.STARTING
+    #: The run that has registered, 0 if there is none, and the token that proves to be that run.
+    epoch: int = 0
+    token: bytes = b""
+    #: The address for orders to that run, and its host; empty for a process that the broker has started.
+    route: object = None
+    host: str = ""
+    #: The last heartbeat of that run.
+    heartbeat: Heartbeat = NO_HEARTBEAT
+    #: Time of the last heartbeat, or of the start or registration if there was none.
+    last_heartbeat_at: float = 0.0
     reason: str = ""
     complaints: int = 0
+
+    @property
+    def pid(self) -> int:
+        """The id of its process; 0 if the process does not run, or if the broker did not start it."""
+        return self.process.pid if self.process is not None else 0
+
+    @property
+    def is_down(self) -> bool:
+        return self.state in (WorkerState.DEAD, WorkerState.FAILED, WorkerState.LOST)
 
 
 #: The time of a worker's next timer, and the method to call at that time.
@@ -213,11 +253,16 @@ Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
 
 
 class Supervisor(Core[Event, Action]):
-    """The records of all workers. Only ``handle`` changes them."""
+    """The records of all workers. Only ``handle`` changes them. ``endpoints`` are those of the workers that the broker
+    starts, in the order of their numbers.
+    """
 
-    def __init__(self, numbers: Iterable[int], hang_limit: float) -> None:
+    def __init__(self, endpoints: Sequence[str], hang_limit: float) -> None:
         super().__init__()
-        self.workers = {number: WorkerRecord(number) for number in numbers}
+        self.workers = {
+            number: WorkerRecord(number, str(number), endpoint, Process())
+            for number, endpoint in enumerate(endpoints, 1)
+        }
         #: The edition of the catalogue that all workers should serve; 0 before the first.
         self.edition = 0
         self._hang_limit = hang_limit
@@ -251,26 +296,37 @@ class Supervisor(Core[Event, Action]):
 
     def _assert_invariants(self) -> None:
         for worker in self.workers.values():
-            is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
-            assert not (is_down and worker.pid), worker
-            assert (worker.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
-            assert worker.heartbeat is NO_HEARTBEAT or worker.heartbeat.pid == worker.pid, worker
+            assert worker.heartbeat is NO_HEARTBEAT or worker.heartbeat.epoch == worker.epoch != 0, worker
             assert worker.heartbeat is NO_HEARTBEAT or worker.state is not WorkerState.STARTING, worker
-            assert worker.heartbeat is not NO_HEARTBEAT or worker.route is None, worker
-            assert len(worker.crashes) <= MAX_CRASHES, worker
+            assert worker.epoch or worker.route is None, worker
+            process = worker.process
+            if process is None:
+                assert worker.epoch, worker
+                assert worker.state not in (WorkerState.DEAD, WorkerState.FAILED), worker
+                continue
+            assert worker.state is not WorkerState.LOST, worker
+            assert not (process.pid and worker.is_down), worker
+            assert process.pid or not worker.epoch, worker
+            assert (process.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
+            assert len(process.crashes) <= MAX_CRASHES, worker
+        names = [worker.name for worker in self.workers.values()]
+        assert len({*names}) == len(names), names
 
     def _dispatch(self, event: Event, now: float) -> list[Action]:
         match event:
             case CatalogueReady(edition):
                 return self._on_catalogue(edition)
             case Spawned(number, pid):
-                worker = self.workers[number]
-                worker.pid = pid
-                worker.started_at = worker.last_heartbeat_at = now
-                worker.killed = False
+                worker, process = self._child(number)
+                process.pid = pid
+                process.started_at = worker.last_heartbeat_at = now
+                process.killed = False
                 return [SendQuit(number)] if self.quitting else []
             case Exited(number, pid, reason):
-                self._on_exit(self.workers[number], pid, reason, now)
+                self._on_exit(*self._child(number), pid, reason, now)
+                return []
+            case WorkerJoined():
+                self._on_join(event, now)
                 return []
             case HeartbeatReceived(heartbeat, route):
                 return self._on_heartbeat(heartbeat, route, now)
@@ -293,56 +349,78 @@ class Supervisor(Core[Event, Action]):
         if self.quitting:
             return []
         if is_first:
-            return [Spawn(w.number, w.wanted, edition) for w in self.workers.values()]
+            return [Spawn(w.number, w.wanted, edition) for w in self.workers.values() if w.process is not None]
         return [self._order(w) for w in self.workers.values() if w.pid]
 
-    def _on_exit(self, worker: WorkerRecord, pid: int, reason: str, now: float) -> None:
-        if pid != worker.pid:
+    def _child(self, number: int) -> tuple[WorkerRecord, Process]:
+        worker = self.workers[number]
+        assert worker.process is not None
+        return worker, worker.process
+
+    def _on_exit(self, worker: WorkerRecord, process: Process, pid: int, reason: str, now: float) -> None:
+        if pid != process.pid:
             return
         # A process that could not be started (pid 0) has no uptime.
-        if pid and now >= worker.started_at + STEADY_AFTER_S:
-            worker.crashes.clear()
-        worker.pid = 0
+        if pid and now >= process.started_at + STEADY_AFTER_S:
+            process.crashes.clear()
+        process.pid = 0
         worker.reason = reason
-        worker.heartbeat, worker.route = NO_HEARTBEAT, None
-        while worker.crashes and now - worker.crashes[0] > CRASH_WINDOW_S:
-            worker.crashes.popleft()
-        worker.crashes.append(now)
-        if len(worker.crashes) >= MAX_CRASHES and not self.quitting:
+        worker.epoch, worker.route, worker.heartbeat = 0, None, NO_HEARTBEAT
+        while process.crashes and now - process.crashes[0] > CRASH_WINDOW_S:
+            process.crashes.popleft()
+        process.crashes.append(now)
+        if len(process.crashes) >= MAX_CRASHES and not self.quitting:
             self._change_state(worker, WorkerState.FAILED, Exited)
             return
         self._change_state(worker, WorkerState.DEAD, Exited)
         if not self.quitting:
-            worker.restart_at = now + backoff(len(worker.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
+            process.restart_at = now + backoff(len(process.crashes), MIN_BACKOFF_S, MAX_BACKOFF_S)
+
+    def _on_join(self, joined: WorkerJoined, now: float) -> None:
+        join = joined.join
+        worker = self.workers.get(joined.number)
+        if worker is None or worker.name != join.name:
+            # A new worker, or one that takes the number of a lost worker.
+            state = worker.state if worker is not None else WorkerState.STARTING
+            worker = WorkerRecord(joined.number, join.name, join.endpoint, wanted=join.wanted, state=state)
+            self.workers[joined.number] = worker
+        is_new_run = worker.epoch != join.epoch
+        worker.epoch, worker.token, worker.route, worker.host = join.epoch, join.token, joined.route, joined.host
+        if worker.process is None:
+            worker.endpoint = join.endpoint
+        if is_new_run:
+            worker.heartbeat, worker.last_heartbeat_at = NO_HEARTBEAT, now
+            self._change_state(worker, WorkerState.STARTING, WorkerJoined)
 
     def _on_heartbeat(self, heartbeat: Heartbeat, route: object, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
-        if worker is None or heartbeat.pid != worker.pid:
+        if worker is None or (heartbeat.epoch, route) != (worker.epoch, worker.route):
             return []
         worker.last_heartbeat_at = now
-        worker.heartbeat, worker.route = heartbeat, route
+        worker.heartbeat = heartbeat
         worker.reason = ""
         self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
         if self.quitting:
-            return [SendQuit(worker.number)]
-        if worker.state.value != worker.wanted.value or heartbeat.edition != self.edition:
-            return [self._order(worker)]
+            return [SendQuit(worker.number)] if worker.process is not None else []
+        order = self._order(worker)
+        if worker.state.value != worker.wanted.value or heartbeat.edition != order.edition:
+            return [order]
         return []
 
     def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None) -> list[Action]:
         if self.quitting:
             return []
-        is_down = worker.state in (WorkerState.DEAD, WorkerState.FAILED)
         if wanted is None:
-            # Toggling a worker that is dead or failed restarts it.
-            sleep = worker.wanted is WantedState.AWAKE and not is_down
+            # Toggling a worker that is dead or failed restarts it. One that is lost is to be awake when it returns.
+            sleep = worker.wanted is WantedState.AWAKE and not worker.is_down
             wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE
         worker.wanted = wanted
-        if worker.pid:
-            return [self._order(worker)]
-        if is_down and wanted is WantedState.AWAKE:
-            worker.crashes.clear()
-            return self._restart(worker, ToggleReceived)
+        process = worker.process
+        if process is None or process.pid:
+            return [] if worker.is_down else [self._order(worker)]
+        if worker.is_down and wanted is WantedState.AWAKE:
+            process.crashes.clear()
+            return self._restart(worker, process, ToggleReceived)
         return []
 
     def _on_quit(self, now: float) -> list[Action]:
@@ -350,7 +428,8 @@ class Supervisor(Core[Event, Action]):
             return []
         self._quit_deadline = now + QUIT_GRACE_S
         for worker in self.workers.values():
-            worker.restart_at = None
+            if worker.process is not None:
+                worker.process.restart_at = None
         return [SendQuit(w.number) for w in self.workers.values() if w.pid]
 
     def _on_stall(self, seconds: float, now: float) -> None:
@@ -362,15 +441,19 @@ class Supervisor(Core[Event, Action]):
 
     def _timer(self, worker: WorkerRecord) -> Timer | None:
         """The worker's next timer if no event arrives before it; None if there is none."""
-        if worker.restart_at is not None:
-            return worker.restart_at, self._restart_after_backoff
-        if not worker.pid:
-            return None
-        if self._quit_deadline is not None:
-            return None if worker.killed else (self._quit_deadline, self._kill)
+        process = worker.process
+        if process is not None:
+            if process.restart_at is not None:
+                return process.restart_at, self._restart_after_backoff
+            if not process.pid:
+                return None
+            if self._quit_deadline is not None:
+                return None if process.killed else (self._quit_deadline, self._kill)
         if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
             return worker.last_heartbeat_at + SILENT_AFTER_S, self._report_silence
-        return None if worker.killed else (worker.last_heartbeat_at + self._hang_limit, self._kill)
+        if process is not None:
+            return None if process.killed else (worker.last_heartbeat_at + self._hang_limit, self._kill)
+        return None if worker.is_down else (worker.last_heartbeat_at + LOST_AFTER_S, self._report_loss)
 
     def _run_timers(self, worker: WorkerRecord, now: float) -> list[Action]:
         actions = []
@@ -382,13 +465,18 @@ class Supervisor(Core[Event, Action]):
         self._change_state(worker, WorkerState.SILENT, HEARTBEATS_MISSED)
         return []
 
-    def _restart_after_backoff(self, worker: WorkerRecord) -> list[Action]:
-        return self._restart(worker, BACKOFF_PASSED)
+    def _report_loss(self, worker: WorkerRecord) -> list[Action]:
+        worker.heartbeat = NO_HEARTBEAT
+        self._change_state(worker, WorkerState.LOST, HEARTBEATS_MISSED)
+        return []
 
-    def _restart(self, worker: WorkerRecord, cause: type[Event] | str) -> list[Action]:
-        worker.restart_at = None
+    def _restart_after_backoff(self, worker: WorkerRecord) -> list[Action]:
+        return self._restart(*self._child(worker.number), BACKOFF_PASSED)
+
+    def _restart(self, worker: WorkerRecord, process: Process, cause: type[Event] | str) -> list[Action]:
+        process.restart_at = None
         self._change_state(worker, WorkerState.STARTING, cause)
-        worker.restarts += 1
+        process.restarts += 1
         return [Spawn(worker.number, worker.wanted, self.edition)]
 
     def _change_state(self, worker: WorkerRecord, state: WorkerState, cause: type[Event] | str) -> None:
@@ -399,8 +487,11 @@ class Supervisor(Core[Event, Action]):
             worker.state = state
 
     def _order(self, worker: WorkerRecord) -> SendOrder:
-        return SendOrder(worker.number, worker.wanted, self.edition)
+        # A worker that the broker did not start indexes its own files: it stays with its edition.
+        edition = self.edition if worker.process is not None else worker.heartbeat.edition
+        return SendOrder(worker.number, worker.wanted, edition)
 
     def _kill(self, worker: WorkerRecord) -> list[Action]:
-        worker.killed = True
+        assert worker.process is not None
+        worker.process.killed = True
         return [Kill(worker.number)]

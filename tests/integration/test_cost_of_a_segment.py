@@ -174,7 +174,7 @@ def test_a_send_completion_wakes_the_worker_for_queued_requests(
     """Heartbeats and the idle poll are disabled, so only a send completion can wake the worker."""
     monkeypatch.setattr("msd.workers.serving.worker.IDLE_COLLECT_INTERVAL_S", 3600.0)
     monkeypatch.setattr("msd.workers.serving.worker_life.HEARTBEAT_INTERVAL_S", 3600.0)
-    monkeypatch.setattr(Worker, "_send_heartbeat", lambda *_: True)
+    monkeypatch.setattr(Worker, "_send_to_broker", lambda *_: True)
     with (
         running_worker(source(SIZE), runtime_folder, monkeypatch) as servers,
         zmq.Context() as context,

@@ -37,6 +37,8 @@ from msd.wire.protocol.messages import (
     DigestPage,
     Done,
     Heartbeat,
+    Join,
+    Joined,
     Load,
     Message,
     Quit,
@@ -94,9 +96,7 @@ def control_port(system: System) -> int:
 
 def control_requests(file: bytes) -> list[Message]:
     heartbeat = Heartbeat(
-        token=b"not the token",
         number=1,
-        pid=1,
         epoch=1,
         state=ReportedState.ASLEEP,
         edition=1,
@@ -105,7 +105,8 @@ def control_requests(file: bytes) -> list[Message]:
     )
     toggle = Toggle(rid=2, number=4, wanted=WantedState.ASLEEP)
     complaint = Complaint(rid=4, number=1, id=file, index=0)
-    return [StatusRequest(rid=1), toggle, Done(rid=3, session=7), complaint, heartbeat, Quit(rid=5)]
+    join = Join(rid=6, name="other", epoch=1, token=bytes(16))
+    return [StatusRequest(rid=1), toggle, Done(rid=3, session=7), complaint, join, heartbeat, Quit(rid=5)]
 
 
 def file_id(system: System, credentials: Credentials | None) -> bytes:
@@ -459,6 +460,7 @@ status      yes       yes       yes       no conn   no conn   no conn
 toggle      yes       yes       denied    no conn   no conn   no conn
 done        yes       yes       yes       no conn   no conn   no conn
 complaint   yes       yes       yes       no conn   no conn   no conn
+join        denied    denied    denied    no conn   no conn   no conn
 heartbeat   no reply  no reply  no reply  no conn   no conn   no conn
 quit        yes       yes       denied    no conn   no conn   no conn
 """
@@ -490,7 +492,7 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
     system = keys.serve(serve, source(MIB))
     file = file_id(system, credentials_of["client"])
     hello, listing, describe, digests, get, *_ = data_requests(file)
-    status, toggle, done, complaint, heartbeat, quit_request = control_requests(file)
+    status, toggle, done, complaint, join, heartbeat, quit_request = control_requests(file)
     requests_to: dict[int, list[tuple[str, Message, type[Message]]]] = {
         system.ports[0]: [
             ("hello", hello, Welcome),
@@ -504,6 +506,7 @@ def test_every_role_has_exactly_the_rights_of_the_matrix(serve: Serve, source: S
             ("toggle", toggle, Toggled),
             ("done", done, Accepted),
             ("complaint", complaint, Accepted),
+            ("join", join, Joined),
             ("heartbeat", heartbeat, StatusReport),
         ],
     }

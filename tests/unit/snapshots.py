@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from msd.broker.supervision.supervisor import HeartbeatReceived
+from msd.broker.supervision.supervisor import HeartbeatReceived, WorkerJoined
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Heartbeat,
+    Join,
     Load,
     LoggedEvent,
     Status,
@@ -65,11 +66,18 @@ def report(status: Status, *texts: str, time: float = 0.0, is_failure: bool = Fa
     return StatusReport(rid=1, status=status, time=time, events=events[::-1], **values)
 
 
+def joined(number: int, pid: int, **values: Any) -> WorkerJoined:
+    """A worker's process has registered. Its epoch is 7000 + ``pid`` unless ``values`` say otherwise."""
+    settings: dict[str, Any] = {"name": str(number), "epoch": 7000 + pid, "token": bytes(16), "pid": pid}
+    route, host = values.pop("route", None), values.pop("host", "")
+    return WorkerJoined(number, Join(rid=1, **{**settings, **values}), route, host)
+
+
 def heard(number: int, pid: int, state: ReportedState = ReportedState.AWAKE, **values: Any) -> HeartbeatReceived:
     """A heartbeat of a worker's process. It serves edition 1 to no client unless ``values`` say otherwise."""
-    settings: dict[str, Any] = {"token": b"", "epoch": 7000 + pid, "edition": 1, "load": Load(), "sessions": []}
+    settings: dict[str, Any] = {"epoch": 7000 + pid, "edition": 1, "load": Load(), "sessions": []}
     route = values.pop("route", None)
-    return HeartbeatReceived(Heartbeat(number=number, pid=pid, state=state, **{**settings, **values}), route)
+    return HeartbeatReceived(Heartbeat(number=number, state=state, **{**settings, **values}), route)
 
 
 def with_worker(status: Status, number: int, **values: Any) -> Status:

@@ -44,6 +44,8 @@ Duration = Annotated[float, Meta(ge=0, le=2**40)]
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
 #: Human-readable text without characters that could control a terminal.
 Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
+#: The name of a worker: fits into a table, a file name and a metric's label.
+WorkerName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+\Z")]
 #: Names of optional parts of the protocol that a peer speaks. None is defined yet.
 Features = Annotated[list[Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9-]+\Z")]], Meta(max_length=64)]
 #: The versions of the protocol that a peer speaks.
@@ -230,11 +232,14 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle 
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker in a snapshot. ``complainants`` are the clients with the most complaints. ``rate`` is its recent
+    """One worker in a snapshot. ``host`` is the one from which it joined; empty for a worker that the broker started.
+    ``complainants`` are the clients with the most complaints. ``rate`` is its recent
     sending rate in bytes a second. ``uptime`` is the age of its process in seconds, 0 if it has none.
     """
 
     number: Number
+    name: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*\Z")] = ""
+    host: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9.:%_-]*\Z")] = ""
     endpoint: Annotated[str, Meta(max_length=300)]
     state: WorkerState
     wanted: WantedState
@@ -305,16 +310,14 @@ class ServedSession(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
-    """A worker's heartbeat, sent by the loop that serves requests. ``token`` proves that the sender is a child of the
-    broker; ``edition`` is the edition of the catalogue that the worker serves. ``sessions`` are open; ``served`` have
-    begun to be served since the last heartbeat, and may have ended since. ``suspect`` is a segment whose data did not
-    match although the times of its file are the indexed ones.
+    """A worker's heartbeat, sent by the loop that serves requests, over the connection on which the worker joined.
+    ``edition`` is the edition of the catalogue that the worker serves. ``sessions`` are open; ``served`` have begun to
+    be served since the last heartbeat, and may have ended since. ``suspect`` is a segment whose data did not match
+    although the times of its file are the indexed ones.
     """
 
-    token: Annotated[bytes, Meta(max_length=64)]
     number: Number
-    pid: Natural
-    epoch: Natural
+    epoch: Positive
     state: ReportedState
     edition: Natural
     load: Load
@@ -327,6 +330,21 @@ class ControlCommand(Correlated, frozen=True, kw_only=True):
     """Base class of the requests of operators and clients."""
 
     version: Natural = PROTOCOL_VERSION
+
+
+class Join(ControlCommand, tag="join", frozen=True):
+    """Registers a run of a worker. ``token`` proves later to be the same run; for a process that the broker has started
+    it is the broker's, and ``pid`` is the process. Any other worker names its ``endpoint`` and, if it had them before,
+    its number and wanted state.
+    """
+
+    name: WorkerName
+    epoch: Positive
+    token: Annotated[bytes, Meta(min_length=16, max_length=64)]
+    pid: Natural = 0
+    endpoint: Annotated[str, Meta(max_length=300)] = ""
+    number: Number | None = None
+    wanted: WantedState = WantedState.AWAKE
 
 
 class Toggle(ControlCommand, tag="toggle", frozen=True):
@@ -358,7 +376,7 @@ class Complaint(ControlCommand, tag="complaint", frozen=True):
     index: Natural
 
 
-ControlRequest = Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
+ControlRequest = Join | Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
 
 
 # Control socket: from the broker.
@@ -373,6 +391,18 @@ class Order(Message, tag="order", frozen=True):
 
 class QuitOrder(Message, tag="quit-order", frozen=True):
     """To a worker: finish sending, then exit."""
+
+
+class JoinOrder(Message, tag="join-order", frozen=True):
+    """To a worker: the broker does not know the sender of this heartbeat; join again."""
+
+
+class Joined(Correlated, tag="joined", frozen=True):
+    """The reply to ``join``: the worker's number, and the order that it begins with."""
+
+    number: Number
+    wanted: WantedState
+    edition: Natural
 
 
 class Accepted(Correlated, tag="accepted", frozen=True):
@@ -419,4 +449,6 @@ class Rejected(Correlated, tag="rejected", frozen=True):
 
 
 ControlReply = Accepted | Toggled | StatusReport | Rejected
-WorkerOrder = Order | QuitOrder
+WorkerOrder = Order | QuitOrder | JoinOrder
+#: What a worker receives from the broker.
+WorkerMessage = WorkerOrder | Joined | Rejected

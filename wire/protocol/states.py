@@ -18,6 +18,7 @@ class WorkerState(StrEnum):
     SILENT = "silent"  #: its process runs, but its heartbeats are missing
     DEAD = "dead"  #: its process ended, and a restart is pending
     FAILED = "failed"  #: its process ended, and the broker stopped restarting it
+    LOST = "lost"  #: the broker did not start it, and its heartbeats have been missing for 10 s
 
 
 class ReportedState(StrEnum):

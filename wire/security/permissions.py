@@ -8,14 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import UnionType
 
-from msd.wire.protocol.messages import Complaint, DataRequest, Done, Heartbeat, Message, Quit, StatusRequest, Toggle
+from msd.wire.protocol.messages import (
+    Complaint,
+    DataRequest,
+    Done,
+    Heartbeat,
+    Join,
+    Message,
+    Quit,
+    StatusRequest,
+    Toggle,
+)
 from msd.wire.security.keys import Role
 
 #: The requests that each role may send, and no others.
 PERMISSIONS: Mapping[Role, UnionType | type[Message]] = {
     Role.CLIENT: DataRequest | StatusRequest | Done | Complaint,
     Role.OPERATOR: DataRequest | StatusRequest | Done | Complaint | Toggle | Quit,
-    Role.WORKER: Heartbeat,
+    Role.WORKER: Join | Heartbeat,
 }
 
 

@@ -36,11 +36,16 @@ from msd.wire.protocol.messages import (
     DigestPage,
     Heartbeat,
     Hello,
+    Join,
+    Joined,
+    JoinOrder,
     Load,
     Order,
     QuitOrder,
+    Rejected,
     Segment,
-    WorkerOrder,
+    WorkerMessage,
+    new_rid,
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState
 from msd.wire.security.keys import KeyPair
@@ -68,12 +73,15 @@ from msd.workers.serving.worker_life import (
     Event,
     GiveUp,
     HeartbeatDropped,
+    JoinAccepted,
+    JoinOrdered,
     OpenPort,
     OrderReceived,
     PortBound,
     PortBusy,
     RefuseQueued,
     SendHeartbeat,
+    SendJoin,
     WorkerLife,
 )
 from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
@@ -123,7 +131,7 @@ class Worker:
         self._listings = Listings(self._catalogue.listing)
         self._local_files = LocalFiles(Share.read(self._editions))
         self._data = IndexedData(self._local_files, self._catalogue)
-        self._identity = Identity(settings.number, secrets.randbits(62))
+        self._identity = Identity(settings.number, 1 + secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()
         self._context = zmq.Context()
@@ -209,11 +217,14 @@ class Worker:
                 case RefuseQueued():
                     for client, request in self._queue.clear():
                         self._router.send(client, refusal(request.rid, self._identity, RefusalReason.SLEEPING))
-                case SendHeartbeat(state):
+                case SendHeartbeat() | SendJoin():
                     self._listings.expire(now)
                     self._close_unread_files(now)
-                    if not self._send_heartbeat(state, now):
+                    message = self._join() if isinstance(action, SendJoin) else self._heartbeat(action.state, now)
+                    if not self._send_to_broker(message):
                         self._handle(HeartbeatDropped())
+                    elif isinstance(message, Heartbeat):
+                        self._sessions.on_reported(message.served)
                     if self._zap.reload():
                         for client in self._connections.close_revoked():
                             self._on_disconnected(client)
@@ -254,13 +265,14 @@ class Worker:
         control.connect(self._settings.control)
         return control
 
-    def _send_heartbeat(self, state: ReportedState, now: float) -> bool:
-        """Sends a heartbeat. Returns False if there is no connection to the broker, or if the broker does not read."""
-        sessions, served = self._sessions.current(now), self._sessions.unreported(MAX_SERVED_REPORTED)
-        heartbeat = Heartbeat(
-            token=self._settings.token,
+    def _join(self) -> Join:
+        token, name = self._settings.token, str(self._settings.number)
+        return Join(rid=new_rid(), name=name, epoch=self._identity.epoch, token=token, pid=os.getpid())
+
+    def _heartbeat(self, state: ReportedState, now: float) -> Heartbeat:
+        sessions = self._sessions.current(now)
+        return Heartbeat(
             number=self._identity.number,
-            pid=os.getpid(),
             epoch=self._identity.epoch,
             state=state,
             edition=self._edition,
@@ -272,28 +284,34 @@ class Worker:
                 stale=self._data.is_stale(now),
             ),
             sessions=sessions[:MAX_SESSIONS_REPORTED],
-            served=served,
+            served=self._sessions.unreported(MAX_SERVED_REPORTED),
             suspect=self._data.suspect(now),
         )
+
+    def _send_to_broker(self, message: Join | Heartbeat) -> bool:
+        """Returns False if there is no connection to the broker, or if the broker does not read."""
         try:
-            self._control.send(encode(heartbeat), zmq.NOBLOCK)
+            self._control.send(encode(message), zmq.NOBLOCK)
         except zmq.Again:
             return False
-        self._sessions.on_reported(served)
         return True
 
     def _handle_orders(self) -> None:
-        newest: Order | None = None
+        newest: Order | Joined | None = None
         while (frames := receive(self._control)) is not None:
-            order = decode(frames[0].buffer, WorkerOrder)
-            if isinstance(order, QuitOrder):
-                self._running = False
-            else:
-                newest = order
+            match decode(frames[0].buffer, WorkerMessage):
+                case QuitOrder():
+                    self._running = False
+                case JoinOrder():
+                    self._handle(JoinOrdered())
+                case Rejected():
+                    pass  # The broker does not expect this process any more, and will kill it.
+                case Order() | Joined() as newest:
+                    pass
         if newest is not None:
             if newest.edition != self._edition:
                 self._switch_to(newest.edition)
-            self._handle(OrderReceived(newest.wanted))
+            self._handle(JoinAccepted(newest.wanted) if isinstance(newest, Joined) else OrderReceived(newest.wanted))
 
     def _switch_to(self, edition: int) -> None:
         """Switches to another edition of the catalogue."""

@@ -1,4 +1,4 @@
-"""The life cycle of a worker: when it opens and closes its port, refuses queued requests and sends heartbeats.
+"""The life cycle of a worker: when it opens and closes its port, refuses queued requests, joins and sends heartbeats.
 
 Pure. Does not answer requests (``workers/serving/answer.py``) and does not decide whether the worker should be awake:
 the broker decides that.
@@ -61,10 +61,22 @@ class EditionLoaded(Struct, frozen=True):
 
 
 class HeartbeatDropped(Struct, frozen=True):
-    """``SendHeartbeat`` failed: there is no connection to the broker, or the broker does not read."""
+    """``SendHeartbeat`` or ``SendJoin`` failed: there is no connection to the broker, or the broker does not read."""
 
 
-Event = OrderReceived | PortBound | PortBusy | EditionLoaded | HeartbeatDropped | TimePassed
+class JoinAccepted(Struct, frozen=True):
+    """The broker has registered this run of the worker, and orders it to be awake or asleep."""
+
+    wanted: WantedState
+
+
+class JoinOrdered(Struct, frozen=True):
+    """The broker does not know this run of the worker, or not on this connection."""
+
+
+Event = (
+    OrderReceived | PortBound | PortBusy | EditionLoaded | HeartbeatDropped | JoinAccepted | JoinOrdered | TimePassed
+)
 
 # Actions.
 
@@ -87,21 +99,25 @@ class SendHeartbeat(Struct, frozen=True):
     state: ReportedState
 
 
+class SendJoin(Struct, frozen=True):
+    """Send ``join``. Repeated in place of the heartbeats until the broker has accepted it."""
+
+
 class GiveUp(Struct, frozen=True):
     """Exit: the port cannot be bound."""
 
     reason: str
 
 
-Action = OpenPort | ClosePort | RefuseQueued | SendHeartbeat | GiveUp
+Action = OpenPort | ClosePort | RefuseQueued | SendHeartbeat | SendJoin | GiveUp
 
 #: All changes of state, each with the events that cause it.
 TRANSITIONS: Mapping[tuple[LifeState, LifeState], tuple[type[Event], ...]] = {
-    (LifeState.ASLEEP, LifeState.OPENING): (OrderReceived,),
+    (LifeState.ASLEEP, LifeState.OPENING): (OrderReceived, JoinAccepted),
     (LifeState.OPENING, LifeState.AWAKE): (PortBound,),
-    (LifeState.OPENING, LifeState.ASLEEP): (OrderReceived,),
-    (LifeState.AWAKE, LifeState.CLOSING): (OrderReceived,),
-    (LifeState.CLOSING, LifeState.AWAKE): (OrderReceived,),
+    (LifeState.OPENING, LifeState.ASLEEP): (OrderReceived, JoinAccepted),
+    (LifeState.AWAKE, LifeState.CLOSING): (OrderReceived, JoinAccepted),
+    (LifeState.CLOSING, LifeState.AWAKE): (OrderReceived, JoinAccepted),
     (LifeState.CLOSING, LifeState.ASLEEP): (TimePassed,),
 }
 
@@ -114,7 +130,10 @@ class WorkerLife(Core[Event, Action]):
         self.state = LifeState.ASLEEP
         #: When the state began.
         self._since = 0.0
+        #: When the next heartbeat or ``join`` is due.
         self._next_heartbeat = 0.0
+        #: True if the broker has registered this run.
+        self._is_joined = False
         #: When the port must be bound (while opening) or closed (while closing).
         self._port_due = math.inf
 
@@ -131,6 +150,14 @@ class WorkerLife(Core[Event, Action]):
 
     def _decide(self, event: Event, now: float) -> list[Action]:
         actions: list[Action] = []
+        match event:
+            case JoinAccepted(wanted):
+                self._is_joined = True
+                self._next_heartbeat = now
+                event = OrderReceived(wanted)
+            case JoinOrdered() if self._is_joined:
+                self._is_joined = False
+                self._next_heartbeat = now
         match event, self.state:
             case OrderReceived(WantedState.AWAKE), LifeState.ASLEEP:
                 self._enter(LifeState.OPENING, now, port_due=now)
@@ -160,7 +187,8 @@ class WorkerLife(Core[Event, Action]):
             actions.append(OpenPort())
         elif now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_INTERVAL_S
-            actions.append(SendHeartbeat(ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP))
+            state = ReportedState.AWAKE if self.is_awake else ReportedState.ASLEEP
+            actions.append(SendHeartbeat(state) if self._is_joined else SendJoin())
         return actions
 
     def _enter(self, state: LifeState, now: float, port_due: float = math.inf) -> None:

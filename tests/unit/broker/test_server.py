@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.ports import PortInUseError
 from msd.broker.server import PORT_DISTANCE, Broker
 from msd.broker.supervision import until_done
-from msd.broker.supervision.supervisor import Event, QuitReceived
+from msd.broker.supervision.supervisor import Event, Exited, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import UsageError
@@ -31,6 +32,9 @@ from msd.wire.protocol.messages import (
     ControlRequest,
     Done,
     Heartbeat,
+    Join,
+    Joined,
+    JoinOrder,
     Load,
     Message,
     Order,
@@ -172,7 +176,6 @@ class Harness:
         state: ReportedState = ReportedState.AWAKE,
         *,
         edition: int = 1,
-        token: bytes | None = None,
         stale: bool = False,
         suspect: SuspectSegment | None = None,
         sessions: Sequence[int] = (),
@@ -180,9 +183,7 @@ class Harness:
     ) -> list[Message]:
         """Handles a worker's heartbeat; returns the orders sent to the worker."""
         heartbeat = Heartbeat(
-            token=self.processes.token if token is None else token,
             number=number,
-            pid=100 + number,
             epoch=7,
             state=state,
             edition=edition,
@@ -193,10 +194,18 @@ class Harness:
         )
         return self.receive(heartbeat, b"worker %d" % number, WORKER)
 
+    def join(self, number: int, *, token: bytes | None = None) -> list[Message]:
+        """Handles the join of a worker's process; returns the replies."""
+        join = Join(
+            rid=5, name=str(number), epoch=7, token=self.processes.token if token is None else token, pid=100 + number
+        )
+        return self.receive(join, b"worker %d" % number, WORKER)
+
     def start(self) -> None:
-        """Completes edition 1 and receives a heartbeat from each worker, so that both are awake and serve edition 1."""
+        """Completes edition 1; both workers join, send a heartbeat and are awake, with edition 1."""
         self.complete_edition()
         for number in (1, 2):
+            self.join(number)
             self.heartbeat(number)
 
     @property
@@ -293,15 +302,52 @@ def test_a_worker_that_cannot_be_started_is_dead(harness: Harness) -> None:
 
 def test_a_heartbeat_changes_the_state_and_is_published(harness: Harness) -> None:
     harness.complete_edition()
+    harness.join(2)
     harness.heartbeat(2)
     assert states(harness) == [WorkerState.STARTING, WorkerState.AWAKE]
     assert harness.listeners.published[-1].workers[1].state is WorkerState.AWAKE
 
 
-def test_a_heartbeat_with_a_wrong_token_is_ignored(harness: Harness) -> None:
+def test_a_process_that_joins_receives_its_number_and_its_order(harness: Harness) -> None:
     harness.complete_edition()
-    harness.heartbeat(1, token=b"wrong")
+    assert harness.join(2) == [Joined(rid=5, number=2, wanted=WantedState.AWAKE, edition=1)]
+
+
+def test_a_process_that_joins_with_a_wrong_token_is_rejected(harness: Harness) -> None:
+    harness.complete_edition()
+    (reply,) = harness.join(1, token=b"wrong".ljust(16))
+    assert isinstance(reply, Rejected)
+    assert harness.heartbeat(1) == [JoinOrder()]
     assert states(harness) == [WorkerState.STARTING] * 2
+
+
+def test_the_sender_of_an_unknown_heartbeat_is_told_to_join(harness: Harness) -> None:
+    harness.start()
+    harness.broker._handle(Exited(1, 101, "killed"), time.monotonic())
+    assert harness.heartbeat(1) == [JoinOrder()]
+    assert states(harness) == [WorkerState.DEAD, WorkerState.AWAKE]
+
+
+def test_an_operator_may_not_join(harness: Harness) -> None:
+    join = Join(rid=5, name="other", epoch=9, token=bytes(16), endpoint="tcp://127.0.0.1:9")
+    assert harness.receive(join) == [Rejected(rid=5, message="only workers may join", denied=True)]
+
+
+def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_edition(harness: Harness) -> None:
+    harness.start()
+    elsewhere = Sender(Role.WORKER, b"key", "hosts", "192.0.2.7")
+    join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018")
+    reply = Joined(rid=5, number=3, wanted=WantedState.AWAKE, edition=1)
+    assert harness.receive(join, b"attic", elsewhere) == [reply]
+    heartbeat = Heartbeat(number=3, epoch=9, state=ReportedState.AWAKE, edition=40, load=Load(stale=True), sessions=[])
+    assert harness.receive(heartbeat, b"attic", elsewhere) == []
+    assert harness.receive(heartbeat, b"impostor", elsewhere) == [JoinOrder()]
+    worker = harness.listeners.published[-1].workers[2]
+    assert (worker.name, worker.host, worker.endpoint) == ("attic", "192.0.2.7", "tcp://192.0.2.7:21018")
+    assert (worker.state, worker.pid, worker.restarts, worker.uptime) == (WorkerState.AWAKE, 0, 0, 0.0)
+    assert not harness.indexer.rescans
+    harness.receive(Toggle(rid=6, number=3))
+    assert harness.listeners.sent == [(b"attic", Order(wanted=WantedState.ASLEEP, edition=40))]
 
 
 def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) -> None:

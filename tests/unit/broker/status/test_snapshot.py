@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -16,14 +17,14 @@ from msd.broker.supervision.supervisor import (
     Spawned,
     Supervisor,
 )
-from msd.wire.config.settings import Config, WorkerConfig
+from msd.wire.config.settings import Config
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Complaint, Load, Status
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import TimePassed
-from tests.unit.snapshots import heard
+from tests.unit.snapshots import PORTS, heard, joined
 
 NOW = 1000.0
 MIB = 1 << 20
@@ -33,13 +34,14 @@ def builder() -> SnapshotBuilder:
     return SnapshotBuilder(Config(interval=1.5))
 
 
-def running(workers: int = 4, load: Load | None = None) -> Supervisor:
+def running(workers: int = 4, load: Load | None = None, endpoints: Sequence[str] = ()) -> Supervisor:
     """A supervisor of awake workers with the pids 101, 102 and so on."""
-    supervisor = Supervisor(range(1, workers + 1), hang_limit=60)
+    supervisor = Supervisor(endpoints or [f"tcp://127.0.0.1:{port}" for port in PORTS[:workers]], hang_limit=60)
     supervisor.handle(CatalogueReady(1), NOW)
     for number in range(1, workers + 1):
         pid = 100 + number
         supervisor.handle(Spawned(number, pid), NOW)
+        supervisor.handle(joined(number, pid, epoch=7000 + number), NOW)
         supervisor.handle(heard(number, pid, epoch=7000 + number, load=load or Load()), NOW)
     return supervisor
 
@@ -86,7 +88,9 @@ def test_a_process_that_runs_for_a_year_has_an_uptime() -> None:
 def test_a_client_served_by_several_workers_counts_once() -> None:
     supervisor = running()
     for number, sessions in ((1, [7, 8]), (2, [8, 9]), (4, [7])):
-        supervisor.handle(heard(number, 100 + number, load=Load(clients=len(sessions)), sessions=sessions), NOW)
+        supervisor.handle(
+            heard(number, 100 + number, epoch=7000 + number, load=Load(clients=len(sessions)), sessions=sessions), NOW
+        )
     status = builder().build(supervisor, NOW)
     assert (status.clients, [worker.clients for worker in status.workers]) == (3, [2, 2, 0, 1])
     assert as_json(status)["clients"] == 3
@@ -94,7 +98,7 @@ def test_a_client_served_by_several_workers_counts_once() -> None:
 
 def test_clients_whose_sessions_are_not_listed_count() -> None:
     supervisor = running()
-    supervisor.handle(heard(2, 102, load=Load(clients=1500), sessions=range(1024)), NOW)
+    supervisor.handle(heard(2, 102, epoch=7002, load=Load(clients=1500), sessions=range(1024)), NOW)
     assert builder().build(supervisor, NOW).clients == 1500
 
 
@@ -121,19 +125,20 @@ def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> N
     """The snapshot has the maximum number of workers, the largest values and the longest texts."""
     largest = 2**63 - 1
     longest = "ffff:" * 7 + "ffff"
-    workers = tuple(WorkerConfig(Endpoint(longest, 65535)) for _ in range(MAX_WORKERS))
-    snapshots = SnapshotBuilder(
-        Config(host=longest, status_port=65535, control_port=65534, interval=86400.0, workers=workers)
-    )
+    snapshots = SnapshotBuilder(Config(host=longest, status_port=65535, control_port=65534, interval=86400.0))
     snapshots.catalogue, snapshots.files = b"c" * 32, largest
     supervisor = running(
-        MAX_WORKERS, Load(bytes_sent=largest, clients=largest, malformed_messages=largest, rejected_connections=largest)
+        MAX_WORKERS,
+        Load(bytes_sent=largest, clients=largest, malformed_messages=largest, rejected_connections=largest),
+        [Endpoint(longest, 65535).url] * MAX_WORKERS,
     )
     for worker in supervisor.workers.values():
+        assert worker.process is not None
+        worker.name, worker.host = f"{worker.number}".ljust(64, "x"), longest
         worker.state = WorkerState.STARTING  # the longest state name
         worker.reason = letter * 1024
         worker.heartbeat = replace(worker.heartbeat, epoch=largest)
-        worker.pid = worker.restarts = worker.complaints = largest
+        worker.process.pid = worker.process.restarts = worker.complaints = largest
         for first in "abc":
             longest_name = first.ljust(64, "x")
             snapshots.complaints.is_new(longest_name, Complaint(rid=1, number=worker.number, id=bytes(32), index=0))
@@ -201,6 +206,7 @@ def test_the_json_of_a_worker_has_the_values_of_the_snapshot() -> None:
     (worker,) = json.loads(json.dumps(as_json(builder().build(running(1), NOW))))["workers"]
     assert worker == {
         "name": "1",
+        "host": "",
         "endpoint": "tcp://127.0.0.1:21018",
         "state": "awake",
         "wanted": "awake",

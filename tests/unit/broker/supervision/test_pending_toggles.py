@@ -19,16 +19,17 @@ from msd.broker.supervision.supervisor import (
 from msd.wire.protocol.messages import Toggled
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed
-from tests.unit.snapshots import heard
+from tests.unit.snapshots import heard, joined
 
 NOW = 1000.0
 
 
 def awake(workers: int = 2) -> Supervisor:
-    supervisor = Supervisor(range(1, workers + 1), hang_limit=60)
+    supervisor = Supervisor([""] * workers, hang_limit=60)
     supervisor.handle(CatalogueReady(1), NOW)
     for number in supervisor.workers:
         supervisor.handle(Spawned(number, 100 + number), NOW)
+        supervisor.handle(joined(number, 100 + number), NOW)
         heartbeat(supervisor, number, ReportedState.AWAKE)
     return supervisor
 

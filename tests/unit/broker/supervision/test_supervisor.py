@@ -10,8 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from msd.broker.supervision.registration import register
 from msd.broker.supervision.supervisor import (
     CRASH_WINDOW_S,
+    LOST_AFTER_S,
     MAX_BACKOFF_S,
     MAX_CRASHES,
     MIN_BACKOFF_S,
@@ -37,11 +39,12 @@ from msd.broker.supervision.supervisor import (
     Stop,
     Supervisor,
     ToggleReceived,
+    WorkerJoined,
 )
-from msd.wire.protocol.messages import Load
+from msd.wire.protocol.messages import Join, Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
-from tests.unit.snapshots import heard
+from tests.unit.snapshots import heard, joined
 
 HANG_LIMIT = 60.0
 #: Not 0, so that a time that was never set (0) is detected.
@@ -60,7 +63,7 @@ class Scenario:
     """A supervisor, a clock that the test advances, and methods that pass events to the supervisor."""
 
     def __init__(self, workers: int = 1, hang_limit: float = HANG_LIMIT) -> None:
-        self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
+        self.supervisor = Supervisor([""] * workers, hang_limit)
         self.now = START
         self.changes: list[StateChanged] = []
         self._pids = iter(range(100, 100000))
@@ -83,7 +86,20 @@ class Scenario:
         edition: int = EDITION,
     ) -> list[Action]:
         pid = self.pid(number) if pid is None else pid
+        if pid and pid == self.pid(number):
+            assert self.join(number) == []
         return self.handle(heard(number, pid, state, edition=edition))
+
+    def join(self, number: int = 1, route: object = None) -> list[Action]:
+        return self.handle(joined(number, self.pid(number), route=route))
+
+    def join_from_elsewhere(self, epoch: int = 9, number: int = 2, name: str = "attic") -> list[Action]:
+        return self.handle(joined(number, 0, epoch=epoch, name=name, host="192.0.2.7", route=epoch))
+
+    def heartbeat_from_elsewhere(
+        self, epoch: int = 9, number: int = 2, state: ReportedState = ReportedState.AWAKE
+    ) -> list[Action]:
+        return self.handle(heard(number, 0, state, epoch=epoch, edition=40, route=epoch))
 
     def exit(self, number: int = 1, reason: str = "killed by SIGKILL") -> list[Action]:
         return self.handle(Exited(number, self.pid(number), reason))
@@ -122,7 +138,9 @@ class Scenario:
     def crash(self, number: int = 1) -> list[Action]:
         """The process exits and, unless the worker has failed, is restarted after the backoff."""
         actions = self.exit(number)
-        restart_at = self.supervisor.workers[number].restart_at
+        process = self.supervisor.workers[number].process
+        assert process is not None
+        restart_at = process.restart_at
         if restart_at is not None:
             self.now = restart_at
             self.handle(TimePassed())
@@ -164,6 +182,23 @@ def silent() -> Scenario:
 def dead() -> Scenario:
     scenario = awake()
     scenario.exit()
+    return scenario
+
+
+def elsewhere() -> Scenario:
+    """Worker 1 is a process of the broker; worker 2 has joined from another host and is awake."""
+    scenario = awake()
+    scenario.join_from_elsewhere()
+    scenario.heartbeat_from_elsewhere()
+    return scenario
+
+
+def lost() -> Scenario:
+    scenario = elsewhere()
+    for _ in range(int(LOST_AFTER_S / 0.25)):
+        scenario.now += 0.25
+        scenario.heartbeat()
+        scenario.handle(TimePassed())
     return scenario
 
 
@@ -350,7 +385,9 @@ def test_dead_to_starting_after_the_backoff() -> None:
     assert scenario.wait(MIN_BACKOFF_S - 0.01) == []
     assert scenario.wait(0.01) == [Spawn(1, WantedState.AWAKE, EDITION), Publish()]
     assert scenario.state() is WorkerState.STARTING
-    assert scenario.supervisor.workers[1].restarts == 1
+    process = scenario.supervisor.workers[1].process
+    assert process is not None
+    assert process.restarts == 1
 
 
 def test_a_worker_that_cannot_be_spawned_is_dead_and_retried() -> None:
@@ -465,6 +502,8 @@ def test_orders_go_to_the_running_process() -> None:
     """A late heartbeat from the previous process does not change the address to which orders are sent."""
 
     def beat(pid: int, route: bytes) -> None:
+        if pid == scenario.pid():
+            scenario.join(route=route)
         scenario.handle(heard(1, pid, edition=EDITION, load=Load(bytes_sent=pid), sessions=[pid], route=route))
 
     def route() -> object:
@@ -481,7 +520,11 @@ def test_orders_go_to_the_running_process() -> None:
     assert (route(), worker.heartbeat) == (None, NO_HEARTBEAT)
     beat(scenario.pid(), b"new")
     beat(old, b"old")
-    assert (route(), worker.heartbeat.pid, worker.heartbeat.sessions) == (b"new", scenario.pid(), [scenario.pid()])
+    assert (route(), worker.heartbeat.epoch, worker.heartbeat.sessions) == (
+        b"new",
+        7000 + scenario.pid(),
+        [scenario.pid()],
+    )
 
 
 def test_the_heartbeat_of_a_dead_worker_is_ignored() -> None:
@@ -502,6 +545,92 @@ def test_the_exit_of_a_stale_pid_is_ignored() -> None:
     scenario.crash()
     assert scenario.handle(Exited(1, old, "again")) == []
     assert scenario.state() is WorkerState.STARTING
+
+
+# Workers that the broker did not start.
+
+
+def test_a_worker_that_joins_is_starting_until_its_first_heartbeat() -> None:
+    scenario = awake()
+    assert scenario.join_from_elsewhere() == [Publish()]
+    assert scenario.state(2) is WorkerState.STARTING
+    assert scenario.heartbeat_from_elsewhere() == [Publish()]
+    assert scenario.state(2) is WorkerState.AWAKE
+
+
+def test_a_worker_that_joins_twice_from_the_same_run_changes_only_its_route() -> None:
+    scenario = elsewhere()
+    assert scenario.handle(joined(2, 0, epoch=9, name="attic", route="new")) == []
+    assert scenario.state(2) is WorkerState.AWAKE
+    assert scenario.heartbeat_from_elsewhere(state=ReportedState.ASLEEP) == [], "a heartbeat from the old route"
+    assert scenario.state(2) is WorkerState.AWAKE
+
+
+def test_silent_to_lost_after_the_limit_and_nothing_is_killed_or_restarted() -> None:
+    scenario = elsewhere()
+    scenario.exit(1)  # Its restart is not what this test waits for.
+    scenario.handle(QuitReceived())
+    scenario.wait(SILENT_AFTER_S)
+    assert scenario.state(2) is WorkerState.SILENT
+    assert scenario.wait(LOST_AFTER_S - SILENT_AFTER_S - 0.01) == [Stop()]
+    assert scenario.wait(0.01) == [Publish(), Stop()]
+    assert scenario.state(2) is WorkerState.LOST
+    assert scenario.supervisor.next_deadline(scenario.now) is None
+    assert scenario.supervisor.workers[2].heartbeat is NO_HEARTBEAT
+
+
+def test_starting_to_lost_if_no_heartbeat_follows() -> None:
+    scenario = awake()
+    scenario.join_from_elsewhere()
+    scenario.now += LOST_AFTER_S
+    scenario.handle(TimePassed())
+    assert scenario.state(2) is WorkerState.LOST
+
+
+@pytest.mark.parametrize("state", ReportedState)
+def test_a_lost_worker_that_was_only_cut_off_returns_with_its_heartbeats(state: ReportedState) -> None:
+    scenario = lost()
+    assert scenario.state(2) is WorkerState.LOST
+    scenario.heartbeat_from_elsewhere(state=state)
+    assert scenario.state(2).value == state.value
+
+
+def test_a_lost_worker_that_was_started_again_has_its_wanted_state() -> None:
+    scenario = lost()
+    assert scenario.toggle(WantedState.ASLEEP, 2) == [Publish()]
+    assert scenario.join_from_elsewhere(epoch=10) == [Publish()]
+    assert (scenario.state(2), scenario.wanted(2)) == (WorkerState.STARTING, WantedState.ASLEEP)
+    assert scenario.heartbeat_from_elsewhere(epoch=10) == [SendOrder(2, WantedState.ASLEEP, 40), Publish()]
+    assert scenario.heartbeat_from_elsewhere(epoch=9) == [], "a heartbeat of the run before"
+
+
+def test_a_worker_of_another_name_inherits_only_the_number_of_a_lost_one() -> None:
+    scenario = lost()
+    scenario.toggle(WantedState.ASLEEP, 2)
+    scenario.join_from_elsewhere(epoch=10, name="cellar")
+    worker = scenario.supervisor.workers[2]
+    assert (worker.name, worker.state, worker.wanted) == ("cellar", WorkerState.STARTING, WantedState.AWAKE)
+
+
+def test_the_toggle_of_a_lost_worker_is_carried_out_when_it_returns() -> None:
+    scenario = lost()
+    scenario.toggle(WantedState.ASLEEP, 2)
+    assert scenario.toggle(None, 2) == [Publish()], "it is to be awake, as a dead worker would be"
+    assert scenario.wanted(2) is WantedState.AWAKE
+
+
+def test_a_later_edition_and_a_shutdown_are_not_sent_to_a_worker_that_the_broker_did_not_start() -> None:
+    scenario = elsewhere()
+    assert scenario.handle(CatalogueReady(EDITION + 1)) == [SendOrder(1, WantedState.AWAKE, EDITION + 1)]
+    assert scenario.handle(QuitReceived()) == [SendQuit(1)]
+    assert scenario.heartbeat_from_elsewhere() == []
+    assert scenario.exit(1) == [Publish(), Stop()]
+
+
+def test_a_stall_of_the_broker_loses_no_worker() -> None:
+    scenario = elsewhere()
+    scenario.stall(10 * LOST_AFTER_S)
+    assert scenario.state(2) is WorkerState.AWAKE
 
 
 # Toggles and orders.
@@ -784,18 +913,22 @@ def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None
     random = Random(1)
     scenario = starting()
     occurred = set()
+    epoch = 9
     for _ in range(5000):
-        pid = scenario.pid()
-        report = heard(1, pid, random.choice([*ReportedState]), edition=EDITION)
+        worker = scenario.supervisor.workers.get(2)  # It is elsewhere.
+        epoch += worker is not None and worker.state is WorkerState.LOST and random.random() < 0.5
+        state = random.choice([*ReportedState])
         events: list[Event] = [ToggleReceived(1, random.choice([None, *WantedState])), *[TimePassed()] * 4]
-        if pid:
+        events += [joined(2, 0, epoch=epoch, name="attic"), heard(2, 0, state, epoch=epoch)]
+        if pid := scenario.pid():
+            scenario.join()
+            report = heard(1, pid, state, edition=EDITION)
             events += [report, report, report, Exited(1, pid, "killed by SIGKILL")]
         event = random.choice(events)
-        scenario.now += random.choice([0.01, MIN_BACKOFF_S, SILENT_AFTER_S, 2 * SILENT_AFTER_S])
-        before = scenario.state()
+        scenario.now += random.choice([0.01, MIN_BACKOFF_S, SILENT_AFTER_S, 2 * SILENT_AFTER_S, LOST_AFTER_S / 2])
+        scenario.changes.clear()
         actions = scenario.handle(event)
-        if scenario.state() is not before:
-            occurred.add(((before, scenario.state()), type(event)))
+        occurred |= {((change.before, change.after), type(event)) for change in scenario.changes}
         if any(isinstance(action, Spawn) for action in actions):
             scenario.spawned()
     assert occurred == LISTED
@@ -808,13 +941,16 @@ class Supervision(RuleBasedStateMachine):
 
     @initialize(workers=st.integers(1, 4), hang_limit=st.sampled_from([0.3, 2.0, 60.0]))
     def start(self, workers: int, hang_limit: float) -> None:
-        self.supervisor = Supervisor(range(1, workers + 1), hang_limit)
+        self.supervisor = Supervisor([""] * workers, hang_limit)
         self.now = START
         self.running: dict[int, int] = {}
         self.next_pid = 100
         self.stopped = False
         self.killed: set[int] = set()
         self.edition = 0
+        #: The epochs of the runs elsewhere that have joined, by name.
+        self.elsewhere: dict[str, tuple[int, int]] = {}
+        self.next_epoch = 1
 
     def handle(self, event: Event) -> list[Action]:
         before = {n: (w.state, w.wanted) for n, w in self.supervisor.workers.items()}
@@ -823,10 +959,14 @@ class Supervision(RuleBasedStateMachine):
         assert (Publish() in actions) == (before != after), (
             "published without a change, or changed without being published"
         )
-        changes = {(before[n][0], after[n][0]) for n in before if before[n][0] is not after[n][0]}
-        assert {(change, type(event)) for change in changes} <= LISTED
-        reported = {(action.before, action.after) for action in actions if isinstance(action, StateChanged)}
-        assert reported == changes, "a change of state was not reported"
+        for number in after:
+            state = before[number][0] if number in before else WorkerState.STARTING
+            for change in actions:
+                if isinstance(change, StateChanged) and change.number == number:
+                    assert change.before is state
+                    assert ((state, change.after), type(event)) in LISTED
+                    state = change.after
+            assert state is after[number][0], "a change of state was not reported"
         for action in actions:
             match action:
                 case Spawn(number, wanted, edition):
@@ -839,9 +979,13 @@ class Supervision(RuleBasedStateMachine):
                     assert self.running[number] not in self.killed, "killed twice"
                     self.killed.add(self.running[number])
                 case SendOrder(number, wanted, edition):
-                    assert number in self.running
-                    assert wanted is self.supervisor.workers[number].wanted
-                    assert edition == self.edition
+                    worker = self.supervisor.workers[number]
+                    assert wanted is worker.wanted
+                    if worker.process is not None:
+                        assert number in self.running
+                        assert edition == self.edition
+                    else:
+                        assert worker.state is not WorkerState.LOST
                 case SendQuit(number):
                     assert number in self.running
                 case Stop():
@@ -875,6 +1019,7 @@ class Supervision(RuleBasedStateMachine):
     def heartbeat(self, data: st.DataObject, state: ReportedState, behind: int) -> tuple[int, int]:
         number = data.draw(st.sampled_from(sorted(self.running)))
         pid = self.running[number]
+        self.handle(joined(number, pid))
         beat = heard(number, pid, state, edition=self.edition - behind)
         actions = self.handle(beat)
         worker = self.supervisor.workers[number]
@@ -887,6 +1032,27 @@ class Supervision(RuleBasedStateMachine):
     def late_heartbeat(self, old: tuple[int, int], state: ReportedState) -> None:
         number, pid = old
         self.handle(heard(number, pid, state, edition=self.edition))
+
+    @rule(name=st.sampled_from(["attic", "cellar", "1"]), is_new_run=st.booleans(), wish=st.integers(1, 6))
+    def join_from_elsewhere(self, name: str, is_new_run: bool, wish: int) -> None:
+        _, epoch = self.elsewhere.get(name, (0, 0))
+        if is_new_run or not epoch:
+            epoch, self.next_epoch = self.next_epoch, self.next_epoch + 1
+        join = Join(rid=1, name=name, epoch=epoch, token=bytes(16), number=wish)
+        number = register(join, self.supervisor.workers, b"broker".ljust(16))
+        if isinstance(number, str):
+            holder = next(w for w in self.supervisor.workers.values() if w.name == name)
+            assert holder.process is not None or (holder.state is not WorkerState.LOST and holder.epoch != epoch)
+            return
+        self.handle(WorkerJoined(number, join))
+        self.elsewhere[name] = number, epoch
+
+    @precondition(lambda self: self.elsewhere)
+    @rule(data=st.data(), state=st.sampled_from(ReportedState))
+    def heartbeat_from_elsewhere(self, data: st.DataObject, state: ReportedState) -> None:
+        number, epoch = self.elsewhere[data.draw(st.sampled_from(sorted(self.elsewhere)))]
+        self.handle(heard(number, 0, state, epoch=epoch))
+        assert self.supervisor.workers[number].state.value == state.value
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -935,8 +1101,13 @@ class Supervision(RuleBasedStateMachine):
         assert {n: w.pid for n, w in self.supervisor.workers.items() if w.pid} == self.running
         assert self.stopped == (self.supervisor.quitting and not self.running)
         if self.edition and not self.supervisor.quitting:
-            exited = [w for w in self.supervisor.workers.values() if not w.pid and w.state is not WorkerState.FAILED]
-            assert all(w.restart_at is not None for w in exited), "a dead worker has no restart time"
+            dead = [w for w in self.supervisor.workers.values() if w.state is WorkerState.DEAD]
+            assert all(w.process and w.process.restart_at is not None for w in dead), (
+                "a dead worker has no restart time"
+            )
+            assert {w.number for w in self.supervisor.workers.values() if w.process is None} == {
+                number for number, _ in self.elsewhere.values()
+            }
 
 
 TestSupervision = Supervision.TestCase

@@ -34,7 +34,7 @@ FAMILIES: dict[str, UnionType | type[Message]] = {
     "status": messages.Status,
     "control request": messages.ControlRequest,
     "control reply": messages.ControlReply,
-    "worker order": messages.WorkerOrder,
+    "worker order": messages.WorkerMessage,
     "settings": child_messages.WorkerSettings,
     "index line": child_messages.IndexLine,
 }

@@ -137,9 +137,7 @@ def test_the_counters_have_the_keys_of_the_protocol() -> None:
         rejected_connections=4,
     )
     status = Status(**{key: value for key, value in STATUS.items() if key not in ("type", "workers")}, workers=[worker])
-    heartbeat = messages.Heartbeat(
-        token=b"", number=1, pid=1, epoch=1, state=ReportedState.AWAKE, edition=1, load=load, sessions=[]
-    )
+    heartbeat = messages.Heartbeat(number=1, epoch=1, state=ReportedState.AWAKE, edition=1, load=load, sessions=[])
     encoded_load = msgpack.unpackb(encode(heartbeat))["load"]
     encoded_worker = msgpack.unpackb(encode(status))["workers"][0]
     assert (encoded_load["garbage"], encoded_load["refused"]) == (1, 2)

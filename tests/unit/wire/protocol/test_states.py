@@ -12,7 +12,7 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, 
 
 
 def test_the_names_in_messages_are_those_of_the_protocol() -> None:
-    assert [*WorkerState] == ["starting", "awake", "asleep", "silent", "dead", "failed"]
+    assert [*WorkerState] == ["starting", "awake", "asleep", "silent", "dead", "failed", "lost"]
     reasons = ["sleeping", "busy", "unknown", "changed", "unreadable", "bad-request", "version"]
     assert [*RefusalReason] == [*reasons, "other"]
 
@@ -24,7 +24,7 @@ def test_a_worker_can_be_in_each_wanted_state() -> None:
 @pytest.mark.parametrize("state", [*WorkerState])
 def test_a_worker_reports_itself_awake_or_asleep_only(state: WorkerState) -> None:
     load = {"bytes_sent": 0, "clients": 0, "garbage": 0, "refused": 0, "stale": False}
-    identity = {"token": b"", "number": 1, "pid": 1, "epoch": 1, "edition": 1, "load": load, "sessions": []}
+    identity = {"number": 1, "epoch": 1, "edition": 1, "load": load, "sessions": []}
     message = msgpack.packb({"type": "heartbeat", "state": state.value, **identity})
     if state in (WorkerState.AWAKE, WorkerState.ASLEEP):
         assert decode(message, messages.ControlRequest).state is ReportedState(state)

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from msd.wire.protocol import messages
-from msd.wire.protocol.messages import Complaint, Done, Heartbeat, Message, Quit, StatusRequest, Toggle
+from msd.wire.protocol.messages import Complaint, Done, Heartbeat, Join, Message, Quit, StatusRequest, Toggle
 from msd.wire.security.keys import Role
 from msd.wire.security.permissions import PERMISSIONS, is_permitted
 
@@ -23,16 +23,16 @@ def test_every_role_has_a_row() -> None:
     assert {*PERMISSIONS} == {*Role}
 
 
-def test_an_operator_may_send_everything_but_heartbeats() -> None:
-    assert permitted(Role.OPERATOR) == REQUESTS - {Heartbeat}
+def test_an_operator_may_send_everything_but_what_workers_send() -> None:
+    assert permitted(Role.OPERATOR) == REQUESTS - {Join, Heartbeat}
 
 
 def test_a_client_may_download_but_not_give_orders() -> None:
     assert permitted(Role.CLIENT) == DATA_REQUESTS | {StatusRequest, Done, Complaint}
 
 
-def test_a_worker_may_send_heartbeats_only() -> None:
-    assert permitted(Role.WORKER) == {Heartbeat}
+def test_a_worker_may_only_join_and_send_heartbeats() -> None:
+    assert permitted(Role.WORKER) == {Join, Heartbeat}
 
 
 @pytest.mark.parametrize("role", Role)

@@ -33,6 +33,9 @@ from msd.wire.protocol.messages import (
     GetBundle,
     Heartbeat,
     Hello,
+    Join,
+    Joined,
+    JoinOrder,
     List,
     Load,
     Order,
@@ -56,7 +59,9 @@ TIMEOUT_MS = 30_000
 class Bench:
     """A worker process, the control socket of its broker, and the sockets of its clients."""
 
-    def __init__(self, folder: Path, port: int, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, port: int, stack: ExitStack, edition: int = 1) -> None:
+        self.edition = edition
+        self.joins: list[Join] = []
         self._stack = stack
         self._port = port
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
@@ -85,6 +90,10 @@ class Bench:
         while self._control.poll(max(0, int(1000 * (deadline - time.monotonic())))):
             self._routing_id, frame = self._control.recv_multipart()
             message = decode(frame, ControlRequest)
+            if isinstance(message, Join):
+                self.joins.append(message)
+                joined = Joined(rid=message.rid, number=1, wanted=WantedState.AWAKE, edition=self.edition)
+                self._control.send_multipart([self._routing_id, encode(joined)])
             if isinstance(message, Heartbeat) and condition(message):
                 return message
         pytest.fail("no such heartbeat")
@@ -119,7 +128,7 @@ def serving(
             parent=os.getpid(),
             bind=f"tcp://127.0.0.1:{port}",
             control=f"ipc://{folder}/control",
-            token=b"",
+            token=bytes(16),
             catalogue=str(folder),
             edition=edition,
             rate=rate,
@@ -132,7 +141,7 @@ def serving(
     ):
         assert process.stdin is not None
         os.write(process.stdin.fileno(), struct.pack("!I", len(settings)) + settings)
-        bench = Bench(folder, port, stack)
+        bench = Bench(folder, port, stack, edition)
         bench.process = process
         yield bench
         process.stdin.close()
@@ -348,12 +357,19 @@ def test_a_worker_ordered_to_quit_exits(root: Path, runtime_folder: Path) -> Non
         assert bench.process.wait(TIMEOUT_MS / 1000) == 0
 
 
+def test_a_worker_joins_and_joins_again_when_the_broker_does_not_know_it(root: Path, runtime_folder: Path) -> None:
+    with serving(root, runtime_folder) as bench:
+        epoch = bench.heartbeat(lambda heartbeat: heartbeat.state is ReportedState.AWAKE).epoch
+        before = len(bench.joins)
+        bench.order(JoinOrder())
+        wait_for("another join", lambda: bench.heartbeat(lambda _: True) and len(bench.joins) > before)
+        assert {(join.name, join.epoch, join.pid) for join in bench.joins} == {("1", epoch, bench.process.pid)}
+
+
 def test_the_largest_heartbeat_fits_into_a_frame() -> None:
     largest = 2**63 - 1
     heartbeat = Heartbeat(
-        token=bytes(64),
         number=1024,
-        pid=largest,
         epoch=largest,
         state=ReportedState.ASLEEP,
         edition=largest,

@@ -24,6 +24,8 @@ from msd.workers.serving.worker_life import (
     Event,
     GiveUp,
     HeartbeatDropped,
+    JoinAccepted,
+    JoinOrdered,
     LifeState,
     OpenPort,
     OrderReceived,
@@ -31,6 +33,7 @@ from msd.workers.serving.worker_life import (
     PortBusy,
     RefuseQueued,
     SendHeartbeat,
+    SendJoin,
     WorkerLife,
 )
 
@@ -50,9 +53,9 @@ PATHS: dict[LifeState, tuple[Event, ...]] = {
 
 
 def life_in(state: LifeState) -> WorkerLife:
-    """A worker that entered this state at ``START`` and sent a heartbeat at that time."""
+    """A worker that has joined, entered this state at ``START`` and sent a heartbeat at that time."""
     life = WorkerLife()
-    for event in (TimePassed(), *PATHS[state]):
+    for event in (JoinAccepted(WantedState.ASLEEP), *PATHS[state]):
         life.handle(event, START)
     assert life.state is state
     return life
@@ -113,13 +116,39 @@ def test_heartbeats_are_regular_and_a_dropped_one_is_repeated_soon() -> None:
     assert life.next_deadline(START) == START + HEARTBEAT_INTERVAL_S + HEARTBEAT_RETRY_S
 
 
-def test_a_new_worker_sends_a_heartbeat_at_once() -> None:
-    assert WorkerLife().handle(TimePassed(), START) == [SAY_ASLEEP]
+def test_a_new_worker_joins_and_then_sends_a_heartbeat_at_once() -> None:
+    life = WorkerLife()
+    assert life.handle(TimePassed(), START) == [SendJoin()]
+    assert life.handle(JoinAccepted(WantedState.ASLEEP), START) == [SAY_ASLEEP]
+
+
+def test_join_is_repeated_until_it_is_accepted() -> None:
+    life = WorkerLife()
+    for number in range(3):
+        assert life.handle(TimePassed(), START + number * HEARTBEAT_INTERVAL_S) == [SendJoin()]
+    life.handle(HeartbeatDropped(), START)
+    assert life.next_deadline(START) == START + HEARTBEAT_RETRY_S
+
+
+def test_a_worker_that_the_broker_does_not_know_joins_again_at_once_and_goes_on() -> None:
+    life = life_in(LifeState.AWAKE)
+    assert life.handle(JoinOrdered(), START) == [SendJoin()]
+    assert life.handle(JoinOrdered(), START) == [], "the answer to an earlier heartbeat"
+    assert life.is_awake
+    assert life.handle(JoinAccepted(WantedState.AWAKE), START) == [SAY_AWAKE]
+
+
+def test_the_broker_that_accepts_a_worker_says_whether_it_is_to_be_awake() -> None:
+    life = life_in(LifeState.AWAKE)
+    assert life.handle(JoinAccepted(WantedState.ASLEEP), START) == [RefuseQueued(), SAY_ASLEEP]
 
 
 #: All kinds of events, including those that do not fit the current state.
 EVENTS: st.SearchStrategy[Event] = st.sampled_from(
-    [WAKE, SLEEP, PortBound(), PortBusy("in use"), EditionLoaded(), HeartbeatDropped(), TimePassed()]
+    [
+        *(WAKE, SLEEP, JoinAccepted(WantedState.AWAKE), JoinAccepted(WantedState.ASLEEP), JoinOrdered()),
+        *(PortBound(), PortBusy("in use"), EditionLoaded(), HeartbeatDropped(), TimePassed()),
+    ]
 )
 
 
@@ -139,7 +168,8 @@ def test_every_change_of_state_is_in_the_table(history: list[tuple[Event, float]
     [(before, after, cause) for (before, after), causes in TRANSITIONS.items() for cause in causes],
 )
 def test_every_change_of_state_in_the_table_happens(before: LifeState, after: LifeState, cause: type[Event]) -> None:
-    events = [event for event in (WAKE, SLEEP, PortBound(), TimePassed()) if type(event) is cause]
+    accepted = (JoinAccepted(WantedState.AWAKE), JoinAccepted(WantedState.ASLEEP))
+    events = [event for event in (WAKE, SLEEP, *accepted, PortBound(), TimePassed()) if type(event) is cause]
     lives = [life_in(before) for _ in events]
     for life, event in zip(lives, events, strict=True):
         life.handle(event, START + SLEEP_GRACE_S)
@@ -156,7 +186,8 @@ class Shell(RuleBasedStateMachine):
         self.port_is_open = False
         self.port_is_held = False
         self.wanted = WantedState.ASLEEP
-        self.last_heartbeat: SendHeartbeat | None = None
+        self.last_heartbeat: SendHeartbeat | SendJoin | None = None
+        self.is_joined = False
         self.last_heartbeat_at = START
 
     def handle(self, event: Event) -> None:
@@ -171,7 +202,8 @@ class Shell(RuleBasedStateMachine):
                     self.port_is_open = False
                 case RefuseQueued():
                     assert self.port_is_open
-                case SendHeartbeat():
+                case SendHeartbeat() | SendJoin():
+                    assert self.is_joined == isinstance(action, SendHeartbeat)
                     self.last_heartbeat, self.last_heartbeat_at = action, self.now
                 case GiveUp():
                     assert self.port_is_held
@@ -180,6 +212,16 @@ class Shell(RuleBasedStateMachine):
     def order(self, wanted: WantedState) -> None:
         self.wanted = wanted
         self.handle(OrderReceived(wanted))
+
+    @rule(wanted=st.sampled_from(WantedState))
+    def accept(self, wanted: WantedState) -> None:
+        self.wanted, self.is_joined = wanted, True
+        self.handle(JoinAccepted(wanted))
+
+    @rule()
+    def order_to_join(self) -> None:
+        self.is_joined = False
+        self.handle(JoinOrdered())
 
     @rule()
     def load_edition(self) -> None:
@@ -205,7 +247,7 @@ class Shell(RuleBasedStateMachine):
         assert (self.wanted is WantedState.AWAKE) == (self.life.state in (LifeState.AWAKE, LifeState.OPENING))
         assert self.now - self.last_heartbeat_at <= HEARTBEAT_INTERVAL_S
         if self.life.is_awake:
-            assert self.last_heartbeat == SAY_AWAKE
+            assert self.last_heartbeat == (SAY_AWAKE if self.is_joined else SendJoin())
 
 
 TestShell = Shell.TestCase
