@@ -369,7 +369,7 @@ class Broker:
     def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:
             case Toggle(number=number) | Complaint(number=number) if number not in self._supervisor.workers:
-                message = f"no worker {number}: the workers are numbered 1 to {len(self._supervisor.workers)}"
+                message = f"no worker {number}: the workers are numbered 1 to {max(self._supervisor.workers)}"
                 peer.send(Rejected(rid=request.rid, message=message))
             case Toggle(rid=rid, number=number, wanted=wanted):
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)

@@ -383,7 +383,8 @@ class Supervisor(Core[Event, Action]):
             # A new worker, or one that takes the number of a lost worker.
             state = worker.state if worker is not None else WorkerState.STARTING
             worker = WorkerRecord(joined.number, join.name, join.endpoint, wanted=join.wanted, state=state)
-            self.workers[joined.number] = worker
+            # Snapshots list the workers in the order of their numbers.
+            self.workers = dict(sorted({**self.workers, joined.number: worker}.items()))
         is_new_run = worker.epoch != join.epoch
         worker.epoch, worker.token, worker.route, worker.host = join.epoch, join.token, joined.route, joined.host
         if worker.process is None:

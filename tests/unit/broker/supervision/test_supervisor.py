@@ -604,6 +604,13 @@ def test_a_lost_worker_that_was_started_again_has_its_wanted_state() -> None:
     assert scenario.heartbeat_from_elsewhere(epoch=9) == [], "a heartbeat of the run before"
 
 
+def test_the_workers_stay_in_the_order_of_their_numbers() -> None:
+    scenario = awake()
+    for number in (9, 4):
+        scenario.join_from_elsewhere(number, number, f"host-{number}")
+    assert [*scenario.supervisor.workers] == [1, 4, 9]
+
+
 def test_a_worker_of_another_name_inherits_only_the_number_of_a_lost_one() -> None:
     scenario = lost()
     scenario.toggle(WantedState.ASLEEP, 2)
