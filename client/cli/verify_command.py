@@ -61,7 +61,7 @@ def _report_file(path: str, comparison: Comparison, *, as_json: bool) -> None:
         raise SourceError(f"{path} is another file than the shared {name}: most of the data differs")
     if not as_json:
         _print(mismatch_lines(comparison))
-    repair = f"msd download {name} --update -o {path}"
+    repair = f"msd download {quote(name)} --update -o {quote(path)}"
     raise SourceError(f"{path} differs from the shared {name}: repair it with {repair}")
 
 

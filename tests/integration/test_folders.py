@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -71,7 +72,9 @@ def kill_during_downloads(system: System, folder: Path, rng: random.Random, kill
             # A download that ends meanwhile is not killed.
             wait_for("files", has_arrived)
             if number % 3 == 2:
-                os.kill(system.worker(rng.randint(1, 4)).pid or client.pid, signal.SIGKILL)
+                # A worker that was killed a moment ago may have no process.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(system.worker(rng.randint(1, 4)).pid or client.pid, signal.SIGKILL)
             client.signal(signal.SIGKILL)
 
 

@@ -44,6 +44,12 @@ def use(monkeypatch: pytest.MonkeyPatch, function: str, result: object) -> None:
     monkeypatch.setattr(verify_command, function, compare)
 
 
+def test_the_command_that_repairs_a_file_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "verify", Comparison("my film.bin", 9, 9, 9, differing=(1, 3, 5), compared=9, equal=6))
+    with pytest.raises(SourceError, match=r"msd download 'my film\.bin' --update -o 'my copy\.bin'$"):
+        show("my copy.bin")
+
+
 def test_a_difference_is_an_error_even_if_the_pipe_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, "verify", DIFFERENT)
     monkeypatch.setattr(sys, "stdout", ClosedPipe())
