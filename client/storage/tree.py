@@ -407,7 +407,8 @@ class Tree:
         selection; it is called in the order of the names.
         """
         leftovers = []
-        for folder_name in self._folders.existing:
+        # To open a folder may add it to the existing ones.
+        for folder_name in sorted(self._folders.existing):
             with contextlib.suppress(OSError, MsdError):
                 if (folder := self._folders.find(folder_name)) is not None:
                     parts = filter(is_part_name, os.listdir(folder.fd))
