@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from msd.client.storage import file_content
+from msd.client.storage import file_content, open_folders
 from msd.client.storage import tree as module
 from msd.client.storage.existing_file import Decision, Policy
 from msd.client.storage.locked_file import open_part_file, short_name
@@ -427,6 +427,22 @@ def test_part_files_of_files_that_are_not_shared_any_more_are_removed(tmp_path: 
     assert asked == ["a/gone", "a/other", "a/used", "top"]
     assert names_in(tmp_path / "out/a") == [".mine", ".other.msd-part", ".used.msd-part", "b", "mine.msd-part"]
     assert (tmp_path / "out/.top.msd-part").exists()
+
+
+def test_a_folder_that_is_found_again_while_part_files_are_removed(
+    tmp_path: Path, make: MakeTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open a folder opens those above it. They have existed since it was opened, so they are searched, too."""
+    monkeypatch.setattr(open_folders, "MAX_UNUSED", 2)
+    (tmp_path / "out").mkdir()
+    tree = make()
+    # The third one closes a/b/c; then it is opened again while a/b is open, and the last ones close both.
+    for name in ("a/b/c/1", "a/b/1", "a/d/1", "a/b/c/2", "a/e/1", "a/f/1"):
+        save(tree, name, b"1")
+        tree.complete()
+    (tmp_path / "out/a/b/c/.gone.msd-part").write_bytes(b"")
+    tree.remove_leftovers(lambda name: True)
+    assert names_in(tmp_path / "out/a/b/c") == ["1", "2"]
 
 
 def test_an_unfinished_file_leaves_only_its_part_file(tmp_path: Path, make: MakeTree) -> None:
