@@ -28,7 +28,7 @@ from msd.client.storage.part_file import PartFile
 from msd.client.storage.sha256 import parse_sha256
 from msd.client.storage.stream import Stream, is_stream, open_stream
 from msd.client.storage.stream_output import StreamOutput
-from msd.wire.config.argument_types import check_types, optional
+from msd.wire.config.argument_types import check_ranges, check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, SourceError, UsageError
 from msd.wire.protocol.segments import Manifest
@@ -102,8 +102,10 @@ def download(
     stream closes it, raises ``OutputClosedError``.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    _check_values(name, timeout=timeout, memory=memory, interval=interval, max_rate=max_rate)
-    name = name.removeprefix("./") if name is not None else None
+    check_ranges(locals(), positive=("timeout", "memory"), not_negative=("interval", "max_rate"))
+    if name is not None:
+        name = name.removeprefix("./")
+        check_name(name)
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
     digits = None
     if id is not None:
@@ -148,20 +150,6 @@ def download(
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(outputs.target, file_transfer, totals.compute(ended), ended)
-
-
-def _check_values(
-    name: str | None, *, timeout: float | None, memory: int, interval: float, max_rate: float | None
-) -> None:
-    """Raises ``MsdError`` if an argument has a value that is not allowed."""
-    for argument, value in (("timeout", timeout), ("memory", memory)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{argument} {value:g}: must be more than 0")
-    for argument, value in (("interval", interval), ("max_rate", max_rate)):
-        if value is not None and not value >= 0:
-            raise UsageError(f"{argument} {value:g}: must not be negative")
-    if name is not None:
-        check_name(name.removeprefix("./"))
 
 
 class _Outputs:

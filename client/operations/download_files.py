@@ -20,7 +20,7 @@ from msd.client.plan.selection import normalized
 from msd.client.report.totals import RunningTotals
 from msd.client.storage.existing_file import Policy
 from msd.client.storage.tree import Tree
-from msd.wire.config.argument_types import check_types, optional
+from msd.wire.config.argument_types import check_ranges, check_types, optional
 from msd.wire.config.servers import Servers
 from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.support.units import format_count
@@ -78,7 +78,8 @@ def download_files(
     the same arguments resumes a download that ended early.
     """
     check_types(locals(), _ARGUMENT_TYPES)
-    _check_values(names, output, exclude, timeout=timeout, memory=memory, max_rate=max_rate)
+    check_ranges(locals(), positive=("timeout", "memory"), not_negative=("max_rate",))
+    _check_values(names, output, exclude)
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
     totals = RunningTotals()
 
@@ -127,15 +128,7 @@ def download_files(
         return _report(folder, selection, transfer, totals.compute(ended), ended)
 
 
-def _check_values(
-    names: Sequence[str],
-    output: str | Path | None,
-    exclude: Sequence[str],
-    *,
-    timeout: float | None,
-    memory: int,
-    max_rate: float | None,
-) -> None:
+def _check_values(names: Sequence[str], output: str | Path | None, exclude: Sequence[str]) -> None:
     """Raises ``UsageError`` if an argument has a value that is not allowed."""
     if isinstance(names, str) or isinstance(exclude, str):
         raise UsageError("names and exclude take lists of names: put the name in a list")
@@ -143,11 +136,6 @@ def _check_values(
         raise UsageError("names is empty: give the names of shared files, or '.' for all")
     if output == "":
         raise UsageError("output is empty: give the name of a folder", arguments=("output",))
-    for argument, value in (("timeout", timeout), ("memory", memory)):
-        if value is not None and not value > 0:
-            raise UsageError(f"{argument} {value:g}: must be more than 0")
-    if max_rate is not None and not max_rate >= 0:
-        raise UsageError(f"max_rate {max_rate:g}: must not be negative")
 
 
 def _run(session: Session, selection: SelectionDownload, transfer: Transfer, tree: Tree) -> None:

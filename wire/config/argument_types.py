@@ -1,8 +1,8 @@
-"""Checks the types of the arguments of the Python API, which a caller may mistake. Checks no ranges."""
+"""Checks the types and the ranges of the arguments of the Python API, which a caller may mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any
 
@@ -24,3 +24,15 @@ def check_types(arguments: Mapping[str, object], allowed: Mapping[str, ArgumentT
         # True and False are numbers in Python, but no amounts.
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise UsageError(f"{name} {value!r}: must be {takes}")
+
+
+def check_ranges(arguments: Mapping[str, Any], *, positive: Iterable[str], not_negative: Iterable[str]) -> None:
+    """Raises ``UsageError`` for an argument that is named and has a value out of its range. None is always allowed."""
+    for name in positive:
+        value = arguments[name]
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} {value:g}: must be more than 0")
+    for name in not_negative:
+        value = arguments[name]
+        if value is not None and not value >= 0:
+            raise UsageError(f"{name} {value:g}: must not be negative")
