@@ -96,21 +96,8 @@ class SnapshotBuilder:
 def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
     keys = (
-        *(
-            "name",
-            "host",
-            "endpoint",
-            "state",
-            "wanted",
-            "pid",
-            "epoch",
-            "restarts",
-            "clients",
-            "bytes_sent",
-            "rate",
-            "complaints",
-        ),
-        *("complainants", "garbage", "refused", "uptime", "reason"),
+        *("name", "host", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"),
+        *("complaints", "complainants", "garbage", "refused", "uptime", "reason"),
     )
     workers = [msgspec.to_builtins(worker) for worker in status.workers]
     return {

@@ -144,7 +144,7 @@ def verify(
     timeout: AnswerTimeoutFlag = 5.0,
     json: JsonFlag = False,
 ) -> None:
-    """Compare a local file with the shared file, segment by segment, or a folder with the shared folder.
+    """Compare a local file or folder with the shared one.
 
     Example: msd verify Star.mp4
     """

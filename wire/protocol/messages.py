@@ -233,8 +233,8 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker in a snapshot. ``host`` is the one from which it joined; empty for a worker that the broker started.
-    ``complainants`` are the clients with the most complaints. ``rate`` is its recent
-    sending rate in bytes a second. ``uptime`` is the age of its process in seconds, 0 if it has none.
+    ``complainants`` are the clients with the most complaints. ``rate`` is its recent sending rate in bytes a second.
+    ``uptime`` is the age of its process in seconds, 0 if it has none.
     """
 
     number: Number
