@@ -55,6 +55,7 @@ def main(config: str) -> None:
         session.run(download)
         if download.errors:
             sys.exit(f"failed: {download.errors}")
+        assert pool.requests, "no request was counted"
         print(receiver.count, receiver.size, pool.requests)
 
 

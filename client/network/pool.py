@@ -34,7 +34,7 @@ from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
@@ -67,8 +67,6 @@ class ConnectionPool:
         self._is_download = download
         session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
         self.transport = Transport(servers, session=session)
-        #: Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``.
-        self.request = self.transport.request
         #: The connected workers, and the event that opened each connection.
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
@@ -190,6 +188,10 @@ class ConnectionPool:
             if isinstance(action, TimeoutExpired):
                 raise NoAnswerError(action.message)
             self._on_event(action)
+
+    def request(self, worker: int, request: Correlated) -> None:
+        """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
+        self.transport.request(worker, request)
 
     def current_state(self) -> list[NetworkEvent]:
         """Returns the events that explain the current state: the latest snapshot, and each open connection."""
