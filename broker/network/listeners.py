@@ -21,6 +21,7 @@ from msd.wire.config.settings import Config
 from msd.wire.net.accepted_connections import Connection
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import ControlRequest, Status
+from msd.wire.security.keys import KEY_ROLES
 from msd.wire.security.zap import ZapHandler
 
 #: Seconds between two checks of the admitted keys.
@@ -54,7 +55,8 @@ class Listeners:
         #: The servers' key pair; None if the servers do not use keys.
         self.keys = config.load_server_keys()
         with ExitStack() as opened:
-            self._zap = ZapHandler(context, self.keys, config.key_folder.path if self.keys else None)
+            folder = config.key_folder.path if self.keys else None
+            self._zap = ZapHandler(context, self.keys, folder, KEY_ROLES)
             opened.callback(self._zap.close)
             poll_loop.register(self._zap.socket, self._zap.handle)
             try:

@@ -120,6 +120,8 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
     match change.after:
         case WorkerState.AWAKE if change.before is WorkerState.ASLEEP:
             return "woke up", False
+        case WorkerState.AWAKE if change.before is WorkerState.UNREACHABLE:
+            return "can be reached", False
         case WorkerState.AWAKE if change.before in (WorkerState.SILENT, WorkerState.LOST):
             return "answers again", False
         case WorkerState.AWAKE:
@@ -130,6 +132,8 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
             return "has joined again" if change.before is WorkerState.LOST else "is restarting", False
         case WorkerState.SILENT:
             return "is silent: heartbeats missing", True
+        case WorkerState.UNREACHABLE:
+            return f"cannot be reached{reason}", True
         case WorkerState.LOST:
             return "is lost: no heartbeats for 10 s", True
         case WorkerState.DEAD:

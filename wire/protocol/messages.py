@@ -54,6 +54,8 @@ Versions = Annotated[list[Natural], Meta(max_length=64)]
 FileId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 #: The digest of a catalogue; empty before the first edition.
 CatalogueId = Annotated[bytes, Meta(max_length=32)]
+#: A public key; empty if no keys are used.
+PublicKey = Annotated[bytes, Meta(max_length=32)]
 
 
 class Message(msgspec.Struct, frozen=True, tag_field="type", kw_only=True, gc=False):
@@ -233,14 +235,19 @@ DataReply = Welcome | CataloguePage | Described | DigestPage | Segment | Bundle 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker in a snapshot. ``host`` is the one from which it joined; empty for a worker that the broker started.
-    ``complainants`` are the clients with the most complaints. ``rate`` is its recent sending rate in bytes a second.
-    ``uptime`` is the age of its process in seconds, 0 if it has none.
+    ``key`` is its own public key; empty if it uses that of the broker, or no keys. ``catalogue`` and ``files`` are what
+    it serves. ``complainants`` are the clients with the most complaints. ``rate`` is its recent sending rate in bytes
+    a second. ``uptime`` is the age of its process in seconds, or the time since it joined if the broker did not start
+    it.
     """
 
     number: Number
     name: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9._-]*\Z")] = ""
     host: Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9.:%_-]*\Z")] = ""
     endpoint: Annotated[str, Meta(max_length=300)]
+    key: PublicKey = b""
+    catalogue: CatalogueId = b""
+    files: Natural = 0
     state: WorkerState
     wanted: WantedState
     epoch: Natural
@@ -311,9 +318,10 @@ class ServedSession(msgspec.Struct, frozen=True):
 
 class Heartbeat(Message, tag="heartbeat", frozen=True):
     """A worker's heartbeat, sent by the loop that serves requests, over the connection on which the worker joined.
-    ``edition`` is the edition of the catalogue that the worker serves. ``sessions`` are open; ``served`` have begun to
-    be served since the last heartbeat, and may have ended since. ``suspect`` is a segment whose data did not match
-    although the times of its file are the indexed ones.
+    ``edition`` is the edition of the catalogue that the worker serves, ``catalogue`` its digest and ``files`` the
+    number of its files. ``admitted`` is the digest of the last ``admitted`` message. ``sessions`` are open; ``served``
+    have begun to be served since the last heartbeat, and may have ended since. ``suspect`` is a segment whose data did
+    not match although the times of its file are the indexed ones.
     """
 
     number: Number
@@ -322,6 +330,9 @@ class Heartbeat(Message, tag="heartbeat", frozen=True):
     edition: Natural
     load: Load
     sessions: Annotated[list[Natural], Meta(max_length=1024)]
+    catalogue: CatalogueId = b""
+    files: Natural = 0
+    admitted: Annotated[bytes, Meta(max_length=32)] = b""
     served: Annotated[list[ServedSession], Meta(max_length=1024)] = []
     suspect: SuspectSegment | None = None
 
@@ -334,8 +345,9 @@ class ControlCommand(Correlated, frozen=True, kw_only=True):
 
 class Join(ControlCommand, tag="join", frozen=True):
     """Registers a run of a worker. ``token`` proves later to be the same run; for a process that the broker has started
-    it is the broker's, and ``pid`` is the process. Any other worker names its ``endpoint`` and, if it had them before,
-    its number and wanted state.
+    it is the broker's, and ``pid`` is the process. Any other worker names its ``endpoint``, its own public key ``key``
+    if it uses keys and, if it had them before, its number and wanted state. The host ``*`` of the endpoint stands for
+    the one from which the worker joins.
     """
 
     name: WorkerName
@@ -343,6 +355,8 @@ class Join(ControlCommand, tag="join", frozen=True):
     token: Annotated[bytes, Meta(min_length=16, max_length=64)]
     pid: Natural = 0
     endpoint: Annotated[str, Meta(max_length=300)] = ""
+    key: PublicKey = b""
+    features: Features = []
     number: Number | None = None
     wanted: WantedState = WantedState.AWAKE
 
@@ -398,11 +412,40 @@ class JoinOrder(Message, tag="join-order", frozen=True):
 
 
 class Joined(Correlated, tag="joined", frozen=True):
-    """The reply to ``join``: the worker's number, and the order that it begins with."""
+    """The reply to ``join``: the worker's number, the order that it begins with, and the host from which the broker saw
+    it join (empty for a process that the broker started).
+    """
 
     number: Number
     wanted: WantedState
     edition: Natural
+    host: Annotated[str, Meta(max_length=64)] = ""
+
+
+class AdmittedHash(msgspec.Struct, frozen=True, kw_only=True):
+    """An admitted key: its hash, its role, and for how many more seconds it is admitted (None: until it is revoked)."""
+
+    hash: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    role: Annotated[str, Meta(max_length=64)]
+    seconds: Duration | None = None
+
+
+class Admitted(Message, tag="admitted", frozen=True):
+    """To a worker on another machine: the keys that it admits, and a digest of this list. Repeated until its heartbeats
+    name that digest.
+    """
+
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    keys: Annotated[list[AdmittedHash], Meta(max_length=MAX_ENTRIES)]
+
+
+class Reached(Message, tag="reached", frozen=True):
+    """To a worker on another machine: the broker has tried to reach it at ``endpoint``. ``reason`` says why it could
+    not; empty if it could.
+    """
+
+    endpoint: Annotated[str, Meta(max_length=300)]
+    reason: Text = ""
 
 
 class Accepted(Correlated, tag="accepted", frozen=True):
@@ -449,6 +492,6 @@ class Rejected(Correlated, tag="rejected", frozen=True):
 
 
 ControlReply = Accepted | Toggled | StatusReport | Rejected
-WorkerOrder = Order | QuitOrder | JoinOrder
+WorkerOrder = Order | QuitOrder | JoinOrder | Admitted | Reached
 #: What a worker receives from the broker.
 WorkerMessage = WorkerOrder | Joined | Rejected

@@ -19,6 +19,7 @@ class WorkerState(StrEnum):
     DEAD = "dead"  #: its process ended, and a restart is pending
     FAILED = "failed"  #: its process ended, and the broker stopped restarting it
     LOST = "lost"  #: the broker did not start it, and its heartbeats have been missing for 10 s
+    UNREACHABLE = "unreachable"  #: it serves requests, but the broker could not reach it at its endpoint
 
 
 class ReportedState(StrEnum):

@@ -5,7 +5,7 @@ A key is 32 bytes of CURVE25519, written as 64 hexadecimal digits. The folder is
     server.key     the servers' own pair (secret)
     NAME.key       a client's pair, created on the machine where it is used (secret)
     NAME.pub       its public key, to be copied to the servers: a line "NAME KEY"
-    admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key
+    admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key, or "ROLE KEY TIME" if it expires
 
 Secret keys are never printed and never passed as command-line arguments. Opens no sockets: ``wire/security/zap.py``
 decides which connections are admitted.
@@ -13,6 +13,8 @@ decides which connections are admitted.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import re
 import stat
@@ -34,11 +36,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 class Role(StrEnum):
-    """What an admitted key may do."""
+    """What a peer may do."""
 
     CLIENT = "client"  #: list files, download them and read the servers' status
     OPERATOR = "operator"  #: also toggle workers and stop the servers
-    WORKER = "worker"  #: nothing yet; reserved for workers on other machines
+    WORKER = "worker"  #: join as a worker, and read the servers' status
+    ANYONE = "anyone"  #: everything: any peer of servers that use no keys. No key has this role
+
+
+#: The roles in which a key may be admitted.
+KEY_ROLES = frozenset({Role.CLIENT, Role.OPERATOR, Role.WORKER})
 
 
 class KeyPair(Struct, frozen=True):
@@ -75,11 +82,12 @@ class Credentials(Struct, frozen=True):
 
 
 class AdmittedKey(Struct, frozen=True):
-    """A public key that may connect, with its name and role."""
+    """A public key that may connect, with its name and role. It expires at ``expires`` (seconds since 1970)."""
 
     name: str
     role: Role
     key: bytes
+    expires: float = math.inf
 
 
 class KeyFolder:
@@ -110,13 +118,13 @@ class KeyFolder:
         _write(public_path, f"{name} {pair.public.hex()}\n", 0o644)
         return pair, public_path
 
-    def admit(self, text: str, role: Role, name: str | None = None) -> AdmittedKey:
+    def admit(self, text: str, role: Role, name: str | None = None, *, expires: float = math.inf) -> AdmittedKey:
         """Admits the public key in ``text``, the content of a file ``NAME.pub``, as ``name``; None means its NAME."""
         own_name, _, key_text = text.strip().partition(" ")
         if not key_text and len(own_name) == 2 * KEY_SIZE:
             raise UsageError("this is a secret key, which must not leave its machine: admit the file NAME.pub instead")
         try:
-            admitted = AdmittedKey(_checked_name(own_name), role, parse_key(key_text.strip()))
+            admitted = AdmittedKey(_checked_name(own_name), role, parse_key(key_text.strip()), expires)
         except (ValueError, UsageError):
             # Do not quote the text: it may contain a secret.
             raise UsageError("not a public key: expected a name, a space and 64 hexadecimal digits") from None
@@ -132,7 +140,8 @@ class KeyFolder:
                 raise UsageError(f"this key is already admitted as {other.name}: revoke it first")
         _make_folder(self.path)
         _make_folder(self.admitted_path)
-        _write(self.admitted_path / admitted.name, f"{role} {admitted.key.hex()}\n", 0o600)
+        expiry = "" if expires == math.inf else f" {expires:.0f}"
+        _write(self.admitted_path / admitted.name, f"{role} {admitted.key.hex()}{expiry}\n", 0o600)
         return admitted
 
     def revoke(self, name: str) -> None:
@@ -158,9 +167,9 @@ class KeyFolder:
         _check_private(self.admitted_path)
         for name in names:
             try:
-                role, key = (self.admitted_path / name).read_text(encoding="ascii").split()
-                admitted.append(AdmittedKey(_checked_name(name), Role(role), parse_key(key)))
-            except (OSError, ValueError, UsageError):
+                text = (self.admitted_path / name).read_text(encoding="ascii")
+                admitted.append(_parse_admitted(_checked_name(name), *text.split()))
+            except (OSError, ValueError, TypeError, UsageError):
                 continue
         return admitted
 
@@ -229,6 +238,18 @@ def parse_key(text: str) -> bytes:
     if len(key) != KEY_SIZE:
         raise ValueError("a key of 64 hexadecimal digits")
     return key
+
+
+def key_hash(key: bytes) -> bytes:
+    """Returns the hash by which the servers name a key to the workers of other machines, which need not know it."""
+    return hashlib.sha256(key).digest()
+
+
+def _parse_admitted(name: str, role: str, key: str, expires: str = "inf") -> AdmittedKey:
+    """Returns the key that the line "ROLE KEY" or "ROLE KEY TIME" admits. Raises ``ValueError``."""
+    if role not in KEY_ROLES or math.isnan(float(expires)):
+        raise ValueError(role)
+    return AdmittedKey(name, Role(role), parse_key(key), float(expires))
 
 
 def _checked_name(name: str) -> str:

@@ -26,6 +26,7 @@ PERMISSIONS: Mapping[Role, UnionType | type[Message]] = {
     Role.CLIENT: DataRequest | StatusRequest | Done | Complaint,
     Role.OPERATOR: DataRequest | StatusRequest | Done | Complaint | Toggle | Quit,
     Role.WORKER: Join | Heartbeat,
+    Role.ANYONE: DataRequest | StatusRequest | Done | Complaint | Toggle | Quit | Join | Heartbeat,
 }
 
 

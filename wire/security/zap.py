@@ -4,19 +4,25 @@ ZeroMQ asks the handler over ZAP (RFC 27) during each handshake. The handler is 
 admits everyone: without a ZAP handler, libzmq accepts unauthenticated ZMTP 1 peers and treats random bytes as messages.
 ZeroMQ asks only once for each connection, so the caller must check the key of each message: it may have been revoked
 since. Does not close connections: see ``wire/net/accepted_connections.py``.
+
+A process of the servers' own machine reads the admitted keys from the servers' folder. A worker on another machine has
+only their hashes, which the broker sends.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import zmq
+from msgspec import Struct
 
 from msd.wire.errors import MsdError
-from msd.wire.security.keys import SERVER, AdmittedKey, KeyFolder, KeyPair, Role
+from msd.wire.security.keys import SERVER, AdmittedKey, KeyFolder, KeyPair, Role, key_hash
 
 #: Seconds for which a key that misused a socket is rejected.
 BAN_S = 60.0
@@ -25,34 +31,63 @@ MAX_REQUESTS_PER_CALL = 64
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _DOMAIN = b"msd"
-#: Roles that may connect.
-_CONNECTING_ROLES = (Role.CLIENT, Role.OPERATOR)
+#: The roles that may connect to a worker.
+DATA_ROLES = frozenset({Role.CLIENT, Role.OPERATOR})
 
 
-def admitted_role(mechanism: bytes, key: bytes, own: KeyPair | None, keys: Mapping[bytes, AdmittedKey]) -> Role | None:
-    """Returns the role in which a connection is admitted, None if it is rejected. ``own`` is the servers' key pair,
-    None if they use no keys. A peer that has the servers' own pair is the operator of this machine.
+class Admission(Struct, frozen=True):
+    """The role of an admitted key, and the name under which it is admitted if that is known. ``until`` is when it
+    expires, in monotonic seconds.
+    """
+
+    role: Role
+    name: str = ""
+    until: float = math.inf
+
+
+def admitted_role(
+    mechanism: bytes,
+    key: bytes,
+    own: KeyPair | None,
+    admissions: Mapping[bytes, Admission],
+    roles: AbstractSet[Role],
+    now: float,
+) -> Role | None:
+    """Returns the role in which a connection is admitted, None if it is rejected. ``own`` is the key pair of this
+    process, None if it uses no keys; ``admissions`` are by the hash of the key; only ``roles`` may connect. A peer that
+    has this process's own pair is the operator of this machine.
     """
     if own is None:
-        return Role.OPERATOR if mechanism == b"NULL" else None
+        return Role.ANYONE if mechanism == b"NULL" else None
     if mechanism != b"CURVE":
         return None
     if key == own.public:
         return Role.OPERATOR
-    admitted = keys.get(key)
-    return admitted.role if admitted is not None and admitted.role in _CONNECTING_ROLES else None
+    admission = admissions.get(key_hash(key))
+    return admission.role if admission is not None and admission.role in roles and now < admission.until else None
 
 
 class ZapHandler:
-    """Admits connections to the sockets of ``context`` that were passed to ``protect``. ``own`` and ``folder`` are None
-    if no keys are used. Call ``close()`` after closing those sockets.
+    """Admits connections to the sockets of ``context`` that were passed to ``protect``, if they have one of ``roles``.
+    ``own`` is None if no keys are used; ``folder`` is None, too, if the caller passes the hashes of the admitted keys
+    to ``admit``. Call ``close()`` after closing those sockets.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], own: KeyPair | None, folder: Path | None) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        own: KeyPair | None,
+        folder: Path | None = None,
+        roles: AbstractSet[Role] = DATA_ROLES,
+    ) -> None:
         self.rejected_connections = 0
         self._own = own
         self._keys = KeyFolder(folder) if folder is not None else None
-        self._admitted: dict[bytes, AdmittedKey] = {}
+        self._roles = roles
+        #: The admitted keys of the folder.
+        self.admitted_keys: list[AdmittedKey] = []
+        #: By the hash of the key.
+        self._admissions: Mapping[bytes, Admission] = {}
         #: Until when (monotonic) each banned key is rejected. Only admitted keys can be banned.
         self._banned_until: dict[bytes, float] = {}
         #: The fingerprint of the folder of admitted keys when it was last read.
@@ -85,7 +120,7 @@ class ZapHandler:
             except zmq.Again:
                 return
             key = credentials[0] if credentials else b""
-            role = admitted_role(mechanism, key, self._own, self._admitted)
+            role = self._role(mechanism, key)
             is_accepted = role is not None and self._banned_until.get(key, 0.0) <= time.monotonic()
             self.rejected_connections += not is_accepted
             # Status 400 rather than 300, which ZeroMQ does not report to the connecting side.
@@ -99,16 +134,20 @@ class ZapHandler:
         return bytes.fromhex(str(frame.get("User-Id"))) if self._own is not None else b""
 
     def role_of(self, key: bytes) -> Role | None:
-        """Returns the role that the peer with this key has now, None if the key is revoked. ``key`` is empty, and every
-        peer an operator, if no keys are used.
+        """Returns the role that the peer with this key has now, None if the key is revoked or has expired. ``key`` is
+        empty, and every peer may do everything, if no keys are used.
         """
-        return admitted_role(b"CURVE" if self._own is not None else b"NULL", key, self._own, self._admitted)
+        return self._role(b"CURVE" if self._own is not None else b"NULL", key)
+
+    def _role(self, mechanism: bytes, key: bytes) -> Role | None:
+        return admitted_role(mechanism, key, self._own, self._admissions, self._roles, time.monotonic())
 
     def name_of(self, key: bytes) -> str:
         """Returns the name under which a key is admitted; empty if it is not admitted."""
         if self._own is not None and key == self._own.public:
             return SERVER
-        return self._admitted[key].name if key in self._admitted else ""
+        admission = self._admissions.get(key_hash(key))
+        return admission.name if admission is not None else ""
 
     def ban(self, key: bytes) -> None:
         """Rejects new connections with this key for ``BAN_S`` seconds. Has no effect if no keys are used."""
@@ -123,12 +162,23 @@ class ZapHandler:
         if fingerprint == self._fingerprint:
             return False
         self._fingerprint = fingerprint
-        before = self._admitted
         try:
-            self._admitted = {admitted.key: admitted for admitted in self._keys.admitted_keys()}
+            self.admitted_keys = self._keys.admitted_keys()
         except MsdError:
-            self._admitted = {}  # Other users may have written these keys: admit none of them.
-        return any(self.role_of(key) is None for key, admitted in before.items() if admitted.role in _CONNECTING_ROLES)
+            self.admitted_keys = []  # Other users may have written these keys: admit none of them.
+        to_monotonic = time.monotonic() - time.time()
+        return self.admit(
+            {key_hash(k.key): Admission(k.role, k.name, k.expires + to_monotonic) for k in self.admitted_keys}
+        )
+
+    def admit(self, admissions: Mapping[bytes, Admission]) -> bool:
+        """Admits the keys with these hashes, and no others. Returns True if a key that could connect no longer can."""
+        before, self._admissions = self._admissions, admissions
+        return any(
+            (after := admissions.get(hash)) is None or after.role not in self._roles
+            for hash, admission in before.items()
+            if admission.role in self._roles
+        )
 
     def close(self) -> None:
         """Closes the socket. From then on ZeroMQ rejects all new connections."""

@@ -83,7 +83,7 @@ def test_a_peer_of_a_protected_socket_has_a_role_and_an_address(context: zmq.Con
         peer.send(encode(StatusRequest(rid=1)))
         assert zap.socket.poll(TIMEOUT_MS)
         zap.handle()
-        assert requests(control, 1)[0][1] == Sender(Role.OPERATOR, b"", "127.0.0.1", "127.0.0.1")
+        assert requests(control, 1)[0][1] == Sender(Role.ANYONE, b"", "127.0.0.1", "127.0.0.1")
 
 
 def test_malformed_messages_are_counted_and_skipped(control: ControlSocket, peer: zmq.Socket[bytes]) -> None:

@@ -153,12 +153,15 @@ def accepted(client: Client, rid: int) -> bool:
 
 
 def test_requests_have_the_roles_in_which_their_senders_were_admitted(harness: Harness, folder: KeyFolder) -> None:
-    senders = [own(harness), *(admitted(harness, folder, role, role) for role in (Role.CLIENT, Role.OPERATOR))]
+    senders = [
+        own(harness),
+        *(admitted(harness, folder, role, role) for role in (Role.CLIENT, Role.OPERATOR, Role.WORKER)),
+    ]
     for rid, credentials in enumerate(senders):
         client = harness.connect_control(credentials)
         client.request(rid)
         harness.until(lambda client=client, rid=rid: accepted(client, rid))  # type: ignore[misc]
-    assert harness.roles == {0: Role.OPERATOR, 1: Role.CLIENT, 2: Role.OPERATOR}
+    assert harness.roles == {0: Role.OPERATOR, 1: Role.CLIENT, 2: Role.OPERATOR, 3: Role.WORKER}
     assert harness.listeners.rejected_connections == 0
 
 
@@ -173,13 +176,13 @@ def test_the_status_is_sent_to_admitted_clients_only(harness: Harness, folder: K
     assert unknown.receive() is keyless.receive() is None
 
 
-def test_without_keys_every_peer_is_an_operator(stack: ExitStack) -> None:
+def test_without_keys_every_peer_may_do_everything(stack: ExitStack) -> None:
     harness = Harness(stack, None)
     assert harness.listeners.keys is None
     client = harness.connect_control(None)
     client.request(1)
     harness.until(lambda: accepted(client, 1))
-    assert harness.roles == {1: Role.OPERATOR}
+    assert harness.roles == {1: Role.ANYONE}
 
 
 def test_the_local_control_socket_requires_no_keys_and_serves_workers(harness: Harness, runtime_folder: Path) -> None:

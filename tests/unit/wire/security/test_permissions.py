@@ -35,8 +35,13 @@ def test_a_worker_may_only_join_and_send_heartbeats() -> None:
     assert permitted(Role.WORKER) == {Join, Heartbeat}
 
 
+def test_without_keys_anyone_may_send_everything() -> None:
+    assert permitted(Role.ANYONE) == REQUESTS
+
+
 @pytest.mark.parametrize("role", Role)
 def test_permission_depends_on_the_type_of_the_request(role: Role) -> None:
-    assert is_permitted(role, Toggle(rid=1, number=1)) == is_permitted(role, Quit(rid=1)) == (role is Role.OPERATOR)
+    may_order = role in (Role.OPERATOR, Role.ANYONE)
+    assert is_permitted(role, Toggle(rid=1, number=1)) == is_permitted(role, Quit(rid=1)) == may_order
     assert is_permitted(role, StatusRequest(rid=1)) == (role is not Role.WORKER)
     assert not is_permitted(role, messages.Accepted(rid=1))

@@ -14,13 +14,13 @@ import zmq
 
 from msd.wire.net.monitor import ConnectionEvent
 from msd.wire.protocol.states import ConnectionRefusal
-from msd.wire.security.keys import AdmittedKey, Credentials, KeyFolder, KeyPair, Role
-from msd.wire.security.zap import BAN_S, ZapHandler, admitted_role
+from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role, key_hash
+from msd.wire.security.zap import BAN_S, DATA_ROLES, Admission, ZapHandler, admitted_role
 from tests.unit.zap_server import TIMEOUT, ZapServer, zap_server
 
 SERVER, LAPTOP, OPERATOR, WORKER, UNKNOWN = (KeyPair.from_secret(bytes([n]) * 32) for n in range(1, 6))
 ROLES = {LAPTOP.public: Role.CLIENT, OPERATOR.public: Role.OPERATOR, WORKER.public: Role.WORKER}
-ADMITTED = {key: AdmittedKey(role, role, key) for key, role in ROLES.items()}
+ADMISSIONS = {key_hash(key): Admission(role) for key, role in ROLES.items()}
 MECHANISMS = (b"NULL", b"PLAIN", b"CURVE", b"GSSAPI", b"curve", b"")
 KEYS = (SERVER.public, *ROLES, UNKNOWN.public, SERVER.secret, b"", bytes(32))
 
@@ -52,7 +52,7 @@ def zap_handler(folder: KeyFolder) -> Iterator[ZapHandler]:
 
 
 def roles(handler: ZapHandler) -> dict[bytes, Role]:
-    return {key: admitted.role for key, admitted in handler._admitted.items()}
+    return {admitted.key: admitted.role for admitted in handler.admitted_keys}
 
 
 # The decision.
@@ -60,15 +60,15 @@ def roles(handler: ZapHandler) -> dict[bytes, Role]:
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.hex()[:8])
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_without_keys_every_plain_connection_is_an_operator(mechanism: bytes, key: bytes) -> None:
-    expected = Role.OPERATOR if mechanism == b"NULL" else None
-    assert admitted_role(mechanism, key, None, ADMITTED) is expected
+def test_without_keys_every_plain_connection_may_do_everything(mechanism: bytes, key: bytes) -> None:
+    expected = Role.ANYONE if mechanism == b"NULL" else None
+    assert admitted_role(mechanism, key, None, ADMISSIONS, DATA_ROLES, 0.0) is expected
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.hex()[:8])
 @pytest.mark.parametrize("mechanism", [mechanism for mechanism in MECHANISMS if mechanism != b"CURVE"])
 def test_with_keys_only_curve_is_admitted(mechanism: bytes, key: bytes) -> None:
-    assert admitted_role(mechanism, key, SERVER, ADMITTED) is None
+    assert admitted_role(mechanism, key, SERVER, ADMISSIONS, DATA_ROLES, 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,22 @@ def test_with_keys_only_curve_is_admitted(mechanism: bytes, key: bytes) -> None:
     ],
 )
 def test_a_key_has_its_admitted_role(key: bytes, role: Role | None) -> None:
-    assert admitted_role(b"CURVE", key, SERVER, ADMITTED) is role
+    assert admitted_role(b"CURVE", key, SERVER, ADMISSIONS, DATA_ROLES, 0.0) is role
 
 
 def test_the_servers_own_key_is_an_operator_even_if_admitted_in_another_role() -> None:
-    keys = {SERVER.public: AdmittedKey("server", Role.WORKER, SERVER.public)}
-    assert admitted_role(b"CURVE", SERVER.public, SERVER, keys) is Role.OPERATOR
+    admissions = {key_hash(SERVER.public): Admission(Role.WORKER)}
+    assert admitted_role(b"CURVE", SERVER.public, SERVER, admissions, DATA_ROLES, 0.0) is Role.OPERATOR
+
+
+def test_workers_may_connect_where_their_role_may() -> None:
+    assert admitted_role(b"CURVE", WORKER.public, SERVER, ADMISSIONS, {*Role}, 0.0) is Role.WORKER
+
+
+def test_a_key_is_admitted_until_it_expires() -> None:
+    admissions = {key_hash(LAPTOP.public): Admission(Role.CLIENT, until=5.0)}
+    roles = [admitted_role(b"CURVE", LAPTOP.public, SERVER, admissions, DATA_ROLES, now) for now in (4.9, 5.0)]
+    assert roles == [Role.CLIENT, None]
 
 
 # Changes to the admitted keys.
@@ -193,6 +203,26 @@ def test_keys_have_the_names_under_which_they_are_admitted(folder: KeyFolder) ->
     with zap_handler(folder) as handler:
         names = [handler.name_of(pair.public) for pair in (SERVER, LAPTOP, WORKER, UNKNOWN)]
         assert names == ["server", "laptop", "worker", ""]
+
+
+def test_keys_are_admitted_by_their_hashes_alone() -> None:
+    with zmq.Context() as context:
+        handler = ZapHandler(context, SERVER)
+        try:
+            assert not handler.admit(ADMISSIONS)
+            assert handler.role_of(LAPTOP.public) is Role.CLIENT
+            assert handler.admit({key_hash(OPERATOR.public): Admission(Role.OPERATOR)})
+            assert handler.role_of(LAPTOP.public) is None
+        finally:
+            handler.close()
+
+
+def test_an_admitted_key_of_the_folder_expires(folder: KeyFolder) -> None:
+    folder.admit(f"laptop {LAPTOP.public.hex()}", Role.CLIENT, expires=time.time() + 3600)
+    folder.admit(f"operator {OPERATOR.public.hex()}", Role.OPERATOR, expires=time.time() - 1)
+    with zap_handler(folder) as handler:
+        assert handler.role_of(LAPTOP.public) is Role.CLIENT
+        assert handler.role_of(OPERATOR.public) is None
 
 
 def test_without_keys_there_is_nothing_to_reload() -> None:
