@@ -307,7 +307,7 @@ def test_a_client_with_a_key_is_refused_by_servers_without_keys() -> None:
         assert ConnectionEvent.OPENED not in client.events
         plain = server.connect(None, b"plain")
         server.wait_until(lambda: server.received)
-        assert server.received == [(b"plain", Role.OPERATOR)]
+        assert server.received == [(b"plain", Role.ANYONE)]
         assert plain.events == [ConnectionEvent.OPENED]
 
 
@@ -342,7 +342,7 @@ def test_without_a_handler_bytes_without_a_handshake_are_received(monkeypatch: p
     with zap_server() as server, tcp_connection(server) as connection:
         connection.sendall(ZMTP_1)
         server.wait_until(lambda: server.received)
-        assert server.received == [(b"hello", Role.OPERATOR)]
+        assert server.received == [(b"hello", Role.ANYONE)]
 
 
 def check_only_admitted_messages_arrive(server: ZapServer) -> None:
