@@ -18,19 +18,14 @@ import zmq
 
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.listeners import Listeners
-from msd.broker.network.ports import PortInUseError, hold_port
 from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.complaints import read_segment_counts, rejection
-from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
-from msd.broker.supervision.kept_files import KeptFiles
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
 from msd.broker.supervision.registration import register
-from msd.broker.supervision.runtime_folder import make_folder, remove_folder
-from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.broker.supervision.until_done import (
     AwakeChanged,
     ClientDone,
@@ -46,6 +41,7 @@ from msd.wire.errors import MsdError
 from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
+from msd.wire.net.ports import PortInUseError, hold_port
 from msd.wire.protocol.child_messages import EDITION_FILES, SHARE_FILE, Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
@@ -68,6 +64,10 @@ from msd.wire.protocol.messages import (
     WorkerOrder,
 )
 from msd.wire.security.permissions import is_permitted
+from msd.wire.sharing.indexer_supervisor import IndexerSupervisor
+from msd.wire.sharing.kept_files import KeptFiles
+from msd.wire.sharing.runtime_folder import make_folder, remove_folder
+from msd.wire.sharing.shared_paths import share_settings, write_share
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.units import format_count, format_duration
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import zmq
 
 from msd.broker.network.control_socket import ControlSocket, Route, Sender
-from msd.broker.network.ports import listen_error
 from msd.broker.network.publisher import Publisher
 from msd.wire.config.settings import Config
 from msd.wire.net.accepted_connections import Connection
 from msd.wire.net.poll_loop import PollLoop
+from msd.wire.net.ports import listen_error
 from msd.wire.protocol.messages import ControlRequest, Status
 from msd.wire.security.keys import KEY_ROLES
 from msd.wire.security.zap import ZapHandler

@@ -14,9 +14,9 @@ from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from msd.broker.network.ports import listen_error
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.ports import listen_error
 from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.install_command import install_command

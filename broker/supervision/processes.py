@@ -1,31 +1,28 @@
-"""Starts, kills and reaps the broker's child processes: the indexer and the workers.
+"""Starts, kills and reaps the worker processes of the broker.
 
 Does not decide when: see ``broker/supervision/supervisor.py``. Every child is started as a new program, because a
-process that holds ZeroMQ contexts must not be forked without an exec.
+process that holds ZeroMQ contexts must not be forked without an exec. ``wire/sharing/indexer_process.py`` runs the
+indexer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import struct
 import subprocess
 import sys
 from collections.abc import Set
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from msd.wire.config.settings import Config
-from msd.wire.errors import MsdError
-from msd.wire.protocol.child_messages import IndexLine, RescanRequest, WorkerSettings
+from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import encode
-from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.protocol.states import WantedState
 from msd.wire.security.keys import KeyPair
-from msd.wire.support.presentable_names import presentable
+from msd.wire.sharing.child_process import close_streams, exit_reason
 
 
 class ExitedProcess(Struct, frozen=True):
@@ -99,7 +96,7 @@ class WorkerProcesses:
         for number, process in list(self._running.items()):
             if process.poll() is not None:
                 del self._running[number]
-                _close_streams(process)
+                close_streams(process)
                 reason = exit_reason(process.returncode, self._log(number))
                 exited.append(ExitedProcess(number, process.pid, reason))
         return exited
@@ -109,61 +106,10 @@ class WorkerProcesses:
         for process in self._running.values():
             process.kill()
             process.wait()
-            _close_streams(process)
+            close_streams(process)
 
     def _log(self, number: int) -> Path:
         return self._folder / f"worker-{number}.log"
-
-
-class IndexerProcess:
-    """The process that indexes the shared files. Call ``read_lines`` when ``fileno()`` is readable."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "index.log"
-        self._partial_line = b""
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "msd.workers", "index", str(folder / "catalogue")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def fileno(self) -> int:
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
-
-    def read_lines(self) -> list[IndexLine]:
-        """The lines printed since the last call. Raises ``MsdError``, with the exit code and reason, if the process
-        has exited.
-        """
-        data = os.read(self.fileno(), 65536)
-        if not data:
-            code = self._process.wait()
-            error = MsdError(exit_reason(code, self._log))
-            error.exit_code = max(code, 1)
-            raise error
-        *lines, self._partial_line = (self._partial_line + data).split(b"\n")
-        return [msgspec.json.decode(line, type=IndexLine) for line in lines]
-
-    def request_rescan(self, suspect: SuspectSegment | None) -> None:
-        """Asks the process to check the files for changes now, and to compare the data of ``suspect``."""
-        assert self._process.stdin is not None
-        # A full pipe already contains enough requests. ``read_lines`` reports a process that has exited.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._process.stdin.fileno(), msgspec.json.encode(RescanRequest(suspect)) + b"\n")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        _close_streams(self._process)
 
 
 def reap_orphans(own: Set[int]) -> None:
@@ -173,22 +119,3 @@ def reap_orphans(own: Set[int]) -> None:
     with contextlib.suppress(ChildProcessError):  # There are no children.
         while (exited := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and exited.si_pid not in own:
             os.waitpid(exited.si_pid, 0)
-
-
-def exit_reason(code: int, log: Path) -> str:
-    """Why a process exited, in one line: its signal, or the last line of its log."""
-    if code < 0:
-        names = {number.value: number.name for number in signal.Signals}
-        return f"killed by {names.get(-code, f'signal {-code}')}"
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
-        lines = []
-    lines = [line for line in lines if line.strip()]
-    return presentable(lines[-1].strip()) if lines else f"exited with code {code}"
-
-
-def _close_streams(process: subprocess.Popen[bytes]) -> None:
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from msd.broker.supervision.shared_paths import write_share
 from msd.wire.protocol.child_messages import ShareSettings
+from msd.wire.sharing.shared_paths import write_share
 from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.source.catalogue import SharedFile, SharedFolder
 from msd.workers.source.share import Share

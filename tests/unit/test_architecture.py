@@ -26,7 +26,7 @@ ROOMS = {
     "broker/terminal": "network views",
     "broker/views": "status",
     "broker/network": "",
-    "broker/status": "network supervision",
+    "broker/status": "supervision",
     "broker/supervision": "",
     #
     "client/cli": "display events manifest operations plan report storage",
@@ -46,6 +46,7 @@ ROOMS = {
     "workers/indexing": "source",
     "workers/source": "",
     #
+    "wire/sharing": "config errors net protocol support",
     "wire/config": "errors net security",
     "wire/net": "errors protocol security support",
     "wire/security": "errors protocol support",
@@ -93,8 +94,8 @@ PURE = (
     "broker/status/event_log.py",
     "broker/status/history.py",
     "broker/supervision/until_done.py",
-    "broker/supervision/indexer_notes.py",
-    "broker/supervision/indexer_restarts.py",
+    "wire/sharing/indexer_notes.py",
+    "wire/sharing/indexer_restarts.py",
     "broker/supervision/pending_toggles.py",
     "broker/supervision/supervisor.py",
     "broker/terminal/typed_commands.py",

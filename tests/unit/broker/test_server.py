@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
-from msd.broker.network.ports import PortInUseError
 from msd.broker.server import PORT_DISTANCE, Broker
 from msd.broker.supervision import until_done
 from msd.broker.supervision.supervisor import Event, Exited, QuitReceived
@@ -25,6 +24,7 @@ from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
+from msd.wire.net.ports import PortInUseError
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
     Accepted,

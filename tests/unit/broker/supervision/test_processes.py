@@ -1,91 +1,22 @@
-"""The indexer process, and the reason reported for a process's exit. Workers are tested in tests/integration."""
+"""The processes of the workers. tests/integration runs them; this is the end of one that cannot serve."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from msd.broker.supervision.processes import IndexerProcess, exit_reason
-from msd.wire.errors import MsdError, UsageError
-from msd.wire.protocol.child_messages import Indexed
-from tests.unit.shares import write_share_of
+from msd.broker.supervision.processes import WorkerProcesses
+from msd.wire.config.settings import Config
+from msd.wire.protocol.states import WantedState
+from tests.processes import wait_for
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A broker's folder with an empty catalogue folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "broker"
-    (folder / "catalogue").mkdir(parents=True)
-    return folder
-
-
-#: Runs ``python -m msd.workers`` with an indexer that rescans only on request.
-RESCAN_ON_REQUEST = """
-import sys
-from msd.workers.indexing import rescan_policy
-rescan_policy.SCAN_INTERVAL_S, rescan_policy.CHECK_INTERVAL_S = 3600.0, 0.05
-from msd.workers.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_the_indexer_reports_each_edition_and_rescans_on_request(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    popen = subprocess.Popen
-
-    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        assert command[1:4] == ["-P", "-m", "msd.workers"]
-        return popen([sys.executable, "-c", RESCAN_ON_REQUEST, *command[4:]], **options)
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-    (tmp_path / "numbers").write_bytes(bytes(range(245)))
-    write_share_of(tmp_path / "numbers", folder / "catalogue")
-    with closing(IndexerProcess(folder)) as indexer:
-        for number in (1, 2):
-            while not (indexed := [line for line in indexer.read_lines() if isinstance(line, Indexed)]):
-                pass
-            assert [line.edition for line in indexed] == [number]
-            (tmp_path / "other").write_bytes(bytes(number))
-            (tmp_path / "other").replace(tmp_path / "numbers")
-            indexer.request_rescan(None)
-
-
-def test_reading_an_indexer_that_has_exited_raises_its_reason(tmp_path: Path, folder: Path) -> None:
-    write_share_of(tmp_path / "none", folder / "catalogue")
-    with closing(IndexerProcess(folder)) as indexer, pytest.raises(MsdError) as caught:
-        indexer.read_lines()
-    assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such file or folder to share")
-    assert caught.value.exit_code == UsageError.exit_code
-
-
-def log(folder: Path, text: bytes) -> Path:
-    path = folder / "worker-1.log"
-    path.write_bytes(text)
-    return path
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_the_reason_of_a_killed_process_is_its_signal(tmp_path: Path, number: signal.Signals) -> None:
-    assert exit_reason(-number, log(tmp_path, b"an earlier line\n")) == f"killed by {number.name}"
-
-
-def test_the_reason_is_the_last_line_of_the_log(tmp_path: Path) -> None:
-    text = b"Traceback (most recent call last):\n  File x\nValueError: wrong \n\n"
-    assert exit_reason(1, log(tmp_path, text)) == "ValueError: wrong"
-
-
-@pytest.mark.parametrize("text", [b"", b"\n \n"])
-def test_the_reason_is_the_exit_code_if_the_log_is_empty(tmp_path: Path, text: bytes) -> None:
-    assert exit_reason(7, log(tmp_path, text)) == "exited with code 7"
-
-
-def test_invalid_utf8_in_the_log_is_replaced(tmp_path: Path) -> None:
-    assert exit_reason(1, log(tmp_path, b"\xff\xfebad")) == "\ufffd\ufffdbad"
+def test_a_worker_that_cannot_serve_is_reaped_with_its_reason(tmp_path: Path) -> None:
+    with closing(WorkerProcesses(Config(), tmp_path, f"ipc://{tmp_path}/control", bytes(16))) as processes:
+        pid = processes.spawn(1, WantedState.AWAKE, 1)
+        assert processes.pids == [pid]
+        exited = wait_for("the exit of the worker", processes.reap)
+        assert [(process.number, process.pid) for process in exited] == [(1, pid)]
+        assert "catalogue" in exited[0].reason
+        assert processes.pids == []
+        assert processes.reap() == []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision.shared_paths import write_share
 from msd.wire.protocol.child_messages import ShareSettings
+from msd.wire.sharing.shared_paths import write_share
 from msd.workers.source.share import LeftOut, Share, left_out_text
 from tests.unit.shares import share_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision.kept_files import KeptFiles
 from msd.wire.errors import NotAllowedError
+from msd.wire.sharing.kept_files import KeptFiles
 
 
 @pytest.fixture

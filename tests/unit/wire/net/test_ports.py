@@ -9,11 +9,11 @@ from contextlib import closing
 
 import pytest
 
-from msd.broker.network import ports
-from msd.broker.network.port_users import PortUse, PortUser
-from msd.broker.network.ports import PortInUseError, explain_use, hold_port, listen_error
 from msd.wire.errors import UsageError
+from msd.wire.net import ports
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.port_users import PortUse, PortUser
+from msd.wire.net.ports import PortInUseError, explain_use, hold_port, listen_error
 
 LOOPBACK = "127.0.0.1"
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from msd.broker.supervision.runtime_folder import make_private_folders
+from msd.wire.sharing.runtime_folder import make_private_folders
 
 
 class KeptFiles:

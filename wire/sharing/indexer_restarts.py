@@ -1,6 +1,6 @@
 """Decides when the indexer is restarted, and which of its exits are worth a note: a pure core.
 
-Does not start it: see ``broker/supervision/indexer_supervisor.py``.
+Does not start it: see ``wire/sharing/indexer_supervisor.py``.
 """
 
 from __future__ import annotations

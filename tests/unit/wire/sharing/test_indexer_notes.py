@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from msd.broker.supervision.indexer_notes import indexer_notes
 from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexNote, IndexProgress, IndexSkipped
+from msd.wire.sharing.indexer_notes import indexer_notes
 
 
 def indexed(files: int = 3, size: int = 2048, hashed: int = 512) -> Indexed:

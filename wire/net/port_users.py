@@ -1,7 +1,7 @@
 """Finds out which sockets occupy a TCP port, and which programs they belong to.
 
 Reads ``/proc``: where it cannot be read, or where a socket neither listens nor is connected, nothing is found. Only
-root sees the programs of other users. Decides nothing: see ``broker/network/ports.py``.
+root sees the programs of other users. Decides nothing: see ``wire/net/ports.py``.
 """
 
 from __future__ import annotations

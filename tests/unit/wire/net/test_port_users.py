@@ -6,7 +6,7 @@ import os
 import socket
 from contextlib import closing
 
-from msd.broker.network.port_users import PortUse, PortUser, find_users
+from msd.wire.net.port_users import PortUse, PortUser, find_users
 
 
 def program() -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision import indexer_supervisor
-from msd.broker.supervision.indexer_restarts import MIN_BACKOFF_S
-from msd.broker.supervision.indexer_supervisor import IndexerSupervisor
 from msd.wire.errors import MsdError, NotFoundError
 from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexLine, IndexProgress
 from msd.wire.protocol.messages import SuspectSegment
+from msd.wire.sharing import indexer_supervisor
+from msd.wire.sharing.indexer_restarts import MIN_BACKOFF_S
+from msd.wire.sharing.indexer_supervisor import IndexerSupervisor
 from tests.unit.fake_poll_loop import FakePollLoop
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision.runtime_folder import MAX_SOCKET_PATH, make_folder, remove_folder
 from msd.wire.errors import DiskError, NotAllowedError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.sharing.runtime_folder import MAX_SOCKET_PATH, make_folder, remove_folder
 
 CONTROL = Endpoint("127.0.0.1", 39224)
 NAME = "127.0.0.1-39224"

@@ -7,9 +7,9 @@ import os
 import socket
 from collections.abc import Sequence
 
-from msd.broker.network.port_users import PortUse, PortUser, find_users
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.port_users import PortUse, PortUser, find_users
 
 
 class PortInUseError(UsageError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msd.broker.supervision.indexer_restarts import (
+from msd.wire.sharing.indexer_restarts import (
     MAX_BACKOFF_S,
     MIN_BACKOFF_S,
     IndexerExited,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.supervision.shared_paths import share_settings, write_share
 from msd.wire.config.settings import Config
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.child_messages import ShareSettings
+from msd.wire.sharing.shared_paths import share_settings, write_share
 
 
 def paths(folder: Path, *names: str) -> tuple[Path, ...]:

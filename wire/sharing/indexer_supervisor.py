@@ -1,7 +1,7 @@
 """Runs the indexer, restarts it when it exits, and shows its notes.
 
-Does not decide when to restart it (see ``broker/supervision/indexer_restarts.py``) and does not format the notes (see
-``broker/supervision/indexer_notes.py``). Does not switch workers to a new edition of the catalogue: see
+Does not decide when to restart it (see ``wire/sharing/indexer_restarts.py``) and does not format the notes (see
+``wire/sharing/indexer_notes.py``). Does not switch workers to a new edition of the catalogue: see
 ``broker/supervision/supervisor.py``.
 """
 
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from msd.broker.supervision.indexer_notes import indexer_notes
-from msd.broker.supervision.indexer_restarts import IndexerExited, IndexerRestarts, RestartIndexer, ShowNote
-from msd.broker.supervision.processes import IndexerProcess
 from msd.wire.errors import MsdError
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLeftOut, IndexProgress
 from msd.wire.protocol.messages import SuspectSegment
+from msd.wire.sharing.indexer_notes import indexer_notes
+from msd.wire.sharing.indexer_process import IndexerProcess
+from msd.wire.sharing.indexer_restarts import IndexerExited, IndexerRestarts, RestartIndexer, ShowNote
 from msd.wire.support.core import TimePassed
 
 
