@@ -18,6 +18,7 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import ConnectionRefusal, WorkerState
+from msd.wire.security.keys import KEY_SIZE
 from msd.wire.support.backoff import backoff
 from msd.wire.support.core import Core, TimePassed
 
@@ -76,10 +77,11 @@ Event = (
 
 
 class OpenConnection(Struct, frozen=True):
-    """Connect to the worker on a new socket."""
+    """Connect to the worker on a new socket. ``key`` is its own public key; empty if it has that of server 5."""
 
     worker: int
     endpoint: Endpoint
+    key: bytes = b""
 
 
 class CloseConnection(Struct, frozen=True):
@@ -95,6 +97,7 @@ class RenewConnection(Struct, frozen=True):
 
     worker: int
     endpoint: Endpoint
+    key: bytes = b""
 
 
 class EndRenewal(Struct, frozen=True):
@@ -142,6 +145,8 @@ class KnownWorker(Struct):
     """The state of one worker and of the connection to it."""
 
     endpoint: Endpoint
+    #: The worker's own public key; empty if it uses that of server 5, or if no snapshot has named it.
+    key: bytes = b""
     #: The state in the latest snapshot; None while server 5 is silent.
     reported_state: WorkerState | None = None
     epoch: int = 0
@@ -152,10 +157,17 @@ class KnownWorker(Struct):
     retry_at: float = 0.0
     #: When the current renewal of the open connection began; None if there is none.
     renewal_began: float | None = None
+    #: True if the open connection leads to an address, or to a process with a key, that is not the worker's any more.
+    is_moved: bool = False
 
     def change_state(self, cause: type[Event] | type[Action]) -> None:
         """Changes the state according to the table ``TRANSITIONS``."""
         self.state = _NEXT_STATES.get((self.state, cause), self.state)
+
+    def end_renewal(self) -> None:
+        """There is no renewal any more: the connection that was open, or the renewal itself, has taken its place."""
+        self.renewal_began = None
+        self.is_moved = False
 
     def retry_now(self, now: float) -> None:
         """Ends the backoff: the worker is probably reachable."""
@@ -225,19 +237,21 @@ class ConnectionPolicy(Core[Event, Action]):
                 worker = self.workers[number]
                 worker.change_state(ConnectionOpened)
                 worker.failures = 0
-                worker.renewal_began = None
+                worker.end_renewal()
                 self._refused_since = None
             case ConnectionClosed(number, is_renewed=True):
                 # The renewal is the connection now; it is not open yet.
                 worker = self.workers[number]
                 worker.change_state(ConnectionClosed)
                 worker.change_state(OpenConnection)
-                worker.renewal_began = None
+                worker.end_renewal()
             case ConnectionClosed(number, refusal):
                 worker = self.workers[number]
-                self._record_refusal(refusal, now)
+                # A worker with a key of its own speaks only for itself while server 5 admits this client.
+                if not worker.key or self.status is None:
+                    self._record_refusal(refusal, now)
                 worker.change_state(ConnectionClosed)
-                worker.renewal_began = None
+                worker.end_renewal()
                 worker.failures += 1
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
@@ -250,7 +264,7 @@ class ConnectionPolicy(Core[Event, Action]):
                     actions.append(Resubscribe())
             case Ban(number):
                 self.workers[number].change_state(Ban)
-                self.workers[number].renewal_began = None
+                self.workers[number].end_renewal()
                 actions.append(CloseConnection(number))
             case Unban(number):
                 self.workers[number].change_state(Unban)
@@ -267,6 +281,7 @@ class ConnectionPolicy(Core[Event, Action]):
             assert worker.state is not ConnectionState.OPEN or not self.refusal, (number, worker)
             assert worker.state is not ConnectionState.OPEN or not worker.failures, (number, worker)
             assert worker.state is ConnectionState.OPEN or worker.renewal_began is None, (number, worker)
+            assert worker.renewal_began is not None or not worker.is_moved, (number, worker)
 
     def _deadlines(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
         """Yields each deadline and the function to call then. A call may change the deadlines that follow."""
@@ -309,26 +324,34 @@ class ConnectionPolicy(Core[Event, Action]):
         actions: list[Action] = []
         for reported in status.workers:
             worker = self.workers.get(reported.number)
+            endpoint = worker.endpoint if worker is not None else None
             if not self._pinned:
                 try:
                     endpoint = self._reachable(Endpoint.parse(reported.endpoint))
                 except UsageError:
                     continue
-                if worker is None:
-                    worker = self.workers[reported.number] = KnownWorker(endpoint)
-                worker.endpoint = endpoint
-            if worker is None:
+            if endpoint is None or len(reported.key) not in (0, KEY_SIZE):
                 continue
+            if worker is None:
+                worker = self.workers[reported.number] = KnownWorker(endpoint, reported.key)
+            is_elsewhere = _is_elsewhere(worker, endpoint, reported.key)
+            if worker.key != reported.key:
+                # The refusals so far were an answer to another key.
+                self._refused_since = None
+            worker.endpoint, worker.key = endpoint, reported.key
             woke_up = reported.state is WorkerState.AWAKE and worker.reported_state is not WorkerState.AWAKE
-            is_new_process = reported.epoch != worker.epoch
-            if woke_up or is_new_process:
+            is_another_process = is_elsewhere or reported.epoch != worker.epoch
+            if woke_up or is_another_process:
                 worker.retry_now(now)
             worker.reported_state, worker.epoch = reported.state, reported.epoch
             # The old socket may be in a long backoff of ZeroMQ; a new socket connects at once.
-            is_outdated = woke_up or is_new_process or reported.state not in REACHABLE_STATES
+            is_outdated = woke_up or is_another_process or reported.state not in REACHABLE_STATES
             if worker.state is ConnectionState.CONNECTING and is_outdated:
                 worker.change_state(CloseConnection)
                 actions.append(CloseConnection(reported.number))
+            elif worker.state is ConnectionState.OPEN and is_elsewhere:
+                worker.is_moved, worker.renewal_began = True, now
+                actions.append(RenewConnection(reported.number, endpoint, reported.key))
         return actions
 
     def _reachable(self, endpoint: Endpoint) -> Endpoint:
@@ -345,7 +368,7 @@ class ConnectionPolicy(Core[Event, Action]):
                 continue
             worker.endpoint = endpoint
             if worker.state is ConnectionState.OPEN:
-                worker.renewal_began = None  # If it is silent, renew it at the new address.
+                worker.end_renewal()  # If it is silent, renew it at the new address.
                 continue
             worker.retry_now(now)
             if worker.state is ConnectionState.CONNECTING:
@@ -361,13 +384,13 @@ class ConnectionPolicy(Core[Event, Action]):
             worker = self.workers[number]
             if worker.state is not ConnectionState.OPEN:
                 continue
-            if seconds < RENEWAL_SILENCE_S:
+            if seconds < RENEWAL_SILENCE_S and not worker.is_moved:
                 if worker.renewal_began is not None:
                     worker.renewal_began = None
                     yield EndRenewal(number)
             elif worker.renewal_began is None or now >= worker.renewal_began + RENEWAL_INTERVAL_S:
                 worker.renewal_began = now
-                yield RenewConnection(number, worker.endpoint)
+                yield RenewConnection(number, worker.endpoint, worker.key)
 
     def _on_status_timeout(self, now: float) -> list[Action]:
         """Server 5 is silent: treats the states of all workers as unknown and tries to connect to them."""
@@ -382,8 +405,9 @@ class ConnectionPolicy(Core[Event, Action]):
         return [] if is_first else [Resubscribe()]
 
     def _open_connection(self, number: int) -> list[Action]:
-        self.workers[number].change_state(OpenConnection)
-        return [OpenConnection(number, self.workers[number].endpoint)]
+        worker = self.workers[number]
+        worker.change_state(OpenConnection)
+        return [OpenConnection(number, worker.endpoint, worker.key)]
 
     def _may_open(self, worker: KnownWorker) -> bool:
         if worker.state is not ConnectionState.CLOSED or self.awaits_first_snapshot:
@@ -394,3 +418,8 @@ class ConnectionPolicy(Core[Event, Action]):
 def _is_reachable(worker: KnownWorker) -> bool:
     """False if server 5 reports a state in which the worker accepts no connections."""
     return worker.reported_state is None or worker.reported_state in REACHABLE_STATES
+
+
+def _is_elsewhere(worker: KnownWorker, endpoint: Endpoint, key: bytes) -> bool:
+    """True if a connection to the worker as it was known does not lead to ``endpoint`` with this ``key``."""
+    return worker.key != key or {*worker.endpoint.addresses}.isdisjoint(endpoint.addresses)

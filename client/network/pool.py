@@ -279,12 +279,12 @@ class ConnectionPool:
         """Passes an event to the policy, by default with the current time, and performs its actions."""
         for action in self._policy.handle(event, time.monotonic() if now is None else now):
             match action:
-                case connection_policy.OpenConnection(worker, endpoint):
-                    self.transport.open_connection(worker, endpoint)
+                case connection_policy.OpenConnection(worker, endpoint, key):
+                    self.transport.open_connection(worker, endpoint, key)
                 case connection_policy.CloseConnection(worker):
                     self.transport.close_connection(worker)
-                case connection_policy.RenewConnection(worker, endpoint):
-                    self.transport.renew_connection(worker, endpoint)
+                case connection_policy.RenewConnection(worker, endpoint, key):
+                    self.transport.renew_connection(worker, endpoint, key)
                     self._look_up_again()
                 case connection_policy.EndRenewal(worker):
                     self.transport.end_renewal(worker)

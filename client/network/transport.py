@@ -27,6 +27,7 @@ from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import Complaint, ControlReply, Correlated, Done, Message, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
+from msd.wire.security.keys import Credentials
 
 #: Milliseconds for which ZeroMQ may still send queued messages after ``close``.
 LINGER_MS = 200
@@ -105,22 +106,25 @@ class Transport:
             if renewal.monitor.socket in readable or renewal.dealer in readable:
                 yield from self._read_renewal(worker, renewal)
 
-    def open_connection(self, worker: int, endpoint: Endpoint) -> None:
-        """Connects to a worker on a new socket. ``ConnectionOpened`` or ``ConnectionClosed`` follows."""
+    def open_connection(self, worker: int, endpoint: Endpoint, key: bytes = b"") -> None:
+        """Connects to a worker on a new socket. ``ConnectionOpened`` or ``ConnectionClosed`` follows.
+
+        ``key`` is the worker's own public key; empty if it has that of server 5, or no keys are used.
+        """
         self.close_connection(worker)
-        self._connections[worker] = self._connect(worker, endpoint)
+        self._connections[worker] = self._connect(worker, endpoint, key)
 
     def close_connection(self, worker: int) -> None:
         """Closes the connection to a worker and its renewal, if there are any. No event follows."""
         self._disconnect(self._connections.pop(worker, None))
         self.end_renewal(worker)
 
-    def renew_connection(self, worker: int, endpoint: Endpoint) -> None:
+    def renew_connection(self, worker: int, endpoint: Endpoint, key: bytes = b"") -> None:
         """Connects to a worker on a new socket beside the open one. If the new one opens, ``ConnectionClosed`` and
         ``ConnectionOpened`` follow. If the open one is closed first, the new one takes its place.
         """
         self.end_renewal(worker)
-        self._renewals[worker] = self._connect(worker, endpoint)
+        self._renewals[worker] = self._connect(worker, endpoint, key)
 
     def end_renewal(self, worker: int) -> None:
         """Closes the renewal of the connection to a worker, if there is one. No event follows."""
@@ -238,8 +242,11 @@ class Transport:
         if renewal is not None:
             self._connections[worker] = renewal
 
-    def _connect(self, worker: int, endpoint: Endpoint) -> Connection:
-        connection = Connection(self._context, worker, endpoint, self._credentials)
+    def _connect(self, worker: int, endpoint: Endpoint, key: bytes) -> Connection:
+        credentials = self._credentials
+        if credentials is not None and key:
+            credentials = Credentials(credentials.own, key)
+        connection = Connection(self._context, worker, endpoint, credentials)
         self._poller.register(connection.monitor.socket, zmq.POLLIN)
         self._poller.register(connection.dealer, zmq.POLLIN)
         return connection

@@ -51,10 +51,13 @@ def endpoint(number: int, host: str = "127.0.0.1", base: int = 21000) -> Endpoin
     return Endpoint(host, base + number)
 
 
-def worker(number: int, state: WorkerState, epoch: int = 1, at: Endpoint | None = None) -> WorkerStatus:
+def worker(
+    number: int, state: WorkerState, epoch: int = 1, at: Endpoint | None = None, key: bytes = b""
+) -> WorkerStatus:
     return WorkerStatus(
         number=number,
         endpoint=(at or endpoint(number)).url,
+        key=key,
         state=state,
         wanted=WantedState.AWAKE,
         epoch=epoch,
@@ -367,6 +370,87 @@ def test_a_malformed_endpoint_is_skipped() -> None:
     assert Scene(0).snapshot(bad, worker(2, WorkerState.AWAKE)) == [open_action(2)]
 
 
+# Workers with keys of their own, and workers that move.
+
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_worker_is_connected_with_its_own_key(pinned: bool) -> None:
+    scene = Scene(2, pinned=pinned)
+    actions = scene.snapshot(worker(1, WorkerState.AWAKE), worker(2, WorkerState.AWAKE, key=KEY))
+    assert actions == [open_action(1), OpenConnection(2, endpoint(2), KEY)]
+    scene.connect(2)
+    assert scene.handle(PathsChecked({2: RENEWAL_SILENCE_S})) == [RenewConnection(2, endpoint(2), KEY)]
+
+
+def test_a_worker_whose_key_is_malformed_is_skipped() -> None:
+    assert Scene(0).snapshot(worker(1, WorkerState.AWAKE, key=b"short"), worker(2, WorkerState.AWAKE)) == [
+        open_action(2)
+    ]
+
+
+def test_a_pending_connection_is_replaced_if_the_worker_has_another_key() -> None:
+    scene = Scene()
+    scene.snapshot(worker(1, WorkerState.AWAKE, key=KEY))
+    moved = worker(1, WorkerState.AWAKE, key=OTHER_KEY)
+    assert scene.snapshot(moved) == [CloseConnection(1), OpenConnection(1, endpoint(1), OTHER_KEY)]
+    assert scene.snapshot(moved) == []
+
+
+@pytest.mark.parametrize(
+    ("at", "key"), [(endpoint(1), OTHER_KEY), (endpoint(1, base=50000), KEY), (endpoint(1, HOST), KEY)]
+)
+def test_an_open_connection_is_replaced_once_the_worker_answers_elsewhere(at: Endpoint, key: bytes) -> None:
+    scene = Scene()
+    scene.snapshot(worker(1, WorkerState.AWAKE, key=KEY))
+    scene.connect()
+    moved = worker(1, WorkerState.AWAKE, at=at, key=key)
+    assert scene.snapshot(moved) == [RenewConnection(1, at, key)]
+    assert scene.snapshot(moved) == []
+    # The open connection works, but the new one goes on being tried.
+    assert silent(scene, 0.0) == []
+    scene.now += RENEWAL_INTERVAL_S
+    assert silent(scene, 0.0) == [RenewConnection(1, at, key)]
+    scene.handle(ConnectionClosed(1, is_renewed=True))
+    scene.connect()
+    scene.now += RENEWAL_INTERVAL_S
+    assert silent(scene, 0.0) == []
+
+
+def test_a_host_with_several_addresses_has_not_moved_if_a_snapshot_names_one_of_them() -> None:
+    known = Endpoint("10.0.0.1", 21001, ("10.0.0.2",), "files")
+    policy = ConnectionPolicy({1: known}, SERVER_5, pinned=False, now=START)
+    policy.handle(TimePassed(), START + FIRST_SNAPSHOT_TIMEOUT_S)
+    policy.handle(opened(1), START + 1.0)
+    told = worker(1, WorkerState.AWAKE, at=Endpoint("10.0.0.2", 21001))
+    assert policy.handle(SnapshotReceived(status(1, told)), START + 1.0) == []
+
+
+@pytest.mark.parametrize("refusal", list(ConnectionRefusal))
+def test_a_worker_with_its_own_key_refuses_only_for_itself(refusal: ConnectionRefusal) -> None:
+    scene = Scene()
+    scene.snapshot(worker(1, WorkerState.AWAKE, key=KEY))
+    for _ in range(10):
+        scene.disconnect(1, refusal)
+        scene.wait(HANDSHAKE_REFUSAL_PERIOD_S)
+        assert scene.refusal is None
+        scene.snapshot(worker(1, WorkerState.AWAKE, key=KEY))
+    # Without server 5 it is not known whether the servers admit this client.
+    scene.wait(STALE)
+    scene.disconnect(1, refusal)
+    assert scene.policy.refusal is refusal
+
+
+def test_a_refusal_counts_no_more_once_a_snapshot_names_the_key_of_the_worker() -> None:
+    scene = Scene(pinned=True)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.disconnect(refusal=ConnectionRefusal.HANDSHAKE)
+    assert scene.policy.refusal
+    scene.snapshot(worker(1, WorkerState.AWAKE, key=KEY))
+    assert not scene.policy.refusal
+
+
 # Banned workers.
 
 
@@ -643,7 +727,8 @@ class PolicyMachine(RuleBasedStateMachine):
         self.check_transitions(before, causes)
         for action in actions:
             match action:
-                case OpenConnection(number, at):
+                case OpenConnection(number, at, key):
+                    assert key == self.policy.workers[number].key
                     assert number not in self.sockets, "opened twice"
                     assert number not in self.banned
                     assert not self.pinned or at == self.known[number]
@@ -652,9 +737,9 @@ class PolicyMachine(RuleBasedStateMachine):
                     assert number not in connected or isinstance(event, Ban), "closed a working connection"
                     self.sockets.discard(number)
                     self.connected.discard(number)
-                case RenewConnection(number, at):
+                case RenewConnection(number, at, key):
                     assert number in self.connected, "only an open connection is renewed"
-                    assert at == self.policy.workers[number].endpoint
+                    assert (at, key) == (self.policy.workers[number].endpoint, self.policy.workers[number].key)
                     self.renewals.add(number)
                 case EndRenewal(number):
                     assert number in self.renewals, "there is no renewal to end"
@@ -676,9 +761,12 @@ class PolicyMachine(RuleBasedStateMachine):
             assert known.state in allowed
 
     @rule(
-        states=st.lists(st.sampled_from(list(WorkerState)), max_size=4), epoch=st.integers(1, 2), is_old=st.booleans()
+        states=st.lists(st.sampled_from(list(WorkerState)), max_size=4),
+        epoch=st.integers(1, 2),
+        key=st.sampled_from([b"", KEY]),
+        is_old=st.booleans(),
     )
-    def snapshot(self, states: list[WorkerState], epoch: int, is_old: bool) -> None:
+    def snapshot(self, states: list[WorkerState], epoch: int, key: bytes, is_old: bool) -> None:
         if is_old and self.seq:
             # An old snapshot in which all workers are awake: it must change nothing.
             before = set(self.sockets)
@@ -687,7 +775,7 @@ class PolicyMachine(RuleBasedStateMachine):
             assert self.sockets >= before
             return
         self.seq += 1
-        workers = (worker(number, state, epoch) for number, state in enumerate(states, 1))
+        workers = (worker(number, state, epoch, key=key) for number, state in enumerate(states, 1))
         self.handle(SnapshotReceived(status(self.seq, *workers)))
         assert self.policy.status is not None
 

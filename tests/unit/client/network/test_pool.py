@@ -226,7 +226,7 @@ def test_names_are_looked_up_again_while_the_servers_do_not_answer(monkeypatch: 
         monkeypatch.setattr(
             pool.transport,
             "open_connection",
-            lambda worker, endpoint: tried.append(tuple(address.host for address in endpoint.addresses)),
+            lambda worker, endpoint, key: tried.append(tuple(address.host for address in endpoint.addresses)),
         )
         for minutes in (1, 2, 3):
             pool._apply(TimePassed(), time.monotonic() + 60 * minutes)

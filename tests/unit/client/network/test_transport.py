@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 import zmq
+from msgspec.structs import replace
 
 from msd.client.network.transport import Transport, round_robin
 from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent
@@ -17,6 +18,7 @@ from msd.wire.config.settings import Config
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataRequest, Get, Hello, Welcome
+from msd.wire.security.keys import Credentials, KeyPair
 
 #: No process listens on this port.
 CLOSED_PORT = Endpoint("127.0.0.1", 1)
@@ -69,11 +71,14 @@ def test_a_connection_that_the_client_closes_says_bye(transport: Transport) -> N
 
 
 class Worker:
-    """A ROUTER socket that welcomes clients."""
+    """A ROUTER socket that welcomes clients, with CURVE if it has ``keys``."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], keys: KeyPair | None = None) -> None:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
+        if keys is not None:
+            self.socket.curve_server = True
+            self.socket.curve_secretkey = keys.secret
         self.socket.bind("tcp://127.0.0.1:*")
         self.endpoint = Endpoint.parse(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
@@ -91,6 +96,23 @@ class Worker:
                 return
 
 
+def test_a_worker_may_have_a_key_of_its_own() -> None:
+    servers5_keys, worker_keys, own_keys = (KeyPair.generate() for _ in range(3))
+    servers = locate_servers(Config(), host="127.0.0.1", ports=None, server5=None)
+    servers = replace(servers, credentials=Credentials(own_keys, servers5_keys.public))
+    with closing(Transport(servers, session=1)) as transport, zmq.Context() as context:
+        shared, own = Worker(context, servers5_keys), Worker(context, worker_keys)
+        transport.open_connection(1, shared.endpoint)
+        deliver(transport, shared, epoch=1)
+        transport.open_connection(2, own.endpoint, worker_keys.public)
+        deliver(transport, own, epoch=2)
+        transport.renew_connection(1, own.endpoint, worker_keys.public)
+        closed, opened = deliver(transport, own, epoch=2)
+        assert (closed, opened.worker) == (ConnectionClosed(1, is_renewed=True), 1)
+        shared.socket.close(0)
+        own.socket.close(0)
+
+
 @pytest.fixture
 def renewed(transport: Transport) -> Iterator[tuple[Worker, Worker]]:
     """Two workers: the transport is connected to the first, and a renewal leads to the second."""
@@ -104,7 +126,7 @@ def renewed(transport: Transport) -> Iterator[tuple[Worker, Worker]]:
         second.socket.close(0)
 
 
-def deliver(transport: Transport, worker: Worker, epoch: int) -> list[NetworkEvent]:
+def deliver(transport: Transport, worker: Worker, epoch: int) -> list[Any]:
     """Lets ``worker`` welcome the client; returns the events up to that welcome."""
     events: list[NetworkEvent] = []
     while not any(isinstance(event, ConnectionOpened) for event in events):
