@@ -145,6 +145,8 @@ class KnownWorker(Struct):
     """The state of one worker and of the connection to it."""
 
     endpoint: Endpoint
+    #: False if only server 5 or a guess names the worker. Such a worker is dropped when server 5 lists it no more.
+    is_given: bool = False
     #: The worker's own public key; empty if it uses that of server 5, or if no snapshot has named it.
     key: bytes = b""
     #: The state in the latest snapshot; None while server 5 is silent.
@@ -177,12 +179,21 @@ class KnownWorker(Struct):
 class ConnectionPolicy(Core[Event, Action]):
     """Decides which connections are open.
 
-    If ``pinned``, endpoints in snapshots are ignored. The host of ``server5`` replaces the wildcard in endpoints.
+    If ``pinned``, endpoints in snapshots are ignored. If ``guessed``, ``workers`` are dropped unless server 5 lists
+    them. The host of ``server5`` replaces the wildcard in endpoints.
     """
 
-    def __init__(self, workers: Mapping[int, Endpoint], server5: Endpoint, *, pinned: bool, now: float) -> None:
+    def __init__(
+        self,
+        workers: Mapping[int, Endpoint],
+        server5: Endpoint,
+        *,
+        pinned: bool,
+        guessed: bool = False,
+        now: float,
+    ) -> None:
         super().__init__()
-        self.workers = {number: KnownWorker(endpoint) for number, endpoint in workers.items()}
+        self.workers = {number: KnownWorker(endpoint, is_given=not guessed) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
         self._server5 = server5
@@ -333,7 +344,7 @@ class ConnectionPolicy(Core[Event, Action]):
             if endpoint is None or len(reported.key) not in (0, KEY_SIZE):
                 continue
             if worker is None:
-                worker = self.workers[reported.number] = KnownWorker(endpoint, reported.key)
+                worker = self.workers[reported.number] = KnownWorker(endpoint, key=reported.key)
             is_elsewhere = _is_elsewhere(worker, endpoint, reported.key)
             if worker.key != reported.key:
                 # The refusals so far were an answer to another key.
@@ -352,7 +363,19 @@ class ConnectionPolicy(Core[Event, Action]):
             elif worker.state is ConnectionState.OPEN and is_elsewhere:
                 worker.is_moved, worker.renewal_began = True, now
                 actions.append(RenewConnection(reported.number, endpoint, reported.key))
-        return actions
+        return [*actions, *self._drop_unlisted(status)]
+
+    def _drop_unlisted(self, status: Status) -> Iterator[Action]:
+        """Forgets the workers that server 5 does not list, unless they were given or have a connection that works."""
+        listed = {reported.number for reported in status.workers}
+        for number, worker in [*self.workers.items()]:
+            is_in_use = worker.state in (ConnectionState.OPEN, ConnectionState.BANNED)
+            if number in listed or worker.is_given or is_in_use:
+                continue
+            if worker.state is ConnectionState.CONNECTING:
+                worker.change_state(CloseConnection)
+                yield CloseConnection(number)
+            del self.workers[number]
 
     def _reachable(self, endpoint: Endpoint) -> Endpoint:
         """Returns an endpoint of a snapshot as this client reaches it."""

@@ -88,7 +88,7 @@ class ConnectionPool:
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
         self._policy = connection_policy.ConnectionPolicy(
-            servers.workers, servers.status, pinned=servers.pinned, now=time.monotonic()
+            servers.workers, servers.status, pinned=servers.pinned, guessed=servers.guessed, now=time.monotonic()
         )
         #: The look-up of the servers' names that is in progress.
         self._lookup: NameLookup | None = None

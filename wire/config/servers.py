@@ -32,7 +32,9 @@ class Servers(Struct, frozen=True):
     """The endpoints of the servers, as a client or an operator uses them.
 
     ``workers`` maps worker numbers (from 1) to endpoints. ``pinned`` is True if the ports were given explicitly: the
-    endpoints in server 5's snapshots are then ignored, so that proxies and address translation work.
+    endpoints in server 5's snapshots are then ignored, so that proxies and address translation work. ``guessed`` is
+    True if neither the configuration nor a flag gives the workers: they are at the default ports, unless server 5 lists
+    others.
     ``credentials`` is None if the servers use no keys.
     """
 
@@ -40,6 +42,7 @@ class Servers(Struct, frozen=True):
     workers: Mapping[int, Endpoint]
     pinned: bool
     credentials: Credentials | None = None
+    guessed: bool = False
 
     @property
     def names(self) -> set[str]:
@@ -115,7 +118,8 @@ def locate_servers(
     status = _parse_server5(server5) if server5 is not None else config.status
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
     status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
-    return Servers(status, dict(enumerate(endpoints, 1)), ports is not None, credentials)
+    workers = dict(enumerate(endpoints, 1))
+    return Servers(status, workers, ports is not None, credentials, guessed=bool(workers) and config.has_default_ports)
 
 
 def _parse_server5(text: str) -> Endpoint:

@@ -86,10 +86,10 @@ def status(seq: int, *workers: WorkerStatus, epoch: int = 5) -> Status:
 class Scene:
     """The policy of a client with ``workers`` workers, and a clock that the test controls."""
 
-    def __init__(self, workers: int = 1, *, pinned: bool = False) -> None:
+    def __init__(self, workers: int = 1, *, pinned: bool = False, guessed: bool = False) -> None:
         self.now = START
         known = {number: endpoint(number) for number in range(1, workers + 1)}
-        self.policy = ConnectionPolicy(known, SERVER_5, pinned=pinned, now=self.now)
+        self.policy = ConnectionPolicy(known, SERVER_5, pinned=pinned, guessed=guessed, now=self.now)
         self.seq = 0
 
     def handle(self, event: Event) -> list[Action]:
@@ -368,6 +368,42 @@ def test_workers_known_only_from_snapshots_are_connected() -> None:
 def test_a_malformed_endpoint_is_skipped() -> None:
     bad = replace(worker(1, WorkerState.AWAKE), endpoint="tcp://nowhere")
     assert Scene(0).snapshot(bad, worker(2, WorkerState.AWAKE)) == [open_action(2)]
+
+
+# Workers that server 5 does not list.
+
+
+def test_guessed_workers_are_forgotten_unless_server_5_lists_them() -> None:
+    scene = Scene(3, guessed=True)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.connect(2)
+    assert scene.snapshot(worker(3, WorkerState.AWAKE), worker(9, WorkerState.AWAKE)) == [
+        CloseConnection(3),
+        CloseConnection(1),
+        open_action(3),
+        open_action(9),
+    ]
+    # A connection that works is kept.
+    assert list(scene.policy.workers) == [2, 3, 9]
+    scene.disconnect(2)
+    scene.snapshot(worker(3, WorkerState.AWAKE), worker(9, WorkerState.AWAKE))
+    assert list(scene.policy.workers) == [3, 9]
+
+
+def test_workers_that_the_user_gave_are_tried_although_server_5_does_not_list_them() -> None:
+    scene = Scene(2)
+    assert scene.snapshot(worker(1, WorkerState.AWAKE)) == [open_action(1), open_action(2)]
+
+
+def test_a_worker_that_server_5_lists_no_more_is_not_tried_again() -> None:
+    scene = Scene(0)
+    scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
+    scene.connect(2)
+    assert scene.snapshot() == [CloseConnection(1)]
+    scene.disconnect(2)
+    assert scene.snapshot() == []
+    assert scene.wait(MAX_BACKOFF_S) == []
+    assert not scene.policy.workers
 
 
 # Workers with keys of their own, and workers that move.
@@ -704,12 +740,13 @@ def test_an_event_changes_a_state_to_at_most_one_other() -> None:
 class PolicyMachine(RuleBasedStateMachine):
     """Server 5 and the network produce arbitrary events."""
 
-    @initialize(workers=st.integers(0, 4), pinned=st.booleans())
-    def begin(self, workers: int, pinned: bool) -> None:
+    @initialize(workers=st.integers(0, 4), pinned=st.booleans(), guessed=st.booleans())
+    def begin(self, workers: int, pinned: bool, guessed: bool) -> None:
         self.now = START
         self.known = {number: endpoint(number) for number in range(1, workers + 1)}
         self.pinned = pinned
-        self.policy = ConnectionPolicy(dict(self.known), SERVER_5, pinned=pinned, now=self.now)
+        guessed = guessed and not pinned
+        self.policy = ConnectionPolicy(dict(self.known), SERVER_5, pinned=pinned, guessed=guessed, now=self.now)
         self.sockets: set[int] = set()
         self.renewals: set[int] = set()
         self.connected: set[int] = set()

@@ -17,7 +17,8 @@ from tests.unit.wire.config.configurations import KEY, PORTS, create_server_pair
 
 
 def test_the_servers_are_located_by_the_file() -> None:
-    servers = locate_servers(Config(workers=workers(1, 2)), host=None, ports=None, server5=None)
+    config = Config(workers=workers(1, 2), has_default_ports=False)
+    servers = locate_servers(config, host=None, ports=None, server5=None)
     loopback = "127.0.0.1"
     assert servers == Servers(
         Endpoint(loopback, 39223), {1: Endpoint(loopback, 1), 2: Endpoint(loopback, 2)}, pinned=False
@@ -27,6 +28,7 @@ def test_the_servers_are_located_by_the_file() -> None:
 def test_ports_on_the_command_line_are_pinned() -> None:
     servers = locate_servers(Config(), host="127.0.0.2", ports=PORTS, server5=None)
     assert servers.pinned
+    assert not servers.guessed
     assert servers.status == Endpoint("127.0.0.2", 5005)
     assert servers.workers == {number: Endpoint("127.0.0.2", 5000 + number) for number in (1, 2, 3, 4)}
 
@@ -34,6 +36,7 @@ def test_ports_on_the_command_line_are_pinned() -> None:
 def test_a_host_on_the_command_line_is_not_pinned() -> None:
     servers = locate_servers(Config(), host="127.0.0.2", ports=None, server5=None)
     assert not servers.pinned
+    assert servers.guessed
     assert {endpoint.host for endpoint in (servers.status, *servers.workers.values())} == {"127.0.0.2"}
 
 
