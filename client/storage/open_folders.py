@@ -63,10 +63,9 @@ class OpenFolders:
             self._root = OpenFolder("", path, os.open(path, _FLAGS))
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{path} is not a folder: choose another path", arguments=("output",)) from None
-        except FileNotFoundError:
-            pass
         except OSError as error:
-            raise disk_error(path, error) from None
+            if make or not isinstance(error, FileNotFoundError):
+                raise disk_error(path, error) from None
 
     @property
     def root(self) -> OpenFolder | None:

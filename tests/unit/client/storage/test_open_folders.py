@@ -13,7 +13,7 @@ import pytest
 from msd.client.storage import open_folders
 from msd.client.storage.open_folders import MAX_LOCKED, MAX_UNUSED, OpenFolders
 from msd.client.storage.segments_on_disk import UnusableDiskError
-from msd.wire.errors import UsageError
+from msd.wire.errors import DiskError, UsageError
 
 
 @pytest.fixture
@@ -83,6 +83,11 @@ def test_the_path_is_not_a_folder(tmp_path: Path, make: bool) -> None:
     for path in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(UsageError, match="is not a folder: choose another path"):
             OpenFolders(path, make=make)
+
+
+def test_a_path_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(DiskError, match="/proc/msd: No such file or directory"):
+        OpenFolders(Path("/proc/msd"), make=True)
 
 
 def test_a_missing_path_has_no_folders(tmp_path: Path) -> None:
