@@ -50,12 +50,13 @@ class MemoryWorker:
     worker_numbers = (1,)
     stalled_seconds = 0.0
     status = control = None
-    file_reason = local_reason = ""
+    local_reason = ""
 
     def __init__(self, files: dict[str, bytes], page_size: int = 100) -> None:
         self.files = files
         self.requests: list[Correlated] = []
         self.progress_timeout = SimpleNamespace(handle=lambda event, now: [])
+        self.file_reasons: dict[object, str] = {}
         self.ready = {1: opened(1, catalogue=CATALOGUE)}
         self._listing = [entry_of(name, data) for name, data in sorted(files.items())]
         self._page_size = page_size

@@ -77,8 +77,8 @@ class ConnectionPool:
         self.progress_timeout = ProgressTimeout(timeout, self._last_poll_at)
         #: Why there is no progress if the servers are not the reason. The wait then does not count towards the timeout.
         self.local_reason = ""
-        #: Why there is no progress while workers are reachable; empty for the usual reasons.
-        self.file_reason = ""
+        #: Why a file cannot be fetched although workers are reachable, for each task that waits for its file.
+        self.file_reasons: dict[object, str] = {}
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -225,7 +225,7 @@ class ConnectionPool:
             contacts,
             ready=len(self.ready),
             workers=len(self.worker_numbers),
-            file_reason=self.file_reason,
+            file_reasons=[*self.file_reasons.values()],
         )
 
     def _is_refused(self, event: Refused) -> bool:

@@ -92,14 +92,20 @@ class FileDownload(Task):
                 self.error, self.is_done = lost, True
         now = time.monotonic()
         self._handle(TimePassed())
+        self._update_reason()
         deadline = self._follower.next_deadline(now)
         return math.inf if deadline is None else deadline
 
     def _handle(self, event: file_follower.Event) -> None:
-        before = self._follower.waiting_reason
         self._perform(self._follower.handle(event, time.monotonic()))
-        if self._follower.waiting_reason != before:
-            self._session.pool.file_reason = self._follower.waiting_reason
+
+    def _update_reason(self) -> None:
+        """Tells the pool why this download waits, or that it does not."""
+        reasons = self._session.pool.file_reasons
+        if self.is_waiting and not self.is_done:
+            reasons[self] = self._follower.waiting_reason
+        else:
+            reasons.pop(self, None)
 
     def _perform(self, actions: list[file_follower.Action]) -> None:
         for action in actions:

@@ -20,6 +20,15 @@ def test_a_connected_client_that_receives_nothing_counts_its_workers() -> None:
     assert reason(None, ready=3) == "connected to 3 of 4 workers, but receiving no data"
 
 
+def test_the_files_that_wait_are_counted_while_workers_are_reachable() -> None:
+    reasons = ["a changed", "b changed", "c changed"]
+    for count, text in {1: "a changed", 2: "a changed (and 1 more file)", 3: "a changed (and 2 more files)"}.items():
+        assert waiting_reason(None, (), ready=1, workers=4, file_reasons=reasons[:count]) == text
+    assert waiting_reason(snapshot(WorkerState.AWAKE), (), ready=0, workers=4, file_reasons=reasons[:1]) == "a changed"
+    asleep = snapshot(WorkerState.ASLEEP)
+    assert "asleep" in waiting_reason(asleep, (), ready=0, workers=4, file_reasons=reasons)
+
+
 def test_without_a_snapshot_the_addresses_and_their_answers_are_named() -> None:
     assert reason(None).startswith("worker 1 at 127.0.0.1:21018 does not answer: check the address, ")
 

@@ -82,6 +82,7 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         stalled_seconds=0.0,
         status=None,
         control=None,
+        file_reasons={},
         progress_timeout=ProgressTimeout(None, 0.0),
     )
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)

@@ -30,13 +30,13 @@ class FakePool:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.status: Status | None = snapshot(catalogue=CATALOGUE, workers=[])
-        self.file_reason = ""
+        self.file_reasons: dict[object, str] = {}
         self.reasons: list[str] = []
         monkeypatch.setattr(file_download, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def wait(self, deadline: float) -> None:
         if deadline > self.now:
-            self.reasons.append(self.file_reason)
+            self.reasons += self.file_reasons.values()
             self.now = deadline
 
     def current_state(self) -> list[SnapshotReceived]:
@@ -139,6 +139,16 @@ def test_a_version_that_returns_is_continued(monkeypatch: pytest.MonkeyPatch) ->
     again = [("look up", "film", OLD), "resume"]
     assert scene.log == [("look up", None, None), ("start", OLD, None), *again, *again]
     assert scene.pool.reasons == ["film changed on the servers: waiting until they have indexed it"]
+    assert scene.pool.file_reasons == {}
+
+
+def test_a_file_that_is_found_leaves_the_reasons_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, OLD, OLD, NEW)
+    scene.losses[OLD.id] = 2
+    scene.pool.file_reasons = {"another download": "another file changed"}
+    scene.run()
+    assert len(scene.pool.reasons) == 2, "this download waited, too"
+    assert scene.pool.file_reasons == {"another download": "another file changed"}
 
 
 def test_another_catalogue_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
