@@ -74,6 +74,8 @@ def download(
     """Download a file, or several files, from all workers at once.
 
     Example: msd download -i 5 -o finalFile.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
+
+    Folders: msd download photos/ 'docs/*.pdf' -o copies/
     """
     from msd.client.cli.download_command import DownloadFlags, run
 

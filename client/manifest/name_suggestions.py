@@ -12,6 +12,9 @@ def with_suggestion(error: NotFoundError, name: str | None) -> NotFoundError:
     """Adds similar names to the error about a file that is not shared. ``name`` is None if the user omitted it."""
     if error.name is None:
         return error
+    folder = f"{error.name.rstrip('/')}/"
+    if any(other.startswith(folder) for other in error.names):
+        return NotFoundError(f"{error.name!r} is a folder: name a file in it, or download it as {folder!r}")
     hint = suggestion(error.name, error.names)
     if name is None:
         problem = f"no shared file is named {error.name!r}: give the name of a shared file"
@@ -23,9 +26,6 @@ def suggestion(name: str, names: Sequence[str]) -> str:
     """Returns an advice for a user who asked for ``name``: a file, a folder with ``/`` at its end, or a glob. ``names``
     are shared files and folders, not necessarily all.
     """
-    folder = name.rstrip("/") + "/"
-    if any(other.startswith(folder) for other in names):
-        return "it is a folder: name a file in it, or download it with a / at its end; msd list shows the shared files"
     if "/" not in name and literal_prefix(name) != name:
         glob = NamePatterns([name])
         if any(glob.match(other) for other in names):

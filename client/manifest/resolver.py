@@ -352,7 +352,8 @@ class ManifestResolver(Core[Event, Action]):
         if self._requested_name(worker) is None and self._id is None:
             files = self._welcomes[worker].files
             if files:
-                return self._end(Fail(UsageError(f"{files} files are shared: name one of them; msd list shows them")))
+                problem = f"{files:,} files are shared: name one of them, or download . for all"
+                return self._end(Fail(UsageError(f"{problem}; msd list shows them")))
             return self._end(Fail(NotFoundError("no file is shared")))
         self._enter(Phase.NAMES)
         return self._send(worker, List(rid=new_rid()), now)

@@ -10,23 +10,12 @@ from msd.wire.errors import NotFoundError
 NAMES = ["a.txt", "b.txt", "dir/empty", "dir/film [1].mkv", "dir/sub/s.txt", "photos/"]
 
 
-FOLDER = "it is a folder: name a file in it, or download it with a / at its end; msd list shows the shared files"
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("c.txt", "did you mean 'b.txt' or 'a.txt'?"),
         ("s.txt", "did you mean 'dir/sub/s.txt'?"),
         ("other/s.txt", "did you mean 'dir/sub/s.txt'?"),
-        (
-            "dir",
-            "it is a folder: name a file in it, or download it with a / at its end; msd list shows the shared files",
-        ),
-        (
-            "dir/sub/",
-            "it is a folder: name a file in it, or download it with a / at its end; msd list shows the shared files",
-        ),
         ("photo/", "did you mean 'photos/'?"),
         ("my/photos/", "did you mean 'photos/'?"),
         ("s.*", "did you mean '**/s.*'?"),
@@ -35,7 +24,7 @@ FOLDER = "it is a folder: name a file in it, or download it with a / at its end;
         ("song", "msd list shows the shared files"),
     ],
 )
-def test_the_base_name_counts_most_and_folders_and_globs_are_explained(name: str, expected: str) -> None:
+def test_the_base_name_counts_most_and_globs_are_explained(name: str, expected: str) -> None:
     assert suggestion(name, NAMES) == expected
 
 
@@ -56,6 +45,12 @@ def test_the_error_for_a_file_that_is_not_shared_suggests_similar_names(
 ) -> None:
     not_shared = NotFoundError("'Sta.mp4' is not shared", name="Sta.mp4", names=shared)
     assert str(with_suggestion(not_shared, name)) == error
+
+
+@pytest.mark.parametrize("name", ["dir/sub", "dir/sub/"])
+def test_a_folder_is_called_a_folder(name: str) -> None:
+    error = with_suggestion(NotFoundError(f"{name!r} is not shared", name=name, names=NAMES), name)
+    assert str(error) == f"{name!r} is a folder: name a file in it, or download it as 'dir/sub/'"
 
 
 def test_an_error_without_a_name_gets_no_suggestion() -> None:
