@@ -186,7 +186,7 @@ class LiveLayout:
         ]
         widths = [max((cell_len(row[column]) for row in cells), default=0) for column in (0, 1)]
         widths[0] = max(1, min(widths[0], width - widths[1] - 2))
-        return [_row(row, widths, "") for row in cells]
+        return [_row((_end_of(name, widths[0]), size), widths, "") for name, size in cells]
 
     def _rows(self, width: int) -> list[Text]:
         """Returns a row for each worker: state, rate, bytes received / requested, and bytes in flight.
@@ -240,6 +240,16 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str) -> Text:
         line.append("  " if position else "").append_text(text)
     line.rstrip()
     return line
+
+
+def _end_of(name: str, width: int) -> str:
+    """Returns the end of a name that is wider than ``width`` columns: it says more than the first folders."""
+    if cell_len(name) <= width:
+        return name
+    end = name[-width:]
+    while cell_len(end) >= width:
+        end = end[1:]
+    return f"…{end}"
 
 
 def _wrap_parts(parts: Sequence[str], width: int, gap: str = "  ") -> Iterator[Text]:

@@ -260,6 +260,13 @@ def test_several_files_fit_into_any_terminal(width: int, height: int) -> None:
     assert all(line.cell_len <= width for line in lines)
 
 
+def test_of_a_long_name_the_end_is_shown() -> None:
+    file = replace(IN_FLIGHT[0], name=f"a/long/name/{'日本' * 20}/film.mkv")
+    row = next(line for line in text(running_files(in_flight=(file,)), 50).splitlines() if "film" in line)
+    assert row.startswith("…")
+    assert "日本/film.mkv  " in row
+
+
 @pytest.mark.parametrize(("height", "files"), [(23, 4), (12, 3), (9, 2), (6, 1), (5, 0)])
 def test_the_files_leave_room_for_the_workers(height: int, files: int) -> None:
     in_flight = tuple(replace(IN_FLIGHT[0], name=f"film {n}") for n in range(8))
