@@ -68,8 +68,8 @@ class Outcome(enum.StrEnum):
 
 
 class FileResult(Struct, frozen=True, tag_field="event", tag="file"):
-    """The result for one of several files, of ``bytes`` bytes, or for a name that selects nothing, which failed.
-    ``error`` is why it failed.
+    """The result for one of several files, of ``bytes`` bytes. A folder that cannot be made, and a name that selects
+    nothing, have failed. ``error`` is why.
     """
 
     name: str = field(name="file")
@@ -106,7 +106,7 @@ class FileProgress(Struct, frozen=True):
 
 class FilesProgress(Struct, frozen=True):
     """The progress of a download of several files. ``is_listed`` is False while more files may be listed. ``in_flight``
-    are the largest of the files that are being fetched by segments.
+    are the largest of the files of which segments have arrived.
     """
 
     counts: FileCounts
@@ -293,7 +293,7 @@ class Report(Struct, frozen=True):
 class FilesReport(Struct, frozen=True):
     """The result of a download of several files into the folder ``output``.
 
-    ``counts`` are numbers of files, and ``errors`` the error of each file or name that failed, but not more than 1,000.
+    ``counts`` are numbers of files, and ``errors`` the error of each file, folder or name that failed, at most 1,000.
     ``wanted`` are the files that a dry run would fetch. ``seconds`` is the time from the first request until all files
     are in place. The other fields are as in ``Report``.
     """
@@ -311,6 +311,7 @@ class FilesReport(Struct, frozen=True):
     rate: float = 0.0
     dry_run: bool = False
     wanted: Sequence[FileResult] = ()
+    zero_bytes: int = 0
 
 
 Event = (

@@ -50,6 +50,8 @@ class MemoryReceiver:
         pass
 
     def add_folder(self, entry: Entry) -> None:
+        if entry.name in self._broken:
+            raise DiskError(f"{entry.name}: permission denied")
         self.files[entry.name] = b""
 
     def save(self, entry: Entry, data: memoryview) -> None:

@@ -55,12 +55,19 @@ def files_result(report: FilesReport) -> str:
     counts = report.counts
     if report.dry_run:
         return _dry_run_result(report)
-    details = [f"{counts.fetched:,} fetched", *_other_counts(counts)]
-    if not counts.fetched and not counts.failed:
-        origin = f" ({', '.join(details[1:])})" if details[1:] else ""
-        return f"{report.output}: already up to date: {format_count(counts.listed, 'file')}{origin}"
-    size, duration = format_size(counts.size), format_duration(report.seconds)
-    return f"{format_count(counts.listed, 'file')}, {size} in {duration} ({', '.join(details)}): {report.output}"
+    figures, others = [format_count(counts.listed, "file")], _other_counts(counts)
+    if not counts.fetched and not report.errors:
+        if not counts.listed:
+            return f"{report.output}: no files to fetch"
+        return f"{report.output}: already up to date: {figures[0]} ({', '.join(others)})"
+    if counts.size:
+        figures.append(f"{format_size(counts.size)} verified in {report.transfer_seconds:.2f} s")
+    if report.rate:
+        figures.append(format_rate(report.rate))
+    details = [f"{counts.fetched:,} fetched", *others]
+    if on_disk := report.reused_bytes - report.zero_bytes:
+        details.append(f"{format_size(on_disk)} reused from disk")
+    return f"{', '.join(figures)} ({', '.join(details)}): {report.output}"
 
 
 def _dry_run_result(report: FilesReport) -> str:

@@ -311,7 +311,7 @@ def print_result(report: Report | FilesReport) -> None:
     if isinstance(report, FilesReport):
         from msd.client.display.files_text import files_result
 
-        if report.counts.listed or not report.counts.failed:
+        if report.counts.listed or not report.errors:
             lines = (files_result(report), _problems(report))
             print_line("\n".join(filter(None, lines)), sys.stdout)
         return

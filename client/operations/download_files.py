@@ -123,7 +123,7 @@ def download_files(
                 tree.sync_names()
             tree.remove_leftovers(selection.new_selection().selects)
         ended = time.monotonic()
-        if pool.control is not None and not selection.counts.failed:
+        if pool.control is not None and not selection.errors:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(folder, selection, transfer, totals.compute(ended), ended)
 
@@ -172,6 +172,7 @@ def _report(
         totals=totals,
         transfer_seconds=transfer.seconds,
         rate=transfer.rate,
+        zero_bytes=transfer.zeros,
         dry_run=not selection.fetches,
         wanted=selection.wanted,
     )

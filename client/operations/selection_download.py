@@ -135,7 +135,7 @@ class SelectionDownload(Task):
             self._is_planned = True
             self._add_groups(self._plan.finish() if self._plan is not None else [])
             for error in self._lister.planner.not_found(()):
-                self._fail(error.name or "", error)
+                self._fail(error.name or "", error, is_file=False)
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
         self._start_waiting()
@@ -163,8 +163,8 @@ class SelectionDownload(Task):
         return sorted(transfers, key=lambda transfer: transfer.manifest.size, reverse=True)
 
     def progress(self) -> FilesProgress:
-        """Returns the progress so far. Files of which nothing has arrived come last."""
-        largest = sorted(self.in_flight(), key=lambda transfer: not transfer.verified)[:MAX_NAMED_FILES]
+        """Returns the progress so far. It names no file of which nothing has arrived."""
+        largest = [transfer for transfer in self.in_flight() if transfer.verified][:MAX_NAMED_FILES]
         in_flight = tuple(FileProgress(file.name, file.verified, file.manifest.size) for file in largest)
         return FilesProgress(copy(self.counts), self.is_listed, in_flight)
 
@@ -293,18 +293,19 @@ class SelectionDownload(Task):
         except UnusableDiskError:
             raise
         except (DiskError, UsageError) as error:
-            self._fail(name, error)
+            self._fail(name, error, is_file=not name.endswith("/"))
         return None
 
-    def _fail(self, name: str, error: MsdError) -> None:
+    def _fail(self, name: str, error: MsdError, *, is_file: bool = True) -> None:
         # The traceback would keep the data of the file in memory.
         error = error.with_traceback(None)
         if len(self.errors) < MAX_ERRORS:
             self.errors[name] = error
-        self._report(FileResult(name, Outcome.FAILED, error=error))
+        self.counts.failed += is_file
+        self._on_event(FileResult(name, Outcome.FAILED, error=error))
 
     def _report(self, result: FileResult) -> None:
-        """Counts a file that is in place or has failed, and reports it."""
+        """Counts a file that is in place, and reports it."""
         counts = self.counts
         match result.outcome:
             case Outcome.FETCHED:
@@ -314,8 +315,6 @@ class SelectionDownload(Task):
                 counts.kept += 1
             case Outcome.SAME:
                 counts.same += 1
-            case Outcome.FAILED:
-                counts.failed += 1
         self._on_event(result)
 
     def _record(self, saved: Sequence[Saved]) -> None:

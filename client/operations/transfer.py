@@ -159,6 +159,11 @@ class Transfer(Task):
         """Verified bytes that the workers have not sent."""
         return max(0, self.verified - (self.fetched - self.outdated))
 
+    @property
+    def zeros(self) -> int:
+        """Those of the reused bytes that a new file has from the beginning."""
+        return min(sum(group.zeros for group in self._active), self.reused)
+
     # Events.
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
@@ -359,15 +364,14 @@ class Transfer(Task):
             rate = self._meters[number].rate(now, is_complete=is_complete)
             workers.append(WorkerProgress(str(number), report.bytes, assigned, rate))
         seconds = now - self.started
-        reused = self.reused
         progress = Progress(
             bytes=self.verified,
             total=self.total,
-            reused_bytes=reused,
+            reused_bytes=self.reused,
             wasted_bytes=self.wasted + self.outdated,
             seconds=seconds,
             rate=self.fetched / max(seconds, MIN_SPAN_S),
             workers=tuple(workers),
-            zero_bytes=min(sum(group.zeros for group in self._active), reused),
+            zero_bytes=self.zeros,
         )
         self._on_event(progress)

@@ -24,7 +24,7 @@ VARYING = (
     (r"\([\d.]+ s\)", "(SECONDS)"),
     # Of several files, one progress on a fast machine, more on a slow one.
     (r"^[\d,]+ of [\d,]+\+? files, .*\n(?:In flight: .*\n)?", "FILES\n"),
-    (r" in \d+:\d\d \(", " in DURATION ("),
+    (r" in [\d.]+ s, [\d.]+ [KMG]iB/s \((?=[\d,]+ fetched)", " in DURATION AND RATE ("),
     # The status: times, bytes sent, rates, pids, and the order of simultaneous events.
     (r"^( [●○] .*?) +\d+:\d\d(?::\d\d)?  ( +\d+) +\d+ .*", r"\1 UPTIME \2 CLIENTS SENT"),
     (r" · [^·]+ · (?=\d+ files$)", " · RATE · "),

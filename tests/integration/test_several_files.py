@@ -54,7 +54,7 @@ def test_the_commands_for_several_files(serve: Serve, shared: Path, tmp_path: Pa
     assert not (tmp_path / "copy").exists()
     assert dry.stdout.endswith("4 of 4 files would be fetched, 2.0 MiB (4 missing): copy\n")
     first = msd("download", *names)
-    assert first.stdout.startswith("5 files, 2.0 MiB in ")
+    assert first.stdout.startswith("5 files, 2.0 MiB verified in ")
     assert first.stdout.endswith(" (5 fetched): copy\n")
     assert msd("download", *names).stdout == "copy: already up to date: 5 files (5 kept)\n"
 

@@ -24,7 +24,8 @@ from msd.wire.errors import DiskError
 
 MIB = 1 << 20
 COUNTS = FileCounts(listed=10_003, fetched=9_990, kept=13, size=103 * MIB)
-REPORT = FilesReport(Path("out"), COUNTS, {}, seconds=1.2, received_bytes=103 * MIB, wasted_bytes=0, reused_bytes=0)
+REPORT = FilesReport(Path("out"), COUNTS, {}, 1.4, 103 * MIB, 0, 0, transfer_seconds=1.234, rate=80.0 * MIB)
+ERRORS = {"x": DiskError("x")}
 FILES = FilesProgress(FileCounts(listed=10_003, fetched=1_200, kept=34), is_listed=True, in_flight=())
 PROGRESS = Progress(50 * MIB, 100 * MIB, 0, 0, 1.0, 3.0, (WorkerProgress("1", 1, 1, 10.0 * MIB),), files=FILES)
 
@@ -62,25 +63,39 @@ def test_the_largest_files_in_flight_are_named() -> None:
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        (COUNTS, "10,003 files, 103 MiB in 0:01 (9,990 fetched, 13 kept): out"),
-        (FileCounts(listed=1, fetched=1, size=5), "1 file, 5 B in 0:01 (1 fetched): out"),
+        (COUNTS, "10,003 files, 103 MiB verified in 1.23 s, 80.0 MiB/s (9,990 fetched, 13 kept): out"),
+        (FileCounts(listed=1, fetched=1, size=5), "1 file, 5 B verified in 1.23 s, 80.0 MiB/s (1 fetched): out"),
         (
             FileCounts(listed=9, fetched=1, kept=2, same=3, failed=4, size=5),
-            "9 files, 5 B in 0:01 (1 fetched, 2 kept, 3 verified on disk, 4 failed): out",
+            "9 files, 5 B verified in 1.23 s, 80.0 MiB/s (1 fetched, 2 kept, 3 verified on disk, 4 failed): out",
         ),
         (FileCounts(listed=9, kept=8, same=1), "out: already up to date: 9 files (8 kept, 1 verified on disk)"),
-        (FileCounts(listed=9, kept=8, failed=1), "9 files, 0 B in 0:01 (0 fetched, 8 kept, 1 failed): out"),
-        (FileCounts(), "out: already up to date: 0 files"),
+        (FileCounts(), "out: no files to fetch"),
     ],
 )
 def test_the_result_is_one_line(counts: FileCounts, expected: str) -> None:
     assert files_result(replace(REPORT, counts=counts)) == expected
 
 
+def test_nothing_is_up_to_date_if_something_failed() -> None:
+    counts = FileCounts(listed=9, kept=8, failed=1)
+    report = replace(REPORT, counts=counts, errors=ERRORS, rate=0.0)
+    assert files_result(report) == "9 files (0 fetched, 8 kept, 1 failed): out"
+    report = replace(report, counts=FileCounts(listed=9, kept=9))
+    assert files_result(report) == "9 files (0 fetched, 9 kept): out", "a folder failed"
+
+
+def test_bytes_that_were_on_the_disk_are_not_called_received() -> None:
+    report = replace(REPORT, reused_bytes=5 * MIB, zero_bytes=2 * MIB)
+    assert files_result(report).endswith("(9,990 fetched, 13 kept, 3.0 MiB reused from disk): out")
+    report = replace(REPORT, reused_bytes=2 * MIB, zero_bytes=2 * MIB)
+    assert files_result(report).endswith("(9,990 fetched, 13 kept): out")
+
+
 def test_a_dry_run_lists_what_would_be_fetched_and_why() -> None:
     wanted = [FileResult("a\x1b", Outcome.MISSING, 5 * MIB), FileResult("b c", Outcome.DIFFERS, 7)]
     counts = FileCounts(listed=4, kept=1, failed=1)
-    report = replace(REPORT, counts=counts, dry_run=True, wanted=wanted, errors={"x": DiskError("x")})
+    report = replace(REPORT, counts=counts, dry_run=True, wanted=wanted, errors=ERRORS)
     assert files_result(report).splitlines() == [
         r"   5.0 MiB  missing  a\x1b",
         "       7 B  differs  b c",

@@ -397,7 +397,7 @@ def test_failures_are_printed_as_they_come_and_then_the_result(capsys: pytest.Ca
     printer.on_done(FILES_REPORT)
     out, err = capsys.readouterr()
     assert err == "a/: to out\nmsd: out/a/2 exists (--force)\n"
-    assert out == "3 files, 5 B in 0:01 (2 fetched, 1 failed): out\n  waited 2.0 s\n"
+    assert out == "3 files, 5 B verified in 0.00 s (2 fetched, 1 failed): out\n  waited 2.0 s\n"
 
 
 def test_failures_are_repeated_below_the_result_if_other_lines_followed_them(
@@ -429,7 +429,7 @@ def test_a_quiet_download_prints_only_failures(capsys: pytest.CaptureFixture[str
 def test_if_no_file_was_found_only_the_failure_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     printer = LinePrinter(quiet=False)
     printer.on_event(failed("a"))
-    printer.on_done(replace(FILES_REPORT, counts=FileCounts(failed=1)))
+    printer.on_done(replace(FILES_REPORT, counts=FileCounts(), errors={"a": DiskError("out/a exists")}))
     assert capsys.readouterr() == ("", "msd: out/a exists (--force)\n")
 
 

@@ -145,6 +145,15 @@ def test_a_name_that_selects_nothing_is_named() -> None:
     selection, _ = download(worker, receiver, "photos/a", "music/", "*.txt")
     assert receiver.files == {"photos/a": FILES["photos/a"]}
     assert errors_of(selection) == {"music/": NotFoundError, "*.txt": NotFoundError}
+    assert selection.counts == FileCounts(listed=1, fetched=1, size=1000), "only files are counted"
+
+
+def test_a_folder_that_cannot_be_made_is_not_counted_as_a_file() -> None:
+    receiver = MemoryReceiver("photos/")
+    selection, _ = download(MemoryWorker({**FILES}), receiver, "photos/")
+    assert errors_of(selection) == {"photos/": DiskError}
+    assert (selection.counts.fetched, selection.counts.failed) == (4, 0)
+    assert selection.progress().is_complete
 
 
 class ForgetfulWorker(MemoryWorker):
@@ -267,6 +276,7 @@ def test_the_progress_has_the_numbers_of_files_and_those_in_flight() -> None:
     session.run(selection)
     assert seen[0] == FilesProgress(FileCounts(), is_listed=False, in_flight=())
     assert not any(progress.is_complete for progress in seen)
+    assert all(file.bytes for progress in seen for file in progress.in_flight), "no file is named before it arrives"
     (film,) = {file.name: file.total for progress in seen for file in progress.in_flight}.items()
     assert film == ("photos/film", 2 * MIB)
     assert selection.progress() == FilesProgress(selection.counts, is_listed=True, in_flight=())
