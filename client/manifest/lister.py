@@ -1,9 +1,9 @@
 """Decides which worker is asked for the next page of a listing. Pure.
 
-The pages are all from one catalogue: the one that server 5 publishes or, without server 5, the one that most workers
-have. A worker that does not answer is replaced by another one, which continues in the same catalogue. If no worker has
-the catalogue any more, the listing begins again. ``client/plan/planner.py`` says which pages are needed, and what is
-selected of them.
+The pages are all from one catalogue: the one that server 5 publishes or, if it is unknown or there is none, the one
+that most workers have. A worker that does not answer is replaced by another one, which continues in the same catalogue.
+If no worker has the catalogue any more, the listing begins again. ``client/plan/planner.py`` says which pages are
+needed, and what is selected of them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from functools import partial
 
 from msgspec import Struct
 
-from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.manifest.awaited_workers import AwaitedWorkers, Majority
+from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived
 from msd.client.plan.plan import Group
 from msd.client.plan.planner import Planner
 from msd.wire.errors import MsdError, ProtocolError, SourceError, UsageError
-from msd.wire.protocol.messages import CataloguePage, List, Refusal, Welcome
+from msd.wire.protocol.messages import CataloguePage, List, Refusal
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, TimePassed
 
@@ -101,9 +102,9 @@ class Lister(Core[Event, Action]):
         self.phase = Phase.CHOOSING
         self._new_planner = partial(Planner, names, excludes, has_units=has_units)
         self.planner = self._new_planner()
-        self._known = {*workers}
-        self._published = b""
-        self._welcomes: dict[int, Welcome] = {}
+        #: Who has the catalogue that is listed, if server 5 is known to vouch for none.
+        self.majority: Majority | None = None
+        self._workers = AwaitedWorkers(workers)
         self._connected_at = 0.0
         #: Workers that sent an invalid page.
         self._banned: set[int] = set()
@@ -124,18 +125,13 @@ class Lister(Core[Event, Action]):
         if self.phase is Phase.DONE:
             return []
         actions: list[Action] = []
+        if isinstance(event, ConnectionOpened) and not self._workers.welcomes:
+            self._connected_at = now
+        self._workers.handle(event)
         match event:
-            case ConnectionOpened(worker, welcome):
-                if not self._welcomes:
-                    self._connected_at = now
-                self._welcomes[worker] = welcome
             case ConnectionClosed(worker):
-                self._welcomes.pop(worker, None)
                 self._without_catalogue.discard(worker)
                 self._drop_request(worker)
-            case SnapshotReceived(status):
-                self._published = status.catalogue
-                self._known.update(reported.number for reported in status.workers)
             case ReplyReceived(worker, List() as request, reply) if self._outstanding == Request(worker, request):
                 self._outstanding = None
                 actions += self._on_reply(worker, reply, now)
@@ -147,7 +143,7 @@ class Lister(Core[Event, Action]):
         """Yields the steps that need no further event, each with the time when it is due."""
         if self.phase is Phase.DONE:
             return
-        if len(self._banned) >= len(self._known) > 0:
+        if self._banned and self._banned >= self._workers.known:
             yield -math.inf, self._fail
         elif self.phase is Phase.CHOOSING:
             if choice := self._choose():
@@ -162,7 +158,7 @@ class Lister(Core[Event, Action]):
 
     def _assert_invariants(self) -> None:
         assert self._outstanding is None or self.phase is Phase.LISTING, self.phase
-        assert self._outstanding is None or self._outstanding.worker in self._welcomes
+        assert self._outstanding is None or self._outstanding.worker in self._workers.welcomes
 
     def _enter(self, phase: Phase) -> None:
         assert (self.phase, phase) in TRANSITIONS, (self.phase, phase)
@@ -172,22 +168,23 @@ class Lister(Core[Event, Action]):
 
     def _usable(self) -> list[int]:
         """The connected workers that have sent no invalid page."""
-        return [worker for worker in self._welcomes if worker not in self._banned]
+        return [worker for worker in self._workers.welcomes if worker not in self._banned]
 
     def _choose(self) -> tuple[float, int] | None:
         """Returns the time when the listing may begin, and the worker to ask first; None if no worker is usable."""
-        usable = self._usable()
+        usable, workers = self._usable(), self._workers
         for worker in usable:
-            if self._published and self._welcomes[worker].catalogue == self._published:
+            if workers.is_vouched_for(worker):
                 return -math.inf, worker
         if not usable:
             return None
-        catalogues = Counter(self._welcomes[worker].catalogue for worker in usable)
+        catalogues = Counter(workers.welcomes[worker].catalogue for worker in usable)
         winner = catalogues.most_common(1)[0][0]
-        worker = next(worker for worker in usable if self._welcomes[worker].catalogue == winner)
-        timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
-        is_complete = not self._published and len(usable) + len(self._banned) >= len(self._known)
-        return (-math.inf if is_complete else self._connected_at + timeout), worker
+        worker = next(worker for worker in usable if workers.welcomes[worker].catalogue == winner)
+        if workers.published:
+            return self._connected_at + PUBLISHED_TIMEOUT_S, worker
+        is_complete = workers.expected <= self._banned.union(usable)
+        return (-math.inf if is_complete else self._connected_at + MAJORITY_TIMEOUT_S), worker
 
     def _candidates(self) -> list[int]:
         """The workers that can be asked for the next page: those after the one that was asked last come first."""
@@ -199,6 +196,10 @@ class Lister(Core[Event, Action]):
     def _begin(self, worker: int) -> list[Action]:
         self._enter(Phase.LISTING)
         self._worker = worker - 1  # The worker itself is asked first.
+        if self._workers.is_unvouched:
+            welcomes = self._workers.welcomes
+            holders = sum(welcomes[other].catalogue == welcomes[worker].catalogue for other in self._usable())
+            self.majority = Majority(holders, len(self._usable()))
         return []
 
     def _ask(self, candidates: list[int], now: float) -> list[Action]:

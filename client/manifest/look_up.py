@@ -9,6 +9,7 @@ import math
 import time
 
 from msd.client.manifest import resolver
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent, ReplyReceived
@@ -50,6 +51,11 @@ class LookUp(Task):
             raise self._error
         assert self._manifest is not None, "the look-up is not done"
         return self._manifest, self._resolver.catalogue
+
+    @property
+    def majority(self) -> Majority | None:
+        """Who has the version that was found, if server 5 is known not to vouch for it."""
+        return self._resolver.majority
 
     def handle(self, event: NetworkEvent | Stalled) -> None:
         if isinstance(event, Stalled):

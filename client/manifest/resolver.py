@@ -1,9 +1,9 @@
 """Decides which version of which file to download, and verifies its manifest. Pure.
 
 Workers may describe different versions of a file. If the user gave an id, the version with that id is chosen.
-Otherwise the current version is chosen: the one described by a worker that serves the catalogue published by server 5
-or, without such a worker, the one described by most of the answering workers. A manifest is accepted only if its
-digests hash to its id.
+Otherwise the current version is chosen: the one described by a worker that serves the catalogue published by server 5.
+Without such a worker, or if that catalogue lacks the file, it is the one described by most of the workers that have the
+file. A manifest is accepted only if its digests hash to its id.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from msd.client.manifest.awaited_workers import AwaitedWorkers, Majority
 from msd.client.manifest.id_prefix import other_file_error
-from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived, SnapshotReceived
+from msd.client.network_events import ConnectionClosed, ConnectionOpened, NetworkEvent, ReplyReceived
 from msd.wire.errors import MsdError, NotFoundError, ProtocolError, SourceError, UsageError
 from msd.wire.protocol.messages import (
     CataloguePage,
@@ -30,7 +31,6 @@ from msd.wire.protocol.messages import (
     Entry,
     List,
     Refusal,
-    Welcome,
     new_rid,
 )
 from msd.wire.protocol.segments import DIGEST_SIZE, MAX_FILE_SIZE, Manifest, file_id, segment_count, segment_size
@@ -132,13 +132,11 @@ class ManifestResolver(Core[Event, Action]):
         self._id = id
         self._fallback_name = fallback_name
         self._known_manifest = known
-        self._known = {*workers}
-        #: The digest of the catalogue in the latest snapshot of server 5; empty if unknown.
-        self._published = b""
+        self._workers = AwaitedWorkers(workers)
         #: The digest of the catalogue that server 5 published when the version was chosen; empty if unknown.
         self.catalogue = b""
-        #: The ``welcome`` of each connected worker, by worker number.
-        self._welcomes: dict[int, Welcome] = {}
+        #: Who has the version that was chosen, if server 5 is known not to vouch for it.
+        self.majority: Majority | None = None
         #: The answers from connected workers: a description, or None for "no such file". The preferred worker comes
         #: first.
         self._answers: dict[int, Described | None] = {}
@@ -173,22 +171,18 @@ class ManifestResolver(Core[Event, Action]):
         if self.phase is Phase.DONE:
             return []
         actions: list[Action] = []
+        self._workers.handle(event)
         match event:
             case ConnectionOpened(worker, welcome):
-                self._welcomes[worker] = welcome
                 if worker not in self._banned:
                     if self._requested_name(worker) is not None or self._id is not None or welcome.files == 1:
                         actions.append(self._request_description(worker))
                     else:
                         self._record_answer(worker, None, now)
             case ConnectionClosed(worker):
-                self._welcomes.pop(worker, None)
                 self._answers.pop(worker, None)
                 self._drop_request(worker)
-            case SnapshotReceived(status):
-                self._published = status.catalogue
-                self._known.update(reported.number for reported in status.workers)
-            case ReplyReceived(worker) if worker in self._welcomes and worker not in self._banned:
+            case ReplyReceived(worker) if worker in self._workers.welcomes and worker not in self._banned:
                 actions += self._on_reply(event, now)
         while step := next((step for time, step in self._steps(now) if now >= time), None):
             actions += step()
@@ -197,7 +191,7 @@ class ManifestResolver(Core[Event, Action]):
     def _steps(self, now: float) -> Iterator[tuple[float, Callable[[], list[Action]]]]:
         """Yields the steps that need no further event, each with the time when it is due."""
         if self.phase in (Phase.COLLECTING, Phase.NAMES):
-            if len(self._banned) >= len(self._known) > 0:
+            if self._banned and self._banned >= self._workers.known:
                 yield -math.inf, self._fail_without_workers
             elif choice := self._choose():
                 time, worker = choice
@@ -231,7 +225,7 @@ class ManifestResolver(Core[Event, Action]):
 
     def _requested_name(self, worker: int) -> str | None:
         """The file name in the request for a description to a connected worker; None if it contains no name."""
-        is_ambiguous = self._name is None and self._id is None and self._welcomes[worker].files > 1
+        is_ambiguous = self._name is None and self._id is None and self._workers.welcomes[worker].files > 1
         return self._fallback_name if is_ambiguous else self._name
 
     def _request_description(self, worker: int) -> Request:
@@ -322,20 +316,26 @@ class ManifestResolver(Core[Event, Action]):
 
     def _choose(self) -> tuple[float, int] | None:
         """Returns the time when an answer may be used, and the worker that sent it; None if there is no answer."""
-        answers = self._answers
+        answers, workers = self._answers, self._workers
+        vouched = [worker for worker in answers if self._id is None and workers.is_vouched_for(worker)]
         for worker, answer in answers.items():
-            if self._id is not None and answer is not None:
-                return -math.inf, worker
-            if self._id is None and self._published and self._welcomes[worker].catalogue == self._published:
+            if answer is not None and (self._id is not None or worker in vouched):
                 return -math.inf, worker
         if not answers:
             return None
-        ids = {worker: answer.id if answer else None for worker, answer in answers.items()}
-        winner = Counter(ids.values()).most_common(1)[0][0]
-        worker = next(worker for worker, id in ids.items() if id == winner)
-        timeout = PUBLISHED_TIMEOUT_S if self._published else MAJORITY_TIMEOUT_S
-        all_answered = len(answers) + len(self._banned) >= len(self._known)
-        return -math.inf if all_answered else self._first_answer_at + timeout, worker
+        worker = next(iter(vouched or answers))
+        if ids := {worker: answer.id for worker, answer in answers.items() if answer is not None}:
+            winner = Counter(ids.values()).most_common(1)[0][0]
+            worker = next(worker for worker, id in ids.items() if id == winner)
+        if vouched:
+            # The published catalogue lacks the file, but other workers may have it.
+            awaited, timeout = workers.with_other_catalogues, MAJORITY_TIMEOUT_S
+        elif workers.published:
+            awaited, timeout = workers.known, PUBLISHED_TIMEOUT_S
+        else:
+            awaited, timeout = workers.expected, MAJORITY_TIMEOUT_S
+        is_complete = awaited <= answers.keys() | self._banned
+        return -math.inf if is_complete else self._first_answer_at + timeout, worker
 
     def _use_answer(self, worker: int, now: float) -> list[Action]:
         """Uses the worker's answer: fetches the digests or, if the file is not shared, fails.
@@ -344,19 +344,32 @@ class ManifestResolver(Core[Event, Action]):
         """
         description = self._answers[worker]
         if description is not None:
-            self.catalogue = self._published
+            self.catalogue = self._workers.published
+            self.majority = self._majority(worker, description.id)
             if self._known_manifest is not None and description.id == self._known_manifest.id:
                 return self._end(Found(self._known_manifest))
             self._enter(Phase.DIGESTS, description)
             return []
         if self._requested_name(worker) is None and self._id is None:
-            files = self._welcomes[worker].files
+            files = self._workers.welcomes[worker].files
             if files:
                 problem = f"{files:,} files are shared: name one of them, or download . for all"
                 return self._end(Fail(UsageError(f"{problem}; msd list shows them")))
             return self._end(Fail(NotFoundError("no file is shared")))
         self._enter(Phase.NAMES)
         return self._send(worker, List(rid=new_rid()), now)
+
+    def _majority(self, worker: int, id: bytes) -> Majority | None:
+        """Returns who has the version ``id``, which ``worker`` described; None if server 5 or the user vouches for it,
+        or if it is unknown for what server 5 vouches.
+        """
+        if self._id is not None or self._workers.is_vouched_for(worker):
+            return None
+        # Without the answer of a worker that serves the published catalogue, the file may be in it.
+        if not self._workers.is_unvouched and not any(map(self._workers.is_vouched_for, self._answers)):
+            return None
+        holders = sum(answer is not None and answer.id == id for answer in self._answers.values())
+        return Majority(holders, len(self._answers))
 
     def _ask_another_worker(self, worker: int) -> list[Action]:
         """Stops waiting for the worker's reply, and moves its answer to the end: another worker, if any, is asked."""

@@ -32,7 +32,9 @@ def waiting_reason(
         return f"connected to {ready} of {workers} workers, but receiving no data"
     if status is None:
         return diagnose(contacts, PROTOCOL_VERSION)
-    if not status.catalogue:
+    if not status.workers:
+        return "no worker has joined server 5 yet"
+    if not status.catalogue and not any(worker.catalogue or worker.host for worker in status.workers):
         return "the servers are still indexing their files"
     if WorkerState.AWAKE in states:
         alive = format_count(states.count(WorkerState.AWAKE), "worker")

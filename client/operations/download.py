@@ -143,7 +143,14 @@ def download(
         )
         resources.callback(outputs.close)
         pinned_by = "id" if id is not None else "sha256" if sha256 is not None else None
-        file_download = FileDownload(session, name, version, pinned_by=pinned_by, start_transfer=outputs.start_transfer)
+        file_download = FileDownload(
+            session,
+            name,
+            version,
+            pinned_by=pinned_by,
+            start_transfer=outputs.start_transfer,
+            on_warning=lambda text: emit(Warned(text)),
+        )
         file_transfer = _run(session, file_download, sha256=expected_sha256, sync=sync, on_event=emit)
         file_transfer.output.publish(replace=force or update, sync=sync)
         ended = time.monotonic()

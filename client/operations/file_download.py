@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from msd.client.manifest import file_follower
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.manifest.file_follower import FileFollower, LookUpFailed, VersionFound, VersionLost
 from msd.client.manifest.look_up import LookUp
 from msd.client.network.session import Session, Task
@@ -20,6 +21,7 @@ from msd.client.operations.source_error import VersionLostError
 from msd.wire.errors import DiskError, MsdError, UsageError
 from msd.wire.protocol.segments import Manifest
 from msd.wire.support.core import Stalled, TimePassed
+from msd.wire.support.presentable_names import presentable
 
 #: Opens the output for a version and starts its transfer. The arguments are the manifest, the catalogue that server 5
 #: published when the version was found, and the transfer of the version before, if there was one.
@@ -30,7 +32,8 @@ class FileDownload(Task):
     """Downloads the file ``name`` or, without a name, the only shared file.
 
     ``id`` is the version to begin with; None stands for the current one. ``pinned_by`` is the argument that names one
-    version, None if the download follows the file.
+    version, None if the download follows the file. ``on_warning`` is called once if server 5 does not vouch for a
+    version.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class FileDownload(Task):
         *,
         pinned_by: str | None,
         start_transfer: StartTransfer,
+        on_warning: Callable[[str], None] = lambda text: None,
     ) -> None:
         #: The transfer of the latest version; None until a version is found.
         self.transfer: FileTransfer | None = None
@@ -50,10 +54,13 @@ class FileDownload(Task):
         self._name = name
         self._id = id
         self._start_transfer = start_transfer
+        self._on_warning = on_warning
+        self._has_warned = False
         self._follower = FileFollower(name, pinned_by)
         self._look_up: LookUp | None = None
         #: The manifest that the last look-up found, and the catalogue that server 5 published then.
         self._found: tuple[Manifest, bytes] | None = None
+        self._majority: Majority | None = None
         #: The bytes of the latest version that had arrived when the transfer was started or continued.
         self._fetched = 0
         self._perform([file_follower.LookUp()])
@@ -125,11 +132,17 @@ class FileDownload(Task):
                         except (DiskError, UsageError) as error:
                             self.error, self.is_done = error, True
                             return
+                        self._warn_once(self.transfer.manifest)
                     else:
                         self.transfer.resume()
                     self._fetched = self.transfer.fetched
                 case file_follower.Fail(error):
                     self.error, self.is_done = error, True
+
+    def _warn_once(self, manifest: Manifest) -> None:
+        if self._majority is not None and not self._has_warned:
+            self._has_warned = True
+            self._on_warning(self._majority.warning(presentable(manifest.name), manifest.id))
 
     def _result_of(self, look_up: LookUp) -> VersionFound | LookUpFailed:
         try:
@@ -137,5 +150,5 @@ class FileDownload(Task):
         except MsdError as error:
             status = self._session.pool.status
             return LookUpFailed(error, status.catalogue if status else b"")
-        self._name = manifest.name
+        self._name, self._majority = manifest.name, look_up.majority
         return VersionFound(manifest.name, manifest.id, manifest.size, catalogue)

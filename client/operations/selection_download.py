@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from msd.client.events import FileCounts, FileProgress, FileResult, FilesProgress, OnEvent, Outcome
+from msd.client.events import FileCounts, FileProgress, FileResult, FilesProgress, OnEvent, Outcome, Warned
 from msd.client.manifest import lister
 from msd.client.manifest.lister import Lister
 from msd.client.network.progress_timeout import ProgressMade
@@ -108,6 +108,8 @@ class SelectionDownload(Task):
         self._listing = Plan()
         self._entries = 0
         self._has_all_pages = False
+        #: True once the user knows that server 5 vouches for no catalogue.
+        self._has_warned = False
         #: The names that were listed before the listing began again.
         self._listed_before: set[str] = set()
         #: The files that may have the shared content, and the comparison of the first one.
@@ -193,6 +195,7 @@ class SelectionDownload(Task):
                     self._session.request(self, worker, message)
                 case lister.Listed():
                     self._report_progress()
+                    self._warn_once()
                     self._listing = self._lister.planner.plan
                     if self._plan is None:
                         self._plan = Plan(has_bundles=self._listing.has_bundles)
@@ -203,6 +206,12 @@ class SelectionDownload(Task):
                     self._has_all_pages = True
                 case lister.Fail(error):
                     raise error
+
+    def _warn_once(self) -> None:
+        majority, catalogue = self._lister.majority, self._lister.planner.catalogue
+        if majority is not None and catalogue is not None and not self._has_warned:
+            self._has_warned = True
+            self._on_event(Warned(majority.warning("these files", catalogue)))
 
     def _check_listed(self, deadline: float) -> None:
         """Checks entries that are listed until ``deadline``."""

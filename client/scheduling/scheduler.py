@@ -356,7 +356,8 @@ class Scheduler(Core[Event, Action]):
             self._end_pause(*pause)
 
     def _on_snapshot(self, status: Status) -> Iterator[Unban | GroupUnban]:
-        """Lifts the bans that end with a worker's process, or with a change of the catalogue: both allow another try.
+        """Lifts the bans that end with a worker's process, or with a change of the catalogue, of server 5 or of the
+        worker: each allows another try.
 
         Only a change counts: an endpoint may belong to the worker of another broker, whose epoch is never reported.
         """
@@ -374,6 +375,10 @@ class Scheduler(Core[Event, Action]):
                     yield from self._unban_groups(worker, PROCESS_SCOPES)
                     if worker.ban_scope is BanScope.PROCESS:
                         yield self._unban(worker)
+                before = worker.reported_catalogue or worker.catalogue
+                worker.reported_catalogue = reported.catalogue
+                if before and reported.catalogue not in (b"", before):
+                    yield from self._unban_groups(worker, {BanScope.CATALOGUE})
         if is_changed:
             for worker in self.workers.values():
                 worker.seen_since_change = worker.ready

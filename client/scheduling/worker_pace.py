@@ -54,6 +54,8 @@ class WorkerPace(Struct):
     ban_reason: BanReason | None = None
     #: The catalogue that the worker served when its connection was opened.
     catalogue: bytes = b""
+    #: The catalogue that the worker serves according to the latest snapshot; empty if unknown.
+    reported_catalogue: bytes = b""
     #: True if the worker has been ready at any time since server 5 published the current catalogue.
     seen_since_change: bool = False
     #: The requests that have no reply yet, by unit and start, in the order in which they were sent. Another worker may

@@ -106,6 +106,7 @@ PURE = (
     "client/display/live_layout.py",
     "client/display/time_left.py",
     "client/display/waiting_text.py",
+    "client/manifest/awaited_workers.py",
     "client/manifest/file_follower.py",
     "client/manifest/id_prefix.py",
     "client/manifest/lister.py",

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.manifest.lister import (
     MAJORITY_TIMEOUT_S,
     PUBLISHED_TIMEOUT_S,
@@ -28,7 +29,7 @@ from msd.client.manifest.lister import (
 )
 from msd.client.network_events import ConnectionClosed, ReplyReceived, SnapshotReceived
 from msd.wire.protocol.messages import CataloguePage, List, Refusal
-from msd.wire.protocol.states import RefusalReason
+from msd.wire.protocol.states import RefusalReason, WorkerState
 from msd.wire.support.core import TimePassed
 from tests.connections import opened
 from tests.listings import entry, page_of
@@ -109,6 +110,7 @@ def test_the_published_catalogue_is_listed_page_by_page() -> None:
     assert scene.feed(opened(1, catalogue=NEW)) == [asks(1)]
     assert scene.reply(1, page("d/a", "d/b", more=True)) == [asks(1, "d/b", NEW)]
     assert scene.reply(1, page("d/c")) == [Completed()]
+    assert scene.lister.majority is None
     assert scene.planned == ["d/a", "d/b", "d/c"]
     assert scene.feed(opened(2, catalogue=NEW)) == []
 
@@ -125,6 +127,16 @@ def test_once_all_workers_are_connected_the_majority_decides_at_once() -> None:
     scene = Scene()
     assert scene.feed(opened(1, catalogue=OLD)) == []
     assert scene.feed(opened(2, catalogue=OLD)) == [asks(1)]
+
+
+def test_without_a_published_catalogue_only_workers_that_are_awake_are_waited_for() -> None:
+    scene = Scene(workers=())
+    status = snapshot(WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.LOST, WorkerState.ASLEEP, catalogue=b"")
+    workers = [replace(worker, host="192.0.2.1", catalogue=NEW) for worker in status.workers]
+    scene.feed(SnapshotReceived(replace(status, workers=workers)))
+    assert scene.feed(opened(1, catalogue=OLD)) == []
+    assert scene.feed(opened(2, catalogue=OLD)) == [asks(1)]
+    assert scene.lister.majority == Majority(2, 2)
 
 
 def test_a_worker_without_the_published_catalogue_is_asked_only_after_a_while() -> None:

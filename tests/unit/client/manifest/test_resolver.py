@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.manifest.resolver import (
     MAJORITY_TIMEOUT_S,
     MAX_CHANGES,
@@ -79,10 +80,20 @@ def refusal(reason: RefusalReason) -> Refusal:
     return Refusal(rid=1, epoch=1, reason=reason)
 
 
-def published(catalogue: bytes, workers: int = 0) -> SnapshotReceived:
+def published(catalogue: bytes, workers: int = 4) -> SnapshotReceived:
     """A snapshot with this catalogue and this number of workers."""
     known = snapshot(*[WorkerState.AWAKE] * workers).workers[:workers]
     return SnapshotReceived(snapshot(catalogue=catalogue, workers=known))
+
+
+def hosts(*states: WorkerState, catalogue: bytes = b"") -> SnapshotReceived:
+    """A snapshot of workers in these states that have joined from other hosts, each with a catalogue of its own."""
+    status = snapshot(*states, catalogue=catalogue)
+    joined = [replace(w, host=f"192.0.2.{w.number}", catalogue=bytes([w.number]) * 32) for w in status.workers]
+    return SnapshotReceived(replace(status, workers=joined))
+
+
+AWAKE = WorkerState.AWAKE
 
 
 class Scene:
@@ -353,6 +364,95 @@ def test_the_majority_of_the_answers_decides_after_the_timeout() -> None:
     scene.describe(3)
     assert scene.resolver.next_deadline(scene.now) == START + MAJORITY_TIMEOUT_S
     assert scene.wait_for_deadline() == request_digests(2)
+
+
+# Versions for which server 5 does not vouch.
+
+
+def test_without_a_published_catalogue_most_workers_decide_once_all_that_are_awake_have_answered() -> None:
+    scene = Scene(workers=0)
+    others = [state for state in WorkerState if state is not AWAKE]
+    scene.handle(hosts(AWAKE, AWAKE, AWAKE, *others))
+    scene.connect(1, 2, 3)
+    scene.describe(1, STALE)
+    scene.describe(2)
+    assert scene.describe(3) == request_digests(2)
+    assert scene.resolver.majority == Majority(2, 3)
+
+
+def test_a_worker_to_which_the_client_cannot_connect_is_not_waited_for() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE))
+    scene.connect(1)
+    assert scene.describe(1) == []
+    assert scene.disconnect(2) == request_digests(1)
+    assert scene.resolver.majority == Majority(1, 1)
+
+
+def test_a_file_that_one_worker_shares_is_found_although_most_do_not() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, AWAKE))
+    scene.connect(1, 2, 3)
+    scene.refuse(1)
+    scene.refuse(2)
+    assert scene.describe(3) == request_digests(3)
+    assert scene.resolver.majority == Majority(1, 3)
+
+
+def test_a_file_that_is_not_in_the_published_catalogue_may_be_shared_by_another_host() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, AWAKE, catalogue=NEW))
+    scene.connect(1, catalogue=NEW)
+    scene.connect(2, 3, catalogue=OLD)
+    assert scene.describe(2) == []
+    assert scene.refuse(1) == []
+    assert scene.refuse(3) == request_digests(2)
+    assert scene.resolver.majority == Majority(1, 3)
+
+
+def test_the_other_hosts_have_half_a_second_if_the_published_catalogue_lacks_the_file() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, catalogue=NEW))
+    scene.connect(1, catalogue=NEW)
+    assert scene.refuse(1) == []
+    assert scene.resolver.next_deadline(scene.now) == scene.now + MAJORITY_TIMEOUT_S
+    assert scene.wait_for_deadline() == [request_names(1)]
+
+
+def test_a_file_that_the_broker_does_not_share_is_at_once_unknown_if_all_workers_are_its_own() -> None:
+    scene = Scene(workers=0)
+    scene.handle(published(NEW))
+    scene.connect(1, 2, catalogue=NEW)
+    assert scene.refuse(1) == [request_names(1)]
+
+
+def test_server_5_vouches_for_the_published_version() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, catalogue=NEW))
+    scene.connect(1, catalogue=NEW)
+    assert scene.describe(1) == request_digests(1)
+    assert scene.resolver.majority is None
+
+
+@pytest.mark.parametrize("has_server_5", [False, True])
+def test_without_the_word_of_server_5_nothing_is_said_about_it(has_server_5: bool) -> None:
+    """Server 5 is away, or no worker that serves the published catalogue answers."""
+    scene = Scene(workers=2)
+    if has_server_5:
+        scene.handle(hosts(AWAKE, AWAKE, catalogue=NEW))
+    scene.connect(1, 2, catalogue=OLD)
+    scene.describe(1)
+    scene.describe(2)
+    assert scene.resolver.phase is Phase.DIGESTS
+    assert scene.resolver.majority is None
+
+
+def test_the_user_vouches_for_an_id() -> None:
+    scene = Scene(id=STAR.id, workers=0)
+    scene.handle(hosts(AWAKE, AWAKE))
+    scene.connect(1)
+    assert scene.describe(1) == request_digests(1)
+    assert scene.resolver.majority is None
 
 
 def test_nothing_is_decided_before_the_first_answer() -> None:
@@ -696,7 +796,7 @@ def test_when_all_sources_are_lost_the_resolution_starts_over_with_new_workers()
 
 def test_when_all_sources_are_lost_the_other_workers_get_a_new_timeout() -> None:
     scene = Scene(workers=3)
-    scene.handle(published(NEW))
+    scene.handle(published(NEW, workers=3))
     scene.connect(1, catalogue=NEW)
     scene.connect(2, catalogue=OLD)
     assert scene.describe(2, STALE) == []

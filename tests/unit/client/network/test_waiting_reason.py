@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from msd.client.network.waiting_reason import waiting_reason
 from msd.wire.net.diagnosis import Contact, Outcome
 from msd.wire.net.endpoints import Endpoint
@@ -35,6 +37,13 @@ def test_without_a_snapshot_the_addresses_and_their_answers_are_named() -> None:
 
 def test_a_status_without_a_catalogue_means_that_files_are_being_indexed() -> None:
     assert reason(snapshot(catalogue=b"")) == "the servers are still indexing their files"
+
+
+def test_workers_of_other_hosts_have_indexed_their_files() -> None:
+    status = snapshot(WorkerState.AWAKE, WorkerState.LOST, catalogue=b"")
+    hosts = replace(status, workers=[replace(worker, host="192.0.2.1") for worker in status.workers])
+    assert reason(hosts).startswith("server 5 reports 1 worker alive, but none is reachable: ")
+    assert reason(replace(status, workers=[])) == "no worker has joined server 5 yet"
 
 
 def test_awake_workers_that_cannot_be_reached_are_counted_and_named() -> None:

@@ -60,6 +60,7 @@ class FakeLookUp(Task):
     """A look-up that has found ``manifest``."""
 
     is_done = True
+    majority = None
 
     def __init__(self, manifest: Manifest) -> None:
         self.result = manifest, b""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.network.session import Session
 from msd.client.network_events import SnapshotReceived
 from msd.client.operations import file_download
@@ -51,8 +52,9 @@ class FakeLookUp:
 
     is_done = True
 
-    def __init__(self, found: Manifest | MsdError) -> None:
+    def __init__(self, found: Manifest | MsdError, majority: Majority | None = None) -> None:
         self._found = found
+        self.majority = majority
 
     @property
     def result(self) -> tuple[Manifest, bytes]:
@@ -104,11 +106,13 @@ class Scene:
         self.error: SourceError = VersionLostError("every worker failed")
         #: The versions whose output cannot be opened.
         self.broken: set[bytes] = set()
+        self.majority: Majority | None = None
+        self.warnings: list[str] = []
         monkeypatch.setattr(file_download, "LookUp", self.look_up)
 
     def look_up(self, session: object, name: str | None, id: bytes | None, *, known: Manifest | None) -> FakeLookUp:
         self.log.append(("look up", name, known))
-        return FakeLookUp(self.found.pop(0))
+        return FakeLookUp(self.found.pop(0), self.majority)
 
     def start(self, manifest: Manifest, catalogue: bytes, previous: Any) -> Any:
         assert catalogue == CATALOGUE
@@ -120,7 +124,9 @@ class Scene:
 
     def run(self, pinned_by: str | None = None) -> Any:
         session = Session(self.pool)  # type: ignore[arg-type]
-        download = FileDownload(session, None, None, pinned_by=pinned_by, start_transfer=self.start)
+        download = FileDownload(
+            session, None, None, pinned_by=pinned_by, start_transfer=self.start, on_warning=self.warnings.append
+        )
         session.run(download)
         return download.result
 
@@ -130,6 +136,13 @@ def test_a_new_version_is_started_with_the_counts_of_the_old_one(monkeypatch: py
     assert scene.run().manifest == NEW
     assert scene.log == [("look up", None, None), ("start", OLD, None), ("look up", "film", OLD), ("start", NEW, OLD)]
     assert scene.pool.reasons == []
+
+
+def test_the_user_learns_once_that_server_5_does_not_vouch_for_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, OLD, NEW)
+    scene.majority = Majority(2, 3)
+    scene.run()
+    assert scene.warnings == [scene.majority.warning("film", OLD.id)]
 
 
 def test_a_version_that_returns_is_continued(monkeypatch: pytest.MonkeyPatch) -> None:

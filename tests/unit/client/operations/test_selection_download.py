@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from msd.client.events import Event, FileCounts, FileResult, FilesProgress, OnEvent, Outcome
+from msd.client.events import Event, FileCounts, FileResult, FilesProgress, OnEvent, Outcome, Warned
+from msd.client.manifest.awaited_workers import Majority
 from msd.client.network.session import Session
+from msd.client.network_events import SnapshotReceived
 from msd.client.operations import selection_download
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
@@ -16,8 +19,10 @@ from msd.client.storage.segments_on_disk import UnusableDiskError
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.states import RefusalReason
+from tests.listings import CATALOGUE
 from tests.memory_receiver import MemoryOutput, MemoryReceiver
 from tests.memory_worker import MemoryWorker, entry_of
+from tests.unit.snapshots import snapshot
 
 MIB = 1 << 20
 FILES = {
@@ -71,6 +76,17 @@ def test_a_folder_arrives_in_bundles_and_segments(page_size: int) -> None:
     bundles = [request for request in worker.requests if isinstance(request, GetBundle)]
     assert len(bundles) == 2, "the film separates the files before it from the one after it"
     assert {request.index for request in worker.requests if isinstance(request, Get)} == {*range(12)}
+
+
+def test_the_user_learns_that_server_5_does_not_vouch_for_the_files() -> None:
+    worker, receiver = MemoryWorker({**FILES}, page_size=1), MemoryReceiver()
+    host = replace(snapshot().workers[0], host="192.0.2.1", catalogue=CATALOGUE)
+    status = SnapshotReceived(snapshot(catalogue=b"", workers=[host]))
+    worker.current_state = lambda: [status, *worker.ready.values()]  # type: ignore[method-assign]
+    events: list[Event] = []
+    download(worker, receiver, "photos/", on_event=events.append)
+    warnings = [event for event in events if isinstance(event, Warned)]
+    assert warnings == [Warned(Majority(1, 1).warning("these files", CATALOGUE))]
 
 
 def test_replies_are_handled_while_a_page_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -643,6 +643,27 @@ def test_a_banned_worker_that_turns_out_to_belong_to_this_broker_ends_the_wait(s
     assert scene.feed(opened(1, catalogue=NEW)) == [GroupLost(0, {1: BanReason.UNKNOWN}, 0)]
 
 
+def test_a_change_to_the_catalogue_of_a_worker_gives_only_that_worker_a_retry(scene: Scene) -> None:
+    """Server 5 vouches for no catalogue."""
+
+    def of_workers(*catalogues: bytes) -> SnapshotReceived:
+        received = published(b"", *(7 for _ in catalogues))
+        workers = [replace(w, catalogue=c) for w, c in zip(received.status.workers, catalogues, strict=True)]
+        return SnapshotReceived(replace(received.status, workers=workers))
+
+    scene.begin(100, 3)
+    scene.feed(of_workers(OLD, OLD, THEIRS))
+    for number, catalogue in ((1, OLD), (2, OLD), (3, THEIRS)):
+        scene.feed(opened(number, catalogue=catalogue))
+    for number in (1, 2):
+        scene.feed(UnitRefused(number, number - 1, RefusalReason.CHANGED))
+    assert scene.feed(of_workers(OLD, OLD, THEIRS)) == []
+    actions = scene.feed(of_workers(NEW, OLD, THEIRS))
+    assert actions[0] == GroupUnban(1, 0)
+    assert {getattr(action, "worker", 0) for action in actions} == {1}
+    assert scene.feed(of_workers(NEW, OLD, THEIRS)) == []
+
+
 def test_each_change_to_the_catalogue_gives_a_banned_worker_one_retry(scene: Scene) -> None:
     begin_with_catalogues(scene, OLD, THEIRS)
     scene.now += CATALOGUE_LOAD_S
