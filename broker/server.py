@@ -15,17 +15,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 import zmq
+from msgspec.structs import replace
 
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.listeners import Listeners
-from msd.broker.network.signal_fd import SignalDescriptor
+from msd.broker.network.reach import Reaching
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.complaints import read_segment_counts, rejection
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
-from msd.broker.supervision.registration import register
+from msd.broker.supervision.registration import published_endpoint, register
 from msd.broker.supervision.until_done import (
     AwakeChanged,
     ClientDone,
@@ -34,10 +35,11 @@ from msd.broker.supervision.until_done import (
     UntilDone,
     UntilDoneEvent,
 )
+from msd.broker.supervision.worker_record import WorkerRecord
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import LOOPBACK, Config
-from msd.wire.errors import MsdError
+from msd.wire.errors import MsdError, UsageError
 from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
@@ -55,6 +57,7 @@ from msd.wire.protocol.messages import (
     Order,
     Quit,
     QuitOrder,
+    Reached,
     Rejected,
     ServedSession,
     Status,
@@ -63,12 +66,14 @@ from msd.wire.protocol.messages import (
     Toggle,
     WorkerOrder,
 )
+from msd.wire.security.keys import Role
 from msd.wire.security.permissions import is_permitted
 from msd.wire.sharing.indexer_supervisor import IndexerSupervisor
 from msd.wire.sharing.kept_files import KeptFiles
 from msd.wire.sharing.runtime_folder import make_folder, remove_folder
 from msd.wire.sharing.shared_paths import share_settings, write_share
 from msd.wire.support.core import Stalled, TimePassed
+from msd.wire.support.signal_fd import SignalDescriptor
 from msd.wire.support.units import format_count, format_duration
 
 #: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
@@ -92,7 +97,10 @@ class Broker:
     def __init__(
         self, config: Config, output: OutputThread, *, until_done: bool = False, console: Sequence[str] | None = None
     ) -> None:
-        share = share_settings(config)
+        #: None for a broker that starts no workers.
+        share = share_settings(config) if config.workers else None
+        if share is None and config.paths:
+            raise UsageError("a broker without workers shares nothing: leave out the path, or start workers with -n")
         config.load_server_keys()  # Fail early if required keys are missing.
         self._config = config
         self._output = output
@@ -140,18 +148,26 @@ class Broker:
                 self._event_log.sample(self._snapshot(), time.time())
                 self._restore_folder()
                 if os.getpid() == 1:
-                    reap_orphans({*self._processes.pids, *self._indexer.pids, *self._local_console.pids})
-            self._indexer.pass_time(now)
+                    reap_orphans({*self._processes.pids, *self._indexer_pids, *self._local_console.pids})
+            if self._indexer is not None:
+                self._indexer.pass_time(now)
+            self._reaching.pass_time(now)
             self._listeners.check_keys(now)
             self._local_console.check_foreground()
         self._output.announce(self._stopped_line())
         return self._exit_code
 
     def _stopped_line(self) -> str:
+        duration = format_duration(time.monotonic() - self._started_at)
+        if not self._config.workers:
+            return f"stopped {self._stop_cause}: server 5 ran for {duration}"
         workers = format_count(len(self._config.workers), "worker")
         files = format_count(self._snapshot_builder.files, "file")
-        duration = format_duration(time.monotonic() - self._started_at)
         return f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
+
+    @property
+    def _indexer_pids(self) -> list[int]:
+        return self._indexer.pids if self._indexer is not None else []
 
     def close(self) -> None:
         """Kills the remaining processes and frees all ports."""
@@ -159,7 +175,7 @@ class Broker:
 
     # Starting.
 
-    def _start(self, config: Config, share: ShareSettings, console: Sequence[str] | None) -> None:
+    def _start(self, config: Config, share: ShareSettings | None, console: Sequence[str] | None) -> None:
         at_close = self._resources.callback
         context = zmq.Context()
         at_close(context.term)
@@ -176,8 +192,11 @@ class Broker:
             self._poll_loop,
             on_requests=self._on_requests_readable,
             on_misuse=lambda subscriber: self._event_log.on_misuse(subscriber, time.time()),
+            on_revoked=self._on_keys_revoked,
         )
         at_close(self._listeners.close)
+        self._reaching = Reaching(context, self._listeners.keys, self._poll_loop, self._on_reach_tried)
+        at_close(self._reaching.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
         self._kept_files = KeptFiles(self._folder)
@@ -194,16 +213,18 @@ class Broker:
         self._signals = SignalDescriptor(signal.SIGTERM, signal.SIGCHLD, *stops, *terminal)
         at_close(self._signals.close)
         self._is_stopped = False
-        write_share(self._folder / "catalogue", share)
-        self._kept_files.keep("share", [f"catalogue/{SHARE_FILE}"])
-        self._indexer = IndexerSupervisor(
-            self._folder,
-            self._poll_loop,
-            note=self._output.note,
-            on_edition=self._on_edition,
-            on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
-        )
-        at_close(self._indexer.close)
+        self._indexer: IndexerSupervisor | None = None
+        if share is not None:
+            write_share(self._folder / "catalogue", share)
+            self._kept_files.keep("share", [f"catalogue/{SHARE_FILE}"])
+            self._indexer = IndexerSupervisor(
+                self._folder,
+                self._poll_loop,
+                note=self._output.note,
+                on_edition=self._on_edition,
+                on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
+            )
+            at_close(self._indexer.close)
         self._poll_loop.register(self._signals.fileno(), self._on_signals)
         self._local_console = LocalConsole(
             config,
@@ -236,6 +257,9 @@ class Broker:
                 self._send_order(number, Order(wanted=wanted, edition=edition))
             case supervisor.SendQuit(number):
                 self._send_order(number, QuitOrder())
+            case supervisor.Reach(number, epoch, endpoint, key):
+                host = self._supervisor.workers[number].host
+                self._reaching.start(number, epoch, Endpoint.parse(endpoint).replace_wildcard(host), key)
             case supervisor.Kill(number):
                 self._processes.kill(number)
             case supervisor.StateChanged() | supervisor.ComplaintCounted():
@@ -267,7 +291,7 @@ class Broker:
 
     def _snapshot(self) -> Status:
         now = time.monotonic()
-        self._snapshot_builder.indexing = self._indexer.progress
+        self._snapshot_builder.indexing = self._indexer.progress if self._indexer is not None else None
         return self._snapshot_builder.build(
             self._supervisor,
             now,
@@ -308,26 +332,27 @@ class Broker:
         with suppress(OSError):  # Already replaced by a newer edition.
             folder = f"catalogue/{indexed.edition}"
             self._kept_files.keep("catalogue", [f"{folder}/{name}" for name in EDITION_FILES])
-        if not self._supervisor.edition:
-            self._set_catalogue(indexed)
+        if not self._supervisor.edition and not self._config.authority:
+            self._vouch_for(bytes.fromhex(indexed.catalogue), indexed.files)
         self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
 
-    def _set_catalogue(self, indexed: Indexed) -> None:
-        """Includes this edition of the catalogue in the snapshots from now on."""
-        self._event_log.on_catalogue(indexed.files, time.time(), is_first=not self._snapshot_builder.catalogue)
-        self._snapshot_builder.files = indexed.files
-        self._snapshot_builder.catalogue = bytes.fromhex(indexed.catalogue)
+    def _vouch_for(self, catalogue: bytes, files: int) -> None:
+        """Includes this catalogue in the snapshots from now on."""
+        self._event_log.on_catalogue(files, time.time(), is_first=not self._snapshot_builder.catalogue)
+        self._snapshot_builder.files = files
+        self._snapshot_builder.catalogue = catalogue
 
     def _on_requests_readable(self) -> None:
         now = time.monotonic()
         for peer, sender, request in self._listeners.requests():
             if not is_permitted(sender.role, request):
                 if not isinstance(request, Heartbeat):
-                    message = (
-                        "only workers may join"
-                        if isinstance(request, Join)
-                        else "this key is admitted as a client: only operators may give orders"
-                    )
+                    allowed = "only operators may give orders"
+                    if isinstance(request, Join):
+                        allowed = "only workers may join"
+                    elif sender.role is Role.WORKER:
+                        allowed = "it may only join"
+                    message = f"this key is admitted as {sender.role}: {allowed}"
                     peer.send(Rejected(rid=request.rid, message=message, denied=True))
             elif isinstance(request, Join):
                 self._on_join(peer, sender, request, now)
@@ -337,13 +362,34 @@ class Broker:
                 self._on_request(peer, sender, request, now)
 
     def _on_join(self, peer: Route, sender: Sender, join: Join, now: float) -> None:
-        number = register(join, self._supervisor.workers, self._token)
+        workers = self._supervisor.workers
+        number = register(join, workers, self._token, host=sender.host, admission=sender.key)
+        if isinstance(number, int) and sender.host:
+            try:
+                join = replace(join, endpoint=published_endpoint(join.endpoint, sender.host).url)
+            except UsageError as error:
+                number = str(error)
         if isinstance(number, str):
             peer.send(Rejected(rid=join.rid, message=number))
             return
-        self._handle(supervisor.WorkerJoined(number, join, peer, sender.host), now)
+        if number in workers and workers[number].name != join.name:
+            self._snapshot_builder.forget(number)
+            self._event_log.forget(number)
+        self._handle(supervisor.WorkerJoined(number, join, peer, sender.host, sender.key), now)
+        wanted, edition = self._supervisor.workers[number].wanted, self._supervisor.edition
+        peer.send(Joined(rid=join.rid, number=number, wanted=wanted, edition=edition, host=sender.host))
+
+    def _on_reach_tried(self, number: int, epoch: int, reason: str) -> None:
         worker = self._supervisor.workers[number]
-        peer.send(Joined(rid=join.rid, number=number, wanted=worker.wanted, edition=self._supervisor.edition))
+        if isinstance(worker.route, Route) and worker.epoch == epoch:
+            worker.route.send(Reached(endpoint=worker.endpoint, reason=reason))
+        text = f"at {worker.endpoint.removeprefix('tcp://')}: {reason}" if reason else ""
+        self._handle(supervisor.ReachTried(number, epoch, text), time.monotonic())
+
+    def _on_keys_revoked(self) -> None:
+        for worker in [*self._supervisor.workers.values()]:
+            if worker.admission and not self._listeners.is_admitted(worker.admission):
+                self._handle(supervisor.KeyRevoked(worker.number), time.monotonic())
 
     def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
         # Also those of a process that has exited since.
@@ -355,21 +401,36 @@ class Broker:
         self._handle(supervisor.HeartbeatReceived(heartbeat, peer), now)
         self._snapshot_builder.on_bytes_sent(worker.number, heartbeat.load.bytes_sent, now)
         self._update_until_done(SessionsReported(heartbeat.sessions), now)
+        # A worker that the broker did not start has an indexer of its own, and no folder of admitted keys.
         if worker.process is None:
-            return  # It has an indexer and a catalogue of its own.
-        latest = self._indexer.latest
-        if heartbeat.edition == latest.edition:
-            if heartbeat.load.stale:
-                self._indexer.request_rescan(heartbeat.suspect)
-            if self._snapshot_builder.catalogue.hex() != latest.catalogue:
-                # Publish the new catalogue only once a worker serves it.
-                self._set_catalogue(latest)
-                self._publish(now)
+            if worker.key and (admitted := self._listeners.admitted()).digest != heartbeat.admitted:
+                peer.send(admitted)
+        elif self._indexer is not None and heartbeat.edition == self._indexer.latest.edition and heartbeat.load.stale:
+            self._indexer.request_rescan(heartbeat.suspect)
+        catalogue, files = self._right_catalogue(worker, heartbeat)
+        if catalogue not in (b"", self._snapshot_builder.catalogue):
+            self._vouch_for(catalogue, files)
+            self._publish(now)
+
+    def _right_catalogue(self, worker: WorkerRecord, heartbeat: Heartbeat) -> tuple[bytes, int]:
+        """Returns the catalogue for which server 5 vouches from now on because this worker serves it, and the number of
+        its files; an empty one if it is not for this worker to say.
+        """
+        if self._config.authority:
+            is_authority = worker.name == self._config.authority
+            return (heartbeat.catalogue, heartbeat.files) if is_authority else (b"", 0)
+        # A new catalogue is published only once a worker serves it.
+        if worker.process is not None and self._indexer is not None:
+            latest = self._indexer.latest
+            if heartbeat.edition == latest.edition:
+                return bytes.fromhex(latest.catalogue), latest.files
+        return b"", 0
 
     def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:
             case Toggle(number=number) | Complaint(number=number) if number not in self._supervisor.workers:
-                message = f"no worker {number}: the workers are numbered 1 to {max(self._supervisor.workers)}"
+                numbers = ", ".join(map(str, self._supervisor.workers))
+                message = f"no worker {number}: {f'the workers are {numbers}' if numbers else 'none has joined'}"
                 peer.send(Rejected(rid=request.rid, message=message))
             case Toggle(rid=rid, number=number, wanted=wanted):
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
@@ -383,13 +444,16 @@ class Broker:
                 peer.send(Accepted(rid=rid))
                 self._update_until_done(ClientDone(ServedSession(session, sender.key)), now)
             case Complaint(rid=rid, number=number):
-                if reason := rejection(request, self._shared_segments()):
+                # The broker knows the segments of its own files only.
+                is_own = self._supervisor.workers[number].process is not None
+                if is_own and (reason := rejection(request, self._shared_segments())):
                     peer.send(Rejected(rid=rid, message=reason))
                     return
                 peer.send(Accepted(rid=rid))
                 if self._snapshot_builder.complaints.is_new(sender.name, request):
                     self._handle(supervisor.ComplaintReceived(number, sender.name), now)
-                    self._indexer.request_rescan(SuspectSegment(request.id, request.index))
+                    if is_own and self._indexer is not None:
+                        self._indexer.request_rescan(SuspectSegment(request.id, request.index))
 
     def _shared_segments(self) -> Mapping[bytes, int]:
         """The number of segments of each shared file, by id. Reads each edition of the catalogue at most once."""
@@ -416,7 +480,8 @@ class Broker:
             now + MAX_WAIT_S,
             self._next_publish,
             self._next_sample,
-            self._indexer.next_deadline(now),
+            self._indexer.next_deadline(now) if self._indexer is not None else None,
+            self._reaching.next_deadline(now),
             self._toggles.next_deadline(now),
             self._supervisor.next_deadline(now),
         ]
@@ -477,7 +542,7 @@ def _start_broker(
         else:
             if distance:
                 ports = " ".join(str(worker.endpoint.port) for worker in chosen.workers)
-                output.note(f"the usual ports are in use: using {ports} {chosen.status_port} instead")
+                output.note(f"the usual ports are in use: using {f'{ports} {chosen.status_port}'.strip()} instead")
             return broker
     raise AssertionError  # The last attempt returned or raised.
 

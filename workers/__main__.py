@@ -74,8 +74,13 @@ def cache_path(folder: Path) -> Path:
 
 
 def _serve() -> None:
+    import zmq
+
+    from msd.wire.net.poll_loop import PollLoop
     from msd.wire.net.sockets import raise_descriptor_limit
     from msd.wire.support.malloc import keep_freed_memory
+    from msd.wire.support.signal_fd import SignalDescriptor
+    from msd.workers.serving.broker_connection import LocalBroker
     from msd.workers.serving.worker import Worker
 
     (length,) = struct.unpack("!I", os.read(0, 4))
@@ -85,7 +90,16 @@ def _serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
     keep_freed_memory()
-    Worker(settings).run()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    poll_loop = PollLoop()
+    worker = Worker(context, settings, LocalBroker(context, settings.control), poll_loop)
+    # Standard input becomes readable when the broker exits.
+    poll_loop.register(sys.stdin.fileno(), worker.stop)
+    signals = SignalDescriptor(signal.SIGTERM)
+    poll_loop.register(signals.fileno(), worker.stop)
+    worker.run()
+    context.term()
+    worker.close()
 
 
 def _leave_current_folder() -> None:

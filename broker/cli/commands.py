@@ -26,7 +26,10 @@ def serve(
         float | None, typer.Option("-i", metavar="SECONDS", help="Seconds between status updates.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("-n", metavar="N", help="Number of workers, from 1 to 64.  [as configured, or 4]")
+        int | None,
+        typer.Option(
+            "-n", metavar="N", help="Number of workers; 0 if all of them join from elsewhere.  [as configured, or 4]"
+        ),
     ] = None,
     path: Annotated[str | None, typer.Option("-f", metavar="PATH", help="Another file or folder to share.")] = None,
     host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address to listen on.")] = None,
@@ -66,6 +69,8 @@ def serve(
         # The five ports of the report are for four workers, whatever the file configures.
         count = 4 if len(ports) == 5 else len(settings.workers)
     paths = [*(arguments or []), *([path] if path is not None else [])]
+    if settings.is_only_broker and not paths and count is None:
+        count = 0
     settings = settings.with_flags(
         paths=paths,
         excludes=exclude or [],

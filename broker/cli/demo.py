@@ -22,13 +22,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from msd.broker.network.signal_fd import SignalDescriptor
 from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.config.toml_file import parse_size
 from msd.wire.errors import Interrupted, MsdError, UsageError
 from msd.wire.protocol.states import WantedState
+from msd.wire.support.signal_fd import SignalDescriptor
 from msd.wire.support.units import format_rate, format_size
 
 NAME = "demo.bin"

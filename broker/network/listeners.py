@@ -8,6 +8,7 @@ Does not handle the requests: see ``broker/server.py``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,8 @@ from msd.wire.config.settings import Config
 from msd.wire.net.accepted_connections import Connection
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.ports import listen_error
-from msd.wire.protocol.messages import ControlRequest, Status
+from msd.wire.protocol.messages import Admitted, ControlRequest, Status
+from msd.wire.security.admitted_list import admitted_message
 from msd.wire.security.keys import KEY_ROLES
 from msd.wire.security.zap import ZapHandler
 
@@ -30,7 +32,8 @@ KEY_CHECK_INTERVAL_S = 0.5
 
 class Listeners:
     """All sockets of a broker, polled by ``poll_loop``. ``on_requests`` is called when requests may be waiting,
-    ``on_misuse`` with the name or address of each subscriber that was disconnected. Call ``close()`` when done.
+    ``on_misuse`` with the name or address of each subscriber that was disconnected, ``on_revoked`` when keys were
+    revoked. Call ``close()`` when done.
 
     Raises ``MsdError`` if a socket cannot be opened.
     """
@@ -43,11 +46,13 @@ class Listeners:
         *,
         on_requests: Callable[[], None],
         on_misuse: Callable[[str], None],
+        on_revoked: Callable[[], None],
     ) -> None:
         self._context = context
         self._poll_loop = poll_loop
         self._on_requests = on_requests
         self._on_misuse = on_misuse
+        self._on_revoked = on_revoked
         self._local_control: ControlSocket | None = None
         self._local_bindings = 1
         self._next_key_check = 0.0
@@ -58,6 +63,7 @@ class Listeners:
             folder = config.key_folder.path if self.keys else None
             self._zap = ZapHandler(context, self.keys, folder, KEY_ROLES)
             opened.callback(self._zap.close)
+            self._update_admitted()
             poll_loop.register(self._zap.socket, self._zap.handle)
             try:
                 self._publisher = Publisher(context, config.status, self._zap, self._on_disconnected)
@@ -115,13 +121,28 @@ class Listeners:
         self._publisher.publish(status)
 
     def check_keys(self, now: float) -> None:
-        """Reloads the admitted keys if it is time, and disconnects the peers whose keys were revoked."""
+        """Reloads the admitted keys if it is time, and disconnects the peers whose keys are not admitted any more."""
         if now < self._next_key_check:
             return
         self._next_key_check = now + KEY_CHECK_INTERVAL_S
-        if self._zap.reload():
+        is_revoked = self._zap.reload()
+        self._update_admitted()
+        if is_revoked:
             self._publisher.disconnect_revoked()
             self._control.disconnect_revoked()
+            self._on_revoked()
+
+    def is_admitted(self, key: bytes) -> bool:
+        """True if a peer with this key may connect."""
+        return self._zap.role_of(key) is not None
+
+    def admitted(self) -> Admitted:
+        """Returns the admitted keys, for workers on other machines, as they were at the last check."""
+        return self._admitted
+
+    def _update_admitted(self) -> None:
+        public = self.keys.public if self.keys is not None else b""
+        self._admitted = admitted_message(self._zap.admitted_keys, public, time.time())
 
     def close(self) -> None:
         self._opened.close()

@@ -41,6 +41,10 @@ class EventLog:
         self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
         self._is_quitting = False
 
+    def forget(self, number: int) -> None:
+        """Forgets the rates of worker ``number``: another worker has taken its number."""
+        self._rates.pop(number, None)
+
     def on_event(self, event: supervisor.Event) -> None:
         """Logs an event that the supervisor is about to handle."""
         match event:
@@ -129,13 +133,14 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
         case WorkerState.ASLEEP:
             return "fell asleep", False
         case WorkerState.STARTING:
-            return "has joined again" if change.before is WorkerState.LOST else "is restarting", False
+            has_process = change.before in (WorkerState.DEAD, WorkerState.FAILED)
+            return "is restarting" if has_process else "has joined again", False
         case WorkerState.SILENT:
             return "is silent: heartbeats missing", True
         case WorkerState.UNREACHABLE:
             return f"cannot be reached{reason}", True
         case WorkerState.LOST:
-            return "is lost: no heartbeats for 10 s", True
+            return f"is lost: {change.reason or 'no heartbeats for 10 s'}", change.reason != supervisor.LEFT
         case WorkerState.DEAD:
             return f"died{reason}", True
         case WorkerState.FAILED:

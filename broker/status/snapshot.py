@@ -43,6 +43,11 @@ class SnapshotBuilder:
         """Updates the rate of worker ``number``; ``bytes_sent`` is the total of its process."""
         self._meters[number].update(bytes_sent, now)
 
+    def forget(self, number: int) -> None:
+        """Forgets what is known of worker ``number``: another worker has taken its number."""
+        self._meters.pop(number, None)
+        self.complaints.forget(number)
+
     def build(
         self, supervisor: Supervisor, now: float, *, malformed_messages: int = 0, rejected_connections: int = 0
     ) -> Status:
@@ -58,11 +63,12 @@ class SnapshotBuilder:
             interval=self._config.interval,
             control=self._config.control.url,
             catalogue=self.catalogue,
-            files=self.files,
+            # Without a published catalogue, each worker has its own.
+            files=self.files if self.catalogue else max((h.files for h in heartbeats), default=0),
             indexing=self.indexing,
             # A heartbeat counts all clients, but lists a limited number of sessions.
             clients=max(
-                len(frozenset().union(*(h.sessions for h in heartbeats))), *(h.load.clients for h in heartbeats)
+                [len(frozenset().union(*(h.sessions for h in heartbeats))), *(h.load.clients for h in heartbeats)]
             ),
             malformed_messages=malformed_messages,
             rejected_connections=rejected_connections,
@@ -72,6 +78,9 @@ class SnapshotBuilder:
                     name=worker.name,
                     host=worker.host,
                     endpoint=worker.endpoint,
+                    key=worker.key,
+                    catalogue=worker.heartbeat.catalogue,
+                    files=worker.heartbeat.files,
                     state=worker.state,
                     wanted=worker.wanted,
                     epoch=worker.heartbeat.epoch,
@@ -85,7 +94,7 @@ class SnapshotBuilder:
                     complainants=self.complaints.clients(worker.number),
                     malformed_messages=worker.heartbeat.load.malformed_messages,
                     rejected_connections=worker.heartbeat.load.rejected_connections,
-                    uptime=max(0.0, now - worker.process.started_at) if worker.process and worker.process.pid else 0.0,
+                    uptime=max(0.0, now - worker.started_at) if worker.started_at else 0.0,
                     reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore"),
                 )
                 for worker in supervisor.workers.values()
@@ -96,10 +105,27 @@ class SnapshotBuilder:
 def as_json(status: Status) -> Mapping[str, object]:
     """The object that ``msd status --json`` prints."""
     keys = (
-        *("name", "host", "endpoint", "state", "wanted", "pid", "epoch", "restarts", "clients", "bytes_sent", "rate"),
+        *(
+            "number",
+            "name",
+            "host",
+            "endpoint",
+            "key",
+            "catalogue",
+            "files",
+            "state",
+            "wanted",
+            "pid",
+            "epoch",
+            "restarts",
+        ),
+        *("clients", "bytes_sent", "rate"),
         *("complaints", "complainants", "garbage", "refused", "uptime", "reason"),
     )
-    workers = [msgspec.to_builtins(worker) for worker in status.workers]
+    workers = [
+        {**msgspec.to_builtins(worker), "key": worker.key.hex(), "catalogue": worker.catalogue.hex()}
+        for worker in status.workers
+    ]
     return {
         "workers": [{key: w[key] for key in keys} for w in workers],
         "files": status.files,

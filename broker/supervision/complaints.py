@@ -50,6 +50,12 @@ class Complaints:
                 del self._clients[number][forgotten]
         return True
 
+    def forget(self, number: int) -> None:
+        """Forgets the complaints about worker ``number``."""
+        for key in [key for key in self._known if key[1] == number]:
+            del self._known[key]
+        self._clients.pop(number, None)
+
     def clients(self, number: int) -> list[str]:
         """Returns the clients with the most complaints about worker ``number``, most complaints first."""
         return [client for client, _ in self._clients[number].most_common(MAX_NAMED)]

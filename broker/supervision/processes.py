@@ -53,6 +53,7 @@ class WorkerProcesses:
         worker = self._config.workers[number - 1]
         settings = encode(
             WorkerSettings(
+                name=str(number),
                 number=number,
                 parent=os.getpid(),
                 bind=worker.endpoint.bind_url,

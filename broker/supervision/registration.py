@@ -1,23 +1,28 @@
 """Decides whether a worker may join, and as which worker: pure.
 
-A worker holds its name until it is lost. Does not change the workers' records: see
-``broker/supervision/supervisor.py``.
+A worker holds its name until it is lost; while it is silent, another run on the same host may take its place. Does not
+change the workers' records: see ``broker/supervision/supervisor.py``.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from secrets import compare_digest
 
-from msd.broker.supervision.supervisor import WorkerRecord
+from msd.broker.supervision.worker_record import WorkerRecord
 from msd.wire.config.toml_file import MAX_WORKERS
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Join
 from msd.wire.protocol.states import WorkerState
 
 
-def register(join: Join, workers: Mapping[int, WorkerRecord], token: bytes) -> int | str:
+def register(
+    join: Join, workers: Mapping[int, WorkerRecord], token: bytes, *, host: str = "", admission: bytes = b""
+) -> int | str:
     """Returns the number of the worker that joins, or why it may not join. ``token`` is the broker's: it is that of the
-    processes that the broker has started.
+    processes that the broker has started. Any other worker joins from ``host``, with the admitted key ``admission``.
     """
     holder = next((worker for worker in workers.values() if worker.name == join.name), None)
     if compare_digest(join.token, token):
@@ -28,7 +33,8 @@ def register(join: Join, workers: Mapping[int, WorkerRecord], token: bytes) -> i
         if holder.process is not None:
             return f"the name {join.name} is that of a worker of the broker itself"
         is_same_run = holder.epoch == join.epoch and compare_digest(holder.token, join.token)
-        if is_same_run or holder.state is WorkerState.LOST:
+        has_same_origin = (holder.host, holder.admission) == (host, admission)
+        if is_same_run or holder.state is WorkerState.LOST or (holder.state is WorkerState.SILENT and has_same_origin):
             return holder.number
         return f"the name {join.name} is in use by a worker on {holder.host}"
     if len(workers) < MAX_WORKERS:
@@ -39,3 +45,22 @@ def register(join: Join, workers: Mapping[int, WorkerRecord], token: bytes) -> i
     if not lost:
         return f"there are already {MAX_WORKERS} workers"
     return min(lost, key=lambda worker: worker.last_heartbeat_at).number
+
+
+def published_endpoint(advertised: str, host: str) -> Endpoint:
+    """Returns the endpoint at which clients find a worker that has joined from ``host`` and advertises this one. Raises
+    ``UsageError``.
+
+    A worker that listens on all addresses of its machine is found at the one from which it joined. If that is an
+    address of the broker's own machine, the wildcard remains: clients replace it by the address of server 5.
+    """
+    endpoint = Endpoint.parse(advertised)
+    if endpoint.host in ANY_HOSTS:
+        return endpoint if Endpoint(host, endpoint.port).is_loopback else Endpoint(host, endpoint.port)
+    try:
+        address = ipaddress.ip_address(endpoint.host.partition("%")[0])
+    except ValueError:
+        raise UsageError(f"{endpoint.host} is not an IP address: check --advertise") from None
+    if address.is_multicast or address.is_unspecified:
+        raise UsageError(f"{endpoint.host} is not the address of a machine: check --advertise")
+    return endpoint

@@ -3,18 +3,19 @@
 Takes events and ``now`` (seconds, monotonic), returns actions; starts no process and uses no socket or clock.
 The caller (``broker/server.py``) handles all received messages before ``TimePassed``, and reports stalls of its own
 event loop (``Stalled``), so that a stall of the broker or of the whole machine does not make the workers look silent.
-Workers that the broker did not start are recorded and ordered in the same way, but never started, killed or restarted.
+Workers that the broker did not start are recorded and ordered in the same way, but never started, killed or restarted;
+and they count as awake only once the broker has reached them at their endpoint.
 ``TRANSITIONS`` lists how the state of a worker changes.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from msd.wire.protocol.messages import Heartbeat, Join, Load
+from msd.broker.supervision.worker_record import NO_HEARTBEAT, Process, WorkerRecord
+from msd.wire.protocol.messages import Heartbeat, Join
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
 from msd.wire.support.core import Core, Stalled, TimePassed
@@ -23,6 +24,10 @@ from msd.wire.support.core import Core, Stalled, TimePassed
 SILENT_AFTER_S = 0.75
 #: Seconds without a heartbeat after which a worker is lost, unless the broker started it.
 LOST_AFTER_S = 10.0
+#: Seconds between two attempts to reach a worker: the first delay, which doubles with every failure, and the maximum.
+MIN_REACH_S, MAX_REACH_S = 0.5, 10.0
+#: Why a worker is lost whose heartbeats are not missing.
+LEFT, REVOKED = "it has left", "its key was revoked"
 #: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.2, 10.0
 #: Seconds of uptime after which earlier crashes no longer count.
@@ -59,13 +64,29 @@ class Exited(Struct, frozen=True):
 
 class WorkerJoined(Struct, frozen=True):
     """A run of a worker has registered with ``join`` as worker ``number``, which ``registration.register`` has chosen.
-    ``route`` is the address for orders to it, opaque here; ``host`` is the host from which it has joined.
+    ``route`` is the address for orders to it, opaque here; ``host`` is the host from which it has joined, and
+    ``admission`` the key with which it has.
     """
 
     number: int
     join: Join
     route: object = None
     host: str = ""
+    admission: bytes = b""
+
+
+class ReachTried(Struct, frozen=True):
+    """The result of ``Reach``. ``reason`` says why the worker could not be reached; empty if it could."""
+
+    number: int
+    epoch: int
+    reason: str
+
+
+class KeyRevoked(Struct, frozen=True):
+    """The key with which this worker has joined is not admitted any more."""
+
+    number: int
 
 
 class HeartbeatReceived(Struct, frozen=True):
@@ -99,6 +120,8 @@ Event = (
     | Exited
     | WorkerJoined
     | HeartbeatReceived
+    | ReachTried
+    | KeyRevoked
     | ToggleReceived
     | ComplaintReceived
     | QuitReceived
@@ -110,19 +133,28 @@ Event = (
 HEARTBEATS_MISSED, BACKOFF_PASSED = "heartbeats missed", "backoff passed"
 #: The allowed changes to a worker's state, and their causes. A worker that fails has crashed too often to be restarted.
 TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]] = {
-    (WorkerState.STARTING, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.STARTING, WorkerState.ASLEEP): (HeartbeatReceived,),
     (WorkerState.AWAKE, WorkerState.ASLEEP): (HeartbeatReceived,),
-    (WorkerState.ASLEEP, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.AWAKE, WorkerState.SILENT): (HEARTBEATS_MISSED,),
     (WorkerState.ASLEEP, WorkerState.SILENT): (HEARTBEATS_MISSED,),
     (WorkerState.SILENT, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.SILENT, WorkerState.ASLEEP): (HeartbeatReceived,),
-    (WorkerState.STARTING, WorkerState.LOST): (HEARTBEATS_MISSED,),
-    (WorkerState.SILENT, WorkerState.LOST): (HEARTBEATS_MISSED,),
+    (WorkerState.STARTING, WorkerState.AWAKE): (HeartbeatReceived, ReachTried),
+    (WorkerState.ASLEEP, WorkerState.AWAKE): (HeartbeatReceived, ReachTried),
+    (WorkerState.UNREACHABLE, WorkerState.AWAKE): (ReachTried,),
+    (WorkerState.UNREACHABLE, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.UNREACHABLE, WorkerState.SILENT): (HEARTBEATS_MISSED,),
+    (WorkerState.STARTING, WorkerState.UNREACHABLE): (ReachTried,),
+    (WorkerState.ASLEEP, WorkerState.UNREACHABLE): (ReachTried,),
+    (WorkerState.STARTING, WorkerState.LOST): (HEARTBEATS_MISSED, HeartbeatReceived, KeyRevoked),
+    (WorkerState.SILENT, WorkerState.LOST): (HEARTBEATS_MISSED, HeartbeatReceived, KeyRevoked),
+    (WorkerState.AWAKE, WorkerState.LOST): (HeartbeatReceived, KeyRevoked),
+    (WorkerState.ASLEEP, WorkerState.LOST): (HeartbeatReceived, KeyRevoked),
+    (WorkerState.UNREACHABLE, WorkerState.LOST): (HeartbeatReceived, KeyRevoked),
     (WorkerState.LOST, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.LOST, WorkerState.ASLEEP): (HeartbeatReceived,),
-    (WorkerState.LOST, WorkerState.STARTING): (WorkerJoined,),
+    (WorkerState.LOST, WorkerState.STARTING): (WorkerJoined, HeartbeatReceived),
+    (WorkerState.SILENT, WorkerState.STARTING): (WorkerJoined, HeartbeatReceived),
     (WorkerState.STARTING, WorkerState.DEAD): (Exited,),
     (WorkerState.AWAKE, WorkerState.DEAD): (Exited,),
     (WorkerState.ASLEEP, WorkerState.DEAD): (Exited,),
@@ -161,6 +193,15 @@ class SendQuit(Struct, frozen=True):
     number: int
 
 
+class Reach(Struct, frozen=True):
+    """Connect to the worker's ``endpoint``, as a client would. The caller reports the result as ``ReachTried``."""
+
+    number: int
+    epoch: int
+    endpoint: str
+    key: bytes
+
+
 class Kill(Struct, frozen=True):
     """Kill a worker's process."""
 
@@ -194,59 +235,7 @@ class Stop(Struct, frozen=True):
 
 #: The actions that operators see as events.
 Change = StateChanged | ComplaintCounted
-Action = Spawn | SendOrder | SendQuit | Kill | Publish | Stop | Change
-
-#: Stands for the last heartbeat of a run that has not sent one yet.
-NO_HEARTBEAT = Heartbeat(number=1, epoch=0, state=ReportedState.ASLEEP, edition=0, load=Load(), sessions=[])
-
-
-class Process(Struct):
-    """The supervisor's record of the process of a worker that the broker starts."""
-
-    #: 0 if, and only if, the process does not run.
-    pid: int = 0
-    started_at: float = 0.0
-    restarts: int = 0
-    #: Times of the crashes within ``CRASH_WINDOW_S``; cleared by a run of ``STEADY_AFTER_S`` seconds.
-    crashes: deque[float] = field(default_factory=deque)
-    #: Time of the next restart; set only in the state dead.
-    restart_at: float | None = None
-    #: True once ``Kill`` was returned for this process.
-    killed: bool = False
-
-
-class WorkerRecord(Struct):
-    """The supervisor's record of one worker."""
-
-    number: int
-    name: str
-    endpoint: str
-    #: None for a worker that the broker did not start.
-    process: Process | None = None
-    wanted: WantedState = WantedState.AWAKE
-    state: WorkerState = WorkerState.STARTING
-    #: The run that has registered, 0 if there is none, and the token that proves to be that run.
-    epoch: int = 0
-    token: bytes = b""
-    #: The address for orders to that run, and its host; empty for a process that the broker has started.
-    route: object = None
-    host: str = ""
-    #: The last heartbeat of that run.
-    heartbeat: Heartbeat = NO_HEARTBEAT
-    #: Time of the last heartbeat, or of the start or registration if there was none.
-    last_heartbeat_at: float = 0.0
-    reason: str = ""
-    complaints: int = 0
-
-    @property
-    def pid(self) -> int:
-        """The id of its process; 0 if the process does not run, or if the broker did not start it."""
-        return self.process.pid if self.process is not None else 0
-
-    @property
-    def is_down(self) -> bool:
-        return self.state in (WorkerState.DEAD, WorkerState.FAILED, WorkerState.LOST)
-
+Action = Spawn | SendOrder | SendQuit | Reach | Kill | Publish | Stop | Change
 
 #: The time of a worker's next timer, and the method to call at that time.
 Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
@@ -297,14 +286,15 @@ class Supervisor(Core[Event, Action]):
     def _assert_invariants(self) -> None:
         for worker in self.workers.values():
             assert worker.heartbeat is NO_HEARTBEAT or worker.heartbeat.epoch == worker.epoch != 0, worker
-            assert worker.heartbeat is NO_HEARTBEAT or worker.state is not WorkerState.STARTING, worker
             assert worker.epoch or worker.route is None, worker
             process = worker.process
             if process is None:
-                assert worker.epoch, worker
+                assert worker.epoch or worker.state is WorkerState.LOST, worker
+                assert worker.is_reached or worker.state is not WorkerState.AWAKE, worker
                 assert worker.state not in (WorkerState.DEAD, WorkerState.FAILED), worker
                 continue
-            assert worker.state is not WorkerState.LOST, worker
+            assert worker.heartbeat is NO_HEARTBEAT or worker.state is not WorkerState.STARTING, worker
+            assert worker.state not in (WorkerState.LOST, WorkerState.UNREACHABLE), worker
             assert not (process.pid and worker.is_down), worker
             assert process.pid or not worker.epoch, worker
             assert (process.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
@@ -330,6 +320,12 @@ class Supervisor(Core[Event, Action]):
                 return []
             case HeartbeatReceived(heartbeat, route):
                 return self._on_heartbeat(heartbeat, route, now)
+            case ReachTried(number, epoch, reason):
+                self._on_reach_tried(self.workers[number], epoch, reason, now)
+                return []
+            case KeyRevoked(number):
+                self._lose(self.workers[number], REVOKED, KeyRevoked)
+                return []
             case ToggleReceived(number, wanted):
                 return self._on_toggle(self.workers[number], wanted)
             case ComplaintReceived(number, client):
@@ -388,25 +384,66 @@ class Supervisor(Core[Event, Action]):
         is_new_run = worker.epoch != join.epoch
         worker.epoch, worker.token, worker.route, worker.host = join.epoch, join.token, joined.route, joined.host
         if worker.process is None:
-            worker.endpoint = join.endpoint
+            worker.endpoint, worker.key, worker.admission = join.endpoint, join.key, joined.admission
         if is_new_run:
             worker.heartbeat, worker.last_heartbeat_at = NO_HEARTBEAT, now
+            worker.joined_at, worker.reason = now, ""
+            worker.is_reached = worker.is_reaching = False
+            worker.failed_attempts, worker.next_attempt = 0, now
             self._change_state(worker, WorkerState.STARTING, WorkerJoined)
 
     def _on_heartbeat(self, heartbeat: Heartbeat, route: object, now: float) -> list[Action]:
         worker = self.workers.get(heartbeat.number)
         if worker is None or (heartbeat.epoch, route) != (worker.epoch, worker.route):
             return []
+        if heartbeat.state is ReportedState.LEAVING:
+            self._lose(worker, LEFT, HeartbeatReceived)
+            return []
         worker.last_heartbeat_at = now
         worker.heartbeat = heartbeat
+        if heartbeat.state is ReportedState.AWAKE and worker.process is None and not worker.is_reached:
+            if worker.state in (WorkerState.SILENT, WorkerState.LOST):
+                self._change_state(worker, WorkerState.STARTING, HeartbeatReceived)
+            return [*self._reach(worker, now), *self._correct(worker)]
         worker.reason = ""
         self._change_state(worker, WorkerState(heartbeat.state), HeartbeatReceived)
+        return self._correct(worker)
+
+    def _correct(self, worker: WorkerRecord) -> list[Action]:
+        """Orders what the worker's last heartbeat lacks."""
         if self.quitting:
             return [SendQuit(worker.number)] if worker.process is not None else []
         order = self._order(worker)
-        if worker.state.value != worker.wanted.value or heartbeat.edition != order.edition:
+        if worker.heartbeat.state.value != worker.wanted.value or worker.heartbeat.edition != order.edition:
             return [order]
         return []
+
+    def _reach(self, worker: WorkerRecord, now: float) -> list[Action]:
+        """Tries to reach a worker that is awake, if it is time."""
+        if worker.is_reaching or now < worker.next_attempt:
+            return []
+        worker.is_reaching = True
+        return [Reach(worker.number, worker.epoch, worker.endpoint, worker.key)]
+
+    def _on_reach_tried(self, worker: WorkerRecord, epoch: int, reason: str, now: float) -> None:
+        if not worker.is_reaching or epoch != worker.epoch:
+            return
+        worker.is_reaching = False
+        worker.is_reached = not reason
+        if reason:
+            worker.failed_attempts += 1
+            worker.next_attempt = now + backoff(worker.failed_attempts, MIN_REACH_S, MAX_REACH_S)
+        if worker.state in (WorkerState.SILENT, WorkerState.LOST) or worker.heartbeat.state is not ReportedState.AWAKE:
+            return  # The next heartbeat, if there is one, decides.
+        worker.reason = reason
+        self._change_state(worker, WorkerState.UNREACHABLE if reason else WorkerState.AWAKE, ReachTried)
+
+    def _lose(self, worker: WorkerRecord, reason: str, cause: type[Event] | str) -> None:
+        """Records the loss of a worker that the broker did not start. Its run has to join again."""
+        if worker.process is None and worker.state is not WorkerState.LOST:
+            worker.epoch, worker.route, worker.heartbeat = 0, None, NO_HEARTBEAT
+            worker.reason = reason
+            self._change_state(worker, WorkerState.LOST, cause)
 
     def _on_toggle(self, worker: WorkerRecord, wanted: WantedState | None) -> list[Action]:
         if self.quitting:
@@ -450,7 +487,7 @@ class Supervisor(Core[Event, Action]):
                 return None
             if self._quit_deadline is not None:
                 return None if process.killed else (self._quit_deadline, self._kill)
-        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP):
+        if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.UNREACHABLE):
             return worker.last_heartbeat_at + SILENT_AFTER_S, self._report_silence
         if process is not None:
             return None if process.killed else (worker.last_heartbeat_at + self._hang_limit, self._kill)

@@ -51,20 +51,24 @@ class LocalConsole:
         self._awaits_foreground = False
         self._is_ready_announced = False
         self._last_table = ""
+        #: The numbers of the workers.
+        self._numbers: list[int] = []
         self._resume_input()
 
     def show(self, status: Status, key: bytes | None) -> None:
-        """Shows the status. Once all workers are awake, prints the ready line with the command for a client. ``key`` is
-        the servers' public key, None if they use no keys.
+        """Shows the status. Once all workers that the broker has started are awake, prints the ready line with the
+        command for a client. ``key`` is the servers' public key, None if they use no keys.
         """
-        if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in status.workers):
+        self._numbers = [worker.number for worker in status.workers]
+        own = [worker for worker in status.workers if not worker.host]
+        if not self._is_ready_announced and all(worker.state is WorkerState.AWAKE for worker in own):
             self._is_ready_announced = True
             hosts = hosts_for_others(self._config.host)
             self._output.announce(ready_line(self._config, status.files, key, hosts))
             if line := address_line(self._config, hosts):
                 self._output.announce(line)
         # While the workers start without failures, do not print a table for every change.
-        is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in status.workers)
+        is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in own)
         if is_starting and not self._is_ready_announced:
             return
         if self._console_command is not None and self._line_reader.may_read:
@@ -147,7 +151,7 @@ class LocalConsole:
             self._pause_input()
             return
         for line in lines:
-            match parse_line(line, len(self._config.workers)):
+            match parse_line(line, self._numbers):
                 case ToggleLine(number):
                     self._toggle(number)
                 case QuitLine():

@@ -37,9 +37,16 @@ def ready_line(config: Config, files: int, key: bytes | None = None, hosts: Sequ
     public key, None if they use no keys. ``hosts`` are the addresses at which other machines may reach the servers.
     """
     server5 = config.status.replace_wildcard(hosts[0] if hosts else LOOPBACK)
+    if not config.workers:
+        return f"ready: server 5 without workers of its own; {join_command(server5, key)}"
     workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
     sharing = f"{format_count(len(workers), 'worker')} {'shares' if len(workers) == 1 else 'share'}"
     return f"ready: {sharing} {format_count(files, 'file')}; {_download_command(server5, workers, files, key)}"
+
+
+def join_command(server5: Endpoint, key: bytes | None) -> str:
+    """Returns the command that starts a worker on any machine."""
+    return f"msd worker --join {server5}{f' --server-key {key.hex()}' if key is not None else ''} PATH"
 
 
 def address_line(config: Config, hosts: Sequence[str]) -> str:
@@ -81,7 +88,7 @@ def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int
 
 
 def _remark(worker: WorkerStatus) -> str:
-    remarks = []
+    remarks = [f"{worker.name} on {worker.host}"] if worker.host else []
     if worker.state not in (WorkerState.AWAKE, WorkerState.ASLEEP):
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
     remarks += failure_counts(worker)

@@ -32,6 +32,7 @@ import typer  # noqa: E402
 from msd.broker.cli import commands, key_commands  # noqa: E402
 from msd.client.cli import commands as client_commands  # noqa: E402
 from msd.wire.config.cli_flags import Command  # noqa: E402
+from msd.workers.cli import commands as worker_commands  # noqa: E402
 
 app = typer.Typer(
     name="msd",
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for package in (commands, key_commands, client_commands):
+for package in (commands, key_commands, client_commands, worker_commands):
     package.mount(app)
 for group in (app, *(registered.typer_instance for registered in app.registered_groups)):
     for command in group.registered_commands if group else ():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -26,11 +25,13 @@ from blake3 import blake3
 from msd.client.operations.download import download
 from msd.wire.config.servers import Servers
 from msd.wire.net.endpoints import Endpoint
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import DataReply, Get, List
 from msd.wire.protocol.segments import segment_count
 from msd.wire.protocol.states import WantedState
+from msd.workers.serving.broker_connection import LocalBroker
 from msd.workers.serving.fair_queue import MAX_IN_FLIGHT
 from msd.workers.serving.worker import Worker
 from tests.processes import TIMEOUT, Source, files_equal, free_ports
@@ -51,20 +52,25 @@ Profile = Callable[[FrameType, str, Any], None]
 
 
 @contextmanager
-def running_worker(
-    root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile | None = None
-) -> Iterator[Servers]:
+def running_worker(root: Path, folder: Path, profile: Profile | None = None) -> Iterator[Servers]:
     """Runs a worker for ``root`` in a thread of this process, without a broker."""
 
     def run() -> None:
         sys.setprofile(profile)
-        Worker(settings).run()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        poll_loop = PollLoop()
+        worker = Worker(context, settings, LocalBroker(context, settings.control), poll_loop)
+        poll_loop.register(read_end, worker.stop)
+        worker.run()
+        context.term()
+        worker.close()
 
     write_share_of(root, folder)
     command = [sys.executable, "-P", "-m", "msd.workers", "index", str(folder)]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
     port, status_port, *_ = free_ports()
     settings = WorkerSettings(
+        name="1",
         number=1,
         parent=os.getpid(),
         bind=f"tcp://127.0.0.1:{port}",
@@ -75,12 +81,8 @@ def running_worker(
         rate=0,
         wanted=WantedState.AWAKE,
     )
-    # Only the main thread may set signal handlers. The worker needs none: it stops at the end of standard input.
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(signal, "set_wakeup_fd", lambda *_, **__: None)
     read_end, write_end = os.pipe()
-    with os.fdopen(read_end) as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
+    with os.fdopen(read_end):
         thread = threading.Thread(target=run, name="worker")
         thread.start()
         try:
@@ -174,9 +176,9 @@ def test_a_send_completion_wakes_the_worker_for_queued_requests(
     """Heartbeats and the idle poll are disabled, so only a send completion can wake the worker."""
     monkeypatch.setattr("msd.workers.serving.worker.IDLE_COLLECT_INTERVAL_S", 3600.0)
     monkeypatch.setattr("msd.workers.serving.worker_life.HEARTBEAT_INTERVAL_S", 3600.0)
-    monkeypatch.setattr(Worker, "_send_to_broker", lambda *_: True)
+    monkeypatch.setattr(LocalBroker, "send", lambda *_: True)
     with (
-        running_worker(source(SIZE), runtime_folder, monkeypatch) as servers,
+        running_worker(source(SIZE), runtime_folder) as servers,
         zmq.Context() as context,
         context.socket(zmq.DEALER) as dealer,
     ):
@@ -202,7 +204,7 @@ def test_a_segment_is_never_copied_in_user_space(
     Only the first segment arrives in parts, because the rate is unknown: it is copied together.
     """
     root, copy = source(SIZE), tmp_path / "copy"
-    with running_worker(root, runtime_folder, monkeypatch) as servers:
+    with running_worker(root, runtime_folder) as servers:
         recorder = CallRecorder(monkeypatch)
         report = download(servers, output=copy, sync=False, timeout=TIMEOUT)
     monkeypatch.undo()
@@ -236,7 +238,7 @@ def test_a_segment_takes_few_function_calls(
 
         return count
 
-    with running_worker(source(SIZE), runtime_folder, monkeypatch, count_calls("worker")) as servers:
+    with running_worker(source(SIZE), runtime_folder, count_calls("worker")) as servers:
         # Also count calls in the threads that the download starts.
         threading.setprofile(count_calls("client"))
         sys.setprofile(count_calls("client"))

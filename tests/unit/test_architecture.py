@@ -20,7 +20,7 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 #: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
 #: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
-    "broker/cli": "network operator server terminal",
+    "broker/cli": "operator server terminal",
     "broker/server": "network status supervision terminal",
     "broker/operator": "network status views",
     "broker/terminal": "network views",
@@ -42,6 +42,7 @@ ROOMS = {
     "client/storage": "events",
     #
     "workers/__main__": "indexing serving source",
+    "workers/cli": "serving",
     "workers/serving": "source",
     "workers/indexing": "source",
     "workers/source": "",
@@ -78,6 +79,7 @@ THIRD_PARTY_OF_MODULE = {
     "wire/config/cli_flags.py": {"typer"},
     "broker/cli/commands.py": {"typer"},
     "broker/cli/key_commands.py": {"typer"},
+    "workers/cli/commands.py": {"typer"},
     "broker/operator/dialogs.py": {"textual"},
     "broker/operator/console_app.py": {"textual"},
     "broker/status/metrics.py": {"prometheus_client"},
@@ -98,6 +100,7 @@ PURE = (
     "wire/sharing/indexer_restarts.py",
     "broker/supervision/pending_toggles.py",
     "broker/supervision/supervisor.py",
+    "broker/supervision/worker_record.py",
     "broker/terminal/typed_commands.py",
     "broker/views/console_lines.py",
     "broker/views/status_table.py",
@@ -353,6 +356,9 @@ def test_the_command_line_imports_only_typer_and_the_command_modules() -> None:
         "msd.wire",
         "msd.wire.config",
         "msd.wire.config.cli_flags",
+        "msd.workers",
+        "msd.workers.cli",
+        "msd.workers.cli.commands",
     }
     assert set(loaded) == expected
 

@@ -49,6 +49,8 @@ class Config(Struct, frozen=True):
     share_file: Path | None = None
     #: True if there is a ``./config.toml`` that was passed over, because it has no section of msd.
     passed_over_file: bool = False
+    #: True if a file configures a broker, but no workers and nothing to share: the workers join.
+    is_only_broker: bool = False
     host: str = LOOPBACK
     status_port: int = DEFAULT_PORTS[4]
     control_port: int | None = None
@@ -63,6 +65,9 @@ class Config(Struct, frozen=True):
     server_key: bytes | None = None
     #: The name of the key pair that a client uses; None if there is only one pair.
     key: str | None = None
+    #: The name of the worker whose files are the right ones; empty for those of the broker itself, if it shares any.
+    authority: str = ""
+    #: The workers that the broker starts; none if it only serves those that join.
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     #: True if neither a flag nor a file gives a port: the defaults may be replaced by free ports.
     has_default_ports: bool = True
@@ -86,9 +91,7 @@ class Config(Struct, frozen=True):
         return Endpoint(self.host, self.metrics_port) if self.metrics_port else None
 
     def checked(self) -> Config:
-        """Returns this configuration unchanged. Raises ``UsageError`` if it has no workers or uses a port twice."""
-        if not self.workers:
-            raise UsageError("no worker is configured: give ports, or [[workers]] in config.toml")
+        """Returns this configuration unchanged. Raises ``UsageError`` if it uses a port twice."""
         uses = [(f"worker {n}", worker.endpoint) for n, worker in enumerate(self.workers, 1)]
         uses += [("server 5", self.status), ("the control port", self.control)]
         if self.metrics is not None:
@@ -186,8 +189,8 @@ class Config(Struct, frozen=True):
         max_rate: str | None = None,
     ) -> Config:
         """Returns this configuration, overridden by the flags that are not None or empty. Raises ``UsageError``."""
-        if count is not None and not 1 <= count <= MAX_WORKERS:
-            raise UsageError(f"-n {count}: must be a number of workers from 1 to {MAX_WORKERS}")
+        if count is not None and not 0 <= count <= MAX_WORKERS:
+            raise UsageError(f"-n {count}: must be a number of workers from 0 to {MAX_WORKERS}")
         changed = self
         if ports is not None:
             for port in ports:
@@ -251,6 +254,7 @@ def load(file: str | Path | None) -> Config:
         settings |= {"paths": tuple(path.parent / name for name in share["path"]), "share_file": path}
     settings["has_default_ports"] = "workers" not in sections and not {"status_port", "control_port"} & broker.keys()
     host = broker.get("host", LOOPBACK)
+    settings["is_only_broker"] = bool(broker) and not {"share", "workers"} & sections.keys()
     workers = sections.get("workers", [{"port": port} for port in DEFAULT_PORTS[:4]])
     settings["workers"] = tuple(
         WorkerConfig(Endpoint(w.get("host", host), w["port"]), w.get("rate", 0)) for w in workers

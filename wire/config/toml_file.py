@@ -194,6 +194,7 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "security": _security,
         "keys": parse_text,
         "server_key": _key,
+        "authority": parse_text,
     },
     "workers": {"port": _port, "host": _host, "rate": parse_size},
     "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},

@@ -21,18 +21,37 @@ class PortInUseError(UsageError):
         self.frees_itself = frees_itself
 
 
-def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
-    """Reserves a worker's port by binding it without listening. Closing the returned socket releases the port.
+class HeldPort:
+    """A port that ``hold_port`` has reserved. ``close()`` releases it."""
+
+    def __init__(self, *sockets: socket.socket) -> None:
+        self._sockets = sockets
+
+    def close(self) -> None:
+        for holder in self._sockets:
+            holder.close()
+
+
+def hold_port(endpoint: Endpoint, purpose: str) -> HeldPort:
+    """Reserves a worker's port by binding it without listening.
 
     A port in use is thus reported before any worker is started. While the worker sleeps or restarts, no other program
     can take the port, and a client that keeps connecting to it cannot connect to itself (TCP self-connect, which
     happens after a few thousand attempts). The worker can bind the same port, because both sockets set SO_REUSEADDR.
+    For the same reason, others that reserve ports in this way could; a Unix socket without a file keeps them from it.
     Raises ``UsageError``.
     """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        lock.bind(f"\0msd-port-{endpoint}")
+    except OSError as error:
+        lock.close()
+        raise listen_error(endpoint, purpose, error.errno or 0) from None
     family = socket.AF_INET6 if endpoint.is_ipv6 else socket.AF_INET
     try:
         holder = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
+        lock.close()
         raise listen_error(endpoint, purpose, error.errno or 0) from None
     try:
         if endpoint.is_ipv6:
@@ -41,8 +60,9 @@ def hold_port(endpoint: Endpoint, purpose: str) -> socket.socket:
         holder.bind(endpoint.socket_address)
     except OSError as error:
         holder.close()
+        lock.close()
         raise listen_error(endpoint, purpose, error.errno or 0) from None
-    return holder
+    return HeldPort(lock, holder)
 
 
 def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
@@ -54,7 +74,7 @@ def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:
             frees_itself = bool(users) and all(user.use is PortUse.CLOSED for user in users)
             return PortInUseError(message, endpoint.port, frees_itself=frees_itself)
         case errno.EADDRNOTAVAIL | errno.ENODEV | socket.EAI_NONAME:  # EAI_NONAME: no such interface in the scope
-            return UsageError(f"{endpoint.host} is not an address of this machine: check -a")
+            return UsageError(f"{endpoint.host} is not an address of this machine: give one of its addresses")
         case errno.EAFNOSUPPORT:
             return UsageError(f"{endpoint.host}: this machine has no IPv6: give an IPv4 address")
         case errno.EACCES:

@@ -14,20 +14,26 @@ from msd.wire.protocol.states import WantedState
 
 
 class WorkerSettings(Message, tag="settings", frozen=True):
-    """The first frame on a worker's standard input. ``catalogue`` is the folder that contains the share and
-    all editions. ``rate`` is in bytes a second, 0 for no limit. ``secret`` is the servers' secret key and ``keys`` the
-    folder of keys; both are empty if the servers use no keys.
+    """The first frame on the standard input of a worker that the broker has started, which names the Unix socket
+    ``control`` and its own process ``parent``. ``catalogue`` is the folder that contains the share and all editions.
+    ``rate`` is in bytes a second, 0 for no limit. ``secret`` is the secret key of the servers and ``keys`` the folder
+    of keys; both are empty if the servers use no keys.
+
+    A worker on its own has no ``parent`` (0). It advertises ``endpoint``, ``secret`` is that of its own key, and
+    ``number`` and ``wanted`` are None until the broker chooses them.
     """
 
-    number: Number
+    name: str
+    number: Number | None
     parent: Natural
     bind: str
-    control: str
     token: bytes
     catalogue: str
     edition: Natural
     rate: Natural
-    wanted: WantedState
+    wanted: WantedState | None
+    control: str = ""
+    endpoint: str = ""
     secret: bytes = b""
     keys: str = ""
 

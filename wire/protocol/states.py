@@ -27,6 +27,7 @@ class ReportedState(StrEnum):
 
     AWAKE = "awake"
     ASLEEP = "asleep"
+    LEAVING = "leaving"  #: it ends in order; only a worker that the broker did not start says so
 
 
 class WantedState(StrEnum):

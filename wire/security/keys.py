@@ -13,7 +13,6 @@ decides which connections are admitted.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -204,13 +203,15 @@ class KeyFolder:
         return pair
 
 
-def select_credentials(folder: KeyFolder, server_key: bytes | None, name: str | None = None) -> Credentials | None:
+def select_credentials(
+    folder: KeyFolder, server_key: bytes | None, name: str | None = None, *, may_be_server: bool = True
+) -> Credentials | None:
     """Selects the key pair for connecting to the servers whose public key is ``server_key``: the pair called ``name``,
     by default the only client's pair in the folder. If ``server_key`` is None, the servers are on this machine: selects
-    their own pair, or returns None if the folder does not contain it. Raises ``NotAllowedError`` if no pair can be
-    selected.
+    their own pair, or returns None if the folder does not contain it. With ``may_be_server`` False, it never selects
+    that pair. Raises ``NotAllowedError`` if no pair can be selected.
     """
-    server_pair = folder.load(SERVER)
+    server_pair = folder.load(SERVER) if may_be_server else None
     if server_pair is not None and server_key in (None, server_pair.public):
         return Credentials(server_pair, server_pair.public)
     if server_key is None:
@@ -242,6 +243,8 @@ def parse_key(text: str) -> bytes:
 
 def key_hash(key: bytes) -> bytes:
     """Returns the hash by which the servers name a key to the workers of other machines, which need not know it."""
+    import hashlib  # Not needed by a client.
+
     return hashlib.sha256(key).digest()
 
 

@@ -88,6 +88,8 @@ class ZapHandler:
         self.admitted_keys: list[AdmittedKey] = []
         #: By the hash of the key.
         self._admissions: Mapping[bytes, Admission] = {}
+        #: When the next of them expires.
+        self._next_expiry = math.inf
         #: Until when (monotonic) each banned key is rejected. Only admitted keys can be banned.
         self._banned_until: dict[bytes, float] = {}
         #: The fingerprint of the folder of admitted keys when it was last read.
@@ -155,30 +157,43 @@ class ZapHandler:
             self._banned_until[key] = time.monotonic() + BAN_S
 
     def reload(self) -> bool:
-        """Reloads the admitted keys if they changed. Returns True if a key was revoked."""
+        """Reloads the admitted keys of the folder if they changed. Returns True if a key was revoked, or has expired
+        since the last call.
+        """
+        now = time.monotonic()
+        has_expired = now >= self._next_expiry
+        if has_expired:
+            self._next_expiry = self._first_expiry(now)
         if self._keys is None:
-            return False
+            return has_expired
         fingerprint = _fingerprint(self._keys.admitted_path)
         if fingerprint == self._fingerprint:
-            return False
+            return has_expired
         self._fingerprint = fingerprint
         try:
             self.admitted_keys = self._keys.admitted_keys()
         except MsdError:
             self.admitted_keys = []  # Other users may have written these keys: admit none of them.
         to_monotonic = time.monotonic() - time.time()
-        return self.admit(
-            {key_hash(k.key): Admission(k.role, k.name, k.expires + to_monotonic) for k in self.admitted_keys}
+        return (
+            self.admit(
+                {key_hash(k.key): Admission(k.role, k.name, k.expires + to_monotonic) for k in self.admitted_keys}
+            )
+            or has_expired
         )
 
     def admit(self, admissions: Mapping[bytes, Admission]) -> bool:
         """Admits the keys with these hashes, and no others. Returns True if a key that could connect no longer can."""
         before, self._admissions = self._admissions, admissions
+        self._next_expiry = self._first_expiry(time.monotonic())
         return any(
             (after := admissions.get(hash)) is None or after.role not in self._roles
             for hash, admission in before.items()
             if admission.role in self._roles
         )
+
+    def _first_expiry(self, now: float) -> float:
+        return min((a.until for a in self._admissions.values() if a.until > now), default=math.inf)
 
     def close(self) -> None:
         """Closes the socket. From then on ZeroMQ rejects all new connections."""

@@ -19,7 +19,7 @@ from msd.wire.support.presentable_names import is_presentable, presentable
 def share_settings(config: Config) -> ShareSettings:
     """Returns what ``config`` shares. Raises ``MsdError`` if a path is missing or two paths have one name."""
     if not config.paths:
-        raise UsageError("nothing to share: give a file or folder as in msd serve PATH, or [share] path in config.toml")
+        raise UsageError("nothing to share: give a file or folder as PATH, or [share] path in config.toml")
     for path in config.paths:
         if not path.exists():
             hint = "check the path"

@@ -12,9 +12,8 @@ from __future__ import annotations
 import math
 import os
 import secrets
-import signal
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -22,12 +21,13 @@ import zmq
 from msd.wire.errors import MsdError, ProtocolError
 from msd.wire.net.accepted_connections import AcceptedConnections
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.sockets import receive
+from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.child_messages import WorkerSettings
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import (
     FILE_OK,
     PROTOCOL_VERSION,
+    Admitted,
     Bundle,
     Bye,
     DataReply,
@@ -42,14 +42,15 @@ from msd.wire.protocol.messages import (
     Load,
     Order,
     QuitOrder,
+    Reached,
     Rejected,
     Segment,
-    WorkerMessage,
+    SuspectSegment,
     new_rid,
 )
-from msd.wire.protocol.states import RefusalReason, ReportedState
-from msd.wire.security.keys import KeyPair
-from msd.wire.security.zap import ZapHandler
+from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
+from msd.wire.security.keys import KEY_ROLES, KeyPair, Role
+from msd.wire.security.zap import Admission, ZapHandler
 from msd.wire.support.core import TimePassed
 from msd.workers.serving.answer import (
     QUEUED_REQUESTS,
@@ -63,6 +64,7 @@ from msd.workers.serving.answer import (
     compact_request,
     refusal,
 )
+from msd.workers.serving.broker_connection import BrokerConnection
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import ClientKey, Router
@@ -75,6 +77,7 @@ from msd.workers.serving.worker_life import (
     HeartbeatDropped,
     JoinAccepted,
     JoinOrdered,
+    JoinRejected,
     OpenPort,
     OrderReceived,
     PortBound,
@@ -121,30 +124,51 @@ class PortBusyError(MsdError):
 
 
 class Worker:
-    """One worker process. ``run()`` serves until the broker exits or orders the worker to quit."""
+    """One worker process. ``run()`` serves until it is told to end. ``context`` and ``broker`` remain the caller's.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    ``show`` is called with each line for the operator, ``on_stale`` if a shared file may no longer be the version that
+    was indexed, with a suspect segment if there is one: a worker that the broker has started tells the broker instead.
+    ``on_turn`` is called with the time in each iteration of the event loop.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        settings: WorkerSettings,
+        broker: BrokerConnection,
+        poll_loop: PollLoop,
+        *,
+        show: Callable[[str], None] = lambda text: None,
+        on_stale: Callable[[SuspectSegment | None], None] = lambda suspect: None,
+        on_turn: Callable[[float], None] = lambda now: None,
+    ) -> None:
         self._settings = settings
+        self._broker = broker
+        self._show = show
+        self._on_stale = on_stale
+        self._on_turn = on_turn
+        self._is_child = settings.parent != 0
         self._editions = Path(settings.catalogue)
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._listings = Listings(self._catalogue.listing)
         self._local_files = LocalFiles(Share.read(self._editions))
         self._data = IndexedData(self._local_files, self._catalogue)
-        self._identity = Identity(settings.number, 1 + secrets.randbits(62))
+        #: The number is 0 until the broker chooses it; the port is closed until then.
+        self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
         self._sessions: ClientSessions[ClientKey] = ClientSessions()
-        self._context = zmq.Context()
-        self._poller = zmq.Poller()
-        self._control = self._connect_control()
+        self._poll_loop = poll_loop
         self._endpoint = Endpoint.parse(settings.bind)
-        own = KeyPair.from_secret(settings.secret) if settings.secret else None
-        self._zap = ZapHandler(self._context, own, Path(settings.keys) if own else None)
+        self._own = KeyPair.from_secret(settings.secret) if settings.secret else None
+        self._zap = ZapHandler(context, self._own, Path(settings.keys) if settings.keys else None)
+        #: The digest of the keys that the broker has sent to a worker on its own; empty before.
+        self._admitted = b""
         #: Used only if the servers use keys.
         self._connections: AcceptedConnections[ClientKey] = AcceptedConnections(self._zap)
         self._send_completions: SendCompletions[tuple[ClientKey, int]] = SendCompletions()
         self._router = Router(
-            self._context,
+            context,
             self._endpoint,
             self._send_completions,
             protect=self._zap.protect,
@@ -152,56 +176,63 @@ class Worker:
         )
         self._life = WorkerLife()
         self._life_deadline = 0.0
+        self._wanted = settings.wanted
         self._bytes_sent = 0
         self._malformed_messages = 0
         #: When the next "busy" refusal may be sent.
         self._next_busy_refusal = 0.0
+        #: True if no more requests are waiting to be received.
+        self._all_read = True
         #: True if the last ``_serve`` stopped at its limit: more replies may be sent without waiting.
         self._may_serve_more = False
         #: When the files that were not read lately are closed.
         self._close_unread_at = 0.0
+        #: The last line about joining, which is not repeated.
+        self._last_shown = ""
         self._running = True
 
     def run(self) -> None:
-        """Serves until SIGTERM, the broker's order to quit or the broker's exit. Raises ``PortBusyError``."""
-        wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        # Readable after SIGTERM, or after the broker has exited and standard input is closed.
-        stop_sources = {wakeup, sys.stdin.fileno()}
-        for source in (self._control, self._zap.socket, *stop_sources):
-            self._poller.register(source, zmq.POLLIN)
+        """Serves until the broker orders the worker to quit, or ``stop()`` is called. Raises ``PortBusyError``."""
+        self._poll_loop.register(self._zap.socket, self._zap.handle)
+        self._broker.start(self._poll_loop, self._handle_orders)
         polls_completions = False
         try:
-            self._handle(OrderReceived(self._settings.wanted))
+            self._handle(OrderReceived(self._wanted) if self._wanted is not None else TimePassed())
             while self._running:
-                if time.monotonic() >= self._life_deadline:
+                now = time.monotonic()
+                broker_deadline = self._broker.pass_time(now)
+                self._on_turn(now)
+                if now >= self._life_deadline:
                     self._handle(TimePassed())
                 # Poll send completions only while a request waits for one: each costs an iteration of this loop.
                 # Otherwise they are collected with the next request, or after ``IDLE_COLLECT_INTERVAL_S``.
                 if polls_completions != (self._queue.queued > 0):
                     polls_completions = not polls_completions
-                    self._poller.register(self._send_completions.socket, zmq.POLLIN if polls_completions else 0)
-                ready = dict(self._poller.poll(self._timeout_ms()))
-                if not stop_sources.isdisjoint(ready):
-                    break
-                if self._control in ready:
-                    self._handle_orders()
-                if self._zap.socket in ready:
-                    self._zap.handle()
-                all_read = self._router.socket not in ready or self._read_requests()
+                    if polls_completions:
+                        self._poll_loop.register(self._send_completions.socket, lambda: None)
+                    else:
+                        self._poll_loop.unregister(self._send_completions.socket)
+                self._all_read = True
+                self._poll_loop.wait((self._deadline(), broker_deadline))
+                self._poll_loop.dispatch()
                 # Each large reply delays the requests that are still waiting to be received.
-                self._serve(REPLIES_PER_TURN if all_read else 1)
+                self._serve(REPLIES_PER_TURN if self._all_read else 1)
         finally:
+            if not self._is_child:
+                self._broker.send(self._heartbeat(ReportedState.LEAVING, time.monotonic()))
             self._close_port()
             self._zap.close()
-            self._control.close(0)
-            self._context.term()
-            self._send_completions.close()
+            self._broker.close()
             self._local_files.close()
             self._catalogue.close()
-            os.close(wakeup)
-            os.close(wakeup_write)
+
+    def stop(self) -> None:
+        """Ends ``run()`` after the present iteration."""
+        self._running = False
+
+    def close(self) -> None:
+        """Frees what ZeroMQ may use until its context has ended. Call this after that."""
+        self._send_completions.close()
 
     # The port.
 
@@ -221,13 +252,14 @@ class Worker:
                     self._listings.expire(now)
                     self._close_unread_files(now)
                     message = self._join() if isinstance(action, SendJoin) else self._heartbeat(action.state, now)
-                    if not self._send_to_broker(message):
+                    if not self._broker.send(message):
                         self._handle(HeartbeatDropped())
                     elif isinstance(message, Heartbeat):
                         self._sessions.on_reported(message.served)
+                    if not self._is_child and self._data.is_stale(now):
+                        self._on_stale(self._data.suspect(now))
                     if self._zap.reload():
-                        for client in self._connections.close_revoked():
-                            self._on_disconnected(client)
+                        self._close_revoked()
                 case GiveUp(reason):
                     raise PortBusyError(f"cannot listen on {self._endpoint}: {reason}")
         self._life_deadline = self._life.next_deadline(now)
@@ -237,7 +269,8 @@ class Worker:
             self._router.open()
         except (OSError, zmq.ZMQError) as error:
             return PortBusy(os.strerror(error.errno or 0))
-        self._poller.register(self._router.socket, zmq.POLLIN)
+        assert self._router.socket is not None
+        self._poll_loop.register(self._router.socket, self._on_requests_readable)
         return PortBound()
 
     def _close_unread_files(self, now: float) -> None:
@@ -251,23 +284,24 @@ class Worker:
             self._queue.clear()
             self._sessions.clear()
             self._connections.clear()
-            self._poller.unregister(self._router.socket)
+            self._poll_loop.unregister(self._router.socket)
             self._router.close()
 
     # The broker.
 
-    def _connect_control(self) -> zmq.Socket[bytes]:
-        control = self._context.socket(zmq.DEALER)
-        control.linger = 0
-        control.sndhwm = 8
-        # Do not queue messages while disconnected: a later broker process must not receive old heartbeats.
-        control.immediate = 1
-        control.connect(self._settings.control)
-        return control
-
     def _join(self) -> Join:
-        token, name = self._settings.token, str(self._settings.number)
-        return Join(rid=new_rid(), name=name, epoch=self._identity.epoch, token=token, pid=os.getpid())
+        settings = self._settings
+        return Join(
+            rid=new_rid(),
+            name=settings.name,
+            epoch=self._identity.epoch,
+            token=settings.token,
+            pid=os.getpid(),
+            endpoint=settings.endpoint,
+            key=self._own.public if self._own is not None and not self._is_child else b"",
+            number=self._identity.number or None,
+            wanted=self._wanted or WantedState.AWAKE,
+        )
 
     def _heartbeat(self, state: ReportedState, now: float) -> Heartbeat:
         sessions = self._sessions.current(now)
@@ -276,6 +310,9 @@ class Worker:
             epoch=self._identity.epoch,
             state=state,
             edition=self._edition,
+            catalogue=self._catalogue.id,
+            files=self._catalogue.file_count,
+            admitted=self._admitted,
             load=Load(
                 rejected_connections=self._zap.rejected_connections,
                 bytes_sent=self._bytes_sent,
@@ -288,32 +325,59 @@ class Worker:
             suspect=self._data.suspect(now),
         )
 
-    def _send_to_broker(self, message: Join | Heartbeat) -> bool:
-        """Returns False if there is no connection to the broker, or if the broker does not read."""
-        try:
-            self._control.send(encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
     def _handle_orders(self) -> None:
         newest: Order | Joined | None = None
-        while (frames := receive(self._control)) is not None:
-            match decode(frames[0].buffer, WorkerMessage):
+        for message in self._broker.receive():
+            match message:
                 case QuitOrder():
-                    self._running = False
+                    self.stop()
                 case JoinOrder():
                     self._handle(JoinOrdered())
-                case Rejected():
-                    pass  # The broker does not expect this process any more, and will kill it.
+                case Rejected(message=reason):
+                    self._say(f"server 5 does not let this worker join: {reason}")
+                    self._handle(JoinRejected())
+                case Admitted():
+                    self._admit(message)
+                case Reached(endpoint=endpoint, reason=reason):
+                    self._say(f"clients cannot reach {endpoint}: {reason}" if reason else f"serving at {endpoint}")
                 case Order() | Joined() as newest:
                     pass
         if newest is not None:
-            if newest.edition != self._edition:
-                self._switch_to(newest.edition)
-            self._handle(JoinAccepted(newest.wanted) if isinstance(newest, Joined) else OrderReceived(newest.wanted))
+            self._wanted = newest.wanted
+            if self._is_child and newest.edition != self._edition:
+                self.switch_to(newest.edition)
+            if isinstance(newest, Joined):
+                self._identity = Identity(newest.number, self._identity.epoch)
+                self._say(f"joined as worker {newest.number} ({self._settings.name})")
+                self._handle(JoinAccepted(newest.wanted))
+            else:
+                self._handle(OrderReceived(newest.wanted))
 
-    def _switch_to(self, edition: int) -> None:
+    def _say(self, text: str) -> None:
+        """Shows a line, unless it is the same as the last one."""
+        if text != self._last_shown:
+            self._last_shown = text
+            self._show(text)
+
+    def _admit(self, admitted: Admitted) -> None:
+        """Admits the keys that the broker admits, and no others."""
+        self._admitted = admitted.digest
+        now = time.monotonic()
+        is_revoked = self._zap.admit(
+            {
+                key.hash: Admission(Role(key.role), until=math.inf if key.seconds is None else now + key.seconds)
+                for key in admitted.keys
+                if key.role in KEY_ROLES
+            }
+        )
+        if is_revoked:
+            self._close_revoked()
+
+    def _close_revoked(self) -> None:
+        for client in self._connections.close_revoked():
+            self._on_disconnected(client)
+
+    def switch_to(self, edition: int) -> None:
         """Switches to another edition of the catalogue."""
         try:
             catalogue = Catalogue(self._editions / str(edition))
@@ -329,14 +393,17 @@ class Worker:
 
     # The clients.
 
-    def _timeout_ms(self) -> int:
-        """Returns the poll timeout in milliseconds: the time until the next deadline."""
-        if self._may_serve_more:
-            return 0
+    def _deadline(self) -> float:
+        """Returns when the loop must go on even if nothing arrives."""
         now = time.monotonic()
+        if self._may_serve_more:
+            return now
         collect_at = now + IDLE_COLLECT_INTERVAL_S if self._send_completions else math.inf
-        deadline = min(self._life_deadline, self._queue.next_deadline(now) or math.inf, collect_at)
-        return max(0, math.ceil((deadline - now) * 1000))
+        queue_deadline = self._queue.next_deadline(now) or math.inf
+        return min(self._life_deadline, queue_deadline, collect_at)
+
+    def _on_requests_readable(self) -> None:
+        self._all_read = self._read_requests()
 
     def _read_requests(self) -> bool:
         """Receives requests up to the limits per iteration; returns True if no more are waiting."""

@@ -20,6 +20,10 @@ HEARTBEAT_INTERVAL_S = 0.25
 #: Seconds until a heartbeat that could not be sent is sent again. Short, because the broker may be waiting for a change
 #: of state.
 HEARTBEAT_RETRY_S = 0.01
+#: After this many attempts the broker is away: the next ones come at the usual interval.
+MAX_RETRIES = 20
+#: Seconds until a worker tries to join again after the broker has rejected it.
+REJOIN_S = 1.0
 #: After the order to sleep, a worker keeps its port open for this long (seconds) to refuse requests ("sleeping").
 #: Otherwise outstanding requests would get no reply at all; in measurements 0.2 s was enough.
 SLEEP_GRACE_S = 0.25
@@ -70,12 +74,24 @@ class JoinAccepted(Struct, frozen=True):
     wanted: WantedState
 
 
+class JoinRejected(Struct, frozen=True):
+    """The broker does not let this worker join, for the time being."""
+
+
 class JoinOrdered(Struct, frozen=True):
     """The broker does not know this run of the worker, or not on this connection."""
 
 
 Event = (
-    OrderReceived | PortBound | PortBusy | EditionLoaded | HeartbeatDropped | JoinAccepted | JoinOrdered | TimePassed
+    OrderReceived
+    | PortBound
+    | PortBusy
+    | EditionLoaded
+    | HeartbeatDropped
+    | JoinAccepted
+    | JoinRejected
+    | JoinOrdered
+    | TimePassed
 )
 
 # Actions.
@@ -132,6 +148,8 @@ class WorkerLife(Core[Event, Action]):
         self._since = 0.0
         #: When the next heartbeat or ``join`` is due.
         self._next_heartbeat = 0.0
+        #: How many messages in a row could not be sent.
+        self._dropped = 0
         #: True if the broker has registered this run.
         self._is_joined = False
         #: When the port must be bound (while opening) or closed (while closing).
@@ -154,7 +172,10 @@ class WorkerLife(Core[Event, Action]):
             case JoinAccepted(wanted):
                 self._is_joined = True
                 self._next_heartbeat = now
+                self._dropped = 0
                 event = OrderReceived(wanted)
+            case JoinRejected():
+                self._next_heartbeat = now + REJOIN_S
             case JoinOrdered() if self._is_joined:
                 self._is_joined = False
                 self._next_heartbeat = now
@@ -180,7 +201,10 @@ class WorkerLife(Core[Event, Action]):
             case EditionLoaded(), _:
                 self._next_heartbeat = now
             case HeartbeatDropped(), _:
-                self._next_heartbeat = now + HEARTBEAT_RETRY_S
+                self._dropped += 1
+                self._next_heartbeat = now + (
+                    HEARTBEAT_RETRY_S if self._dropped <= MAX_RETRIES else HEARTBEAT_INTERVAL_S
+                )
         if self.state is LifeState.OPENING and now >= self._port_due:
             # No heartbeat: it would report a worker as asleep that is awake in a moment.
             self._port_due = now + BIND_RETRY_S

@@ -40,6 +40,7 @@ from msd.wire.protocol.messages import (
     Order,
     Quit,
     QuitOrder,
+    Reached,
     Rejected,
     ServedSession,
     Status,
@@ -88,6 +89,22 @@ class FakeListeners:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class FakeReaching:
+    """Records the attempts to reach a worker."""
+
+    def __init__(self, *_: object) -> None:
+        self.attempts: list[tuple[int, int, Endpoint, bytes]] = []
+
+    def start(self, *attempt: Any) -> None:
+        self.attempts.append(attempt)
+
+    def pass_time(self, now: float) -> None: ...
+
+    def next_deadline(self, now: float) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class FakeProcesses:
@@ -159,6 +176,7 @@ class Harness:
         self.listeners: FakeListeners = fakes._listeners
         self.processes: FakeProcesses = fakes._processes
         self.indexer: FakeIndexer = fakes._indexer
+        self.reaching: FakeReaching = fakes._reaching
 
     def complete_edition(self, edition: int = 1, files: int = 1) -> None:
         self.indexer.complete(Indexed(files=files, size=9, hashed=9, catalogue=f"{edition:02}" * 32, edition=edition))
@@ -220,6 +238,7 @@ class Harness:
 def config(tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     for name, fake in (
         ("Listeners", FakeListeners),
+        ("Reaching", FakeReaching),
         ("WorkerProcesses", FakeProcesses),
         ("IndexerSupervisor", FakeIndexer),
         ("LocalConsole", FakeConsole),
@@ -330,21 +349,28 @@ def test_the_sender_of_an_unknown_heartbeat_is_told_to_join(harness: Harness) ->
 
 def test_an_operator_may_not_join(harness: Harness) -> None:
     join = Join(rid=5, name="other", epoch=9, token=bytes(16), endpoint="tcp://127.0.0.1:9")
-    assert harness.receive(join) == [Rejected(rid=5, message="only workers may join", denied=True)]
+    assert harness.receive(join) == [
+        Rejected(rid=5, message="this key is admitted as operator: only workers may join", denied=True)
+    ]
 
 
 def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_edition(harness: Harness) -> None:
     harness.start()
     elsewhere = Sender(Role.WORKER, b"key", "hosts", "192.0.2.7")
     join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018")
-    reply = Joined(rid=5, number=3, wanted=WantedState.AWAKE, edition=1)
+    reply = Joined(rid=5, number=3, wanted=WantedState.AWAKE, edition=1, host="192.0.2.7")
     assert harness.receive(join, b"attic", elsewhere) == [reply]
     heartbeat = Heartbeat(number=3, epoch=9, state=ReportedState.AWAKE, edition=40, load=Load(stale=True), sessions=[])
     assert harness.receive(heartbeat, b"attic", elsewhere) == []
+    assert harness.reaching.attempts == [(3, 9, Endpoint("192.0.2.7", 21018), b"")]
+    harness.broker._on_reach_tried(3, 9, "")
+    assert harness.listeners.sent == [(b"attic", Reached(endpoint="tcp://192.0.2.7:21018"))]
+    harness.listeners.sent.clear()
     assert harness.receive(heartbeat, b"impostor", elsewhere) == [JoinOrder()]
     worker = harness.listeners.published[-1].workers[2]
     assert (worker.name, worker.host, worker.endpoint) == ("attic", "192.0.2.7", "tcp://192.0.2.7:21018")
-    assert (worker.state, worker.pid, worker.restarts, worker.uptime) == (WorkerState.AWAKE, 0, 0, 0.0)
+    assert (worker.state, worker.pid, worker.restarts) == (WorkerState.AWAKE, 0, 0)
+    assert 0.0 < worker.uptime < 60.0
     assert not harness.indexer.rescans
     harness.receive(Toggle(rid=6, number=3))
     assert harness.listeners.sent == [(b"attic", Order(wanted=WantedState.ASLEEP, edition=40))]
@@ -381,7 +407,7 @@ def test_an_operator_toggles_a_worker(harness: Harness) -> None:
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=3), Complaint(rid=5, number=3, id=bytes(32), index=0)])
 def test_a_request_about_an_unknown_worker_is_rejected(harness: Harness, request_: ControlRequest) -> None:
-    message = "no worker 3: the workers are numbered 1 to 2"
+    message = "no worker 3: the workers are 1, 2"
     assert harness.receive(request_) == [Rejected(rid=5, message=message)]
 
 

@@ -72,6 +72,7 @@ def test_an_error_is_one_line_on_standard_error(tmp_path: Path) -> None:
 def test_a_worker_whose_broker_has_already_exited_does_not_start(tmp_path: Path) -> None:
     settings = encode(
         WorkerSettings(
+            name="1",
             number=1,
             parent=os.getppid(),
             bind="tcp://127.0.0.1:1",

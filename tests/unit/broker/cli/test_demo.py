@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from msd.broker.cli import demo
-from msd.broker.network.signal_fd import SignalDescriptor
 from msd.wire.errors import Interrupted, UsageError
+from msd.wire.support.signal_fd import SignalDescriptor
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -64,14 +64,20 @@ class Harness:
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         #: The names or addresses of the subscribers that were disconnected.
         self.disconnected: list[str] = []
+        #: How often keys were revoked.
+        self.revocations = 0
         self.listeners = Listeners(
             self.context,
             self.config,
             self._poll_loop,
             on_requests=self._read,
             on_misuse=self.disconnected.append,
+            on_revoked=self._on_revoked,
         )
         stack.callback(self.listeners.close)
+
+    def _on_revoked(self) -> None:
+        self.revocations += 1
 
     def connect(self, kind: int, url: str, credentials: Credentials | None) -> Client:
         socket = self._stack.enter_context(self.context.socket(kind))
@@ -215,7 +221,9 @@ def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harne
     free, in_use = free_ports(), getattr(harness.config, port)
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
-        Listeners(context, config, PollLoop(), on_requests=lambda: None, on_misuse=lambda name: None)
+        Listeners(
+            context, config, PollLoop(), on_requests=lambda: None, on_misuse=lambda name: None, on_revoked=lambda: None
+        )
 
 
 # Revoked keys.

@@ -205,9 +205,13 @@ def test_the_json_has_every_documented_key() -> None:
 def test_the_json_of_a_worker_has_the_values_of_the_snapshot() -> None:
     (worker,) = json.loads(json.dumps(as_json(builder().build(running(1), NOW))))["workers"]
     assert worker == {
+        "number": 1,
         "name": "1",
         "host": "",
         "endpoint": "tcp://127.0.0.1:21018",
+        "key": "",
+        "catalogue": "",
+        "files": 0,
         "state": "awake",
         "wanted": "awake",
         "pid": 101,

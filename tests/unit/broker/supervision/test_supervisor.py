@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msd.broker.supervision.registration import register
 from msd.broker.supervision.supervisor import (
     CRASH_WINDOW_S,
+    LEFT,
     LOST_AFTER_S,
     MAX_BACKOFF_S,
     MAX_CRASHES,
+    MAX_REACH_S,
     MIN_BACKOFF_S,
-    NO_HEARTBEAT,
+    MIN_REACH_S,
     QUIT_GRACE_S,
+    REVOKED,
     SILENT_AFTER_S,
     STEADY_AFTER_S,
     TRANSITIONS,
@@ -28,9 +32,12 @@ from msd.broker.supervision.supervisor import (
     ComplaintReceived,
     Event,
     Exited,
+    KeyRevoked,
     Kill,
     Publish,
     QuitReceived,
+    Reach,
+    ReachTried,
     SendOrder,
     SendQuit,
     Spawn,
@@ -41,6 +48,7 @@ from msd.broker.supervision.supervisor import (
     ToggleReceived,
     WorkerJoined,
 )
+from msd.broker.supervision.worker_record import NO_HEARTBEAT
 from msd.wire.protocol.messages import Join, Load
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
@@ -49,6 +57,8 @@ from tests.unit.snapshots import heard, joined
 HANG_LIMIT = 60.0
 #: Not 0, so that a time that was never set (0) is detected.
 START = 1000.0
+#: The states of a worker that does not leave.
+STATES = (ReportedState.AWAKE, ReportedState.ASLEEP)
 #: The first edition of the catalogue.
 EDITION = 3
 #: Each change of state in the table, with the type of the event that causes it.
@@ -97,9 +107,15 @@ class Scenario:
         return self.handle(joined(number, 0, epoch=epoch, name=name, host="192.0.2.7", route=epoch))
 
     def heartbeat_from_elsewhere(
-        self, epoch: int = 9, number: int = 2, state: ReportedState = ReportedState.AWAKE
+        self, epoch: int = 9, number: int = 2, state: ReportedState = ReportedState.AWAKE, reach: str | None = ""
     ) -> list[Action]:
-        return self.handle(heard(number, 0, state, epoch=epoch, edition=40, route=epoch))
+        """If the broker tries to reach the worker, the result is ``reach``; None if there is none yet."""
+        actions = self.handle(heard(number, 0, state, epoch=epoch, edition=40, route=epoch))
+        attempts = [action for action in actions if isinstance(action, Reach)]
+        if attempts and reach is not None:
+            assert attempts == [Reach(number, epoch, "", b"")]
+            actions += self.handle(ReachTried(number, epoch, reach))
+        return [action for action in actions if not isinstance(action, Reach)]
 
     def exit(self, number: int = 1, reason: str = "killed by SIGKILL") -> list[Action]:
         return self.handle(Exited(number, self.pid(number), reason))
@@ -286,7 +302,7 @@ def test_a_worker_whose_heartbeats_are_in_time_is_not_silent() -> None:
         assert scenario.heartbeat() == []
 
 
-@pytest.mark.parametrize("state", ReportedState)
+@pytest.mark.parametrize("state", STATES)
 def test_silent_to_the_state_that_the_heartbeat_reports(state: ReportedState) -> None:
     scenario = silent()
     scenario.heartbeat(state)
@@ -587,7 +603,7 @@ def test_starting_to_lost_if_no_heartbeat_follows() -> None:
     assert scenario.state(2) is WorkerState.LOST
 
 
-@pytest.mark.parametrize("state", ReportedState)
+@pytest.mark.parametrize("state", STATES)
 def test_a_lost_worker_that_was_only_cut_off_returns_with_its_heartbeats(state: ReportedState) -> None:
     scenario = lost()
     assert scenario.state(2) is WorkerState.LOST
@@ -632,6 +648,59 @@ def test_a_later_edition_and_a_shutdown_are_not_sent_to_a_worker_that_the_broker
     assert scenario.handle(QuitReceived()) == [SendQuit(1)]
     assert scenario.heartbeat_from_elsewhere() == []
     assert scenario.exit(1) == [Publish(), Stop()]
+
+
+def test_a_worker_counts_as_awake_only_once_the_broker_has_reached_it() -> None:
+    scenario = awake()
+    scenario.join_from_elsewhere()
+    assert scenario.heartbeat_from_elsewhere(reach=None) == []
+    assert scenario.heartbeat_from_elsewhere(reach=None) == [], "a second attempt at the same time"
+    assert scenario.state(2) is WorkerState.STARTING
+    assert scenario.handle(ReachTried(2, 8, "")) == [], "the result for an earlier run"
+    assert scenario.handle(ReachTried(2, 9, "at 192.0.2.7:1: no answer")) == [Publish()]
+    worker = scenario.supervisor.workers[2]
+    assert (worker.state, worker.reason) == (WorkerState.UNREACHABLE, "at 192.0.2.7:1: no answer")
+    assert scenario.heartbeat_from_elsewhere() == [], "the next attempt is not due"
+    scenario.now += MIN_REACH_S
+    assert scenario.heartbeat_from_elsewhere() == [Publish()]
+    assert (worker.state, worker.reason) == (WorkerState.AWAKE, "")
+
+
+def test_attempts_to_reach_a_worker_become_rare() -> None:
+    scenario = awake()
+    scenario.join_from_elsewhere()
+    times = []
+    for _ in range(400):
+        failures = scenario.supervisor.workers[2].failed_attempts
+        scenario.heartbeat_from_elsewhere(reach="no answer")
+        if scenario.supervisor.workers[2].failed_attempts > failures:
+            times.append(scenario.now)
+        scenario.now += 0.25
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[:4] == [MIN_REACH_S, 2 * MIN_REACH_S, 4 * MIN_REACH_S, 8 * MIN_REACH_S]
+    assert set(gaps[6:]) == {MAX_REACH_S}
+
+
+def test_a_worker_that_leaves_is_lost_at_once_and_its_next_run_may_join() -> None:
+    scenario = elsewhere()
+    assert scenario.heartbeat_from_elsewhere(state=ReportedState.LEAVING) == [Publish()]
+    worker = scenario.supervisor.workers[2]
+    assert (worker.state, worker.reason) == (WorkerState.LOST, LEFT)
+    assert scenario.heartbeat_from_elsewhere() == [], "a late heartbeat of the run that has left"
+    assert scenario.join_from_elsewhere(epoch=10) == [Publish()]
+
+
+def test_a_worker_whose_key_is_revoked_is_lost() -> None:
+    scenario = elsewhere()
+    assert scenario.handle(KeyRevoked(2)) == [Publish()]
+    worker = scenario.supervisor.workers[2]
+    assert (worker.state, worker.reason) == (WorkerState.LOST, REVOKED)
+
+
+def test_a_process_of_the_broker_does_not_leave() -> None:
+    scenario = awake()
+    assert scenario.heartbeat(ReportedState.LEAVING) == []
+    assert scenario.state() is WorkerState.AWAKE
 
 
 def test_a_stall_of_the_broker_loses_no_worker() -> None:
@@ -921,12 +990,16 @@ def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None
     scenario = starting()
     occurred = set()
     epoch = 9
-    for _ in range(5000):
+    for _ in range(20000):
         worker = scenario.supervisor.workers.get(2)  # It is elsewhere.
-        epoch += worker is not None and worker.state is WorkerState.LOST and random.random() < 0.5
-        state = random.choice([*ReportedState])
+        may_be_new = worker is not None and worker.state in (WorkerState.SILENT, WorkerState.LOST)
+        epoch += may_be_new and random.random() < 0.3
+        state = random.choice([ReportedState.AWAKE, *ReportedState])
         events: list[Event] = [ToggleReceived(1, random.choice([None, *WantedState])), *[TimePassed()] * 4]
-        events += [joined(2, 0, epoch=epoch, name="attic"), heard(2, 0, state, epoch=epoch)]
+        events += [joined(2, 0, epoch=epoch, name="attic"), *[heard(2, 0, state, epoch=epoch)] * 2]
+        if worker is not None:
+            events += [ReachTried(2, epoch, random.choice(["", "no answer"]))] * (8 if worker.is_reaching else 1)
+            events += [KeyRevoked(2)] * (random.random() < 0.2)
         if pid := scenario.pid():
             scenario.join()
             report = heard(1, pid, state, edition=EDITION)
@@ -958,6 +1031,8 @@ class Supervision(RuleBasedStateMachine):
         #: The epochs of the runs elsewhere that have joined, by name.
         self.elsewhere: dict[str, tuple[int, int]] = {}
         self.next_epoch = 1
+        #: The attempts to reach a worker that have no result yet: number and epoch.
+        self.attempts: list[tuple[int, int]] = []
 
     def handle(self, event: Event) -> list[Action]:
         before = {n: (w.state, w.wanted) for n, w in self.supervisor.workers.items()}
@@ -995,6 +1070,10 @@ class Supervision(RuleBasedStateMachine):
                         assert worker.state is not WorkerState.LOST
                 case SendQuit(number):
                     assert number in self.running
+                case Reach(number, epoch):
+                    assert self.supervisor.workers[number].process is None
+                    assert (number, epoch) not in self.attempts, "two attempts at once"
+                    self.attempts.append((number, epoch))
                 case Stop():
                     assert not self.running
                     self.stopped = True
@@ -1019,7 +1098,7 @@ class Supervision(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(
         data=st.data(),
-        state=st.sampled_from(ReportedState),
+        state=st.sampled_from(STATES),
         behind=st.integers(0, 1),
         target=pids,
     )
@@ -1049,7 +1128,8 @@ class Supervision(RuleBasedStateMachine):
         number = register(join, self.supervisor.workers, b"broker".ljust(16))
         if isinstance(number, str):
             holder = next(w for w in self.supervisor.workers.values() if w.name == name)
-            assert holder.process is not None or (holder.state is not WorkerState.LOST and holder.epoch != epoch)
+            is_held = holder.state not in (WorkerState.LOST, WorkerState.SILENT) and holder.epoch != epoch
+            assert holder.process is not None or is_held
             return
         self.handle(WorkerJoined(number, join))
         self.elsewhere[name] = number, epoch
@@ -1058,8 +1138,30 @@ class Supervision(RuleBasedStateMachine):
     @rule(data=st.data(), state=st.sampled_from(ReportedState))
     def heartbeat_from_elsewhere(self, data: st.DataObject, state: ReportedState) -> None:
         number, epoch = self.elsewhere[data.draw(st.sampled_from(sorted(self.elsewhere)))]
+        worker = self.supervisor.workers[number]
+        is_known = worker.epoch == epoch
         self.handle(heard(number, 0, state, epoch=epoch))
-        assert self.supervisor.workers[number].state.value == state.value
+        if is_known and state is ReportedState.LEAVING:
+            assert worker.state is WorkerState.LOST
+        elif is_known and state is ReportedState.AWAKE and not worker.is_reached:
+            waiting = (WorkerState.STARTING, WorkerState.UNREACHABLE, WorkerState.ASLEEP)
+            assert worker.state in waiting
+        elif is_known:
+            assert worker.state.value == state.value
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data(), reason=st.sampled_from(["", "no answer"]))
+    def attempt_ends(self, data: st.DataObject, reason: str) -> None:
+        number, epoch = data.draw(st.sampled_from(self.attempts))
+        self.attempts.remove((number, epoch))
+        self.handle(ReachTried(number, epoch, reason))
+
+    @precondition(lambda self: self.elsewhere)
+    @rule(data=st.data())
+    def key_is_revoked(self, data: st.DataObject) -> None:
+        number, _ = self.elsewhere[data.draw(st.sampled_from(sorted(self.elsewhere)))]
+        self.handle(KeyRevoked(number))
+        assert self.supervisor.workers[number].state is WorkerState.LOST
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())

@@ -135,6 +135,7 @@ def test_events_are_shown_once_all_workers_are_ready_and_failures_at_once(writer
 
 def test_lines_toggle_workers_and_shut_down(writer: int) -> None:
     terminal = Terminal(None)
+    terminal.console.show(snapshot(WorkerState.STARTING, *[WorkerState.AWAKE] * 3), None)
     terminal.enter(b"2\n5\n\n-1\n", writer)
     assert terminal.toggled == [2]
     assert terminal.output.calls == [("line", "invalid choice '5': enter 1 to 4, or -1 to quit")]

@@ -398,9 +398,9 @@ def test_more_ports_than_workers_are_allowed_are_refused() -> None:
         Config().with_flags(ports=tuple(range(6001, 6067)))
 
 
-@pytest.mark.parametrize("count", [-1, 0, 65])
+@pytest.mark.parametrize("count", [-1, 65])
 def test_a_worker_count_out_of_range_is_refused(count: int) -> None:
-    with pytest.raises(UsageError, match=f"-n {count}: must be a number of workers from 1 to 64$"):
+    with pytest.raises(UsageError, match=f"-n {count}: must be a number of workers from 0 to 64$"):
         Config().with_flags(count=count)
 
 
@@ -488,8 +488,15 @@ def test_a_port_on_a_wildcard_conflicts_with_the_port_on_any_host(host: str) -> 
         assert "port 80 is given twice" in check_error(Config(workers=pair))
 
 
-def test_a_configuration_without_workers_is_refused(tmp_path: Path) -> None:
-    assert check_error(read(tmp_path, "workers = []")).startswith("no worker is configured")
+def test_a_file_with_a_broker_alone_is_that_of_a_broker_whose_workers_join(tmp_path: Path) -> None:
+    assert read(tmp_path, "[broker]\nhost = '10.0.0.1'").is_only_broker
+    assert not read(tmp_path, "[broker]\nhost = '10.0.0.1'\n[share]\npath = 'film'").is_only_broker
+    assert not read(tmp_path, "[broker]\nhost = '10.0.0.1'\n[[workers]]\nport = 80").is_only_broker
+    assert not read(tmp_path, "[client]\nmemory = 10000000").is_only_broker
+
+
+def test_a_broker_may_have_no_workers() -> None:
+    assert Config().with_flags(count=0).checked().workers == ()
 
 
 def test_without_a_metrics_port_there_is_no_metrics_endpoint() -> None:

@@ -80,17 +80,24 @@ def test_a_port_can_be_held_on_all_addresses_of_both_families(port: int) -> None
 
 
 def test_a_port_can_be_held_on_all_addresses(port: int) -> None:
-    with closing(hold_port(Endpoint("*", port), "worker 1")) as holder:
-        assert holder.getsockname() == ("0.0.0.0", port)
+    holder = hold_port(Endpoint("*", port), "worker 1")
+    with closing(holder), closing(socket.socket()) as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, port))
+
+
+def test_a_held_port_cannot_be_held_twice(port: int) -> None:
+    with closing(hold_port(Endpoint(LOOPBACK, port), "worker 1")), pytest.raises(PortInUseError):
+        hold_port(Endpoint(LOOPBACK, port), "worker")
+    hold_port(Endpoint(LOOPBACK, port), "worker").close()
 
 
 def test_the_error_names_an_address_of_another_machine() -> None:
-    with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: check -a$"):
+    with pytest.raises(UsageError, match=r"^192\.0\.2\.1 is not an address of this machine: give one of its"):
         hold_port(Endpoint("192.0.2.1", 22300), "worker 1")
 
 
 def test_an_unknown_interface_is_not_an_address_of_this_machine() -> None:
-    with pytest.raises(UsageError, match=r"^fe80::1%nosuch is not an address of this machine: check -a$"):
+    with pytest.raises(UsageError, match=r"^fe80::1%nosuch is not an address of this machine: give one of its"):
         hold_port(Endpoint("fe80::1%nosuch", 22300), "worker 1")
 
 
@@ -150,8 +157,8 @@ def test_each_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert messages == {
         errno.EADDRINUSE: "port 80 (server 5) is in use: stop the program that uses it, or choose another port",
-        errno.EADDRNOTAVAIL: "127.0.0.1 is not an address of this machine: check -a",
-        errno.ENODEV: "127.0.0.1 is not an address of this machine: check -a",
+        errno.EADDRNOTAVAIL: "127.0.0.1 is not an address of this machine: give one of its addresses",
+        errno.ENODEV: "127.0.0.1 is not an address of this machine: give one of its addresses",
         errno.EACCES: "port 80 (server 5) requires root: choose a port above 1023",
         errno.EAFNOSUPPORT: "127.0.0.1: this machine has no IPv6: give an IPv4 address",
     }

@@ -20,6 +20,7 @@ from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.states import WantedState
 
 SETTINGS = WorkerSettings(
+    name="1",
     number=1,
     parent=100,
     bind="tcp://127.0.0.1:21018",

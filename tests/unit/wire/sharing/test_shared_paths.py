@@ -52,7 +52,7 @@ def test_a_path_without_a_presentable_name_can_only_be_shared_alone(tmp_path: Pa
 
 
 def test_nothing_to_share_is_an_error() -> None:
-    with pytest.raises(UsageError, match=r"nothing to share: give a file or folder as in msd serve PATH"):
+    with pytest.raises(UsageError, match=r"nothing to share: give a file or folder as PATH"):
         share_settings(Config())
 
 

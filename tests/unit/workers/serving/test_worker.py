@@ -124,6 +124,7 @@ def serving(
     port, *_ = free_ports()
     settings = encode(
         WorkerSettings(
+            name="1",
             number=1,
             parent=os.getpid(),
             bind=f"tcp://127.0.0.1:{port}",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from msd.broker.network.signal_fd import SignalDescriptor
+from msd.wire.support.signal_fd import SignalDescriptor
 
 
 def test_a_signal_makes_the_descriptor_readable_and_is_read_once() -> None:

@@ -1,0 +1,37 @@
+"""The admitted keys as the broker sends them to workers on other machines: their hashes and roles. Pure.
+
+Does not read the keys: see ``wire/security/zap.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterable
+
+from msd.wire.protocol.messages import Admitted, AdmittedHash
+from msd.wire.security.keys import AdmittedKey, Role, key_hash
+from msd.wire.security.zap import DATA_ROLES
+
+
+def admitted_message(keys: Iterable[AdmittedKey], server: bytes, now: float) -> Admitted:
+    """Returns the message with those of ``keys`` that may connect to a worker, and with the broker's own key
+    ``server``, which is an operator. ``now`` is in seconds since 1970.
+
+    The hosts' clocks may differ: the message says for how long a key remains admitted. Its digest depends on the keys
+    only, not on the time.
+    """
+    connecting = [key for key in keys if key.role in DATA_ROLES and key.expires > now]
+    entries = sorted((key_hash(key.key), key.role.value, key.expires) for key in connecting)
+    entries.append((key_hash(server), Role.OPERATOR.value, math.inf))
+    digest = hashlib.sha256()
+    for hash, role, expires in entries:
+        digest.update(hash + role.encode() + struct.pack(">d", expires))
+    return Admitted(
+        digest=digest.digest(),
+        keys=[
+            AdmittedHash(hash=hash, role=role, seconds=None if expires == math.inf else expires - now)
+            for hash, role, expires in entries
+        ],
+    )

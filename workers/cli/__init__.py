@@ -1,0 +1,1 @@
+"""The command ``msd worker``: a worker on its own, which joins servers on any machine."""
