@@ -477,7 +477,7 @@ def outcome(peer: Peer, request: Message, expected: type[Message]) -> str:
             return "no reply"
         decode(peer.socket.recv(), replies)
         return "yes"
-    reply = peer.request(request, replies)
+    reply = peer.request(request, replies | Joined)
     assert reply.rid == getattr(request, "rid", None)
     if isinstance(reply, Rejected) and reply.denied:
         return "denied"
