@@ -182,15 +182,24 @@ class FileChanged(Struct, frozen=True, tag_field="event", tag="changed"):
 class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
     """The state of a worker, or of ``server 5``, changed.
 
-    ``state`` is ``ready``, ``lost`` (the connection was lost), ``set aside`` (the client banned the worker), or a
-    state that server 5 reports: ``asleep``, ``silent``, ``dead`` or ``failed``. ``detail`` is the reason as text.
-    ``segments`` is the number of outstanding segments that are reassigned because the connection was lost.
+    ``state`` is ``ready``, ``lost`` (the connection was lost), ``unreachable`` (the client cannot connect to it, but to
+    others), ``set aside`` (the client banned the worker), or a state that server 5 reports: ``asleep``, ``silent``,
+    ``dead``, ``failed``, ``lost`` or ``unreachable``. ``detail`` is the reason as text. ``segments`` is the number of
+    outstanding segments that are reassigned because the connection was lost. ``place`` is the name and the host of a
+    worker that has joined from another host, such as ``attic, 192.0.2.7``; otherwise empty.
     """
 
     name: str
     state: str
     detail: str = ""
     segments: int = 0
+    place: str = ""
+
+    @property
+    def label(self) -> str:
+        """How the worker, or server 5, is called in a text for people."""
+        label = f"worker {self.name}" if self.name.isdigit() else self.name
+        return f"{label} ({self.place})" if self.place else label
 
 
 class Waiting(Struct, frozen=True, tag_field="event", tag="waiting"):

@@ -53,6 +53,8 @@ class LiveLayout:
         self._progress: Progress | None = None
         #: State and detail of each worker, by name.
         self._states: dict[str, tuple[str, str]] = {}
+        #: How each worker is called, by name.
+        self._labels: dict[str, str] = {}
         #: The status message, and the time when the current stall began; None if the download is not stalled.
         self._message = "connecting to the servers"
         self._stalled_since: float | None = None
@@ -74,6 +76,7 @@ class LiveLayout:
             case WorkerChanged("server 5", state, detail):
                 self._server5_message = f"server 5 {state}: {detail}" if detail else ""
             case WorkerChanged(name, state, detail):
+                self._labels[name] = event.label
                 if state != "lost" or self._states.get(name, ("",))[0] not in DOWN_STATES:
                     self._states[name] = (state, detail)
             case Waiting(_, seconds):
@@ -203,14 +206,17 @@ class LiveLayout:
             if spare >= 0 or (len(columns) < 5 and widths[1] + spare >= 6):
                 break
         widths[1] = max(1, widths[1] + min(0, spare))
-        return [_row([row[column] for column in columns], widths, self._style(row[0])) for row in rows]
+        styles = [self._style(worker.name) for worker in workers]
+        return [
+            _row([row[column] for column in columns], widths, style) for row, style in zip(rows, styles, strict=True)
+        ]
 
     def _cells(self, worker: WorkerProgress) -> tuple[str, str, str, str, str]:
         state, detail = self._states.get(worker.name, ("not connected", ""))
         has_reason = detail and state not in ("ready", "lost", "asleep")
         in_flight = worker.assigned - worker.received
         return (
-            f"worker {worker.name}",
+            presentable(self._labels.get(worker.name, f"worker {worker.name}")),
             f"{state}: {presentable(detail)}" if has_reason else state,
             format_rate(worker.rate),
             f"{format_size(worker.received)}/{format_size(worker.assigned)}",
@@ -218,7 +224,7 @@ class LiveLayout:
         )
 
     def _style(self, worker: str) -> str:
-        state = self._states.get(worker.removeprefix("worker "), ("",))[0]
+        state = self._states.get(worker, ("",))[0]
         return "" if state == "ready" else "yellow"
 
 

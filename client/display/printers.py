@@ -279,8 +279,7 @@ def _limit(started: Started) -> str:
 
 def _worker_change(event: WorkerChanged) -> tuple[str, str]:
     """Returns the source of a state change and the text that describes the change."""
-    source = f"worker {event.name}" if event.name.isdigit() else event.name
-    return source, f"{event.state}: {event.detail}" if event.detail else event.state
+    return event.label, f"{event.state}: {event.detail}" if event.detail else event.state
 
 
 def metric_lines(progress: Progress) -> str:

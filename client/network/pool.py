@@ -6,9 +6,10 @@ Makes no decisions about segments.
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -31,7 +32,7 @@ from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, UsageError
 from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
 from msd.wire.net.contacts import Event as ContactEvent
-from msd.wire.net.diagnosis import refused_error
+from msd.wire.net.diagnosis import Outcome, refused_error, statement
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
@@ -85,6 +86,10 @@ class ConnectionPool:
         #: The version of server 5's last snapshot, if it is another one than the client's.
         self._server5_version: int | None = None
         self._servers = servers
+        #: The name and the host of each worker that has joined from another host, as text.
+        self.places: dict[int, str] = {}
+        #: The workers that are reported as unreachable since they were last connected.
+        self._unreachable: set[int] = set()
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
         self._policy = connection_policy.ConnectionPolicy(
@@ -95,6 +100,8 @@ class ConnectionPool:
         #: When the open connections are checked for silence.
         self._next_path_check = self._last_poll_at + PATH_CHECK_INTERVAL_S
         self._contacts = Contacts(encrypted=servers.credentials is not None)
+        #: When the addresses that have not answered are examined again while workers are connected.
+        self._contacts_due = -math.inf
         self._update_contacts()
 
     def close(self) -> None:
@@ -148,22 +155,25 @@ class ConnectionPool:
             if isinstance(event, ReplyReceived):
                 yield event
                 continue
+            self._contacts_due = -math.inf
             match event:
                 case Probed():
                     self._apply_contacts(event)
                     continue
                 case SnapshotReceived(status):
                     self._control, self._server5_version = status.control, None
+                    self.places = {w.number: _place(w.name, w.host) for w in status.workers if w.host}
                     if self._servers.pinned:
                         workers = [w for w in status.workers if w.number in self._servers.workers]
                         event = SnapshotReceived(replace(status, workers=workers))
                 case ConnectionOpened(worker):
                     self.ready[worker] = event
+                    self._unreachable.discard(worker)
                 case ConnectionClosed(worker, refusal, version):
                     self.ready.pop(worker, None)
                     if refusal is not None:
                         endpoint = self._policy.workers[worker].endpoint
-                        if not self._is_refused(Refused(f"worker {worker}", endpoint, refusal, version)):
+                        if not self._is_refused(Refused(_worker_name(worker), endpoint, refusal, version)):
                             event = ConnectionClosed(worker)
                 case StatusRefused(refusal, version):
                     self._server5_version = version
@@ -199,6 +209,7 @@ class ConnectionPool:
 
     def handle_ban(self, event: Ban | Unban) -> None:
         """Closes the connection to a banned worker, or connects to it again as soon as it is reachable."""
+        self._contacts_due = -math.inf
         self.ready.pop(event.worker, None)
         self._apply(event)
 
@@ -256,13 +267,33 @@ class ConnectionPool:
             self._apply(connection_policy.AddressesChanged(servers.status, servers.workers))
 
     def _update_contacts(self) -> None:
-        """Tells which servers have not answered; without a single connected worker, they are probed."""
-        if self.ready and self._contacts.is_idle:
+        """Tells which servers have not answered: they are probed. Server 5 is not, if a worker is connected."""
+        # Rarely, for the sake of a running download.
+        if self.ready and self._last_poll_at < self._contacts_due:
             return
-        workers = {f"worker {number}": endpoint for number, endpoint in self._policy.expected_workers.items()}
+        expected = self._policy.expected_workers
         server5 = {"server 5": self._servers.status}
-        unanswered = [] if self.ready else [*(server5 if self.status is None else ()), *workers]
+        unanswered = {_worker_name(number) for number in expected.keys() - self.ready.keys()}
+        if not self.ready and self.status is None:
+            unanswered |= server5.keys()
+        workers = {_worker_name(number): endpoint for number, endpoint in expected.items()}
         self._apply_contacts(Expecting(server5 | workers, frozenset(unanswered)))
+        deadline = self._contacts.next_deadline(self._last_poll_at)
+        self._contacts_due = math.inf if deadline is None else deadline
+        if self.ready:
+            self._emit_unreachable_workers(expected)
+
+    def _emit_unreachable_workers(self, expected: Mapping[int, Endpoint]) -> None:
+        """Emits an event for each worker to which the client cannot connect, unlike to others, once it is known why."""
+        contacts = {contact.name: contact for contact in self._contacts.current()}
+        for number in expected.keys() - self.ready.keys() - self._unreachable:
+            contact = contacts[_worker_name(number)]
+            # The version of a worker is reported by its connection.
+            if contact.outcome not in (Outcome.UNKNOWN, Outcome.VERSION):
+                self._unreachable.add(number)
+                detail = f"{contact.endpoint} {statement(contact, PROTOCOL_VERSION)}"
+                place = self.places.get(number, "")
+                self._on_event(WorkerChanged(str(number), "unreachable", detail, place=place))
 
     def _apply_contacts(self, event: ContactEvent) -> None:
         """Passes an event to the core that finds out why no server answers, and performs its actions."""
@@ -293,6 +324,15 @@ class ConnectionPool:
                     self._look_up_again()
                 case connection_policy.ReportRefusal():
                     raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
+
+
+def _worker_name(number: int) -> str:
+    return f"worker {number}"
+
+
+def _place(name: str, host: str) -> str:
+    """Returns the name and the host of a worker that has joined from another host."""
+    return f"{name}, {host}" if name else host
 
 
 def _addresses(servers: Servers) -> list[frozenset[Endpoint]]:

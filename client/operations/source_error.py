@@ -9,9 +9,9 @@ from msd.wire.errors import SourceError
 from msd.wire.support.presentable_names import presentable
 
 #: What a banned worker did, for each reason of a ban.
-_TEXTS = {
+BAN_TEXTS = {
     BanReason.CORRUPT: "sent corrupt data",
-    BanReason.UNKNOWN: "shares no such file",
+    BanReason.UNKNOWN: "does not have this version of the file",
     BanReason.CHANGED: "has another version of the file",
     BanReason.UNREADABLE: "cannot read the file",
     BanReason.BAD_REQUEST: "refused the request as invalid",
@@ -23,12 +23,18 @@ class VersionLostError(SourceError):
     """No worker has this version of the file any more. The message gives no advice: another version may be fetched."""
 
 
-def source_error(bans: Mapping[int, BanReason], segment: int, name: str) -> SourceError:
+def source_error(
+    bans: Mapping[int, BanReason], segment: int, name: str, places: Mapping[int, str] | None = None
+) -> SourceError:
     """Returns the error if all workers are banned and ``segment`` of the file ``name`` is missing; a
-    ``VersionLostError`` if workers lack this version of the file.
+    ``VersionLostError`` if workers lack this version of the file. ``places`` are the names and hosts of workers on
+    other hosts.
     """
     reasons = set(bans.values())
-    workers = ", ".join(f"worker {number} {_TEXTS[reason]}" for number, reason in sorted(bans.items()))
+    hosts = {number: f" ({place})" for number, place in (places or {}).items()}
+    workers = ", ".join(
+        f"worker {number}{hosts.get(number, '')} {BAN_TEXTS[reason]}" for number, reason in sorted(bans.items())
+    )
     problem = f"no worker can send segment {segment} of {presentable(name)} ({workers})"
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         return VersionLostError(problem)

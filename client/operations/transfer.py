@@ -25,7 +25,7 @@ from msd.client.network_events import (
     SnapshotReceived,
     Unban,
 )
-from msd.client.operations.source_error import source_error
+from msd.client.operations.source_error import BAN_TEXTS, source_error
 from msd.client.operations.unit_group import UnitGroup
 from msd.client.operations.unit_parts import UnitParts
 from msd.client.report.rate_meter import RATE_WINDOW_S, RateMeter
@@ -181,13 +181,13 @@ class Transfer(Task):
                 # At the start, all workers are measured from the first request on, as the average is.
                 is_first = now - self.started < RATE_WINDOW_S
                 self._meters[worker].start(self.started if is_first else now, is_first_request=is_first)
-                self._on_event(WorkerChanged(str(worker), "ready"))
+                self._emit_worker(worker, "ready")
                 self._schedule(event)
             case ConnectionClosed(worker, ConnectionRefusal.VERSION, version):
                 # The worker had no connection that the scheduler knows of. Each further attempt finds the same.
                 if self._other_versions.get(worker) != version:
                     self._other_versions[worker] = version
-                    self._on_event(WorkerChanged(str(worker), "lost", other_version(version)))
+                    self._emit_worker(worker, "lost", other_version(version))
             case ConnectionClosed(worker) if worker in self._scheduler.workers:
                 self._requests.pop(worker, None)
                 outstanding = len(self._scheduler.outstanding(worker))
@@ -195,7 +195,7 @@ class Transfer(Task):
                 self._meters[worker].stop()
                 detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
                 self.workers[worker].failures += bool(outstanding)
-                self._on_event(WorkerChanged(str(worker), "lost", detail, outstanding))
+                self._emit_worker(worker, "lost", detail, outstanding)
             case Stalled():
                 self._schedule(event)
 
@@ -214,6 +214,10 @@ class Transfer(Task):
                 self.emit_progress()
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
+    def _emit_worker(self, worker: int, state: str, detail: str = "", segments: int = 0) -> None:
+        place = self._pool.places.get(worker, "")
+        self._on_event(WorkerChanged(str(worker), state, detail, segments, place))
+
     def _emit_worker_changes(self, status: Status) -> None:
         """Emits an event for each worker that, according to server 5, became unavailable or is no longer silent."""
         for worker in status.workers:
@@ -221,9 +225,9 @@ class Transfer(Task):
             if worker.state not in (before, WorkerState.AWAKE, WorkerState.STARTING):
                 if worker.state is not WorkerState.SILENT:
                     self._meters[worker.number].stop()
-                self._on_event(WorkerChanged(str(worker.number), worker.state.value, worker.reason))
+                self._emit_worker(worker.number, worker.state.value, worker.reason)
             elif worker.state is WorkerState.AWAKE and before is WorkerState.SILENT:
-                self._on_event(WorkerChanged(str(worker.number), "ready"))
+                self._emit_worker(worker.number, "ready")
 
     # Replies.
 
@@ -333,21 +337,21 @@ class Transfer(Task):
                     self._check_unit(action)
                 case Ban(worker, reason):
                     self._meters[worker].stop()
-                    self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
+                    self._emit_worker(worker, "set aside", BAN_TEXTS[reason])
                     self._pool.handle_ban(action)
                 case Unban():
                     self._pool.handle_ban(action)
                 case scheduler_events.GroupBan(worker, number, reason):
                     self._meters[worker].stop()
                     if not self._groups[number].is_retry:
-                        self._on_event(WorkerChanged(str(worker), "set aside", reason.value))
+                        self._emit_worker(worker, "set aside", BAN_TEXTS[reason])
                 case scheduler_events.GroupUnban(worker, number) if not self._groups[number].is_retry:
-                    self._on_event(WorkerChanged(str(worker), "ready"))
+                    self._emit_worker(worker, "ready")
                 case scheduler_events.GroupLost(number, bans, unit):
                     # Report that nothing is in flight any more.
                     self.emit_progress()
                     group, index = self._groups[number], unit - self._first_units[number]
-                    if group.lose(source_error(bans, index, group.name)):
+                    if group.lose(source_error(bans, index, group.name, self._pool.places)):
                         self.remove(group)
 
     # Progress.

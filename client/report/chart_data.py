@@ -28,6 +28,7 @@ STATE_MARKS = {
     "failed": "failed",
     "silent": "silent",
     "lost": "connection lost",
+    "unreachable": "connection lost",
     "set aside": "set aside",
 }
 #: The kinds of mark for a worker that is available again: after sleep, and after a failure.

@@ -112,7 +112,7 @@ def test_flipped_bits_are_detected_and_their_worker_is_banned(network: Build, so
         done = client.wait_until_done()
     assert files_equal(path, tmp_path / "copy")
     assert done["workers"]["3"]["corrupt"] == 3
-    assert {"event": "worker", "name": "3", "state": "set aside", "detail": "corrupt"}.items() <= {
+    assert {"event": "worker", "name": "3", "state": "set aside", "detail": "sent corrupt data"}.items() <= {
         **next(event for event in client.events_of("worker") if event["state"] == "set aside")
     }.items()
     wait_for("three complaints", lambda: net.system.worker(3).complaints == 3)

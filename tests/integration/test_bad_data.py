@@ -7,6 +7,8 @@ import random
 import shutil
 from pathlib import Path
 
+from msd.client.network_events import BanReason
+from msd.client.operations.source_error import BAN_TEXTS
 from tests.corrupting_relay import Relay
 from tests.processes import (
     MIB,
@@ -42,7 +44,7 @@ def test_workers_with_corrupt_old_or_truncated_files_are_reported_and_the_output
             done = client.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
     banned = {event["name"]: event["detail"] for event in client.events_of("worker") if event["state"] == "set aside"}
-    assert banned == {"3": "unknown", "4": "changed"}
+    assert banned == {"3": BAN_TEXTS[BanReason.UNKNOWN], "4": BAN_TEXTS[BanReason.CHANGED]}
     # A corrupt segment that arrives after another worker's copy is not compared.
     found = done["workers"]["2"]["corrupt"]
     assert 1 <= found <= corrupting.corrupted

@@ -127,11 +127,16 @@ def diagnose(contacts: Iterable[Contact], version: int) -> str:
     order = list(Outcome)
     clauses: list[str] = []
     advice = ""
-    for (outcome, detail), group in sorted(groups.items(), key=lambda item: -order.index(item[0][0])):
-        one, several, advice = _TEXTS[outcome]
-        statement = (one if len(group) == 1 else several).format(detail=_detail(outcome, detail), version=version)
-        clauses.append(f"{describe(group)} {statement}")
+    for (outcome, _), group in sorted(groups.items(), key=lambda item: -order.index(item[0][0])):
+        advice = _TEXTS[outcome][2]
+        clauses.append(f"{describe(group)} {statement(group[0], version, is_one=len(group) == 1)}")
     return "; ".join(clauses) + (f": {advice}" if advice else "")
+
+
+def statement(contact: Contact, version: int, *, is_one: bool = True) -> str:
+    """Returns what came back from the address of ``contact`` or, unless it ``is_one``, from several addresses."""
+    one, several, _ = _TEXTS[contact.outcome]
+    return (one if is_one else several).format(detail=_detail(contact.outcome, contact.detail), version=version)
 
 
 def refused_error(contacts: Sequence[Contact], version: int) -> NotAllowedError:

@@ -107,6 +107,13 @@ def test_the_limit_is_named_and_bounds_the_time_left(limit: int, rate: float, le
     assert "left" not in text(view)
 
 
+def test_a_worker_on_another_host_is_shown_with_its_name_and_host() -> None:
+    view = running(workers=2)
+    view.handle(WorkerChanged("2", "unreachable", "192.0.2.7:21018 does not answer", place="attic, 192.0.2.7"), 5.0)
+    assert "worker 1                     ready " in text(view, width=120)
+    assert "worker 2 (attic, 192.0.2.7)  unreachable: 192.0.2.7:21018 does not answer  " in text(view, width=120)
+
+
 def test_the_reason_for_a_dead_worker_is_shown_and_not_hidden_by_the_lost_connection() -> None:
     view = running()
     view.handle(WorkerChanged("2", "dead", "killed by SIGKILL"), 5.0)

@@ -326,7 +326,7 @@ def test_each_event_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> No
             "segments": 13,
             "kept_bytes": 5 * MIB,
         },
-        {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned"},
+        {"event": "worker", "name": "2", "state": "lost", "detail": "3 segments reassigned", "place": ""},
         {
             "event": "waiting",
             "reason": "0 of 4 workers alive",

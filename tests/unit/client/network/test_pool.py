@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 
 from msd.client.events import Event, Waiting, WorkerChanged
 from msd.client.network.pool import ConnectionPool
@@ -196,6 +197,50 @@ def test_only_a_server_of_zeromq_has_a_wrong_key(scene: Scene, is_zeromq: bool) 
     expected = ConnectionRefusal.HANDSHAKE if is_zeromq else None
     assert scene.poll() == [ConnectionClosed(1, expected)]
     assert ("server key" in scene.pool.waiting_reason()) is is_zeromq
+
+
+def test_a_worker_that_cannot_be_reached_is_named_once_while_others_are_connected(scene: Scene) -> None:
+    awake = snapshot(WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.ASLEEP)
+    workers = [replace(worker, name="attic", host="192.0.2.7") for worker in awake.workers]
+    scene.incoming = [SnapshotReceived(replace(awake, workers=workers)), opened(1)]
+    scene.poll()
+    scene.poll()
+    expected = WorkerChanged("2", "unreachable", "127.0.0.1:27215 refuses the connection", place="attic, 192.0.2.7")
+    refused = Probed(Endpoint("127.0.0.1", 27215), Outcome.REFUSED)
+    for _ in range(2):
+        scene.incoming = [refused, refused]
+        scene.poll()
+        scene.poll()
+        assert scene.events == [expected]
+    # Once it was connected, a further failure is named again.
+    scene.incoming = [opened(2), ConnectionClosed(2), refused]
+    for _ in range(3):
+        scene.poll()
+    assert scene.events == [expected] * 2
+
+
+def test_a_worker_that_does_not_admit_the_key_any_more_is_named(scene: Scene) -> None:
+    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE, WorkerState.AWAKE)), opened(1), opened(2)]
+    for _ in range(3):
+        scene.poll()
+    scene.incoming = [ConnectionClosed(2), ConnectionClosed(2, ConnectionRefusal.KEY)]
+    scene.poll()
+    scene.poll()
+    assert scene.events == [WorkerChanged("2", "unreachable", "127.0.0.1:27215 does not admit this key")]
+
+
+def test_addresses_are_not_examined_at_each_poll_while_workers_are_connected(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE, WorkerState.AWAKE)), opened(1)]
+    scene.poll()
+    scene.poll()
+    examined: list[object] = []
+    monkeypatch.setattr(scene.pool, "_apply_contacts", examined.append)
+    for _ in range(100):
+        scene.incoming = [SEGMENT]
+        scene.poll()
+    assert not examined
 
 
 def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:

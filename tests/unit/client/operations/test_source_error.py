@@ -24,6 +24,13 @@ def test_it_says_what_was_tried_and_what_each_worker_did() -> None:
     )
 
 
+def test_a_worker_on_another_host_is_called_by_its_name_and_host() -> None:
+    reasons = {5: BanReason.UNKNOWN, 6: BanReason.CHANGED}
+    assert "(worker 5 (attic, 192.0.2.7) does not have this version of the file, worker 6 has another" in str(
+        source_error(reasons, 7, "Star.mp4", {5: "attic, 192.0.2.7"})
+    )
+
+
 @pytest.mark.parametrize(
     ("reasons", "advice"),
     [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec.structs import replace
@@ -45,6 +45,7 @@ class FakePool:
     stalled_seconds = 0.0
     last_poll_at = 0.0
     local_reason = ""
+    places: ClassVar[dict[int, str]] = {5: "attic, 192.0.2.7"}
 
     def __init__(self, catalogue: bytes = b"") -> None:
         self.initial = SnapshotReceived(snapshot(catalogue=catalogue, workers=[]))
@@ -332,6 +333,22 @@ def test_a_corrupt_segment_is_counted_retried_and_reported_to_server_5(tmp_path:
     assert (transfer.received, transfer.wasted, transfer.workers[1].corrupt) == (SIZE + MIB, MIB, 1)
     assert Retried("1", 0, "corrupt") in events
     assert complaints == [("control", 1, MANIFEST.id, 0)]
+
+
+def test_a_worker_that_lacks_the_version_is_named_with_its_host_and_the_reason(tmp_path: Path) -> None:
+    events: list[Event] = []
+    refusal = Refusal(rid=1, epoch=7, reason=RefusalReason.CHANGED)
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        run = transfer_of(FakePool(), part, on_event=events.append)
+        run.session.start(run.transfer)
+        run.start()
+        run.transfer.handle(opened(5))
+        run.transfer.handle(run.expect(ReplyReceived(5, Get(rid=0, id=MANIFEST.id, index=0), refusal, None)))
+    place = "attic, 192.0.2.7"
+    assert [event for event in events if isinstance(event, WorkerChanged)] == [
+        WorkerChanged("5", "ready", place=place),
+        WorkerChanged("5", "set aside", "has another version of the file", place=place),
+    ]
 
 
 def test_another_protocol_version_is_reported_once_with_both_versions(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ CONTACTS = (Contact("worker 1", Endpoint("::1", 9001), Outcome.VERSION, "7"),)
         ),
         (
             WorkerChanged("1", "lost", "1 segment reassigned", 1),
-            '"event": "worker", "name": "1", "state": "lost", "detail": "1 segment reassigned"',
+            '"event": "worker", "name": "1", "state": "lost", "detail": "1 segment reassigned", "place": ""',
         ),
         (
             Waiting("0 of 4 workers alive", 1.23456, CONTACTS, 30.0),
