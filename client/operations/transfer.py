@@ -341,7 +341,8 @@ class Transfer(Task):
                     self._pool.handle_ban(action)
                 case Unban():
                     self._pool.handle_ban(action)
-                case scheduler_events.GroupBan(worker, number, reason):
+                # Not if the worker may serve other groups: then only the retry is reported.
+                case scheduler_events.GroupBan(worker, number, reason) if len(self._active) == 1:
                     self._meters[worker].stop()
                     if not self._groups[number].is_retry:
                         self._emit_worker(worker, "set aside", BAN_TEXTS[reason])

@@ -266,6 +266,22 @@ def test_whether_an_unknown_file_is_lost_depends_on_the_catalogue_at_the_start(
     assert pool.bans == [], "the connection stays open"
 
 
+@pytest.mark.parametrize(("files", "states"), [(1, ["ready", "set aside"]), (2, ["ready"])])
+def test_only_a_ban_from_the_last_file_changes_the_state_of_a_worker(
+    tmp_path: Path, files: int, states: list[str]
+) -> None:
+    pool, events = FakePool(), list[Event]()
+    with closing(PartFile(tmp_path / "a", MANIFEST)) as part, closing(PartFile(tmp_path / "b", MANIFEST)) as other:
+        file = transfer_of(pool, part, on_event=events.append)
+        for output in (part, other)[:files]:
+            options: Any = {"catalogue": b"", "memory": MIB, "previous": None, "on_event": events.append}
+            FileTransfer(file.session, file.transfer, MANIFEST, output, **options)
+        file.transfer.handle(opened(1))
+        file.transfer.handle(file.expect(refused(1, RefusalReason.UNREADABLE)))
+    assert [event.state for event in events if isinstance(event, WorkerChanged)] == states
+    assert [event.cause for event in events if isinstance(event, Retried)] == ["unreadable"]
+
+
 def test_progress_does_not_reach_the_end_while_the_output_is_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
