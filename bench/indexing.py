@@ -1,6 +1,6 @@
 """The start of servers that share 100,000 files of 6 bytes: seconds until they are ready, memory, and the digest cache.
 
-First without a cache, then with it: whole ``msd serve``, until it prints that it is ready, from files in memory. Then
+First without a cache, then with it: whole ``msd serve``, until ``msd list`` has answered, from files in memory. Then
 the processor time that the indexer needs for its rescans while nothing changes. At last the indexer's ways to read
 several files at once, each compared with reading one after another: 20 files of 50 MiB by several threads, and 20,000
 files of 10 KiB ahead; in memory, and on the disk after the system has dropped their data.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from bench.measuring import memory_folder, paired_ratio, run_interleaved
 from bench.peers import cpu_seconds, peak_mib
 from msd.workers.indexing import file_hasher
 from msd.workers.source.share import Share
-from tests.processes import MIB, wait_for
+from tests.processes import MIB, MSD, wait_for
 
 ROUNDS = int(os.environ.get("MSD_BENCH_ROUNDS") or 5)
 FILES, FILES_PER_FOLDER = 100_000, 100
@@ -46,9 +47,13 @@ def make_tree(folder: Path, files: int, size: int) -> None:
 
 
 def start(tree: Path, home: Path, memory: dict[str, list[float]]) -> float:
-    """Starts servers; returns the seconds until they are ready, and adds the peak memory of the processes in MiB."""
+    """Starts servers; returns the seconds until a list answers, and adds the peak memory of the processes in MiB."""
     began = time.perf_counter()
     with ours.serving(tree, home) as servers:
+        name = f"{FILES // FILES_PER_FOLDER - 1:04}/"
+        command = [*MSD, "list", name, *servers.server_flags]
+        output = subprocess.run(command, env=servers.env, check=True, capture_output=True).stdout
+        assert output.count(b"\n") == FILES_PER_FOLDER
         seconds = time.perf_counter() - began
         for name, pid in zip(PROCESSES, servers.pids, strict=False):
             memory.setdefault(name, []).append(peak_mib(pid))
