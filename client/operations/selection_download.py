@@ -328,6 +328,9 @@ class SelectionDownload(Task):
 
     def _record(self, saved: Sequence[Saved]) -> None:
         """Counts files that are in place, or could not be put there."""
+        if saved:
+            # The live view then shows no reason for waiting any more: if one remains, it is reported again.
+            self._report_progress()
         for file in saved:
             if file.error is not None:
                 self._fail(file.name, file.error)

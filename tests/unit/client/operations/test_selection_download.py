@@ -16,6 +16,7 @@ from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
 from msd.client.storage.existing_file import Decision
 from msd.client.storage.segments_on_disk import UnusableDiskError
+from msd.client.storage.tree import Saved
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.states import RefusalReason
@@ -113,6 +114,21 @@ def test_replies_are_handled_while_a_page_is_checked(monkeypatch: pytest.MonkeyP
     assert requested[0] == 0 < requested[-1], "the first file is described and requested before the last one is checked"
     assert len(progress) > len(files)
     assert selection.progress().is_complete
+
+
+def test_a_file_that_is_put_in_place_is_progress() -> None:
+    """The live view then shows no reason for waiting any more: it has to be reported again."""
+    worker, progress = MemoryWorker({**FILES}), list[object]()
+    seen: list[int] = []
+
+    class WatchedReceiver(MemoryReceiver):
+        def complete(self) -> list[Saved]:
+            seen.append(len(progress))
+            return super().complete()
+
+    worker.progress_timeout.handle = lambda event, now: progress.append(event)
+    download(worker, WatchedReceiver(), "photos/")
+    assert len(progress) == seen[-1] + 1
 
 
 def test_a_single_file_is_fetched_by_segments_whatever_its_size() -> None:
