@@ -180,7 +180,8 @@ class ConnectionPolicy(Core[Event, Action]):
     """Decides which connections are open.
 
     If ``pinned``, endpoints in snapshots are ignored. If ``guessed``, ``workers`` are dropped unless server 5 lists
-    them. The host of ``server5`` replaces the wildcard in endpoints.
+    them. If the first snapshot is late, they are replaced by the ``last_known`` workers, of which the last snapshot of
+    an earlier client named the endpoints and the keys. The host of ``server5`` replaces the wildcard in endpoints.
     """
 
     def __init__(
@@ -190,6 +191,7 @@ class ConnectionPolicy(Core[Event, Action]):
         *,
         pinned: bool,
         guessed: bool = False,
+        last_known: Mapping[int, tuple[str, bytes]] | None = None,
         now: float,
     ) -> None:
         super().__init__()
@@ -198,6 +200,9 @@ class ConnectionPolicy(Core[Event, Action]):
         self.status: Status | None = None
         self._server5 = server5
         self._pinned = pinned
+        self._last_known = last_known or {}
+        #: True while ``last_known`` workers take the place of a snapshot.
+        self.uses_last_known = False
         #: Epoch and sequence number of the latest snapshot.
         self._last_snapshot: tuple[int, int] = (0, 0)
         #: The time of the first refusal since a connection was last open; None if there was none.
@@ -330,17 +335,12 @@ class ConnectionPolicy(Core[Event, Action]):
             return []
         self._last_snapshot = (status.epoch, status.seq)
         self._status_deadline = now + 3 * status.interval + 1
-        self._status_timed_out = False
+        self._status_timed_out = self.uses_last_known = False
         self.status = status
         actions: list[Action] = []
         for reported in status.workers:
             worker = self.workers.get(reported.number)
-            endpoint = worker.endpoint if worker is not None else None
-            if not self._pinned:
-                try:
-                    endpoint = self._reachable(Endpoint.parse(reported.endpoint))
-                except UsageError:
-                    continue
+            endpoint = self._reachable(reported.endpoint) if not self._pinned else worker.endpoint if worker else None
             if endpoint is None or len(reported.key) not in (0, KEY_SIZE):
                 continue
             if worker is None:
@@ -377,8 +377,28 @@ class ConnectionPolicy(Core[Event, Action]):
                 yield CloseConnection(number)
             del self.workers[number]
 
-    def _reachable(self, endpoint: Endpoint) -> Endpoint:
-        """Returns an endpoint of a snapshot as this client reaches it."""
+    def _recall(self) -> None:
+        """Replaces the guessed workers with the last known ones."""
+        endpoints = {
+            number: self._reachable(endpoint)
+            for number, (endpoint, key) in self._last_known.items()
+            if len(key) in (0, KEY_SIZE)
+        }
+        for number, endpoint in endpoints.items():
+            if endpoint is not None:
+                self.uses_last_known = True
+                is_given = number in self.workers and self.workers[number].is_given
+                self.workers[number] = KnownWorker(endpoint, is_given=is_given, key=self._last_known[number][1])
+        if self.uses_last_known:
+            for number in [n for n, worker in self.workers.items() if not worker.is_given and not endpoints.get(n)]:
+                del self.workers[number]
+
+    def _reachable(self, text: str) -> Endpoint | None:
+        """Returns an endpoint of a snapshot as this client reaches it; None if it is malformed."""
+        try:
+            endpoint = Endpoint.parse(text)
+        except UsageError:
+            return None
         if endpoint.host in ANY_HOSTS:
             return self._server5.at_port(endpoint.port)
         return endpoint.with_scope_of(self._server5.host)
@@ -420,6 +440,8 @@ class ConnectionPolicy(Core[Event, Action]):
         # A socket that only receives cannot detect that its peer is gone, so subscribe again; but not at the first
         # timeout, when the socket is new.
         is_first = self.awaits_first_snapshot
+        if is_first:
+            self._recall()
         self._status_deadline = now + RESUBSCRIBE_INTERVAL_S
         self._status_timed_out = True
         self.status = None

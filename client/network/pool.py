@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -39,6 +40,9 @@ from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
+
+if TYPE_CHECKING:
+    from msd.client.network.last_workers import LastWorkers
 
 #: Seconds between two checks of the open connections for silence.
 PATH_CHECK_INTERVAL_S = 0.5
@@ -86,14 +90,26 @@ class ConnectionPool:
         #: The version of server 5's last snapshot, if it is another one than the client's.
         self._server5_version: int | None = None
         self._servers = servers
-        #: The name and the host of each worker that has joined from another host, as text.
-        self.places: dict[int, str] = {}
         #: The workers that are reported as unreachable since they were last connected.
         self._unreachable: set[int] = set()
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
+        #: None if the ports are pinned: then the endpoints in snapshots do not matter.
+        self._last_workers: LastWorkers | None = None
+        if not servers.pinned:
+            from msd.client.network.last_workers import LastWorkers  # Not needed with explicit ports.
+
+            self._last_workers = LastWorkers(servers)
+        last_known = self._last_workers.workers if self._last_workers is not None else {}
+        #: The name and the host of each worker that has joined from another host, as text.
+        self.places = {number: worker.place for number, worker in last_known.items()}
         self._policy = connection_policy.ConnectionPolicy(
-            servers.workers, servers.status, pinned=servers.pinned, guessed=servers.guessed, now=time.monotonic()
+            servers.workers,
+            servers.status,
+            pinned=servers.pinned,
+            guessed=servers.guessed,
+            last_known={number: (worker.endpoint, worker.key) for number, worker in last_known.items()},
+            now=time.monotonic(),
         )
         #: The look-up of the servers' names that is in progress.
         self._lookup: NameLookup | None = None
@@ -162,7 +178,9 @@ class ConnectionPool:
                     continue
                 case SnapshotReceived(status):
                     self._control, self._server5_version = status.control, None
-                    self.places = {w.number: _place(w.name, w.host) for w in status.workers if w.host}
+                    self.places = {worker.number: worker.place for worker in status.workers}
+                    if self._last_workers is not None:
+                        self._last_workers.keep(status)
                     if self._servers.pinned:
                         workers = [w for w in status.workers if w.number in self._servers.workers]
                         event = SnapshotReceived(replace(status, workers=workers))
@@ -224,6 +242,8 @@ class ConnectionPool:
             detail = ""
             if self._server5_version is not None:
                 detail = other_version(self._server5_version)
+            elif not reachable and self._policy.uses_last_known:
+                detail = "it does not answer; using the workers that it listed last"
             elif not reachable:
                 detail = "it does not answer; continuing without its status"
             self._on_event(WorkerChanged("server 5", "ready" if reachable else "lost", detail))
@@ -281,15 +301,15 @@ class ConnectionPool:
         deadline = self._contacts.next_deadline(self._last_poll_at)
         self._contacts_due = math.inf if deadline is None else deadline
         if self.ready:
-            self._emit_unreachable_workers(expected)
+            self._emit_unreachable_workers()
 
-    def _emit_unreachable_workers(self, expected: Mapping[int, Endpoint]) -> None:
-        """Emits an event for each worker to which the client cannot connect, unlike to others, once it is known why."""
-        contacts = {contact.name: contact for contact in self._contacts.current()}
-        for number in expected.keys() - self.ready.keys() - self._unreachable:
-            contact = contacts[_worker_name(number)]
+    def _emit_unreachable_workers(self) -> None:
+        """Emits an event for each worker to which the client cannot connect, unlike to others."""
+        contacts = {contact.name: contact for contact in self._contacts.unreachable(self._last_poll_at)}
+        for number in {*self.worker_numbers} - self._unreachable:
+            contact = contacts.get(_worker_name(number))
             # The version of a worker is reported by its connection.
-            if contact.outcome not in (Outcome.UNKNOWN, Outcome.VERSION):
+            if contact is not None and contact.outcome is not Outcome.VERSION:
                 self._unreachable.add(number)
                 detail = f"{contact.endpoint} {statement(contact, PROTOCOL_VERSION)}"
                 place = self.places.get(number, "")
@@ -328,11 +348,6 @@ class ConnectionPool:
 
 def _worker_name(number: int) -> str:
     return f"worker {number}"
-
-
-def _place(name: str, host: str) -> str:
-    """Returns the name and the host of a worker that has joined from another host."""
-    return f"{name}, {host}" if name else host
 
 
 def _addresses(servers: Servers) -> list[frozenset[Endpoint]]:

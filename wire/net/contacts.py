@@ -22,6 +22,9 @@ PROBE_DELAY_S = 0.3
 PROBE_TIMEOUT_S = 0.6
 #: Seconds between two probes of an address that still does not answer.
 PROBE_INTERVAL_S = 1.0
+#: Seconds without an answer, while other servers answer, after which a server counts as unreachable. Within this time a
+#: probe has ended that began after the first one of them answered.
+UNREACHABLE_DELAY_S = 2.0
 #: What the probes of several addresses of one host say together: the first of these that one of them found.
 _MOST_TELLING = (
     Outcome.NO_REPLY,
@@ -83,6 +86,8 @@ class Contacts(Core[Event, Action]):
         self._encrypted = encrypted
         self._addresses: Mapping[str, Endpoint] = {}
         self._unanswered: frozenset[str] = frozenset()
+        #: Since when each server sends no answer although another one does.
+        self._missing_since: dict[str, float] = {}
         #: The last refusal of each server since it answered.
         self._refusals: dict[str, Contact] = {}
         #: The result of the last probe of each address, since all expected answers arrived.
@@ -117,6 +122,13 @@ class Contacts(Core[Event, Action]):
             Contact(name, endpoint, *self._outcome(name, endpoint)) for name, endpoint in self._addresses.items()
         )
 
+    def unreachable(self, now: float) -> tuple[Contact, ...]:
+        """Returns what came back from each server that has sent no answer for a while, unlike others."""
+        missing = {name for name, since in self._missing_since.items() if now >= since + UNREACHABLE_DELAY_S}
+        return tuple(
+            contact for contact in self.current() if contact.name in missing and contact.outcome is not Outcome.UNKNOWN
+        )
+
     def refusals(self) -> tuple[Contact, ...]:
         """Returns the last refusal of each server, unless it has answered since or a probe found another cause."""
         return tuple(contact for contact in self._refusals.values() if self._may_be_refused(contact.endpoint))
@@ -132,6 +144,8 @@ class Contacts(Core[Event, Action]):
                 self._without_msd[endpoint] = self._without_msd[endpoint] + 1 if is_other else 0
             case Expecting(addresses, unanswered):
                 self._addresses, self._unanswered = addresses, unanswered
+                missing = unanswered if addresses.keys() - unanswered else ()
+                self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
                 for name in addresses.keys() - unanswered:
                     self._refusals.pop(name, None)
                 return self._probe(now)
@@ -186,3 +200,4 @@ class Contacts(Core[Event, Action]):
     def _assert_invariants(self) -> None:
         assert self._stop_at is None or self._probe_at is not None, "a probe without an expected answer"
         assert self._unanswered <= self._addresses.keys(), "an answer from an unknown address is expected"
+        assert self._missing_since.keys() <= self._unanswered

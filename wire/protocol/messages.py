@@ -263,6 +263,11 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: Duration = 0.0
     reason: Text = ""
 
+    @property
+    def place(self) -> str:
+        """The name and the host of a worker that has joined from another host, as text; otherwise empty."""
+        return ", ".join(filter(None, (self.name, self.host))) if self.host else ""
+
 
 class Status(Message, tag="status", frozen=True):
     """The snapshot of server 5, published after every change and every ``interval`` seconds. ``clients`` is the number

@@ -45,6 +45,7 @@ INTERVAL = 2.0
 STALE = 3 * INTERVAL + 1
 HOST = "192.0.2.7"
 SERVER_5 = Endpoint(HOST, 39223)
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 
 
 def endpoint(number: int, host: str = "127.0.0.1", base: int = 21000) -> Endpoint:
@@ -406,9 +407,54 @@ def test_a_worker_that_server_5_lists_no_more_is_not_tried_again() -> None:
     assert not scene.policy.workers
 
 
-# Workers with keys of their own, and workers that move.
+# The last known workers.
 
-KEY, OTHER_KEY = b"k" * 32, b"o" * 32
+
+def recalling(workers: int, *, guessed: bool = True) -> Scene:
+    """A client whose guess is ``workers`` workers, and that knows of workers 2, 7 and 8 from an earlier snapshot."""
+    scene = Scene()
+    scene.policy = ConnectionPolicy(
+        {number: endpoint(number) for number in range(1, workers + 1)},
+        SERVER_5,
+        pinned=False,
+        guessed=guessed,
+        last_known={
+            2: ("tcp://*:5002", b""),
+            7: (endpoint(7).url, KEY),
+            8: ("nowhere", b""),
+            9: (endpoint(9).url, b"9"),
+        },
+        now=START,
+    )
+    return scene
+
+
+def test_the_last_known_workers_take_the_place_of_the_guessed_ones_if_the_first_snapshot_is_late() -> None:
+    scene = recalling(2)
+    assert scene.wait(FIRST_SNAPSHOT_TIMEOUT_S - 0.01) == []
+    assert not scene.policy.uses_last_known
+    assert scene.wait(0.01) == [OpenConnection(2, Endpoint(HOST, 5002)), OpenConnection(7, endpoint(7), KEY)]
+    assert list(scene.policy.workers) == [2, 7]
+    assert scene.policy.uses_last_known
+    scene.connect(7)
+    assert scene.snapshot(worker(1, WorkerState.AWAKE)) == [CloseConnection(2), open_action(1)]
+    assert not scene.policy.uses_last_known
+    assert list(scene.policy.workers) == [7, 1]
+
+
+def test_workers_that_were_given_are_tried_beside_the_last_known_ones() -> None:
+    actions = recalling(1, guessed=False).wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    assert {action.worker for action in actions if isinstance(action, OpenConnection)} == {1, 2, 7}
+
+
+def test_a_snapshot_in_time_makes_the_last_known_workers_needless() -> None:
+    scene = recalling(0)
+    assert scene.states(WorkerState.AWAKE) == [open_action(1)]
+    assert scene.wait(STALE) == [Resubscribe()]
+    assert list(scene.policy.workers) == [1]
+
+
+# Workers with keys of their own, and workers that move.
 
 
 @pytest.mark.parametrize("pinned", [False, True])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -25,7 +27,7 @@ from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.errors import NoAnswerError, NotAllowedError
 from msd.wire.net import name_lookup
-from msd.wire.net.contacts import Probed
+from msd.wire.net.contacts import UNREACHABLE_DELAY_S, Probed
 from msd.wire.net.diagnosis import Outcome
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Get, Segment
@@ -42,7 +44,8 @@ ASLEEP = [WorkerState.ASLEEP] * 4
 class Scene:
     """A pool whose transport yields ``incoming``, one event per poll, and a clock that the test and waits advance."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cache: Path = Path(os.devnull)) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
         self.now = 1000.0
         self.incoming: list[NetworkEvent] = []
         monkeypatch.setattr("time.monotonic", lambda: self.now)
@@ -199,33 +202,50 @@ def test_only_a_server_of_zeromq_has_a_wrong_key(scene: Scene, is_zeromq: bool) 
     assert ("server key" in scene.pool.waiting_reason()) is is_zeromq
 
 
-def test_a_worker_that_cannot_be_reached_is_named_once_while_others_are_connected(scene: Scene) -> None:
-    awake = snapshot(WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.ASLEEP)
+def miss(scene: Scene, *events: NetworkEvent) -> None:
+    """The client receives ``events`` and examines the addresses again for so long that the others count as missing."""
+    scene.incoming = [*events]
+    for _ in range(len(events) + 2):
+        scene.poll()
+        scene.now += UNREACHABLE_DELAY_S / 2
+
+
+@pytest.fixture
+def unprobed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A scene without real probes."""
+    monkeypatch.setattr(scene.pool.transport, "start_probe", lambda endpoint: iter([]))
+    monkeypatch.setattr(scene.pool.transport, "stop_probes", list)
+    return scene
+
+
+def test_a_worker_that_cannot_be_reached_is_named_once_while_others_are_connected(unprobed: Scene) -> None:
+    scene = unprobed
+    awake = snapshot(WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.ASLEEP, interval=60.0)
     workers = [replace(worker, name="attic", host="192.0.2.7") for worker in awake.workers]
     scene.incoming = [SnapshotReceived(replace(awake, workers=workers)), opened(1)]
     scene.poll()
     scene.poll()
     expected = WorkerChanged("2", "unreachable", "127.0.0.1:27215 refuses the connection", place="attic, 192.0.2.7")
     refused = Probed(Endpoint("127.0.0.1", 27215), Outcome.REFUSED)
+    scene.incoming = [refused]
+    scene.poll()
+    assert scene.events == [], "it may be about to connect"
     for _ in range(2):
-        scene.incoming = [refused, refused]
-        scene.poll()
-        scene.poll()
+        miss(scene, refused)
         assert scene.events == [expected]
     # Once it was connected, a further failure is named again.
-    scene.incoming = [opened(2), ConnectionClosed(2), refused]
-    for _ in range(3):
-        scene.poll()
+    miss(scene, opened(2), ConnectionClosed(2), refused, refused)
     assert scene.events == [expected] * 2
 
 
-def test_a_worker_that_does_not_admit_the_key_any_more_is_named(scene: Scene) -> None:
-    scene.incoming = [SnapshotReceived(snapshot(WorkerState.AWAKE, WorkerState.AWAKE)), opened(1), opened(2)]
+def test_a_worker_that_does_not_admit_the_key_any_more_is_named(unprobed: Scene) -> None:
+    scene = unprobed
+    awake = snapshot(WorkerState.AWAKE, WorkerState.AWAKE, interval=60.0)
+    scene.incoming = [SnapshotReceived(awake), opened(1), opened(2)]
     for _ in range(3):
         scene.poll()
-    scene.incoming = [ConnectionClosed(2), ConnectionClosed(2, ConnectionRefusal.KEY)]
-    scene.poll()
-    scene.poll()
+    no_reply = Probed(Endpoint("127.0.0.1", 27215), Outcome.NO_REPLY)
+    miss(scene, ConnectionClosed(2), ConnectionClosed(2, ConnectionRefusal.KEY), no_reply)
     assert scene.events == [WorkerChanged("2", "unreachable", "127.0.0.1:27215 does not admit this key")]
 
 
@@ -241,6 +261,30 @@ def test_addresses_are_not_examined_at_each_poll_while_workers_are_connected(
         scene.incoming = [SEGMENT]
         scene.poll()
     assert not examined
+
+
+def test_the_workers_that_server_5_listed_last_are_used_while_it_is_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attic = replace(snapshot().workers[1], name="attic", host="192.0.2.7")
+    first = Scene(monkeypatch, tmp_path)
+    with closing(first.pool):
+        first.incoming = [SnapshotReceived(snapshot(workers=[attic]))]
+        first.poll()
+    second = Scene(monkeypatch, tmp_path)
+    with closing(second.pool):
+        second.now += 1.0
+        second.poll()
+        assert second.pool.worker_numbers == [2]
+        second.incoming = [opened(2)]
+        second.poll()
+        assert second.pool.places == {2: "attic, 192.0.2.7"}
+        used = WorkerChanged("server 5", "lost", "it does not answer; using the workers that it listed last")
+        assert second.events == [used]
+        second.incoming = [SnapshotReceived(snapshot())]
+        second.poll()
+        assert second.events == [used, WorkerChanged("server 5", "ready")]
+        assert second.pool.worker_numbers == [1, 2, 3, 4]
 
 
 def test_a_reason_for_waiting_is_emitted_once_until_the_timeout_expires(scene: Scene) -> None:

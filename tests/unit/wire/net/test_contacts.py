@@ -10,6 +10,7 @@ from msd.wire.net.contacts import (
     PROBE_DELAY_S,
     PROBE_INTERVAL_S,
     PROBE_TIMEOUT_S,
+    UNREACHABLE_DELAY_S,
     Action,
     Contacts,
     Expecting,
@@ -65,6 +66,30 @@ def test_addresses_are_probed_again_and_again_until_they_answer() -> None:
     assert scene.expect([]) == [StopProbes()]
     assert scene.contacts.is_idle
     assert scene.contacts.next_deadline(scene.now) is None
+
+
+def test_a_server_is_unreachable_once_it_is_missing_for_a_while_although_another_one_answers() -> None:
+    scene = Scene()
+    scene.handle(Probed(WORKER, Outcome.REFUSED))
+    scene.now += 10.0
+    scene.expect(ADDRESSES)
+    assert scene.contacts.unreachable(scene.now) == ()
+    scene.expect(["worker 1"])
+    scene.now += UNREACHABLE_DELAY_S - 0.1
+    scene.expect(["worker 1"])
+    assert scene.contacts.unreachable(scene.now) == ()
+    scene.now += 0.1
+    (contact,) = scene.contacts.unreachable(scene.now)
+    assert (contact.name, contact.outcome) == ("worker 1", Outcome.REFUSED)
+    scene.expect([])
+    assert scene.contacts.unreachable(scene.now) == ()
+
+
+def test_a_server_is_not_unreachable_before_it_is_known_why() -> None:
+    scene = Scene()
+    scene.expect(["worker 1"])
+    scene.now += 10.0
+    assert scene.contacts.unreachable(scene.now) == ()
 
 
 def test_msd_is_absent_once_two_probes_of_every_address_have_found_none() -> None:
