@@ -17,7 +17,7 @@ from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import bind, limit_frames, receive, tcp_socket
 from msd.wire.protocol.codec import MAX_SUBSCRIPTION_FRAME, STATUS_TOPIC, encode
 from msd.wire.protocol.messages import Status
-from msd.wire.security.zap import ZapHandler
+from msd.wire.security.zap import DATA_ROLES, ZapHandler
 
 #: Subscriptions read per iteration of the event loop, so that a flood does not block it.
 READS_PER_TURN = 256
@@ -50,7 +50,7 @@ class Publisher:
         self.socket.rcvbuf = RECEIVE_BUFFER
         self._on_misuse = on_misuse
         self._connections: AcceptedConnections[None] = AcceptedConnections(zap)
-        zap.protect(self.socket)
+        zap.protect(self.socket, DATA_ROLES)
         limit_frames(self.socket, MAX_SUBSCRIPTION_FRAME)
         bind(self.socket, endpoint.url)
 

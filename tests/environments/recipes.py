@@ -189,6 +189,26 @@ def two_machines() -> Iterator[tuple[Wrapper, Wrapper]]:
             yield server, client
 
 
+@contextlib.contextmanager
+def hosts(count: int, rate: str = "") -> Iterator[list[Wrapper]]:
+    """``count`` machines in one network: machine N has the address 192.0.2.N. All but the first and the last can send
+    at most ``rate``, such as "160mbit", if it is not empty.
+    """
+    with contextlib.ExitStack() as stack:
+        bridge = stack.enter_context(network_namespace("ip link add sw type bridge", "ip link set sw up"))
+        machines = []
+        for number in range(1, count + 1):
+            machine = stack.enter_context(network_namespace())
+            machines.append(machine)
+            run_in(machine, f"ip link add e0 type veth peer name p{number} netns {bridge[-1]}")
+            run_in(bridge, f"ip link set p{number} master sw up")
+            run_in(machine, f"ip address add 192.0.2.{number}/24 dev e0")
+            run_in(machine, "ip link set e0 up")
+            if rate and 1 < number < count:
+                run_in(machine, f"tc qdisc add dev e0 root tbf rate {rate} burst 64kb latency 50ms")
+        yield machines
+
+
 def run_in(wrapper: Wrapper, command: str) -> None:
     """Runs a command in an environment, and fails the test if the command fails."""
     subprocess.run([*wrapper, *command.split()], check=True)

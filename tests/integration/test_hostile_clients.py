@@ -456,7 +456,7 @@ list        yes       yes       yes       no conn   no conn   no conn
 describe    yes       yes       yes       no conn   no conn   no conn
 digests     yes       yes       yes       no conn   no conn   no conn
 get         yes       yes       yes       no conn   no conn   no conn
-subscribe   yes       yes       yes       yes       no conn   no conn
+subscribe   yes       yes       yes       no conn   no conn   no conn
 status      yes       yes       yes       denied    no conn   no conn
 toggle      yes       yes       denied    denied    no conn   no conn
 done        yes       yes       yes       denied    no conn   no conn

@@ -39,7 +39,7 @@ class Role(StrEnum):
 
     CLIENT = "client"  #: list files, download them and read the servers' status
     OPERATOR = "operator"  #: also toggle workers and stop the servers
-    WORKER = "worker"  #: join as a worker, and read the servers' status
+    WORKER = "worker"  #: join as a worker
     ANYONE = "anyone"  #: everything: any peer of servers that use no keys. No key has this role
 
 

@@ -30,7 +30,6 @@ BAN_S = 60.0
 MAX_REQUESTS_PER_CALL = 64
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-_DOMAIN = b"msd"
 #: The roles that may connect to a worker.
 DATA_ROLES = frozenset({Role.CLIENT, Role.OPERATOR})
 
@@ -84,6 +83,8 @@ class ZapHandler:
         self._own = own
         self._keys = KeyFolder(folder) if folder is not None else None
         self._roles = roles
+        #: The roles that may connect to a socket, by its domain: the name by which ZeroMQ tells the sockets apart.
+        self._domains: dict[bytes, AbstractSet[Role]] = {}
         #: The admitted keys of the folder.
         self.admitted_keys: list[AdmittedKey] = []
         #: By the hash of the key.
@@ -104,9 +105,13 @@ class ZapHandler:
     def uses_keys(self) -> bool:
         return self._own is not None
 
-    def protect(self, socket: zmq.Socket[bytes]) -> None:
-        """Makes ZeroMQ ask this handler about each connection to ``socket``. Call this before the socket is bound."""
-        socket.zap_domain = _DOMAIN
+    def protect(self, socket: zmq.Socket[bytes], roles: AbstractSet[Role] | None = None) -> None:
+        """Makes ZeroMQ ask this handler about each connection to ``socket``. Call this before the socket is bound.
+        Only peers with one of ``roles`` are admitted, by default those of the handler.
+        """
+        domain = b"msd-%d" % len(self._domains)
+        self._domains[domain] = self._roles if roles is None else roles
+        socket.zap_domain = domain
         # Otherwise ZeroMQ would admit everyone after this handler is closed.
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         if self._own is not None:
@@ -118,11 +123,11 @@ class ZapHandler:
         """Answers ZeroMQ's waiting requests."""
         for _ in range(MAX_REQUESTS_PER_CALL):
             try:
-                _, request, _, _, _, mechanism, *credentials = self.socket.recv_multipart(zmq.NOBLOCK)
+                _, request, domain, _, _, mechanism, *credentials = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
             key = credentials[0] if credentials else b""
-            role = self._role(mechanism, key)
+            role = self._role(mechanism, key, self._domains[domain])
             is_accepted = role is not None and self._banned_until.get(key, 0.0) <= time.monotonic()
             self.rejected_connections += not is_accepted
             # Status 400 rather than 300, which ZeroMQ does not report to the connecting side.
@@ -139,10 +144,10 @@ class ZapHandler:
         """Returns the role that the peer with this key has now, None if the key is revoked or has expired. ``key`` is
         empty, and every peer may do everything, if no keys are used.
         """
-        return self._role(b"CURVE" if self._own is not None else b"NULL", key)
+        return self._role(b"CURVE" if self._own is not None else b"NULL", key, self._roles)
 
-    def _role(self, mechanism: bytes, key: bytes) -> Role | None:
-        return admitted_role(mechanism, key, self._own, self._admissions, self._roles, time.monotonic())
+    def _role(self, mechanism: bytes, key: bytes, roles: AbstractSet[Role]) -> Role | None:
+        return admitted_role(mechanism, key, self._own, self._admissions, roles, time.monotonic())
 
     def name_of(self, key: bytes) -> str:
         """Returns the name under which a key is admitted; empty if it is not admitted."""

@@ -1,8 +1,10 @@
-"""Creates and removes the broker's own folder: the catalogue, the workers' logs, the local control socket.
+"""Creates and removes the own folder of a broker, or of a worker that joins one: the catalogue, the logs of child
+processes, the local control socket.
 
-The folder is named after the host and port of the control socket, which only one broker at a time can bind, so two
-running brokers never share a folder. A broker replaces the folder that a killed broker left behind. Create the folder
-only after the control socket is bound.
+The folder is named after the host and port of the control socket or of the worker, which only one process at a time can
+bind, so two running processes never share a folder. A process replaces the folder that a killed one left behind. Create
+the folder only after the port is bound or held. Containers may have the same addresses and share a folder for temporary
+files: the folder of a worker is named after the worker, too.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ MAX_SOCKET_PATH = 107
 ROOM_FILES, ROOM_BYTES = 80, 64 << 10
 
 
-def make_folder(control: Endpoint) -> Path:
-    """Creates the empty folder, accessible to this user only. Raises ``MsdError``, also if the disk is full."""
+def make_folder(bound: Endpoint, owner: str = "") -> Path:
+    """Creates the empty folder, accessible to this user only, for the process that has bound ``bound``. ``owner`` is
+    the name of a worker. Raises ``MsdError``, also if the disk is full.
+    """
     # Absolute, because the indexer and the workers have another current folder.
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
-    host = "any" if control.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", control.host)
-    folder = base / f"{host}-{control.port}"
+    host = "any" if bound.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", bound.host)
+    folder = base / "-".join(filter(None, (owner, host, str(bound.port))))
     if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
     _make_base(base)  # Remove nothing before it is certain that the parent folder belongs to this user.

@@ -119,10 +119,11 @@ def run(options: WorkerOptions) -> int:
         stack.callback(_close_lines, lines)
         listen, holder = _hold_port(options)
         stack.callback(holder.close)
-        folder = make_folder(listen)
+        name = options.name or f"{_host_name()}-{listen.port}"
+        folder = make_folder(listen, name)
         stack.callback(remove_folder, folder)
         write_share(folder / "catalogue", share)
-        return _Process(options, listen, folder, signals, lines, stack).run()
+        return _Process(options, name, listen, folder, signals, lines, stack).run()
 
 
 class _Process:
@@ -131,6 +132,7 @@ class _Process:
     def __init__(
         self,
         options: WorkerOptions,
+        name: str,
         listen: Endpoint,
         folder: Path,
         signals: SignalDescriptor,
@@ -138,6 +140,7 @@ class _Process:
         stack: ExitStack,
     ) -> None:
         self._options = options
+        self._name = name
         self._listen = listen
         self._folder = folder
         self._signals = signals
@@ -166,9 +169,8 @@ class _Process:
     def _serve(self) -> None:
         options = self._options
         own = KeyPair.generate() if options.credentials is not None else None
-        name = options.name or f"{_host_name()}-{self._listen.port}"
         settings = WorkerSettings(
-            name=name,
+            name=self._name,
             number=None,
             parent=0,
             bind=self._listen.bind_url,

@@ -32,7 +32,7 @@ from msd.wire.support.backoff import backoff
 #: Messages that may wait to be sent.
 SEND_QUEUE = 8
 #: Seconds before the broker is connected to again: the first delay, which doubles with every failure, and the maximum.
-MIN_RECONNECT_S, MAX_RECONNECT_S = 0.25, 2.0
+MIN_RECONNECT_S, MAX_RECONNECT_S = 0.25, 1.0
 #: Seconds between two looks at the connection, and without a packet from the broker's machine after which it is lost.
 CHECK_INTERVAL_S, SILENT_S = 0.25, 2.5
 #: Seconds without an answer after which the worker says why, and after which the broker's name is looked up again.
@@ -188,7 +188,7 @@ class RemoteBroker:
 
     def _explain(self) -> None:
         contacts = self._contacts.current()
-        text = f"waiting: {diagnose(contacts, PROTOCOL_VERSION)}; the worker goes on meanwhile"
+        text = f"waiting: {diagnose(contacts, PROTOCOL_VERSION)}; trying again"
         if text != self._explained and any(contact.outcome is not Outcome.UNKNOWN for contact in contacts):
             self._explained = text
             self._show(text)

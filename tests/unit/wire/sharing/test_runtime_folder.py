@@ -121,6 +121,11 @@ def test_the_name_is_a_safe_file_name_for_any_host(runtime: Path, host: str, nam
     assert make_folder(Endpoint(host, CONTROL.port)) == base(runtime) / name
 
 
+def test_workers_of_containers_that_share_a_temporary_folder_have_different_folders(runtime: Path) -> None:
+    folders = [make_folder(CONTROL, name) for name in ("attic", "cellar")]
+    assert folders == [base(runtime) / f"{name}-{NAME}" for name in ("attic", "cellar")]
+
+
 def test_the_last_broker_removes_the_parent_folder_too(runtime: Path) -> None:
     folder = make_folder(CONTROL)
     (folder / "worker-1.log").write_text("text")

@@ -1,0 +1,233 @@
+"""Workers that join from anywhere: real processes on loopback. tests/environments has the hosts in a network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import zmq
+from msgspec.structs import replace
+
+from msd.wire.errors import NotAllowedError
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import ControlReply, Heartbeat, Join, Joined, JoinOrder, Load, Rejected
+from msd.wire.protocol.states import ReportedState
+from msd.wire.security.keys import Credentials, Role
+from tests.hostile_clients import Keyring, Peer
+from tests.hosts import Broker
+from tests.processes import MIB, Source, files_equal, free_ports, run_msd, wait_for
+
+pytestmark = pytest.mark.usefixtures("runtime_folder")
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_a_file_comes_from_workers_that_joined_and_one_of_them_is_killed(
+    stack: ExitStack, source: Source, tmp_path: Path
+) -> None:
+    """
+    1. Two workers join a broker that has neither files nor workers; a download gets its file from both.
+    2. One is killed: the download goes on. The other one is put to sleep, killed and started again under its name:
+       it has its number and its wanted state.
+    3. It ends in order after SIGTERM, and is gone at once.
+    """
+    path = source(24 * MIB)
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    attic = stack.enter_context(broker.worker("attic", str(path), "--rate", "8MiB"))
+    attic.wait_until_serving()
+    cellar = stack.enter_context(broker.worker("cellar", str(path), "--rate", "8MiB"))
+    workers = broker.wait_for_states(attic="awake", cellar="awake")
+    assert [(w["number"], w["host"], w["files"], w["pid"]) for w in workers.values()] == [
+        (1, "127.0.0.1", 1, 0),
+        (2, "127.0.0.1", 1, 0),
+    ]
+    with broker.download("-o", "copy.bin", cwd=tmp_path) as download:
+        download.wait_until_verified(0.2)
+        cellar.signal(signal.SIGKILL)
+        done = download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    assert all(worker["bytes"] for worker in done["workers"].values())
+    assert done["wasted_bytes"] <= 0.01 * path.stat().st_size
+    broker.toggle(1)
+    attic.signal(signal.SIGKILL)
+    attic = stack.enter_context(broker.worker("attic", str(path)))
+    again = broker.wait_for_states(attic="asleep")["attic"]
+    assert (again["number"], again["wanted"]) == (1, "asleep")
+    attic.signal(signal.SIGTERM)
+    assert attic.wait() == 0
+    assert broker.wait_for_states(attic="lost")["attic"]["reason"] == "it has left"
+    yard = stack.enter_context(broker.worker("yard", str(path))).wait_until_serving()
+    yard.signal(signal.SIGINT)
+    assert yard.wait() == 130
+    broker.signal(signal.SIGTERM)
+    assert broker.wait() == 143
+
+
+def test_the_broker_may_be_killed_and_started_again_under_a_download(
+    stack: ExitStack, source: Source, tmp_path: Path
+) -> None:
+    """
+    1. The broker is killed under a download: the workers serve on, and not one request is repeated.
+    2. Started again, it shows all workers with their numbers and wishes within 2 s, and a toggle works.
+    """
+    path = source(24 * MIB)
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    for name in ("attic", "cellar", "yard"):
+        worker = stack.enter_context(broker.worker(name, str(path), "--rate", "4MiB"))
+        broker.wait_for_states(**{name: "awake"})
+    broker.toggle(2)
+    with broker.download("-o", "copy.bin", cwd=tmp_path) as download:
+        download.wait_until_verified(0.2)
+        broker.signal(signal.SIGKILL)
+        broker.wait()
+        done = download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    assert done["wasted_bytes"] == 0
+    assert all(worker["failures"] == 0 for worker in done["workers"].values())
+    began = time.monotonic()
+    broker.start_again()
+    workers = broker.wait_for_states(attic="awake", cellar="asleep", yard="awake")
+    assert time.monotonic() < began + 5.0, "not 2 s, because this machine may be busy"
+    assert [(w["name"], w["number"]) for w in workers.values()] == [("attic", 1), ("cellar", 2), ("yard", 3)]
+    broker.toggle(2)
+    broker.wait_for_states(cellar="awake")
+    assert "answers again" in worker.err.text
+
+
+def test_server_5_vouches_for_the_files_of_its_authority(stack: ExitStack, tmp_path: Path) -> None:
+    """The authority has the right version, also if most workers have another one, and also after a change."""
+    broker = stack.enter_context(Broker(tmp_path / "b", settings='authority = "attic"\n'))
+    for name in ("attic", "cellar", "yard"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "film").write_bytes(b"right" * 1000 if name == "attic" else b"wrong" * 1000)
+        stack.enter_context(broker.worker(name, str(folder))).wait_until_serving()
+    workers = broker.wait_for_states(attic="awake", cellar="awake", yard="awake")
+    assert workers["attic"]["catalogue"] != workers["cellar"]["catalogue"]
+
+    def downloaded() -> bytes:
+        with broker.download("film", "-o", "copy", "--force", cwd=tmp_path) as download:
+            download.wait_until_done()
+        return (tmp_path / "copy").read_bytes()
+
+    assert downloaded() == b"right" * 1000
+    (tmp_path / "attic" / "film").write_bytes(b"newer" * 2000)
+    before = workers["attic"]["catalogue"]
+    wait_for("the new version", lambda: broker.workers()["attic"]["catalogue"] != before)
+    assert downloaded() == b"newer" * 2000
+
+
+def test_a_worker_that_clients_cannot_reach_is_named_with_the_reason(
+    stack: ExitStack, source: Source, tmp_path: Path
+) -> None:
+    path = source(MIB)
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    closed, *_ = free_ports()
+    hidden = broker.worker("hidden", str(path), "--advertise", f"127.0.0.1:{closed}")
+    stack.enter_context(hidden)
+    stack.enter_context(broker.worker("attic", str(path)))
+    thief = broker.worker("thief", str(path), "--advertise", f"127.0.0.1:{broker.port}")
+    stack.enter_context(thief)
+    workers = broker.wait_for_states(hidden="unreachable", attic="awake", thief="unreachable")
+    assert workers["hidden"]["reason"].startswith(f"at 127.0.0.1:{closed}: nothing listens there")
+    hidden.wait_until_shown(f"clients cannot reach tcp://127.0.0.1:{closed}: nothing listens there")
+    with broker.download("-o", "copy.bin", cwd=tmp_path) as download:
+        download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    second = broker.worker("attic", str(path))
+    stack.enter_context(second)
+    second.wait_until_shown("the name attic is in use by a worker on 127.0.0.1")
+
+
+def test_keys_decide_who_joins_who_is_served_and_for_how_long(stack: ExitStack, source: Source, tmp_path: Path) -> None:
+    """
+    1. A host joins with its key, a client downloads with its own. Neither may do what the other does.
+    2. A peer with the key of a host claims the name, then the address and the serving key of another worker.
+    3. The client's key is revoked: the worker, which never saw the folder of keys, refuses it within 2 s.
+    4. The host's key is revoked: its worker is lost.
+    """
+    keys = Keyring(tmp_path / "keys")
+    host, alice = (keys.create_key(name, role) for name, role in (("host", Role.WORKER), ("alice", Role.CLIENT)))
+    path = source(MIB)
+    broker = stack.enter_context(Broker(tmp_path / "b", keys=keys))
+    attic = stack.enter_context(broker.worker("attic", str(path), owner="host"))
+    worker = broker.wait_for_states(attic="awake")["attic"]
+    with broker.download("-o", "copy.bin", cwd=tmp_path, owner="alice") as download:
+        download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
+    with broker.download("-o", "none.bin", cwd=tmp_path, owner="host") as download:
+        assert download.wait() == NotAllowedError.exit_code, download.out.text
+    impostor = stack.enter_context(broker.worker("mallory", str(path), owner="alice"))
+    impostor.wait_until_shown("this key is admitted as client: only workers may join")
+    # The serving key and the endpoint of a worker are in every snapshot.
+    claims = {"endpoint": worker["endpoint"], "key": bytes.fromhex(worker["key"]), "token": os.urandom(16)}
+    with Peer(zmq.DEALER, broker.port + 1, host) as peer:
+        reply = peer.request(Join(rid=1, name="attic", epoch=worker["epoch"], **claims), ControlReply | Joined)
+        assert isinstance(reply, Rejected)
+        joined = peer.request(Join(rid=2, name="twin", epoch=9, **claims), ControlReply | Joined)
+        assert isinstance(joined, Joined)
+        beat = Heartbeat(number=joined.number, epoch=9, state=ReportedState.AWAKE, edition=1, load=Load(), sessions=[])
+
+        def is_unreachable() -> bool:
+            peer.socket.send(encode(beat))
+            return str(broker.workers()["twin"]["state"]) == "unreachable"
+
+        wait_for("the discovery of the twin", is_unreachable)
+        peer.drain()
+        peer.socket.send(encode(replace(beat, number=worker["number"], epoch=worker["epoch"])))
+        assert decode(peer.socket.recv(), JoinOrder) == JoinOrder()
+    assert broker.workers()["attic"]["state"] == "awake"
+    port = int(worker["endpoint"].rpartition(":")[2])
+    serving = Credentials(alice.own, bytes.fromhex(worker["key"]))
+    with Peer(zmq.DEALER, port, serving) as client:
+        assert client.is_accepted()
+    keys.key_folder("servers").revoke("alice")
+
+    def is_refused() -> bool:
+        with Peer(zmq.DEALER, port, serving) as client:
+            return not client.is_accepted()
+
+    wait_for("the refusal of a revoked key", is_refused, timeout=2.0)
+    keys.key_folder("servers").revoke("host")
+    assert broker.wait_for_states(attic="lost")["attic"]["reason"] == "its key was revoked"
+    attic.wait_until_shown("waiting: ")
+
+
+def test_the_flags_of_a_worker_may_come_from_the_environment_and_errors_are_one_line(
+    stack: ExitStack, source: Source, tmp_path: Path
+) -> None:
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    variables = {"MSD_JOIN": f"127.0.0.1:{broker.port}", "MSD_NAME": "attic", "MSD_RATE": "4MiB"}
+    worker = broker.worker("ignored", str(source(MIB)), env={**os.environ, **variables})
+    stack.enter_context(worker)
+    broker.wait_for_states(ignored="awake")
+    for arguments, code in (
+        (["worker", str(tmp_path)], 2),
+        (["worker", "--join", "127.0.0.1", str(tmp_path / "missing")], 2),
+        (["worker", "--join", "127.0.0.1", "--listen", str(broker.port), str(tmp_path)], 2),
+        (["serve", "-n", "0", str(tmp_path)], 2),
+    ):
+        result = run_msd(*arguments)
+        assert result.returncode == code, arguments
+        assert result.stderr.count("\n") == 1, result.stderr
+        assert result.stdout == ""
+
+
+def test_without_a_flag_the_name_of_a_worker_is_made_of_its_host_and_port(
+    stack: ExitStack, source: Source, tmp_path: Path
+) -> None:
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    port, *_ = free_ports()
+    stack.enter_context(broker.worker("", "--listen", str(port), str(source(MIB)))).wait_until_serving()
+    ((name, worker),) = broker.workers().items()
+    assert name.endswith(f"-{port}")
+    assert worker["endpoint"] == f"tcp://127.0.0.1:{port}"
