@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.hostile_clients import Keyring
 from tests.processes import MSD, Download, Process, free_ports, run_msd, wait_for
@@ -82,10 +82,10 @@ class Broker(Process):
 class Worker(Process):
     """``msd worker``. A context manager."""
 
-    def wait_until_serving(self) -> Worker:
+    def wait_until_serving(self) -> Self:
         return self.wait_until_shown("serving at")
 
-    def wait_until_shown(self, text: str) -> Worker:
+    def wait_until_shown(self, text: str) -> Self:
         """Waits until the worker has said this."""
 
         def shown() -> bool:

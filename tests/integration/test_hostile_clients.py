@@ -213,8 +213,9 @@ def test_malformed_messages_are_counted_and_dropped(
 
         def counted() -> bool:
             report = json.loads(run_msd("status", "--json", *system.server_flags, env=keys.env("alice")).stdout)
-            numbers = [report["garbage"], *(worker["garbage"] for worker in report["workers"])]
+            numbers = [report["garbage"], *(worker["garbage"] for worker in report["workers"][:4])]
             assert all(number <= sent for number, sent in zip(numbers, sent_malformed, strict=True)), numbers
+            # Without keys, some of the messages may register further workers.
             # While a client's queue is full, a worker drops its requests without decoding them and does not count them.
             of_broker, of_worker, *_ = map(int, numbers)
             return of_broker == control.malformed_messages and of_worker >= data.malformed_messages / 2

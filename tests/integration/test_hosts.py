@@ -59,7 +59,7 @@ def test_a_file_comes_from_workers_that_joined_and_one_of_them_is_killed(
     assert done["wasted_bytes"] <= 0.01 * path.stat().st_size
     broker.toggle(1)
     attic.signal(signal.SIGKILL)
-    attic = stack.enter_context(broker.worker("attic", str(path)))
+    attic = stack.enter_context(broker.worker("attic", str(path))).wait_until_shown("joined as worker 1 (attic)")
     again = broker.wait_for_states(attic="asleep")["attic"]
     assert (again["number"], again["wanted"]) == (1, "asleep")
     attic.signal(signal.SIGTERM)

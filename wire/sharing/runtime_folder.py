@@ -34,7 +34,8 @@ def make_folder(bound: Endpoint, owner: str = "") -> Path:
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
     host = "any" if bound.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", bound.host)
     folder = base / "-".join(filter(None, (owner, host, str(bound.port))))
-    if len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
+    # A worker has no socket there.
+    if not owner and len(os.fsencode(folder / "control")) > MAX_SOCKET_PATH:
         raise DiskError(f"{folder}: path too long for a Unix socket: set XDG_RUNTIME_DIR to a shorter path")
     _make_base(base)  # Remove nothing before it is certain that the parent folder belongs to this user.
     try:
