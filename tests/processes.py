@@ -23,7 +23,6 @@ from typing import IO, Any, Self, TypeVar
 
 from msd.broker.cli import demo
 from msd.broker.operator.operator_client import OperatorClient
-from msd.client.manifest.listing import entries
 from msd.client.operations.list_files import list_files
 from msd.wire.config.servers import Servers, locate_servers
 from msd.wire.config.settings import Config
@@ -210,8 +209,8 @@ class System(Process):
 
     def shared(self) -> dict[str, int]:
         """Returns the size of each shared file, by name."""
-        plan, _ = list_files(self.servers)
-        return {entry.name: entry.size for entry in entries(plan) if not entry.is_folder}
+        files, _ = list_files(self.servers)
+        return {entry.name: entry.size for entry, _ in files if not entry.is_folder}
 
     def worker(self, number: int) -> WorkerStatus:
         return self.status().workers[number - 1]

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from msd.client.manifest.listing import entries
+from msd.client.manifest.shared_files import SharedFiles
 from msd.client.operations.list_files import list_files
-from msd.client.plan.plan import Plan
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NotFoundError
 from msd.wire.protocol.messages import Entry
@@ -29,13 +28,16 @@ def run(servers: Servers, names: Sequence[str], *, timeout: float, long: bool, a
     """Prints what ``names`` select, by default all files. Raises ``MsdError``: also if a name selects nothing, after
     the others are printed.
     """
-    plan, errors = list_files(servers, names, timeout)
+    files, errors = list_files(servers, names, timeout)
     if as_json:
-        sys.stdout.writelines(_json_pieces(plan))
+        sys.stdout.writelines(_json_pieces(files))
     else:
-        line = _long_line if long else _line
-        shown = (entry for entry in entries(plan) if long or not entry.is_folder)
-        sys.stdout.writelines(f"{line(entry)}\n" for entry in shown)
+        cells = _long_cells if long else _cells
+        width = 0 if files.is_uniform else len(_count(files.workers, files))
+        shown = ((entry, count) for entry, count in files if long or not entry.is_folder)
+        for entry, count in shown:
+            column = f"{_count(count, files):>{width}}  " if width else ""
+            sys.stdout.write(f"{cells(entry)}  {column}{presentable(entry.name)}\n")
     sys.stdout.flush()
     _report(errors)
 
@@ -48,30 +50,34 @@ def _report(errors: Sequence[NotFoundError]) -> None:
         raise errors[0]
 
 
-def _line(entry: Entry) -> str:
-    return f"{format_size(entry.size):>10}  {_modified(entry):%Y-%m-%d %H:%M}  {presentable(entry.name)}"
+def _count(count: int, files: SharedFiles) -> str:
+    return f"{count} of {files.workers}"
 
 
-def _long_line(entry: Entry) -> str:
-    """Returns a line with the mode, the size, the time, the beginning of the id and the name. A folder has no time."""
+def _cells(entry: Entry) -> str:
+    return f"{format_size(entry.size):>10}  {_modified(entry):%Y-%m-%d %H:%M}"
+
+
+def _long_cells(entry: Entry) -> str:
+    """Returns the mode, the size, the time and the beginning of the id. A folder has no time."""
     if entry.id is None:
         cells = stat.filemode(entry.mode | stat.S_IFDIR), "-", "-", "-"
     else:
         mode = stat.filemode(entry.mode | stat.S_IFREG)
         cells = mode, format_size(entry.size), f"{_modified(entry):%Y-%m-%d %H:%M}", entry.id.hex()[:ID_DIGITS]
-    return "{}  {:>8}  {:<16}  {:<{}}  {}".format(*cells, ID_DIGITS, presentable(entry.name))
+    return "{}  {:>8}  {:<16}  {:<{}}".format(*cells, ID_DIGITS)
 
 
 def _modified(entry: Entry) -> datetime:
     return datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)
 
 
-def _json_pieces(plan: Plan) -> Iterator[str]:
+def _json_pieces(files: SharedFiles) -> Iterator[str]:
     """Yields an object on one line, in pieces: a list of 100,000 files takes 20 MB."""
     yield '{"files": ['
-    yield from _joined(json.dumps(_values(entry)) for entry in entries(plan) if not entry.is_folder)
+    yield from _joined(json.dumps(_values(entry, count)) for entry, count in files if not entry.is_folder)
     yield '], "folders": ['
-    yield from _joined(json.dumps(_values(entry)) for entry in entries(plan) if entry.is_folder)
+    yield from _joined(json.dumps(_values(entry, count)) for entry, count in files if entry.is_folder)
     yield "]}\n"
 
 
@@ -83,9 +89,9 @@ def _joined(pieces: Iterable[str]) -> Iterator[str]:
         yield piece
 
 
-def _values(entry: Entry) -> dict[str, object]:
-    mode = {"mode": f"{entry.mode:04o}"}
+def _values(entry: Entry, workers: int) -> dict[str, object]:
+    mode, count = {"mode": f"{entry.mode:04o}"}, {"workers": workers}
     if entry.id is None:
-        return {"name": entry.name, **mode}
+        return {"name": entry.name, **mode, **count}
     modified = _modified(entry).isoformat()
-    return {"name": entry.name, "size": entry.size, "modified": modified, **mode, "id": entry.id.hex()}
+    return {"name": entry.name, "size": entry.size, "modified": modified, **mode, "id": entry.id.hex(), **count}

@@ -81,27 +81,38 @@ class Phase(enum.StrEnum):
 #: The possible phase changes, and the reasons for each.
 TRANSITIONS: dict[tuple[Phase, Phase], tuple[str, ...]] = {
     (Phase.CHOOSING, Phase.LISTING): ("catalogue chosen",),
-    (Phase.CHOOSING, Phase.DONE): ("all workers banned",),
+    (Phase.CHOOSING, Phase.DONE): ("all workers banned", "no worker has the given catalogue"),
     (Phase.LISTING, Phase.CHOOSING): ("catalogue replaced",),
-    (Phase.LISTING, Phase.DONE): ("last page received", "all workers banned"),
+    (Phase.LISTING, Phase.DONE): ("last page received", "all workers banned", "no worker has the given catalogue"),
 }
 
 
 class Lister(Core[Event, Action]):
     """Lists what ``names`` and ``excludes`` select, and plans its download unless ``has_units`` is False.
 
-    ``workers`` are the numbers of the workers that are known before the first snapshot. Raises ``MsdError`` if a name
-    can select nothing.
+    ``workers`` are the numbers of the workers that are known before the first snapshot. With a ``catalogue`` only that
+    one is listed, and only by these workers. Raises ``MsdError`` if a name can select nothing.
     """
 
     def __init__(
-        self, names: Sequence[str], excludes: Sequence[str], workers: Iterable[int], *, has_units: bool = True
+        self,
+        names: Sequence[str],
+        excludes: Sequence[str],
+        workers: Iterable[int],
+        *,
+        has_units: bool = True,
+        catalogue: bytes | None = None,
     ) -> None:
         # A page is large.
         super().__init__(max_decisions=2)
         self.phase = Phase.CHOOSING
         self._new_planner = partial(Planner, names, excludes, has_units=has_units)
         self.planner = self._new_planner()
+        self.planner.catalogue = catalogue
+        #: The workers that list the given catalogue; None if no catalogue is given.
+        self._holders = {*workers} if catalogue is not None else None
+        #: When the lister began to wait for one of them.
+        self._waiting_since: float | None = None
         #: Who has the catalogue that is listed, if server 5 is known to vouch for none.
         self.majority: Majority | None = None
         self._workers = AwaitedWorkers(workers)
@@ -125,6 +136,8 @@ class Lister(Core[Event, Action]):
         if self.phase is Phase.DONE:
             return []
         actions: list[Action] = []
+        if self._waiting_since is None:
+            self._waiting_since = now
         if isinstance(event, ConnectionOpened) and not self._workers.welcomes:
             self._connected_at = now
         self._workers.handle(event)
@@ -149,10 +162,14 @@ class Lister(Core[Event, Action]):
             if choice := self._choose():
                 time, worker = choice
                 yield time, partial(self._begin, worker)
+            elif self._holders is not None and self._waiting_since is not None:
+                yield self._waiting_since + PUBLISHED_TIMEOUT_S, self._fail
         elif self._outstanding is not None:
             yield self._requested_at + REPLY_TIMEOUT_S, partial(self._drop_request, self._outstanding.worker)
         elif candidates := self._candidates():
             yield self._retry_at, partial(self._ask, candidates, now)
+        elif self._holders is not None:
+            yield -math.inf, self._fail
         elif self._usable():
             yield -math.inf, self._restart
 
@@ -167,14 +184,15 @@ class Lister(Core[Event, Action]):
     # Workers.
 
     def _usable(self) -> list[int]:
-        """The connected workers that have sent no invalid page."""
-        return [worker for worker in self._workers.welcomes if worker not in self._banned]
+        """The connected workers that may be asked and have sent no invalid page."""
+        usable = [worker for worker in self._workers.welcomes if worker not in self._banned]
+        return usable if self._holders is None else [worker for worker in usable if worker in self._holders]
 
     def _choose(self) -> tuple[float, int] | None:
         """Returns the time when the listing may begin, and the worker to ask first; None if no worker is usable."""
         usable, workers = self._usable(), self._workers
         for worker in usable:
-            if workers.is_vouched_for(worker):
+            if self._holders is not None or workers.is_vouched_for(worker):
                 return -math.inf, worker
         if not usable:
             return None
@@ -196,7 +214,7 @@ class Lister(Core[Event, Action]):
     def _begin(self, worker: int) -> list[Action]:
         self._enter(Phase.LISTING)
         self._worker = worker - 1  # The worker itself is asked first.
-        if self._workers.is_unvouched:
+        if self._workers.is_unvouched and self._holders is None:
             welcomes = self._workers.welcomes
             holders = sum(welcomes[other].catalogue == welcomes[worker].catalogue for other in self._usable())
             self.majority = Majority(holders, len(self._usable()))

@@ -11,22 +11,31 @@ from collections.abc import Iterator, Sequence
 
 from msd.client.manifest import lister
 from msd.client.manifest.lister import Lister
+from msd.client.manifest.shared_files import SharedFiles, workers_by_catalogue
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent
 from msd.client.plan.plan import Plan
 from msd.client.plan.selection import EVERYTHING
-from msd.wire.errors import NotFoundError
+from msd.wire.errors import NotFoundError, SourceError
 from msd.wire.protocol.messages import Entry
 from msd.wire.support.core import Stalled, TimePassed
 
 
 class Listing(Task):
-    """Lists what ``names`` select. Raises ``MsdError``."""
+    """Lists what ``names`` select. With a ``catalogue`` lists only that one, from ``workers``. Raises ``MsdError``."""
 
-    def __init__(self, session: Session, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        names: Sequence[str],
+        *,
+        catalogue: bytes | None = None,
+        workers: Sequence[int] = (),
+    ) -> None:
         self._session = session
-        self._lister = Lister(names, (), session.pool.worker_numbers, has_units=False)
+        known = session.pool.worker_numbers if catalogue is None else workers
+        self._lister = Lister(names, (), known, has_units=False, catalogue=catalogue)
         #: The largest number of entries so far.
         self._most_listed = 0
 
@@ -34,6 +43,11 @@ class Listing(Task):
     def plan(self) -> Plan:
         """The files and folders that are listed so far, sorted by name."""
         return self._lister.planner.plan
+
+    @property
+    def catalogue(self) -> bytes | None:
+        """The digest of the catalogue that is listed; None before the first page."""
+        return self._lister.planner.catalogue
 
     @property
     def has_globs(self) -> bool | None:
@@ -77,11 +91,33 @@ class _NameCheck(Listing):
         self.is_done = self.is_done or bool(self.has_globs)
 
 
+def list_catalogues(session: Session, names: Sequence[str]) -> tuple[SharedFiles, list[NotFoundError]]:
+    """Lists what ``names`` select of all catalogues that workers serve. Returns also an error for each name that
+    selects nothing. Raises ``MsdError`` if no catalogue can be listed.
+    """
+    listing = Listing(session, names)
+    session.run(listing)
+    pool = session.pool
+    served = workers_by_catalogue(pool.status, {number: event.welcome for number, event in pool.ready.items()})
+    files, errors = SharedFiles(), listing.not_found()
+    files.add(listing.plan, len(served.pop(listing.catalogue or b"", ())) or 1)
+    for catalogue, workers in served.items():
+        other = Listing(session, names, catalogue=catalogue, workers=workers)
+        try:
+            session.run(other)
+        except SourceError:
+            # The list has what the other workers share.
+            continue
+        files.add(other.plan, len(workers))
+        missing = {error.name for error in other.not_found()}
+        errors = [error for error in errors if error.name in missing]
+    return files, errors
+
+
 def fetch_listing(session: Session) -> list[Entry]:
     """Returns all shared files, sorted by name. Raises ``MsdError``."""
-    listing = Listing(session, [EVERYTHING])
-    session.run(listing)
-    return [entry for entry in entries(listing.plan) if not entry.is_folder]
+    files, _ = list_catalogues(session, [EVERYTHING])
+    return [entry for entry in entries(files.plan) if not entry.is_folder]
 
 
 def is_file(session: Session, name: str) -> bool:

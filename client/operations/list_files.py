@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from msd.client.events import OnEvent
-from msd.client.manifest.listing import Listing, is_file
+from msd.client.manifest.listing import is_file, list_catalogues
+from msd.client.manifest.shared_files import SharedFiles
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
-from msd.client.plan.plan import Plan
 from msd.client.plan.selection import EVERYTHING, is_glob, normalized
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NotFoundError
@@ -20,17 +20,15 @@ ANSWER_TIMEOUT_S = 5.0
 
 def list_files(
     servers: Servers, names: Sequence[str] = (), timeout: float = ANSWER_TIMEOUT_S
-) -> tuple[Plan, list[NotFoundError]]:
-    """Returns the shared files and folders that ``names`` select, by default all, sorted by name, and an error for each
-    name that selects nothing.
+) -> tuple[SharedFiles, list[NotFoundError]]:
+    """Returns the shared files and folders that ``names`` select, by default all, and an error for each name that
+    selects nothing.
 
     Raises ``NoAnswerError`` after ``timeout`` seconds without an answer, and other ``MsdError``s.
     """
     with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
-        session = Session(pool)
-        listing = Listing(session, [*map(normalized, names)] or [EVERYTHING])
-        session.run(listing)
-        return listing.plan, listing.not_found() if names else []
+        files, errors = list_catalogues(Session(pool), [*map(normalized, names)] or [EVERYTHING])
+        return files, errors if names else []
 
 
 def looks_like_several(servers: Servers, name: str, *, timeout: float | None, on_event: OnEvent) -> bool:

@@ -29,7 +29,7 @@ ROOMS = {
     "broker/status": "supervision",
     "broker/supervision": "",
     #
-    "client/cli": "display events manifest operations plan report storage",
+    "client/cli": "display events manifest operations report storage",
     "client/operations": "events manifest network network_events plan report scheduling storage",
     "client/display": "events report",
     "client/manifest": "network network_events plan",
@@ -115,6 +115,7 @@ PURE = (
     "client/manifest/lister.py",
     "client/manifest/name_suggestions.py",
     "client/manifest/resolver.py",
+    "client/manifest/shared_files.py",
     "client/network/connection_policy.py",
     "client/network_events.py",
     "client/network/progress_timeout.py",

@@ -139,6 +139,37 @@ def test_without_a_published_catalogue_only_workers_that_are_awake_are_waited_fo
     assert scene.lister.majority == Majority(2, 2)
 
 
+def given_catalogue() -> Scene:
+    """A lister of one catalogue, which workers 2 and 3 serve, although server 5 publishes another one."""
+    scene = Scene()
+    scene.lister = Lister(("d/",), (), (2, 3), catalogue=OLD)
+    scene.publish(NEW)
+    scene.feed(opened(1, catalogue=NEW))
+    return scene
+
+
+def test_a_given_catalogue_is_listed_only_by_the_workers_that_serve_it() -> None:
+    scene = given_catalogue()
+    assert scene.feed(opened(2, catalogue=OLD)) == [asks(2, catalogue=OLD)]
+    assert scene.feed(opened(3, catalogue=OLD)) == []
+    assert scene.reply(2, refusal(RefusalReason.UNKNOWN)) == [asks(3, catalogue=OLD)]
+    assert scene.reply(3, page("d/a", catalogue=OLD)) == [Completed()]
+
+
+def test_the_listing_of_a_given_catalogue_fails_if_no_worker_has_it_any_more() -> None:
+    scene = given_catalogue()
+    scene.feed(opened(2, catalogue=OLD))
+    (action,) = scene.reply(2, refusal(RefusalReason.UNKNOWN))
+    assert isinstance(action, Fail)
+
+
+def test_the_workers_of_a_given_catalogue_have_two_seconds_to_connect() -> None:
+    scene = given_catalogue()
+    assert scene.lister.next_deadline(scene.now) == scene.now + PUBLISHED_TIMEOUT_S
+    (action,) = scene.wait()
+    assert isinstance(action, Fail)
+
+
 def test_a_worker_without_the_published_catalogue_is_asked_only_after_a_while() -> None:
     scene = Scene()
     scene.publish()

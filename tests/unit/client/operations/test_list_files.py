@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from msd.client.manifest.listing import entries
 from msd.client.operations import list_files as module
 from msd.client.operations.list_files import list_files, looks_like_several
 from msd.wire.config.servers import locate_servers
@@ -28,23 +27,23 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> MemoryWorker:
 
 @pytest.mark.usefixtures("worker")
 def test_all_files_and_folders_are_listed() -> None:
-    plan, errors = list_files(SERVERS)
-    assert [*entries(plan)] == [entry_of(name, data) for name, data in sorted(FILES.items())]
+    files, errors = list_files(SERVERS)
+    assert [*files] == [(entry_of(name, data), 1) for name, data in sorted(FILES.items())]
     assert errors == []
 
 
 @pytest.mark.usefixtures("worker")
 def test_names_select_files_and_each_that_selects_none_is_an_error() -> None:
-    plan, errors = list_files(SERVERS, ["./photos", "*.avi", "a [1].mkv", "nothing"])
-    assert [entry.name for entry in entries(plan)] == ["a [1].mkv", "photos/", "photos/x", "photos/y"]
+    files, errors = list_files(SERVERS, ["./photos", "*.avi", "a [1].mkv", "nothing"])
+    assert [entry.name for entry, _ in files] == ["a [1].mkv", "photos/", "photos/x", "photos/y"]
     assert [error.name for error in errors] == ["*.avi", "nothing"]
     assert {type(error) for error in errors} == {NotFoundError}
 
 
 def test_a_list_without_files_is_no_error(worker: MemoryWorker) -> None:
     worker._listing = []
-    plan, errors = list_files(SERVERS)
-    assert (len(plan), errors) == (0, [])
+    files, errors = list_files(SERVERS)
+    assert (len([*files]), errors) == (0, [])
 
 
 @pytest.mark.parametrize(
