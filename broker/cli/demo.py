@@ -1,12 +1,12 @@
-"""``msd demo``: a download that continues while workers are put to sleep and killed.
+"""``msd demo``: a download from several hosts that continues while workers are put to sleep and a host is killed.
 
-Runs the real commands, without simulation: a broker with four workers, a download, toggles and a ``kill -9``. Leaves
-no files or processes behind, even if a signal interrupts it.
+Runs the real commands, without simulation: a broker with two workers, two more that join it as if from other machines
+(on other addresses of loopback), a download, toggles and a ``kill -9``. Leaves no files or processes behind, even if a
+signal interrupts it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import json
 import os
@@ -17,17 +17,19 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from msd.broker.operator.operator_client import OperatorClient
 from msd.wire.config.servers import Servers, locate_servers
-from msd.wire.config.settings import Config
+from msd.wire.config.settings import LOOPBACK, Config
 from msd.wire.config.toml_file import parse_size
 from msd.wire.errors import Interrupted, MsdError, UsageError
-from msd.wire.protocol.states import WantedState
+from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.signal_fd import SignalDescriptor
 from msd.wire.support.units import format_rate, format_size
 
@@ -38,6 +40,18 @@ MIN_SIZE = 1 << 20
 BLOCK_SIZE = 4 << 20
 #: Seconds between two looks at the download and at the number of bytes sent; the shortest download takes half a second.
 POLL_INTERVAL_S = 0.05
+
+
+#: The hosts whose workers join the broker: addresses of loopback stand for other machines.
+HOSTS = {"host-b": "127.0.0.2", "host-c": "127.0.0.3"}
+
+
+class Fault(Struct, frozen=True):
+    """What happens when the workers have sent a ``share`` of the file, and the line that says so."""
+
+    share: float
+    text: str
+    carry_out: Callable[[OperatorClient], object]
 
 
 def run(size_text: str, seconds: float) -> int:
@@ -59,25 +73,51 @@ def run(size_text: str, seconds: float) -> int:
         _print(f"creating a test file of {size:,} random bytes")
         _make_file(source, size, signals)
         ports = free_ports()
-        # One worker sleeps for a while and another is dead for a moment, so each of the four workers gets a little more
+        # One worker sleeps for a while and a host is dead for a moment, so each of the four workers gets a little more
         # than a quarter of the total rate.
-        rate = max(1, int(size / seconds / 3.5))
-        serve = [sys.executable, "-P", "-m", "msd", "serve", "-f", str(source), "--rate", str(rate)]
-        _print(f"starting the broker and four workers, each limited to {format_rate(rate)}")
-        # Child processes run in their own sessions: otherwise Ctrl-C reaches all of them, and each prints a message.
-        with subprocess.Popen(
-            [*serve, "-p", *map(str, ports)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            # No buffer holds a line that ``_wait`` does not see.
-            bufsize=0,
-            start_new_session=True,
-        ) as broker:
-            try:
-                _wait_until_ready(broker, signals)
-                return _download(source, output, ports, signals)
-            finally:
-                broker.terminate()
+        rate = ["--rate", str(max(1, int(size / seconds / 3.5)))]
+        _print(f"starting the broker and two workers, each limited to {format_rate(int(rate[1]))}")
+        own_ports = [str(port) for port in (*ports[:2], ports[4])]
+        with ExitStack() as stack:
+            broker = stack.enter_context(
+                _started("serve", str(source), "-n", "2", "-p", *own_ports, *rate, stdout=subprocess.PIPE)
+            )
+            _wait_until_ready(broker, signals)
+            servers = locate_servers(Config(), server5=f"{LOOPBACK}:{ports[4]}")
+            hosts: dict[str, subprocess.Popen[bytes]] = {}
+
+            def start_host(name: str) -> None:
+                listen = HOSTS[name], ports[2 + [*HOSTS].index(name)]
+                _print(f"msd worker --join {servers.status} --name {name} {NAME}, on {listen[0]}")
+                flags = ("--join", str(servers.status), "--name", name, "--listen", f"{listen[0]}:{listen[1]}", *rate)
+                hosts[name] = stack.enter_context(_started("worker", *flags, str(source)))
+
+            for name in HOSTS:
+                start_host(name)
+                _wait_until_awake(servers, name, signals)
+            first, *_ = HOSTS
+            faults = [
+                Fault(0.25, "msd toggle 2: putting worker 2 to sleep", lambda o: o.toggle(2, WantedState.ASLEEP)),
+                Fault(0.45, f"kill -9: killing the worker of {first}", lambda _: hosts[first].kill()),
+                Fault(0.65, "msd toggle 2: waking worker 2 up", lambda o: o.toggle(2, WantedState.AWAKE)),
+                Fault(0.7, f"starting the worker of {first} again", lambda _: start_host(first)),
+            ]
+            return _download(source, output, servers, faults, signals)
+
+
+@contextmanager
+def _started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a command that serves, and ends it afterwards. It runs in a session of its own: otherwise Ctrl-C reaches all
+    processes, and each prints a message.
+    """
+    command = [sys.executable, "-P", "-m", "msd", *arguments]
+    # No buffer holds a line that ``_wait`` does not see.
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "bufsize": 0, "start_new_session": True}
+    with subprocess.Popen(command, **streams, **options) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
 
 
 def _wait(signals: SignalDescriptor, timeout: float | None, *descriptors: int) -> None:
@@ -130,17 +170,22 @@ def _wait_until_ready(broker: subprocess.Popen[bytes], signals: SignalDescriptor
     raise MsdError("the servers exited before they were ready: see the messages above")
 
 
-def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int], signals: SignalDescriptor) -> int:
+def _wait_until_awake(servers: Servers, name: str, signals: SignalDescriptor) -> None:
+    with OperatorClient(servers) as operator:
+        while not any(w.name == name and w.state is WorkerState.AWAKE for w in operator.status().workers):
+            _wait(signals, POLL_INTERVAL_S)
+
+
+def _download(source: Path, output: Path, servers: Servers, faults: Sequence[Fault], signals: SignalDescriptor) -> int:
     report = output.with_suffix(".json")
-    flags = ["-a", "127.0.0.1", "-p", *map(str, ports)]
+    flags = ["--server5", str(servers.status)]
     command = [sys.executable, "-P", "-m", "msd", "download", NAME, *flags, "-i", "1", "-o", str(output)]
     _print(f"msd download {NAME} {' '.join(flags)}")
-    servers = locate_servers(Config(), host="127.0.0.1", ports=ports, server5=None)
     # Turn the live view off: it cannot share a terminal with the output of the demo and the servers.
     environment = {**os.environ, "TERM": "dumb"}
     with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=environment) as client:
         try:
-            _inject_faults(client, servers, source.stat().st_size, signals)
+            _inject_faults(client, servers, faults, source.stat().st_size, signals)
             while (code := client.poll()) is None:
                 _wait(signals, POLL_INTERVAL_S)
         finally:
@@ -153,34 +198,22 @@ def _download(source: Path, output: Path, ports: tuple[int, int, int, int, int],
     return 0 if identical else 1
 
 
-def _inject_faults(client: subprocess.Popen[bytes], servers: Servers, size: int, signals: SignalDescriptor) -> None:
-    """Puts worker 2 to sleep, kills worker 3 and wakes worker 2, each when the workers have sent a given share of the
-    file.
-    """
+def _inject_faults(
+    client: subprocess.Popen[bytes], servers: Servers, faults: Sequence[Fault], size: int, signals: SignalDescriptor
+) -> None:
+    """Carries out each fault when the workers have sent its share of the file."""
+    waiting = [*faults]
     with OperatorClient(servers) as operator:
-        faults: list[tuple[float, str, Callable[[], object]]] = [
-            (0.25, "msd toggle 2: putting worker 2 to sleep", lambda: operator.toggle(2, WantedState.ASLEEP)),
-            (0.45, "kill -9: killing worker 3", lambda: _kill(operator, 3)),
-            (0.65, "msd toggle 2: waking worker 2 up", lambda: operator.toggle(2, WantedState.AWAKE)),
-        ]
         #: Bytes sent by each worker process, keyed by epoch: a restarted worker counts from 0 again.
         bytes_sent: dict[int, int] = {}
-        while faults and client.poll() is None:
+        while waiting and client.poll() is None:
             for worker in operator.status().workers:
                 bytes_sent[worker.epoch] = max(bytes_sent.get(worker.epoch, 0), worker.bytes_sent)
-            share, message, action = faults[0]
-            if sum(bytes_sent.values()) >= share * size:
-                _print(message)
-                action()
-                faults.pop(0)
+            if sum(bytes_sent.values()) >= waiting[0].share * size:
+                fault = waiting.pop(0)
+                _print(fault.text)
+                fault.carry_out(operator)
             _wait(signals, POLL_INTERVAL_S)
-
-
-def _kill(operator: OperatorClient, number: int) -> None:
-    # The pid is 0 while the worker is being restarted; ``kill(0)`` would signal this process group.
-    if pid := operator.status().workers[number - 1].pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _print_summary(report: dict[str, Any], *, identical: bool) -> None:

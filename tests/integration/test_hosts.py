@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,13 +14,27 @@ import zmq
 from msgspec.structs import replace
 
 from msd.wire.errors import NotAllowedError
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import ControlReply, Heartbeat, Join, Joined, JoinOrder, Load, Rejected
-from msd.wire.protocol.states import ReportedState
+from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
+from msd.wire.protocol.messages import (
+    ControlReply,
+    Heartbeat,
+    Hello,
+    Join,
+    Joined,
+    JoinOrder,
+    Load,
+    Order,
+    Rejected,
+    Status,
+    Toggle,
+    Welcome,
+    WorkerMessage,
+)
+from msd.wire.protocol.states import ReportedState, WorkerState
 from msd.wire.security.keys import Credentials, Role
 from tests.hostile_clients import Keyring, Peer
 from tests.hosts import Broker
-from tests.processes import MIB, Source, files_equal, free_ports, run_msd, wait_for
+from tests.processes import MIB, TIMEOUT, Source, files_equal, free_ports, run_msd, wait_for
 
 pytestmark = pytest.mark.usefixtures("runtime_folder")
 
@@ -231,3 +245,119 @@ def test_without_a_flag_the_name_of_a_worker_is_made_of_its_host_and_port(
     ((name, worker),) = broker.workers().items()
     assert name.endswith(f"-{port}")
     assert worker["endpoint"] == f"tcp://127.0.0.1:{port}"
+
+
+class FakeHost:
+    """A worker that joins, sends heartbeats and answers ``hello``, but serves nothing."""
+
+    def __init__(self, stack: ExitStack, context: zmq.Context[zmq.Socket[bytes]], number: int, port: int) -> None:
+        self.router = stack.enter_context(context.socket(zmq.ROUTER))
+        self.router.linger = 0
+        self.endpoint = f"tcp://127.0.0.1:{self.router.bind_to_random_port('tcp://127.0.0.1')}"
+        self.control = stack.enter_context(context.socket(zmq.DEALER))
+        self.control.linger = 0
+        self.control.connect(f"tcp://127.0.0.1:{port}")
+        self.epoch = 1000 + number
+        self.number = 0
+        self.wanted = ReportedState.AWAKE
+        join = Join(rid=1, name=f"a-long-host-name-{number}", epoch=self.epoch, token=bytes(16), endpoint=self.endpoint)
+        self.control.send(encode(join))
+
+    def beat(self) -> None:
+        if self.number:
+            sessions = [*range(self.number, self.number + 20)]
+            load = Load(bytes_sent=self.number, clients=20)
+            beat = Heartbeat(
+                number=self.number,
+                epoch=self.epoch,
+                state=self.wanted,
+                edition=1,
+                load=load,
+                sessions=sessions,
+                catalogue=bytes([self.number]) * 32,
+                files=5,
+            )
+            self.control.send(encode(beat), zmq.NOBLOCK)
+
+    def handle(self) -> None:
+        while self.control.poll(0):
+            match decode(self.control.recv(), WorkerMessage):
+                case Joined(number=number):
+                    self.number = number
+                case Order(wanted=wanted):
+                    self.wanted = ReportedState(wanted.value)
+                    self.beat()
+        while self.router.poll(0):
+            ident, frame = self.router.recv_multipart()
+            hello = decode(frame, Hello)
+            welcome = Welcome(rid=hello.rid, version=2, epoch=self.epoch, number=1, files=5, catalogue=b"")
+            self.router.send_multipart([ident, encode(welcome)])
+
+
+@pytest.mark.soak
+def test_64_workers_and_200_subscribers_are_little_work(stack: ExitStack, tmp_path: Path) -> None:
+    """The snapshot stays under 64 KiB, the broker under a tenth of a processor, a change reaches all within 0.5 s."""
+    broker = stack.enter_context(Broker(tmp_path / "b"))
+    wait_for("the broker", lambda: broker.out.text)
+    context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
+    context.set(zmq.MAX_SOCKETS, 2048)
+    fakes = [FakeHost(stack, context, number, broker.port + 1) for number in range(64)]
+    subscribers = [stack.enter_context(context.socket(zmq.SUB)) for _ in range(200)]
+    for subscriber in subscribers:
+        subscriber.linger = 0
+        subscriber.connect(f"tcp://127.0.0.1:{broker.port}")
+        subscriber.subscribe(STATUS_TOPIC)
+
+    def snapshots(index: int) -> Iterator[tuple[int, Status]]:
+        while subscribers[index].poll(0):
+            frame = subscribers[index].recv()
+            yield len(frame), decode(frame[len(STATUS_TOPIC) :], Status)
+
+    def run(until: float, condition: Callable[[], object] = lambda: False) -> bool:
+        next_beat = time.monotonic()
+        while time.monotonic() < until:
+            if time.monotonic() >= next_beat:
+                next_beat += 0.25
+                for fake in fakes:
+                    fake.beat()
+            for fake in fakes:
+                fake.handle()
+            if condition():
+                return True
+        return False
+
+    sizes: list[int] = []
+
+    def all_awake() -> bool:
+        found = [*snapshots(0)]
+        sizes.extend(size for size, _ in found)
+        return bool(found) and [w.state for w in found[-1][1].workers] == [WorkerState.AWAKE] * 64
+
+    assert run(time.monotonic() + TIMEOUT, all_awake)
+    before, began = cpu_seconds(broker.pid), time.monotonic()
+    run(began + 10.0)
+    share = (cpu_seconds(broker.pid) - before) / (time.monotonic() - began)
+    for index in range(200):
+        sizes.extend(size for size, _ in snapshots(index))
+    with Peer(zmq.DEALER, broker.port + 1) as operator:
+        operator.socket.send(encode(Toggle(rid=5, number=7)))
+        toggled = time.monotonic()
+        told: set[int] = set()
+
+        def all_told() -> bool:
+            for index in {*range(200)} - told:
+                if any(s.workers[6].state is WorkerState.ASLEEP for _, s in snapshots(index)):
+                    told.add(index)
+            return len(told) == 200
+
+        assert run(toggled + TIMEOUT, all_told)
+    seconds = time.monotonic() - toggled
+    print(f"largest snapshot {max(sizes):,} bytes, broker {share:.1%} of a processor, all told after {seconds:.2f} s")
+    assert max(sizes) < 64 << 10
+    assert share < 0.1
+    assert seconds < 0.5 + 1.0, "one more second, because this machine may be busy"
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

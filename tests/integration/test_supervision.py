@@ -314,7 +314,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
         assert demo.wait() == 128 + number
         lines = demo.err.text.splitlines()
     assert lines[-1] == "msd: demo interrupted"
-    assert sum(line.startswith("msd:") for line in lines) == 1
+    assert sum("interrupted" in line for line in lines) == 1
     assert not any(map(is_running, children))
     assert list((tmp_path / "tmp").iterdir()) == list(runtime_folder.iterdir()) == []
 
