@@ -111,9 +111,9 @@ def _started(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[bytes
     processes, and each prints a message.
     """
     command = [sys.executable, "-P", "-m", "msd", *arguments]
-    # No buffer holds a line that ``_wait`` does not see.
-    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "bufsize": 0, "start_new_session": True}
-    with subprocess.Popen(command, **streams, **options) as process:
+    # No buffer holds a line that ``_wait`` does not see. The current folder may have a config.toml.
+    fixed: dict[str, Any] = {"stdin": subprocess.DEVNULL, "bufsize": 0, "start_new_session": True, "cwd": "/"}
+    with subprocess.Popen(command, **fixed, **options) as process:
         try:
             yield process
         finally:
@@ -183,7 +183,8 @@ def _download(source: Path, output: Path, servers: Servers, faults: Sequence[Fau
     _print(f"msd download {NAME} {' '.join(flags)}")
     # Turn the live view off: it cannot share a terminal with the output of the demo and the servers.
     environment = {**os.environ, "TERM": "dumb"}
-    with subprocess.Popen([*command, "--report", str(report)], start_new_session=True, env=environment) as client:
+    command += ["--report", str(report)]
+    with subprocess.Popen(command, start_new_session=True, env=environment, cwd="/") as client:
         try:
             _inject_faults(client, servers, faults, source.stat().st_size, signals)
             while (code := client.poll()) is None:

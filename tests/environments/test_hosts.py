@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from msd.wire.security.keys import Role
-from tests.environments.recipes import Wrapper, hosts, run_in
+from tests.environments.recipes import Wrapper, hosts, run_in, with_clock
 from tests.hostile_clients import Keyring
 from tests.hosts import Broker, Worker
 from tests.processes import MIB, Download, Source, files_equal, wait_for
@@ -104,6 +105,26 @@ def test_a_host_that_is_lost_costs_no_more_than_its_rate(
     allowed = 0.5 if how == "killed" else 2.0
     assert seconds(done) <= ideal + allowed + 1.0, "one more second, because this machine may be busy"
     assert done["wasted_bytes"] <= 0.01 * size
+
+
+@pytest.mark.parametrize("offset", ["+1h", "-1h"])
+def test_a_clock_that_is_an_hour_off_changes_nothing(offset: str, source: Source, tmp_path: Path) -> None:
+    """The keys expire in half an hour: a worker with a fast clock must not take them for expired."""
+    (tmp_path / "clock").write_text(offset)
+    keys = Keyring(tmp_path / "keys")
+    for name, role in (("hosts", Role.WORKER), ("alice", Role.CLIENT)):
+        keys.create_key(name)
+        public = (keys.key_folder(name).path / f"{name}.pub").read_text()
+        keys.key_folder("servers").admit(public, role, expires=time.time() + 1800)
+    path = source(MIB)
+    with Broker(tmp_path / "b", keys=keys) as broker:
+        wrapper = with_clock(tmp_path / "clock")
+        with broker.worker("attic", str(path), owner="hosts", wrapper=wrapper) as worker:
+            worker.wait_until_serving()
+            broker.wait_for_states(attic="awake")
+            with broker.download("-o", "copy.bin", owner="alice", cwd=tmp_path) as download:
+                download.wait_until_done()
+    assert files_equal(path, tmp_path / "copy.bin")
 
 
 @pytest.mark.soak

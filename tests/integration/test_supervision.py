@@ -309,12 +309,12 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     with Process([*MSD, "demo", "--size", "8MiB", "--seconds", "60"], env=environment) as demo:
         wait_for("the download", lambda: "Total: " in demo.err.text)
         children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
-        assert len(children) == 2
+        assert len(children) == 4, "a broker, two workers that joined, a client"
         demo.signal(number)
         assert demo.wait() == 128 + number
         lines = demo.err.text.splitlines()
     assert lines[-1] == "msd: demo interrupted"
-    assert sum("interrupted" in line for line in lines) == 1
+    assert lines.count("msd: demo interrupted") == 1
     assert not any(map(is_running, children))
     assert list((tmp_path / "tmp").iterdir()) == list(runtime_folder.iterdir()) == []
 

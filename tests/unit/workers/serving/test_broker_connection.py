@@ -119,6 +119,12 @@ def test_a_key_that_is_not_admitted_is_named_and_tried_again(stack: ExitStack) -
     harness.until(lambda: harness.zap.rejected_connections >= 2)
 
 
+def test_a_broker_with_another_key_is_named(stack: ExitStack) -> None:
+    harness = Harness(stack, Credentials(OWN, OWN.public))
+    harness.open(SERVER)
+    harness.until(lambda: any("does not have this server key" in text for text in harness.shown))
+
+
 def test_the_broker_that_started_the_process_is_found_at_its_unix_socket(
     stack: ExitStack, runtime_folder: object
 ) -> None:
