@@ -88,7 +88,7 @@ def _opened(file: Path) -> Iterator[int]:
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise UsageError(f"{file}: no such file or folder: give the path of what to verify") from None
+        raise UsageError(f"{file}: no such file or folder: check the path") from None
     except OSError as error:
         raise read_error(file, error) from None
     try:
