@@ -56,13 +56,13 @@ def _signal_handlers() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("serve", 2, "nothing to share: give a file or folder as in msd serve PATH"),
+        ("serve", 2, "nothing to share: give a file or folder as PATH, or [share] path in config.toml"),
         ("serve -f nowhere", 2, "nowhere: no such file or folder to share: check the path"),
         ("serve film nowhere", 2, "nowhere: no such file or folder to share: check the path"),
         ("serve film -f ./film", 2, "would both be shared as film: rename one of them"),
         ("serve -c share.toml", 2, "[share] path in share.toml names it: change it, or run msd serve PATH"),
         ("serve -f film -n 3 -p 21001 21002 21003 21004 21005", 2, "3 workers and server 5 need 4 ports, but -p has 5"),
-        ("serve -f film -n 0", 2, "-n 0: must be a number of workers from 1 to 64"),
+        ("serve -f film -n 0", 2, "a broker without workers shares nothing: leave out the path"),
         ("serve -f film -f film", 2, "-f is given 2 times: give it once"),
         ("download -o a --output b", 2, "-o is given 2 times: give it once"),
         ("serve -f film -p 21001 21002 21003 21004 70000", 2, "70000 is not a valid port; ports range from 1 to 65535"),
