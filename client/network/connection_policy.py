@@ -198,6 +198,8 @@ class ConnectionPolicy(Core[Event, Action]):
         self.workers = {number: KnownWorker(endpoint, is_given=not guessed) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
+        #: True if server 5 has sent the latest snapshot, and no refusal since.
+        self._is_admitted = False
         self._server5 = server5
         self._pinned = pinned
         self._last_known = last_known or {}
@@ -264,13 +266,14 @@ class ConnectionPolicy(Core[Event, Action]):
             case ConnectionClosed(number, refusal):
                 worker = self.workers[number]
                 # A worker with a key of its own speaks only for itself while server 5 admits this client.
-                if not worker.key or self.status is None:
+                if not worker.key or not self._is_admitted:
                     self._record_refusal(refusal, now)
                 worker.change_state(ConnectionClosed)
                 worker.end_renewal()
                 worker.failures += 1
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
+                self._is_admitted = False
                 self._record_refusal(refusal, now)
             case AddressesChanged(server5, workers):
                 actions += self._change_addresses(server5, workers, now)
@@ -336,7 +339,7 @@ class ConnectionPolicy(Core[Event, Action]):
         self._last_snapshot = (status.epoch, status.seq)
         self._status_deadline = now + 3 * status.interval + 1
         self._status_timed_out = self.uses_last_known = False
-        self.status = status
+        self.status, self._is_admitted = status, True
         actions: list[Action] = []
         for reported in status.workers:
             worker = self.workers.get(reported.number)
@@ -444,7 +447,7 @@ class ConnectionPolicy(Core[Event, Action]):
             self._recall()
         self._status_deadline = now + RESUBSCRIBE_INTERVAL_S
         self._status_timed_out = True
-        self.status = None
+        self.status, self._is_admitted = None, False
         for worker in self.workers.values():
             worker.reported_state = None
         return [] if is_first else [Resubscribe()]

@@ -190,12 +190,15 @@ class Transfer(Task):
                     self._emit_worker(worker, "lost", other_version(version))
             case ConnectionClosed(worker) if worker in self._scheduler.workers:
                 self._requests.pop(worker, None)
+                was_ready = self._scheduler.workers[worker].ready
                 outstanding = len(self._scheduler.outstanding(worker))
                 self._schedule(event)
                 self._meters[worker].stop()
                 detail = f"{format_count(outstanding, 'segment')} reassigned" if outstanding else ""
                 self.workers[worker].failures += bool(outstanding)
-                self._emit_worker(worker, "lost", detail, outstanding)
+                # Otherwise an attempt to connect has failed, perhaps one of many.
+                if was_ready:
+                    self._emit_worker(worker, "lost", detail, outstanding)
             case Stalled():
                 self._schedule(event)
 

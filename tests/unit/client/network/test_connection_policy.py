@@ -524,6 +524,21 @@ def test_a_worker_with_its_own_key_refuses_only_for_itself(refusal: ConnectionRe
     assert scene.policy.refusal is refusal
 
 
+def test_workers_with_their_own_keys_are_believed_once_server_5_has_refused_this_client() -> None:
+    """The key was revoked on the way. Server 5 refuses it once, while a connection is open."""
+    scene = Scene()
+    told = worker(1, WorkerState.AWAKE, key=KEY)
+    scene.snapshot(told)
+    scene.connect()
+    scene.handle(StatusRefused(ConnectionRefusal.KEY))
+    assert scene.refusal is None
+    scene.disconnect()
+    scene.wait(MIN_BACKOFF_S)
+    scene.disconnect(refusal=ConnectionRefusal.KEY)
+    scene.now += REFUSAL_PERIOD_S
+    assert scene.refusal is ConnectionRefusal.KEY
+
+
 def test_a_refusal_counts_no_more_once_a_snapshot_names_the_key_of_the_worker() -> None:
     scene = Scene(pinned=True)
     scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)

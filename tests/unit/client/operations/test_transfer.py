@@ -367,6 +367,18 @@ def test_a_worker_that_lacks_the_version_is_named_with_its_host_and_the_reason(t
     ]
 
 
+def test_a_lost_connection_is_reported_once_however_often_the_next_attempts_fail(tmp_path: Path) -> None:
+    events: list[Event] = []
+    with closing(PartFile(tmp_path / "film.mp4", MANIFEST)) as part:
+        run = transfer_of(FakePool(), part, on_event=events.append)
+        closed = ConnectionClosed(1)
+        happened: list[NetworkEvent] = [opened(1), closed, closed, closed, opened(1), closed]
+        for event in happened:
+            run.transfer.handle(event)
+    states = [event.state for event in events if isinstance(event, WorkerChanged)]
+    assert states == ["ready", "lost", "ready", "lost"]
+
+
 def test_another_protocol_version_is_reported_once_with_both_versions(tmp_path: Path) -> None:
     pool = FakePool()
     refused = [ConnectionClosed(2, ConnectionRefusal.VERSION, version) for version in (7, 7, 8)]
