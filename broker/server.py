@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 import zmq
@@ -23,10 +23,11 @@ from msd.broker.network.reach import Reaching
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
-from msd.broker.supervision.complaints import read_segment_counts, rejection
+from msd.broker.supervision.complaints import rejection
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
 from msd.broker.supervision.registration import published_endpoint, register
+from msd.broker.supervision.shared_files import SharedFiles
 from msd.broker.supervision.until_done import (
     AwakeChanged,
     ClientDone,
@@ -44,7 +45,7 @@ from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.ports import PortInUseError, hold_port
-from msd.wire.protocol.child_messages import EDITION_FILES, SHARE_FILE, Indexed, ShareSettings
+from msd.wire.protocol.child_messages import Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
     Complaint,
@@ -68,10 +69,8 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.security.keys import Role
 from msd.wire.security.permissions import is_permitted
-from msd.wire.sharing.indexer_supervisor import IndexerSupervisor
-from msd.wire.sharing.kept_files import KeptFiles
 from msd.wire.sharing.runtime_folder import make_folder, remove_folder
-from msd.wire.sharing.shared_paths import share_settings, write_share
+from msd.wire.sharing.shared_paths import share_settings
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.signal_fd import SignalDescriptor
 from msd.wire.support.units import format_count, format_duration
@@ -110,8 +109,6 @@ class Broker:
         #: None without ``--until-done``.
         self._until_done = UntilDone() if until_done else None
         self._toggles: PendingToggles[Route] = PendingToggles(self._supervisor)
-        #: The edition that was read for the last complaint, and the number of segments of each of its files, by id.
-        self._segment_counts: tuple[int, Mapping[bytes, int]] = 0, {}
         self._exit_code: int | None = None
         self._stop_cause = ""
         self._started_at = time.monotonic()
@@ -148,9 +145,8 @@ class Broker:
                 self._event_log.sample(self._snapshot(), time.time())
                 self._restore_folder()
                 if os.getpid() == 1:
-                    reap_orphans({*self._processes.pids, *self._indexer_pids, *self._local_console.pids})
-            if self._indexer is not None:
-                self._indexer.pass_time(now)
+                    reap_orphans({*self._processes.pids, *self._shared_files.pids, *self._local_console.pids})
+            self._shared_files.pass_time(now)
             self._reaching.pass_time(now)
             self._listeners.check_keys(now)
             self._local_console.check_foreground()
@@ -164,10 +160,6 @@ class Broker:
         workers = format_count(len(self._config.workers), "worker")
         files = format_count(self._snapshot_builder.files, "file")
         return f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
-
-    @property
-    def _indexer_pids(self) -> list[int]:
-        return self._indexer.pids if self._indexer is not None else []
 
     def close(self) -> None:
         """Kills the remaining processes and frees all ports."""
@@ -199,8 +191,6 @@ class Broker:
         at_close(self._reaching.close)
         self._folder = make_folder(config.control)
         at_close(remove_folder, self._folder)
-        self._kept_files = KeptFiles(self._folder)
-        at_close(self._kept_files.close)
         endpoint = self._listeners.open_local_control(self._folder)
         self._processes = WorkerProcesses(config, self._folder, endpoint, self._token, self._listeners.keys)
         at_close(self._processes.close)
@@ -213,18 +203,15 @@ class Broker:
         self._signals = SignalDescriptor(signal.SIGTERM, signal.SIGCHLD, *stops, *terminal)
         at_close(self._signals.close)
         self._is_stopped = False
-        self._indexer: IndexerSupervisor | None = None
-        if share is not None:
-            write_share(self._folder / "catalogue", share)
-            self._kept_files.keep("share", [f"catalogue/{SHARE_FILE}"])
-            self._indexer = IndexerSupervisor(
-                self._folder,
-                self._poll_loop,
-                note=self._output.note,
-                on_edition=self._on_edition,
-                on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
-            )
-            at_close(self._indexer.close)
+        self._shared_files = SharedFiles(
+            self._folder,
+            share,
+            self._poll_loop,
+            note=self._output.note,
+            on_edition=self._on_edition,
+            on_left_out=lambda note: self._event_log.on_left_out(note, time.time()),
+        )
+        at_close(self._shared_files.close)
         self._poll_loop.register(self._signals.fileno(), self._on_signals)
         self._local_console = LocalConsole(
             config,
@@ -291,7 +278,7 @@ class Broker:
 
     def _snapshot(self) -> Status:
         now = time.monotonic()
-        self._snapshot_builder.indexing = self._indexer.progress if self._indexer is not None else None
+        self._snapshot_builder.indexing = self._shared_files.progress
         return self._snapshot_builder.build(
             self._supervisor,
             now,
@@ -322,16 +309,13 @@ class Broker:
         """Restores the broker's folder if another program has removed it or a part of it."""
         # After an error the next call tries again, and a worker that cannot start reports why.
         with suppress(MsdError, OSError, zmq.ZMQError):
-            is_restored = self._kept_files.restore()
+            is_restored = self._shared_files.restore()
             if (endpoint := self._listeners.restore_local_control()) is not None:
                 self._processes.control = endpoint
             if is_restored or endpoint:
                 self._output.note(f"{self._folder} was removed by another program: it is restored")
 
     def _on_edition(self, indexed: Indexed) -> None:
-        with suppress(OSError):  # Already replaced by a newer edition.
-            folder = f"catalogue/{indexed.edition}"
-            self._kept_files.keep("catalogue", [f"{folder}/{name}" for name in EDITION_FILES])
         if not self._supervisor.edition and not self._config.authority:
             self._vouch_for(bytes.fromhex(indexed.catalogue), indexed.files)
         self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
@@ -405,8 +389,8 @@ class Broker:
         if worker.process is None:
             if worker.key and (admitted := self._listeners.admitted()).digest != heartbeat.admitted:
                 peer.send(admitted)
-        elif self._indexer is not None and heartbeat.edition == self._indexer.latest.edition and heartbeat.load.stale:
-            self._indexer.request_rescan(heartbeat.suspect)
+        elif heartbeat.load.stale and self._serves_latest(heartbeat):
+            self._shared_files.request_rescan(heartbeat.suspect)
         catalogue, files = self._right_catalogue(worker, heartbeat)
         if catalogue not in (b"", self._snapshot_builder.catalogue):
             self._vouch_for(catalogue, files)
@@ -420,11 +404,14 @@ class Broker:
             is_authority = worker.name == self._config.authority
             return (heartbeat.catalogue, heartbeat.files) if is_authority else (b"", 0)
         # A new catalogue is published only once a worker serves it.
-        if worker.process is not None and self._indexer is not None:
-            latest = self._indexer.latest
-            if heartbeat.edition == latest.edition:
-                return bytes.fromhex(latest.catalogue), latest.files
+        latest = self._shared_files.latest
+        if worker.process is not None and latest is not None and self._serves_latest(heartbeat):
+            return bytes.fromhex(latest.catalogue), latest.files
         return b"", 0
+
+    def _serves_latest(self, heartbeat: Heartbeat) -> bool:
+        """True if a worker of the broker serves the latest edition of the catalogue."""
+        return self._shared_files.latest is not None and heartbeat.edition == self._shared_files.latest.edition
 
     def _on_request(self, peer: Route, sender: Sender, request: ControlRequest, now: float) -> None:
         match request:
@@ -446,23 +433,15 @@ class Broker:
             case Complaint(rid=rid, number=number):
                 # The broker knows the segments of its own files only.
                 is_own = self._supervisor.workers[number].process is not None
-                if is_own and (reason := rejection(request, self._shared_segments())):
+                counts = self._shared_files.segment_counts(self._supervisor.edition)
+                if is_own and (reason := rejection(request, counts)):
                     peer.send(Rejected(rid=rid, message=reason))
                     return
                 peer.send(Accepted(rid=rid))
                 if self._snapshot_builder.complaints.is_new(sender.name, request):
                     self._handle(supervisor.ComplaintReceived(number, sender.name), now)
-                    if is_own and self._indexer is not None:
-                        self._indexer.request_rescan(SuspectSegment(request.id, request.index))
-
-    def _shared_segments(self) -> Mapping[bytes, int]:
-        """The number of segments of each shared file, by id. Reads each edition of the catalogue at most once."""
-        edition = self._supervisor.edition
-        if self._segment_counts[0] != edition:
-            # If a newer edition has already replaced this one, use the last edition that was read.
-            with suppress(OSError):
-                self._segment_counts = edition, read_segment_counts(self._folder / "catalogue" / str(edition))
-        return self._segment_counts[1]
+                    if is_own:
+                        self._shared_files.request_rescan(SuspectSegment(request.id, request.index))
 
     # Waiting and stalls.
 
@@ -480,7 +459,7 @@ class Broker:
             now + MAX_WAIT_S,
             self._next_publish,
             self._next_sample,
-            self._indexer.next_deadline(now) if self._indexer is not None else None,
+            self._shared_files.next_deadline(now),
             self._reaching.next_deadline(now),
             self._toggles.next_deadline(now),
             self._supervisor.next_deadline(now),

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.server import PORT_DISTANCE, Broker
-from msd.broker.supervision import until_done
+from msd.broker.supervision import shared_files, until_done
 from msd.broker.supervision.supervisor import Event, Exited, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
@@ -175,7 +175,7 @@ class Harness:
         fakes: Any = self.broker
         self.listeners: FakeListeners = fakes._listeners
         self.processes: FakeProcesses = fakes._processes
-        self.indexer: FakeIndexer = fakes._indexer
+        self.indexer: FakeIndexer = fakes._shared_files._indexer
         self.reaching: FakeReaching = fakes._reaching
 
     def complete_edition(self, edition: int = 1, files: int = 1) -> None:
@@ -240,10 +240,10 @@ def config(tmp_path: Path, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
         ("Listeners", FakeListeners),
         ("Reaching", FakeReaching),
         ("WorkerProcesses", FakeProcesses),
-        ("IndexerSupervisor", FakeIndexer),
         ("LocalConsole", FakeConsole),
     ):
         monkeypatch.setattr(server, name, fake)
+    monkeypatch.setattr(shared_files, "IndexerSupervisor", FakeIndexer)
     *ports, status, control = free_ports()
     workers = tuple(WorkerConfig(Endpoint("127.0.0.1", port)) for port in ports[:2])
     return Config(paths=(tmp_path,), status_port=status, control_port=control, workers=workers)
@@ -288,7 +288,7 @@ def test_a_start_that_fails_releases_everything(
         raise OSError(12, "Cannot allocate memory")
 
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(server, "IndexerSupervisor", fail)
+    monkeypatch.setattr(shared_files, "IndexerSupervisor", fail)
     with pytest.raises(OSError, match="Cannot allocate memory"):
         Broker(config, output)
     assert [*runtime_folder.iterdir()] == []
@@ -425,7 +425,7 @@ def test_orders_from_a_peer_that_is_not_an_operator_are_denied(
 
 
 def test_valid_complaints_are_counted_once(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "read_segment_counts", lambda edition: {bytes(32): 4})
+    monkeypatch.setattr(shared_files, "read_segment_counts", lambda edition: {bytes(32): 4})
     harness.start()
     for number in (2, 2):
         complaint = Complaint(rid=5, number=number, id=bytes(32), index=0)
