@@ -110,7 +110,8 @@ def status(
 def toggle(
     flags: ServerFlags,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="N …", help="Worker numbers, or all.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="N …", help="Numbers or names of workers, or all.", show_default=False),
     ] = None,
     sleep: Annotated[bool, typer.Option("--sleep", help="Shut down (do not toggle).")] = False,
     wake: Annotated[bool, typer.Option("--wake", help="Wake up (do not toggle).")] = False,
@@ -119,44 +120,52 @@ def toggle(
 
     Example: msd toggle 1 3
     """
-    from msd.broker.operator.worker_selection import parse_numbers, select_workers
+    from msd.broker.operator.worker_selection import check_words, select_workers
+    from msd.broker.status.worker_names import worker_label
     from msd.wire.errors import NoAnswerError, UsageError
-    from msd.wire.protocol.states import WantedState
+    from msd.wire.protocol.states import WantedState, WorkerState
 
     if sleep and wake:
         raise UsageError("--sleep and --wake contradict each other: give only one of them")
     wanted = WantedState.ASLEEP if sleep else WantedState.AWAKE if wake else None
-    numbers = parse_numbers(words or [])
+    check_words(words or [])
     from msd.broker.operator.operator_client import OperatorClient
 
-    unchanged = []
+    unchanged: list[str] = []
+    lost: list[str] = []
     with OperatorClient(flags.find()) as operator:
-        for number in select_workers(numbers, [worker.number for worker in operator.latest.workers]):
-            toggled = operator.toggle(number, wanted)
+        for worker in select_workers(words or [], operator.latest.workers):
+            label = worker_label(worker.number, worker.name)
+            toggled = operator.toggle(worker.number, wanted)
             # If the output pipe is closed, still toggle the remaining workers.
             with contextlib.suppress(BrokenPipeError):
-                print(f"worker {number}: {toggled.state}", flush=True)
+                print(f"worker {label}: {toggled.state}", flush=True)
             if not toggled.reached:
-                unchanged.append(str(number))
+                (lost if toggled.state == WorkerState.LOST else unchanged).append(label)
+    problems = []
     if unchanged:
         workers = "worker" if len(unchanged) == 1 else "workers"
-        raise NoAnswerError(f"{workers} {', '.join(unchanged)} did not change state within 3 s: see msd status")
+        problems.append(f"{workers} {', '.join(unchanged)} did not change state within 3 s: see msd status")
+    problems += [f"worker {label} is lost, and gets the order when it returns" for label in lost]
+    if problems:
+        raise NoAnswerError("; ".join(problems))
 
 
 @with_server_flags
 def quit(flags: ServerFlags) -> None:
-    """Shut down the broker and its workers.
+    """Shut down the broker and the workers that it has started.
 
     Example: msd quit -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
     from msd.broker.operator.operator_client import OperatorClient
+    from msd.broker.views.status_table import quit_line
 
     with OperatorClient(flags.find()) as operator:
         operator.quit()
-        workers = len(operator.latest.workers)
+        line = quit_line(operator.latest)
     # The servers shut down even if the output pipe is closed.
     with contextlib.suppress(BrokenPipeError):
-        print(f"shutting down the broker and {workers} workers", flush=True)
+        print(line, flush=True)
 
 
 @with_server_flags

@@ -26,8 +26,9 @@ from msd.broker.operator import dialogs
 from msd.broker.operator.dialogs import Help, Question
 from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
 from msd.broker.status.history import History
+from msd.broker.status.worker_names import known_workers, worker_label
 from msd.broker.views import console_lines
-from msd.broker.views.status_table import client_command
+from msd.broker.views.status_table import suggested_command
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
 from msd.wire.protocol.messages import Status, StatusReport
@@ -62,7 +63,7 @@ class ConsoleApp(App[int]):
     #workers > .option-list--option { padding: 0; }
     #selected { height: auto; max-height: 5; }
     #events { height: 1fr; scrollbar-size-vertical: 1; }
-    #client { height: auto; max-height: 30%; }
+    #command { height: auto; max-height: 30%; }
     """
     CSS += dialogs.CSS
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -87,6 +88,8 @@ class ConsoleApp(App[int]):
         self._needs_redraw = True
         #: True while the shell has the terminal.
         self._left_terminal = False
+        #: The numbers of the workers in the rows on the screen.
+        self._numbers: list[int] = []
         #: The widths used by the last redraw.
         self._widths: tuple[int, ...] = ()
         #: The content of each widget, to skip updates that change nothing.
@@ -104,8 +107,8 @@ class ConsoleApp(App[int]):
         yield Static("Events, newest first", classes="label")
         with VerticalScroll(id="events", can_focus=False):
             yield Static(id="lines", markup=False)
-        yield Static("Command for a client", classes="label")
-        yield Static(id="client", markup=False)
+        yield Static(id="suggestion", classes="label", markup=False)
+        yield Static(id="command", markup=False)
         yield Static(id="keys", markup=False)
 
     def on_mount(self) -> None:
@@ -118,7 +121,7 @@ class ConsoleApp(App[int]):
         self._needs_redraw = True
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self._toggle(event.option_index)
+        self._toggle(self._numbers[event.option_index])
 
     # Keys.
 
@@ -127,9 +130,9 @@ class ConsoleApp(App[int]):
             return
         numbers = [worker.number for worker in self.history.status.workers]
         if number in numbers:
-            self._toggle(numbers.index(number))
+            self._toggle(number)
         else:
-            text = f"there is no worker {number}: the workers are numbered 1 to {len(numbers)}"
+            text = f"there is no worker {number}: {known_workers(numbers)}"
             self.history.add(text, time.time(), is_failure=True)
             self._needs_redraw = True
 
@@ -194,13 +197,13 @@ class ConsoleApp(App[int]):
         self._left_terminal = False
         self._needs_redraw = True
 
-    def _toggle(self, index: int) -> None:
+    def _toggle(self, number: int) -> None:
         status = self.history.status
-        if status is not None and index < len(status.workers):
-            number = status.workers[index].number
-            self._feed.toggle(number)
-            self.history.add(f"you toggled worker {number}", time.time())
-            self._needs_redraw = True
+        for worker in status.workers if status is not None else ():
+            if worker.number == number:
+                self._feed.toggle(number)
+                self.history.add(f"you toggled worker {worker_label(number, worker.name)}", time.time())
+                self._needs_redraw = True
 
     # Events and drawing.
 
@@ -252,33 +255,41 @@ class ConsoleApp(App[int]):
         self._update("lines", events)
         if history.status is not None:
             hosts = hosts_for_others("::" if self._servers.status.is_ipv6 else "*")
-            command = client_command(self._servers, history.status, hosts)
-            self._update("client", console_lines.wrap_command(command, width))
+            suggested = suggested_command(self._servers, history.status, hosts)
+            self._update("suggestion", suggested.title)
+            self._update("command", console_lines.wrap_command(suggested.command, width))
         self._update("keys", console_lines.keys(width, owns_servers=self._owns_servers))
 
     def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)
         workers = self.screen_stack[0].query_one(OptionList)
-        self._update("heading", console_lines.heading(width))
+        widths = console_lines.columns(rows, width)
+        self._update("heading", console_lines.heading(widths))
         top = max((rate for row in rows for rate in row.rates), default=0.0)
         current = self.history.lost_at is None
+        # A worker that joins may shift the rows: the selected worker stays selected.
+        numbers = [row.worker.number for row in rows]
+        index = workers.highlighted
+        if are_others := numbers != self._numbers:
+            selected = self._numbers[index] if index is not None else 0
+            index = numbers.index(selected) if selected in numbers else 0 if rows else None
+            self._numbers = numbers
         lines = [
             Content.styled(
-                console_lines.worker_line(row, width, top, selected=index == workers.highlighted, current=current),
+                console_lines.worker_line(row, widths, top, selected=position == index, current=current),
                 "$text-success" if row.is_alive and current else "$text-warning" if current else "$text-muted",
             )
-            for index, row in enumerate(rows)
+            for position, row in enumerate(rows)
         ]
-        if workers.option_count != len(lines):
+        if are_others:
             workers.clear_options()
             workers.add_options(lines)
-            workers.highlighted = 0 if lines else None
+            workers.highlighted = index
         elif self._contents.get("workers") != lines:
-            for index, line in enumerate(lines):
-                workers.replace_option_prompt_at_index(index, line)
+            for position, line in enumerate(lines):
+                workers.replace_option_prompt_at_index(position, line)
         self._contents["workers"] = lines
-        selected = workers.highlighted
-        details = [] if selected is None else console_lines.details(rows[selected], width, current=current)
+        details = [] if index is None else console_lines.details(rows[index], width, current=current)
         self._update("selected", "\n".join(details))
 
     def _update(self, name: str, content: str | Content) -> None:

@@ -16,7 +16,7 @@ from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
 from msd.broker.views.console_lines import overview
-from msd.broker.views.status_table import client_command
+from msd.broker.views.status_table import suggested_command
 from msd.wire.config.servers import Servers
 from msd.wire.protocol.messages import LoggedEvent
 
@@ -32,7 +32,7 @@ def show(servers: Servers, *, json: bool, watch: bool) -> None:
             if json:
                 print(dumps({**as_json(status), "events": [*map(_as_json, report.events)]}), flush=True)
             else:
-                command = client_command(servers, status, hosts_for_others("::" if servers.status.is_ipv6 else "*"))
+                command = suggested_command(servers, status, hosts_for_others("::" if servers.status.is_ipv6 else "*"))
                 text = overview(history, command, shutil.get_terminal_size().columns, now)
                 print(text, flush=True)
             if not watch:

@@ -17,10 +17,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from msd.broker.operator.operator_client import OperatorClient, Reply
+from msd.broker.status.worker_names import worker_label
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError, NotAllowedError
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import Rejected, Status, StatusReport, StatusRequest, Toggle, Toggled, new_rid
+from msd.wire.protocol.states import WorkerState
 
 #: Seconds between two status requests.
 REQUEST_INTERVAL_S = 1.0
@@ -70,6 +72,8 @@ class StatusFeed:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._events: deque[FeedEvent] = deque(maxlen=MAX_QUEUED)
+        #: What texts call each worker, by number.
+        self._labels: dict[int, str] = {}
         #: Numbers of the workers to toggle.
         self._toggles: deque[int] = deque(maxlen=MAX_QUEUED)
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -96,13 +100,14 @@ class StatusFeed:
         while not self._is_closing:
             try:
                 with OperatorClient(self._servers, CONNECT_TIMEOUT_S) as operator:
-                    self._events.append(operator.latest)
+                    self._events += filter(None, [self._to_event(operator.latest)])
                     self._follow(operator)
             except MsdError as error:
                 refused = isinstance(error, NotAllowedError)
                 cause = "refuses this operator" if refused else "does not answer"
                 while self._toggles:
-                    self._events.append(OrderFailed(f"worker {self._toggles.popleft()} not toggled: server 5 {cause}"))
+                    label = self._label(self._toggles.popleft())
+                    self._events.append(OrderFailed(f"worker {label} not toggled: server 5 {cause}"))
                 self._events.append(Server5Lost(str(error), refused))
                 self._wait_before_retry()
 
@@ -122,7 +127,7 @@ class StatusFeed:
             if any(isinstance(message, Status) for message in messages):
                 # A snapshot is published after every change: request the events.
                 next_request_at = 0.0
-            self._events += filter(None, map(_to_event, messages))
+            self._events += filter(None, map(self._to_event, messages))
             if messages:
                 last_message_at = time.monotonic()
             if operator.is_lost or time.monotonic() > last_message_at + SILENCE_TIMEOUT_S:
@@ -138,14 +143,19 @@ class StatusFeed:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
 
+    def _to_event(self, message: Status | Reply) -> FeedEvent | None:
+        match message:
+            case Status(workers=workers) | StatusReport(status=Status(workers=workers)):
+                self._labels = {worker.number: worker_label(worker.number, worker.name) for worker in workers}
+                return message
+            case Toggled(number=number, state=WorkerState.LOST, reached=False):
+                return OrderFailed(f"worker {self._label(number)} is lost, and gets the order when it returns")
+            case Toggled(number=number, state=state, reached=False):
+                return OrderFailed(f"worker {self._label(number)} did not change state within 3 s: it is {state}")
+            case Rejected(message=text):
+                return OrderFailed(f"order rejected: {text}")
+            case _:
+                return None
 
-def _to_event(message: Status | Reply) -> FeedEvent | None:
-    match message:
-        case Status() | StatusReport():
-            return message
-        case Toggled(number=number, state=state, reached=False):
-            return OrderFailed(f"worker {number} did not change state within 3 s: it is {state}")
-        case Rejected(message=text):
-            return OrderFailed(f"order rejected: {text}")
-        case _:
-            return None
+    def _label(self, number: int) -> str:
+        return self._labels.get(number, str(number))

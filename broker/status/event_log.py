@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 
 from msd.broker.status.history import newest
+from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor
 from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
 from msd.wire.protocol.states import WorkerState
@@ -39,6 +40,8 @@ class EventLog:
         self._events: list[LoggedEvent] = []
         self._clients = 0
         self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
+        #: The names of the workers that have joined.
+        self._names: dict[int, str] = {}
         self._is_quitting = False
 
     def forget(self, number: int) -> None:
@@ -49,11 +52,12 @@ class EventLog:
         """Logs an event that the supervisor is about to handle."""
         match event:
             case supervisor.Spawned(number, pid):
-                self._log("info", f"worker {number}", f"started (pid {pid})")
+                self._log("info", self._source(number), f"started (pid {pid})")
             case supervisor.WorkerJoined(number, join, _, host) if host:
-                self._log("info", f"worker {number}", f"{join.name} joined from {host}")
+                self._names[number] = join.name
+                self._log("info", self._source(number), f"joined from {host}")
             case supervisor.ToggleReceived(number, wanted):
-                self._log("info", f"worker {number}", f"wanted state set to {wanted}" if wanted else "toggled")
+                self._log("info", self._source(number), f"wanted state set to {wanted}" if wanted else "toggled")
             case supervisor.CatalogueReady(edition):
                 self._log("info", SERVER_5, f"catalogue edition {edition} is ready")
             case supervisor.QuitReceived():
@@ -106,11 +110,14 @@ class EventLog:
     def _record(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         if self._is_quitting:
             return  # Workers that exit during a shutdown did not fail.
-        source = SERVER_5 if worker is None else f"worker {worker}"
+        source = SERVER_5 if worker is None else self._source(worker)
         self._log("warning" if is_failure else "info", source, text)
         text = text if worker is None else f"{source} {text}"
         self._show(text, is_failure)
         self._keep(text, now, is_failure=is_failure)
+
+    def _source(self, number: int) -> str:
+        return f"worker {worker_label(number, self._names.get(number, ''))}"
 
     def _keep(self, text: str, now: float, *, is_failure: bool = False) -> None:
         seq = self._events[0].seq + 1 if self._events else 1
@@ -140,7 +147,7 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
         case WorkerState.UNREACHABLE:
             return f"cannot be reached{reason}", True
         case WorkerState.LOST:
-            return f"is lost: {change.reason or 'no heartbeats for 10 s'}", change.reason != supervisor.LEFT
+            return f"is lost{reason}", change.reason != supervisor.LEFT
         case WorkerState.DEAD:
             return f"died{reason}", True
         case WorkerState.FAILED:

@@ -20,11 +20,14 @@ MAX_EVENTS = 200
 
 
 class Row(Struct, frozen=True):
-    """One worker as displayed: its status, the seconds since that status arrived, and its recent rates."""
+    """One worker as displayed: its status, the seconds since that status arrived, and its recent rates.
+    ``has_other_list`` is True if the worker has joined with another catalogue than that for which server 5 vouches.
+    """
 
     worker: WorkerStatus
     age: float = 0.0
     rates: Sequence[float] = ()
+    has_other_list: bool = False
 
     @property
     def port(self) -> int:
@@ -32,7 +35,7 @@ class Row(Struct, frozen=True):
 
     @property
     def uptime(self) -> float:
-        return self.worker.uptime + self.age if self.worker.pid else 0.0
+        return self.worker.uptime + self.age if self.worker.uptime else 0.0
 
     @property
     def rejections(self) -> int:
@@ -54,6 +57,8 @@ class Row(Struct, frozen=True):
         pending = {
             (WorkerState.ASLEEP, WantedState.AWAKE): ", waking up",
             (WorkerState.SILENT, WantedState.ASLEEP): ", ordered to sleep",
+            (WorkerState.UNREACHABLE, WantedState.ASLEEP): ", ordered to sleep",
+            (WorkerState.LOST, WantedState.ASLEEP): ", ordered to sleep",
         }
         reason = f": {worker.reason}" if worker.reason else ""
         return f"{worker.state}{reason}{pending.get((worker.state, worker.wanted), '')}"
@@ -75,7 +80,8 @@ class History:
         #: True if server 5 answers but does not admit this operator.
         self.is_refused = False
         self._received_at = 0.0
-        self._rates: list[list[float]] = []
+        #: The rates of each worker, by number and name: another worker may take the number.
+        self._rates: dict[tuple[int, str], list[float]] = {}
         #: The broker (its epoch) that sent the newest event known, and the number of that event.
         self._newest_event = (0, 0)
 
@@ -95,7 +101,8 @@ class History:
         so the times of its events are converted to this clock.
         """
         self.on_status(report.status, now)
-        self._rates = report.rates
+        workers = [(worker.number, worker.name) for worker in report.status.workers]
+        self._rates = dict(zip(workers, report.rates, strict=False))
         broker, newest_seq = self._newest_event
         if broker != report.status.epoch:
             newest_seq = 0
@@ -122,8 +129,16 @@ class History:
         if self.status is None:
             return []
         age = 0.0 if self.lost_at is not None else max(0.0, now - self._received_at)
-        rates = [*self._rates, *[[]] * len(self.status.workers)]
-        return [Row(worker, age, past) for worker, past in zip(self.status.workers, rates, strict=False)]
+        return [
+            Row(
+                worker,
+                age,
+                self._rates.get((worker.number, worker.name), []),
+                has_other_list=bool(worker.host and worker.catalogue and self.status.catalogue)
+                and worker.catalogue != self.status.catalogue,
+            )
+            for worker in self.status.workers
+        ]
 
     def _keep(self, events: list[LoggedEvent]) -> None:
         self.events = newest(events, MAX_EVENTS)

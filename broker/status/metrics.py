@@ -39,7 +39,8 @@ WORKER_GAUGES: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
     "msd_worker_up": ("Whether the worker is awake and serving.", lambda w: w.state is WorkerState.AWAKE),
     "msd_worker_wanted": ("Whether the operator wants the worker awake.", lambda w: w.wanted is WantedState.AWAKE),
     "msd_worker_clients": ("Clients connected to the worker.", lambda w: w.clients),
-    "msd_worker_uptime_seconds": ("Seconds since the worker's process started.", lambda w: w.uptime),
+    "msd_worker_files": ("Files shared by the worker.", lambda w: w.files),
+    "msd_worker_uptime_seconds": ("Seconds since the worker's process started, or it joined.", lambda w: w.uptime),
 }
 WORKER_COUNTERS: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
     "msd_worker_sent_bytes": ("Bytes of shared files sent by the worker's process.", lambda w: w.bytes_sent),
@@ -50,7 +51,7 @@ WORKER_COUNTERS: dict[str, tuple[str, Callable[[WorkerStatus], float]]] = {
 }
 #: Metrics of the servers as a whole.
 GAUGES: dict[str, tuple[str, Callable[[Status], float]]] = {
-    "msd_files": ("Shared files.", lambda s: s.files),
+    "msd_files": ("Shared files; if server 5 vouches for none, those of the worker with most.", lambda s: s.files),
     "msd_clients": ("Clients being served, each counted once.", lambda s: s.clients),
 }
 COUNTERS: dict[str, tuple[str, Callable[[Status], float]]] = {
@@ -102,6 +103,13 @@ class SnapshotCollector:
 def _families(status: Status | None) -> Iterator[Metric]:
     """All metrics, without values if there is no snapshot."""
     workers = status.workers if status is not None else []
+    identities = InfoMetricFamily("msd_worker", "Name of the worker, and the host it joined from.", labels=["worker"])
+    catalogues = InfoMetricFamily("msd_worker_catalogue", "Digest of the worker's catalogue.", labels=["worker"])
+    for worker in workers:
+        identities.add_metric([str(worker.number)], {"name": worker.name, "host": worker.host})
+        if worker.catalogue:
+            catalogues.add_metric([str(worker.number)], {"id": worker.catalogue.hex()})
+    yield from (identities, catalogues)
     for name, (help_text, worker_value) in WORKER_GAUGES.items():
         yield _with_values(GaugeMetricFamily(name, help_text, labels=["worker"]), workers, worker_value)
     for name, (help_text, worker_value) in WORKER_COUNTERS.items():
@@ -118,7 +126,7 @@ def _families(status: Status | None) -> Iterator[Metric]:
     for name, (help_text, value) in COUNTERS.items():
         yield CounterMetricFamily(name, help_text, value=None if status is None else value(status))
     catalogue = InfoMetricFamily("msd_catalogue", "Digest of the catalogue of shared files.")
-    if status is not None:
+    if status is not None and status.catalogue:
         catalogue.add_metric([], {"id": status.catalogue.hex()})
     yield catalogue
 

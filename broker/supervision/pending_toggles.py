@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from msd.broker.supervision.supervisor import Supervisor
 from msd.wire.protocol.messages import Toggled
+from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Core, TimePassed
 
 #: Seconds after which a toggle is answered even if its worker has not reached the wanted state.
@@ -39,7 +40,8 @@ class AnswerToggle(Generic[PeerT], Struct, frozen=True):
 
 class PendingToggles(Core[ToggleRequested[PeerT] | TimePassed, AnswerToggle[PeerT]], Generic[PeerT]):
     """The toggles that have not been answered yet. ``TimePassed`` answers the toggles that have taken effect according
-    to ``supervisor`` or have timed out; during a shutdown it answers all of them. Does not modify ``supervisor``.
+    to ``supervisor``, have timed out, or concern a lost worker; during a shutdown it answers all of them. Does not
+    modify ``supervisor``.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -59,7 +61,8 @@ class PendingToggles(Core[ToggleRequested[PeerT] | TimePassed, AnswerToggle[Peer
         for toggle, deadline in self._pending:
             worker = self._supervisor.workers[toggle.number]
             reached = worker.state.value == worker.wanted.value
-            if reached or self._supervisor.quitting or now >= deadline:
+            is_lost = worker.state is WorkerState.LOST
+            if reached or is_lost or self._supervisor.quitting or now >= deadline:
                 reply = Toggled(rid=toggle.rid, number=toggle.number, state=worker.state, reached=reached)
                 answers.append(AnswerToggle(toggle.peer, reply))
             else:

@@ -28,6 +28,7 @@ LOST_AFTER_S = 10.0
 MIN_REACH_S, MAX_REACH_S = 0.5, 10.0
 #: Why a worker is lost whose heartbeats are not missing.
 LEFT, REVOKED = "it has left", "its key was revoked"
+NO_HEARTBEATS = f"no heartbeats for {LOST_AFTER_S:.0f} s"
 #: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.2, 10.0
 #: Seconds of uptime after which earlier crashes no longer count.
@@ -209,7 +210,7 @@ class Kill(Struct, frozen=True):
 
 
 class StateChanged(Struct, frozen=True):
-    """A worker's state has changed. ``reason`` says why its process exited; it is empty while a process runs."""
+    """A worker's state has changed. ``reason`` says why it is dead, failed, lost or unreachable."""
 
     number: int
     before: WorkerState
@@ -403,6 +404,7 @@ class Supervisor(Core[Event, Action]):
         worker.heartbeat = heartbeat
         if heartbeat.state is ReportedState.AWAKE and worker.process is None and not worker.is_reached:
             if worker.state in (WorkerState.SILENT, WorkerState.LOST):
+                worker.reason = ""
                 self._change_state(worker, WorkerState.STARTING, HeartbeatReceived)
             return [*self._reach(worker, now), *self._correct(worker)]
         worker.reason = ""
@@ -500,11 +502,13 @@ class Supervisor(Core[Event, Action]):
         return actions
 
     def _report_silence(self, worker: WorkerRecord) -> list[Action]:
+        worker.reason = ""
+        worker.reason = ""
         self._change_state(worker, WorkerState.SILENT, HEARTBEATS_MISSED)
         return []
 
     def _report_loss(self, worker: WorkerRecord) -> list[Action]:
-        worker.heartbeat = NO_HEARTBEAT
+        worker.heartbeat, worker.reason = NO_HEARTBEAT, NO_HEARTBEATS
         self._change_state(worker, WorkerState.LOST, HEARTBEATS_MISSED)
         return []
 

@@ -9,37 +9,97 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from msd.broker.status.history import History, Row, newest
-from msd.wire.protocol.messages import LoggedEvent, WorkerStatus
+from msd.broker.status.worker_names import worker_label
+from msd.broker.views.status_table import SuggestedCommand, failure_counts
+from msd.wire.protocol.messages import LoggedEvent, Status
+from msd.wire.protocol.states import WorkerState
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count, format_duration, format_rate, format_size, format_time
 
 BARS = "▁▂▃▄▅▆▇█"
-#: The columns of the workers' table after the number, and their minimum widths; a terminal of 80 columns has room for
-#: all. The sparkline has no heading.
-STATUS, SPARKLINE = "Status", ""
-COLUMNS = {"Port": 5, STATUS: 15, "Uptime": 8, "Rst": 3, "Cli": 3, "Rate": 10, SPARKLINE: 8, "Sent": 9, "Bad": 5}
+#: The columns of the workers' table, and their minimum widths. Name and host are shown if workers have joined; a
+#: terminal of 80 columns has room for all others. The number follows the mark and the sign; the sparkline has no
+#: heading.
+NUMBER, NAME, HOST, STATUS, SPARKLINE = "#", "Name", "Host", "Status", ""
+COLUMNS = {
+    NUMBER: 5,
+    NAME: 12,
+    HOST: 15,
+    "Port": 5,
+    STATUS: 15,
+    "Uptime": 8,
+    "Rst": 3,
+    "Cli": 3,
+    "Rate": 10,
+    SPARKLINE: 8,
+    "Sent": 9,
+    "Bad": 5,
+}
+LEFT_ALIGNED = (NAME, HOST, STATUS)
 #: The columns that a narrower terminal does not show, the first to be left out first.
-LEFT_OUT = (SPARKLINE, "Uptime", "Rst", "Sent", "Cli", "Bad", "Rate", "Port")
+LEFT_OUT = (SPARKLINE, "Uptime", "Rst", "Sent", "Cli", HOST, "Bad", "Rate", "Port", NAME)
 #: Maximum widths.
-MAX_STATUS, MAX_SPARKLINE = 48, 30
-#: Width of the mark, the sign and the number before the columns.
-NUMBER_WIDTH = 5
+MAX_NAME, MAX_HOST, MAX_STATUS, MAX_SPARKLINE = 24, 39, 48, 30
+#: Follows the number of files if server 5 vouches for no catalogue, and if a worker has another one.
+UNVOUCHED, OTHER_LIST = "(server 5 vouches for none)", "not the list of server 5"
 #: Maximum number of events in an overview.
 OVERVIEW_EVENTS = 10
 
 
-def heading(width: int) -> str:
+def columns(rows: Sequence[Row], width: int) -> Mapping[str, int]:
+    """Returns the columns for ``rows`` that fit, and their widths. The name and the host take the room they need, the
+    status and the sparkline the room that remains.
+    """
+    widths = dict(COLUMNS)
+    longest_number = max((len(str(row.worker.number)) for row in rows), default=1)
+    widths[NUMBER] = max(widths[NUMBER], len("›● ") + longest_number)
+    names = [row.worker.name for row in rows if row.worker.host]
+    hosts = [row.worker.host for row in rows if row.worker.host]
+    wanted = {
+        NAME: min(MAX_NAME, max(map(len, [NAME, *names]))),
+        HOST: min(MAX_HOST, max(map(len, [HOST, *hosts]))),
+    }
+    for name, longest in wanted.items():
+        if hosts:
+            widths[name] = min(widths[name], longest)
+        else:
+            del widths[name]
+    for name in LEFT_OUT:
+        if width + 1 >= sum(widths.values()) + len(widths):
+            break
+        widths.pop(name, None)
+    spare = max(0, width + 1 - sum(widths.values()) - len(widths))
+    for name, longest in wanted.items():
+        if name in widths:
+            wider = min(spare, longest - widths[name])
+            widths[name] += wider
+            spare -= wider
+    if SPARKLINE in widths:
+        flexible = widths[STATUS] + widths[SPARKLINE] + spare
+        wider = min(MAX_SPARKLINE, max(widths[SPARKLINE], flexible // 3)) - widths[SPARKLINE]
+        widths[SPARKLINE] += wider
+        spare -= wider
+    widths[STATUS] = min(MAX_STATUS, widths[STATUS] + spare)
+    return widths
+
+
+def heading(widths: Mapping[str, int]) -> str:
     """Returns the heading line with the names of the columns."""
-    return _line("    #", {name: name for name in COLUMNS}, _widths(width))
+    return _line({name: name for name in COLUMNS}, widths)
 
 
-def worker_line(row: Row, width: int, top: float, *, selected: bool = False, current: bool = True) -> str:
+def worker_line(
+    row: Row, widths: Mapping[str, int], top: float, *, selected: bool = False, current: bool = True
+) -> str:
     """Returns a worker's row. ``top`` is the rate (bytes per second) that fills the sparkline's height; ``current`` is
     False if the row is only the last known state.
     """
     mark, sign = "›" if selected else " ", "●" if row.is_alive else "○"
-    worker, widths = row.worker, _widths(width)
+    worker = row.worker
     cells = {
+        NUMBER: f"{mark}{sign} {worker.number:>{widths[NUMBER] - len('›● ')}}",
+        NAME: worker.name if worker.host else "-",
+        HOST: worker.host or "-",
         "Port": str(row.port),
         STATUS: _status_text(row, current=current),
         "Uptime": format_duration(row.uptime) if row.uptime else "-",
@@ -50,44 +110,36 @@ def worker_line(row: Row, width: int, top: float, *, selected: bool = False, cur
         "Sent": format_size(worker.bytes_sent),
         "Bad": f"{worker.complaints:,}/{row.rejections:,}" if worker.complaints or row.rejections else "-",
     }
-    return _line(f"{mark}{sign} {worker.number:>2}", cells, widths)
+    return _line(cells, widths)
 
 
 def details(row: Row, width: int, *, current: bool = True) -> list[str]:
     """Returns everything known about a worker, wrapped to ``width``. Its state with the full reason comes first."""
     worker = row.worker
-    parts = [f"{worker.number} {_status_text(row, current=current)}", worker.endpoint.removeprefix("tcp://")]
-    parts.append(f"process {worker.pid}" if worker.pid else "no process")
+    label = worker_label(worker.number, worker.name)
+    parts = [f"{label} {_status_text(row, current=current)}", worker.endpoint.removeprefix("tcp://"), _origin(row)]
     if worker.restarts:
         parts.append(format_count(worker.restarts, "restart"))
+    if worker.host and worker.catalogue:
+        parts.append(format_count(worker.files, "file") + (f" ({OTHER_LIST})" if row.has_other_list else ""))
     parts += failure_counts(worker)
     parts += [clients_served(worker.clients), f"{worker.bytes_sent:,} bytes sent"]
     return wrap(" · ".join(parts), width)
 
 
-def failure_counts(worker: WorkerStatus) -> list[str]:
-    """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
-    clients = f" (reported by {', '.join(map(presentable, worker.complainants))})" if worker.complainants else ""
-    counts = (
-        (worker.complaints, "corrupt segment", clients),
-        (worker.malformed_messages, "malformed message", ""),
-        (worker.rejected_connections, "refused connection", ""),
-    )
-    return [format_count(count, noun) + detail for count, noun, detail in counts if count]
-
-
-def overview(history: History, command: str, width: int, now: float) -> str:
-    """Returns the contents of the console as one text: summary, workers, last events and the client's ``command``."""
+def overview(history: History, suggested: SuggestedCommand, width: int, now: float) -> str:
+    """Returns the contents of the console as one text: summary, workers, last events and the ``suggested`` command."""
     rows = history.rows(now)
     top = max((rate for row in rows for rate in row.rates), default=0.0)
-    lines = [summary(history), "", heading(width).rstrip(), *(worker_line(row, width, top).rstrip() for row in rows)]
+    widths = columns(rows, width)
+    lines = [summary(history), "", heading(widths).rstrip(), *(worker_line(row, widths, top).rstrip() for row in rows)]
     for row in rows:
-        if row.remark or failure_counts(row.worker):
+        if row.remark or row.has_other_list or failure_counts(row.worker):
             lines += ["", *details(row, width)]
     lines += ["", "Events, newest first"]
     for event in newest(history.events, OVERVIEW_EVENTS):
         lines += event_lines(event, width)
-    return "\n".join([*lines, "", "Command for a client", wrap_command(command, width)])
+    return "\n".join([*lines, "", suggested.title, wrap_command(suggested.command, width)])
 
 
 def summary(history: History) -> str:
@@ -96,11 +148,21 @@ def summary(history: History) -> str:
     if status is None:
         return "waiting for server 5"
     alive = sum(row.is_alive for row in history.rows(0.0))
-    files = format_count(status.files, "file") if status.catalogue else "indexing the files"
-    if status.indexing is not None:
-        files += f" ({'indexing: ' if status.catalogue else ''}{status.indexing} %)"
     total = sum(worker.rate for worker in status.workers)
-    return f"{alive} of {len(status.workers)} alive · {clients_served(status.clients)} · {format_rate(total)} · {files}"
+    workers = f"{alive} of {len(status.workers)} alive" if status.workers else "no workers yet"
+    return f"{workers} · {clients_served(status.clients)} · {format_rate(total)} · {_files(status)}"
+
+
+def _files(status: Status) -> str:
+    """Returns how many files are shared, and the progress of the indexing."""
+    if status.catalogue:
+        progress = f" (indexing: {status.indexing} %)" if status.indexing is not None else ""
+        return format_count(status.files, "file") + progress
+    # No worker of these servers starts before the first indexing ends.
+    if any(not w.host and w.state is WorkerState.STARTING and not w.epoch for w in status.workers):
+        return f"indexing the files{f' ({status.indexing} %)' if status.indexing is not None else ''}"
+    # Workers that have joined may share different files: their total is unknown.
+    return f"{format_count(status.files, 'file')} {UNVOUCHED}" if status.files else "0 files"
 
 
 def clients_served(clients: int) -> str:
@@ -159,23 +221,16 @@ def _status_text(row: Row, *, current: bool) -> str:
     return f"{state}{'' if current else '?'}{f': {presentable(row.remark)}' if row.remark else ''}"
 
 
-def _line(number: str, cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
-    aligned = (f"{clip(cells[name], width):{'<' if name == STATUS else '>'}{width}}" for name, width in widths.items())
-    return " ".join((number, *aligned))
+def _origin(row: Row) -> str:
+    """Returns which process this worker is or, if it has joined, from where and how long ago."""
+    worker = row.worker
+    if not worker.host:
+        return f"process {worker.pid}" if worker.pid else "no process"
+    return f"joined from {worker.host}{f' {format_duration(row.uptime)} ago' if row.uptime else ''}"
 
 
-def _widths(width: int) -> Mapping[str, int]:
-    """Returns the columns that fit, and their widths. The status and the sparkline take the room that remains."""
-    widths = dict(COLUMNS)
-    for name in LEFT_OUT:
-        if (spare := width - NUMBER_WIDTH - sum(widths.values()) - len(widths)) >= 0:
-            break
-        del widths[name]
-    spare = max(0, spare)
-    if SPARKLINE in widths:
-        flexible = widths[STATUS] + widths[SPARKLINE] + spare
-        wider = min(MAX_SPARKLINE, max(widths[SPARKLINE], flexible // 3)) - widths[SPARKLINE]
-        widths[SPARKLINE] += wider
-        spare -= wider
-    widths[STATUS] = min(MAX_STATUS, widths[STATUS] + spare)
-    return widths
+def _line(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
+    aligned = (
+        f"{clip(cells[name], width):{'<' if name in LEFT_ALIGNED else '>'}{width}}" for name, width in widths.items()
+    )
+    return " ".join(aligned)

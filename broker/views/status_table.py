@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msd.broker.views.console_lines import failure_counts
+from msgspec import Struct
+
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import LOOPBACK, Config
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
 from msd.wire.protocol.messages import Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
+from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count
 
 RULE = "-----"
+
+
+class SuggestedCommand(Struct, frozen=True):
+    """A command that the operator may pass on, and the title above it."""
+
+    title: str
+    command: str
 
 
 def status_table(status: Status) -> str:
@@ -60,21 +69,41 @@ def address_line(config: Config, hosts: Sequence[str]) -> str:
     return f"other addresses of these servers: {', '.join(hosts[1:])}"
 
 
-def client_command(servers: Servers, status: Status, hosts: Sequence[str] = ()) -> str:
-    """Returns the command that downloads a file from ``servers``. ``hosts`` are the addresses at which other machines
-    may reach a server on all addresses of this machine: they replace loopback addresses, which only this machine can
-    use.
+def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = ()) -> SuggestedCommand:
+    """Returns the command that downloads a file from ``servers`` or, if they have no workers, the one that starts a
+    worker. ``hosts`` are the addresses at which other machines may reach a server on all addresses of this machine:
+    they replace loopback addresses, which only this machine can use.
     """
     server5 = servers.status
-    published = [Endpoint.parse(worker.endpoint) for worker in status.workers]
+    key = servers.credentials.server if servers.credentials else None
+    own = [worker for worker in status.workers if not worker.host]
+    published = [Endpoint.parse(worker.endpoint) for worker in own]
     workers = [endpoint.replace_wildcard(server5.host) for endpoint in published]
     if servers.pinned:
         workers = list(servers.workers.values())
     shared_ports = {endpoint.port for endpoint in published if endpoint.host in ANY_HOSTS}
-    if hosts and server5.is_loopback and all(worker.is_loopback and worker.port in shared_ports for worker in workers):
+    is_shared = Endpoint.parse(status.control).host in ANY_HOSTS
+    if hosts and server5.is_loopback and is_shared and all(w.is_loopback and w.port in shared_ports for w in workers):
         server5, *workers = [Endpoint(hosts[0], endpoint.port) for endpoint in (server5, *workers)]
-    key = servers.credentials.server if servers.credentials else None
-    return _download_command(server5, workers, status.files, key)
+    if all(worker.state is WorkerState.LOST for worker in status.workers):
+        return SuggestedCommand("Command for a worker on any machine", join_command(server5, key))
+    # Only server 5 knows the addresses of workers that have joined.
+    has_only_own = len(own) == len(status.workers)
+    return SuggestedCommand(
+        "Command for a client", _download_command(server5, workers if has_only_own else (), status.files, key)
+    )
+
+
+def quit_line(status: Status) -> str:
+    """Returns the line that says which workers end with the broker, and which ones keep running."""
+    noun = "worker"
+    own = sum(not worker.host for worker in status.workers)
+    joined = sum(bool(worker.host) and worker.state is not WorkerState.LOST for worker in status.workers)
+    line = f"shutting down the broker{f' and {format_count(own, noun)}' if own else ''}"
+    if joined:
+        verb = "keeps" if joined == 1 else "keep"
+        line += f"; {format_count(joined, noun)} that joined {verb} running: stop such a worker on its own host"
+    return line
 
 
 def _download_command(server5: Endpoint, workers: Sequence[Endpoint], files: int, key: bytes | None) -> str:
@@ -93,3 +122,14 @@ def _remark(worker: WorkerStatus) -> str:
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
     remarks += failure_counts(worker)
     return f" ({', '.join(remarks)})" if remarks else ""
+
+
+def failure_counts(worker: WorkerStatus) -> list[str]:
+    """Returns each kind of failure counted for a worker; kinds with a count of 0 are left out."""
+    clients = f" (reported by {', '.join(map(presentable, worker.complainants))})" if worker.complainants else ""
+    counts = (
+        (worker.complaints, "corrupt segment", clients),
+        (worker.malformed_messages, "malformed message", ""),
+        (worker.rejected_connections, "refused connection", ""),
+    )
+    return [format_count(count, noun) + detail for count, noun, detail in counts if count]

@@ -80,7 +80,7 @@ def heard(number: int, pid: int, state: ReportedState = ReportedState.AWAKE, **v
     return HeartbeatReceived(Heartbeat(number=number, state=state, **{**settings, **values}), route)
 
 
-def with_worker(status: Status, number: int, **values: Any) -> Status:
+def with_worker(status: Status, number: int, /, **values: Any) -> Status:
     """A newer copy of ``status`` in which ``values`` replace those of one worker."""
     workers = [msgspec.structs.replace(w, **values) if w.number == number else w for w in status.workers]
     return msgspec.structs.replace(status, workers=workers, seq=next(_sequence_numbers))

@@ -20,7 +20,7 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 #: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
 #: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
-    "broker/cli": "operator server terminal",
+    "broker/cli": "operator server status terminal views",
     "broker/server": "network status supervision terminal",
     "broker/operator": "network status views",
     "broker/terminal": "network views",
@@ -95,6 +95,7 @@ PURE = (
     "broker/operator/worker_selection.py",
     "broker/status/event_log.py",
     "broker/status/history.py",
+    "broker/status/worker_names.py",
     "broker/supervision/until_done.py",
     "wire/sharing/indexer_notes.py",
     "wire/sharing/indexer_restarts.py",

@@ -14,7 +14,7 @@ from msd.broker.operator import operator_client
 from msd.wire.errors import NoAnswerError, UsageError
 from msd.wire.protocol.messages import Toggled
 from msd.wire.protocol.states import WantedState, WorkerState
-from tests.unit.snapshots import snapshot
+from tests.unit.snapshots import snapshot, with_worker
 
 
 class FakeOperator:
@@ -25,6 +25,7 @@ class FakeOperator:
         self.latest = snapshot()
         self.has_quit = False
         self.frozen = {3}
+        self.lost: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -37,9 +38,9 @@ class FakeOperator:
 
     def toggle(self, number: int, wanted: WantedState | None) -> Toggled:
         self.orders.append((number, wanted))
-        is_frozen = number in self.frozen
-        state = WorkerState.SILENT if is_frozen else WorkerState.ASLEEP
-        return Toggled(rid=1, number=number, state=state, reached=not is_frozen)
+        states = {WorkerState.SILENT: self.frozen, WorkerState.LOST: self.lost}
+        state = next((state for state, numbers in states.items() if number in numbers), WorkerState.ASLEEP)
+        return Toggled(rid=1, number=number, state=state, reached=state is WorkerState.ASLEEP)
 
 
 @pytest.fixture
@@ -77,6 +78,29 @@ def test_all_frozen_workers_are_named(operator: FakeOperator) -> None:
     operator.frozen = {1, 3}
     with pytest.raises(NoAnswerError, match="workers 1, 3 did not change state within 3 s"):
         toggle(words=["all"])
+
+
+def test_workers_that_have_joined_are_toggled_by_name(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.latest = with_worker(snapshot(), 4, number=6, name="attic", host="10.0.0.7")
+    toggle(words=["attic", "2"])
+    assert operator.orders == [(6, None), (2, None)]
+    assert capsys.readouterr().out == "worker 6 (attic): asleep\nworker 2: asleep\n"
+
+
+def test_an_order_to_a_lost_worker_says_when_it_takes_effect(
+    operator: FakeOperator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator.latest = with_worker(snapshot(), 4, number=6, name="attic", host="10.0.0.7")
+    operator.lost = {6}
+    text = (
+        r"^worker 3 did not change state within 3 s: see msd status;"
+        r" worker 6 \(attic\) is lost, and gets the order when it returns$"
+    )
+    with pytest.raises(NoAnswerError, match=text):
+        toggle(words=["all"])
+    assert capsys.readouterr().out.endswith("worker 3: silent\nworker 6 (attic): lost\n")
 
 
 def test_quit_sends_its_order_without_a_status_request(

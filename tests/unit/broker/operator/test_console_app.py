@@ -112,6 +112,47 @@ def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:
     run_console(steps)
 
 
+def test_a_digit_is_the_number_of_a_worker_and_not_its_row() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        joined = {"name": "attic", "host": "10.0.0.7", "endpoint": "tcp://10.0.0.7:21018"}
+        await driver.receive(with_worker(snapshot(), 4, number=7, **joined), "attic")
+        await driver.pilot.press("4", "7")
+        await driver.expect("! there is no worker 4: the workers are numbered 1 to 3, 7")
+        await driver.expect("you toggled worker 7 (attic)")
+        assert driver.feed.toggled == [7]
+
+    run_console(steps)
+
+
+def test_a_worker_that_joins_does_not_change_the_selection() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        status = snapshot()
+        await driver.receive(replace(snapshot(), workers=[status.workers[0], status.workers[3]]), "2 of 2 alive")
+        await driver.pilot.press("down")
+        await driver.expect("›●  4")
+        await driver.receive(snapshot(), "4 of 4 alive")
+        await driver.expect("›●  4")
+        await driver.pilot.press("enter")
+        await driver.expect("you toggled worker 4")
+        assert driver.feed.toggled == [4]
+        await driver.receive(replace(snapshot(), workers=status.workers[:2]), "2 of 2 alive")
+        await driver.expect("›●  1")
+
+    run_console(steps)
+
+
+def test_without_workers_the_console_shows_how_to_start_one() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.receive(snapshot(workers=[], catalogue=b"", files=0), "no workers yet")
+        await driver.expect("Command for a worker on any machine")
+        await driver.expect("msd worker --join 127.0.0.1:39223 PATH")
+        await driver.pilot.press("1", "enter")
+        await driver.expect("! there is no worker 1: no worker has joined yet")
+        assert driver.feed.toggled == []
+
+    run_console(steps)
+
+
 def test_arrows_select_a_worker_and_enter_toggles_it() -> None:
     async def steps(driver: ConsoleDriver) -> None:
         await driver.expect("›●  1")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from msd.broker.operator import status_feed
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost, StatusFeed
@@ -22,6 +23,7 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.states import WorkerState
 from tests.processes import wait_for
 from tests.unit.broker.operator.test_operator_client import FakeBroker
+from tests.unit.snapshots import snapshot, with_worker
 
 E = TypeVar("E", Status, Server5Lost, OrderFailed)
 
@@ -94,6 +96,24 @@ def test_only_failed_orders_become_events(broker: FakeBroker, recorder: Recordin
         "order rejected: only operators may give orders",
         "worker 3 did not change state within 3 s: it is silent",
     ]
+
+
+def test_a_failed_order_names_a_worker_that_has_joined(broker: FakeBroker, recorder: RecordingFeed) -> None:
+    joined = with_worker(snapshot(), 4, number=6, name="attic", host="10.0.0.7")
+    status = replace(broker.status(11), workers=joined.workers)
+    broker.publish(status)
+    wait_for("the snapshot", lambda: recorder.has_status(11))
+
+    def answer(request: Message) -> Message | None:
+        if not isinstance(request, Toggle):
+            return None
+        return Toggled(rid=request.rid, number=request.number, state=WorkerState.LOST, reached=False)
+
+    broker.answer = answer
+    recorder.feed.toggle(6)
+    wait_for("the failed order", lambda: recorder.events(OrderFailed))
+    text = "worker 6 (attic) is lost, and gets the order when it returns"
+    assert recorder.events(OrderFailed)[0].text == text
 
 
 def test_orders_are_dropped_while_the_broker_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from msd.broker.supervision import supervisor
 from msd.broker.supervision.supervisor import ComplaintCounted, StateChanged
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
-from tests.unit.snapshots import heard, snapshot, with_worker
+from tests.unit.snapshots import heard, joined, snapshot, with_worker
 
 NOW = 1_700_000_000.0
 Line = tuple[str, str, str]
@@ -70,7 +70,6 @@ def test_workers_that_exit_during_a_shutdown_are_not_logged(event_log: EventLog,
         (WorkerState.AWAKE, WorkerState.ASLEEP, "fell asleep", False),
         (WorkerState.ASLEEP, WorkerState.AWAKE, "woke up", False),
         (WorkerState.AWAKE, WorkerState.SILENT, "is silent: heartbeats missing", True),
-        (WorkerState.SILENT, WorkerState.LOST, "is lost: no heartbeats for 10 s", True),
         (WorkerState.LOST, WorkerState.AWAKE, "answers again", False),
         (WorkerState.LOST, WorkerState.STARTING, "has joined again", False),
         (WorkerState.SILENT, WorkerState.AWAKE, "answers again", False),
@@ -88,6 +87,39 @@ def test_a_new_state_is_logged_and_reported_with_its_time(
     (event,) = event_log.report(1, snapshot(), NOW + 1).events
     assert (event.text, event.time, event.is_failure) == (f"worker 1 {text}", NOW, is_failure)
     assert lines == [("warning" if is_failure else "info", "worker 1", text)]
+
+
+def test_a_worker_that_has_joined_is_called_by_number_and_name(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_event(joined(5, 0, name="attic", host="10.0.0.7"))
+    event_log.on_change(StateChanged(5, WorkerState.STARTING, WorkerState.AWAKE, ""), NOW)
+    event_log.on_event(supervisor.ToggleReceived(5, None))
+    event_log.on_event(joined(5, 0, name="cellar", host="10.0.0.8"))
+    event_log.on_change(ComplaintCounted(5, 1, "alice"), NOW)
+    event_log.on_event(joined(2, 4711))
+    event_log.on_event(supervisor.Spawned(2, 4711))
+    assert lines == [
+        ("info", "worker 5 (attic)", "joined from 10.0.0.7"),
+        ("info", "worker 5 (attic)", "is alive"),
+        ("info", "worker 5 (attic)", "toggled"),
+        ("info", "worker 5 (cellar)", "joined from 10.0.0.8"),
+        ("warning", "worker 5 (cellar)", "sent a corrupt segment (reported by alice, 1 so far)"),
+        ("info", "worker 2", "started (pid 4711)"),
+    ]
+    texts = [event.text for event in event_log.report(1, snapshot(), NOW).events]
+    assert texts == [
+        "worker 5 (cellar) sent a corrupt segment (reported by alice, 1 so far)", "worker 5 (attic) is alive"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_failure"), [(supervisor.LEFT, False), (supervisor.REVOKED, True), (supervisor.NO_HEARTBEATS, True)]
+)
+def test_the_loss_of_a_worker_is_a_failure_unless_it_has_left(
+    event_log: EventLog, reason: str, is_failure: bool
+) -> None:
+    event_log.on_change(StateChanged(5, WorkerState.AWAKE, WorkerState.LOST, reason), NOW)
+    (event,) = event_log.report(1, snapshot(), NOW).events
+    assert (event.text, event.is_failure) == (f"worker 5 is lost: {reason}", is_failure)
 
 
 def test_a_complaint_is_a_failure(event_log: EventLog, lines: list[Line]) -> None:

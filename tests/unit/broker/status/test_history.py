@@ -7,6 +7,7 @@ import pytest
 
 from msd.broker.status.history import MAX_EVENTS, History, newest
 from msd.broker.views import console_lines
+from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WantedState, WorkerState
 from tests.unit.snapshots import report, snapshot, with_worker
@@ -92,6 +93,17 @@ def test_a_stale_snapshot_is_ignored() -> None:
         (WorkerState.ASLEEP, {}, "asleep"),
         (WorkerState.ASLEEP, {"wanted": WantedState.AWAKE}, "asleep, waking up"),
         (WorkerState.SILENT, {"wanted": WantedState.ASLEEP}, "silent, ordered to sleep"),
+        (
+            WorkerState.UNREACHABLE,
+            {"reason": "no route", "wanted": WantedState.ASLEEP},
+            "unreachable: no route, ordered to sleep",
+        ),
+        (WorkerState.LOST, {"reason": "it has left"}, "lost: it has left"),
+        (
+            WorkerState.LOST,
+            {"reason": "it has left", "wanted": WantedState.ASLEEP},
+            "lost: it has left, ordered to sleep",
+        ),
         (WorkerState.DEAD, {}, "restart pending"),
         (WorkerState.DEAD, {"reason": "killed by SIGKILL"}, "killed by SIGKILL"),
         (WorkerState.FAILED, {"reason": "exited with code 1"}, "failed: exited with code 1"),
@@ -116,7 +128,7 @@ def test_clients_connecting_and_disconnecting_do_not_displace_failures() -> None
         history.add("client connected: now serving 1", NOW)
     assert len(history.events) == MAX_EVENTS
     assert texts(history)[-1] == "worker 1 died"
-    assert "worker 1 died" in console_lines.overview(history, "msd download", 80, NOW)
+    assert "worker 1 died" in console_lines.overview(history, SuggestedCommand("Command for a client", "msd"), 80, NOW)
 
 
 def test_failures_do_not_displace_all_other_events() -> None:
@@ -172,6 +184,41 @@ def test_the_rates_are_those_of_the_last_report() -> None:
     history.on_report(report(snapshot(), rates=[[1.0], [], [], [2.0, 3.0]]), NOW)
     history.on_status(snapshot(), NOW)
     assert [row.rates for row in history.rows(NOW)] == [[1.0], [], [], [2.0, 3.0]]
+
+
+def test_a_worker_does_not_inherit_the_rates_of_the_one_before_it() -> None:
+    """Worker 2 is lost and worker 3 takes its number; a new worker 2 shifts the rows."""
+    first = snapshot(WorkerState.AWAKE, WorkerState.AWAKE)
+    attic = with_worker(first, 2, name="attic", host="10.0.0.7")
+    history = history_of(attic)
+    history.on_report(report(with_worker(attic, 1), rates=[[1.0], [2.0]]), NOW)
+    assert [row.rates for row in history.rows(NOW)] == [[1.0], [2.0]]
+    history.on_status(with_worker(attic, 2, name="cellar"), NOW)
+    assert [row.rates for row in history.rows(NOW)] == [[1.0], []]
+    history.on_status(with_worker(attic, 1, number=3), NOW)
+    assert [row.rates for row in history.rows(NOW)] == [[], [2.0]]
+
+
+def test_the_uptime_of_a_worker_without_a_process_of_the_broker_increases_too() -> None:
+    joined = with_worker(snapshot(WorkerState.AWAKE), 1, name="attic", host="10.0.0.7", pid=0)
+    assert history_of(joined).rows(NOW + 7)[0].uptime == 67.0
+
+
+@pytest.mark.parametrize(
+    ("host", "catalogue", "vouched", "is_other"),
+    [
+        ("10.0.0.7", b"d" * 32, b"c" * 32, True),
+        ("10.0.0.7", b"c" * 32, b"c" * 32, False),
+        ("10.0.0.7", b"", b"c" * 32, False),
+        ("10.0.0.7", b"d" * 32, b"", False),
+        ("", b"d" * 32, b"c" * 32, False),
+    ],
+)
+def test_only_a_worker_that_has_joined_can_have_another_list(
+    host: str, catalogue: bytes, vouched: bytes, is_other: bool
+) -> None:
+    status = with_worker(snapshot(WorkerState.AWAKE, catalogue=vouched), 1, host=host, catalogue=catalogue)
+    assert history_of(status).rows(NOW)[0].has_other_list == is_other
 
 
 def test_a_refusal_after_a_loss_is_a_second_event() -> None:

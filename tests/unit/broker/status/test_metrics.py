@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -127,6 +128,21 @@ def test_the_metrics_of_the_broker(metrics: Endpoint) -> None:
     assert values["msd_broker_garbage_messages_total"] == {(): 10}
     assert values["msd_broker_refused_connections_total"] == {(): 11}
     assert values["msd_catalogue_info"] == {(("id", bytes(range(32)).hex()),): 1}
+
+
+def test_the_name_host_and_files_of_each_worker(endpoint: Endpoint) -> None:
+    joined = replace(
+        worker(5, WorkerState.UNREACHABLE), name="attic", host="10.0.0.7", files=3, catalogue=bytes(range(32))
+    )
+    with closing(
+        Metrics(endpoint, lambda: replace(STATUS, workers=[joined, replace(joined, number=6, catalogue=b"")]))
+    ):
+        values = samples(fetch(endpoint))
+    labels = [("host", "10.0.0.7"), ("name", "attic")]
+    assert values["msd_worker_info"] == {(*labels, ("worker", "5")): 1, (*labels, ("worker", "6")): 1}
+    assert values["msd_worker_catalogue_info"] == {(("id", bytes(range(32)).hex()), ("worker", "5")): 1}
+    assert values["msd_worker_files"][("worker", "5"),] == 3
+    assert values["msd_worker_state"][("state", "unreachable"), ("worker", "5")] == 1
 
 
 def test_each_worker_is_in_exactly_one_state(metrics: Endpoint) -> None:

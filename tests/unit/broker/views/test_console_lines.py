@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from msd.broker.status.history import History, Row
 from msd.broker.views import console_lines
+from msd.broker.views.status_table import SuggestedCommand
 from msd.wire.protocol.messages import LoggedEvent
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.units import format_time
@@ -18,7 +21,24 @@ def row(state: WorkerState = WorkerState.AWAKE, rates: tuple[float, ...] = (1.0,
     return Row(replace(snapshot(state).workers[0], **{**defaults, **values}), rates=rates)
 
 
-@pytest.mark.parametrize("width", [*range(21, 90), 100, 133, 200])
+def joined_row(state: WorkerState = WorkerState.AWAKE, **values: Any) -> Row:
+    """The row of a worker that has joined from another host."""
+    defaults: dict[str, Any] = {
+        "number": 5,
+        "name": "attic",
+        "host": "10.0.0.7",
+        "endpoint": "tcp://10.0.0.7:21018",
+        "pid": 0,
+    }
+    return row(state, **{**defaults, "catalogue": b"c" * 32, "files": 3, **values})
+
+
+def line(example: Row, width: int, top: float, **flags: bool) -> str:
+    """The line of this row in a table of its own."""
+    return console_lines.worker_line(example, console_lines.columns([example], width), top, **flags)
+
+
+@pytest.mark.parametrize("width", [*range(23, 130), 133, 200])
 def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
     longest = row(
         WorkerState.FAILED,
@@ -34,9 +54,11 @@ def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
         complaints=123456,
         malformed_messages=123456,
     )
-    for example in (row(), longest):
-        line = console_lines.worker_line(example, width, 4.0, selected=True, current=False)
-        assert len(line) == len(console_lines.heading(width)) <= width
+    joined = replace(longest.worker, name="n" * 64, host="2001:db8:1111:2222:3333:4444:5555:6666", number=1024)
+    for example in (row(), longest, replace(longest, worker=joined)):
+        widths = console_lines.columns([example], width)
+        line = console_lines.worker_line(example, widths, 4.0, selected=True, current=False)
+        assert len(line) == len(console_lines.heading(widths)) <= width
 
 
 @pytest.mark.parametrize(
@@ -52,11 +74,11 @@ def test_a_worker_line_is_as_wide_as_the_heading_and_fits(width: int) -> None:
     ],
 )
 def test_a_narrow_terminal_shows_fewer_columns(width: int, columns: str) -> None:
-    assert console_lines.heading(width).split() == columns.split()
+    assert console_lines.heading(console_lines.columns([row()], width)).split() == columns.split()
 
 
 def test_alive_and_dead_differ_by_more_than_colour() -> None:
-    alive, dead = (console_lines.worker_line(row(state), 80, 1.0) for state in (WorkerState.AWAKE, WorkerState.ASLEEP))
+    alive, dead = (line(row(state), 80, 1.0) for state in (WorkerState.AWAKE, WorkerState.ASLEEP))
     assert "● " in alive
     assert "Alive" in alive
     assert "○ " in dead
@@ -65,16 +87,16 @@ def test_alive_and_dead_differ_by_more_than_colour() -> None:
 
 def test_the_line_of_a_dead_worker_contains_the_reason() -> None:
     dead = row(WorkerState.DEAD, reason="killed by SIGKILL")
-    assert "Dead: killed by SIGKILL " in console_lines.worker_line(dead, 120, 1.0)
+    assert "Dead: killed by SIGKILL " in line(dead, 120, 1.0)
 
 
 def test_a_state_that_is_not_current_has_a_question_mark() -> None:
-    assert "Alive? " in console_lines.worker_line(row(), 80, 1.0, current=False)
+    assert "Alive? " in line(row(), 80, 1.0, current=False)
 
 
 def test_the_selected_row_is_marked() -> None:
-    assert console_lines.worker_line(row(), 80, 1.0, selected=True).startswith("›")
-    assert not console_lines.worker_line(row(), 80, 1.0).startswith("›")
+    assert line(row(), 80, 1.0, selected=True).startswith("›")
+    assert not line(row(), 80, 1.0).startswith("›")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +108,8 @@ def test_a_sparkline_shows_the_last_rates(rates: tuple[float, ...], top: float, 
 
 
 def test_a_worker_without_a_process_has_no_uptime_and_an_idle_worker_no_rate() -> None:
-    line = console_lines.worker_line(row(uptime=0.0, rate=0.4, rates=(), complaints=1), 80, 1.0)
-    assert line.split()[4:8] == ["-", "0", "2", "-"]
+    text = line(row(uptime=0.0, rate=0.4, rates=(), complaints=1), 80, 1.0)
+    assert text.split()[4:8] == ["-", "0", "2", "-"]
 
 
 def test_a_wrapped_command_can_be_pasted() -> None:
@@ -147,10 +169,12 @@ def test_the_overview_contains_everything_that_the_console_shows() -> None:
     reason = "killed by SIGKILL, possibly by the kernel's out-of-memory killer"
     status = with_worker(snapshot(WorkerState.AWAKE, WorkerState.DEAD, clients=1), 2, reason=reason)
     history.on_report(report(status, f"worker 2 died: {reason}", is_failure=True, time=2.0), 2.0)
-    text = console_lines.overview(history, "msd download -p 1 2 3 4 5", 80, 1.0)
+    text = console_lines.overview(
+        history, SuggestedCommand("Command for a client", "msd download -p 1 2 3 4 5"), 80, 1.0
+    )
     for part in (
         "1 of 2 alive · 1 client served",
-        console_lines.heading(80).strip(),
+        console_lines.heading(console_lines.columns(history.rows(1.0), 80)).strip(),
         "○  2 27215 Dead: killed b…",
         f"2 Dead: {reason} ",
         f"{format_time(1.0)} ! worker 2 died: {reason}",
@@ -181,3 +205,73 @@ def test_the_summary_counts_workers_clients_and_files() -> None:
     assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · indexing the files (7 %)"
     history.on_status(snapshot(WorkerState.AWAKE, indexing=7), 3.0)
     assert console_lines.summary(history) == "1 of 1 alive · 0 clients served · 0 B/s · 1 file (indexing: 7 %)"
+
+
+def test_before_a_worker_has_joined_the_summary_does_not_speak_of_indexing() -> None:
+    history = History()
+    history.on_status(snapshot(catalogue=b"", files=0, workers=[]), 0.0)
+    assert console_lines.summary(history) == "no workers yet · 0 clients served · 0 B/s · 0 files"
+
+
+def test_without_a_catalogue_the_summary_says_that_server_5_vouches_for_no_files() -> None:
+    history = History()
+    workers = [joined_row().worker, joined_row(number=6, name="cellar", rate=0.0).worker]
+    history.on_status(snapshot(catalogue=b"", files=3, workers=workers), 0.0)
+    text = "2 of 2 alive · 0 clients served · 7.0 MiB/s · 3 files (server 5 vouches for none)"
+    assert console_lines.summary(history) == text
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (120, "# Name Host Port Status Uptime Rst Cli Rate Sent Bad"),
+        (80, "# Name Host Port Status Rst Cli Rate Sent Bad"),
+        (60, "# Name Host Port Status Rate Bad"),
+        (40, "# Name Port Status"),
+        (30, "# Name Status"),
+        (20, "# Status"),
+    ],
+)
+def test_if_workers_have_joined_the_table_has_their_names_and_hosts(width: int, columns: str) -> None:
+    widths = console_lines.columns([row(), joined_row()], width)
+    assert console_lines.heading(widths).split() == columns.split()
+    local, joined = (console_lines.worker_line(example, widths, 1.0).split() for example in (row(), joined_row()))
+    if "Host" in columns:
+        assert (local[2:5], joined[2:5]) == (["-", "-", "21018"], ["attic", "10.0.0.7", "21018"])
+
+
+def test_a_long_name_is_shown_whole_if_there_is_room() -> None:
+    name = "a-host-with-a-name-21018"
+    assert "a-host-with…" in line(joined_row(name=name), 80, 1.0)
+    assert name in line(joined_row(name=name), 120, 1.0)
+
+
+def test_the_details_of_a_worker_that_has_joined_name_its_host_and_no_process() -> None:
+    text = " ".join(console_lines.details(joined_row(), 200))
+    start = "5 (attic) Alive · 10.0.0.7:21018 · joined from 10.0.0.7 1:02:05 ago · 3 files · 2 clients served"
+    assert text.startswith(start)
+    assert "process" not in text
+
+
+def test_the_details_of_a_lost_worker_say_why_and_not_since_when_it_has_joined() -> None:
+    lost = joined_row(WorkerState.LOST, reason="its key was revoked", uptime=0.0, catalogue=b"", clients=0)
+    text = " ".join(console_lines.details(lost, 200))
+    start = "5 (attic) Dead: lost: its key was revoked · 10.0.0.7:21018 · joined from 10.0.0.7 · 0 clients served"
+    assert text.startswith(start)
+
+
+def test_the_details_contain_the_whole_reason_why_a_worker_is_unreachable() -> None:
+    reason = "at 10.0.0.7:21018: no answer within 1 s: check --advertise, and that no firewall drops the connection"
+    lines = console_lines.details(joined_row(WorkerState.UNREACHABLE, reason=reason), 60)
+    assert max(map(len, lines)) <= 60
+    assert f"5 (attic) Dead: unreachable: {reason} ·" in " ".join(text.strip() for text in lines)
+
+
+def test_a_worker_with_other_files_than_those_of_server_5_is_named() -> None:
+    history = History()
+    same, other = joined_row(rate=0.0).worker, joined_row(number=6, name="cellar", catalogue=b"d" * 32).worker
+    history.on_status(snapshot(workers=[same, other]), 0.0)
+    text = console_lines.overview(history, SuggestedCommand("Command for a client", "msd"), 120, 0.0)
+    assert "6 (cellar) Alive" in text
+    assert "3 files (not the list of server 5)" in text
+    assert "5 (attic) Alive" not in text

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from msd.broker.views.status_table import address_line, client_command, ready_line, status_table
+from msd.broker.views.status_table import address_line, quit_line, ready_line, status_table, suggested_command
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState
+from msd.wire.security.keys import Credentials, KeyPair
 from tests.unit.snapshots import PORTS, snapshot
 
 REPORT = """\
@@ -32,7 +33,14 @@ def status(*states: WorkerState, host: str = "127.0.0.1", **values: Any) -> Stat
     """A snapshot of workers on ``host`` in these states; ``values`` apply to every worker."""
     made = snapshot(*states)
     workers = [replace(w, endpoint=w.endpoint.replace("127.0.0.1", host), **values) for w in made.workers]
-    return replace(made, workers=workers)
+    return replace(made, workers=workers, control=made.control.replace("127.0.0.1", host))
+
+
+def with_joined(made: Status, number: int, name: str = "attic", **values: Any) -> Status:
+    """The snapshot with a worker that has joined from another host."""
+    settings = {"host": "10.0.0.7", "endpoint": "tcp://10.0.0.7:21018", "pid": 0, **values}
+    worker = replace(snapshot(WorkerState.AWAKE).workers[0], number=number, name=name, **settings)
+    return replace(made, workers=[*made.workers, worker])
 
 
 def row(state: WorkerState, reason: str = "", **counts: Any) -> str:
@@ -137,10 +145,12 @@ def test_the_ready_line_contains_the_servers_key() -> None:
     assert line.endswith(f"; msd download NAME --server5 127.0.0.1:39223 --server-key {key.hex()}")
 
 
-def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_server_5() -> None:
+def test_the_suggested_command_replaces_the_workers_wildcard_address_with_that_of_server_5() -> None:
     servers = Servers(Endpoint("192.168.1.5", 39223), {}, pinned=False)
     published = status(*[WorkerState.AWAKE] * 4, host="*")
-    assert client_command(servers, published) == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
+    assert (
+        suggested_command(servers, published).command == "msd download -a 192.168.1.5 -p 21018 27215 35416 19222 39223"
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,24 +163,93 @@ def test_the_client_command_replaces_the_workers_wildcard_address_with_that_of_s
         ("127.0.0.1", True, ["192.0.2.7"], "127.0.0.1"),
     ],
 )
-def test_the_client_command_has_an_address_for_other_machines_if_the_servers_listen_there(
+def test_the_suggested_command_has_an_address_for_other_machines_if_the_servers_listen_there(
     published: str, pinned: bool, hosts: list[str], shown: str
 ) -> None:
     workers = {number: Endpoint("127.0.0.1", port) for number, port in enumerate(PORTS[:4], 1)}
     servers = Servers(Endpoint("127.0.0.1", 39223), workers if pinned else {}, pinned=pinned)
     snapshot = status(*[WorkerState.AWAKE] * 4, host=published)
     expected = f"msd download -a {shown} -p 21018 27215 35416 19222 39223"
-    assert client_command(servers, snapshot, hosts) == expected
+    assert suggested_command(servers, snapshot, hosts).command == expected
 
 
-def test_the_client_command_keeps_the_address_of_a_proxy() -> None:
+def test_the_suggested_command_keeps_the_address_of_a_proxy() -> None:
     servers = Servers(Endpoint("127.0.0.1", 39223), {1: Endpoint("127.0.0.1", 1001)}, pinned=True)
-    command = client_command(servers, status(WorkerState.AWAKE, host="*"), ["192.0.2.7"])
+    command = suggested_command(servers, status(WorkerState.AWAKE, host="*"), ["192.0.2.7"]).command
     assert command == "msd download --server5 127.0.0.1:39223"
 
 
-def test_the_client_command_contains_the_configured_workers_if_they_are_pinned() -> None:
+def test_the_suggested_command_contains_the_configured_workers_if_they_are_pinned() -> None:
     workers = {number: Endpoint("192.168.1.5", 1000 + number) for number in (1, 2, 3, 4)}
     servers = Servers(Endpoint("192.168.1.5", 39223), workers, pinned=True)
     published = status(*[WorkerState.AWAKE] * 4, host="*")
-    assert client_command(servers, published) == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"
+    assert suggested_command(servers, published).command == "msd download -a 192.168.1.5 -p 1001 1002 1003 1004 39223"
+
+
+def test_the_row_of_a_worker_that_has_joined_ends_with_its_name_and_host() -> None:
+    table = status_table(with_joined(status(WorkerState.AWAKE), 3)).split("\n")
+    assert table[3] == "Server 1 at Port: 21018 Status: Alive To shut down/wake up enter 1"
+    assert table[4] == "Server 3 at Port: 21018 Status: Alive To shut down/wake up enter 3 (attic on 10.0.0.7)"
+    reason = "its key was revoked"
+    lost = status_table(with_joined(status(), 5, state=WorkerState.LOST, reason=reason)).split("\n")
+    assert lost[-4].endswith(f"Status: Dead To shut down/wake up enter 5 (attic on 10.0.0.7, lost: {reason})")
+
+
+@pytest.mark.parametrize("server5", ["127.0.0.1", "192.168.1.5"])
+def test_the_client_command_names_only_server_5_if_workers_have_joined(server5: str) -> None:
+    servers = Servers(Endpoint(server5, 39223), {}, pinned=False)
+    three = status(*[WorkerState.AWAKE] * 3, host="*")
+    # Such a worker on the machine of server 5 has a wildcard as its host.
+    for endpoint in ("tcp://*:19222", "tcp://10.0.0.7:19222"):
+        suggested = suggested_command(servers, with_joined(three, 4, endpoint=endpoint))
+        assert suggested.title == "Command for a client"
+        assert suggested.command == f"msd download --server5 {server5}:39223"
+
+
+@pytest.mark.parametrize(
+    ("control", "hosts", "address"),
+    [
+        ("tcp://*:39224", ["192.0.2.7"], "192.0.2.7"),
+        ("tcp://*:39224", [], "127.0.0.1"),
+        ("tcp://127.0.0.1:39224", ["192.0.2.7"], "127.0.0.1"),
+    ],
+)
+def test_without_workers_the_command_for_a_worker_has_an_address_for_other_machines(
+    control: str, hosts: list[str], address: str
+) -> None:
+    key = KeyPair(bytes(32), bytes(32))
+    for credentials, flag in (
+        (None, ""),
+        (Credentials(key, bytes(range(32))), f" --server-key {bytes(range(32)).hex()}"),
+    ):
+        servers = Servers(Endpoint("127.0.0.1", 39223), {}, pinned=False, credentials=credentials)
+        nothing = replace(status(), workers=[], control=control)
+        lost = with_joined(nothing, 1, state=WorkerState.LOST)
+        for without in (nothing, lost):
+            suggested = suggested_command(servers, without, hosts)
+            assert suggested.title == "Command for a worker on any machine"
+            assert suggested.command == f"msd worker --join {address}:39223{flag} PATH"
+        client = suggested_command(servers, with_joined(nothing, 1), hosts)
+        assert client.command == f"msd download --server5 {address}:39223{flag}"
+
+
+def test_the_ready_line_of_a_broker_without_workers_has_the_command_for_a_worker() -> None:
+    line = ready_line(Config(host="*", workers=()), 0, None, ["192.0.2.7"])
+    assert line == "ready: server 5 without workers of its own; msd worker --join 192.0.2.7:39223 PATH"
+
+
+@pytest.mark.parametrize(
+    ("own", "joined", "line"),
+    [
+        (4, 0, "shutting down the broker and 4 workers"),
+        (1, 1, "shutting down the broker and 1 worker; 1 worker that joined keeps running"),
+        (0, 2, "shutting down the broker; 2 workers that joined keep running"),
+        (0, 0, "shutting down the broker"),
+    ],
+)
+def test_the_line_about_a_shutdown_says_which_workers_keep_running(own: int, joined: int, line: str) -> None:
+    published = replace(status(), workers=status(*[WorkerState.AWAKE] * own).workers if own else [])
+    published = with_joined(published, 9, state=WorkerState.LOST)
+    for number in range(joined):
+        published = with_joined(published, 10 + number)
+    assert quit_line(published) == line + (": stop such a worker on its own host" if joined else "")
