@@ -47,8 +47,8 @@ OVERVIEW_EVENTS = 10
 
 
 def columns(rows: Sequence[Row], width: int) -> Mapping[str, int]:
-    """Returns the columns for ``rows`` that fit, and their widths. The name and the host take the room they need, the
-    status and the sparkline the room that remains.
+    """Returns the columns for ``rows`` that fit, and their widths. Of the room that remains, the name takes up to half,
+    the host up to half of the rest, and the status and the sparkline share what is left.
     """
     widths = dict(COLUMNS)
     longest_number = max((len(str(row.worker.number)) for row in rows), default=1)
@@ -71,7 +71,7 @@ def columns(rows: Sequence[Row], width: int) -> Mapping[str, int]:
     spare = max(0, width + 1 - sum(widths.values()) - len(widths))
     for name, longest in wanted.items():
         if name in widths:
-            wider = min(spare, longest - widths[name])
+            wider = min(spare // 2, longest - widths[name])
             widths[name] += wider
             spare -= wider
     if SPARKLINE in widths:

@@ -10,6 +10,7 @@ from msd.broker.supervision.pending_toggles import (
     ToggleRequested,
 )
 from msd.broker.supervision.supervisor import (
+    LOST_AFTER_S,
     CatalogueReady,
     QuitReceived,
     Spawned,
@@ -55,6 +56,15 @@ class Scenario:
 
     def answers(self, now: float = NOW) -> list[AnswerToggle[bytes]]:
         return self.toggles.handle(TimePassed(), now)
+
+
+def test_a_toggle_of_a_lost_worker_is_answered_at_once() -> None:
+    scenario = Scenario()
+    event = joined(3, 9, name="attic", host="10.0.0.7", token=b"attic's own token")
+    scenario.supervisor.handle(event, NOW)
+    scenario.supervisor.handle(TimePassed(), NOW + LOST_AFTER_S)
+    scenario.order_sleep(5, 3, NOW + LOST_AFTER_S)
+    assert scenario.answers(NOW + LOST_AFTER_S) == [answer_to_sleep(5, WorkerState.LOST, 3)]
 
 
 def answer_to_sleep(rid: int, state: WorkerState, number: int = 1) -> AnswerToggle[bytes]:

@@ -21,6 +21,7 @@ from msd.broker.supervision.supervisor import (
     MAX_REACH_S,
     MIN_BACKOFF_S,
     MIN_REACH_S,
+    NO_HEARTBEATS,
     QUIT_GRACE_S,
     REVOKED,
     SILENT_AFTER_S,
@@ -590,7 +591,7 @@ def test_silent_to_lost_after_the_limit_and_nothing_is_killed_or_restarted() -> 
     assert scenario.state(2) is WorkerState.SILENT
     assert scenario.wait(LOST_AFTER_S - SILENT_AFTER_S - 0.01) == [Stop()]
     assert scenario.wait(0.01) == [Publish(), Stop()]
-    assert scenario.state(2) is WorkerState.LOST
+    assert (scenario.state(2), scenario.supervisor.workers[2].reason) == (WorkerState.LOST, NO_HEARTBEATS)
     assert scenario.supervisor.next_deadline(scenario.now) is None
     assert scenario.supervisor.workers[2].heartbeat is NO_HEARTBEAT
 
@@ -608,7 +609,7 @@ def test_a_lost_worker_that_was_only_cut_off_returns_with_its_heartbeats(state: 
     scenario = lost()
     assert scenario.state(2) is WorkerState.LOST
     scenario.heartbeat_from_elsewhere(state=state)
-    assert scenario.state(2).value == state.value
+    assert (scenario.state(2).value, scenario.supervisor.workers[2].reason) == (state.value, "")
 
 
 def test_a_lost_worker_that_was_started_again_has_its_wanted_state() -> None:

@@ -243,7 +243,7 @@ def test_if_workers_have_joined_the_table_has_their_names_and_hosts(width: int, 
 def test_a_long_name_is_shown_whole_if_there_is_room() -> None:
     name = "a-host-with-a-name-21018"
     assert "a-host-with…" in line(joined_row(name=name), 80, 1.0)
-    assert name in line(joined_row(name=name), 120, 1.0)
+    assert name in line(joined_row(name=name), 140, 1.0)
 
 
 def test_the_details_of_a_worker_that_has_joined_name_its_host_and_no_process() -> None:
