@@ -428,11 +428,14 @@ class Joined(Correlated, tag="joined", frozen=True):
 
 
 class AdmittedHash(msgspec.Struct, frozen=True, kw_only=True):
-    """An admitted key: its hash, its role, and for how many more seconds it is admitted (None: until it is revoked)."""
+    """An admitted key: its hash, its role, and for how many more seconds it is admitted (None: until it is revoked).
+    ``scope`` is the only file or folder that its holder may have; empty for everything.
+    """
 
     hash: Annotated[bytes, Meta(min_length=32, max_length=32)]
     role: Annotated[str, Meta(max_length=64)]
     seconds: Duration | None = None
+    scope: Annotated[str, Meta(max_length=MAX_NAME)] = ""
 
 
 class Admitted(Message, tag="admitted", frozen=True):

@@ -23,15 +23,15 @@ def admitted_message(keys: Iterable[AdmittedKey], server: bytes, now: float) -> 
     only, not on the time.
     """
     connecting = [key for key in keys if key.role in DATA_ROLES and key.expires > now]
-    entries = sorted((key_hash(key.key), key.role.value, key.expires) for key in connecting)
-    entries.append((key_hash(server), Role.OPERATOR.value, math.inf))
+    entries = sorted((key_hash(key.key), key.role.value, key.expires, key.scope) for key in connecting)
+    entries.append((key_hash(server), Role.OPERATOR.value, math.inf, ""))
     digest = hashlib.sha256()
-    for hash, role, expires in entries:
-        digest.update(hash + role.encode() + struct.pack(">d", expires))
+    for hash, role, expires, scope in entries:
+        digest.update(hash + role.encode() + struct.pack(">d", expires) + scope.encode() + b"\0")
     return Admitted(
         digest=digest.digest(),
         keys=[
-            AdmittedHash(hash=hash, role=role, seconds=None if expires == math.inf else expires - now)
-            for hash, role, expires in entries
+            AdmittedHash(hash=hash, role=role, seconds=None if expires == math.inf else expires - now, scope=scope)
+            for hash, role, expires, scope in entries
         ],
     )

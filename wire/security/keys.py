@@ -5,7 +5,8 @@ A key is 32 bytes of CURVE25519, written as 64 hexadecimal digits. The folder is
     server.key     the servers' own pair (secret)
     NAME.key       a client's pair, created on the machine where it is used (secret)
     NAME.pub       its public key, to be copied to the servers: a line "NAME KEY"
-    admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key, or "ROLE KEY TIME" if it expires
+    admitted/NAME  on the servers: a line "ROLE KEY" for each admitted key, "ROLE KEY TIME" if it expires, or
+                   "ROLE KEY TIME SCOPE" for an invitation (the name of a file or folder, percent-encoded)
 
 Secret keys are never printed and never passed as command-line arguments. Opens no sockets: ``wire/security/zap.py``
 decides which connections are admitted.
@@ -81,12 +82,15 @@ class Credentials(Struct, frozen=True):
 
 
 class AdmittedKey(Struct, frozen=True):
-    """A public key that may connect, with its name and role. It expires at ``expires`` (seconds since 1970)."""
+    """A public key that may connect, with its name and role. It expires at ``expires`` (seconds since 1970). ``scope``
+    is the only file or folder that it may have, empty for everything.
+    """
 
     name: str
     role: Role
     key: bytes
     expires: float = math.inf
+    scope: str = ""
 
 
 class KeyFolder:
@@ -117,13 +121,15 @@ class KeyFolder:
         _write(public_path, f"{name} {pair.public.hex()}\n", 0o644)
         return pair, public_path
 
-    def admit(self, text: str, role: Role, name: str | None = None, *, expires: float = math.inf) -> AdmittedKey:
+    def admit(
+        self, text: str, role: Role, name: str | None = None, *, expires: float = math.inf, scope: str = ""
+    ) -> AdmittedKey:
         """Admits the public key in ``text``, the content of a file ``NAME.pub``, as ``name``; None means its NAME."""
         own_name, _, key_text = text.strip().partition(" ")
         if not key_text and len(own_name) == 2 * KEY_SIZE:
             raise UsageError("this is a secret key, which must not leave its machine: admit the file NAME.pub instead")
         try:
-            admitted = AdmittedKey(_checked_name(own_name), role, parse_key(key_text.strip()), expires)
+            admitted = AdmittedKey(_checked_name(own_name), role, parse_key(key_text.strip()), expires, scope)
         except (ValueError, UsageError):
             # Do not quote the text: it may contain a secret.
             raise UsageError("not a public key: expected a name, a space and 64 hexadecimal digits") from None
@@ -139,8 +145,12 @@ class KeyFolder:
                 raise UsageError(f"this key is already admitted as {other.name}: revoke it first")
         _make_folder(self.path)
         _make_folder(self.admitted_path)
-        expiry = "" if expires == math.inf else f" {expires:.0f}"
-        _write(self.admitted_path / admitted.name, f"{role} {admitted.key.hex()}{expiry}\n", 0o600)
+        words = [role, admitted.key.hex()]
+        from urllib.parse import quote  # Slow to import, and not needed by a client.
+
+        if scope or expires != math.inf:
+            words += [f"{expires:.0f}", quote(scope, safe="/")]
+        _write(self.admitted_path / admitted.name, " ".join(words).strip() + "\n", 0o600)
         return admitted
 
     def revoke(self, name: str) -> None:
@@ -248,11 +258,13 @@ def key_hash(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _parse_admitted(name: str, role: str, key: str, expires: str = "inf") -> AdmittedKey:
-    """Returns the key that the line "ROLE KEY" or "ROLE KEY TIME" admits. Raises ``ValueError``."""
+def _parse_admitted(name: str, role: str, key: str, expires: str = "inf", scope: str = "") -> AdmittedKey:
+    """Returns the key that the words of the line for ``name`` admit. Raises ``ValueError``."""
+    from urllib.parse import unquote
+
     if role not in KEY_ROLES or math.isnan(float(expires)):
         raise ValueError(role)
-    return AdmittedKey(name, Role(role), parse_key(key), float(expires))
+    return AdmittedKey(name, Role(role), parse_key(key), float(expires), unquote(scope, errors="strict"))
 
 
 def _checked_name(name: str) -> str:

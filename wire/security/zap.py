@@ -36,12 +36,13 @@ DATA_ROLES = frozenset({Role.CLIENT, Role.OPERATOR})
 
 class Admission(Struct, frozen=True):
     """The role of an admitted key, and the name under which it is admitted if that is known. ``until`` is when it
-    expires, in monotonic seconds.
+    expires, in monotonic seconds. ``scope`` is the only file or folder that it may have, empty for everything.
     """
 
     role: Role
     name: str = ""
     until: float = math.inf
+    scope: str = ""
 
 
 def admitted_role(
@@ -156,6 +157,11 @@ class ZapHandler:
         admission = self._admissions.get(key_hash(key))
         return admission.name if admission is not None else ""
 
+    def scope_of(self, key: bytes) -> str:
+        """Returns the only file or folder that the peer with this key may have; empty for everything."""
+        admission = self._admissions.get(key_hash(key))
+        return admission.scope if admission is not None else ""
+
     def ban(self, key: bytes) -> None:
         """Rejects new connections with this key for ``BAN_S`` seconds. Has no effect if no keys are used."""
         if self._own is not None:
@@ -182,7 +188,10 @@ class ZapHandler:
         to_monotonic = time.monotonic() - time.time()
         return (
             self.admit(
-                {key_hash(k.key): Admission(k.role, k.name, k.expires + to_monotonic) for k in self.admitted_keys}
+                {
+                    key_hash(k.key): Admission(k.role, k.name, k.expires + to_monotonic, k.scope)
+                    for k in self.admitted_keys
+                }
             )
             or has_expired
         )

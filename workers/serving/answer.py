@@ -177,17 +177,17 @@ def _bundle(request: QueuedBundle, identity: Identity, catalogue: Catalogue) -> 
 
 
 def compact_request(
-    request: List | Digests | Get | GetBundle, catalogue: Catalogue, listings: Listings
+    request: List | Digests | Get | GetBundle, catalogue: Catalogue, listings: Listings, scope: str = ""
 ) -> QueuedRequest:
     """Returns an equivalent request that contains no text and no ids sent by the client, so that hundreds of queued
-    requests need little memory.
+    requests need little memory. ``scope`` is the only file or folder that may be listed; empty for everything.
     """
     match request:
         case List(rid=rid, after=after, prefix=prefix, catalogue=id):
             listing = listings.current if id is None else listings.find(id)
             if listing is None:
                 return QueuedList(rid, b"", 0, 0)
-            selected = listing.select(after, prefix)
+            selected = listing.select(after, prefix, scope)
             return QueuedList(rid, listing.id, selected.start, selected.stop)
         case GetBundle(rid=rid, ids=ids):
             shared = tuple(catalogue.own_id(ids[at : at + DIGEST_SIZE]) for at in range(0, len(ids), DIGEST_SIZE))

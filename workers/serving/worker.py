@@ -68,6 +68,7 @@ from msd.workers.serving.broker_connection import BrokerConnection
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
 from msd.workers.serving.router import ClientKey, Router
+from msd.workers.serving.scope import narrowed
 from msd.workers.serving.send_completions import SendCompletions
 from msd.workers.serving.worker_life import (
     ClosePort,
@@ -363,13 +364,12 @@ class Worker:
         """Admits the keys that the broker admits, and no others."""
         self._admitted = admitted.digest
         now = time.monotonic()
-        is_revoked = self._zap.admit(
-            {
-                key.hash: Admission(Role(key.role), until=math.inf if key.seconds is None else now + key.seconds)
-                for key in admitted.keys
-                if key.role in KEY_ROLES
-            }
-        )
+        admissions = {}
+        for key in admitted.keys:
+            if key.role in KEY_ROLES:
+                until = math.inf if key.seconds is None else now + key.seconds
+                admissions[key.hash] = Admission(Role(key.role), until=until, scope=key.scope)
+        is_revoked = self._zap.admit(admissions)
         if is_revoked:
             self._close_revoked()
 
@@ -420,8 +420,11 @@ class Worker:
                 if received is None:
                     return True
                 client, frame = received
-                if self._zap.uses_keys and self._connections.sender(frame, client) is None:
-                    continue  # Its key is revoked.
+                scope = ""
+                if self._zap.uses_keys:
+                    if (connection := self._connections.sender(frame, client)) is None:
+                        continue  # Its key is revoked.
+                    scope = self._zap.scope_of(connection.key)
                 if now < self._next_busy_refusal and self._queue.is_full(client):
                     continue  # The client floods the worker: drop the request without decoding it.
                 decoded += 1
@@ -436,6 +439,13 @@ class Worker:
                     reason = RefusalReason.BAD_REQUEST
                     self._router.send(client, refusal(error.rid, self._identity, reason, str(error)))
                 continue
+            if scope:
+                narrow = narrowed(request, scope, self._catalogue)
+                if narrow is None:
+                    detail = f"this invitation is for {scope} only"
+                    self._router.send(client, refusal(request.rid, self._identity, RefusalReason.UNKNOWN, detail))
+                    continue
+                request = narrow
             if isinstance(request, Hello):
                 if request.version == PROTOCOL_VERSION:
                     self._sessions.open(client, request.session, now, self._zap.key_of(frame))
@@ -444,7 +454,8 @@ class Worker:
             else:
                 self._sessions.touch(client, now)
             if awake and isinstance(request, QUEUED_REQUESTS):
-                if not self._queue.add(client, compact_request(request, self._catalogue, self._listings)):
+                compacted = compact_request(request, self._catalogue, self._listings, scope)
+                if not self._queue.add(client, compacted):
                     self._next_busy_refusal = now + BUSY_REFUSAL_INTERVAL_S
                     self._router.send(client, refusal(request.rid, self._identity, RefusalReason.BUSY))
                 continue

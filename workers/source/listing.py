@@ -31,11 +31,21 @@ class Listing:
     def __len__(self) -> int:
         return len(self._names)
 
-    def select(self, after: str, prefix: str) -> range:
-        """Returns the positions of the entries whose names begin with ``prefix`` and sort after ``after``."""
-        first = bisect.bisect_left(self._names, prefix)
-        end = bisect.bisect_left(self._names, True, first, key=lambda name: not name.startswith(prefix))
+    def select(self, after: str, prefix: str, scope: str = "") -> range:
+        """Returns the positions of the entries whose names begin with ``prefix`` and sort after ``after``. ``scope`` is
+        the only file or folder that may be listed; empty for everything.
+        """
+        first, end = self._beginning_with(prefix)
+        if scope:
+            scope_first, scope_end = self._beginning_with(scope)
+            if not scope.endswith("/"):
+                scope_end = min(scope_end, scope_first + (self._names[scope_first : scope_first + 1] == [scope]))
+            first, end = max(first, scope_first), min(end, scope_end)
         return range(min(max(first, bisect.bisect_right(self._names, after)), end), end)
+
+    def _beginning_with(self, prefix: str) -> tuple[int, int]:
+        first = bisect.bisect_left(self._names, prefix)
+        return first, bisect.bisect_left(self._names, True, first, key=lambda name: not name.startswith(prefix))
 
     def page(self, positions: range) -> tuple[list[Entry], bool]:
         """Returns the entries at the first ``positions``, as many as one page may have, and whether more follow."""
