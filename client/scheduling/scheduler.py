@@ -495,8 +495,9 @@ class Scheduler(Core[Event, Action]):
         else:
             workers = [*self.workers.values()]
             self._update_limits(workers)
-        if type(event) is LimitMoved or self._rate_limit is not None:
-            # There is rarely more than one request at a time: let the workers take turns.
+        if type(event) in (LimitMoved, UnitsAdded) or self._rate_limit is not None:
+            # There is rarely more than one request at a time: let the workers take turns. If one worker had several of
+            # the units that are added one by one, the idle workers would hedge them.
             workers.sort(key=lambda worker: (len(worker.outstanding), worker.waiting_since))
         requests: list[Action] = []
         while workers:

@@ -123,6 +123,16 @@ def test_a_worker_gets_requests_for_two_units_in_order(scene: Scene) -> None:
     assert scene.ready(2) == requests(2, 2, 3)
 
 
+def test_units_that_are_added_one_by_one_go_to_the_workers_in_turn(scene: Scene) -> None:
+    scene.begin(1, 3)
+    assert scene.ready(1, 2, 3) == requests(1, 0)
+    assert [action for _ in range(3) for action in scene.feed(UnitsAdded([SIZE]))] == [
+        *requests(2, 1),
+        *requests(3, 2),
+        *requests(1, 3),
+    ]
+
+
 def test_no_worker_is_expected_to_reply_within_its_round_trip(scene: Scene) -> None:
     """
     1. The only unit is requested from worker 1, which has not replied for a while.
