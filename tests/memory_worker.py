@@ -47,7 +47,7 @@ class MemoryWorker:
     It lists the files that it shares when it is created. ``requests`` holds the requests that it has received.
     """
 
-    worker_numbers = (1,)
+    worker_numbers: tuple[int, ...] = (1,)
     stalled_seconds = 0.0
     status = control = None
     local_reason = ""

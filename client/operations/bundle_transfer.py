@@ -15,6 +15,7 @@ from msd.client.plan.plan import Plan
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import FILE_OK, Bundle, Entry, GetBundle, Segment
 from msd.wire.protocol.segments import content_id
+from msd.wire.protocol.states import RefusalReason
 
 
 class BundleTransfer(UnitGroup):
@@ -74,6 +75,13 @@ class BundleTransfer(UnitGroup):
                 data += payload[position : position + sent]
                 position += sent
         return payload if position == len(data) == length else memoryview(data)
+
+    @staticmethod
+    def refusal_of(reply: Bundle) -> RefusalReason | None:
+        """Returns the reason if the worker has sent none of the files that were requested: another worker, perhaps on
+        another host, may have all of them. Returns None if it has sent some.
+        """
+        return None if FILE_OK in reply.statuses else RefusalReason(reply.statuses[0])
 
     def find_corrupt(self, index: int, data: memoryview) -> tuple[bytes, int] | None:  # noqa: ARG002
         for number, entry in enumerate(self._entries):

@@ -25,6 +25,7 @@ from msd.client.network_events import (
     SnapshotReceived,
     Unban,
 )
+from msd.client.operations.bundle_transfer import BundleTransfer
 from msd.client.operations.source_error import BAN_TEXTS, source_error
 from msd.client.operations.unit_group import UnitGroup
 from msd.client.operations.unit_parts import UnitParts
@@ -73,6 +74,8 @@ class Transfer(Task):
         self._parts = UnitParts()
         #: Each worker's state in the last snapshot from server 5.
         self._last_states: dict[int, WorkerState] = {}
+        #: The workers whose bans were reported, each with the reason: bans from further groups are not.
+        self._reported_bans: dict[int, str] = {}
         self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
@@ -218,6 +221,12 @@ class Transfer(Task):
         return min(self._next_progress_at, self._scheduler.next_deadline(now) or math.inf)
 
     def _emit_worker(self, worker: int, state: str, detail: str = "", segments: int = 0) -> None:
+        if state == "set aside":
+            if self._reported_bans.get(worker) == detail:
+                return
+            self._reported_bans[worker] = detail
+        else:
+            self._reported_bans.pop(worker, None)
         place = self._pool.places.get(worker, "")
         self._on_event(WorkerChanged(str(worker), state, detail, segments, place))
 
@@ -242,7 +251,9 @@ class Transfer(Task):
     def _on_reply(self, event: ReplyReceived) -> None:
         part, group, index = self._requests[event.worker].pop(event.request.rid)
         reply = event.reply
-        if isinstance(reply, DATA_REPLIES):
+        if type(reply) is Bundle and (reason := BundleTransfer.refusal_of(reply)) is not None:
+            self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reason, part.start))
+        elif isinstance(reply, DATA_REPLIES):
             payload = event.payload.buffer if event.payload is not None else memoryview(b"")
             self._on_data(group, index, part, group.data_of(part.start, part.length, reply, payload), len(payload))
         elif isinstance(reply, Refusal):

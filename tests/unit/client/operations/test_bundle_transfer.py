@@ -9,6 +9,7 @@ from msd.client.plan.plan import Plan
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import FILE_OK, Bundle, Entry
 from msd.wire.protocol.segments import content_id
+from msd.wire.protocol.states import RefusalReason
 
 CONTENTS = {"a": b"1" * 10, "b": b"2" * 20, "c": b"3" * 5}
 DATA = b"".join(CONTENTS.values())
@@ -73,6 +74,16 @@ def test_a_refused_file_is_given_back_and_its_neighbours_are_saved(scene: Scene)
     scene.take(data)
     assert scene.saved == {"a": CONTENTS["a"], "c": CONTENTS["c"]}
     assert scene.given_back == ["b"]
+
+
+def test_a_worker_that_sends_none_of_the_files_refuses_the_bundle() -> None:
+    def refusal_of(*statuses: str) -> RefusalReason | None:
+        reply = Bundle(rid=1, epoch=7, statuses=[*statuses], lengths=[0] * len(statuses))
+        return BundleTransfer.refusal_of(reply)
+
+    assert refusal_of("unknown", "changed") is RefusalReason.UNKNOWN
+    assert refusal_of("new-reason") is RefusalReason.OTHER
+    assert refusal_of("unknown", FILE_OK) is None
 
 
 def test_a_file_that_is_refused_in_one_part_is_given_back(scene: Scene) -> None:

@@ -20,6 +20,7 @@ from msd.client.storage.tree import Saved
 from msd.wire.errors import DiskError, MsdError, NotFoundError, SourceError
 from msd.wire.protocol.messages import Describe, Entry, Get, GetBundle, List, Refusal
 from msd.wire.protocol.states import RefusalReason
+from tests.connections import opened
 from tests.listings import CATALOGUE
 from tests.memory_receiver import MemoryOutput, MemoryReceiver
 from tests.memory_worker import MemoryWorker, entry_of
@@ -136,6 +137,36 @@ def test_a_single_file_is_fetched_by_segments_whatever_its_size() -> None:
     download(worker, receiver, "photos/a")
     assert receiver.files == {"photos/a": FILES["photos/a"]}
     assert not any(isinstance(request, GetBundle) for request in worker.requests)
+
+
+class WorkerOfAnotherHost(MemoryWorker):
+    """A pool that is also connected to worker 2, which shares none of the files."""
+
+    worker_numbers = (1, 2)
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(files)
+        self.ready[2] = opened(2, catalogue=b"o" * 32)
+        self.refused = 0
+
+    def request(self, worker: int, request: Any) -> None:
+        files, self.files = self.files, self.files if worker == 1 else {}
+        self.refused += worker == 2
+        super().request(worker, request)
+        self._replies[-1] = replace(self._replies[-1], worker=worker)
+        self.files = files
+
+
+def test_a_bundle_of_which_a_worker_has_no_file_is_requested_from_another_one() -> None:
+    """The files are not looked up one by one."""
+    worker, receiver = WorkerOfAnotherHost({f"d/{n}": bytes([n]) * 100_000 for n in range(100)}), MemoryReceiver()
+    events: list[Event] = []
+    selection, transfer = download(worker, receiver, "d/", on_event=events.append)
+    assert receiver.files == worker.files
+    assert worker.refused > 0
+    assert transfer.wasted == 0
+    assert not [request for request in worker.requests if isinstance(request, Describe)]
+    assert not selection.errors
 
 
 def test_excluded_files_are_not_requested() -> None:
