@@ -76,11 +76,8 @@ class BundleTransfer(UnitGroup):
                 position += sent
         return payload if position == len(data) == length else memoryview(data)
 
-    @staticmethod
-    def refusal_of(reply: Bundle) -> RefusalReason | None:
-        """Returns the reason if the worker has sent none of the files that were requested: another worker, perhaps on
-        another host, may have all of them. Returns None if it has sent some.
-        """
+    def refusal_of(self, reply: Bundle) -> RefusalReason | None:
+        """Another worker, perhaps on another host, may have all of the files."""
         return None if FILE_OK in reply.statuses else RefusalReason(reply.statuses[0])
 
     def find_corrupt(self, index: int, data: memoryview) -> tuple[bytes, int] | None:  # noqa: ARG002

@@ -25,7 +25,6 @@ from msd.client.network_events import (
     SnapshotReceived,
     Unban,
 )
-from msd.client.operations.bundle_transfer import BundleTransfer
 from msd.client.operations.source_error import BAN_TEXTS, source_error
 from msd.client.operations.unit_group import UnitGroup
 from msd.client.operations.unit_parts import UnitParts
@@ -251,7 +250,7 @@ class Transfer(Task):
     def _on_reply(self, event: ReplyReceived) -> None:
         part, group, index = self._requests[event.worker].pop(event.request.rid)
         reply = event.reply
-        if type(reply) is Bundle and (reason := BundleTransfer.refusal_of(reply)) is not None:
+        if type(reply) is Bundle and (reason := group.refusal_of(reply)) is not None:
             self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reason, part.start))
         elif isinstance(reply, DATA_REPLIES):
             payload = event.payload.buffer if event.payload is not None else memoryview(b"")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from msd.wire.errors import SourceError
 from msd.wire.protocol.messages import Bundle, Get, GetBundle, Segment
+from msd.wire.protocol.states import RefusalReason
 
 
 class UnitGroup:
@@ -54,6 +55,10 @@ class UnitGroup:
 
     def data_of(self, start: int, length: int, reply: Segment | Bundle, payload: memoryview) -> memoryview:
         """Returns the bytes that were requested; another number of bytes if the worker is faulty."""
+        raise NotImplementedError
+
+    def refusal_of(self, reply: Bundle) -> RefusalReason | None:
+        """Returns the reason if the worker has sent nothing that was requested, None if it has sent something."""
         raise NotImplementedError
 
     def find_corrupt(self, index: int, data: memoryview) -> tuple[bytes, int] | None:

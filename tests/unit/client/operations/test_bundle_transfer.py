@@ -76,10 +76,10 @@ def test_a_refused_file_is_given_back_and_its_neighbours_are_saved(scene: Scene)
     assert scene.given_back == ["b"]
 
 
-def test_a_worker_that_sends_none_of_the_files_refuses_the_bundle() -> None:
+def test_a_worker_that_sends_none_of_the_files_refuses_the_bundle(scene: Scene) -> None:
     def refusal_of(*statuses: str) -> RefusalReason | None:
         reply = Bundle(rid=1, epoch=7, statuses=[*statuses], lengths=[0] * len(statuses))
-        return BundleTransfer.refusal_of(reply)
+        return scene.bundle.refusal_of(reply)
 
     assert refusal_of("unknown", "changed") is RefusalReason.UNKNOWN
     assert refusal_of("new-reason") is RefusalReason.OTHER
