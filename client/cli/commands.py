@@ -22,8 +22,9 @@ def download(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...",
-            help="The shared file, or several files, folders (DIR/) and globs ('*.mkv').  [default: the only file]",
+            metavar="[LINK | NAME...]",
+            help="A link (- reads it from standard input), the shared file, or several files, folders (DIR/) and globs"
+            " ('*.mkv').  [default: the only file]",
         ),
     ] = None,
     output: Annotated[

@@ -10,7 +10,9 @@ import signal
 from types import FrameType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from msd.client.cli.link_argument import find_link
 from msd.client.display.choose_printer import choose_printer
 from msd.client.events import FilesReport, OnEvent, Report
 from msd.client.report.progress_throttle import ProgressThrottle
@@ -18,7 +20,7 @@ from msd.client.storage.stream import is_standard_output, is_stream
 from msd.wire.config.cli_flags import ServerFlags
 from msd.wire.config.servers import Servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import Interrupted, NotFoundError, UsageError
+from msd.wire.errors import Interrupted, NotAllowedError, NotFoundError, UsageError
 from msd.wire.net import limits
 from msd.wire.support.malloc import keep_freed_memory
 
@@ -88,7 +90,17 @@ def run(server_flags: ServerFlags, flags: DownloadFlags) -> int:
 
 
 def _download(server_flags: ServerFlags, flags: DownloadFlags, on_event: OnEvent) -> Report | FilesReport:
+    if (link := find_link(flags.names, server_flags)) is not None:
+        settings, servers, flags = _follow(link, server_flags, flags)
+        try:
+            return _download_from(settings, servers, flags, on_event)
+        except NotAllowedError as error:
+            raise _link_error(error) from None
     settings, servers = server_flags.load()
+    return _download_from(settings, servers, flags, on_event)
+
+
+def _download_from(settings: Config, servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> Report | FilesReport:
     settings = settings.with_flags(max_rate=flags.max_rate)
     if _selects_several(servers, flags, on_event):
         return _download_several(settings, servers, flags, on_event)
@@ -100,6 +112,26 @@ def _download(server_flags: ServerFlags, flags: DownloadFlags, on_event: OnEvent
         from msd.client.manifest.name_suggestions import with_suggestion
 
         raise with_suggestion(error, flags.names[0] if flags.names else None) from None
+
+
+def _follow(link: str, server_flags: ServerFlags, flags: DownloadFlags) -> tuple[Config, Servers, DownloadFlags]:
+    """Returns the servers of a link, and the flags with the name in the link."""
+    from msd.wire.config.links import Link
+    from msd.wire.config.servers import linked_servers
+    from msd.wire.config.settings import load
+
+    parsed = Link.parse(link)
+    settings = load(server_flags.config)
+    names = (parsed.name,) if parsed.name else ()
+    return settings, linked_servers(settings, parsed), replace(flags, names=names)
+
+
+def _link_error(error: NotAllowedError) -> NotAllowedError:
+    """Returns the error for a link whose key the servers do not admit. Other errors remain as they are."""
+    place, found, _ = str(error).partition("does not admit this key")
+    if not found:
+        return error
+    return NotAllowedError(f"{place}refuses this link: it has expired or was revoked; ask for another one")
 
 
 def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> bool:

@@ -8,20 +8,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
 from msgspec.structs import replace
 
+from msd.wire.config.links import Link
 from msd.wire.errors import NotAllowedError
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
     ControlReply,
+    DataReply,
+    Describe,
     Heartbeat,
     Hello,
     Join,
     Joined,
     JoinOrder,
+    List,
     Load,
     Order,
     Rejected,
@@ -30,7 +35,7 @@ from msd.wire.protocol.messages import (
     Welcome,
     WorkerMessage,
 )
-from msd.wire.protocol.states import ReportedState, WorkerState
+from msd.wire.protocol.states import RefusalReason, ReportedState, WorkerState
 from msd.wire.security.keys import Credentials, Role
 from tests.hostile_clients import Keyring, Peer
 from tests.hosts import Broker
@@ -214,6 +219,47 @@ def test_keys_decide_who_joins_who_is_served_and_for_how_long(stack: ExitStack, 
     keys.key_folder("servers").revoke("host")
     assert broker.wait_for_states(attic="lost")["attic"]["reason"] == "its key was revoked"
     attic.wait_until_shown("waiting: ")
+
+
+def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path: Path) -> None:
+    """
+    1. An invitation to a folder, on the servers' machine: elsewhere the link alone downloads the folder from a host.
+    2. Its key gets nothing else, whatever a client of its own asks for.
+    3. Revoked: refused, with the reason.
+    """
+    keys = Keyring(tmp_path / "keys")
+    keys.create_key("host", Role.WORKER)
+    folder = tmp_path / "share"
+    (folder / "photos").mkdir(parents=True)
+    for name in ("photos/1.jpg", "photos/2.jpg", "secret"):
+        (folder / name).write_bytes(name.encode() * 1000)
+    broker = stack.enter_context(Broker(tmp_path / "b", keys=keys))
+    stack.enter_context(broker.worker("attic", str(folder), owner="host"))
+    worker = broker.wait_for_states(attic="awake")["attic"]
+    servers: dict[str, Any] = {"env": keys.env("servers")}
+    invited = run_msd("invite", "photos/", "-c", str(broker.config), "--for", "1h", **servers)
+    assert invited.returncode == 0, invited.stderr
+    text = invited.stdout.strip()
+    nothing: dict[str, Any] = {"env": {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "nothing")}}
+    # The broker tells the worker of the new key within a second.
+    wait_for("the link", lambda: run_msd("download", text, "-o", "d/", cwd=tmp_path, **nothing).returncode == 0)
+    assert sorted(path.name for path in (tmp_path / "d" / "photos").iterdir()) == ["1.jpg", "2.jpg"]
+    link = Link.parse(text)
+    assert link.key_pair is not None
+    serving = Credentials(link.key_pair, bytes.fromhex(worker["key"]))
+    with Peer(zmq.DEALER, int(worker["endpoint"].rpartition(":")[2]), serving) as peer:
+        page = peer.request(List(rid=1), DataReply)
+        assert [entry.name for entry in page.entries] == ["photos/", "photos/1.jpg", "photos/2.jpg"]
+        refused = peer.request(Describe(rid=2, name="secret"), DataReply)
+        assert (refused.reason, refused.detail) == (RefusalReason.UNKNOWN, "this invitation is for photos/ only")
+    (name,) = [key.name for key in keys.key_folder("servers").admitted_keys() if key.name.startswith("invite-")]
+    assert run_msd("keys", "revoke", name, "-c", str(broker.config), **servers).returncode == 0
+
+    def refusal() -> str:
+        result = run_msd("download", text, "-o", "e/", "--timeout", "5", cwd=tmp_path, **nothing)
+        return result.stderr if result.returncode == NotAllowedError.exit_code else ""
+
+    assert "it has expired or was revoked; ask for another one" in wait_for("the refusal", refusal)
 
 
 def test_the_flags_of_a_worker_may_come_from_the_environment_and_errors_are_one_line(

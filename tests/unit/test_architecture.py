@@ -20,7 +20,7 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 #: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
 #: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
-    "broker/cli": "operator server status terminal views",
+    "broker/cli": "network operator server status terminal views",
     "broker/server": "network status supervision terminal",
     "broker/operator": "network status views",
     "broker/terminal": "network views",

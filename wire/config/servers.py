@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,6 +18,9 @@ from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import Addresses, look_up
 from msd.wire.security.keys import Credentials, parse_key, select_credentials
+
+if TYPE_CHECKING:
+    from msd.wire.config.links import Link
 
 #: The arguments of ``Servers.find()``.
 _FIND_TYPES = {
@@ -120,6 +124,20 @@ def locate_servers(
     status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
     workers = dict(enumerate(endpoints, 1))
     return Servers(status, workers, ports is not None, credentials, guessed=bool(workers) and config.has_default_ports)
+
+
+def linked_servers(config: Config, link: Link) -> Servers:
+    """Returns the servers that ``link`` names. ``config`` has the folder of the keys, for a link that is no invitation.
+    Raises ``MsdError``.
+    """
+    credentials = None
+    if link.server_key is not None:
+        own = link.key_pair
+        if own is not None:
+            credentials = Credentials(own, link.server_key)
+        else:
+            credentials = select_credentials(config.key_folder, link.server_key, config.key)
+    return Servers(link.server5, {}, pinned=False, credentials=credentials)
 
 
 def _parse_server5(text: str) -> Endpoint:

@@ -26,6 +26,9 @@ MAX_SIZE = 1 << 62
 OWN_SECTION_SIMILARITY = 0.8
 
 _PREFIXES = ("", "k", "m", "g", "t")
+#: The longest time, and the units of times, in seconds.
+MAX_DURATION_S = 100 * 365 * 86400
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SIZE = r"(?i)(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?(?:/s)?"
 
 
@@ -179,6 +182,15 @@ def parse_size(value: Any) -> int:
     if not 0 <= size < MAX_SIZE or 0 < size < 1:
         raise ValueError('a number of bytes, such as 1048576 or "40MiB"')
     return int(size)
+
+
+def parse_duration(value: Any) -> float:
+    """Parses a time such as ``"90m"``, ``"12h"`` or ``"7d"``, and returns its seconds. Raises ``ValueError``."""
+    match = re.fullmatch(r"([0-9]{1,6})([smhdw])", value.strip()) if isinstance(value, str) else None
+    seconds = float(int(match[1]) * _SECONDS[match[2]]) if match is not None else 0.0
+    if not 0 < seconds <= MAX_DURATION_S:
+        raise ValueError("a time such as 90m, 12h or 7d")
+    return seconds
 
 
 _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {

@@ -26,6 +26,8 @@ from msd.wire.security.keys import SERVER, AdmittedKey, KeyFolder, KeyPair, Role
 
 #: Seconds for which a key that misused a socket is rejected.
 BAN_S = 60.0
+#: Seconds between two looks at the folder for keys that are not admitted.
+EARLY_RELOAD_INTERVAL_S = 0.05
 #: Maximum number of requests that one call to ``handle`` answers, so that a flood cannot block the poll loop.
 MAX_REQUESTS_PER_CALL = 64
 
@@ -92,6 +94,10 @@ class ZapHandler:
         self._admissions: Mapping[bytes, Admission] = {}
         #: When the next of them expires.
         self._next_expiry = math.inf
+        #: When the folder may be read again for an unknown key, and whether that has revoked keys: the next call of
+        #: ``reload`` reports it.
+        self._next_early_reload = 0.0
+        self._has_revoked = False
         #: Until when (monotonic) each banned key is rejected. Only admitted keys can be banned.
         self._banned_until: dict[bytes, float] = {}
         #: The fingerprint of the folder of admitted keys when it was last read.
@@ -129,6 +135,8 @@ class ZapHandler:
                 return
             key = credentials[0] if credentials else b""
             role = self._role(mechanism, key, self._domains[domain])
+            if role is None and self._reload_soon():
+                role = self._role(mechanism, key, self._domains[domain])
             is_accepted = role is not None and self._banned_until.get(key, 0.0) <= time.monotonic()
             self.rejected_connections += not is_accepted
             # Status 400 rather than 300, which ZeroMQ does not report to the connecting side.
@@ -167,19 +175,30 @@ class ZapHandler:
         if self._own is not None:
             self._banned_until[key] = time.monotonic() + BAN_S
 
+    def _reload_soon(self) -> bool:
+        """Reloads the admitted keys for a key that is not admitted: it may have been admitted a moment ago. Returns
+        False if that was tried just now, so that unknown keys do not make this process read the folder all the time.
+        """
+        now = time.monotonic()
+        if self._keys is None or now < self._next_early_reload:
+            return False
+        self._next_early_reload = now + EARLY_RELOAD_INTERVAL_S
+        self._has_revoked = self.reload()
+        return True
+
     def reload(self) -> bool:
         """Reloads the admitted keys of the folder if they changed. Returns True if a key was revoked, or has expired
         since the last call.
         """
         now = time.monotonic()
-        has_expired = now >= self._next_expiry
-        if has_expired:
+        has_revoked, self._has_revoked = self._has_revoked or now >= self._next_expiry, False
+        if now >= self._next_expiry:
             self._next_expiry = self._first_expiry(now)
         if self._keys is None:
-            return has_expired
+            return has_revoked
         fingerprint = _fingerprint(self._keys.admitted_path)
         if fingerprint == self._fingerprint:
-            return has_expired
+            return has_revoked
         self._fingerprint = fingerprint
         try:
             self.admitted_keys = self._keys.admitted_keys()
@@ -193,7 +212,7 @@ class ZapHandler:
                     for k in self.admitted_keys
                 }
             )
-            or has_expired
+            or has_revoked
         )
 
     def admit(self, admissions: Mapping[bytes, Admission]) -> bool:

@@ -48,6 +48,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def format_date(time: float) -> str:
+    """Formats seconds since 1970 as the local date and time, such as ``2026-12-06 14:02``."""
+    return f"{datetime.fromtimestamp(time):%Y-%m-%d %H:%M}"
+
+
 def format_time(time: float) -> str:
     """Formats seconds since 1970 as the local time of day, such as ``14:02:31``."""
     return f"{datetime.fromtimestamp(time):%H:%M:%S}"

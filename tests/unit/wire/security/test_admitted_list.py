@@ -36,6 +36,13 @@ def test_the_digest_depends_on_the_keys_and_not_on_their_order_or_the_time() -> 
     assert admitted_message(KEYS, WORKER, NOW).digest != digest
 
 
+def test_the_scope_of_an_invitation_is_in_the_message_and_in_the_digest() -> None:
+    invited = AdmittedKey("i", Role.CLIENT, CLIENT, scope="photos/")
+    message = admitted_message([invited], SERVER, NOW)
+    assert AdmittedHash(hash=key_hash(CLIENT), role="client", scope="photos/") in message.keys
+    assert message.digest != admitted_message([AdmittedKey("c", Role.CLIENT, CLIENT)], SERVER, NOW).digest
+
+
 def test_an_expired_key_is_left_out() -> None:
     message = admitted_message(KEYS, SERVER, NOW + 61)
     assert AdmittedHash(hash=key_hash(CLIENT), role="client") in message.keys

@@ -249,6 +249,23 @@ def test_messages_of_an_admitted_key_carry_its_role(folder: KeyFolder, pair: Key
         assert server.zap_handler.rejected_connections == 0
 
 
+def test_a_key_that_was_admitted_a_moment_ago_is_found_at_once(folder: KeyFolder) -> None:
+    with zap_server(SERVER, folder.path) as server:
+        admit(folder, "new", UNKNOWN, Role.CLIENT)
+        folder.revoke("laptop")
+        server.connect(Credentials(UNKNOWN, SERVER.public))
+        server.wait_until(lambda: server.received)
+        assert server.received == [(b"hello", Role.CLIENT)]
+        assert server.zap_handler.reload(), "the revocation that was found on the way is lost"
+        assert not server.zap_handler.reload()
+
+
+def test_the_scope_of_an_invitation_is_known(folder: KeyFolder) -> None:
+    folder.admit(f"laptop {LAPTOP.public.hex()}", Role.CLIENT, scope="my photos/")
+    with zap_handler(folder) as handler:
+        assert [handler.scope_of(pair.public) for pair in (LAPTOP, OPERATOR, UNKNOWN)] == ["my photos/", "", ""]
+
+
 def test_a_message_carries_the_key_of_its_sender(folder: KeyFolder) -> None:
     with zap_server(SERVER, folder.path) as server:
         server.connect(Credentials(LAPTOP, SERVER.public))

@@ -1,0 +1,35 @@
+"""The link in place of a NAME: in an argument, on standard input (``-``), or in the environment (``MSD_LINK``).
+
+A link may be a secret, and other users of the machine can read arguments. Reads no other part of the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from msd.wire.config.cli_flags import ServerFlags
+from msd.wire.errors import UsageError
+
+#: ``msd.wire.config.links.SCHEME``; most downloads have no link, and need not import that module.
+SCHEME = "msd://"
+VARIABLE = "MSD_LINK"
+
+
+def find_link(names: Sequence[str], flags: ServerFlags, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Returns the link that the command names, None if it names none. Raises ``UsageError``."""
+    given = [name for name in names if name.startswith(SCHEME)]
+    has_place = any((flags.host, flags.ports, flags.server5, flags.server_key))
+    link: str | None = None
+    if given:
+        link = given[0]
+        if len(names) > 1:
+            raise UsageError("a link stands alone: it says what is downloaded; give no other NAME")
+    elif tuple(names) == ("-",):
+        link = sys.stdin.readline(1 << 16).strip()
+    elif not names and not has_place:
+        link = environment.get(VARIABLE)
+    if link is not None and has_place:
+        raise UsageError("a link says where the servers are: leave out -a, -p, --server5 and --server-key")
+    return link

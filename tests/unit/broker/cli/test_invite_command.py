@@ -1,0 +1,86 @@
+"""``msd invite``: the link, and the key that it admits."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import pytest
+
+from msd.broker.cli import invite_command
+from msd.broker.cli.invite_command import run
+from msd.wire.config.links import Link
+from msd.wire.config.settings import Config
+from msd.wire.errors import NotAllowedError, UsageError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.security.keys import KeyFolder, Role
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Servers that other machines can reach, with keys."""
+    KeyFolder(tmp_path / "keys").init()
+    return Config(host="192.0.2.7", security="curve", keys=tmp_path / "keys")
+
+
+def invited(
+    config: Config, capsys: pytest.CaptureFixture[str], name: str = "photos/", time_text: str = "24h"
+) -> tuple[Link, str]:
+    """The link, and what is said about it."""
+    run(config, name, time_text, None)
+    printed = capsys.readouterr()
+    return Link.parse(printed.out.strip()), printed.err
+
+
+def test_an_invitation_admits_a_key_for_one_name_and_a_time(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    link, said = invited(config, capsys)
+    (admitted,) = config.key_folder.admitted_keys()
+    server = config.load_server_keys()
+    assert server is not None
+    assert (link.server5, link.name, link.server_key) == (Endpoint("192.0.2.7", 39223), "photos/", server.public)
+    assert link.key_pair is not None
+    assert (admitted.key, admitted.role, admitted.scope) == (link.key_pair.public, Role.CLIENT, "photos/")
+    assert admitted.expires == pytest.approx(time.time() + 86400, abs=60)
+    assert f"msd keys revoke {admitted.name}" in said
+    assert link.text not in said, "the link is a secret, which belongs on standard output alone"
+
+
+def test_an_invitation_may_be_unlimited(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = invited(config, capsys, "a film with spaces", "unlimited")
+    (admitted,) = config.key_folder.admitted_keys()
+    assert (admitted.expires, admitted.scope) == (math.inf, "a film with spaces")
+    assert "until it is revoked" in said
+
+
+def test_two_invitations_have_different_keys(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invited(config, capsys)[0].seed != invited(config, capsys)[0].seed
+    assert len(config.key_folder.admitted_keys()) == 2
+
+
+def test_the_address_is_one_that_others_can_use(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invite_command, "hosts_for_others", lambda host: ["192.0.2.99"])
+    wildcard = Config(host="*", security="curve", keys=config.keys)
+    assert invited(wildcard, capsys)[0].server5 == Endpoint("192.0.2.99", 39223)
+    run(wildcard, "film", "1h", "films.example.org:80")
+    assert Link.parse(capsys.readouterr().out.strip()).server5 == Endpoint("films.example.org", 80)
+
+
+def test_servers_without_keys_have_a_plain_link(capsys: pytest.CaptureFixture[str]) -> None:
+    link, said = invited(Config(), capsys)
+    assert link == Link(Endpoint("127.0.0.1", 39223), "photos/")
+    assert "only this machine can reach them" in said
+
+
+@pytest.mark.parametrize("time_text", ["", "0h", "soon", "-1d"])
+def test_an_invalid_time_is_refused_and_admits_nothing(config: Config, time_text: str) -> None:
+    with pytest.raises(UsageError, match=f"^--for {time_text}: must be a time"):
+        run(config, "film", time_text, None)
+    assert config.key_folder.admitted_keys() == []
+
+
+def test_without_the_servers_key_the_error_says_where_to_run_the_command(tmp_path: Path) -> None:
+    with pytest.raises(NotAllowedError, match="on the machine of the servers"):
+        run(Config(host="192.0.2.7", security="curve", keys=tmp_path), "film", "1h", None)
