@@ -24,6 +24,7 @@ Ctrl-C     {interrupt}
 ● Alive    the worker answers requests
 ○ Dead     the worker does not answer; the reason follows
 Alive?     the last known state; server 5 does not answer
+Name Host  of a worker that has joined from elsewhere
 Rst Cli    restarts of the worker's process; clients it serves now
 Rate       bytes per second, and the rates of the last 30 seconds
 Bad        corrupt segments reported / malformed messages and

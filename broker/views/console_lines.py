@@ -38,6 +38,8 @@ COLUMNS = {
 LEFT_ALIGNED = (NAME, HOST, STATUS)
 #: The columns that a narrower terminal does not show, the first to be left out first.
 LEFT_OUT = (SPARKLINE, "Uptime", "Rst", "Sent", "Cli", HOST, "Bad", "Rate", "Port", NAME)
+#: The minimum width of the status, from 80 columns on, if workers have joined: they have more states with reasons.
+JOINED_STATUS = 24
 #: Maximum widths.
 MAX_NAME, MAX_HOST, MAX_STATUS, MAX_SPARKLINE = 24, 39, 48, 30
 #: Follows the number of files if server 5 vouches for no catalogue, and if a worker has another one.
@@ -62,6 +64,7 @@ def columns(rows: Sequence[Row], width: int) -> Mapping[str, int]:
     for name, longest in wanted.items():
         if hosts:
             widths[name] = min(widths[name], longest)
+            widths[STATUS] = max(COLUMNS[STATUS], min(JOINED_STATUS, width * 3 // 10))
         else:
             del widths[name]
     for name in LEFT_OUT:

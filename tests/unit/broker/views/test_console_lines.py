@@ -225,8 +225,8 @@ def test_without_a_catalogue_the_summary_says_that_server_5_vouches_for_no_files
     ("width", "columns"),
     [
         (120, "# Name Host Port Status Uptime Rst Cli Rate Sent Bad"),
-        (80, "# Name Host Port Status Rst Cli Rate Sent Bad"),
-        (60, "# Name Host Port Status Rate Bad"),
+        (80, "# Name Host Port Status Cli Rate Bad"),
+        (60, "# Name Port Status Rate Bad"),
         (40, "# Name Port Status"),
         (30, "# Name Status"),
         (20, "# Status"),
