@@ -5,6 +5,8 @@ Defines flags and prints results; ``wire/security/keys.py`` handles the keys and
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -57,16 +59,23 @@ def admit(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Admit the key as NAME.  [default: the name in FILE]")
     ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option("--for", metavar="TIME", help="Admit the key for this time, such as 12h or 7d.  [no limit]"),
+    ] = None,
     config: ConfigFlag = None,
 ) -> None:
-    """Admit a public key (run on the servers' machine).
+    """Admit a public key (run on the servers' machine). To change its role or time, admit it again.
 
     Example: msd keys admit laptop.pub --role client
     """
     from msd.wire.security.keys import Role
+    from msd.wire.support.units import format_date
 
-    admitted = _key_folder(config).admit(_read_public_key(file), Role(role), name)
-    print(f"{admitted.name} is admitted as {admitted.role}")
+    expires = math.inf if duration is None else time.time() + _parse_duration(duration)
+    admitted = _key_folder(config).admit(_read_public_key(file), Role(role), name, expires=expires)
+    until = "" if duration is None else f" until {format_date(expires)}"
+    print(f"{admitted.name} is admitted as {admitted.role}{until}")
 
 
 @keys.command()
@@ -88,13 +97,18 @@ def list_keys(config: ConfigFlag = None) -> None:
     Example: msd keys list
     """
     from msd.wire.security.keys import SERVER
+    from msd.wire.support.units import format_date
 
     folder = _key_folder(config)
     for name in (SERVER, *folder.pair_names()):
         if (pair := folder.load(name)) is not None:
             print(f"own       {name:<20} {pair.public.hex()}")
     for admitted in folder.admitted_keys():
-        print(f"{admitted.role:<9} {admitted.name:<20} {admitted.key.hex()}")
+        expiry = ""
+        if admitted.expires < math.inf:
+            verb = "expired" if admitted.expires <= time.time() else "expires"
+            expiry = f"  {verb} {format_date(admitted.expires)}"
+        print(f"{admitted.role:<9} {admitted.name:<20} {admitted.key.hex()}{expiry}")
 
 
 def mount(app: typer.Typer) -> None:
@@ -106,6 +120,16 @@ def _key_folder(config: str | None) -> KeyFolder:
     from msd.wire.config.settings import load
 
     return load(config).key_folder
+
+
+def _parse_duration(text: str) -> float:
+    from msd.wire.config.toml_file import parse_duration
+    from msd.wire.errors import UsageError
+
+    try:
+        return parse_duration(text)
+    except ValueError as allowed:
+        raise UsageError(f"--for {text!r}: must be {allowed}") from None
 
 
 def _read_public_key(file: str) -> str:

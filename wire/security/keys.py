@@ -29,6 +29,8 @@ from msd.wire.errors import DiskError, NotAllowedError, UsageError
 from msd.wire.support.files import replace_file
 
 KEY_SIZE = 32
+#: The last time at which a key may expire: the end of the year 9999.
+MAX_TIME = 253_402_000_000
 #: The name of the servers' own pair; a client's pair cannot have this name.
 SERVER = "server"
 
@@ -262,9 +264,10 @@ def _parse_admitted(name: str, role: str, key: str, expires: str = "inf", scope:
     """Returns the key that the words of the line for ``name`` admit. Raises ``ValueError``."""
     from urllib.parse import unquote
 
-    if role not in KEY_ROLES or math.isnan(float(expires)):
+    time = float(expires)
+    if role not in KEY_ROLES or not (0 <= time <= MAX_TIME or time == math.inf):
         raise ValueError(role)
-    return AdmittedKey(name, Role(role), parse_key(key), float(expires), unquote(scope, errors="strict"))
+    return AdmittedKey(name, Role(role), parse_key(key), time, unquote(scope, errors="strict"))
 
 
 def _checked_name(name: str) -> str:

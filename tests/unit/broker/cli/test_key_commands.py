@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from msd.broker.cli import key_commands
 from msd.wire.errors import UsageError
 from msd.wire.security.keys import SERVER, KeyFolder, Role
+from msd.wire.support.units import format_date
 
 
 @pytest.fixture
@@ -68,6 +70,35 @@ def test_a_key_is_admitted_under_the_name_of_the_flag(config: str, folder: KeyFo
     _, public = folder.new("laptop")
     key_commands.admit(str(public), "client", name="ann", config=config)
     assert [admitted.name for admitted in folder.admitted_keys()] == ["ann"]
+
+
+def test_a_key_is_admitted_for_a_time(
+    config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_800_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    attic, public = folder.new("attic")
+    key_commands.admit(str(public), "worker", duration="12h", config=config)
+    until = format_date(now + 12 * 3600)
+    assert capsys.readouterr().out == f"attic is admitted as worker until {until}\n"
+    assert [admitted.expires for admitted in folder.admitted_keys()] == [now + 12 * 3600]
+    for passed, verb in ((0.0, "expires"), (12 * 3600 - 1, "expires"), (12 * 3600, "expired")):
+        monkeypatch.setattr(time, "time", lambda passed=passed: now + passed)
+        key_commands.list_keys(config)
+        line = f"worker    attic                {attic.public.hex()}  {verb} {until}"
+        assert capsys.readouterr().out.splitlines()[-1] == line
+    # Admitted again without a time, it does not expire.
+    key_commands.admit(str(public), "worker", config=config)
+    key_commands.list_keys(config)
+    assert capsys.readouterr().out.splitlines()[-1] == f"worker    attic                {attic.public.hex()}"
+
+
+@pytest.mark.parametrize("text", ["", "12", "soon", "0h", "1000000w"])
+def test_a_key_is_not_admitted_for_an_invalid_time(config: str, folder: KeyFolder, text: str) -> None:
+    _, public = folder.new("attic")
+    with pytest.raises(UsageError, match=f"^--for '{text}': must be a time such as 90m, 12h or 7d$"):
+        key_commands.admit(str(public), "worker", duration=text, config=config)
+    assert folder.admitted_keys() == []
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msd.wire.config.toml_file import MAX_SIZE, parse_size
+from msd.wire.config.toml_file import MAX_SIZE, parse_duration, parse_size
 
 BYTES = 'a number of bytes, such as 1048576 or "40MiB"'
 
@@ -59,6 +59,19 @@ def test_a_unit_is_a_power_of_1000_or_with_an_i_of_1024(number: int, unit: str, 
     binary = binary and unit != ""
     text = f"{number}{unit}{'i' if binary else ''}B{'/s' if is_rate else ''}"
     assert parse_size(text) == number * (1024 if binary else 1000) ** ["", "k", "M", "G", "T"].index(unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("90m", 5400), ("12h", 43200), (" 7d ", 604800), ("2w", 1209600)]
+)
+def test_a_time_is_parsed(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "0d", "-1d", "1.5h", "7 d", "7D", "7y", "d", "36501d", "9" * 5000 + "s", 7])
+def test_an_invalid_time_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"^a time such as 90m, 12h or 7d$"):
+        parse_duration(text)
 
 
 @given(st.text(max_size=12))

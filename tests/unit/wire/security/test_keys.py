@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -342,6 +343,24 @@ def test_admitting_a_key_again_changes_its_role(folder: KeyFolder) -> None:
     for role in (Role.CLIENT, Role.CLIENT, Role.OPERATOR):
         folder.admit(line("laptop", LAPTOP), role)
     assert [(admitted.name, admitted.role) for admitted in folder.admitted_keys()] == [("laptop", Role.OPERATOR)]
+
+
+@pytest.mark.parametrize(
+    ("expiry", "expires"),
+    [
+        ("", math.inf),
+        (" 1800000000", 1.8e9),
+        (" inf", math.inf),
+        (" nan", None),
+        (" -1", None),
+        (" 1e15", None),
+        (" x", None),
+    ],
+)
+def test_a_key_with_an_invalid_expiry_is_ignored(folder: KeyFolder, expiry: str, expires: float | None) -> None:
+    folder.admit(line("laptop", LAPTOP), Role.CLIENT)
+    (folder.admitted_path / "laptop").write_text(f"client {LAPTOP.public.hex()}{expiry}\n")
+    assert [admitted.expires for admitted in folder.admitted_keys()] == ([] if expires is None else [expires])
 
 
 def test_the_name_of_another_key_is_refused(folder: KeyFolder) -> None:

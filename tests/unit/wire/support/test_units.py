@@ -11,6 +11,7 @@ import pytest
 from msd.wire.protocol.messages import Timestamp
 from msd.wire.support.units import (
     format_count,
+    format_date,
     format_duration,
     format_kb,
     format_kb_rate,
@@ -86,6 +87,7 @@ def test_any_time_in_a_message_can_be_formatted(zone: str, extreme: float, monke
     time.tzset()
     try:
         assert len(format_time(extreme)) == len("00:00:00")
+        assert len(format_date(extreme)) == len("2026-12-06 14:02")
     finally:
         monkeypatch.undo()
         time.tzset()
