@@ -43,7 +43,7 @@ def new(
     print(f"{name} {pair.public.hex()}")
     print(
         f"the same line is in {public}: copy this file to the servers and run"
-        f" msd keys admit {public.name} --role client"
+        f" msd keys admit {public.name} --role client (or --role worker, for msd worker)"
     )
 
 

@@ -27,7 +27,7 @@ LOST_AFTER_S = 10.0
 #: Seconds between two attempts to reach a worker: the first delay, which doubles with every failure, and the maximum.
 MIN_REACH_S, MAX_REACH_S = 0.5, 10.0
 #: Why a worker is lost whose heartbeats are not missing.
-LEFT, REVOKED = "it has left", "its key was revoked"
+LEFT, REVOKED = "it has left", "its key was revoked or has expired"
 NO_HEARTBEATS = f"no heartbeats for {LOST_AFTER_S:.0f} s"
 #: Seconds before a restart: the first delay, which doubles with every crash, and the maximum.
 MIN_BACKOFF_S, MAX_BACKOFF_S = 0.2, 10.0
