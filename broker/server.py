@@ -83,6 +83,8 @@ CLOSED_CONNECTION_S, PORT_RETRY_INTERVAL_S = 65.0, 0.25
 #: Descriptors, and processes and threads, that the broker and its indexer need, and further ones for each worker.
 FILES, FILES_PER_WORKER = 40, 4
 THREADS, THREADS_PER_WORKER = 7, 4
+#: Why a worker on the broker's own machine is not reachable for the clients of other machines.
+ONLY_THIS_MACHINE = "only the machine of server 5 can reach it: give --join or --listen another address"
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
 MAX_WAIT_S = 0.5
 
@@ -245,8 +247,12 @@ class Broker:
             case supervisor.SendQuit(number):
                 self._send_order(number, QuitOrder())
             case supervisor.Reach(number, epoch, endpoint, key):
-                host = self._supervisor.workers[number].host
-                self._reaching.start(number, epoch, Endpoint.parse(endpoint).replace_wildcard(host), key)
+                advertised = Endpoint.parse(endpoint)
+                if advertised.is_loopback and not self._config.status.is_loopback:
+                    self._on_reach_tried(number, epoch, ONLY_THIS_MACHINE)
+                else:
+                    host = self._supervisor.workers[number].host
+                    self._reaching.start(number, epoch, advertised.replace_wildcard(host), key)
             case supervisor.Kill(number):
                 self._processes.kill(number)
             case supervisor.StateChanged() | supervisor.ComplaintCounted():

@@ -376,6 +376,23 @@ def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_
     assert harness.listeners.sent == [(b"attic", Order(wanted=WantedState.ASLEEP, edition=40))]
 
 
+def test_a_loopback_address_is_of_no_use_to_the_clients_of_other_machines(config: Config, output: OutputThread) -> None:
+    exposed = replace(config, host="*", security="none")
+    harness = Harness(exposed, output)
+    with closing(harness.broker):
+        harness.start()
+        local = Sender(Role.ANYONE, b"", "127.0.0.1", "127.0.0.1")
+        join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://127.0.0.1:21018")
+        harness.receive(join, b"attic", local)
+        heartbeat = Heartbeat(number=3, epoch=9, state=ReportedState.AWAKE, edition=1, load=Load(), sessions=[])
+        (reached,) = harness.receive(heartbeat, b"attic", local)
+        assert isinstance(reached, Reached)
+        assert reached.reason == server.ONLY_THIS_MACHINE
+        assert not harness.reaching.attempts
+        worker = harness.status.workers[2]
+        assert (worker.state, worker.reason) == (WorkerState.UNREACHABLE, f"at 127.0.0.1:21018: {reached.reason}")
+
+
 def test_a_later_edition_is_published_once_a_worker_serves_it(harness: Harness) -> None:
     harness.start()
     harness.complete_edition(2, files=5)
