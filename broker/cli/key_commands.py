@@ -97,6 +97,7 @@ def list_keys(config: ConfigFlag = None) -> None:
     Example: msd keys list
     """
     from msd.wire.security.keys import SERVER
+    from msd.wire.support.presentable_names import presentable
     from msd.wire.support.units import format_date
 
     folder = _key_folder(config)
@@ -104,11 +105,12 @@ def list_keys(config: ConfigFlag = None) -> None:
         if (pair := folder.load(name)) is not None:
             print(f"own       {name:<20} {pair.public.hex()}")
     for admitted in folder.admitted_keys():
-        expiry = ""
+        limits = [f"for {presentable(admitted.scope)} alone"] if admitted.scope else []
         if admitted.expires < math.inf:
             verb = "expired" if admitted.expires <= time.time() else "expires"
-            expiry = f"  {verb} {format_date(admitted.expires)}"
-        print(f"{admitted.role:<9} {admitted.name:<20} {admitted.key.hex()}{expiry}")
+            limits.append(f"{verb} {format_date(admitted.expires)}")
+        line = f"{admitted.role:<9} {admitted.name:<20} {admitted.key.hex()}  {', '.join(limits)}"
+        print(line.rstrip())
 
 
 def mount(app: typer.Typer) -> None:

@@ -93,6 +93,17 @@ def test_a_key_is_admitted_for_a_time(
     assert capsys.readouterr().out.splitlines()[-1] == f"worker    attic                {attic.public.hex()}"
 
 
+def test_the_list_shows_for_what_an_invitation_is(
+    config: str, folder: KeyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, public = folder.new("invite-1")
+    folder.admit(public.read_text(), Role.CLIENT, expires=0.0, scope="two words/\x1b")
+    key_commands.list_keys(config)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "\x1b" not in line
+    assert line.partition("  for two words/")[2].endswith(f" alone, expired {format_date(0.0)}")
+
+
 @pytest.mark.parametrize("text", ["", "12", "soon", "0h", "1000000w"])
 def test_a_key_is_not_admitted_for_an_invalid_time(config: str, folder: KeyFolder, text: str) -> None:
     _, public = folder.new("attic")
