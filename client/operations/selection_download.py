@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from msd.client.events import FileCounts, FileProgress, FileResult, FilesProgress, OnEvent, Outcome, Warned
 from msd.client.manifest import lister
-from msd.client.manifest.lister import Lister
+from msd.client.manifest.hosts_lister import HostsLister
 from msd.client.network.progress_timeout import ProgressMade
 from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent
@@ -103,7 +103,7 @@ class SelectionDownload(Task):
         self._memory = memory
         self._on_event = on_event
         self.fetches = fetches
-        self._lister = Lister(names, excludes, session.pool.worker_numbers)
+        self._lister = HostsLister(names, excludes, session.pool.worker_numbers)
         #: All that is listed and selected, the number of entries of it that are checked, and True once it is complete.
         self._listing = Plan()
         self._entries = 0
@@ -136,7 +136,7 @@ class SelectionDownload(Task):
         if self.is_listed and not self._unsure and not self._is_planned:
             self._is_planned = True
             self._add_groups(self._plan.finish() if self._plan is not None else [])
-            for error in self._lister.planner.not_found(()):
+            for error in self._lister.not_found():
                 self._fail(error.name or "", error, is_file=False)
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
@@ -157,7 +157,7 @@ class SelectionDownload(Task):
 
     def new_selection(self) -> Selection:
         """Returns what is selected. Raises ``MsdError`` if that is not known yet."""
-        return self._lister.planner.new_selection()
+        return self._lister.new_selection()
 
     def in_flight(self) -> list[FileTransfer]:
         """Returns the files that are being fetched by segments, the largest first."""
@@ -196,7 +196,7 @@ class SelectionDownload(Task):
                 case lister.Listed():
                     self._report_progress()
                     self._warn_once()
-                    self._listing = self._lister.planner.plan
+                    self._listing = self._lister.plan
                     if self._plan is None:
                         self._plan = Plan(has_bundles=self._listing.has_bundles)
                 case lister.Restarted():
@@ -208,10 +208,9 @@ class SelectionDownload(Task):
                     raise error
 
     def _warn_once(self) -> None:
-        majority, catalogue = self._lister.majority, self._lister.planner.catalogue
-        if majority is not None and catalogue is not None and not self._has_warned:
+        if self._lister.warning and not self._has_warned:
             self._has_warned = True
-            self._on_event(Warned(majority.warning("these files", catalogue)))
+            self._on_event(Warned(self._lister.warning))
 
     def _check_listed(self, deadline: float) -> None:
         """Checks entries that are listed until ``deadline``."""
@@ -345,7 +344,7 @@ class SelectionDownload(Task):
         assert isinstance(bundle, BundleUnit)
         entries = [self._plan.entry(number) for number in bundle.files]
         group = BundleTransfer(self._plan, unit, entries, save=self._save, give_back=self._waiting_files.append)
-        self._transfer.add(group, catalogue=self._lister.planner.catalogue or b"")
+        self._transfer.add(group, catalogue=self._lister.catalogue)
 
     def _save(self, entry: Entry, data: memoryview) -> None:
         self._try(entry.name, partial(self._receiver.save, entry, data))

@@ -61,6 +61,12 @@ def test_hosts_with_different_files_and_a_broker_that_goes_away(stack: ExitStack
     assert events[-1]["wasted_bytes"] == 0
     download("only")
     assert (tmp_path / "copy").read_bytes() == b"x"
+    with broker.download("film", "only", "-o", "all/", cwd=tmp_path) as client:
+        assert client.wait() == 0, client.err.text
+    assert (tmp_path / "all" / "film").read_bytes() == right
+    assert (tmp_path / "all" / "only").read_bytes() == b"x"
+    (warning,) = (event["text"] for event in client.events_of("warning"))
+    assert str(warning).startswith("server 5 vouches for no version of 2 of these files: ")
     listed = json.loads(run_msd("list", "--json", *broker.server_flags).stdout)["files"]
     assert [(file["name"], file["workers"]) for file in listed] == [("film", 2), ("film", 1), ("only", 1)]
     assert run_msd("list", *broker.server_flags).stdout.splitlines()[2].endswith("  1 of 3  only")

@@ -112,6 +112,7 @@ PURE = (
     "client/display/waiting_text.py",
     "client/manifest/awaited_workers.py",
     "client/manifest/file_follower.py",
+    "client/manifest/hosts_lister.py",
     "client/manifest/id_prefix.py",
     "client/manifest/lister.py",
     "client/manifest/name_suggestions.py",
