@@ -141,6 +141,7 @@ class SelectionDownload(Task):
         for download in [download for download in self._downloads if download.is_done]:
             self._finish(download, self._downloads.pop(download))
         self._start_waiting()
+        self._transfer.expect_units(not self._is_planned or bool(self._waiting_files or self._waiting_bundles))
         self._record(self._receiver.settle(now))
         is_idle = not (self._waiting_files or self._downloads or self._waiting_bundles or self._transfer.remaining)
         if self._is_planned and is_idle:

@@ -68,6 +68,7 @@ class Transfer(Task):
         self._active: list[UnitGroup] = []
         self._first_units: list[int] = []
         self._units = 0
+        self._units_follow = False
         #: The requests that have no reply yet, by worker and request id; each with the group and the index of the unit.
         self._requests: defaultdict[int, dict[int, tuple[RequestUnit, UnitGroup, int]]] = defaultdict(dict)
         self._parts = UnitParts()
@@ -130,6 +131,12 @@ class Transfer(Task):
     def limit_requests(self, group: UnitGroup, index: int) -> None:
         """Allows requests only for the units of the group before ``index``. It never decreases."""
         self._schedule(scheduler_events.LimitMoved(self._first_units[group.number] + index))
+
+    def expect_units(self, follow: bool) -> None:
+        """Says whether further groups follow soon: see ``UnitsFollow``."""
+        if follow != self._units_follow:
+            self._units_follow = follow
+            self._schedule(scheduler_events.UnitsFollow(follow))
 
     @property
     def remaining(self) -> int:

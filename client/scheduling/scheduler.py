@@ -50,6 +50,7 @@ from msd.client.scheduling.scheduler_events import (
     UnitDuplicate,
     UnitRefused,
     UnitsAdded,
+    UnitsFollow,
     UnitState,
     UnitWritten,
 )
@@ -131,6 +132,8 @@ class Scheduler(Core[Event, Action]):
         #: Only units below the limit are requested. Either one of them is missing, or all are verified and the limit
         #: will move.
         self._limit = math.inf
+        #: True while the caller adds further groups.
+        self._units_follow = False
 
     # Queries.
 
@@ -317,6 +320,8 @@ class Scheduler(Core[Event, Action]):
                 self._units.remove(group.first, group.end)
             case LimitMoved(limit):
                 self._limit = limit
+            case UnitsFollow(follow):
+                self._units_follow = follow
             case SnapshotReceived(status):
                 yield from self._on_snapshot(status)
             case Resumed(number):
@@ -597,7 +602,8 @@ class Scheduler(Core[Event, Action]):
             for start, end, requests in started.parts():
                 length = min(end - start, worker.part_size)
                 arrival = min((arrivals[request] for request in requests), default=0.0)
-                is_late = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S or (
+                is_sooner = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S
+                is_late = (is_sooner and not self._units_follow) or (
                     not worker.outstanding and all(self.workers[request.worker].is_stalled(now) for request in requests)
                 )
                 if is_late and arrival > latest and self._may_hedge(worker, started, requests, now):

@@ -33,6 +33,14 @@ class UnitsAdded(Struct, frozen=True):
     catalogue: bytes = b""
 
 
+class UnitsFollow(Struct, frozen=True):
+    """``follow`` is True while the caller is about to add further groups: workers that have nothing to do will soon
+    have, so nothing is hedged but what only stalled workers have.
+    """
+
+    follow: bool
+
+
 class GroupRemoved(Struct, frozen=True):
     """The caller does not need the missing units of the group any more."""
 
@@ -108,7 +116,7 @@ class Resumed(Struct, frozen=True):
     group: int
 
 
-PlanEvent = UnitsAdded | GroupRemoved
+PlanEvent = UnitsAdded | UnitsFollow | GroupRemoved
 UnitReply = UnitWritten | PartReceived | UnitDuplicate | UnitCorrupt | UnitRefused
 OutputEvent = PartsChecked | UnitChecked | LimitMoved
 LocalEvent = OutputEvent | Resumed | Stalled | TimePassed

@@ -28,6 +28,7 @@ from msd.client.scheduling.scheduler_events import (
     UnitDuplicate,
     UnitRefused,
     UnitsAdded,
+    UnitsFollow,
     UnitState,
     UnitWritten,
 )
@@ -514,6 +515,27 @@ def test_the_only_sender_of_a_corrupt_unit_is_blamed(scene: Scene) -> None:
     scene.feed(PartsChecked(1, 0, valid=False))
     assert scene.scheduler.workers[1].corrupt_count == 1
     assert requested_units(scene.ready(2)) == [0]
+
+
+def test_nothing_but_the_units_of_stalled_workers_is_hedged_while_further_units_follow(scene: Scene) -> None:
+    """Worker 1 is slow and has both units; worker 2 has nothing to do."""
+    scene.begin([MIN_PART] * 2, 2)
+    scene.scheduler.workers[1].rate, scene.scheduler.workers[2].rate = MIN_PART / 4, 100.0 * MIN_PART
+    scene.scheduler.workers[1].part_for_rate = MIN_PART
+    assert scene.feed(UnitsFollow(True)) == []
+    assert requested_units(scene.ready(1)) == [0, 1]
+    assert scene.ready(2) == []
+    assert requested_units(scene.feed(UnitsFollow(False))) != [], "a fast worker does not help a slow one at the end"
+    scene.feed(UnitsFollow(True))
+    assert scene.scheduler.workers[1].outstanding
+
+
+def test_the_units_of_a_frozen_worker_are_hedged_while_further_units_follow(scene: Scene) -> None:
+    scene.begin([MIN_PART] * 2, 2)
+    scene.feed(UnitsFollow(True))
+    assert requested_units(scene.ready(1)) == [0, 1]
+    assert scene.ready(2) == []
+    assert requested_units(scene.feed(TimePassed(), later=10.0)) != []
 
 
 def test_a_hedge_is_no_larger_than_a_part_of_the_worker_that_is_asked(scene: Scene) -> None:
