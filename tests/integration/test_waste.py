@@ -17,8 +17,8 @@ SIZES = (12 * MIB, 28 * MIB, 50 * MIB)
 #: Maximum share of the received bytes that are duplicates: of 50 downloads of each size, and of ten (nine segments; the
 #: machine may have other work, too).
 MAX_WASTE, MAX_WASTE_OF_TEN = 0.005, 0.01
-#: The same of a folder of small files, with a few bundles at the end. It was 0.3 when hedges did not wait for the listing.
-MAX_WASTE_OF_SMALL_FILES = 0.05
+#: The same of a folder of small files, with a few bundles at the end; 0.2 when hedges did not wait for the listing.
+MAX_WASTE_OF_SMALL_FILES = 0.06
 
 
 @pytest.fixture
@@ -60,16 +60,14 @@ def test_fifty_downloads_on_busy_processors_receive_nothing_twice(
     assert wasted_bytes(size, 50, serve, source, tmp_path) <= MAX_WASTE * 50 * size
 
 
+@pytest.mark.soak
+@pytest.mark.alone
 def test_thousands_of_small_files_hardly_arrive_twice(serve: Serve, tmp_path: Path) -> None:
     """Bundles are requested while the listing goes on: a worker without work waits for the next one."""
     folder = tmp_path / "tree"
-    for number in range(8):
+    for number in range(25):
         (folder / str(number)).mkdir(parents=True)
         for file in range(1000):
             (folder / str(number) / str(file)).write_bytes(b"%d of %d " % (file, number) * 30)
-    system = serve(folder)
-    wasted, received = 0, 0
-    for number in range(3):
-        report = download_files(system.servers, ["."], output=tmp_path / f"copy-{number}", sync=False)
-        wasted, received = wasted + report.wasted_bytes, received + report.received_bytes
-    assert wasted <= MAX_WASTE_OF_SMALL_FILES * received, f"{wasted / received:.1%}"
+    report = download_files(serve(folder).servers, ["."], output=tmp_path / "copy", sync=False)
+    assert report.wasted_bytes <= MAX_WASTE_OF_SMALL_FILES * report.received_bytes
