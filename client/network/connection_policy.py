@@ -281,6 +281,9 @@ class ConnectionPolicy(Core[Event, Action]):
                 actions += self._renew(silent_seconds, now)
                 if server5_silent_seconds >= RENEWAL_SILENCE_S:
                     actions.append(Resubscribe())
+            # What arrived from a worker may be found corrupt after the worker was dropped.
+            case Ban(number) | Unban(number) if number not in self.workers:
+                pass
             case Ban(number):
                 self.workers[number].change_state(Ban)
                 self.workers[number].end_renewal()

@@ -407,6 +407,17 @@ def test_a_worker_that_server_5_lists_no_more_is_not_tried_again() -> None:
     assert not scene.policy.workers
 
 
+def test_a_ban_of_a_worker_that_was_dropped_has_no_effect() -> None:
+    scene = Scene(0)
+    scene.states(WorkerState.AWAKE)
+    scene.connect()
+    scene.disconnect()
+    scene.snapshot()
+    assert scene.handle(Ban(1, BanReason.CORRUPT)) == []
+    assert scene.handle(Unban(1)) == []
+    assert scene.states(WorkerState.AWAKE) == [open_action()]
+
+
 # The last known workers.
 
 
