@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import zmq
 from msgspec.structs import replace
 
 from msd.wire.config.links import Link
+from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NotAllowedError
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
@@ -37,7 +39,7 @@ from msd.wire.protocol.messages import (
 )
 from msd.wire.protocol.states import RefusalReason, ReportedState, WorkerState
 from msd.wire.security.keys import Credentials, Role
-from tests.hostile_clients import Keyring, Peer
+from tests.hostile_clients import Keyring, MessageFuzzer, Peer, memory_of
 from tests.hosts import Broker
 from tests.processes import MIB, TIMEOUT, Source, files_equal, free_ports, run_msd, wait_for
 
@@ -219,6 +221,33 @@ def test_keys_decide_who_joins_who_is_served_and_for_how_long(stack: ExitStack, 
     keys.key_folder("servers").revoke("host")
     assert broker.wait_for_states(attic="lost")["attic"]["reason"] == "its key was revoked or has expired"
     attic.wait_until_shown("waiting: ")
+
+
+@pytest.mark.parametrize("count", [4_000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_malformed_messages_of_a_host_harm_nothing(
+    stack: ExitStack, source: Source, tmp_path: Path, rng: random.Random, count: int
+) -> None:
+    """A peer with the key of a host sends damaged joins and heartbeats, some of which are valid by chance."""
+    keys = Keyring(tmp_path / "keys")
+    mallory, _ = (keys.create_key("mallory", Role.WORKER), keys.create_key("host", Role.WORKER))
+    broker = stack.enter_context(Broker(tmp_path / "b", keys=keys))
+    stack.enter_context(broker.worker("attic", str(source(MIB)), owner="host"))
+    before = broker.wait_for_states(attic="awake")["attic"]
+    memory = memory_of(broker.pid)
+    join = Join(rid=1, name="twin", epoch=7, token=bytes(16), endpoint="tcp://127.0.0.1:9", key=bytes(32))
+    beat = Heartbeat(number=1, epoch=before["epoch"], state=ReportedState.ASLEEP, edition=1, load=Load(), sessions=[1])
+    fuzzer = MessageFuzzer(rng, [join, beat], 60_000)
+    with Peer(zmq.DEALER, broker.port + 1, mallory) as peer:
+        for number in range(count):
+            peer.socket.send_multipart(fuzzer.message())
+            if number % 100 == 0:
+                peer.drain()
+        peer.request(Join(rid=99, name="last", epoch=8, token=bytes(16), endpoint="tcp://127.0.0.1:9"), Any)
+    workers = broker.workers()
+    attic = workers["attic"]
+    assert (attic["state"], attic["epoch"], attic["number"]) == ("awake", before["epoch"], before["number"])
+    assert len(workers) <= MAX_WORKERS
+    assert memory_of(broker.pid) - memory < 20 * MIB
 
 
 def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path: Path) -> None:
