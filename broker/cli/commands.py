@@ -1,4 +1,4 @@
-"""The operator's commands: serve, status, toggle, quit, console, demo.
+"""The operator's commands: serve, status, health, toggle, quit, console, invite, demo.
 
 Defines flags and help texts only. Each command imports its implementation when it runs, which keeps ``msd --help``
 fast.
@@ -104,6 +104,33 @@ def status(
     from msd.broker.operator.status_command import show
 
     show(flags.find(), json=json, watch=watch)
+
+
+@with_server_flags
+def health(
+    flags: ServerFlags,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            envvar="MSD_LISTEN",
+            help="Look for a worker there instead of asking server 5.",
+            show_envvar=False,
+        ),
+    ] = None,
+) -> None:
+    """Exit with 0 if server 5 is ready, or if a worker is there; otherwise with 1 and the reason.
+
+    The variable MSD_LISTEN stands for --worker, as it stands for --listen in msd worker.
+
+    Example: msd health --worker 21018
+    """
+    from msd.broker.operator.health import check_broker, check_worker
+    from msd.wire.errors import UsageError
+
+    if worker is not None and any(flags):
+        raise UsageError("--worker (or MSD_LISTEN) is an address of its own: give no other flag with it")
+    print(check_broker(flags.find()) if worker is None else check_worker(worker), flush=True)
 
 
 @with_server_flags
@@ -226,5 +253,5 @@ def demo(
 
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
-    for command in (serve, status, toggle, quit, console, invite, demo):
+    for command in (serve, status, health, toggle, quit, console, invite, demo):
         app.command(command.__name__)(command)  # ``msd/cli.py`` looks commands up by this name.

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -19,6 +20,10 @@ class PortInUseError(UsageError):
         super().__init__(message)
         self.port = port
         self.frees_itself = frees_itself
+
+
+#: The Unix sockets of this network namespace. A name without a file starts with ``@``.
+_UNIX_SOCKETS = Path("/proc/self/net/unix")
 
 
 class HeldPort:
@@ -43,7 +48,7 @@ def hold_port(endpoint: Endpoint, purpose: str) -> HeldPort:
     """
     lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        lock.bind(f"\0msd-port-{endpoint}")
+        lock.bind(f"\0{_lock_name(endpoint)}")
     except OSError as error:
         lock.close()
         raise listen_error(endpoint, purpose, error.errno or 0) from None
@@ -63,6 +68,18 @@ def hold_port(endpoint: Endpoint, purpose: str) -> HeldPort:
         lock.close()
         raise listen_error(endpoint, purpose, error.errno or 0) from None
     return HeldPort(lock, holder)
+
+
+def is_held(endpoint: Endpoint) -> bool:
+    """True if a process of this machine has reserved ``endpoint``, or its port on all addresses."""
+    names = {_lock_name(held) for held in (endpoint, Endpoint("*", endpoint.port))}
+    # Not by reserving it: that would disturb a worker that starts at this moment.
+    sockets = _UNIX_SOCKETS.read_text(encoding="utf-8", errors="replace").splitlines()
+    return any(line.rpartition("@")[2] in names for line in sockets)
+
+
+def _lock_name(endpoint: Endpoint) -> str:
+    return f"msd-port-{endpoint}"
 
 
 def listen_error(endpoint: Endpoint, purpose: str, code: int) -> UsageError:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from msd.broker.cli import commands
-from msd.broker.cli.commands import quit, toggle
+from msd.broker.cli.commands import health, quit, toggle
 from msd.broker.operator import operator_client
 from msd.wire.errors import NoAnswerError, UsageError
 from msd.wire.protocol.messages import Toggled
@@ -118,9 +118,14 @@ def test_if_one_number_is_wrong_no_worker_is_toggled(operator: FakeOperator, num
     assert operator.orders == []
 
 
+def test_the_health_of_a_worker_takes_no_address_of_server_5() -> None:
+    with pytest.raises(UsageError, match="--worker \\(or MSD_LISTEN\\) is an address of its own"):
+        health(host="192.0.2.1", worker="21018")
+
+
 def test_mount_registers_every_command() -> None:
     app = typer.Typer()
     commands.mount(app)
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
-        "serve", "status", "toggle", "quit", "console", "invite", "demo",
+        "serve", "status", "health", "toggle", "quit", "console", "invite", "demo",
     ]  # fmt: skip

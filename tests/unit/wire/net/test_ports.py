@@ -13,7 +13,7 @@ from msd.wire.errors import UsageError
 from msd.wire.net import ports
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.port_users import PortUse, PortUser
-from msd.wire.net.ports import PortInUseError, explain_use, hold_port, listen_error
+from msd.wire.net.ports import PortInUseError, explain_use, hold_port, is_held, listen_error
 
 LOOPBACK = "127.0.0.1"
 
@@ -162,3 +162,11 @@ def test_each_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         errno.EACCES: "port 80 (server 5) requires root: choose a port above 1023",
         errno.EAFNOSUPPORT: "127.0.0.1: this machine has no IPv6: give an IPv4 address",
     }
+
+
+def test_a_held_port_is_known_to_others(port: int) -> None:
+    endpoint = Endpoint(LOOPBACK, port)
+    with closing(hold_port(Endpoint("*", port), "worker")):
+        assert is_held(endpoint)
+        assert not is_held(endpoint.at_port(port // 10))
+    assert not is_held(endpoint)
