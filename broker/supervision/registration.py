@@ -36,7 +36,7 @@ def register(
         has_same_origin = (holder.host, holder.admission) == (host, admission)
         if is_same_run or holder.state is WorkerState.LOST or (holder.state is WorkerState.SILENT and has_same_origin):
             return holder.number
-        return f"the name {join.name} is in use by a worker on {holder.host}"
+        return f"the name {join.name} is in use by a worker on {holder.host}: give another one with --name"
     if len(workers) < MAX_WORKERS:
         if join.number is not None and join.number not in workers:
             return join.number
@@ -52,15 +52,17 @@ def published_endpoint(advertised: str, host: str) -> Endpoint:
     ``UsageError``.
 
     A worker that listens on all addresses of its machine is found at the one from which it joined. If that is an
-    address of the broker's own machine, the wildcard remains: clients replace it by the address of server 5.
+    address of the broker's own machine, the wildcard remains: clients replace it by the address of server 5. The scope
+    of a link-local address is that of ``host``: another one names an interface of the worker's machine.
     """
     endpoint = Endpoint.parse(advertised)
     if endpoint.host in ANY_HOSTS:
         return endpoint if Endpoint(host, endpoint.port).is_loopback else Endpoint(host, endpoint.port)
+    without_scope = endpoint.host.partition("%")[0]
     try:
-        address = ipaddress.ip_address(endpoint.host.partition("%")[0])
+        address = ipaddress.ip_address(without_scope)
     except ValueError:
         raise UsageError(f"{endpoint.host} is not an IP address: check --advertise") from None
     if address.is_multicast or address.is_unspecified:
         raise UsageError(f"{endpoint.host} is not the address of a machine: check --advertise")
-    return endpoint
+    return Endpoint(without_scope, endpoint.port).with_scope_of(host)

@@ -59,7 +59,10 @@ class Prober:
             yield _failed(endpoint, error.errno)
             return
         # ``Endpoint.resolve`` has made the host numeric, so this does not ask a name server.
-        code = connecting.connect_ex((endpoint.host, endpoint.port))
+        try:
+            code = connecting.connect_ex((endpoint.host, endpoint.port))
+        except OSError:  # The scope of a link-local address is no interface of this machine.
+            code = errno.EADDRNOTAVAIL
         if code not in (0, errno.EINPROGRESS):
             connecting.close()
             yield _failed(endpoint, code)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from msd.broker.supervision.registration import register
+from msd.broker.supervision.registration import published_endpoint, register
 from msd.broker.supervision.supervisor import CatalogueReady, HeartbeatReceived, Spawned, Supervisor, WorkerJoined
 from msd.wire.config.toml_file import MAX_WORKERS
+from msd.wire.errors import UsageError
 from msd.wire.protocol.messages import Join
 from msd.wire.support.core import TimePassed
 from tests.unit.snapshots import heard
@@ -77,7 +78,7 @@ def test_a_new_worker_has_the_number_that_it_wants_or_the_lowest_free_one() -> N
 
 def test_a_name_is_refused_with_the_host_of_its_worker_until_that_one_is_lost() -> None:
     supervisor = broker_with("attic")
-    taken = "the name attic is in use by a worker on 192.0.2.7"
+    taken = "the name attic is in use by a worker on 192.0.2.7: give another one with --name"
     assert register(join("attic", 10), supervisor.workers, TOKEN) == taken
     lose(supervisor)
     assert register(join("attic", 10), supervisor.workers, TOKEN) == 3
@@ -95,3 +96,29 @@ def test_a_worker_of_the_maximum_number_takes_the_place_of_the_one_that_is_lost(
     assert register(join("one-more"), supervisor.workers, TOKEN) == f"there are already {MAX_WORKERS} workers"
     lose(supervisor, all_but=3)
     assert register(join("one-more"), supervisor.workers, TOKEN) == 4
+
+
+@pytest.mark.parametrize(
+    ("advertised", "host", "published"),
+    [
+        ("tcp://192.0.2.9:21018", "192.0.2.7", "tcp://192.0.2.9:21018"),
+        ("tcp://*:21018", "192.0.2.7", "tcp://192.0.2.7:21018"),
+        ("tcp://*:21018", "127.0.0.1", "tcp://*:21018"),
+        ("tcp://[fe80::9%eth1]:21018", "fe80::9%br0", "tcp://[fe80::9%br0]:21018"),
+        ("tcp://[fe80::9%eth1]:21018", "2001:db8::9", "tcp://[fe80::9]:21018"),
+        ("tcp://[2001:db8::9%no interface]:21018", "fe80::9%br0", "tcp://[2001:db8::9]:21018"),
+    ],
+)
+def test_the_published_endpoint_is_one_that_the_broker_can_connect_to(
+    advertised: str, host: str, published: str
+) -> None:
+    assert published_endpoint(advertised, host).url == published
+
+
+@pytest.mark.parametrize(
+    "advertised",
+    ["", "tcp://attic:21018", "tcp://239.0.0.1:21018", "tcp://[::%0]:21018", "tcp://192.0.2.7:0", "ipc:///tmp/x:1"],
+)
+def test_an_endpoint_that_is_not_the_address_of_a_machine_is_refused(advertised: str) -> None:
+    with pytest.raises(UsageError):
+        published_endpoint(advertised, "192.0.2.7")

@@ -72,6 +72,11 @@ def test_an_address_without_a_route_is_unreachable(prober: Prober) -> None:
     assert (probed.outcome, probed.detail) == (Outcome.UNREACHABLE, "network is unreachable")
 
 
+def test_a_scope_that_is_no_interface_makes_an_address_unreachable(prober: Prober) -> None:
+    (probed,) = prober.start(Endpoint("fe80::1%nosuch", 9))
+    assert (probed.outcome, probed.detail) == (Outcome.UNREACHABLE, "cannot assign requested address")
+
+
 def test_without_descriptors_the_error_is_named(prober: Prober, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
