@@ -154,6 +154,9 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerState], tuple[type[Event] | str, ...]
     (WorkerState.UNREACHABLE, WorkerState.LOST): (HeartbeatReceived, KeyRevoked),
     (WorkerState.LOST, WorkerState.AWAKE): (HeartbeatReceived,),
     (WorkerState.LOST, WorkerState.ASLEEP): (HeartbeatReceived,),
+    (WorkerState.AWAKE, WorkerState.STARTING): (WorkerJoined,),
+    (WorkerState.ASLEEP, WorkerState.STARTING): (WorkerJoined,),
+    (WorkerState.UNREACHABLE, WorkerState.STARTING): (WorkerJoined,),
     (WorkerState.LOST, WorkerState.STARTING): (WorkerJoined, HeartbeatReceived),
     (WorkerState.SILENT, WorkerState.STARTING): (WorkerJoined, HeartbeatReceived),
     (WorkerState.STARTING, WorkerState.DEAD): (Exited,),
@@ -382,13 +385,16 @@ class Supervisor(Core[Event, Action]):
             worker = WorkerRecord(joined.number, join.name, join.endpoint, wanted=join.wanted, state=state)
             # Snapshots list the workers in the order of their numbers.
             self.workers = dict(sorted({**self.workers, joined.number: worker}.items()))
-        is_new_run = worker.epoch != join.epoch
+        is_new_run = (worker.epoch, worker.token) != (join.epoch, join.token)
+        is_moved = worker.process is None and (worker.endpoint, worker.key) != (join.endpoint, join.key)
         worker.epoch, worker.token, worker.route, worker.host = join.epoch, join.token, joined.route, joined.host
         if worker.process is None:
             worker.endpoint, worker.key, worker.admission = join.endpoint, join.key, joined.admission
         if is_new_run:
             worker.heartbeat, worker.last_heartbeat_at = NO_HEARTBEAT, now
-            worker.joined_at, worker.reason = now, ""
+            worker.joined_at = now
+        if is_new_run or is_moved:
+            worker.reason = ""
             worker.is_reached = worker.is_reaching = False
             worker.failed_attempts, worker.next_attempt = 0, now
             self._change_state(worker, WorkerState.STARTING, WorkerJoined)
@@ -502,7 +508,6 @@ class Supervisor(Core[Event, Action]):
         return actions
 
     def _report_silence(self, worker: WorkerRecord) -> list[Action]:
-        worker.reason = ""
         worker.reason = ""
         self._change_state(worker, WorkerState.SILENT, HEARTBEATS_MISSED)
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -114,7 +115,8 @@ class Scenario:
         actions = self.handle(heard(number, 0, state, epoch=epoch, edition=40, route=epoch))
         attempts = [action for action in actions if isinstance(action, Reach)]
         if attempts and reach is not None:
-            assert attempts == [Reach(number, epoch, "", b"")]
+            worker = self.supervisor.workers[number]
+            assert attempts == [Reach(number, epoch, worker.endpoint, worker.key)]
             actions += self.handle(ReachTried(number, epoch, reach))
         return [action for action in actions if not isinstance(action, Reach)]
 
@@ -583,6 +585,18 @@ def test_a_worker_that_joins_twice_from_the_same_run_changes_only_its_route() ->
     assert scenario.state(2) is WorkerState.AWAKE
 
 
+@pytest.mark.parametrize("moved", [{"endpoint": "tcp://192.0.2.9:21018"}, {"key": b"another".ljust(32)}])
+def test_a_run_that_joins_again_from_elsewhere_or_with_another_key_has_to_be_reached_again(
+    moved: dict[str, Any],
+) -> None:
+    """Otherwise a worker that was reached once could name the address of any other machine."""
+    scenario = elsewhere()
+    assert scenario.handle(joined(2, 0, epoch=9, name="attic", host="192.0.2.7", route=9, **moved)) == [Publish()]
+    assert scenario.state(2) is WorkerState.STARTING
+    assert scenario.heartbeat_from_elsewhere(reach="no answer") == [Publish()]
+    assert scenario.state(2) is WorkerState.UNREACHABLE
+
+
 def test_silent_to_lost_after_the_limit_and_nothing_is_killed_or_restarted() -> None:
     scenario = elsewhere()
     scenario.exit(1)  # Its restart is not what this test waits for.
@@ -997,7 +1011,8 @@ def test_random_events_cause_all_listed_changes_of_state_and_no_others() -> None
         epoch += may_be_new and random.random() < 0.3
         state = random.choice([ReportedState.AWAKE, *ReportedState])
         events: list[Event] = [ToggleReceived(1, random.choice([None, *WantedState])), *[TimePassed()] * 4]
-        events += [joined(2, 0, epoch=epoch, name="attic"), *[heard(2, 0, state, epoch=epoch)] * 2]
+        endpoint = "" if worker is None or random.random() < 0.9 else "tcp://192.0.2.9:1"
+        events += [joined(2, 0, epoch=epoch, name="attic", endpoint=endpoint), *[heard(2, 0, state, epoch=epoch)] * 2]
         if worker is not None:
             events += [ReachTried(2, epoch, random.choice(["", "no answer"]))] * (8 if worker.is_reaching else 1)
             events += [KeyRevoked(2)] * (random.random() < 0.2)
@@ -1032,8 +1047,9 @@ class Supervision(RuleBasedStateMachine):
         #: The epochs of the runs elsewhere that have joined, by name.
         self.elsewhere: dict[str, tuple[int, int]] = {}
         self.next_epoch = 1
-        #: The attempts to reach a worker that have no result yet: number and epoch.
-        self.attempts: list[tuple[int, int]] = []
+        #: The attempts to reach a worker that have no result yet: its epoch, by its number. A further attempt ends the
+        #: one before.
+        self.attempts: dict[int, int] = {}
 
     def handle(self, event: Event) -> list[Action]:
         before = {n: (w.state, w.wanted) for n, w in self.supervisor.workers.items()}
@@ -1073,8 +1089,7 @@ class Supervision(RuleBasedStateMachine):
                     assert number in self.running
                 case Reach(number, epoch):
                     assert self.supervisor.workers[number].process is None
-                    assert (number, epoch) not in self.attempts, "two attempts at once"
-                    self.attempts.append((number, epoch))
+                    self.attempts[number] = epoch
                 case Stop():
                     assert not self.running
                     self.stopped = True
@@ -1153,9 +1168,8 @@ class Supervision(RuleBasedStateMachine):
     @precondition(lambda self: self.attempts)
     @rule(data=st.data(), reason=st.sampled_from(["", "no answer"]))
     def attempt_ends(self, data: st.DataObject, reason: str) -> None:
-        number, epoch = data.draw(st.sampled_from(self.attempts))
-        self.attempts.remove((number, epoch))
-        self.handle(ReachTried(number, epoch, reason))
+        number = data.draw(st.sampled_from(sorted(self.attempts)))
+        self.handle(ReachTried(number, self.attempts.pop(number), reason))
 
     @precondition(lambda self: self.elsewhere)
     @rule(data=st.data())
