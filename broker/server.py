@@ -339,7 +339,7 @@ class Broker:
                 if not isinstance(request, Heartbeat):
                     allowed = "only operators may give orders"
                     if isinstance(request, Join):
-                        allowed = "only workers may join"
+                        allowed = "admit it with --role worker to join"
                     elif sender.role is Role.WORKER:
                         allowed = "it may only join"
                     message = f"this key is admitted as {sender.role}: {allowed}"
@@ -366,8 +366,11 @@ class Broker:
             self._snapshot_builder.forget(number)
             self._event_log.forget(number)
         self._handle(supervisor.WorkerJoined(number, join, peer, sender.host, sender.key), now)
-        wanted, edition = self._supervisor.workers[number].wanted, self._supervisor.edition
-        peer.send(Joined(rid=join.rid, number=number, wanted=wanted, edition=edition, host=sender.host))
+        worker, edition = self._supervisor.workers[number], self._supervisor.edition
+        peer.send(Joined(rid=join.rid, number=number, wanted=worker.wanted, edition=edition, host=sender.host))
+        if worker.key:
+            # Before it opens its port: otherwise it would refuse the broker, which tries to reach it at once.
+            peer.send(self._listeners.admitted())
 
     def _on_reach_tried(self, number: int, epoch: int, reason: str) -> None:
         worker = self._supervisor.workers[number]

@@ -182,13 +182,15 @@ def test_keys_decide_who_joins_who_is_served_and_for_how_long(stack: ExitStack, 
     broker = stack.enter_context(Broker(tmp_path / "b", keys=keys))
     attic = stack.enter_context(broker.worker("attic", str(path), owner="host"))
     worker = broker.wait_for_states(attic="awake")["attic"]
+    attic.wait_until_serving()
+    assert "cannot reach" not in attic.err.text, "it had the admitted keys too late"
     with broker.download("-o", "copy.bin", cwd=tmp_path, owner="alice") as download:
         download.wait_until_done()
     assert files_equal(path, tmp_path / "copy.bin")
     with broker.download("-o", "none.bin", cwd=tmp_path, owner="host") as download:
         assert download.wait() == NotAllowedError.exit_code, download.out.text
     impostor = stack.enter_context(broker.worker("mallory", str(path), owner="alice"))
-    impostor.wait_until_shown("this key is admitted as client: only workers may join")
+    impostor.wait_until_shown("this key is admitted as client: admit it with --role worker to join")
     # The serving key and the endpoint of a worker are in every snapshot.
     claims = {"endpoint": worker["endpoint"], "key": bytes.fromhex(worker["key"]), "token": os.urandom(16)}
     with Peer(zmq.DEALER, broker.port + 1, host) as peer:

@@ -350,7 +350,7 @@ def test_the_sender_of_an_unknown_heartbeat_is_told_to_join(harness: Harness) ->
 def test_an_operator_may_not_join(harness: Harness) -> None:
     join = Join(rid=5, name="other", epoch=9, token=bytes(16), endpoint="tcp://127.0.0.1:9")
     assert harness.receive(join) == [
-        Rejected(rid=5, message="this key is admitted as operator: only workers may join", denied=True)
+        Rejected(rid=5, message="this key is admitted as operator: admit it with --role worker to join", denied=True)
     ]
 
 
