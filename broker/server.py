@@ -67,7 +67,7 @@ from msd.wire.protocol.messages import (
     Toggle,
     WorkerOrder,
 )
-from msd.wire.security.keys import Role
+from msd.wire.security.keys import SERVER, Role
 from msd.wire.security.permissions import is_permitted
 from msd.wire.sharing.runtime_folder import make_folder, remove_folder
 from msd.wire.sharing.shared_paths import share_settings
@@ -102,7 +102,7 @@ class Broker:
         share = share_settings(config) if config.workers else None
         if share is None and config.paths:
             raise UsageError("a broker without workers shares nothing: leave out the path, or start workers with -n")
-        config.load_server_keys()  # Fail early if required keys are missing.
+        _make_missing_keys(config, output)
         self._config = config
         self._output = output
         self._supervisor = supervisor.Supervisor([worker.endpoint.url for worker in config.workers], config.hang_limit)
@@ -508,6 +508,14 @@ def serve(
             broker.close()
     finally:
         output.close()
+
+
+def _make_missing_keys(config: Config, output: OutputThread) -> None:
+    """Makes the servers' key pair if they need one and have none. Raises ``MsdError``."""
+    folder = config.key_folder if config.uses_keys else None
+    if folder is not None and folder.load(SERVER) is None:
+        folder.init()
+        output.note(f"made the servers' keys in {folder.path}: msd invite NAME makes a link for a client")
 
 
 def _start_broker(

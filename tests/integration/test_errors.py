@@ -79,7 +79,6 @@ def _signal_handlers() -> Iterator[None]:
         ("serve -n 3.5", 2, "msd: -n 3.5: must be a whole number (see msd serve --help)"),
         ("keys admit x --role boss", 2, "msd: --role boss: must be one of 'client', 'operator', 'worker'"),
         ("plot -p 1 2", 2, "no such option -p"),
-        ("serve -f film -a 0.0.0.0", 4, 'set security = "none"'),
         ("serve -f film --rate fast", 2, "--rate fast: must be a number of bytes"),
         ("serve -f film -i 0", 2, "-i 0.0: must be a number of seconds"),
         ("serve -f fifo", 2, "not a regular file"),

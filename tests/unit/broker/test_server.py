@@ -50,7 +50,7 @@ from msd.wire.protocol.messages import (
     Toggle,
 )
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
-from msd.wire.security.keys import Role
+from msd.wire.security.keys import SERVER, Role
 from msd.wire.support.core import Stalled, TimePassed
 from tests.processes import free_ports, is_free
 
@@ -374,6 +374,18 @@ def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_
     assert not harness.indexer.rescans
     harness.receive(Toggle(rid=6, number=3))
     assert harness.listeners.sent == [(b"attic", Order(wanted=WantedState.ASLEEP, edition=40))]
+
+
+def test_missing_keys_are_made_where_they_are_needed(config: Config, output: OutputThread, tmp_path: Path) -> None:
+    exposed = replace(config, host="192.0.2.7", keys=tmp_path / "keys")
+    server._make_missing_keys(exposed, output)
+    pair = exposed.key_folder.load(SERVER)
+    assert pair is not None
+    server._make_missing_keys(exposed, output)
+    assert exposed.key_folder.load(SERVER) == pair
+    on_loopback = replace(config, keys=None)
+    assert not on_loopback.uses_keys
+    server._make_missing_keys(on_loopback, output)
 
 
 def test_a_loopback_address_is_of_no_use_to_the_clients_of_other_machines(config: Config, output: OutputThread) -> None:
