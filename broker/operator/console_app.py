@@ -240,8 +240,7 @@ class ConsoleApp(App[int]):
     def _draw(self, now: float, width: int, row_width: int, event_width: int) -> None:
         self.draw_count += 1
         history = self.history
-        title = f"msd · {self._servers.status} · {console_lines.summary(history)}"
-        self._update("title", console_lines.clip(title, width))
+        self._update("title", console_lines.title(history, str(self._servers.status), width))
         alarm = console_lines.alarm(history)
         self._widget("#alarm").display = bool(alarm)
         self._update("alarm", alarm)

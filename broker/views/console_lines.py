@@ -156,6 +156,15 @@ def summary(history: History) -> str:
     return f"{workers} · {clients_served(status.clients)} · {format_rate(total)} · {_files(status)}"
 
 
+def title(history: History, server5: str, width: int) -> str:
+    """Returns the summary as a title of at most ``width`` columns. The address ``server5`` is left out if the rest fits
+    only without it: the command below has it, too.
+    """
+    state = summary(history)
+    whole = f"msd · {server5} · {state}"
+    return next((text for text in (whole, f"msd · {state}", state) if len(text) <= width), clip(whole, width))
+
+
 def _files(status: Status) -> str:
     """Returns how many files are shared, and the progress of the indexing."""
     if status.catalogue:

@@ -221,6 +221,15 @@ def test_without_a_catalogue_the_summary_says_that_server_5_vouches_for_no_files
     assert console_lines.summary(history) == text
 
 
+def test_the_title_leaves_out_the_address_before_what_server_5_vouches_for() -> None:
+    history = History()
+    history.on_status(snapshot(catalogue=b"", files=3, workers=[joined_row(rate=0.0).worker]), 0.0)
+    state = "1 of 1 alive · 0 clients served · 0 B/s · 3 files (server 5 vouches for none)"
+    texts = [console_lines.title(history, "10.0.0.5:39223", width) for width in (120, 90, 80, 60)]
+    assert texts[:3] == [f"msd · 10.0.0.5:39223 · {state}", f"msd · {state}", state]
+    assert texts[3] == "msd · 10.0.0.5:39223 · 1 of 1 alive · 0 clients served · 0 …"
+
+
 @pytest.mark.parametrize(
     ("width", "columns"),
     [
