@@ -145,6 +145,11 @@ def test_the_name_host_and_files_of_each_worker(endpoint: Endpoint) -> None:
     assert values["msd_worker_state"][("state", "unreachable"), ("worker", "5")] == 1
 
 
+def test_a_catalogue_for_which_server_5_does_not_vouch_has_no_digest(endpoint: Endpoint) -> None:
+    with closing(Metrics(endpoint, lambda: replace(STATUS, catalogue=b""))):
+        assert "msd_catalogue_info" not in samples(fetch(endpoint))
+
+
 def test_each_worker_is_in_exactly_one_state(metrics: Endpoint) -> None:
     states = samples(fetch(metrics))["msd_worker_state"]
     assert len(states) == 3 * len(WorkerState)

@@ -219,6 +219,9 @@ def test_without_a_catalogue_the_summary_says_that_server_5_vouches_for_no_files
     history.on_status(snapshot(catalogue=b"", files=3, workers=workers), 0.0)
     text = "2 of 2 alive · 0 clients served · 7.0 MiB/s · 3 files (server 5 vouches for none)"
     assert console_lines.summary(history) == text
+    starting = joined_row(WorkerState.STARTING, epoch=0, rate=0.0).worker
+    history.on_status(snapshot(catalogue=b"", files=0, workers=[starting]), 1.0)
+    assert console_lines.summary(history) == "0 of 1 alive · 0 clients served · 0 B/s · 0 files"
 
 
 def test_the_title_leaves_out_the_address_before_what_server_5_vouches_for() -> None:

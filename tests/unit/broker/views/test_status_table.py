@@ -198,12 +198,13 @@ def test_the_row_of_a_worker_that_has_joined_ends_with_its_name_and_host() -> No
 @pytest.mark.parametrize("server5", ["127.0.0.1", "192.168.1.5"])
 def test_the_client_command_names_only_server_5_if_workers_have_joined(server5: str) -> None:
     servers = Servers(Endpoint(server5, 39223), {}, pinned=False)
-    three = status(*[WorkerState.AWAKE] * 3, host="*")
-    # Such a worker on the machine of server 5 has a wildcard as its host.
-    for endpoint in ("tcp://*:19222", "tcp://10.0.0.7:19222"):
-        suggested = suggested_command(servers, with_joined(three, 4, endpoint=endpoint))
-        assert suggested.title == "Command for a client"
-        assert suggested.command == f"msd download --server5 {server5}:39223"
+    for own in (3, 4):
+        started = status(*[WorkerState.AWAKE] * own, host="*")
+        # The endpoint of such a worker on the machine of server 5 may have a wildcard as its host.
+        for endpoint in ("tcp://*:20000", "tcp://10.0.0.7:20000"):
+            suggested = suggested_command(servers, with_joined(started, own + 1, endpoint=endpoint))
+            assert suggested.title == "Command for a client"
+            assert suggested.command == f"msd download --server5 {server5}:39223"
 
 
 @pytest.mark.parametrize(
