@@ -15,6 +15,8 @@ from msd.client.network_events import ConnectionClosed, ConnectionOpened, Snapsh
 from msd.wire.protocol.messages import Status, Welcome
 from msd.wire.protocol.states import WorkerState
 
+#: The states of a worker in which it serves its catalogue.
+SERVING_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
 #: The digits of an id that a text for people has.
 SHOWN_DIGITS = 12
 
@@ -84,11 +86,13 @@ class AwaitedWorkers:
 
     @property
     def expected(self) -> set[int]:
-        """The workers that should answer: those that are awake, unless the client cannot connect to them."""
+        """The workers that should answer, unless the client cannot connect to them: those that are awake. A silent one
+        may just be busy.
+        """
         if self._status is None:
             return self._initial - self._failed
-        awake = {worker.number for worker in self._status.workers if worker.state is WorkerState.AWAKE}
-        return awake - self._failed
+        serving = {worker.number for worker in self._status.workers if worker.state in SERVING_STATES}
+        return serving - self._failed
 
     @property
     def with_other_catalogues(self) -> set[int]:

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 
+from msd.client.manifest.awaited_workers import SERVING_STATES
 from msd.client.plan.plan import Plan
 from msd.wire.protocol.messages import Entry, Status, Welcome
-from msd.wire.protocol.states import WorkerState
 
 
 class SharedFiles:
@@ -76,8 +76,8 @@ def workers_by_catalogue(status: Status | None, welcomes: Mapping[int, Welcome])
     """
     served = {number: welcome.catalogue for number, welcome in welcomes.items()}
     if status is not None:
-        awake = [worker for worker in status.workers if worker.state is WorkerState.AWAKE]
-        served = {w.number: w.catalogue if w.host else status.catalogue for w in awake}
+        serving = [worker for worker in status.workers if worker.state in SERVING_STATES]
+        served = {w.number: w.catalogue if w.host else status.catalogue for w in serving}
     numbers: defaultdict[bytes, list[int]] = defaultdict(list)
     for number, catalogue in served.items():
         if catalogue:

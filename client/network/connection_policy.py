@@ -181,7 +181,8 @@ class ConnectionPolicy(Core[Event, Action]):
 
     If ``pinned``, endpoints in snapshots are ignored. If ``guessed``, ``workers`` are dropped unless server 5 lists
     them. If the first snapshot is late, they are replaced by the ``last_known`` workers, of which the last snapshot of
-    an earlier client named the endpoints and the keys. The host of ``server5`` replaces the wildcard in endpoints.
+    an earlier client named the endpoints, the keys and the epochs (0 if any process will do). The host of ``server5``
+    replaces the wildcard in endpoints.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class ConnectionPolicy(Core[Event, Action]):
         *,
         pinned: bool,
         guessed: bool = False,
-        last_known: Mapping[int, tuple[str, bytes]] | None = None,
+        last_known: Mapping[int, tuple[str, bytes, int]] | None = None,
         now: float,
     ) -> None:
         super().__init__()
@@ -239,6 +240,12 @@ class ConnectionPolicy(Core[Event, Action]):
             for number, worker in self.workers.items()
             if worker.state is not ConnectionState.BANNED and _is_reachable(worker)
         }
+
+    def is_another_process(self, number: int, epoch: int) -> bool:
+        """True if a process with this epoch is not the last known worker: another program may have its port now."""
+        if not self.uses_last_known or number not in self._last_known or self.workers[number].is_given:
+            return False
+        return self._last_known[number][2] not in (0, epoch)
 
     def next_deadline(self, now: float) -> float:  # noqa: ARG002
         return self._next_deadline
@@ -387,7 +394,7 @@ class ConnectionPolicy(Core[Event, Action]):
         """Replaces the guessed workers with the last known ones."""
         endpoints = {
             number: self._reachable(endpoint)
-            for number, (endpoint, key) in self._last_known.items()
+            for number, (endpoint, key, _) in self._last_known.items()
             if len(key) in (0, KEY_SIZE)
         }
         for number, endpoint in endpoints.items():

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.protocol.codec import MAX_SNAPSHOT_FRAME, decode, encode
-from msd.wire.protocol.messages import Message, Number, PublicKey, Status
+from msd.wire.protocol.messages import Message, Natural, Number, PublicKey, Status
 from msd.wire.protocol.segments import digest
 from msd.wire.support.files import replace_file
 
@@ -25,10 +25,13 @@ MAX_FILES = 32
 
 
 class LastWorker(Struct, frozen=True):
-    """What a snapshot says about the address of a worker. ``place`` is its name and host if it is on another host."""
+    """What a snapshot says about the address of a worker, and the ``epoch`` of its process. ``place`` is its name and
+    host if it is on another host.
+    """
 
     endpoint: Annotated[str, Meta(max_length=300)]
     key: PublicKey = b""
+    epoch: Natural = 0
     place: Annotated[str, Meta(max_length=200)] = ""
 
 
@@ -51,7 +54,7 @@ class LastWorkers:
 
     def keep(self, status: Status) -> None:
         """Keeps the workers of a snapshot for the next client, if they are others than before."""
-        workers = {worker.number: LastWorker(worker.endpoint, worker.key, worker.place) for worker in status.workers}
+        workers = {w.number: LastWorker(w.endpoint, w.key, w.epoch, w.place) for w in status.workers}
         # A broker that was just started lists none until they have joined.
         if workers and workers != self.workers:
             self.workers = workers

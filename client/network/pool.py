@@ -108,7 +108,11 @@ class ConnectionPool:
             servers.status,
             pinned=servers.pinned,
             guessed=servers.guessed,
-            last_known={number: (worker.endpoint, worker.key) for number, worker in last_known.items()},
+            # With keys, no other process can answer in the place of a worker.
+            last_known={
+                number: (worker.endpoint, worker.key, worker.epoch if servers.credentials is None else 0)
+                for number, worker in last_known.items()
+            },
             now=time.monotonic(),
         )
         #: The look-up of the servers' names that is in progress.
@@ -184,6 +188,9 @@ class ConnectionPool:
                     if self._servers.pinned:
                         workers = [w for w in status.workers if w.number in self._servers.workers]
                         event = SnapshotReceived(replace(status, workers=workers))
+                case ConnectionOpened(worker, welcome) if self._policy.is_another_process(worker, welcome.epoch):
+                    self.transport.close_connection(worker)
+                    event = ConnectionClosed(worker)
                 case ConnectionOpened(worker):
                     self.ready[worker] = event
                     self._unreachable.discard(worker)

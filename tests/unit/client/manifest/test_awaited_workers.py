@@ -42,7 +42,7 @@ def test_a_snapshot_says_which_workers_there_are() -> None:
     workers = AwaitedWorkers([8, 9])
     workers.handle(SnapshotReceived(snapshot(*WorkerState)))
     assert workers.known == {*range(1, len(WorkerState) + 1)}
-    assert workers.expected == {[*WorkerState].index(WorkerState.AWAKE) + 1}
+    assert workers.expected == {[*WorkerState].index(state) + 1 for state in (WorkerState.AWAKE, WorkerState.SILENT)}
 
 
 @pytest.mark.parametrize(

@@ -371,13 +371,22 @@ def test_the_majority_of_the_answers_decides_after_the_timeout() -> None:
 
 def test_without_a_published_catalogue_most_workers_decide_once_all_that_are_awake_have_answered() -> None:
     scene = Scene(workers=0)
-    others = [state for state in WorkerState if state is not AWAKE]
+    others = [state for state in WorkerState if state not in (AWAKE, WorkerState.SILENT)]
     scene.handle(hosts(AWAKE, AWAKE, AWAKE, *others))
     scene.connect(1, 2, 3)
     scene.describe(1, STALE)
     scene.describe(2)
     assert scene.describe(3) == request_digests(2)
     assert scene.resolver.majority == Majority(2, 3)
+
+
+def test_a_silent_worker_may_just_be_busy_and_has_half_a_second() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, WorkerState.SILENT))
+    scene.connect(1)
+    assert scene.describe(1) == []
+    assert scene.resolver.next_deadline(scene.now) == scene.now + MAJORITY_TIMEOUT_S
+    assert scene.wait_for_deadline() == request_digests(1)
 
 
 def test_a_worker_to_which_the_client_cannot_connect_is_not_waited_for() -> None:

@@ -430,10 +430,10 @@ def recalling(workers: int, *, guessed: bool = True) -> Scene:
         pinned=False,
         guessed=guessed,
         last_known={
-            2: ("tcp://*:5002", b""),
-            7: (endpoint(7).url, KEY),
-            8: ("nowhere", b""),
-            9: (endpoint(9).url, b"9"),
+            2: ("tcp://*:5002", b"", 700),
+            7: (endpoint(7).url, KEY, 0),
+            8: ("nowhere", b"", 0),
+            9: (endpoint(9).url, b"9", 0),
         },
         now=START,
     )
@@ -451,6 +451,20 @@ def test_the_last_known_workers_take_the_place_of_the_guessed_ones_if_the_first_
     assert scene.snapshot(worker(1, WorkerState.AWAKE)) == [CloseConnection(2), open_action(1)]
     assert not scene.policy.uses_last_known
     assert list(scene.policy.workers) == [7, 1]
+
+
+def test_another_process_at_the_address_of_a_last_known_worker_is_not_used() -> None:
+    scene = recalling(2)
+    assert not scene.policy.is_another_process(2, 701)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    assert scene.policy.is_another_process(2, 701)
+    assert not scene.policy.is_another_process(2, 700)
+    assert not scene.policy.is_another_process(7, 701)
+    scene.states(WorkerState.AWAKE, WorkerState.AWAKE)
+    assert not scene.policy.is_another_process(2, 701)
+    given = recalling(2, guessed=False)
+    given.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    assert not given.policy.is_another_process(2, 701)
 
 
 def test_workers_that_were_given_are_tried_beside_the_last_known_ones() -> None:

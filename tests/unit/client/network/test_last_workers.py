@@ -25,8 +25,8 @@ def status() -> Status:
 
 
 KEPT = {
-    2: LastWorker("tcp://127.0.0.1:27215"),
-    3: LastWorker("tcp://192.0.2.7:9", b"k" * 32, "attic, 192.0.2.7"),
+    2: LastWorker("tcp://127.0.0.1:27215", epoch=702),
+    3: LastWorker("tcp://192.0.2.7:9", b"k" * 32, 703, "attic, 192.0.2.7"),
 }
 
 

@@ -276,7 +276,12 @@ def test_the_workers_that_server_5_listed_last_are_used_while_it_is_away(
         second.now += 1.0
         second.poll()
         assert second.pool.worker_numbers == [2]
-        second.incoming = [opened(2)]
+        # Another program has the port of the worker.
+        second.incoming = [opened(2, epoch=9)]
+        assert second.poll() == [ConnectionClosed(2)]
+        assert not second.pool.ready
+        second.now += 1.0
+        second.incoming = [opened(2, epoch=702)]
         second.poll()
         assert second.pool.places == {2: "attic, 192.0.2.7"}
         used = WorkerChanged("server 5", "lost", "it does not answer; using the workers that it listed last")
