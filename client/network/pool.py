@@ -78,6 +78,8 @@ class ConnectionPool:
         self.stalled_seconds = 0.0
         #: When the last ``wait`` ended. Messages that arrived later are unread, so timeouts are evaluated at this time.
         self._last_poll_at = time.monotonic()
+        #: All messages that had arrived by this time have been read.
+        self.read_until = self._last_poll_at
         self._stall_detector = StallDetector(self._last_poll_at)
         self.progress_timeout = ProgressTimeout(timeout, self._last_poll_at)
         #: Why there is no progress if the servers are not the reason. The wait then does not count towards the timeout.
@@ -206,6 +208,7 @@ class ConnectionPool:
                         continue
             self._apply(event)
             yield event
+        self.read_until = self._last_poll_at
         # Use the time when ``wait`` ended: messages that arrived later are unread, so a peer could wrongly seem silent.
         self._update_contacts()
         self._apply(TimePassed(), self._last_poll_at)

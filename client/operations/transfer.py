@@ -344,6 +344,7 @@ class Transfer(Task):
 
     def _schedule(self, event: scheduler_events.Event) -> None:
         """Passes an event to the scheduler and performs the returned actions."""
+        self._scheduler.read_until = self._pool.read_until
         for action in self._scheduler.handle(event, time.monotonic()):
             # First, because it is by far the most frequent action.
             if isinstance(action, RequestUnit):

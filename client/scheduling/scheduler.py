@@ -134,6 +134,9 @@ class Scheduler(Core[Event, Action]):
         self._limit = math.inf
         #: True while the caller adds further groups.
         self._units_follow = False
+        #: The caller has read all replies that had arrived by this time; later ones may wait to be read. A reply is not
+        #: late for the time that the caller itself was busy.
+        self.read_until = math.inf
 
     # Queries.
 
@@ -594,7 +597,8 @@ class Scheduler(Core[Event, Action]):
         Considers only parts that ``worker`` is expected to deliver sooner. An idle worker is also asked for parts that
         only stalled workers have, whatever is expected of it: its rate may have been measured while it was frozen.
         """
-        arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(now)}
+        seen = min(now, self.read_until)
+        arrivals = {request: time for other in self.workers.values() for request, time in other.predict_arrivals(seen)}
         latest, hedge = 0.0, None
         for unit, started in self._units.started.items():
             if self._is_excluded(worker, unit):
@@ -604,9 +608,10 @@ class Scheduler(Core[Event, Action]):
                 arrival = min((arrivals[request] for request in requests), default=0.0)
                 is_sooner = arrival > worker.predict_next_arrival(length, now) + MIN_HEDGE_GAIN_S
                 is_late = (is_sooner and not self._units_follow) or (
-                    not worker.outstanding and all(self.workers[request.worker].is_stalled(now) for request in requests)
+                    not worker.outstanding
+                    and all(self.workers[request.worker].is_stalled(seen) for request in requests)
                 )
-                if is_late and arrival > latest and self._may_hedge(worker, started, requests, now):
+                if is_late and arrival > latest and self._may_hedge(worker, started, requests, seen):
                     latest, hedge = arrival, RequestUnit(worker.number, unit, start, length)
         return hedge
 

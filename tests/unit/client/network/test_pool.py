@@ -96,6 +96,18 @@ def test_server_5_is_silent_if_no_snapshot_arrived_during_a_stall(scene: Scene) 
     assert changes == ["lost"], "the change was not reported once"
 
 
+def test_all_that_had_arrived_has_been_read_only_once_the_events_are_handled(scene: Scene) -> None:
+    scene.poll()
+    before = scene.pool.read_until
+    scene.incoming = [SEGMENT]
+    scene.pool.wait(None)
+    events = scene.pool.events()
+    next(events)
+    assert scene.pool.read_until == before, "further replies wait to be read"
+    assert not [*events]
+    assert scene.pool.read_until > before
+
+
 def test_a_connected_worker_is_ready_until_its_connection_is_closed_or_it_is_banned(scene: Scene) -> None:
     scene.incoming = [opened(1), ConnectionClosed(1), opened(2)]
     scene.poll()

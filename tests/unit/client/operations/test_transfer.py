@@ -44,6 +44,7 @@ class FakePool:
     ready = (1,)
     stalled_seconds = 0.0
     last_poll_at = 0.0
+    read_until = math.inf
     local_reason = ""
     places: ClassVar[dict[int, str]] = {5: "attic, 192.0.2.7"}
 

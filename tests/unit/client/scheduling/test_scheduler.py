@@ -538,6 +538,18 @@ def test_the_units_of_a_frozen_worker_are_hedged_while_further_units_follow(scen
     assert requested_units(scene.feed(TimePassed(), later=10.0)) != []
 
 
+def test_a_reply_is_not_late_for_the_time_in_which_the_caller_has_not_read(scene: Scene) -> None:
+    """Worker 1 has both units. The caller writes files for ten seconds: the reply may have arrived long ago."""
+    scene.begin([MIN_PART] * 2, 2)
+    scene.scheduler.workers[1].rate = scene.scheduler.workers[2].rate = 100.0 * MIN_PART
+    assert requested_units(scene.ready(1)) == [0, 1]
+    assert scene.ready(2) == []
+    scene.scheduler.read_until = scene.now
+    assert scene.feed(TimePassed(), later=10.0) == []
+    scene.scheduler.read_until = scene.now
+    assert requested_units(scene.feed(TimePassed())) != []
+
+
 def test_a_hedge_is_no_larger_than_a_part_of_the_worker_that_is_asked(scene: Scene) -> None:
     """Worker 2 is slow; worker 1 was asked for the last unit and is frozen."""
     scene.begin([8 * MIN_PART], 2)
