@@ -25,8 +25,9 @@ from msd.wire.protocol.messages import CataloguePage, List, Refusal
 from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, TimePassed
 
-#: Seconds to wait for further workers before the majority decides which catalogue is listed.
-MAJORITY_TIMEOUT_S = 0.5
+#: Seconds to wait for further workers before the majority decides which catalogue is listed: a distant host needs
+#: several round trips.
+MAJORITY_TIMEOUT_S = 1.0
 #: The same while server 5 publishes a catalogue. Longer, because that catalogue is preferred.
 PUBLISHED_TIMEOUT_S = 2.0
 #: Seconds to wait for a page before another worker is asked.

@@ -38,8 +38,9 @@ from msd.wire.protocol.states import RefusalReason
 from msd.wire.support.core import Core, TimePassed
 from msd.wire.support.presentable_names import is_presentable
 
-#: Seconds to wait for further answers before the majority decides.
-MAJORITY_TIMEOUT_S = 0.5
+#: Seconds to wait for further answers before the majority decides: a distant host needs several round
+#: trips.
+MAJORITY_TIMEOUT_S = 1.0
 #: The same while server 5 publishes a catalogue. Longer, because the answer of a worker that serves this catalogue is
 #: preferred.
 PUBLISHED_TIMEOUT_S = 2.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ def test_hosts_with_different_files_and_a_broker_that_goes_away(stack: ExitStack
     2. The version of most hosts is downloaded, and the client says that server 5 does not vouch for it. The third host
        is named with the reason.
     3. The list has the files of all hosts.
-    4. The broker is killed: a new download begins at once with the last known workers.
+    4. The broker and the third host are killed: a new download begins at once with the last known workers.
     """
     right, wrong = b"right" * 200_000, b"wrong" * 200_000
     broker = stack.enter_context(Broker(tmp_path / "b"))
@@ -43,7 +42,7 @@ def test_hosts_with_different_files_and_a_broker_that_goes_away(stack: ExitStack
         (folder / "film").write_bytes(content)
         if name == "yard":
             (folder / "only").write_bytes(b"x")
-        stack.enter_context(broker.worker(name, str(folder)))
+        yard = stack.enter_context(broker.worker(name, str(folder)))
         broker.wait_for_states(**{name: "awake"})
 
     def download(name: str) -> list[dict[str, object]]:
@@ -51,11 +50,18 @@ def test_hosts_with_different_files_and_a_broker_that_goes_away(stack: ExitStack
             client.wait_until_done()
             return client.events
 
-    events = download("film")
+    def download_from_all() -> list[dict[str, object]]:
+        """A host may answer too late, because this machine may be busy."""
+        for _ in range(5):
+            events = download("film")
+            (warning,) = (str(event["text"]) for event in events if event["event"] == "warning")
+            if " of 3 workers " in warning:
+                assert warning.startswith("server 5 vouches for no version of film: 2 of 3 workers have this one (id ")
+                return events
+        raise AssertionError("never did all hosts answer in time")
+
+    events = download_from_all()
     assert (tmp_path / "copy").read_bytes() == right
-    (warning,) = (event["text"] for event in events if event["event"] == "warning")
-    # A host may answer late, because this machine may be busy.
-    assert re.match(r"server 5 vouches for no version of film: 2 of [23] workers have this one \(id ", str(warning))
     unused = [event for event in events if event["event"] == "worker" and event["state"] == "set aside"]
     assert [(event["name"], event["detail"], event["place"]) for event in unused] == [
         ("3", "does not have this version of the file", "yard, 127.0.0.1")
@@ -64,13 +70,13 @@ def test_hosts_with_different_files_and_a_broker_that_goes_away(stack: ExitStack
     assert (tmp_path / "copy").read_bytes() == b"x"
     with broker.download("film", "only", "-o", "all/", cwd=tmp_path) as client:
         assert client.wait() == 0, client.err.text
-    assert (tmp_path / "all" / "film").read_bytes() == right
     assert (tmp_path / "all" / "only").read_bytes() == b"x"
     (warning,) = (event["text"] for event in client.events_of("warning"))
     assert str(warning).startswith("server 5 vouches for no version of 2 of these files: ")
     listed = json.loads(run_msd("list", "--json", *broker.server_flags).stdout)["files"]
     assert [(file["name"], file["workers"]) for file in listed] == [("film", 2), ("film", 1), ("only", 1)]
     assert run_msd("list", *broker.server_flags).stdout.splitlines()[2].endswith("  1 of 3  only")
+    yard.signal(signal.SIGKILL)
     broker.signal(signal.SIGKILL)
     broker.wait()
     began = time.monotonic()

@@ -380,7 +380,7 @@ def test_without_a_published_catalogue_most_workers_decide_once_all_that_are_awa
     assert scene.resolver.majority == Majority(2, 3)
 
 
-def test_a_silent_worker_may_just_be_busy_and_has_half_a_second() -> None:
+def test_a_silent_worker_may_just_be_busy_and_has_a_moment() -> None:
     scene = Scene(workers=0)
     scene.handle(hosts(AWAKE, WorkerState.SILENT))
     scene.connect(1)
@@ -419,7 +419,7 @@ def test_a_file_that_is_not_in_the_published_catalogue_may_be_shared_by_another_
     assert scene.resolver.majority == Majority(1, 3)
 
 
-def test_the_other_hosts_have_half_a_second_if_the_published_catalogue_lacks_the_file() -> None:
+def test_the_other_hosts_have_a_moment_if_the_published_catalogue_lacks_the_file() -> None:
     scene = Scene(workers=0)
     scene.handle(hosts(AWAKE, AWAKE, catalogue=NEW))
     scene.connect(1, catalogue=NEW)
