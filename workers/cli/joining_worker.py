@@ -36,7 +36,7 @@ from msd.wire.support.line_writer import LineWriter
 from msd.wire.support.malloc import keep_freed_memory
 from msd.wire.support.presentable_names import presentable
 from msd.wire.support.signal_fd import SignalDescriptor
-from msd.workers.serving.broker_connection import RemoteBroker
+from msd.workers.serving.remote_broker import RemoteBroker
 from msd.workers.serving.worker import Worker
 
 #: How many ports are tried, from the first default port on, if no port is given.

@@ -1,44 +1,26 @@
-"""A worker's connection to its broker: over the Unix socket of the broker that has started it, or over TCP.
+"""A worker's connection to its broker, and that to a broker that has started the worker: a Unix socket.
 
-Carries messages, and says why a broker elsewhere does not answer. Does not decide when to join or what to send: see
-``workers/serving/worker_life.py``.
+Carries messages. Does not decide when to join or what to send: see ``workers/serving/worker_life.py``. The connection
+to a broker elsewhere is in ``workers/serving/remote_broker.py``.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
 import zmq
 
-from msd.wire.errors import ProtocolError, UsageError
-from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
-from msd.wire.net.contacts import Event as ContactEvent
-from msd.wire.net.diagnosis import Outcome, diagnose
-from msd.wire.net.endpoints import Endpoint
-from msd.wire.net.monitor import ConnectionEvent, Monitor
-from msd.wire.net.name_lookup import NameLookup
+from msd.wire.errors import ProtocolError
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.probe import Prober
-from msd.wire.net.sockets import exchange_packets, receive, tcp_socket
+from msd.wire.net.sockets import receive
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, WorkerMessage
-from msd.wire.security.keys import Credentials
-from msd.wire.support.backoff import backoff
+from msd.wire.protocol.messages import Message, WorkerMessage
 
 #: Messages that may wait to be sent.
 SEND_QUEUE = 8
-#: Seconds before the broker is connected to again: the first delay, which doubles with every failure, and the maximum.
-MIN_RECONNECT_S, MAX_RECONNECT_S = 0.25, 1.0
-#: Seconds between two looks at the connection, and without a packet from the broker's machine after which it is lost.
-CHECK_INTERVAL_S, SILENT_S = 0.25, 2.5
-#: Seconds without an answer after which the worker says why, and after which the broker's name is looked up again.
-EXPLAIN_AFTER_S, LOOK_UP_AFTER_S = 2.0, 5.0
-#: What messages call the broker's address.
-CONTROL = "control port of server 5"
 
 
 class BrokerConnection(Protocol):
@@ -64,7 +46,7 @@ class LocalBroker:
     """The broker that has started this process. ``url`` is that of its Unix socket."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], url: str) -> None:
-        self._socket = _prepare(context.socket(zmq.DEALER))
+        self._socket = prepare(context.socket(zmq.DEALER))
         self._url = url
 
     def start(self, poll_loop: PollLoop, on_readable: Callable[[], None]) -> None:
@@ -72,10 +54,10 @@ class LocalBroker:
         poll_loop.register(self._socket, on_readable)
 
     def send(self, message: Message) -> bool:
-        return _send(self._socket, message)
+        return send(self._socket, message)
 
     def receive(self) -> Iterator[WorkerMessage]:
-        return _received(self._socket)
+        return received(self._socket)
 
     def pass_time(self, now: float) -> float:  # noqa: ARG002
         """Does nothing: this process ends with its broker."""
@@ -85,140 +67,8 @@ class LocalBroker:
         self._socket.close(0)
 
 
-class RemoteBroker:
-    """A broker on any machine, whose control socket is at ``endpoint``. Connects again whenever the connection ends.
-
-    ``show`` is called with each line about the connection.
-    """
-
-    def __init__(
-        self,
-        context: zmq.Context[zmq.Socket[bytes]],
-        endpoint: Endpoint,
-        credentials: Credentials | None,
-        show: Callable[[str], None],
-    ) -> None:
-        self._context = context
-        self._endpoint = endpoint
-        self._credentials = credentials
-        self._show = show
-        self._contacts = Contacts(encrypted=credentials is not None)
-        self._prober = Prober()
-        self._socket: zmq.Socket[bytes] | None = None
-        #: When to connect again; None while there is a connection or an attempt.
-        self._reconnect_at: float | None = None
-        self._failures = 0
-        self._unanswered_since = time.monotonic()
-        #: The last explanation, which is not repeated.
-        self._explained = ""
-        self._lookup: NameLookup | None = None
-
-    def start(self, poll_loop: PollLoop, on_readable: Callable[[], None]) -> None:
-        self._poll_loop, self._on_readable = poll_loop, on_readable
-        poll_loop.register(self._prober.fd, lambda: self._on_probes(self._prober.read()))
-        self._connect()
-
-    def send(self, message: Message) -> bool:
-        return self._socket is not None and _send(self._socket, message)
-
-    def receive(self) -> Iterator[WorkerMessage]:
-        if self._socket is None:
-            return
-        for message in _received(self._socket):
-            if self._explained:
-                self._show(f"server 5 at {self._endpoint} answers again")
-            self._failures, self._explained = 0, ""
-            self._unanswered_since = math.inf
-            yield message
-
-    def pass_time(self, now: float) -> float:
-        self._finish_look_up()
-        if self._socket is None:
-            if self._reconnect_at is not None and now >= self._reconnect_at:
-                self._connect()
-        elif self._monitor.silent_seconds > SILENT_S:
-            self._lose(now)
-        is_answered = now < self._unanswered_since
-        self._apply(Expecting({CONTROL: self._endpoint}, frozenset() if is_answered else frozenset({CONTROL})))
-        if now >= self._unanswered_since + EXPLAIN_AFTER_S:
-            self._explain()
-        if now >= self._unanswered_since + LOOK_UP_AFTER_S and self._lookup is None and self._endpoint.name_to_look_up:
-            self._lookup = NameLookup([self._endpoint.name_to_look_up])
-        return now + CHECK_INTERVAL_S
-
-    def close(self) -> None:
-        if self._lookup is not None:
-            self._lookup.cancel()
-        self._disconnect(linger_ms=200)
-        self._poll_loop.unregister(self._prober.fd)
-        self._prober.close()
-
-    def _connect(self) -> None:
-        self._reconnect_at = None
-        self._socket = _prepare(tcp_socket(self._context, zmq.DEALER, self._endpoint, self._credentials))
-        exchange_packets(self._socket)
-        self._monitor = Monitor(self._socket, encrypted=self._credentials is not None)
-        self._poll_loop.register(self._socket, self._on_readable)
-        self._poll_loop.register(self._monitor.socket, self._read_monitor)
-        self._monitor.connect(self._endpoint)
-
-    def _disconnect(self, linger_ms: int = 0) -> None:
-        if self._socket is not None:
-            self._poll_loop.unregister(self._socket)
-            self._poll_loop.unregister(self._monitor.socket)
-            self._monitor.close()
-            self._socket.close(linger_ms)
-            self._socket = None
-
-    def _read_monitor(self) -> None:
-        for event in [*self._monitor.read()]:
-            if isinstance(event, ConnectionEvent):
-                if event is ConnectionEvent.CLOSED:
-                    self._lose(time.monotonic())
-                    return
-            else:
-                self._apply(Refused(CONTROL, self._endpoint, event))
-
-    def _lose(self, now: float) -> None:
-        """The connection has ended, or cannot be opened: connects again later. ZeroMQ does not after every error."""
-        self._disconnect()
-        self._failures += 1
-        self._unanswered_since = min(self._unanswered_since, now)
-        self._reconnect_at = now + backoff(self._failures, MIN_RECONNECT_S, MAX_RECONNECT_S)
-
-    def _explain(self) -> None:
-        contacts = self._contacts.current()
-        text = f"waiting: {diagnose(contacts, PROTOCOL_VERSION)}; trying again"
-        if text != self._explained and any(contact.outcome is not Outcome.UNKNOWN for contact in contacts):
-            self._explained = text
-            self._show(text)
-
-    def _finish_look_up(self) -> None:
-        if self._lookup is None or not self._lookup.wait(0.0):
-            return
-        lookup, self._lookup = self._lookup, None
-        with suppress(UsageError):  # The name does not exist at present: keep its last addresses.
-            endpoint = self._endpoint.with_addresses(lookup.result())
-            if {*endpoint.addresses} != {*self._endpoint.addresses}:
-                self._endpoint = endpoint
-                self._disconnect()
-                self._connect()
-
-    def _apply(self, event: ContactEvent) -> None:
-        """Passes an event to the core that finds out why the broker does not answer, and performs its actions."""
-        for action in self._contacts.handle(event, time.monotonic()):
-            match action:
-                case StartProbe(endpoint):
-                    self._on_probes(self._prober.start(endpoint))
-                case StopProbes():
-                    self._on_probes(self._prober.stop())
-
-    def _on_probes(self, results: Iterable[Probed]) -> None:
-        for result in results:
-            self._apply(result)
-
-
-def _prepare(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+def prepare(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """Sets the options of a socket for heartbeats, and returns it. Call this before the socket connects."""
     socket.linger = 0
     socket.sndhwm = SEND_QUEUE
     # Do not queue messages while disconnected: a later broker process must not receive old heartbeats.
@@ -226,7 +76,8 @@ def _prepare(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     return socket
 
 
-def _send(socket: zmq.Socket[bytes], message: Message) -> bool:
+def send(socket: zmq.Socket[bytes], message: Message) -> bool:
+    """Sends a message without blocking. Returns False if that is not possible now."""
     try:
         socket.send(encode(message), zmq.NOBLOCK)
     except zmq.Again:
@@ -234,7 +85,8 @@ def _send(socket: zmq.Socket[bytes], message: Message) -> bool:
     return True
 
 
-def _received(socket: zmq.Socket[bytes]) -> Iterator[WorkerMessage]:
+def received(socket: zmq.Socket[bytes]) -> Iterator[WorkerMessage]:
+    """Yields the messages that have arrived, except malformed ones."""
     # The caller may close the socket while it handles a message.
     while not socket.closed and (frames := receive(socket)) is not None:
         if len(frames) == 1:
