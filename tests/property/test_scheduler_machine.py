@@ -232,6 +232,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         pending = self.pending()
         requests, request = pending[choice % len(pending)]
         requests.remove(request)
+        worker, place = request.worker, (request.unit, request.start)
+        again = [r for r in self.outstanding[worker] if (r.unit, r.start) == place]
+        if requests is self.dropped.get(worker) and again:
+            # The scheduler cannot tell a late reply from that to the same request, which it has sent again since.
+            self.outstanding[worker].remove(again[0])
+            requests.append(again[0])
         self.arrive(request, valid=valid or request.worker not in self.untrusted)
 
     def pending(self) -> list[tuple[list[RequestUnit], RequestUnit]]:
