@@ -1,11 +1,12 @@
-"""A client written from docs/protocol.md alone shows that the document is complete and correct.
+"""A client and a worker written from docs/protocol.md alone show that the document is complete and correct.
 
-The client imports none of the project's code; only the helpers that start the servers do. If a test fails, either the
-document or the servers are wrong.
+They import none of the project's code; only the helpers that start the servers do. If a test fails, either the document
+or the servers are wrong.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import random
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +29,8 @@ from blake3 import blake3
 from zmq.utils import z85
 from zmq.utils.monitor import parse_monitor_message
 
+from tests.hostile_clients import Keyring
+from tests.hosts import Broker
 from tests.processes import MIB, Serve, Source, System, files_equal, make_file, run_msd, wait_for
 
 Map = dict[str, Any]
@@ -330,6 +334,59 @@ class Download:
         for connection in self.workers:
             connection.send_raw({"type": "bye", "session": self.session})
         assert self.control.request("done", session=self.session)[0]["type"] == "accepted"
+
+
+# --- A worker ---
+
+
+class Worker:
+    """A worker without files, as the section "Workers and the broker" says."""
+
+    def __init__(self, context: zmq.Context[Any], control_port: int, keys: Keys) -> None:
+        self.broker = Connection(context, control_port, zmq.DEALER, keys).opened()
+        self.data = context.socket(zmq.ROUTER)
+        self.key, self.data.curve_secretkey = zmq.curve_keypair()
+        self.data.curve_server = True
+        self.port = self.data.bind_to_random_port("tcp://127.0.0.1")
+        self.epoch, self.token = random.randint(1, 2**63 - 1), secrets.token_bytes(16)
+        self.catalogue = catalogue_of([])
+        #: The last message of each type.
+        self.received: dict[str, Map] = {}
+
+    def join(self, name: str) -> Map:
+        keys = {"name": name, "epoch": self.epoch, "token": self.token}
+        address = {"endpoint": f"tcp://*:{self.port}", "key": z85.decode(self.key)}
+        joined, _ = self.broker.request("join", version=2, **keys, **address)
+        assert joined["type"] == "joined", joined
+        self.number = joined["number"]
+        return joined
+
+    def beat(self, state: str) -> None:
+        """Sends a heartbeat, and answers for a quarter of a second."""
+        heartbeat = {"type": "heartbeat", "number": self.number, "epoch": self.epoch, "state": state, "edition": 1}
+        admitted = self.received.get("admitted", {}).get("digest", b"")
+        files = {"catalogue": self.catalogue, "files": 0, "admitted": admitted}
+        self.broker.send_raw({**heartbeat, **files, "load": {}, "sessions": []})
+        poller = zmq.Poller()
+        poller.register(self.data, zmq.POLLIN)
+        poller.register(self.broker.socket, zmq.POLLIN)
+        end = time.monotonic() + 0.25
+        while (rest := end - time.monotonic()) > 0:
+            ready = dict(poller.poll(round(rest * 1000)))
+            if self.broker.socket in ready:
+                message, _ = self.broker.receive()
+                self.received[message["type"]] = message
+            if self.data in ready:
+                client, frame = self.data.recv_multipart()
+                hello = msgpack.unpackb(frame)
+                assert (hello["type"], hello["version"], hello["session"]) == ("hello", 2, 0)
+                welcome = {"type": "welcome", "rid": hello["rid"], "version": 2, "epoch": self.epoch}
+                described = {"number": self.number, "files": 0, "catalogue": self.catalogue, "features": []}
+                self.data.send_multipart([client, msgpack.packb({**welcome, **described})])
+
+    def close(self) -> None:
+        self.data.close(linger=0)
+        self.broker.close()
 
 
 # --- Servers for all tests that change nothing ---
@@ -713,3 +770,58 @@ def test_keys_are_converted_from_digits_to_z85(
         assert network.connect(network.ports[0]).event()[0] == FAILED
         network.keys = None
         assert network.connect(network.ports[0]).event()[0] in (OTHER_MECHANISM, FAILED)
+
+
+# --- Workers and the broker ---
+
+
+def test_a_worker_joins_is_reached_obeys_and_leaves(tmp_path: Path, runtime_folder: Path) -> None:
+    keyring = Keyring(tmp_path / "keys")
+    servers = keyring.servers.public.hex()
+    host, operator = Keys(servers), Keys(servers)
+    for name, role, keys in (("host", "worker", host), ("boss", "operator", operator)):
+        (tmp_path / f"{name}.pub").write_text(f"{name} {keys.digits}\n")
+        admitted = run_msd("keys", "admit", f"{tmp_path}/{name}.pub", "--role", role, env=keyring.env("servers"))
+        assert admitted.returncode == 0
+    with ExitStack() as stack:
+        context: zmq.Context[Any] = zmq.Context()
+        stack.callback(context.term)
+        broker = stack.enter_context(Broker(tmp_path / "b", keys=keyring))
+        worker = Worker(context, broker.port + 1, host)
+        stack.callback(worker.close)
+        control = Connection(context, broker.port + 1, zmq.DEALER, operator).opened()
+        stack.callback(control.close)
+
+        def shown(state: str, beat: str) -> Map:
+            """Sends heartbeats until the worker is in this state; returns what the snapshot says of it."""
+
+            def is_shown() -> Map | None:
+                worker.beat(beat)
+                (shown,) = control.request("status")[0]["status"]["workers"]
+                return shown if shown["state"] == state else None
+
+            return wait_for(f"the state {state}", is_shown)
+
+        joined = worker.join("attic")
+        assert (joined["number"], joined["wanted"], joined["host"]) == (1, "awake", "127.0.0.1")
+        first = shown("awake", "awake")
+        assert (first["name"], first["epoch"], first["key"]) == ("attic", worker.epoch, z85.decode(worker.key))
+        assert (first["endpoint"], first["catalogue"]) == (f"tcp://*:{worker.port}", worker.catalogue)
+        assert worker.received["reached"]["reason"] == ""
+        roles = {
+            key["hash"]: (key["role"], key["seconds"], key["scope"]) for key in worker.received["admitted"]["keys"]
+        }
+        own, boss = (hashlib.sha256(bytes.fromhex(digits)).digest() for digits in (servers, operator.digits))
+        assert roles == {own: ("operator", None, ""), boss: ("operator", None, "")}
+        worker.received.clear()
+        control.send("toggle", number=1, want="asleep")
+        worker.beat("awake")
+        assert worker.received["order"]["wanted"] == "asleep"
+        worker.beat("asleep")
+        assert control.receive()[0]["reached"] is True
+        assert shown("asleep", "asleep")["wanted"] == "asleep"
+        assert worker.join("attic")["number"] == 1, "the same run may join again"
+        worker.broker.send("join", version=2, name="attic", epoch=1, token=bytes(16))
+        worker.beat("asleep")
+        assert "in use" in worker.received["rejected"]["message"]
+        assert shown("lost", "leaving")["reason"]
