@@ -36,7 +36,11 @@ def run(config: Config, name: str, time_text: str, server5: str | None) -> None:
     endpoint = _parse(server5) if server5 is not None else _for_others(config.status)
     if not config.uses_keys and endpoint.is_loopback:
         print(Link(endpoint, name).text, flush=True)
-        print("the servers use no keys, and only this machine can reach them: see msd serve -a", file=sys.stderr)
+        print(
+            f"this link is for this machine only: without keys, only it can reach servers at {endpoint.host};"
+            " if msd serve has -a HOST, give it here, too",
+            file=sys.stderr,
+        )
         return
     folder = config.key_folder
     server = folder.load(SERVER)
@@ -47,9 +51,10 @@ def run(config: Config, name: str, time_text: str, server5: str | None) -> None:
     expires = time.time() + seconds
     folder.admit(f"{key_name} {key_pair(seed).public.hex()}", Role.CLIENT, expires=expires, scope=name)
     print(Link(endpoint, name, server.public, seed).text, flush=True)
+    what = f"the folder {name}" if name.endswith("/") else f"the file {name}" if name else "everything"
     until = "until it is revoked" if seconds == math.inf else f"until {format_date(expires)}"
     print(
-        f"the holder of this link may download {name or 'everything'} {until}: msd download LINK\n"
+        f"the holder of this link may download {what} {until}: msd download LINK\n"
         f"to end that: msd keys revoke {key_name}",
         file=sys.stderr,
     )

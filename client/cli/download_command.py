@@ -122,8 +122,7 @@ def _follow(link: str, server_flags: ServerFlags, flags: DownloadFlags) -> tuple
 
     parsed = Link.parse(link)
     settings = load(server_flags.config)
-    names = (parsed.name,) if parsed.name else ()
-    return settings, linked_servers(settings, parsed), replace(flags, names=names)
+    return settings, linked_servers(settings, parsed), replace(flags, names=(parsed.name or ".",))
 
 
 def _link_error(error: NotAllowedError) -> NotAllowedError:

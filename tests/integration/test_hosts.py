@@ -272,9 +272,12 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
     assert invited.returncode == 0, invited.stderr
     text = invited.stdout.strip()
     nothing: dict[str, Any] = {"env": {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "nothing")}}
-    # The broker tells the worker of the new key within a second.
+    everything = run_msd("invite", ".", "-c", str(broker.config), **servers).stdout.strip()
+    # The broker tells the worker of the new keys within a second.
     wait_for("the link", lambda: run_msd("download", text, "-o", "d/", cwd=tmp_path, **nothing).returncode == 0)
     assert sorted(path.name for path in (tmp_path / "d" / "photos").iterdir()) == ["1.jpg", "2.jpg"]
+    assert run_msd("download", everything, "-o", "all/", cwd=tmp_path, **nothing).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["photos", "secret"]
     link = Link.parse(text)
     assert link.key_pair is not None
     serving = Credentials(link.key_pair, bytes.fromhex(worker["key"]))
@@ -283,7 +286,7 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
         assert [entry.name for entry in page.entries] == ["photos/", "photos/1.jpg", "photos/2.jpg"]
         refused = peer.request(Describe(rid=2, name="secret"), DataReply)
         assert (refused.reason, refused.detail) == (RefusalReason.UNKNOWN, "this invitation is for photos/ only")
-    (name,) = [key.name for key in keys.key_folder("servers").admitted_keys() if key.name.startswith("invite-")]
+    (name,) = [key.name for key in keys.key_folder("servers").admitted_keys() if key.scope == "photos/"]
     assert run_msd("keys", "revoke", name, "-c", str(broker.config), **servers).returncode == 0
 
     def refusal() -> str:

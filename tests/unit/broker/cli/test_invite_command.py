@@ -50,7 +50,9 @@ def test_an_invitation_may_be_unlimited(config: Config, capsys: pytest.CaptureFi
     _, said = invited(config, capsys, "a film with spaces", "unlimited")
     (admitted,) = config.key_folder.admitted_keys()
     assert (admitted.expires, admitted.scope) == (math.inf, "a film with spaces")
-    assert "until it is revoked" in said
+    assert "may download the file a film with spaces until it is revoked" in said
+    assert "may download the folder photos/ until" in invited(config, capsys)[1]
+    assert "may download everything until" in invited(config, capsys, "")[1]
 
 
 def test_two_invitations_have_different_keys(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +73,8 @@ def test_the_address_is_one_that_others_can_use(
 def test_servers_without_keys_have_a_plain_link(capsys: pytest.CaptureFixture[str]) -> None:
     link, said = invited(Config(), capsys)
     assert link == Link(Endpoint("127.0.0.1", 39223), "photos/")
-    assert "only this machine can reach them" in said
+    assert "this link is for this machine only" in said
+    assert "give it here, too" in said
 
 
 @pytest.mark.parametrize("time_text", ["", "0h", "soon", "-1d"])
