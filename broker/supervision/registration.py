@@ -29,6 +29,8 @@ def register(
         # The process may have been replaced while this message was on its way.
         is_current = holder is not None and holder.pid == join.pid != 0 and holder.epoch in (0, join.epoch)
         return holder.number if holder is not None and is_current else "the broker does not expect this process"
+    if admission and not join.key:
+        return "these servers use keys: a worker needs a key of its own, and names it in its join"
     if holder is not None:
         if holder.process is not None:
             return f"the name {join.name} is that of a worker of the broker itself"

@@ -802,6 +802,15 @@ def test_a_worker_joins_is_reached_obeys_and_leaves(tmp_path: Path, runtime_fold
 
             return wait_for(f"the state {state}", is_shown)
 
+        def answer(type: str, beat: str) -> Map:
+            """Sends heartbeats until a message of this type has arrived, and returns it."""
+
+            def has_arrived() -> Map | None:
+                worker.beat(beat)
+                return worker.received.get(type)
+
+            return wait_for(f"{type} from the broker", has_arrived)
+
         joined = worker.join("attic")
         assert (joined["number"], joined["wanted"], joined["host"]) == (1, "awake", "127.0.0.1")
         first = shown("awake", "awake")
@@ -815,13 +824,11 @@ def test_a_worker_joins_is_reached_obeys_and_leaves(tmp_path: Path, runtime_fold
         assert roles == {own: ("operator", None, ""), boss: ("operator", None, "")}
         worker.received.clear()
         control.send("toggle", number=1, want="asleep")
-        worker.beat("awake")
-        assert worker.received["order"]["wanted"] == "asleep"
+        assert answer("order", "awake")["wanted"] == "asleep"
         worker.beat("asleep")
         assert control.receive()[0]["reached"] is True
         assert shown("asleep", "asleep")["wanted"] == "asleep"
         assert worker.join("attic")["number"] == 1, "the same run may join again"
-        worker.broker.send("join", version=2, name="attic", epoch=1, token=bytes(16))
-        worker.beat("asleep")
-        assert "in use" in worker.received["rejected"]["message"]
+        worker.broker.send("join", version=2, name="attic", epoch=1, token=bytes(16), key=bytes(32))
+        assert "in use" in answer("rejected", "asleep")["message"]
         assert shown("lost", "leaving")["reason"]

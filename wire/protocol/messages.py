@@ -365,6 +365,10 @@ class Join(ControlCommand, tag="join", frozen=True):
     number: Number | None = None
     wanted: WantedState = WantedState.AWAKE
 
+    def __post_init__(self) -> None:
+        if len(self.key) not in (0, 32):
+            raise ValueError(f"`key` has {len(self.key)} bytes, but a public key has 32")
+
 
 class Toggle(ControlCommand, tag="toggle", frozen=True):
     """Flips the wanted state of a worker, or sets it to ``wanted``."""

@@ -356,7 +356,7 @@ def test_an_operator_may_not_join(harness: Harness) -> None:
 
 def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_edition(harness: Harness) -> None:
     harness.start()
-    elsewhere = Sender(Role.WORKER, b"key", "hosts", "192.0.2.7")
+    elsewhere = Sender(Role.ANYONE, b"", "hosts", "192.0.2.7")
     join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018")
     reply = Joined(rid=5, number=3, wanted=WantedState.AWAKE, edition=1, host="192.0.2.7")
     assert harness.receive(join, b"attic", elsewhere) == [reply]

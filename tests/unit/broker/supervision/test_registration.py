@@ -84,6 +84,13 @@ def test_a_name_is_refused_with_the_host_of_its_worker_until_that_one_is_lost() 
     assert register(join("attic", 10), supervisor.workers, TOKEN) == 3
 
 
+def test_with_keys_a_worker_needs_one_of_its_own() -> None:
+    """Otherwise the broker would reach it without encryption, and clients would not."""
+    workers = broker_with().workers
+    assert isinstance(register(join("attic"), workers, TOKEN, admission=b"admitted"), str)
+    assert register(join("attic", key=b"own".ljust(32)), workers, TOKEN, admission=b"admitted") == 3
+
+
 def test_only_the_same_run_may_join_again_with_its_epoch() -> None:
     """The epoch of a worker is in every snapshot, its token is not."""
     supervisor = broker_with("attic")

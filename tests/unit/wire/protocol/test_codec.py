@@ -24,7 +24,7 @@ from msd.wire.protocol.codec import (
     decode,
     encode,
 )
-from msd.wire.protocol.messages import Get, Hello, Message, Order, Quit, Refusal, Toggle
+from msd.wire.protocol.messages import Get, Hello, Join, Message, Order, Quit, Refusal, Toggle
 from msd.wire.protocol.segments import MAX_FILE_SIZE, segment_size
 from msd.wire.protocol.states import RefusalReason, WantedState
 
@@ -51,6 +51,10 @@ TAGS = sorted({tag_of(kind) for kind in MEMBERS})
 INVALID = [[[]]]  # type: ignore[var-annotated]
 
 
+#: A public key, or none.
+KEYS = st.just(b"") | st.binary(min_size=32, max_size=32)
+
+
 def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
     """Generates valid values for a field of this type."""
     match kind:
@@ -75,7 +79,8 @@ def values(kind: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.ListType(item_type=item):
             return st.lists(values(item), max_size=3)
         case inspect.StructType(cls=cls, fields=fields):
-            return st.builds(cls, **{field.name: values(field.type) for field in fields})
+            kinds = {field.name: KEYS if field.name == "key" else values(field.type) for field in fields}
+            return st.builds(cls, **kinds)
     raise AssertionError(f"no values for {kind}")
 
 
@@ -125,6 +130,13 @@ def error_of(frame: bytes, family: UnionType | type[Message]) -> str:
     with pytest.raises(ProtocolError) as caught:
         decode(frame, family)
     return str(caught.value)
+
+
+def test_a_key_of_another_size_is_refused() -> None:
+    """ZeroMQ takes no such key: the broker would end when it tries to reach the worker."""
+    join = {"type": "join", "rid": 1, "name": "attic", "epoch": 1, "token": bytes(16)}
+    assert decode(packed({**join, "key": bytes(32)}), Join).key == bytes(32)
+    assert "`key` has 5 bytes" in error_of(packed({**join, "key": bytes(5)}), Join)
 
 
 def test_every_message_belongs_to_a_family() -> None:
