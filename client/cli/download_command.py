@@ -12,7 +12,7 @@ from types import FrameType
 from msgspec import Struct
 from msgspec.structs import replace
 
-from msd.client.cli.link_argument import find_link
+from msd.client.cli.link_argument import find_link, follow
 from msd.client.display.choose_printer import choose_printer
 from msd.client.events import FilesReport, OnEvent, Report
 from msd.client.report.progress_throttle import ProgressThrottle
@@ -91,7 +91,8 @@ def run(server_flags: ServerFlags, flags: DownloadFlags) -> int:
 
 def _download(server_flags: ServerFlags, flags: DownloadFlags, on_event: OnEvent) -> Report | FilesReport:
     if (link := find_link(flags.names, server_flags)) is not None:
-        settings, servers, flags = _follow(link, server_flags, flags)
+        settings, servers, name = follow(link, server_flags)
+        flags = replace(flags, names=(name,))
         try:
             return _download_from(settings, servers, flags, on_event)
         except NotAllowedError as error:
@@ -112,17 +113,6 @@ def _download_from(settings: Config, servers: Servers, flags: DownloadFlags, on_
         from msd.client.manifest.name_suggestions import with_suggestion
 
         raise with_suggestion(error, flags.names[0] if flags.names else None) from None
-
-
-def _follow(link: str, server_flags: ServerFlags, flags: DownloadFlags) -> tuple[Config, Servers, DownloadFlags]:
-    """Returns the servers of a link, and the flags with the name in the link."""
-    from msd.wire.config.links import Link
-    from msd.wire.config.servers import linked_servers
-    from msd.wire.config.settings import load
-
-    parsed = Link.parse(link)
-    settings = load(server_flags.config)
-    return settings, linked_servers(settings, parsed), replace(flags, names=(parsed.name or ".",))
 
 
 def _link_error(error: NotAllowedError) -> NotAllowedError:

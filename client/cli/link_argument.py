@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msd.wire.config.cli_flags import ServerFlags
 from msd.wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from msd.wire.config.servers import Servers
+    from msd.wire.config.settings import Config
 
 #: ``msd.wire.config.links.SCHEME``; most downloads have no link, and need not import that module.
 SCHEME = "msd://"
@@ -33,3 +38,26 @@ def find_link(names: Sequence[str], flags: ServerFlags, environment: Mapping[str
     if link is not None and has_place:
         raise UsageError("a link says where the servers are: leave out -a, -p, --server5 and --server-key")
     return link
+
+
+def follow(link: str, flags: ServerFlags) -> tuple[Config, Servers, str]:
+    """Returns the configuration, the servers of a link, and the name in it (``.`` for everything). Raises
+    ``MsdError``.
+    """
+    from msd.wire.config.links import Link
+    from msd.wire.config.servers import linked_servers
+    from msd.wire.config.settings import load
+
+    parsed = Link.parse(link)
+    settings = load(flags.config)
+    return settings, linked_servers(settings, parsed), parsed.name or "."
+
+
+def find_servers(names: Sequence[str], flags: ServerFlags) -> tuple[Servers, list[str]]:
+    """Returns the servers, and the names that are listed or compared: those of a link, or as the flags say. Raises
+    ``MsdError``.
+    """
+    if (link := find_link(names, flags, {})) is None:
+        return flags.find(), [*names]
+    _, servers, name = follow(link, flags)
+    return servers, [name]

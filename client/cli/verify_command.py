@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from shlex import quote
 
+from msd.client.cli.link_argument import find_servers
 from msd.client.operations.verify import Comparison, mismatch_lines, verify, verify_sha256
 from msd.client.operations.verify_folder import Difference, FolderComparison, verify_folder
 from msd.wire.config.cli_flags import ServerFlags
@@ -34,11 +35,13 @@ def run(flags: ServerFlags, path: str, name: str | None, *, sha256: str | None, 
             print(json.dumps({"path": path, "sha256": digits, "matches": True}))
         if name is None:
             return
+    servers, names = find_servers([name] if name is not None else [], flags)
+    name = names[0] if names else None
     if Path(path).is_dir():
-        _report_folder(verify_folder(flags.find(), Path(path), name, timeout), as_json=as_json)
+        _report_folder(verify_folder(servers, Path(path), name, timeout), as_json=as_json)
         return
     try:
-        comparison = verify(flags.find(), Path(path), name, timeout)
+        comparison = verify(servers, Path(path), name, timeout)
     except NotFoundError as error:
         from msd.client.manifest.name_suggestions import with_suggestion
 

@@ -278,6 +278,10 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
     assert sorted(path.name for path in (tmp_path / "d" / "photos").iterdir()) == ["1.jpg", "2.jpg"]
     assert run_msd("download", everything, "-o", "all/", cwd=tmp_path, **nothing).returncode == 0
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["photos", "secret"]
+    listed = run_msd("list", text, **nothing)
+    assert [line.split()[-1] for line in listed.stdout.splitlines()] == ["photos/1.jpg", "photos/2.jpg"], listed.stderr
+    verified = run_msd("verify", "d/photos", text, cwd=tmp_path, **nothing)
+    assert verified.returncode == 0, verified.stderr
     link = Link.parse(text)
     assert link.key_pair is not None
     serving = Credentials(link.key_pair, bytes.fromhex(worker["key"]))
@@ -375,6 +379,7 @@ class FakeHost:
 
 
 @pytest.mark.soak
+@pytest.mark.alone
 def test_64_workers_and_200_subscribers_are_little_work(stack: ExitStack, tmp_path: Path) -> None:
     """The snapshot stays under 64 KiB, the broker under a tenth of a processor, a change reaches all within 0.5 s."""
     broker = stack.enter_context(Broker(tmp_path / "b"))
