@@ -106,7 +106,7 @@ def control_requests(file: bytes) -> list[Message]:
     )
     toggle = Toggle(rid=2, number=4, wanted=WantedState.ASLEEP)
     complaint = Complaint(rid=4, number=1, id=file, index=0)
-    join = Join(rid=6, name="other", epoch=1, token=bytes(16), endpoint="tcp://127.0.0.1:9")
+    join = Join(rid=6, name="other", epoch=1, token=bytes(16), endpoint="tcp://127.0.0.1:9", key=bytes(32))
     return [StatusRequest(rid=1), toggle, Done(rid=3, session=7), complaint, join, heartbeat, Quit(rid=5)]
 
 
