@@ -84,7 +84,8 @@ def test_a_download_has_the_sum_of_the_rates_of_all_hosts(
     assert done["wasted_bytes"] <= 0.01 * size
 
 
-@pytest.mark.parametrize("how", ["cut off", pytest.param("killed", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["cut off", "killed"])
 def test_a_host_that_is_lost_costs_no_more_than_its_rate(
     how: str, source: Source, tmp_path: Path, keys: Keyring
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_host_that_is_lost_costs_no_more_than_its_rate(
     assert done["wasted_bytes"] <= 0.01 * size
 
 
-@pytest.mark.parametrize("offset", ["+1h", "-1h"])
+@pytest.mark.parametrize("offset", ["+1h", pytest.param("-1h", marks=pytest.mark.soak)])
 def test_a_clock_that_is_an_hour_off_changes_nothing(offset: str, source: Source, tmp_path: Path) -> None:
     """The keys expire in half an hour: a worker with a fast clock must not take them for expired."""
     (tmp_path / "clock").write_text(offset)

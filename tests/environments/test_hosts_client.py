@@ -18,6 +18,7 @@ from tests.processes import MIB, Source, files_equal, wait_for
 pytestmark = pytest.mark.usefixtures("runtime_folder")
 
 
+@pytest.mark.soak
 def test_a_host_that_only_the_client_cannot_reach_is_named_and_a_new_download_needs_no_broker(
     source: Source, tmp_path: Path
 ) -> None:

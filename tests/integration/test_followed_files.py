@@ -133,6 +133,7 @@ def test_a_new_version_keeps_what_both_have_in_common(serve: Serve, tmp_path: Pa
         assert verified == sorted(verified)
 
 
+@pytest.mark.soak
 def test_a_deleted_file_is_waited_for_as_long_as_an_indexing_takes(
     serve: Serve, tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def changes_are(client: Download, number: int) -> bool:
     return len(client.events_of("changed")) == number
 
 
+@pytest.mark.soak
 def test_a_file_that_changes_a_sixth_time_ends_the_download(serve: Serve, tmp_path: Path, rng: random.Random) -> None:
     file = ChangingFile(tmp_path / "film.bin", 32 * MIB, rng)
     system = serve(file.path)

@@ -51,6 +51,7 @@ from msd.wire.protocol.messages import (
     Toggle,
     Toggled,
     Welcome,
+    WorkerOrder,
 )
 from msd.wire.protocol.states import ConnectionRefusal, ReportedState, WantedState
 from msd.wire.security.keys import Credentials, KeyPair, Role
@@ -475,11 +476,12 @@ def outcome(peer: Peer, request: Message, expected: type[Message]) -> str:
     replies: Any = DataReply if isinstance(request, DataRequest) else ControlReply
     if isinstance(request, Heartbeat):
         peer.socket.send(encode(request))
-        # If the next message is the reply to a status request, the heartbeat got no reply.
-        if isinstance(peer.request(StatusRequest(rid=77), replies | JoinOrder), StatusReport):
-            return "no reply"
-        decode(peer.socket.recv(), replies)
-        return "yes"
+        peer.socket.send(encode(StatusRequest(rid=77)))
+        messages: list[Any] = []
+        # The reply to the status request ends the replies to the heartbeat; ``admitted`` belongs to the join before.
+        while getattr(messages[-1] if messages else None, "rid", None) != 77:
+            messages.append(decode(peer.socket.recv(), replies | WorkerOrder))
+        return "yes" if JoinOrder() in messages else "no reply"
     reply = peer.request(request, replies | Joined)
     assert reply.rid == getattr(request, "rid", None)
     if isinstance(reply, Rejected) and reply.denied:

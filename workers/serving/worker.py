@@ -194,8 +194,9 @@ class Worker:
 
     def run(self) -> None:
         """Serves until the broker orders the worker to quit, or ``stop()`` is called. Raises ``PortBusyError``."""
-        self._poll_loop.register(self._zap.socket, self._zap.handle)
+        # Before the connections of peers: the admitted keys may have arrived together with the first of them.
         self._broker.start(self._poll_loop, self._handle_orders)
+        self._poll_loop.register(self._zap.socket, self._zap.handle)
         polls_completions = False
         try:
             self._handle(OrderReceived(self._wanted) if self._wanted is not None else TimePassed())
