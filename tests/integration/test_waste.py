@@ -60,6 +60,7 @@ def test_fifty_downloads_on_busy_processors_receive_nothing_twice(
     assert wasted_bytes(size, 50, serve, source, tmp_path) <= MAX_WASTE * 50 * size
 
 
+@pytest.mark.soak
 @pytest.mark.alone
 def test_thousands_of_small_files_hardly_arrive_twice(serve: Serve, tmp_path: Path) -> None:
     """Bundles are requested while the listing goes on: a worker without work waits for the next one."""
