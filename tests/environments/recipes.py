@@ -29,6 +29,7 @@ from tests.terminal import Terminal
 
 Wrapper = list[str]
 
+SHARED_MEMORY = Path("/dev/shm")
 #: Where version 1 and version 2 of the kernel's interface have the cgroups that limit processes.
 PIDS_CGROUPS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
 
@@ -100,9 +101,16 @@ def with_encoding(folder: Path, charmap: str) -> Wrapper:
     return ["env", f"LOCPATH={folder}", f"LC_ALL={locale.name}"]
 
 
+def remove_clock_files() -> None:
+    """Removes what libfaketime has left in /dev/shm of processes that have ended without running their destructors."""
+    for path in SHARED_MEMORY.glob("*faketime_s[he]m_*"):
+        if not Path("/proc", path.name.rpartition("_")[2]).exists():
+            path.unlink(missing_ok=True)
+
+
 def with_clock(file: Path) -> Wrapper:
     """The command's time of day is as far from the real one as ``file`` says, such as "+3d", also after a change of the
-    file. The monotonic clock is the real one.
+    file. The monotonic clock is the real one. Call ``remove_clock_files`` after the end of the command.
     """
     libraries = [*Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
     if not libraries:
