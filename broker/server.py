@@ -354,7 +354,7 @@ class Broker:
     def _on_join(self, peer: Route, sender: Sender, join: Join, now: float) -> None:
         workers = self._supervisor.workers
         number = register(join, workers, self._token, host=sender.host, admission=sender.key)
-        if isinstance(number, int) and sender.host:
+        if isinstance(number, int) and (number not in workers or workers[number].process is None):
             try:
                 join = replace(join, endpoint=published_endpoint(join.endpoint, sender.host).url)
             except UsageError as error:

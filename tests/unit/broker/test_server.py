@@ -388,6 +388,15 @@ def test_missing_keys_are_made_where_they_are_needed(config: Config, output: Out
     server._make_missing_keys(on_loopback, output)
 
 
+def test_a_process_of_this_user_that_the_broker_did_not_start_needs_an_address(harness: Harness) -> None:
+    """It reaches the Unix socket of the workers, but has no token."""
+    harness.start()
+    join = Join(rid=5, name="attic", epoch=9, token=bytes(16))
+    (reply,) = harness.receive(join, b"attic", Sender(Role.WORKER))
+    assert isinstance(reply, Rejected)
+    assert len(harness.status.workers) == 2
+
+
 def test_a_loopback_address_is_of_no_use_to_the_clients_of_other_machines(config: Config, output: OutputThread) -> None:
     exposed = replace(config, host="*", security="none")
     harness = Harness(exposed, output)
