@@ -16,13 +16,12 @@ import zmq
 
 from msd.wire.config.servers import Servers
 from msd.wire.errors import NoAnswerError, NotAllowedError, ProtocolError, UsageError
-from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
-from msd.wire.net.contacts import Event as ContactEvent
+from msd.wire.net.contact_probes import ContactProbes
+from msd.wire.net.contacts import Expecting, Refused
 from msd.wire.net.diagnosis import diagnose, refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.probe import Prober
 from msd.wire.net.sockets import receive, tcp_socket
 from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
 from msd.wire.protocol.codec import decode, encode
@@ -67,8 +66,7 @@ class OperatorClient:
     def __init__(self, servers: Servers, timeout: float = REQUEST_TIMEOUT_S) -> None:
         servers = servers.resolved(timeout)
         self._addresses = {SERVER_5: servers.status}
-        self._contacts = Contacts(encrypted=servers.credentials is not None)
-        self._prober = Prober()
+        self._probes = ContactProbes(encrypted=servers.credentials is not None)
         self._credentials = servers.credentials
         self._timeout = timeout
         self._snapshots: deque[Status] = deque()
@@ -82,8 +80,8 @@ class OperatorClient:
         with contextlib.ExitStack() as resources:
             context = zmq.Context()
             resources.callback(context.destroy, 0)
-            resources.callback(self._prober.close)
-            self.loop.register(self._prober.fd, lambda: self._on_probes(self._prober.read()))
+            resources.callback(self._probes.close)
+            self.loop.register(self._probes.fd, self._probes.read)
             subscriber = StatusSubscriber(context, servers.status, self._credentials)
             resources.callback(subscriber.close)
             snapshots, connection = subscriber.sources
@@ -155,7 +153,7 @@ class OperatorClient:
         operator is refused.
         """
         if self._is_refused:
-            raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
+            raise refused_error(self._probes.contacts.refusals(), PROTOCOL_VERSION)
         messages = [*self._snapshots, *self._replies]
         self._snapshots.clear()
         self._replies.clear()
@@ -178,13 +176,13 @@ class OperatorClient:
         self._failing_since = None
         while not queue:
             if self._is_refused:
-                raise refused_error(self._contacts.refusals(), PROTOCOL_VERSION)
+                raise refused_error(self._probes.contacts.refusals(), PROTOCOL_VERSION)
             self._expect(name)
-            if (now := time.monotonic()) >= deadline or self._contacts.is_msd_absent:
-                raise NoAnswerError(diagnose(self._contacts.current(), PROTOCOL_VERSION))
-            self.loop.wait([deadline, self._contacts.next_deadline(now)])
+            if (now := time.monotonic()) >= deadline or self._probes.contacts.is_msd_absent:
+                raise NoAnswerError(diagnose(self._probes.contacts.current(), PROTOCOL_VERSION))
+            self.loop.wait([deadline, self._probes.contacts.next_deadline(now)])
             self.loop.dispatch()
-        self._apply(Expecting(self._addresses, frozenset()))
+        self._probes.handle(Expecting(self._addresses, frozenset()))
         return queue.popleft()
 
     def _expect(self, name: str) -> None:
@@ -192,20 +190,7 @@ class OperatorClient:
         5 still does; the other way round it does not.
         """
         addresses = self._addresses if name == CONTROL else {name: self._addresses[name]}
-        self._apply(Expecting(addresses, frozenset({name, *self._closed} & addresses.keys())))
-
-    def _apply(self, event: ContactEvent) -> None:
-        """Passes an event to the core that finds out why server 5 does not answer, and performs its actions."""
-        for action in self._contacts.handle(event, time.monotonic()):
-            match action:
-                case StartProbe(endpoint):
-                    self._on_probes(self._prober.start(endpoint))
-                case StopProbes():
-                    self._on_probes(self._prober.stop())
-
-    def _on_probes(self, results: Iterable[Probed]) -> None:
-        for result in results:
-            self._apply(result)
+        self._probes.handle(Expecting(addresses, frozenset({name, *self._closed} & addresses.keys())))
 
     def _on_snapshots(self, snapshots: Iterable[Status | OtherVersion]) -> None:
         for status in snapshots:
@@ -229,13 +214,13 @@ class OperatorClient:
 
     def _refuse(self, name: str, refusal: ConnectionRefusal, version: int | None = None) -> None:
         self._expect(name)
-        self._apply(Refused(name, self._addresses[name], refusal, version))
+        self._probes.handle(Refused(name, self._addresses[name], refusal, version))
         if refusal is ConnectionRefusal.HANDSHAKE:
             # A server that is shutting down may abort one handshake; with a wrong key every handshake fails. A probe
             # shows whether it is another program that closes every connection.
             self._failing_since = self._failing_since or time.monotonic()
             if time.monotonic() < self._failing_since + HANDSHAKE_FAILURE_WINDOW_S:
                 return
-            if not self._contacts.refusals():
+            if not self._probes.contacts.refusals():
                 return
         self._is_refused = True

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import zmq
 
 from msd.wire.errors import UsageError
-from msd.wire.net.contacts import Contacts, Expecting, Probed, Refused, StartProbe, StopProbes
-from msd.wire.net.contacts import Event as ContactEvent
+from msd.wire.net.contact_probes import ContactProbes
+from msd.wire.net.contacts import Expecting, Refused
 from msd.wire.net.diagnosis import Outcome, diagnose
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.name_lookup import NameLookup
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.probe import Prober
 from msd.wire.net.sockets import exchange_packets, tcp_socket
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Message, WorkerMessage
 from msd.wire.security.keys import Credentials
@@ -55,8 +54,7 @@ class RemoteBroker:
         self._endpoint = endpoint
         self._credentials = credentials
         self._show = show
-        self._contacts = Contacts(encrypted=credentials is not None)
-        self._prober = Prober()
+        self._probes = ContactProbes(encrypted=credentials is not None)
         self._socket: zmq.Socket[bytes] | None = None
         #: When to connect again; None while there is a connection or an attempt.
         self._reconnect_at: float | None = None
@@ -68,7 +66,7 @@ class RemoteBroker:
 
     def start(self, poll_loop: PollLoop, on_readable: Callable[[], None]) -> None:
         self._poll_loop, self._on_readable = poll_loop, on_readable
-        poll_loop.register(self._prober.fd, lambda: self._on_probes(self._prober.read()))
+        poll_loop.register(self._probes.fd, self._probes.read)
         self._connect()
 
     def send(self, message: Message) -> bool:
@@ -92,7 +90,7 @@ class RemoteBroker:
         elif self._monitor.silent_seconds > SILENT_S:
             self._lose(now)
         is_answered = now < self._unanswered_since
-        self._apply(Expecting({CONTROL: self._endpoint}, frozenset() if is_answered else frozenset({CONTROL})))
+        self._probes.handle(Expecting({CONTROL: self._endpoint}, frozenset() if is_answered else frozenset({CONTROL})))
         if now >= self._unanswered_since + EXPLAIN_AFTER_S:
             self._explain()
         if now >= self._unanswered_since + LOOK_UP_AFTER_S and self._lookup is None and self._endpoint.name_to_look_up:
@@ -103,8 +101,8 @@ class RemoteBroker:
         if self._lookup is not None:
             self._lookup.cancel()
         self._disconnect(linger_ms=200)
-        self._poll_loop.unregister(self._prober.fd)
-        self._prober.close()
+        self._poll_loop.unregister(self._probes.fd)
+        self._probes.close()
 
     def _connect(self) -> None:
         self._reconnect_at = None
@@ -130,7 +128,7 @@ class RemoteBroker:
                     self._lose(time.monotonic())
                     return
             else:
-                self._apply(Refused(CONTROL, self._endpoint, event))
+                self._probes.handle(Refused(CONTROL, self._endpoint, event))
 
     def _lose(self, now: float) -> None:
         """The connection has ended, or cannot be opened: connects again later. ZeroMQ does not after every error."""
@@ -140,7 +138,7 @@ class RemoteBroker:
         self._reconnect_at = now + backoff(self._failures, MIN_RECONNECT_S, MAX_RECONNECT_S)
 
     def _explain(self) -> None:
-        contacts = self._contacts.current()
+        contacts = self._probes.contacts.current()
         text = f"waiting: {diagnose(contacts, PROTOCOL_VERSION)}; trying again"
         if text != self._explained and any(contact.outcome is not Outcome.UNKNOWN for contact in contacts):
             self._explained = text
@@ -156,16 +154,3 @@ class RemoteBroker:
                 self._endpoint = endpoint
                 self._disconnect()
                 self._connect()
-
-    def _apply(self, event: ContactEvent) -> None:
-        """Passes an event to the core that finds out why the broker does not answer, and performs its actions."""
-        for action in self._contacts.handle(event, time.monotonic()):
-            match action:
-                case StartProbe(endpoint):
-                    self._on_probes(self._prober.start(endpoint))
-                case StopProbes():
-                    self._on_probes(self._prober.stop())
-
-    def _on_probes(self, results: Iterable[Probed]) -> None:
-        for result in results:
-            self._apply(result)
