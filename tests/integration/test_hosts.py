@@ -274,10 +274,14 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
     text = invited.stdout.strip()
     nothing: dict[str, Any] = {"env": {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "nothing")}}
     everything = run_msd("invite", ".", "-c", str(broker.config), **servers).stdout.strip()
-    # The broker tells the worker of the new keys within a second.
-    wait_for("the link", lambda: run_msd("download", text, "-o", "d/", cwd=tmp_path, **nothing).returncode == 0)
+
+    def is_downloaded(link: str, folder: str) -> bool:
+        return run_msd("download", link, "-o", folder, cwd=tmp_path, **nothing).returncode == 0
+
+    # The broker tells the worker of each new key within a second.
+    wait_for("the link", lambda: is_downloaded(text, "d/"))
     assert sorted(path.name for path in (tmp_path / "d" / "photos").iterdir()) == ["1.jpg", "2.jpg"]
-    assert run_msd("download", everything, "-o", "all/", cwd=tmp_path, **nothing).returncode == 0
+    wait_for("the link for everything", lambda: is_downloaded(everything, "all/"))
     assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["photos", "secret"]
     listed = run_msd("list", text, **nothing)
     assert [line.split()[-1] for line in listed.stdout.splitlines()] == ["photos/1.jpg", "photos/2.jpg"], listed.stderr
