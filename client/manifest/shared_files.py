@@ -60,12 +60,13 @@ def _name(counted: tuple[Entry, int]) -> str:
 
 
 def _versions(entries: Iterable[tuple[Entry, int]]) -> Iterator[tuple[Entry, int]]:
-    """Yields each version of a name once, with the number of workers that have it."""
+    """Yields each version of a name once, with the number of workers that have it; the most frequent ones first."""
     versions: dict[bytes | None, tuple[Entry, int]] = {}
     for entry, count in entries:
         first, before = versions.get(entry.id, (entry, 0))
         versions[entry.id] = (first, before + count)
-    yield from versions.values()
+    # Equally frequent ones in the order of their ids, whichever catalogue was listed first.
+    yield from sorted(versions.values(), key=lambda counted: (-counted[1], counted[0].id or b""))
 
 
 def workers_by_catalogue(status: Status | None, welcomes: Mapping[int, Welcome]) -> dict[bytes, list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -38,9 +40,18 @@ def test_versions_of_a_file_follow_one_another_and_the_first_catalogue_gives_the
     files.add(plan_of(entry("b"), entry("d/")), 2)
     files.add(plan_of(entry("a"), replace(entry("b"), mtime_ns=9)), 1)
     files.add(plan_of(old, entry("d/")), 5)
-    assert [*files] == [(entry("a"), 1), (entry("b"), 3), (old, 5), (entry("d/"), 7)]
+    assert [*files] == [(entry("a"), 1), (old, 5), (entry("b"), 3), (entry("d/"), 7)]
     assert files.workers == 8
     assert not files.is_uniform
+
+
+def test_the_order_of_versions_does_not_depend_on_which_catalogue_came_first() -> None:
+    versions = [(replace(entry("b"), id=id * 32), workers) for id, workers in ((b"y", 1), (b"z", 2), (b"x", 1))]
+    for order in permutations(versions):
+        files = SharedFiles()
+        for version, workers in order:
+            files.add(plan_of(version), workers)
+        assert [e.id and (e.id[:1], workers) for e, workers in files] == [(b"z", 2), (b"x", 1), (b"y", 1)]
 
 
 def test_catalogues_that_differ_only_in_times_are_uniform() -> None:
