@@ -1,17 +1,21 @@
 # make demo   a download that continues while workers sleep and crash (creates .venv first)
 # make test   the tests, under 5 minutes
 # make soak   the full measurements
+# make test-engine   the tests with Docker Swarm and Helm; on Debian, root installs docker.io
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak lint types bench figures pictures screenshots outputs clean
+.PHONY: demo test test-engine soak lint types bench figures pictures screenshots outputs clean
 
 demo: .venv/installed
 	$(BIN)/msd demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not soak and not alone" -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not soak and not alone and not engine" -n 3 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
+
+test-engine: .venv/engine
+	$(BIN)/python -m pytest -m engine tests/engine --timeout 300 $(ARGS)
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
@@ -46,6 +50,12 @@ outputs: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# Tests whose program is missing are skipped.
+.venv/engine: .venv/installed
+	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v dockerd; then \
+		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2; fi
 	touch $@
 
 clean:
