@@ -94,11 +94,11 @@ def test_each_version_of_a_file_has_a_line_with_the_number_of_workers_if_not_all
     show()
     assert capsys.readouterr().out.splitlines() == [
         "   3.0 MiB  2020-09-13 12:26   3 of 12  photos/a b.jpg",
-        "       5 B  2020-09-13 12:26   3 of 12  photos/run",
         "       7 B  2020-09-13 12:26   9 of 12  photos/run",
+        "       5 B  2020-09-13 12:26   3 of 12  photos/run",
     ]
     show(long=True)
-    assert capsys.readouterr().out.splitlines()[::3] == [
+    assert capsys.readouterr().out.splitlines()[::2] == [
         "drwxr-x---         -  -                 -             12 of 12  photos/",
         "-rwsr-xr-x       7 B  2020-09-13 12:26  020202020202   9 of 12  photos/run",
     ]
