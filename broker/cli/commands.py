@@ -9,11 +9,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, PortsFlag, ServerFlags, VerboseFlag, with_server_flags
+
+if TYPE_CHECKING:
+    from msd.wire.config.invitations import Invitation
+    from msd.wire.config.servers import Servers
+    from msd.wire.config.settings import Config
 
 
 def serve(
@@ -62,6 +67,7 @@ def serve(
     """
     from msd.broker.server import serve as run
     from msd.broker.terminal.console_process import can_show_console, console_command
+    from msd.wire.config.invitations import offered_name
     from msd.wire.config.settings import load
 
     settings = load(config)
@@ -82,8 +88,9 @@ def serve(
         ports=ports,
         rate=rate,
     )
-    console = None if plain or not can_show_console() else partial(console_command, config, host)
     resolved = settings.checked().resolved(lambda reason, _: print(f"msd: {reason}", file=sys.stderr))
+    has_console = not plain and can_show_console()
+    console = partial(console_command, config, host, offered_name(resolved)) if has_console else None
     if resolved.status.is_loopback and not settings.status.is_loopback:
         print(f"msd: only this machine can reach {settings.host} ({resolved.host}): check -a", file=sys.stderr)
     return run(resolved, until_done=until_done, console=console, verbose=verbose)
@@ -218,7 +225,11 @@ def invite(
 
 
 @with_server_flags
-def console(flags: ServerFlags, supervisor: Annotated[int | None, typer.Option(hidden=True)] = None) -> int:
+def console(
+    flags: ServerFlags,
+    supervisor: Annotated[int | None, typer.Option(hidden=True)] = None,
+    invite: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> int:
     """Watch the servers and toggle workers in a full-screen console.
 
     Example: msd console --server5 192.168.1.5:39223
@@ -229,13 +240,25 @@ def console(flags: ServerFlags, supervisor: Annotated[int | None, typer.Option(h
 
     if not can_show_console():
         raise UsageError("msd console needs a terminal in the foreground: use msd status --watch instead")
-    servers = flags.find()
+    settings, servers = flags.load()
     if supervisor is None:
         # Fail before the full-screen console starts, so that the error message stays visible.
         OperatorClient(servers).close()
     from msd.broker.operator.console_app import run
 
-    return run(servers, supervisor)
+    offer = partial(_offer, settings.with_flags(host=flags.host), servers, invite) if invite is not None else None
+    return run(servers, supervisor, offer)
+
+
+def _offer(settings: Config, servers: Servers, name: str) -> Invitation:
+    """Returns the invitation for ``name`` that the console of ``msd serve`` shows. Raises ``MsdError``."""
+    import time
+
+    from msd.wire.config.invitations import address_for_others, standing_invitation
+
+    # Its port may be another one than that of the configuration.
+    status = settings.status.at_port(servers.status.port)
+    return standing_invitation(settings.key_folder, address_for_others(status), name, now=time.time())
 
 
 def demo(

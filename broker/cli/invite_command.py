@@ -7,19 +7,15 @@ whether the file is shared.
 from __future__ import annotations
 
 import math
-import os
-import secrets
 import sys
 import time
 
-from msd.broker.network.own_addresses import hosts_for_others
-from msd.wire.config.links import SEED_SIZE, Link, key_pair
+from msd.wire.config.invitations import address_for_others, invite
+from msd.wire.config.links import Link
 from msd.wire.config.settings import DEFAULT_PORTS, Config
 from msd.wire.config.toml_file import parse_duration
-from msd.wire.errors import NotAllowedError, UsageError
-from msd.wire.net.endpoints import ANY_HOSTS, Endpoint
-from msd.wire.security.keys import SERVER, Role
-from msd.wire.support.units import format_date
+from msd.wire.errors import UsageError
+from msd.wire.net.endpoints import Endpoint
 
 #: The word for an invitation that does not expire.
 UNLIMITED = "unlimited"
@@ -33,7 +29,7 @@ def run(config: Config, name: str, time_text: str, server5: str | None) -> None:
         seconds = math.inf if time_text == UNLIMITED else parse_duration(time_text)
     except ValueError as allowed:
         raise UsageError(f"--for {time_text}: must be {allowed}, or {UNLIMITED}") from None
-    endpoint = _parse(server5) if server5 is not None else _for_others(config.status)
+    endpoint = _parse(server5) if server5 is not None else address_for_others(config.status)
     if not config.uses_keys and endpoint.is_loopback:
         print(Link(endpoint, name).text, flush=True)
         print(
@@ -42,22 +38,10 @@ def run(config: Config, name: str, time_text: str, server5: str | None) -> None:
             file=sys.stderr,
         )
         return
-    folder = config.key_folder
-    server = folder.load(SERVER)
-    if server is None:
-        hint = "run msd keys init, or run msd invite on the machine of the servers"
-        raise NotAllowedError(f"no server key in {folder.path}: {hint}")
-    seed, key_name = os.urandom(SEED_SIZE), f"invite-{secrets.token_hex(3)}"
-    expires = time.time() + seconds
-    folder.admit(f"{key_name} {key_pair(seed).public.hex()}", Role.CLIENT, expires=expires, scope=name)
-    print(Link(endpoint, name, server.public, seed).text, flush=True)
-    what = f"the folder {name}" if name.endswith("/") else f"the file {name}" if name else "everything"
-    until = "until it is revoked" if seconds == math.inf else f"until {format_date(expires)}"
-    print(
-        f"the holder of this link may download {what} {until}: msd download LINK\n"
-        f"to end that: msd keys revoke {key_name}",
-        file=sys.stderr,
-    )
+    now = time.time()
+    invitation = invite(config.key_folder, endpoint, name, expires=now + seconds, now=now)
+    print(invitation.link.text, flush=True)
+    print(f"{invitation.terms}: msd download LINK\n{invitation.end}", file=sys.stderr)
 
 
 def _parse(server5: str) -> Endpoint:
@@ -65,9 +49,3 @@ def _parse(server5: str) -> Endpoint:
         return Endpoint.parse(server5, DEFAULT_PORTS[4])
     except UsageError as error:
         raise UsageError(f"--server5 {error}") from None
-
-
-def _for_others(status: Endpoint) -> Endpoint:
-    """Returns the address of server 5 for other machines, as far as it is known."""
-    hosts = hosts_for_others(status.host) if status.host in ANY_HOSTS else ()
-    return Endpoint(hosts[0], status.port) if hosts else status

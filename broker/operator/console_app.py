@@ -21,16 +21,17 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
-from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.operator import dialogs
-from msd.broker.operator.dialogs import Help, Question
+from msd.broker.operator.dialogs import Help, LinkShown, Question
 from msd.broker.operator.status_feed import Feed, OrderFailed, Server5Lost, StatusFeed
 from msd.broker.status.history import History
 from msd.broker.status.worker_names import known_workers, worker_label
 from msd.broker.views import console_lines
 from msd.broker.views.status_table import suggested_command
+from msd.wire.config.invitations import Invitation
 from msd.wire.config.servers import Servers
 from msd.wire.errors import MsdError
+from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.protocol.messages import Status, StatusReport
 from msd.wire.support.job_control import is_in_background
 
@@ -46,7 +47,8 @@ EXIT_SERVERS_GONE = 1
 
 class ConsoleApp(App[int]):
     """The console of the servers that ``feed`` is connected to. The application's result is the exit code. If
-    ``owns_servers`` is true, the servers shut down when the console ends.
+    ``owns_servers`` is true, the servers shut down when the console ends. ``invite`` makes the link for a client; None
+    if this console offers none.
     """
 
     TITLE = "msd"
@@ -71,12 +73,20 @@ class ConsoleApp(App[int]):
         Binding("q,ctrl+q", "quit", "Quit"),
         Binding("ctrl+c", "interrupt", show=False, priority=True),
         Binding("ctrl+z", "suspend_process", show=False, priority=True),
+        Binding("y", "show_link", show=False),
         Binding("question_mark,h,f1", "show_help", show=False),
         Binding("pageup", "scroll_events(-1)", show=False, priority=True),
         Binding("pagedown", "scroll_events(1)", show=False, priority=True),
     ]
 
-    def __init__(self, feed: Feed, servers: Servers, *, owns_servers: bool = False) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        servers: Servers,
+        *,
+        owns_servers: bool = False,
+        invite: Callable[[], Invitation] | None = None,
+    ) -> None:
         super().__init__()
         self.animation_level = "none"
         self.history = History()
@@ -85,6 +95,7 @@ class ConsoleApp(App[int]):
         self._feed = feed
         self._servers = servers
         self._owns_servers = owns_servers
+        self._invite = invite
         self._needs_redraw = True
         #: True while the shell has the terminal.
         self._left_terminal = False
@@ -157,7 +168,19 @@ class ConsoleApp(App[int]):
         self.push_screen(Question(f"{served} Stop the servers anyway?"), on_answer)
 
     def action_show_help(self) -> None:
-        self.push_screen(Help(owns_servers=self._owns_servers))
+        self.push_screen(Help(owns_servers=self._owns_servers, has_link=self._invite is not None))
+
+    def action_show_link(self) -> None:
+        if self._invite is None:
+            return
+        try:
+            invitation = self._invite()
+        except MsdError as error:
+            self.history.add(f"no link for a client: {error}", time.time(), is_failure=True)
+            self._needs_redraw = True
+            return
+        self.copy_to_clipboard(invitation.link.text)
+        self.push_screen(LinkShown(invitation, self.size.width))
 
     def action_scroll_events(self, pages: int) -> None:
         events = self.screen_stack[0].query_one("#events", VerticalScroll)
@@ -257,7 +280,9 @@ class ConsoleApp(App[int]):
             suggested = suggested_command(self._servers, history.status, hosts)
             self._update("suggestion", suggested.title)
             self._update("command", console_lines.wrap_command(suggested.command, width))
-        self._update("keys", console_lines.keys(width, owns_servers=self._owns_servers))
+        self._update(
+            "keys", console_lines.keys(width, owns_servers=self._owns_servers, has_link=self._invite is not None)
+        )
 
     def _draw_workers(self, now: float, width: int) -> None:
         rows = self.history.rows(now)
@@ -304,10 +329,10 @@ class ConsoleApp(App[int]):
         """Prints no traceback: ``run`` raises the exception instead."""
 
 
-def run(servers: Servers, supervisor: int | None = None) -> int:
+def run(servers: Servers, supervisor: int | None = None, invite: Callable[[], Invitation] | None = None) -> int:
     """Shows the console of ``servers`` until the operator leaves it; returns the exit code. ``supervisor`` is the
     descriptor of a pipe held open by the ``msd serve`` that started this console; end of file means that ``msd serve``
-    has ended.
+    has ended. ``invite`` makes the link for a client, if this console offers one.
     """
     # Block signals until the console has taken over the terminal and can restore it.
     signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_SIGNALS)
@@ -319,7 +344,7 @@ def run(servers: Servers, supervisor: int | None = None) -> int:
     os.dup2(1, 2)
     feed = StatusFeed(servers)
     try:
-        app = ConsoleApp(feed, servers, owns_servers=supervisor is not None)
+        app = ConsoleApp(feed, servers, owns_servers=supervisor is not None, invite=invite)
         app.on_start = lambda: _install_exit_handlers(app, supervisor)
         code = app.run(mouse=False)
     finally:

@@ -1,10 +1,11 @@
-"""The console's dialogs: a yes/no question and the help.
+"""The console's dialogs: a yes/no question, the help, and the link for a client.
 
 They return the operator's answer; ``broker/operator/console_app.py`` acts on it.
 """
 
 from __future__ import annotations
 
+import textwrap
 from typing import ClassVar, TypeVar
 
 from textual.app import ComposeResult
@@ -14,11 +15,13 @@ from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from msd.wire.config.invitations import Invitation
+
 HELP = """\
 1 … 9      shut that worker down, or wake it up
 ↑ ↓ Enter  select a worker (›), then shut it down or wake it up
 PgUp PgDn  scroll the events
-q          {quit}
+{link}q          {quit}
 Ctrl-C     {interrupt}
 
 ● Alive    the worker answers requests
@@ -70,18 +73,12 @@ class Question(_Dialog[bool]):
         yield Static(f"{self._text}\n\ny yes   n no", classes="box", markup=False)
 
 
-class Help(_Dialog[None]):
-    """Shows the help for keys and columns until any key is pressed. If ``owns_servers`` is true, the servers shut down
-    when the console ends.
-    """
+class _Text(_Dialog[None]):
+    """Shows a text until any key is pressed."""
 
-    def __init__(self, *, owns_servers: bool) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
-        leave = "leave this console; the servers keep running"
-        self._text = HELP.format(
-            quit="stop the servers; asks first if clients were served lately" if owns_servers else leave,
-            interrupt="stop the servers at once" if owns_servers else leave,
-        )
+        self._text = text
 
     def compose(self) -> ComposeResult:
         yield Static(self._text, classes="box", markup=False)
@@ -89,3 +86,34 @@ class Help(_Dialog[None]):
     def on_key(self, event: Key) -> None:
         event.stop()  # Do not also handle the key as a command.
         self.dismiss(None)
+
+
+class Help(_Text):
+    """Shows the help for keys and columns. If ``owns_servers`` is true, the servers shut down when the console ends.
+    With ``has_link`` the console offers a link for a client.
+    """
+
+    def __init__(self, *, owns_servers: bool, has_link: bool = False) -> None:
+        leave = "leave this console; the servers keep running"
+        text = HELP.format(
+            link="y          copy and show a link for a client\n" if has_link else "",
+            quit="stop the servers; asks first if clients were served lately" if owns_servers else leave,
+            interrupt="stop the servers at once" if owns_servers else leave,
+        )
+        super().__init__(text)
+
+
+class LinkShown(_Text):
+    """Shows the link of an invitation, on a screen of ``width`` columns. The caller copies it to the clipboard."""
+
+    def __init__(self, invitation: Invitation, width: int) -> None:
+        paragraphs = (
+            "Link for a client, copied if the terminal allows that",
+            invitation.link.text,
+            f"{invitation.terms}: msd download LINK",
+            invitation.end,
+            "Press any key to close.",
+        )
+        # The box takes six columns.
+        wrapped = ["\n".join(textwrap.wrap(text, max(20, width - 6), break_on_hyphens=False)) for text in paragraphs]
+        super().__init__("\n\n".join(wrapped))

@@ -11,13 +11,13 @@ import time
 from collections.abc import Mapping
 from json import dumps
 
-from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.operator.operator_client import OperatorClient
 from msd.broker.status.history import History
 from msd.broker.status.snapshot import as_json
 from msd.broker.views.console_lines import overview
 from msd.broker.views.status_table import suggested_command
 from msd.wire.config.servers import Servers
+from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.protocol.messages import LoggedEvent
 
 

@@ -85,11 +85,15 @@ def can_show_console() -> bool:
         return False
 
 
-def console_command(config: str | None, host: str | None, server5: Endpoint) -> list[str]:
-    """Returns the command line of a console for the servers that these flags of ``msd serve`` describe."""
+def console_command(config: str | None, host: str | None, invited: str | None, server5: Endpoint) -> list[str]:
+    """Returns the command line of a console for the servers that these flags of ``msd serve`` describe. ``invited`` is
+    the name for which the console offers a link, None for none.
+    """
     command = [sys.executable, "-P", "-m", "msd", "console", "--server5", str(server5)]
     if config is not None:
         command += ["-c", config]
     if host is not None:
         command += ["-a", host]
+    if invited is not None:
+        command += ["--invite", invited]
     return command

@@ -6,15 +6,19 @@ Prints the status table, reads lines, starts the console process and handles its
 
 from __future__ import annotations
 
+import shlex
+import time
 from collections.abc import Callable, Sequence
 
-from msd.broker.network.own_addresses import hosts_for_others
 from msd.broker.terminal.console_process import ConsoleProcess
 from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.terminal.typed_commands import InvalidLine, QuitLine, ToggleLine, parse_line
 from msd.broker.views.status_table import address_line, ready_line, status_table
+from msd.wire.config.invitations import address_for_others, offered_name, standing_invitation
 from msd.wire.config.settings import Config
+from msd.wire.errors import MsdError
+from msd.wire.net.own_addresses import hosts_for_others
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.protocol.messages import Status
 from msd.wire.protocol.states import WorkerState
@@ -67,6 +71,7 @@ class LocalConsole:
             self._output.announce(ready_line(self._config, status.files, key, hosts))
             if line := address_line(self._config, hosts):
                 self._output.announce(line)
+            self._announce_invitation(hosts)
         # While the workers start without failures, do not print a table for every change.
         is_starting = all(worker.state in (WorkerState.STARTING, WorkerState.AWAKE) for worker in own)
         if is_starting and not self._is_ready_announced:
@@ -76,6 +81,21 @@ class LocalConsole:
             self._console_command = None
         self._last_table = status_table(status)
         self._output.show_table(self._last_table)
+
+    def _announce_invitation(self, hosts: Sequence[str]) -> None:
+        """Prints a link with a key on a terminal. It is a secret, which a file or a journal would keep."""
+        name = offered_name(self._config)
+        if name is None or not hosts or not self._output.is_terminal:
+            return
+        server5 = address_for_others(self._config.status)
+        try:
+            invitation = standing_invitation(self._config.key_folder, server5, name, now=time.time())
+        except MsdError as error:
+            self._output.note(f"no link for a client: {error}")
+            return
+        self._output.announce(
+            f"{invitation.terms} ({invitation.end}):\nmsd download {shlex.quote(invitation.link.text)}"
+        )
 
     def show_event(self, text: str, *, is_failure: bool) -> None:
         """Shows an event where no tables are printed. Workers that start without failures are no events."""

@@ -31,6 +31,11 @@ class OutputThread:
         #: Announcements to print after ``resume()``; None unless suspended.
         self._held_announcements: list[str] | None = None
 
+    @property
+    def is_terminal(self) -> bool:
+        """True if people read the output as it is printed: no file, pipe or journal keeps it."""
+        return self._prints_tables
+
     def show_table(self, table: str) -> None:
         """Prints the table if it differs from the last one and tables are printed at all."""
         if not self._prints_tables:

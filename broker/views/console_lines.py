@@ -181,11 +181,15 @@ def clients_served(clients: int) -> str:
     return f"{format_count(clients, 'client')} served"
 
 
-def keys(width: int, *, owns_servers: bool) -> str:
-    """Returns the line that names the keys. ``owns_servers`` is True if the servers end with the console."""
-    quits = "q stop the servers" if owns_servers else "q leave"
-    line = f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {quits}   ? help"
-    return line if len(line) <= width else f"1…9 ↑ ↓ Enter toggle   {quits}   ? help"
+def keys(width: int, *, owns_servers: bool, has_link: bool = False) -> str:
+    """Returns the line that names the keys. ``owns_servers`` is True if the servers end with the console, ``has_link``
+    if it offers a link for a client.
+    """
+    rest = (
+        f"{'y link for a client   ' if has_link else ''}{'q stop the servers' if owns_servers else 'q leave'}   ? help"
+    )
+    line = f"1…9 shut down/wake up   ↑ ↓ Enter selected worker   {rest}"
+    return line if len(line) <= width else f"1…9 ↑ ↓ Enter toggle   {rest}"
 
 
 def alarm(history: History) -> str:

@@ -20,10 +20,10 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 #: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
 #: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
-    "broker/cli": "network operator server status terminal views",
+    "broker/cli": "operator server status terminal views",
     "broker/server": "network status supervision terminal",
-    "broker/operator": "network status views",
-    "broker/terminal": "network views",
+    "broker/operator": "status views",
+    "broker/terminal": "views",
     "broker/views": "status",
     "broker/network": "",
     "broker/status": "supervision",
@@ -48,7 +48,7 @@ ROOMS = {
     "workers/source": "",
     #
     "wire/sharing": "config errors net protocol support",
-    "wire/config": "errors net security",
+    "wire/config": "errors net security support",
     "wire/net": "errors protocol security support",
     "wire/security": "errors protocol support",
     "wire/protocol": "errors",

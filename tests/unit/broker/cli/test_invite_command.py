@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from msd.broker.cli import invite_command
 from msd.broker.cli.invite_command import run
+from msd.wire.config import invitations
 from msd.wire.config.links import Link
 from msd.wire.config.settings import Config
 from msd.wire.errors import NotAllowedError, UsageError
@@ -55,15 +55,10 @@ def test_an_invitation_may_be_unlimited(config: Config, capsys: pytest.CaptureFi
     assert "may download everything until" in invited(config, capsys, "")[1]
 
 
-def test_two_invitations_have_different_keys(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    assert invited(config, capsys)[0].seed != invited(config, capsys)[0].seed
-    assert len(config.key_folder.admitted_keys()) == 2
-
-
 def test_the_address_is_one_that_others_can_use(
     config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invite_command, "hosts_for_others", lambda host: ["192.0.2.99"])
+    monkeypatch.setattr(invitations, "hosts_for_others", lambda host: ["192.0.2.99"])
     wildcard = Config(host="*", security="curve", keys=config.keys)
     assert invited(wildcard, capsys)[0].server5 == Endpoint("192.0.2.99", 39223)
     run(wildcard, "film", "1h", "films.example.org:80")

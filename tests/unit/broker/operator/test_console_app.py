@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from itertools import count
@@ -16,7 +17,10 @@ from textual.pilot import Pilot
 
 from msd.broker.operator.console_app import REDRAW_INTERVAL_S, ConsoleApp
 from msd.broker.operator.status_feed import FeedEvent, OrderFailed, Server5Lost
+from msd.wire.config.invitations import Invitation
+from msd.wire.config.links import Link
 from msd.wire.config.servers import Servers
+from msd.wire.errors import DiskError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.states import WorkerState
 from tests.processes import TIMEOUT
@@ -82,11 +86,15 @@ class ConsoleDriver:
 
 
 def run_console(
-    steps: Callable[[ConsoleDriver], Awaitable[None]], *, owns_servers: bool = True, size: tuple[int, int] = (80, 24)
+    steps: Callable[[ConsoleDriver], Awaitable[None]],
+    *,
+    owns_servers: bool = True,
+    size: tuple[int, int] = (80, 24),
+    invite: Callable[[], Invitation] | None = None,
 ) -> CountingConsole:
     """Runs a console that shows four awake workers, and calls ``steps``. Returns the console after it has exited."""
     feed = FakeFeed()
-    app = CountingConsole(feed, SERVERS, owns_servers=owns_servers)
+    app = CountingConsole(feed, SERVERS, owns_servers=owns_servers, invite=invite)
 
     async def run() -> None:
         async with app.run_test(size=size) as pilot:
@@ -96,6 +104,37 @@ def run_console(
 
     asyncio.run(run())
     return app
+
+
+def test_y_copies_and_shows_the_link_for_a_client() -> None:
+    invitation = Invitation(Link(Endpoint("192.0.2.7", 39223), "film", bytes(32), bytes(16)), "serve-1", math.inf)
+    failures = [DiskError("keys: no space left")]
+
+    def invite() -> Invitation:
+        if failures:
+            raise failures.pop()
+        return invitation
+
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("y")
+        await driver.expect("! no link for a client: keys: no space left")
+        await driver.pilot.press("y")
+        await driver.expect("msd://192.0.2.7/film#")
+        assert driver.app.clipboard == invitation.link.text
+        await driver.pilot.press("y")
+        await driver.expect("y link for a client")
+        assert "msd://" not in driver.text
+
+    run_console(steps, invite=invite)
+
+
+def test_a_console_without_a_link_does_not_offer_one() -> None:
+    async def steps(driver: ConsoleDriver) -> None:
+        await driver.pilot.press("y")
+        await driver.expect("q stop the servers")
+        assert "link" not in driver.text
+
+    run_console(steps)
 
 
 def test_a_digit_toggles_the_worker_with_that_number_if_it_exists() -> None:

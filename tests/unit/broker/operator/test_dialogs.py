@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from textual.app import App
 from textual.screen import ModalScreen
 
 from msd.broker.operator import dialogs
-from msd.broker.operator.dialogs import Help, Question
+from msd.broker.operator.dialogs import Help, LinkShown, Question
+from msd.wire.config.invitations import Invitation
+from msd.wire.config.links import Link
+from msd.wire.net.endpoints import Endpoint
 
 
 class DialogApp(App[None]):
@@ -62,3 +66,15 @@ def test_the_help_says_what_happens_to_the_servers() -> None:
     assert other.count("leave this console; the servers keep running") == 2
     for text in (own, other):
         assert "Press any key to close." in text
+        assert "link" not in text
+    assert "y          copy and show a link for a client" in answer(Help(owns_servers=True, has_link=True)).text
+
+
+def test_the_link_is_shown_in_full_with_its_terms_until_a_key_is_pressed() -> None:
+    link = Link(Endpoint("192.0.2.7", 39223), "films/" * 20, bytes(32), bytes(16))
+    app = answer(LinkShown(Invitation(link, "serve-1", math.inf), 80), "x")
+    shown = "".join(line.strip(" │") for line in app.text.splitlines())
+    assert link.text in shown
+    assert "the holder of this link may download the folder films/" in shown
+    assert "msd keys revoke serve-1" in shown
+    assert app.results == [None]

@@ -121,6 +121,6 @@ def test_a_console_needs_a_terminal_in_the_foreground(monkeypatch: pytest.Monkey
 
 def test_the_console_command_passes_on_the_flags_of_serve() -> None:
     command = ["-P", "-m", "msd", "console", "--server5", "127.0.0.1:39223"]
-    assert console_command(None, None, Endpoint("127.0.0.1", 39223))[1:] == command
-    flags = console_command("servers.toml", "::1", Endpoint("::1", 5))[5:]
-    assert flags == ["--server5", "[::1]:5", "-c", "servers.toml", "-a", "::1"]
+    assert console_command(None, None, None, Endpoint("127.0.0.1", 39223))[1:] == command
+    flags = console_command("servers.toml", "::1", "a film", Endpoint("::1", 5))[5:]
+    assert flags == ["--server5", "[::1]:5", "-c", "servers.toml", "-a", "::1", "--invite", "a film"]

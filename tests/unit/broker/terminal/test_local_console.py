@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,11 @@ from msd.broker.terminal.line_reader import LineReader
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
 from msd.broker.views.status_table import status_table
+from msd.wire.config.links import Link
 from msd.wire.config.settings import Config
+from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.states import WorkerState
+from msd.wire.security.keys import KeyFolder
 from tests.unit.fake_poll_loop import FakePollLoop
 from tests.unit.snapshots import snapshot
 
@@ -22,6 +27,8 @@ COMMAND = ["msd", "console"]
 
 class FakeOutput(OutputThread):
     """Records the calls instead of printing."""
+
+    is_terminal = True
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -72,13 +79,13 @@ class FakeProcess:
 class Terminal:
     """A local console whose input is a pipe, and the orders that were entered."""
 
-    def __init__(self, console: Sequence[str] | None) -> None:
+    def __init__(self, console: Sequence[str] | None, config: Config | None = None) -> None:
         self.output = FakeOutput()
         self.poll_loop = FakePollLoop()
         self.toggled: list[int] = []
         self.ends: list[tuple[int, str]] = []
         self.console = LocalConsole(
-            Config(),
+            config or Config(),
             self.output,
             console,
             self.poll_loop,
@@ -114,6 +121,46 @@ def test_nothing_is_shown_until_all_workers_are_awake(writer: int) -> None:
     (_, ready), *tables = terminal.output.calls
     assert ready.startswith("ready: 4 workers share 1 file; msd download ")
     assert tables == [("table", status_table(awake))] * 2
+
+
+@pytest.fixture
+def exposed(tmp_path: Path) -> Config:
+    """Servers with keys that other machines can reach; they share one file."""
+    (tmp_path / "a film").touch()
+    KeyFolder(tmp_path / "keys").init()
+    return Config(host="192.0.2.7", paths=(tmp_path / "a film",), keys=tmp_path / "keys")
+
+
+def test_a_link_for_a_client_follows_the_ready_line_on_a_terminal(writer: int, exposed: Config) -> None:
+    terminal = Terminal(None, exposed)
+    for _ in range(2):
+        terminal.console.show(snapshot(), bytes(32))
+    (line,) = [text for _, text in terminal.output.calls if "msd://" in text]
+    terms, command = line.splitlines()
+    (admitted,) = exposed.key_folder.admitted_keys()
+    assert terms.startswith("the holder of this link may download the file a film until ")
+    assert terms.endswith(f" (to end that: msd keys revoke {admitted.name}):")
+    link = Link.parse(shlex.split(command)[-1])
+    assert (link.server5, link.name) == (Endpoint("192.0.2.7", 39223), "a film")
+    assert link.key_pair is not None
+    assert link.key_pair.public == admitted.key
+
+
+def test_no_link_is_made_unless_the_output_is_a_terminal(writer: int, exposed: Config) -> None:
+    terminal = Terminal(None, exposed)
+    terminal.output.is_terminal = False
+    terminal.console.show(snapshot(), bytes(32))
+    assert [kind for kind, _ in terminal.output.calls] == ["announcement", "table"]
+    assert exposed.key_folder.admitted_keys() == []
+
+
+def test_servers_start_although_no_link_can_be_made(writer: int, exposed: Config) -> None:
+    exposed.key_folder.path.chmod(0o755)
+    terminal = Terminal(None, exposed)
+    terminal.console.show(snapshot(), bytes(32))
+    (note,) = [text for kind, text in terminal.output.calls if kind == "note"]
+    assert note.startswith("no link for a client: ")
+    assert terminal.output.calls[-1][0] == "table"
 
 
 def test_a_failure_during_the_start_is_shown(writer: int) -> None:

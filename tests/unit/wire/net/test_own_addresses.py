@@ -6,8 +6,8 @@ import ipaddress
 
 import pytest
 
-from msd.broker.network import own_addresses as module
-from msd.broker.network.own_addresses import hosts_for_others, own_addresses
+from msd.wire.net import own_addresses as module
+from msd.wire.net.own_addresses import hosts_for_others, own_addresses
 
 ADDRESSES = ["127.0.0.1", "::1", "fe80::1", "2001:db8::7", "192.0.2.7", "10.1.2.3"]
 
