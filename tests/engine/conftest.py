@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engine.charts import Helm
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _machine_as_before() -> Iterator[None]:
@@ -20,3 +22,8 @@ def machine() -> dict[str, object]:
     """What engines change if they are not kept in namespaces of their own."""
     namespaces = {name: os.readlink(f"/proc/self/ns/{name}") for name in ("net", "uts", "mnt", "pid")}
     return {"name": platform.node(), "interfaces": {*os.listdir("/sys/class/net")}, **namespaces}
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tmp_path_factory.mktemp("helm"))
