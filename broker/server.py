@@ -161,7 +161,10 @@ class Broker:
             return f"stopped {self._stop_cause}: server 5 ran for {duration}"
         workers = format_count(len(self._config.workers), "worker")
         files = format_count(self._snapshot_builder.files, "file")
-        return f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
+        line = f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
+        if abandoned := self._processes.abandoned:
+            line += f"; killed, but waiting for a disk or a mount: process {', '.join(map(str, abandoned))}"
+        return line
 
     def close(self) -> None:
         """Kills the remaining processes and frees all ports."""
@@ -255,6 +258,9 @@ class Broker:
                     self._reaching.start(number, epoch, advertised.replace_wildcard(host), key)
             case supervisor.Kill(number):
                 self._processes.kill(number)
+            case supervisor.Abandon(number):
+                exited = self._processes.abandon(number)
+                self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
             case supervisor.StateChanged() | supervisor.ComplaintCounted():
                 self._event_log.on_change(action, time.time())
             case supervisor.Publish():

@@ -183,10 +183,11 @@ class WorkerChanged(Struct, frozen=True, tag_field="event", tag="worker"):
     """The state of a worker, or of ``server 5``, changed.
 
     ``state`` is ``ready``, ``lost`` (the connection was lost), ``unreachable`` (the client cannot connect to it, but to
-    others), ``set aside`` (the client banned the worker), or a state that server 5 reports: ``asleep``, ``silent``,
-    ``dead``, ``failed``, ``lost`` or ``unreachable``. ``detail`` is the reason as text. ``segments`` is the number of
-    outstanding segments that are reassigned because the connection was lost. ``place`` is the name and the host of a
-    worker that has joined from another host, such as ``attic, 192.0.2.7``; otherwise empty.
+    others), ``set aside`` (the client banned the worker), ``unavailable`` (it cannot read its files at the moment), or
+    a state that server 5 reports: ``asleep``, ``silent``, ``dead``, ``failed``, ``lost`` or ``unreachable``. ``detail``
+    is the reason as text. ``segments`` is the number of outstanding segments that are reassigned because the connection
+    was lost. ``place`` is the name and the host of a worker that has joined from another host, such as ``attic,
+    192.0.2.7``; otherwise empty.
     """
 
     name: str

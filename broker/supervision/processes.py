@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -43,6 +44,8 @@ class WorkerProcesses:
         self.control = control
         self._token = token
         self._keys = keys
+        #: The processes that have not ended although they were killed.
+        self.abandoned: list[int] = []
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
     def spawn(self, number: int, wanted: WantedState, edition: int) -> int:
@@ -90,6 +93,15 @@ class WorkerProcesses:
     def kill(self, number: int) -> None:
         if number in self._running:
             self._running[number].kill()
+
+    def abandon(self, number: int) -> ExitedProcess:
+        """Forgets a process that was killed and does not end, because the kernel waits for a disk or a mount."""
+        process = self._running.pop(number)
+        self.abandoned.append(process.pid)
+        close_streams(process)
+        # It is not waited for, which Popen would complain of.
+        process.returncode = -signal.SIGKILL
+        return ExitedProcess(number, process.pid, "killed, but it waits for a disk or a mount")
 
     def reap(self) -> list[ExitedProcess]:
         """The workers that have exited since the last call."""

@@ -37,6 +37,9 @@ STEADY_AFTER_S = 30.0
 MAX_CRASHES, CRASH_WINDOW_S = 5, 60.0
 #: Seconds the workers have to exit after ``SendQuit`` before they are killed.
 QUIT_GRACE_S = 1.5
+#: Seconds after which the broker ends without a worker that was killed: the kernel ends no process that waits for a
+#: disk or a mount.
+ABANDON_AFTER_S = 2.0
 
 
 # Events.
@@ -212,6 +215,12 @@ class Kill(Struct, frozen=True):
     number: int
 
 
+class Abandon(Struct, frozen=True):
+    """Report the process of a worker as ``Exited``, although it was killed and has not ended yet."""
+
+    number: int
+
+
 class StateChanged(Struct, frozen=True):
     """A worker's state has changed. ``reason`` says why it is dead, failed, lost or unreachable."""
 
@@ -239,7 +248,7 @@ class Stop(Struct, frozen=True):
 
 #: The actions that operators see as events.
 Change = StateChanged | ComplaintCounted
-Action = Spawn | SendOrder | SendQuit | Reach | Kill | Publish | Stop | Change
+Action = Spawn | SendOrder | SendQuit | Reach | Kill | Abandon | Publish | Stop | Change
 
 #: The time of a worker's next timer, and the method to call at that time.
 Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
@@ -314,7 +323,7 @@ class Supervisor(Core[Event, Action]):
                 worker, process = self._child(number)
                 process.pid = pid
                 process.started_at = worker.last_heartbeat_at = now
-                process.killed = False
+                process.killed = process.abandoned = False
                 return [SendQuit(number)] if self.quitting else []
             case Exited(number, pid, reason):
                 self._on_exit(*self._child(number), pid, reason, now)
@@ -494,7 +503,11 @@ class Supervisor(Core[Event, Action]):
             if not process.pid:
                 return None
             if self._quit_deadline is not None:
-                return None if process.killed else (self._quit_deadline, self._kill)
+                if process.abandoned:
+                    return None
+                if process.killed:
+                    return self._quit_deadline + ABANDON_AFTER_S, self._abandon
+                return self._quit_deadline, self._kill
         if worker.state in (WorkerState.AWAKE, WorkerState.ASLEEP, WorkerState.UNREACHABLE):
             return worker.last_heartbeat_at + SILENT_AFTER_S, self._report_silence
         if process is not None:
@@ -542,3 +555,8 @@ class Supervisor(Core[Event, Action]):
         assert worker.process is not None
         worker.process.killed = True
         return [Kill(worker.number)]
+
+    def _abandon(self, worker: WorkerRecord) -> list[Action]:
+        assert worker.process is not None
+        worker.process.abandoned = True
+        return [Abandon(worker.number)]

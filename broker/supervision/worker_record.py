@@ -26,6 +26,7 @@ class Process(Struct):
     restart_at: float | None = None
     #: True once ``Kill`` was returned for this process.
     killed: bool = False
+    abandoned: bool = False
 
 
 class WorkerRecord(Struct):

@@ -24,22 +24,28 @@ class VersionLostError(SourceError):
 
 
 def source_error(
-    bans: Mapping[int, BanReason], segment: int, name: str, places: Mapping[int, str] | None = None
+    bans: Mapping[int, BanReason],
+    segment: int,
+    name: str,
+    places: Mapping[int, str] | None = None,
+    details: Mapping[int, str] | None = None,
 ) -> SourceError:
     """Returns the error if all workers are banned and ``segment`` of the file ``name`` is missing; a
     ``VersionLostError`` if workers lack this version of the file. ``places`` are the names and hosts of workers on
-    other hosts.
+    other hosts, ``details`` why workers cannot read the file.
     """
     reasons = set(bans.values())
     hosts = {number: f" ({place})" for number, place in (places or {}).items()}
+    known = {n: f": {presentable(d)}" for n, d in (details or {}).items() if d and bans.get(n) is BanReason.UNREADABLE}
     workers = ", ".join(
-        f"worker {number}{hosts.get(number, '')} {BAN_TEXTS[reason]}" for number, reason in sorted(bans.items())
+        f"worker {number}{hosts.get(number, '')} {BAN_TEXTS[reason]}{known.get(number, '')}"
+        for number, reason in sorted(bans.items())
     )
     problem = f"no worker can send segment {segment} of {presentable(name)} ({workers})"
     if reasons & {BanReason.CHANGED, BanReason.UNKNOWN}:
         return VersionLostError(problem)
     if BanReason.UNREADABLE in reasons:
-        advice = "check the permissions and the disk of the file on the servers"
+        advice = "check on the servers that it can be read"
     elif BanReason.CORRUPT in reasons:
         advice = "check the disks and the memory of the servers, and compare the file with msd verify"
     else:

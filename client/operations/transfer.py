@@ -76,6 +76,9 @@ class Transfer(Task):
         self._last_states: dict[int, WorkerState] = {}
         #: The workers whose bans were reported, each with the reason: bans from further groups are not.
         self._reported_bans: dict[int, str] = {}
+        #: Why workers could not read a file, last, and why some cannot read any file at the moment.
+        self._unreadable: dict[int, str] = {}
+        self._unavailable: dict[int, str] = {}
         self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
@@ -263,15 +266,30 @@ class Transfer(Task):
             payload = event.payload.buffer if event.payload is not None else memoryview(b"")
             self._on_data(group, index, part, group.data_of(part.start, part.length, reply, payload), len(payload))
         elif isinstance(reply, Refusal):
-            if not group.is_retry:
+            match reply.reason:
+                case RefusalReason.UNAVAILABLE:
+                    self._on_unavailable(event.worker, reply.detail)
+                case RefusalReason.UNREADABLE:
+                    self._unreadable[event.worker] = reply.detail
+            if not group.is_retry and reply.reason is not RefusalReason.UNAVAILABLE:
                 self._on_event(Retried(str(event.worker), index, reply.reason.value, reply.detail))
             if reply.reason is RefusalReason.SLEEPING:
                 self._meters[event.worker].stop()
             self._schedule(scheduler_events.UnitRefused(event.worker, part.unit, reply.reason, part.start))
 
+    def _on_unavailable(self, worker: int, reason: str) -> None:
+        """Reports once that a worker cannot read its files for a reason that may pass."""
+        if self._unavailable.get(worker) != reason:
+            self._unavailable[worker] = reason
+            self._meters[worker].stop()
+            self._emit_worker(worker, "unavailable", reason)
+
     def _on_data(self, group: UnitGroup, index: int, part: RequestUnit, data: memoryview, received: int) -> None:
         """Handles the ``data`` of a part, of which ``received`` bytes were received: refused files have none."""
         worker, unit, size = part.worker, part.unit, group.sizes[index]
+        if worker in self._unavailable:
+            del self._unavailable[worker]
+            self._emit_worker(worker, "ready")
         self.received += received
         missing = self._scheduler.missing_bytes(unit, part.start, part.length)
         if not missing:
@@ -373,7 +391,7 @@ class Transfer(Task):
                     # Report that nothing is in flight any more.
                     self.emit_progress()
                     group, index = self._groups[number], unit - self._first_units[number]
-                    if group.lose(source_error(bans, index, group.name, self._pool.places)):
+                    if group.lose(source_error(bans, index, group.name, self._pool.places, self._unreadable)):
                         self.remove(group)
 
     # Progress.

@@ -49,6 +49,8 @@ REFUSAL_POLICIES = {
     # The worker will also refuse the other requests, or never answer them.
     RefusalReason.SLEEPING: RefusalPolicy(pause_s=0.5, returns_all=True),
     RefusalReason.BUSY: RefusalPolicy(pause_s=0.1),
+    # What holds its files does not answer. Other requests would be refused, too.
+    RefusalReason.UNAVAILABLE: RefusalPolicy(pause_s=1.0, returns_all=True),
     RefusalReason.UNKNOWN: RefusalPolicy(ban=BanReason.UNKNOWN),
     RefusalReason.CHANGED: RefusalPolicy(ban=BanReason.CHANGED),
     RefusalReason.UNREADABLE: RefusalPolicy(ban=BanReason.UNREADABLE),

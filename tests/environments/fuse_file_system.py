@@ -5,7 +5,8 @@ a line and serves until standard input is closed. Speaks the kernel's protocol i
 
 LACKING is any of: ``change-time`` (the change time is the modification time), ``locks``, ``links``, ``sync`` (of
 files), ``folder-sync``, ``space`` (its size is unknown), ``stable-inodes``, ``long-names`` (143 bytes at most),
-``modes`` (all files have the same one), ``fine-times`` (times are even seconds).
+``modes`` (all files have the same one), ``fine-times`` (times are even seconds). While FOLDER has a file ``.silent``,
+no read of a file is answered.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SET_MODE, SET_SIZE, SET_ATIME, SET_MTIME, SET_ATIME_NOW, SET_MTIME_NOW = 1, 8, 1
 class FileSystem:
     def __init__(self, folder: Path, lacking: set[str]) -> None:
         self._lacking = lacking
+        self._silent = folder / ".silent"
         #: A path of each node that stays valid when the file is renamed or removed; node 1 is the root.
         self._paths: dict[int, str] = {1: _lasting_path(str(folder))}
         self._inodes = 1 << 20
@@ -68,7 +70,7 @@ class FileSystem:
             assert ready
             request = os.read(device, MAX_WRITE + (1 << 16))
             _, operation, unique, node = struct.unpack_from("=IIQQ", request)
-            if operation in UNANSWERED:
+            if operation in UNANSWERED or (operation == READ and self._silent.exists()):
                 continue
             error, answer = 0, b""
             try:

@@ -136,6 +136,7 @@ PURE = (
     "client/report/rate_meter.py",
     "client/report/totals.py",
     "client/operations/unit_parts.py",
+    "workers/serving/piece_reads.py",
     "client/scheduling/ranges.py",
     "client/scheduling/rate_limit.py",
     "client/scheduling/refusal_policy.py",
@@ -192,6 +193,7 @@ IMPURE_MODULE_VALUES = {
     "wire/net/endpoints.py": {"ANY_HOSTS", "Endpoint"},
     "wire/security/keys.py": {"KEY_SIZE"},
     "workers/source/catalogue.py": {"Catalogue", "SharedFile"},
+    "workers/source/source.py": {"Piece", "PieceOrder", "ReadRefused"},
 }
 IMPURE_LIBRARIES = {
     "zmq",

@@ -45,7 +45,7 @@ from msd.workers.source.catalogue import (
     editions,
     open_edition,
 )
-from msd.workers.source.change_times import ChangeTimes
+from msd.workers.source.file_systems import FileSystems
 from msd.workers.source.local_files import open_shared
 from msd.workers.source.scan import Scan, current_versions, scan
 from msd.workers.source.share import Share, left_out_text
@@ -96,7 +96,7 @@ class _Indexer:
         self._folder = folder
         self._cache = cache
         self._progress = _ProgressFilter(on_progress)
-        self._change_times = ChangeTimes()
+        self._file_systems = FileSystems()
         self._expire_at = 0.0
         #: True until this process has added an edition: its first edition is added even if nothing changed.
         self._is_new = True
@@ -135,7 +135,7 @@ class _Indexer:
             for file in latest.copies(found):
                 if not self._differs(latest, file, suspect.index):
                     continue
-                if self._change_times.are_reliable(file.version.device):
+                if self._file_systems.has_reliable_times(file.version.device):
                     self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
                 else:
                     self.policy.handle(ContentChanged(file.name), time.monotonic())

@@ -111,11 +111,13 @@ class Router:
         """Sends a small reply; drops it if the client is disconnected or its send queue is full."""
         self._send_parts(client, encode(reply))
 
-    def send_large(self, client: ClientKey, head: bytes, payload: bytes) -> bool:
-        """Sends a large reply without copying it; returns False if it was dropped."""
+    def send_large(self, client: ClientKey, head: bytes, payload: bytes, size: int) -> bool:
+        """Sends a large reply without copying it; returns False if it was dropped. ``size`` is reported with its
+        release.
+        """
         # If there is no payload, the header is the last part. Even a short last part is sent without copying, because
         # ZeroMQ reports the release of zero-copy frames only.
-        last = self._send_completions.frame(payload or head, (client, len(head) + len(payload)))
+        last = self._send_completions.frame(payload or head, (client, size))
         parts = (head, last) if payload else (last,)
         if not self._send_parts(client, *parts):
             self._send_completions.cancel_last()

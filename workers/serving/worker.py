@@ -1,4 +1,4 @@
-"""The serving process of one worker: an event loop around ``answer``, ``FairQueue`` and ``LocalFiles``.
+"""The serving process of one worker: an event loop around ``answer``, ``FairQueue`` and a ``Source``.
 
 Sends heartbeats from the same loop that serves requests, so a worker whose loop hangs becomes silent.
 
@@ -13,10 +13,11 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import zmq
+from msgspec import Struct
 
 from msd.wire.errors import MsdError, ProtocolError
 from msd.wire.net.accepted_connections import AcceptedConnections
@@ -67,6 +68,8 @@ from msd.workers.serving.answer import (
 from msd.workers.serving.broker_connection import BrokerConnection
 from msd.workers.serving.client_sessions import ClientSessions
 from msd.workers.serving.fair_queue import FairQueue
+from msd.workers.serving.piece_reads import JobArrived, JobReady, PieceRead, PieceReads, StartRead
+from msd.workers.serving.read_threads import ReadThreads
 from msd.workers.serving.router import ClientKey, Router
 from msd.workers.serving.scope import narrowed
 from msd.workers.serving.send_completions import SendCompletions
@@ -91,8 +94,9 @@ from msd.workers.serving.worker_life import (
 from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.indexed_data import IndexedData
 from msd.workers.source.listing import Listings
-from msd.workers.source.local_files import LocalFiles, ReadRefused
 from msd.workers.source.share import Share
+from msd.workers.source.source import NOTHING_READ, Piece, PieceOrder, ReadRefused, read_piece
+from msd.workers.source.source_of import source_of
 
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
 READS_PER_TURN = 256
@@ -118,6 +122,14 @@ IDLE_COLLECT_INTERVAL_S = 0.1
 MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
 #: Seconds after which a file that is not read is closed; it may stay open for up to twice as long.
 CLOSE_UNREAD_INTERVAL_S = 2.0
+
+
+class _WaitingReply(Struct, frozen=True):
+    """A job of a client that waits for pieces. ``size`` in bytes counts as in flight until the reply is released."""
+
+    client: ClientKey
+    job: Job
+    size: int
 
 
 class PortBusyError(MsdError):
@@ -153,8 +165,11 @@ class Worker:
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._listings = Listings(self._catalogue.listing)
-        self._local_files = LocalFiles(Share.read(self._editions))
-        self._data = IndexedData(self._local_files, self._catalogue)
+        share = Share.read(self._editions)
+        self._source = source_of(share)
+        self._data = IndexedData(self._source, self._catalogue)
+        self._piece_reads: PieceReads[_WaitingReply] = PieceReads(share.cache)
+        self._read_threads = ReadThreads(lambda order: read_piece(self._source, order))
         #: The number is 0 until the broker chooses it; the port is closed until then.
         self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
@@ -197,6 +212,7 @@ class Worker:
         # Before the connections of peers: the admitted keys may have arrived together with the first of them.
         self._broker.start(self._poll_loop, self._handle_orders)
         self._poll_loop.register(self._zap.socket, self._zap.handle)
+        self._poll_loop.register(self._read_threads.fileno(), self._on_pieces_read)
         polls_completions = False
         try:
             self._handle(OrderReceived(self._wanted) if self._wanted is not None else TimePassed())
@@ -206,6 +222,8 @@ class Worker:
                 self._on_turn(now)
                 if now >= self._life_deadline:
                     self._handle(TimePassed())
+                if now >= (self._piece_reads.next_deadline(now) or math.inf):
+                    self._handle_reads(TimePassed(), now)
                 # Poll send completions only while a request waits for one: each costs an iteration of this loop.
                 # Otherwise they are collected with the next request, or after ``IDLE_COLLECT_INTERVAL_S``.
                 if polls_completions != (self._queue.queued > 0):
@@ -225,7 +243,9 @@ class Worker:
             self._close_port()
             self._zap.close()
             self._broker.close()
-            self._local_files.close()
+            self._poll_loop.unregister(self._read_threads.fileno())
+            self._read_threads.close()
+            self._source.close()
             self._catalogue.close()
 
     def stop(self) -> None:
@@ -278,10 +298,10 @@ class Worker:
     def _close_unread_files(self, now: float) -> None:
         if now >= self._close_unread_at:
             self._close_unread_at = now + CLOSE_UNREAD_INTERVAL_S
-            self._local_files.close_unread()
+            self._source.close_unread()
 
     def _close_port(self) -> None:
-        self._local_files.close()
+        self._source.close()
         if self._router.socket is not None:
             self._queue.clear()
             self._sessions.clear()
@@ -389,7 +409,7 @@ class Worker:
         self._data.replace_catalogue(catalogue)
         self._listings.replace(catalogue.listing, time.monotonic())
         # Close files that may no longer be shared.
-        self._local_files.close()
+        self._source.close()
         self._handle(EditionLoaded())
 
     # The clients.
@@ -401,7 +421,7 @@ class Worker:
             return now
         collect_at = now + IDLE_COLLECT_INTERVAL_S if self._send_completions else math.inf
         queue_deadline = self._queue.next_deadline(now) or math.inf
-        return min(self._life_deadline, queue_deadline, collect_at)
+        return min(self._life_deadline, queue_deadline, collect_at, self._piece_reads.next_deadline(now) or math.inf)
 
     def _on_requests_readable(self) -> None:
         self._all_read = self._read_requests()
@@ -484,13 +504,16 @@ class Worker:
             assert reply is not None
             payload = b""
             if isinstance(reply, Job):
+                if orders := self._orders(reply):
+                    # The reply counts as in flight from now on, so that several pieces are read at once.
+                    waiting = _WaitingReply(client, reply, sum(order.length for order in orders))
+                    self._queue.on_sent(client, waiting.size, now)
+                    self._handle_reads(JobArrived(waiting, orders), now)
+                    now = time.monotonic()
+                    continue
                 reply, payload = self._read(reply, now)
-            head = encode(reply)
-            if self._router.send_large(client, head, payload):
-                self._queue.on_sent(client, len(head) + len(payload), now)
-                self._bytes_sent += len(payload)
-                if payload or isinstance(reply, Bundle):
-                    self._sessions.on_served(client)
+            if size := self._send(client, reply, payload):
+                self._queue.on_sent(client, size, now)
             else:
                 self._queue.on_dropped(client)
             now = time.monotonic()
@@ -498,32 +521,80 @@ class Worker:
                 break
         self._may_serve_more = True
 
-    def _read(self, job: Job, now: float) -> tuple[DataReply, bytes]:
-        """Returns the reply to a job, and its payload."""
+    def _send(self, client: ClientKey, reply: DataReply, payload: bytes, counted: int = 0) -> int:
+        """Sends a large reply. Returns its size, or 0 if it was dropped. ``counted`` is the size that counts for the
+        client's share if that was decided before.
+        """
+        head = encode(reply)
+        size = counted or len(head) + len(payload)
+        if not self._router.send_large(client, head, payload, size):
+            return 0
+        self._bytes_sent += len(payload)
+        if payload or isinstance(reply, Bundle):
+            self._sessions.on_served(client)
+        return size
+
+    # What has to be waited for.
+
+    def _orders(self, job: Job) -> tuple[PieceOrder, ...]:
+        """Returns the orders for the pieces that a job needs, if they have to be waited for."""
+        match job:
+            case SegmentJob(_, file, index):
+                wanted = [self._data.order(file, index)]
+            case DigestsJob(_, file):
+                wanted = [self._data.order(file, 0)] if file.is_small else []
+            case BundleJob(_, ranges):
+                wanted = [self._data.order(range[0], 0) for range in ranges if range is not None]
+        return tuple(order for order in wanted if order is not None)
+
+    def _on_pieces_read(self) -> None:
+        for event in self._read_threads.collect():
+            self._handle_reads(event, time.monotonic())
+
+    def _handle_reads(self, event: JobArrived[_WaitingReply] | PieceRead | TimePassed, now: float) -> None:
+        for action in self._piece_reads.handle(event, now):
+            match action:
+                case StartRead(order):
+                    self._read_threads.start(order)
+                case JobReady(waiting, pieces):
+                    reply, payload = self._read(waiting.job, now, pieces)
+                    if not self._send(waiting.client, reply, payload, waiting.size):
+                        self._queue.on_completed(waiting.client, waiting.size)
+
+    def _read(
+        self, job: Job, now: float, pieces: Mapping[Piece, bytes | ReadRefused] = NOTHING_READ
+    ) -> tuple[DataReply, bytes]:
+        """Returns the reply to a job, and its payload. ``pieces`` are those that the job has waited for."""
         rid, epoch = job.rid, self._identity.epoch
         match job:
             case SegmentJob(_, file, index, start, offset, length):
-                data = self._data.read(file, offset, length, now)
+                data = self._data.read(file, offset, length, now, pieces)
                 if isinstance(data, ReadRefused):
                     return refusal(rid, self._identity, data.reason, data.detail), b""
                 return Segment(rid=rid, epoch=epoch, index=index, start=start), data
             case DigestsJob(_, file, start):
-                data = self._data.digests(file, start, now)
+                data = self._data.digests(file, start, now, pieces)
                 if isinstance(data, ReadRefused):
                     return refusal(rid, self._identity, data.reason, data.detail), b""
                 return DigestPage(rid=rid, epoch=epoch, start=start), data
             case BundleJob(_, ranges):
-                read = [self._read_range(range, now) for range in ranges]
+                read = [self._read_range(range, now, pieces) for range in ranges]
+                for data in read:
+                    if isinstance(data, ReadRefused) and data.reason is RefusalReason.UNAVAILABLE:
+                        # The client asks for the whole bundle again, instead of for each file.
+                        return refusal(rid, self._identity, data.reason, data.detail), b""
                 files = [b"" if isinstance(data, ReadRefused) else data for data in read]
                 statuses = [str(data.reason) if isinstance(data, ReadRefused) else FILE_OK for data in read]
                 return Bundle(rid=rid, epoch=epoch, statuses=statuses, lengths=[*map(len, files)]), b"".join(files)
 
-    def _read_range(self, range: tuple[SharedFile, int, int] | None, now: float) -> bytes | ReadRefused:
+    def _read_range(
+        self, range: tuple[SharedFile, int, int] | None, now: float, pieces: Mapping[Piece, bytes | ReadRefused]
+    ) -> bytes | ReadRefused:
         """Returns the bytes of a file in a bundle."""
         if range is None:
             return ReadRefused(RefusalReason.UNKNOWN)
         file, offset, length = range
-        return self._data.read(file, offset, length, now) if length else b""
+        return self._data.read(file, offset, length, now, pieces) if length else b""
 
     def _on_disconnected(self, client: ClientKey) -> None:
         self._queue.discard(client)

@@ -16,30 +16,18 @@ from functools import lru_cache
 from pathlib import Path
 from stat import S_ISREG
 
-from msgspec import Struct
-
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
-from msd.workers.source.change_times import ChangeTimes
+from msd.workers.source.file_systems import FileSystems
 from msd.workers.source.share import Share
+from msd.workers.source.source import ReadRefused, Wait
 
 #: Maximum number of files kept open for later requests.
 MAX_OPEN_FILES = 64
 
 
-class ReadRefused(Struct, frozen=True):
-    """Data cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
-
-    ``data`` holds the bytes read from a file that is not the indexed version; it is empty if nothing was read.
-    """
-
-    reason: RefusalReason
-    detail: str = ""
-    data: bytes = b""
-
-
 class LocalFiles:
-    """Reads the files of ``share``."""
+    """Reads the files of ``share`` that are below a path: see ``Source``."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
@@ -47,10 +35,10 @@ class LocalFiles:
         self._open: OrderedDict[str, int] = OrderedDict()
         #: The names of the files read since the last call of ``close_unread()``.
         self._read_names: set[str] = set()
-        self._change_times = ChangeTimes()
+        self._file_systems = FileSystems()
 
     def close(self) -> None:
-        self._change_times.clear()
+        self._file_systems.clear()
         while self._open:
             os.close(self._open.popitem()[1])
 
@@ -62,29 +50,35 @@ class LocalFiles:
             self._close_file(name)
         self._read_names.clear()
 
-    def has_reliable_times(self, file: SharedFile) -> bool:
-        """True if data that ``read`` returns is known to be the indexed data. Otherwise the caller compares its digest:
-        the file may have changed without a change of its times.
-        """
-        return self._change_times.are_reliable(file.version.device)
+    def waits_for(self, file: SharedFile) -> Wait | None:
+        """Returns where the file's file system is mounted, if another machine or program serves it."""
+        return self._file_systems.wait(file.version.device)
+
+    def has_reliable_versions(self, file: SharedFile) -> bool:
+        """True if a file cannot change without a change of its times."""
+        return self._file_systems.has_reliable_times(file.version.device)
 
     def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
-        """Returns the ``length`` bytes from ``offset`` on, or the reason if the file cannot be read or is not the
-        indexed version.
-        """
+        if self.waits_for(file) is not None:
+            return self._read_once(file, offset, length)
         try:
-            fd = self._descriptor(file)
-            before = os.fstat(fd)
-            data = os.pread(fd, length, offset)
-            after = os.fstat(fd)
+            data = _read(self._descriptor(file), file, offset, length)
         except OSError as error:
+            data = read_refused(error)
+        if isinstance(data, ReadRefused):
             self._close_file(file.name)
-            return _read_refused(error)
-        is_unchanged = before.st_mtime_ns == after.st_mtime_ns and before.st_ctime_ns == after.st_ctime_ns
-        if is_unchanged and len(data) == length and Version.of(after) == file.version:
-            return data
-        self._close_file(file.name)
-        return ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
+        return data
+
+    def _read_once(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+        """Opens the file for one read: descriptors are kept in one thread only."""
+        try:
+            fd, _ = open_shared(self._share, file.name)
+            try:
+                return _read(fd, file, offset, length)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            return read_refused(error)
 
     def _descriptor(self, file: SharedFile) -> int:
         fd = self._open.get(file.name)
@@ -103,7 +97,19 @@ class LocalFiles:
             os.close(fd)
 
 
-def _read_refused(error: OSError) -> ReadRefused:
+def _read(fd: int, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+    """Reads a range of an open file. Raises ``OSError``."""
+    before = os.fstat(fd)
+    data = os.pread(fd, length, offset)
+    after = os.fstat(fd)
+    is_unchanged = before.st_mtime_ns == after.st_mtime_ns and before.st_ctime_ns == after.st_ctime_ns
+    if is_unchanged and len(data) == length and Version.of(after) == file.version:
+        return data
+    return ReadRefused(RefusalReason.CHANGED, "the file is not the version that was indexed", data)
+
+
+def read_refused(error: OSError) -> ReadRefused:
+    """Returns why a file is refused that cannot be read because of ``error``."""
     match error.errno:
         case errno.ENOENT:
             return ReadRefused(RefusalReason.CHANGED, "the file was deleted or renamed")

@@ -26,6 +26,8 @@ class Share(Struct, frozen=True):
     hidden: bool = False
     follow_links: bool = False
     excludes: tuple[str, ...] = ()
+    #: How many bytes of what has to be waited for each worker keeps in memory.
+    cache: int = 64 << 20
 
     @classmethod
     def read(cls, folder: Path) -> Self:

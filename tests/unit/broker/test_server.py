@@ -114,6 +114,7 @@ class FakeProcesses:
         self.token = token
         self.spawned: list[tuple[int, WantedState, int]] = []
         self.error: OSError | None = None
+        self.abandoned: list[int] = []
 
     def spawn(self, number: int, wanted: WantedState, edition: int) -> int:
         self.spawned.append((number, wanted, edition))

@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from msd.broker.supervision.registration import register
 from msd.broker.supervision.supervisor import (
+    ABANDON_AFTER_S,
     CRASH_WINDOW_S,
     LEFT,
     LOST_AFTER_S,
@@ -28,6 +29,7 @@ from msd.broker.supervision.supervisor import (
     SILENT_AFTER_S,
     STEADY_AFTER_S,
     TRANSITIONS,
+    Abandon,
     Action,
     CatalogueReady,
     ComplaintCounted,
@@ -882,6 +884,16 @@ def test_quit_kills_after_the_grace() -> None:
     scenario.exit(1)
     assert scenario.wait(QUIT_GRACE_S - 0.01) == []
     assert scenario.wait(0.01) == [Kill(2)]
+    assert scenario.wait(ABANDON_AFTER_S - 0.01) == []
+    assert Stop() in scenario.exit(2)
+
+
+def test_quit_does_not_wait_for_a_process_that_cannot_be_killed() -> None:
+    scenario = awake(2)
+    scenario.handle(QuitReceived())
+    scenario.exit(1)
+    scenario.wait(QUIT_GRACE_S)
+    assert scenario.wait(ABANDON_AFTER_S) == [Abandon(2)]
     assert scenario.wait(1000) == []
     assert Stop() in scenario.exit(2)
 
@@ -1077,6 +1089,9 @@ class Supervision(RuleBasedStateMachine):
                 case Kill(number):
                     assert self.running[number] not in self.killed, "killed twice"
                     self.killed.add(self.running[number])
+                case Abandon(number):
+                    assert self.supervisor.quitting
+                    assert self.running[number] in self.killed
                 case SendOrder(number, wanted, edition):
                     worker = self.supervisor.workers[number]
                     assert wanted is worker.wanted

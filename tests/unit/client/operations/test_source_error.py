@@ -31,11 +31,17 @@ def test_a_worker_on_another_host_is_called_by_its_name_and_host() -> None:
     )
 
 
+def test_a_worker_that_cannot_read_the_file_says_why() -> None:
+    bans = {1: BanReason.UNREADABLE, 2: BanReason.CORRUPT, 3: BanReason.UNREADABLE}
+    message = str(source_error(bans, 7, "Star.mp4", details={1: "Permission denied", 2: "Is a directory"}))
+    assert "(worker 1 cannot read the file: Permission denied, worker 2 sent corrupt data, worker 3 can" in message
+
+
 @pytest.mark.parametrize(
     ("reasons", "advice"),
     [
         ([BanReason.CORRUPT], "check the disks and the memory of the servers, and compare the file with msd verify"),
-        ([BanReason.CORRUPT, BanReason.UNREADABLE], "check the permissions and the disk of the file on the servers"),
+        ([BanReason.CORRUPT, BanReason.UNREADABLE], "check on the servers that it can be read"),
         ([BanReason.BAD_REQUEST], "update the older side"),
     ],
 )

@@ -25,7 +25,7 @@ from msd.workers.indexing.file_hasher import CHANGED, FileChangedError
 from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue, Version
-from msd.workers.source.change_times import ChangeTimes
+from msd.workers.source.file_systems import FileSystems
 from msd.workers.source.share import Share
 from tests.processes import TIMEOUT
 from tests.unit.shares import share_of, write_share_of
@@ -529,7 +529,7 @@ def suspect(in_process: InProcessIndexer, root: Path, folder: Path, monkeypatch:
 def test_a_suspect_segment_makes_the_indexer_read_the_file_again(
     in_process: InProcessIndexer, suspect: SuspectSegment, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ChangeTimes, "are_reliable", lambda self, device: False)
+    monkeypatch.setattr(FileSystems, "has_reliable_times", lambda self, device: False)
     in_process.indexer.check(suspect)
     in_process.indexer.update()
     assert in_process.editions[-1].edition == 3

@@ -94,7 +94,7 @@ def test_a_closed_router_has_no_socket_and_sends_nothing(bench: Bench) -> None:
     bench.router.close()
     assert bench.router.socket is None
     bench.router.send(client, REFUSAL)
-    assert not bench.router.send_large(client, HEAD, bytes(MIB))
+    assert not bench.router.send_large(client, HEAD, bytes(MIB), len(HEAD) + len(bytes(MIB)))
     assert bench.disconnected == []
     bench.router.close()
 
@@ -194,7 +194,7 @@ def test_a_small_reply_arrives(bench: Bench) -> None:
 @pytest.mark.parametrize("payload", [b"", b"x", b"x" * MIB])
 def test_a_large_reply_arrives_and_completes(bench: Bench, payload: bytes) -> None:
     dealer, client = bench.connect()
-    assert bench.router.send_large(client, HEAD, payload)
+    assert bench.router.send_large(client, HEAD, payload, len(HEAD) + len(payload))
     assert bench.send_completions
     assert dealer.poll(TIMEOUT_MS)
     assert dealer.recv_multipart() == ([HEAD, payload] if payload else [HEAD])
@@ -206,7 +206,7 @@ def test_a_large_reply_arrives_and_completes(bench: Bench, payload: bytes) -> No
 def test_unread_replies_do_not_complete(bench: Bench) -> None:
     _, client = bench.connect(rcvhwm=1)
     for _ in range(64):  # more than a connection can buffer
-        assert bench.router.send_large(client, HEAD, bytes(MIB))
+        assert bench.router.send_large(client, HEAD, bytes(MIB), len(HEAD) + len(bytes(MIB)))
     completed = 0
     while bench.send_completions.socket.poll(200):
         completed += len(bench.send_completions.collect())
@@ -217,8 +217,8 @@ def test_unread_replies_do_not_complete(bench: Bench) -> None:
 def test_a_dropped_reply_is_not_reported_as_completed(bench: Bench) -> None:
     dealer, client = bench.connect()
     unknown = client[0], b"unknown"
-    assert not bench.router.send_large(unknown, HEAD, bytes(MIB))
-    assert bench.router.send_large(client, HEAD, b"x")
+    assert not bench.router.send_large(unknown, HEAD, bytes(MIB), len(HEAD) + len(bytes(MIB)))
+    assert bench.router.send_large(client, HEAD, b"x", len(HEAD) + len(b"x"))
     assert dealer.poll(TIMEOUT_MS)
     completed = []
     while bench.send_completions:
@@ -230,11 +230,11 @@ def test_a_dropped_reply_is_not_reported_as_completed(bench: Bench) -> None:
 def test_a_disconnected_client_is_reported_and_its_replies_complete(bench: Bench) -> None:
     dealer, client = bench.connect(rcvhwm=1)
     for _ in range(64):
-        assert bench.router.send_large(client, HEAD, bytes(MIB))
+        assert bench.router.send_large(client, HEAD, bytes(MIB), len(HEAD) + len(bytes(MIB)))
     dealer.close(0)
     bench.send_until_disconnected(client, REFUSAL)
     assert bench.disconnected == [client]
-    assert not bench.router.send_large(client, HEAD, b"x")
+    assert not bench.router.send_large(client, HEAD, b"x", len(HEAD) + len(b"x"))
     completed: list[tuple[ClientKey, int]] = []
     while bench.send_completions:
         completed += bench.collect()

@@ -13,7 +13,8 @@ from msd.wire.protocol.segments import cut, digest, file_id, segment_size
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import Catalogue, SharedFile, Version
 from msd.workers.source.indexed_data import STALE_REPORT_S, IndexedData
-from msd.workers.source.local_files import LocalFiles, ReadRefused
+from msd.workers.source.local_files import LocalFiles
+from msd.workers.source.source import ReadRefused
 from tests.unit.shares import share_of, write_edition
 
 NUMBERS = bytes(range(245))
@@ -85,7 +86,7 @@ def test_a_range_has_the_indexed_bytes(
     if change == "times":
         os.utime(shared.root / "numbers", (2, 2))
     elif change == "unreliable times":
-        monkeypatch.setattr(shared.local_files, "has_reliable_times", lambda _: False)
+        monkeypatch.setattr(shared.local_files, "has_reliable_versions", lambda _: False)
     assert shared.data.read(file, offset, length, now=0.0) == content[offset : offset + length]
     assert shared.data.is_stale(0.0) == (change == "times")
 
@@ -125,7 +126,7 @@ def test_data_that_changed_without_a_change_of_times_is_suspect(
 ) -> None:
     """Of a small file, any segment is suspect."""
     file = shared.index("numbers", content=content, damage=len(content) // 8)
-    monkeypatch.setattr(shared.local_files, "has_reliable_times", lambda _: False)
+    monkeypatch.setattr(shared.local_files, "has_reliable_versions", lambda _: False)
     assert reason(shared.data.read(file, len(content) // 9, 3, now=0.0)) is RefusalReason.CHANGED
     assert shared.data.suspect(0.0) == SuspectSegment(file.id, index)
     assert shared.data.suspect(STALE_REPORT_S) is None

@@ -12,8 +12,9 @@ import pytest
 from msd.wire.protocol.segments import span
 from msd.wire.protocol.states import RefusalReason
 from msd.workers.source.catalogue import SharedFile, Version
-from msd.workers.source.local_files import MAX_OPEN_FILES, LocalFiles, ReadRefused, open_shared
+from msd.workers.source.local_files import MAX_OPEN_FILES, LocalFiles, open_shared
 from msd.workers.source.share import Share
+from msd.workers.source.source import ReadRefused
 from tests.unit.shares import share_of
 
 NUMBERS = bytes(range(245))
@@ -103,7 +104,7 @@ def test_special_characters_in_a_name_have_no_meaning(root: Path, local_files: L
 
 
 def test_the_times_of_a_file_are_reliable_on_an_ordinary_file_system(root: Path, local_files: LocalFiles) -> None:
-    assert local_files.has_reliable_times(put(root, "numbers"))
+    assert local_files.has_reliable_versions(put(root, "numbers"))
 
 
 def test_reads_a_single_shared_file(root: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from msd.workers.source.change_times import ChangeTimes
+from msd.workers.source.file_systems import FileSystems
 
 DEVICE = os.makedev(8, 17)
 
@@ -23,27 +23,33 @@ def mounts(tmp_path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["vfat", "exfat", "nfs4", "fuse.sshfs", "fuseblk"])
 def test_these_file_systems_do_not_record_each_change(tmp_path: Path, kind: str) -> None:
-    assert not ChangeTimes(mounts(tmp_path, kind)).are_reliable(DEVICE)
+    assert not FileSystems(mounts(tmp_path, kind)).has_reliable_times(DEVICE)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fusectl"])
 def test_other_file_systems_do(tmp_path: Path, kind: str) -> None:
-    assert ChangeTimes(mounts(tmp_path, kind)).are_reliable(DEVICE)
+    assert FileSystems(mounts(tmp_path, kind)).has_reliable_times(DEVICE)
 
 
 def test_a_device_that_is_not_listed_counts_as_reliable(tmp_path: Path) -> None:
-    assert ChangeTimes(mounts(tmp_path, "vfat")).are_reliable(os.makedev(0, 99))
-    assert ChangeTimes(tmp_path / "missing").are_reliable(DEVICE)
+    assert FileSystems(mounts(tmp_path, "vfat")).has_reliable_times(os.makedev(0, 99))
+    assert FileSystems(tmp_path / "missing").has_reliable_times(DEVICE)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("nfs4", "/mnt/a stick"), ("fuse.sshfs", "/mnt/a stick"), ("vfat", None)])
+def test_reads_wait_for_file_systems_that_others_serve(tmp_path: Path, kind: str, name: str | None) -> None:
+    wait = FileSystems(mounts(tmp_path, kind)).wait(DEVICE)
+    assert (wait.name if wait is not None else None) == name
 
 
 def test_the_answer_is_remembered_until_it_is_cleared(tmp_path: Path) -> None:
-    times = ChangeTimes(mounts(tmp_path, "vfat"))
-    assert not times.are_reliable(DEVICE)
+    times = FileSystems(mounts(tmp_path, "vfat"))
+    assert not times.has_reliable_times(DEVICE)
     mounts(tmp_path, "ext4")
-    assert not times.are_reliable(DEVICE)
+    assert not times.has_reliable_times(DEVICE)
     times.clear()
-    assert times.are_reliable(DEVICE)
+    assert times.has_reliable_times(DEVICE)
 
 
 def test_the_real_list_of_mounts_is_read(tmp_path: Path) -> None:
-    assert ChangeTimes().are_reliable(tmp_path.stat().st_dev)
+    assert FileSystems().has_reliable_times(tmp_path.stat().st_dev)

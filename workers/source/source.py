@@ -1,0 +1,102 @@
+"""What the content of shared files is read from: the protocol between a worker and where the content lies.
+
+Where a read may have to wait, a *piece* is read in one go: a segment of a large file, or a small file as a whole. It is
+compared with what was indexed, so that the piece in memory can answer any request for a part of it.
+
+``workers/source/local_files.py`` reads from file systems. Does not decide which pieces are read when: see
+``workers/serving/piece_reads.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from msd.wire.protocol.segments import content_id, digest
+from msd.wire.protocol.states import RefusalReason
+from msd.workers.source.catalogue import SharedFile
+
+
+class ReadRefused(Struct, frozen=True):
+    """Data cannot be served: ``reason`` is the refusal's reason, ``detail`` its human-readable text.
+
+    ``data`` holds the bytes read from a file that is not the indexed version; it is empty if nothing was read.
+    """
+
+    reason: RefusalReason
+    detail: str = ""
+    data: bytes = b""
+
+
+class Wait(Struct, frozen=True):
+    """What a read may have to wait for: its name, and the seconds after which it counts as hanging."""
+
+    name: str
+    limit_s: float
+
+
+class Source(Protocol):
+    """Reads the content of shared files in the versions that were indexed."""
+
+    def waits_for(self, file: SharedFile) -> Wait | None:
+        """Returns what a read of the file may have to wait for, None if it is answered at once. If it is not None,
+        ``read`` may be called in any thread; otherwise only in the one that calls everything else.
+        """
+
+    def has_reliable_versions(self, file: SharedFile) -> bool:
+        """True if data that ``read`` returns is known to be the indexed data. Otherwise the caller compares its
+        digest.
+        """
+
+    def read(self, file: SharedFile, offset: int, length: int) -> bytes | ReadRefused:
+        """Returns the ``length`` bytes from ``offset`` on, or the reason if they cannot be read or the file is not the
+        indexed version.
+        """
+
+    def close_unread(self) -> None:
+        """Closes what was not read since the last call."""
+
+    def close(self) -> None:
+        """Frees everything. Reads in other threads may go on."""
+
+
+class Piece(Struct, frozen=True):
+    """A piece of any file that has the content ``id``: segment ``index``, 0 for a small file."""
+
+    id: bytes
+    index: int
+
+
+#: The pieces of a job that has not waited for any.
+NOTHING_READ: Mapping[Piece, bytes | ReadRefused] = {}
+
+
+class PieceOrder(Struct, frozen=True):
+    """An order to read a piece, from any of the files ``copies``. ``digest`` is None for a small file."""
+
+    piece: Piece
+    copies: tuple[SharedFile, ...]
+    offset: int
+    length: int
+    digest: bytes | None
+    wait: Wait
+
+    def is_right(self, data: bytes) -> bool:
+        """True if ``data`` is what was indexed."""
+        view = memoryview(data)
+        return content_id(view) == self.piece.id if self.digest is None else digest(view) == self.digest
+
+
+def read_piece(source: Source, order: PieceOrder) -> bytes | ReadRefused:
+    """Returns a piece as it was indexed, or why no copy of it can be read. May take long: call it in any thread."""
+    result: bytes | ReadRefused = ReadRefused(RefusalReason.UNKNOWN)
+    for file in order.copies:
+        result = source.read(file, order.offset, order.length)
+        content = result.data if isinstance(result, ReadRefused) else result
+        if len(content) == order.length and order.is_right(content):
+            return content
+        if not isinstance(result, ReadRefused):
+            result = ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
+    return result
