@@ -189,6 +189,7 @@ class Broker:
             self._poll_loop,
             on_requests=self._on_requests_readable,
             on_misuse=lambda subscriber: self._event_log.on_misuse(subscriber, time.time()),
+            on_admitted=self._on_keys_admitted,
             on_revoked=self._on_keys_revoked,
         )
         at_close(self._listeners.close)
@@ -384,6 +385,11 @@ class Broker:
             worker.route.send(Reached(endpoint=worker.endpoint, reason=reason))
         text = f"at {worker.endpoint.removeprefix('tcp://')}: {reason}" if reason else ""
         self._handle(supervisor.ReachTried(number, epoch, text), time.monotonic())
+
+    def _on_keys_admitted(self) -> None:
+        for worker in self._supervisor.workers.values():
+            if worker.key and isinstance(worker.route, Route):
+                worker.route.send(self._listeners.admitted())
 
     def _on_keys_revoked(self) -> None:
         for worker in [*self._supervisor.workers.values()]:

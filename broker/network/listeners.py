@@ -32,8 +32,8 @@ KEY_CHECK_INTERVAL_S = 0.5
 
 class Listeners:
     """All sockets of a broker, polled by ``poll_loop``. ``on_requests`` is called when requests may be waiting,
-    ``on_misuse`` with the name or address of each subscriber that was disconnected, ``on_revoked`` when keys were
-    revoked. Call ``close()`` when done.
+    ``on_misuse`` with the name or address of each subscriber that was disconnected, ``on_admitted`` when other keys are
+    admitted than before, ``on_revoked`` when keys were revoked. Call ``close()`` when done.
 
     Raises ``MsdError`` if a socket cannot be opened.
     """
@@ -46,12 +46,14 @@ class Listeners:
         *,
         on_requests: Callable[[], None],
         on_misuse: Callable[[str], None],
+        on_admitted: Callable[[], None],
         on_revoked: Callable[[], None],
     ) -> None:
         self._context = context
         self._poll_loop = poll_loop
         self._on_requests = on_requests
         self._on_misuse = on_misuse
+        self._on_admitted = on_admitted
         self._on_revoked = on_revoked
         self._local_control: ControlSocket | None = None
         self._local_bindings = 1
@@ -63,8 +65,8 @@ class Listeners:
             folder = config.key_folder.path if self.keys else None
             self._zap = ZapHandler(context, self.keys, folder, KEY_ROLES)
             opened.callback(self._zap.close)
-            self._update_admitted()
-            poll_loop.register(self._zap.socket, self._zap.handle)
+            self._admitted = self._current_admitted()
+            poll_loop.register(self._zap.socket, self._on_connecting)
             try:
                 self._publisher = Publisher(context, config.status, self._zap, self._on_disconnected)
             except zmq.ZMQError as error:
@@ -125,12 +127,7 @@ class Listeners:
         if now < self._next_key_check:
             return
         self._next_key_check = now + KEY_CHECK_INTERVAL_S
-        is_revoked = self._zap.reload()
-        self._update_admitted()
-        if is_revoked:
-            self._publisher.disconnect_revoked()
-            self._control.disconnect_revoked()
-            self._on_revoked()
+        self._reload_keys()
 
     def is_admitted(self, key: bytes) -> bool:
         """True if a peer with this key may connect."""
@@ -140,9 +137,27 @@ class Listeners:
         """Returns the admitted keys, for workers on other machines, as they were at the last check."""
         return self._admitted
 
-    def _update_admitted(self) -> None:
+    def _on_connecting(self) -> None:
+        before = self._zap.admitted_keys
+        self._zap.handle()
+        if self._zap.admitted_keys is not before:
+            # A client with a new key connects to server 5 first: the workers must know the key before the client does.
+            self._reload_keys()
+
+    def _reload_keys(self) -> None:
+        is_revoked = self._zap.reload()
+        admitted = self._current_admitted()
+        if admitted.digest != self._admitted.digest:
+            self._admitted = admitted
+            self._on_admitted()
+        if is_revoked:
+            self._publisher.disconnect_revoked()
+            self._control.disconnect_revoked()
+            self._on_revoked()
+
+    def _current_admitted(self) -> Admitted:
         public = self.keys.public if self.keys is not None else b""
-        self._admitted = admitted_message(self._zap.admitted_keys, public, time.time())
+        return admitted_message(self._zap.admitted_keys, public, time.time())
 
     def close(self) -> None:
         self._opened.close()

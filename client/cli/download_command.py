@@ -117,10 +117,11 @@ def _download_from(settings: Config, servers: Servers, flags: DownloadFlags, on_
 
 def _link_error(error: NotAllowedError) -> NotAllowedError:
     """Returns the error for a link whose key the servers do not admit. Other errors remain as they are."""
-    place, found, _ = str(error).partition("does not admit this key")
-    if not found:
-        return error
-    return NotAllowedError(f"{place}refuses this link: it has expired or was revoked; ask for another one")
+    for found, refuses in (("does not admit this key", "refuses"), ("do not admit this key", "refuse")):
+        place, is_found, _ = str(error).partition(found)
+        if is_found:
+            return NotAllowedError(f"{place}{refuses} this link: it has expired or was revoked; ask for another one")
+    return error
 
 
 def _selects_several(servers: Servers, flags: DownloadFlags, on_event: OnEvent) -> bool:

@@ -32,6 +32,8 @@ MIN_BACKOFF_S, MAX_BACKOFF_S = 0.25, 4.0
 #: connections are closed during the handshake without a reason: a dying server may close one connection, but only a
 #: server with a different key closes every one.
 REFUSAL_PERIOD_S, HANDSHAKE_REFUSAL_PERIOD_S = 0.1, 1.0
+#: The same if last known workers refuse while server 5 is silent: it may answer late, and learns of a new key first.
+UNCONFIRMED_REFUSAL_PERIOD_S = 2.0
 #: A refusal more than this many seconds after the previous one is considered unrelated.
 MAX_REFUSAL_GAP_S = 5.0
 #: States of a worker in which the client tries to connect to it.
@@ -199,8 +201,9 @@ class ConnectionPolicy(Core[Event, Action]):
         self.workers = {number: KnownWorker(endpoint, is_given=not guessed) for number, endpoint in workers.items()}
         #: The latest snapshot; None while server 5 is silent.
         self.status: Status | None = None
-        #: True if server 5 has sent the latest snapshot, and no refusal since.
-        self._is_admitted = False
+        #: True if server 5 has sent the latest snapshot, False if it has refused this client since; None while it is
+        #: silent.
+        self.is_admitted: bool | None = None
         self._server5 = server5
         self._pinned = pinned
         self._last_known = last_known or {}
@@ -273,14 +276,14 @@ class ConnectionPolicy(Core[Event, Action]):
             case ConnectionClosed(number, refusal):
                 worker = self.workers[number]
                 # A worker with a key of its own speaks only for itself while server 5 admits this client.
-                if not worker.key or not self._is_admitted:
+                if not worker.key or not self.is_admitted:
                     self._record_refusal(refusal, now)
                 worker.change_state(ConnectionClosed)
                 worker.end_renewal()
                 worker.failures += 1
                 worker.retry_at = now + backoff(worker.failures, MIN_BACKOFF_S, MAX_BACKOFF_S)
             case StatusRefused(refusal):
-                self._is_admitted = False
+                self.is_admitted = False
                 self._record_refusal(refusal, now)
             case AddressesChanged(server5, workers):
                 actions += self._change_addresses(server5, workers, now)
@@ -329,7 +332,8 @@ class ConnectionPolicy(Core[Event, Action]):
         if self._refused_since is None:
             return None
         if self._refusal is not ConnectionRefusal.HANDSHAKE:
-            return self._refused_since + REFUSAL_PERIOD_S
+            is_confirmed = self.is_admitted is not None or not self.uses_last_known
+            return self._refused_since + (REFUSAL_PERIOD_S if is_confirmed else UNCONFIRMED_REFUSAL_PERIOD_S)
         deadline = self._refused_since + HANDSHAKE_REFUSAL_PERIOD_S
         return deadline if self._last_refusal_at >= deadline else None
 
@@ -349,7 +353,10 @@ class ConnectionPolicy(Core[Event, Action]):
         self._last_snapshot = (status.epoch, status.seq)
         self._status_deadline = now + 3 * status.interval + 1
         self._status_timed_out = self.uses_last_known = False
-        self.status, self._is_admitted = status, True
+        if not self.is_admitted:
+            # Refusals of workers so far do not count: server 5 admits this client, and they may not know that yet.
+            self._refused_since = None
+        self.status, self.is_admitted = status, True
         actions: list[Action] = []
         for reported in status.workers:
             worker = self.workers.get(reported.number)
@@ -457,7 +464,7 @@ class ConnectionPolicy(Core[Event, Action]):
             self._recall()
         self._status_deadline = now + RESUBSCRIBE_INTERVAL_S
         self._status_timed_out = True
-        self.status, self._is_admitted = None, False
+        self.status, self.is_admitted = None, None
         for worker in self.workers.values():
             worker.reported_state = None
         return [] if is_first else [Resubscribe()]

@@ -304,7 +304,7 @@ class ConnectionPool:
         expected = self._policy.expected_workers
         server5 = {"server 5": self._servers.status}
         unanswered = {_worker_name(number) for number in expected.keys() - self.ready.keys()}
-        if not self.ready and self.status is None:
+        if not self.ready and not self._policy.is_admitted:
             unanswered |= server5.keys()
         workers = {_worker_name(number): endpoint for number, endpoint in expected.items()}
         self._apply_contacts(Expecting(server5 | workers, frozenset(unanswered)))

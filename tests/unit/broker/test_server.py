@@ -28,6 +28,7 @@ from msd.wire.net.ports import PortInUseError
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
     Accepted,
+    Admitted,
     Complaint,
     ControlRequest,
     Done,
@@ -86,6 +87,9 @@ class FakeListeners:
         self.published.append(status)
 
     def check_keys(self, now: float) -> None: ...
+
+    def admitted(self) -> Admitted:
+        return Admitted(digest=b"1", keys=[])
 
     def close(self) -> None:
         self.is_closed = True
@@ -375,6 +379,17 @@ def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_
     assert not harness.indexer.rescans
     harness.receive(Toggle(rid=6, number=3))
     assert harness.listeners.sent == [(b"attic", Order(wanted=WantedState.ASLEEP, edition=40))]
+
+
+def test_workers_of_other_hosts_learn_of_other_admitted_keys_at_once(harness: Harness) -> None:
+    harness.start()
+    elsewhere = Sender(Role.ANYONE, b"", "hosts", "192.0.2.7")
+    for name, key in (("attic", bytes(32)), ("keyless", b"")):
+        join = Join(rid=5, name=name, epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018", key=key)
+        harness.receive(join, name.encode(), elsewhere)
+    harness.listeners.sent.clear()
+    harness.broker._on_keys_admitted()
+    assert harness.listeners.sent == [(b"attic", Admitted(digest=b"1", keys=[]))]
 
 
 def test_missing_keys_are_made_where_they_are_needed(config: Config, output: OutputThread, tmp_path: Path) -> None:

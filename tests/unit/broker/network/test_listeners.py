@@ -22,9 +22,9 @@ from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.poll_loop import PollLoop
 from msd.wire.net.sockets import tune
 from msd.wire.protocol.codec import STATUS_TOPIC, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, Status, StatusRequest
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Accepted, Admitted, Status, StatusRequest
 from msd.wire.protocol.states import ConnectionRefusal
-from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role
+from msd.wire.security.keys import Credentials, KeyFolder, KeyPair, Role, key_hash
 from tests.processes import free_ports
 
 TIMEOUT = 10.0
@@ -64,14 +64,16 @@ class Harness:
         self.context: zmq.Context[zmq.Socket[bytes]] = stack.enter_context(zmq.Context())
         #: The names or addresses of the subscribers that were disconnected.
         self.disconnected: list[str] = []
-        #: How often keys were revoked.
+        #: How often keys were revoked, and the lists of admitted keys so far.
         self.revocations = 0
+        self.admitted: list[Admitted] = []
         self.listeners = Listeners(
             self.context,
             self.config,
             self._poll_loop,
             on_requests=self._read,
             on_misuse=self.disconnected.append,
+            on_admitted=lambda: self.admitted.append(self.listeners.admitted()),
             on_revoked=self._on_revoked,
         )
         stack.callback(self.listeners.close)
@@ -222,8 +224,38 @@ def test_the_error_names_the_port_in_use_and_no_socket_stays_open(harness: Harne
     config = replace(Config(status_port=free[0], control_port=free[1]), **{port: in_use})
     with zmq.Context() as context, pytest.raises(UsageError, match=str(in_use)):
         Listeners(
-            context, config, PollLoop(), on_requests=lambda: None, on_misuse=lambda name: None, on_revoked=lambda: None
+            context,
+            config,
+            PollLoop(),
+            on_requests=lambda: None,
+            on_misuse=lambda name: None,
+            on_admitted=lambda: None,
+            on_revoked=lambda: None,
         )
+
+
+def test_the_list_of_admitted_keys_is_renewed_before_a_client_with_a_new_key_is_connected(
+    harness: Harness, folder: KeyFolder
+) -> None:
+    """No check of the keys is due: the client itself is the occasion."""
+    harness.listeners.publish(STATUS)
+    pair = KeyPair.generate()
+    folder.admit(f"new {pair.public.hex()}", Role.CLIENT)
+    client = harness.subscribe(Credentials(pair, own(harness).server))
+    harness.until(client.receive)
+    assert [key_hash(pair.public) in [key.hash for key in admitted.keys] for admitted in harness.admitted] == [True]
+
+
+def test_the_list_of_admitted_keys_is_renewed_by_a_check_only_if_keys_have_changed(
+    harness: Harness, folder: KeyFolder
+) -> None:
+    admitted(harness, folder, "laptop", Role.CLIENT)
+    admitted(harness, folder, "attic", Role.WORKER)
+    harness.check_keys()
+    assert len(harness.admitted) == 1, "a key for workers is none that workers admit"
+    folder.revoke("laptop")
+    harness.check_keys()
+    assert [len(message.keys) for message in harness.admitted] == [2, 1]
 
 
 # Revoked keys.

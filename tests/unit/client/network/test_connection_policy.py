@@ -19,6 +19,7 @@ from msd.client.network.connection_policy import (
     RENEWAL_SILENCE_S,
     RESUBSCRIBE_INTERVAL_S,
     TRANSITIONS,
+    UNCONFIRMED_REFUSAL_PERIOD_S,
     Action,
     AddressesChanged,
     CloseConnection,
@@ -562,6 +563,32 @@ def test_workers_with_their_own_keys_are_believed_once_server_5_has_refused_this
     scene.disconnect(refusal=ConnectionRefusal.KEY)
     scene.now += REFUSAL_PERIOD_S
     assert scene.refusal is ConnectionRefusal.KEY
+
+
+def test_a_last_known_worker_that_refuses_is_not_believed_while_server_5_may_still_answer() -> None:
+    """The key was admitted a moment ago: server 5 admits it, but answers late, and the worker does not know it yet."""
+    scene = recalling(2)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.disconnect(7, ConnectionRefusal.KEY)
+    scene.now += UNCONFIRMED_REFUSAL_PERIOD_S - 0.01
+    assert scene.refusal is None
+    scene.snapshot(worker(7, WorkerState.AWAKE, key=KEY))
+    scene.now += UNCONFIRMED_REFUSAL_PERIOD_S
+    assert scene.refusal is None
+    assert scene.policy.refusal is None
+
+
+def test_a_last_known_worker_that_refuses_is_believed_after_a_while_without_server_5() -> None:
+    scene = recalling(2)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.disconnect(7, ConnectionRefusal.KEY)
+    scene.now += UNCONFIRMED_REFUSAL_PERIOD_S
+    assert scene.refusal is ConnectionRefusal.KEY
+    scene = recalling(2)
+    scene.wait(FIRST_SNAPSHOT_TIMEOUT_S)
+    scene.handle(StatusRefused(ConnectionRefusal.KEY))
+    scene.now += REFUSAL_PERIOD_S
+    assert scene.refusal is ConnectionRefusal.KEY, "server 5 itself has refused the client"
 
 
 def test_a_refusal_counts_no_more_once_a_snapshot_names_the_key_of_the_worker() -> None:
