@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import secrets
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -89,9 +90,10 @@ def offered_name(config: Config) -> str | None:
     """
     if not config.uses_keys or config.status.is_loopback:
         return None
-    if len(config.paths) != 1 or not os.path.isfile(config.paths[0]):
+    path = config.paths[0] if len(config.paths) == 1 else None
+    if not isinstance(path, Path) or not os.path.isfile(path):
         return ""
-    name = os.path.basename(os.path.abspath(config.paths[0]))
+    name = os.path.basename(os.path.abspath(path))
     return name if is_presentable(name) else ""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,6 +20,9 @@ from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import ANY_HOSTS, Endpoint, check_port
 from msd.wire.net.name_lookup import look_up
 from msd.wire.security.keys import SERVER, KeyFolder, KeyPair
+
+if TYPE_CHECKING:
+    from msd.wire.config.store_urls import StoreUrl
 
 DEFAULT_FILE = Path("config.toml")
 LOOPBACK = "127.0.0.1"
@@ -41,7 +44,7 @@ class Config(Struct, frozen=True):
     """
 
     #: The files and folders to share; which files below them are left out.
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path | StoreUrl, ...] = ()
     excludes: tuple[str, ...] = ()
     hidden: bool = False
     follow_links: bool = False
@@ -71,6 +74,9 @@ class Config(Struct, frozen=True):
     workers: tuple[WorkerConfig, ...] = tuple(WorkerConfig(Endpoint(LOOPBACK, port)) for port in DEFAULT_PORTS[:4])
     #: True if neither a flag nor a file gives a port: the defaults may be replaced by free ports.
     has_default_ports: bool = True
+    #: The settings of [store]; ``store_cache`` is what each worker keeps of a store in memory, in bytes.
+    store: dict[str, str] = {}
+    store_cache: int = 64 << 20
     memory: int = 64 << 20
     #: The maximum rate of a download in bytes a second (0 = unlimited).
     max_rate: int = 0
@@ -204,9 +210,8 @@ class Config(Struct, frozen=True):
             workers = (replace(w, endpoint=Endpoint(host, w.endpoint.port)) for w in changed.workers)
             changed = replace(changed, host=host, workers=tuple(workers))
         if paths:
-            changed = replace(
-                changed, paths=tuple(Path(_parse_flag("PATH", parse_text, path)) for path in paths), share_file=None
-            )
+            locations = (_location(_parse_flag("PATH", parse_text, path)) for path in paths)
+            changed = replace(changed, paths=tuple(locations), share_file=None)
         if excludes:
             changed = replace(changed, excludes=tuple(_parse_flag("--exclude", parse_text, text) for text in excludes))
         changed = replace(changed, hidden=hidden or self.hidden, follow_links=follow_links or self.follow_links)
@@ -244,7 +249,11 @@ def load(file: str | Path | None) -> Config:
     settings |= {key: share[key] for key in ("hidden", "follow_links") if key in share}
     settings["excludes"] = share.get("exclude", ())
     if "path" in share:
-        settings |= {"paths": tuple(path.parent / name for name in share["path"]), "share_file": path}
+        settings |= {"paths": tuple(_location(name, path.parent) for name in share["path"]), "share_file": path}
+    store = sections.get("store", {})
+    if "cache" in store:
+        settings["store_cache"] = store.pop("cache")
+    settings["store"] = {key: value for key, value in store.items() if value}
     settings["has_default_ports"] = "workers" not in sections and not {"status_port", "control_port"} & broker.keys()
     host = broker.get("host", LOOPBACK)
     settings["is_only_broker"] = bool(broker) and not {"share", "workers"} & sections.keys()
@@ -253,6 +262,16 @@ def load(file: str | Path | None) -> Config:
         WorkerConfig(Endpoint(w.get("host", host), w["port"]), w.get("rate", 0)) for w in workers
     )
     return Config(**settings)
+
+
+def _location(text: str, folder: Path = Path()) -> Path | StoreUrl:
+    """Returns a URL, or a path relative to ``folder``. Raises ``UsageError``."""
+    if "://" not in text:
+        return folder / text
+    # Importing it takes a millisecond, which most commands save.
+    from msd.wire.config.store_urls import StoreUrl
+
+    return StoreUrl.parse(text)
 
 
 def _parse_flag(flag: str, parse: Callable[[Any], Any], value: Any) -> Any:

@@ -95,7 +95,9 @@ def _section(name: str, where: str, value: Any) -> dict[str, Any]:
         try:
             parsed[key] = _KEYS[name][key](raw)
         except ValueError as allowed:
-            raise UsageError(f"{where}{key} = {raw!r}: must be {allowed}") from None
+            # Do not quote what may be a secret.
+            given = "" if name == "store" else f" = {raw!r}"
+            raise UsageError(f"{where}{key}{given}: must be {allowed}") from None
     return parsed
 
 
@@ -160,6 +162,13 @@ def _security(value: Any) -> str:
     return str(value)
 
 
+def _http_url(value: Any) -> str:
+    text = parse_text(value)
+    if not re.fullmatch(r"https?://[^\s@?#]+", text):
+        raise ValueError("a URL such as https://s3.example.com")
+    return text
+
+
 def _key(value: Any) -> bytes:
     return parse_key(parse_text(value))
 
@@ -209,5 +218,14 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "authority": parse_text,
     },
     "workers": {"port": _port, "host": _host, "rate": parse_size},
+    "store": {
+        "endpoint": _http_url,
+        "region": parse_text,
+        "access_key_id": parse_text,
+        "secret_access_key": parse_text,
+        "session_token": parse_text,
+        "anonymous": lambda value: "true" if _flag(value) else "",
+        "cache": parse_size,
+    },
     "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},
 }

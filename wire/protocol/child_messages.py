@@ -43,14 +43,18 @@ SHARE_FILE = "share"
 
 
 class ShareSettings(Struct, frozen=True):
-    """What the indexer and the workers share: paths in bytes by name, where the only path has the name "". ``excludes``
-    are the patterns of ``--exclude``.
+    """What the indexer and the workers share: paths in bytes and URLs of stores by name; the only one has the name "".
+    ``excludes`` are the patterns of ``--exclude``. ``store_settings`` are those of [store] in ``config.toml``, and
+    may be secret; ``cache`` is the number of bytes of a store that a worker keeps in memory.
     """
 
     roots: dict[str, bytes]
     hidden: bool = False
     follow_links: bool = False
     excludes: tuple[str, ...] = ()
+    stores: dict[str, str] = {}
+    store_settings: dict[str, str] = {}
+    cache: int = 0
 
 
 #: The files of an edition of the catalogue: the names in UTF-8, sorted, each followed by a zero byte; the digest of the

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from msd.wire.config.settings import Config
+from msd.wire.config.store_urls import StoreUrl
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.child_messages import SHARE_FILE, ShareSettings
 from msd.wire.support.presentable_names import is_presentable, presentable
@@ -21,13 +22,13 @@ def share_settings(config: Config) -> ShareSettings:
     if not config.paths:
         raise UsageError("nothing to share: give a file or folder as PATH, or [share] path in config.toml")
     for path in config.paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():
             hint = "check the path"
             if config.share_file is not None:
                 hint = f"[share] path in {config.share_file} names it: change it, or run msd serve PATH"
             raise UsageError(f"{path}: no such file or folder to share: {hint}")
-    paths = [Path(os.path.abspath(path)) for path in config.paths]
-    roots: dict[str, Path] = {}
+    paths = [Path(os.path.abspath(path)) if isinstance(path, Path) else path for path in config.paths]
+    roots: dict[str, Path | StoreUrl] = {}
     for path in paths:
         name = path.name if len(paths) > 1 else ""
         if name in roots:
@@ -36,7 +37,10 @@ def share_settings(config: Config) -> ShareSettings:
             raise UsageError(f"{presentable(str(path))}: its name cannot be shared: rename it")
         roots[name] = path
     return ShareSettings(
-        roots={name: os.fsencode(path) for name, path in roots.items()},
+        roots={name: os.fsencode(path) for name, path in roots.items() if isinstance(path, Path)},
+        stores={name: str(url) for name, url in roots.items() if isinstance(url, StoreUrl)},
+        store_settings=config.store,
+        cache=config.store_cache,
         hidden=config.hidden,
         follow_links=config.follow_links,
         excludes=config.excludes,
@@ -46,7 +50,10 @@ def share_settings(config: Config) -> ShareSettings:
 def write_share(folder: Path, share: ShareSettings) -> None:
     """Writes ``share`` to the catalogue's folder ``folder``. Raises ``DiskError``."""
     try:
-        (folder / SHARE_FILE).write_bytes(msgspec.json.encode(share))
+        # It may hold the secret key of a store. The folder is private, too.
+        fd = os.open(folder / SHARE_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(msgspec.json.encode(share))
     except OSError as error:
         raise DiskError(
             f"{folder}: cannot write what is shared: {error.strerror}: free some space there,"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msd.wire.protocol.child_messages import Indexed, IndexingDone, IndexLine, IndexProgress, IndexSkipped
 from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, segment_count
@@ -22,6 +23,9 @@ from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.indexing.file_hasher import FileChangedError, HashedFile, hash_files
 from msd.workers.source.catalogue import VERSION, AnyVersion, Catalogue, SharedFile, SharedFolder, Version
 from msd.workers.source.share import Share
+
+if TYPE_CHECKING:
+    from msd.workers.source.object_store import ObjectStore
 
 #: Seconds between two progress reports; each is a line in a terminal or a log.
 PROGRESS_INTERVAL_S = 3.0
@@ -42,6 +46,7 @@ def write_catalogue(
     on_progress: OnProgress,
     previous: Catalogue | None = None,
     reread: Set[str] = frozenset(),
+    stores: Mapping[str, ObjectStore] | None = None,
 ) -> tuple[Indexed, Mapping[str, AnyVersion]]:
     """Indexes the ``wanted`` files and folders of ``share`` into ``folder``, which must exist. Reads a file only if
     neither the ``previous`` catalogue nor the cache has the wanted version of it, or if its name is in ``reread``.
@@ -60,7 +65,7 @@ def write_catalogue(
             if record is None or name in reread or record[: VERSION.size] != version.packed:
                 changed[name] = version
     progress = _Progress(on_progress, changed)
-    results = _index(share, changed, cache, progress, reread)
+    results = _index(_Hasher(share, stores or {}, progress), changed, cache, progress, reread)
     indexed: dict[str, AnyVersion] = {}
     files = size = 0
     with closing(progress), EditionWriter(folder) as writer:
@@ -92,8 +97,37 @@ def write_catalogue(
     return Indexed(files=files, size=size, hashed=progress.hashed, catalogue=catalogue.hex()), versions
 
 
+class _Hasher:
+    """Reads and hashes shared files, wherever they are."""
+
+    def __init__(self, share: Share, stores: Mapping[str, ObjectStore], progress: _Progress) -> None:
+        self._share = share
+        self._stores = stores
+        self._on_read = progress.on_read
+
+    def hash(self, names: Sequence[str], versions: Mapping[str, Version]) -> Iterator[HashedFile | OSError]:
+        """Yields the result for each file, in the same order."""
+        if not self._stores:
+            return hash_files(self._share, names, self._on_read)
+        return self._hash_both(names, versions)
+
+    def _hash_both(self, names: Sequence[str], versions: Mapping[str, Version]) -> Iterator[HashedFile | OSError]:
+        # Importing it takes time that shares of local files save.
+        from msd.workers.indexing.object_hasher import hash_objects
+
+        objects = [(name, versions[name]) for name in names if self._share.is_in_store(name)]
+        local = hash_files(self._share, [n for n in names if not self._share.is_in_store(n)], self._on_read)
+        remote = hash_objects(self._share, self._stores, objects, self._on_read)
+        for name in names:
+            yield next(remote if self._share.is_in_store(name) else local)
+
+    def is_readable(self, name: str, version: Version) -> bool:
+        """True if this user may read a file. The cache may be from a time when root used it."""
+        return version.mode & READABLE == READABLE or os.access(self._share.locate(name), os.R_OK)
+
+
 def _index(
-    share: Share, changed: Mapping[str, Version], cache: DigestCache, progress: _Progress, reread: Set[str]
+    hasher: _Hasher, changed: Mapping[str, Version], cache: DigestCache, progress: _Progress, reread: Set[str]
 ) -> Iterator[HashedFile | OSError]:
     """Yields the result for each changed file, in the same order. Reads the files that are not in the cache, and a file
     that has several names only once.
@@ -108,13 +142,13 @@ def _index(
         for name in names:
             version = changed[name]
             is_known = version in known or version in being_read or (version in cached and name not in reread)
-            if not is_known or not _is_readable(share, name, version):
+            if not is_known or not hasher.is_readable(name, version):
                 to_read.append(name)
                 if version in repeated:
                     being_read.add(version)
         progress.begin(names, to_read)
         read: dict[str, HashedFile | OSError] = {}
-        for name, result in zip(to_read, hash_files(share, to_read, progress.on_read), strict=True):
+        for name, result in zip(to_read, hasher.hash(to_read, changed), strict=True):
             progress.files += 1
             read[name] = result
             if isinstance(result, HashedFile):
@@ -130,12 +164,7 @@ def _index(
             elif version in cached and name not in reread:
                 yield HashedFile(version, cached[version].id, cached[version].digests, 0.0)
             else:  # Under its other name, the file could not be read.
-                yield next(hash_files(share, [name], progress.on_read))
-
-
-def _is_readable(share: Share, name: str, version: Version) -> bool:
-    """True if this user may read a file. The cache may be from a time when root used it."""
-    return version.mode & READABLE == READABLE or os.access(share.locate(name), os.R_OK)
+                yield next(hasher.hash([name], changed))
 
 
 def _batches(files: Mapping[str, Version]) -> Iterator[list[str]]:

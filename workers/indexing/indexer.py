@@ -27,6 +27,7 @@ from msd.workers.indexing.catalogue_writer import OnProgress, write_catalogue
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.file_hasher import CHANGED
 from msd.workers.indexing.rescan_policy import (
+    SCAN_INTERVAL_S,
     CheckFiles,
     ContentChanged,
     FilesChecked,
@@ -52,6 +53,8 @@ from msd.workers.source.share import Share, left_out_text
 
 #: Editions kept on disk. Two, because a worker may be about to open the one before the latest.
 KEPT_EDITIONS = 2
+#: Seconds between two scans if stores are shared: each takes a request for a thousand objects.
+STORE_SCAN_INTERVAL_S = 60.0
 #: Seconds between two removals of expired digests from the cache.
 CACHE_EXPIRY_INTERVAL_S = 86400.0
 #: While an edition cannot be written, this is reported as not shared, in place of a file name.
@@ -93,6 +96,7 @@ class _Indexer:
 
     def __init__(self, share: Share, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
         self._share = share
+        self._stores = share.open_stores()
         self._folder = folder
         self._cache = cache
         self._progress = _ProgressFilter(on_progress)
@@ -102,19 +106,23 @@ class _Indexer:
         self._is_new = True
         with self._latest_edition() as latest:
             self.has_edition = latest is not None
-            self.policy = RescanPolicy(latest.versions if latest else {})
+            interval = STORE_SCAN_INTERVAL_S if self._stores else SCAN_INTERVAL_S
+            self.policy: RescanPolicy[AnyVersion] = RescanPolicy(latest.versions if latest else {}, interval)
+        #: The versions that the last scan saw.
+        self._last: Mapping[str, AnyVersion] = self.policy.indexed
 
     def update(self) -> None:
         """Scans once, and adds an edition if needed. Raises ``MsdError`` only while there is no edition."""
         started = time.monotonic()
-        result = scan(self._share, tolerant=self.has_edition, known=self.policy.indexed)
+        result = scan(self._share, tolerant=self.has_edition, known=self.policy.indexed, stores=self._stores)
         self._progress.on_scan(result)
-        self._handle(Scanned(result.versions, time.monotonic() - started))
+        self._last = result.versions
+        self._handle(Scanned(self._last, time.monotonic() - started))
 
     def check_versions(self, names: Set[str]) -> None:
         """Looks at changed files once more, and adds an edition if some have stopped changing."""
         started = time.monotonic()
-        versions = current_versions(self._share, names)
+        versions = current_versions(self._share, names, self._last)
         self._handle(FilesChecked(versions, time.monotonic() - started))
 
     def write_cache(self) -> None:
@@ -133,7 +141,8 @@ class _Indexer:
             if latest is None or (found := latest.find(None, suspect.id)) is None:
                 return  # The file has already been indexed again.
             for file in latest.copies(found):
-                if not self._differs(latest, file, suspect.index):
+                # A worker does not suspect the objects of stores.
+                if self._share.is_in_store(file.name) or not self._differs(latest, file, suspect.index):
                     continue
                 if self._file_systems.has_reliable_times(file.version.device):
                     self._progress(IndexSkipped(name=file.name, reason=DAMAGED))
@@ -183,7 +192,7 @@ class _Indexer:
             unfinished.mkdir()
             with self._latest_edition() as latest:
                 line, indexed = write_catalogue(
-                    self._share, wanted, unfinished, self._cache, self._progress, latest, reread
+                    self._share, wanted, unfinished, self._cache, self._progress, latest, reread, self._stores
                 )
                 has_same_content = latest is not None and latest.id.hex() == line.catalogue
             # An empty folder may fill later; files of which none can be read are a mistake.

@@ -1,4 +1,4 @@
-"""Scans the shared paths: lists their files with their versions, and why other files are not shared.
+"""Scans the shared paths and stores: lists their files with their versions, and why other files are not shared.
 
 Opens no file, which keeps scans fast; ``workers/source/local_files.py`` checks each file again when it is
 opened. Paths are strings instead of ``Path`` objects because a folder may hold very many files.
@@ -12,11 +12,11 @@ import functools
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from msd.wire.errors import DiskError, MsdError, UsageError
+from msd.wire.errors import DiskError, MsdError, SourceError, UsageError
 from msd.wire.protocol.messages import MAX_NAME
 from msd.wire.protocol.segments import MAX_FILE_SIZE
 from msd.wire.support.name_patterns import NamePatterns
@@ -24,6 +24,11 @@ from msd.wire.support.presentable_names import is_presentable, presentable
 from msd.workers.source.catalogue import PERMISSIONS, AnyVersion, SharedFolder, Version
 from msd.workers.source.share import LeftOut, Share
 
+if TYPE_CHECKING:
+    from msd.workers.source.object_store import ObjectStore
+
+#: The permissions of the folders of a store.
+FOLDER_MODE = 0o755
 #: Suffix of part files: a download writes to a part file until the download is complete.
 PART_SUFFIX = ".msd-part"
 
@@ -45,10 +50,16 @@ class Scan(NamedTuple):
         return {**self.files, **self.folders}
 
 
-def scan(share: Share, *, tolerant: bool = False, known: Mapping[str, AnyVersion] | None = None) -> Scan:
-    """Scans all paths of ``share``. Raises ``MsdError`` if a path does not exist, cannot be read, or is a file that
-    cannot be shared; with ``tolerant``, such a path is skipped. To save memory, the result has the objects in ``known``
-    in place of equal ones.
+def scan(
+    share: Share,
+    *,
+    tolerant: bool = False,
+    known: Mapping[str, AnyVersion] | None = None,
+    stores: Mapping[str, ObjectStore] | None = None,
+) -> Scan:
+    """Scans all paths and ``stores`` of ``share``. Raises ``MsdError`` if a path does not exist, cannot be read, or is
+    a file that cannot be shared, or if a store does not answer. With ``tolerant``, such a path is skipped, and such a
+    store has what is ``known`` of it. To save memory, the result has the objects in ``known`` in place of equal ones.
     """
     scanner = _Scanner(share, known or {})
     for name, root in share.roots.items():
@@ -58,13 +69,27 @@ def scan(share: Share, *, tolerant: bool = False, known: Mapping[str, AnyVersion
             if not tolerant:
                 raise
             scanner.result.skipped[presentable(root.name)] = str(error)
+    for name, store in (stores or {}).items():
+        try:
+            scanner.scan_store(name, store)
+        except MsdError as error:
+            if not tolerant:
+                raise
+            scanner.keep_known(name)
+            scanner.result.skipped[str(store.url)] = str(error)
     return scanner.result
 
 
-def current_versions(share: Share, names: Iterable[str]) -> dict[str, AnyVersion]:
-    """Returns the present versions of files and folders that a scan has seen, without those that are gone."""
+def current_versions(share: Share, names: Iterable[str], last: Mapping[str, AnyVersion]) -> dict[str, AnyVersion]:
+    """Returns the present versions of files and folders that a scan has seen, without those that are gone. Of a store
+    these are the versions of the ``last`` scan: objects are replaced at once and as a whole.
+    """
     found: dict[str, AnyVersion] = {}
     for name in names:
+        if share.is_in_store(name):
+            if name in last:
+                found[name] = last[name]
+            continue
         with contextlib.suppress(OSError):
             status = os.stat(share.locate(name))
             if stat.S_ISDIR(status.st_mode) and name.endswith("/"):
@@ -98,6 +123,74 @@ class _Scanner:
             # Without an error number, no call has failed: the file is of a kind that is never shared.
             kind = DiskError if error.errno else UsageError
             raise kind(f"{root}: cannot be shared: {error.strerror or error}") from None
+
+    def scan_store(self, name: str, store: ObjectStore) -> None:
+        """Lists the objects that are shared as ``name``. Raises ``MsdError``."""
+        try:
+            if store.is_object:
+                _check_name(store.url.name)
+                self._add_object(store.url.name, store.find(store.url.path))
+                return
+            objects: dict[str, Version] = {}
+            for path, found in store.list():
+                if isinstance(found, Version):
+                    objects[path] = found
+                else:
+                    self.result.skipped[presentable(path)] = found.strerror or str(found)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise UsageError(f"{store.url}: there is no such object") from None
+            raise SourceError(f"{store.url}: cannot be listed: {error.strerror or error}") from None
+        if not objects and store.url.path and not self._known:
+            raise UsageError(f"{store.url}: there is no such object, and none below it")
+        self._add_objects(f"{name}/" if name else "", objects)
+
+    def _add_objects(self, prefix: str, objects: Mapping[str, Version]) -> None:
+        folders = {folder for path in objects for folder in _folders_of(path)}
+        for path in sorted(objects):
+            name = prefix + path
+            if path in folders:
+                # A file system cannot have both, so no client could write both.
+                self.result.skipped[presentable(name)] = "it is an object and the folder of others"
+                continue
+            try:
+                _check_name(name)
+            except OSError as error:
+                self._skip(name, error)
+                continue
+            kind = self._left_out_object(path, name)
+            if kind is not None:
+                self.result.left_out[kind] += 1
+                continue
+            self._add_object(name, objects[path])
+            for folder in _folders_of(name):
+                if folder + "/" not in self.result.folders:
+                    self.result.folders[folder + "/"] = SharedFolder(folder + "/", FOLDER_MODE)
+
+    def _add_object(self, name: str, version: Version) -> None:
+        known = self._known.get(name)
+        # Only the version says whether an object was replaced: some stores list other times than they answer with.
+        is_known = isinstance(known, Version) and (known.inode, known.size) == (version.inode, version.size)
+        self.result.files[name] = known if is_known and isinstance(known, Version) else version
+
+    def _left_out_object(self, path: str, name: str) -> LeftOut | None:
+        """Returns the reason for leaving out an object because of its name or that of a folder."""
+        for folder in _folders_of(path):
+            kind = self._left_out_name(
+                folder.rpartition("/")[2], name[: len(name) - len(path)] + folder, is_folder=True
+            )
+            if kind is not None:
+                return kind
+        return self._left_out_name(path.rpartition("/")[2], name, is_folder=False)
+
+    def keep_known(self, name: str) -> None:
+        """Adds what is known of a store that cannot be listed now."""
+        for known, version in self._known.items():
+            if self._share.is_in_store(known) and self._share.split(known)[0] == name:
+                if isinstance(version, SharedFolder):
+                    self.result.folders[known] = version
+                else:
+                    self.result.files[known] = version
 
     def _scan_folder(self, root: str, prefix: str) -> None:
         """Scans the files below ``root``; the name of each is ``prefix`` and its path relative to ``root``."""
@@ -185,6 +278,14 @@ class _Scanner:
     def _real_roots(self) -> tuple[str, ...]:
         """The real path of each shared path, with ``/`` at its end."""
         return tuple(os.path.join(os.path.realpath(root), "") for root in self._share.roots.values())
+
+
+def _folders_of(path: str) -> Iterator[str]:
+    """Yields the folders in which a file is, the outermost first."""
+    end = path.find("/")
+    while end > 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
 
 
 def _check_name(name: str) -> None:

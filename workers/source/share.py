@@ -9,17 +9,21 @@ import os
 from collections import Counter
 from enum import Enum
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 from msgspec import Struct
 
+from msd.wire.config.store_urls import DEFAULT_CACHE, StoreUrl
 from msd.wire.protocol.child_messages import SHARE_FILE, ShareSettings
+
+if TYPE_CHECKING:
+    from msd.workers.source.object_store import ObjectStore
 
 
 class Share(Struct, frozen=True):
-    """The shared paths by name. The only path has the name "": the files of a folder then have names relative to it,
-    and a file has its base name. Otherwise each path has its base name, which is the first part of its files' names.
+    """The shared paths and stores by name. The only one has the name "": the files of a folder then have names relative
+    to it, and a file has its base name. Otherwise each has its base name, which is the first part of its files' names.
     """
 
     roots: dict[str, Path]
@@ -27,14 +31,45 @@ class Share(Struct, frozen=True):
     follow_links: bool = False
     excludes: tuple[str, ...] = ()
     #: How many bytes of what has to be waited for each worker keeps in memory.
-    cache: int = 64 << 20
+    cache: int = DEFAULT_CACHE
+    stores: dict[str, str] = {}
+    #: The settings of [store].
+    store_settings: dict[str, str] = {}
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Reads the share that the broker wrote to ``folder``. Raises ``OSError``."""
         settings = msgspec.json.decode((folder / SHARE_FILE).read_bytes(), type=ShareSettings)
         roots = {name: Path(os.fsdecode(path)) for name, path in settings.roots.items()}
-        return cls(roots, settings.hidden, settings.follow_links, settings.excludes)
+        return cls(
+            roots,
+            settings.hidden,
+            settings.follow_links,
+            settings.excludes,
+            settings.cache,
+            settings.stores,
+            settings.store_settings,
+        )
+
+    def split(self, name: str) -> tuple[str, str]:
+        """Returns the name of the path or store of a file, and the name of the file in it."""
+        if "" in self.roots or "" in self.stores:
+            return "", name
+        first, slash, rest = name.partition("/")
+        return first, rest if slash else first
+
+    def is_in_store(self, name: str) -> bool:
+        """True if the file ``name`` is in a store."""
+        return bool(self.stores) and self.split(name)[0] in self.stores
+
+    def open_stores(self) -> dict[str, ObjectStore]:
+        """Opens all stores. Raises ``UsageError``."""
+        if not self.stores:
+            return {}
+        # Importing it takes time that shares of local files save.
+        from msd.workers.source.object_store import ObjectStore
+
+        return {name: ObjectStore(StoreUrl.parse(url), self.store_settings) for name, url in self.stores.items()}
 
     def locate(self, name: str) -> str:
         """Returns the path of the file ``name``. Raises ``PermissionError`` if no shared path has the first part of the
@@ -50,7 +85,7 @@ class Share(Struct, frozen=True):
         return f"{self.roots[first]}{slash}{rest}"
 
     def __str__(self) -> str:
-        first, *others = self.roots.values()
+        first, *others = [*map(str, self.roots.values()), *self.stores.values()]
         return f"{first} and {len(others)} more" if others else str(first)
 
 

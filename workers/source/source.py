@@ -69,6 +69,8 @@ class Piece(Struct, frozen=True):
     index: int
 
 
+#: How often a piece is read if it is not what was indexed, although its version is.
+ATTEMPTS = 2
 #: The pieces of a job that has not waited for any.
 NOTHING_READ: Mapping[Piece, bytes | ReadRefused] = {}
 
@@ -93,10 +95,20 @@ def read_piece(source: Source, order: PieceOrder) -> bytes | ReadRefused:
     """Returns a piece as it was indexed, or why no copy of it can be read. May take long: call it in any thread."""
     result: bytes | ReadRefused = ReadRefused(RefusalReason.UNKNOWN)
     for file in order.copies:
-        result = source.read(file, order.offset, order.length)
-        content = result.data if isinstance(result, ReadRefused) else result
-        if len(content) == order.length and order.is_right(content):
-            return content
-        if not isinstance(result, ReadRefused):
-            result = ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")
+        for _ in range(ATTEMPTS if source.has_reliable_versions(file) else 1):
+            result = source.read(file, order.offset, order.length)
+            content = result.data if isinstance(result, ReadRefused) else result
+            if len(content) == order.length and order.is_right(content):
+                return content
+            if isinstance(result, ReadRefused):
+                break
+        else:
+            result = _not_indexed(source, file, order.wait)
     return result
+
+
+def _not_indexed(source: Source, file: SharedFile, wait: Wait) -> ReadRefused:
+    if source.has_reliable_versions(file):
+        detail = f"{wait.name} sent other bytes than those that were indexed, although the version is the same"
+        return ReadRefused(RefusalReason.UNREADABLE, detail)
+    return ReadRefused(RefusalReason.CHANGED, "the content of the file is not what was indexed")

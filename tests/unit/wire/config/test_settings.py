@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from msd.wire.config.settings import DEFAULT_PORTS, Config, load
+from msd.wire.config.store_urls import StoreUrl
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import NotAllowedError, UsageError
 from msd.wire.net.endpoints import Endpoint
@@ -278,7 +279,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_the_allowed_values(
         ("[client]\nxyz = 1", "unknown key 'xyz' in [client]; expected one of memory, max_rate, key"),
         ("[brokr]\n", "unknown section 'brokr'; did you mean broker?"),
         ("[worker]\n", "unknown section 'worker'; did you mean workers?"),
-        ("xyz = 1", "unknown section 'xyz'; expected one of share, broker, workers, client"),
+        ("xyz = 1", "unknown section 'xyz'; expected one of share, broker, workers, store, client"),
         ("share = 'path'", "share must be written as [share]"),
         ("[[broker]]\n", "broker must be written as [broker]"),
         ("[workers]\nport = 1", "workers must be written as [[workers]]"),
@@ -602,3 +603,31 @@ def test_all_ports_can_be_moved_together() -> None:
     assert config.workers == workers(101, 102, rate=7)
     assert (config.status.port, config.control.port) == (105, 106)
     assert Config().with_other_ports(0) == Config()
+
+
+def test_urls_and_the_settings_of_stores_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[share]\npath = ["s3://films/new/", "film"]\n[store]\nendpoint = "https://s3.example.com"\nregion = "eu"\n'
+        'access_key_id = "id"\nsecret_access_key = "key"\nanonymous = false\ncache = "1GiB"\n'
+    )
+    config = load(file)
+    assert config.paths == (StoreUrl("s3", "films", "new/"), tmp_path / "film")
+    assert config.store_cache == 1 << 30
+    settings = {"endpoint": "https://s3.example.com", "region": "eu", "access_key_id": "id", "secret_access_key": "key"}
+    assert config.store == settings
+    file.write_text("[store]\nanonymous = true\n")
+    assert load(file).store == {"anonymous": "true"}
+    assert load(file).with_flags(paths=["gs://a/b"]).paths == (StoreUrl("gs", "a", "b"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['endpoint = "s3.example.com"', 'endpoint = "https://me:secret@s3.example.com"', "anonymous = 1", "cache = -1"],
+)
+def test_a_wrong_setting_of_a_store_is_an_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f"[store]\n{text}\n")
+    with pytest.raises(UsageError, match=r"\[store\] (endpoint|anonymous|cache): must be") as raised:
+        load(file)
+    assert "secret" not in str(raised.value)

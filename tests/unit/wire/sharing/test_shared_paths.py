@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from msd.wire.config.settings import Config
+from msd.wire.config.store_urls import StoreUrl
 from msd.wire.errors import DiskError, UsageError
 from msd.wire.protocol.child_messages import ShareSettings
 from msd.wire.sharing.shared_paths import share_settings, write_share
@@ -24,7 +25,7 @@ def paths(folder: Path, *names: str) -> tuple[Path, ...]:
 def test_the_only_path_has_no_name(tmp_path: Path) -> None:
     (path,) = paths(tmp_path, "film")
     config = Config(paths=(path,), excludes=("*.tmp",), hidden=True, follow_links=True)
-    assert share_settings(config) == ShareSettings({"": os.fsencode(path)}, True, True, ("*.tmp",))
+    assert share_settings(config) == ShareSettings({"": os.fsencode(path)}, True, True, ("*.tmp",), cache=64 << 20)
 
 
 def test_each_of_several_paths_has_its_base_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +70,13 @@ def test_the_error_about_a_missing_path_says_which_file_names_it(tmp_path: Path)
 def test_a_share_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:
     with pytest.raises(DiskError):
         write_share(tmp_path / "missing", ShareSettings({}))
+
+
+def test_urls_are_shared_with_the_settings_of_their_store(tmp_path: Path) -> None:
+    urls = (StoreUrl.parse("s3://films/new/"), StoreUrl.parse("https://example.com/a.iso"))
+    config = Config(paths=(*urls, tmp_path), store={"region": "eu"}, store_cache=7)
+    share = share_settings(config)
+    assert share.stores == {"new": "s3://films/new/", "a.iso": "https://example.com/a.iso"}
+    assert share.roots == {tmp_path.name: os.fsencode(tmp_path)}
+    assert (share.store_settings, share.cache) == ({"region": "eu"}, 7)
+    assert share_settings(Config(paths=urls[:1])).stores == {"": "s3://films/new/"}

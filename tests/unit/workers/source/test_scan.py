@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from msd.wire.errors import DiskError, UsageError
+from msd.wire.errors import DiskError, SourceError, UsageError
 from msd.workers.source.catalogue import SharedFolder, Version
+from msd.workers.source.object_store import ObjectStore, StoreError
 from msd.workers.source.scan import current_versions, scan
 from msd.workers.source.share import LeftOut, Share, left_out_text
+from tests.local_stores import LocalStores, share_of_stores, stores
 from tests.unit.shares import share_of
+
+__all__ = ["stores"]
 
 
 @pytest.fixture
@@ -290,12 +296,74 @@ def test_the_current_versions_of_files_and_folders_are_those_that_a_scan_sees(ro
     (root / "now a folder").unlink()
     (root / "now a folder").mkdir()
     names = [*result, "gone", "sub/gone", "no folder/"]
-    assert current_versions(share_of(root), names) == {
+    assert current_versions(share_of(root), names, {}) == {
         name: version for name, version in result.items() if name != "now a folder"
     }
     share = Share({"one": root, "numbers": root / "numbers"})
-    assert current_versions(share, ["one/", "one/sub/", "one/numbers", "numbers"]) == {
+    assert current_versions(share, ["one/", "one/sub/", "one/numbers", "numbers"], {}) == {
         name: version
         for name, version in scan(share).versions.items()
         if name in ("one/", "one/sub/", "one/numbers", "numbers")
     }
+
+
+def test_objects_of_stores_have_the_names_of_files_and_their_folders(stores: LocalStores) -> None:
+    for key in ("new/a b", "new/deep/er/ü", "new/.hidden/x", "new/c.tmp", "new/d.msd-part", "old/e", "new/bad/ctl\x01"):
+        stores.put(key, b"content")
+    share = share_of_stores("s3://films/new/", excludes=("*.tmp",))
+    result = scan(share, stores=share.open_stores())
+    assert {*result.files} == {"a b", "deep/er/ü"}
+    assert {*result.folders} == {"deep/", "deep/er/"}
+    assert result.left_out == {LeftOut.HIDDEN: 1, LeftOut.EXCLUDED: 1, LeftOut.UNFINISHED: 1}
+    ((bad, reason),) = result.skipped.items()
+    assert bad == "bad"
+    assert "illegal character" in reason
+    several = share_of_stores("s3://films/new/", "s3://films/old/e", hidden=True)
+    result = scan(several, stores=several.open_stores())
+    assert {*result.files} == {"new/a b", "new/deep/er/ü", "new/.hidden/x", "new/c.tmp", "e"}
+    assert {*result.folders} == {"new/deep/", "new/deep/er/", "new/.hidden/"}
+
+
+def test_an_object_that_is_the_folder_of_others_is_left_out(
+    stores: LocalStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of local files cannot have both, so the list is made up."""
+    stores.put("a", b"content")
+    version = stores.open("s3://films").find("a")
+    bad = StoreError(errno.EINVAL, "a key that is no path")
+    listed = [("a", version), ("a/b", version), ("c", bad)]
+    monkeypatch.setattr(ObjectStore, "list", lambda self: iter(listed))
+    share = share_of_stores("s3://films")
+    result = scan(share, stores=share.open_stores())
+    assert {*result.files} == {"a/b"}
+    assert result.skipped == {"a": "it is an object and the folder of others", "c": "a key that is no path"}
+
+
+def test_a_store_that_cannot_be_listed_keeps_its_files(stores: LocalStores, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bucket in ("films", "music"):
+        stores.put("a/b", b"content", bucket=bucket)
+    share = share_of_stores("s3://films", "s3://music")
+    known = scan(share, stores=share.open_stores()).versions
+
+    def fail(store: ObjectStore) -> Iterator[tuple[str, Version]]:
+        if store.url.place == "films":
+            raise StoreError(errno.EAGAIN, "503 Slow Down")
+        yield from ()
+
+    monkeypatch.setattr(ObjectStore, "list", fail)
+    with pytest.raises(SourceError, match="s3://films: cannot be listed: 503 Slow Down"):
+        scan(share, stores=share.open_stores())
+    result = scan(share, tolerant=True, known=known, stores=share.open_stores())
+    assert result.versions == {name: version for name, version in known.items() if name.startswith("films/")}
+    assert result.skipped == {"s3://films": "s3://films: cannot be listed: 503 Slow Down"}
+    assert current_versions(share, ["films/a/b", "music/a/b"], result.versions) == {"films/a/b": known["films/a/b"]}
+
+
+def test_a_url_without_objects_is_an_error_at_the_start_only(stores: LocalStores) -> None:
+    stores.put("a", b"content")
+    for url in ("s3://films/b", "s3://films/b/"):
+        share = share_of_stores(url)
+        with pytest.raises(UsageError, match="there is no such object, and none below it"):
+            scan(share, stores=share.open_stores())
+    share = share_of_stores("s3://empty")
+    assert not scan(share, stores=share.open_stores()).files, "an empty bucket may fill"
