@@ -321,7 +321,7 @@ def test_objects_of_stores_have_the_names_of_files_and_their_folders(stores: Loc
     several = share_of_stores("s3://films/new/", "s3://films/old/e", hidden=True)
     result = scan(several, stores=several.open_stores())
     assert {*result.files} == {"new/a b", "new/deep/er/ü", "new/.hidden/x", "new/c.tmp", "e"}
-    assert {*result.folders} == {"new/deep/", "new/deep/er/", "new/.hidden/"}
+    assert {*result.folders} == {"new/", "new/deep/", "new/deep/er/", "new/.hidden/"}
 
 
 def test_an_object_that_is_the_folder_of_others_is_left_out(
