@@ -12,7 +12,7 @@ from collections.abc import Callable
 from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor
-from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport
+from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
@@ -40,6 +40,8 @@ class EventLog:
         self._events: list[LoggedEvent] = []
         self._clients = 0
         self._rates: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=MAX_RATES))
+        #: Why workers that are awake cannot read some files.
+        self._troubles: dict[int, str] = {}
         #: The names of the workers that have joined.
         self._names: dict[int, str] = {}
         self._is_quitting = False
@@ -91,12 +93,24 @@ class EventLog:
         """Records the rates and the number of clients. Call it every ``SAMPLE_INTERVAL_S`` seconds."""
         for worker in status.workers:
             self._rates[worker.number].append(worker.rate)
+            self._sample_trouble(worker, now)
         if gained := status.clients - self._clients:
             clients = "client" if abs(gained) == 1 else f"{abs(gained):,} clients"
             self._record(
                 f"{clients} {'connected' if gained > 0 else 'disconnected'}: now serving {status.clients:,}", now
             )
         self._clients = status.clients
+
+    def _sample_trouble(self, worker: WorkerStatus, now: float) -> None:
+        """Records that a worker that is awake begins or ceases to have files that it cannot read."""
+        trouble = worker.reason if worker.state is WorkerState.AWAKE else ""
+        before = self._troubles.pop(worker.number, "")
+        if trouble:
+            self._troubles[worker.number] = trouble
+        if trouble and trouble != before:
+            self._record(f"cannot read some files: {trouble}", now, worker=worker.number, is_failure=True)
+        elif before and not trouble and worker.state is WorkerState.AWAKE:
+            self._record("reads its files again", now, worker=worker.number)
 
     def on_misuse(self, subscriber: str, now: float) -> None:
         """Records that a subscriber (the name of its key, or its address) was disconnected."""

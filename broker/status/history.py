@@ -48,10 +48,11 @@ class Row(Struct, frozen=True):
 
     @property
     def remark(self) -> str:
-        """Why the worker is not alive, or that it is about to change state."""
+        """Why the worker is not alive, what it cannot do, or that it is about to change state."""
         worker = self.worker
         if self.is_alive:
-            return "going to sleep" if worker.wanted is WantedState.ASLEEP else ""
+            trouble = f"cannot read some files: {worker.reason}" if worker.reason else ""
+            return "going to sleep" if worker.wanted is WantedState.ASLEEP else trouble
         if worker.state is WorkerState.DEAD:
             return worker.reason or "restart pending"
         pending = {

@@ -13,6 +13,7 @@ import msgspec
 
 from msd.broker.supervision.complaints import Complaints
 from msd.broker.supervision.supervisor import Supervisor
+from msd.broker.supervision.worker_record import WorkerRecord
 from msd.wire.config.settings import Config
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
@@ -95,11 +96,17 @@ class SnapshotBuilder:
                     malformed_messages=worker.heartbeat.load.malformed_messages,
                     rejected_connections=worker.heartbeat.load.rejected_connections,
                     uptime=max(0.0, now - worker.started_at) if worker.started_at else 0.0,
-                    reason=worker.reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore"),
+                    reason=_reason(worker),
                 )
                 for worker in supervisor.workers.values()
             ],
         )
+
+
+def _reason(worker: WorkerRecord) -> str:
+    """Returns why a worker is not awake, or what an awake one cannot read."""
+    reason = worker.heartbeat.load.trouble if worker.state is WorkerState.AWAKE else worker.reason
+    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 def as_json(status: Status) -> Mapping[str, object]:

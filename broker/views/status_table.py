@@ -120,6 +120,8 @@ def _remark(worker: WorkerStatus) -> str:
     remarks = [f"{worker.name} on {worker.host}"] if worker.host else []
     if worker.state not in (WorkerState.AWAKE, WorkerState.ASLEEP):
         remarks.append(f"{worker.state}: {worker.reason}" if worker.reason else worker.state.value)
+    elif worker.state is WorkerState.AWAKE and worker.reason:
+        remarks.append(f"cannot read some files: {worker.reason}")
     remarks += failure_counts(worker)
     return f" ({', '.join(remarks)})" if remarks else ""
 

@@ -295,7 +295,8 @@ class Status(Message, tag="status", frozen=True):
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's load: its current clients, and totals since its process started. ``stale`` is True if a shared file on
-    disk is no longer the version that was indexed.
+    disk is no longer the version that was indexed. ``trouble`` says why files cannot be read at the moment; usually it
+    is empty.
     """
 
     bytes_sent: Natural = 0
@@ -303,6 +304,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     malformed_messages: Natural = msgspec.field(default=0, name="garbage")
     rejected_connections: Natural = msgspec.field(default=0, name="refused")
     stale: bool = False
+    trouble: Text = ""
 
 
 class SuspectSegment(msgspec.Struct, frozen=True):

@@ -53,6 +53,7 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState
 from msd.wire.security.keys import KEY_ROLES, KeyPair, Role
 from msd.wire.security.zap import Admission, ZapHandler
 from msd.wire.support.core import TimePassed
+from msd.wire.support.presentable_names import presentable
 from msd.workers.serving.answer import (
     QUEUED_REQUESTS,
     BundleJob,
@@ -120,6 +121,8 @@ IDLE_COLLECT_INTERVAL_S = 0.1
 #: Maximum numbers of open and of newly served sessions in a heartbeat, which must fit into ``MAX_REQUEST_FRAME``: a
 #: served session takes up to 56 bytes.
 MAX_SESSIONS_REPORTED, MAX_SERVED_REPORTED = 1024, 512
+#: Why a piece is refused if its source is to blame and not a change of the file, and the length of the text about it.
+TROUBLES, MAX_TROUBLE = (RefusalReason.UNAVAILABLE, RefusalReason.UNREADABLE), 200
 #: Seconds after which a file that is not read is closed; it may stay open for up to twice as long.
 CLOSE_UNREAD_INTERVAL_S = 2.0
 
@@ -170,6 +173,8 @@ class Worker:
         self._data = IndexedData(self._source, self._catalogue)
         self._piece_reads: PieceReads[_WaitingReply] = PieceReads(share.cache)
         self._read_threads = ReadThreads(lambda order: read_piece(self._source, order))
+        #: Why the last read that had to wait failed; empty if it did not.
+        self._trouble = ""
         #: The number is 0 until the broker chooses it; the port is closed until then.
         self._identity = Identity(settings.number or 0, 1 + secrets.randbits(62))
         self._queue: FairQueue[ClientKey, QueuedRequest] = FairQueue(settings.rate)
@@ -341,6 +346,7 @@ class Worker:
                 clients=len(sessions),
                 malformed_messages=self._malformed_messages,
                 stale=self._data.is_stale(now),
+                trouble=self._trouble,
             ),
             sessions=sessions[:MAX_SESSIONS_REPORTED],
             served=self._sessions.unreported(MAX_SERVED_REPORTED),
@@ -549,6 +555,8 @@ class Worker:
 
     def _on_pieces_read(self) -> None:
         for event in self._read_threads.collect():
+            if not isinstance(event.data, ReadRefused):
+                self._trouble = ""
             self._handle_reads(event, time.monotonic())
 
     def _handle_reads(self, event: JobArrived[_WaitingReply] | PieceRead | TimePassed, now: float) -> None:
@@ -557,6 +565,9 @@ class Worker:
                 case StartRead(order):
                     self._read_threads.start(order)
                 case JobReady(waiting, pieces):
+                    for data in pieces.values():
+                        if isinstance(data, ReadRefused) and data.reason in TROUBLES:
+                            self._trouble = presentable(data.detail)[:MAX_TROUBLE]
                     reply, payload = self._read(waiting.job, now, pieces)
                     if not self._send(waiting.client, reply, payload, waiting.size):
                         self._queue.on_completed(waiting.client, waiting.size)

@@ -180,3 +180,21 @@ def test_what_is_left_out_is_kept_for_operators(event_log: EventLog, lines: list
     event_log.on_left_out("not shared: 2 hidden (--hidden)", NOW)
     assert [event.text for event in event_log.report(1, snapshot(), NOW).events] == ["not shared: 2 hidden (--hidden)"]
     assert lines == []
+
+
+def test_what_an_awake_worker_cannot_read_is_recorded_once_and_its_end(event_log: EventLog, lines: list[Line]) -> None:
+    awake, trouble = WorkerState.AWAKE, "s3://films: 503 Slow Down"
+    for reason in ("", trouble, trouble, "s3://films: no answer in time", ""):
+        event_log.sample(with_worker(snapshot(awake, awake), 2, reason=reason), NOW)
+    assert lines == [
+        ("warning", "worker 2", "cannot read some files: s3://films: 503 Slow Down"),
+        ("warning", "worker 2", "cannot read some files: s3://films: no answer in time"),
+        ("info", "worker 2", "reads its files again"),
+    ]
+
+
+def test_a_worker_that_falls_asleep_in_trouble_does_not_read_again(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.sample(with_worker(snapshot(WorkerState.AWAKE), 1, reason="503"), NOW)
+    event_log.sample(snapshot(WorkerState.ASLEEP), NOW)
+    event_log.sample(snapshot(WorkerState.AWAKE), NOW)
+    assert len(lines) == 1

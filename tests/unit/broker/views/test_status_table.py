@@ -60,8 +60,12 @@ def test_only_an_awake_worker_is_shown_as_alive() -> None:
 
 
 def test_an_awake_or_sleeping_worker_has_no_remark() -> None:
-    assert row(WorkerState.AWAKE, "old reason").endswith("enter 1")
+    assert row(WorkerState.AWAKE).endswith("enter 1")
     assert row(WorkerState.ASLEEP, "old reason").endswith("enter 1")
+
+
+def test_an_awake_worker_that_cannot_read_some_files_says_why() -> None:
+    assert row(WorkerState.AWAKE, "s3://films: 503").endswith("enter 1 (cannot read some files: s3://films: 503)")
 
 
 @pytest.mark.parametrize("state", [WorkerState.STARTING, WorkerState.SILENT, WorkerState.DEAD, WorkerState.FAILED])
