@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def serve(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH …", help="The files and folders to share.  [as configured]", show_default=False),
+        typer.Argument(
+            metavar="PATH|URL …", help="The files and folders to share.  [as configured]", show_default=False
+        ),
     ] = None,
     config: ConfigFlag = None,
     interval: Annotated[
@@ -49,6 +51,9 @@ def serve(
     hidden: Annotated[bool, typer.Option("--hidden", help="Share hidden files inside shared folders, too.")] = False,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Follow links that lead out of a shared folder.")
+    ] = False,
+    keep_index: Annotated[
+        bool, typer.Option("--keep-index", help="Keep the index of an object store there, for other hosts.")
     ] = False,
     until_done: Annotated[
         bool, typer.Option("--until-done", help="Exit once a client has finished downloading.")
@@ -82,6 +87,7 @@ def serve(
         excludes=exclude or [],
         hidden=hidden,
         follow_links=follow_links,
+        keep_index=keep_index,
         interval=interval,
         count=count,
         host=host,

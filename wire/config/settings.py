@@ -48,6 +48,8 @@ class Config(Struct, frozen=True):
     excludes: tuple[str, ...] = ()
     hidden: bool = False
     follow_links: bool = False
+    #: True if the index of a store is kept beside its objects.
+    keep_index: bool = False
     #: The configuration file that names ``paths``; None if no file does.
     share_file: Path | None = None
     #: True if there is a ``./config.toml`` that was passed over, because it has no section of msd.
@@ -180,6 +182,7 @@ class Config(Struct, frozen=True):
         excludes: Sequence[str] = (),
         hidden: bool = False,
         follow_links: bool = False,
+        keep_index: bool = False,
         interval: float | None = None,
         count: int | None = None,
         host: str | None = None,
@@ -215,6 +218,7 @@ class Config(Struct, frozen=True):
         if excludes:
             changed = replace(changed, excludes=tuple(_parse_flag("--exclude", parse_text, text) for text in excludes))
         changed = replace(changed, hidden=hidden or self.hidden, follow_links=follow_links or self.follow_links)
+        changed = replace(changed, keep_index=keep_index or self.keep_index)
         if interval is not None:
             changed = replace(changed, interval=_parse_flag("-i", parse_interval, interval))
         if rate is not None:
@@ -246,7 +250,7 @@ def load(file: str | Path | None) -> Config:
         except RuntimeError:
             raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: no such home directory") from None
     share = sections.get("share", {})
-    settings |= {key: share[key] for key in ("hidden", "follow_links") if key in share}
+    settings |= {key: share[key] for key in ("hidden", "follow_links", "keep_index") if key in share}
     settings["excludes"] = share.get("exclude", ())
     if "path" in share:
         settings |= {"paths": tuple(_location(name, path.parent) for name in share["path"]), "share_file": path}

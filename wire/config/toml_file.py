@@ -203,7 +203,7 @@ def parse_duration(value: Any) -> float:
 
 
 _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
-    "share": {"path": _texts, "exclude": _texts, "hidden": _flag, "follow_links": _flag},
+    "share": {"path": _texts, "exclude": _texts, "hidden": _flag, "follow_links": _flag, "keep_index": _flag},
     "broker": {
         "host": _host,
         "status_port": _port,

@@ -44,8 +44,10 @@ SHARE_FILE = "share"
 
 class ShareSettings(Struct, frozen=True):
     """What the indexer and the workers share: paths in bytes and URLs of stores by name; the only one has the name "".
-    ``excludes`` are the patterns of ``--exclude``. ``store_settings`` are those of [store] in ``config.toml``, and
-    may be secret; ``cache`` is the number of bytes of a store that a worker keeps in memory.
+
+    ``excludes`` are the patterns of ``--exclude``. ``store_settings`` are those of [store] in ``config.toml``, and may
+    be secret. ``cache`` is the number of bytes of a store that a worker keeps in memory. With ``keep_index`` the index
+    of a store is written beside its objects.
     """
 
     roots: dict[str, bytes]
@@ -55,6 +57,7 @@ class ShareSettings(Struct, frozen=True):
     stores: dict[str, str] = {}
     store_settings: dict[str, str] = {}
     cache: int = 0
+    keep_index: bool = False
 
 
 #: The files of an edition of the catalogue: the names in UTF-8, sorted, each followed by a zero byte; the digest of the

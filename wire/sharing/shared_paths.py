@@ -36,11 +36,14 @@ def share_settings(config: Config) -> ShareSettings:
         if len(paths) > 1 and not (name and is_presentable(name)):
             raise UsageError(f"{presentable(str(path))}: its name cannot be shared: rename it")
         roots[name] = path
+    if config.keep_index and not any(isinstance(root, StoreUrl) for root in roots.values()):
+        raise UsageError("--keep-index is for object stores: the index of local files is kept on this machine anyway")
     return ShareSettings(
         roots={name: os.fsencode(path) for name, path in roots.items() if isinstance(path, Path)},
         stores={name: str(url) for name, url in roots.items() if isinstance(url, StoreUrl)},
         store_settings=config.store,
         cache=config.store_cache,
+        keep_index=config.keep_index,
         hidden=config.hidden,
         follow_links=config.follow_links,
         excludes=config.excludes,

@@ -15,7 +15,9 @@ from msd.wire.config.cli_flags import ConfigFlag
 def worker(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATH …", help="The files and folders to share.  [as configured]", show_default=False),
+        typer.Argument(
+            metavar="PATH|URL …", help="The files and folders to share.  [as configured]", show_default=False
+        ),
     ] = None,
     join: Annotated[
         str | None,
@@ -76,6 +78,9 @@ def worker(
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Follow links that lead out of a shared folder.")
     ] = False,
+    keep_index: Annotated[
+        bool, typer.Option("--keep-index", help="Keep the index of an object store there, for other hosts.")
+    ] = False,
     config: ConfigFlag = None,
 ) -> int:
     """Share files from this machine as one more worker of servers that run anywhere.
@@ -101,6 +106,7 @@ def worker(
             excludes=exclude or [],
             hidden=hidden,
             follow_links=follow_links,
+            keep_index=keep_index,
         )
     )
 

@@ -77,12 +77,19 @@ def worker_options(
     excludes: Sequence[str],
     hidden: bool,
     follow_links: bool,
+    keep_index: bool,
 ) -> WorkerOptions:
     """Checks the flags. Raises ``MsdError``."""
     if join is None:
         raise UsageError("the address of server 5 is missing: give --join HOST, or set MSD_JOIN")
     config = load(config_file).with_flags(
-        paths=paths, excludes=excludes, hidden=hidden, follow_links=follow_links, count=1, rate=rate
+        paths=paths,
+        excludes=excludes,
+        hidden=hidden,
+        follow_links=follow_links,
+        keep_index=keep_index,
+        count=1,
+        rate=rate,
     )
     server5 = _endpoint("--join", join, DEFAULT_PORTS[4])
     control = server5.at_port(config.control_port or server5.port + 1)

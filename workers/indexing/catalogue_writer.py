@@ -21,6 +21,7 @@ from msd.wire.protocol.segments import MAX_BUNDLE_SIZE, segment_count
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.edition_writer import EditionWriter
 from msd.workers.indexing.file_hasher import FileChangedError, HashedFile, hash_files
+from msd.workers.indexing.kept_index import KeptIndex
 from msd.workers.source.catalogue import VERSION, AnyVersion, Catalogue, SharedFile, SharedFolder, Version
 from msd.workers.source.share import Share
 
@@ -47,9 +48,12 @@ def write_catalogue(
     previous: Catalogue | None = None,
     reread: Set[str] = frozenset(),
     stores: Mapping[str, ObjectStore] | None = None,
+    kept: Sequence[KeptIndex] = (),
 ) -> tuple[Indexed, Mapping[str, AnyVersion]]:
     """Indexes the ``wanted`` files and folders of ``share`` into ``folder``, which must exist. Reads a file only if
     neither the ``previous`` catalogue nor the cache has the wanted version of it, or if its name is in ``reread``.
+
+    ``kept`` are the indexes of ``stores`` that lie beside their objects.
 
     Calls ``on_progress`` to report progress, and to report each file that is left out because it cannot be read. A file
     that changes while it is read keeps its entry from the previous catalogue, if it has one. Returns the final message
@@ -65,7 +69,7 @@ def write_catalogue(
             if record is None or name in reread or record[: VERSION.size] != version.packed:
                 changed[name] = version
     progress = _Progress(on_progress, changed)
-    results = _index(_Hasher(share, stores or {}, progress), changed, cache, progress, reread)
+    results = _index(_Hasher(share, stores or {}, progress), changed, cache, kept, progress, reread)
     indexed: dict[str, AnyVersion] = {}
     files = size = 0
     with closing(progress), EditionWriter(folder) as writer:
@@ -127,7 +131,12 @@ class _Hasher:
 
 
 def _index(
-    hasher: _Hasher, changed: Mapping[str, Version], cache: DigestCache, progress: _Progress, reread: Set[str]
+    hasher: _Hasher,
+    changed: Mapping[str, Version],
+    cache: DigestCache,
+    kept: Sequence[KeptIndex],
+    progress: _Progress,
+    reread: Set[str],
 ) -> Iterator[HashedFile | OSError]:
     """Yields the result for each changed file, in the same order. Reads the files that are not in the cache, and a file
     that has several names only once.
@@ -137,6 +146,8 @@ def _index(
     known: dict[Version, HashedFile] = {}
     for names in _batches(changed):
         cached = cache.load(changed[name] for name in names if name not in reread)
+        for index in kept:
+            cached |= index.load(changed[name] for name in names)
         to_read: list[str] = []
         being_read: set[Version] = set()
         for name in names:

@@ -8,6 +8,7 @@ when to scan or what to index (``workers/indexing/rescan_policy.py``).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -16,18 +17,20 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 import msgspec
+from blake3 import blake3
 from msgspec import structs
 
+from msd.wire.config.store_urls import WEB
 from msd.wire.errors import DiskError, MsdError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
 from msd.wire.protocol.segments import content_id, digest, span
 from msd.wire.support.core import TimePassed
 from msd.workers.indexing.catalogue_writer import OnProgress, write_catalogue
 from msd.workers.indexing.digest_cache import DigestCache
 from msd.workers.indexing.file_hasher import CHANGED
+from msd.workers.indexing.kept_index import MAX_SIZE, KeptIndex, encode
 from msd.workers.indexing.rescan_policy import (
-    SCAN_INTERVAL_S,
     CheckFiles,
     ContentChanged,
     FilesChecked,
@@ -97,6 +100,10 @@ class _Indexer:
     def __init__(self, share: Share, folder: Path, cache: DigestCache, on_progress: OnProgress) -> None:
         self._share = share
         self._stores = share.open_stores()
+        #: The indexes that lie beside the objects of stores; None before they are read. They are used once.
+        self._kept: list[KeptIndex] | None = None
+        #: What was written last, by the name of the store.
+        self._written: dict[str, bytes] = {}
         self._folder = folder
         self._cache = cache
         self._progress = _ProgressFilter(on_progress)
@@ -106,8 +113,8 @@ class _Indexer:
         self._is_new = True
         with self._latest_edition() as latest:
             self.has_edition = latest is not None
-            interval = STORE_SCAN_INTERVAL_S if self._stores else SCAN_INTERVAL_S
-            self.policy: RescanPolicy[AnyVersion] = RescanPolicy(latest.versions if latest else {}, interval)
+            min_interval = STORE_SCAN_INTERVAL_S if self._stores else 0.0
+            self.policy: RescanPolicy[AnyVersion] = RescanPolicy(latest.versions if latest else {}, min_interval)
         #: The versions that the last scan saw.
         self._last: Mapping[str, AnyVersion] = self.policy.indexed
 
@@ -179,6 +186,9 @@ class _Indexer:
         else:
             self._progress.on_indexed(indexed)
             self.has_edition = True
+            self._kept = []
+            if self._share.keep_index:
+                self._write_indexes()
         self.policy.handle(IndexingEnded(indexed), time.monotonic())
 
     def _index(self, wanted: Mapping[str, AnyVersion], reread: Set[str]) -> Mapping[str, AnyVersion]:
@@ -192,7 +202,15 @@ class _Indexer:
             unfinished.mkdir()
             with self._latest_edition() as latest:
                 line, indexed = write_catalogue(
-                    self._share, wanted, unfinished, self._cache, self._progress, latest, reread, self._stores
+                    self._share,
+                    wanted,
+                    unfinished,
+                    self._cache,
+                    self._progress,
+                    latest,
+                    reread,
+                    self._stores,
+                    self._kept_indexes(),
                 )
                 has_same_content = latest is not None and latest.id.hex() == line.catalogue
             # An empty folder may fill later; files of which none can be read are a mistake.
@@ -219,6 +237,37 @@ class _Indexer:
         self._is_new = False
         return indexed
 
+    def _kept_indexes(self) -> list[KeptIndex]:
+        """Returns the indexes that lie beside the objects of stores. Reads them at the first call."""
+        if self._kept is None:
+            self._kept = []
+            for store in self._stores.values():
+                if store.url.scheme in WEB:
+                    continue
+                try:
+                    self._kept.append(KeptIndex.decode(store.read_whole(store.index_key, MAX_SIZE)))
+                except (OSError, ValueError) as error:
+                    if getattr(error, "errno", 0) != errno.ENOENT:
+                        self._progress(IndexNote(text=f"cannot use the index that {store.url} keeps: {_text(error)}"))
+        return self._kept
+
+    def _write_indexes(self) -> None:
+        """Writes the index of each store beside its objects, if it has changed."""
+        for root, store in self._stores.items():
+            with self._latest_edition() as latest:
+                assert latest is not None
+                files = [
+                    f for f in latest.files if self._share.is_in_store(f.name) and self._share.split(f.name)[0] == root
+                ]
+                data = encode((f.version, f.id, b"" if f.is_small else latest.digests(f, 0, f.segments)) for f in files)
+            if blake3(data).digest() == self._written.get(root):
+                continue
+            try:
+                store.write_whole(store.index_key, data)
+            except OSError as error:
+                self._progress(IndexNote(text=f"cannot keep the index in {store.url}: {_text(error)}"))
+            self._written[root] = blake3(data).digest()
+
     def _latest_edition(self) -> contextlib.AbstractContextManager[Catalogue | None]:
         """Opens the latest edition; None if there is none."""
         try:
@@ -228,6 +277,10 @@ class _Indexer:
             return contextlib.nullcontext()
         except OSError as error:
             raise DiskError(f"{self._folder}: cannot read the index: {error.strerror}: start msd serve again") from None
+
+
+def _text(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 class _ProgressFilter:

@@ -85,12 +85,12 @@ Action = StartScan | CheckFiles | IndexFiles[V]
 class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
     """Compares the versions of the shared files that a scan saw with the indexed versions, by file name."""
 
-    def __init__(self, indexed: Mapping[str, V], interval: float = SCAN_INTERVAL_S) -> None:
-        """``interval`` is the time between two scans in seconds."""
+    def __init__(self, indexed: Mapping[str, V], min_interval: float = 0.0) -> None:
+        """``min_interval`` is the least time between two scans in seconds, if it is more than the usual one."""
         # The result of scanning 20,000 files takes 6 MB of memory: remember only the last decision, whose scan the
         # policy stores anyway.
         super().__init__(max_decisions=1)
-        self._interval = interval
+        self._min_interval = min_interval
         #: The versions in the latest edition.
         self.indexed = indexed
         #: The versions that the last scan saw; None before the first scan.
@@ -159,7 +159,7 @@ class RescanPolicy(Core[Event[V], Action[V]], Generic[V]):
         self._due = {name for name in pending if seen.get(name) == before.get(name, last.get(name))}
         self._unconfirmed = {name: seen.get(name) for name in pending - self._due}
         self._earliest_scan = now + max(CHECK_INTERVAL_S, PAUSE_PER_SCAN * duration)
-        self._next_scan = now + max(self._interval, PAUSE_PER_SCAN * duration)
+        self._next_scan = now + max(SCAN_INTERVAL_S, self._min_interval, PAUSE_PER_SCAN * duration)
         self._next_check = now + CHECK_INTERVAL_S
         if not self._due and not is_first:
             return []

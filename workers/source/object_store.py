@@ -148,6 +148,32 @@ class ObjectStore:
             raise StoreError(errno.EIO, f"{self.url.store} sent {len(data)} bytes instead of {length}")
         return data, self._version(meta), meta["e_tag"]
 
+    @property
+    def index_key(self) -> str:
+        """The key of the index that is kept beside the objects. May ask the store. Raises ``StoreError``."""
+        path = self.url.path.removesuffix("/")
+        if self.is_object:
+            folder, _, name = path.rpartition("/")
+            return "/".join(filter(None, (folder, f".msd/{name}.index")))
+        return "/".join(filter(None, (path, ".msd/index")))
+
+    def read_whole(self, key: str, max_size: int) -> bytes:
+        """Returns an object that is not shared. Raises ``StoreError``, also if it is larger than ``max_size``."""
+        import obstore
+
+        with _errors():
+            result = obstore.get(self._store, key)
+            if result.meta["size"] > max_size:
+                raise StoreError(errno.EFBIG, f"{key} is larger than {max_size} bytes")
+            return result.bytes().to_bytes()
+
+    def write_whole(self, key: str, data: bytes) -> None:
+        """Replaces an object that is not shared. Raises ``StoreError``."""
+        import obstore
+
+        with _errors():
+            obstore.put(self._store, key, data)
+
     def _version(self, meta: Mapping[str, Any]) -> Version:
         # Lists have fractions of seconds that answers to other requests lack.
         modified = int(meta["last_modified"].timestamp())

@@ -35,6 +35,8 @@ class Share(Struct, frozen=True):
     stores: dict[str, str] = {}
     #: The settings of [store].
     store_settings: dict[str, str] = {}
+    #: True if the index of a store is written beside its objects.
+    keep_index: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -49,6 +51,7 @@ class Share(Struct, frozen=True):
             settings.cache,
             settings.stores,
             settings.store_settings,
+            settings.keep_index,
         )
 
     def split(self, name: str) -> tuple[str, str]:

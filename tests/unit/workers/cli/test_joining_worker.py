@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def options(join: str | None = "10.0.0.5", config_file: str | None = None, **flags: Any) -> WorkerOptions:
     values: dict[str, Any] = {
         **dict.fromkeys(("server_key", "key_file", "listen", "advertise", "name", "rate")),
-        **{"paths": ["film"], "excludes": [], "hidden": False, "follow_links": False},
+        **{"paths": ["film"], "excludes": [], "hidden": False, "follow_links": False, "keep_index": False},
     }
     return worker_options(config_file, join=join, **{**values, **flags})
 

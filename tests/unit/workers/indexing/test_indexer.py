@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from msd.wire.errors import DiskError, MsdError, SourceError
-from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexSkipped, RescanRequest
+from msd.wire.protocol.child_messages import Indexed, IndexLeftOut, IndexLine, IndexNote, IndexSkipped, RescanRequest
 from msd.wire.protocol.messages import SuspectSegment
 from msd.workers.indexing import file_hasher
 from msd.workers.indexing.digest_cache import DigestCache
@@ -26,9 +27,13 @@ from msd.workers.indexing.indexer import DAMAGED, KEPT_EDITIONS, MAX_NAMED_SKIPS
 from msd.workers.indexing.indexer import _Indexer as Indexer
 from msd.workers.source.catalogue import Catalogue, Version
 from msd.workers.source.file_systems import FileSystems
+from msd.workers.source.object_store import ObjectStore, StoreError
 from msd.workers.source.share import Share
+from tests.local_stores import LocalStores, share_of_stores, stores
 from tests.processes import TIMEOUT
 from tests.unit.shares import share_of, write_share_of
+
+__all__ = ["stores"]
 
 WORKERS = [sys.executable, "-m", "msd.workers"]
 #: Runs ``python -m msd.workers`` with an indexer that rescans only on request and pauses only briefly.
@@ -565,3 +570,73 @@ def test_a_segment_that_matches_or_belongs_to_a_changed_file_is_no_reason_to_rea
     in_process.indexer.check(suspect)
     assert not in_process.indexer.policy._suspects
     assert in_process.skipped == []
+
+
+# Stores.
+
+
+@contextmanager
+def store_indexer(share: Share, folder: Path, lines: list[IndexLine]) -> Iterator[Indexer]:
+    """An indexer with an empty cache of its own, which writes editions to ``folder``."""
+    folder.mkdir()
+    with closing(DigestCache(folder / "digests.sqlite", lambda text: None)) as cache:
+        yield Indexer(share, folder, cache, lines.append)
+
+
+def hashed(lines: list[IndexLine]) -> int:
+    return sum(line.hashed for line in lines if isinstance(line, Indexed))
+
+
+def test_the_objects_of_a_store_are_indexed_and_a_new_version_of_one_again(stores: LocalStores, tmp_path: Path) -> None:
+    stores.put("a", b"first")
+    stores.put("b", bytes(2 << 20))
+    lines: list[IndexLine] = []
+    with store_indexer(share_of_stores("s3://films"), tmp_path / "1", lines) as indexer:
+        indexer.update()
+        assert hashed(lines) == 5 + (2 << 20)
+        stores.put("a", b"second")
+        indexer.update()
+        indexer.check_versions({"a"})
+        assert hashed(lines) == 5 + (2 << 20) + 6, "objects are replaced at once, so one look is enough"
+        with indexer._latest_edition() as latest:
+            assert latest is not None
+            assert [(file.name, file.size) for file in latest.files] == [("a", 6), ("b", 2 << 20)]
+
+
+def test_an_index_beside_the_objects_saves_other_hosts_from_reading_them(stores: LocalStores, tmp_path: Path) -> None:
+    stores.put("new/a", b"first")
+    stores.put("new/b", bytes(2 << 20))
+    lines: list[IndexLine] = []
+    share = share_of_stores("s3://films/new/")
+    with store_indexer(structs.replace(share, keep_index=True), tmp_path / "1", lines) as indexer:
+        indexer.update()
+    assert hashed(lines) == 5 + (2 << 20)
+    for number, url in enumerate(("s3://films/new/", "s3://films/new"), 2):
+        lines.clear()
+        with store_indexer(share_of_stores(url), tmp_path / str(number), lines) as indexer:
+            indexer.update()
+            with indexer._latest_edition() as latest:
+                assert latest is not None
+                assert {file.name for file in latest.files} == {"a", "b"}, "the index is not shared"
+        assert hashed(lines) == 0
+    stores.put("new/.msd/index", b"damaged")
+    with store_indexer(share, tmp_path / "4", lines) as indexer:
+        indexer.update()
+    assert hashed(lines) == 5 + (2 << 20)
+    (note,) = [line.text for line in lines if isinstance(line, IndexNote)]
+    assert note == "cannot use the index that s3://films/new/ keeps: damaged, or of another version of msd"
+
+
+def test_an_index_that_cannot_be_written_is_told(
+    stores: LocalStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError(errno.EAGAIN, "403 Forbidden: AccessDenied")
+
+    monkeypatch.setattr(ObjectStore, "write_whole", refuse)
+    stores.put("film", b"film")
+    lines: list[IndexLine] = []
+    with store_indexer(share_of_stores("s3://films/film", keep_index=True), tmp_path / "1", lines) as indexer:
+        indexer.update()
+    (note,) = [line.text for line in lines if isinstance(line, IndexNote)]
+    assert note == "cannot keep the index in s3://films/film: 403 Forbidden: AccessDenied"
