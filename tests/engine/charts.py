@@ -62,6 +62,14 @@ def pick(objects: list[Object], kind: str, component: str) -> Object:
     return found[0]
 
 
+def documented_values() -> Object:
+    """Returns the values that docs/deploy.md gives for clients outside of the cluster."""
+    yaml = pytest.importorskip("yaml")
+    section = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Kubernetes\n")[2]
+    values: Object = yaml.safe_load(section.partition("```yaml\n")[2].partition("```")[0])
+    return values
+
+
 def pod_templates(objects: list[Object]) -> list[Object]:
     return [o["spec"]["template"] for o in objects if "template" in o.get("spec", {})]
 

@@ -163,6 +163,14 @@ def test_containers_have_no_rights_that_they_do_not_need(helm: Helm, values: Obj
             assert {"requests", "limits"} <= container["resources"].keys()
 
 
+def test_pods_with_volumes_are_admitted_at_the_level_restricted(helm: Helm) -> None:
+    """Of the Pod Security Standards; the contexts of the containers, which they need, too, are tested above."""
+    for template in pod_templates(helm.render(VARIANTS["volumes"])):
+        assert not template["spec"].get("hostNetwork")
+        kinds = {key for volume in template["spec"]["volumes"] for key in volume if key != "name"}
+        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+
+
 @each_variant
 def test_probes_neither_end_a_worker_that_sleeps_nor_call_it_ready(helm: Helm, values: Object) -> None:
     for template in pod_templates(helm.render(values)):
