@@ -1,4 +1,4 @@
-"""The operator's commands: serve, status, health, toggle, quit, console, invite, demo.
+"""The operator's commands: serve, status, health, toggle, quit, console, demo.
 
 Defines flags and help texts only. Each command imports its implementation when it runs, which keeps ``msd --help``
 fast.
@@ -208,28 +208,6 @@ def quit(flags: ServerFlags) -> None:
         print(line, flush=True)
 
 
-def invite(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The shared file, or folder (DIR/); . for everything.")],
-    valid_for: Annotated[
-        str, typer.Option("--for", metavar="TIME", help="How long it is valid, such as 90m, 12h, 7d, or unlimited.")
-    ] = "24h",
-    config: ConfigFlag = None,
-    host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address of the servers.")] = None,
-    server5: Annotated[
-        str | None,
-        typer.Option("--server5", metavar="HOST[:PORT]", help="Address of server 5 for others.  [as configured]"),
-    ] = None,
-) -> None:
-    """Make a link for a file or folder (run on the servers' machine).
-
-    Example: msd invite Star.mp4 --for 7d
-    """
-    from msd.broker.cli.invite_command import run
-    from msd.wire.config.settings import load
-
-    run(load(config).with_flags(host=host), "" if name == "." else name, valid_for, server5)
-
-
 @with_server_flags
 def console(
     flags: ServerFlags,
@@ -282,5 +260,5 @@ def demo(
 
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
-    for command in (serve, status, health, toggle, quit, console, invite, demo):
+    for command in (serve, status, health, toggle, quit, console, demo):
         app.command(command.__name__)(command)  # ``msd/cli.py`` looks commands up by this name.

@@ -1,4 +1,4 @@
-"""The client's commands: download, list, verify, plot.
+"""The client's commands: download, list, verify, plot; and invite, which makes the link for a download.
 
 Each command imports its modules when it runs, so that ``msd`` starts quickly.
 """
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from msd.wire.config.cli_flags import JsonFlag, ServerFlags, VerboseFlag, with_server_flags
+from msd.wire.config.cli_flags import ConfigFlag, JsonFlag, ServerFlags, VerboseFlag, with_server_flags
 
 AnswerTimeoutFlag = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", help="Give up after SECONDS without an answer.")
@@ -174,11 +174,34 @@ def plot(
     draw(report, output)
 
 
+def invite(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The shared file or folder; . for everything.")],
+    valid_for: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long it is valid, such as 90m, 12h, 7d, or unlimited.")
+    ] = "24h",
+    config: ConfigFlag = None,
+    host: Annotated[str | None, typer.Option("-a", metavar="HOST", help="IP address of the servers.")] = None,
+    server5: Annotated[
+        str | None,
+        typer.Option("--server5", metavar="HOST[:PORT]", help="Address of server 5 for others.  [as configured]"),
+    ] = None,
+) -> None:
+    """Make a link for a file or folder (run on the servers' machine).
+
+    Example: msd invite Star.mp4 --for 7d
+    """
+    from msd.client.cli.invite_command import run
+    from msd.wire.config.settings import load
+
+    run(load(config).with_flags(host=host), name, valid_for, server5)
+
+
 def mount(app: typer.Typer) -> None:
     """Adds these commands to ``app``."""
     app.command("download")(download)
     app.command("list")(list_command)
     app.command("verify")(verify)
+    app.command("invite")(invite)
     app.command("plot")(plot)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from msd.client.manifest import lister
 from msd.client.manifest.lister import Lister
@@ -17,7 +18,7 @@ from msd.client.network.session import Session, Task
 from msd.client.network_events import NetworkEvent
 from msd.client.plan.plan import Plan
 from msd.client.plan.selection import EVERYTHING
-from msd.wire.errors import NotFoundError, SourceError
+from msd.wire.errors import NotFoundError, SourceError, UsageError
 from msd.wire.protocol.messages import Entry
 from msd.wire.support.core import Stalled, TimePassed
 
@@ -91,6 +92,14 @@ class _NameCheck(Listing):
         self.is_done = self.is_done or bool(self.has_globs)
 
 
+class _FirstPage(Listing):
+    """Lists what a name selects until something is found."""
+
+    def _perform(self, actions: Sequence[lister.Action]) -> None:
+        super()._perform(actions)
+        self.is_done = self.is_done or bool(len(self.plan))
+
+
 def list_catalogues(session: Session, names: Sequence[str]) -> tuple[SharedFiles, list[NotFoundError]]:
     """Lists what ``names`` select of all catalogues that workers serve. Returns also an error for each name that
     selects nothing. Raises ``MsdError`` if no catalogue can be listed.
@@ -112,6 +121,30 @@ def list_catalogues(session: Session, names: Sequence[str]) -> tuple[SharedFiles
         missing = {error.name for error in other.not_found()}
         errors = [error for error in errors if error.name in missing]
     return files, errors
+
+
+def shared_file_or_folder(session: Session, name: str) -> str:
+    """Returns the name of the shared file or, with ``/`` at its end, folder that ``name`` means. Raises ``MsdError``:
+    ``NotFoundError`` if no worker has one, ``UsageError`` for a glob.
+    """
+    listing = _FirstPage(session, [name])
+    session.run(listing)
+    errors = listing.not_found()
+    served = workers_by_catalogue(session.pool.status, {n: event.welcome for n, event in session.pool.ready.items()})
+    served.pop(listing.catalogue or b"", None)
+    while served and not len(listing.plan):
+        catalogue, workers = served.popitem()
+        listing = _FirstPage(session, [name], catalogue=catalogue, workers=workers)
+        with suppress(SourceError):
+            session.run(listing)
+    folder = f"{name.rstrip('/')}/"
+    for entry in entries(listing.plan):
+        if entry.name == name:
+            return name
+        if entry.name.startswith(folder):
+            return folder
+        raise UsageError(f"{name!r} is a pattern: name one file or folder, or . for everything")
+    raise errors[0]
 
 
 def fetch_listing(session: Session) -> list[Entry]:

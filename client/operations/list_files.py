@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from msd.client.events import OnEvent
-from msd.client.manifest.listing import is_file, list_catalogues
+from msd.client.manifest.listing import is_file, list_catalogues, shared_file_or_folder
 from msd.client.manifest.shared_files import SharedFiles
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
@@ -29,6 +29,16 @@ def list_files(
     with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
         files, errors = list_catalogues(Session(pool), [*map(normalized, names)] or [EVERYTHING])
         return files, errors if names else []
+
+
+def shared_name(servers: Servers, name: str, timeout: float = ANSWER_TIMEOUT_S) -> str:
+    """Returns the name of the shared file or folder that ``name`` means: with ``/`` at its end if it is a folder.
+
+    Raises ``NotFoundError`` if neither is shared, ``NoAnswerError`` after ``timeout`` seconds without an answer, and
+    other ``MsdError``s.
+    """
+    with closing(ConnectionPool(servers, download=False, timeout=timeout)) as pool:
+        return shared_file_or_folder(Session(pool), name)
 
 
 def looks_like_several(servers: Servers, name: str, *, timeout: float | None, on_event: OnEvent) -> bool:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from msd.wire.config.links import Link
 from msd.wire.config.toml_file import MAX_WORKERS
-from msd.wire.errors import NotAllowedError
+from msd.wire.errors import NotAllowedError, NotFoundError
 from msd.wire.protocol.codec import STATUS_TOPIC, decode, encode
 from msd.wire.protocol.messages import (
     ControlReply,
@@ -271,7 +271,9 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
     servers: dict[str, Any] = {"env": keys.env("servers")}
     nothing: dict[str, Any] = {"env": {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "nothing")}}
     texts = []
-    for name, target in (("photos/", "d/"), (".", "all/")):
+    wrong = run_msd("invite", "photo", "-c", str(broker.config), **servers)
+    assert (wrong.returncode, wrong.stdout) == (NotFoundError.exit_code, ""), wrong.stderr
+    for name, target in (("photos", "d/"), (".", "all/")):
         invited = run_msd("invite", name, "-c", str(broker.config), "--for", "1h", **servers)
         assert invited.returncode == 0, invited.stderr
         texts.append(invited.stdout.strip())

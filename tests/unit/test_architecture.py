@@ -29,7 +29,7 @@ ROOMS = {
     "broker/status": "supervision",
     "broker/supervision": "",
     #
-    "client/cli": "display events manifest operations report storage",
+    "client/cli": "display events manifest operations plan report storage",
     "client/operations": "events manifest network network_events plan report scheduling storage",
     "client/display": "events report",
     "client/manifest": "network network_events plan",

@@ -127,5 +127,5 @@ def test_mount_registers_every_command() -> None:
     app = typer.Typer()
     commands.mount(app)
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == [
-        "serve", "status", "health", "toggle", "quit", "console", "invite", "demo",
+        "serve", "status", "health", "toggle", "quit", "console", "demo",
     ]  # fmt: skip

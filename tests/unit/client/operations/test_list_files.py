@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from msd.client.operations import list_files as module
-from msd.client.operations.list_files import list_files, looks_like_several
+from msd.client.operations.list_files import list_files, looks_like_several, shared_name
 from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
-from msd.wire.errors import NotFoundError
+from msd.wire.errors import NotFoundError, UsageError
 from tests.memory_worker import MemoryWorker, entry_of
 
 SERVERS = locate_servers(Config())
@@ -54,3 +54,22 @@ def test_a_name_that_looks_like_a_glob_may_be_that_of_a_file(worker: MemoryWorke
     assert looks_like_several(SERVERS, name, **options) is expected
     assert len(worker.requests) <= 3
     assert bool(worker.requests) is ("[" in name or "*" in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("photos", "photos/"), ("photos/", "photos/"), ("photos/x", "photos/x"), ("a [1].mkv", "a [1].mkv")],
+)
+def test_the_name_of_a_folder_ends_with_a_slash(worker: MemoryWorker, name: str, expected: str) -> None:
+    worker._page_size = 1
+    assert shared_name(SERVERS, name) == expected
+    assert len(worker.requests) <= 3, "the files of a large folder are not listed"
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_name_that_is_not_shared_or_a_pattern_is_an_error() -> None:
+    for name in ("photo", "photos/z", "photos/x/", "*.avi"):
+        with pytest.raises(NotFoundError):
+            shared_name(SERVERS, name)
+    with pytest.raises(UsageError, match="is a pattern: name one file or folder"):
+        shared_name(SERVERS, "*.mkv")
