@@ -7,7 +7,7 @@ just a number and a size. For each worker the scheduler tracks **X**, the verifi
 The rules:
 
 - A worker is asked for whole units if it delivers one in about a second, otherwise for smaller parts. Unrequested parts
-  of the oldest unit are requested first, so that the workers complete the same unit.
+  of the oldest unit are requested first, so that slow workers complete the same unit.
 - Each worker has a window of outstanding bytes, computed from its measured rate and round-trip time: large enough to
   keep its connection busy, and small enough that little is delayed if the worker fails. A worker with credit gets the
   next request.
@@ -543,13 +543,17 @@ class Scheduler(Core[Event, Action]):
             worker.update_limits(max_part, max_window)
 
     def _choose_request(self, worker: WorkerPace, now: float) -> RequestUnit | None:
-        if self._units.incomplete and (request := self._choose_part(worker)) is not None:
+        # Several workers complete a unit together if they are slow. Others would all read the whole of it for that.
+        shares = worker.is_slow or self._rate_limit is not None
+        if self._units.incomplete and (request := self._choose_part(worker, shares=shares)) is not None:
             return request
         unit = self._units.first_unrequested(0, self._limit)
         if unit is not None and (worker.excluded or self._lost_units):
             unit = self._skip_excluded(worker, unit)
         if unit is not None:
             return RequestUnit(worker.number, unit, 0, min(self._units.sizes[unit], worker.part_size))
+        if self._units.incomplete and not shares and (request := self._choose_part(worker, shares=True)) is not None:
+            return request
         return self._choose_hedge(worker, now)
 
     def _skip_excluded(self, worker: WorkerPace, first: int) -> int | None:
@@ -567,10 +571,14 @@ class Scheduler(Core[Event, Action]):
         """True if the worker is not asked for the group of the unit."""
         return is_in_ranges(worker.excluded, unit) or is_in_ranges(self._lost_units, unit)
 
-    def _choose_part(self, worker: WorkerPace) -> RequestUnit | None:
-        """Returns a request for a part of the oldest unit that is not requested completely, None if there is none."""
+    def _choose_part(self, worker: WorkerPace, *, shares: bool) -> RequestUnit | None:
+        """Returns a request for a part of the oldest unit that is not requested completely, None if there is none. With
+        ``shares``, also of a unit that another worker is completing.
+        """
         for unit in sorted(self._units.incomplete):
             started = self._units.started[unit]
+            if not shares and any(self.workers[number].ready for number in started.workers - {worker.number}):
+                continue
             part = started.unrequested_part()
             if part is not None and self._may_request(worker, unit, started):
                 length = part[1] - part[0]

@@ -51,6 +51,11 @@ class StartedUnit(Struct):
         return self.received == [0, self.size]
 
     @property
+    def workers(self) -> set[int]:
+        """The workers that have sent a part, or were asked for one."""
+        return {*self.senders, *(request.worker for request in self.requests)}
+
+    @property
     def is_untouched(self) -> bool:
         """True if the unit is like one that was never requested."""
         return not (self.requests or self.received or self.corrupt_senders or self.is_next_whole)

@@ -84,6 +84,8 @@ class WorkerPace(Struct):
     #: True once anything has arrived from the worker, and if it is then asked for whole units.
     has_delivered: bool = False
     is_fast: bool = False
+    #: True until what the worker is asked for at once is as much as its rate allows.
+    is_growing: bool = True
     span_start: float = 0.0
     span_bytes: int = 0
     corrupt_count: int = 0
@@ -92,6 +94,11 @@ class WorkerPace(Struct):
     def ban_scope(self) -> BanScope | None:
         """How long the worker is banned, None if it is not."""
         return BAN_SCOPES[self.ban_reason] if self.ban_reason else None
+
+    @property
+    def is_slow(self) -> bool:
+        """True if the worker is asked for parts because of its rate."""
+        return not (self.is_growing or self.is_fast)
 
     def update_limits(self, max_part: int, max_window: float) -> None:
         """Computes the size of a part and the window. They are at most ``max_part`` and ``max_window`` bytes."""
@@ -180,6 +187,7 @@ class WorkerPace(Struct):
             self.span_start, self.span_bytes = now, 0
             # Parts shrink as soon as the link becomes slow.
             limit = min(self.rate, latest)
+        self.is_growing = PART_GROWTH * self.whole_size < UNIT_S * limit
         self.whole_size = min(PART_GROWTH * self.whole_size, max(MIN_PART, UNIT_S * limit))
         self.part_for_rate = min(self.whole_size, max(MIN_PART, PART_S * limit))
         return True

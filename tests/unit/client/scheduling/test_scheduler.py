@@ -63,16 +63,20 @@ class Scene:
         max_rate: float | None = None,
         memory: int = 1 << 30,
         are_fast: bool = True,
+        are_slow: bool = False,
     ) -> None:
         """``units`` are sizes, or a number of units of ``SIZE`` bytes. ``max_rate`` is in such units per second.
 
-        With ``are_fast``, the workers have delivered before, fast enough for whole units: each may have two.
+        With ``are_fast``, the workers have delivered before, fast enough for whole units: each may have two. With
+        ``are_slow``, they have not, but are known to be slow.
         """
+        are_fast = are_fast and not are_slow
         max_rate = max_rate * SIZE if max_rate is not None else None
         self.scheduler = Scheduler(range(1, workers + 1), memory=memory, max_rate=max_rate)
         self.sizes = [SIZE] * units if isinstance(units, int) else [*units]
         for worker in self.scheduler.workers.values():
             worker.has_delivered = are_fast
+            worker.is_growing = not are_slow
             worker.whole_size = worker.part_for_rate = 1e9 if are_fast else MIN_PART
         if limit is not None:
             self.feed(LimitMoved(limit))
@@ -451,16 +455,32 @@ def test_a_link_that_becomes_slow_makes_parts_small_at_once(scene: Scene) -> Non
     assert receive(scene, requested[1], 16.0) == parts(1, (0, 2), (2, 2), unit=2)
 
 
-def test_all_workers_complete_the_oldest_unit(scene: Scene) -> None:
-    scene.begin([4 * MIN_PART] * 10, 3, are_fast=False)
+def test_all_slow_workers_complete_the_oldest_unit(scene: Scene) -> None:
+    scene.begin([4 * MIN_PART] * 10, 3, are_slow=True)
     assert scene.ready(1, 2, 3) == parts(1, (0, 1)) + parts(2, (1, 1)) + parts(3, (2, 1))
     scene.feed(ConnectionClosed(1))
     # The part of the lost worker comes first.
     assert receive(scene, parts(2, (1, 1))[0], 0.5) == parts(2, (0, 1), (3, 1))
 
 
+def test_workers_that_may_be_fast_begin_units_of_their_own(scene: Scene) -> None:
+    scene.begin([4 * MIN_PART] * 3, 2, are_fast=False)
+    assert scene.ready(1, 2) == parts(1, (0, 1)) + parts(2, (0, 1), unit=1)
+    assert receive(scene, parts(1, (0, 1))[0], 0.001) == parts(1, (1, 3)) + parts(1, (0, 4), unit=2)
+    # Nothing unrequested is left but the rest of the unit of worker 2.
+    assert receive(scene, parts(1, (1, 3))[0], 0.001)[:1] == parts(1, (1, 3), unit=1)
+
+
+def test_the_unit_of_a_lost_worker_comes_first(scene: Scene) -> None:
+    scene.begin([4 * MIN_PART] * 3, 2, are_fast=False)
+    scene.ready(1, 2)
+    scene.feed(PartReceived(2, 1, 0, MIN_PART), later=0.001)
+    scene.feed(ConnectionClosed(2))
+    assert receive(scene, parts(1, (0, 1))[0])[:2] == [*parts(1, (1, 3)), *parts(1, (1, 3), unit=1)]
+
+
 def test_a_unit_is_checked_once_all_parts_have_arrived(scene: Scene) -> None:
-    scene.begin([2 * MIN_PART, MIN_PART], 2, are_fast=False)
+    scene.begin([2 * MIN_PART, MIN_PART], 2, are_slow=True)
     assert scene.ready(1, 2) == parts(1, (0, 1)) + parts(2, (1, 1))
     assert receive(scene, parts(2, (1, 1))[0], 0.5) == parts(2, (0, 1), unit=1)
     # The next request comes before the check.
@@ -473,7 +493,7 @@ def test_a_unit_is_checked_once_all_parts_have_arrived(scene: Scene) -> None:
 
 
 def test_no_worker_is_blamed_for_a_corrupt_unit_of_several_senders(scene: Scene) -> None:
-    scene.begin([2 * MIN_PART] * 4, 2, are_fast=False)
+    scene.begin([2 * MIN_PART] * 4, 2, are_slow=True)
     for number, request in enumerate(scene.ready(1, 2)):
         actions = receive(scene, request, 0.1 * number)
     assert isinstance(actions[-1], CheckUnit)
@@ -507,7 +527,7 @@ def test_hedges_do_not_mix_the_senders_of_a_unit_that_is_to_be_requested_as_a_wh
 
 
 def test_the_only_sender_of_a_corrupt_unit_is_blamed(scene: Scene) -> None:
-    scene.begin([2 * MIN_PART] * 4, 2, are_fast=False)
+    scene.begin([2 * MIN_PART] * 4, 2, are_slow=True)
     request = scene.ready(1)[0]
     actions = receive(scene, request, 1.0)
     check = receive(scene, actions[0], 1.0)[-1]
