@@ -2,8 +2,8 @@
 
 ``index FOLDER`` reads from FOLDER what is shared, keeps a catalogue of it in FOLDER up to date until standard input is
 closed, and prints its progress, one JSON object per line. ``serve`` reads its settings from standard input and serves
-until standard input is closed. If an error occurs, both print one line to standard error and exit with a code from
-``wire/errors.py``.
+until standard input is closed. ``pass-on`` does so for a download that passes on what it receives. If an error occurs,
+all print one line to standard error and exit with a code from ``wire/errors.py``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
                 _index(Path(folder))
             case ["serve"]:
                 _serve()
+            case ["pass-on"]:
+                _pass_on()
             case _:
                 print("workers: internal command: run msd serve instead", file=sys.stderr)
                 return 2
@@ -100,6 +102,16 @@ def _serve() -> None:
     worker.run()
     context.term()
     worker.close()
+
+
+def _pass_on() -> None:
+    from msd.workers.passing_on.passing_worker import read_settings, run
+
+    settings = read_settings()
+    _leave_current_folder()
+    _die_with_parent(settings.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run(settings)
 
 
 def _leave_current_folder() -> None:

@@ -52,6 +52,7 @@ RETRY_CAUSES = {
     "unknown": "file not shared",
     "changed": "file changed",
     "unreadable": "file unreadable",
+    "missing": "not received yet",
     "unavailable": "file unavailable",
     "bad-request": "bad request",
     "version": "other protocol version",

@@ -55,6 +55,8 @@ REFUSAL_POLICIES = {
     RefusalReason.CHANGED: RefusalPolicy(ban=BanReason.CHANGED),
     RefusalReason.UNREADABLE: RefusalPolicy(ban=BanReason.UNREADABLE),
     RefusalReason.BAD_REQUEST: RefusalPolicy(ban=BanReason.BAD_REQUEST),
+    # Only of a worker that holds everything; the others are asked for other units meanwhile.
+    RefusalReason.MISSING: RefusalPolicy(ban=BanReason.OTHER),
     # The reply to ``hello`` only.
     RefusalReason.VERSION: RefusalPolicy(ban=BanReason.OTHER),
     RefusalReason.OTHER: RefusalPolicy(ban=BanReason.OTHER),

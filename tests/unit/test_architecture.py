@@ -41,7 +41,8 @@ ROOMS = {
     "client/scheduling": "network_events",
     "client/storage": "events",
     #
-    "workers/__main__": "indexing serving source",
+    "workers/__main__": "indexing passing_on serving source",
+    "workers/passing_on": "indexing serving source",
     "workers/cli": "serving",
     "workers/serving": "source",
     "workers/indexing": "source",

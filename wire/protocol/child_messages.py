@@ -6,10 +6,11 @@ Not part of the network protocol: both sides always have the same version.
 from __future__ import annotations
 
 import struct
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from msd.wire.protocol.messages import Message, Natural, Number, SuspectSegment
+from msd.wire.protocol.messages import MAX_ENTRIES, Message, Natural, Number, SuspectSegment
 from msd.wire.protocol.states import WantedState
 
 
@@ -36,6 +37,39 @@ class WorkerSettings(Message, tag="settings", frozen=True):
     endpoint: str = ""
     secret: bytes = b""
     keys: str = ""
+
+
+class PassedFile(Struct, frozen=True):
+    """A file that a download receives and passes on: its entry, the digests of its segments, and its path while it is
+    received.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    mode: int
+    id: bytes
+    digests: bytes
+    path: bytes
+
+
+class PassOnSettings(Struct, frozen=True):
+    """The first frame on the standard input of a worker that a download has started: where it listens, the secret of
+    its own key (empty without keys), the limit of its rate in bytes a second (0: none), and the files. Further frames
+    are ``UnitsHeld``, ``Admitted`` and ``QuitOrder``; heartbeats are written to standard output.
+    """
+
+    parent: int
+    bind: str
+    secret: bytes
+    rate: int
+    files: list[PassedFile]
+
+
+class UnitsHeld(Message, tag="held", frozen=True):
+    """The download has verified these units of its plan."""
+
+    units: Annotated[list[Natural], Meta(max_length=MAX_ENTRIES)]
 
 
 #: The file in the catalogue's folder that holds the ``ShareSettings`` as JSON.

@@ -45,6 +45,7 @@ class RefusalReason(StrEnum):
     UNKNOWN = "unknown"  #: it does not share a file with this name or id
     CHANGED = "changed"  #: the file is no longer the version that the manifest describes
     UNREADABLE = "unreadable"  #: the file cannot be read
+    MISSING = "missing"  #: it passes on what it has received, and does not have this unit yet
     UNAVAILABLE = "unavailable"  #: the file cannot be read at the moment: retry later
     BAD_REQUEST = "bad-request"  #: the request is invalid, such as a segment past the end
     VERSION = "version"  #: it does not speak the client's version of the protocol

@@ -96,7 +96,7 @@ from msd.workers.source.catalogue import Catalogue, SharedFile, open_edition
 from msd.workers.source.indexed_data import IndexedData
 from msd.workers.source.listing import Listings
 from msd.workers.source.share import Share
-from msd.workers.source.source import NOTHING_READ, Piece, PieceOrder, ReadRefused, read_piece
+from msd.workers.source.source import NOTHING_READ, Piece, PieceOrder, ReadRefused, Source, read_piece
 from msd.workers.source.source_of import source_of
 
 #: Requests decoded per iteration of the event loop, so that a flood cannot block everything else.
@@ -142,6 +142,8 @@ class PortBusyError(MsdError):
 class Worker:
     """One worker process. ``run()`` serves until it is told to end. ``context`` and ``broker`` remain the caller's.
 
+    The content of the files is read from ``source``; None stands for what the broker shares.
+
     ``show`` is called with each line for the operator, ``on_stale`` if a shared file may no longer be the version that
     was indexed, with a suspect segment if there is one: a worker that the broker has started tells the broker instead.
     ``on_turn`` is called with the time in each iteration of the event loop.
@@ -154,6 +156,7 @@ class Worker:
         broker: BrokerConnection,
         poll_loop: PollLoop,
         *,
+        source: Source | None = None,
         show: Callable[[str], None] = lambda text: None,
         on_stale: Callable[[SuspectSegment | None], None] = lambda suspect: None,
         on_turn: Callable[[float], None] = lambda now: None,
@@ -168,10 +171,13 @@ class Worker:
         # If this opens a newer edition instead, the broker's order to switch to that edition will follow.
         self._edition, self._catalogue = open_edition(self._editions, settings.edition)
         self._listings = Listings(self._catalogue.listing)
-        share = Share.read(self._editions)
-        self._source = source_of(share)
+        cache = 0
+        if source is None:
+            share = Share.read(self._editions)
+            source, cache = source_of(share), share.cache
+        self._source = source
         self._data = IndexedData(self._source, self._catalogue)
-        self._piece_reads: PieceReads[_WaitingReply] = PieceReads(share.cache)
+        self._piece_reads: PieceReads[_WaitingReply] = PieceReads(cache)
         self._read_threads = ReadThreads(lambda order: read_piece(self._source, order))
         #: Why the last read that had to wait failed; empty if it did not.
         self._trouble = ""

@@ -36,6 +36,7 @@ FAMILIES: dict[str, UnionType | type[Message]] = {
     "control reply": messages.ControlReply,
     "worker order": messages.WorkerMessage,
     "settings": child_messages.WorkerSettings,
+    "units held": child_messages.UnitsHeld,
     "index line": child_messages.IndexLine,
 }
 MEMBERS = {kind: family for family in FAMILIES.values() for kind in get_args(family) or (family,)}

@@ -13,7 +13,17 @@ from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, 
 
 def test_the_names_in_messages_are_those_of_the_protocol() -> None:
     assert [*WorkerState] == ["starting", "awake", "asleep", "silent", "dead", "failed", "lost", "unreachable"]
-    reasons = ["sleeping", "busy", "unknown", "changed", "unreadable", "unavailable", "bad-request", "version"]
+    reasons = [
+        "sleeping",
+        "busy",
+        "unknown",
+        "changed",
+        "unreadable",
+        "missing",
+        "unavailable",
+        "bad-request",
+        "version",
+    ]
     assert [*RefusalReason] == [*reasons, "other"]
 
 

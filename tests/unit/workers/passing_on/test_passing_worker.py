@@ -1,0 +1,112 @@
+"""The worker of a download that passes on what it has: a real process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from msd.wire.protocol.child_messages import PassedFile, PassOnSettings, UnitsHeld
+from msd.wire.protocol.codec import encode
+from msd.wire.protocol.messages import (
+    PROTOCOL_VERSION,
+    DigestPage,
+    Digests,
+    Get,
+    Hello,
+    Message,
+    Refusal,
+    Segment,
+    Welcome,
+)
+from msd.wire.protocol.segments import Manifest, cut, digest
+from msd.wire.protocol.states import RefusalReason
+from tests.hostile_clients import Peer
+from tests.processes import TIMEOUT, free_ports, wait_for
+
+CONTENT = random.Random(1).randbytes((4 << 20) + 9)
+MANIFEST = Manifest.build("film", len(CONTENT), b"".join(map(digest, cut(memoryview(CONTENT)))))
+REPLIES = Segment | Refusal | Welcome | DigestPage
+
+
+class PassingWorker:
+    """The process, whose file is complete on the disk from the beginning."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = tmp_path / ".film.msd-part"
+        self.path.write_bytes(CONTENT)
+        self.port = free_ports()[0]
+        digests = b"".join(map(MANIFEST.digest, range(MANIFEST.segments)))
+        file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, digests, os.fsencode(self.path))
+        settings = PassOnSettings(os.getpid(), f"tcp://127.0.0.1:{self.port}", b"", 0, [file])
+        command = [sys.executable, "-P", "-m", "msd.workers", "pass-on"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.write(msgspec.msgpack.encode(settings))
+
+    def write(self, frame: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(struct.pack("!I", len(frame)) + frame)
+
+    def hold(self, *units: int) -> None:
+        self.write(encode(UnitsHeld(units=[*units])))
+
+
+@contextmanager
+def started(tmp_path: Path) -> Iterator[tuple[PassingWorker, Peer]]:
+    worker = PassingWorker(tmp_path)
+    with worker.process, Peer(zmq.DEALER, worker.port) as peer:
+        try:
+            yield worker, peer
+        finally:
+            worker.process.kill()
+
+
+def get(peer: Peer, index: int) -> bytes | RefusalReason:
+    peer.socket.send(encode(Get(rid=index, id=MANIFEST.id, index=index)))
+    head, *payload = peer.socket.recv_multipart()
+    reply = msgspec.msgpack.decode(head)
+    return payload[0] if payload else RefusalReason(reply["reason"])
+
+
+def requested(peer: Peer, message: Message) -> object:
+    return peer.request(message, REPLIES)
+
+
+def test_units_are_served_as_soon_as_they_are_verified(tmp_path: Path) -> None:
+    with started(tmp_path) as (worker, peer):
+        welcome = requested(peer, Hello(rid=1, version=PROTOCOL_VERSION, session=5))
+        assert isinstance(welcome, Welcome)
+        assert get(peer, 1) is RefusalReason.MISSING
+        worker.hold(1, 3)
+        data = wait_for("segment 1", lambda: found if (found := get(peer, 1)) is not RefusalReason.MISSING else None)
+        assert data == bytes(cut(memoryview(CONTENT))[1])
+        assert get(peer, 3) == bytes(cut(memoryview(CONTENT))[3])
+        assert get(peer, 0) is RefusalReason.MISSING
+        page = requested(peer, Digests(rid=9, id=MANIFEST.id, start=0))
+        assert isinstance(page, DigestPage), "the digests are known from the beginning"
+        worker.path.write_bytes(bytes(len(CONTENT)))
+        assert get(peer, 1) is RefusalReason.CHANGED, "nothing is served that does not match its digest"
+
+
+@pytest.mark.parametrize("how", ["input closed", "SIGTERM"])
+def test_it_ends_with_the_download_or_when_it_is_told_to(tmp_path: Path, how: str) -> None:
+    before = {*Path(os.environ.get("TMPDIR", "/tmp")).glob("msd-pass-on-*")}
+    with started(tmp_path) as (worker, peer):
+        assert get(peer, 1) is RefusalReason.MISSING
+        assert {*Path(os.environ.get("TMPDIR", "/tmp")).glob("msd-pass-on-*")} <= before, "it leaves no folder"
+        if how == "SIGTERM":
+            worker.process.send_signal(signal.SIGTERM)
+        else:
+            assert worker.process.stdin is not None
+            worker.process.stdin.close()
+        assert worker.process.wait(TIMEOUT) == 0

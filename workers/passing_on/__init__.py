@@ -1,0 +1,1 @@
+"""The worker of a download that passes on what it has received."""
