@@ -47,15 +47,17 @@ def ready_line(config: Config, files: int, key: bytes | None = None, hosts: Sequ
     """
     server5 = config.status.replace_wildcard(hosts[0] if hosts else LOOPBACK)
     if not config.workers:
-        return f"ready: server 5 without workers of its own; {join_command(server5, key)}"
+        return f"ready: server 5 without workers of its own; {join_command(server5, key, config.control.port)}"
     workers = [worker.endpoint.replace_wildcard(server5.host) for worker in config.workers]
     sharing = f"{format_count(len(workers), 'worker')} {'shares' if len(workers) == 1 else 'share'}"
     return f"ready: {sharing} {format_count(files, 'file')}; {_download_command(server5, workers, files, key)}"
 
 
-def join_command(server5: Endpoint, key: bytes | None) -> str:
-    """Returns the command that starts a worker on any machine."""
-    return f"msd worker --join {server5}{f' --server-key {key.hex()}' if key is not None else ''} PATH"
+def join_command(server5: Endpoint, key: bytes | None, control_port: int) -> str:
+    """Returns the command that starts a worker on any machine. An unusual control port is named: it has no flag."""
+    command = f"msd worker --join {server5}{f' --server-key {key.hex()}' if key is not None else ''} PATH"
+    is_usual = control_port == server5.port + 1
+    return command if is_usual else f"{command} (with control_port = {control_port} under [broker] in its config.toml)"
 
 
 def address_line(config: Config, hosts: Sequence[str]) -> str:
@@ -82,11 +84,12 @@ def suggested_command(servers: Servers, status: Status, hosts: Sequence[str] = (
     if servers.pinned:
         workers = list(servers.workers.values())
     shared_ports = {endpoint.port for endpoint in published if endpoint.host in ANY_HOSTS}
-    is_shared = Endpoint.parse(status.control).host in ANY_HOSTS
+    control = Endpoint.parse(status.control)
+    is_shared = control.host in ANY_HOSTS
     if hosts and server5.is_loopback and is_shared and all(w.is_loopback and w.port in shared_ports for w in workers):
         server5, *workers = [Endpoint(hosts[0], endpoint.port) for endpoint in (server5, *workers)]
     if all(worker.state is WorkerState.LOST for worker in status.workers):
-        return SuggestedCommand("Command for a worker on any machine", join_command(server5, key))
+        return SuggestedCommand("Command for a worker on any machine", join_command(server5, key, control.port))
     # Only server 5 knows the addresses of workers that have joined.
     has_only_own = len(own) == len(status.workers)
     return SuggestedCommand(

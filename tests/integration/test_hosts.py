@@ -296,6 +296,9 @@ def test_a_link_is_enough_for_a_machine_without_keys(stack: ExitStack, tmp_path:
         assert [entry.name for entry in page.entries] == ["photos/", "photos/1.jpg", "photos/2.jpg"]
         refused = peer.request(Describe(rid=2, name="secret"), DataReply)
         assert (refused.reason, refused.detail) == (RefusalReason.UNKNOWN, "this invitation is for photos/ only")
+    with broker.download("-o", "f", cwd=tmp_path, owner="host") as download:
+        assert download.wait() == NotAllowedError.exit_code
+        assert "admits this key for msd worker only" in download.events[-1]["message"]
     (name,) = [key.name for key in keys.key_folder("servers").admitted_keys() if key.scope == "photos/"]
     assert run_msd("keys", "revoke", name, "-c", str(broker.config), **servers).returncode == 0
 

@@ -190,6 +190,8 @@ class Contacts(Core[Event, Action]):
         match refusal:
             case ConnectionRefusal.KEY:
                 return Outcome.KEY_NOT_ADMITTED
+            case ConnectionRefusal.ROLE:
+                return Outcome.KEY_FOR_WORKERS
             case ConnectionRefusal.MECHANISM:
                 return Outcome.NO_KEYS if self._encrypted else Outcome.KEY_REQUIRED
             case ConnectionRefusal.HANDSHAKE:

@@ -19,6 +19,7 @@ class Outcome(StrEnum):
     """What came back from an address. Programs read these words (``docs/events.md``)."""
 
     VERSION = "other-version"  #: a message of another protocol version; ``detail`` is that version
+    KEY_FOR_WORKERS = "key-for-workers"  #: the key is admitted for ``msd worker`` only
     KEY_NOT_ADMITTED = "key-not-admitted"
     KEY_REQUIRED = "key-required"  #: the server is encrypted, and the client has no server key
     NO_KEYS = "no-keys"  #: the client has a server key, and the server is not encrypted
@@ -52,6 +53,11 @@ _TEXTS = {
         "uses protocol version {detail}, but this side uses version {version}",
         "use protocol version {detail}, but this side uses version {version}",
         "update the older side",
+    ),
+    Outcome.KEY_FOR_WORKERS: (
+        "admits this key for msd worker only",
+        "admit this key for msd worker only",
+        "use another key, or ask the operator to run msd keys admit with --role client",
     ),
     Outcome.KEY_NOT_ADMITTED: (
         "does not admit this key",

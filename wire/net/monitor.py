@@ -15,6 +15,7 @@ import zmq
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive
 from msd.wire.protocol.states import ConnectionRefusal
+from msd.wire.security.zap import OTHER_ROLE
 
 
 class ConnectionEvent(Enum):
@@ -151,7 +152,7 @@ class Monitor:
 
     def _refusal(self, event: int, value: int) -> ConnectionRefusal | None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return ConnectionRefusal.KEY
+            return ConnectionRefusal.ROLE if value == int(OTHER_ROLE) else ConnectionRefusal.KEY
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
             return ConnectionRefusal.MECHANISM
         is_prompt = time.monotonic() < self._connected_at + REFUSAL_TIMEOUT_S

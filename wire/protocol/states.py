@@ -60,6 +60,7 @@ class ConnectionRefusal(Enum):
     """Why a server refuses a connection."""
 
     KEY = auto()  #: it does not admit the client's key
+    ROLE = auto()  #: it admits the client's key in another role
     MECHANISM = auto()  #: one side uses keys and the other does not
     HANDSHAKE = auto()  #: it closed the connection during the handshake; its key may differ from the expected key
     VERSION = auto()  #: it uses another version of the protocol

@@ -13,10 +13,11 @@ from contextlib import suppress
 
 import zmq
 
+from msd.wire.config.error_flags import with_flags
 from msd.wire.errors import UsageError
 from msd.wire.net.contact_probes import ContactProbes
 from msd.wire.net.contacts import Expecting, Refused
-from msd.wire.net.diagnosis import Outcome, diagnose
+from msd.wire.net.diagnosis import Outcome, refused_error
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.monitor import ConnectionEvent, Monitor
 from msd.wire.net.name_lookup import NameLookup
@@ -139,7 +140,7 @@ class RemoteBroker:
 
     def _explain(self) -> None:
         contacts = self._probes.contacts.current()
-        text = f"waiting: {diagnose(contacts, PROTOCOL_VERSION)}; trying again"
+        text = f"waiting: {with_flags(refused_error(contacts, PROTOCOL_VERSION))}; trying again"
         if text != self._explained and any(contact.outcome is not Outcome.UNKNOWN for contact in contacts):
             self._explained = text
             self._show(text)

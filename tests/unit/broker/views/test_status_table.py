@@ -48,6 +48,17 @@ def row(state: WorkerState, reason: str = "", **counts: Any) -> str:
     return status_table(status(state, reason=reason, **counts)).split("\n")[3]
 
 
+def test_an_unusual_control_port_is_named_for_workers() -> None:
+    config = Config(host="10.0.0.5", status_port=5000, control_port=6000, workers=())
+    line = ready_line(config, 0)
+    expected = "msd worker --join 10.0.0.5:5000 PATH (with control_port = 6000 under [broker] in its config.toml)"
+    assert line.endswith(expected)
+    made = replace(status(), workers=[], control="tcp://10.0.0.5:6000")
+    servers = Servers(Endpoint("10.0.0.5", 5000), {}, pinned=False)
+    assert suggested_command(servers, made).command == expected
+    assert ready_line(replace(config, control_port=None), 0).endswith("PATH")
+
+
 def test_the_table_matches_the_report() -> None:
     assert status_table(status(WorkerState.ASLEEP, WorkerState.AWAKE, WorkerState.AWAKE, WorkerState.AWAKE)) == REPORT
 

@@ -160,6 +160,7 @@ def test_each_address_has_the_outcome_of_its_last_probe() -> None:
     ("refusal", "encrypted", "outcome"),
     [
         (ConnectionRefusal.KEY, True, Outcome.KEY_NOT_ADMITTED),
+        (ConnectionRefusal.ROLE, True, Outcome.KEY_FOR_WORKERS),
         (ConnectionRefusal.MECHANISM, True, Outcome.NO_KEYS),
         (ConnectionRefusal.MECHANISM, False, Outcome.KEY_REQUIRED),
         (ConnectionRefusal.HANDSHAKE, True, Outcome.WRONG_SERVER_KEY),

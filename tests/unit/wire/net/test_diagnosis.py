@@ -38,6 +38,12 @@ def contacts(server5: Outcome, workers: Outcome = Outcome.UNKNOWN, count: int = 
         ),
         (Outcome.NOT_MSD, "", "answers, but is not msd: check the address and the port"),
         (Outcome.NO_REPLY, "", "accepts ZeroMQ connections, but sends no reply of msd: check the order of the ports"),
+        (
+            Outcome.KEY_FOR_WORKERS,
+            "",
+            "admits this key for msd worker only: use another key, or ask the operator to run msd keys admit with"
+            " --role client",
+        ),
         (Outcome.KEY_NOT_ADMITTED, "", "does not admit this key: ask the operator to run msd keys admit"),
         (
             Outcome.KEY_REQUIRED,

@@ -299,12 +299,18 @@ def test_without_keys_a_ban_has_no_effect() -> None:
         server.wait_until(lambda: server.received)
 
 
-@pytest.mark.parametrize("pair", [WORKER, UNKNOWN], ids=["worker", "unknown"])
-def test_a_connection_of_another_key_is_rejected_and_counted(folder: KeyFolder, pair: KeyPair) -> None:
+@pytest.mark.parametrize(
+    ("pair", "refusal"),
+    [(WORKER, ConnectionRefusal.ROLE), (UNKNOWN, ConnectionRefusal.KEY)],
+    ids=["worker", "unknown"],
+)
+def test_a_connection_of_another_key_is_rejected_and_counted(
+    folder: KeyFolder, pair: KeyPair, refusal: ConnectionRefusal
+) -> None:
     with zap_server(SERVER, folder.path) as server:
         client = server.connect(Credentials(pair, SERVER.public))
         server.wait_until(lambda: client.refusals)
-        assert client.refusals == [ConnectionRefusal.KEY]
+        assert client.refusals == [refusal]
         assert server.zap_handler.rejected_connections == 1
         check_only_admitted_messages_arrive(server)
 

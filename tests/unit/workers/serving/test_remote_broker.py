@@ -119,6 +119,13 @@ def test_a_key_that_is_not_admitted_is_named_and_tried_again(stack: ExitStack) -
     harness.until(lambda: harness.zap.rejected_connections >= 2)
 
 
+def test_a_broker_that_requires_a_key_says_with_which_flag_to_give_it(stack: ExitStack) -> None:
+    harness = Harness(stack)
+    harness.open(SERVER)
+    harness.until(lambda: any("requires a key" in text for text in harness.shown))
+    assert "(--server-key, -c); trying again" in harness.shown[-1]
+
+
 def test_a_broker_with_another_key_is_named(stack: ExitStack) -> None:
     harness = Harness(stack, Credentials(OWN, OWN.public))
     harness.open(SERVER)
