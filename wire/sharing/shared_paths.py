@@ -22,7 +22,7 @@ def share_settings(config: Config) -> ShareSettings:
     if not config.paths:
         raise UsageError("nothing to share: give a file or folder as PATH, or [share] path in config.toml")
     for path in config.paths:
-        if isinstance(path, Path) and not path.exists():
+        if isinstance(path, Path) and not _exists(path):
             hint = "check the path"
             if config.share_file is not None:
                 hint = f"[share] path in {config.share_file} names it: change it, or run msd serve PATH"
@@ -48,6 +48,16 @@ def share_settings(config: Config) -> ShareSettings:
         follow_links=config.follow_links,
         excludes=config.excludes,
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        hint = (
+            "check the permissions of the folders above it" if isinstance(error, PermissionError) else "check the path"
+        )
+        raise DiskError(f"{path}: {error.strerror}: {hint}") from None
 
 
 def write_share(folder: Path, share: ShareSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def test_a_path_without_a_presentable_name_can_only_be_shared_alone(tmp_path: Pa
 def test_nothing_to_share_is_an_error() -> None:
     with pytest.raises(UsageError, match=r"nothing to share: give a file or folder as PATH"):
         share_settings(Config())
+
+
+@pytest.mark.parametrize(("code", "hint"), [(errno.EACCES, "permissions of the folders above it"), (errno.EIO, "path")])
+def test_a_path_that_cannot_be_looked_at_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int, hint: str) -> None:
+    def fail(path: Path) -> bool:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "exists", fail)
+    with pytest.raises(DiskError) as caught:
+        share_settings(Config(paths=(Path("/home/films"),)))
+    assert str(caught.value) == f"/home/films: {os.strerror(code)}: check the {hint}"
 
 
 def test_the_error_about_a_missing_path_says_which_file_names_it(tmp_path: Path) -> None:
