@@ -33,6 +33,7 @@ ROOMS = {
     "client/operations": "events manifest network network_events plan report scheduling storage",
     "client/display": "events report",
     "client/manifest": "network network_events plan",
+    "client/peers": "",
     "client/plan": "",
     "client/report": "events",
     "client/network": "events network_events",

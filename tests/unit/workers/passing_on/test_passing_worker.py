@@ -22,7 +22,6 @@ from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     DigestPage,
     Digests,
-    Get,
     Hello,
     Message,
     Refusal,
@@ -32,6 +31,7 @@ from msd.wire.protocol.messages import (
 from msd.wire.protocol.segments import Manifest, cut, digest
 from msd.wire.protocol.states import RefusalReason
 from tests.hostile_clients import Peer
+from tests.passing import get
 from tests.processes import TIMEOUT, free_ports, wait_for
 
 CONTENT = random.Random(1).randbytes((4 << 20) + 9)
@@ -71,13 +71,6 @@ def started(tmp_path: Path) -> Iterator[tuple[PassingWorker, Peer]]:
             worker.process.kill()
 
 
-def get(peer: Peer, index: int) -> bytes | RefusalReason:
-    peer.socket.send(encode(Get(rid=index, id=MANIFEST.id, index=index)))
-    head, *payload = peer.socket.recv_multipart()
-    reply = msgspec.msgpack.decode(head)
-    return payload[0] if payload else RefusalReason(reply["reason"])
-
-
 def requested(peer: Peer, message: Message) -> object:
     return peer.request(message, REPLIES)
 
@@ -86,23 +79,23 @@ def test_units_are_served_as_soon_as_they_are_verified(tmp_path: Path) -> None:
     with started(tmp_path) as (worker, peer):
         welcome = requested(peer, Hello(rid=1, version=PROTOCOL_VERSION, session=5))
         assert isinstance(welcome, Welcome)
-        assert get(peer, 1) is RefusalReason.MISSING
+        assert get(peer, MANIFEST.id, 1) is RefusalReason.MISSING
         worker.hold(1, 3)
-        data = wait_for("segment 1", lambda: found if (found := get(peer, 1)) is not RefusalReason.MISSING else None)
-        assert data == bytes(cut(memoryview(CONTENT))[1])
-        assert get(peer, 3) == bytes(cut(memoryview(CONTENT))[3])
-        assert get(peer, 0) is RefusalReason.MISSING
+        segment = bytes(cut(memoryview(CONTENT))[1])
+        wait_for("segment 1", lambda: get(peer, MANIFEST.id, 1) == segment)
+        assert get(peer, MANIFEST.id, 3) == bytes(cut(memoryview(CONTENT))[3])
+        assert get(peer, MANIFEST.id, 0) is RefusalReason.MISSING
         page = requested(peer, Digests(rid=9, id=MANIFEST.id, start=0))
         assert isinstance(page, DigestPage), "the digests are known from the beginning"
         worker.path.write_bytes(bytes(len(CONTENT)))
-        assert get(peer, 1) is RefusalReason.CHANGED, "nothing is served that does not match its digest"
+        assert get(peer, MANIFEST.id, 1) is RefusalReason.CHANGED, "nothing is served that does not match its digest"
 
 
 @pytest.mark.parametrize("how", ["input closed", "SIGTERM"])
 def test_it_ends_with_the_download_or_when_it_is_told_to(tmp_path: Path, how: str) -> None:
     before = {*Path(os.environ.get("TMPDIR", "/tmp")).glob("msd-pass-on-*")}
     with started(tmp_path) as (worker, peer):
-        assert get(peer, 1) is RefusalReason.MISSING
+        assert get(peer, MANIFEST.id, 1) is RefusalReason.MISSING
         assert {*Path(os.environ.get("TMPDIR", "/tmp")).glob("msd-pass-on-*")} <= before, "it leaves no folder"
         if how == "SIGTERM":
             worker.process.send_signal(signal.SIGTERM)

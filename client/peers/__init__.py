@@ -1,0 +1,1 @@
+"""Downloads that pass on what they have received, and get from others that do."""

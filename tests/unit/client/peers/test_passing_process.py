@@ -1,0 +1,78 @@
+"""The process that passes on what a download has: a real one."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import zmq
+
+from msd.client.peers.passing_process import PassingProcess
+from msd.wire.errors import MsdError
+from msd.wire.net.endpoints import Endpoint
+from msd.wire.protocol.child_messages import PassedFile
+from msd.wire.protocol.segments import Manifest, cut, digest
+from msd.wire.protocol.states import RefusalReason, ReportedState
+from tests.hostile_clients import Peer
+from tests.passing import get
+from tests.processes import TIMEOUT, free_ports, wait_for
+
+CONTENT = random.Random(1).randbytes((4 << 20) + 9)
+DIGESTS = b"".join(map(digest, cut(memoryview(CONTENT))))
+MANIFEST = Manifest.build("film", len(CONTENT), DIGESTS)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_ports()[0]
+
+
+@pytest.fixture
+def process(tmp_path: Path, port: int) -> Iterator[PassingProcess]:
+    path = tmp_path / ".film.msd-part"
+    path.write_bytes(CONTENT)
+    file = PassedFile("film", len(CONTENT), 7, 0o644, MANIFEST.id, DIGESTS, os.fsencode(path))
+    with closing(PassingProcess(Endpoint("127.0.0.1", port), b"", 0, [file])) as process:
+        yield process
+
+
+def test_it_serves_what_it_is_told_and_reports_what_it_has_sent(process: PassingProcess, port: int) -> None:
+    with Peer(zmq.DEALER, port) as peer:
+        assert get(peer, MANIFEST.id, 2) is RefusalReason.MISSING
+        process.hold([2, 0])
+        wait_for("segment 2", lambda: get(peer, MANIFEST.id, 2) == bytes(cut(memoryview(CONTENT))[2]))
+        assert process.flush()
+
+        def has_sent() -> bool:
+            select.select([process], [], [], 1.0)
+            process.read()
+            return process.heartbeat is not None and process.heartbeat.load.bytes_sent > 0
+
+        wait_for("a heartbeat", has_sent)
+        assert process.heartbeat is not None
+        assert process.heartbeat.state is ReportedState.AWAKE
+
+
+def test_a_process_that_has_ended_is_reported(process: PassingProcess) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + TIMEOUT
+    with pytest.raises(MsdError, match="the process that passes on has ended: code -9"):  # noqa: PT012
+        while time.monotonic() < deadline:
+            select.select([process], [], [], 1.0)
+            process.read()
+    process.hold(range(20_000))
+
+
+def test_a_process_that_hangs_is_killed(process: PassingProcess) -> None:
+    os.kill(process.pid, signal.SIGSTOP)
+    process.hold(range(100_000))
+    assert not process.flush(), "what a stopped process does not take waits"
+    process.close()
+    assert not Path(f"/proc/{process.pid}").exists()
