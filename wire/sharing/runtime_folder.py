@@ -31,7 +31,7 @@ def make_folder(bound: Endpoint, owner: str = "") -> Path:
     the name of a worker. Raises ``MsdError``, also if the disk is full.
     """
     # Absolute, because the indexer and the workers have another current folder.
-    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"msd-{os.getuid()}").absolute()
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or _temporary_folder(), f"msd-{os.getuid()}").absolute()
     host = "any" if bound.host in ANY_HOSTS else re.sub(r"[^0-9A-Za-z.-]", "_", bound.host)
     folder = base / "-".join(filter(None, (owner, host, str(bound.port))))
     # A worker has no socket there.
@@ -46,6 +46,13 @@ def make_folder(bound: Endpoint, owner: str = "") -> Path:
         remove_folder(folder)
         raise
     return folder
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:  # In a container with a read-only root file system.
+        raise DiskError(f"{error.strerror}: set XDG_RUNTIME_DIR to a folder you can write to") from None
 
 
 def _check_room(probe: Path) -> None:

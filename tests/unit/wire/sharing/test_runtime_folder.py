@@ -48,6 +48,14 @@ def test_without_a_runtime_folder_the_temporary_folder_is_used(
     assert make_folder(CONTROL) == base(tmp_path) / NAME
 
 
+def test_without_any_folder_to_write_to_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._candidate_tempdir_list", lambda: ["/proc", "/sys"])
+    with pytest.raises(DiskError, match=r"No usable temporary directory found in .*/proc.*: set XDG_RUNTIME_DIR to"):
+        make_folder(CONTROL)
+
+
 @pytest.mark.parametrize("permissions", [0o777, 0o750, 0o701])
 def test_a_folder_that_other_users_can_access_is_refused(runtime: Path, permissions: int) -> None:
     base(runtime).mkdir(mode=permissions)
