@@ -264,6 +264,8 @@ class Broker:
                 self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
             case supervisor.StateChanged() | supervisor.ComplaintCounted():
                 self._event_log.on_change(action, time.time())
+            case supervisor.Forget(number):
+                self._forget(number)
             case supervisor.Publish():
                 self._publish(now)
             case supervisor.Stop():
@@ -359,7 +361,7 @@ class Broker:
                 self._on_request(peer, sender, request, now)
 
     def _on_join(self, peer: Route, sender: Sender, join: Join, now: float) -> None:
-        workers = self._supervisor.workers
+        workers, join = self._supervisor.workers, self._supervisor.recall(join)
         number = register(join, workers, self._token, host=sender.host, admission=sender.key)
         if isinstance(number, int) and (number not in workers or workers[number].process is None):
             try:
@@ -370,8 +372,7 @@ class Broker:
             peer.send(Rejected(rid=join.rid, message=number))
             return
         if number in workers and workers[number].name != join.name:
-            self._snapshot_builder.forget(number)
-            self._event_log.forget(number)
+            self._forget(number)
         self._handle(supervisor.WorkerJoined(number, join, peer, sender.host, sender.key), now)
         worker, edition = self._supervisor.workers[number], self._supervisor.edition
         peer.send(Joined(rid=join.rid, number=number, wanted=worker.wanted, edition=edition, host=sender.host))
@@ -379,8 +380,15 @@ class Broker:
             # Before it opens its port: otherwise it would refuse the broker, which tries to reach it at once.
             peer.send(self._listeners.admitted())
 
+    def _forget(self, number: int) -> None:
+        """Forgets what is known of worker ``number`` beside its record."""
+        self._snapshot_builder.forget(number)
+        self._event_log.forget(number)
+
     def _on_reach_tried(self, number: int, epoch: int, reason: str) -> None:
-        worker = self._supervisor.workers[number]
+        worker = self._supervisor.workers.get(number)
+        if worker is None:
+            return  # It has left meanwhile.
         if isinstance(worker.route, Route) and worker.epoch == epoch:
             worker.route.send(Reached(endpoint=worker.endpoint, reason=reason))
         text = f"at {worker.endpoint.removeprefix('tcp://')}: {reason}" if reason else ""

@@ -59,16 +59,14 @@ class PendingToggles(Core[ToggleRequested[PeerT] | TimePassed, AnswerToggle[Peer
             return []
         answers, pending = [], []
         for toggle, deadline in self._pending:
-            worker = self._supervisor.workers[toggle.number]
-            reached = worker.state.value == worker.wanted.value
-            is_lost = worker.state is WorkerState.LOST
-            if reached or is_lost or self._supervisor.quitting or now >= deadline:
-                reply = Toggled(rid=toggle.rid, number=toggle.number, state=worker.state, reached=reached)
+            worker = self._supervisor.workers.get(toggle.number)
+            # A worker that is not listed any more was lost.
+            state = worker.state if worker is not None else WorkerState.LOST
+            reached = worker is not None and state.value == worker.wanted.value
+            if reached or state is WorkerState.LOST or self._supervisor.quitting or now >= deadline:
+                reply = Toggled(rid=toggle.rid, number=toggle.number, state=state, reached=reached)
                 answers.append(AnswerToggle(toggle.peer, reply))
             else:
                 pending.append((toggle, deadline))
         self._pending = pending
         return answers
-
-    def _assert_invariants(self) -> None:
-        assert all(toggle.number in self._supervisor.workers for toggle, _ in self._pending), self._pending

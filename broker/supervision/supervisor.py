@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from msd.broker.supervision.worker_record import NO_HEARTBEAT, Process, WorkerRecord
+from msd.broker.supervision.worker_record import NO_HEARTBEAT, Departed, Process, WorkerRecord
 from msd.wire.protocol.messages import Heartbeat, Join
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.backoff import backoff
@@ -26,6 +27,11 @@ SILENT_AFTER_S = 0.75
 LOST_AFTER_S = 10.0
 #: Seconds between two attempts to reach a worker: the first delay, which doubles with every failure, and the maximum.
 MIN_REACH_S, MAX_REACH_S = 0.5, 10.0
+#: Seconds after which a worker that has left in order is not listed any more: longer than a restart or an update of its
+#: program takes. A worker that is lost for another reason stays in the list: an operator has to look after it.
+FORGET_AFTER_S = 60.0
+#: Maximum number of names whose number and wanted state are remembered.
+MAX_DEPARTED = 256
 #: Why a worker is lost whose heartbeats are not missing.
 LEFT, REVOKED = "it has left", "its key was revoked or has expired"
 NO_HEARTBEATS = f"no heartbeats for {LOST_AFTER_S:.0f} s"
@@ -221,6 +227,12 @@ class Abandon(Struct, frozen=True):
     number: int
 
 
+class Forget(Struct, frozen=True):
+    """A worker is not in the list any more: forget what is known of its number."""
+
+    number: int
+
+
 class StateChanged(Struct, frozen=True):
     """A worker's state has changed. ``reason`` says why it is dead, failed, lost or unreachable."""
 
@@ -248,7 +260,7 @@ class Stop(Struct, frozen=True):
 
 #: The actions that operators see as events.
 Change = StateChanged | ComplaintCounted
-Action = Spawn | SendOrder | SendQuit | Reach | Kill | Abandon | Publish | Stop | Change
+Action = Spawn | SendOrder | SendQuit | Reach | Kill | Abandon | Forget | Publish | Stop | Change
 
 #: The time of a worker's next timer, and the method to call at that time.
 Timer = tuple[float, Callable[[WorkerRecord], list[Action]]]
@@ -265,6 +277,8 @@ class Supervisor(Core[Event, Action]):
             number: WorkerRecord(number, str(number), endpoint, Process())
             for number, endpoint in enumerate(endpoints, 1)
         }
+        #: The workers that are not listed any more, by name, the latest last.
+        self._departed: dict[str, Departed] = {}
         #: The edition of the catalogue that all workers should serve; 0 before the first.
         self.edition = 0
         self._hang_limit = hang_limit
@@ -279,6 +293,15 @@ class Supervisor(Core[Event, Action]):
     @property
     def any_awake(self) -> bool:
         return any(worker.state is WorkerState.AWAKE for worker in self.workers.values())
+
+    def recall(self, join: Join) -> Join:
+        """Returns a join with the number and the wanted state that the worker of this name had before it left, unless
+        it brings them itself.
+        """
+        departed = self._departed.get(join.name)
+        if departed is None or join.number is not None:
+            return join
+        return replace(join, number=departed.number, wanted=departed.wanted)
 
     def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
         timers = [timer for worker in self.workers.values() if (timer := self._timer(worker)) is not None]
@@ -312,8 +335,9 @@ class Supervisor(Core[Event, Action]):
             assert process.pid or not worker.epoch, worker
             assert (process.restart_at is not None) == (worker.state is WorkerState.DEAD and not self.quitting), worker
             assert len(process.crashes) <= MAX_CRASHES, worker
-        names = [worker.name for worker in self.workers.values()]
+        names = [*self._departed, *(worker.name for worker in self.workers.values())]
         assert len({*names}) == len(names), names
+        assert len(self._departed) <= MAX_DEPARTED
 
     def _dispatch(self, event: Event, now: float) -> list[Action]:
         match event:
@@ -334,7 +358,8 @@ class Supervisor(Core[Event, Action]):
             case HeartbeatReceived(heartbeat, route):
                 return self._on_heartbeat(heartbeat, route, now)
             case ReachTried(number, epoch, reason):
-                self._on_reach_tried(self.workers[number], epoch, reason, now)
+                if number in self.workers:
+                    self._on_reach_tried(self.workers[number], epoch, reason, now)
                 return []
             case KeyRevoked(number):
                 self._lose(self.workers[number], REVOKED, KeyRevoked)
@@ -351,7 +376,7 @@ class Supervisor(Core[Event, Action]):
                 self._on_stall(seconds, now)
                 return []
             case TimePassed():
-                return [action for worker in self.workers.values() for action in self._run_timers(worker, now)]
+                return [action for worker in [*self.workers.values()] for action in self._run_timers(worker, now)]
 
     def _on_catalogue(self, edition: int) -> list[Action]:
         is_first, self.edition = not self.edition, edition
@@ -391,6 +416,9 @@ class Supervisor(Core[Event, Action]):
         if worker is None or worker.name != join.name:
             # A new worker, or one that takes the number of a lost worker.
             state = worker.state if worker is not None else WorkerState.STARTING
+            if worker is not None:
+                self._remember(worker)
+            self._departed.pop(join.name, None)
             worker = WorkerRecord(joined.number, join.name, join.endpoint, wanted=join.wanted, state=state)
             # Snapshots list the workers in the order of their numbers.
             self.workers = dict(sorted({**self.workers, joined.number: worker}.items()))
@@ -413,6 +441,7 @@ class Supervisor(Core[Event, Action]):
         if worker is None or (heartbeat.epoch, route) != (worker.epoch, worker.route):
             return []
         if heartbeat.state is ReportedState.LEAVING:
+            worker.last_heartbeat_at = now
             self._lose(worker, LEFT, HeartbeatReceived)
             return []
         worker.last_heartbeat_at = now
@@ -512,11 +541,13 @@ class Supervisor(Core[Event, Action]):
             return worker.last_heartbeat_at + SILENT_AFTER_S, self._report_silence
         if process is not None:
             return None if process.killed else (worker.last_heartbeat_at + self._hang_limit, self._kill)
-        return None if worker.is_down else (worker.last_heartbeat_at + LOST_AFTER_S, self._report_loss)
+        if worker.is_down:
+            return (worker.last_heartbeat_at + FORGET_AFTER_S, self._forget) if worker.reason == LEFT else None
+        return worker.last_heartbeat_at + LOST_AFTER_S, self._report_loss
 
     def _run_timers(self, worker: WorkerRecord, now: float) -> list[Action]:
         actions = []
-        while (timer := self._timer(worker)) is not None and now >= timer[0]:
+        while worker.number in self.workers and (timer := self._timer(worker)) is not None and now >= timer[0]:
             actions += timer[1](worker)
         return actions
 
@@ -529,6 +560,16 @@ class Supervisor(Core[Event, Action]):
         worker.heartbeat, worker.reason = NO_HEARTBEAT, NO_HEARTBEATS
         self._change_state(worker, WorkerState.LOST, HEARTBEATS_MISSED)
         return []
+
+    def _forget(self, worker: WorkerRecord) -> list[Action]:
+        del self.workers[worker.number]
+        self._remember(worker)
+        return [Forget(worker.number)]
+
+    def _remember(self, worker: WorkerRecord) -> None:
+        self._departed[worker.name] = Departed(worker.number, worker.wanted)
+        if len(self._departed) > MAX_DEPARTED:
+            del self._departed[next(iter(self._departed))]
 
     def _restart_after_backoff(self, worker: WorkerRecord) -> list[Action]:
         return self._restart(*self._child(worker.number), BACKOFF_PASSED)

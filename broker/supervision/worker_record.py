@@ -29,6 +29,13 @@ class Process(Struct):
     abandoned: bool = False
 
 
+class Departed(Struct, frozen=True):
+    """What returns with a worker that is not listed any more: its number, if that is free, and its wanted state."""
+
+    number: int
+    wanted: WantedState
+
+
 class WorkerRecord(Struct):
     """The supervisor's record of one worker."""
 

@@ -18,7 +18,7 @@ from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.server import PORT_DISTANCE, Broker
 from msd.broker.supervision import shared_files, until_done
-from msd.broker.supervision.supervisor import Event, Exited, QuitReceived
+from msd.broker.supervision.supervisor import FORGET_AFTER_S, Event, Exited, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import UsageError
@@ -125,6 +125,8 @@ class FakeProcesses:
         if self.error is not None:
             raise self.error
         return 100 + number
+
+    def kill(self, number: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -390,6 +392,22 @@ def test_workers_of_other_hosts_learn_of_other_admitted_keys_at_once(harness: Ha
     harness.listeners.sent.clear()
     harness.broker._on_keys_admitted()
     assert harness.listeners.sent == [(b"attic", Admitted(digest=b"1", keys=[]))]
+
+
+def test_a_worker_that_left_long_ago_is_not_listed_any_more(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.start()
+    elsewhere = Sender(Role.ANYONE, b"", "hosts", "192.0.2.7")
+    join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018")
+    harness.receive(join, b"attic", elsewhere)
+    harness.receive(Toggle(rid=6, number=3))
+    leaving = Heartbeat(number=3, epoch=9, state=ReportedState.LEAVING, edition=1, load=Load(), sessions=[])
+    harness.receive(leaving, b"attic", elsewhere)
+    harness.broker._handle(TimePassed(), time.monotonic() + FORGET_AFTER_S)
+    assert [worker.number for worker in harness.listeners.published[-1].workers] == [1, 2]
+    harness.broker._on_reach_tried(3, 9, "late")
+    join = replace(join, epoch=10)
+    reply = Joined(rid=5, number=3, wanted=WantedState.ASLEEP, edition=1, host="192.0.2.7")
+    assert harness.receive(join, b"attic", elsewhere) == [reply]
 
 
 def test_missing_keys_are_made_where_they_are_needed(config: Config, output: OutputThread, tmp_path: Path) -> None:

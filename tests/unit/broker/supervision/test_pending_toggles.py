@@ -67,6 +67,13 @@ def test_a_toggle_of_a_lost_worker_is_answered_at_once() -> None:
     assert scenario.answers(NOW + LOST_AFTER_S) == [answer_to_sleep(5, WorkerState.LOST, 3)]
 
 
+def test_a_toggle_of_a_worker_that_is_not_listed_any_more_is_answered() -> None:
+    """The worker left a minute ago, and is forgotten while the toggle is on its way."""
+    scenario = Scenario()
+    scenario.toggles.handle(ToggleRequested(b"operator 5", 5, 7), NOW)
+    assert scenario.answers() == [answer_to_sleep(5, WorkerState.LOST, 7)]
+
+
 def answer_to_sleep(rid: int, state: WorkerState, number: int = 1) -> AnswerToggle[bytes]:
     """The answer to an operator's order to put worker ``number`` to sleep."""
     reply = Toggled(rid=rid, number=number, state=state, reached=state is WorkerState.ASLEEP)

@@ -11,15 +11,18 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from msd.broker.supervision.registration import register
 from msd.broker.supervision.supervisor import (
     ABANDON_AFTER_S,
     CRASH_WINDOW_S,
+    FORGET_AFTER_S,
     LEFT,
     LOST_AFTER_S,
     MAX_BACKOFF_S,
     MAX_CRASHES,
+    MAX_DEPARTED,
     MAX_REACH_S,
     MIN_BACKOFF_S,
     MIN_REACH_S,
@@ -36,6 +39,7 @@ from msd.broker.supervision.supervisor import (
     ComplaintReceived,
     Event,
     Exited,
+    Forget,
     KeyRevoked,
     Kill,
     Publish,
@@ -707,6 +711,64 @@ def test_a_worker_that_leaves_is_lost_at_once_and_its_next_run_may_join() -> Non
     assert scenario.join_from_elsewhere(epoch=10) == [Publish()]
 
 
+def forget(scenario: Scenario) -> list[Action]:
+    """The worker elsewhere leaves; returns the actions a moment before and at the time at which it is forgotten."""
+    scenario.handle(QuitReceived())  # Otherwise the process of the broker would be killed meanwhile.
+    scenario.exit(1)
+    scenario.heartbeat_from_elsewhere(state=ReportedState.LEAVING)
+    assert scenario.wait(FORGET_AFTER_S - 0.01) == [Stop()]
+    return scenario.wait(0.01)
+
+
+def test_a_worker_that_has_left_is_listed_for_a_minute() -> None:
+    scenario = elsewhere()
+    assert forget(scenario) == [Forget(2), Publish(), Stop()]
+    assert [*scenario.supervisor.workers] == [1]
+    assert scenario.supervisor.next_deadline(scenario.now) is None
+    assert scenario.handle(ReachTried(2, 9, "")) == [Stop()], "a late result"
+
+
+@pytest.mark.parametrize("make", [lost, elsewhere])
+def test_a_worker_that_is_lost_stays_in_the_list(make: MakeScenario) -> None:
+    scenario = make()
+    scenario.handle(KeyRevoked(2))
+    scenario.wait(10 * FORGET_AFTER_S)
+    assert scenario.state(2) is WorkerState.LOST
+
+
+def test_a_worker_that_was_forgotten_returns_with_its_number_and_its_wanted_state() -> None:
+    scenario = elsewhere()
+    scenario.toggle(WantedState.ASLEEP, 2)
+    forget(scenario)
+    join = Join(rid=1, name="attic", epoch=10, token=bytes(16))
+    recalled = scenario.supervisor.recall(join)
+    assert (recalled.number, recalled.wanted) == (2, WantedState.ASLEEP)
+    own = replace(join, number=7)
+    assert scenario.supervisor.recall(own) == own, "it brings what it had last"
+    other = replace(join, name="cellar")
+    assert scenario.supervisor.recall(other) == other
+    scenario.handle(WorkerJoined(2, recalled, route=10, host="192.0.2.7"))
+    assert scenario.wanted(2) is WantedState.ASLEEP
+    assert scenario.supervisor.recall(join) == join
+
+
+def test_a_worker_whose_number_was_taken_returns_with_its_wanted_state() -> None:
+    scenario = lost()
+    scenario.toggle(WantedState.ASLEEP, 2)
+    scenario.join_from_elsewhere(epoch=10, name="cellar")
+    assert scenario.supervisor.recall(Join(rid=1, name="attic", epoch=11, token=bytes(16))).wanted is WantedState.ASLEEP
+
+
+def test_a_limited_number_of_names_is_remembered() -> None:
+    scenario = lost()
+    for number in range(MAX_DEPARTED + 2):
+        scenario.join_from_elsewhere(epoch=10 + number, name=f"host-{number}")
+        scenario.handle(KeyRevoked(2))
+    for name, has_number in (("attic", False), ("host-0", False), ("host-1", True)):
+        recalled = scenario.supervisor.recall(Join(rid=1, name=name, epoch=5, token=bytes(16)))
+        assert (recalled.number is not None) == has_number, name
+
+
 def test_a_worker_whose_key_is_revoked_is_lost() -> None:
     scenario = elsewhere()
     assert scenario.handle(KeyRevoked(2)) == [Publish()]
@@ -1102,6 +1164,10 @@ class Supervision(RuleBasedStateMachine):
                         assert worker.state is not WorkerState.LOST
                 case SendQuit(number):
                     assert number in self.running
+                case Forget(number):
+                    assert number not in self.supervisor.workers
+                    assert before[number][0] is WorkerState.LOST
+                    self.elsewhere = {name: run for name, run in self.elsewhere.items() if run[0] != number}
                 case Reach(number, epoch):
                     assert self.supervisor.workers[number].process is None
                     self.attempts[number] = epoch
