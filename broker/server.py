@@ -353,6 +353,9 @@ class Broker:
                         allowed = "it may only join"
                     message = f"this key is admitted as {sender.role}: {allowed}"
                     peer.send(Rejected(rid=request.rid, message=message, denied=True))
+                    if isinstance(request, Join):
+                        reason = message.replace("this key", f"the key {sender.name}")
+                        self._event_log.on_join_refused(request.name, sender.host, reason, time.time())
             elif isinstance(request, Join):
                 self._on_join(peer, sender, request, now)
             elif isinstance(request, Heartbeat):
@@ -370,6 +373,7 @@ class Broker:
                 number = str(error)
         if isinstance(number, str):
             peer.send(Rejected(rid=join.rid, message=number))
+            self._event_log.on_join_refused(join.name, sender.host or "this machine", number, time.time())
             return
         if number in workers and workers[number].name != join.name:
             self._forget(number)

@@ -16,6 +16,7 @@ from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, Worker
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
+from msd.wire.support.presentable_names import presentable
 from msd.wire.support.units import format_count
 
 #: Maximum number of events kept.
@@ -23,6 +24,11 @@ MAX_EVENTS = 32
 #: Number of rates kept per worker, and seconds between two rates.
 MAX_RATES, SAMPLE_INTERVAL_S = 30, 1.0
 SERVER_5 = "server 5"
+#: Maximum number of characters of an event, as the protocol allows.
+MAX_TEXT = 1024
+#: A worker that may not join tries again every second. It is recorded again after this many seconds without an attempt.
+#: As many refusals are remembered; further ones are not recorded, or they would push out all other events.
+REFUSED_AGAIN_S, MAX_REFUSED = 60.0, 16
 
 #: Writes a log line: level, source (a worker or server 5), text.
 Log = Callable[[Level, str, str], None]
@@ -44,6 +50,8 @@ class EventLog:
         self._troubles: dict[int, str] = {}
         #: The names of the workers that have joined.
         self._names: dict[int, str] = {}
+        #: When the last join was refused, by host and reason.
+        self._refused: dict[tuple[str, str], float] = {}
         self._is_quitting = False
 
     def forget(self, number: int) -> None:
@@ -115,6 +123,17 @@ class EventLog:
     def on_misuse(self, subscriber: str, now: float) -> None:
         """Records that a subscriber (the name of its key, or its address) was disconnected."""
         self._record(f"disconnected {subscriber}: too many subscriptions to unknown topics", now, is_failure=True)
+
+    def on_join_refused(self, name: str, host: str, reason: str, now: float) -> None:
+        """Records that the worker ``name`` from ``host`` may not join: once for each host and reason while it tries."""
+        self._refused = {key: seen for key, seen in self._refused.items() if now < seen + REFUSED_AGAIN_S}
+        is_known = (host, reason) in self._refused
+        if is_known or len(self._refused) < MAX_REFUSED:
+            self._refused[host, reason] = now
+            if not is_known:
+                # The reason may quote what a malicious worker has sent.
+                text = presentable(f"refused worker {name} from {host}: {reason}")[:MAX_TEXT]
+                self._record(text, now, is_failure=True)
 
     def report(self, rid: int, status: Status, now: float) -> StatusReport:
         """The reply to an operator's status request."""

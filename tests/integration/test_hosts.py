@@ -168,6 +168,7 @@ def test_a_worker_that_clients_cannot_reach_is_named_with_the_reason(
     second = broker.worker("attic", str(path))
     stack.enter_context(second)
     second.wait_until_shown("the name attic is in use by a worker on 127.0.0.1")
+    wait_for("the event", lambda: "refused worker attic from 127.0.0.1: the name attic is in use" in broker.out.text)
 
 
 def test_keys_decide_who_joins_who_is_served_and_for_how_long(stack: ExitStack, source: Source, tmp_path: Path) -> None:

@@ -361,6 +361,20 @@ def test_an_operator_may_not_join(harness: Harness) -> None:
     ]
 
 
+def test_a_refused_join_is_an_event(harness: Harness) -> None:
+    harness.start()
+    join = Join(rid=5, name="attic", epoch=9, token=bytes(16), endpoint="tcp://192.0.2.7:21018")
+    harness.receive(join, b"laptop", Sender(Role.CLIENT, b"key", "laptop", "192.0.2.7"))
+    harness.receive(replace(join, name="1"), b"attic", Sender(Role.ANYONE, b"", "192.0.2.8", "192.0.2.8"))
+    (report,) = harness.receive(StatusRequest(rid=6))
+    assert isinstance(report, StatusReport)
+    assert [event.text for event in report.events[:2]] == [
+        "refused worker 1 from 192.0.2.8: the name 1 is that of a worker of the broker itself",
+        "refused worker attic from 192.0.2.7: the key laptop is admitted as client:"
+        " admit it with --role worker to join",
+    ]
+
+
 def test_a_worker_that_the_broker_did_not_start_is_published_and_serves_its_own_edition(harness: Harness) -> None:
     harness.start()
     elsewhere = Sender(Role.ANYONE, b"", "hosts", "192.0.2.7")

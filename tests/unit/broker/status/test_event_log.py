@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from msd.broker.status.event_log import MAX_EVENTS, MAX_RATES, EventLog
+from msd.broker.status.event_log import MAX_EVENTS, MAX_RATES, MAX_REFUSED, REFUSED_AGAIN_S, EventLog
 from msd.broker.supervision import supervisor
 from msd.broker.supervision.supervisor import ComplaintCounted, StateChanged
+from msd.wire.protocol.codec import decode, encode
+from msd.wire.protocol.messages import ControlReply
 from msd.wire.protocol.states import WantedState, WorkerState
 from msd.wire.support.core import Stalled, TimePassed
 from tests.unit.snapshots import heard, joined, snapshot, with_worker
@@ -198,3 +200,32 @@ def test_a_worker_that_falls_asleep_in_trouble_does_not_read_again(event_log: Ev
     event_log.sample(snapshot(WorkerState.ASLEEP), NOW)
     event_log.sample(snapshot(WorkerState.AWAKE), NOW)
     assert len(lines) == 1
+
+
+def test_a_refused_join_is_recorded_once_for_each_host_and_reason(event_log: EventLog, lines: list[Line]) -> None:
+    for second in range(120):
+        event_log.on_join_refused("attic", "192.0.2.7", "its name is in use", NOW + second)
+    event_log.on_join_refused("attic", "192.0.2.8", "its name is in use", NOW + 120)
+    event_log.on_join_refused("attic", "192.0.2.7", "there are already 64 workers", NOW + 120)
+    event_log.on_join_refused("attic", "192.0.2.7", "its name is in use", NOW + 119 + REFUSED_AGAIN_S)
+    assert [text for _, _, text in lines] == [
+        "refused worker attic from 192.0.2.7: its name is in use",
+        "refused worker attic from 192.0.2.8: its name is in use",
+        "refused worker attic from 192.0.2.7: there are already 64 workers",
+        "refused worker attic from 192.0.2.7: its name is in use",
+    ]
+
+
+def test_a_reason_that_quotes_control_characters_can_be_sent_to_operators(event_log: EventLog) -> None:
+    event_log.on_join_refused("attic", "192.0.2.7", "\x1b[2J\ud800 is not an address" + "." * 2000, NOW)
+    report = event_log.report(1, snapshot(), NOW)
+    assert decode(encode(report), ControlReply) == report
+
+
+def test_a_flood_of_refused_joins_does_not_push_out_other_events(event_log: EventLog, lines: list[Line]) -> None:
+    event_log.on_catalogue(3, NOW, is_first=True)
+    for number in range(10_000):
+        event_log.on_join_refused("attic", "192.0.2.7", f"reason {number}", NOW + number / 1000)
+    assert len(lines) == 1 + MAX_REFUSED
+    assert "sharing 3 files" in [event.text for event in event_log.report(1, snapshot(), NOW).events]
+    assert len(event_log._refused) == MAX_REFUSED
