@@ -240,8 +240,9 @@ def test_a_worker_that_exceeds_the_hang_limit_is_restarted(
     with System(path, "-c", str(tmp_path / "config.toml")) as system:
         system.wait_until_ready()
         os.kill(system.worker(1).pid, signal.SIGSTOP)
+        # On a busy machine the new process, too, may exceed the limit.
         wait_for(
-            "a new process", lambda: system.worker(1).restarts == 1 and system.worker(1).state == WorkerState.AWAKE
+            "a new process", lambda: system.worker(1).restarts >= 1 and system.worker(1).state == WorkerState.AWAKE
         )
 
 
