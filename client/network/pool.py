@@ -86,6 +86,8 @@ class ConnectionPool:
         self.local_reason = ""
         #: Why a file cannot be fetched although workers are reachable, for each task that waits for its file.
         self.file_reasons: dict[object, str] = {}
+        #: Why workers cannot read any file at the moment.
+        self.read_errors: dict[int, str] = {}
         self._on_event = on_event
         #: Whether server 5 was reachable at the last poll.
         self._last_reachable = True
@@ -267,6 +269,7 @@ class ConnectionPool:
             ready=len(self.ready),
             workers=len(self.worker_numbers),
             file_reasons=[*self.file_reasons.values()],
+            read_errors=[self.read_errors[worker] for worker in self.ready if worker in self.read_errors],
         )
 
     def _is_refused(self, event: Refused) -> bool:

@@ -35,8 +35,12 @@ def source_error(
     other hosts, ``details`` why workers cannot read the file.
     """
     reasons = set(bans.values())
-    hosts = {number: f" ({place})" for number, place in (places or {}).items()}
-    known = {n: f": {presentable(d)}" for n, d in (details or {}).items() if d and bans.get(n) is BanReason.UNREADABLE}
+    hosts = {number: f" ({place})" for number, place in (places or {}).items() if place}
+    # Workers that share a store all say the same: once is enough.
+    first = {
+        detail: n for n, detail in sorted((details or {}).items(), reverse=True) if bans.get(n) is BanReason.UNREADABLE
+    }
+    known = {number: f": {presentable(detail)}" for detail, number in first.items() if detail}
     workers = ", ".join(
         f"worker {number}{hosts.get(number, '')} {BAN_TEXTS[reason]}{known.get(number, '')}"
         for number, reason in sorted(bans.items())

@@ -76,9 +76,8 @@ class Transfer(Task):
         self._last_states: dict[int, WorkerState] = {}
         #: The workers whose bans were reported, each with the reason: bans from further groups are not.
         self._reported_bans: dict[int, str] = {}
-        #: Why workers could not read a file, last, and why some cannot read any file at the moment.
+        #: Why workers could not read a file, last.
         self._unreadable: dict[int, str] = {}
-        self._unavailable: dict[int, str] = {}
         self._meters: defaultdict[int, RateMeter] = defaultdict(RateMeter)
         #: The workers that use another version of the protocol, each with that version.
         self._other_versions: dict[int, int | None] = {}
@@ -279,16 +278,16 @@ class Transfer(Task):
 
     def _on_unavailable(self, worker: int, reason: str) -> None:
         """Reports once that a worker cannot read its files for a reason that may pass."""
-        if self._unavailable.get(worker) != reason:
-            self._unavailable[worker] = reason
+        if self._pool.read_errors.get(worker) != reason:
+            self._pool.read_errors[worker] = reason
             self._meters[worker].stop()
             self._emit_worker(worker, "unavailable", reason)
 
     def _on_data(self, group: UnitGroup, index: int, part: RequestUnit, data: memoryview, received: int) -> None:
         """Handles the ``data`` of a part, of which ``received`` bytes were received: refused files have none."""
         worker, unit, size = part.worker, part.unit, group.sizes[index]
-        if worker in self._unavailable:
-            del self._unavailable[worker]
+        if worker in self._pool.read_errors:
+            del self._pool.read_errors[worker]
             self._emit_worker(worker, "ready")
         self.received += received
         missing = self._scheduler.missing_bytes(unit, part.start, part.length)

@@ -24,8 +24,9 @@ from msd.workers.source.catalogue import MAX_TIME_NS, Version
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-#: obstore waits for 3 minutes by default. A store that does not answer must be known as such within seconds.
-CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S, RETRY_TIMEOUT_S, RETRIES = 3, 20, 10, 2
+#: obstore waits for 3 minutes by default. A store that does not answer must be known as such within seconds, but a slow
+#: link needs time: many requests share it.
+CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S, REQUEST_TIMEOUT_S, RETRY_TIMEOUT_S, RETRIES = 3, 10, 60, 10, 2
 #: A read takes at most this many seconds, with all retries.
 READ_LIMIT_S = 2 * (REQUEST_TIMEOUT_S + RETRY_TIMEOUT_S)
 #: Objects in a page of a list.
@@ -87,8 +88,15 @@ class ObjectStore:
         """Returns the version of an object. Raises ``StoreError``, in particular if there is none."""
         import obstore
 
-        with _errors():
-            meta = obstore.head(self._store, key)
+        try:
+            with _errors():
+                meta = obstore.head(self._store, key)
+        except StoreError as error:
+            if re.match("4[0-9]{2}", error.strerror or ""):
+                # An answer to HEAD has no body that would say why.
+                with _errors():
+                    obstore.get(self._store, key, options={"range": (0, 1)})
+            raise
         return self._version(meta)
 
     def list(self) -> Iterator[tuple[str, Version] | tuple[str, StoreError]]:
@@ -197,6 +205,7 @@ def _open(url: StoreUrl, settings: Mapping[str, str]) -> Any:
         "client_options": {
             "allow_http": allow_http,
             "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+            "read_timeout": timedelta(seconds=SILENCE_TIMEOUT_S),
             "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
         },
         "retry_config": {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S)},
@@ -245,7 +254,7 @@ def _store_error(error: Exception) -> StoreError:
         kind = errno.ESTALE
     elif isinstance(error, exceptions.InvalidPathError | ValueError):
         kind = errno.EINVAL
-    elif "non-partial response" in text or "kind: Decode" in text or "kind: Interrupted" in text:
+    elif "non-partial response" in text:
         kind = errno.EIO
     else:
         kind = errno.EAGAIN

@@ -22,6 +22,13 @@ def test_a_connected_client_that_receives_nothing_counts_its_workers() -> None:
     assert reason(None, ready=3) == "connected to 3 of 4 workers, but receiving no data"
 
 
+def test_what_all_connected_workers_say_about_their_files_is_the_reason() -> None:
+    errors = ["s3://films: 503 Slow Down", "s3://films: connection refused"]
+    text = waiting_reason(None, (), ready=2, workers=4, read_errors=errors)
+    assert text == "no worker can read its files at the moment: s3://films: 503 Slow Down"
+    assert "receiving no data" in waiting_reason(None, (), ready=3, workers=4, read_errors=errors)
+
+
 def test_the_files_that_wait_are_counted_while_workers_are_reachable() -> None:
     reasons = ["a changed", "b changed", "c changed"]
     for count, text in {1: "a changed", 2: "a changed (and 1 more file)", 3: "a changed (and 2 more files)"}.items():

@@ -85,6 +85,7 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         status=None,
         control=None,
         file_reasons={},
+        read_errors={},
         progress_timeout=ProgressTimeout(None, 0.0),
     )
     monkeypatch.setattr(download, "ConnectionPool", lambda *_, **__: pool)

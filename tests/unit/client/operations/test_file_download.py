@@ -32,6 +32,7 @@ class FakePool:
         self.now = 100.0
         self.status: Status | None = snapshot(catalogue=CATALOGUE, workers=[])
         self.file_reasons: dict[object, str] = {}
+        self.read_errors: dict[int, str] = {}
         self.reasons: list[str] = []
         monkeypatch.setattr(file_download, "time", SimpleNamespace(monotonic=lambda: self.now))
 

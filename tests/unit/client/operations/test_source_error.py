@@ -31,6 +31,15 @@ def test_a_worker_on_another_host_is_called_by_its_name_and_host() -> None:
     )
 
 
+def test_what_several_workers_say_is_said_once() -> None:
+    bans = dict.fromkeys((1, 2, 3), BanReason.UNREADABLE)
+    message = str(source_error(bans, 7, "Star.mp4", {1: "", 2: ""}, dict.fromkeys((1, 2, 3), "s3://films: 500")))
+    workers = (
+        "worker 1 cannot read the file: s3://films: 500, worker 2 cannot read the file, worker 3 cannot read the file"
+    )
+    assert f"({workers})" in message
+
+
 def test_a_worker_that_cannot_read_the_file_says_why() -> None:
     bans = {1: BanReason.UNREADABLE, 2: BanReason.CORRUPT, 3: BanReason.UNREADABLE}
     message = str(source_error(bans, 7, "Star.mp4", details={1: "Permission denied", 2: "Is a directory"}))
