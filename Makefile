@@ -2,7 +2,7 @@
 # make test   the tests, under 5 minutes
 # make soak   the full measurements
 # make test-stores   the tests with real object stores and web servers; on Debian, root installs nginx
-# make test-engine   the tests with Docker Swarm and Helm; on Debian, root installs docker.io
+# make test-engine   the tests with systemd, Docker Swarm and Helm; on Debian, root installs docker.io
 PYTHON ?= python3
 BIN := .venv/bin
 

@@ -15,7 +15,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from typing import Self
 import pytest
 
 from tests.engine.charts import ROOT, Object
+from tests.engine.installation import installed_msd
 from tests.environments.recipes import Wrapper
 from tests.processes import TIMEOUT, Process, wait_for
 
@@ -44,19 +44,12 @@ class Image:
         words = shlex.split(" ".join(re.findall(r"^ENV (.*)$", text, re.MULTILINE)))
         variables = dict(word.split("=", 1) for word in words)
         self.env = {name: value.replace("$PATH", "/usr/bin:/bin") for name, value in variables.items()}
-        self.bin = folder / "bin"
-        self.bin.mkdir(parents=True)
-        command = self.bin / "msd"
-        python = Path(sys.base_prefix, "bin", f"python3.{sys.version_info.minor}")
-        path = "/opt/msd/checkout/src:/opt/msd/packages"
-        command.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {python} -P -m msd "$@"\n')
-        command.chmod(0o755)
+        self.installed = installed_msd(folder)
 
     def mounts(self) -> dict[str, Path]:
         """Returns the folder of this machine for each read-only folder of the image."""
         system = {path: Path(path) for path in SYSTEM if Path(path).is_dir() and not Path(path).is_symlink()}
-        own = {"bin": self.bin, "checkout": ROOT, "packages": Path(sysconfig.get_path("purelib"))}
-        return {**system, sys.base_prefix: Path(sys.base_prefix), **{f"/opt/msd/{k}": v for k, v in own.items()}}
+        return system | self.installed
 
 
 class Pod:
