@@ -8,6 +8,7 @@ version of a file, ``client/manifest/lister.py`` the catalogue to list.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
@@ -17,12 +18,16 @@ from msd.wire.protocol.states import WorkerState
 
 #: The states of a worker in which it serves its catalogue.
 SERVING_STATES = (WorkerState.AWAKE, WorkerState.SILENT)
+#: The number of workers whose agreement needs no warning, if no worker has another version.
+AGREEING_WORKERS = 2
 #: The digits of an id that a text for people has.
 SHOWN_DIGITS = 12
 
 
 class Majority(Struct, frozen=True):
-    """A choice that server 5 does not vouch for: of the ``workers`` that answered, the ``holders`` have it."""
+    """A choice that server 5 does not vouch for, and that the workers did not make unanimously: of the ``workers`` that
+    answered, the ``holders`` have it.
+    """
 
     holders: int
     workers: int
@@ -93,6 +98,13 @@ class AwaitedWorkers:
             return self._initial - self._failed
         serving = {worker.number for worker in self._status.workers if worker.state in SERVING_STATES}
         return serving - self._failed
+
+    def agree(self, holders: int, others: int, answered: AbstractSet[int]) -> bool:
+        """True if the user needs no warning about a choice that server 5 does not vouch for. ``holders`` workers have
+        this version, and ``others`` another one; all that can be expected must have ``answered``, and server 5 must
+        vouch for no catalogue at all: one that lacks the file was chosen by the operator.
+        """
+        return self.is_unvouched and holders >= AGREEING_WORKERS and not others and self.expected <= answered
 
     @property
     def with_other_catalogues(self) -> set[int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby
 
+from msd.client.manifest.awaited_workers import AGREEING_WORKERS
 from msd.client.manifest.lister import Action, Completed, Event, Fail, Listed, Lister
 from msd.client.manifest.shared_files import SharedFiles, workers_by_catalogue
 from msd.client.network_events import ConnectionClosed, ConnectionOpened, SnapshotReceived
@@ -42,7 +43,7 @@ class HostsLister:
         self._files = SharedFiles()
         self._chosen: Plan | None = None
         self._missing: list[NotFoundError] = []
-        #: The number of chosen files for which server 5 does not vouch.
+        #: The number of chosen files for which server 5 does not vouch, and about which the workers do not agree.
         self._unvouched = 0
 
     @property
@@ -147,19 +148,21 @@ class HostsLister:
         own = first.plan if self._is_vouched else Plan(has_units=False)
         self._chosen, checker = Plan(has_bundles=first.plan.has_bundles, has_units=False), PageChecker()
         for name, versions in groupby(self._files, key=lambda counted: counted[0].name):
-            number = _find(own, name)
+            number, is_agreed = _find(own, name), True
             if number is not None:
                 entry = own.entry(number)
             elif _find(own, f"{name}/") is not None:
                 continue  # Server 5 vouches for a folder of this name.
             else:
-                entry, _ = max(versions, key=lambda counted: counted[1])
+                counted = [*versions]
+                entry, count = max(counted, key=lambda version: version[1])
+                is_agreed = not self._is_vouched and len(counted) == 1 and count >= AGREEING_WORKERS
             try:
                 checker.check((entry,))
             except ProtocolError:
                 continue  # One host has a file, another one a folder of this name.
             self._chosen.add((entry,))
-            self._unvouched += number is None and not entry.is_folder
+            self._unvouched += not is_agreed and not entry.is_folder
 
 
 def _find(plan: Plan, name: str) -> int | None:

@@ -217,8 +217,10 @@ class Lister(Core[Event, Action]):
         self._worker = worker - 1  # The worker itself is asked first.
         if self._workers.is_unvouched and self._holders is None:
             welcomes = self._workers.welcomes
-            holders = sum(welcomes[other].catalogue == welcomes[worker].catalogue for other in self._usable())
-            self.majority = Majority(holders, len(self._usable()))
+            usable = self._usable()
+            holders = sum(welcomes[other].catalogue == welcomes[worker].catalogue for other in usable)
+            is_agreed = self._workers.agree(holders, len(usable) - holders, self._banned.union(usable))
+            self.majority = None if is_agreed else Majority(holders, len(usable))
         return []
 
     def _ask(self, candidates: list[int], now: float) -> list[Action]:

@@ -362,14 +362,17 @@ class ManifestResolver(Core[Event, Action]):
 
     def _majority(self, worker: int, id: bytes) -> Majority | None:
         """Returns who has the version ``id``, which ``worker`` described; None if server 5 or the user vouches for it,
-        or if it is unknown for what server 5 vouches.
+        if it is unknown for what server 5 vouches, or if all workers that have the file agree.
         """
         if self._id is not None or self._workers.is_vouched_for(worker):
             return None
         # Without the answer of a worker that serves the published catalogue, the file may be in it.
         if not self._workers.is_unvouched and not any(map(self._workers.is_vouched_for, self._answers)):
             return None
-        holders = sum(answer is not None and answer.id == id for answer in self._answers.values())
+        ids = [answer.id for answer in self._answers.values() if answer is not None]
+        holders = ids.count(id)
+        if self._workers.agree(holders, len(ids) - holders, self._answers.keys() | self._banned):
+            return None
         return Majority(holders, len(self._answers))
 
     def _ask_another_worker(self, worker: int) -> list[Action]:

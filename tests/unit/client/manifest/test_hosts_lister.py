@@ -73,7 +73,21 @@ def test_one_catalogue_is_passed_on_page_by_page() -> None:
     assert (type(listed), type(following)) == (Listed, Request)
     assert hosts.chosen == [A]
     assert hosts.lister.catalogue == hosts.catalogues[1]
-    assert hosts.lister.warning.startswith("server 5 vouches for no version of these files: 2 of 2 workers have")
+    assert hosts.lister.warning == "", "both workers agree"
+
+
+def test_one_worker_alone_is_no_agreement() -> None:
+    hosts = Hosts([A, B])
+    hosts.run()
+    assert hosts.lister.warning.startswith("server 5 vouches for no version of these files: 1 of 1 workers has")
+
+
+def test_files_about_which_all_hosts_agree_that_have_them_need_no_warning() -> None:
+    """The hosts share different files, so there are several catalogues."""
+    hosts = Hosts([A, B], [A, B, C], [C])
+    hosts.run()
+    assert hosts.chosen == [A, B, C]
+    assert hosts.lister.warning == ""
 
 
 def test_without_a_word_of_server_5_most_workers_decide_for_each_name() -> None:

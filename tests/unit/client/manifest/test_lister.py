@@ -136,6 +136,17 @@ def test_without_a_published_catalogue_only_workers_that_are_awake_are_waited_fo
     scene.feed(SnapshotReceived(replace(status, workers=workers)))
     assert scene.feed(opened(1, catalogue=OLD)) == []
     assert scene.feed(opened(2, catalogue=OLD)) == [asks(1)]
+    assert scene.lister.majority is None, "they agree"
+
+
+def test_a_worker_that_has_not_answered_yet_may_have_another_catalogue() -> None:
+    scene = Scene(workers=())
+    status = snapshot(*[WorkerState.AWAKE] * 3, catalogue=b"")
+    workers = [replace(worker, host="192.0.2.1", catalogue=NEW) for worker in status.workers]
+    scene.feed(SnapshotReceived(replace(status, workers=workers)))
+    assert scene.feed(opened(1, catalogue=OLD)) == []
+    assert scene.feed(opened(2, catalogue=OLD)) == []
+    assert scene.wait() == [asks(1)]
     assert scene.lister.majority == Majority(2, 2)
 
 

@@ -380,6 +380,27 @@ def test_without_a_published_catalogue_most_workers_decide_once_all_that_are_awa
     assert scene.resolver.majority == Majority(2, 3)
 
 
+@pytest.mark.parametrize("has_third", [True, False], ids=["three have it", "one lacks it"])
+def test_nothing_is_said_if_all_workers_that_have_the_file_agree(has_third: bool) -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, AWAKE))
+    scene.connect(1, 2, 3)
+    scene.describe(1)
+    scene.describe(2)
+    assert (scene.describe(3) if has_third else scene.refuse(3)) == request_digests(1)
+    assert scene.resolver.majority is None
+
+
+def test_the_agreement_of_those_that_answer_in_time_is_said() -> None:
+    scene = Scene(workers=0)
+    scene.handle(hosts(AWAKE, AWAKE, AWAKE))
+    scene.connect(1, 2, 3)
+    scene.describe(1)
+    scene.describe(2)
+    assert scene.wait_for_deadline() == request_digests(1)
+    assert scene.resolver.majority == Majority(2, 2)
+
+
 def test_a_silent_worker_may_just_be_busy_and_has_a_moment() -> None:
     scene = Scene(workers=0)
     scene.handle(hosts(AWAKE, WorkerState.SILENT))
