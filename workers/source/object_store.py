@@ -57,7 +57,10 @@ class ObjectStore:
         except ImportError:
             raise UsageError(f"{url}: an object store needs obstore: {install_command('obstore')}") from None
         except Exception as error:
-            raise UsageError(f"{url}: {_first_line(error)}") from None
+            hint = ""
+            if "No CA certificates" in str(error):  # Not in its first line. It also needs them for http.
+                hint = ": there are no CA certificates: install ca-certificates, or set SSL_CERT_FILE"
+            raise UsageError(f"{url}: {_first_line(error)}{hint}") from None
 
     def key(self, name: str) -> str:
         """Returns the key of a file of this share: ``name`` is its base name, or its name below the prefix. May ask the

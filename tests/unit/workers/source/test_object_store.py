@@ -86,3 +86,12 @@ def test_a_store_that_does_not_answer_is_told_in_words(unused_port: int) -> None
 def test_a_setting_that_obstore_does_not_accept_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="s3://films: "):
         ObjectStore(StoreUrl.parse("s3://films"), {"no_such_setting": "1"})
+
+
+def test_a_machine_without_certificates_is_told_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("builder error\n\nDebug source:\nGeneral(No CA certificates were loaded from the system)")
+
+    monkeypatch.setattr("obstore.store.HTTPStore.from_url", fail)
+    with pytest.raises(UsageError, match="builder error: there are no CA certificates: install ca-certificates"):
+        ObjectStore(StoreUrl.parse("http://host/film"), {})
