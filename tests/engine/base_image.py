@@ -25,7 +25,7 @@ WHEELS = ROOT / ".venv" / "wheels"
 #: What ``docker import --change`` adds: where the programs and the wheels are.
 CHANGES = ("ENV PATH=/usr/local/bin:/bin PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels",)
 #: Packages with libraries that are loaded from the system.
-WITH_LIBRARIES = ("zmq", "msgpack", "msgspec", "blake3")
+WITH_LIBRARIES = ("zmq", "msgpack", "msgspec", "blake3", "obstore")
 #: What the image does not need: tests, other packages, a window system.
 LEFT_OUT = shutil.ignore_patterns(
     "test",

@@ -27,8 +27,8 @@ from tests.engine.installation import installed_msd
 from tests.environments.recipes import Wrapper
 from tests.processes import TIMEOUT, Process, wait_for
 
-#: What the image has of a Debian system, besides ``/usr``.
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64")
+#: What the image has of a Debian system. Libraries for HTTP need the certificates.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ssl")
 DEVICES = ("null", "zero", "random", "urandom")
 #: What the kubelet adds to the modes of files and folders in volumes that belong to the group of a pod.
 READABLE, WRITABLE, FOLDER = 0o440, 0o660, 0o2110
@@ -195,6 +195,8 @@ class Pod:
 
     def _variables(self, container: Object) -> dict[str, str]:
         env: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            env |= self._data("Secret", source["secretRef"]["name"], "stringData")
         for variable in container.get("env", []):
             value = variable.get("value")
             if value is None:

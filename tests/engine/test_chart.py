@@ -73,6 +73,16 @@ VARIANTS: dict[str, Object] = {
         **KEYS,
         "workers": {"kind": "StatefulSet", "share": {"volume": {"nfs": {"server": "192.0.2.9", "path": "/films"}}}},
     },
+    "store": {
+        **KEYS,
+        "workers": {
+            "kind": "StatefulSet",
+            "share": {"url": "s3://films/new/"},
+            "args": ["--keep-index"],
+            "env": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+            "envFrom": [{"secretRef": {"name": "films-store"}}],
+        },
+    },
     "cache-on-nodes": {**KEYS, "workers": {"cache": {"hostPath": "/var/cache/msd"}}},
     "network-policy": {**KEYS, "networkPolicy": {"enabled": True}},
     "clients": {**KEYS, "networkPolicy": {"enabled": True, "clients": [PEER], "metrics": [PEER]}},
@@ -220,6 +230,16 @@ def test_workers_find_the_broker_by_the_name_of_its_service(helm: Helm) -> None:
         # Workers and the snapshots of server 5 know no other control port, also on the nodes.
         assert control["port"] == status["port"] + 1
         assert [p.get("nodePort", p["port"]) for p in (status, control)] == [p["port"] for p in (status, control)]
+
+
+def test_a_store_needs_no_volume(helm: Helm) -> None:
+    spec = pick(helm.render(VARIANTS["store"]), "StatefulSet", "worker")["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["args"] == ["worker", "--keep-index", "s3://films/new/"]
+    assert container["envFrom"] == [{"secretRef": {"name": "films-store"}}]
+    assert {"name": "AWS_REGION", "value": "eu-central-1"} in container["env"]
+    assert "share" not in {mount["name"] for mount in container["volumeMounts"]}
+    assert [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]] == ["cache"]
 
 
 def test_one_worker_after_another_is_replaced(helm: Helm) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from msd.wire.security.keys import KeyPair
 from tests.engine.charts import Helm, Object, documented_values, pick
 from tests.engine.pods import Image, Pod, need_pods
 from tests.environments.recipes import Wrapper, hosts
-from tests.processes import MIB, MSD, TIMEOUT, files_equal, make_file, run_msd, wait_for
+from tests.processes import MIB, MSD, TIMEOUT, Process, files_equal, make_file, run_msd, wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("runtime_folder")]
 
@@ -75,6 +76,26 @@ class Cluster:
         """Downloads everything with a link that the broker makes."""
         (link,) = broker.exec("msd", "invite", ".", "--server5", f"192.0.2.{BROKER}:{port}").split()
         self.run_outside(*MSD, "download", link, "-o", f"{folder}/")
+
+    @contextmanager
+    def web_server(self, port: int) -> Iterator[None]:
+        """Runs a web server with the shared files on the machine outside of the cluster."""
+        if (program := shutil.which("nginx")) is None:
+            pytest.skip("nginx is not installed: make test-stores installs it")
+        config = self._folder / "nginx.conf"
+        config.write_text(
+            f"daemon off; user root; pid {self._folder}/nginx.pid; error_log stderr; events {{}}"
+            f" http {{ access_log off; server {{ listen {port}; root {self._share}; }} }}"
+        )
+        command = [program, "-c", str(config), "-p", str(self._folder)]
+        with Process(command, wrapper=self._machines[CLIENT - 1]):
+            check = f"import socket; socket.create_connection(('192.0.2.{CLIENT}', {port}))"
+            wait_for("the web server", lambda: self._succeeds(sys.executable, "-c", check))
+            yield
+
+    def _succeeds(self, *command: str) -> bool:
+        words = [*self._machines[CLIENT - 1], *command]
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
 
     def __enter__(self) -> Cluster:
         return self
@@ -222,3 +243,26 @@ def test_volumes_are_filled_by_the_workers_of_another_release(
     cluster.download(broker, tmp_path / "copy")
     assert files_equal(tmp_path / "share" / "films" / "one.bin", tmp_path / "copy" / "films" / "one.bin")
     assert not (tmp_path / "copy" / "two.bin").exists()
+
+
+def test_workers_share_a_file_of_a_web_server(
+    helm: Helm, cluster: Cluster, worker_key: dict[str, str], tmp_path: Path
+) -> None:
+    """They have no volume with files, and variables from a Secret of the user."""
+    with cluster.start(helm.render(), "broker", BROKER) as broker, cluster.web_server(8080):
+        (server_key,) = [line.split()[2] for line in broker.exec("msd", "keys", "list").splitlines() if "own" in line]
+        assert broker.stop() == 143
+        workers = {
+            "kind": "StatefulSet",
+            "share": {"url": f"http://192.0.2.{CLIENT}:8080/two.bin"},
+            "envFrom": [{"secretRef": {"name": "films-store"}}],
+        }
+        objects = helm.render({"serverKey": {"public": server_key}, "workerKey": worker_key, "workers": workers})
+        rate = {"MSD_RATE": "5MiB"}
+        objects.append({"kind": "Secret", "metadata": {"name": "films-store", "labels": {}}, "stringData": rate})
+        broker = cluster.start(objects, "broker", BROKER)
+        worker = cluster.start(objects, "worker", 1)
+        assert worker.exec("sh", "-c", "echo $MSD_RATE") == "5MiB\n"
+        wait_for_states(broker, "awake")
+        cluster.download(broker, tmp_path / "copy")
+    assert files_equal(tmp_path / "share" / "two.bin", tmp_path / "copy" / "two.bin")
