@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.listeners import Listeners
 from msd.broker.network.reach import Reaching
+from msd.broker.status.downloads import Downloads, ProgressReceived
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor
@@ -51,6 +52,7 @@ from msd.wire.protocol.messages import (
     Complaint,
     ControlRequest,
     Done,
+    DownloadProgress,
     Heartbeat,
     Join,
     Joined,
@@ -118,6 +120,7 @@ class Broker:
         #: The last published snapshot, for the metrics.
         self._last_status: Status | None = None
         self._event_log = EventLog(output.log, self._show_event)
+        self._downloads = Downloads()
         self._resources = ExitStack()
         try:
             self._start(config, share, console)
@@ -139,6 +142,7 @@ class Broker:
                 answer.peer.send(answer.reply)
             self._update_until_done(AwakeChanged(self._supervisor.any_awake), now)
             self._update_until_done(TimePassed(), now)
+            self._downloads.handle(TimePassed(), now)
             if now >= self._next_publish:
                 self._publish(now)
             if now >= self._next_sample:
@@ -345,7 +349,7 @@ class Broker:
         now = time.monotonic()
         for peer, sender, request in self._listeners.requests():
             if not is_permitted(sender.role, request):
-                if not isinstance(request, Heartbeat):
+                if not isinstance(request, Heartbeat | DownloadProgress):
                     allowed = "only operators may give orders"
                     if isinstance(request, Join):
                         allowed = "admit it with --role worker to join"
@@ -360,6 +364,8 @@ class Broker:
                 self._on_join(peer, sender, request, now)
             elif isinstance(request, Heartbeat):
                 self._on_heartbeat(peer, request, now)
+            elif isinstance(request, DownloadProgress):
+                self._on_progress(sender, request, now)
             else:
                 self._on_request(peer, sender, request, now)
 
@@ -429,6 +435,11 @@ class Broker:
             self._vouch_for(catalogue, files)
             self._publish(now)
 
+    def _on_progress(self, sender: Sender, progress: DownloadProgress, now: float) -> None:
+        # The name of the broker's own key would not tell the users of this machine apart.
+        key_name = sender.name if sender.key and sender.name != SERVER else ""
+        self._downloads.handle(ProgressReceived(progress, sender.key or sender.host, key_name, sender.host), now)
+
     def _right_catalogue(self, worker: WorkerRecord, heartbeat: Heartbeat) -> tuple[bytes, int]:
         """Returns the catalogue for which server 5 vouches from now on because this worker serves it, and the number of
         its files; an empty one if it is not for this worker to say.
@@ -456,7 +467,9 @@ class Broker:
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
                 self._handle(supervisor.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
-                peer.send(self._event_log.report(rid, self._snapshot(), time.time()))
+                # What a client downloads is no concern of other clients.
+                downloads = self._downloads.statuses(now) if sender.role in (Role.OPERATOR, Role.ANYONE) else ()
+                peer.send(self._event_log.report(rid, self._snapshot(), time.time(), downloads))
             case Quit(rid=rid):
                 peer.send(Accepted(rid=rid))
                 self._shut_down(0, "by msd quit")
@@ -484,6 +497,7 @@ class Broker:
             event = Stalled(stalled)
             self._handle(event, self._poll_loop.now)
             self._update_until_done(event, self._poll_loop.now)
+            self._downloads.handle(event, self._poll_loop.now)
 
     def _deadlines(self) -> list[float | None]:
         """The times at which the loop must wake up even if no source is readable."""
@@ -496,6 +510,7 @@ class Broker:
             self._reaching.next_deadline(now),
             self._toggles.next_deadline(now),
             self._supervisor.next_deadline(now),
+            self._downloads.next_deadline(now),
         ]
         if self._until_done is not None and not self._supervisor.quitting:
             deadlines.append(self._until_done.next_deadline(now))

@@ -7,12 +7,12 @@ operators are also kept for status reports. Does not write the log. ``now`` is w
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
 from msd.broker.supervision import supervisor
-from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
+from msd.wire.protocol.messages import DownloadStatus, LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
 from msd.wire.support.log_line import Level
@@ -135,10 +135,10 @@ class EventLog:
                 text = presentable(f"refused worker {name} from {host}: {reason}")[:MAX_TEXT]
                 self._record(text, now, is_failure=True)
 
-    def report(self, rid: int, status: Status, now: float) -> StatusReport:
-        """The reply to an operator's status request."""
+    def report(self, rid: int, status: Status, now: float, downloads: Sequence[DownloadStatus] = ()) -> StatusReport:
+        """The reply to a status request."""
         rates = [[*self._rates[worker.number]] for worker in status.workers]
-        return StatusReport(rid=rid, status=status, time=now, events=self._events, rates=rates)
+        return StatusReport(rid=rid, status=status, time=now, events=self._events, rates=rates, downloads=[*downloads])
 
     def _record(self, text: str, now: float, *, worker: int | None = None, is_failure: bool = False) -> None:
         if self._is_quitting:

@@ -15,8 +15,9 @@ from msd.broker.supervision.complaints import Complaints
 from msd.broker.supervision.supervisor import Supervisor
 from msd.broker.supervision.worker_record import WorkerRecord
 from msd.wire.config.settings import Config
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
+from msd.wire.protocol.messages import PROGRESS_FEATURE, PROTOCOL_VERSION, Status, WorkerStatus
 from msd.wire.protocol.states import WorkerState
+from msd.wire.support.presentable_names import shortened
 from msd.wire.support.windowed_rate import WindowedRate
 
 #: Seconds over which a worker's rate is measured.
@@ -59,6 +60,7 @@ class SnapshotBuilder:
         heartbeats = [worker.heartbeat for worker in supervisor.workers.values()]
         return Status(
             version=PROTOCOL_VERSION,
+            features=[PROGRESS_FEATURE],
             epoch=self._epoch,
             seq=self._seq,
             interval=self._config.interval,
@@ -106,7 +108,7 @@ class SnapshotBuilder:
 def _reason(worker: WorkerRecord) -> str:
     """Returns why a worker is not awake, or what an awake one cannot read."""
     reason = worker.heartbeat.load.trouble if worker.state is WorkerState.AWAKE else worker.reason
-    return reason.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
+    return shortened(reason, MAX_REASON_BYTES)
 
 
 def as_json(status: Status) -> Mapping[str, object]:

@@ -96,6 +96,7 @@ THIRD_PARTY_OF_MODULE = {
 #: The pure modules: they use no socket, clock, file, process or log.
 PURE = (
     "broker/operator/worker_selection.py",
+    "broker/status/downloads.py",
     "broker/status/event_log.py",
     "broker/status/history.py",
     "broker/status/worker_names.py",

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from msd.wire.protocol.segments import MAX_FILE_SIZE
-from msd.wire.protocol.states import RefusalReason, ReportedState, WantedState, WorkerState
+from msd.wire.protocol.states import DownloadState, RefusalReason, ReportedState, WantedState, WorkerState
 
 PROTOCOL_VERSION = 2
 
@@ -42,11 +42,18 @@ Rate = Annotated[float, Meta(ge=0, le=2**63)]
 Duration = Annotated[float, Meta(ge=0, le=2**40)]
 #: Seconds since 1970; bounded so that it can be formatted as a date in every time zone (up to the year 9999).
 Timestamp = Annotated[float, Meta(ge=0, le=253_402_000_000)]
-#: Human-readable text without characters that could control a terminal.
-Text = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z")]
+#: Matches text without characters that could control a terminal.
+_PRESENTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*\Z"
+#: Human-readable text.
+Text = Annotated[str, Meta(max_length=1024, pattern=_PRESENTABLE)]
 #: The name of a worker: fits into a table, a file name and a metric's label.
 WorkerName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+\Z")]
-#: Names of optional parts of the protocol that a peer speaks. None is defined yet.
+#: How a client is called, and what it downloads.
+ClientName = Annotated[str, Meta(max_length=64, pattern=_PRESENTABLE)]
+Selection = Annotated[str, Meta(max_length=256, pattern=_PRESENTABLE)]
+#: The feature of a broker that takes ``progress`` messages.
+PROGRESS_FEATURE = "progress"
+#: Names of optional parts of the protocol that a peer speaks.
 Features = Annotated[list[Annotated[str, Meta(max_length=64, pattern=r"^[a-z0-9-]+\Z")]], Meta(max_length=64)]
 #: The versions of the protocol that a peer speaks.
 Versions = Annotated[list[Natural], Meta(max_length=64)]
@@ -401,7 +408,34 @@ class Complaint(ControlCommand, tag="complaint", frozen=True):
     index: Natural
 
 
-ControlRequest = Join | Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint
+class DownloadProgress(Message, tag="progress", frozen=True):
+    """How far a client's download is; has no reply. ``session`` is the number from its ``hello``; ``name`` is how the
+    client calls itself, empty if it does not; ``selection`` is what it downloads.
+
+    ``bytes`` of ``total`` are verified, in ``files`` files as far as the client knows; ``received`` of them came over
+    the network in this run, ``peer_bytes`` of these from peers. It receives from ``workers`` workers and ``peers``
+    peers at ``rate``, or in the last message: it has received from them. ``seconds`` have passed since the start.
+    ``passes_on`` is True if it serves other clients. ``exit_code`` says why it is broken.
+    """
+
+    session: Positive
+    state: DownloadState
+    selection: Selection
+    bytes: Natural
+    total: Natural
+    name: ClientName = ""
+    received: Natural = 0
+    files: Natural = 0
+    rate: Rate = 0.0
+    seconds: Duration = 0.0
+    workers: Natural = 0
+    peers: Natural = 0
+    peer_bytes: Natural = 0
+    passes_on: bool = False
+    exit_code: Annotated[int, Meta(ge=0, le=255)] = 0
+
+
+ControlRequest = Join | Heartbeat | Toggle | StatusRequest | Quit | Done | Complaint | DownloadProgress
 
 
 # Control socket: from the broker.
@@ -483,16 +517,42 @@ class LoggedEvent(msgspec.Struct, frozen=True, kw_only=True):
     is_failure: bool = msgspec.field(name="bad")
 
 
+class DownloadStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A client's download, as the client reports it. ``number`` is its number among the downloads of this broker.
+    ``client`` is the name of the client's key, else the name that it gives itself, else its address; ``host`` is its
+    address. ``silent_seconds`` have passed since its last message. The other fields are those of that message.
+    """
+
+    number: Natural
+    client: ClientName
+    host: Annotated[str, Meta(max_length=64)]
+    state: DownloadState
+    selection: Selection
+    bytes: Natural
+    total: Natural
+    received: Natural
+    files: Natural
+    rate: Rate
+    seconds: Duration
+    workers: Natural
+    peers: Natural
+    peer_bytes: Natural
+    passes_on: bool
+    exit_code: Natural
+    silent_seconds: Duration
+
+
 class StatusReport(Correlated, tag="report", frozen=True):
     """The reply to ``status``: the snapshot, the broker's clock, and the recent events (newest first). ``rates``
     contains a list for each worker, in the order of the workers' numbers: its recent rates in bytes a second, newest
-    last.
+    last. ``downloads`` are those of the clients, for operators only.
     """
 
     status: Status
     time: Timestamp
     events: Annotated[list[LoggedEvent], Meta(max_length=256)] = []
     rates: Annotated[list[Annotated[list[Rate], Meta(max_length=256)]], Meta(max_length=256)] = []
+    downloads: Annotated[list[DownloadStatus], Meta(max_length=MAX_ENTRIES)] = []
 
 
 class Rejected(Correlated, tag="rejected", frozen=True):

@@ -30,6 +30,15 @@ class ReportedState(StrEnum):
     LEAVING = "leaving"  #: it ends in order; only a worker that the broker did not start says so
 
 
+class DownloadState(StrEnum):
+    """The state of a download, as its client reports it."""
+
+    DOWNLOADING = "downloading"  #: it looks for files, receives them, or compares what is on the disk
+    FINISHING = "finishing"  #: all bytes are verified; the client computes a checksum or syncs the disk
+    DONE = "done"  #: the files are in place
+    BROKEN = "broken"  #: it ended with an error, or because its user ended it
+
+
 class WantedState(StrEnum):
     """The state that the operator asked for."""
 

@@ -10,8 +10,10 @@ from types import UnionType
 
 from msd.wire.protocol.messages import (
     Complaint,
+    ControlRequest,
     DataRequest,
     Done,
+    DownloadProgress,
     Heartbeat,
     Join,
     Message,
@@ -23,10 +25,10 @@ from msd.wire.security.keys import Role
 
 #: The requests that each role may send, and no others.
 PERMISSIONS: Mapping[Role, UnionType | type[Message]] = {
-    Role.CLIENT: DataRequest | StatusRequest | Done | Complaint,
-    Role.OPERATOR: DataRequest | StatusRequest | Done | Complaint | Toggle | Quit,
+    Role.CLIENT: DataRequest | StatusRequest | DownloadProgress | Done | Complaint,
+    Role.OPERATOR: DataRequest | StatusRequest | DownloadProgress | Done | Complaint | Toggle | Quit,
     Role.WORKER: Join | Heartbeat,
-    Role.ANYONE: DataRequest | StatusRequest | Done | Complaint | Toggle | Quit | Join | Heartbeat,
+    Role.ANYONE: DataRequest | ControlRequest,
 }
 
 

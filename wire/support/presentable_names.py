@@ -18,6 +18,11 @@ def is_presentable(name: str) -> bool:
     return name.isprintable() or re.search(_UNPRESENTABLE, name) is None
 
 
+def shortened(text: str, size: int) -> str:
+    """Returns ``text``, or as many of its first characters as fit into ``size`` bytes of UTF-8."""
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
 def presentable(name: str) -> str:
     """Returns ``name``, with escapes if it is not presentable."""
     return name if is_presentable(name) else ascii(name)[1:-1]

@@ -32,6 +32,7 @@ from msd.wire.protocol.messages import (
     Complaint,
     ControlRequest,
     Done,
+    DownloadProgress,
     Heartbeat,
     Join,
     Joined,
@@ -50,7 +51,7 @@ from msd.wire.protocol.messages import (
     SuspectSegment,
     Toggle,
 )
-from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
+from msd.wire.protocol.states import DownloadState, ReportedState, WantedState, WorkerState
 from msd.wire.security.keys import SERVER, Role
 from msd.wire.support.core import Stalled, TimePassed
 from tests.processes import free_ports, is_free
@@ -489,6 +490,21 @@ def test_an_operator_toggles_a_worker(harness: Harness) -> None:
     harness.start()
     assert harness.receive(Toggle(rid=5, number=2)) == []
     assert harness.listeners.sent == [(b"worker 2", Order(wanted=WantedState.ASLEEP, edition=1))]
+
+
+def test_only_operators_see_what_the_clients_download(harness: Harness) -> None:
+    message = DownloadProgress(
+        session=5, state=DownloadState.DOWNLOADING, selection="film.mkv", bytes=1, total=2, name="eve@pc"
+    )
+    keys = {"laptop": b"k" * 32, SERVER: b"s" * 32, "127.0.0.1": b""}
+    for name, key in keys.items():
+        assert harness.receive(message, sender=Sender(Role.CLIENT, key, name, "127.0.0.1")) == []
+    # A worker's key does not download.
+    assert harness.receive(message, sender=WORKER) == []
+    for sender, clients in ((OPERATOR, ["laptop", "eve@pc", "eve@pc"]), (CLIENT, [])):
+        (report,) = harness.receive(StatusRequest(rid=1), sender=sender)
+        assert isinstance(report, StatusReport)
+        assert [download.client for download in report.downloads] == clients
 
 
 @pytest.mark.parametrize("request_", [Toggle(rid=5, number=3), Complaint(rid=5, number=3, id=bytes(32), index=0)])

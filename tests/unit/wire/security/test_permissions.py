@@ -7,7 +7,17 @@ from typing import get_args
 import pytest
 
 from msd.wire.protocol import messages
-from msd.wire.protocol.messages import Complaint, Done, Heartbeat, Join, Message, Quit, StatusRequest, Toggle
+from msd.wire.protocol.messages import (
+    Complaint,
+    Done,
+    DownloadProgress,
+    Heartbeat,
+    Join,
+    Message,
+    Quit,
+    StatusRequest,
+    Toggle,
+)
 from msd.wire.security.keys import Role
 from msd.wire.security.permissions import PERMISSIONS, is_permitted
 
@@ -28,7 +38,7 @@ def test_an_operator_may_send_everything_but_what_workers_send() -> None:
 
 
 def test_a_client_may_download_but_not_give_orders() -> None:
-    assert permitted(Role.CLIENT) == DATA_REQUESTS | {StatusRequest, Done, Complaint}
+    assert permitted(Role.CLIENT) == DATA_REQUESTS | {StatusRequest, DownloadProgress, Done, Complaint}
 
 
 def test_a_worker_may_only_join_and_send_heartbeats() -> None:

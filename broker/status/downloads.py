@@ -1,0 +1,198 @@
+"""The downloads of the clients, as the clients report them: a pure core.
+
+A client that ends without a last message is noticed because it becomes silent. A download belongs to the key, or
+without keys to the address, from which its first message came: the same session number from another client is another
+download. The broker cannot verify what a client reports. Keeps no history: see ``broker/status/access_log.py``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Hashable
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+
+from msd.wire.protocol.messages import DownloadProgress, DownloadStatus
+from msd.wire.protocol.states import DownloadState
+from msd.wire.support.core import Core, Stalled, TimePassed
+from msd.wire.support.presentable_names import shortened
+
+#: The maximum number of downloads, and of bytes of their texts: a report of all fits into the header of a message.
+MAX_DOWNLOADS = 1024
+MAX_SELECTION_BYTES, MAX_NAME_BYTES = 256, 64
+#: Seconds without a message after which a download is broken: as many as for a session. Clients send one every two
+#: seconds, but none while they compute a checksum or sync the disk.
+EXPIRY_S = {DownloadState.DOWNLOADING: 30.0, DownloadState.FINISHING: 3600.0}
+#: Seconds for which a download that has ended is still reported.
+ENDED_KEPT_S = 30.0
+#: Seconds between two searches for expired downloads.
+CHECK_INTERVAL_S = 1.0
+#: The states after which no message of a download counts.
+ENDED = (DownloadState.DONE, DownloadState.BROKEN)
+
+
+class ProgressReceived(Struct, frozen=True):
+    """A client has sent ``progress``. ``sender`` tells clients apart: a key, or the address of a client without one.
+    ``key_name`` is the name of its key, empty if it has none; ``host`` is its address.
+    """
+
+    progress: DownloadProgress
+    sender: Hashable
+    key_name: str
+    host: str
+
+
+DownloadsEvent = ProgressReceived | Stalled | TimePassed
+
+
+class DownloadEnded(Struct, frozen=True):
+    """A download is done or broken; ``is_silent`` is True if its client did not say so."""
+
+    download: DownloadStatus
+    is_silent: bool = False
+
+
+class DownloadTotals(Struct, frozen=True):
+    """Totals of a broker: downloads that have ended, bytes that clients have received over the network; and the number
+    of downloads in each state at present.
+    """
+
+    done: int = 0
+    broken: int = 0
+    received_bytes: int = 0
+    peer_bytes: int = 0
+    states: dict[DownloadState, int] = {}
+
+
+class Downloads(Core[DownloadsEvent, DownloadEnded]):
+    """The downloads of all clients. Pass ``TimePassed`` often: it ends the downloads of silent clients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The downloads of each sender, by session, in the order of their last messages; no sender has none.
+        self._downloads: defaultdict[Hashable, OrderedDict[int, _Download]] = defaultdict(OrderedDict)
+        self._count = 0
+        self._last_number = 0
+        self._next_check = 0.0
+        self._done = self._broken = self._received_bytes = self._peer_bytes = 0
+
+    def next_deadline(self, now: float) -> float | None:  # noqa: ARG002
+        return self._next_check if self._count else None
+
+    def statuses(self, now: float) -> list[DownloadStatus]:
+        """Returns all downloads: those that have ended last, the others in descending order of their rates."""
+        statuses = [d.status(now) for downloads in self._downloads.values() for d in downloads.values()]
+        return sorted(statuses, key=lambda status: (status.state in ENDED, -status.rate, status.number))
+
+    @property
+    def totals(self) -> DownloadTotals:
+        states = dict.fromkeys(DownloadState, 0)
+        for downloads in self._downloads.values():
+            for download in downloads.values():
+                states[download.progress.state] += 1
+        running = {state: count for state, count in states.items() if state not in ENDED}
+        return DownloadTotals(self._done, self._broken, self._received_bytes, self._peer_bytes, running)
+
+    def _decide(self, event: DownloadsEvent, now: float) -> list[DownloadEnded]:
+        match event:
+            case ProgressReceived():
+                return self._on_progress(event, now)
+            case Stalled(seconds):
+                # Messages that arrived during a stall of the broker are not read yet.
+                for downloads in self._downloads.values():
+                    for download in downloads.values():
+                        download.heard_at += seconds
+            case TimePassed() if now >= self._next_check:
+                self._next_check = now + CHECK_INTERVAL_S
+                return self._end_silent(now)
+        return []
+
+    def _assert_invariants(self) -> None:
+        assert all(self._downloads.values())
+        assert self._count == sum(map(len, self._downloads.values())) <= MAX_DOWNLOADS
+        for download in (d for downloads in self._downloads.values() for d in downloads.values()):
+            assert len(download.progress.selection.encode()) <= MAX_SELECTION_BYTES
+            assert len(download.client.encode()) <= MAX_NAME_BYTES
+            assert 0 < download.number <= self._last_number
+
+    def _on_progress(self, event: ProgressReceived, now: float) -> list[DownloadEnded]:
+        progress, downloads = event.progress, self._downloads[event.sender]
+        download = downloads.get(progress.session)
+        if download is None:
+            self._count += 1
+            self._last_number += 1
+            download = downloads[progress.session] = _Download(self._last_number, event, now)
+            self._forget_excess()
+        elif download.progress.state in ENDED:
+            return []
+        else:
+            self._received_bytes -= min(download.progress.received, progress.received)
+            self._peer_bytes -= min(download.progress.peer_bytes, progress.peer_bytes)
+            download.update(progress, now)
+            downloads.move_to_end(progress.session)
+        self._received_bytes += progress.received
+        self._peer_bytes += progress.peer_bytes
+        return [self._end(download, now)] if progress.state in ENDED else []
+
+    def _end(self, download: _Download, now: float, *, is_silent: bool = False) -> DownloadEnded:
+        if download.progress.state is DownloadState.DONE:
+            self._done += 1
+        else:
+            self._broken += 1
+        return DownloadEnded(download.status(now), is_silent)
+
+    def _end_silent(self, now: float) -> list[DownloadEnded]:
+        """Forgets the downloads of which nothing was heard for too long."""
+        ended = []
+        for sender, downloads in [*self._downloads.items()]:
+            for session, download in [*downloads.items()]:
+                state = download.progress.state
+                if now - download.heard_at < EXPIRY_S.get(state, ENDED_KEPT_S):
+                    continue
+                if state not in ENDED:
+                    download.update(replace(download.progress, state=DownloadState.BROKEN), download.heard_at)
+                    ended.append(self._end(download, now, is_silent=True))
+                self._forget(sender, session)
+        return ended
+
+    def _forget_excess(self) -> None:
+        """If there is a download too many, forgets one of the client with most downloads."""
+        if self._count > MAX_DOWNLOADS:
+            sender, downloads = max(self._downloads.items(), key=lambda item: (len(item[1]), -_first(item[1]).heard_at))
+            self._forget(sender, next(iter(downloads)))
+
+    def _forget(self, sender: Hashable, session: int) -> None:
+        downloads = self._downloads[sender]
+        del downloads[session]
+        self._count -= 1
+        if not downloads:
+            del self._downloads[sender]
+
+
+class _Download:
+    """A download: its number, its client, the last message, and when that arrived."""
+
+    __slots__ = ("client", "heard_at", "host", "number", "progress")
+
+    def __init__(self, number: int, event: ProgressReceived, now: float) -> None:
+        self.number = number
+        self.client = shortened(event.key_name or event.progress.name or event.host, MAX_NAME_BYTES)
+        self.host = event.host
+        self.update(event.progress, now)
+
+    def update(self, progress: DownloadProgress, now: float) -> None:
+        self.progress = replace(progress, selection=shortened(progress.selection, MAX_SELECTION_BYTES))
+        self.heard_at = now
+
+    def status(self, now: float) -> DownloadStatus:
+        progress = asdict(self.progress)
+        del progress["session"], progress["name"]
+        silent_seconds = max(0.0, now - self.heard_at)
+        return DownloadStatus(
+            number=self.number, client=self.client, host=self.host, silent_seconds=silent_seconds, **progress
+        )
+
+
+def _first(downloads: OrderedDict[int, _Download]) -> _Download:
+    return next(iter(downloads.values()))
