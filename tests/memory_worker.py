@@ -17,6 +17,7 @@ from msd.wire.protocol.messages import (
     Described,
     DigestPage,
     Digests,
+    DownloadProgress,
     Entry,
     Get,
     GetBundle,
@@ -51,6 +52,7 @@ class MemoryWorker:
     stalled_seconds = 0.0
     read_until = math.inf
     status = control = None
+    session = 1
     local_reason = ""
 
     def __init__(self, files: dict[str, bytes], page_size: int = 100) -> None:
@@ -80,6 +82,8 @@ class MemoryWorker:
         reply, data = self._answer(request)
         payload: Any = zmq.Frame(data) if data is not None else None
         self._replies.append(ReplyReceived(worker, request, reply, payload))
+
+    def report_progress(self, progress: DownloadProgress) -> None: ...
 
     def _find(self, id: bytes) -> tuple[str, bytes] | None:
         return next(((name, data) for name, data in self.files.items() if entry_of(name, data).id == id), None)

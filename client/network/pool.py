@@ -36,7 +36,7 @@ from msd.wire.net.contacts import Event as ContactEvent
 from msd.wire.net.diagnosis import Outcome, refused_error, statement
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.name_lookup import NameLookup
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Correlated, Status
+from msd.wire.protocol.messages import PROGRESS_FEATURE, PROTOCOL_VERSION, Correlated, DownloadProgress, Status
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.stall_detector import StallDetector
@@ -70,8 +70,9 @@ class ConnectionPool:
     ) -> None:
         servers = servers.resolved(timeout, lambda reason, seconds: on_event(Waiting(reason, seconds)))
         self._is_download = download
-        session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
-        self.transport = Transport(servers, session=session)
+        #: Identifies the client to the servers; 0 if they do not count it.
+        self.session = int.from_bytes(os.urandom(8), "big") >> 2 if download and is_counted else 0
+        self.transport = Transport(servers, session=self.session)
         #: The connected workers, and the event that opened each connection.
         self.ready: dict[int, ConnectionOpened] = {}
         #: Seconds for which this process did not run, as measured by the last ``wait``.
@@ -98,6 +99,8 @@ class ConnectionPool:
         self._unreachable: set[int] = set()
         #: The endpoint of the control socket, as given in the last snapshot; empty before the first one.
         self._control = ""
+        #: True if server 5 takes reports of the progress, as it said in the last snapshot.
+        self._takes_progress = False
         #: None if the ports are pinned: then the endpoints in snapshots do not matter.
         self._last_workers: LastWorkers | None = None
         if not servers.pinned:
@@ -186,6 +189,7 @@ class ConnectionPool:
                     continue
                 case SnapshotReceived(status):
                     self._control, self._server5_version = status.control, None
+                    self._takes_progress = PROGRESS_FEATURE in status.features
                     self.places = {worker.number: worker.place for worker in status.workers}
                     if self._last_workers is not None:
                         self._last_workers.keep(status)
@@ -232,6 +236,11 @@ class ConnectionPool:
     def request(self, worker: int, request: Correlated) -> None:
         """Sends a request, if the worker is connected. The request's ``rid`` must be from ``new_rid()``."""
         self.transport.request(worker, request)
+
+    def report_progress(self, progress: DownloadProgress) -> None:
+        """Reports the progress of the download to server 5, if its address is known and it takes such reports."""
+        if self._takes_progress and (control := self.control) is not None:
+            self.transport.report_progress(control, progress)
 
     def current_state(self) -> list[NetworkEvent]:
         """Returns the events that explain the current state: the latest snapshot, and each open connection."""

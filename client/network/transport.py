@@ -16,16 +16,16 @@ from typing import TypeVar
 import zmq
 
 from msd.client.network.connection import Connection
+from msd.client.network.control_connection import ControlConnection
 from msd.client.network_events import ConnectionClosed, NetworkEvent, SnapshotReceived, StatusRefused
 from msd.wire.config.servers import Servers
 from msd.wire.errors import ProtocolError
 from msd.wire.net.contacts import Probed
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.probe import Prober
-from msd.wire.net.sockets import receive, tcp_socket
+from msd.wire.net.sockets import receive
 from msd.wire.net.status_subscriber import OtherVersion, StatusSubscriber
-from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import Complaint, ControlReply, Correlated, Done, Message, new_rid
+from msd.wire.protocol.messages import Complaint, Correlated, Done, DownloadProgress, new_rid
 from msd.wire.protocol.states import ConnectionRefusal
 from msd.wire.security.keys import Credentials
 
@@ -72,6 +72,7 @@ class Transport:
         #: The sockets that were readable at the last poll.
         self._readable: set[object] = set()
         self._status = self._subscribe()
+        self._control = ControlConnection(self._context, self._credentials)
         self._prober = Prober()
         self._poller.register(self._prober.fd, zmq.POLLIN)
 
@@ -161,6 +162,7 @@ class Transport:
             self._poller.unregister(source)
         self._status.close()
         self._status = self._subscribe()
+        self._control.close()
 
     def start_probe(self, endpoint: Endpoint) -> Iterator[Probed]:
         """Probes an endpoint with plain TCP. ``Probed`` follows, or is yielded if the attempt fails at once."""
@@ -172,11 +174,15 @@ class Transport:
 
     def report_done(self, control: Endpoint, timeout: float) -> bool:
         """Reports to server 5 that the download is complete; True if it replies within ``timeout`` seconds."""
-        return self._send_control(control, Done(rid=new_rid(), session=self._session), timeout)
+        return self._control.request(control, Done(rid=new_rid(), session=self._session), timeout)
 
     def report_corrupt(self, control: Endpoint, worker: int, id: bytes, index: int) -> None:
         """Sends server 5 a complaint about a corrupt segment, without waiting for an answer."""
-        self._send_control(control, Complaint(rid=new_rid(), number=worker, id=id, index=index), 0.0)
+        self._control.send(control, Complaint(rid=new_rid(), number=worker, id=id, index=index))
+
+    def report_progress(self, control: Endpoint, progress: DownloadProgress) -> None:
+        """Reports the progress of the download to server 5; there is no answer."""
+        self._control.send(control, progress)
 
     def close(self) -> None:
         """Sends ``bye`` to the workers and closes all sockets."""
@@ -184,6 +190,7 @@ class Transport:
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
         self._status.close()
+        self._control.close()
         self._prober.close()
         # Also closes a socket whose setup was interrupted by a signal: a single open socket would block termination.
         self._context.destroy(LINGER_MS)
@@ -258,19 +265,3 @@ class Transport:
             # Otherwise the worker would count this client as being served for half a minute.
             connection.send_bye(self._session)
             connection.close(LINGER_MS)
-
-    def _send_control(self, control: Endpoint, message: Message, timeout: float) -> bool:
-        """Sends a message to the control socket; True if a valid reply arrives within ``timeout`` seconds."""
-        socket = tcp_socket(self._context, zmq.DEALER, control, self._credentials)
-        socket.linger = 500
-        socket.connect(control.url)
-        try:
-            socket.send(encode(message), zmq.NOBLOCK)
-            if not socket.poll(int(timeout * 1000)):
-                return False
-            frames = receive(socket) or []
-            return len(frames) == 1 and bool(decode(frames[0].buffer, ControlReply))
-        except (ProtocolError, zmq.Again):
-            return False
-        finally:
-            socket.close()

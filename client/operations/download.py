@@ -19,6 +19,7 @@ from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
 from msd.client.operations.file_download import FileDownload
 from msd.client.operations.file_transfer import FileTransfer
+from msd.client.operations.progress_reports import ProgressReports
 from msd.client.operations.transfer import Transfer
 from msd.client.report.progress_throttle import ProgressThrottle
 from msd.client.report.totals import RunningTotals
@@ -115,9 +116,12 @@ def download(
     expected_sha256 = parse_sha256(sha256) if sha256 is not None else None
     totals = RunningTotals()
     throttle = ProgressThrottle(on_event, interval)
+    reports: ProgressReports | None = None
 
     def emit(event: Event) -> None:
         totals.handle(event, time.monotonic())
+        if reports is not None:
+            reports.handle(event)
         throttle.handle(event)
 
     with ExitStack() as resources:
@@ -128,6 +132,8 @@ def download(
             sync = False
         pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
+        reports = ProgressReports(pool, servers.client_name)
+        resources.enter_context(reports)
         session = Session(pool)
         version = find_version(session, digits, name) if digits is not None else None
         outputs = _Outputs(
@@ -154,6 +160,7 @@ def download(
         file_transfer = _run(session, file_download, sha256=expected_sha256, sync=sync, on_event=emit)
         file_transfer.output.publish(replace=force or update, sync=sync)
         ended = time.monotonic()
+        reports.end()
         if pool.control is not None:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(outputs.target, file_transfer, totals.compute(ended), ended)

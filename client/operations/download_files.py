@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from msd.client.events import Event, FilesReport, FilesStarted, OnEvent, Progress, Syncing, Totals, Warned
 from msd.client.network.pool import ConnectionPool
 from msd.client.network.session import Session
+from msd.client.operations.progress_reports import ProgressReports
 from msd.client.operations.selection_download import SelectionDownload
 from msd.client.operations.transfer import Transfer
 from msd.client.plan.selection import normalized
@@ -82,10 +83,13 @@ def download_files(
     _check_values(names, output, exclude)
     limit = math.ceil(max_rate) if max_rate and max_rate < math.inf else None
     totals = RunningTotals()
+    reports: ProgressReports | None = None
 
     def emit(event: Event) -> None:
         if isinstance(event, Progress):
             event = replace(event, files=selection.progress())
+        if reports is not None:
+            reports.handle(event)
         totals.handle(event, time.monotonic())
         on_event(event)
 
@@ -102,6 +106,8 @@ def download_files(
         resources.callback(tree.close)
         pool = ConnectionPool(servers, download=True, timeout=timeout, on_event=emit)
         resources.callback(pool.close)
+        reports = ProgressReports(pool, servers.client_name)
+        resources.enter_context(reports)
         session = Session(pool)
         transfer = Transfer(session, memory=memory, max_rate=limit, on_event=emit)
         selection = SelectionDownload(
@@ -123,6 +129,7 @@ def download_files(
                 tree.sync_names()
             tree.remove_leftovers(selection.new_selection().selects)
         ended = time.monotonic()
+        reports.end(next((error.exit_code for error in selection.errors.values()), 0))
         if pool.control is not None and not selection.errors:
             pool.transport.report_done(pool.control, DONE_TIMEOUT_S)
         return _report(folder, selection, transfer, totals.compute(ended), ended)

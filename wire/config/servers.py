@@ -39,7 +39,8 @@ class Servers(Struct, frozen=True):
     endpoints in server 5's snapshots are then ignored, so that proxies and address translation work. ``guessed`` is
     True if neither the configuration nor a flag gives the workers: they are at the default ports, unless server 5 lists
     others.
-    ``credentials`` is None if the servers use no keys.
+    ``credentials`` is None if the servers use no keys. ``client_name`` is how the client calls itself; empty if it does
+    not.
     """
 
     status: Endpoint
@@ -47,6 +48,7 @@ class Servers(Struct, frozen=True):
     pinned: bool
     credentials: Credentials | None = None
     guessed: bool = False
+    client_name: str = ""
 
     @property
     def names(self) -> set[str]:
@@ -123,7 +125,14 @@ def locate_servers(
     endpoints = [worker.endpoint for worker in config.workers] if server5 is None or ports is not None else []
     status, *endpoints = [endpoint.replace_wildcard(LOOPBACK) for endpoint in (status, *endpoints)]
     workers = dict(enumerate(endpoints, 1))
-    return Servers(status, workers, ports is not None, credentials, guessed=bool(workers) and config.has_default_ports)
+    return Servers(
+        status,
+        workers,
+        ports is not None,
+        credentials,
+        guessed=bool(workers) and config.has_default_ports,
+        client_name=config.name,
+    )
 
 
 def linked_servers(config: Config, link: Link) -> Servers:
@@ -137,7 +146,7 @@ def linked_servers(config: Config, link: Link) -> Servers:
             credentials = Credentials(own, link.server_key)
         else:
             credentials = select_credentials(config.key_folder, link.server_key, config.key)
-    return Servers(link.server5, {}, pinned=False, credentials=credentials)
+    return Servers(link.server5, {}, pinned=False, credentials=credentials, client_name=config.name)
 
 
 def _parse_server5(text: str) -> Endpoint:

@@ -82,6 +82,8 @@ class Config(Struct, frozen=True):
     memory: int = 64 << 20
     #: The maximum rate of a download in bytes a second (0 = unlimited).
     max_rate: int = 0
+    #: How a client calls itself to the operators of the servers; empty if it does not.
+    name: str = ""
 
     @property
     def status(self) -> Endpoint:

@@ -16,9 +16,12 @@ from typing import Any
 
 from msd.wire.errors import UsageError
 from msd.wire.security.keys import parse_key
+from msd.wire.support.presentable_names import is_presentable
 
 #: Maximum number of workers; a snapshot lists all of them and must stay small.
 MAX_WORKERS = 64
+#: Maximum length of the name that a client gives itself, in characters, as in the protocol.
+MAX_CLIENT_NAME = 64
 #: Sizes in bytes must be below this limit so that they fit into the protocol's ``Natural`` type.
 MAX_SIZE = 1 << 62
 #: How similar to one of our names the name of a section must be to count as a typing error: ``brokr`` (0.91) and
@@ -173,6 +176,13 @@ def _key(value: Any) -> bytes:
     return parse_key(parse_text(value))
 
 
+def _client_name(value: Any) -> str:
+    text = parse_text(value)
+    if len(text) > MAX_CLIENT_NAME or not is_presentable(text):
+        raise ValueError(f"at most {MAX_CLIENT_NAME} characters that can be printed")
+    return text
+
+
 def _memory(value: Any) -> int:
     size = parse_size(value)
     if size < 4 << 20:
@@ -227,5 +237,5 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "anonymous": lambda value: "true" if _flag(value) else "",
         "cache": parse_size,
     },
-    "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text},
+    "client": {"memory": _memory, "max_rate": parse_size, "key": parse_text, "name": _client_name},
 }

@@ -49,8 +49,9 @@ Text = Annotated[str, Meta(max_length=1024, pattern=_PRESENTABLE)]
 #: The name of a worker: fits into a table, a file name and a metric's label.
 WorkerName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+\Z")]
 #: How a client is called, and what it downloads.
-ClientName = Annotated[str, Meta(max_length=64, pattern=_PRESENTABLE)]
-Selection = Annotated[str, Meta(max_length=256, pattern=_PRESENTABLE)]
+MAX_CLIENT_NAME, MAX_SELECTION = 64, 256
+ClientName = Annotated[str, Meta(max_length=MAX_CLIENT_NAME, pattern=_PRESENTABLE)]
+Selection = Annotated[str, Meta(max_length=MAX_SELECTION, pattern=_PRESENTABLE)]
 #: The feature of a broker that takes ``progress`` messages.
 PROGRESS_FEATURE = "progress"
 #: Names of optional parts of the protocol that a peer speaks.

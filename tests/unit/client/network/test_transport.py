@@ -17,7 +17,8 @@ from msd.wire.config.servers import locate_servers
 from msd.wire.config.settings import Config
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.codec import decode, encode
-from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataRequest, Get, Hello, Welcome
+from msd.wire.protocol.messages import PROTOCOL_VERSION, Bye, DataRequest, DownloadProgress, Get, Hello, Welcome
+from msd.wire.protocol.states import DownloadState
 from msd.wire.security.keys import Credentials, KeyPair
 
 #: No process listens on this port.
@@ -42,6 +43,9 @@ def test_a_message_to_server_5_that_cannot_be_sent_is_not_an_error(
         patched.setattr(zmq.Socket, "send", queue_full)
         assert not transport.report_done(CLOSED_PORT, timeout=0.01)
         transport.report_corrupt(CLOSED_PORT, 1, b"x" * 32, 0)
+        transport.report_progress(
+            CLOSED_PORT, DownloadProgress(session=1, state=DownloadState.DONE, selection="x", bytes=0, total=0)
+        )
 
 
 def test_a_request_is_sent_before_the_next_poll(transport: Transport) -> None:

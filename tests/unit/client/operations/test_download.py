@@ -84,6 +84,8 @@ def _without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         stalled_seconds=0.0,
         status=None,
         control=None,
+        session=7,
+        report_progress=lambda progress: None,
         file_reasons={},
         read_errors={},
         progress_timeout=ProgressTimeout(None, 0.0),
