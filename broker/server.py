@@ -1,8 +1,9 @@
-"""``msd serve``: the event loop that connects the supervisor to processes, sockets and the console.
+"""The broker: the event loop that connects the supervisor to processes, sockets and the console.
 
 Converts messages, process exits, signals and orders to events of ``broker/supervision/supervisor.py``, and performs
 the actions that it returns. Does not decide when a toggle is answered (see ``broker/supervision/pending_toggles.py``)
-or when ``--until-done`` ends the servers (see ``broker/supervision/until_done.py``).
+or when ``--until-done`` ends the servers (see ``broker/supervision/until_done.py``), and waits for no ports: see
+``broker/start_up.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 import zmq
@@ -23,12 +24,13 @@ from msd.broker.network.reach import Reaching
 from msd.broker.status.downloads import Downloads, ProgressReceived
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
-from msd.broker.supervision import supervisor
+from msd.broker.supervision import supervisor_events
 from msd.broker.supervision.complaints import rejection
 from msd.broker.supervision.pending_toggles import PendingToggles, ToggleRequested
 from msd.broker.supervision.processes import WorkerProcesses, reap_orphans
 from msd.broker.supervision.registration import published_endpoint, register
 from msd.broker.supervision.shared_files import SharedFiles
+from msd.broker.supervision.supervisor import Supervisor
 from msd.broker.supervision.until_done import (
     AwakeChanged,
     ClientDone,
@@ -40,12 +42,11 @@ from msd.broker.supervision.until_done import (
 from msd.broker.supervision.worker_record import WorkerRecord
 from msd.broker.terminal.local_console import LocalConsole
 from msd.broker.terminal.output_thread import OutputThread
-from msd.wire.config.settings import LOOPBACK, Config
+from msd.wire.config.settings import Config
 from msd.wire.errors import MsdError, UsageError
-from msd.wire.net import limits
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.ports import PortInUseError, hold_port
+from msd.wire.net.ports import hold_port
 from msd.wire.protocol.child_messages import Indexed, ShareSettings
 from msd.wire.protocol.messages import (
     Accepted,
@@ -77,14 +78,6 @@ from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.signal_fd import SignalDescriptor
 from msd.wire.support.units import format_count, format_duration
 
-#: If the default ports are in use, ports that are higher by multiples of this number are tried, up to the maximum. The
-#: ports of 64 workers fit in between.
-PORT_DISTANCE, MAX_PORT_DISTANCE = 100, 2500
-#: How long the kernel keeps the port of a closed connection (TIME_WAIT), with a margin, and the time between attempts.
-CLOSED_CONNECTION_S, PORT_RETRY_INTERVAL_S = 65.0, 0.25
-#: Descriptors, and processes and threads, that the broker and its indexer need, and further ones for each worker.
-FILES, FILES_PER_WORKER = 40, 4
-THREADS, THREADS_PER_WORKER = 7, 4
 #: Why a worker on the broker's own machine is not reachable for the clients of other machines.
 ONLY_THIS_MACHINE = "only the machine of server 5 can reach it: give --join or --listen another address"
 #: Longest wait of the event loop in seconds; short, so that a stall during a wait is detected.
@@ -107,7 +100,7 @@ class Broker:
         _make_missing_keys(config, output)
         self._config = config
         self._output = output
-        self._supervisor = supervisor.Supervisor([worker.endpoint.url for worker in config.workers], config.hang_limit)
+        self._supervisor = Supervisor([worker.endpoint.url for worker in config.workers], config.hang_limit)
         self._snapshot_builder = SnapshotBuilder(config)
         self._token = secrets.token_bytes(16)
         #: None without ``--until-done``.
@@ -228,51 +221,51 @@ class Broker:
             self._output,
             console,
             self._poll_loop,
-            toggle=lambda number: self._handle(supervisor.ToggleReceived(number, None), time.monotonic()),
+            toggle=lambda number: self._handle(supervisor_events.ToggleReceived(number, None), time.monotonic()),
             shut_down=self._shut_down,
         )
         at_close(self._local_console.close)
 
     # The supervisor's events and actions.
 
-    def _handle(self, event: supervisor.Event, now: float) -> None:
+    def _handle(self, event: supervisor_events.Event, now: float) -> None:
         self._event_log.on_event(event)
         for action in self._supervisor.handle(event, now):
             self._perform(action, now)
 
-    def _perform(self, action: supervisor.Action, now: float) -> None:
+    def _perform(self, action: supervisor_events.Action, now: float) -> None:
         match action:
-            case supervisor.Spawn(number, wanted, edition):
+            case supervisor_events.Spawn(number, wanted, edition):
                 self._restore_folder()
                 try:
                     pid = self._processes.spawn(number, wanted, edition)
-                    event: supervisor.Event = supervisor.Spawned(number, pid)
+                    event: supervisor_events.Event = supervisor_events.Spawned(number, pid)
                 except OSError as error:
-                    event = supervisor.Exited(number, 0, f"cannot start: {error.strerror}")
+                    event = supervisor_events.Exited(number, 0, f"cannot start: {error.strerror}")
                 self._handle(event, now)
-            case supervisor.SendOrder(number, wanted, edition):
+            case supervisor_events.SendOrder(number, wanted, edition):
                 self._send_order(number, Order(wanted=wanted, edition=edition))
-            case supervisor.SendQuit(number):
+            case supervisor_events.SendQuit(number):
                 self._send_order(number, QuitOrder())
-            case supervisor.Reach(number, epoch, endpoint, key):
+            case supervisor_events.Reach(number, epoch, endpoint, key):
                 advertised = Endpoint.parse(endpoint)
                 if advertised.is_loopback and not self._config.status.is_loopback:
                     self._on_reach_tried(number, epoch, ONLY_THIS_MACHINE)
                 else:
                     host = self._supervisor.workers[number].host
                     self._reaching.start(number, epoch, advertised.replace_wildcard(host), key)
-            case supervisor.Kill(number):
+            case supervisor_events.Kill(number):
                 self._processes.kill(number)
-            case supervisor.Abandon(number):
+            case supervisor_events.Abandon(number):
                 exited = self._processes.abandon(number)
-                self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
-            case supervisor.StateChanged() | supervisor.ComplaintCounted():
+                self._handle(supervisor_events.Exited(exited.number, exited.pid, exited.reason), now)
+            case supervisor_events.StateChanged() | supervisor_events.ComplaintCounted():
                 self._event_log.on_change(action, time.time())
-            case supervisor.Forget(number):
+            case supervisor_events.Forget(number):
                 self._forget(number)
-            case supervisor.Publish():
+            case supervisor_events.Publish():
                 self._publish(now)
-            case supervisor.Stop():
+            case supervisor_events.Stop():
                 self._is_stopped = True
 
     def _update_until_done(self, event: UntilDoneEvent, now: float) -> None:
@@ -310,7 +303,7 @@ class Broker:
             return
         self._exit_code, self._stop_cause = code, cause
         self._local_console.close()
-        self._handle(supervisor.QuitReceived(), time.monotonic())
+        self._handle(supervisor_events.QuitReceived(), time.monotonic())
 
     # Messages, signals and exits.
 
@@ -319,7 +312,7 @@ class Broker:
             if number == signal.SIGCHLD:
                 now = time.monotonic()
                 for exited in self._processes.reap():
-                    self._handle(supervisor.Exited(exited.number, exited.pid, exited.reason), now)
+                    self._handle(supervisor_events.Exited(exited.number, exited.pid, exited.reason), now)
                 self._local_console.on_child_exit()
             elif number not in (signal.SIGTTIN, signal.SIGTTOU):
                 self._shut_down(128 + number, f"by {signal.Signals(number).name}")
@@ -337,7 +330,7 @@ class Broker:
     def _on_edition(self, indexed: Indexed) -> None:
         if not self._supervisor.edition and not self._config.authority:
             self._vouch_for(bytes.fromhex(indexed.catalogue), indexed.files)
-        self._handle(supervisor.CatalogueReady(indexed.edition), time.monotonic())
+        self._handle(supervisor_events.CatalogueReady(indexed.edition), time.monotonic())
 
     def _vouch_for(self, catalogue: bytes, files: int) -> None:
         """Includes this catalogue in the snapshots from now on."""
@@ -383,7 +376,7 @@ class Broker:
             return
         if number in workers and workers[number].name != join.name:
             self._forget(number)
-        self._handle(supervisor.WorkerJoined(number, join, peer, sender.host, sender.key), now)
+        self._handle(supervisor_events.WorkerJoined(number, join, peer, sender.host, sender.key), now)
         worker, edition = self._supervisor.workers[number], self._supervisor.edition
         peer.send(Joined(rid=join.rid, number=number, wanted=worker.wanted, edition=edition, host=sender.host))
         if worker.key:
@@ -402,7 +395,7 @@ class Broker:
         if isinstance(worker.route, Route) and worker.epoch == epoch:
             worker.route.send(Reached(endpoint=worker.endpoint, reason=reason))
         text = f"at {worker.endpoint.removeprefix('tcp://')}: {reason}" if reason else ""
-        self._handle(supervisor.ReachTried(number, epoch, text), time.monotonic())
+        self._handle(supervisor_events.ReachTried(number, epoch, text), time.monotonic())
 
     def _on_keys_admitted(self) -> None:
         for worker in self._supervisor.workers.values():
@@ -412,7 +405,7 @@ class Broker:
     def _on_keys_revoked(self) -> None:
         for worker in [*self._supervisor.workers.values()]:
             if worker.admission and not self._listeners.is_admitted(worker.admission):
-                self._handle(supervisor.KeyRevoked(worker.number), time.monotonic())
+                self._handle(supervisor_events.KeyRevoked(worker.number), time.monotonic())
 
     def _on_heartbeat(self, peer: Route, heartbeat: Heartbeat, now: float) -> None:
         # Also those of a process that has exited since.
@@ -421,7 +414,7 @@ class Broker:
         if worker is None or (worker.epoch, worker.route) != (heartbeat.epoch, peer):
             peer.send(JoinOrder())
             return
-        self._handle(supervisor.HeartbeatReceived(heartbeat, peer), now)
+        self._handle(supervisor_events.HeartbeatReceived(heartbeat, peer), now)
         self._snapshot_builder.on_bytes_sent(worker.number, heartbeat.load.bytes_sent, now)
         self._update_until_done(SessionsReported(heartbeat.sessions), now)
         # A worker that the broker did not start has an indexer of its own, and no folder of admitted keys.
@@ -465,7 +458,7 @@ class Broker:
                 peer.send(Rejected(rid=request.rid, message=message))
             case Toggle(rid=rid, number=number, wanted=wanted):
                 self._toggles.handle(ToggleRequested(peer, rid, number), now)
-                self._handle(supervisor.ToggleReceived(number, wanted), now)
+                self._handle(supervisor_events.ToggleReceived(number, wanted), now)
             case StatusRequest(rid=rid):
                 # What a client downloads is no concern of other clients.
                 downloads = self._downloads.statuses(now) if sender.role in (Role.OPERATOR, Role.ANYONE) else ()
@@ -485,7 +478,7 @@ class Broker:
                     return
                 peer.send(Accepted(rid=rid))
                 if self._snapshot_builder.complaints.is_new(sender.name, request):
-                    self._handle(supervisor.ComplaintReceived(number, sender.name), now)
+                    self._handle(supervisor_events.ComplaintReceived(number, sender.name), now)
                     if is_own:
                         self._shared_files.request_rescan(SuspectSegment(request.id, request.index))
 
@@ -517,85 +510,9 @@ class Broker:
         return deadlines
 
 
-def serve(
-    config: Config,
-    *,
-    until_done: bool,
-    console: Callable[[Endpoint], Sequence[str]] | None = None,
-    stdout: int = 1,
-    verbose: bool = False,
-) -> int:
-    """Runs a broker with ``config`` and returns its exit code. ``console`` returns the command line of the console
-    process for server 5's endpoint, None means the plain console; ``verbose`` logs to standard error. Raises
-    ``MsdError`` if the broker cannot run.
-    """
-    count = len(config.workers)
-    limits.require(
-        FILES + count * FILES_PER_WORKER,
-        THREADS + count * THREADS_PER_WORKER,
-        f"the broker and {format_count(count, 'worker')}",
-    )
-    # A table is for a terminal; elsewhere, such as in a journal, each event is a line.
-    output = OutputThread(stdout, verbose=verbose, prints_tables=os.isatty(stdout))
-    try:
-        if config.passed_over_file:
-            output.note("config.toml in the current folder has no section of msd: it is not used")
-        broker = _start_broker(config, output, console, until_done=until_done)
-        try:
-            return broker.run()
-        finally:
-            broker.close()
-    finally:
-        output.close()
-
-
 def _make_missing_keys(config: Config, output: OutputThread) -> None:
     """Makes the servers' key pair if they need one and have none. Raises ``MsdError``."""
     folder = config.key_folder if config.uses_keys else None
     if folder is not None and folder.load(SERVER) is None:
         folder.init()
         output.note(f"made the servers' keys in {folder.path}: msd invite NAME makes a link for a client")
-
-
-def _start_broker(
-    config: Config, output: OutputThread, console: Callable[[Endpoint], Sequence[str]] | None, *, until_done: bool
-) -> Broker:
-    """Starts a broker; on loopback, if a default port is in use, on other ports. All ports are replaced together: a
-    sleeping worker of other servers does not listen, but its port is not free either.
-    """
-    may_move = config.has_default_ports and config.exposed_endpoint is None
-    if not may_move:
-        return _wait_for_ports(config, output, console, until_done=until_done)
-    for distance in range(0, MAX_PORT_DISTANCE + 1, PORT_DISTANCE):
-        chosen = config.with_other_ports(distance)
-        command = console(chosen.status.replace_wildcard(LOOPBACK)) if console is not None else None
-        try:
-            broker = Broker(chosen, output, until_done=until_done, console=command)
-        except PortInUseError as error:
-            if distance == MAX_PORT_DISTANCE or error.port == config.metrics_port:
-                raise
-        else:
-            if distance:
-                ports = " ".join(str(worker.endpoint.port) for worker in chosen.workers)
-                output.note(f"the usual ports are in use: using {f'{ports} {chosen.status_port}'.strip()} instead")
-            return broker
-    raise AssertionError  # The last attempt returned or raised.
-
-
-def _wait_for_ports(
-    config: Config, output: OutputThread, console: Callable[[Endpoint], Sequence[str]] | None, *, until_done: bool
-) -> Broker:
-    """Starts a broker. If only closed connections occupy a port, waits until the kernel frees it."""
-    command = console(config.status.replace_wildcard(LOOPBACK)) if console is not None else None
-    give_up_at = time.monotonic() + CLOSED_CONNECTION_S
-    waits_for = 0
-    while True:
-        try:
-            return Broker(config, output, until_done=until_done, console=command)
-        except PortInUseError as error:
-            if not error.frees_itself or time.monotonic() > give_up_at:
-                raise
-            if error.port != waits_for:
-                waits_for = error.port
-                output.note(f"waiting up to a minute for port {error.port}: a closed connection still occupies it")
-        time.sleep(PORT_RETRY_INTERVAL_S)

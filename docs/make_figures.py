@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from msd.broker.supervision import supervisor
+from msd.broker.supervision import supervisor_events
 from msd.client.manifest import file_follower, resolver
 from msd.client.network import connection_policy
 from msd.client.scheduling import scheduler_events
@@ -23,7 +23,7 @@ TABLES: dict[str, Mapping[Any, tuple[type | str, ...]]] = {
     "manifest": resolver.TRANSITIONS,
     "follow": file_follower.TRANSITIONS,
     "connections": connection_policy.TRANSITIONS,
-    "workers": supervisor.TRANSITIONS,
+    "workers": supervisor_events.TRANSITIONS,
     "port": worker_life.TRANSITIONS,
 }
 #: Matches a figure in a page; the group captures its name.

@@ -70,7 +70,7 @@ def serve(
 
     Example: msd serve -i 2 -n 4 -f Star.mp4 -a 127.0.0.1 -p 21018 27215 35416 19222 39223
     """
-    from msd.broker.server import serve as run
+    from msd.broker.start_up import serve as run
     from msd.broker.terminal.console_process import can_show_console, console_command
     from msd.wire.config.invitations import offered_name
     from msd.wire.config.settings import load

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from msd.broker.status.history import newest
 from msd.broker.status.worker_names import worker_label
-from msd.broker.supervision import supervisor
+from msd.broker.supervision import supervisor_events
 from msd.wire.protocol.messages import DownloadStatus, LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WorkerState
 from msd.wire.support.core import Stalled
@@ -58,19 +58,19 @@ class EventLog:
         """Forgets the rates of worker ``number``: another worker has taken its number."""
         self._rates.pop(number, None)
 
-    def on_event(self, event: supervisor.Event) -> None:
+    def on_event(self, event: supervisor_events.Event) -> None:
         """Logs an event that the supervisor is about to handle."""
         match event:
-            case supervisor.Spawned(number, pid):
+            case supervisor_events.Spawned(number, pid):
                 self._log("info", self._source(number), f"started (pid {pid})")
-            case supervisor.WorkerJoined(number, join, _, host) if host:
+            case supervisor_events.WorkerJoined(number, join, _, host) if host:
                 self._names[number] = join.name
                 self._log("info", self._source(number), f"joined from {host}")
-            case supervisor.ToggleReceived(number, wanted):
+            case supervisor_events.ToggleReceived(number, wanted):
                 self._log("info", self._source(number), f"wanted state set to {wanted}" if wanted else "toggled")
-            case supervisor.CatalogueReady(edition):
+            case supervisor_events.CatalogueReady(edition):
                 self._log("info", SERVER_5, f"catalogue edition {edition} is ready")
-            case supervisor.QuitReceived():
+            case supervisor_events.QuitReceived():
                 self._is_quitting = True
                 self._log("info", SERVER_5, "shutting down")
             case Stalled(seconds):
@@ -78,13 +78,13 @@ class EventLog:
             case _:
                 pass  # Heartbeats and time are not logged; ``on_change`` logs what an exit or a complaint has changed.
 
-    def on_change(self, change: supervisor.Change, now: float) -> None:
+    def on_change(self, change: supervisor_events.Change, now: float) -> None:
         """Records a change that the supervisor reports."""
         match change:
-            case supervisor.StateChanged(number):
+            case supervisor_events.StateChanged(number):
                 text, is_failure = _state_text(change)
                 self._record(text, now, worker=number, is_failure=is_failure)
-            case supervisor.ComplaintCounted(number, complaints, client):
+            case supervisor_events.ComplaintCounted(number, complaints, client):
                 text = f"sent a corrupt segment (reported by {client}, {complaints:,} so far)"
                 self._record(text, now, worker=number, is_failure=True)
 
@@ -158,7 +158,7 @@ class EventLog:
         self._events = newest([event, *self._events], MAX_EVENTS)
 
 
-def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
+def _state_text(change: supervisor_events.StateChanged) -> tuple[str, bool]:
     """The text of a change of state, and whether it is a failure."""
     reason = f": {change.reason}" if change.reason else ""
     match change.after:
@@ -180,7 +180,7 @@ def _state_text(change: supervisor.StateChanged) -> tuple[str, bool]:
         case WorkerState.UNREACHABLE:
             return f"cannot be reached{reason}", True
         case WorkerState.LOST:
-            return f"is lost{reason}", change.reason != supervisor.LEFT
+            return f"is lost{reason}", change.reason != supervisor_events.LEFT
         case WorkerState.DEAD:
             return f"died{reason}", True
         case WorkerState.FAILED:

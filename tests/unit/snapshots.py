@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from msd.broker.supervision.supervisor import HeartbeatReceived, WorkerJoined
+from msd.broker.supervision.supervisor_events import HeartbeatReceived, WorkerJoined
 from msd.wire.protocol.messages import (
     PROTOCOL_VERSION,
     Heartbeat,

@@ -20,7 +20,8 @@ TESTED_MODULES = [*(path for path in MODULES if path.name != "__init__.py"), ROO
 #: For each room, exactly the rooms of the same folder that it imports. All rooms of ``broker``, ``client`` and
 #: ``workers`` may also import ``wire``, but these three folders never import each other.
 ROOMS = {
-    "broker/cli": "operator server status terminal views",
+    "broker/cli": "operator start_up status terminal views",
+    "broker/start_up": "server terminal",
     "broker/server": "network status supervision terminal",
     "broker/operator": "status views",
     "broker/terminal": "views",
@@ -105,6 +106,7 @@ PURE = (
     "wire/sharing/indexer_restarts.py",
     "broker/supervision/pending_toggles.py",
     "broker/supervision/supervisor.py",
+    "broker/supervision/supervisor_events.py",
     "broker/supervision/worker_record.py",
     "broker/terminal/typed_commands.py",
     "broker/views/console_lines.py",

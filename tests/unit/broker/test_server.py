@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -16,15 +15,15 @@ from msgspec.structs import replace
 
 from msd.broker import server
 from msd.broker.network.control_socket import Route, Sender
-from msd.broker.server import PORT_DISTANCE, Broker
+from msd.broker.server import Broker
 from msd.broker.supervision import shared_files, until_done
-from msd.broker.supervision.supervisor import FORGET_AFTER_S, Event, Exited, QuitReceived
+from msd.broker.supervision.supervisor import FORGET_AFTER_S
+from msd.broker.supervision.supervisor_events import Event, Exited, QuitReceived
 from msd.broker.terminal.output_thread import OutputThread
 from msd.wire.config.settings import Config, WorkerConfig
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.poll_loop import PollLoop
-from msd.wire.net.ports import PortInUseError
 from msd.wire.protocol.child_messages import Indexed
 from msd.wire.protocol.messages import (
     Accepted,
@@ -597,30 +596,6 @@ def test_a_stall_is_reported_before_messages_and_time(harness: Harness, monkeypa
     assert events == [Stalled(1.0), QuitReceived(), Stalled(2.0), TimePassed()]
 
 
-def test_serve_closes_the_broker_and_returns_its_exit_code(
-    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Broker, "run", lambda broker: 7)
-    with Path(os.devnull).open("wb") as null:
-        assert server.serve(config, until_done=False, stdout=null.fileno()) == 7
-    assert [*runtime_folder.iterdir()] == []
-
-
-@pytest.mark.parametrize("passed_over", [False, True])
-def test_a_configuration_file_that_is_passed_over_is_mentioned(
-    config: Config,
-    runtime_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    passed_over: bool,
-) -> None:
-    monkeypatch.setattr(Broker, "run", lambda broker: 0)
-    with Path(os.devnull).open("wb") as null:
-        server.serve(replace(config, passed_over_file=passed_over), until_done=False, stdout=null.fileno())
-    note = "config.toml in the current folder has no section of msd: it is not used"
-    assert (note in capfd.readouterr().err) == passed_over
-
-
 def test_the_last_line_says_why_the_servers_stopped_and_what_they_did(
     config: Config, output: OutputThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -631,50 +606,3 @@ def test_the_last_line_says_why_the_servers_stopped_and_what_they_did(
     assert harness.broker.run() == 0
     harness.broker.close()
     assert announced == ["stopped by msd quit: 2 workers shared 0 files for 0:00"]
-
-
-def test_busy_default_ports_on_loopback_are_replaced_together(
-    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Broker, "run", lambda broker: broker._config.status_port)
-    default = replace(config, control_port=None)
-    fixed = replace(default, has_default_ports=False)
-    with Path(os.devnull).open("wb") as null, closing(socket.socket()) as user:
-        assert server.serve(default, until_done=False, stdout=null.fileno()) == config.status_port
-        user.bind(("127.0.0.1", config.workers[1].endpoint.port))
-        user.listen()
-        assert server.serve(default, until_done=False, stdout=null.fileno()) == config.status_port + PORT_DISTANCE
-        with pytest.raises(UsageError, match="is in use"):
-            server.serve(fixed, until_done=False, stdout=null.fileno())
-
-
-def test_a_port_of_closed_connections_is_waited_for(
-    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fixed = replace(config, has_default_ports=False)
-    monkeypatch.setattr(Broker, "run", lambda broker: 7)
-    monkeypatch.setattr(server, "PORT_RETRY_INTERVAL_S", 0)
-    port = config.workers[0].endpoint.port
-    attempts = iter([True, True, False])
-
-    def hold(endpoint: Endpoint, purpose: str) -> socket.socket:
-        if next(attempts, False):
-            raise PortInUseError("in use", port, frees_itself=True)
-        return socket.socket()
-
-    monkeypatch.setattr(server, "hold_port", hold)
-    with Path(os.devnull).open("wb") as null:
-        assert server.serve(fixed, until_done=False, stdout=null.fileno()) == 7
-    assert next(attempts, None) is None
-
-
-def test_a_port_that_stays_occupied_by_closed_connections_is_given_up(
-    config: Config, runtime_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hold(endpoint: Endpoint, purpose: str) -> None:
-        raise PortInUseError("in use", endpoint.port, frees_itself=True)
-
-    monkeypatch.setattr(server, "hold_port", hold)
-    monkeypatch.setattr(server, "CLOSED_CONNECTION_S", 0.0)
-    with Path(os.devnull).open("wb") as null, pytest.raises(PortInUseError):
-        server.serve(replace(config, has_default_ports=False), until_done=False, stdout=null.fileno())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from msd.broker.status.event_log import MAX_EVENTS, MAX_RATES, MAX_REFUSED, REFUSED_AGAIN_S, EventLog
-from msd.broker.supervision import supervisor
-from msd.broker.supervision.supervisor import ComplaintCounted, StateChanged
+from msd.broker.supervision import supervisor_events
+from msd.broker.supervision.supervisor import NO_HEARTBEATS
+from msd.broker.supervision.supervisor_events import ComplaintCounted, StateChanged
 from msd.wire.protocol.codec import decode, encode
 from msd.wire.protocol.messages import ControlReply
 from msd.wire.protocol.states import WantedState, WorkerState
@@ -30,16 +31,16 @@ def event_log(lines: list[Line]) -> EventLog:
 @pytest.mark.parametrize(
     ("event", "line"),
     [
-        (supervisor.Spawned(2, 4711), ("info", "worker 2", "started (pid 4711)")),
-        (supervisor.ToggleReceived(3, None), ("info", "worker 3", "toggled")),
-        (supervisor.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "wanted state set to asleep")),
-        (supervisor.CatalogueReady(7), ("info", "server 5", "catalogue edition 7 is ready")),
-        (supervisor.QuitReceived(), ("info", "server 5", "shutting down")),
+        (supervisor_events.Spawned(2, 4711), ("info", "worker 2", "started (pid 4711)")),
+        (supervisor_events.ToggleReceived(3, None), ("info", "worker 3", "toggled")),
+        (supervisor_events.ToggleReceived(3, WantedState.ASLEEP), ("info", "worker 3", "wanted state set to asleep")),
+        (supervisor_events.CatalogueReady(7), ("info", "server 5", "catalogue edition 7 is ready")),
+        (supervisor_events.QuitReceived(), ("info", "server 5", "shutting down")),
         (Stalled(2.5), ("warning", "server 5", "event loop stalled for 2.5 s")),
     ],
 )
 def test_an_event_is_logged_as_one_line(
-    event_log: EventLog, lines: list[Line], event: supervisor.Event, line: Line
+    event_log: EventLog, lines: list[Line], event: supervisor_events.Event, line: Line
 ) -> None:
     event_log.on_event(event)
     assert lines == [line]
@@ -60,7 +61,7 @@ def test_heartbeats_and_time_are_not_logged(event_log: EventLog, lines: list[Lin
 
 
 def test_workers_that_exit_during_a_shutdown_are_not_logged(event_log: EventLog, lines: list[Line]) -> None:
-    event_log.on_event(supervisor.QuitReceived())
+    event_log.on_event(supervisor_events.QuitReceived())
     event_log.on_change(StateChanged(1, WorkerState.AWAKE, WorkerState.DEAD, "exited with code 0"), NOW)
     assert lines == [("info", "server 5", "shutting down")]
     assert event_log.report(1, snapshot(), NOW).events == []
@@ -94,11 +95,11 @@ def test_a_new_state_is_logged_and_reported_with_its_time(
 def test_a_worker_that_has_joined_is_called_by_number_and_name(event_log: EventLog, lines: list[Line]) -> None:
     event_log.on_event(joined(5, 0, name="attic", host="10.0.0.7"))
     event_log.on_change(StateChanged(5, WorkerState.STARTING, WorkerState.AWAKE, ""), NOW)
-    event_log.on_event(supervisor.ToggleReceived(5, None))
+    event_log.on_event(supervisor_events.ToggleReceived(5, None))
     event_log.on_event(joined(5, 0, name="cellar", host="10.0.0.8"))
     event_log.on_change(ComplaintCounted(5, 1, "alice"), NOW)
     event_log.on_event(joined(2, 4711))
-    event_log.on_event(supervisor.Spawned(2, 4711))
+    event_log.on_event(supervisor_events.Spawned(2, 4711))
     assert lines == [
         ("info", "worker 5 (attic)", "joined from 10.0.0.7"),
         ("info", "worker 5 (attic)", "is alive"),
@@ -114,7 +115,8 @@ def test_a_worker_that_has_joined_is_called_by_number_and_name(event_log: EventL
 
 
 @pytest.mark.parametrize(
-    ("reason", "is_failure"), [(supervisor.LEFT, False), (supervisor.REVOKED, True), (supervisor.NO_HEARTBEATS, True)]
+    ("reason", "is_failure"),
+    [(supervisor_events.LEFT, False), (supervisor_events.REVOKED, True), (NO_HEARTBEATS, True)],
 )
 def test_the_loss_of_a_worker_is_a_failure_unless_it_has_left(
     event_log: EventLog, reason: str, is_failure: bool
@@ -172,7 +174,7 @@ def test_a_report_contains_the_last_rates_of_each_worker(event_log: EventLog) ->
 def test_events_for_operators_are_shown_with_their_source() -> None:
     shown: list[tuple[str, bool]] = []
     event_log = EventLog(lambda *_: None, lambda text, is_failure: shown.append((text, is_failure)))
-    event_log.on_event(supervisor.Spawned(2, 4711))
+    event_log.on_event(supervisor_events.Spawned(2, 4711))
     event_log.on_change(StateChanged(1, WorkerState.AWAKE, WorkerState.SILENT, ""), NOW)
     event_log.on_catalogue(2, NOW, is_first=True)
     assert shown == [("worker 1 is silent: heartbeats missing", True), ("sharing 2 files", False)]

@@ -9,14 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from msd.broker.status.snapshot import MAX_REASON_BYTES, RATE_WINDOW_S, SnapshotBuilder, as_json
-from msd.broker.supervision.supervisor import (
-    SILENT_AFTER_S,
-    CatalogueReady,
-    ComplaintReceived,
-    Exited,
-    Spawned,
-    Supervisor,
-)
+from msd.broker.supervision.supervisor import SILENT_AFTER_S, Supervisor
+from msd.broker.supervision.supervisor_events import CatalogueReady, ComplaintReceived, Exited, Spawned
 from msd.wire.config.settings import Config
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.net.endpoints import Endpoint

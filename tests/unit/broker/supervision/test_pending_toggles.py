@@ -9,14 +9,8 @@ from msd.broker.supervision.pending_toggles import (
     PendingToggles,
     ToggleRequested,
 )
-from msd.broker.supervision.supervisor import (
-    LOST_AFTER_S,
-    CatalogueReady,
-    QuitReceived,
-    Spawned,
-    Supervisor,
-    ToggleReceived,
-)
+from msd.broker.supervision.supervisor import LOST_AFTER_S, Supervisor
+from msd.broker.supervision.supervisor_events import CatalogueReady, QuitReceived, Spawned, ToggleReceived
 from msd.wire.protocol.messages import Toggled
 from msd.wire.protocol.states import ReportedState, WantedState, WorkerState
 from msd.wire.support.core import TimePassed

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from msd.broker.supervision.registration import published_endpoint, register
-from msd.broker.supervision.supervisor import CatalogueReady, HeartbeatReceived, Spawned, Supervisor, WorkerJoined
+from msd.broker.supervision.supervisor import Supervisor
+from msd.broker.supervision.supervisor_events import CatalogueReady, HeartbeatReceived, Spawned, WorkerJoined
 from msd.wire.config.toml_file import MAX_WORKERS
 from msd.wire.errors import UsageError
 from msd.wire.protocol.messages import Join

@@ -18,7 +18,6 @@ from msd.broker.supervision.supervisor import (
     ABANDON_AFTER_S,
     CRASH_WINDOW_S,
     FORGET_AFTER_S,
-    LEFT,
     LOST_AFTER_S,
     MAX_BACKOFF_S,
     MAX_CRASHES,
@@ -28,9 +27,13 @@ from msd.broker.supervision.supervisor import (
     MIN_REACH_S,
     NO_HEARTBEATS,
     QUIT_GRACE_S,
-    REVOKED,
     SILENT_AFTER_S,
     STEADY_AFTER_S,
+    Supervisor,
+)
+from msd.broker.supervision.supervisor_events import (
+    LEFT,
+    REVOKED,
     TRANSITIONS,
     Abandon,
     Action,
@@ -52,7 +55,6 @@ from msd.broker.supervision.supervisor import (
     Spawned,
     StateChanged,
     Stop,
-    Supervisor,
     ToggleReceived,
     WorkerJoined,
 )
