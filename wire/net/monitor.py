@@ -14,8 +14,7 @@ import zmq
 
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.sockets import receive
-from msd.wire.protocol.states import ConnectionRefusal
-from msd.wire.security.zap import OTHER_ROLE
+from msd.wire.protocol.states import OTHER_ROLE, ConnectionRefusal
 
 
 class ConnectionEvent(Enum):
@@ -152,7 +151,7 @@ class Monitor:
 
     def _refusal(self, event: int, value: int) -> ConnectionRefusal | None:
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return ConnectionRefusal.ROLE if value == int(OTHER_ROLE) else ConnectionRefusal.KEY
+            return ConnectionRefusal.ROLE if value == OTHER_ROLE else ConnectionRefusal.KEY
         if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
             return ConnectionRefusal.MECHANISM
         is_prompt = time.monotonic() < self._connected_at + REFUSAL_TIMEOUT_S

@@ -65,6 +65,11 @@ class RefusalReason(StrEnum):
         return cls.OTHER if isinstance(value, str) else None
 
 
+#: ZAP's status codes for a key that is accepted, that is not admitted, and that is admitted in another role. ZeroMQ
+#: reports 400 and 500 to the connecting side, but not 300.
+ACCEPTED, NOT_ADMITTED, OTHER_ROLE = 200, 400, 500
+
+
 class ConnectionRefusal(Enum):
     """Why a server refuses a connection."""
 

@@ -22,6 +22,7 @@ import zmq
 from msgspec import Struct
 
 from msd.wire.errors import MsdError
+from msd.wire.protocol.states import ACCEPTED, NOT_ADMITTED, OTHER_ROLE
 from msd.wire.security.keys import KEY_ROLES, SERVER, AdmittedKey, KeyFolder, KeyPair, Role, key_hash
 
 #: Seconds for which a key that misused a socket is rejected.
@@ -30,10 +31,6 @@ BAN_S = 60.0
 EARLY_RELOAD_INTERVAL_S = 0.05
 #: Maximum number of requests that one call to ``handle`` answers, so that a flood cannot block the poll loop.
 MAX_REQUESTS_PER_CALL = 64
-
-#: The answers to ZeroMQ for a key that is not admitted, and for one that is admitted in another role: status codes of
-#: ZAP. ZeroMQ reports them to the connecting side, unlike 300. Only 400 and 500 are left to tell the two apart.
-NOT_ADMITTED, OTHER_ROLE = b"400", b"500"
 
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 #: The roles that may connect to a worker.
@@ -144,9 +141,9 @@ class ZapHandler:
             is_accepted = role is not None and self._banned_until.get(key, 0.0) <= time.monotonic()
             self.rejected_connections += not is_accepted
             has_other_role = role is None and self._role(mechanism, key, KEY_ROLES) is not None
-            status = b"200" if is_accepted else OTHER_ROLE if has_other_role else NOT_ADMITTED
+            status = ACCEPTED if is_accepted else OTHER_ROLE if has_other_role else NOT_ADMITTED
             user = key.hex().encode() if is_accepted else b""
-            self.socket.send_multipart([b"1.0", request, status, b"", user, b""])
+            self.socket.send_multipart([b"1.0", request, b"%d" % status, b"", user, b""])
 
     def key_of(self, frame: zmq.Frame) -> bytes:
         """Returns the public key of the connection that delivered ``frame``; empty if no keys are used."""
