@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from msd.wire.net.endpoints import Endpoint
-from msd.wire.protocol.messages import LoggedEvent, Status, StatusReport, WorkerStatus
+from msd.wire.protocol.messages import DownloadStatus, LoggedEvent, Status, StatusReport, WorkerStatus
 from msd.wire.protocol.states import WantedState, WorkerState
 
 #: Maximum number of events kept.
@@ -81,6 +81,8 @@ class History:
         #: True if server 5 answers but does not admit this operator.
         self.is_refused = False
         self._received_at = 0.0
+        #: The downloads of the clients in the newest report.
+        self.downloads: Sequence[DownloadStatus] = ()
         #: The rates of each worker, by number and name: another worker may take the number.
         self._rates: dict[tuple[int, str], list[float]] = {}
         #: The broker (its epoch) that sent the newest event known, and the number of that event.
@@ -102,6 +104,7 @@ class History:
         so the times of its events are converted to this clock.
         """
         self.on_status(report.status, now)
+        self.downloads = report.downloads
         workers = [(worker.number, worker.name) for worker in report.status.workers]
         self._rates = dict(zip(workers, report.rates, strict=False))
         broker, newest_seq = self._newest_event

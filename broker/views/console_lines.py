@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msd.broker.status.history import History, Row, newest
 from msd.broker.status.worker_names import worker_label
+from msd.broker.views.downloads_table import downloads_table
 from msd.broker.views.status_table import SuggestedCommand, failure_counts
 from msd.wire.protocol.messages import LoggedEvent, Status
 from msd.wire.protocol.states import WorkerState
@@ -44,8 +45,8 @@ JOINED_STATUS = 24
 MAX_NAME, MAX_HOST, MAX_STATUS, MAX_SPARKLINE = 24, 39, 48, 30
 #: Follows the number of files if server 5 vouches for no catalogue, and if a worker has another one.
 UNVOUCHED, OTHER_LIST = "(server 5 vouches for none)", "not the list of server 5"
-#: Maximum number of events in an overview.
-OVERVIEW_EVENTS = 10
+#: Maximum numbers of events and of clients in an overview.
+OVERVIEW_EVENTS, OVERVIEW_CLIENTS = 10, 10
 
 
 def columns(rows: Sequence[Row], width: int) -> Mapping[str, int]:
@@ -131,7 +132,7 @@ def details(row: Row, width: int, *, current: bool = True) -> list[str]:
 
 
 def overview(history: History, suggested: SuggestedCommand, width: int, now: float) -> str:
-    """Returns the contents of the console as one text: summary, workers, last events and the ``suggested`` command."""
+    """Returns the state of the servers as one text: summary, workers, clients, last events, ``suggested`` command."""
     rows = history.rows(now)
     top = max((rate for row in rows for rate in row.rates), default=0.0)
     widths = columns(rows, width)
@@ -139,6 +140,8 @@ def overview(history: History, suggested: SuggestedCommand, width: int, now: flo
     for row in rows:
         if row.remark or row.has_other_list or failure_counts(row.worker):
             lines += ["", *details(row, width)]
+    if clients := downloads_table(history.downloads, width, OVERVIEW_CLIENTS):
+        lines += ["", *clients]
     lines += ["", "Events, newest first"]
     for event in newest(history.events, OVERVIEW_EVENTS):
         lines += event_lines(event, width)

@@ -110,6 +110,7 @@ PURE = (
     "broker/supervision/worker_record.py",
     "broker/terminal/typed_commands.py",
     "broker/views/console_lines.py",
+    "broker/views/downloads_table.py",
     "broker/views/status_table.py",
     "client/display/failure_lines.py",
     "client/display/files_text.py",

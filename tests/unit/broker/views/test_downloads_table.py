@@ -1,0 +1,96 @@
+"""The table of the clients: it fits, folds many clients, and says why one has no rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from msd.broker.views.downloads_table import downloads_table
+from msd.wire.protocol.messages import DownloadStatus
+from msd.wire.protocol.states import DownloadState
+
+MIB, GIB = 1 << 20, 1 << 30
+WIDTH = 80
+
+
+def download(**values: Any) -> DownloadStatus:
+    defaults: dict[str, Any] = {
+        "number": 1,
+        "client": "laptop",
+        "host": "192.0.2.7",
+        "state": DownloadState.DOWNLOADING,
+        "selection": "film.mkv",
+        "bytes": 3 * GIB,
+        "total": 8 * GIB,
+        "received": 3 * GIB,
+        "files": 1,
+        "rate": 38.2 * MIB,
+        "seconds": 61.0,
+        "workers": 4,
+        "peers": 0,
+        "peer_bytes": 0,
+        "passes_on": False,
+        "exit_code": 0,
+        "silent_seconds": 1.0,
+    }
+    return DownloadStatus(**{**defaults, **values})
+
+
+def cell(text: str, **values: Any) -> bool:
+    """True if the line of a download with these values contains ``text``."""
+    return text in downloads_table([download(**values)], WIDTH, 10)[1]
+
+
+def test_a_line_says_who_downloads_what_how_far_and_from_how_many() -> None:
+    assert downloads_table([download()], WIDTH, 10) == [
+        "Client Downloads          Verified         Rate     For Workers",
+        "laptop film.mkv    37 % of 8.0 GiB   38.2 MiB/s    1:02       4",
+    ]
+
+
+def test_peers_are_shown_if_there_are_any() -> None:
+    first, second = download(peers=2, passes_on=True), download(client="attic")
+    assert downloads_table([first, second], 120, 10) == [
+        "Client Downloads          Verified         Rate     For Workers Peers Passes on",
+        "laptop film.mkv    37 % of 8.0 GiB   38.2 MiB/s    1:02       4     2       yes",
+        "attic  film.mkv    37 % of 8.0 GiB   38.2 MiB/s    1:02       4     0        no",
+    ]
+
+
+def test_instead_of_a_rate_it_says_why_there_is_none() -> None:
+    assert cell("silent 0:12", silent_seconds=12.0)
+    assert cell("finishing", state=DownloadState.FINISHING, silent_seconds=12.0)
+    assert cell(" waiting ", rate=0.0)
+
+
+@pytest.mark.parametrize(("verified", "total", "text"), [(0, 0, "100 % of 0 B"), (9, 4, "100 %"), (999, 1000, "99 %")])
+def test_only_a_complete_download_has_100_percent(verified: int, total: int, text: str) -> None:
+    assert cell(text, bytes=verified, total=total)
+
+
+def test_many_clients_are_folded_into_a_line() -> None:
+    downloads = [download(number=n, client=f"c{n}", rate=1.0 * MIB) for n in range(300)]
+    lines = downloads_table(downloads, WIDTH, 10)
+    assert [line.split()[0] for line in lines[1:-1]] == [f"c{n}" for n in range(10)]
+    assert lines[-1] == "290 other clients, together at 290 MiB/s"
+    assert len(downloads_table(downloads[:11], WIDTH, 10)) == 12, "the last line would be no shorter"
+
+
+def test_downloads_that_have_ended_are_not_shown() -> None:
+    ended = [download(state=DownloadState.DONE), download(state=DownloadState.BROKEN)]
+    assert downloads_table(ended, WIDTH, 10) == []
+    assert len(downloads_table([download(), *ended], WIDTH, 10)) == 2
+
+
+@pytest.mark.parametrize("width", [*range(30, 130), 200, 240])
+def test_every_line_fits(width: int) -> None:
+    largest = dict.fromkeys(("bytes", "total", "workers", "peers"), 2**63 - 1)
+    longest = download(
+        client="n" * 64, selection="\x1b" * 99, rate=9e18, seconds=1e9, passes_on=True, silent_seconds=1e9, **largest
+    )
+    lines = downloads_table([longest, *[download(peers=1)] * 20], width, 10)
+    assert len(lines) == 12
+    assert max(map(len, lines)) <= width
+    assert "\x1b" not in "".join(lines)
+    assert lines[1].startswith("nnnnnnnnnnnnnn")
