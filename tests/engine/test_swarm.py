@@ -4,12 +4,14 @@ Dockerfile and the stack file.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def steps(heading: str) -> str:
     """The commands below a heading of docs/deploy.md."""
     page = (ROOT / "docs" / "deploy.md").read_text()
     section = re.split(r"^##+ ", page.partition(f"# {heading}\n")[2], flags=re.MULTILINE)[0]
+    section = re.sub(r"^```\n.*?^```\n", "", section, flags=re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^    (.*)", section, re.MULTILINE)
     assert commands, heading
     return "\n".join(commands)
@@ -58,6 +61,15 @@ class Swarm:
     def containers(self, number: int, service: str) -> list[str]:
         """The ids of the running containers of a service on a host."""
         return self.hosts.docker(number, "ps", "-q", "--no-trunc", "-f", f"name={service}").split()
+
+    def absence(self, number: int, service: str) -> tuple[datetime, datetime]:
+        """When the last container of the first image ended on a host, and when the first one of the second started."""
+        containers = self.hosts.docker(number, "ps", "-aq", "-f", f"name={service}").split()
+        line = "{{.Config.Image}} {{.State.StartedAt}} {{.State.FinishedAt}}"
+        lines = self.hosts.docker(number, "inspect", f"--format={line}", *containers).splitlines()
+        states = [line.split() for line in lines]
+        left = max(datetime.fromisoformat(finished) for image, _, finished in states if image == "msd:1")
+        return left, min(datetime.fromisoformat(started) for image, started, _ in states if image == "msd:2")
 
     def on_broker(self, *arguments: str) -> str:
         (container,) = wait_for("server 5", lambda: self.containers(1, BROKER))
@@ -209,3 +221,6 @@ def test_a_download_goes_on_while_all_workers_and_the_broker_are_upgraded(
     swarm.wait_until_awake(NAMES)
     wait_until_sending(slow_download, numbers(swarm, NAMES))
     finish(swarm, slow_download)
+    absences = [*sorted(swarm.absence(number, WORKER) for number in (1, 2, 3)), swarm.absence(1, BROKER)]
+    for (_, returned), (left, _) in itertools.pairwise(absences):
+        assert returned < left, f"not one after another: {absences}"
