@@ -21,7 +21,8 @@ from msgspec.structs import replace
 from msd.broker.network.control_socket import Route, Sender
 from msd.broker.network.listeners import Listeners
 from msd.broker.network.reach import Reaching
-from msd.broker.status.downloads import Downloads, ProgressReceived
+from msd.broker.status.access_log import AccessLog, access_line
+from msd.broker.status.downloads import Downloads, DownloadsEvent, DownloadTotals, ProgressReceived
 from msd.broker.status.event_log import SAMPLE_INTERVAL_S, EventLog
 from msd.broker.status.snapshot import SnapshotBuilder
 from msd.broker.supervision import supervisor_events
@@ -76,7 +77,7 @@ from msd.wire.sharing.runtime_folder import make_folder, remove_folder
 from msd.wire.sharing.shared_paths import share_settings
 from msd.wire.support.core import Stalled, TimePassed
 from msd.wire.support.signal_fd import SignalDescriptor
-from msd.wire.support.units import format_count, format_duration
+from msd.wire.support.units import format_count, format_duration, format_size
 
 #: Why a worker on the broker's own machine is not reachable for the clients of other machines.
 ONLY_THIS_MACHINE = "only the machine of server 5 can reach it: give --join or --listen another address"
@@ -114,6 +115,10 @@ class Broker:
         self._last_status: Status | None = None
         self._event_log = EventLog(output.log, self._show_event)
         self._downloads = Downloads()
+        #: The totals of the downloads when that snapshot was published.
+        self._last_totals = DownloadTotals()
+        #: None unless it is configured.
+        self._access_log: AccessLog | None = None
         self._resources = ExitStack()
         try:
             self._start(config, share, console)
@@ -135,7 +140,7 @@ class Broker:
                 answer.peer.send(answer.reply)
             self._update_until_done(AwakeChanged(self._supervisor.any_awake), now)
             self._update_until_done(TimePassed(), now)
-            self._downloads.handle(TimePassed(), now)
+            self._handle_download(TimePassed(), now)
             if now >= self._next_publish:
                 self._publish(now)
             if now >= self._next_sample:
@@ -143,6 +148,8 @@ class Broker:
                 self._next_sample = now + SAMPLE_INTERVAL_S
                 self._event_log.sample(self._snapshot(), time.time())
                 self._restore_folder()
+                if self._access_log is not None and (problem := self._access_log.new_problem()):
+                    self._event_log.on_access_log(problem, time.time())
                 if os.getpid() == 1:
                     reap_orphans({*self._processes.pids, *self._shared_files.pids, *self._local_console.pids})
             self._shared_files.pass_time(now)
@@ -154,11 +161,12 @@ class Broker:
 
     def _stopped_line(self) -> str:
         duration = format_duration(time.monotonic() - self._started_at)
+        sent = f"{format_size(self._snapshot_builder.bytes_sent)} sent{_downloads_text(self._downloads.totals)}"
         if not self._config.workers:
-            return f"stopped {self._stop_cause}: server 5 ran for {duration}"
+            return f"stopped {self._stop_cause}: server 5 ran for {duration}; {sent}"
         workers = format_count(len(self._config.workers), "worker")
         files = format_count(self._snapshot_builder.files, "file")
-        line = f"stopped {self._stop_cause}: {workers} shared {files} for {duration}"
+        line = f"stopped {self._stop_cause}: {workers} shared {files} for {duration}; {sent}"
         if abandoned := self._processes.abandoned:
             line += f"; killed, but waiting for a disk or a mount: process {', '.join(map(str, abandoned))}"
         return line
@@ -178,7 +186,10 @@ class Broker:
         if config.metrics is not None:
             from msd.broker.status.metrics import Metrics
 
-            at_close(Metrics(config.metrics, lambda: self._last_status).close)
+            at_close(Metrics(config.metrics, lambda: (self._last_status, self._last_totals)).close)
+        if config.access_log is not None:
+            self._access_log = AccessLog(config.access_log)
+            at_close(self._access_log.close)
         self._poll_loop = PollLoop()
         self._listeners = Listeners(
             context,
@@ -281,6 +292,7 @@ class Broker:
     def _publish(self, now: float) -> None:
         self._next_publish = now + self._config.interval
         status = self._last_status = self._snapshot()
+        self._last_totals = self._downloads.totals
         self._listeners.publish(status)
         if not self._supervisor.quitting:
             self._local_console.show(status, self._listeners.keys.public if self._listeners.keys else None)
@@ -431,7 +443,12 @@ class Broker:
     def _on_progress(self, sender: Sender, progress: DownloadProgress, now: float) -> None:
         # The name of the broker's own key would not tell the users of this machine apart.
         key_name = sender.name if sender.key and sender.name != SERVER else ""
-        self._downloads.handle(ProgressReceived(progress, sender.key or sender.host, key_name, sender.host), now)
+        self._handle_download(ProgressReceived(progress, sender.key or sender.host, key_name, sender.host), now)
+
+    def _handle_download(self, event: DownloadsEvent, now: float) -> None:
+        for ended in self._downloads.handle(event, now):
+            if self._access_log is not None:
+                self._access_log.write(access_line(ended, time.time()))
 
     def _right_catalogue(self, worker: WorkerRecord, heartbeat: Heartbeat) -> tuple[bytes, int]:
         """Returns the catalogue for which server 5 vouches from now on because this worker serves it, and the number of
@@ -490,7 +507,7 @@ class Broker:
             event = Stalled(stalled)
             self._handle(event, self._poll_loop.now)
             self._update_until_done(event, self._poll_loop.now)
-            self._downloads.handle(event, self._poll_loop.now)
+            self._handle_download(event, self._poll_loop.now)
 
     def _deadlines(self) -> list[float | None]:
         """The times at which the loop must wake up even if no source is readable."""
@@ -508,6 +525,13 @@ class Broker:
         if self._until_done is not None and not self._supervisor.quitting:
             deadlines.append(self._until_done.next_deadline(now))
         return deadlines
+
+
+def _downloads_text(totals: DownloadTotals) -> str:
+    """Returns what is known of the downloads, as the end of a line."""
+    counts = ((totals.done, "done"), (totals.broken, "broken"), (sum(totals.states.values()), "not finished"))
+    texts = [f"{format_count(count, 'download')} {end}" for count, end in counts if count]
+    return "".join(f", {text}" for text in texts)
 
 
 def _make_missing_keys(config: Config, output: OutputThread) -> None:

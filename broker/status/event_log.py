@@ -97,6 +97,10 @@ class EventLog:
         """Records which files are not shared. The broker prints and logs the note itself."""
         self._keep(note, now)
 
+    def on_access_log(self, problem: str, now: float) -> None:
+        """Records why the access log cannot be written."""
+        self._record(problem, now, is_failure=True)
+
     def sample(self, status: Status, now: float) -> None:
         """Records the rates and the number of clients. Call it every ``SAMPLE_INTERVAL_S`` seconds."""
         for worker in status.workers:

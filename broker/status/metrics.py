@@ -14,6 +14,7 @@ from socketserver import TCPServer
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from msd.broker.status.downloads import DownloadTotals
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.net.ports import listen_error
@@ -58,16 +59,25 @@ COUNTERS: dict[str, tuple[str, Callable[[Status], float]]] = {
     "msd_broker_garbage_messages": ("Malformed messages received by the broker.", lambda s: s.malformed_messages),
     "msd_broker_refused_connections": ("Connections rejected by the broker.", lambda s: s.rejected_connections),
 }
+#: Metrics of the downloads, as the clients report them.
+DOWNLOAD_COUNTERS: dict[str, tuple[str, Callable[[DownloadTotals], float]]] = {
+    "msd_downloads_done": ("Downloads that clients have finished.", lambda t: t.done),
+    "msd_downloads_broken": ("Downloads that ended with an error, or whose client is silent.", lambda t: t.broken),
+    "msd_downloads_received_bytes": ("Bytes that clients have received.", lambda t: t.received_bytes),
+    "msd_downloads_peer_bytes": ("Those of these bytes that came from other clients.", lambda t: t.peer_bytes),
+}
+
+#: Returns the last snapshot, None before the first, and the totals of the downloads at that time.
+Latest = Callable[[], tuple[Status | None, DownloadTotals]]
 
 
 class Metrics:
-    """Serves metrics at ``endpoint`` until ``close()``. ``latest`` returns the last snapshot, None before the first;
-    it is called from another thread.
+    """Serves metrics at ``endpoint`` until ``close()``. ``latest`` is called from another thread.
 
     Raises ``UsageError`` if it cannot listen.
     """
 
-    def __init__(self, endpoint: Endpoint, latest: Callable[[], Status | None]) -> None:
+    def __init__(self, endpoint: Endpoint, latest: Latest) -> None:
         registry = CollectorRegistry()
         registry.register(SnapshotCollector(latest))
         try:
@@ -89,18 +99,18 @@ class Metrics:
 class SnapshotCollector:
     """A prometheus_client collector that converts the last snapshot into metrics."""
 
-    def __init__(self, latest: Callable[[], Status | None]) -> None:
+    def __init__(self, latest: Latest) -> None:
         self._latest = latest
 
     def describe(self) -> Iterable[Metric]:
         """The metrics without values; prometheus_client uses the names to answer requests for single metrics."""
-        return _families(None)
+        return _families(None, DownloadTotals())
 
     def collect(self) -> Iterable[Metric]:
-        return _families(self._latest())
+        return _families(*self._latest())
 
 
-def _families(status: Status | None) -> Iterator[Metric]:
+def _families(status: Status | None, totals: DownloadTotals) -> Iterator[Metric]:
     """All metrics, without values if there is no snapshot."""
     workers = status.workers if status is not None else []
     identities = InfoMetricFamily("msd_worker", "Name of the worker, and the host it joined from.", labels=["worker"])
@@ -125,6 +135,12 @@ def _families(status: Status | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, help_text, value=None if status is None else value(status))
     for name, (help_text, value) in COUNTERS.items():
         yield CounterMetricFamily(name, help_text, value=None if status is None else value(status))
+    for name, (help_text, total) in DOWNLOAD_COUNTERS.items():
+        yield CounterMetricFamily(name, help_text, value=None if status is None else total(totals))
+    running = GaugeMetricFamily("msd_downloads", "Downloads in each state at present.", labels=["state"])
+    for download_state, count in totals.states.items() if status is not None else ():
+        running.add_metric([download_state.value], count)
+    yield running
     catalogue = InfoMetricFamily("msd_catalogue", "Digest of the catalogue of shared files.")
     if status is not None and status.catalogue:
         catalogue.add_metric([], {"id": status.catalogue.hex()})

@@ -40,14 +40,22 @@ class SnapshotBuilder:
         self.files = 0
         self.indexing: int | None = None
         self.complaints = Complaints()
+        #: The bytes that all processes of all workers have sent, and the last total of each worker's process.
+        self.bytes_sent = 0
+        self._last_sent: defaultdict[int, int] = defaultdict(int)
 
     def on_bytes_sent(self, number: int, bytes_sent: int, now: float) -> None:
         """Updates the rate of worker ``number``; ``bytes_sent`` is the total of its process."""
+        # A smaller total is that of another process.
+        before = self._last_sent[number]
+        self.bytes_sent += bytes_sent - before if bytes_sent >= before else bytes_sent
+        self._last_sent[number] = bytes_sent
         self._meters[number].update(bytes_sent, now)
 
     def forget(self, number: int) -> None:
         """Forgets what is known of worker ``number``: another worker has taken its number."""
         self._meters.pop(number, None)
+        self._last_sent.pop(number, None)
         self.complaints.forget(number)
 
     def build(

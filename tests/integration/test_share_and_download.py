@@ -155,7 +155,7 @@ def test_all_commands_share_a_configuration_and_the_console_reads_commands_from_
         line for line in others if line.startswith(("worker", "client connected"))
     }
     assert "Server 2" not in console.out.text
-    assert re.fullmatch(r"stopped by -1: 4 workers shared 1 file for 0:\d\d", last)
+    assert re.fullmatch(r"stopped by -1: 4 workers shared 1 file for 0:\d\d; .+ sent(, .*)?", last)
 
 
 def test_a_worker_refuses_files_that_are_not_shared(serve: Serve, tmp_path: Path, rng: random.Random) -> None:

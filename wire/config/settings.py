@@ -60,6 +60,8 @@ class Config(Struct, frozen=True):
     status_port: int = DEFAULT_PORTS[4]
     control_port: int | None = None
     metrics_port: int | None = None
+    #: The file that gets a line for each download that has ended; None for no such file.
+    access_log: Path | None = None
     interval: float = 2.0
     hang_limit: float = 60.0
     #: "none", "curve", or "" for keys only if other machines can reach the servers.
@@ -251,6 +253,8 @@ def load(file: str | Path | None) -> Config:
             settings["keys"] = path.parent / Path(settings["keys"]).expanduser()
         except RuntimeError:
             raise UsageError(f"{path}: [broker] keys = {settings['keys']!r}: no such home directory") from None
+    if "access_log" in settings:
+        settings["access_log"] = path.parent / settings["access_log"]
     share = sections.get("share", {})
     settings |= {key: share[key] for key in ("hidden", "follow_links", "keep_index") if key in share}
     settings["excludes"] = share.get("exclude", ())

@@ -219,6 +219,7 @@ _KEYS: dict[str, dict[str, Callable[[Any], Any]]] = {
         "status_port": _port,
         "control_port": _port,
         "metrics_port": _port,
+        "access_log": parse_text,
         "interval": parse_interval,
         # A limit of less than a second could restart healthy workers between two heartbeats.
         "hang_limit": functools.partial(parse_interval, minimum=1),

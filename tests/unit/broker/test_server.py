@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -491,6 +492,31 @@ def test_an_operator_toggles_a_worker(harness: Harness) -> None:
     assert harness.listeners.sent == [(b"worker 2", Order(wanted=WantedState.ASLEEP, edition=1))]
 
 
+def test_each_download_that_ends_is_a_line_of_the_access_log(
+    config: Config, output: OutputThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: list[str] = []
+    monkeypatch.setattr(output, "announce", announced.append)
+    log = tmp_path / "access.log"
+    harness = Harness(replace(config, access_log=log), output)
+    with closing(harness.broker):
+        harness.start()
+        for session, state in enumerate((DownloadState.DONE, DownloadState.BROKEN, DownloadState.DOWNLOADING), 1):
+            message = DownloadProgress(session=session, state=state, selection=state.value, bytes=1, total=2)
+            harness.receive(message, sender=Sender(Role.CLIENT, b"", "127.0.0.1", "127.0.0.1"))
+        harness.receive(Quit(rid=1))
+        for number in (1, 2):
+            harness.broker._handle(Exited(number, 100 + number, ""), time.monotonic())
+        harness.broker.run()
+    assert [re.findall(r"client=(\S+) .*what=(\S+)", line) for line in log.read_text().splitlines()] == [
+        [("127.0.0.1", "done")],
+        [("127.0.0.1", "broken")],
+    ]
+    counts = "0 B sent, 1 download done, 1 download broken, 1 download not finished"
+    (last,) = announced
+    assert re.sub(r"0:\d\d", "0:00", last) == f"stopped by msd quit: 2 workers shared 1 file for 0:00; {counts}"
+
+
 def test_only_operators_see_what_the_clients_download(harness: Harness) -> None:
     message = DownloadProgress(
         session=5, state=DownloadState.DOWNLOADING, selection="film.mkv", bytes=1, total=2, name="eve@pc"
@@ -605,4 +631,5 @@ def test_the_last_line_says_why_the_servers_stopped_and_what_they_did(
     harness.broker._shut_down(0, "by msd quit")
     assert harness.broker.run() == 0
     harness.broker.close()
-    assert announced == ["stopped by msd quit: 2 workers shared 0 files for 0:00"]
+    (last,) = announced
+    assert re.sub(r"0:\d\d", "0:00", last) == "stopped by msd quit: 2 workers shared 0 files for 0:00; 0 B sent"

@@ -17,11 +17,20 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from msd.broker.status.metrics import COUNTERS, GAUGES, WORKER_COUNTERS, WORKER_GAUGES, Metrics, SnapshotCollector
+from msd.broker.status.downloads import DownloadTotals
+from msd.broker.status.metrics import (
+    COUNTERS,
+    DOWNLOAD_COUNTERS,
+    GAUGES,
+    WORKER_COUNTERS,
+    WORKER_GAUGES,
+    Metrics,
+    SnapshotCollector,
+)
 from msd.wire.errors import UsageError
 from msd.wire.net.endpoints import Endpoint
 from msd.wire.protocol.messages import PROTOCOL_VERSION, Status, WorkerStatus
-from msd.wire.protocol.states import WantedState, WorkerState
+from msd.wire.protocol.states import DownloadState, WantedState, WorkerState
 from tests.processes import is_free, wait_for
 
 #: The base units in use, as the Prometheus conventions spell them.
@@ -66,6 +75,8 @@ STATUS = Status(
     ],
 )
 
+TOTALS = DownloadTotals(5, 6, 7, 8, {DownloadState.DOWNLOADING: 3, DownloadState.FINISHING: 0})
+
 
 @pytest.fixture
 def endpoint() -> Endpoint:
@@ -76,7 +87,7 @@ def endpoint() -> Endpoint:
 @pytest.fixture
 def metrics(endpoint: Endpoint) -> Iterator[Endpoint]:
     """The endpoint that serves the metrics of ``STATUS``."""
-    with closing(Metrics(endpoint, lambda: STATUS)):
+    with closing(Metrics(endpoint, lambda: (STATUS, TOTALS))):
         yield endpoint
 
 
@@ -130,12 +141,21 @@ def test_the_metrics_of_the_broker(metrics: Endpoint) -> None:
     assert values["msd_catalogue_info"] == {(("id", bytes(range(32)).hex()),): 1}
 
 
+def test_the_metrics_of_the_downloads_have_no_label_for_a_client(metrics: Endpoint) -> None:
+    values = samples(fetch(metrics))
+    assert values["msd_downloads_done_total"] == {(): 5}
+    assert values["msd_downloads_broken_total"] == {(): 6}
+    assert values["msd_downloads_received_bytes_total"] == {(): 7}
+    assert values["msd_downloads_peer_bytes_total"] == {(): 8}
+    assert values["msd_downloads"] == {(("state", "downloading"),): 3, (("state", "finishing"),): 0}
+
+
 def test_the_name_host_and_files_of_each_worker(endpoint: Endpoint) -> None:
     joined = replace(
         worker(5, WorkerState.UNREACHABLE), name="attic", host="10.0.0.7", files=3, catalogue=bytes(range(32))
     )
     with closing(
-        Metrics(endpoint, lambda: replace(STATUS, workers=[joined, replace(joined, number=6, catalogue=b"")]))
+        Metrics(endpoint, lambda: (replace(STATUS, workers=[joined, replace(joined, number=6, catalogue=b"")]), TOTALS))
     ):
         values = samples(fetch(endpoint))
     labels = [("host", "10.0.0.7"), ("name", "attic")]
@@ -146,7 +166,7 @@ def test_the_name_host_and_files_of_each_worker(endpoint: Endpoint) -> None:
 
 
 def test_a_catalogue_for_which_server_5_does_not_vouch_has_no_digest(endpoint: Endpoint) -> None:
-    with closing(Metrics(endpoint, lambda: replace(STATUS, catalogue=b""))):
+    with closing(Metrics(endpoint, lambda: (replace(STATUS, catalogue=b""), TOTALS))):
         assert "msd_catalogue_info" not in samples(fetch(endpoint))
 
 
@@ -182,10 +202,10 @@ def test_the_names_follow_the_prometheus_conventions(metrics: Endpoint) -> None:
 
 
 def test_before_the_first_snapshot_metrics_have_no_values(endpoint: Endpoint) -> None:
-    with closing(Metrics(endpoint, lambda: None)):
+    with closing(Metrics(endpoint, lambda: (None, TOTALS))):
         text = fetch(endpoint)
     assert samples(text) == {}
-    names = {*WORKER_GAUGES, *GAUGES, *(f"{name}_total" for name in (*WORKER_COUNTERS, *COUNTERS))}
+    names = {*WORKER_GAUGES, *GAUGES, *(f"{name}_total" for name in (*WORKER_COUNTERS, *COUNTERS, *DOWNLOAD_COUNTERS))}
     assert {name for name in names if f"# TYPE {name} " in text} == names
 
 
@@ -194,7 +214,7 @@ def test_metrics_can_be_requested_by_name(metrics: Endpoint) -> None:
 
 
 def test_describing_the_metrics_does_not_read_a_snapshot() -> None:
-    def latest() -> Status | None:
+    def latest() -> tuple[Status | None, DownloadTotals]:
         raise AssertionError("a snapshot was read")
 
     assert [*SnapshotCollector(latest).describe()]
@@ -205,13 +225,13 @@ def test_the_error_names_the_port_in_use(endpoint: Endpoint) -> None:
         closing(socket.create_server((endpoint.host, endpoint.port))),
         pytest.raises(UsageError, match=rf"port {endpoint.port} \(metrics\) is in use"),
     ):
-        Metrics(endpoint, lambda: STATUS)
+        Metrics(endpoint, lambda: (STATUS, TOTALS))
 
 
 def test_closing_frees_the_port_and_ends_the_thread(endpoint: Endpoint) -> None:
     before = threading.active_count()
     for _ in range(3):
-        with closing(Metrics(endpoint, lambda: STATUS)):
+        with closing(Metrics(endpoint, lambda: (STATUS, TOTALS))):
             fetch(endpoint)
             assert not is_free(endpoint.port)
         assert is_free(endpoint.port)
@@ -230,7 +250,7 @@ def test_a_silent_client_is_disconnected_and_the_next_client_is_served(
 
 def test_closing_does_not_wait_for_a_silent_client(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("msd.broker.status.metrics.REQUEST_TIMEOUT_S", 600.0)
-    metrics = Metrics(endpoint, lambda: STATUS)
+    metrics = Metrics(endpoint, lambda: (STATUS, TOTALS))
     with closing(socket.create_connection((endpoint.host, endpoint.port))) as silent:
         silent.sendall(b"GET /metr")
         wait_for("the request", lambda: any(thread.name.startswith("Thread-") for thread in threading.enumerate()))
@@ -251,7 +271,7 @@ def test_malformed_requests_do_no_harm(metrics: Endpoint, request_line: str, cap
 
 
 def test_metrics_on_an_ipv6_address(endpoint: Endpoint) -> None:
-    with closing(Metrics(Endpoint("::1", endpoint.port), lambda: STATUS)):
+    with closing(Metrics(Endpoint("::1", endpoint.port), lambda: (STATUS, TOTALS))):
         assert "msd_files" in fetch(Endpoint("[::1]", endpoint.port))
 
 

@@ -142,6 +142,15 @@ def test_the_largest_snapshot_is_within_the_limits_of_a_client(letter: str) -> N
     assert {len(worker.reason) for worker in status.workers} <= {*range(MAX_REASON_BYTES // 4, MAX_REASON_BYTES + 1)}
 
 
+def test_the_bytes_of_all_processes_of_all_workers_are_added() -> None:
+    snapshots = builder()
+    for number, total in ((1, 10), (2, 5), (1, 30), (1, 30), (1, 4), (1, 6)):
+        snapshots.on_bytes_sent(number, total, NOW)
+    snapshots.forget(2)
+    snapshots.on_bytes_sent(2, 100, NOW)
+    assert snapshots.bytes_sent == 30 + 6 + 5 + 100
+
+
 def test_a_rate_is_measured_over_its_window() -> None:
     snapshots, supervisor = builder(), running()
     for step in range(5):

@@ -501,6 +501,12 @@ def test_a_broker_may_have_no_workers() -> None:
     assert Config().with_flags(count=0).checked().workers == ()
 
 
+def test_the_access_log_is_relative_to_the_folder_of_the_configuration(tmp_path: Path) -> None:
+    assert read(tmp_path, "[broker]\naccess_log = 'log/access'").access_log == tmp_path / "log" / "access"
+    assert read(tmp_path, "[broker]\naccess_log = '/dev/stdout'").access_log == Path("/dev/stdout")
+    assert read(tmp_path, "[broker]").access_log is None
+
+
 def test_without_a_metrics_port_there_is_no_metrics_endpoint() -> None:
     assert Config().metrics is None
 
